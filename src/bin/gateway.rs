@@ -1,0 +1,2 @@
+//! The gateway: a restart-safe front door.
+fn main() {}

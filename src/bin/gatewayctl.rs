@@ -1,0 +1,2 @@
+//! gatewayctl: installs, restarts and explains a gateway.
+fn main() {}

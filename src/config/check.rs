@@ -1,0 +1,153 @@
+//! Contradictions that a parser cannot see.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::error::ConfigError;
+use super::layer::{locate, nearest};
+use super::model::{Config, Ready, SidecarSpec};
+
+/// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the place.
+pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), ConfigError> {
+    let refuse = |keys: &[&str], message: String| {
+        let place = from.and_then(|(_, text)| locate(text, keys));
+        ConfigError::invalid(from.map(|(path, _)| path), place, message)
+    };
+    if config.gateway.listen.is_empty() {
+        return Err(refuse(&["gateway", "listen"], "`listen` is empty: the front door needs an address".into()));
+    }
+    let mut seen = HashSet::new();
+    for (index, listen) in config.gateway.listen.iter().enumerate() {
+        if !seen.insert(listen) {
+            return Err(refuse(&["gateway", "listen", &index.to_string()], format!("`{listen}` is listed twice")));
+        }
+    }
+    for text in &config.gateway.trusted_proxies {
+        if text != "unix" && parse_net(text).is_none() {
+            let message = format!("`{text}` is neither an address, a network like 10.0.0.0/8, nor \"unix\"");
+            return Err(refuse(&["gateway", "trusted_proxies"], message));
+        }
+    }
+    let mut ports = HashSet::new();
+    for (name, spec) in &config.sidecar {
+        let at = |key| ["sidecar", name.as_str(), key];
+        check_sidecar(name, spec).map_err(|(key, message)| refuse(&at(key), message))?;
+        if let Some(port) = spec.port {
+            if !ports.insert(port) {
+                return Err(refuse(&at("port"), format!("two sidecars have port {port}")));
+            }
+            if config.gateway.listen.iter().any(|listen| listen.port() == Some(port)) {
+                let message = format!("port {port} is the front door's own: give the sidecar another one, or none for a private one");
+                return Err(refuse(&at("port"), message));
+            }
+        }
+    }
+    let mut taken = HashSet::new();
+    for (index, route) in config.route.iter().enumerate() {
+        let index = index.to_string();
+        let at = |key| ["route", index.as_str(), key];
+        if !route.path.starts_with('/') {
+            return Err(refuse(&at("path"), format!("path `{}` must begin with `/`", route.path)));
+        }
+        if !taken.insert((route.host.as_deref().unwrap_or("").to_ascii_lowercase(), route.path.trim_end_matches('/'))) {
+            return Err(refuse(&at("path"), format!("two routes have path `{}` and the same host", route.path)));
+        }
+        if route.to.contains("://") {
+            parse_upstream(&route.to).map_err(|message| refuse(&at("to"), message))?;
+        } else if !config.sidecar.contains_key(&route.to) {
+            let message = format!("there is no sidecar `{}`", route.to);
+            let error = refuse(&at("to"), message);
+            return Err(match nearest(&route.to, config.sidecar.keys().map(String::as_str)) {
+                Some(near) => error.with_help(format!("did you mean `{near}`?")),
+                None => error,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, String)> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(("command", format!("`{name}` is not a sidecar name: letters, digits, `-`, `_` and `.`")));
+    }
+    if spec.command.first().is_none_or(String::is_empty) {
+        return Err(("command", format!("sidecar `{name}` has no command")));
+    }
+    if spec.port == Some(0) {
+        return Err(("port", "port 0 is no fixed port: leave `port` out for a private one".into()));
+    }
+    if spec.port.is_some() && spec.overlap == Some(true) {
+        return Err((
+            "overlap",
+            format!(
+                "sidecar `{name}` has a fixed port, so two copies cannot run side by side: leave `port` out and use {{port}}, or drop `overlap`"
+            ),
+        ));
+    }
+    if let Ready::Http(path) = &spec.ready
+        && !path.starts_with('/')
+    {
+        return Err(("ready", format!("ready path `{path}` must begin with `/`")));
+    }
+    if spec.start_timeout.0.is_zero() {
+        return Err(("start_timeout", "a start timeout of 0 s lets nothing start".into()));
+    }
+    Ok(())
+}
+
+/// The host and port of a plain upstream URL.
+pub(crate) fn parse_upstream(url: &str) -> Result<(String, u16), String> {
+    let uri: http::Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
+    match (uri.scheme_str(), uri.host(), uri.path()) {
+        (Some("http"), Some(host), "" | "/") => Ok((host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80))),
+        (Some("http"), Some(_), _) => Err(format!("`{url}`: an upstream is http://HOST:PORT, without a path")),
+        _ => Err(format!("`{url}`: only http:// upstreams are spoken to")),
+    }
+}
+
+/// An address with a prefix length, as in `10.0.0.0/8`; a lone address is the network of itself.
+pub(crate) fn parse_net(text: &str) -> Option<(std::net::IpAddr, u8)> {
+    let (addr, prefix) = match text.split_once('/') {
+        Some((addr, prefix)) => (addr, Some(prefix.parse::<u8>().ok()?)),
+        None => (text, None),
+    };
+    let addr: std::net::IpAddr = addr.parse().ok()?;
+    let longest = if addr.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.unwrap_or(longest);
+    (prefix <= longest).then_some((addr, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn refusal(text: &str) -> String {
+        let config = parse(text, None).unwrap();
+        check(&config, Some((Path::new("g.toml"), text))).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_their_place() {
+        for (text, expected) in [
+            ("[gateway]\nlisten = []\n", "g.toml:2:1: `listen` is empty"),
+            ("[sidecar.a]\ncommand = []\n", "g.toml:2:1: sidecar `a` has no command"),
+            ("[sidecar.a]\ncommand = [\"x\"]\nport = 5\noverlap = true\n", "g.toml:4:1: sidecar `a` has a fixed port"),
+            ("[sidecar.a]\ncommand = [\"x\"]\nport = 18789\n", "g.toml:3:1: port 18789 is the front door's own"),
+            ("[sidecar.web]\ncommand = [\"x\"]\n[[route]]\nto = \"wbe\"\n", "g.toml:4:1: there is no sidecar `wbe` (did you mean `web`?)"),
+            ("[[route]]\nto = \"https://x\"\n", "g.toml:2:1: `https://x`: only http://"),
+            ("[[route]]\npath = \"x\"\nto = \"http://x\"\n", "g.toml:2:1: path `x` must begin"),
+        ] {
+            assert!(refusal(text).starts_with(expected), "{text}: {}", refusal(text));
+        }
+    }
+
+    #[test]
+    fn networks() {
+        assert_eq!(parse_net("10.0.0.0/8"), Some(("10.0.0.0".parse().unwrap(), 8)));
+        assert_eq!(parse_net("::1"), Some(("::1".parse().unwrap(), 128)));
+        assert_eq!(parse_net("10.0.0.0/33"), None);
+        assert_eq!(parse_net("x"), None);
+    }
+}

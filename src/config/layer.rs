@@ -1,0 +1,333 @@
+//! File, then environment, then flags.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use toml::de::{DeTable, DeValue};
+
+use super::check::check;
+use super::error::{ConfigError, Place};
+use super::model::{Config, Mode, Ready, SidecarSpec};
+use super::types::{Dur, Listen};
+use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
+
+/// The environment as far as the configuration reads it; a function, so that tests need not change the real one.
+pub struct Env<'a>(pub &'a dyn Fn(&str) -> Option<OsString>);
+
+impl Env<'_> {
+    /// The environment of this process.
+    pub fn real() -> Env<'static> {
+        Env(&|name| std::env::var_os(name))
+    }
+
+    /// A variable that is set, not empty, and text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.path(name)?.into_os_string().into_string().ok()
+    }
+
+    /// A variable that is set and not empty.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        (self.0)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+}
+
+/// What flags say; each overrules the file and the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--instance`
+    pub instance: Option<String>,
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--listen`, repeatable
+    pub listen: Vec<Listen>,
+    /// `--exclusive`
+    pub exclusive: bool,
+    /// `--port`
+    pub port: Option<u16>,
+    /// `--ready`
+    pub ready: Option<String>,
+    /// `-- COMMAND…`
+    pub command: Vec<String>,
+}
+
+/// A configuration ready for use.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The checked configuration.
+    pub config: Config,
+    /// The file it came from, if there was one.
+    pub path: Option<PathBuf>,
+    /// The name of the instance.
+    pub instance: String,
+}
+
+/// Where the configuration of `instance` is looked for without `--config`.
+///
+/// `$CONFIGURATION_DIRECTORY` (set by systemd from ConfigurationDirectory=) wins; then /etc/gateway for root,
+/// `$XDG_CONFIG_HOME/gateway` or `~/.config/gateway` for everybody else.
+pub fn default_path(env: &Env<'_>, instance: &str) -> PathBuf {
+    let file = format!("{instance}.toml");
+    if let Some(dir) = env.path("CONFIGURATION_DIRECTORY") {
+        return dir.join(file);
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Path::new("/etc/gateway").join(file);
+    }
+    let base =
+        env.path("XDG_CONFIG_HOME").or_else(|| env.path("HOME").map(|home| home.join(".config"))).unwrap_or_else(|| PathBuf::from("/etc"));
+    base.join("gateway").join(file)
+}
+
+/// Reads the configuration, lays environment and flags over it, and checks the whole.
+///
+/// # Errors
+/// [`ConfigError`] when the file named by `--config` or `$GATEWAY_CONFIG` is missing, when a file cannot be read,
+/// or when what was written is wrong. A missing default file is an empty one.
+pub fn load(flags: &Overrides, env: &Env<'_>) -> Result<Loaded, ConfigError> {
+    let named = flags.instance.clone().or_else(|| env.text("GATEWAY_INSTANCE"));
+    let provisional = match &named {
+        Some(name) => name.clone(),
+        None => name_from_listeners(&flags.listen),
+    };
+    let explicit = flags.config.clone().or_else(|| env.path("GATEWAY_CONFIG"));
+    let path = explicit.clone().unwrap_or_else(|| default_path(env, &provisional));
+    let (mut config, text) = match std::fs::read_to_string(&path) {
+        Ok(text) => (parse(&text, Some(&path))?, Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => (Config::default(), None),
+        Err(source) => return Err(ConfigError::Unreadable { path, source }),
+    };
+    apply_env(&mut config, env)?;
+    apply_flags(&mut config, flags)?;
+    let from = text.as_deref().map(|text| (path.as_path(), text));
+    check(&config, from)?;
+    let instance = named.or_else(|| config.gateway.instance.clone()).unwrap_or_else(|| name_from_listeners(&config.gateway.listen));
+    check_instance(&instance)?;
+    Ok(Loaded { config, path: text.map(|_| path), instance })
+}
+
+/// Parses a file's text; unknown keys and wrong types are refused with their place.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn parse(text: &str, path: Option<&Path>) -> Result<Config, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let place = error.span().map(|span| Place::of(text, span.start));
+        let (message, help) = explain(error.message());
+        let invalid = ConfigError::invalid(path, place, message);
+        match help {
+            Some(help) => invalid.with_help(help),
+            None => invalid,
+        }
+    })
+}
+
+/// Turns serde's list of expected fields into the one that was most likely meant.
+fn explain(message: &str) -> (String, Option<String>) {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let (Some(unknown), true) = (quoted.next(), message.starts_with("unknown ")) else {
+        return (message.trim().replace('\n', " "), None);
+    };
+    let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
+    let known: Vec<&str> = quoted.collect();
+    let help = match nearest(unknown, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known here: {}", known.join(", ")),
+    };
+    (format!("{what} `{unknown}`"), Some(help))
+}
+
+/// The candidate that `word` was most likely meant to be: more than half of it is right, swapped letters counting as one slip.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const LIKELY: f64 = 0.5;
+    known
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
+        .filter(|(score, _)| *score > LIKELY)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The place of a key in a file: table names, keys and array indices from the outside in.
+pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Place> {
+    let document = DeTable::parse(text).ok()?;
+    let mut value: Option<&DeValue<'_>> = None;
+    let mut offset = None;
+    for key in keys {
+        let table = match value {
+            None => document.get_ref(),
+            Some(DeValue::Table(table)) => table,
+            Some(DeValue::Array(array)) => {
+                let item = array.get(key.parse::<usize>().ok()?)?;
+                offset = Some(item.span().start);
+                value = Some(item.get_ref());
+                continue;
+            }
+            Some(_) => break,
+        };
+        let Some((name, inner)) = table.iter().find(|(name, _)| name.get_ref().as_ref() == *key) else { break };
+        offset = Some(name.span().start);
+        value = Some(inner.get_ref());
+    }
+    offset.map(|offset| Place::of(text, offset))
+}
+
+fn name_from_listeners(listen: &[Listen]) -> String {
+    match listen.first().and_then(Listen::port) {
+        Some(port) if port != DEFAULT_PORT && port != 0 => format!("{DEFAULT_INSTANCE}-{port}"),
+        _ => DEFAULT_INSTANCE.to_owned(),
+    }
+}
+
+fn check_instance(name: &str) -> Result<(), ConfigError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && name.len() <= 64 && name.chars().all(fits) && !name.starts_with(['.', '-']) {
+        return Ok(());
+    }
+    Err(ConfigError::invalid(None, None, format!("`{name}` is not an instance name"))
+        .with_help("at most 64 letters, digits, `-`, `_` and `.`, not beginning with `-` or `.`"))
+}
+
+fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
+    fn set<T: FromStr<Err = String>>(env: &Env<'_>, name: &str, slot: &mut T) -> Result<(), ConfigError> {
+        if let Some(text) = env.text(name) {
+            *slot = text.parse().map_err(|error| ConfigError::invalid(None, None, format!("{name}: {error}")))?;
+        }
+        Ok(())
+    }
+    fn flag(env: &Env<'_>, name: &str, slot: &mut bool) -> Result<(), ConfigError> {
+        *slot = match env.text(name).as_deref() {
+            None => return Ok(()),
+            Some("1" | "true" | "yes" | "on") => true,
+            Some("0" | "false" | "no" | "off") => false,
+            Some(other) => {
+                return Err(ConfigError::invalid(None, None, format!("{name}: `{other}` is neither true nor false")));
+            }
+        };
+        Ok(())
+    }
+    if let Some(list) = env.text("GATEWAY_LISTEN") {
+        config.gateway.listen = list
+            .split(',')
+            .map(|item| item.trim().parse())
+            .collect::<Result<_, String>>()
+            .map_err(|error| ConfigError::invalid(None, None, format!("GATEWAY_LISTEN: {error}")))?;
+    }
+    if let Some(dir) = env.path("GATEWAY_STATE_DIR") {
+        config.gateway.state_dir = Some(dir);
+    }
+    if let Some(file) = env.path("GATEWAY_TOKEN_FILE") {
+        config.gateway.token_file = Some(file);
+    }
+    flag(env, "GATEWAY_HEALTH_PATHS", &mut config.gateway.health_paths)?;
+    flag(env, "GATEWAY_VIA", &mut config.gateway.via)?;
+    flag(env, "GATEWAY_RESTART_EXTERNAL_SIGNAL", &mut config.restart.external_signal)?;
+    set(env, "GATEWAY_RESTART_MODE", &mut config.restart.mode)?;
+    set(env, "GATEWAY_RESTART_DRAIN", &mut config.restart.drain)?;
+    set(env, "GATEWAY_RESTART_STOP_DRAIN", &mut config.restart.stop_drain)?;
+    let mut tunnel = config.restart.tunnel_drain.unwrap_or(Dur::secs(0));
+    set(env, "GATEWAY_RESTART_TUNNEL_DRAIN", &mut tunnel)?;
+    if env.text("GATEWAY_RESTART_TUNNEL_DRAIN").is_some() {
+        config.restart.tunnel_drain = Some(tunnel);
+    }
+    Ok(())
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "in-process" => Ok(Self::InProcess),
+            _ => Err(format!("`{text}` is not a restart mode: auto or in-process")),
+        }
+    }
+}
+
+fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError> {
+    if !flags.listen.is_empty() {
+        config.gateway.listen.clone_from(&flags.listen);
+    }
+    if let Some(dir) = &flags.state_dir {
+        config.gateway.state_dir = Some(dir.clone());
+    }
+    if let Some(name) = &flags.instance {
+        config.gateway.instance = Some(name.clone());
+    }
+    if !flags.command.is_empty() {
+        config.sidecar.insert(MAIN_SIDECAR.to_owned(), SidecarSpec::new(flags.command.clone()));
+    }
+    if flags.port.is_none() && flags.ready.is_none() && !flags.exclusive {
+        return Ok(());
+    }
+    let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
+        return Err(ConfigError::invalid(None, None, "--exclusive, --port and --ready speak of the sidecar `main`, and there is none")
+            .with_help("add `-- COMMAND` or a [sidecar.main] section"));
+    };
+    if flags.exclusive {
+        main.overlap = Some(false);
+    }
+    if let Some(port) = flags.port {
+        main.port = Some(port);
+    }
+    if let Some(path) = &flags.ready {
+        main.ready = Ready::Http(path.clone());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none(_: &str) -> Option<OsString> {
+        None
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
+        let error = parse("[gateway]\nvia = true\n lisen = []\n", Some(Path::new("g.toml"))).unwrap_err();
+        assert_eq!(error.to_string(), "g.toml:3:2: unknown key `lisen` (did you mean `listen`?)");
+        let error = parse("[sidecar.web]\ncommand = [\"x\"]\nready = \"tpc\"\n", None).unwrap_err();
+        assert_eq!(error.to_string(), "unknown value `tpc` (did you mean `tcp`?)");
+    }
+
+    #[test]
+    fn flags_overrule_variables_and_variables_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "[gateway]\nlisten = [\"1001\"]\n[restart]\ndrain = \"1s\"\n").unwrap();
+        let mut flags = Overrides { config: Some(file), ..Overrides::default() };
+        assert_eq!(load(&flags, &Env(&none)).unwrap().config.gateway.listen[0].port(), Some(1001));
+        let env = |name: &str| match name {
+            "GATEWAY_LISTEN" => Some("1002, unix:/x".into()),
+            "GATEWAY_RESTART_DRAIN" => Some("2s".into()),
+            _ => None,
+        };
+        let loaded = load(&flags, &Env(&env)).unwrap();
+        assert_eq!(loaded.config.gateway.listen.len(), 2);
+        assert_eq!(loaded.config.restart.drain, Dur::secs(2));
+        assert_eq!(loaded.instance, "gateway-1002");
+        flags.listen = vec!["1003".parse().unwrap()];
+        assert_eq!(load(&flags, &Env(&env)).unwrap().config.gateway.listen[0].port(), Some(1003));
+    }
+
+    #[test]
+    fn a_named_file_that_is_missing_is_an_error_and_a_default_one_is_not() {
+        let flags = Overrides { config: Some("/nonexistent/x.toml".into()), ..Overrides::default() };
+        assert!(matches!(load(&flags, &Env(&none)), Err(ConfigError::Unreadable { .. })));
+        let env = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
+        assert_eq!(load(&Overrides::default(), &Env(&env)).unwrap().path, None);
+    }
+
+    #[test]
+    fn hostile_instance_names_are_refused() {
+        for name in ["", "../x", "a/b", "-x", ".hidden", "a b", "ü"] {
+            let flags = Overrides { instance: Some(name.into()), ..Overrides::default() };
+            let env = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
+            assert!(load(&flags, &Env(&env)).is_err(), "{name}");
+        }
+    }
+}

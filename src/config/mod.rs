@@ -1,0 +1,27 @@
+//! What the user wrote, checked.
+//!
+//! A configuration is layered: the file, then `GATEWAY_*` variables, then flags. [`load`] reads and
+//! layers it, [`check`](self::check) refuses what contradicts itself, and every refusal names the
+//! file, the line and the column ([`ConfigError`]).
+
+mod check;
+mod error;
+mod layer;
+mod model;
+mod template;
+mod types;
+
+pub use error::{ConfigError, Place};
+pub use layer::{Env, Loaded, Overrides, default_path, load, parse};
+pub use model::{Config, GatewaySection, Hold, LimitsSection, Mode, OutputMode, Ready, RestartSection, RouteSpec, SidecarSpec};
+pub use template::{schema, starter, to_toml};
+pub use types::{Dur, Listen};
+
+/// The port a gateway listens on when nothing else is said.
+pub const DEFAULT_PORT: u16 = 18789;
+
+/// The instance name when nothing else is said.
+pub const DEFAULT_INSTANCE: &str = "gateway";
+
+/// The name of the sidecar that `gateway run -- COMMAND` makes.
+pub const MAIN_SIDECAR: &str = "main";

@@ -1,0 +1,269 @@
+//! The configuration file, key by key. Every key is optional; unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::DEFAULT_PORT;
+use super::types::{Dur, Listen};
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The gateway itself.
+    pub gateway: GatewaySection,
+    /// How restarts are done and how long old work may take.
+    pub restart: RestartSection,
+    /// What a client may ask of the front door.
+    pub limits: LimitsSection,
+    /// The programs behind the front door, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sidecar: BTreeMap<String, SidecarSpec>,
+    /// Which request goes where. One sidecar without routes gets `/`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<RouteSpec>,
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewaySection {
+    /// The name of this gateway; "gateway" when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The addresses of the front door.
+    pub listen: Vec<Listen>,
+    /// Where state is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+    /// A file holding the bearer token for `/_gateway/…`; without it a token is made in the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Whether `/healthz` and `/readyz` are answered by the gateway.
+    pub health_paths: bool,
+    /// Whether a `Via` header is added to what passes through.
+    pub via: bool,
+    /// Peers whose `X-Forwarded-*` headers are believed, as addresses or networks, or "unix".
+    pub trusted_proxies: Vec<String>,
+    /// Further words that mark a value as secret, besides token, secret, password, key, authorization.
+    pub redact: Vec<String>,
+    /// Threads that serve clients; 0 means one per CPU, at most 4.
+    pub workers: usize,
+}
+
+impl Default for GatewaySection {
+    fn default() -> Self {
+        Self {
+            instance: None,
+            listen: vec![Listen::Tcp(([127, 0, 0, 1], DEFAULT_PORT).into())],
+            state_dir: None,
+            token_file: None,
+            health_paths: true,
+            via: false,
+            trusted_proxies: Vec::new(),
+            redact: Vec::new(),
+            workers: 0,
+        }
+    }
+}
+
+/// Where the next generation lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// What fits the supervisor.
+    #[default]
+    Auto,
+    /// In this process.
+    InProcess,
+}
+
+/// `[restart]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestartSection {
+    /// Where the next generation lives.
+    pub mode: Mode,
+    /// How long work of the old generation may go on after a restart.
+    pub drain: Dur,
+    /// How long tunnels (WebSockets) may go on; 300 s where old and new overlap, 5 s where they cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_drain: Option<Dur>,
+    /// How long work may go on after a stop.
+    pub stop_drain: Dur,
+    /// How requests wait while no generation can take them.
+    pub hold: Hold,
+    /// Whether SIGUSR1 from outside restarts.
+    pub external_signal: bool,
+}
+
+impl Default for RestartSection {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            drain: Dur::secs(300),
+            tunnel_drain: None,
+            stop_drain: Dur::secs(20),
+            hold: Hold::default(),
+            external_signal: true,
+        }
+    }
+}
+
+/// `[restart] hold`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hold {
+    /// How many requests may wait at once.
+    pub requests: usize,
+    /// How long one may wait before it is answered 503.
+    pub time: Dur,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { requests: 1024, time: Dur::secs(30) }
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// Client connections open at once.
+    pub connections: usize,
+    /// Bytes of one request's head.
+    pub header_size: usize,
+    /// How long a client may take to send one request's head.
+    pub header_time: Dur,
+    /// How long a kept connection may be silent between requests; "0s" means for ever.
+    pub idle: Dur,
+    /// Bytes of one request's body; 0 means any.
+    pub body: u64,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self { connections: 10_000, header_size: 64 * 1024, header_time: Dur::secs(15), idle: Dur::secs(600), body: 0 }
+    }
+}
+
+/// How a sidecar shows that it is ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ready {
+    /// It listens on its port.
+    #[default]
+    Tcp,
+    /// It answers this path with a status below 400.
+    Http(String),
+    /// It sends `READY=1` to `$NOTIFY_SOCKET`.
+    Notify,
+}
+
+/// What is done with a sidecar's output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputMode {
+    /// Line by line to the log.
+    #[default]
+    Lines,
+    /// Thrown away, but for the last lines kept for error messages.
+    Off,
+}
+
+/// `[sidecar.NAME]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SidecarSpec {
+    /// The program and its arguments; `{port}` becomes the private port.
+    pub command: Vec<String>,
+    /// A command run to its end before each start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepare: Vec<String>,
+    /// Variables added to the environment; `{port}` becomes the private port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The folder it starts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+    /// A fixed port; then two copies cannot run side by side. Without it a private port is chosen for each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// How it shows that it is ready.
+    #[serde(default)]
+    pub ready: Ready,
+    /// How long it may take to become ready; extended while it prints.
+    #[serde(default = "start_timeout")]
+    pub start_timeout: Dur,
+    /// How long it may take to end after SIGTERM, before SIGKILL.
+    #[serde(default = "stop_timeout")]
+    pub stop_timeout: Dur,
+    /// Whether old and new run side by side during a restart; true unless `port` is fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<bool>,
+    /// What is done with its output.
+    #[serde(default)]
+    pub log: OutputMode,
+}
+
+fn start_timeout() -> Dur {
+    Dur::secs(60)
+}
+
+fn stop_timeout() -> Dur {
+    Dur::secs(10)
+}
+
+impl SidecarSpec {
+    /// A sidecar of this command, all else by default.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            command,
+            prepare: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: None,
+            port: None,
+            ready: Ready::Tcp,
+            start_timeout: start_timeout(),
+            stop_timeout: stop_timeout(),
+            overlap: None,
+            log: OutputMode::Lines,
+        }
+    }
+
+    /// Whether two copies may run side by side.
+    pub fn overlaps(&self) -> bool {
+        self.overlap.unwrap_or(self.port.is_none())
+    }
+
+    /// How long tunnels to this sidecar may go on in a restart.
+    ///
+    /// 300 s where a successor serves already, 5 s where everyone waits for the old one to end.
+    pub fn tunnel_drain(&self, restart: &RestartSection) -> Duration {
+        let default = if self.overlaps() { Dur::secs(300) } else { Dur::secs(5) };
+        restart.tunnel_drain.unwrap_or(default).0
+    }
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// The path and everything below it.
+    #[serde(default = "root_path")]
+    pub path: String,
+    /// Only for this host; `*.example.org` means every host below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The name of a sidecar, or `http://HOST:PORT`.
+    pub to: String,
+}
+
+fn root_path() -> String {
+    "/".to_owned()
+}

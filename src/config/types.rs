@@ -1,0 +1,197 @@
+//! Values with a syntax of their own: durations and listen addresses.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, de};
+
+/// A length of time, written as `"300s"`, `"1500ms"`, `"5m"` or `"1h 30m"`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dur(pub Duration);
+
+impl Dur {
+    /// A duration of whole seconds.
+    pub const fn secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// A duration of milliseconds.
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+}
+
+impl FromStr for Dur {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || format!("`{text}` is not a duration: write it like \"300s\", \"1500ms\" or \"5m\"");
+        let parsed: SignedDuration = text.trim().parse().map_err(|_| bad())?;
+        Duration::try_from(parsed).map(Self).map_err(|_| bad())
+    }
+}
+
+impl fmt::Display for Dur {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        if millis == 0 {
+            f.write_str("0s")
+        } else if !millis.is_multiple_of(1000) {
+            write!(f, "{millis}ms")
+        } else if millis.is_multiple_of(3_600_000) {
+            write!(f, "{}h", millis / 3_600_000)
+        } else {
+            write!(f, "{}s", millis / 1000)
+        }
+    }
+}
+
+impl fmt::Debug for Dur {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Dur {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Dur {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Dur {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "description": "A length of time: \"300s\", \"1500ms\", \"5m\"", "examples": ["300s"]})
+    }
+}
+
+/// Where the front door listens: a TCP address or a unix socket path.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a unix stream socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// The TCP port, where there is one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(addr) => Some(addr.port()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() {
+                Ok(Self::Unix(path))
+            } else {
+                Err(format!("`{text}`: a unix listener needs an absolute path, as in \"unix:/run/app.sock\""))
+            };
+        }
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return Ok(Self::Tcp(addr));
+        }
+        if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
+            let host = if text.starts_with(':') { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+            return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(host), port)));
+        }
+        if let Some(("localhost", port)) = text.rsplit_once(':')
+            && let Ok(port) = port.parse()
+        {
+            return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
+        }
+        Err(format!("`{text}` is not an address: write \"127.0.0.1:18789\", \"[::1]:18789\", \"18789\" or \"unix:/run/app.sock\""))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Listen {
+    fn schema_name() -> Cow<'static, str> {
+        "Listen".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "description": "A listen address", "examples": ["127.0.0.1:18789", "unix:/run/app.sock"]})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_round_trip() {
+        for (text, shown) in [("300s", "300s"), ("1500ms", "1500ms"), ("5m", "300s"), ("1h", "1h"), ("0s", "0s"), ("1h 30m", "5400s")] {
+            let dur: Dur = text.parse().unwrap();
+            assert_eq!(dur.to_string(), shown);
+            assert_eq!(shown.parse::<Dur>().unwrap(), dur);
+        }
+        for text in ["", "5", "-3s", "fast"] {
+            assert!(text.parse::<Dur>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_round_trip() {
+        for (text, shown) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("8080", "127.0.0.1:8080"),
+            (":8080", "0.0.0.0:8080"),
+            ("localhost:9", "127.0.0.1:9"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            let listen: Listen = text.parse().unwrap();
+            assert_eq!(listen.to_string(), shown);
+            assert_eq!(shown.parse::<Listen>().unwrap(), listen);
+        }
+        for text in ["", "unix:a.sock", "example.org:80", "127.0.0.1", "99999"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+}

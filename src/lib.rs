@@ -1,0 +1,4 @@
+//! (theory to come)
+pub mod config;
+pub mod control;
+pub mod state;

@@ -1,4 +1,5 @@
 //! (theory to come)
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod log;

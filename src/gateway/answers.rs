@@ -97,8 +97,16 @@ impl Answers {
             Verdict::Failed(why) => reply.fail(Failure { code, message: why }),
             Verdict::Done(_) | Verdict::Coalesced { .. } => {
                 let drained = draining.is_none();
-                let outcome =
-                    Outcome { request: id.to_owned(), outcome: word.to_owned(), into, before: waiting.before, after, took_ms, drained, notes };
+                let outcome = Outcome {
+                    request: id.to_owned(),
+                    outcome: word.to_owned(),
+                    into,
+                    before: waiting.before,
+                    after,
+                    took_ms,
+                    drained,
+                    notes,
+                };
                 match draining {
                     Some(generation) if waiting.drained => self.for_drain.push((generation, reply, outcome)),
                     _ => reply.done(&outcome),

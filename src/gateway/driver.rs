@@ -242,7 +242,9 @@ impl Gateway {
                 self.ask(Kind::Restart, Budget::Configured, "SIGUSR1", false, None);
             }
             Asked::Restart => warn!("[gateway] SIGUSR1 is refused: [restart] external_signal is false; use gatewayctl restart"),
-            Asked::Respawn => warn!("[gateway] SIGUSR2 is refused: this version restarts in-process only; use SIGUSR1 or gatewayctl restart"),
+            Asked::Respawn => {
+                warn!("[gateway] SIGUSR2 is refused: this version restarts in-process only; use SIGUSR1 or gatewayctl restart")
+            }
         }
     }
 
@@ -274,7 +276,8 @@ impl Gateway {
         let what = if kind == Kind::Reload { "reload" } else { "restart" };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         let before = self.info();
-        let waiting = Waiting { reply, kind, reason: reason.to_owned(), drained, begun: Instant::now(), at: Timestamp::now().to_string(), before };
+        let waiting =
+            Waiting { reply, kind, reason: reason.to_owned(), drained, begun: Instant::now(), at: Timestamp::now().to_string(), before };
         self.answers.wait(id.clone(), waiting);
         Reporter::new(Some(id.clone()), self.happened.clone()).tell("accepted", format!("{what} {id} accepted"));
         self.step(Event::Asked(Request { id, kind, budget }));

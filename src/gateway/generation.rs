@@ -189,7 +189,9 @@ impl Generation {
             State::Ready { .. } => None,
             State::Starting { hint: Some(hint), .. } => Some(format!("sidecar {} {hint}", unit.name())),
             State::Starting { .. } => Some(format!("sidecar {} is starting", unit.name())),
-            State::Backoff { failure } | State::Stopped { failure: Some(failure) } => Some(format!("sidecar {} {}", unit.name(), failure.cause)),
+            State::Backoff { failure } | State::Stopped { failure: Some(failure) } => {
+                Some(format!("sidecar {} {}", unit.name(), failure.cause))
+            }
             State::Stopping { .. } | State::Stopped { .. } => Some(format!("sidecar {} is stopped", unit.name())),
         };
         self.units.values().filter_map(trouble).collect()

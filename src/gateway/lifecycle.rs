@@ -259,7 +259,9 @@ impl Lifecycle {
         let mut actions = vec![Action::Serve { generation, budget: build.budget }];
         let into = build.leader.clone().unwrap_or_else(|| "start".to_owned());
         actions.extend(build.leader.map(|id| Action::Answer { id, verdict: Verdict::Done(generation) }));
-        actions.extend(build.joined.into_iter().map(|id| Action::Answer { id, verdict: Verdict::Coalesced { into: into.clone(), generation } }));
+        actions.extend(
+            build.joined.into_iter().map(|id| Action::Answer { id, verdict: Verdict::Coalesced { into: into.clone(), generation } }),
+        );
         actions.extend(build.then.map(|next| self.next(next)));
         actions
     }

@@ -22,7 +22,7 @@ mod wind;
 
 pub use driver::run;
 pub use prove::prove;
-pub use signals::hold as hold_signals;
+pub use signals::{hold as hold_signals, release as release_signals};
 
 use crate::control::protocol::Progress;
 use generation::{BuildError, Generation};

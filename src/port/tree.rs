@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn children_and_grandchildren_are_found() {
-        let mut child = std::process::Command::new("sh").args(["-c", "sleep 60 & echo; wait"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("sh").args(["-c", "sleep 60 & echo; wait"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
         let kin = descendants(child.id());

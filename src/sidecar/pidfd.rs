@@ -49,7 +49,13 @@ impl PidFd {
     fn send(&self, signal: Signal, flags: libc::c_uint) -> io::Result<()> {
         // SAFETY: the descriptor is open, the info pointer may be null.
         let result = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as libc::c_int, std::ptr::null::<libc::siginfo_t>(), flags)
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal as libc::c_int,
+                std::ptr::null::<libc::siginfo_t>(),
+                flags,
+            )
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }

@@ -39,11 +39,6 @@ impl Backoff {
         let doubled = FIRST.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST);
         doubled.mul_f64(jitter)
     }
-
-    /// How many starts failed in a row.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
 }
 
 /// Between 0.75 and 1, so that several gateways do not start everything in step.

@@ -88,7 +88,10 @@ impl Probe<'_> {
             return None;
         }
         let other = found.addresses.first()?.port();
-        Some(format!("listens on {other}, was told {}: use {{port}} in its command or $PORT in the program, or `--port {other}`", self.port))
+        Some(format!(
+            "listens on {other}, was told {}: use {{port}} in its command or $PORT in the program, or `--port {other}`",
+            self.port
+        ))
     }
 
     async fn answers(&self, address: SocketAddr) -> bool {

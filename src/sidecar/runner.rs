@@ -244,7 +244,8 @@ impl Runner {
     }
 
     async fn once(&self) -> Run {
-        let died = |cause: String, words: Vec<String>| Run::Died { failure: Failure { cause, last_words: words }, ready: None, port_taken: false };
+        let died =
+            |cause: String, words: Vec<String>| Run::Died { failure: Failure { cause, last_words: words }, ready: None, port_taken: false };
         let spec = &self.start.spec;
         self.state.send_replace(State::Starting { pid: 0, hint: None });
         let port = match spec.port.map_or_else(port::private, Ok) {
@@ -259,7 +260,10 @@ impl Runner {
             Ok(false) => return Run::Asked,
             Err(cause) => return died(cause, self.words(&output)),
         }
-        let notify = match (spec.ready == Ready::Notify).then(|| NotifySocket::bind(&self.start.run_dir, &self.start.name, port)).transpose() {
+        let notify = match (spec.ready == Ready::Notify)
+            .then(|| NotifySocket::bind(&self.start.run_dir, &self.start.name, port))
+            .transpose()
+        {
             Ok(notify) => notify,
             Err(error) => return died(format!("cannot be given a notify socket in {}: {error}", self.start.run_dir.display()), Vec::new()),
         };

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::answers::{Answers, Waiting, stopping};
+use super::answers::{Answers, End, Waiting, stopping};
 use super::context::Context;
 use super::drain::Drain;
 use super::generation::{BuildError, Generation, Plan, patience_of};
@@ -95,6 +95,8 @@ pub(super) struct Gateway {
     announced: bool,
     overlap_explained: bool,
     interrupted: bool,
+    /// The reload under way found nothing to do.
+    unchanged: bool,
     exit: Option<u8>,
     _lock: Option<Lock>,
 }
@@ -175,6 +177,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         announced: false,
         overlap_explained: false,
         interrupted: false,
+        unchanged: false,
         exit: None,
         _lock: lock,
     };
@@ -344,9 +347,10 @@ impl Gateway {
             _ => None,
         });
         let notes = self.notes(draining.is_some());
+        let end = End { after: self.info(), code: self.failed_as, notes, draining, unchanged: self.unchanged };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
-                self.answers.end(id, verdict.clone(), self.info(), self.failed_as, notes.clone(), draining);
+                self.answers.end(id, verdict.clone(), &end);
             }
         }
         self.perform(actions);
@@ -376,7 +380,10 @@ impl Gateway {
             self.reloading = true;
             self.notifier.reloading("reloading the configuration");
         }
-        if !first && let Err(error) = self.read_again() {
+        let before = self.loaded.config.clone();
+        let read = if first { Ok(()) } else { self.read_again() };
+        self.unchanged = kind == Kind::Reload && before == self.loaded.config;
+        if let Err(error) = read {
             self.failed_as = FailureCode::ConfigInvalid;
             self.broken(number, &error);
             return;

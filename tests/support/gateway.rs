@@ -70,6 +70,12 @@ impl Setup {
         Self { command: command.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
+    /// The command after `--`.
+    pub fn command<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.command = command.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// One plain upstream for every path.
     pub fn upstream(addr: SocketAddr) -> Self {
         Self::new().config(format!("[[route]]\nto = \"http://{addr}\"\n"))

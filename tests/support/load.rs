@@ -12,7 +12,7 @@ use super::client::{Conn, Fault, Framing, Target, within};
 use super::report::{Part, Report};
 use super::ws::{Frame, WebSocket};
 
-/// Between two requests on a kept connection that is rarely silent.
+/// Between two requests on a kept connection that is rarely silent, unless the load says otherwise; also before a second try.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// The silence of a kept connection between requests: from the first to the second, spread over the connections.
 const IDLE_PAUSE: (u64, u64) = (1000, 3000);
@@ -45,6 +45,8 @@ pub struct Load {
     pub new_per_second: f64,
     /// Kept connections; every second one is silent for seconds between its requests.
     pub kept: usize,
+    /// Between two requests of the others.
+    pub busy_pause: Duration,
     /// Slow downloads at any time.
     pub downloads: usize,
     /// What they download.
@@ -65,6 +67,7 @@ impl Load {
             path: "/".into(),
             new_per_second: 0.0,
             kept: 0,
+            busy_pause: BUSY_PAUSE,
             downloads: 0,
             download: None,
             websockets: 0,
@@ -197,7 +200,7 @@ fn request(path: &str, keep: bool) -> String {
 async fn kept(load: Arc<Load>, number: usize, stop: CancellationToken, report: Shared) {
     let part = if number.is_multiple_of(2) { Part::Busy } else { Part::Idle };
     let pause = match part {
-        Part::Busy => BUSY_PAUSE,
+        Part::Busy => load.busy_pause,
         _ => Duration::from_millis(IDLE_PAUSE.0 + (number as u64 * 379) % (IDLE_PAUSE.1 - IDLE_PAUSE.0)),
     };
     // Spread over the first pause, so that the requests do not come in waves.

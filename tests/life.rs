@@ -365,13 +365,21 @@ fn every_kind_of_readiness_is_waited_for() {
     let mut gateway = Setup::new().config(config).spawn();
     assert_eq!(gateway.exit_code(SOON), 1);
     assert!(gateway.stderr().contains("/nowhere") && gateway.stderr().contains("404"), "{}", gateway.stderr());
-    if servers::have("systemd-notify") {
-        let script = "\"$@\" & until curl -s -o /dev/null http://127.0.0.1:$PORT/; do :; done; systemd-notify --ready; wait";
-        let words: Vec<String> = ["sh", "-c", script, "sh"].map(str::to_owned).into_iter().chain(servers::node()).collect();
-        let words = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-        let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = [{words}]\nready = \"notify\"\n")).start();
-        assert_eq!(get(&gateway, "/").status(), 200);
+}
+
+#[test]
+fn a_server_that_says_when_it_is_ready_gets_no_request_before() {
+    if !servers::have("python3") {
+        return;
     }
+    let command = servers::python_notify().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = [{command}]\nready = \"notify\"\n")).start();
+    let load = support::load::Load { new_per_second: 50.0, kept: 4, ..support::load::Load::on(gateway.target()) }.start();
+    load.flows(support::report::Part::New, 20);
+    for _ in 0..2 {
+        gateway.restart();
+    }
+    load.stop().assert_clean(&[(support::report::Part::New, 40)]);
 }
 
 #[test]

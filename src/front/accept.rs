@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,7 +40,7 @@ const PROBES: usize = 4;
 /// The serving threads.
 #[derive(Debug)]
 pub struct Workers {
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     probes: Vec<mpsc::Sender<StdUnixStream>>,
     shared: Arc<Shared>,
     sockets: watch::Sender<Arc<Vec<Socket>>>,
@@ -90,12 +90,12 @@ impl Workers {
             threads.push(thread);
             probes.push(sender);
         }
-        Ok(Self { threads, probes, shared, sockets })
+        Ok(Self { threads: Mutex::new(threads), probes, shared, sockets })
     }
 
     /// How many threads serve.
     pub fn count(&self) -> usize {
-        self.threads.len()
+        self.probes.len()
     }
 
     /// Puts one end of a socket pair into each thread's own queue, as if a client had connected; the other ends come back.
@@ -122,14 +122,6 @@ impl Workers {
         self.sockets.send_replace(Arc::new(sockets));
     }
 
-    /// A second handle on each socket.
-    ///
-    /// # Errors
-    /// When the process has no file descriptor left.
-    pub fn sockets(&self) -> io::Result<Vec<Socket>> {
-        self.sockets.borrow().iter().map(Socket::try_clone).collect()
-    }
-
     /// Accepts what waits already, then nobody any more. `leave_queue` when somebody else holds the sockets too and will
     /// serve those who wait.
     pub fn close(&self, leave_queue: bool) {
@@ -147,9 +139,9 @@ impl Workers {
     }
 
     /// Ends the threads; what is not finished is cut.
-    pub fn end(self) {
+    pub fn end(&self) {
         self.shared.abort.cancel();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
             // A thread that panicked has said so on stderr.
             let _ = thread.join();
         }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::answer::Answering;
@@ -172,7 +171,7 @@ impl Drop for RequestBody {
 #[derive(Debug)]
 pub enum ResponseBody {
     /// An answer of our own.
-    Own(Option<Bytes>, Option<Answering>),
+    Own(Option<Bytes>, #[allow(dead_code, reason = "held until the answer is written")] Option<Answering>),
     /// An upstream's answer.
     Proxied(Box<Proxied>),
 }
@@ -268,10 +267,4 @@ impl Body for ResponseBody {
             Self::Proxied(proxied) => proxied.body.size_hint(),
         }
     }
-}
-
-/// Reads an answer whose content matters to nobody.
-pub async fn discard(body: Incoming) {
-    let mut body = body;
-    while let Some(Ok(_)) = body.frame().await {}
 }

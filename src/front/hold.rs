@@ -77,6 +77,9 @@ impl<'a> Admission<'a> {
                 Err(Door::Fading(_) | Door::Open(_)) => format!("{} is restarting", backend.name()),
                 Err(Door::Gone) => "the gateway is going away".to_owned(),
             };
+            if self.front.closing() {
+                return Err(Refused::Unavailable("the gateway is stopping".to_owned()));
+            }
             if held.is_none() {
                 held = Some(self.hold(&why)?);
             }

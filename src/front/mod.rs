@@ -21,6 +21,7 @@ mod upstream;
 mod websocket;
 mod worker;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -100,6 +101,7 @@ pub struct Front {
     /// Why `/readyz` says no; empty when ready.
     health: watch::Sender<Arc<Vec<String>>>,
     token: OnceLock<String>,
+    closing: AtomicBool,
 }
 
 /// Whom a request comes from.
@@ -125,6 +127,7 @@ impl Front {
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
             token: OnceLock::new(),
+            closing: AtomicBool::new(false),
         })
     }
 
@@ -155,6 +158,16 @@ impl Front {
             *current = Arc::new(reasons);
             change
         });
+    }
+
+    /// Whether the gateway is on its way out: nothing that is away will come back.
+    pub fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Says that the gateway is on its way out.
+    pub fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
     }
 
     /// The bearer token of `/_gateway/…`; none until it is set: then nobody gets in over TCP.

@@ -14,4 +14,4 @@ mod runner;
 
 pub use environment::Inherited;
 pub use pidfd::PidFd;
-pub use runner::{Sidecar, Start, State};
+pub use runner::{Failure, Sidecar, Start, State};

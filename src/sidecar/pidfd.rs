@@ -59,7 +59,9 @@ impl PidFd {
     /// # Errors
     /// When the descriptor cannot be watched.
     pub fn ended(&self) -> io::Result<Ended> {
-        self.0.try_clone().and_then(AsyncFd::new).map(Ended)
+        let fd = self.0.try_clone()?;
+        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here on.
+        unsafe { AsyncFd::register(fd) }.map(Ended).map_err(Into::into)
     }
 }
 

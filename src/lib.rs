@@ -1,4 +1,5 @@
 //! (theory to come)
 pub mod config;
 pub mod control;
+pub mod service;
 pub mod state;

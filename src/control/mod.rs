@@ -1,3 +1,6 @@
 //! How gatewayctl and a gateway speak: JSON frames, one a line, over a unix socket.
 
+pub mod client;
+mod frames;
 pub mod protocol;
+pub mod server;

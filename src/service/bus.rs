@@ -117,10 +117,8 @@ pub(super) trait Login {
 pub(super) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, ServiceError> {
     if !Path::new(BOOTED).is_dir() {
         let init = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
-        return Err(ServiceError::Failed(format!(
-            "this machine does not run systemd (its first process is `{}`): run `gateway run -- COMMAND` under its own supervisor",
-            init.trim()
-        )));
+        return Err(ServiceError::failed(format!("this machine does not run systemd: its first process is `{}`", init.trim()))
+            .next("gateway run -- COMMAND   (under the supervisor that it has)"));
     }
     let mut tried: Vec<String> = Vec::new();
     for path in private_sockets(scope, env) {
@@ -176,28 +174,22 @@ async fn open(path: &Path, private: bool) -> Result<Connection, String> {
 fn unreachable(scope: Scope, env: &Env<'_>, tried: &[String]) -> ServiceError {
     let tried = tried.join("; ");
     match scope {
-        Scope::System => ServiceError::Failed(format!(
-            "cannot reach the service manager ({tried}): as root no bus is needed, so try the same command with sudo"
-        )),
+        Scope::System => ServiceError::failed(format!("cannot reach the service manager ({tried})"))
+            .next("the same command with sudo   (root needs no bus)"),
         Scope::User => {
             let user = super::user::own_name();
-            let dir = runtime_dir(env);
-            let next = if dir.is_dir() {
-                format!("is its user manager running? `systemctl status user@{}.service` tells", nix::unistd::geteuid())
+            let error = ServiceError::failed(format!("cannot reach the service manager of user {user} ({tried})"));
+            if runtime_dir(env).is_dir() {
+                error.next(format!("systemctl status user@{}.service", nix::unistd::geteuid()))
             } else {
-                format!(
-                    "{} does not exist, so no manager runs for {user}: `sudo loginctl enable-linger {user}` starts one, \
-                     or use --system with sudo",
-                    dir.display()
-                )
-            };
-            ServiceError::Failed(format!("cannot reach the service manager of user {user} ({tried}): {next}"))
+                error.next(format!("sudo loginctl enable-linger {user}   (starts one)\nthe same command with sudo and --system"))
+            }
         }
     }
 }
 
 /// Makes an error of D-Bus one for people. `doing` is what was asked, as in "start gateway.service".
-pub(super) fn explain(error: &zbus::Error, doing: &str, scope: Scope) -> ServiceError {
+pub(super) fn explain(error: &zbus::Error, doing: &str) -> ServiceError {
     let denied = match error {
         zbus::Error::FDO(error) => {
             matches!(**error, zbus::fdo::Error::AccessDenied(_) | zbus::fdo::Error::InteractiveAuthorizationRequired(_))
@@ -206,14 +198,10 @@ pub(super) fn explain(error: &zbus::Error, doing: &str, scope: Scope) -> Service
         _ => false,
     };
     if denied {
-        let next = match scope {
-            Scope::System => "try the same command with sudo",
-            Scope::User => "only the user may do it",
-        };
-        return ServiceError::Permission(format!("not permitted to {doing}: {next}"));
+        return ServiceError::permission(format!("not permitted to {doing}")).next("the same command with sudo");
     }
     match error {
-        zbus::Error::MethodError(_, Some(text), _) => ServiceError::Failed(format!("cannot {doing}: {text}")),
-        error => ServiceError::Failed(format!("cannot {doing}: {error}")),
+        zbus::Error::MethodError(_, Some(text), _) => ServiceError::failed(format!("cannot {doing}: {text}")),
+        error => ServiceError::failed(format!("cannot {doing}: {error}")),
     }
 }

@@ -1,61 +1,72 @@
 //! Why installing or driving a service did not work, each with its exit code.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A refusal or a failure; the text names the cause, the place and the next command.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// It was tried and did not work. Exit code 1.
-    #[error("{0}")]
-    Failed(String),
-    /// The command line asks for something that has no meaning. Exit code 2.
-    #[error("{0}")]
-    Usage(String),
-    /// There is no such service. Exit code 3.
-    #[error("{0}")]
-    NotInstalled(String),
-    /// The limit ended before the gateway was ready. Exit code 4, not a failure.
-    #[error("{0}")]
-    StillStarting(String),
-    /// Refused, because it would destroy or cut something. Exit code 5.
-    #[error("{0}")]
-    Refused(String),
-    /// The caller may not do this. Exit code 77.
-    #[error("{0}")]
-    Permission(String),
-    /// The configuration is invalid. Exit code 78.
-    #[error("{0}")]
-    Config(String),
+/// What sort of ending it is; each has an exit code of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It was tried and did not work: 1.
+    Failed,
+    /// The command line asks for something that has no meaning: 2.
+    Usage,
+    /// There is no such service: 3.
+    NotInstalled,
+    /// The limit ended before the gateway was ready; not a failure: 4.
+    StillStarting,
+    /// Refused, because it would destroy or cut something: 5.
+    Refused,
+    /// The caller may not do this: 77.
+    Permission,
+    /// The configuration is invalid: 78.
+    Config,
+}
+
+/// A refusal or a failure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    /// What sort of ending it is.
+    pub kind: Kind,
+    /// Cause and place.
+    pub message: String,
+    /// The next command, one a line.
+    pub next: Option<String>,
+}
+
+macro_rules! kinds {
+    ($($name:ident => $kind:ident),*) => {$(
+        pub(crate) fn $name(message: impl Into<String>) -> Self {
+            Self { kind: Kind::$kind, message: message.into(), next: None }
+        }
+    )*};
 }
 
 impl ServiceError {
-    /// The exit code that stands for it.
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
-            Self::NotInstalled(_) => 3,
-            Self::StillStarting(_) => 4,
-            Self::Refused(_) => 5,
-            Self::Permission(_) => 77,
-            Self::Config(_) => 78,
-        }
+    kinds! {
+        failed => Failed, usage => Usage, not_installed => NotInstalled, still_starting => StillStarting,
+        refused => Refused, permission => Permission, config => Config
+    }
+
+    /// Adds the next command.
+    #[must_use]
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
     }
 
     /// What was done to which file, and why it failed; a missing permission is told apart.
     pub(crate) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
         let text = format!("cannot {doing} {}: {error}", path.display());
         match error.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Permission(text),
-            _ => Self::Failed(text),
+            io::ErrorKind::PermissionDenied => Self::permission(text).next("the same command with sudo"),
+            _ => Self::failed(text),
         }
     }
 
     /// The refusal for a file that is not ours to change.
     pub(crate) fn not_ours(path: &Path, why: &str, diff: &str) -> Self {
-        let path: PathBuf = path.to_owned();
         let diff = if diff.is_empty() { String::new() } else { format!("\n{}", diff.trim_end()) };
-        Self::Refused(format!("{} {why}; nothing was changed{diff}", path.display()))
+        Self::refused(format!("{} {why}; nothing was changed{diff}", path.display()))
     }
 }

@@ -99,7 +99,7 @@ impl Manager {
     /// As [`bus::connect`].
     pub async fn connect(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
         let connection = bus::connect(scope, env).await?;
-        let proxy = ManagerProxy::new(&connection).await.map_err(|error| bus::explain(&error, "speak to systemd", scope))?;
+        let proxy = ManagerProxy::new(&connection).await.map_err(|error| bus::explain(&error, "speak to systemd"))?;
         Ok(Self { connection, proxy, scope })
     }
 
@@ -108,7 +108,7 @@ impl Manager {
     /// # Errors
     /// When it does not answer.
     pub async fn version(&self) -> Result<u32, ServiceError> {
-        let text = self.proxy.version().await.map_err(|error| bus::explain(&error, "ask systemd for its version", self.scope))?;
+        let text = self.proxy.version().await.map_err(|error| bus::explain(&error, "ask systemd for its version"))?;
         let digits: String = text.trim_start_matches("v").chars().take_while(char::is_ascii_digit).collect();
         Ok(digits.parse().unwrap_or(0))
     }
@@ -119,7 +119,7 @@ impl Manager {
     /// When the job is refused, or not done after `limit`. A job that ends badly is a [`JobResult`].
     pub async fn job(&self, job: Job, unit: &str, limit: Duration) -> Result<JobResult, ServiceError> {
         let doing = format!("{} {unit}", job.verb());
-        let failed = |error: zbus::Error| bus::explain(&error, &doing, self.scope);
+        let failed = |error: zbus::Error| bus::explain(&error, &doing);
         // Subscribed before the job is queued, or its end could be missed.
         let mut ends = self.job_ends().await.map_err(failed)?;
         let path = match job {
@@ -133,11 +133,8 @@ impl Manager {
             Ok(Ok(result)) if result == "done" => Ok(JobResult::Done),
             Ok(Ok(result)) => Ok(JobResult::Not(result)),
             Ok(Err(error)) => Err(failed(error)),
-            Err(_) => Err(ServiceError::StillStarting(format!(
-                "{doing} is not done after {} s and goes on; `{}` tells how far it is",
-                limit.as_secs(),
-                systemctl(self.scope, &format!("status {unit}")),
-            ))),
+            Err(_) => Err(ServiceError::still_starting(format!("{doing} is not done after {} s and goes on", limit.as_secs()))
+                .next(systemctl(self.scope, &format!("status {unit}")))),
         }
     }
 
@@ -162,7 +159,7 @@ impl Manager {
     /// # Errors
     /// When the manager does not answer.
     pub async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
-        self.read_state(unit).await.map_err(|error| bus::explain(&error, &format!("ask about {unit}"), self.scope))
+        self.read_state(unit).await.map_err(|error| bus::explain(&error, &format!("ask about {unit}")))
     }
 
     async fn read_state(&self, unit: &str) -> zbus::Result<UnitState> {
@@ -194,7 +191,7 @@ impl Manager {
         match self.proxy.reload().await {
             // The manager may close its private socket before the answer is out; the reload is done all the same.
             Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::NoReply(_) | zbus::fdo::Error::Disconnected(_)) => Ok(()),
-            other => other.map_err(|error| bus::explain(&error, "make systemd read its unit files", self.scope)),
+            other => other.map_err(|error| bus::explain(&error, "make systemd read its unit files")),
         }
     }
 
@@ -216,7 +213,7 @@ impl Manager {
     pub async fn enable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("enable {}", units.join(" "));
         let (_, changes) =
-            self.proxy.enable_unit_files(units, false, false).await.map_err(|error| bus::explain(&error, &doing, self.scope))?;
+            self.proxy.enable_unit_files(units, false, false).await.map_err(|error| bus::explain(&error, &doing))?;
         Ok(!changes.is_empty())
     }
 
@@ -226,7 +223,7 @@ impl Manager {
     /// When not permitted.
     pub async fn disable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("disable {}", units.join(" "));
-        let changes = self.proxy.disable_unit_files(units, false).await.map_err(|error| bus::explain(&error, &doing, self.scope))?;
+        let changes = self.proxy.disable_unit_files(units, false).await.map_err(|error| bus::explain(&error, &doing))?;
         Ok(!changes.is_empty())
     }
 

@@ -136,7 +136,7 @@ impl UnitPlan {
         line(&mut out, "Type", "notify");
         line(&mut out, "NotifyAccess", "main");
         line(&mut out, "ExecStart", &self.exec("gateway", &["run", "--instance", self.subject.name()])?);
-        line(&mut out, "ExecReload", &self.exec("gatewayctl", &["--instance", self.subject.name(), "reload"])?);
+        line(&mut out, "ExecReload", &self.exec("gatewayctl", &[self.scope_flag(), "--instance", self.subject.name(), "reload"])?);
         self.environment(&mut out)?;
         self.identity(&mut out);
         self.life(&mut out);
@@ -278,6 +278,14 @@ impl UnitPlan {
             if self.systemd >= since {
                 line(out, key, value);
             }
+        }
+    }
+
+    /// A user may have an instance of the same name besides the machine's.
+    fn scope_flag(&self) -> &'static str {
+        match self.scope {
+            Scope::System => "--system",
+            Scope::User => "--user",
         }
     }
 

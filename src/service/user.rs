@@ -20,7 +20,7 @@ fn name_of(uid: Uid) -> String {
 pub(super) fn account(name: &str) -> Result<User, ServiceError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(ServiceError::Usage(format!("there is no user `{name}`: `useradd --system {name}` makes one"))),
-        Err(error) => Err(ServiceError::Failed(format!("cannot look up user `{name}`: {error}"))),
+        Ok(None) => Err(ServiceError::usage(format!("there is no user `{name}`")).next(format!("sudo useradd --system {name}"))),
+        Err(error) => Err(ServiceError::failed(format!("cannot look up user `{name}`: {error}"))),
     }
 }

@@ -1,0 +1,20 @@
+//! The commands, one file each, and what they share.
+
+pub mod args;
+pub mod exit;
+pub mod target;
+pub mod ui;
+
+pub use exit::Exit;
+pub use ui::{CliError, Ui};
+
+use args::Global;
+
+/// What every command gets.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Flags of every command.
+    pub global: Global,
+    /// Where it prints.
+    pub ui: Ui,
+}

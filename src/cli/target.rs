@@ -1,0 +1,293 @@
+//! Which gateway is meant, and where its control socket is.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::args::Global;
+use super::exit::Exit;
+use super::ui::CliError;
+use crate::config::{self, DEFAULT_INSTANCE, Env, Overrides};
+use crate::control::client::{CallError, Client};
+use crate::control::protocol::FailureCode;
+use crate::state::owner::Owner;
+use crate::state::paths::{Paths, Scope};
+
+/// A gateway that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub instance: String,
+    /// Its control socket.
+    pub control: PathBuf,
+}
+
+/// Whether somebody serves a control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Dead,
+    Denied,
+}
+
+impl Target {
+    /// The gateway that the flags mean.
+    ///
+    /// `--state-dir` names it outright; `--instance` looks in every place of that name; without either it is the only one
+    /// there is.
+    ///
+    /// # Errors
+    /// [`Exit::NotRunning`] with the next command; [`Exit::Usage`] with the list when there are several;
+    /// [`Exit::Permission`] when it is another user's.
+    pub fn find(global: &Global, env: &Env<'_>) -> Result<Self, CliError> {
+        let name = wanted_name(global, env);
+        if let Some(dir) = wanted_state_dir(global, env) {
+            let instance = name.or_else(|| Owner::read(&dir).map(|owner| owner.instance)).unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
+            let control = Paths::in_state_dir(&dir).control;
+            return match life(&control) {
+                Life::Alive => Ok(Self { instance, control }),
+                Life::Denied => Err(denied(&instance, &control)),
+                Life::Dead => Err(CliError::new(Exit::NotRunning, format!("no gateway runs with the state folder {}", dir.display()))
+                    .with_help(format!("gateway run --state-dir {} -- COMMAND", dir.display()))),
+            };
+        }
+        let found: Vec<Self> = match &name {
+            Some(name) => {
+                let places = Paths::candidates(env, name, scope(global));
+                places.into_iter().map(|control| Self { instance: name.clone(), control }).collect()
+            }
+            None => all(global, env),
+        };
+        Self::choose(found, name.as_deref(), hidden(global))
+    }
+
+    fn choose(found: Vec<Self>, name: Option<&str>, hidden: bool) -> Result<Self, CliError> {
+        let mut alive = Vec::new();
+        let mut locked = None;
+        for target in found {
+            match life(&target.control) {
+                Life::Alive => alive.push(target),
+                Life::Denied => locked = Some(target),
+                Life::Dead => {}
+            }
+        }
+        if alive.len() > 1 {
+            let lines: Vec<String> = alive.iter().map(|target| format!("{}  ({})", target.instance, target.control.display())).collect();
+            let error = CliError::new(Exit::Usage, format!("several gateways run here:\n{}", lines.join("\n")));
+            return Err(error.with_help(match name {
+                Some(_) => "say --user or --system".to_owned(),
+                None => format!("say which one, as in --instance {}", alive.first().map_or("NAME", |target| &target.instance)),
+            }));
+        }
+        match (alive.pop(), locked) {
+            (Some(target), _) => Ok(target),
+            (None, Some(target)) => Err(denied(&target.instance, &target.control)),
+            (None, None) => Err(not_running(name, hidden)),
+        }
+    }
+
+    /// Connects to it.
+    ///
+    /// # Errors
+    /// [`Exit::NotRunning`] when it is gone by now, [`Exit::Permission`], or [`Exit::Failed`].
+    pub async fn connect(&self) -> Result<Client, CliError> {
+        Client::connect(&self.control).await.map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => denied(&self.instance, &self.control),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => not_running(Some(&self.instance), false),
+            _ => CliError::new(Exit::Failed, format!("cannot reach {} at {}: {error}", self.instance, self.control.display())),
+        })
+    }
+
+    /// What a failed call means for the exit code.
+    pub fn call_failed(&self, error: CallError) -> CliError {
+        let exit = match &error {
+            CallError::Refused(failure) if failure.code == FailureCode::ConfigInvalid => Exit::Config,
+            _ => Exit::Failed,
+        };
+        let shown = CliError::new(exit, error.to_string());
+        match &error {
+            CallError::Refused(failure) if failure.code == FailureCode::UnknownMethod => {
+                shown.with_help("update: gateway and gatewayctl are of different versions")
+            }
+            CallError::Refused(_) => shown,
+            _ => shown.with_help(format!("gatewayctl status --instance {}", self.instance)),
+        }
+    }
+}
+
+/// Every gateway with a control socket, dead ones included; then the one whose configuration puts its state elsewhere.
+pub fn all(global: &Global, env: &Env<'_>) -> Vec<Target> {
+    let mut found: Vec<Target> =
+        Paths::instances(env, scope(global)).into_iter().map(|(instance, control)| Target { instance, control }).collect();
+    if let Some(name) = wanted_name(global, env) {
+        found.retain(|target| target.instance == name);
+    }
+    found
+}
+
+/// Where the control socket of the gateway that is meant will be, when it runs: for waiting.
+pub fn expected(global: &Global, env: &Env<'_>) -> Vec<PathBuf> {
+    match wanted_state_dir(global, env) {
+        Some(dir) => vec![Paths::in_state_dir(&dir).control],
+        None => Paths::candidates(env, wanted_name(global, env).as_deref().unwrap_or(DEFAULT_INSTANCE), scope(global)),
+    }
+}
+
+/// Whether somebody answers at a control socket.
+pub fn is_alive(control: &Path) -> bool {
+    life(control) == Life::Alive
+}
+
+/// The scope that the flags name.
+pub fn scope(global: &Global) -> Option<Scope> {
+    match (global.system, global.user) {
+        (true, _) => Some(Scope::System),
+        (_, true) => Some(Scope::User),
+        _ => None,
+    }
+}
+
+/// The flags that a gateway of these flags would have, its configuration file found by scope.
+pub fn overrides(global: &Global, env: &Env<'_>) -> Overrides {
+    let mut flags = Overrides {
+        config: global.config.clone().or_else(|| env.path("GATEWAY_CONFIG")),
+        instance: global.instance.clone(),
+        state_dir: global.state_dir.clone(),
+        ..Overrides::default()
+    };
+    if flags.config.is_none() {
+        flags.config = Some(config_path(global, env)).filter(|path| path.exists());
+    }
+    flags
+}
+
+/// Where the configuration of the gateway that is meant is, or would be.
+pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
+    if let Some(path) = global.config.clone().or_else(|| env.path("GATEWAY_CONFIG")) {
+        return path;
+    }
+    let name = wanted_name(global, env).unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
+    let file = format!("{name}.toml");
+    let system = Path::new("/etc/gateway").join(&file);
+    let home = || env.path("XDG_CONFIG_HOME").or_else(|| env.path("HOME").map(|home| home.join(".config")));
+    match scope(global) {
+        Some(Scope::System) => system,
+        Some(Scope::User) => home().map_or_else(|| config::default_path(env, &name), |dir| dir.join("gateway").join(&file)),
+        None => {
+            let usual = config::default_path(env, &name);
+            if !usual.exists() && system.exists() { system } else { usual }
+        }
+    }
+}
+
+/// The name that flags and environment give.
+pub fn wanted_name(global: &Global, env: &Env<'_>) -> Option<String> {
+    global.instance.clone().or_else(|| env.text("GATEWAY_INSTANCE"))
+}
+
+/// The state folder that flags, environment, or the configuration give; none when it is the usual one.
+fn wanted_state_dir(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
+    if let Some(dir) = global.state_dir.clone().or_else(|| env.path("GATEWAY_STATE_DIR")) {
+        return Some(dir);
+    }
+    // A file that cannot be read now may have been fine when the gateway started: then the usual places are looked at.
+    let loaded = config::load(&overrides(global, env), env).ok()?;
+    loaded.config.gateway.state_dir
+}
+
+fn life(control: &Path) -> Life {
+    match UnixStream::connect(control) {
+        Ok(_) => Life::Alive,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Life::Denied,
+        Err(_) => Life::Dead,
+    }
+}
+
+fn denied(instance: &str, control: &Path) -> CliError {
+    CliError::new(Exit::Permission, format!("{instance} runs as another user: no access to {}", control.display()))
+        .with_help("the same command with sudo")
+}
+
+fn not_running(name: Option<&str>, hidden: bool) -> CliError {
+    let (message, flag) = match name {
+        Some(name) => (format!("{name} is not running"), format!(" --instance {name}")),
+        None => ("no gateway is running".to_owned(), String::new()),
+    };
+    let mut help = format!("gatewayctl start{flag}   (when it is installed)\ngateway run{flag} -- COMMAND   (to try it here)");
+    if hidden {
+        help.push_str("\nsudo gatewayctl list   (some folders in /run/gateway are open to root only)");
+    }
+    CliError::new(Exit::NotRunning, message).with_help(help)
+}
+
+/// Whether there are system gateways that we are not allowed to see.
+fn hidden(global: &Global) -> bool {
+    if scope(global) == Some(Scope::User) {
+        return false;
+    }
+    let Ok(entries) = std::fs::read_dir("/run/gateway") else { return false };
+    entries.flatten().any(|entry| std::fs::read_dir(entry.path()).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A machine with the gateways `alive`, and the socket of a dead one.
+    fn machine(alive: &[&str]) -> (tempfile::TempDir, Vec<UnixListener>) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = |name: &str| {
+            let folder = dir.path().join("gateway").join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            UnixListener::bind(folder.join("control.sock")).unwrap()
+        };
+        drop(socket("dead"));
+        let listeners = alive.iter().map(|name| socket(name)).collect();
+        (dir, listeners)
+    }
+
+    fn find(dir: &Path, global: Global) -> Result<Target, CliError> {
+        let env = |name: &str| -> Option<OsString> { matches!(name, "XDG_RUNTIME_DIR" | "HOME").then(|| dir.into()) };
+        Target::find(&Global { user: true, ..global }, &Env(&env))
+    }
+
+    #[test]
+    fn the_only_one_is_meant_without_a_name_and_several_are_listed() {
+        let (dir, _one) = machine(&["a"]);
+        assert_eq!(find(dir.path(), Global::default()).unwrap().instance, "a");
+        let (dir, _two) = machine(&["a", "b"]);
+        let error = find(dir.path(), Global::default()).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.message.contains("a  (") && error.message.contains("b  (") && !error.message.contains("dead"), "{error:?}");
+        let named = Global { instance: Some("b".into()), ..Global::default() };
+        assert_eq!(find(dir.path(), named).unwrap().instance, "b");
+    }
+
+    #[test]
+    fn none_is_not_running_with_the_next_command() {
+        let (dir, _none) = machine(&[]);
+        for global in [Global::default(), Global { instance: Some("dead".into()), ..Global::default() }] {
+            let error = find(dir.path(), global).unwrap_err();
+            assert_eq!(error.exit, Exit::NotRunning);
+            assert!(error.help.unwrap().contains("gateway run"));
+        }
+    }
+
+    #[test]
+    fn a_state_folder_names_it_outright_from_flag_or_configuration() {
+        let (dir, _none) = machine(&["a", "b"]);
+        let state = dir.path().join("state");
+        std::fs::create_dir_all(state.join("run")).unwrap();
+        let by_flag = Global { state_dir: Some(state.clone()), ..Global::default() };
+        assert_eq!(find(dir.path(), by_flag.clone()).unwrap_err().exit, Exit::NotRunning);
+        let _listener = UnixListener::bind(state.join("run/control.sock")).unwrap();
+        assert_eq!(find(dir.path(), by_flag).unwrap().control, state.join("run/control.sock"));
+        let file = dir.path().join("g.toml");
+        std::fs::write(&file, format!("[gateway]\nstate_dir = {state:?}\n")).unwrap();
+        let by_file = Global { config: Some(file), ..Global::default() };
+        assert_eq!(find(dir.path(), by_file).unwrap().control, state.join("run/control.sock"));
+    }
+}

@@ -1,0 +1,89 @@
+//! gatewayctl's end of the control socket.
+
+use std::io;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::frames::{self, Incoming};
+use super::protocol::{FRAME_MAX, Failure, Frame, Method, Progress};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The connection broke.
+    #[error("the connection to the gateway broke: {0}")]
+    Io(#[from] io::Error),
+    /// The gateway closed the connection without an answer.
+    #[error("the gateway closed the connection before it answered")]
+    Closed,
+    /// The gateway said no.
+    #[error("{}", .0.message)]
+    Refused(Failure),
+    /// The answer cannot be understood.
+    #[error("the gateway's answer cannot be understood (is it of another version?): {0}")]
+    Protocol(String),
+}
+
+/// A connection to a gateway.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    calls: u64,
+}
+
+impl Client {
+    /// Connects to a control socket.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] mean that no gateway runs there.
+    pub async fn connect(path: &Path) -> io::Result<Self> {
+        let (reader, writer) = UnixStream::connect(path).await?.into_split();
+        Ok(Self { reader: BufReader::new(reader), writer, calls: 0 })
+    }
+
+    /// Asks and waits for the answer; `progress` hears every step before it.
+    ///
+    /// # Errors
+    /// [`CallError`]; after all but [`CallError::Refused`] the connection is of no more use.
+    pub async fn call<T: DeserializeOwned>(&mut self, method: &Method, mut progress: impl FnMut(Progress)) -> Result<T, CallError> {
+        self.calls += 1;
+        let mine = self.calls.to_string();
+        let (name, params) = method.encode();
+        frames::write(&mut self.writer, &Frame::Req { id: mine.clone(), method: name.to_owned(), params }).await?;
+        loop {
+            match frames::read(&mut self.reader).await? {
+                Incoming::Frame(Frame::Event { event, payload }) if event == "progress" => {
+                    // A step of a later version may look different; the answer is what counts.
+                    if let Ok(step) = serde_json::from_value(payload) {
+                        progress(step);
+                    }
+                }
+                Incoming::Frame(Frame::Res { id, ok, payload, error }) if id == mine => {
+                    return match error {
+                        Some(failure) if !ok => Err(CallError::Refused(failure)),
+                        _ if !ok => Err(CallError::Protocol("a failure without a reason".into())),
+                        _ => serde_json::from_value(payload).map_err(|error| CallError::Protocol(error.to_string())),
+                    };
+                }
+                Incoming::Frame(_) => {}
+                Incoming::Garbage(error) => return Err(CallError::Protocol(error)),
+                Incoming::TooLong => return Err(CallError::Protocol(format!("a frame over {FRAME_MAX} bytes"))),
+                Incoming::End => return Err(CallError::Closed),
+            }
+        }
+    }
+
+    /// Waits until the gateway closes the connection, which it does when it ends.
+    pub async fn closed(&mut self) {
+        while let Ok(incoming) = frames::read(&mut self.reader).await {
+            if matches!(incoming, Incoming::End) {
+                return;
+            }
+        }
+    }
+}

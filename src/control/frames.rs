@@ -1,0 +1,48 @@
+//! Frames on a stream: one JSON text a line, none over [`FRAME_MAX`].
+
+use std::io;
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::protocol::{FRAME_MAX, Frame};
+
+/// What came in.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A frame.
+    Frame(Frame),
+    /// A line that is no frame, and why.
+    Garbage(String),
+    /// The line is over [`FRAME_MAX`]; what follows cannot be told apart.
+    TooLong,
+    /// The other side is done.
+    End,
+}
+
+/// Reads the next frame; empty lines are skipped. A last line without its newline was cut, and is no frame.
+pub(super) async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Incoming> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = u64::try_from(FRAME_MAX).unwrap_or(u64::MAX).saturating_add(1);
+        (&mut *stream).take(limit).read_until(b'\n', &mut line).await?;
+        if line.len() > FRAME_MAX {
+            return Ok(Incoming::TooLong);
+        }
+        let Some(text) = line.strip_suffix(b"\n") else { return Ok(Incoming::End) };
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        return Ok(match serde_json::from_slice(text) {
+            Ok(frame) => Incoming::Frame(frame),
+            Err(error) => Incoming::Garbage(error.to_string()),
+        });
+    }
+}
+
+/// Writes a frame and its newline.
+pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+    let mut line = serde_json::to_vec(frame)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
+}

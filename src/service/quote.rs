@@ -4,7 +4,8 @@
 ///
 /// `$` needs no care here: a line with one in its program gets the `:` prefix (see [`exec_line`]).
 pub(super) fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | '@' | '=' | ':' | '~') || !c.is_ascii();
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | '@' | '=' | ':' | '~') || !c.is_ascii();
     let mut out = String::with_capacity(text.len() + 2);
     for c in text.chars() {
         match c {

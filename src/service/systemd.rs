@@ -212,8 +212,7 @@ impl Manager {
     /// When not permitted, or a unit file is broken.
     pub async fn enable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("enable {}", units.join(" "));
-        let (_, changes) =
-            self.proxy.enable_unit_files(units, false, false).await.map_err(|error| bus::explain(&error, &doing))?;
+        let (_, changes) = self.proxy.enable_unit_files(units, false, false).await.map_err(|error| bus::explain(&error, &doing))?;
         Ok(!changes.is_empty())
     }
 

@@ -2,8 +2,12 @@
 
 pub mod args;
 pub mod exit;
+pub mod install;
+pub mod start;
+pub mod stop;
 pub mod target;
 pub mod ui;
+pub mod uninstall;
 
 pub use exit::Exit;
 pub use ui::{CliError, Ui};

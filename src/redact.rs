@@ -48,16 +48,23 @@ impl Redactor {
 
     /// A command line as it could be typed into a shell, secret values as `***`.
     pub fn command(&self, argv: &[String]) -> String {
-        let ranges = self.in_command(argv);
-        let shown: Vec<String> =
-            argv.iter().zip(&ranges).map(|(arg, ranges)| quote(&self.hide_learned(&mask(arg, ranges.clone())))).collect();
+        let shown: Vec<String> = self.arguments(argv).iter().map(|arg| quote(arg)).collect();
         shown.join(" ")
+    }
+
+    /// The arguments of a command, secret values as `***`: [`Redactor::command`] before quoting.
+    pub fn arguments(&self, argv: &[String]) -> Vec<String> {
+        argv.iter().zip(self.in_command(argv)).map(|(arg, ranges)| self.hide_learned(&mask(arg, ranges))).collect()
     }
 
     /// `KEY=VALUE`, the value hidden when it is secret.
     pub fn env(&self, key: &str, value: &str) -> String {
-        let value = if self.names_secret(key) && !value.is_empty() { MASK.to_owned() } else { self.text(value) };
-        format!("{key}={value}")
+        format!("{key}={}", self.value(key, value))
+    }
+
+    /// The value of a variable, hidden when it is secret.
+    pub fn value(&self, key: &str, value: &str) -> String {
+        if self.names_secret(key) && !value.is_empty() { MASK.to_owned() } else { self.text(value) }
     }
 
     /// A text with every secret in it hidden.

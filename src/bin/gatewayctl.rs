@@ -1,2 +1,10 @@
 //! gatewayctl: installs, restarts and explains a gateway.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gateway::cli::{self, args::CtlCli};
+
+fn main() -> ExitCode {
+    cli::gatewayctl(&CtlCli::parse()).into()
+}

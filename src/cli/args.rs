@@ -176,7 +176,7 @@ pub struct Global {
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// When to use colours; NO_COLOR is respected
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", default_missing_value = "always")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
 }
 
@@ -230,7 +230,9 @@ pub enum CtlCommand {
     /// Check, show or begin a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Print shell completions, as in: gatewayctl completions bash > /etc/bash_completion.d/gatewayctl
+    /// Print completions for a shell
+    ///
+    /// As in: gatewayctl completions bash > /etc/bash_completion.d/gatewayctl
     Completions(CompletionsArgs),
     /// Write the man pages to a folder, or print gatewayctl(8)
     Man(ManArgs),

@@ -19,18 +19,27 @@ pub struct CliError {
     pub message: String,
     /// The next command, or what to change.
     pub help: Option<String>,
+    /// What else `--json` shows.
+    pub details: Vec<(String, Value)>,
 }
 
 impl CliError {
     /// An error of this exit code.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), help: None }
+        Self { exit, message: message.into(), help: None, details: Vec::new() }
     }
 
     /// Adds the next command, or what to change.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Adds something that only `--json` shows.
+    #[must_use]
+    pub fn with_detail(mut self, key: &str, value: &impl Serialize) -> Self {
+        self.details.push((key.to_owned(), serde_json::to_value(value).unwrap_or_default()));
         self
     }
 }
@@ -129,6 +138,7 @@ impl Ui {
             if let Some(help) = &error.help {
                 object.insert("next".into(), help.clone().into());
             }
+            object.extend(error.details.clone());
             self.object(&object);
         }
     }

@@ -1,0 +1,92 @@
+//! A test double: the control socket of a gateway that does nothing but answer.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::control::protocol::{Failure, GenerationInfo, Method, Outcome, PROTOCOL_VERSION, Progress, Stage, Status};
+use crate::control::server;
+use crate::state::paths::Paths;
+
+/// Answers every restart and reload with the same, a status with [`status`], and ends on stop.
+pub struct Double {
+    _dir: tempfile::TempDir,
+    _stop: DropGuard,
+    /// Its state folder.
+    pub state: PathBuf,
+    /// What it was asked.
+    pub asked: Arc<Mutex<Vec<Method>>>,
+}
+
+impl Double {
+    pub fn start(answer: Result<Outcome, Failure>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().to_owned();
+        let listener = server::bind(&Paths::in_state_dir(&state).control).unwrap();
+        let (sender, mut calls) = mpsc::channel(8);
+        let stop = CancellationToken::new();
+        tokio::spawn(server::serve(tokio::net::UnixListener::from_std(listener).unwrap(), sender, stop.clone()));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, ending) = (Arc::clone(&asked), stop.clone());
+        tokio::spawn(async move {
+            while let Some(call) = calls.recv().await {
+                log.lock().unwrap().push(call.method.clone());
+                match call.method {
+                    Method::Status => call.reply.done(&status()),
+                    Method::Stop => {
+                        call.reply.done(&serde_json::json!({}));
+                        ending.cancel();
+                    }
+                    Method::Restart(_) | Method::Reload => {
+                        call.reply.progress(&Progress { request: "r1".into(), stage: "starting".into(), text: "main".into() });
+                        match answer.clone() {
+                            Ok(outcome) => call.reply.done(&outcome),
+                            Err(failure) => call.reply.fail(failure),
+                        }
+                    }
+                }
+            }
+        });
+        Self { _dir: dir, _stop: stop.drop_guard(), state, asked }
+    }
+}
+
+pub fn outcome() -> Outcome {
+    Outcome {
+        request: "r1".into(),
+        outcome: "done".into(),
+        into: None,
+        before: GenerationInfo { number: 3, sidecars: vec![("main".into(), 100)] },
+        after: GenerationInfo { number: 4, sidecars: vec![("main".into(), 200)] },
+        took_ms: 412,
+        drained: false,
+        notes: vec![],
+    }
+}
+
+pub fn status() -> Status {
+    Status {
+        protocol: PROTOCOL_VERSION,
+        version: "0.1.0".into(),
+        instance: "gateway".into(),
+        pid: 1234,
+        stage: Stage::Ready,
+        detail: "ready".into(),
+        uptime_ms: 11_520_000,
+        generation: 4,
+        supervisor: "none (foreground)".into(),
+        strategy: "in-process: started from a terminal".into(),
+        listeners: vec![],
+        config: None,
+        state_dir: "/tmp/state".into(),
+        connections: 3,
+        requests: 1,
+        tunnels: 0,
+        held: 0,
+        sidecars: vec![],
+        drainers: vec![],
+        last_restart: None,
+    }
+}

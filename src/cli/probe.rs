@@ -1,0 +1,267 @@
+//! What a client sees meanwhile: a new connection to the front door every 25 ms.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::config::Listen;
+
+/// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to cost a busy gateway nothing.
+const EVERY: Duration = Duration::from_millis(25);
+
+/// A request without an answer for this long is one that a person notices.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A status line is shorter; what is longer is not HTTP.
+const LINE_MAX: u64 = 1024;
+
+/// What the probe saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
+    /// Where it looked.
+    pub address: String,
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests refused, reset, timed out or answered wrongly.
+    pub failed: u64,
+    /// Milliseconds in which requests that were sent failed: from the first failed one to the next good one.
+    pub downtime_ms: u64,
+    /// The slowest good answer, in milliseconds.
+    pub slowest_ms: u64,
+    /// How often each failure came.
+    pub failures: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    /// One sentence for people.
+    pub fn sentence(&self) -> String {
+        let failures: Vec<String> = self.failures.iter().map(|(what, times)| format!("{times} {what}")).collect();
+        match self.failed {
+            0 => format!("downtime 0 ms: {} probes, none failed, slowest answer {} ms", self.sent, self.slowest_ms),
+            failed => format!("downtime {} ms: {failed} of {} probes failed ({})", self.downtime_ms, self.sent, failures.join(", ")),
+        }
+    }
+}
+
+/// A probe at work.
+#[derive(Debug)]
+pub struct Probe {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Seen>,
+}
+
+impl Probe {
+    /// Starts probing `/healthz` of a listener; none when it does not answer even now, since it would tell nothing then.
+    ///
+    /// What `/healthz` answers at the beginning is taken for good, because with `health_paths = false` it is the
+    /// application's, which may not know it.
+    pub async fn start(listen: &Listen) -> Option<Self> {
+        let listen = reachable(listen);
+        let good = ask(&listen).await.ok().filter(|status| *status < 500)?;
+        let (stop, stopped) = oneshot::channel();
+        Some(Self { stop, task: tokio::spawn(run(listen, good, stopped)) })
+    }
+
+    /// Ends it, waits for what is under way, and tells what it saw.
+    pub async fn finish(self) -> Seen {
+        drop(self.stop);
+        self.task.await.unwrap_or_default()
+    }
+}
+
+async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Seen {
+    let mut tally = Tally { seen: Seen { address: listen.to_string(), ..Seen::default() }, down_since: None };
+    let mut under_way: VecDeque<JoinHandle<Shot>> = VecDeque::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            _ = ticks.tick() => under_way.push_back(tokio::spawn(shoot(listen.clone(), good))),
+            shot = first(&mut under_way) => tally.add(shot),
+        }
+    }
+    while let Some(shot) = under_way.pop_front() {
+        tally.add(shot.await.ok());
+    }
+    tally.finish(Instant::now())
+}
+
+/// The oldest shot, when it has ended: shots are counted in the order in which they were sent.
+async fn first(under_way: &mut VecDeque<JoinHandle<Shot>>) -> Option<Shot> {
+    let Some(oldest) = under_way.front_mut() else { return std::future::pending().await };
+    let shot = oldest.await.ok();
+    under_way.pop_front();
+    shot
+}
+
+/// One request and how it ended.
+struct Shot {
+    sent: Instant,
+    ended: Instant,
+    failure: Option<String>,
+}
+
+async fn shoot(listen: Listen, good: u16) -> Shot {
+    let sent = Instant::now();
+    let failure = match tokio::time::timeout(TIMEOUT, ask(&listen)).await {
+        Err(_) => Some("timed out".to_owned()),
+        Ok(Ok(status)) => (status != good).then(|| format!("status {status}")),
+        Ok(Err(error)) => Some(match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => "refused".to_owned(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset".to_owned(),
+            io::ErrorKind::UnexpectedEof => "cut".to_owned(),
+            _ => error.to_string(),
+        }),
+    };
+    Shot { sent, ended: Instant::now(), failure }
+}
+
+struct Tally {
+    seen: Seen,
+    down_since: Option<Instant>,
+}
+
+impl Tally {
+    fn add(&mut self, shot: Option<Shot>) {
+        let Some(shot) = shot else { return };
+        self.seen.sent += 1;
+        match shot.failure {
+            Some(failure) => {
+                self.seen.failed += 1;
+                *self.seen.failures.entry(failure).or_default() += 1;
+                self.down_since.get_or_insert(shot.sent);
+            }
+            None => {
+                self.seen.slowest_ms = self.seen.slowest_ms.max(millis(shot.ended.saturating_duration_since(shot.sent)));
+                self.up_at(shot.sent);
+            }
+        }
+    }
+
+    fn up_at(&mut self, at: Instant) {
+        if let Some(since) = self.down_since.take() {
+            self.seen.downtime_ms += millis(at.saturating_duration_since(since));
+        }
+    }
+
+    fn finish(mut self, now: Instant) -> Seen {
+        self.up_at(now);
+        self.seen
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A wildcard is where a server listens, not where a client goes.
+fn reachable(listen: &Listen) -> Listen {
+    match listen {
+        Listen::Tcp(addr) if addr.ip().is_unspecified() => {
+            let ip = if addr.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+            Listen::Tcp(SocketAddr::new(ip, addr.port()))
+        }
+        other => other.clone(),
+    }
+}
+
+/// The status that `/healthz` answers on a new connection.
+async fn ask(listen: &Listen) -> io::Result<u16> {
+    match listen {
+        Listen::Tcp(addr) => speak(TcpStream::connect(addr).await?).await,
+        Listen::Unix(path) => speak(UnixStream::connect(path).await?).await,
+    }
+}
+
+async fn speak(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<u16> {
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUser-Agent: gatewayctl\r\nConnection: close\r\n\r\n").await?;
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream);
+    (&mut reader).take(LINE_MAX).read_line(&mut line).await?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)).and_then(|status| status.trim().parse().ok());
+    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not HTTP"))?;
+    // To the end: leaving early would make the server see a reset.
+    tokio::io::copy(&mut reader, &mut tokio::io::sink()).await?;
+    Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn downtime_is_counted_from_the_first_failed_probe_to_the_next_good_one() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut tally = Tally { seen: Seen::default(), down_since: None };
+        for (sent, ended, failure) in
+            [(0, 2, None), (25, 26, Some("refused")), (50, 51, Some("refused")), (75, 85, None), (100, 101, Some("reset"))]
+        {
+            tally.add(Some(Shot { sent: at(sent), ended: at(ended), failure: failure.map(str::to_owned) }));
+        }
+        let seen = tally.finish(at(110));
+        assert_eq!((seen.sent, seen.failed, seen.downtime_ms, seen.slowest_ms), (5, 3, 60, 10));
+        assert_eq!(seen.sentence(), "downtime 60 ms: 3 of 5 probes failed (2 refused, 1 reset)");
+    }
+
+    /// Answers `answer` to every connection until it is dropped.
+    async fn server(answer: &'static str) -> (Listen, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 512];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (listen, task)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_goes_away_is_seen() {
+        let (listen, task) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+        let probe = Probe::start(&listen).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        task.abort();
+        let _ = task.await;
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        let seen = probe.finish().await;
+        assert!(seen.sent > seen.failed && seen.failures.contains_key("refused") && seen.downtime_ms > 0, "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_not_probed() {
+        let (listen, task) = server("HTTP/1.1 503 No\r\nConnection: close\r\n\r\n").await;
+        assert!(Probe::start(&listen).await.is_none());
+        task.abort();
+        let _ = task.await;
+        assert!(Probe::start(&listen).await.is_none());
+        let (listen, _task) = server("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(Probe::start(&listen).await.unwrap().finish().await.failed, 0, "the application's own 404 is an answer");
+    }
+
+    #[test]
+    fn wildcards_are_reached_over_loopback() {
+        for (listen, reached) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1"), ("unix:/x", "unix:/x")]
+        {
+            assert_eq!(reachable(&listen.parse().unwrap()).to_string(), reached);
+        }
+    }
+}

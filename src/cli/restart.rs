@@ -1,0 +1,257 @@
+//! `gatewayctl restart` and `gatewayctl reload`: ask, show the steps, give the verdict.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout};
+
+use super::args::{RestartArgs, Wait};
+use super::probe::{Probe, Seen};
+use super::target::Target;
+use super::ui::{Tone, span};
+use super::{CliError, Context, Exit};
+use crate::config::{Env, Listen};
+use crate::control::client::Client;
+use crate::control::protocol::{GenerationInfo, Method, Outcome, RestartParams, Status};
+
+/// A status needs no work; a gateway that takes longer is stopped or stuck.
+pub(super) const STATUS_TIME: Duration = Duration::from_secs(5);
+
+/// The answer with `--json`.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    ok: bool,
+    instance: &'a str,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<&'a Seen>,
+}
+
+/// Restarts.
+///
+/// # Errors
+/// What the gateway refuses or fails to do; the previous generation then serves on.
+pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError> {
+    let params = RestartParams {
+        force: args.force,
+        wait_ms: args.wait.map(|wait| match wait {
+            Wait::Forever => 0,
+            // On the wire 0 means without limit, so the shortest limit is one millisecond.
+            Wait::Limit(limit) => u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1),
+        }),
+        reason: args.reason.clone(),
+        drained: args.drained,
+    };
+    change(ctx, &Method::Restart(params), args.drained).await
+}
+
+/// Reloads the configuration.
+///
+/// # Errors
+/// [`Exit::Config`] when it is not valid; nothing is changed then.
+pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
+    change(ctx, &Method::Reload, false).await
+}
+
+async fn change(ctx: &Context, method: &Method, drained: bool) -> Result<Exit, CliError> {
+    let target = Target::find(&ctx.global, &Env::real())?;
+    let mut client = target.connect().await?;
+    let status = status_of(&target, &mut client).await?;
+    let listen = status.listeners.first().and_then(|address| address.parse::<Listen>().ok());
+    let probe = match &listen {
+        Some(listen) => timeout(STATUS_TIME, Probe::start(listen)).await.ok().flatten(),
+        None => None,
+    };
+    let begun = Instant::now();
+    let asked = client.call::<Outcome>(method, |step| {
+        let at = begun.elapsed().as_secs_f64();
+        ctx.ui.progress(&format!("{at:>7.2}s  {:<9} {}", step.stage, step.text));
+    });
+    let answer = tokio::select! {
+        answer = asked => answer,
+        () = interrupted() => {
+            let error = CliError::new(Exit::StillBusy, format!(
+                "interrupted: {} goes on with it, and generation {} serves until the next one is ready",
+                target.instance, status.generation
+            ));
+            return Err(error.with_help(format!("gatewayctl status --instance {}", target.instance)));
+        }
+    };
+    let seen = match probe {
+        Some(probe) => Some(probe.finish().await),
+        None => None,
+    };
+    let outcome = match answer {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let mut error = target.call_failed(error);
+            if let Some(seen) = &seen {
+                ctx.ui.progress(&seen.sentence());
+                error = error.with_detail("probe", seen);
+            }
+            let next = match error.exit {
+                Exit::Config => format!("gatewayctl config check --instance {}", target.instance),
+                _ => format!("gatewayctl logs --instance {}", target.instance),
+            };
+            error.help.get_or_insert(next);
+            return Err(error);
+        }
+    };
+    ctx.ui.object(&Verdict { ok: true, instance: &target.instance, outcome: &outcome, probe: seen.as_ref() });
+    for line in verdict(ctx, method, &outcome, seen.as_ref()) {
+        ctx.ui.say(&line);
+    }
+    Ok(if drained && !outcome.drained && outcome.outcome == "done" { Exit::StillBusy } else { Exit::Done })
+}
+
+/// Asks for a status; a gateway that accepts but does not answer is stopped or stuck.
+pub(super) async fn status_of(target: &Target, client: &mut Client) -> Result<Status, CliError> {
+    match timeout(STATUS_TIME, client.call::<Status>(&Method::Status, |_| ())).await {
+        Ok(answer) => answer.map_err(|error| target.call_failed(error)),
+        Err(_) => Err(CliError::new(
+            Exit::Failed,
+            format!("{} accepts connections at {} but does not answer: it is stopped or stuck", target.instance, target.control.display()),
+        )
+        .with_help(format!("gatewayctl logs --instance {}", target.instance))),
+    }
+}
+
+async fn interrupted() {
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}
+
+/// The verdict for people.
+fn verdict(ctx: &Context, method: &Method, outcome: &Outcome, seen: Option<&Seen>) -> Vec<String> {
+    let done = if matches!(method, Method::Reload) { "reloaded" } else { "restarted" };
+    let head = match (outcome.outcome.as_str(), &outcome.into) {
+        ("unchanged", _) => format!("nothing to do: generation {} serves on", outcome.after.number),
+        ("coalesced", Some(into)) => format!("joined restart {into}, which was under way: generation {}", numbers(outcome)),
+        _ => format!("{done}: generation {} in {}", numbers(outcome), span(outcome.took_ms)),
+    };
+    let mut lines = vec![ctx.ui.paint(&head, Tone::Good)];
+    let width = outcome.after.sidecars.iter().chain(&outcome.before.sidecars).map(|(name, _)| name.len()).max().unwrap_or(0);
+    for name in names(&outcome.before, &outcome.after) {
+        lines.push(format!("  {name:<width$}  {}", pids(pid_in(&outcome.before, name), pid_in(&outcome.after, name))));
+    }
+    if let Some(seen) = seen {
+        let tone = if seen.failed == 0 { Tone::Good } else { Tone::Bad };
+        lines.push(format!("  {}", ctx.ui.paint(&seen.sentence(), tone)));
+    } else {
+        lines.push("  downtime unknown: the front door did not answer before".to_owned());
+    }
+    if outcome.outcome == "done" && !outcome.drained {
+        lines.push(format!("  generation {} still finishes old work (gatewayctl status)", outcome.before.number));
+    }
+    lines.extend(outcome.notes.iter().map(|note| format!("  note: {}", crate::log::escape(note))));
+    lines
+}
+
+fn numbers(outcome: &Outcome) -> String {
+    match outcome.before.number == outcome.after.number {
+        true => outcome.after.number.to_string(),
+        false => format!("{} -> {}", outcome.before.number, outcome.after.number),
+    }
+}
+
+fn names<'a>(before: &'a GenerationInfo, after: &'a GenerationInfo) -> Vec<&'a str> {
+    let mut names: Vec<&str> = before.sidecars.iter().chain(&after.sidecars).map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The process id of a sidecar; none when it is not part of that generation, 0 when it does not run.
+fn pid_in(generation: &GenerationInfo, name: &str) -> Option<u32> {
+    generation.sidecars.iter().find(|(known, _)| known == name).map(|(_, pid)| *pid)
+}
+
+fn pids(before: Option<u32>, after: Option<u32>) -> String {
+    let shown = |pid: u32| if pid == 0 { "none".to_owned() } else { pid.to_string() };
+    match (before, after) {
+        (Some(before), Some(after)) if before == after => format!("pid {} (kept)", shown(after)),
+        (Some(before), Some(after)) => format!("pid {} -> {}", shown(before), shown(after)),
+        (None, Some(after)) => format!("pid {} (new)", shown(after)),
+        (Some(before), None) => format!("pid {} (removed)", shown(before)),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Global;
+    use crate::cli::double::{self, Double};
+
+    fn context(double: &Double) -> Context {
+        let global = Global { state_dir: Some(double.state.clone()), quiet: true, ..Global::default() };
+        Context { ui: crate::cli::Ui::new(&global), global }
+    }
+
+    #[test]
+    fn the_verdict_says_what_a_user_asks() {
+        let ctx = Context {
+            ui: crate::cli::Ui::new(&Global { color: crate::cli::args::Color::Never, ..Global::default() }),
+            global: Global::default(),
+        };
+        let mut outcome = double::outcome();
+        outcome.notes.push("two copies of main ran side by side".into());
+        let seen = Seen { sent: 38, slowest_ms: 2, ..Seen::default() };
+        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), &outcome, Some(&seen));
+        assert_eq!(
+            lines,
+            [
+                "restarted: generation 3 -> 4 in 412 ms",
+                "  main  pid 100 -> 200",
+                "  downtime 0 ms: 38 probes, none failed, slowest answer 2 ms",
+                "  generation 3 still finishes old work (gatewayctl status)",
+                "  note: two copies of main ran side by side",
+            ]
+        );
+        assert_eq!(
+            (pids(Some(0), Some(5)), pids(None, Some(5)), pids(Some(5), Some(5))),
+            ("pid none -> 5".into(), "pid 5 (new)".into(), "pid 5 (kept)".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn exit_codes_follow_the_answer() {
+        use crate::control::protocol::{Failure, FailureCode};
+        for (answer, drained, expected) in [
+            (Ok(()), false, Ok(Exit::Done)),
+            (Ok(()), true, Ok(Exit::StillBusy)),
+            (Err(FailureCode::Failed), false, Err(Exit::Failed)),
+            (Err(FailureCode::ConfigInvalid), false, Err(Exit::Config)),
+        ] {
+            let answer = answer.map(|()| double::outcome()).map_err(|code| Failure { code, message: "why".into() });
+            let double = Double::start(answer);
+            let args = RestartArgs { drained, ..RestartArgs::default() };
+            assert_eq!(restart(&context(&double), &args).await.map_err(|error| error.exit), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_arrives() {
+        let double = Double::start(Ok(double::outcome()));
+        let args = RestartArgs { wait: Some(Wait::Limit(Duration::ZERO)), reason: Some("deploy".into()), ..RestartArgs::default() };
+        restart(&context(&double), &args).await.unwrap();
+        let asked = double.asked.lock().unwrap().clone();
+        let params = RestartParams { wait_ms: Some(1), reason: Some("deploy".into()), ..RestartParams::default() };
+        assert_eq!(asked, [Method::Status, Method::Restart(params)]);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_exit_3() {
+        let dir = tempfile::tempdir().unwrap();
+        let global = Global { state_dir: Some(dir.path().to_owned()), ..Global::default() };
+        let ctx = Context { ui: crate::cli::Ui::new(&global), global };
+        assert_eq!(restart(&ctx, &RestartArgs::default()).await.unwrap_err().exit, Exit::NotRunning);
+    }
+}

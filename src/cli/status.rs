@@ -1,0 +1,238 @@
+//! `gatewayctl status` and `gatewayctl list`.
+
+use serde::Serialize;
+
+use super::restart::status_of;
+use super::target::{self, Target};
+use super::ui::{Tone, count, span};
+use super::{CliError, Context, Exit, Ui};
+use crate::config::Env;
+use crate::control::protocol::{DrainStatus, Stage, Status};
+use crate::log::escape;
+
+/// The width of the first column.
+const LABEL: usize = 11;
+
+/// Shows what a gateway is doing.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when it does not run.
+pub async fn status(ctx: &Context) -> Result<Exit, CliError> {
+    let target = Target::find(&ctx.global, &Env::real())?;
+    let mut client = target.connect().await?;
+    let status = status_of(&target, &mut client).await?;
+    ctx.ui.object(&status);
+    for line in lines(&ctx.ui, &status) {
+        ctx.ui.say(&line);
+    }
+    Ok(exit(status.stage))
+}
+
+/// The exit code of a stage.
+fn exit(stage: Stage) -> Exit {
+    match stage {
+        Stage::Ready => Exit::Done,
+        Stage::Degraded | Stage::Failed => Exit::Failed,
+        Stage::Starting | Stage::Restarting | Stage::Draining | Stage::Stopping => Exit::StillBusy,
+    }
+}
+
+fn tone(stage: Stage) -> Tone {
+    match exit(stage) {
+        Exit::Done => Tone::Good,
+        Exit::StillBusy => Tone::Busy,
+        _ => Tone::Bad,
+    }
+}
+
+fn word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Starting => "starting",
+        Stage::Ready => "ready",
+        Stage::Degraded => "degraded",
+        Stage::Restarting => "restarting",
+        Stage::Draining => "draining",
+        Stage::Stopping => "stopping",
+        Stage::Failed => "failed",
+    }
+}
+
+/// The status for people: a headline, then a line for each thing.
+fn lines(ui: &Ui, status: &Status) -> Vec<String> {
+    let stage = ui.paint(word(status.stage), tone(status.stage));
+    let name = ui.paint(&escape(&status.instance), Tone::Strong);
+    let mut lines = vec![format!("{name}: {stage}, generation {}, pid {}, up {}", status.generation, status.pid, span(status.uptime_ms))];
+    let mut line = |label: &str, text: &str| {
+        let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
+        lines.push(format!("  {label} {}", escape(text)));
+    };
+    if !status.detail.is_empty() && status.detail != word(status.stage) {
+        line("detail", &status.detail);
+    }
+    line("listening", &status.listeners.join(", "));
+    let mut load =
+        format!("{}, {}, {}", count(status.connections, "connection"), count(status.requests, "request"), count(status.tunnels, "tunnel"));
+    if status.held > 0 {
+        load.push_str(&format!(", {} waiting for a sidecar", status.held));
+    }
+    line("serving", &load);
+    let width = status.sidecars.iter().map(|sidecar| sidecar.name.len()).max().unwrap_or(0);
+    for sidecar in &status.sidecars {
+        let pid = if sidecar.pid == 0 { "no process".to_owned() } else { format!("pid {}", sidecar.pid) };
+        let mut text = format!("{:<width$}  {}, {pid}, port {}", sidecar.name, sidecar.state, sidecar.port);
+        if sidecar.restarts > 0 {
+            text.push_str(&format!(", {}", count(sidecar.restarts, "unplanned restart")));
+        }
+        line("sidecar", &format!("{text}: {}", sidecar.command));
+        if let Some(cause) = &sidecar.cause {
+            line("", cause);
+        }
+    }
+    for drainer in &status.drainers {
+        line("draining", &draining(drainer));
+        drainer.blockers.iter().for_each(|blocker| line("", blocker));
+    }
+    if let Some(last) = &status.last_restart {
+        let reason = if last.reason.is_empty() { String::new() } else { format!(" ({})", last.reason) };
+        line("last", &format!("{} at {}, {}, took {}{reason}", last.kind, last.at, last.outcome, span(last.took_ms)));
+    }
+    line("restarts", &status.strategy);
+    line("supervisor", &status.supervisor);
+    line("config", status.config.as_deref().unwrap_or("none: defaults and flags"));
+    line("state", &status.state_dir);
+    if status.version != env!("CARGO_PKG_VERSION") {
+        line("version", &format!("{}, while gatewayctl is {}", status.version, env!("CARGO_PKG_VERSION")));
+    }
+    lines
+}
+
+fn draining(drainer: &DrainStatus) -> String {
+    let left = match drainer.left_ms {
+        Some(left) => format!("the rest is cut in {}", span(left)),
+        None => "without limit".to_owned(),
+    };
+    format!("generation {}: {}, {}; {left}", drainer.generation, count(drainer.requests, "request"), count(drainer.tunnels, "tunnel"))
+}
+
+/// One line of `list`.
+#[derive(Serialize)]
+struct Listed {
+    instance: String,
+    stage: String,
+    pid: Option<u32>,
+    generation: Option<u64>,
+    listeners: Vec<String>,
+    control: String,
+}
+
+/// Lists the gateways that run here.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when there is none.
+pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
+    #[derive(Serialize)]
+    struct List {
+        instances: Vec<Listed>,
+    }
+    let env = Env::real();
+    let mut found = target::all(&ctx.global, &env);
+    found.retain(|target| target::is_alive(&target.control));
+    if found.is_empty() {
+        // It may be the one whose configuration or --state-dir puts it elsewhere; otherwise this says what to do.
+        found.push(Target::find(&ctx.global, &env)?);
+    }
+    let mut instances = Vec::new();
+    for target in found {
+        let control = target.control.display().to_string();
+        let status = match target.connect().await {
+            Ok(mut client) => status_of(&target, &mut client).await,
+            Err(error) => Err(error),
+        };
+        instances.push(match status {
+            Ok(status) => Listed {
+                instance: status.instance,
+                stage: word(status.stage).to_owned(),
+                pid: Some(status.pid),
+                generation: Some(status.generation),
+                listeners: status.listeners,
+                control,
+            },
+            Err(error) if error.exit == Exit::NotRunning => continue,
+            Err(_) => {
+                let stage = "no answer".to_owned();
+                Listed { instance: target.instance, stage, pid: None, generation: None, listeners: Vec::new(), control }
+            }
+        });
+    }
+    let name = instances.iter().map(|item| item.instance.len()).max().unwrap_or(0);
+    for item in &instances {
+        let pid = item.pid.map_or("-".to_owned(), |pid| pid.to_string());
+        ctx.ui.say(&format!("{:<name$}  {:<10}  pid {pid:<8} {}", escape(&item.instance), item.stage, escape(&item.listeners.join(", "))));
+    }
+    ctx.ui.object(&List { instances });
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Color, Global};
+    use crate::cli::double::{self, Double};
+    use crate::control::protocol::{LastRestart, SidecarStatus};
+
+    #[test]
+    fn aligned_and_short() {
+        let ui = Ui::new(&Global { color: Color::Never, ..Global::default() });
+        let mut status = double::status();
+        status.stage = Stage::Draining;
+        status.listeners = vec!["127.0.0.1:18789".into()];
+        status.sidecars = vec![SidecarStatus {
+            name: "main".into(),
+            state: "ready".into(),
+            cause: None,
+            pid: 200,
+            port: 41233,
+            restarts: 0,
+            command: "node server.js --port 41233".into(),
+        }];
+        status.drainers =
+            vec![DrainStatus { generation: 3, requests: 1, tunnels: 2, left_ms: Some(290_000), blockers: vec!["GET /big".into()] }];
+        status.last_restart = Some(LastRestart {
+            request: "r1".into(),
+            kind: "restart".into(),
+            reason: "deploy\u{1b}[2J".into(),
+            outcome: "done".into(),
+            at: "2026-01-02T03:04:05Z".into(),
+            took_ms: 412,
+        });
+        assert_eq!(
+            lines(&ui, &status).join("\n"),
+            "gateway: draining, generation 4, pid 1234, up 3 h 12 min\n\
+             \x20 detail      ready\n\
+             \x20 listening   127.0.0.1:18789\n\
+             \x20 serving     3 connections, 1 request, 0 tunnels\n\
+             \x20 sidecar     main  ready, pid 200, port 41233: node server.js --port 41233\n\
+             \x20 draining    generation 3: 1 request, 2 tunnels; the rest is cut in 4 min 50 s\n\
+             \x20             GET /big\n\
+             \x20 last        restart at 2026-01-02T03:04:05Z, done, took 412 ms (deploy\\x1b[2J)\n\
+             \x20 restarts    in-process: started from a terminal\n\
+             \x20 supervisor  none (foreground)\n\
+             \x20 config      none: defaults and flags\n\
+             \x20 state       /tmp/state"
+        );
+    }
+
+    #[test]
+    fn exit_codes_of_stages() {
+        let codes = [Stage::Ready, Stage::Degraded, Stage::Failed, Stage::Starting, Stage::Draining].map(|stage| exit(stage).code());
+        assert_eq!(codes, [0, 1, 1, 4, 4]);
+    }
+
+    #[tokio::test]
+    async fn status_and_list_over_the_socket() {
+        let double = Double::start(Ok(double::outcome()));
+        let global = Global { state_dir: Some(double.state.clone()), quiet: true, ..Global::default() };
+        let ctx = Context { ui: Ui::new(&global), global };
+        assert_eq!(status(&ctx).await, Ok(Exit::Done));
+    }
+}

@@ -1,0 +1,217 @@
+//! `gatewayctl wait`: for scripts that go on when a gateway is ready, gone, or off its port.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::args::WaitArgs;
+use super::restart::status_of;
+use super::target::{self, Target};
+use super::ui::span;
+use super::watch::Watch;
+use super::{CliError, Context, Exit};
+use crate::config::{self, Env, Listen};
+use crate::control::protocol::Stage;
+
+/// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
+const READY_EVERY: Duration = Duration::from_millis(50);
+
+/// How often a port is tried: the kernel tells nobody when one becomes free.
+const PORT_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits.
+///
+/// # Errors
+/// [`Exit::StillBusy`] when the time is over; [`Exit::Usage`] and [`Exit::Permission`] when no gateway can be meant.
+pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
+    let begun = Instant::now();
+    let (what, waited) = if args.stopped {
+        ("stopped", timeout(args.timeout.0, stopped(ctx)).await)
+    } else if args.port_free {
+        ("off its port", timeout(args.timeout.0, port_free(ctx)).await)
+    } else {
+        ("ready", timeout(args.timeout.0, ready(ctx)).await)
+    };
+    let Ok(result) = waited else {
+        let error = CliError::new(Exit::StillBusy, format!("not {what} within {}", args.timeout));
+        return Err(error.with_help("gatewayctl status"));
+    };
+    result?;
+    let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    ctx.ui.say(&format!("{what} after {}", span(took)));
+    ctx.ui.object(&json!({"ok": true, "state": what, "tookMs": took}));
+    Ok(Exit::Done)
+}
+
+async fn ready(ctx: &Context) -> Result<(), CliError> {
+    let env = Env::real();
+    loop {
+        let paths = target::expected(&ctx.global, &env);
+        let watch = watching(&paths)?;
+        match Target::find(&ctx.global, &env) {
+            Ok(target) => {
+                if becomes_ready(&target).await {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.exit == Exit::NotRunning => changed(&watch, &paths).await?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Asks until it is ready; false when it went away.
+async fn becomes_ready(target: &Target) -> bool {
+    let Ok(mut client) = target.connect().await else { return false };
+    while let Ok(status) = status_of(target, &mut client).await {
+        if matches!(status.stage, Stage::Ready | Stage::Draining | Stage::Restarting) {
+            return true;
+        }
+        sleep(READY_EVERY).await;
+    }
+    false
+}
+
+async fn stopped(ctx: &Context) -> Result<(), CliError> {
+    loop {
+        let target = match Target::find(&ctx.global, &Env::real()) {
+            Ok(target) => target,
+            Err(error) if error.exit == Exit::NotRunning => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        // The gateway closes the connection when it ends; a second look tells a restart from a stop.
+        if let Ok(mut client) = target.connect().await {
+            client.closed().await;
+        }
+    }
+}
+
+async fn port_free(ctx: &Context) -> Result<(), CliError> {
+    let env = Env::real();
+    // Of a gateway that runs we know the addresses for sure; otherwise the configuration says them.
+    let listeners: Vec<Listen> = match Target::find(&ctx.global, &env) {
+        Ok(target) => {
+            let mut client = target.connect().await?;
+            status_of(&target, &mut client).await?.listeners.iter().filter_map(|address| address.parse().ok()).collect()
+        }
+        Err(error) if error.exit == Exit::NotRunning => {
+            let loaded = config::load(&target::overrides(&ctx.global, &env), &env);
+            loaded.map_err(|error| CliError::new(Exit::Config, error.to_string()))?.config.gateway.listen
+        }
+        Err(error) => return Err(error),
+    };
+    for listen in &listeners {
+        while !is_free(listen)? {
+            sleep(PORT_EVERY).await;
+        }
+    }
+    Ok(())
+}
+
+/// Whether another program could bind an address. It is bound, but never listened on, so no client is caught in between.
+fn is_free(listen: &Listen) -> Result<bool, CliError> {
+    let addr = match listen {
+        Listen::Unix(path) => return Ok(!target::is_alive(path)),
+        Listen::Tcp(addr) => *addr,
+    };
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let bound = socket.and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)
+    });
+    match bound {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(CliError::new(Exit::Permission, format!("{addr} cannot be tried: {error}")).with_help("the same command with sudo"))
+        }
+        Err(error) => Err(CliError::new(Exit::Failed, format!("{addr} cannot be tried: {error}"))),
+    }
+}
+
+fn watching(paths: &[std::path::PathBuf]) -> Result<Watch, CliError> {
+    Watch::new(paths).map_err(|error| {
+        CliError::new(Exit::Failed, format!("cannot watch for the control socket: {error}"))
+            .with_help("sysctl fs.inotify.max_user_instances")
+    })
+}
+
+async fn changed(watch: &Watch, paths: &[std::path::PathBuf]) -> Result<(), CliError> {
+    // Between bind and listen a socket is there and refuses; no event follows.
+    if paths.iter().any(|path| Path::exists(path)) {
+        let _ = timeout(READY_EVERY, watch.changed()).await;
+        return Ok(());
+    }
+    watch.changed().await.map_err(|error| CliError::new(Exit::Failed, format!("cannot watch for the control socket: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Ui;
+    use crate::cli::args::Global;
+    use crate::cli::double::{self, Double};
+    use crate::config::Dur;
+
+    fn context(state: &Path) -> Context {
+        let global = Global { state_dir: Some(state.to_owned()), quiet: true, ..Global::default() };
+        Context { ui: Ui::new(&global), global }
+    }
+
+    fn args(ready: bool, stopped: bool) -> WaitArgs {
+        WaitArgs { ready, port_free: false, stopped, timeout: Dur::secs(10) }
+    }
+
+    #[tokio::test]
+    async fn ready_and_then_stopped() {
+        let double = Double::start(Ok(double::outcome()));
+        let ctx = context(&double.state);
+        assert_eq!(wait(&ctx, &args(true, false)).await, Ok(Exit::Done));
+        let soon = WaitArgs { timeout: Dur::millis(50), ..args(false, true) };
+        assert_eq!(wait(&ctx, &soon).await.unwrap_err().exit, Exit::StillBusy);
+        let until = args(false, true);
+        let (waited, ()) = tokio::join!(wait(&ctx, &until), async {
+            let target = Target::find(&ctx.global, &Env::real()).unwrap();
+            crate::cli::halt::over_control(&ctx, &target).await.unwrap();
+        });
+        assert_eq!(waited, Ok(Exit::Done));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_starts_later_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let ctx = context(dir.path());
+        let starting = async {
+            let path = crate::state::paths::Paths::in_state_dir(dir.path()).control;
+            tokio::task::yield_now().await;
+            let listener = crate::control::server::bind(&path).unwrap();
+            let (sender, mut calls) = tokio::sync::mpsc::channel(8);
+            let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+            tokio::spawn(crate::control::server::serve(listener, sender, Default::default()));
+            let mut status = double::status();
+            status.stage = Stage::Starting;
+            for stage in [Stage::Starting, Stage::Starting, Stage::Ready] {
+                status.stage = stage;
+                calls.recv().await.unwrap().reply.done(&status);
+            }
+        };
+        let until = args(true, false);
+        let (waited, ()) = tokio::join!(wait(&ctx, &until), starting);
+        assert_eq!(waited, Ok(Exit::Done));
+    }
+
+    #[test]
+    fn ports_and_sockets_are_free_or_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        assert_eq!(is_free(&listen), Ok(false));
+        drop(listener);
+        assert_eq!(is_free(&listen), Ok(true));
+        assert_eq!(is_free(&Listen::Unix("/nonexistent/x".into())), Ok(true));
+    }
+}

@@ -1,0 +1,91 @@
+//! Restarts that no client notices, on real servers under a load that never waits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use support::gateway::{Gateway, LISTENING, READY, Setup};
+use support::load::{Download, Load};
+use support::report::{Part, Report};
+use support::servers;
+
+/// How often each server is restarted.
+const RESTARTS: usize = 50;
+
+/// A download is under way in every restart, and several begin and end in each generation.
+const DOWNLOAD_TAKES: Duration = Duration::from_millis(2500);
+/// More than all the buffers between the two ends hold, so that a cut is seen.
+const DOWNLOAD_LENGTH: u64 = 12 * 1024 * 1024;
+
+/// 50 kept connections and 10 slow downloads, besides what differs from server to server.
+fn load(gateway: &Gateway, new_per_second: f64, download: Download) -> Load {
+    Load { new_per_second, kept: 50, downloads: 10, download: Some(download), ..Load::on(gateway.target()) }
+}
+
+/// Restarts again and again under a load; everything that any client could notice is a failure.
+fn restart_under(gateway: &Gateway, load: Load) -> Report {
+    let websockets = load.websockets > 0;
+    let running = load.start();
+    running.flows(Part::New, 50);
+    running.flows(Part::Idle, 10);
+    running.flows(Part::Download, 1);
+    let mut pids = HashSet::from([gateway.sidecar_pid("main")]);
+    for number in 1..=RESTARTS {
+        gateway.restart();
+        let pid = gateway.sidecar_pid("main");
+        assert!(pid != 0 && pids.insert(pid), "restart {number} has no sidecar of its own, but {pid}, seen before");
+    }
+    running.flows(Part::New, 50);
+    running.flows(Part::Idle, 10);
+    running.flows(Part::Download, 1);
+    let report = running.stop();
+    eprintln!("{RESTARTS} restarts: {report}");
+    report.assert_clean(&[(Part::New, 100), (Part::Busy, 100), (Part::Idle, 50), (Part::Download, 20)]);
+    if websockets {
+        report.assert_clean(&[(Part::WebSocket, 100)]);
+    }
+    let said = gateway.stderr();
+    assert_eq!(said.matches(LISTENING).count(), 1, "the listener is opened once for life");
+    assert_eq!(said.matches(READY).count(), RESTARTS + 1, "every generation says once that it is ready");
+    report
+}
+
+#[test]
+fn clients_of_a_node_server_notice_nothing_of_50_restarts() {
+    if !servers::have("node") {
+        return;
+    }
+    let gateway = Setup::behind(servers::node()).start();
+    let load = load(&gateway, 300.0, servers::node_download(DOWNLOAD_LENGTH, DOWNLOAD_TAKES));
+    restart_under(&gateway, Load { websockets: 10, ..load });
+}
+
+#[test]
+fn clients_of_a_python_server_notice_nothing_of_50_restarts() {
+    if !servers::have("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
+    let gateway = Setup::behind(servers::python(dir.path())).start();
+    // It closes every connection after one answer and starts a thread for each: what it carries beside the load itself.
+    let load = load(&gateway, 60.0, download);
+    restart_under(&gateway, Load { busy_pause: Duration::from_millis(500), ..load });
+}
+
+#[test]
+fn clients_of_nginx_notice_nothing_of_50_restarts() {
+    if !servers::have("nginx") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
+    let gateway = Setup::behind(servers::nginx(dir.path())).unix_listener().start();
+    let aside = Load { new_per_second: 20.0, kept: 4, ..Load::on(gateway.unix_target()) }.start();
+    restart_under(&gateway, load(&gateway, 300.0, download));
+    let aside = aside.stop();
+    eprintln!("over the unix socket: {aside}");
+    aside.assert_clean(&[(Part::New, 50), (Part::Busy, 20)]);
+}

@@ -1,0 +1,457 @@
+//! One gateway process with a state directory, a port and an output of its own.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::Target;
+use super::{port, wait};
+
+/// The first log line of a gateway that accepts connections.
+pub const LISTENING: &str = "[gateway] http server listening (";
+/// The log line of a generation that is ready.
+pub const READY: &str = "[gateway] ready (";
+
+/// Another test may take a port between its choice and our bind; five in a row would be a fault of ours.
+const BIND_TRIES: usize = 5;
+
+/// A gateway may use its stop budget (set to 3 s below) and its force-exit margin (5 s) before we lose patience.
+const STOP_PATIENCE: Duration = Duration::from_secs(12);
+
+/// Variables by which the machine that runs the tests could speak to the gateway.
+const HINTS: [&str; 12] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+];
+
+/// What a gateway is started with.
+#[derive(Clone, Default)]
+pub struct Setup {
+    flags: Vec<OsString>,
+    command: Vec<OsString>,
+    config: String,
+    env: Vec<(OsString, OsString)>,
+    unix: bool,
+    state: Option<PathBuf>,
+    port: Option<u16>,
+    home: Option<Arc<TempDir>>,
+}
+
+impl Setup {
+    /// Nothing behind it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `gateway run … -- COMMAND`
+    pub fn behind<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self { command: command.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// The command after `--`.
+    pub fn command<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.command = command.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// One plain upstream for every path.
+    pub fn upstream(addr: SocketAddr) -> Self {
+        Self::new().config(format!("[[route]]\nto = \"http://{addr}\"\n"))
+    }
+
+    /// Further flags, before `--`.
+    pub fn flag(mut self, flag: impl Into<OsString>) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Text added to the configuration file.
+    pub fn config(mut self, text: impl AsRef<str>) -> Self {
+        self.config.push_str(text.as_ref());
+        self.config.push('\n');
+        self
+    }
+
+    /// A variable of the gateway's environment.
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// A unix listener besides the TCP one.
+    pub fn unix_listener(mut self) -> Self {
+        self.unix = true;
+        self
+    }
+
+    /// A state directory that the test made.
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.state = Some(dir.into());
+        self
+    }
+
+    /// A port that the test chose.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Starts it without waiting for anything but the spawn.
+    pub fn spawn(&self) -> Gateway {
+        Gateway::spawn(self)
+    }
+
+    /// Starts it and waits until its first generation is ready.
+    pub fn start(&self) -> Gateway {
+        for _ in 1..BIND_TRIES {
+            let gateway = self.spawn();
+            match gateway.wait_line_or_exit(READY) {
+                Some(_) => return gateway,
+                None if self.port.is_none() && gateway.stderr().contains("in use") => {}
+                None => panic!("the gateway ended before it was ready:\n{}", gateway.stderr()),
+            }
+        }
+        panic!("no free port after {BIND_TRIES} tries")
+    }
+}
+
+/// A running gateway; ended with its sidecars when dropped.
+pub struct Gateway {
+    child: Child,
+    status: Option<ExitStatus>,
+    home: Arc<TempDir>,
+    state: PathBuf,
+    addr: SocketAddr,
+    stderr: Arc<Lines>,
+    stdout: Arc<Lines>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Lines {
+    seen: Mutex<(Vec<String>, bool)>,
+    bell: Condvar,
+}
+
+impl Lines {
+    fn follow(source: impl std::io::Read + Send + 'static) -> (Arc<Self>, JoinHandle<()>) {
+        let lines = Arc::new(Self::default());
+        let ours = Arc::clone(&lines);
+        let reader = std::thread::spawn(move || {
+            let mut source = BufReader::new(source);
+            let mut line = Vec::new();
+            while source.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+                ours.seen.lock().unwrap().0.push(text);
+                ours.bell.notify_all();
+                line.clear();
+            }
+            ours.seen.lock().unwrap().1 = true;
+            ours.bell.notify_all();
+        });
+        (lines, reader)
+    }
+
+    fn text(&self) -> String {
+        self.seen.lock().unwrap().0.join("\n")
+    }
+
+    /// The first line from `skip` on that holds `needle`; none when the output ended or the deadline passed.
+    fn wait(&self, needle: &str, skip: usize, limit: Duration) -> Option<String> {
+        let end = Instant::now() + limit;
+        let mut seen = self.seen.lock().unwrap();
+        loop {
+            if let Some(line) = seen.0.iter().filter(|line| line.contains(needle)).nth(skip) {
+                return Some(line.clone());
+            }
+            let left = end.checked_duration_since(Instant::now())?;
+            if seen.1 {
+                return None;
+            }
+            seen = self.bell.wait_timeout(seen, left).unwrap().0;
+        }
+    }
+}
+
+impl Gateway {
+    fn spawn(setup: &Setup) -> Self {
+        let home = setup.home.clone().unwrap_or_else(|| Arc::new(tempfile::Builder::new().prefix("gw-").tempdir().unwrap()));
+        let state = setup.state.clone().unwrap_or_else(|| home.path().join("state"));
+        let port = setup.port.unwrap_or_else(port::private);
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let config = home.path().join("gateway.toml");
+        fs::write(&config, &setup.config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        command.arg("run").arg("--config").arg(&config).arg("--state-dir").arg(&state).arg("--listen").arg(addr.to_string());
+        if setup.unix {
+            command.arg("--listen").arg(format!("unix:{}", home.path().join("front.sock").display()));
+        }
+        command.args(&setup.flags);
+        if !setup.command.is_empty() {
+            command.arg("--").args(&setup.command);
+        }
+        scrub(&mut command);
+        // A test that leaves a stream open should not wait the whole 20 s for its gateway's end.
+        command.env("GATEWAY_RESTART_STOP_DRAIN", "3s");
+        command.envs(setup.env.iter().cloned());
+        command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", env!("CARGO_BIN_EXE_gateway")));
+        let (stderr, reads_stderr) = Lines::follow(child.stderr.take().unwrap());
+        let (stdout, reads_stdout) = Lines::follow(child.stdout.take().unwrap());
+        Self { child, status: None, home, state, addr, stderr, stdout, readers: vec![reads_stderr, reads_stdout] }
+    }
+
+    /// The address of the front door.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The front door for the clients of this harness.
+    pub fn target(&self) -> Target {
+        Target::Tcp(self.addr)
+    }
+
+    /// The unix listener asked for by [`Setup::unix_listener`].
+    pub fn unix_target(&self) -> Target {
+        Target::Unix(self.home.path().join("front.sock"))
+    }
+
+    /// The gateway's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A directory for the test's files, removed with the gateway.
+    pub fn dir(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The configuration file it was started with.
+    pub fn config_file(&self) -> PathBuf {
+        self.home.path().join("gateway.toml")
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
+    /// What it said so far on stderr.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// What it said so far on stdout.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Waits for a line on stderr; panics with all that was said when none comes.
+    pub fn wait_line(&self, needle: &str) -> String {
+        self.wait_nth_line(needle, 0)
+    }
+
+    /// Waits for the line after `skip` others that hold `needle`.
+    pub fn wait_nth_line(&self, needle: &str, skip: usize) -> String {
+        self.stderr
+            .wait(needle, skip, wait::DEADLINE)
+            .unwrap_or_else(|| panic!("no line with `{needle}` (after {skip} such) on stderr:\n{}", self.stderr()))
+    }
+
+    /// Waits for a line on stderr; none when the gateway ended without it.
+    pub fn wait_line_or_exit(&self, needle: &str) -> Option<String> {
+        self.stderr.wait(needle, 0, wait::DEADLINE)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        if self.status.is_none() {
+            kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+        }
+    }
+
+    /// Waits for its end; panics after `limit`.
+    pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        let status = wait::within(limit, || self.exited());
+        status.unwrap_or_else(|| panic!("the gateway still runs after {limit:?}:\n{}", self.stderr()))
+    }
+
+    /// Its exit code, when it ends within `limit`.
+    pub fn exit_code(&mut self, limit: Duration) -> i32 {
+        let status = self.wait_exit(limit);
+        // All that it said is read before anyone looks at it.
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+    }
+
+    /// Its status when it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().unwrap();
+        }
+        self.status
+    }
+
+    /// `gatewayctl --state-dir … ARGS`, run to its end.
+    pub fn ctl<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.ctl_command(args).output().unwrap()
+    }
+
+    /// The same on a thread of its own.
+    pub fn ctl_aside<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> JoinHandle<Output> {
+        let mut command = self.ctl_command(args);
+        std::thread::spawn(move || command.output().unwrap())
+    }
+
+    fn ctl_command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+        command.arg("--state-dir").arg(&self.state).args(args.into_iter().map(Into::into));
+        scrub(&mut command);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// `gatewayctl status --json`
+    pub fn status(&self) -> Value {
+        let output = self.ctl(["status", "--json"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("status --json: {error}: {}", said(&output)))
+    }
+
+    /// Waits until `gatewayctl status --json` satisfies `good`.
+    pub fn wait_status(&self, what: &str, mut good: impl FnMut(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        wait::within(wait::DEADLINE, || {
+            last = self.status();
+            good(&last).then(|| last.clone())
+        })
+        .unwrap_or_else(|| panic!("waited in vain: {what}; last status {last:#}\n{}", self.stderr()))
+    }
+
+    /// The process id of the sidecar `name` in the current generation, 0 while none runs.
+    pub fn sidecar_pid(&self, name: &str) -> u32 {
+        let status = self.status();
+        let sidecars = status["sidecars"].as_array().cloned().unwrap_or_default();
+        let found = sidecars.iter().find(|sidecar| sidecar["name"] == name);
+        found.and_then(|sidecar| sidecar["pid"].as_u64()).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0)
+    }
+
+    /// `gatewayctl restart`, which must succeed.
+    pub fn restart(&self) -> Output {
+        let output = self.ctl(["restart"]);
+        assert!(output.status.success(), "gatewayctl restart: {}\ngateway:\n{}", said(&output), self.stderr());
+        output
+    }
+
+    /// Resident memory in KiB: now, and the most there was.
+    pub fn memory_kib(&self) -> (u64, u64) {
+        memory_kib(self.pid())
+    }
+
+    /// Open file descriptors.
+    pub fn fds(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Stops it in order; panics when it does not end by itself.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait_exit(STOP_PATIENCE)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if self.exited().is_some() {
+            return;
+        }
+        let family = descendants(self.pid());
+        self.signal(Signal::SIGTERM);
+        if wait::within(STOP_PATIENCE, || self.exited()).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        for (pid, start) in family {
+            if gateway::state::owner::start_time(pid) == Some(start) {
+                let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("--- what the gateway said ---\n{}\n---", tail(&self.stderr(), 200));
+        }
+    }
+}
+
+/// The last `count` lines.
+pub fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Exit status and both outputs, for messages.
+pub fn said(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{}\nstdout: {out}\nstderr: {err}", output.status)
+}
+
+/// VmRSS and VmHWM of a process, in KiB; zeros when it is gone.
+pub fn memory_kib(pid: u32) -> (u64, u64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    (field("VmRSS:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
+}
+
+/// Every living descendant of a process with its start time.
+pub fn descendants(root: u32) -> Vec<(u32, u64)> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+        if let Some(parent) = rest.split_whitespace().nth(1).and_then(|text| text.parse::<u32>().ok()) {
+            parents.push((pid, parent));
+        }
+    }
+    let mut family = vec![root];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family.into_iter().skip(1).filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?))).collect()
+}
+
+fn scrub(command: &mut Command) {
+    for (key, _) in std::env::vars_os() {
+        if key.to_str().is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key)) {
+            command.env_remove(key);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the tests share: a gateway of one's own, clients, a load, servers to put behind it.
+//!
+//! Every test crate includes this module and uses a part of it, hence the allowance for dead code.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod client;
+pub mod gateway;
+pub mod load;
+pub mod port;
+pub mod report;
+pub mod servers;
+pub mod upstream;
+pub mod wait;
+pub mod ws;

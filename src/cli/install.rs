@@ -99,6 +99,6 @@ impl From<ServiceError> for CliError {
             Kind::Permission => Exit::Permission,
             Kind::Config => Exit::Config,
         };
-        Self { exit, message: error.message, help: error.next }
+        Self { exit, message: error.message, help: error.next, details: Vec::new() }
     }
 }

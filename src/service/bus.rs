@@ -1,14 +1,14 @@
-//! The way to a service manager: its private socket, or the system's or the user's bus.
+//! The way to a service manager: the system's or the user's bus, or its private socket.
 
-use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use zbus::Connection;
 use zbus::connection::Builder;
 
 use super::error::ServiceError;
+use super::private::Private;
 use crate::config::Env;
 use crate::state::paths::Scope;
 
@@ -109,11 +109,11 @@ pub(super) trait Login {
     fn set_user_linger(&self, uid: u32, enable: bool, interactive: bool) -> zbus::Result<()>;
 }
 
-/// Connects to the manager of a scope, the way systemctl does: the private socket first, where the caller may use it, because it
-/// works without a bus and never leads to another manager; then the bus.
+/// Connects to the manager of a scope: over the bus, or without one over the manager's private socket, which only root (or the
+/// user of a user's manager) may use. A bus without a manager on it, as dbus-launch makes, does not count.
 ///
 /// # Errors
-/// [`ServiceError::Failed`] where there is no systemd or none that can be reached, with what to do.
+/// [`ServiceError`] of kind Failed where there is no systemd or none that can be reached, with what to do.
 pub(super) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, ServiceError> {
     if !Path::new(BOOTED).is_dir() {
         let init = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
@@ -121,19 +121,30 @@ pub(super) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, S
             .next("gateway run -- COMMAND   (under the supervisor that it has)"));
     }
     let mut tried: Vec<String> = Vec::new();
-    for path in private_sockets(scope, env) {
-        match open(&path, true).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => tried.push(format!("{}: {error}", path.display())),
-        }
-    }
     for address in bus_addresses(scope, env) {
-        match Builder::address(address.as_str()).method_timeout(CALL_LIMIT).build().await {
+        match answering(Builder::address(address.as_str())).await {
             Ok(connection) => return Ok(connection),
             Err(error) => tried.push(format!("{address}: {error}")),
         }
     }
+    for path in private_sockets(scope, env) {
+        let connected = match UnixStream::connect(&path).await {
+            Ok(stream) => answering(Builder::socket(Private(stream)).p2p()).await,
+            Err(error) => Err(error.into()),
+        };
+        match connected {
+            Ok(connection) => return Ok(connection),
+            Err(error) => tried.push(format!("{}: {error}", path.display())),
+        }
+    }
     Err(unreachable(scope, env, &tried))
+}
+
+/// A connection at whose other end a manager answers.
+async fn answering(builder: Builder<'_>) -> zbus::Result<Connection> {
+    let connection = builder.method_timeout(CALL_LIMIT).build().await?;
+    ManagerProxy::new(&connection).await?.version().await?;
+    Ok(connection)
 }
 
 /// The system bus, for login1.
@@ -155,20 +166,18 @@ fn private_sockets(scope: Scope, env: &Env<'_>) -> Vec<PathBuf> {
 fn bus_addresses(scope: Scope, env: &Env<'_>) -> Vec<String> {
     match scope {
         Scope::System => vec![env.text("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned())],
-        Scope::User => env.text("DBUS_SESSION_BUS_ADDRESS").into_iter().collect(),
+        // The manager's own bus first: the variable may name one of a desktop or a remote session.
+        Scope::User => {
+            let own = format!("unix:path={}", runtime_dir(env).join("bus").display());
+            let session = env.text("DBUS_SESSION_BUS_ADDRESS").filter(|address| *address != own);
+            std::iter::once(own).chain(session).collect()
+        }
     }
 }
 
 /// `$XDG_RUNTIME_DIR`, or where it would be: `su` and `cron` leave it out.
 pub(super) fn runtime_dir(env: &Env<'_>) -> PathBuf {
     env.path("XDG_RUNTIME_DIR").unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
-}
-
-async fn open(path: &Path, private: bool) -> Result<Connection, String> {
-    let stream = UnixStream::connect(path).map_err(|error: io::Error| error.to_string())?;
-    let builder = Builder::unix_stream(stream).method_timeout(CALL_LIMIT);
-    let builder = if private { builder.p2p() } else { builder };
-    builder.build().await.map_err(|error| error.to_string())
 }
 
 fn unreachable(scope: Scope, env: &Env<'_>, tried: &[String]) -> ServiceError {

@@ -10,6 +10,7 @@ mod error;
 mod install;
 mod layout;
 mod linger;
+mod private;
 pub mod provenance;
 mod quote;
 mod ready;

@@ -24,11 +24,12 @@ pub fn sidecar_identifier(name: &str) -> String {
 
 /// Starts logging; once, in main. Without effect when logging was started before.
 pub fn init() {
-    let ours = || filter_fn(|meta: &Metadata<'_>| meta.target().starts_with("gateway")).with_max_level_hint(LevelFilter::INFO);
+    let ours = |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;
+    let ours = filter_fn(ours).with_max_level_hint(LevelFilter::INFO);
     let registry = tracing_subscriber::registry();
     let dispatch = match journal(IDENTIFIER) {
-        Some(layer) => Dispatch::new(registry.with(layer.with_filter(LevelFilter::INFO).with_filter(ours()))),
-        None => Dispatch::new(registry.with(Terminal.with_filter(LevelFilter::INFO).with_filter(ours()))),
+        Some(layer) => Dispatch::new(registry.with(layer.with_filter(ours))),
+        None => Dispatch::new(registry.with(Terminal.with_filter(ours))),
     };
     let _ = tracing::dispatcher::set_global_default(dispatch);
 }

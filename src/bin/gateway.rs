@@ -1,2 +1,53 @@
-//! The gateway: a restart-safe front door.
-fn main() {}
+//! The gateway: a restart-safe front door for the programs on a machine.
+
+use std::process::ExitCode;
+
+use gateway::cli::args::{GatewayCli, GatewayCommand};
+use gateway::cli::exit::Exit;
+use gateway::config::{Env, Loaded};
+use gateway::{cli, gateway as core, log};
+
+fn main() -> ExitCode {
+    // A signal that comes before its handler must wait, not kill: this stays the first line.
+    core::hold_signals();
+    let cli = match GatewayCli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell when the terminal is gone, too.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    log::init();
+    let flags = cli.overrides();
+    let (loaded, verdict) = match cli::config::verdict(&flags, &Env::real()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            tracing::error!("[gateway] {error}");
+            return Exit::Config.into();
+        }
+    };
+    match cli.command {
+        Some(GatewayCommand::Check(check)) => prove(&loaded, &verdict, check.start),
+        Some(GatewayCommand::Run(_)) | None => ExitCode::from(core::run(loaded, flags)),
+    }
+}
+
+/// `gateway check`: says that the configuration is valid, and with `--start` whether the sidecars start.
+fn prove(loaded: &Loaded, verdict: &str, start: bool) -> ExitCode {
+    tracing::info!("{verdict}");
+    if !start {
+        return Exit::Done.into();
+    }
+    core::release_signals();
+    match core::prove(loaded) {
+        Ok(lines) => {
+            lines.iter().for_each(|line| tracing::info!("{line}"));
+            Exit::Done.into()
+        }
+        Err(why) => {
+            tracing::error!("[gateway] {why}");
+            Exit::Failed.into()
+        }
+    }
+}

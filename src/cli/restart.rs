@@ -74,9 +74,9 @@ async fn change(ctx: &Context, method: &Method, drained: bool) -> Result<Exit, C
         () = interrupted() => {
             let error = CliError::new(Exit::StillBusy, format!(
                 "interrupted: {} goes on with it, and generation {} serves until the next one is ready",
-                target.instance, status.generation
+                status.instance, status.generation
             ));
-            return Err(error.with_help(format!("gatewayctl status --instance {}", target.instance)));
+            return Err(error.with_help(format!("gatewayctl status{}", target.flags)));
         }
     };
     let seen = match probe {
@@ -92,14 +92,14 @@ async fn change(ctx: &Context, method: &Method, drained: bool) -> Result<Exit, C
                 error = error.with_detail("probe", seen);
             }
             let next = match error.exit {
-                Exit::Config => format!("gatewayctl config check --instance {}", target.instance),
-                _ => format!("gatewayctl logs --instance {}", target.instance),
+                Exit::Config => format!("gatewayctl config check{}", target.flags),
+                _ => format!("gatewayctl logs{}", target.flags),
             };
             error.help.get_or_insert(next);
             return Err(error);
         }
     };
-    ctx.ui.object(&Verdict { ok: true, instance: &target.instance, outcome: &outcome, probe: seen.as_ref() });
+    ctx.ui.object(&Verdict { ok: true, instance: &status.instance, outcome: &outcome, probe: seen.as_ref() });
     for line in verdict(ctx, method, &outcome, seen.as_ref()) {
         ctx.ui.say(&line);
     }
@@ -114,7 +114,7 @@ pub(super) async fn status_of(target: &Target, client: &mut Client) -> Result<St
             Exit::Failed,
             format!("{} accepts connections at {} but does not answer: it is stopped or stuck", target.instance, target.control.display()),
         )
-        .with_help(format!("gatewayctl logs --instance {}", target.instance))),
+        .with_help(format!("gatewayctl logs{}", target.flags))),
     }
 }
 

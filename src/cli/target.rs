@@ -20,6 +20,29 @@ pub struct Target {
     pub instance: String,
     /// Its control socket.
     pub control: PathBuf,
+    /// The flags that name it, with a blank before them: for the next command in messages.
+    pub flags: String,
+}
+
+/// What flags, environment and configuration say about the gateway that is meant.
+struct Hints {
+    name: Option<String>,
+    state_dir: Option<PathBuf>,
+    /// Whether `state_dir` was named for this very call, rather than by a configuration that happens to lie in its place.
+    outright: bool,
+}
+
+impl Hints {
+    fn read(global: &Global, env: &Env<'_>) -> Self {
+        let name = wanted_name(global, env);
+        if let Some(dir) = global.state_dir.clone().or_else(|| env.path("GATEWAY_STATE_DIR")) {
+            return Self { name, state_dir: Some(dir), outright: true };
+        }
+        // A file that cannot be read now may have been fine when the gateway started: then the usual places are looked at.
+        let Ok(loaded) = config::load(&overrides(global, env), env) else { return Self { name, state_dir: None, outright: false } };
+        let by_file = global.config.is_some();
+        Self { name: name.or_else(|| by_file.then_some(loaded.instance)), state_dir: loaded.config.gateway.state_dir, outright: by_file }
+    }
 }
 
 /// Whether somebody serves a control socket.
@@ -33,38 +56,50 @@ enum Life {
 impl Target {
     /// The gateway that the flags mean.
     ///
-    /// `--state-dir` names it outright; `--instance` looks in every place of that name; without either it is the only one
-    /// there is.
+    /// `--state-dir` names it outright, and so does a `--config` that says where its state is; `--instance` looks in every
+    /// place of that name; without any it is the only one there is.
     ///
     /// # Errors
     /// [`Exit::NotRunning`] with the next command; [`Exit::Usage`] with the list when there are several;
     /// [`Exit::Permission`] when it is another user's.
     pub fn find(global: &Global, env: &Env<'_>) -> Result<Self, CliError> {
-        let name = wanted_name(global, env);
-        if let Some(dir) = wanted_state_dir(global, env) {
-            let instance = name.or_else(|| Owner::read(&dir).map(|owner| owner.instance)).unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
-            let control = Paths::in_state_dir(&dir).control;
-            return match life(&control) {
-                Life::Alive => Ok(Self { instance, control }),
-                Life::Denied => Err(denied(&instance, &control)),
+        let hints = Hints::read(global, env);
+        if let (Some(dir), true) = (&hints.state_dir, hints.outright) {
+            let name = hints.name.or_else(|| Owner::read(dir).map(|owner| owner.instance));
+            let target = Self::in_state_dir(name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), dir);
+            return match life(&target.control) {
+                Life::Alive => Ok(target),
+                Life::Denied => Err(target.denied()),
                 Life::Dead => Err(CliError::new(Exit::NotRunning, format!("no gateway runs with the state folder {}", dir.display()))
                     .with_help(format!("gateway run --state-dir {} -- COMMAND", dir.display()))),
             };
         }
-        let found: Vec<Self> = match &name {
+        let found = match &hints.name {
             Some(name) => {
-                let places = Paths::candidates(env, name, scope(global));
-                places.into_iter().map(|control| Self { instance: name.clone(), control }).collect()
+                let places = Paths::candidates(env, name, scope(global)).into_iter();
+                let elsewhere = hints.state_dir.iter().map(|dir| Self::in_state_dir(name.clone(), dir));
+                places.map(|control| Self::named(name.clone(), control)).chain(elsewhere).collect()
             }
             None => all(global, env),
         };
-        Self::choose(found, name.as_deref(), hidden(global))
+        Self::choose(found, hints.name.as_deref(), hidden(global))
+    }
+
+    fn named(instance: String, control: PathBuf) -> Self {
+        Self { flags: format!(" --instance {instance}"), instance, control }
+    }
+
+    fn in_state_dir(instance: String, dir: &Path) -> Self {
+        Self { flags: format!(" --state-dir {}", dir.display()), instance, control: Paths::in_state_dir(dir).control }
     }
 
     fn choose(found: Vec<Self>, name: Option<&str>, hidden: bool) -> Result<Self, CliError> {
         let mut alive = Vec::new();
         let mut locked = None;
         for target in found {
+            if alive.iter().any(|known: &Self| known.control == target.control) {
+                continue;
+            }
             match life(&target.control) {
                 Life::Alive => alive.push(target),
                 Life::Denied => locked = Some(target),
@@ -81,7 +116,7 @@ impl Target {
         }
         match (alive.pop(), locked) {
             (Some(target), _) => Ok(target),
-            (None, Some(target)) => Err(denied(&target.instance, &target.control)),
+            (None, Some(target)) => Err(target.denied()),
             (None, None) => Err(not_running(name, hidden)),
         }
     }
@@ -92,7 +127,7 @@ impl Target {
     /// [`Exit::NotRunning`] when it is gone by now, [`Exit::Permission`], or [`Exit::Failed`].
     pub async fn connect(&self) -> Result<Client, CliError> {
         Client::connect(&self.control).await.map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied => denied(&self.instance, &self.control),
+            ErrorKind::PermissionDenied => self.denied(),
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => not_running(Some(&self.instance), false),
             _ => CliError::new(Exit::Failed, format!("cannot reach {} at {}: {error}", self.instance, self.control.display())),
         })
@@ -110,27 +145,40 @@ impl Target {
                 shown.with_help("update: gateway and gatewayctl are of different versions")
             }
             CallError::Refused(_) => shown,
-            _ => shown.with_help(format!("gatewayctl status --instance {}", self.instance)),
+            _ => shown.with_help(format!("gatewayctl status{}", self.flags)),
         }
+    }
+
+    fn denied(&self) -> CliError {
+        let message = format!("{} runs as another user: no access to {}", self.instance, self.control.display());
+        CliError::new(Exit::Permission, message).with_help("the same command with sudo")
     }
 }
 
-/// Every gateway with a control socket, dead ones included; then the one whose configuration puts its state elsewhere.
+/// Every gateway with a control socket in a usual place, dead ones included, and the one whose configuration lies in its usual
+/// place and puts its state elsewhere.
 pub fn all(global: &Global, env: &Env<'_>) -> Vec<Target> {
-    let mut found: Vec<Target> =
-        Paths::instances(env, scope(global)).into_iter().map(|(instance, control)| Target { instance, control }).collect();
+    let mut found = Paths::instances(env, scope(global));
     if let Some(name) = wanted_name(global, env) {
-        found.retain(|target| target.instance == name);
+        found.retain(|(instance, _)| *instance == name);
+    }
+    let mut found: Vec<Target> = found.into_iter().map(|(instance, control)| Target::named(instance, control)).collect();
+    let hints = Hints::read(global, env);
+    if let Some(dir) = &hints.state_dir {
+        found.push(Target::in_state_dir(hints.name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), dir));
     }
     found
 }
 
 /// Where the control socket of the gateway that is meant will be, when it runs: for waiting.
 pub fn expected(global: &Global, env: &Env<'_>) -> Vec<PathBuf> {
-    match wanted_state_dir(global, env) {
-        Some(dir) => vec![Paths::in_state_dir(&dir).control],
-        None => Paths::candidates(env, wanted_name(global, env).as_deref().unwrap_or(DEFAULT_INSTANCE), scope(global)),
+    let hints = Hints::read(global, env);
+    if let (Some(dir), true) = (&hints.state_dir, hints.outright) {
+        return vec![Paths::in_state_dir(dir).control];
     }
+    let mut paths = Paths::candidates(env, hints.name.as_deref().unwrap_or(DEFAULT_INSTANCE), scope(global));
+    paths.extend(hints.state_dir.map(|dir| Paths::in_state_dir(&dir).control));
+    paths
 }
 
 /// Whether somebody answers at a control socket.
@@ -185,27 +233,12 @@ pub fn wanted_name(global: &Global, env: &Env<'_>) -> Option<String> {
     global.instance.clone().or_else(|| env.text("GATEWAY_INSTANCE"))
 }
 
-/// The state folder that flags, environment, or the configuration give; none when it is the usual one.
-fn wanted_state_dir(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
-    if let Some(dir) = global.state_dir.clone().or_else(|| env.path("GATEWAY_STATE_DIR")) {
-        return Some(dir);
-    }
-    // A file that cannot be read now may have been fine when the gateway started: then the usual places are looked at.
-    let loaded = config::load(&overrides(global, env), env).ok()?;
-    loaded.config.gateway.state_dir
-}
-
 fn life(control: &Path) -> Life {
     match UnixStream::connect(control) {
         Ok(_) => Life::Alive,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Life::Denied,
         Err(_) => Life::Dead,
     }
-}
-
-fn denied(instance: &str, control: &Path) -> CliError {
-    CliError::new(Exit::Permission, format!("{instance} runs as another user: no access to {}", control.display()))
-        .with_help("the same command with sudo")
 }
 
 fn not_running(name: Option<&str>, hidden: bool) -> CliError {
@@ -289,5 +322,17 @@ mod tests {
         std::fs::write(&file, format!("[gateway]\nstate_dir = {state:?}\n")).unwrap();
         let by_file = Global { config: Some(file), ..Global::default() };
         assert_eq!(find(dir.path(), by_file).unwrap().control, state.join("run/control.sock"));
+    }
+
+    #[test]
+    fn a_configuration_that_is_named_says_which_instance_it_is() {
+        let (dir, _two) = machine(&["a", "gateway-8099"]);
+        let file = dir.path().join("g.toml");
+        let by_file = Global { config: Some(file.clone()), ..Global::default() };
+        for (text, instance) in [("[gateway]\ninstance = \"a\"\n", "a"), ("[gateway]\nlisten = [\"8099\"]\n", "gateway-8099")] {
+            std::fs::write(&file, text).unwrap();
+            let target = find(dir.path(), by_file.clone()).unwrap();
+            assert_eq!((target.instance.as_str(), target.flags), (instance, format!(" --instance {instance}")));
+        }
     }
 }

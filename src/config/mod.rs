@@ -5,6 +5,7 @@
 //! file, the line and the column ([`ConfigError`]).
 
 mod check;
+pub(crate) use check::{parse_net, parse_upstream};
 mod error;
 mod layer;
 mod model;

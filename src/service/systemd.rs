@@ -1,10 +1,8 @@
 //! Driving units: every job is awaited, every question is asked of the manager itself.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::time::Duration;
 
-use futures_core::Stream;
+use futures_util::StreamExt;
 use tokio::time::timeout;
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath};
 
@@ -235,7 +233,7 @@ impl Manager {
 /// Waits for the end of a job: its result in systemd's word.
 async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<String> {
     loop {
-        let Some(message) = poll_fn(|cx| Pin::new(&mut *ends).poll_next(cx)).await else {
+        let Some(message) = ends.next().await else {
             return Err(zbus::Error::Failure("systemd closed the connection".to_owned()));
         };
         let message = message?;

@@ -1,0 +1,303 @@
+//! A backend as the front door sees it: a door that is open, held or gone, and everything that went through it and is
+//! not finished yet.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::upstream::Upstream;
+
+/// How many blockers are named before "+N more".
+pub const BLOCKERS_SHOWN: usize = 8;
+
+/// Whether a request may go through.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Come in.
+    Open(Arc<Upstream>),
+    /// Requests still go through, tunnels wait: this backend is about to be replaced and cannot overlap.
+    Fading(Arc<Upstream>),
+    /// Wait here; the text says for what.
+    Held(Arc<str>),
+    /// Look the route up again: a newer generation has it.
+    Gone,
+}
+
+/// What goes through a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A request and its answer.
+    Request,
+    /// A connection after 101.
+    Tunnel,
+}
+
+/// A backend: a sidecar's unit, or a plain upstream.
+#[derive(Debug)]
+pub struct Backend {
+    name: String,
+    door: watch::Sender<Door>,
+    work: Mutex<Work>,
+    /// Rings whenever something finishes.
+    finished: Notify,
+    /// Ends the tunnels of one drain; a fresh one takes its place.
+    tunnels_end: Mutex<CancellationToken>,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    items: Slab<Item>,
+    epoch: u64,
+    requests: usize,
+    tunnels: usize,
+    /// Requests of earlier epochs.
+    before: usize,
+}
+
+#[derive(Debug)]
+struct Item {
+    kind: Kind,
+    epoch: u64,
+    what: String,
+    since: Instant,
+}
+
+/// What is going on behind a door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests not answered in full.
+    pub requests: usize,
+    /// Open tunnels.
+    pub tunnels: usize,
+}
+
+impl Backend {
+    /// A backend whose door is held for the reason given.
+    pub fn held(name: impl Into<String>, why: &str) -> Arc<Self> {
+        Self::with(name.into(), Door::Held(why.into()))
+    }
+
+    /// A backend that is always there.
+    pub fn open(name: impl Into<String>, upstream: Arc<Upstream>) -> Arc<Self> {
+        Self::with(name.into(), Door::Open(upstream))
+    }
+
+    fn with(name: String, door: Door) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            door: watch::Sender::new(door),
+            work: Mutex::default(),
+            finished: Notify::new(),
+            tunnels_end: Mutex::new(CancellationToken::new()),
+        })
+    }
+
+    /// The sidecar's name or the upstream's address.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Changes the door; a door that is gone stays gone.
+    pub fn set(&self, door: Door) {
+        self.door.send_if_modified(|current| {
+            let change = !matches!(current, Door::Gone);
+            if change {
+                *current = door;
+            }
+            change
+        });
+    }
+
+    /// Follows the door.
+    pub fn watch(&self) -> watch::Receiver<Door> {
+        self.door.subscribe()
+    }
+
+    /// Registers a request or tunnel, then looks at the door: whoever holds the door first and counts afterwards misses nobody.
+    ///
+    /// # Errors
+    /// The door as it is, when it does not let this kind through.
+    pub fn enter(self: &Arc<Self>, kind: Kind, what: impl FnOnce() -> String) -> Result<(Ticket, Arc<Upstream>), Door> {
+        let ticket = self.register(kind, what());
+        let door = self.door.borrow().clone();
+        match (door, kind) {
+            (Door::Open(upstream), _) | (Door::Fading(upstream), Kind::Request) => Ok((ticket, upstream)),
+            (door, _) => Err(door),
+        }
+    }
+
+    fn register(self: &Arc<Self>, kind: Kind, what: String) -> Ticket {
+        let mut work = self.work();
+        let epoch = work.epoch;
+        match kind {
+            Kind::Request => work.requests += 1,
+            Kind::Tunnel => work.tunnels += 1,
+        }
+        let key = work.items.insert(Item { kind, epoch, what, since: Instant::now() });
+        Ticket { backend: Arc::clone(self), key }
+    }
+
+    /// What is going on now.
+    pub fn counts(&self) -> Counts {
+        let work = self.work();
+        Counts { requests: work.requests, tunnels: work.tunnels }
+    }
+
+    /// From here on, [`wait_before`](Self::wait_before) waits for what is going on now.
+    pub fn begin_epoch(&self) {
+        let mut work = self.work();
+        work.epoch += 1;
+        work.before = work.requests;
+    }
+
+    /// Waits until the requests that were there when the epoch began are answered.
+    pub async fn wait_before(&self) {
+        self.wait(|work| work.before == 0).await;
+    }
+
+    /// Waits until no request is left.
+    pub async fn wait_requests(&self) {
+        self.wait(|work| work.requests == 0).await;
+    }
+
+    /// Waits until no tunnel is left.
+    pub async fn wait_tunnels(&self) {
+        self.wait(|work| work.tunnels == 0).await;
+    }
+
+    async fn wait(&self, done: impl Fn(&Work) -> bool) {
+        loop {
+            let finished = self.finished.notified();
+            tokio::pin!(finished);
+            finished.as_mut().enable();
+            if done(&self.work()) {
+                return;
+            }
+            finished.await;
+        }
+    }
+
+    /// The token that ends the tunnels formed from here on.
+    pub fn tunnel_end(&self) -> CancellationToken {
+        lock(&self.tunnels_end).clone()
+    }
+
+    /// Ends the tunnels there are: a WebSocket is told 1012 first.
+    pub fn end_tunnels(&self) {
+        std::mem::take(&mut *lock(&self.tunnels_end)).cancel();
+    }
+
+    /// What is not finished, the oldest first: at most [`BLOCKERS_SHOWN`], then "+N more".
+    pub fn blockers(&self) -> Vec<String> {
+        let work = self.work();
+        let mut items: Vec<&Item> = work.items.iter().map(|(_, item)| item).collect();
+        items.sort_by_key(|item| item.since);
+        let mut shown: Vec<String> = items.iter().take(BLOCKERS_SHOWN).map(|item| item.describe()).collect();
+        if items.len() > BLOCKERS_SHOWN {
+            shown.push(format!("+{} more", items.len() - BLOCKERS_SHOWN));
+        }
+        shown
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        lock(&self.work)
+    }
+}
+
+impl Item {
+    fn describe(&self) -> String {
+        let kind = match self.kind {
+            Kind::Request => "",
+            Kind::Tunnel => "tunnel ",
+        };
+        format!("{kind}{} for {} s", self.what, self.since.elapsed().as_secs())
+    }
+}
+
+/// A mutex whose holder cannot panic half-way through a change: the value is whole even if it is poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One request or tunnel under way; finished when dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    backend: Arc<Backend>,
+    key: usize,
+}
+
+impl Ticket {
+    /// How long this has been going on.
+    pub fn age(&self) -> Duration {
+        self.backend.work().items.get(self.key).map(|item| item.since.elapsed()).unwrap_or_default()
+    }
+
+    /// The backend behind the door.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut work = self.backend.work();
+        let Some(item) = work.items.try_remove(self.key) else { return };
+        match item.kind {
+            Kind::Request => work.requests -= 1,
+            Kind::Tunnel => work.tunnels -= 1,
+        }
+        if item.kind == Kind::Request && item.epoch < work.epoch {
+            work.before = work.before.saturating_sub(1);
+        }
+        drop(work);
+        self.backend.finished.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream() -> Arc<Upstream> {
+        Upstream::new(super::super::upstream::Address::Socket(([127, 0, 0, 1], 1).into()), 1)
+    }
+
+    #[tokio::test]
+    async fn a_fade_waits_only_for_what_was_there_before() {
+        let backend = Backend::open("a", upstream());
+        let (old, _) = backend.enter(Kind::Request, || "GET /old".into()).unwrap();
+        backend.begin_epoch();
+        let (new, _) = backend.enter(Kind::Request, || "GET /new".into()).unwrap();
+        drop(old);
+        backend.wait_before().await;
+        assert_eq!(backend.counts().requests, 1);
+        assert_eq!(backend.blockers(), ["GET /new for 0 s"]);
+        drop(new);
+        backend.wait_requests().await;
+    }
+
+    #[tokio::test]
+    async fn a_fading_door_lets_requests_through_but_no_tunnels() {
+        let backend = Backend::open("a", upstream());
+        backend.set(Door::Fading(upstream()));
+        assert!(backend.enter(Kind::Request, String::new).is_ok());
+        assert!(matches!(backend.enter(Kind::Tunnel, String::new), Err(Door::Fading(_))));
+        assert_eq!(backend.counts(), Counts::default(), "who is turned away is not counted");
+        backend.set(Door::Gone);
+        backend.set(Door::Open(upstream()));
+        assert!(matches!(backend.enter(Kind::Request, String::new), Err(Door::Gone)), "gone stays gone");
+    }
+
+    #[test]
+    fn many_blockers_are_counted_not_listed() {
+        let backend = Backend::open("a", upstream());
+        let tickets: Vec<_> = (0..11).map(|n| backend.enter(Kind::Request, || format!("GET /{n}")).unwrap()).collect();
+        assert_eq!(backend.blockers().len(), BLOCKERS_SHOWN + 1);
+        assert_eq!(backend.blockers()[BLOCKERS_SHOWN], "+3 more");
+        drop(tickets);
+        assert!(backend.blockers().is_empty());
+    }
+}

@@ -1,0 +1,116 @@
+//! Where a request waits while its backend is away, and how it gets through a door.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Front;
+use super::backend::{Backend, Door, Kind, Ticket};
+use super::stats::Open;
+use super::upstream::Upstream;
+
+/// How often a sidecar that runs but refuses connections is tried again; its end is noticed at once, without polling.
+const REFUSED_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why a request was not let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No route.
+    NoRoute,
+    /// It waited as long as it may, or too many wait already; the text says for what.
+    Unavailable(String),
+}
+
+/// One request's way to a backend. It may wait more than once, but only `hold.time` in all.
+pub struct Admission<'a> {
+    front: &'a Arc<Front>,
+    host: &'a str,
+    path: &'a str,
+    kind: Kind,
+    what: &'a (dyn Fn() -> String + Sync),
+    until: Option<Instant>,
+}
+
+impl<'a> Admission<'a> {
+    /// The way of a request for `host` and `path`; `what` describes it to those whom it blocks.
+    pub fn new(front: &'a Arc<Front>, host: &'a str, path: &'a str, kind: Kind, what: &'a (dyn Fn() -> String + Sync)) -> Self {
+        Self { front, host, path, kind, what, until: None }
+    }
+
+    /// Goes through the door, waiting for it to open if need be.
+    ///
+    /// # Errors
+    /// [`Refused`] when there is no route, when `hold.time` is over, or when `hold.requests` wait already.
+    pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
+        match self.backend()?.enter(self.kind, self.what) {
+            Ok(entered) => Ok(entered),
+            Err(_) => self.wait().await,
+        }
+    }
+
+    /// Waits until the backend changes, or a moment, after it refused a connection.
+    ///
+    /// # Errors
+    /// [`Refused`] when `hold.time` is over.
+    pub async fn refused(&mut self, cause: &str) -> Result<(), Refused> {
+        let backend = Arc::clone(&self.backend()?);
+        let mut door = backend.watch();
+        let _held = self.hold(cause)?;
+        let until = self.until();
+        let again = (Instant::now() + REFUSED_AGAIN).min(until);
+        let _ = tokio::time::timeout_at(again, door.changed()).await;
+        if Instant::now() >= until { Err(Refused::Unavailable(cause.to_owned())) } else { Ok(()) }
+    }
+
+    async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
+        let mut table = self.front.watch_table();
+        let mut held = None;
+        loop {
+            table.borrow_and_update();
+            let backend = self.backend()?;
+            let mut door = backend.watch();
+            let why = match backend.enter(self.kind, self.what) {
+                Ok(entered) => return Ok(entered),
+                Err(Door::Held(why)) => why.to_string(),
+                Err(Door::Fading(_) | Door::Open(_)) => format!("{} is restarting", backend.name()),
+                Err(Door::Gone) => "the gateway is going away".to_owned(),
+            };
+            if self.front.closing() {
+                return Err(Refused::Unavailable("the gateway is stopping".to_owned()));
+            }
+            if held.is_none() {
+                held = Some(self.hold(&why)?);
+            }
+            let changed = async {
+                tokio::select! {
+                    _ = door.changed() => {}
+                    _ = table.changed() => {}
+                }
+            };
+            if tokio::time::timeout_at(self.until(), changed).await.is_err() {
+                return Err(Refused::Unavailable(why));
+            }
+        }
+    }
+
+    fn backend(&self) -> Result<Arc<Backend>, Refused> {
+        self.front.table().routes.find(self.host, self.path).cloned().ok_or(Refused::NoRoute)
+    }
+
+    fn hold(&self, why: &str) -> Result<Open, Refused> {
+        let stats = &self.front.stats;
+        let open = Open::new(stats, |stats| &stats.held);
+        stats.held_total.fetch_add(1, Ordering::Relaxed);
+        if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
+            return Err(Refused::Unavailable(format!("{why}, and too many requests wait already")));
+        }
+        Ok(open)
+    }
+
+    fn until(&mut self) -> Instant {
+        let time = self.front.table().settings.hold.time.0;
+        *self.until.get_or_insert_with(|| Instant::now() + time)
+    }
+}

@@ -1,0 +1,213 @@
+//! Listening sockets: bound here or passed on by a service manager, and never closed while clients may be queued.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcp};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnix, UnixStream as StdUnixStream};
+use std::path::Path;
+
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+
+use crate::config::Listen;
+
+/// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by default since 5.4).
+const BACKLOG: i32 = 4096;
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(StdTcp),
+    /// A unix stream socket.
+    Unix(StdUnix),
+}
+
+/// Why a listener could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error("{0} is taken by another program: see who with `ss -ltnp`, or choose another address with --listen")]
+    Taken(Listen),
+    /// A port below 1024, or a folder that is not ours.
+    #[error("{listen} may not be used by this user: {source}")]
+    Denied {
+        /// The address.
+        listen: Listen,
+        /// Why.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot listen on {listen}: {source}")]
+    Failed {
+        /// The address.
+        listen: Listen,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Socket {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the address and the cause.
+    pub fn bind(listen: &Listen) -> Result<Self, BindError> {
+        let result = match listen {
+            Listen::Tcp(addr) => bind_tcp(*addr).map(Self::Tcp),
+            Listen::Unix(path) => bind_unix(path).map(Self::Unix),
+        };
+        result.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken(listen.clone()),
+            io::ErrorKind::PermissionDenied => BindError::Denied { listen: listen.clone(), source },
+            _ => BindError::Failed { listen: listen.clone(), source },
+        })
+    }
+
+    /// Takes over a socket that was passed on; none when it is not a listening stream socket.
+    pub fn adopt(fd: OwnedFd) -> Option<Self> {
+        if !socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false) {
+            return None;
+        }
+        let family = socket::getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().and_then(|addr| {
+            use nix::sys::socket::SockaddrLike;
+            addr.family()
+        })?;
+        match family {
+            AddressFamily::Inet | AddressFamily::Inet6 => Some(Self::Tcp(fd.into())),
+            AddressFamily::Unix => Some(Self::Unix(fd.into())),
+            _ => None,
+        }
+    }
+
+    /// Where it really listens: the port that the kernel chose for port 0, too.
+    pub fn local(&self) -> Option<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
+            Self::Unix(listener) => {
+                listener.local_addr().ok().and_then(|addr| addr.as_pathname().map(|path| Listen::Unix(path.to_owned())))
+            }
+        }
+    }
+
+    /// Whether this is the socket that the configuration speaks of, and clients still reach it there.
+    pub fn serves(&self, listen: &Listen) -> bool {
+        match (self, listen) {
+            (Self::Tcp(listener), Listen::Tcp(addr)) => listener.local_addr().is_ok_and(|local| local == *addr),
+            (Self::Unix(_), Listen::Unix(path)) => self.local().as_ref() == Some(listen) && leads_here(self.as_fd(), path),
+            _ => false,
+        }
+    }
+
+    /// A second handle on the same socket.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    // Without this, connections of the previous life in TIME_WAIT keep the port from us.
+    socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if addr.is_ipv6() {
+        // An IPv6 address means IPv6: "0.0.0.0" and "[::]" may then both be listed.
+        socket::setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    socket::listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd.into())
+}
+
+/// Binds a unix listener; a socket that nobody listens on any more is replaced, a living one is not.
+fn bind_unix(path: &Path) -> io::Result<StdUnix> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => match StdUnixStream::connect(path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+            Err(error) => return Err(error),
+        },
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name that is not a socket")),
+        Err(_) => {}
+    }
+    let listener = StdUnix::bind_addr(&UnixAddr::from_pathname(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    socket::listen(&listener, Backlog::new(BACKLOG)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Whether connecting to `path` reaches this very socket. The path may have been removed, or lead to another one by now.
+fn leads_here(socket: BorrowedFd<'_>, path: &Path) -> bool {
+    let Ok(meta) = fs::symlink_metadata(path) else { return false };
+    if !meta.file_type().is_socket() {
+        return false;
+    }
+    // /proc/net/unix lists each bound socket's inode and path; the socket's own inode is that of its descriptor.
+    let Ok(ours) = nix::sys::stat::fstat(socket) else { return false };
+    let Ok(table) = fs::read_to_string("/proc/net/unix") else { return meta.ino() != 0 };
+    let inode = ours.st_ino.to_string();
+    let listed = table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(6);
+        words.next() == Some(inode.as_str()) && words.next().map(Path::new) == Some(path)
+    });
+    // A newer socket bound to the same path would show as a second line with that path.
+    let same_path = table.lines().filter(|line| line.split_whitespace().nth(7).map(Path::new) == Some(path)).count();
+    listed && same_path == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let first = Socket::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let listen = first.local().unwrap();
+        assert!(first.serves(&listen));
+        let error = Socket::bind(&listen).unwrap_err();
+        assert!(matches!(&error, BindError::Taken(at) if *at == listen), "{error}");
+    }
+
+    #[test]
+    fn a_dead_unix_socket_is_replaced_and_a_living_one_or_a_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listen = Listen::Unix(path.clone());
+        let first = Socket::bind(&listen).unwrap();
+        assert!(first.serves(&listen));
+        assert!(matches!(Socket::bind(&listen), Err(BindError::Taken(_))));
+        drop(first);
+        let second = Socket::bind(&listen).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!second.serves(&listen), "the path is gone");
+        fs::write(&path, "x").unwrap();
+        assert!(Socket::bind(&listen).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"x", "a file is never removed");
+    }
+
+    #[test]
+    fn only_listening_sockets_are_adopted() {
+        let listener = StdTcp::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(Socket::adopt(client.into()).is_none());
+        assert!(Socket::adopt(listener.into()).is_some());
+        assert!(Socket::adopt(fs::File::open("/dev/null").unwrap().into()).is_none());
+    }
+}

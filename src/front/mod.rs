@@ -1,0 +1,188 @@
+//! The front door: listeners, connections, routes and the way of a request to its backend and back.
+//!
+//! A client connection belongs to the process and outlives every generation. For each request the [`Table`] that is
+//! current at that moment tells the [`Backend`]; its [`Door`] lets the request through, holds it, or sends it back to the
+//! table. What went through holds a [`Ticket`] until it is finished, and a drain waits for tickets.
+
+mod accept;
+mod answer;
+mod backend;
+mod body;
+mod client_io;
+mod endpoints;
+mod headers;
+mod hold;
+mod listener;
+mod proxy;
+mod routes;
+mod stats;
+mod tunnel;
+mod upstream;
+mod websocket;
+mod worker;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use crate::config::{Config, Hold};
+pub use accept::Workers;
+pub use backend::{BLOCKERS_SHOWN, Backend, Counts, Door, Kind, Ticket};
+pub use client_io::Patience;
+pub use endpoints::IDENTITY;
+pub use headers::{Peer, Trusted};
+pub use listener::{BindError, Socket};
+pub use routes::{Route, Routes};
+pub use stats::Stats;
+pub use upstream::{Address, Upstream};
+
+/// What one generation tells the front door.
+#[derive(Debug)]
+pub struct Table {
+    /// Its number; 0 before the first.
+    pub generation: u64,
+    /// Which request goes where.
+    pub routes: Routes,
+    /// How requests are treated.
+    pub settings: Settings,
+}
+
+/// How requests are treated, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `gateway.health_paths`
+    pub health_paths: bool,
+    /// `gateway.via`
+    pub via: bool,
+    /// `gateway.trusted_proxies`
+    pub trusted: Trusted,
+    /// `restart.hold`
+    pub hold: Hold,
+    /// `limits.body`, bytes
+    pub body: u64,
+    /// `limits.connections`
+    pub connections: usize,
+    /// `limits.header_size`, bytes
+    pub header_size: usize,
+    /// `limits.header_time` and `limits.idle`
+    pub patience: Patience,
+}
+
+impl Settings {
+    /// The settings of a checked configuration.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            health_paths: config.gateway.health_paths,
+            via: config.gateway.via,
+            trusted: Trusted::new(config),
+            hold: config.restart.hold.clone(),
+            body: config.limits.body,
+            connections: config.limits.connections,
+            header_size: config.limits.header_size,
+            patience: Patience { head: config.limits.header_time.0, idle: config.limits.idle.0 },
+        }
+    }
+}
+
+/// The shared part of the front door.
+#[derive(Debug)]
+pub struct Front {
+    /// The instance's name.
+    pub instance: String,
+    /// Tells this process from every other.
+    pub identity: String,
+    /// When the process began.
+    pub started: Instant,
+    /// What it counts.
+    pub stats: Arc<Stats>,
+    table: watch::Sender<Arc<Table>>,
+    /// Why `/readyz` says no; empty when ready.
+    health: watch::Sender<Arc<Vec<String>>>,
+    token: OnceLock<String>,
+    closing: AtomicBool,
+}
+
+/// Whom a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Its address.
+    pub peer: Peer,
+    /// Whether it came over a unix listener, whose file permissions guard it.
+    pub unix: bool,
+    /// Whether it is the watchdog.
+    pub internal: bool,
+}
+
+impl Front {
+    /// A front door without routes, which is not ready yet.
+    pub fn new(instance: &str, config: &Config) -> Arc<Self> {
+        let table = Table { generation: 0, routes: Routes::default(), settings: Settings::new(config) };
+        Arc::new(Self {
+            instance: instance.to_owned(),
+            identity: format!("{}-{:016x}", std::process::id(), random()),
+            started: Instant::now(),
+            stats: Arc::default(),
+            table: watch::Sender::new(Arc::new(table)),
+            health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
+            token: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// The current table.
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.borrow())
+    }
+
+    /// Follows the table.
+    pub fn watch_table(&self) -> watch::Receiver<Arc<Table>> {
+        self.table.subscribe()
+    }
+
+    /// From here on new requests follow this table.
+    pub fn publish(&self, table: Table) {
+        self.table.send_replace(Arc::new(table));
+    }
+
+    /// Why the gateway is not ready; empty when it is.
+    pub fn health(&self) -> Arc<Vec<String>> {
+        Arc::clone(&self.health.borrow())
+    }
+
+    /// Says whether the gateway is ready, and if not, why.
+    pub fn set_health(&self, reasons: Vec<String>) {
+        self.health.send_if_modified(|current| {
+            let change = **current != reasons;
+            *current = Arc::new(reasons);
+            change
+        });
+    }
+
+    /// Whether the gateway is on its way out: nothing that is away will come back.
+    pub fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Says that the gateway is on its way out.
+    pub fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// The bearer token of `/_gateway/…`; none until it is set: then nobody gets in over TCP.
+    pub fn token(&self) -> Option<&str> {
+        self.token.get().map(String::as_str)
+    }
+
+    /// Sets the bearer token, once for each process.
+    pub fn set_token(&self, token: String) {
+        let _ = self.token.set(token);
+    }
+}
+
+/// A number that nobody can guess well enough to mistake one process for another. Not for secrets.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,247 @@
+//! One request: let in, sent to its backend, answered. What may be tried again, and when, stands here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tracing::debug;
+
+use super::answer::{self, Answering};
+use super::backend::{Kind, Ticket};
+use super::body::{ClientBody, Lease, RequestBody, ResponseBody};
+use super::headers::{self, Peer};
+use super::hold::{Admission, Refused};
+use super::tunnel::Tunnel;
+use super::upstream::{Connection, Upstream};
+use super::{Front, Table};
+
+/// How often one request is tried on connections that turn out dead; each further try is on a fresh connection.
+const TRIES: usize = 3;
+
+/// What a request needs, to be sent once or again.
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+/// Why one try did not bring an answer.
+enum Failed {
+    /// The connection was gone before the request was written; the head comes back.
+    Unsent(Head, String),
+    /// Sent, but nothing came back, and the client's body is untouched.
+    Silent(String),
+    /// Part of the work may be done.
+    Midway(String),
+}
+
+/// Forwards a request that is not for the gateway itself.
+pub(super) async fn forward(
+    front: &Arc<Front>,
+    table: &Table,
+    peer: Peer,
+    request: Request<Incoming>,
+    answering: Answering,
+) -> Response<ResponseBody> {
+    let (mut parts, body) = request.into_parts();
+    let host = match host_of(&parts.uri, &parts.headers, parts.version) {
+        Ok(host) => host,
+        Err(why) => return answer::text(StatusCode::BAD_REQUEST, format!("gateway: {why}")).map(|body| body.answering(answering)),
+    };
+    let limit = table.settings.body;
+    if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
+        return too_large(limit).map(|body| body.answering(answering));
+    }
+    let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
+    let on_upgrade = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+    if parts.uri.authority().is_some()
+        && let Ok(value) = HeaderValue::from_str(&host)
+    {
+        parts.headers.insert(header::HOST, value);
+    }
+    headers::to_upstream(&mut parts.headers, upgrade.clone(), peer, &table.settings.trusted, table.settings.via);
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let head = Head { method: parts.method, uri: Uri::from(path), headers: parts.headers };
+    let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
+    let exchange = Exchange { front, host: &host, kind, body: ClientBody::new(body, limit), via: table.settings.via };
+    match exchange.run(head).await {
+        Ok(Answer { response, ticket, lease }) => match (response.status(), on_upgrade, upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(protocol)) => tunnel(front, response, client, protocol, ticket, answering),
+            (StatusCode::SWITCHING_PROTOCOLS, ..) => {
+                answer::bad_gateway("the server switched protocols without being asked").map(|body| body.answering(answering))
+            }
+            _ => response.map(|body| ResponseBody::proxied(body, lease, ticket, answering)),
+        },
+        Err(response) => response.map(|body| body.answering(answering)),
+    }
+}
+
+struct Exchange<'a> {
+    front: &'a Arc<Front>,
+    host: &'a str,
+    kind: Kind,
+    body: ClientBody,
+    via: bool,
+}
+
+struct Answer {
+    response: Response<Incoming>,
+    ticket: Ticket,
+    lease: Option<Lease>,
+}
+
+impl Exchange<'_> {
+    async fn run(&self, mut head: Head) -> Result<Answer, Response<ResponseBody>> {
+        let method = head.method.clone();
+        let path = head.uri.clone();
+        let what = || format!("{method} {}", path.path());
+        let safe = headers::idempotent(&method);
+        let mut admission = Admission::new(self.front, self.host, path.path(), self.kind, &what);
+        let mut tries = 0;
+        loop {
+            let (ticket, upstream) = admission.enter().await.map_err(refused)?;
+            let connection = match upstream.connection(safe, tries > 0 || self.kind == Kind::Tunnel).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    let why = format!("{} refuses connections: {error}", ticket.backend().name());
+                    drop(ticket);
+                    if !upstream.is_sidecar() {
+                        return Err(answer::bad_gateway(&why));
+                    }
+                    admission.refused(&why).await.map_err(refused)?;
+                    continue;
+                }
+            };
+            // A reused connection may turn out dead after the head is gone with it.
+            let spare = (connection.reused && safe && !self.body.taken()).then(|| head.copy());
+            match self.attempt(&upstream, connection, head).await {
+                Ok((response, lease)) => return Ok(Answer { response, ticket, lease }),
+                Err(failed) => {
+                    tries += 1;
+                    self.front.stats.retries.fetch_add(1, Ordering::Relaxed);
+                    drop(ticket);
+                    head = self.again(failed, spare, tries)?;
+                }
+            }
+        }
+    }
+
+    /// The head for another try, where one is allowed.
+    fn again(&self, failed: Failed, spare: Option<Head>, tries: usize) -> Result<Head, Response<ResponseBody>> {
+        if self.body.too_large() {
+            return Err(too_large(self.front.table().settings.body));
+        }
+        let (head, why) = match failed {
+            Failed::Unsent(head, why) if !self.body.taken() => (Some(head), why),
+            Failed::Silent(why) => (spare, why),
+            Failed::Unsent(_, why) | Failed::Midway(why) => (None, why),
+        };
+        debug!("try {tries} failed: {why}");
+        head.filter(|_| tries < TRIES).ok_or_else(|| answer::bad_gateway(&why))
+    }
+
+    async fn attempt(
+        &self,
+        upstream: &Arc<Upstream>,
+        mut connection: Connection,
+        head: Head,
+    ) -> Result<(Response<Incoming>, Option<Lease>), Failed> {
+        let before = connection.received();
+        let bodiless = self.body.ended() && !self.body.taken();
+        let body = if bodiless { RequestBody::empty() } else { self.body.offer() };
+        let sent = connection.sender().try_send_request(head.request(body)).await;
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let why = format!("the server broke off: {}", error.into_error());
+                return Err(match unsent {
+                    Some(request) => Failed::Unsent(Head::of(request), why),
+                    None if connection.received() == before && !self.body.taken() => Failed::Silent(why),
+                    None => Failed::Midway(why),
+                });
+            }
+        };
+        if let Some(announced) = response.headers().get("keep-alive").and_then(|value| value.to_str().ok()) {
+            upstream.announced(announced);
+        }
+        let keeps = headers::keeps_alive(response.headers(), response.version());
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        headers::to_client(response.headers_mut(), self.via);
+        *response.version_mut() = Version::HTTP_11;
+        let lease = (keeps && !switched).then(|| Lease { connection, upstream: Arc::clone(upstream), sent: self.body.clone() });
+        Ok((response, lease))
+    }
+}
+
+impl Head {
+    fn copy(&self) -> Self {
+        Self { method: self.method.clone(), uri: self.uri.clone(), headers: self.headers.clone() }
+    }
+
+    fn request(self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+
+    fn of(request: Request<RequestBody>) -> Self {
+        let (parts, _) = request.into_parts();
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+    }
+}
+
+/// Hands both sides of a 101 to a tunnel. The ticket becomes a tunnel's only now: no byte passes before the 101.
+fn tunnel(
+    front: &Arc<Front>,
+    mut response: Response<Incoming>,
+    client: OnUpgrade,
+    protocol: HeaderValue,
+    ticket: Ticket,
+    answering: Answering,
+) -> Response<ResponseBody> {
+    let upstream = hyper::upgrade::on(&mut response);
+    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let tunnel = Tunnel { websocket, end: ticket.backend().tunnel_end(), ticket, stats: Arc::clone(&front.stats) };
+    tokio::spawn(tunnel.run(client, upstream));
+    let (mut parts, _) = response.into_parts();
+    parts.headers.insert(header::UPGRADE, protocol);
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    answering.upgraded();
+    Response::from_parts(parts, ResponseBody::own(""))
+}
+
+fn refused(refused: Refused) -> Response<ResponseBody> {
+    match refused {
+        Refused::NoRoute => answer::text(StatusCode::NOT_FOUND, "gateway: no route leads here"),
+        Refused::Unavailable(why) => answer::unavailable(&why),
+    }
+}
+
+fn too_large(limit: u64) -> Response<ResponseBody> {
+    answer::text(StatusCode::PAYLOAD_TOO_LARGE, format!("gateway: a request's body may have {limit} bytes here"))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The host a request is for: the authority of an absolute URI, else the one Host field (RFC 9112, 3.2).
+fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<String, &'static str> {
+    if let Some(authority) = uri.authority() {
+        return Ok(authority.as_str().to_owned());
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().map(str::to_owned).map_err(|_| "the Host field is not text"),
+        (None, _) if version == Version::HTTP_11 => Err("an HTTP/1.1 request needs a Host field"),
+        (None, _) => Ok(String::new()),
+        (Some(_), Some(_)) => Err("a request has one Host field"),
+    }
+}

@@ -1,0 +1,124 @@
+//! Which request goes where: by host, then by longest path.
+
+use std::sync::Arc;
+
+use super::backend::Backend;
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// A host, `*.SUFFIX`, or none for every host.
+    pub host: Option<String>,
+    /// A path and everything below it.
+    pub path: String,
+    /// Where it goes.
+    pub backend: Arc<Backend>,
+}
+
+/// All rules, the most particular first.
+#[derive(Clone, Debug, Default)]
+pub struct Routes(Vec<Route>);
+
+impl Routes {
+    /// Sorts the rules.
+    pub fn new(mut routes: Vec<Route>) -> Self {
+        for route in &mut routes {
+            route.host = route.host.take().map(|host| host.to_ascii_lowercase());
+            let trimmed = route.path.trim_end_matches('/').len();
+            route.path.truncate(trimmed);
+        }
+        routes.sort_by_key(|route| std::cmp::Reverse((host_rank(route.host.as_deref()), route.path.len())));
+        Self(routes)
+    }
+
+    /// Whether there is no rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The backend for a host (as in the Host field) and a path.
+    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Backend>> {
+        let host = without_port(host);
+        let fits = |route: &&Route| host_fits(route.host.as_deref(), host) && path_fits(&route.path, path);
+        self.0.iter().find(fits).map(|route| &route.backend)
+    }
+
+    /// Every backend, once for each rule.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.0.iter().map(|route| &route.backend)
+    }
+}
+
+/// Exact hosts before wildcards, longer wildcards before shorter ones, any host last.
+fn host_rank(host: Option<&str>) -> (u8, usize) {
+    match host {
+        None => (0, 0),
+        Some(host) if host.starts_with("*.") => (1, host.len()),
+        Some(host) => (2, host.len()),
+    }
+}
+
+fn host_fits(rule: Option<&str>, host: &str) -> bool {
+    match rule {
+        None => true,
+        Some(rule) => match rule.strip_prefix('*') {
+            Some(suffix) => {
+                host.len() > suffix.len()
+                    && host.is_char_boundary(host.len() - suffix.len())
+                    && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
+            }
+            None => host.eq_ignore_ascii_case(rule),
+        },
+    }
+}
+
+fn path_fits(rule: &str, path: &str) -> bool {
+    path.strip_prefix(rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(colon) if !host.ends_with(']') => host.get(..colon).unwrap_or(host),
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(rules: &[(Option<&str>, &str, &str)]) -> Routes {
+        let route = |&(host, path, name): &(Option<&str>, &str, &str)| Route {
+            host: host.map(str::to_owned),
+            path: path.to_owned(),
+            backend: Backend::held(name, "test"),
+        };
+        Routes::new(rules.iter().map(route).collect())
+    }
+
+    #[test]
+    fn the_most_particular_rule_wins() {
+        let routes = routes(&[
+            (None, "/", "root"),
+            (None, "/api", "api"),
+            (None, "/api/v2/", "v2"),
+            (Some("*.example.org"), "/", "wild"),
+            (Some("a.example.org"), "/x", "exact"),
+        ]);
+        for (host, path, expected) in [
+            ("localhost:1", "/", Some("root")),
+            ("localhost", "/apiary", Some("root")),
+            ("localhost", "/api", Some("api")),
+            ("localhost", "/api/v2", Some("v2")),
+            ("localhost", "/api/v2/x", Some("v2")),
+            ("B.Example.ORG:80", "/api", Some("wild")),
+            ("a.example.org", "/x/y", Some("exact")),
+            ("a.example.org", "/y", Some("wild")),
+            ("example.org", "/y", Some("root")),
+            ("[::1]:80", "/", Some("root")),
+        ] {
+            assert_eq!(routes.find(host, path).map(|backend| backend.name()), expected, "{host}{path}");
+        }
+        assert!(super::Routes::default().find("a", "/").is_none());
+    }
+}

@@ -1,0 +1,59 @@
+//! What the front door counts, for `status`, the metrics page and the watchdog.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of one process. They only grow, but for those named after what is open now.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Client connections accepted.
+    pub accepted: AtomicU64,
+    /// Client connections open now.
+    pub connections: AtomicU64,
+    /// Requests being answered or held now.
+    pub requests: AtomicU64,
+    /// Tunnels open now.
+    pub tunnels: AtomicU64,
+    /// Requests held now.
+    pub held: AtomicU64,
+    /// Requests that were held at all.
+    pub held_total: AtomicU64,
+    /// Attempts repeated on another upstream connection.
+    pub retries: AtomicU64,
+    /// Answers by class, 1xx to 5xx.
+    pub answers: [AtomicU64; 5],
+}
+
+impl Stats {
+    /// Counts an answer.
+    pub fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All answers so far.
+    pub fn answers_total(&self) -> u64 {
+        self.answers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Adds one to a counter of what is open now, and takes it back when dropped.
+#[derive(Debug)]
+pub struct Open {
+    stats: Arc<Stats>,
+    counter: fn(&Stats) -> &AtomicU64,
+}
+
+impl Open {
+    /// Counts one more.
+    pub fn new(stats: &Arc<Stats>, counter: fn(&Stats) -> &AtomicU64) -> Self {
+        counter(stats).fetch_add(1, Ordering::Relaxed);
+        Self { stats: Arc::clone(stats), counter }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        (self.counter)(&self.stats).fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,116 @@
+//! Bytes both ways after a 101, until either side ends or the tunnel's time is up.
+
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_util::sync::CancellationToken;
+
+use super::backend::Ticket;
+use super::stats::{Open, Stats};
+use super::websocket::{self, Frames};
+use std::sync::Arc;
+
+/// Bytes carried in one go; hyper's own buffers start at 8 KiB.
+const CHUNK: usize = 16 * 1024;
+
+/// How long a WebSocket that was told 1012 may take to finish its frame and say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What a tunnel needs to know.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Whether it speaks WebSocket.
+    pub websocket: bool,
+    /// Ends it.
+    pub end: CancellationToken,
+    /// Counts it as open.
+    pub ticket: Ticket,
+    /// Counts it as open, too.
+    pub stats: Arc<Stats>,
+}
+
+impl Tunnel {
+    /// Waits for both sides to be handed over, then carries bytes until the end.
+    pub async fn run(self, client: OnUpgrade, upstream: OnUpgrade) {
+        let open = Open::new(&self.stats, |stats: &Stats| -> &AtomicU64 { &stats.tunnels });
+        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
+        self.carry(client, upstream).await;
+        drop((self.ticket, open));
+    }
+
+    async fn carry(&self, client: Upgraded, upstream: Upgraded) {
+        let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
+        let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
+        let inward = self.direction(from_client, to_upstream, websocket::close_to_server);
+        let outward = self.direction(from_upstream, to_client, websocket::close_to_client);
+        // An error on one side ends both: half a tunnel is of use to nobody. A clean end of one direction waits for the other.
+        let both = async { tokio::try_join!(inward, outward) };
+        tokio::pin!(both);
+        let cut = async {
+            self.end.cancelled().await;
+            tokio::time::sleep(GOODBYE).await;
+        };
+        tokio::select! {
+            _ = &mut both => {}
+            () = cut => {}
+        }
+    }
+
+    async fn direction<S>(&self, mut from: ReadHalf<S>, mut to: WriteHalf<S>, close: fn() -> Vec<u8>) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite,
+    {
+        let mut frames = Frames::default();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let count = tokio::select! {
+                biased;
+                () = self.end.cancelled() => break,
+                read = from.read(&mut buffer) => read?,
+            };
+            if count == 0 {
+                return to.shutdown().await;
+            }
+            let bytes = &buffer[..count];
+            to.write_all(bytes).await?;
+            if self.websocket {
+                frames.advance(bytes);
+            }
+        }
+        if !self.websocket || frames.closing() {
+            return to.shutdown().await;
+        }
+        self.say_goodbye(from, to, frames, close).await
+    }
+
+    /// Lets the frame under way finish, then says 1012, then reads on until the other side is done.
+    async fn say_goodbye<S>(
+        &self,
+        mut from: ReadHalf<S>,
+        mut to: WriteHalf<S>,
+        mut frames: Frames,
+        close: fn() -> Vec<u8>,
+    ) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite,
+    {
+        let mut buffer = vec![0; CHUNK];
+        while !frames.between() {
+            let count = from.read(&mut buffer).await?;
+            if count == 0 {
+                return to.shutdown().await;
+            }
+            let pass = frames.boundary_in(&buffer[..count]).unwrap_or(count);
+            to.write_all(&buffer[..pass]).await?;
+            frames.advance(&buffer[..pass]);
+        }
+        to.write_all(&close()).await?;
+        to.flush().await?;
+        while from.read(&mut buffer).await? > 0 {}
+        to.shutdown().await
+    }
+}

@@ -1,0 +1,132 @@
+//! Whoever waits for the end of a restart or reload, and what they are told.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::lifecycle::{Kind, Verdict};
+use crate::control::protocol::{Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress};
+use crate::control::server::Reply;
+
+/// One request on its way.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Whom to answer; none for a signal.
+    pub reply: Option<Reply>,
+    /// What was asked.
+    pub kind: Kind,
+    /// Why.
+    pub reason: String,
+    /// Answer only when the generation before is gone.
+    pub drained: bool,
+    /// When it was asked.
+    pub begun: Instant,
+    /// The same for people, RFC 3339.
+    pub at: String,
+    /// What served then.
+    pub before: GenerationInfo,
+}
+
+/// All of them, and those who wait for a drain after their restart is done.
+#[derive(Debug, Default)]
+pub struct Answers {
+    waiting: HashMap<String, Waiting>,
+    for_drain: Vec<(u64, Reply, Outcome)>,
+    count: u64,
+    /// How the last one ended.
+    pub last: Option<LastRestart>,
+}
+
+impl Answers {
+    /// A name for a request: the process and a number, so that it is unique across lives.
+    pub fn next_id(&mut self) -> String {
+        self.count += 1;
+        format!("r{}-{}", std::process::id(), self.count)
+    }
+
+    /// Remembers who waits.
+    pub fn wait(&mut self, id: String, waiting: Waiting) {
+        self.waiting.insert(id, waiting);
+    }
+
+    /// Passes a step on.
+    pub fn progress(&self, progress: &Progress) {
+        if let Some(reply) = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref()) {
+            reply.progress(progress);
+        }
+    }
+
+    /// A request has ended. `after` serves now, `code` tells why it failed if it did, `draining` is the generation that still
+    /// finishes its work.
+    pub fn end(&mut self, id: &str, verdict: Verdict, after: GenerationInfo, code: FailureCode, notes: Vec<String>, draining: Option<u64>) {
+        let Some(waiting) = self.waiting.remove(id) else { return };
+        let took_ms = waiting.begun.elapsed().as_millis() as u64;
+        let kind = match waiting.kind {
+            Kind::Restart => "restart",
+            Kind::Reload => "reload",
+        };
+        let (word, into) = match &verdict {
+            Verdict::Done(_) if waiting.kind == Kind::Reload && waiting.before.sidecars == after.sidecars => ("done", None),
+            Verdict::Done(_) => ("done", None),
+            Verdict::Coalesced { into, .. } => ("coalesced", Some(into.clone())),
+            Verdict::Rejected(_) => ("rejected", None),
+            Verdict::Failed(_) => ("failed", None),
+        };
+        let text = match &verdict {
+            Verdict::Rejected(why) | Verdict::Failed(why) => format!("{word}: {why}"),
+            _ => word.to_owned(),
+        };
+        if matches!(verdict, Verdict::Failed(_)) {
+            warn!(REQUEST = id, "[gateway] {kind} {id} failed, generation {} serves on: {}", after.number, text);
+        } else {
+            info!(REQUEST = id, "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms", waiting.before.number, after.number);
+        }
+        self.last = Some(LastRestart {
+            request: id.to_owned(),
+            kind: kind.to_owned(),
+            reason: waiting.reason,
+            outcome: text,
+            at: waiting.at,
+            took_ms,
+        });
+        let Some(reply) = waiting.reply else { return };
+        match verdict {
+            Verdict::Rejected(why) => reply.fail(Failure { code: FailureCode::Rejected, message: why }),
+            Verdict::Failed(why) => reply.fail(Failure { code, message: why }),
+            Verdict::Done(_) | Verdict::Coalesced { .. } => {
+                let drained = draining.is_none();
+                let outcome = Outcome {
+                    request: id.to_owned(),
+                    outcome: word.to_owned(),
+                    into,
+                    before: waiting.before,
+                    after,
+                    took_ms,
+                    drained,
+                    notes,
+                };
+                match draining {
+                    Some(generation) if waiting.drained => self.for_drain.push((generation, reply, outcome)),
+                    _ => reply.done(&outcome),
+                }
+            }
+        }
+    }
+
+    /// A generation is gone: tells those who waited for that.
+    pub fn drained(&mut self, generation: u64) {
+        let (now, later) = std::mem::take(&mut self.for_drain).into_iter().partition(|(waits_for, ..)| *waits_for == generation);
+        self.for_drain = later;
+        for (_, reply, mut outcome) in Vec::<(u64, Reply, Outcome)>::from(now) {
+            outcome.drained = true;
+            reply.done(&outcome);
+        }
+    }
+}
+
+/// The answer to `stop`.
+pub fn stopping() -> serde_json::Value {
+    json!({"stopping": true})
+}

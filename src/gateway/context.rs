@@ -1,0 +1,44 @@
+//! What every generation of this process shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Overrides, SidecarSpec};
+use crate::front::Front;
+use crate::redact::Redactor;
+use crate::sidecar::{Inherited, Start};
+
+/// What every generation of this process shares.
+#[derive(Debug)]
+pub struct Context {
+    /// The front door.
+    pub front: Arc<Front>,
+    /// What the flags said: they overrule each new reading of the configuration.
+    pub flags: Overrides,
+    /// The environment for sidecars.
+    pub inherited: Arc<Inherited>,
+    /// Hides secrets.
+    pub redactor: Redactor,
+    /// Where notify sockets go.
+    pub run_dir: PathBuf,
+    /// How many threads serve clients.
+    pub workers: usize,
+}
+
+impl Context {
+    /// What a sidecar's start needs.
+    pub fn start(&self, name: &str, spec: &SidecarSpec, persist: bool) -> Start {
+        self.redactor.learn_command(&spec.command);
+        for (key, value) in &spec.env {
+            self.redactor.learn_env(key, value);
+        }
+        Start {
+            name: name.to_owned(),
+            spec: spec.clone(),
+            inherited: Arc::clone(&self.inherited),
+            redactor: self.redactor.clone(),
+            run_dir: self.run_dir.clone(),
+            persist,
+        }
+    }
+}

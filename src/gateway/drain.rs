@@ -1,0 +1,96 @@
+//! The end of an older generation: its work finishes within its budget, then its sidecars stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::unit::{Patience, Unit};
+use crate::control::protocol::DrainStatus;
+
+/// How often a drain that takes long says what it waits for.
+const STILL_DRAINING: Duration = Duration::from_secs(30);
+
+/// One generation on its way out.
+#[derive(Debug)]
+pub struct Drain {
+    /// Its number.
+    pub generation: u64,
+    units: Vec<(Arc<Unit>, Patience)>,
+    begun: Instant,
+}
+
+impl Drain {
+    /// A drain of these units, each with its patience.
+    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>) -> Arc<Self> {
+        Arc::new(Self { generation, units, begun: Instant::now() })
+    }
+
+    /// Closes the doors, waits, cuts what is left, stops the sidecars.
+    pub async fn run(&self) {
+        let units = self.units.iter().map(|(unit, patience)| async {
+            unit.backend().set(crate::front::Door::Gone);
+            if !finish(unit, *patience, self.begun).await {
+                warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, unit.backend().blockers().join(", "));
+            }
+            unit.stop(unit.spec().stop_timeout.0).await;
+        });
+        let all = join_all(units);
+        tokio::pin!(all);
+        loop {
+            tokio::select! {
+                _ = &mut all => break,
+                () = tokio::time::sleep(STILL_DRAINING) => self.warn(),
+            }
+        }
+        info!("[gateway] generation {} is gone after {} ms", self.generation, self.begun.elapsed().as_millis());
+    }
+
+    fn warn(&self) {
+        let status = self.status();
+        let left = status.left_ms.map_or("without limit".to_owned(), |left| format!("for {} s more", left / 1000));
+        warn!("[gateway] generation {} still drains, {left}: {}", self.generation, status.blockers.join(", "));
+    }
+
+    /// What it still waits for.
+    pub fn status(&self) -> DrainStatus {
+        let mut status = DrainStatus { generation: self.generation, requests: 0, tunnels: 0, left_ms: Some(0), blockers: Vec::new() };
+        for (unit, patience) in &self.units {
+            let counts = unit.backend().counts();
+            status.requests += counts.requests as u64;
+            status.tunnels += counts.tunnels as u64;
+            status.blockers.extend(unit.backend().blockers());
+            let limit = patience.requests.map(|time| time.saturating_sub(self.begun.elapsed()).as_millis() as u64);
+            status.left_ms = status.left_ms.zip(limit).map(|(a, b)| a.max(b));
+        }
+        status
+    }
+
+    /// The sidecars that are on their way out.
+    pub fn units(&self) -> impl Iterator<Item = Arc<Unit>> {
+        self.units.iter().map(|(unit, _)| Arc::clone(unit))
+    }
+}
+
+/// Waits for a unit's work; false when its time is over before. Tunnels are ended at the end of theirs.
+async fn finish(unit: &Unit, patience: Patience, begun: Instant) -> bool {
+    let backend = unit.backend();
+    let tunnels = async {
+        if tokio::time::timeout_at(begun + patience.tunnels, backend.wait_tunnels()).await.is_err() {
+            backend.end_tunnels();
+            backend.wait_tunnels().await;
+        }
+    };
+    let requests = async {
+        match patience.requests {
+            Some(time) => tokio::time::timeout_at(begun + time, backend.wait_requests()).await.is_ok(),
+            None => {
+                backend.wait_requests().await;
+                true
+            }
+        }
+    };
+    tokio::join!(requests, tunnels).0
+}

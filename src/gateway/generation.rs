@@ -1,0 +1,199 @@
+//! A generation: one checked configuration with its sidecars and routes. How the next one is built beside the old.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use super::context::Context;
+use super::lifecycle::{Budget, Kind};
+use super::progress::Reporter;
+use super::unit::{Patience, Unit};
+use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
+use crate::control::protocol::GenerationInfo;
+use crate::front::{Address, Backend, Route, Routes, Settings, Table, Upstream};
+use crate::sidecar::{Failure, State};
+
+/// A generation.
+#[derive(Debug)]
+pub struct Generation {
+    /// Its number, from 1.
+    pub number: u64,
+    /// What it was built from.
+    pub config: Arc<Config>,
+    /// Its sidecars by name.
+    pub units: BTreeMap<String, Arc<Unit>>,
+    routes: Routes,
+}
+
+/// How a generation is to be built.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its number.
+    pub number: u64,
+    /// From what.
+    pub config: Arc<Config>,
+    /// Beside what.
+    pub previous: Option<Arc<Generation>>,
+    /// What to keep of it.
+    pub kind: Kind,
+    /// How long old work may go on where it is in the way.
+    pub budget: Budget,
+    /// Serve even if a sidecar does not start, and go on trying.
+    pub persist: bool,
+}
+
+/// Why a generation could not be built. The one before serves on.
+#[derive(Debug, thiserror::Error)]
+#[error("sidecar {name} {}{}", failure.cause, words(failure))]
+pub struct BuildError {
+    name: String,
+    failure: Arc<Failure>,
+}
+
+/// The last words of a sidecar, each on a line.
+fn words(failure: &Failure) -> String {
+    failure.last_words.iter().fold(String::new(), |text, line| text + "\n  | " + line)
+}
+
+impl Plan {
+    /// Builds it: starts what is new beside what runs, waits until it is ready, then replaces what cannot overlap.
+    ///
+    /// # Errors
+    /// [`BuildError`] of the first sidecar that failed; everything new is stopped again.
+    pub async fn build(self, context: &Arc<Context>, report: &Reporter) -> Result<Generation, BuildError> {
+        let mut units = BTreeMap::new();
+        let mut fresh = Vec::new();
+        let mut exclusive = Vec::new();
+        for (name, spec) in &self.config.sidecar {
+            match self.previous_unit(name) {
+                Some(unit) if self.kind == Kind::Reload && unit.spec() == *spec => {
+                    units.insert(name.clone(), unit);
+                }
+                Some(unit) if !(spec.overlaps() && unit.spec().overlaps()) => {
+                    exclusive.push((Arc::clone(&unit), spec));
+                    units.insert(name.clone(), unit);
+                }
+                _ => {
+                    report.tell("starting", format!("starting {name}"));
+                    let unit = Unit::start(context, name, spec, self.persist);
+                    fresh.push(Arc::clone(&unit));
+                    units.insert(name.clone(), unit);
+                }
+            }
+        }
+        if let Err(error) = self.settle(&fresh, report).await {
+            for unit in &fresh {
+                unit.stop(unit.spec().stop_timeout.0).await;
+            }
+            return Err(error);
+        }
+        self.replace(context, &exclusive, report).await?;
+        let routes = routes(&self.config, &units, context.workers);
+        Ok(Generation { number: self.number, config: self.config, units, routes })
+    }
+
+    async fn settle(&self, fresh: &[Arc<Unit>], report: &Reporter) -> Result<(), BuildError> {
+        let all = fresh.iter().map(async |unit| match unit.sidecar().settled().await {
+            Ok(address) => {
+                report.tell("ready", format!("{} is ready on {address}", unit.name()));
+                Ok(())
+            }
+            Err(_) if self.persist => Ok(()),
+            Err(failure) => Err(BuildError { name: unit.name().to_owned(), failure }),
+        });
+        try_join_all(all).await.map(drop)
+    }
+
+    async fn replace(&self, context: &Arc<Context>, exclusive: &[(Arc<Unit>, &SidecarSpec)], report: &Reporter) -> Result<(), BuildError> {
+        let mut replaced: Vec<(&Arc<Unit>, SidecarSpec)> = Vec::new();
+        for (unit, spec) in exclusive {
+            let before = unit.spec();
+            let patience = patience_of(self.budget, &before, &self.config);
+            if let Err(failure) = unit.replace(context, spec, patience, report).await {
+                // Those replaced already go back to what they were, so that one generation serves, not a mixture.
+                for (unit, before) in replaced.into_iter().filter(|(unit, before)| unit.spec() != *before) {
+                    let patience = patience_of(self.budget, &before, &self.config);
+                    drop(unit.replace(context, &before, patience, report).await);
+                }
+                return Err(BuildError { name: unit.name().to_owned(), failure });
+            }
+            report.tell("ready", format!("{} is ready again", unit.name()));
+            replaced.push((unit, before));
+        }
+        Ok(())
+    }
+
+    fn previous_unit(&self, name: &str) -> Option<Arc<Unit>> {
+        self.previous.as_ref()?.units.get(name).cloned()
+    }
+}
+
+/// How long work may go on under a budget.
+pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> Patience {
+    let requests = match budget {
+        Budget::Configured => Some(config.restart.drain.0),
+        Budget::Force => Some(Duration::ZERO),
+        Budget::Limit(time) => Some(time),
+        Budget::Unlimited => None,
+    };
+    let tunnels = spec.tunnel_drain(&config.restart);
+    Patience { requests, tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)) }
+}
+
+fn routes(config: &Config, units: &BTreeMap<String, Arc<Unit>>, workers: usize) -> Routes {
+    let mut routes: Vec<Route> = Vec::new();
+    for rule in &config.route {
+        let backend = match units.get(&rule.to) {
+            Some(unit) => Arc::clone(unit.backend()),
+            None => match parse_upstream(&rule.to) {
+                Ok((host, port)) => Backend::open(rule.to.clone(), Upstream::new(Address::Name(host, port), workers)),
+                // The check refused everything else.
+                Err(_) => continue,
+            },
+        };
+        routes.push(Route { host: rule.host.clone(), path: rule.path.clone(), backend });
+    }
+    let lone = if units.len() == 1 { units.values().next() } else { units.get(MAIN_SIDECAR) };
+    if let Some(unit) = lone.filter(|_| config.route.is_empty()) {
+        routes.push(Route { host: None, path: "/".to_owned(), backend: Arc::clone(unit.backend()) });
+    }
+    Routes::new(routes)
+}
+
+impl Generation {
+    /// What the front door needs to know of it.
+    pub fn table(&self) -> Table {
+        Table { generation: self.number, routes: self.routes.clone(), settings: Settings::new(&self.config) }
+    }
+
+    /// Its sidecars that `next` does not keep.
+    pub fn left_by(&self, next: &Self) -> Vec<Arc<Unit>> {
+        let kept = |unit: &Arc<Unit>| next.units.get(unit.name()).is_some_and(|other| Arc::ptr_eq(unit, other));
+        self.units.values().filter(|unit| !kept(unit)).cloned().collect()
+    }
+
+    /// Its number and the processes of its sidecars.
+    pub fn info(&self) -> GenerationInfo {
+        let pid = |unit: &Arc<Unit>| match unit.sidecar().state() {
+            State::Starting { pid, .. } | State::Ready { pid, .. } | State::Stopping { pid } => pid,
+            State::Backoff { .. } | State::Stopped { .. } => 0,
+        };
+        GenerationInfo { number: self.number, sidecars: self.units.iter().map(|(name, unit)| (name.clone(), pid(unit))).collect() }
+    }
+
+    /// Which sidecars are not ready, and why.
+    pub fn troubles(&self) -> Vec<String> {
+        let trouble = |unit: &Arc<Unit>| match unit.sidecar().state() {
+            State::Ready { .. } => None,
+            State::Starting { hint: Some(hint), .. } => Some(format!("sidecar {} {hint}", unit.name())),
+            State::Starting { .. } => Some(format!("sidecar {} is starting", unit.name())),
+            State::Backoff { failure } | State::Stopped { failure: Some(failure) } => {
+                Some(format!("sidecar {} {}", unit.name(), failure.cause))
+            }
+            State::Stopping { .. } | State::Stopped { .. } => Some(format!("sidecar {} is stopped", unit.name())),
+        };
+        self.units.values().filter_map(trouble).collect()
+    }
+}

@@ -1,0 +1,194 @@
+//! The machine by example, then by every order of events.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn ask(id: &str, kind: Kind) -> Event {
+    Event::Asked(Request { id: id.into(), kind, budget: Budget::Configured })
+}
+
+fn serving() -> Lifecycle {
+    let (mut machine, first) = Lifecycle::start();
+    assert!(matches!(first[..], [Action::Build { generation: 1, .. }]));
+    machine.step(Event::Built(1), NOW);
+    machine
+}
+
+#[test]
+fn a_restart_builds_then_serves_then_answers() {
+    let mut machine = serving();
+    let actions = machine.step(ask("a", Kind::Restart), NOW);
+    assert_eq!(actions, [Action::Build { generation: 2, kind: Kind::Restart, budget: Budget::Configured, request: Some("a".into()) }]);
+    assert_eq!(machine.current(), 1, "the old one serves meanwhile");
+    let actions = machine.step(Event::Built(2), NOW);
+    assert_eq!(actions[0], Action::Serve { generation: 2, budget: Budget::Configured });
+    assert_eq!(actions[1], Action::Answer { id: "a".into(), verdict: Verdict::Done(2) });
+}
+
+#[test]
+fn a_generation_that_fails_leaves_the_old_one_serving() {
+    let mut machine = serving();
+    machine.step(ask("a", Kind::Restart), NOW);
+    let actions = machine.step(Event::Broken(2, "no".into()), NOW);
+    assert_eq!(actions, [Action::Answer { id: "a".into(), verdict: Verdict::Failed("no".into()) }]);
+    assert_eq!((machine.current(), machine.phase()), (1, &Phase::Serving));
+    assert!(matches!(machine.step(ask("b", Kind::Restart), NOW)[..], [Action::Build { generation: 3, .. }]), "numbers are not reused");
+}
+
+#[test]
+fn a_second_restart_joins_the_first_and_a_reload_waits_its_turn() {
+    let mut machine = serving();
+    machine.step(ask("a", Kind::Restart), NOW);
+    assert_eq!(machine.step(ask("b", Kind::Restart), NOW), []);
+    assert_eq!(machine.step(ask("c", Kind::Reload), NOW), []);
+    assert_eq!(machine.step(ask("d", Kind::Reload), NOW), []);
+    let actions = machine.step(Event::Built(2), NOW);
+    assert!(actions.contains(&Action::Answer { id: "b".into(), verdict: Verdict::Coalesced { into: "a".into(), generation: 2 } }));
+    assert!(matches!(&actions[3], Action::Build { generation: 3, kind: Kind::Reload, request: Some(id), .. } if id == "c"));
+    let actions = machine.step(Event::Built(3), NOW);
+    assert!(actions.contains(&Action::Answer { id: "d".into(), verdict: Verdict::Coalesced { into: "c".into(), generation: 3 } }));
+}
+
+#[test]
+fn a_restart_asked_during_a_reload_takes_the_waiting_reload_along() {
+    let mut machine = serving();
+    machine.step(ask("a", Kind::Reload), NOW);
+    machine.step(ask("b", Kind::Reload), NOW);
+    machine.step(ask("c", Kind::Restart), NOW);
+    let actions = machine.step(Event::Built(2), NOW);
+    assert!(matches!(&actions[2], Action::Build { kind: Kind::Restart, request: Some(id), .. } if id == "c"));
+    let actions = machine.step(Event::Built(3), NOW);
+    assert!(actions.contains(&Action::Answer { id: "b".into(), verdict: Verdict::Coalesced { into: "c".into(), generation: 3 } }));
+}
+
+#[test]
+fn a_stop_overrides_a_queued_restart() {
+    let mut machine = serving();
+    machine.step(ask("a", Kind::Restart), NOW);
+    machine.step(ask("b", Kind::Reload), NOW);
+    let actions = machine.step(Event::Stop { at_once: false }, NOW);
+    assert_eq!(actions[0], Action::Abandon(2));
+    assert_eq!(actions.len(), 4, "both requests are answered: {actions:?}");
+    assert_eq!(actions[3], Action::Wind { at_once: false });
+    assert_eq!(machine.step(Event::Built(2), NOW), [], "too late");
+    assert_eq!(machine.step(ask("c", Kind::Restart), NOW), [reject("c".into())]);
+    assert_eq!(machine.step(Event::Quiet, NOW), [Action::Exit(0)]);
+}
+
+#[test]
+fn a_stop_that_hangs_is_forced() {
+    let mut machine = serving();
+    machine.step(Event::Stop { at_once: false }, NOW);
+    let until = machine.deadline().unwrap();
+    assert_eq!(until, NOW + FORCE_EXIT);
+    assert_eq!(machine.step(Event::Tick, until - Duration::from_millis(1)), []);
+    assert_eq!(machine.step(Event::Tick, until), [Action::Exit(1)]);
+}
+
+#[test]
+fn a_second_stop_at_once_ends_the_waiting() {
+    let mut machine = serving();
+    machine.step(Event::Stop { at_once: false }, NOW);
+    assert_eq!(machine.step(Event::Stop { at_once: false }, NOW), []);
+    assert_eq!(machine.step(Event::Stop { at_once: true }, NOW), [Action::Exit(1)]);
+}
+
+#[test]
+fn a_first_start_that_fails_ends_the_process_and_answers_who_asked_meanwhile() {
+    let (mut machine, _) = Lifecycle::start();
+    machine.step(ask("a", Kind::Restart), NOW);
+    let actions = machine.step(Event::Broken(1, "no".into()), NOW);
+    assert_eq!(actions, [Action::Answer { id: "a".into(), verdict: Verdict::Failed("no".into()) }, Action::Exit(1)]);
+}
+
+#[derive(Clone, Debug)]
+enum Input {
+    Restart,
+    Reload,
+    Stop(bool),
+    Built(u64),
+    Broken(u64),
+    Quiet,
+    Tick(u64),
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        3 => Just(Input::Restart),
+        3 => Just(Input::Reload),
+        1 => any::<bool>().prop_map(Input::Stop),
+        4 => (0u64..3).prop_map(Input::Built),
+        2 => (0u64..3).prop_map(Input::Broken),
+        1 => Just(Input::Quiet),
+        2 => (0u64..20).prop_map(Input::Tick),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+    /// One generation is built at a time, every request is answered exactly once, the serving one changes only to one that
+    /// was built, and whoever stops ends.
+    #[test]
+    fn whatever_happens_in_whatever_order(inputs in proptest::collection::vec(input(), 0..40)) {
+        let (mut machine, first) = Lifecycle::start();
+        let mut now = NOW;
+        let mut asked = BTreeSet::new();
+        let mut answered = BTreeSet::new();
+        let mut building: Option<u64> = None;
+        let mut wound = false;
+        let mut ended = false;
+        let check = |actions: Vec<Action>, machine: &Lifecycle, answered: &mut BTreeSet<String>, building: &mut Option<u64>, wound: &mut bool, ended: &mut bool| -> Result<(), TestCaseError> {
+            for action in actions {
+                prop_assert!(!*ended, "nothing after the end: {action:?}");
+                match action {
+                    Action::Build { generation, .. } => {
+                        prop_assert!(building.is_none() && !*wound);
+                        *building = Some(generation);
+                    }
+                    Action::Abandon(generation) => prop_assert_eq!(building.take(), Some(generation)),
+                    Action::Serve { generation, .. } => {
+                        prop_assert_eq!(building.take(), Some(generation));
+                        prop_assert_eq!(machine.current(), generation);
+                    }
+                    Action::Answer { id, .. } => prop_assert!(answered.insert(id), "answered twice"),
+                    Action::Wind { .. } => { prop_assert!(!*wound); *wound = true; }
+                    Action::Exit(_) => *ended = true,
+                }
+            }
+            Ok(())
+        };
+        check(first, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+        for (index, input) in inputs.into_iter().enumerate() {
+            let event = match input {
+                Input::Restart | Input::Reload => {
+                    let id = index.to_string();
+                    asked.insert(id.clone());
+                    ask(&id, if matches!(input, Input::Restart) { Kind::Restart } else { Kind::Reload })
+                }
+                Input::Stop(at_once) => Event::Stop { at_once },
+                Input::Built(offset) => Event::Built((machine.last + 1).saturating_sub(offset)),
+                Input::Broken(offset) => {
+                    let generation = (machine.last + 1).saturating_sub(offset);
+                    if building == Some(generation) { building = None; }
+                    Event::Broken(generation, "no".into())
+                }
+                Input::Quiet => Event::Quiet,
+                Input::Tick(seconds) => { now += Duration::from_secs(seconds); Event::Tick }
+            };
+            let actions = machine.step(event, now);
+            check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+        }
+        let actions = machine.step(Event::Stop { at_once: false }, now);
+        check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+        let actions = machine.step(Event::Quiet, now);
+        check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+        prop_assert!(ended);
+        prop_assert_eq!(asked, answered, "no request without an answer");
+    }
+}

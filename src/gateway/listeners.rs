@@ -1,0 +1,122 @@
+//! The front door's sockets across lives: taken over from the service manager, bound where missing, stored for the next.
+
+use tracing::{info, warn};
+
+use crate::config::Listen;
+use crate::front::{BindError, Socket};
+use crate::supervisor::{Notifier, Passed};
+
+/// Names in the fd store; the number says nothing about the place in the configuration, which may change.
+const PREFIX: &str = "listen-";
+
+/// The sockets of this process with the names they are stored under.
+#[derive(Debug)]
+pub struct Listeners {
+    held: Vec<Held>,
+    notifier: Notifier,
+}
+
+#[derive(Debug)]
+struct Held {
+    socket: Socket,
+    /// None for what a socket unit passed: that one keeps its own.
+    name: Option<String>,
+}
+
+impl Listeners {
+    /// Takes over those of `passed` that the configuration asks for, binds the rest, and stores what was bound.
+    /// What nobody asks for is closed and forgotten.
+    ///
+    /// # Errors
+    /// [`BindError`] when an address cannot be had.
+    pub fn open(wanted: &[Listen], passed: Vec<Passed>, notifier: Notifier) -> Result<Self, BindError> {
+        let held = passed
+            .into_iter()
+            .filter_map(|Passed { name, fd }| {
+                let stored = name.starts_with(PREFIX);
+                let socket = Socket::adopt(fd).filter(|socket| wanted.iter().any(|listen| socket.serves(listen)));
+                if socket.is_none() && stored {
+                    notifier.remove(&name);
+                }
+                if socket.is_none() {
+                    warn!("[gateway] the service manager passed a socket named {name} that the configuration does not ask for; closed");
+                }
+                Some(Held { socket: socket?, name: stored.then_some(name) })
+            })
+            .collect();
+        let mut listeners = Self { held, notifier };
+        listeners.change(wanted)?;
+        Ok(listeners)
+    }
+
+    /// Binds what is missing. Nothing is closed yet.
+    ///
+    /// # Errors
+    /// [`BindError`]; then nothing has changed.
+    pub fn change(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
+        let missing: Vec<&Listen> = wanted.iter().filter(|listen| !self.held.iter().any(|held| held.socket.serves(listen))).collect();
+        let bound: Vec<Socket> = missing.iter().map(|listen| Socket::bind(listen)).collect::<Result<_, _>>()?;
+        for socket in bound {
+            use std::os::fd::AsFd;
+            let name = self.unused_name();
+            self.notifier.store(&name, socket.as_fd());
+            self.held.push(Held { socket, name: Some(name) });
+        }
+        Ok(())
+    }
+
+    /// Closes what is not wanted any more.
+    pub fn prune(&mut self, wanted: &[Listen]) {
+        let notifier = self.notifier;
+        self.held.retain(|held| {
+            // Port 0 in the configuration is whatever the kernel chose.
+            let keep = wanted.iter().any(|listen| held.socket.serves(listen) || chosen_by_kernel(listen, &held.socket));
+            if !keep {
+                if let Some(name) = &held.name {
+                    notifier.remove(name);
+                }
+                if let Some(Listen::Unix(path)) = held.socket.local() {
+                    // Nobody may connect to a socket that nobody accepts from.
+                    let _ = std::fs::remove_file(path);
+                }
+                info!("[gateway] no longer listening on {}", shown(&held.socket));
+            }
+            keep
+        });
+    }
+
+    /// A second handle on each socket, for the serving threads.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn handles(&self) -> std::io::Result<Vec<Socket>> {
+        self.held.iter().map(|held| held.socket.try_clone()).collect()
+    }
+
+    /// Where the front door really is.
+    pub fn addresses(&self) -> Vec<String> {
+        self.held.iter().map(|held| shown(&held.socket)).collect()
+    }
+
+    /// Removes the paths of unix listeners, for an end after which nobody holds the sockets.
+    pub fn remove_paths(&self) {
+        for held in &self.held {
+            if let (Some(Listen::Unix(path)), true) = (held.socket.local(), held.name.is_some()) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    fn unused_name(&self) -> String {
+        let used = |name: &str| self.held.iter().any(|held| held.name.as_deref() == Some(name));
+        (0..).map(|number: usize| format!("{PREFIX}{number}")).find(|name| !used(name)).unwrap_or_default()
+    }
+}
+
+fn chosen_by_kernel(listen: &Listen, socket: &Socket) -> bool {
+    matches!((listen, socket.local()), (Listen::Tcp(wanted), Some(Listen::Tcp(local))) if wanted.port() == 0 && wanted.ip() == local.ip())
+}
+
+fn shown(socket: &Socket) -> String {
+    socket.local().map_or_else(|| "an unnamed socket".to_owned(), |listen| listen.to_string())
+}

@@ -1,0 +1,105 @@
+//! One owner of a state directory: the first one, and what a second one is told.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use tracing::warn;
+
+use crate::config::{Config, Loaded};
+use crate::state::lock::{Lock, LockError};
+use crate::state::owner::{self, Owner};
+
+/// How taking ownership went.
+#[derive(Debug)]
+pub enum Ownership {
+    /// It is ours. Without a lock only where the disk has no room for one.
+    Ours(Option<Lock>),
+    /// The same gateway runs already; the text says where.
+    Same(String),
+    /// Another gateway has the name; the text says which and what to do.
+    Other(String),
+}
+
+/// Makes the state directory and takes its lock.
+///
+/// # Errors
+/// When the directory cannot be made or locked; the text says where and what to do.
+pub fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
+    let denied = |error: &io::Error| {
+        format!("cannot use the state directory {}: {error} (choose another with --state-dir, or make it writable)", state.display())
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| denied(&error))?;
+    // It may have been there before, with other permissions; where it is not ours, the lock below tells.
+    let _ = std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700));
+    match Lock::take(state) {
+        Ok(lock) => Ok(Ownership::Ours(Some(lock))),
+        Err(LockError::Held) => Ok(describe(loaded, state)),
+        Err(LockError::Io(error)) if full(&error) => {
+            warn!("[gateway] the state directory {} takes no lock: {error}; going on without one", state.display());
+            Ok(Ownership::Ours(None))
+        }
+        Err(LockError::Io(error)) => Err(denied(&error)),
+    }
+}
+
+fn full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+fn describe(loaded: &Loaded, state: &Path) -> Ownership {
+    let name = &loaded.instance;
+    let Some(owner) = Owner::read(state) else {
+        return Ownership::Other(format!("another gateway holds {}; choose another name with --instance", state.display()));
+    };
+    let at = owner.listeners.join(", ");
+    if owner.command == fingerprint(&loaded.config) {
+        Ownership::Same(format!("gateway {name} runs already: pid {}, {at}", owner.pid))
+    } else {
+        Ownership::Other(format!(
+            "gateway {name} runs already with another command or address: pid {}, {at} (give this one a name of its own: --instance NAME, and another --listen)",
+            owner.pid
+        ))
+    }
+}
+
+/// Writes who owns the directory. A full disk does not stop a start.
+pub fn record(loaded: &Loaded, state: &Path, listeners: &[String]) {
+    let pid = std::process::id();
+    let owner = Owner {
+        pid,
+        start_time: owner::start_time(pid).unwrap_or_default(),
+        boot_id: owner::boot_id(),
+        instance: loaded.instance.clone(),
+        listeners: listeners.to_vec(),
+        command: fingerprint(&loaded.config),
+    };
+    if let Err(error) = owner.write(state) {
+        warn!("[gateway] cannot write owner.json in {}: {error}", state.display());
+    }
+}
+
+/// Tells whether two configurations run the same behind the same addresses, without storing commands.
+fn fingerprint(config: &Config) -> String {
+    let text = format!("{:?} {:?}", config.gateway.listen, config.sidecar);
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bearer token of `/_gateway/…`: from the configured file, or one kept in the state directory.
+///
+/// # Errors
+/// When it can be neither read nor made.
+pub fn token(config: &Config, state: &Path) -> io::Result<String> {
+    let path = config.gateway.token_file.clone().unwrap_or_else(|| state.join("token"));
+    match std::fs::read_to_string(&path) {
+        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound || config.gateway.token_file.is_some() => return Err(error),
+        _ => {}
+    }
+    let mut bytes = [0; 24];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    crate::state::atomic::write(&path, format!("{token}\n").as_bytes(), 0o600)?;
+    Ok(token)
+}

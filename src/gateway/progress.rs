@@ -1,0 +1,29 @@
+//! Steps of a restart or reload, told to whoever asked for it.
+
+use tokio::sync::mpsc;
+
+use super::Happening;
+use crate::control::protocol::Progress;
+
+/// Tells steps of one request; silent for the first start.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    request: Option<String>,
+    to: mpsc::UnboundedSender<Happening>,
+}
+
+impl Reporter {
+    /// A reporter for a request.
+    pub fn new(request: Option<String>, to: mpsc::UnboundedSender<Happening>) -> Self {
+        Self { request, to }
+    }
+
+    /// Tells a step.
+    pub fn tell(&self, stage: &str, text: String) {
+        if let Some(request) = &self.request {
+            let progress = Progress { request: request.clone(), stage: stage.to_owned(), text };
+            // When the loop is gone, so is everybody who might listen.
+            let _ = self.to.send(Happening::Progress(progress));
+        }
+    }
+}

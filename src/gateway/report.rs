@@ -1,0 +1,79 @@
+//! What `status` shows.
+
+use std::sync::atomic::Ordering;
+
+use super::driver::Gateway;
+use super::lifecycle::Phase;
+use crate::control::protocol::{PROTOCOL_VERSION, SidecarStatus, Stage, Status};
+use crate::sidecar::State;
+
+impl Gateway {
+    /// What it is doing, and that in words.
+    pub(super) fn stage(&self) -> (Stage, String) {
+        let troubles = self.current.as_ref().map(|generation| generation.troubles()).unwrap_or_default();
+        match self.machine.phase() {
+            Phase::Starting(_) => (Stage::Starting, "starting the first generation".to_owned()),
+            Phase::Stopping { .. } | Phase::Ended => (Stage::Stopping, "finishing what is under way, then gone".to_owned()),
+            Phase::Building(_) => (Stage::Restarting, format!("generation {} serves while the next is built", self.machine.current())),
+            Phase::Serving if !troubles.is_empty() => (Stage::Degraded, troubles.join("; ")),
+            Phase::Serving if !self.drains.is_empty() => {
+                let older: Vec<String> = self.drains.iter().map(|drain| drain.generation.to_string()).collect();
+                let text = format!("generation {} serves; {} finishes its work", self.machine.current(), older.join(", "));
+                (Stage::Draining, text)
+            }
+            Phase::Serving => (Stage::Ready, format!("generation {} serves", self.machine.current())),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let (stage, detail) = self.stage();
+        let front = &self.context.front;
+        let stats = &front.stats;
+        Status {
+            protocol: PROTOCOL_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.loaded.instance.clone(),
+            pid: std::process::id(),
+            stage,
+            detail,
+            uptime_ms: front.started.elapsed().as_millis() as u64,
+            generation: self.machine.current(),
+            supervisor: if self.notifier.active() { "systemd, by $NOTIFY_SOCKET".to_owned() } else { "none".to_owned() },
+            strategy: "in-process: the next generation is built beside the old one in this process".to_owned(),
+            listeners: self.listeners.addresses(),
+            config: self.loaded.path.as_ref().map(|path| path.display().to_string()),
+            state_dir: self.paths.state.display().to_string(),
+            connections: stats.connections.load(Ordering::Relaxed),
+            requests: stats.requests.load(Ordering::Relaxed),
+            tunnels: stats.tunnels.load(Ordering::Relaxed),
+            held: stats.held.load(Ordering::Relaxed),
+            sidecars: self.sidecars(),
+            drainers: self.drains.iter().map(|drain| drain.status()).collect(),
+            last_restart: self.answers.last.clone(),
+        }
+    }
+
+    fn sidecars(&self) -> Vec<SidecarStatus> {
+        let Some(current) = &self.current else { return Vec::new() };
+        let status = |unit: &std::sync::Arc<super::unit::Unit>| {
+            let sidecar = unit.sidecar();
+            let (state, pid, cause) = match sidecar.state() {
+                State::Starting { pid, hint } => ("starting", pid, hint),
+                State::Ready { pid, .. } => ("ready", pid, None),
+                State::Backoff { failure } => ("backoff", 0, Some(failure.cause.clone())),
+                State::Stopping { pid } => ("stopping", pid, None),
+                State::Stopped { failure } => ("stopped", 0, failure.map(|failure| failure.cause.clone())),
+            };
+            SidecarStatus {
+                name: unit.name().to_owned(),
+                state: state.to_owned(),
+                cause,
+                pid,
+                port: sidecar.port(),
+                restarts: sidecar.restarts(),
+                command: self.context.redactor.command(&unit.spec().command),
+            }
+        };
+        current.units.values().map(status).collect()
+    }
+}

@@ -1,0 +1,177 @@
+//! A sidecar and the door to it: what one generation has for each [sidecar.NAME], and the next may keep.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::progress::Reporter;
+use crate::config::SidecarSpec;
+use crate::front::{Address, Backend, Door, Upstream};
+use crate::sidecar::{Failure, Sidecar, State};
+
+/// A sidecar with its door.
+#[derive(Debug)]
+pub struct Unit {
+    name: String,
+    backend: Arc<Backend>,
+    running: Mutex<Running>,
+}
+
+/// What runs behind the door now. A unit whose sidecar cannot overlap keeps its door and changes this.
+#[derive(Clone, Debug)]
+struct Running {
+    spec: SidecarSpec,
+    sidecar: Arc<Sidecar>,
+    /// Opens the door when the sidecar is ready, and holds it when it is not.
+    doorkeeper: Arc<Doorkeeper>,
+}
+
+#[derive(Debug)]
+struct Doorkeeper(JoinHandle<()>);
+
+impl Drop for Doorkeeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How long old work may go on where no successor can run beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Requests; none means for ever.
+    pub requests: Option<Duration>,
+    /// Tunnels.
+    pub tunnels: Duration,
+}
+
+impl Unit {
+    /// Starts a sidecar; its door is held until it is ready.
+    pub fn start(context: &Arc<Context>, name: &str, spec: &SidecarSpec, persist: bool) -> Arc<Self> {
+        let backend = Backend::held(name, &format!("{name} is starting"));
+        let running = Running::start(context, name, spec, &backend, persist);
+        Arc::new(Self { name: name.to_owned(), backend, running: Mutex::new(running) })
+    }
+
+    /// The sidecar's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its door.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// What it runs.
+    pub fn spec(&self) -> SidecarSpec {
+        self.running().spec
+    }
+
+    /// The sidecar behind the door now.
+    pub fn sidecar(&self) -> Arc<Sidecar> {
+        self.running().sidecar
+    }
+
+    fn running(&self) -> Running {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another run behind the same door, for a sidecar of which two copies must not run: fade, hold, stop, start.
+    /// Requests that arrive meanwhile wait at the door.
+    ///
+    /// # Errors
+    /// Why the new run failed. The specification before is running again then, or being tried again.
+    pub async fn replace(
+        &self,
+        context: &Arc<Context>,
+        spec: &SidecarSpec,
+        patience: Patience,
+        report: &Reporter,
+    ) -> Result<(), Arc<Failure>> {
+        let old = self.running();
+        self.fade(patience, report).await;
+        report.tell("holding", format!("{} is being replaced; new requests wait", self.name));
+        old.sidecar.stop(old.spec.stop_timeout.0).await;
+        drop(old.doorkeeper);
+        match self.run(context, spec, false).await {
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                report.tell("restoring", format!("{} {}; starting what ran before", self.name, failure.cause));
+                // It may fail, too: then it is tried again until it runs, with the cause at the door.
+                let _ = self.run(context, &old.spec, true).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn run(&self, context: &Arc<Context>, spec: &SidecarSpec, persist: bool) -> Result<(), Arc<Failure>> {
+        let next = Running::start(context, &self.name, spec, &self.backend, persist);
+        let settled = next.sidecar.settled().await;
+        if settled.is_ok() || persist {
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+        settled.map(drop)
+    }
+
+    /// Lets the old run serve, new requests included, until what was there at the beginning is done or half the time is
+    /// used, and its tunnels have ended; then closes the door and waits for the rest.
+    async fn fade(&self, patience: Patience, report: &Reporter) {
+        let begun = Instant::now();
+        let backend = &self.backend;
+        let door = backend.watch().borrow().clone();
+        if let Door::Open(upstream) = door {
+            backend.set(Door::Fading(upstream));
+            backend.begin_epoch();
+            report.tell("fading", format!("{} serves on until its work of this moment is done", self.name));
+            let tunnels = async {
+                if tokio::time::timeout(patience.tunnels, backend.wait_tunnels()).await.is_err() {
+                    backend.end_tunnels();
+                    backend.wait_tunnels().await;
+                }
+            };
+            let early = async { tokio::join!(backend.wait_before(), tunnels) };
+            match patience.requests {
+                Some(time) => drop(tokio::time::timeout(time / 2, early).await),
+                None => drop(early.await),
+            }
+        }
+        backend.set(Door::Held(format!("{} is restarting", self.name).into()));
+        let rest = async { tokio::join!(backend.wait_requests(), backend.wait_tunnels()) };
+        match patience.requests {
+            Some(time) => drop(tokio::time::timeout_at(begun + time, rest).await),
+            None => drop(rest.await),
+        }
+        backend.end_tunnels();
+    }
+
+    /// Ends the sidecar; at most its own stop timeout and `limit`.
+    pub async fn stop(&self, limit: Duration) {
+        self.sidecar().stop(limit).await;
+    }
+}
+
+impl Running {
+    fn start(context: &Arc<Context>, name: &str, spec: &SidecarSpec, backend: &Arc<Backend>, persist: bool) -> Self {
+        let sidecar = Arc::new(Sidecar::start(context.start(name, spec, persist)));
+        let doorkeeper = tokio::spawn(keep_door(Arc::clone(backend), sidecar.watch(), name.to_owned(), context.workers));
+        Self { spec: spec.clone(), sidecar, doorkeeper: Arc::new(Doorkeeper(doorkeeper)) }
+    }
+}
+
+async fn keep_door(backend: Arc<Backend>, mut state: tokio::sync::watch::Receiver<State>, name: String, workers: usize) {
+    loop {
+        let door = match &*state.borrow_and_update() {
+            State::Ready { address, .. } => Door::Open(Upstream::new(Address::Socket(*address), workers)),
+            State::Starting { .. } => Door::Held(format!("{name} is starting").into()),
+            State::Backoff { failure } => Door::Held(format!("{name} {}", failure.cause).into()),
+            State::Stopping { .. } | State::Stopped { .. } => Door::Held(format!("{name} is stopped").into()),
+        };
+        backend.set(door);
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}

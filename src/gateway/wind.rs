@@ -1,0 +1,63 @@
+//! A stop: nobody new is accepted, what is under way finishes within its time, the sidecars end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::lifecycle::FORCE_EXIT;
+use super::unit::Unit;
+use crate::config::RestartSection;
+use crate::front::{Door, Workers};
+
+/// Tunnels have this long at a stop unless `tunnel_drain` says otherwise: as in a restart without overlap.
+const TUNNELS: Duration = Duration::from_secs(5);
+
+/// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by itself.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Sidecars have at least this long to end, even when work used up the time.
+const SIDECARS: Duration = Duration::from_secs(4);
+
+/// A stop of everything there is.
+#[derive(Debug)]
+pub struct Wind {
+    /// The serving threads.
+    pub workers: Arc<Workers>,
+    /// Every sidecar of every generation.
+    pub units: Vec<Arc<Unit>>,
+    /// The budgets.
+    pub restart: RestartSection,
+    /// Do not wait for work.
+    pub at_once: bool,
+}
+
+impl Wind {
+    /// Does it.
+    pub async fn run(self) {
+        let begun = Instant::now();
+        let longest = FORCE_EXIT - MARGIN - SIDECARS;
+        let drain = if self.at_once { Duration::ZERO } else { self.restart.stop_drain.0.min(longest) };
+        let tunnels = self.restart.tunnel_drain.map_or(TUNNELS, |time| time.0).min(drain);
+        for unit in &self.units {
+            if !matches!(*unit.backend().watch().borrow(), Door::Open(_) | Door::Fading(_)) {
+                // Whoever waits here would wait in vain.
+                unit.backend().set(Door::Gone);
+            }
+        }
+        let end_tunnels = async {
+            let closed = join_all(self.units.iter().map(|unit| unit.backend().wait_tunnels()));
+            if tokio::time::timeout_at(begun + tunnels, closed).await.is_err() {
+                self.units.iter().for_each(|unit| unit.backend().end_tunnels());
+                join_all(self.units.iter().map(|unit| unit.backend().wait_tunnels())).await;
+            }
+        };
+        let work = async { tokio::join!(self.workers.quiet(), end_tunnels) };
+        // What is not finished by then is cut: that is what the time is for.
+        let _ = tokio::time::timeout_at(begun + drain, work).await;
+        self.units.iter().for_each(|unit| unit.backend().end_tunnels());
+        let left = (FORCE_EXIT - MARGIN).saturating_sub(begun.elapsed());
+        join_all(self.units.iter().map(|unit| unit.stop(left))).await;
+    }
+}

@@ -1,0 +1,9 @@
+//! Which ports are free, and which processes listen on which.
+
+mod free;
+mod listening;
+mod tree;
+
+pub use free::private;
+pub use listening::{Listening, listening_of};
+pub use tree::{descendants, living_in_group};

@@ -1,0 +1,82 @@
+//! What a sidecar inherits: the gateway's environment without what was meant for the gateway alone.
+
+use std::ffi::OsString;
+
+/// Variables that speak of the gateway's own supervisor, socket and log. A sidecar that believed them would report
+/// readiness for the gateway, or take itself for the supervised process.
+const SCRUBBED: &[&str] = &[
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "FDSTORE",
+    "MAINPID",
+    "MANAGERPID",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "LAUNCH_JOB_LABEL",
+    "LAUNCH_JOB_NAME",
+    "XPC_SERVICE_NAME",
+    "S6_CONTAINER_ENVIRONMENT",
+    "SUPERVISOR_ENABLED",
+    "SUPERVISOR_PROCESS_NAME",
+    "SUPERVISOR_GROUP_NAME",
+    "SUPERVISOR_SERVER_URL",
+];
+
+/// The gateway's own settings start with this.
+const OURS: &str = "GATEWAY_";
+
+/// What the gateway got from whoever started it, kept for its sidecars.
+#[derive(Clone, Debug)]
+pub struct Inherited {
+    /// The environment without the scrubbed variables.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The soft limit on open files that the gateway started with; it raises its own.
+    pub open_files: Option<(u64, u64)>,
+}
+
+impl Inherited {
+    /// Reads the environment of this process, and raises its soft limit on open files to the hard one.
+    pub fn take() -> Self {
+        let environment = std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(|name| !scrubbed(name))).collect();
+        Self { environment, open_files: raise_open_files() }
+    }
+}
+
+fn scrubbed(name: &str) -> bool {
+    SCRUBBED.contains(&name) || name.starts_with(OURS)
+}
+
+/// Raises the soft limit; tells what it was.
+fn raise_open_files() -> Option<(u64, u64)> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    // Without the raise the gateway serves fewer clients at once, which `limits.connections` may never reach anyway.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    Some((soft, hard))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn supervisor_hints_stay_with_the_gateway() {
+        for name in ["NOTIFY_SOCKET", "INVOCATION_ID", "LISTEN_FDS", "GATEWAY_SUPERVISOR", "XPC_SERVICE_NAME"] {
+            assert!(scrubbed(name), "{name}");
+        }
+        for name in ["PATH", "HOME", "PORT", "NODE_ENV"] {
+            assert!(!scrubbed(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The programs behind the front door: started, watched, restarted when they die, stopped by pidfd.
+//!
+//! [`Sidecar::start`] makes a task that owns one process at a time; outside only its [`State`] is seen and only
+//! [`Sidecar::stop`] can be asked.
+
+mod environment;
+mod notify;
+mod output;
+mod pidfd;
+mod policy;
+mod probe;
+mod process;
+mod runner;
+
+pub use environment::Inherited;
+pub use pidfd::PidFd;
+pub use runner::{Failure, Sidecar, Start, State};

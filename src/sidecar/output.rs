@@ -1,0 +1,116 @@
+//! A sidecar's output: cut into lines, handed to the log, the last ones kept for when it dies.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::log::{SidecarLog, Stream};
+
+/// A line longer than this is cut in pieces, so that a program that never ends its line cannot eat the memory.
+/// journald's own LineMax is 48 KiB.
+const LINE_MAX: usize = 16 * 1024;
+
+/// Lines kept for error messages, and how much of each.
+const LAST_LINES: usize = 20;
+const LAST_LINE_MAX: usize = 500;
+
+/// What a sidecar said, shared between the readers and whoever reports its death.
+#[derive(Debug)]
+pub struct Output {
+    log: Option<SidecarLog>,
+    last: Mutex<VecDeque<String>>,
+    begun: Instant,
+    /// Milliseconds after `begun` at which it last printed.
+    printed: AtomicU64,
+}
+
+impl Output {
+    /// Keeps the last lines; passes every line to `log`, if there is one.
+    pub fn new(log: Option<SidecarLog>) -> Arc<Self> {
+        Arc::new(Self { log, last: Mutex::default(), begun: Instant::now(), printed: AtomicU64::new(0) })
+    }
+
+    /// The last lines, the oldest first.
+    pub fn last_words(&self) -> Vec<String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// When it last printed, or was started.
+    pub fn last_printed(&self) -> Instant {
+        self.begun + std::time::Duration::from_millis(self.printed.load(Ordering::Relaxed))
+    }
+
+    fn line(&self, stream: Stream, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.trim_end_matches(['\n', '\r']);
+        if let Some(log) = &self.log {
+            log.line(stream, text);
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(text.chars().take(LAST_LINE_MAX).collect());
+    }
+
+    /// Reads a stream to its end, line by line.
+    pub async fn read(self: Arc<Self>, stream: Stream, mut from: impl AsyncRead + Unpin) {
+        let mut buffer = vec![0; LINE_MAX];
+        let mut filled = 0;
+        loop {
+            // A read error is the end: the other side of the pipe is gone.
+            let count = from.read(&mut buffer[filled..]).await.unwrap_or(0);
+            if count == 0 {
+                break;
+            }
+            self.printed.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+            filled += count;
+            let mut start = 0;
+            while let Some(end) = buffer[start..filled].iter().position(|byte| *byte == b'\n') {
+                self.line(stream, &buffer[start..start + end]);
+                start += end + 1;
+            }
+            buffer.copy_within(start..filled, 0);
+            filled -= start;
+            if filled == LINE_MAX {
+                self.line(stream, &buffer);
+                filled = 0;
+            }
+        }
+        if filled > 0 {
+            self.line(stream, &buffer[..filled]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_found_however_they_arrive_and_endless_ones_are_cut() {
+        let output = Output::new(None);
+        let mut text = b"one\ntwo\r\n".to_vec();
+        text.extend(std::iter::repeat_n(b'x', LINE_MAX * 3 + 5));
+        text.extend(b"\nlast");
+        Arc::clone(&output).read(Stream::Out, &text[..]).await;
+        let words = output.last_words();
+        assert_eq!(words[..2], ["one", "two"]);
+        assert_eq!(words.len(), 7);
+        assert!(words.iter().all(|line| line.len() <= LAST_LINE_MAX));
+        assert_eq!(words[5], "xxxxx");
+        assert_eq!(words[6], "last");
+    }
+
+    #[tokio::test]
+    async fn only_the_last_lines_are_kept() {
+        let output = Output::new(None);
+        let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
+        Arc::clone(&output).read(Stream::Err, text.as_bytes()).await;
+        assert_eq!(output.last_words().first().unwrap(), "line 80");
+        assert_eq!(output.last_words().len(), LAST_LINES);
+    }
+}

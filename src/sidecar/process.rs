@@ -1,0 +1,186 @@
+//! One process of a sidecar: its own group, an empty signal mask, and an end that is noticed by pidfd.
+#![allow(unsafe_code, reason = "pre_exec runs between fork and exec")]
+
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
+use nix::unistd::Pid;
+use tokio::net::unix::pipe;
+
+use super::environment::Inherited;
+use super::pidfd::{Ended, PidFd};
+
+/// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5), oom_score_adj; -1000 to 1000).
+const OOM_SCORE_ABOVE_OURS: i32 = 200;
+
+/// How long the rest of a group may take to end after its leader did, before it is killed.
+const STRAGGLERS: Duration = Duration::from_millis(200);
+
+/// A running child in a process group of its own.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pidfd: PidFd,
+    ended: Ended,
+}
+
+/// The output of a child.
+#[derive(Debug)]
+pub struct Pipes {
+    /// Standard output.
+    pub out: pipe::Receiver,
+    /// Standard error.
+    pub err: pipe::Receiver,
+}
+
+impl Process {
+    /// Starts `argv` with the inherited environment and `extra` variables over it.
+    ///
+    /// # Errors
+    /// When the program cannot be executed; the text names it and says what to do.
+    pub fn spawn(argv: &[String], cwd: Option<&Path>, inherited: &Inherited, extra: &[(String, String)]) -> Result<(Self, Pipes), String> {
+        let Some((program, args)) = argv.split_first() else { return Err("no command".to_owned()) };
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env_clear()
+            .envs(inherited.environment.iter().map(|(name, value)| (name, value)))
+            .envs(extra.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if let Some(cwd) = cwd {
+            command.current_dir(cwd);
+        }
+        let limit = inherited.open_files;
+        let gateway = nix::unistd::getpid();
+        let oom_score = own_oom_score().saturating_add(OOM_SCORE_ABOVE_OURS).min(1000).to_string();
+        // SAFETY: prepare_child makes system calls only, all of them async-signal-safe, and allocates nothing.
+        unsafe { command.pre_exec(move || prepare_child(gateway, limit, oom_score.as_bytes())) };
+        let mut child = command.spawn().map_err(|error| explain(program, cwd, &error))?;
+        let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else { return Err("no pipes".to_owned()) };
+        let prepare = || -> io::Result<_> {
+            // The child was not reaped yet, so its pid is its own.
+            let pidfd = PidFd::open(child.id())?;
+            let ended = pidfd.ended()?;
+            let pipes = Pipes { out: pipe::Receiver::from_owned_fd(out.into())?, err: pipe::Receiver::from_owned_fd(err.into())? };
+            Ok((pidfd, ended, pipes))
+        };
+        match prepare() {
+            Ok((pidfd, ended, pipes)) => Ok((Self { child, pidfd, ended }, pipes)),
+            Err(error) => {
+                // Without a pidfd it cannot be supervised. It is still our unreaped child, so these reach nobody else.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(format!("cannot watch over {program}: {error}"))
+            }
+        }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end, without reaping: the pid stays its own until [`reap`](Self::reap).
+    pub async fn ended(&self) {
+        self.ended.wait().await;
+    }
+
+    /// Signals the whole group.
+    pub fn signal(&self, signal: Signal) {
+        if self.pidfd.signal_group(signal).is_err() {
+            // Before Linux 6.9. The leader is not reaped yet, so the number of the group cannot be anybody else's.
+            let _ = killpg(Pid::from_raw(self.child.id() as i32), signal);
+        }
+    }
+
+    /// SIGTERM, `patience`, SIGKILL; returns how it ended.
+    pub async fn stop(mut self, patience: Duration) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        // A stopped process must continue to see its SIGTERM.
+        self.signal(Signal::SIGCONT);
+        if tokio::time::timeout(patience, self.ended()).await.is_err() {
+            self.signal(Signal::SIGKILL);
+            self.ended().await;
+        }
+        self.reap().await
+    }
+
+    /// Ends what is left of the group and takes the exit status. Call after [`ended`](Self::ended).
+    pub async fn reap(&mut self) -> ExitStatus {
+        let group = self.child.id();
+        if others_in_group(group) {
+            self.signal(Signal::SIGTERM);
+            tokio::time::sleep(STRAGGLERS).await;
+            self.signal(Signal::SIGKILL);
+        }
+        // It has ended, so this does not block.
+        self.child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Whoever forgets a process does not leave it running. Once reaped, there is nothing to signal.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn others_in_group(group: u32) -> bool {
+    // Signal 0 asks whether there is anybody; the zombie leader does not count as alive but does answer, so look closer then.
+    killpg(Pid::from_raw(group as i32), None).is_ok() && crate::port::living_in_group(group)
+}
+
+fn prepare_child(gateway: Pid, open_files: Option<(u64, u64)>, oom_score: &[u8]) -> io::Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    // A gateway that is killed outright takes its sidecars along; otherwise they would stay as orphans on their ports.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if nix::unistd::getppid() != gateway {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    if let Some((soft, hard)) = open_files {
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    }
+    // Allowed to everybody as long as the score grows; where /proc is missing, the score stays.
+    if let Ok(file) = nix::fcntl::open(c"/proc/self/oom_score_adj", nix::fcntl::OFlag::O_WRONLY, nix::sys::stat::Mode::empty()) {
+        let _ = nix::unistd::write(&file, oom_score);
+    }
+    Ok(())
+}
+
+fn own_oom_score() -> i32 {
+    std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
+    if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
+        return format!("cannot start {program}: its folder {} does not exist", cwd.display());
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("cannot start {program}: command not found (check its spelling and PATH)"),
+        io::ErrorKind::PermissionDenied => format!("cannot start {program}: permission denied (is it executable?)"),
+        _ => format!("cannot start {program}: {error}"),
+    }
+}
+
+/// How a process ended, in words.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("was ended by {signal}"),
+            Err(_) => format!("was ended by signal {number}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}

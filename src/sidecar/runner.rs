@@ -1,0 +1,410 @@
+//! A sidecar's life: started, ready, restarted when it dies, stopped when asked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::environment::Inherited;
+use super::notify::NotifySocket;
+use super::output::Output;
+use super::policy::Backoff;
+use super::probe::Probe;
+use super::process::{Pipes, Process, describe};
+use crate::config::{OutputMode, Ready, SidecarSpec};
+use crate::log::{SidecarLog, Stream};
+use crate::port;
+use crate::redact::Redactor;
+
+/// A start that goes on printing may take this many start timeouts, no more.
+const EXTENSIONS: u32 = 10;
+
+/// How long the last output of a dead process is waited for: a grandchild may hold the pipe open for ever.
+const LAST_OUTPUT: Duration = Duration::from_millis(200);
+
+/// How often a start is tried again at once when somebody else took its private port first.
+const PORT_TRIES: u32 = 3;
+
+/// What a start needs.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The sidecar's name.
+    pub name: String,
+    /// What to run and how.
+    pub spec: SidecarSpec,
+    /// The environment it gets.
+    pub inherited: Arc<Inherited>,
+    /// Hides secrets in what it prints.
+    pub redactor: Redactor,
+    /// Where its notify socket goes.
+    pub run_dir: PathBuf,
+    /// Whether a first start that fails is tried again, with growing delays.
+    pub persist: bool,
+}
+
+/// Where a sidecar stands.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Its process runs and is not ready.
+    Starting {
+        /// The process; 0 while it is being prepared.
+        pid: u32,
+        /// What is odd about it, if anything is.
+        hint: Option<String>,
+    },
+    /// It can be used.
+    Ready {
+        /// The process.
+        pid: u32,
+        /// Where it listens.
+        address: SocketAddr,
+    },
+    /// It died and will be started again.
+    Backoff {
+        /// Why.
+        failure: Arc<Failure>,
+    },
+    /// It was asked to end.
+    Stopping {
+        /// The process.
+        pid: u32,
+    },
+    /// No process is left and none will be started.
+    Stopped {
+        /// Why, when nobody asked for it.
+        failure: Option<Arc<Failure>>,
+    },
+}
+
+/// Why a sidecar is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Failure {
+    /// In a sentence.
+    pub cause: String,
+    /// What it printed last.
+    pub last_words: Vec<String>,
+}
+
+/// A sidecar, as others see it.
+#[derive(Debug)]
+pub struct Sidecar {
+    state: watch::Receiver<State>,
+    stop: CancellationToken,
+    restarts: Arc<AtomicU64>,
+    port: Arc<AtomicU64>,
+    patience: Arc<AtomicU64>,
+    task: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Sidecar {
+    /// Starts it. Must be called on the gateway's main thread: the kernel ends a child with the thread that made it.
+    pub fn start(start: Start) -> Self {
+        let (sender, state) = watch::channel(State::Starting { pid: 0, hint: None });
+        let stop = CancellationToken::new();
+        let restarts = Arc::new(AtomicU64::new(0));
+        let port = Arc::new(AtomicU64::new(0));
+        let patience = Arc::new(AtomicU64::new(start.spec.stop_timeout.0.as_millis() as u64));
+        let runner = Runner {
+            start,
+            state: sender,
+            stop: stop.clone(),
+            restarts: Arc::clone(&restarts),
+            port: Arc::clone(&port),
+            patience: Arc::clone(&patience),
+        };
+        let task = tokio::spawn(runner.run());
+        Self { state, stop, restarts, port, patience, task: std::sync::Mutex::new(Some(task)) }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Follows where it stands.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Unplanned restarts so far.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// The port of its present run.
+    pub fn port(&self) -> u16 {
+        self.port.load(Ordering::Relaxed) as u16
+    }
+
+    /// Waits until the first start succeeded or failed.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn settled(&self) -> Result<SocketAddr, Arc<Failure>> {
+        let mut state = self.state.clone();
+        loop {
+            match &*state.borrow_and_update() {
+                State::Ready { address, .. } => return Ok(*address),
+                State::Backoff { failure } | State::Stopped { failure: Some(failure) } => return Err(Arc::clone(failure)),
+                State::Stopped { failure: None } | State::Stopping { .. } => return Err(superseded()),
+                State::Starting { .. } => {}
+            }
+            if state.changed().await.is_err() {
+                return Err(superseded());
+            }
+        }
+    }
+
+    /// Asks it to end and waits until no process of it is left: at most its stop timeout, and at most `limit`.
+    pub async fn stop(&self, limit: Duration) {
+        self.patience.fetch_min(limit.as_millis() as u64, Ordering::Relaxed);
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        match task {
+            // A task that panicked dropped its process, which kills it.
+            Some(task) => drop(task.await),
+            None => {
+                let mut state = self.state.clone();
+                // An error means that the task is gone, which is what we wait for.
+                let _ = state.wait_for(|state| matches!(state, State::Stopped { .. })).await;
+            }
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn superseded() -> Arc<Failure> {
+    Arc::new(Failure { cause: "was stopped before it was ready".to_owned(), last_words: Vec::new() })
+}
+
+struct Runner {
+    start: Start,
+    state: watch::Sender<State>,
+    stop: CancellationToken,
+    restarts: Arc<AtomicU64>,
+    port: Arc<AtomicU64>,
+    patience: Arc<AtomicU64>,
+}
+
+/// How one run ended.
+enum Run {
+    Asked,
+    /// It died after it had been ready for this long, or never was.
+    Died {
+        failure: Failure,
+        ready: Option<Duration>,
+        port_taken: bool,
+    },
+}
+
+impl Runner {
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        let mut ever_ready = false;
+        let mut port_tries = 0;
+        loop {
+            let (failure, ready, port_taken) = match self.once().await {
+                Run::Asked => break,
+                Run::Died { failure, ready, port_taken } => (Arc::new(failure), ready, port_taken),
+            };
+            if port_taken && port_tries < PORT_TRIES {
+                port_tries += 1;
+                continue;
+            }
+            port_tries = 0;
+            ever_ready |= ready.is_some();
+            if !ever_ready && !self.start.persist {
+                self.state.send_replace(State::Stopped { failure: Some(failure) });
+                return;
+            }
+            let delay = backoff.after(ready.unwrap_or_default());
+            let name = &self.start.name;
+            let when = if delay.is_zero() { "at once".to_owned() } else { format!("in {} ms", delay.as_millis()) };
+            warn!(SIDECAR = name, "[gateway] sidecar {name} {}; starting it again {when}", failure.cause);
+            self.state.send_replace(State::Backoff { failure });
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+        self.state.send_replace(State::Stopped { failure: None });
+    }
+
+    async fn once(&self) -> Run {
+        let died =
+            |cause: String, words: Vec<String>| Run::Died { failure: Failure { cause, last_words: words }, ready: None, port_taken: false };
+        let spec = &self.start.spec;
+        self.state.send_replace(State::Starting { pid: 0, hint: None });
+        let port = match spec.port.map_or_else(port::private, Ok) {
+            Ok(port) => port,
+            Err(error) => return died(format!("found no free port: {error}"), Vec::new()),
+        };
+        self.port.store(u64::from(port), Ordering::Relaxed);
+        let log = (spec.log == OutputMode::Lines).then(|| SidecarLog::new(&self.start.name, self.start.redactor.clone()));
+        let output = Output::new(log);
+        match self.prepare(port, &output).await {
+            Ok(true) => {}
+            Ok(false) => return Run::Asked,
+            Err(cause) => return died(cause, self.words(&output)),
+        }
+        let notify = match (spec.ready == Ready::Notify)
+            .then(|| NotifySocket::bind(&self.start.run_dir, &self.start.name, port))
+            .transpose()
+        {
+            Ok(notify) => notify,
+            Err(error) => return died(format!("cannot be given a notify socket in {}: {error}", self.start.run_dir.display()), Vec::new()),
+        };
+        let mut variables = self.variables(port);
+        if let Some(notify) = &notify {
+            variables.push(("NOTIFY_SOCKET".to_owned(), notify.path().display().to_string()));
+        }
+        let argv = with_port(&spec.command, port);
+        let (process, pipes) = match Process::spawn(&argv, spec.cwd.as_deref(), &self.start.inherited, &variables) {
+            Ok(spawned) => spawned,
+            Err(cause) => return died(self.start.redactor.text(&cause), Vec::new()),
+        };
+        let pid = process.id();
+        info!(SIDECAR = self.start.name, "[gateway] sidecar {} starting: pid {pid}, port {port}", self.start.name);
+        let readers = read(pipes, &output);
+        self.state.send_replace(State::Starting { pid, hint: None });
+        let run = self.watch(process, port, notify.as_ref(), &output).await;
+        let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
+        match run {
+            Run::Died { failure, ready, port_taken } => {
+                Run::Died { failure: Failure { last_words: self.words(&output), ..failure }, ready, port_taken }
+            }
+            asked => asked,
+        }
+    }
+
+    /// From the spawned process to its end.
+    async fn watch(&self, mut process: Process, port: u16, notify: Option<&NotifySocket>, output: &Output) -> Run {
+        let pid = process.id();
+        let spec = &self.start.spec;
+        let probe = Probe { ready: &spec.ready, port, pid, notify };
+        let name = &self.start.name;
+        let hinted = |text: String| {
+            warn!(SIDECAR = name, "[gateway] sidecar {name} {text}");
+            self.state.send_replace(State::Starting { pid, hint: Some(text) });
+        };
+        let begun = Instant::now();
+        let address = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return self.end(process).await,
+            () = process.ended() => {
+                let status = process.reap().await;
+                let port_taken = spec.port.is_none() && std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
+                let cause = format!("{} before it was ready", describe(status));
+                return Run::Died { failure: Failure { cause, last_words: Vec::new() }, ready: None, port_taken };
+            }
+            address = probe.ready(hinted) => address,
+            () = too_slow(begun, spec.start_timeout.0, output) => {
+                let hint = match &*self.state.borrow() {
+                    State::Starting { hint, .. } => hint.clone(),
+                    _ => None,
+                };
+                process.stop(spec.stop_timeout.0).await;
+                let why = hint.map(|hint| format!("; it {hint}")).unwrap_or_default();
+                let waited = begun.elapsed().as_secs();
+                let cause = format!("was not ready after {waited} s on port {port}{why}");
+                return Run::Died { failure: Failure { cause, last_words: Vec::new() }, ready: None, port_taken: false };
+            }
+        };
+        let took = begun.elapsed();
+        info!(SIDECAR = name, "[gateway] sidecar {name} ready: pid {pid}, {address}, after {} ms", took.as_millis());
+        let ready = Instant::now();
+        self.state.send_replace(State::Ready { pid, address });
+        tokio::select! {
+            () = self.stop.cancelled() => self.end(process).await,
+            () = process.ended() => {
+                // Before anything that takes time: from here on requests must wait instead of knocking at a dead port.
+                let failure = Failure { cause: "died".to_owned(), last_words: Vec::new() };
+                self.state.send_replace(State::Backoff { failure: Arc::new(failure) });
+                let status = process.reap().await;
+                let failure = Failure { cause: format!("(pid {pid}) {}", describe(status)), last_words: Vec::new() };
+                Run::Died { failure, ready: Some(ready.elapsed()), port_taken: false }
+            }
+        }
+    }
+
+    async fn end(&self, process: Process) -> Run {
+        let pid = process.id();
+        self.state.send_replace(State::Stopping { pid });
+        let status = process.stop(Duration::from_millis(self.patience.load(Ordering::Relaxed))).await;
+        let name = &self.start.name;
+        info!(SIDECAR = name, "[gateway] sidecar {name} stopped: pid {pid} {}", describe(status));
+        Run::Asked
+    }
+
+    /// Runs `prepare`, if there is one; false when a stop came first.
+    async fn prepare(&self, port: u16, output: &Arc<Output>) -> Result<bool, String> {
+        let spec = &self.start.spec;
+        if spec.prepare.is_empty() {
+            return Ok(true);
+        }
+        let argv = with_port(&spec.prepare, port);
+        let (mut process, pipes) = Process::spawn(&argv, spec.cwd.as_deref(), &self.start.inherited, &self.variables(port))
+            .map_err(|cause| format!("could not be prepared: it {cause}"))?;
+        let readers = read(pipes, output);
+        tokio::select! {
+            () = self.stop.cancelled() => {
+                process.stop(spec.stop_timeout.0).await;
+                return Ok(false);
+            }
+            () = process.ended() => {}
+            () = too_slow(Instant::now(), spec.start_timeout.0, output) => {
+                process.stop(spec.stop_timeout.0).await;
+                return Err(format!("could not be prepared: {} did not end in {}", argv[0], spec.start_timeout));
+            }
+        }
+        let status = process.reap().await;
+        let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
+        if status.success() { Ok(true) } else { Err(format!("could not be prepared: {} {}", argv[0], describe(status))) }
+    }
+
+    fn variables(&self, port: u16) -> Vec<(String, String)> {
+        let written = self.start.spec.env.iter().map(|(name, value)| (name.clone(), value.replace("{port}", &port.to_string())));
+        std::iter::once(("PORT".to_owned(), port.to_string())).chain(written).collect()
+    }
+
+    fn words(&self, output: &Output) -> Vec<String> {
+        output.last_words().iter().map(|line| self.start.redactor.text(line)).collect()
+    }
+}
+
+fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = ()> + use<> {
+    let out = tokio::spawn(Arc::clone(output).read(Stream::Out, pipes.out));
+    let err = tokio::spawn(Arc::clone(output).read(Stream::Err, pipes.err));
+    async {
+        let _ = tokio::join!(out, err);
+    }
+}
+
+fn with_port(argv: &[String], port: u16) -> Vec<String> {
+    argv.iter().map(|arg| arg.replace("{port}", &port.to_string())).collect()
+}
+
+/// Done when nothing was printed for the length of a start timeout, or after [`EXTENSIONS`] of them.
+async fn too_slow(begun: Instant, timeout: Duration, output: &Output) {
+    loop {
+        let quiet = output.last_printed().max(begun) + timeout;
+        let deadline = quiet.min(begun + timeout * EXTENSIONS);
+        if Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}

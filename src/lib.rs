@@ -50,6 +50,7 @@ pub mod gateway;
 pub mod log;
 pub mod port;
 pub mod redact;
+pub mod service;
 pub mod sidecar;
 pub mod state;
 pub mod supervisor;

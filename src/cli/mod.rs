@@ -6,13 +6,17 @@ pub mod config;
 mod double;
 pub mod exit;
 pub mod halt;
+pub mod install;
 pub mod logs;
 pub mod pages;
 pub mod probe;
 pub mod restart;
+pub mod start;
 pub mod status;
+pub mod stop;
 pub mod target;
 pub mod ui;
+pub mod uninstall;
 pub mod wait;
 mod watch;
 
@@ -46,10 +50,10 @@ pub fn gatewayctl(cli: &CtlCli) -> Exit {
 
 async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
     match command {
-        CtlCommand::Install(_) => Err(not_built_in("install")),
-        CtlCommand::Uninstall(_) => Err(not_built_in("uninstall")),
-        CtlCommand::Start(_) => Err(not_built_in("start")),
-        CtlCommand::Stop(_) => halt::stop(ctx).await,
+        CtlCommand::Install(args) => install::install(ctx, args).await,
+        CtlCommand::Uninstall(args) => uninstall::uninstall(ctx, args).await,
+        CtlCommand::Start(_) => start::start(ctx).await,
+        CtlCommand::Stop(_) => stop::stop(ctx).await,
         CtlCommand::Restart(args) => restart::restart(ctx, args).await,
         CtlCommand::Reload => restart::reload(ctx).await,
         CtlCommand::Status => status::status(ctx).await,
@@ -60,8 +64,4 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Completions(args) => Ok(pages::completions(ctx, args)),
         CtlCommand::Man(args) => pages::man(ctx, args),
     }
-}
-
-fn not_built_in(command: &str) -> CliError {
-    CliError::new(Exit::Failed, format!("{command}: no service manager is supported on this system"))
 }

@@ -10,6 +10,7 @@ pub mod port;
 pub mod report;
 pub mod servers;
 pub mod skip;
+pub mod systemd_box;
 pub mod upstream;
 pub mod wait;
 pub mod ws;

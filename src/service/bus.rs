@@ -1,0 +1,216 @@
+//! The way to a service manager: the system's or the user's bus, or its private socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use zbus::Connection;
+use zbus::connection::Builder;
+
+use super::error::ServiceError;
+use super::private::Private;
+use crate::config::Env;
+use crate::state::paths::Scope;
+
+/// No call takes long but a job, and those are awaited by their signal; libdbus waits 25 s, and so does systemctl.
+const CALL_LIMIT: Duration = Duration::from_secs(25);
+
+/// Exists exactly where systemd is the init, as sd_booted(3) has it.
+const BOOTED: &str = "/run/systemd/system";
+
+/// The manager of a unit.
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+pub(super) trait Manager {
+    /// Turns signals on for this connection.
+    fn subscribe(&self) -> zbus::Result<()>;
+    /// Reads all unit files anew.
+    fn reload(&self) -> zbus::Result<()>;
+    /// Loads a unit, whether its file exists or not.
+    fn load_unit(&self, name: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    /// Queues a job.
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    /// Queues a job.
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    /// Queues a job.
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    /// Queues a job.
+    fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    /// Forgets that the unit failed.
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    /// Makes the links of [Install]; with `force`, over links that lead elsewhere.
+    fn enable_unit_files(&self, files: &[&str], runtime: bool, force: bool) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
+    /// Removes the links.
+    fn disable_unit_files(&self, files: &[&str], runtime: bool) -> zbus::Result<Vec<(String, String, String)>>;
+    /// enabled, disabled, static, …
+    fn get_unit_file_state(&self, file: &str) -> zbus::Result<String>;
+    /// The version, as in "252.39-1~deb12u2".
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn version(&self) -> zbus::Result<String>;
+}
+
+/// What every unit has.
+#[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
+pub(super) trait Unit {
+    /// active, reloading, inactive, failed, activating, deactivating.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_state(&self) -> zbus::Result<String>;
+    /// The same in the words of the unit's type.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn sub_state(&self) -> zbus::Result<String>;
+    /// loaded, not-found, bad-setting, error, masked.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn load_state(&self) -> zbus::Result<String>;
+    /// Where its file lies; empty without one.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn fragment_path(&self) -> zbus::Result<String>;
+    /// Files changed since they were read.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn need_daemon_reload(&self) -> zbus::Result<bool>;
+}
+
+/// What a service has besides.
+#[zbus::proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
+pub(super) trait Service {
+    /// 0 when none runs.
+    #[zbus(property(emits_changed_signal = "false"), name = "MainPID")]
+    fn main_pid(&self) -> zbus::Result<u32>;
+    /// success, exit-code, signal, watchdog, timeout, oom-kill, …
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn result(&self) -> zbus::Result<String>;
+    /// What the service says about itself.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn status_text(&self) -> zbus::Result<String>;
+    /// CLD_EXITED (1), CLD_KILLED (2), CLD_DUMPED (3).
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn exec_main_code(&self) -> zbus::Result<i32>;
+    /// Exit code or signal.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn exec_main_status(&self) -> zbus::Result<i32>;
+    /// Below the root of the hierarchy; empty while it does not run.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn control_group(&self) -> zbus::Result<String>;
+    /// Automatic restarts since the last explicit start.
+    #[zbus(property(emits_changed_signal = "false"), name = "NRestarts")]
+    fn n_restarts(&self) -> zbus::Result<u32>;
+}
+
+/// Logins, of which we need only lingering.
+#[zbus::proxy(
+    interface = "org.freedesktop.login1.Manager",
+    default_service = "org.freedesktop.login1",
+    default_path = "/org/freedesktop/login1"
+)]
+pub(super) trait Login {
+    /// Keeps a user's manager up without a session; `interactive` may ask for a password.
+    fn set_user_linger(&self, uid: u32, enable: bool, interactive: bool) -> zbus::Result<()>;
+}
+
+/// Connects to the manager of a scope: over the bus, or without one over the manager's private socket, which only root (or the
+/// user of a user's manager) may use. A bus without a manager on it, as dbus-launch makes, does not count.
+///
+/// # Errors
+/// [`ServiceError`] of kind Failed where there is no systemd or none that can be reached, with what to do.
+pub(super) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, ServiceError> {
+    if !Path::new(BOOTED).is_dir() {
+        let init = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
+        return Err(ServiceError::failed(format!("this machine does not run systemd: its first process is `{}`", init.trim()))
+            .next("gateway run -- COMMAND   (under the supervisor that it has)"));
+    }
+    let mut tried: Vec<String> = Vec::new();
+    for address in bus_addresses(scope, env) {
+        match answering(Builder::address(address.as_str())).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => tried.push(format!("{address}: {error}")),
+        }
+    }
+    for path in private_sockets(scope, env) {
+        let connected = match UnixStream::connect(&path).await {
+            Ok(stream) => answering(Builder::socket(Private(stream)).p2p()).await,
+            Err(error) => Err(error.into()),
+        };
+        match connected {
+            Ok(connection) => return Ok(connection),
+            Err(error) => tried.push(format!("{}: {error}", path.display())),
+        }
+    }
+    Err(unreachable(scope, env, &tried))
+}
+
+/// A connection at whose other end a manager answers.
+async fn answering(builder: Builder<'_>) -> zbus::Result<Connection> {
+    let connection = builder.method_timeout(CALL_LIMIT).build().await?;
+    ManagerProxy::new(&connection).await?.version().await?;
+    Ok(connection)
+}
+
+/// The system bus, for login1.
+///
+/// # Errors
+/// Whatever connecting says.
+pub(super) async fn system_bus() -> zbus::Result<Connection> {
+    Builder::system().method_timeout(CALL_LIMIT).build().await
+}
+
+fn private_sockets(scope: Scope, env: &Env<'_>) -> Vec<PathBuf> {
+    match scope {
+        Scope::System if nix::unistd::geteuid().is_root() => vec!["/run/systemd/private".into()],
+        Scope::System => Vec::new(),
+        Scope::User => vec![runtime_dir(env).join("systemd/private")],
+    }
+}
+
+fn bus_addresses(scope: Scope, env: &Env<'_>) -> Vec<String> {
+    match scope {
+        Scope::System => vec![env.text("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned())],
+        // The manager's own bus first: the variable may name one of a desktop or a remote session.
+        Scope::User => {
+            let own = format!("unix:path={}", runtime_dir(env).join("bus").display());
+            let session = env.text("DBUS_SESSION_BUS_ADDRESS").filter(|address| *address != own);
+            std::iter::once(own).chain(session).collect()
+        }
+    }
+}
+
+/// `$XDG_RUNTIME_DIR`, or where it would be: `su` and `cron` leave it out.
+pub(super) fn runtime_dir(env: &Env<'_>) -> PathBuf {
+    env.path("XDG_RUNTIME_DIR").unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
+}
+
+fn unreachable(scope: Scope, env: &Env<'_>, tried: &[String]) -> ServiceError {
+    let tried = tried.join("; ");
+    match scope {
+        Scope::System => ServiceError::failed(format!("cannot reach the service manager ({tried})"))
+            .next("the same command with sudo   (root needs no bus)"),
+        Scope::User => {
+            let user = super::user::own_name();
+            let error = ServiceError::failed(format!("cannot reach the service manager of user {user} ({tried})"));
+            if runtime_dir(env).is_dir() {
+                error.next(format!("systemctl status user@{}.service", nix::unistd::geteuid()))
+            } else {
+                error.next(format!("sudo loginctl enable-linger {user}   (starts one)\nthe same command with sudo and --system"))
+            }
+        }
+    }
+}
+
+/// Makes an error of D-Bus one for people. `doing` is what was asked, as in "start gateway.service".
+pub(super) fn explain(error: &zbus::Error, doing: &str) -> ServiceError {
+    let denied = match error {
+        zbus::Error::FDO(error) => {
+            matches!(**error, zbus::fdo::Error::AccessDenied(_) | zbus::fdo::Error::InteractiveAuthorizationRequired(_))
+        }
+        zbus::Error::MethodError(name, ..) => name.as_str().ends_with("InteractiveAuthorizationRequired"),
+        _ => false,
+    };
+    if denied {
+        return ServiceError::permission(format!("not permitted to {doing}")).next("the same command with sudo");
+    }
+    match error {
+        zbus::Error::MethodError(_, Some(text), _) => ServiceError::failed(format!("cannot {doing}: {text}")),
+        error => ServiceError::failed(format!("cannot {doing}: {error}")),
+    }
+}

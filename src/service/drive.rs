@@ -1,0 +1,216 @@
+//! Start, stop and restart of an installed gateway, each awaited to its end.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::error::ServiceError;
+use super::layout::{Installed, Layout, find, installed};
+use super::ready;
+use super::systemd::{JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
+use crate::config::{self, Config, Env, Overrides};
+use crate::state::paths::Scope;
+
+/// Takes a line of progress.
+pub type Say<'a> = &'a dyn Fn(&str);
+
+/// What start, stop and restart have done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Driven {
+    /// Always true; an error has its own object.
+    pub ok: bool,
+    /// The instance.
+    pub instance: String,
+    /// Its unit.
+    pub unit: String,
+    /// system or user.
+    pub scope: &'static str,
+    /// started, already running, stopped, already stopped, restarted.
+    pub outcome: &'static str,
+    /// The main process, 0 when none runs.
+    pub pid: u32,
+}
+
+impl Driven {
+    fn new(unit: &Installed, outcome: &'static str, pid: u32) -> Self {
+        Self { ok: true, instance: unit.instance.clone(), unit: unit.unit.clone(), scope: scope_name(unit.scope), outcome, pid }
+    }
+}
+
+/// "system" or "user".
+pub(super) fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "system",
+        Scope::User => "user",
+    }
+}
+
+/// The installed gateway that is meant: by name, or the only one there is.
+///
+/// # Errors
+/// Kind NotInstalled, or Usage when there are several.
+pub fn select(env: &Env<'_>, instance: Option<&str>, scope: Option<Scope>) -> Result<Installed, ServiceError> {
+    let none = |what: String| ServiceError::not_installed(what).next("gatewayctl install --now -- COMMAND");
+    if let Some(name) = instance {
+        return find(env, name, scope).ok_or_else(|| none(format!("{name} is not installed as a service")));
+    }
+    let mut all = installed(env, scope);
+    match all.len() {
+        0 => Err(none("no gateway is installed as a service".to_owned())),
+        1 => Ok(all.remove(0)),
+        _ => Err(several(&all)),
+    }
+}
+
+/// The question which one is meant.
+pub(super) fn several(all: &[Installed]) -> ServiceError {
+    let lines: Vec<String> = all.iter().map(|one| format!("{}  ({}, {} scope)", one.instance, one.unit, scope_name(one.scope))).collect();
+    ServiceError::usage(format!("several gateways are installed:\n{}", lines.join("\n")))
+        .next("say which one: --instance NAME, and --user or --system where both have it")
+}
+
+/// Starts the service, and its sockets first. Idempotent; a failed unit is reset.
+///
+/// # Errors
+/// When it does not become ready: see [`ServiceError`].
+pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driven, ServiceError> {
+    let manager = Manager::connect(unit.scope, env).await?;
+    let before = manager.state(&unit.unit).await?;
+    if before.is_active() && before.main_pid != 0 {
+        return Ok(Driven::new(unit, "already running", before.main_pid));
+    }
+    let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
+    Ok(Driven::new(unit, "started", pid))
+}
+
+/// Stops the service, and its sockets first, so that no client starts it again. Idempotent.
+///
+/// # Errors
+/// Kind Refused from inside the service; else when systemd does not do it.
+pub async fn stop(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driven, ServiceError> {
+    let manager = Manager::connect(unit.scope, env).await?;
+    let before = manager.state(&unit.unit).await?;
+    refuse_inside(unit, &before, "stop")?;
+    let socket_down = match &unit.socket {
+        Some(socket) => manager.state(socket).await?.is_down(),
+        None => true,
+    };
+    if before.is_down() && socket_down {
+        return Ok(Driven::new(unit, "already stopped", 0));
+    }
+    take_down(&manager, unit, say).await?;
+    Ok(Driven::new(unit, "stopped", 0))
+}
+
+/// Has the service manager restart the service, or start it when it is stopped, and waits until it is ready.
+///
+/// This is for a gateway that does not answer; one that does restarts itself, without cutting anything.
+///
+/// # Errors
+/// When it does not become ready: see [`ServiceError`].
+pub async fn restart(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driven, ServiceError> {
+    let manager = Manager::connect(unit.scope, env).await?;
+    if manager.state(&unit.unit).await?.is_down() {
+        let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
+        return Ok(Driven::new(unit, "started", pid));
+    }
+    run(&manager, Job::Restart, unit, say).await?;
+    ready::wait(&manager, unit, &settings(env, unit)).await?;
+    Ok(Driven::new(unit, "restarted", manager.state(&unit.unit).await?.main_pid))
+}
+
+/// What the manager knows of the service.
+///
+/// # Errors
+/// When the manager cannot be reached.
+pub async fn state(env: &Env<'_>, unit: &Installed) -> Result<UnitState, ServiceError> {
+    Manager::connect(unit.scope, env).await?.state(&unit.unit).await
+}
+
+/// Starts sockets and service and waits until the front door is ready. The main process.
+pub(super) async fn bring_up(manager: &Manager, unit: &Installed, config: &Config, say: Say<'_>) -> Result<u32, ServiceError> {
+    manager.reset_failed(&unit.unit).await;
+    if let Some(socket) = &unit.socket {
+        manager.reset_failed(socket).await;
+        run_unit(manager, Job::Start, unit, socket, say).await?;
+    }
+    run(manager, Job::Start, unit, say).await?;
+    ready::wait(manager, unit, config).await?;
+    Ok(manager.state(&unit.unit).await?.main_pid)
+}
+
+/// Stops sockets and service.
+pub(super) async fn take_down(manager: &Manager, unit: &Installed, say: Say<'_>) -> Result<(), ServiceError> {
+    if let Some(socket) = &unit.socket {
+        run_unit(manager, Job::Stop, unit, socket, say).await?;
+    }
+    run(manager, Job::Stop, unit, say).await
+}
+
+/// One job on the service, awaited; one that ends badly is told with what the service said last.
+pub(super) async fn run(manager: &Manager, job: Job, unit: &Installed, say: Say<'_>) -> Result<(), ServiceError> {
+    run_unit(manager, job, unit, &unit.unit, say).await
+}
+
+async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name: &str, say: Say<'_>) -> Result<(), ServiceError> {
+    let (doing, verb) = match job {
+        Job::Start => ("starting", "start"),
+        Job::Stop => ("stopping", "stop"),
+        Job::Restart => ("restarting", "restart"),
+        Job::Reload => ("reloading", "reload"),
+    };
+    say(&format!("{doing} {name}"));
+    match manager.job(job, name, JOB_LIMIT).await? {
+        JobResult::Done => Ok(()),
+        JobResult::Not(result) => {
+            let state = manager.state(name).await.unwrap_or_default();
+            let said = if state.status_text.is_empty() { String::new() } else { format!("; it says: {}", state.status_text) };
+            let why = if state.result.is_empty() || state.result == "success" { result } else { format!("{result}: {}", state.result) };
+            let next =
+                format!("{}\n{}", journalctl(unit.scope, &format!("{name} -n 30")), systemctl(unit.scope, &format!("status {name}")));
+            Err(ServiceError::failed(format!("{name} did not {verb} ({why}){said}")).next(next))
+        }
+    }
+}
+
+/// Refuses what would end the process that asks.
+pub(super) fn refuse_inside(unit: &Installed, state: &UnitState, verb: &str) -> Result<(), ServiceError> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    if !is_inside(&groups, &state.control_group) {
+        return Ok(());
+    }
+    Err(ServiceError::refused(format!("refused to {verb} {} from inside of it: that would end this very command half-way", unit.unit))
+        .next(format!("gatewayctl {verb} --instance {}   (from another session)", unit.instance)))
+}
+
+/// Whether one of the lines of /proc/PID/cgroup is the group or lies below it.
+fn is_inside(groups: &str, group: &str) -> bool {
+    !group.is_empty()
+        && groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| Path::new(path).starts_with(Path::new(group)))
+}
+
+/// The configuration of an installed gateway; the defaults where it cannot be read, which matters only for the address to ask.
+pub(super) fn settings(env: &Env<'_>, unit: &Installed) -> Config {
+    let Ok(layout) = Layout::of(unit.scope, env) else { return Config::default() };
+    let file = layout.config_file(&unit.instance);
+    if !file.exists() {
+        return Config::default();
+    }
+    let flags = Overrides { config: Some(file), ..Overrides::default() };
+    config::load(&flags, &Env(&|_| None)).map(|loaded| loaded.config).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inside_means_the_group_or_below() {
+        let groups = "1:name=systemd:/x\n0::/system.slice/gateway.service/sub\n";
+        assert!(is_inside(groups, "/system.slice/gateway.service"));
+        assert!(!is_inside(groups, "/system.slice/gateway.serv"));
+        assert!(!is_inside(groups, ""));
+        assert!(!is_inside("0::/system.slice/gateway.service2\n", "/system.slice/gateway.service"));
+    }
+}

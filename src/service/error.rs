@@ -1,0 +1,72 @@
+//! Why installing or driving a service did not work, each with its exit code.
+
+use std::io;
+use std::path::Path;
+
+/// What sort of ending it is; each has an exit code of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It was tried and did not work: 1.
+    Failed,
+    /// The command line asks for something that has no meaning: 2.
+    Usage,
+    /// There is no such service: 3.
+    NotInstalled,
+    /// The limit ended before the gateway was ready; not a failure: 4.
+    StillStarting,
+    /// Refused, because it would destroy or cut something: 5.
+    Refused,
+    /// The caller may not do this: 77.
+    Permission,
+    /// The configuration is invalid: 78.
+    Config,
+}
+
+/// A refusal or a failure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    /// What sort of ending it is.
+    pub kind: Kind,
+    /// Cause and place.
+    pub message: String,
+    /// The next command, one a line.
+    pub next: Option<String>,
+}
+
+macro_rules! kinds {
+    ($($name:ident => $kind:ident),*) => {$(
+        pub(crate) fn $name(message: impl Into<String>) -> Self {
+            Self { kind: Kind::$kind, message: message.into(), next: None }
+        }
+    )*};
+}
+
+impl ServiceError {
+    kinds! {
+        failed => Failed, usage => Usage, not_installed => NotInstalled, still_starting => StillStarting,
+        refused => Refused, permission => Permission, config => Config
+    }
+
+    /// Adds the next command.
+    #[must_use]
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// What was done to which file, and why it failed; a missing permission is told apart.
+    pub(crate) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
+        let text = format!("cannot {doing} {}: {error}", path.display());
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::permission(text).next("the same command with sudo"),
+            _ => Self::failed(text),
+        }
+    }
+
+    /// The refusal for a file that is not ours to change.
+    pub(crate) fn not_ours(path: &Path, why: &str, diff: &str) -> Self {
+        let diff = if diff.is_empty() { String::new() } else { format!("\n{}", diff.trim_end()) };
+        Self::refused(format!("{} {why}; nothing was changed{diff}", path.display()))
+    }
+}

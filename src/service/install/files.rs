@@ -1,0 +1,159 @@
+//! Writing files so that a failed install leaves everything as it was.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use crate::service::error::ServiceError;
+use crate::service::provenance::{Written, diff, sign};
+use crate::state::atomic;
+
+/// A file that install wants: its text without our first line.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Where.
+    pub path: PathBuf,
+    /// What; none to have it removed.
+    pub body: Option<String>,
+    /// Permission bits.
+    pub mode: u32,
+    /// The group that may read it, where it is not the caller's.
+    pub group: Option<u32>,
+    /// What is there now.
+    pub now: Written,
+}
+
+impl Wanted {
+    /// Looks at what is there.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn new(path: PathBuf, body: Option<String>, mode: u32) -> Result<Self, ServiceError> {
+        let now = Written::at(&path).map_err(|error| ServiceError::file("read", &path, &error))?;
+        Ok(Self { path, body, mode, group: None, now })
+    }
+
+    /// Whether anything would be written or removed.
+    pub fn changes(&self) -> bool {
+        match (&self.body, &self.now) {
+            (None, Written::Absent) => false,
+            (Some(body), Written::ByUs(now)) => body != now || !self.has_access(),
+            _ => true,
+        }
+    }
+
+    /// Whether the bits and the group are as wanted.
+    fn has_access(&self) -> bool {
+        let Ok(meta) = fs::metadata(&self.path) else { return false };
+        meta.permissions().mode() & 0o777 == self.mode && self.group.is_none_or(|group| group == meta.gid())
+    }
+
+    /// What would change.
+    pub fn diff(&self) -> String {
+        diff(&self.path, self.now.text().unwrap_or(""), self.body.as_deref().unwrap_or(""))
+    }
+
+    /// What would be done, in words.
+    pub fn action(&self) -> String {
+        let verb = match (&self.body, &self.now) {
+            (None, _) => "remove",
+            (Some(_), Written::Absent) => "write",
+            (Some(_), _) => "replace",
+        };
+        format!("{verb} {}", self.path.display())
+    }
+}
+
+/// A file as it was: its path, and its bytes and bits where it existed.
+type Before = (PathBuf, Option<(Vec<u8>, u32)>);
+
+/// What was written so far. Undone when dropped, unless kept.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    undo: Vec<Before>,
+    made: Vec<PathBuf>,
+}
+
+impl Applied {
+    /// Writes or removes one file.
+    ///
+    /// # Errors
+    /// What the file system says; earlier files are put back when this is dropped.
+    pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ServiceError> {
+        let path = &wanted.path;
+        let failed = |error: io::Error| ServiceError::file("write", path, &error);
+        let before = match fs::read(path) {
+            Ok(bytes) => Some((bytes, fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        let Some(body) = &wanted.body else {
+            self.undo.push((path.clone(), before));
+            return fs::remove_file(path).map_err(|error| ServiceError::file("remove", path, &error));
+        };
+        self.make_parent(path).map_err(failed)?;
+        // Narrow first: a configuration may hold secrets, and gets its reader before its bits are widened.
+        atomic::write(path, sign(body).as_bytes(), wanted.mode & 0o700).map_err(failed)?;
+        self.undo.push((path.clone(), before));
+        if wanted.group.is_some() {
+            chown(path, None, wanted.group).map_err(failed)?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(wanted.mode)).map_err(failed)
+    }
+
+    fn make_parent(&mut self, path: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| !dir.exists()).collect();
+        for dir in missing.into_iter().rev() {
+            fs::create_dir(dir)?;
+            self.made.push(dir.to_owned());
+        }
+        Ok(())
+    }
+
+    /// It worked: nothing is undone.
+    pub fn keep(mut self) {
+        self.undo.clear();
+        self.made.clear();
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        for (path, before) in self.undo.drain(..).rev() {
+            // A second failure here cannot be helped, and the first is being reported.
+            let _ = match before {
+                None => fs::remove_file(&path),
+                Some((bytes, mode)) => atomic::write(&path, &bytes, mode),
+            };
+        }
+        for dir in self.made.drain(..).rev() {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_kept_is_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, old) = (dir.path().join("a/b/new"), dir.path().join("old"));
+        fs::write(&old, "before").unwrap();
+        let mut applied = Applied::default();
+        for path in [&new, &old] {
+            applied.apply(&Wanted::new(path.clone(), Some("x\n".into()), 0o640).unwrap()).unwrap();
+        }
+        assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(!Wanted::new(new.clone(), Some("x\n".into()), 0o640).unwrap().changes());
+        drop(applied);
+        assert!(!dir.path().join("a").exists());
+        assert_eq!(fs::read_to_string(&old).unwrap(), "before");
+        let mut applied = Applied::default();
+        applied.apply(&Wanted::new(old.clone(), None, 0).unwrap()).unwrap();
+        applied.keep();
+        assert!(!old.exists());
+    }
+}

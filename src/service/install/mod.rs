@@ -1,0 +1,299 @@
+//! `gatewayctl install`: looks, decides, shows, proves, writes, starts - in this order.
+
+mod files;
+mod plan;
+mod proof;
+mod settings;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use self::files::Applied;
+use self::plan::{Facts, Plan};
+use super::drive::{Say, bring_up, run, scope_name};
+use super::error::ServiceError;
+use super::layout::Layout;
+use super::linger;
+use super::ready;
+use super::sandbox::Sandbox;
+use super::systemd::{Job, Manager, UnitState, journalctl};
+use crate::config::{Env, Listen};
+use crate::redact::Redactor;
+use crate::state::paths::Scope;
+
+/// What is asked for: the flags of `gatewayctl install`.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// `--instance`
+    pub instance: Option<String>,
+    /// `--user` or `--system`
+    pub scope: Option<Scope>,
+    /// `--now`
+    pub now: bool,
+    /// `--listen`
+    pub listen: Vec<Listen>,
+    /// `--exclusive`
+    pub exclusive: bool,
+    /// `--port`
+    pub port: Option<u16>,
+    /// `--ready`
+    pub ready: Option<String>,
+    /// `--socket`
+    pub socket: bool,
+    /// `--run-as`
+    pub run_as: Option<String>,
+    /// `--env-file`
+    pub env_file: Option<PathBuf>,
+    /// `--set`
+    pub set: Vec<(String, String)>,
+    /// `--sandbox`
+    pub sandbox: Sandbox,
+    /// `--dry-run`
+    pub dry_run: bool,
+    /// `--diff`
+    pub diff: bool,
+    /// `--overwrite`
+    pub overwrite: bool,
+    /// `-- COMMAND…`
+    pub command: Vec<String>,
+}
+
+/// What install has done, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Always true; an error has its own object.
+    pub ok: bool,
+    /// The instance.
+    pub instance: String,
+    /// system or user.
+    pub scope: &'static str,
+    /// Its unit.
+    pub unit: String,
+    /// Where the unit lies.
+    pub unit_file: PathBuf,
+    /// Where the configuration lies, or would.
+    pub config: PathBuf,
+    /// installed, updated, already installed, dry run.
+    pub outcome: &'static str,
+    /// What was done, or would be.
+    pub actions: Vec<String>,
+    /// What the operator should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What would be written, or what would change; only with `--dry-run` and `--diff`. Secrets are hidden.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileText>,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// Whether it runs and is ready.
+    pub ready: bool,
+    /// The main process, 0 when none runs.
+    pub pid: u32,
+    /// The command that shows its log.
+    pub journal: String,
+}
+
+/// A file and its text, or its difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileText {
+    /// Where.
+    pub path: PathBuf,
+    /// What.
+    pub text: String,
+}
+
+/// Installs a gateway as a service.
+///
+/// # Errors
+/// See [`ServiceError`]; unless it says otherwise nothing was changed.
+pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>) -> Result<Report, ServiceError> {
+    let scope = plan::scope(env, request);
+    let manager = Manager::connect(scope, env).await?;
+    let layout = Layout::of(scope, env)?;
+    let facts = Facts::gather(env, layout, manager.version().await?)?;
+    let plan = Plan::make(env, request, &facts)?;
+    let redactor = plan.redactor();
+    let unit = &plan.installed;
+    let state = manager.state(&unit.unit).await?;
+    let todo = Todo::find(&manager, request, &plan, &state).await;
+    let mut report = Report {
+        ok: true,
+        instance: unit.instance.clone(),
+        scope: scope_name(scope),
+        unit: unit.unit.clone(),
+        unit_file: unit.path.clone(),
+        config: facts.layout.config_file(&unit.instance),
+        outcome: "dry run",
+        actions: todo.actions(&plan),
+        notes: plan.notes.clone(),
+        files: Vec::new(),
+        listen: plan.config.gateway.listen.iter().map(Listen::to_string).collect(),
+        ready: false,
+        pid: state.main_pid,
+        journal: journalctl(scope, &unit.unit),
+    };
+    if request.diff {
+        report.files = plan.changed().map(|file| FileText { path: file.path.clone(), text: redactor.text(&file.diff()) }).collect();
+        return Ok(report);
+    }
+    plan.refuse_foreign(request, &redactor)?;
+    if request.dry_run {
+        report.files = texts(&plan, &redactor);
+        return Ok(report);
+    }
+    plan.refuse_unprivileged(&facts)?;
+    if todo.is_empty() {
+        report.outcome = "already installed";
+        report.ready = state.is_active();
+        return Ok(report);
+    }
+    report.outcome = if unit.path.exists() { "updated" } else { "installed" };
+    carry_out(&manager, &facts, &plan, &todo, &mut report, say).await?;
+    if request.now {
+        report.pid = start(&manager, &plan, &todo, &state, say).await?;
+        report.ready = true;
+    }
+    Ok(report)
+}
+
+/// What is left to do.
+struct Todo {
+    files: bool,
+    unit: bool,
+    prove: bool,
+    enable: bool,
+    linger: bool,
+    start: bool,
+    active: bool,
+    /// The socket unit must begin to hold the listeners that the running service holds itself.
+    hand_over: bool,
+}
+
+impl Todo {
+    async fn find(manager: &Manager, request: &Request, plan: &Plan, state: &UnitState) -> Self {
+        let files = plan.changed().next().is_some();
+        let active = state.is_active() && state.main_pid != 0;
+        let exclusive = plan.config.sidecar.values().any(|spec| !spec.overlaps());
+        let start = request.now && (!active || files);
+        let socket_up = match &plan.installed.socket {
+            Some(socket) => manager.state(socket).await.is_ok_and(|state| state.is_active()),
+            None => true,
+        };
+        Self {
+            files,
+            unit: plan.changed().any(|file| file.path == plan.installed.path),
+            // Two copies of a server that must be alone would harm each other.
+            prove: !plan.config.sidecar.is_empty() && (files || start) && !(active && exclusive),
+            enable: !manager.is_enabled(&plan.installed.unit).await,
+            linger: plan.installed.scope == Scope::User && !linger::is_on(),
+            start,
+            active,
+            hand_over: active && !socket_up,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !(self.files || self.enable || self.linger || self.start)
+    }
+
+    fn actions(&self, plan: &Plan) -> Vec<String> {
+        let unit = &plan.installed.unit;
+        let mut actions: Vec<String> = plan.changed().map(files::Wanted::action).collect();
+        let steps = [
+            (self.files, "make systemd read its unit files".to_owned()),
+            (self.prove, "prove in a passing unit that the command starts".to_owned()),
+            (self.enable, format!("enable {unit}")),
+            (self.linger, "turn lingering on, so that it runs without a login".to_owned()),
+            (self.start, format!("{} {unit} and wait until it is ready", self.verb())),
+        ];
+        actions.extend(steps.into_iter().filter(|(wanted, _)| *wanted).map(|(_, text)| text));
+        actions
+    }
+
+    fn verb(&self) -> &'static str {
+        match (self.active, self.unit || self.hand_over) {
+            (false, _) => "start",
+            (true, true) => "restart",
+            (true, false) => "reload",
+        }
+    }
+}
+
+/// Everything but the start. What fails is undone.
+async fn carry_out(
+    manager: &Manager,
+    facts: &Facts,
+    plan: &Plan,
+    todo: &Todo,
+    report: &mut Report,
+    say: Say<'_>,
+) -> Result<(), ServiceError> {
+    let mut applied = Applied::default();
+    for file in plan.changed() {
+        say(&file.action());
+        applied.apply(file)?;
+    }
+    let done = prepare(manager, facts, plan, todo, say).await;
+    match done {
+        Ok(note) => {
+            report.notes.extend(note);
+            applied.keep();
+            Ok(())
+        }
+        Err(error) => {
+            drop(applied);
+            // What is reported is why it failed; that systemd reads the old files again is only tidiness.
+            let _ = manager.daemon_reload().await;
+            Err(error)
+        }
+    }
+}
+
+async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say: Say<'_>) -> Result<Option<String>, ServiceError> {
+    if todo.prove {
+        say("proving that the command starts as a service");
+        proof::prove(manager, &facts.layout, &plan.unit).await?;
+    }
+    // The proof unit is gone, too.
+    manager.daemon_reload().await?;
+    let state = manager.state(&plan.installed.unit).await?;
+    if state.load != "loaded" {
+        return Err(ServiceError::failed(format!("systemd does not accept {} ({})", plan.installed.path.display(), state.load))
+            .next(format!("systemd-analyze verify {}", plan.installed.path.display())));
+    }
+    if todo.enable {
+        let mut units = vec![plan.installed.unit.as_str()];
+        units.extend(plan.installed.socket.as_deref());
+        say(&format!("enabling {}", units.join(" ")));
+        manager.enable(&units).await?;
+    }
+    if todo.linger { linger::turn_on(&facts.layout).await } else { Ok(None) }
+}
+
+/// Starts it, or brings the changes into what runs. The main process.
+async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, say: Say<'_>) -> Result<u32, ServiceError> {
+    let unit = &plan.installed;
+    if !todo.active || todo.hand_over {
+        if todo.hand_over {
+            // A socket unit cannot start while the service holds the addresses.
+            run(manager, Job::Stop, unit, say).await?;
+        }
+        return bring_up(manager, unit, &plan.config, say).await;
+    }
+    if todo.unit {
+        run(manager, Job::Restart, unit, say).await?;
+    } else if todo.files {
+        run(manager, Job::Reload, unit, say).await?;
+    } else {
+        return Ok(state.main_pid);
+    }
+    ready::wait(manager, unit, &plan.config).await?;
+    Ok(manager.state(&unit.unit).await?.main_pid)
+}
+
+fn texts(plan: &Plan, redactor: &Redactor) -> Vec<FileText> {
+    let body = |file: &files::Wanted| file.body.as_deref().map(|text| redactor.text(text));
+    plan.changed().filter_map(|file| Some(FileText { path: file.path.clone(), text: body(file)? })).collect()
+}

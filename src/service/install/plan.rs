@@ -1,0 +1,286 @@
+//! What install would make of a request on this machine. Nothing is changed here.
+
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+use super::Request;
+use super::files::Wanted;
+use super::settings::{self, Place};
+use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
+use crate::redact::Redactor;
+use crate::service::drive::several;
+use crate::service::error::ServiceError;
+use crate::service::layout::{Installed, Layout, installed};
+use crate::service::provenance::Written;
+use crate::service::sandbox::Sandbox;
+use crate::service::unit::{OLDEST_SYSTEMD, RunAs, Subject, UnitPlan};
+use crate::service::user;
+use crate::state::paths::Scope;
+
+/// Ports below are root's where the kernel does not say otherwise.
+const LOW_PORTS: u16 = 1024;
+
+/// What the machine and the caller are.
+pub(super) struct Facts {
+    pub layout: Layout,
+    place: Place,
+    bin_dir: PathBuf,
+    systemd: u32,
+    is_root: bool,
+    sudo_user: Option<String>,
+    low_ports: u16,
+}
+
+impl Facts {
+    /// Looks around.
+    ///
+    /// # Errors
+    /// When `gateway` does not lie beside `gatewayctl`, or the current folder is gone.
+    pub fn gather(env: &Env<'_>, layout: Layout, systemd: u32) -> Result<Self, ServiceError> {
+        let cwd = std::env::current_dir().map_err(|error| ServiceError::failed(format!("the current folder cannot be read: {error}")))?;
+        let path = env.text("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        let sudo_user = env.text("SUDO_USER").filter(|_| nix::unistd::geteuid().is_root());
+        let low_ports = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(LOW_PORTS);
+        Ok(Self {
+            bin_dir: bin_dir(&path)?,
+            place: Place { cwd, path, sudo: sudo_user.is_some() },
+            layout,
+            systemd: if systemd == 0 { OLDEST_SYSTEMD } else { systemd },
+            is_root: nix::unistd::geteuid().is_root(),
+            sudo_user,
+            low_ports,
+        })
+    }
+}
+
+/// The folder of both programs, by the name under which it is in PATH where that leads to the same: updates may move what links lead to.
+fn bin_dir(path: &str) -> Result<PathBuf, ServiceError> {
+    let here = std::env::current_exe().map_err(|error| ServiceError::failed(format!("cannot find out where gatewayctl lies: {error}")))?;
+    let dir = here.parent().unwrap_or(Path::new("/usr/bin")).to_owned();
+    let known = std::env::split_paths(path).find(|dir| {
+        dir.is_absolute() && dir.join("gatewayctl").canonicalize().is_ok_and(|found| found == here) && dir.join("gateway").exists()
+    });
+    let dir = known.unwrap_or(dir);
+    if dir.join("gateway").exists() {
+        return Ok(dir);
+    }
+    Err(ServiceError::failed(format!("`gateway` is not beside gatewayctl in {}", dir.display())).next(format!("ls -l {}", dir.display())))
+}
+
+/// The scope that is meant: as said, where it is installed, else the user's unless root asks.
+pub(super) fn scope(env: &Env<'_>, request: &Request) -> Scope {
+    let usual = if nix::unistd::geteuid().is_root() { Scope::System } else { Scope::User };
+    let known = || {
+        let all = installed(env, None);
+        let mut named = all.into_iter().filter(|one| request.instance.as_ref().is_none_or(|name| *name == one.instance));
+        named.next().map(|one| one.scope)
+    };
+    request.scope.or_else(known).unwrap_or(usual)
+}
+
+/// What would be done.
+pub(super) struct Plan {
+    pub installed: Installed,
+    pub unit: UnitPlan,
+    pub config: Config,
+    pub notes: Vec<String>,
+    files: Vec<Wanted>,
+    request: Request,
+}
+
+impl Plan {
+    /// Decides.
+    ///
+    /// # Errors
+    /// Every refusal that needs no change to be known.
+    pub fn make(env: &Env<'_>, request: &Request, facts: &Facts) -> Result<Self, ServiceError> {
+        let layout = &facts.layout;
+        let instance = choose_instance(env, request, layout.scope)?;
+        let config_file = layout.config_file(&instance);
+        let before = Written::at(&config_file).map_err(|error| ServiceError::file("read", &config_file, &error))?;
+        let base: Table = match before.text() {
+            None => Table::new(),
+            Some(_) if request.overwrite && !before.is_free() && !request.command.is_empty() => Table::new(),
+            Some(text) => {
+                settings::understand(text, &config_file, &instance)?;
+                text.parse().map_err(|error| ServiceError::config(format!("{}: {error}", config_file.display())))?
+            }
+        };
+        let table = settings::compose(&base, request, &facts.place)?;
+        let text = toml::to_string(&table).map_err(|error| ServiceError::failed(format!("the configuration has no TOML form: {error}")))?;
+        let config = settings::understand(&text, &config_file, &instance)?;
+        guard_second(request, &instance, &base, &table)?;
+
+        let run_as = run_as(request, facts)?;
+        let low_port = needs_low_port(request, facts, &config)?;
+        let plan = UnitPlan {
+            subject: Subject::Instance(instance.clone()),
+            scope: layout.scope,
+            sandbox: request.sandbox,
+            bin_dir: facts.bin_dir.clone(),
+            run_as: run_as.clone(),
+            env_file: env_file(request, facts)?,
+            sockets: if request.socket { config.gateway.listen.clone() } else { Vec::new() },
+            low_port,
+            systemd: facts.systemd,
+        };
+        let dynamic = layout.scope == Scope::System && run_as == RunAs::Dynamic;
+        if (request.sandbox.hides_tmp(layout.scope) || dynamic)
+            && let Some(lost) = settings::lost_in_tmp(&config)
+        {
+            let error = ServiceError::failed(format!("{lost}, and a service has a /tmp of its own"));
+            return Err(error.next("move it out of /tmp, or add: --run-as USER --sandbox off"));
+        }
+
+        let unfit = |error: crate::service::unit::Unfit| ServiceError::failed(error.to_string());
+        let unit_file = layout.units.join(plan.service_name());
+        let mut files = Vec::new();
+        if table != base || (request.overwrite && !before.is_free() && !table.is_empty()) {
+            files.push(config_access(Wanted::new(config_file, Some(text), 0o600)?, layout.scope, &run_as)?);
+        } else if matches!(before, Written::ByUs(_)) {
+            files.push(config_access(Wanted::new(config_file, before.text().map(str::to_owned), 0o600)?, layout.scope, &run_as)?);
+        }
+        files.push(Wanted::new(unit_file.clone(), Some(plan.service().map_err(unfit)?), 0o644)?);
+        let socket_file = layout.units.join(plan.socket_name());
+        let socket = if request.socket { Some(plan.socket().map_err(unfit)?) } else { None };
+        let socket_file = Wanted::new(socket_file, socket, 0o644)?;
+        if request.socket || matches!(socket_file.now, Written::ByUs(_)) {
+            files.push(socket_file);
+        }
+        let mut notes = Vec::new();
+        if layout.scope == Scope::User && request.sandbox == Sandbox::Strict {
+            notes.push("in user scope `strict` is the same as `app`: the rest of it takes a privileged manager".to_owned());
+        }
+        if dynamic {
+            notes.push("it runs as a user that systemd makes up; --run-as USER chooses one".to_owned());
+        }
+        let installed = Installed {
+            instance,
+            scope: layout.scope,
+            unit: plan.service_name(),
+            path: unit_file,
+            socket: request.socket.then(|| plan.socket_name()),
+        };
+        Ok(Self { installed, unit: plan, config, notes, files, request: request.clone() })
+    }
+
+    /// The files that would be written or removed.
+    pub fn changed(&self) -> impl Iterator<Item = &Wanted> {
+        self.files.iter().filter(|file| file.changes())
+    }
+
+    /// Knows every secret of the configuration.
+    pub fn redactor(&self) -> Redactor {
+        let redactor = Redactor::new(&self.config.gateway.redact);
+        redactor.learn_command(&self.request.command);
+        for spec in self.config.sidecar.values() {
+            redactor.learn_command(&spec.command);
+            redactor.learn_command(&spec.prepare);
+            spec.env.iter().for_each(|(key, value)| redactor.learn_env(key, value));
+        }
+        redactor
+    }
+
+    /// Refuses to touch what we did not write.
+    pub fn refuse_foreign(&self, request: &Request, redactor: &Redactor) -> Result<(), ServiceError> {
+        if request.overwrite {
+            return Ok(());
+        }
+        match self.changed().find(|file| !file.now.is_free()) {
+            None => Ok(()),
+            Some(file) => Err(ServiceError::not_ours(&file.path, file.now.why_not(), &redactor.text(&file.diff()))
+                .next("gatewayctl install … --overwrite   (writes over it)\na drop-in   (systemctl edit; keeps your changes for ever)")),
+        }
+    }
+
+    /// Refuses what only root may do, before anything is done.
+    pub fn refuse_unprivileged(&self, facts: &Facts) -> Result<(), ServiceError> {
+        if self.installed.scope == Scope::User || facts.is_root {
+            return Ok(());
+        }
+        Err(ServiceError::permission(format!("only root may write {}", self.installed.path.display()))
+            .next("the same command with sudo\nthe same command with --user   (a service of your own)"))
+    }
+}
+
+fn choose_instance(env: &Env<'_>, request: &Request, scope: Scope) -> Result<String, ServiceError> {
+    if let Some(name) = &request.instance {
+        return Ok(name.clone());
+    }
+    let mut all = installed(env, Some(scope));
+    match all.len() {
+        0 => Ok(DEFAULT_INSTANCE.to_owned()),
+        1 => Ok(all.remove(0).instance),
+        _ => Err(several(&all)),
+    }
+}
+
+/// Another command on another address is most likely meant as a second gateway, not as the end of the first.
+fn guard_second(request: &Request, instance: &str, base: &Table, table: &Table) -> Result<(), ServiceError> {
+    let command = |table: &Table| table.get("sidecar").and_then(|all| all.get("main")).and_then(|main| main.get("command")).cloned();
+    let listen = |table: &Table| table.get("gateway").and_then(|gateway| gateway.get("listen")).cloned();
+    let replaced = command(base).is_some() && command(base) != command(table) && listen(base) != listen(table);
+    if request.instance.is_some() || !replaced {
+        return Ok(());
+    }
+    Err(ServiceError::refused(format!("{instance} is installed with another command on another address")).next(format!(
+        "gatewayctl install --instance NAME …   (a second gateway)\ngatewayctl install --instance {instance} …   (in its place)"
+    )))
+}
+
+fn run_as(request: &Request, facts: &Facts) -> Result<RunAs, ServiceError> {
+    if facts.layout.scope == Scope::User {
+        return match request.run_as {
+            Some(_) => Err(ServiceError::usage("--run-as is for the machine's services: a user's services run as that user")
+                .next("the same command with sudo and --system")),
+            None => Ok(RunAs::Dynamic),
+        };
+    }
+    match request.run_as.as_ref().or(facts.sudo_user.as_ref()) {
+        Some(name) => Ok(RunAs::User(user::account(name)?.name)),
+        None => Ok(RunAs::Dynamic),
+    }
+}
+
+fn needs_low_port(request: &Request, facts: &Facts, config: &Config) -> Result<bool, ServiceError> {
+    if request.socket && facts.layout.scope == Scope::System {
+        return Ok(false);
+    }
+    let low = config.gateway.listen.iter().filter_map(Listen::port).find(|port| *port != 0 && *port < facts.low_ports);
+    match (low, facts.layout.scope) {
+        (None, _) => Ok(false),
+        (Some(_), Scope::System) => Ok(true),
+        (Some(port), Scope::User) => Err(ServiceError::permission(format!("a user's service may not listen on port {port}"))
+            .next("the same command with sudo and --system")),
+    }
+}
+
+fn env_file(request: &Request, facts: &Facts) -> Result<Option<PathBuf>, ServiceError> {
+    let Some(file) = &request.env_file else { return Ok(None) };
+    let file = facts.place.cwd.join(file);
+    match std::fs::metadata(&file) {
+        Ok(meta) if meta.is_file() => Ok(Some(file)),
+        Ok(_) => Err(ServiceError::usage(format!("--env-file {}: not a file", file.display()))),
+        Err(error) => Err(ServiceError::file("read", &file, &error)),
+    }
+}
+
+/// A configuration may hold secrets: only its reader may read it. A user that systemd makes up has no group before it runs.
+fn config_access(mut file: Wanted, scope: Scope, run_as: &RunAs) -> Result<Wanted, ServiceError> {
+    match (scope, run_as) {
+        (Scope::User, _) => {}
+        (Scope::System, RunAs::Dynamic) => file.mode = 0o644,
+        (Scope::System, RunAs::User(name)) => {
+            let account = user::account(name)?;
+            if !account.uid.is_root() {
+                file.mode = 0o640;
+                file.group = Some(account.gid.as_raw());
+            }
+        }
+    }
+    Ok(file)
+}

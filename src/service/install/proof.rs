@@ -1,0 +1,76 @@
+//! The proof run: a passing unit with the same user, variables and sandbox starts the command once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::service::error::ServiceError;
+use crate::service::layout::Layout;
+use crate::service::systemd::{Job, JobResult, Manager, UnitState};
+use crate::service::unit::UnitPlan;
+
+/// TimeoutStartSec=90 of the proof unit ends it first; this is for a manager that does not answer.
+const PROOF_LIMIT: Duration = Duration::from_secs(120);
+
+/// How many of the last lines are shown when it fails.
+const LAST_LINES: usize = 12;
+
+/// The files of the proof, gone when dropped.
+struct Trace(Vec<PathBuf>);
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Starts every server once under the properties of the unit and waits until each is ready.
+///
+/// # Errors
+/// When one does not become ready: its last words, and the reason that systemd has.
+pub(super) async fn prove(manager: &Manager, layout: &Layout, plan: &UnitPlan) -> Result<(), ServiceError> {
+    let name = format!("gateway-proof-{}.service", plan.subject.stem().replace('@', "-"));
+    let unit = layout.runtime_units.join(&name);
+    let log = layout.runtime.join(format!("{name}.log"));
+    let text = plan.proof(&log).map_err(|error| ServiceError::failed(error.to_string()))?;
+    let trace = Trace(vec![unit.clone(), log.clone()]);
+    std::fs::create_dir_all(&layout.runtime_units).map_err(|error| ServiceError::file("make", &layout.runtime_units, &error))?;
+    std::fs::write(&unit, text).map_err(|error| ServiceError::file("write", &unit, &error))?;
+    manager.daemon_reload().await?;
+    let ended = manager.job(Job::Start, &name, PROOF_LIMIT).await;
+    let state = manager.state(&name).await;
+    let output = std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    manager.reset_failed(&name).await;
+    drop(trace);
+    match ended? {
+        JobResult::Done => Ok(()),
+        JobResult::Not(result) => Err(failure(plan, &state?, &result, &output)),
+    }
+}
+
+fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> ServiceError {
+    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let last = lines.split_at(lines.len().saturating_sub(LAST_LINES)).1;
+    let said: String = last.iter().map(|line| format!("\n  {line}")).collect();
+    let cause = cause(plan, state, result);
+    ServiceError::failed(format!("the command does not start as a service ({cause}); nothing was changed{said}"))
+        .next(format!("gateway check --start -- COMMAND   (tries it here, without the service's user and sandbox, now `{}`)", plan.sandbox))
+}
+
+/// systemd's own exit codes, for what went wrong before the gateway ran (systemd.exec(5), "Process Exit Codes").
+fn cause(plan: &UnitPlan, state: &UnitState, result: &str) -> String {
+    let program = plan.bin_dir.join("gateway").display().to_string();
+    match (state.result.as_str(), state.exit_status) {
+        ("exit-code", 203) => format!("systemd cannot run {program}: is it readable for the service's user?"),
+        ("exit-code", 217) => "systemd does not know the service's user".to_owned(),
+        ("exit-code", 226) => "systemd cannot set up the sandbox's file systems here: try --sandbox off".to_owned(),
+        ("exit-code", 218) => "systemd may not drop capabilities here: try --sandbox off".to_owned(),
+        ("exit-code", status) => format!("exit code {status}"),
+        ("timeout", _) => "not ready within 90 s".to_owned(),
+        ("signal" | "core-dump", signal) => format!("killed by signal {signal}"),
+        ("resources", _) => "systemd could not start it: is the environment file there?".to_owned(),
+        ("success" | "", _) => result.to_owned(),
+        (other, _) => other.to_owned(),
+    }
+}

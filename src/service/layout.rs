@@ -1,0 +1,200 @@
+//! Where the files of a service lie, by scope.
+
+use std::path::{Path, PathBuf};
+
+use super::bus::runtime_dir;
+use super::error::ServiceError;
+use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::state::paths::Scope;
+
+/// The directories of one scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Whose manager.
+    pub scope: Scope,
+    /// Where install writes units.
+    pub units: PathBuf,
+    /// Where units that last until the next boot lie.
+    pub runtime_units: PathBuf,
+    /// ConfigurationDirectory=.
+    pub config: PathBuf,
+    /// What systemd calls %t.
+    pub runtime: PathBuf,
+    /// Where distributions put units, after our own.
+    vendor: Vec<PathBuf>,
+    /// What StateDirectory= is below: one place or, in user scope, one before systemd 254 and one since.
+    state: Vec<PathBuf>,
+}
+
+impl Layout {
+    /// The directories of a scope.
+    ///
+    /// # Errors
+    /// In user scope without a home directory.
+    pub fn of(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
+        let vendor = |kind: &str| ["/usr/local/lib", "/usr/lib", "/lib"].map(|dir| Path::new(dir).join("systemd").join(kind));
+        if scope == Scope::System {
+            return Ok(Self {
+                scope,
+                units: "/etc/systemd/system".into(),
+                runtime_units: "/run/systemd/system".into(),
+                config: "/etc/gateway".into(),
+                runtime: "/run".into(),
+                vendor: vendor("system").into(),
+                state: vec!["/var/lib".into(), "/var/lib/private".into()],
+            });
+        }
+        let home = env.path("HOME").ok_or_else(|| ServiceError::failed("HOME is not set, so there is no place for a user's unit"))?;
+        let config = env.path("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+        let state = env.path("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
+        let runtime = runtime_dir(env);
+        Ok(Self {
+            scope,
+            units: config.join("systemd/user"),
+            runtime_units: runtime.join("systemd/user"),
+            config: config.join("gateway"),
+            runtime,
+            vendor: [vec!["/etc/systemd/user".into()], vendor("user").into()].concat(),
+            state: vec![state, config],
+        })
+    }
+
+    /// The configuration of an instance.
+    pub fn config_file(&self, instance: &str) -> PathBuf {
+        self.config.join(format!("{instance}.toml"))
+    }
+
+    /// Everything that StateDirectory= and RuntimeDirectory= may have made for an instance.
+    pub fn leftovers(&self, instance: &str) -> Vec<PathBuf> {
+        let runtime = [self.runtime.clone(), self.runtime.join("private")];
+        self.state.iter().chain(&runtime).map(|dir| dir.join("gateway").join(instance)).collect()
+    }
+
+    /// What notes that it was us who turned lingering on.
+    pub fn linger_mark(&self) -> Option<PathBuf> {
+        (self.scope == Scope::User).then(|| self.state.first().map(|dir| dir.join("gateway/.linger-by-gatewayctl"))).flatten()
+    }
+
+    fn unit_dirs(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.units).chain(&self.vendor)
+    }
+}
+
+/// A gateway that is installed as a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// Its name.
+    pub instance: String,
+    /// Whose manager runs it.
+    pub scope: Scope,
+    /// `gateway.service` or `gateway@NAME.service`.
+    pub unit: String,
+    /// Where the unit lies.
+    pub path: PathBuf,
+    /// The socket unit that holds its listeners, where there is one.
+    pub socket: Option<String>,
+}
+
+/// The installed gateway of this name; `scope` none means either, the caller's usual one first.
+pub fn find(env: &Env<'_>, instance: &str, scope: Option<Scope>) -> Option<Installed> {
+    installed(env, scope).into_iter().find(|found| found.instance == instance)
+}
+
+/// All that are installed, those of the caller's usual scope first.
+pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
+    let mut scopes = vec![Scope::User, Scope::System];
+    if nix::unistd::geteuid().is_root() {
+        scopes.reverse();
+    }
+    scopes.retain(|one| scope.is_none_or(|scope| scope == *one));
+    let mut found = Vec::new();
+    for layout in scopes.into_iter().filter_map(|scope| Layout::of(scope, env).ok()) {
+        let mut here: Vec<Installed> = Vec::new();
+        for dir in layout.unit_dirs() {
+            for (instance, path) in units_in(dir) {
+                if !here.iter().any(|known| known.instance == instance) {
+                    here.push(describe(&layout, dir, instance, path));
+                }
+            }
+        }
+        here.sort_by(|a, b| a.instance.cmp(&b.instance));
+        found.extend(here);
+    }
+    found
+}
+
+fn describe(layout: &Layout, dir: &Path, instance: String, path: PathBuf) -> Installed {
+    let stem = super::unit::Subject::Instance(instance.clone()).stem();
+    let socket = format!("{stem}.socket");
+    let has_socket = dir.join(&socket).exists();
+    Installed { scope: layout.scope, unit: format!("{stem}.service"), path, socket: has_socket.then_some(socket), instance }
+}
+
+/// The gateway units of a directory, instances of a template that are enabled there included.
+fn units_in(dir: &Path) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for (name, path) in entries(dir) {
+        if let Some(instance) = instance_of(&name)
+            && is_gateway(&path)
+        {
+            found.push((instance, path));
+        } else if name.ends_with(".wants") {
+            let linked = entries(&path).into_iter().filter_map(|(name, path)| Some((instance_of(&name)?, path)));
+            found.extend(linked.filter(|(instance, path)| instance != DEFAULT_INSTANCE && is_gateway(path)));
+        }
+    }
+    // The file itself tells more than a link to it.
+    found.sort_by_key(|(_, path)| path.components().count());
+    found
+}
+
+fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect()
+}
+
+fn instance_of(file: &str) -> Option<String> {
+    let stem = file.strip_suffix(".service")?;
+    if stem == DEFAULT_INSTANCE {
+        return Some(stem.to_owned());
+    }
+    stem.strip_prefix(DEFAULT_INSTANCE)?.strip_prefix('@').filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// "gateway" is a name that others use for their services too.
+fn is_gateway(path: &Path) -> bool {
+    let Ok(text) = std::fs::read_to_string(path) else { return false };
+    text.lines().any(|line| line.starts_with("ExecStart=") && line.contains("gateway") && line.contains(" run"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    #[test]
+    fn installed_gateways_are_found_and_strangers_are_not() {
+        let home = tempfile::tempdir().unwrap();
+        let units = home.path().join(".config/systemd/user");
+        std::fs::create_dir_all(units.join("default.target.wants")).unwrap();
+        let ours = "[Service]\nExecStart=/usr/bin/gateway run --instance x\n";
+        for (name, text) in [
+            ("gateway.service", ours),
+            ("gateway@web.service", ours),
+            ("gateway@.service", ours),
+            ("gateway.socket", ""),
+            ("gateway@other.service", "[Service]\nExecStart=/opt/api/server\n"),
+        ] {
+            std::fs::write(units.join(name), text).unwrap();
+        }
+        std::os::unix::fs::symlink("../gateway@.service", units.join("default.target.wants/gateway@linked.service")).unwrap();
+        let env = |name: &str| -> Option<OsString> { (name == "HOME").then(|| home.path().into()) };
+        let found = installed(&Env(&env), Some(Scope::User));
+        let names: Vec<&str> = found.iter().map(|one| one.instance.as_str()).collect();
+        assert_eq!(names, ["gateway", "linked", "web"]);
+        assert_eq!(found[0].socket.as_deref(), Some("gateway.socket"));
+        assert_eq!(find(&Env(&env), "web", Some(Scope::User)).unwrap().unit, "gateway@web.service");
+        assert!(find(&Env(&env), "other", Some(Scope::User)).is_none());
+    }
+}

@@ -1,0 +1,27 @@
+//! Installing a gateway as a service and driving it there.
+//!
+//! `install` looks and decides first (`plan`), shows or refuses, then proves, writes, enables and starts; what fails is undone.
+//! Everything is asked of the manager itself over D-Bus; systemctl is never run. Files are ours only as long as the hash in their
+//! first line fits ([`provenance`]).
+
+mod bus;
+mod drive;
+mod error;
+mod install;
+mod layout;
+mod linger;
+mod private;
+pub mod provenance;
+mod quote;
+mod ready;
+pub mod sandbox;
+pub mod systemd;
+mod uninstall;
+pub mod unit;
+mod user;
+
+pub use drive::{Driven, Say, restart, select, start, state, stop};
+pub use error::{Kind, ServiceError};
+pub use install::{FileText, Report, Request, install};
+pub use layout::{Installed, find, installed};
+pub use uninstall::{Uninstalled, uninstall};

@@ -1,0 +1,109 @@
+//! Which files are ours: the first line of each carries a hash of the rest.
+
+use std::io;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+/// How the line begins; unit files and TOML both take `#` for a comment.
+const MARK: &str = "# Written by gatewayctl install, which replaces this file only while it is unchanged. sha256:";
+
+/// What lies at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// As we wrote it; the text without our line.
+    ByUs(String),
+    /// Written by us and changed since; the text without our line.
+    Edited(String),
+    /// Somebody else's; its text.
+    Foreign(String),
+    /// Nothing.
+    Absent,
+}
+
+impl Written {
+    /// Looks at a file.
+    ///
+    /// # Errors
+    /// Whatever the file system says, but for a missing file. A file that is not text is somebody else's.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(Self::of(&String::from_utf8_lossy(&bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of(text: &str) -> Self {
+        let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+        match first.strip_prefix(MARK) {
+            None => Self::Foreign(text.to_owned()),
+            Some(hash) if hash == hash_of(rest) => Self::ByUs(rest.to_owned()),
+            Some(_) => Self::Edited(rest.to_owned()),
+        }
+    }
+
+    /// The text, whoever wrote it.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::ByUs(text) | Self::Edited(text) | Self::Foreign(text) => Some(text),
+            Self::Absent => None,
+        }
+    }
+
+    /// Whether it may be replaced or removed.
+    pub fn is_free(&self) -> bool {
+        matches!(self, Self::ByUs(_) | Self::Absent)
+    }
+
+    /// Why it may not be replaced, in words.
+    pub fn why_not(&self) -> &'static str {
+        match self {
+            Self::Edited(_) => "was changed since gatewayctl wrote it",
+            _ => "was not written by gatewayctl",
+        }
+    }
+}
+
+/// `body` with our line before it.
+pub fn sign(body: &str) -> String {
+    format!("{MARK}{}\n{body}", hash_of(body))
+}
+
+/// What would change, as a unified diff; empty when nothing would.
+pub fn diff(path: &Path, old: &str, new: &str) -> String {
+    let name = path.display().to_string();
+    similar::TextDiff::from_lines(old, new).unified_diff().header(&name, &format!("{name} (new)")).to_string()
+}
+
+fn hash_of(body: &str) -> String {
+    Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_our_own_from_edited_and_foreign_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.service");
+        assert_eq!(Written::at(&path).unwrap(), Written::Absent);
+        let signed = sign("[Unit]\nA=1\n");
+        std::fs::write(&path, &signed).unwrap();
+        assert_eq!(Written::at(&path).unwrap(), Written::ByUs("[Unit]\nA=1\n".into()));
+        std::fs::write(&path, signed.replace("A=1", "A=2")).unwrap();
+        assert_eq!(Written::at(&path).unwrap(), Written::Edited("[Unit]\nA=2\n".into()));
+        std::fs::write(&path, "[Unit]\nA=1\n").unwrap();
+        assert!(!Written::at(&path).unwrap().is_free());
+        std::fs::write(&path, b"\xff\xfe").unwrap();
+        assert!(matches!(Written::at(&path).unwrap(), Written::Foreign(_)));
+    }
+
+    #[test]
+    fn the_diff_names_the_file() {
+        let text = diff(Path::new("/etc/x"), "a\nb\n", "a\nc\n");
+        assert!(text.starts_with("--- /etc/x\n+++ /etc/x (new)\n") && text.contains("\n-b\n+c\n"), "{text}");
+        assert_eq!(diff(Path::new("/etc/x"), "a\n", "a\n"), "");
+    }
+}

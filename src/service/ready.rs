@@ -1,0 +1,90 @@
+//! Waiting until the front door says that it is ready.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::ServiceError;
+use super::layout::Installed;
+use super::systemd::{Manager, journalctl};
+use crate::config::{Config, Listen};
+
+/// After systemd calls the unit started, its first generation is ready or being tried again: time for a few tries of a slow server.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two questions; there is no event for "ready after a failed first try" that reaches another process.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One question: it goes over loopback to a process that answers from memory.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// What `/readyz` says.
+enum Answer {
+    Ready,
+    NotYet(String),
+    /// Somebody else answers there, as with `health_paths = false`: then systemd's word stands.
+    Unknown,
+}
+
+/// Waits until `/readyz` answers 200 at the first listener.
+///
+/// # Errors
+/// Kind StillStarting when the limit ends, Failed when the service ends meanwhile.
+pub(super) async fn wait(manager: &Manager, unit: &Installed, config: &Config) -> Result<(), ServiceError> {
+    let Some(listen) = config.gateway.listen.first().filter(|listen| config.gateway.health_paths && listen.port() != Some(0)) else {
+        return Ok(());
+    };
+    let deadline = Instant::now() + READY_LIMIT;
+    loop {
+        let why = match timeout(ASK_LIMIT, ask(listen)).await {
+            Ok(Ok(Answer::Ready | Answer::Unknown)) => return Ok(()),
+            Ok(Ok(Answer::NotYet(why))) => why,
+            Ok(Err(error)) => format!("{listen}: {error}"),
+            Err(_) => format!("{listen} does not answer"),
+        };
+        let state = manager.state(&unit.unit).await?;
+        if state.is_down() {
+            return Err(ServiceError::failed(format!("{} ended before it was ready ({}): {why}", unit.unit, state.result))
+                .next(journalctl(unit.scope, &unit.unit)));
+        }
+        if Instant::now() >= deadline {
+            return Err(ServiceError::still_starting(format!(
+                "{} runs, but is not ready after {} s and goes on trying: {why}",
+                unit.unit,
+                READY_LIMIT.as_secs()
+            ))
+            .next(journalctl(unit.scope, &unit.unit)));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn ask(listen: &Listen) -> std::io::Result<Answer> {
+    match listen {
+        Listen::Tcp(address) => {
+            let mut address = *address;
+            if address.ip().is_unspecified() {
+                address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+            }
+            get_readyz(TcpStream::connect(address).await?).await
+        }
+        Listen::Unix(path) => get_readyz(UnixStream::connect(path).await?).await,
+    }
+}
+
+async fn get_readyz(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<Answer> {
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.take(64 * 1024).read_to_end(&mut answer).await?;
+    let text = String::from_utf8_lossy(&answer);
+    let status = text.split(' ').nth(1).unwrap_or_default();
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
+    Ok(match status {
+        "200" => Answer::Ready,
+        "503" => Answer::NotYet(body.to_owned()),
+        "" => return Err(std::io::Error::other("closed without an answer")),
+        _ => Answer::Unknown,
+    })
+}

@@ -1,0 +1,100 @@
+//! What a service may do to the machine: `--sandbox app|strict|off`.
+//!
+//! Every line was run with real Node, Python and Java servers. Never here: MemoryDenyWriteExecute (Node and Java die),
+//! `~@resources`, ProtectHome=yes and ProcSubset=pid (servers in home directories, runtimes that read /proc).
+
+use crate::state::paths::Scope;
+
+/// How much of the machine the service sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// What ordinary servers never miss.
+    #[default]
+    App,
+    /// Also no writing outside its own directories, no devices.
+    Strict,
+    /// None.
+    Off,
+}
+
+impl std::str::FromStr for Sandbox {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "app" => Ok(Self::App),
+            "strict" => Ok(Self::Strict),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("`{text}` is not a sandbox: app, strict or off")),
+        }
+    }
+}
+
+impl std::fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::App => "app",
+            Self::Strict => "strict",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// A line of a unit and the systemd version that first knew it; 0 for those older than any version in use.
+pub(super) type Line = (&'static str, &'static str, u32);
+
+/// What an unprivileged user manager can apply too: seccomp filters and prctl flags.
+///
+/// RestrictNamespaces is here and not only in `strict`, for the exposure: 3.1 without it, 2.4 with it (systemd-analyze security, 252).
+/// A browser's or bubblewrap's own sandbox needs `RestrictNamespaces=no` in a drop-in.
+const FILTERS: &[Line] = &[
+    ("NoNewPrivileges", "yes", 0),
+    ("RestrictRealtime", "yes", 0),
+    ("RestrictSUIDSGID", "yes", 242),
+    ("RestrictNamespaces", "yes", 0),
+    ("LockPersonality", "yes", 0),
+    ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK", 0),
+    ("SystemCallArchitectures", "native", 0),
+    ("SystemCallFilter", "@system-service", 0),
+    ("SystemCallErrorNumber", "EPERM", 0),
+];
+
+/// What takes a privileged manager: mounts and capabilities. PrivateMounts says what PrivateTmp brings anyway.
+const MOUNTS: &[Line] = &[
+    ("PrivateTmp", "yes", 0),
+    ("PrivateMounts", "yes", 239),
+    ("ProtectKernelTunables", "yes", 0),
+    ("ProtectKernelModules", "yes", 0),
+    ("ProtectKernelLogs", "yes", 244),
+    ("ProtectControlGroups", "yes", 0),
+    ("ProtectClock", "yes", 245),
+    ("ProtectHostname", "yes", 242),
+];
+
+const APP_ONLY: &[Line] = &[("ProtectSystem", "full", 0)];
+
+/// A user of the configured name that exists already is used as it is, so DynamicUser and User= go together.
+const STRICT_ONLY: &[Line] = &[
+    ("DynamicUser", "yes", 0),
+    ("ProtectSystem", "strict", 0),
+    ("ProtectHome", "read-only", 0),
+    ("PrivateDevices", "yes", 0),
+    ("RemoveIPC", "yes", 0),
+];
+
+impl Sandbox {
+    /// The lines of this sandbox in a scope, capabilities not included.
+    pub(super) fn lines(self, scope: Scope) -> Vec<Line> {
+        match (self, scope) {
+            (Self::Off, _) => Vec::new(),
+            (_, Scope::User) => FILTERS.to_vec(),
+            (Self::App, Scope::System) => [FILTERS, MOUNTS, APP_ONLY].concat(),
+            (Self::Strict, Scope::System) => [FILTERS, MOUNTS, STRICT_ONLY].concat(),
+        }
+    }
+
+    /// Whether /tmp and /var/tmp of the service are not those of everybody else.
+    pub fn hides_tmp(self, scope: Scope) -> bool {
+        self != Self::Off && scope == Scope::System
+    }
+}

@@ -1,0 +1,270 @@
+//! Driving units: every job is awaited, every question is asked of the manager itself.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::timeout;
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath};
+
+use super::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
+use super::error::ServiceError;
+use crate::config::Env;
+use crate::state::paths::Scope;
+
+/// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make progress, a stop takes
+/// TimeoutStopSec=30; a job that says nothing for this long has a manager that hangs.
+pub const JOB_LIMIT: Duration = Duration::from_secs(600);
+
+/// A service manager.
+pub struct Manager {
+    connection: Connection,
+    proxy: ManagerProxy<'static>,
+    scope: Scope,
+}
+
+/// What is asked of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Stop it if it runs, then start it.
+    Restart,
+    /// ExecReload=.
+    Reload,
+}
+
+impl Job {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+        }
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobResult {
+    /// As asked.
+    Done,
+    /// In systemd's word: failed, timeout, dependency, canceled, skipped, …
+    Not(String),
+}
+
+/// What a service is doing, as its manager sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitState {
+    /// loaded, not-found, …
+    pub load: String,
+    /// active, reloading, inactive, failed, activating, deactivating.
+    pub active: String,
+    /// running, auto-restart, …
+    pub sub: String,
+    /// 0 when none runs; 0 for a socket.
+    pub main_pid: u32,
+    /// success, exit-code, …; empty for a socket.
+    pub result: String,
+    /// What the service says about itself.
+    pub status_text: String,
+    /// Its control group below the root of the hierarchy.
+    pub control_group: String,
+    /// CLD_EXITED (1), CLD_KILLED (2), CLD_DUMPED (3).
+    pub exit_kind: i32,
+    /// Exit code or signal of the last main process.
+    pub exit_status: i32,
+}
+
+impl UnitState {
+    /// Whether it runs, is reloading included.
+    pub fn is_active(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading")
+    }
+
+    /// Whether nothing of it runs.
+    pub fn is_down(&self) -> bool {
+        matches!(self.active.as_str(), "inactive" | "failed" | "")
+    }
+}
+
+impl Manager {
+    /// Connects.
+    ///
+    /// # Errors
+    /// As [`bus::connect`].
+    pub async fn connect(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
+        let connection = bus::connect(scope, env).await?;
+        let proxy = ManagerProxy::new(&connection).await.map_err(|error| bus::explain(&error, "speak to systemd"))?;
+        Ok(Self { connection, proxy, scope })
+    }
+
+    /// The manager's version number; 0 where it cannot be understood.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn version(&self) -> Result<u32, ServiceError> {
+        let text = self.proxy.version().await.map_err(|error| bus::explain(&error, "ask systemd for its version"))?;
+        let digits: String = text.trim_start_matches("v").chars().take_while(char::is_ascii_digit).collect();
+        Ok(digits.parse().unwrap_or(0))
+    }
+
+    /// Queues a job and waits for its end.
+    ///
+    /// # Errors
+    /// When the job is refused, or not done after `limit`. A job that ends badly is a [`JobResult`].
+    pub async fn job(&self, job: Job, unit: &str, limit: Duration) -> Result<JobResult, ServiceError> {
+        let doing = format!("{} {unit}", job.verb());
+        let failed = |error: zbus::Error| bus::explain(&error, &doing);
+        // Subscribed before the job is queued, or its end could be missed.
+        let mut ends = self.job_ends().await.map_err(failed)?;
+        let path = match job {
+            Job::Start => self.proxy.start_unit(unit, "replace").await,
+            Job::Stop => self.proxy.stop_unit(unit, "replace").await,
+            Job::Restart => self.proxy.restart_unit(unit, "replace").await,
+            Job::Reload => self.proxy.reload_unit(unit, "replace").await,
+        }
+        .map_err(failed)?;
+        match timeout(limit, ended(&mut ends, &path)).await {
+            Ok(Ok(result)) if result == "done" => Ok(JobResult::Done),
+            Ok(Ok(result)) => Ok(JobResult::Not(result)),
+            Ok(Err(error)) => Err(failed(error)),
+            Err(_) => Err(ServiceError::still_starting(format!("{doing} is not done after {} s and goes on", limit.as_secs()))
+                .next(systemctl(self.scope, &format!("status {unit}")))),
+        }
+    }
+
+    async fn job_ends(&self) -> zbus::Result<MessageStream> {
+        let rule = MatchRule::builder()
+            .msg_type(zbus::message::Type::Signal)
+            .path("/org/freedesktop/systemd1")
+            .interface("org.freedesktop.systemd1.Manager")
+            .member("JobRemoved");
+        // Messages on the private socket carry no sender.
+        let rule = if self.connection.is_bus() { rule.sender("org.freedesktop.systemd1") } else { rule };
+        let stream = MessageStream::for_match_rule(rule.build()?, &self.connection, None).await?;
+        match self.proxy.subscribe().await {
+            Err(zbus::Error::MethodError(name, ..)) if name.as_str().ends_with("AlreadySubscribed") => {}
+            other => other?,
+        }
+        Ok(stream)
+    }
+
+    /// What a unit is doing. A unit that does not exist has `load` "not-found".
+    ///
+    /// # Errors
+    /// When the manager does not answer.
+    pub async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
+        self.read_state(unit).await.map_err(|error| bus::explain(&error, &format!("ask about {unit}")))
+    }
+
+    async fn read_state(&self, unit: &str) -> zbus::Result<UnitState> {
+        let path = self.proxy.load_unit(unit).await?;
+        let proxy = UnitProxy::builder(&self.connection).path(path.clone()).build().await?;
+        let mut state = UnitState {
+            load: proxy.load_state().await?,
+            active: proxy.active_state().await?,
+            sub: proxy.sub_state().await?,
+            ..UnitState::default()
+        };
+        if unit.ends_with(".service") {
+            let proxy = ServiceProxy::builder(&self.connection).path(path).build().await?;
+            state.main_pid = proxy.main_pid().await?;
+            state.result = proxy.result().await?;
+            state.status_text = proxy.status_text().await?;
+            state.control_group = proxy.control_group().await?;
+            state.exit_kind = proxy.exec_main_code().await?;
+            state.exit_status = proxy.exec_main_status().await?;
+        }
+        Ok(state)
+    }
+
+    /// Reads all unit files anew.
+    ///
+    /// # Errors
+    /// When not permitted, or the manager does not answer.
+    pub async fn daemon_reload(&self) -> Result<(), ServiceError> {
+        match self.proxy.reload().await {
+            // The manager may close its private socket before the answer is out; the reload is done all the same.
+            Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::NoReply(_) | zbus::fdo::Error::Disconnected(_)) => Ok(()),
+            other => other.map_err(|error| bus::explain(&error, "make systemd read its unit files")),
+        }
+    }
+
+    /// Forgets that a unit failed; one that did not is left alone.
+    pub async fn reset_failed(&self, unit: &str) {
+        // The only other error is that the unit is not loaded, and then there is nothing to forget.
+        let _ = self.proxy.reset_failed_unit(unit).await;
+    }
+
+    /// Whether the unit starts at boot (or at login).
+    pub async fn is_enabled(&self, unit: &str) -> bool {
+        self.proxy.get_unit_file_state(unit).await.is_ok_and(|state| state == "enabled")
+    }
+
+    /// Makes the units start at boot (or at login). Whether anything changed.
+    ///
+    /// # Errors
+    /// When not permitted, or a unit file is broken.
+    pub async fn enable(&self, units: &[&str]) -> Result<bool, ServiceError> {
+        let doing = format!("enable {}", units.join(" "));
+        let (_, changes) = self.proxy.enable_unit_files(units, false, false).await.map_err(|error| bus::explain(&error, &doing))?;
+        Ok(!changes.is_empty())
+    }
+
+    /// The opposite. Whether anything changed.
+    ///
+    /// # Errors
+    /// When not permitted.
+    pub async fn disable(&self, units: &[&str]) -> Result<bool, ServiceError> {
+        let doing = format!("disable {}", units.join(" "));
+        let changes = self.proxy.disable_unit_files(units, false).await.map_err(|error| bus::explain(&error, &doing))?;
+        Ok(!changes.is_empty())
+    }
+
+    /// The scope it was connected for.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+}
+
+/// Waits for the end of a job: its result in systemd's word.
+async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<String> {
+    loop {
+        let Some(message) = ends.next().await else {
+            return Err(zbus::Error::Failure("systemd closed the connection".to_owned()));
+        };
+        let message = message?;
+        let (_, path, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
+        if path == *job {
+            return Ok(result);
+        }
+    }
+}
+
+/// Keeps a user's manager up without a session, or no longer.
+///
+/// # Errors
+/// When login1 cannot be reached, or does not permit it.
+pub(super) async fn set_linger(uid: u32, on: bool) -> zbus::Result<()> {
+    let connection = bus::system_bus().await?;
+    LoginProxy::new(&connection).await?.set_user_linger(uid, on, false).await
+}
+
+/// The systemctl command for people: `systemctl --user status x`.
+pub fn systemctl(scope: Scope, rest: &str) -> String {
+    match scope {
+        Scope::System => format!("systemctl {rest}"),
+        Scope::User => format!("systemctl --user {rest}"),
+    }
+}
+
+/// The exact command that shows the unit's log.
+pub fn journalctl(scope: Scope, unit: &str) -> String {
+    match scope {
+        Scope::System => format!("journalctl -u {unit}"),
+        Scope::User => format!("journalctl --user -u {unit}"),
+    }
+}

@@ -1,0 +1,142 @@
+//! Removing an installed gateway, so that nothing of it is left but what others wrote.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::drive::{Say, refuse_inside, scope_name, take_down};
+use super::error::ServiceError;
+use super::layout::{Installed, Layout, installed};
+use super::linger;
+use super::provenance::Written;
+use super::systemd::{Manager, systemctl};
+use crate::config::Env;
+use crate::state::paths::Scope;
+
+/// What uninstall has done, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Uninstalled {
+    /// Always true; an error has its own object.
+    pub ok: bool,
+    /// The instance.
+    pub instance: String,
+    /// Its unit.
+    pub unit: String,
+    /// system or user.
+    pub scope: &'static str,
+    /// What was done, or would be.
+    pub actions: Vec<String>,
+    /// What stays, and why.
+    pub notes: Vec<String>,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+}
+
+/// Stops, disables and removes.
+///
+/// # Errors
+/// Kind Refused when the unit was written or changed by somebody else, or from inside the service; Permission.
+pub async fn uninstall(env: &Env<'_>, unit: &Installed, dry_run: bool, say: Say<'_>) -> Result<Uninstalled, ServiceError> {
+    let layout = Layout::of(unit.scope, env)?;
+    let mut report = Uninstalled {
+        ok: true,
+        instance: unit.instance.clone(),
+        unit: unit.unit.clone(),
+        scope: scope_name(unit.scope),
+        dry_run,
+        ..Uninstalled::default()
+    };
+    let files = ours(unit, &layout, &mut report)?;
+    if !dry_run && unit.scope == Scope::System && !nix::unistd::geteuid().is_root() {
+        return Err(ServiceError::permission(format!("only root may remove {}", unit.path.display())).next("sudo gatewayctl uninstall"));
+    }
+    let manager = Manager::connect(unit.scope, env).await?;
+    let state = manager.state(&unit.unit).await?;
+    refuse_inside(unit, &state, "uninstall")?;
+    let leftovers: Vec<PathBuf> = layout.leftovers(&unit.instance).into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+    report.actions.push(format!("stop and disable {}", unit.unit));
+    report.actions.extend(files.iter().chain(&leftovers).map(|path| format!("remove {}", path.display())));
+    let last_of_user = unit.scope == Scope::User && installed(env, Some(Scope::User)).len() <= 1;
+    if last_of_user && layout.linger_mark().is_some_and(|mark| mark.exists()) {
+        report.actions.push("turn lingering off, which install had turned on".to_owned());
+    }
+    if dry_run {
+        return Ok(report);
+    }
+
+    let mut units = vec![unit.unit.as_str()];
+    units.extend(unit.socket.as_deref());
+    take_down(&manager, unit, say).await?;
+    manager.disable(&units).await?;
+    for path in &files {
+        say(&format!("removing {}", path.display()));
+        remove(path)?;
+    }
+    // Asked again: the stop may have brought down what was there, and systemd may have left what was not.
+    for path in layout.leftovers(&unit.instance) {
+        remove(&path)?;
+    }
+    for name in &units {
+        manager.reset_failed(name).await;
+    }
+    manager.daemon_reload().await?;
+    if last_of_user {
+        report.notes.extend(linger::turn_off(&layout).await);
+    }
+    prune(&layout, &unit.instance);
+    Ok(report)
+}
+
+/// The files that install wrote; what it did not write is noted and stays.
+fn ours(unit: &Installed, layout: &Layout, report: &mut Uninstalled) -> Result<Vec<PathBuf>, ServiceError> {
+    let look = |path: &Path| Written::at(path).map_err(|error| ServiceError::file("read", path, &error));
+    let written = look(&unit.path)?;
+    if !written.is_free() {
+        let next = format!("{}\nrm {}", systemctl(unit.scope, &format!("disable --now {}", unit.unit)), unit.path.display());
+        return Err(ServiceError::not_ours(&unit.path, written.why_not(), "").next(next));
+    }
+    let mut files = vec![unit.path.clone()];
+    let mut others = vec![layout.config_file(&unit.instance)];
+    others.extend(unit.socket.as_ref().map(|socket| layout.units.join(socket)));
+    for path in others {
+        match look(&path)? {
+            Written::ByUs(_) => files.push(path),
+            Written::Absent => {}
+            written => report.notes.push(format!("{} stays: it {}", path.display(), written.why_not())),
+        }
+    }
+    let drop_ins = layout.units.join(format!("{}.d", unit.unit));
+    if drop_ins.exists() {
+        report.notes.push(format!("{} stays: drop-ins are yours", drop_ins.display()));
+    }
+    Ok(files)
+}
+
+/// Removes a file, a link (not what it leads to) or a directory with all in it; one that is not there is fine.
+fn remove(path: &Path) -> Result<(), ServiceError> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ServiceError::file("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the directories that only gateways use, where they are empty now.
+fn prune(layout: &Layout, instance: &str) {
+    let parents: Vec<PathBuf> = layout.leftovers(instance).iter().filter_map(|path| path.parent().map(Path::to_owned)).collect();
+    for dir in parents.iter().chain([&layout.config]) {
+        // A directory that still holds something stays, as it should.
+        let _ = std::fs::remove_dir(dir);
+    }
+    if layout.scope == Scope::User {
+        for dir in ["default.target.wants", "sockets.target.wants", "."] {
+            let _ = std::fs::remove_dir(layout.units.join(dir));
+        }
+    }
+}

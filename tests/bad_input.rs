@@ -486,9 +486,10 @@ fn a_second_gateway_of_the_same_state_directory_says_who_is_there() {
 #[test]
 fn gatewayctl_without_a_gateway_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    for verb in ["status", "restart", "reload", "stop"] {
+    // To stop what does not run is done already.
+    for (verb, code) in [("status", 3), ("restart", 3), ("reload", 3), ("stop", 0)] {
         let output = Command::new(env!("CARGO_BIN_EXE_gatewayctl")).arg("--state-dir").arg(dir.path()).arg(verb).output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{verb}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(code), "{verb}: {}", said(&output));
         assert!(!output.stderr.is_empty() || !output.stdout.is_empty(), "{verb} says nothing");
     }
 }

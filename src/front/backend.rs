@@ -45,6 +45,8 @@ pub struct Backend {
     finished: Notify,
     /// Ends the tunnels of one drain; a fresh one takes its place.
     tunnels_end: Mutex<CancellationToken>,
+    /// Cuts the connections to one run of the server behind; a fresh one takes its place.
+    cut: Mutex<CancellationToken>,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +93,8 @@ impl Backend {
             door: watch::Sender::new(door),
             work: Mutex::default(),
             finished: Notify::new(),
-            tunnels_end: Mutex::new(CancellationToken::new()),
+            tunnels_end: Mutex::default(),
+            cut: Mutex::default(),
         })
     }
 
@@ -190,6 +193,17 @@ impl Backend {
         std::mem::take(&mut *lock(&self.tunnels_end)).cancel();
     }
 
+    /// The token that cuts the connections of an [`Upstream`] made from here on.
+    pub fn cut_token(&self) -> CancellationToken {
+        lock(&self.cut).clone()
+    }
+
+    /// Cuts what is not finished: the time for it is over. A request that may be repeated goes to the next run.
+    pub fn cut(&self) {
+        self.end_tunnels();
+        std::mem::take(&mut *lock(&self.cut)).cancel();
+    }
+
     /// What is not finished, the oldest first: at most [`BLOCKERS_SHOWN`], then "+N more".
     pub fn blockers(&self) -> Vec<String> {
         let work = self.work();
@@ -262,7 +276,7 @@ mod tests {
     use super::*;
 
     fn upstream() -> Arc<Upstream> {
-        Upstream::new(super::super::upstream::Address::Socket(([127, 0, 0, 1], 1).into()), 1)
+        Upstream::new(super::super::upstream::Address::Socket(([127, 0, 0, 1], 1).into()), 1, CancellationToken::new())
     }
 
     #[tokio::test]

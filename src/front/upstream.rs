@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::body::RequestBody;
 use super::worker;
@@ -54,6 +55,8 @@ pub struct Upstream {
     /// Half of what the upstream announced as its idle timeout, in milliseconds; 0 when it announced none.
     half_announced: AtomicU64,
     idle: Box<[Mutex<Vec<Idle>>]>,
+    /// Cuts every connection.
+    cut: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -79,10 +82,10 @@ pub struct Traffic {
 }
 
 impl Upstream {
-    /// An upstream without connections yet, for `workers` threads.
-    pub fn new(address: Address, workers: usize) -> Arc<Self> {
+    /// An upstream without connections yet, for `workers` threads; `cut` ends all of them.
+    pub fn new(address: Address, workers: usize, cut: CancellationToken) -> Arc<Self> {
         let idle = (0..workers.max(1)).map(|_| Mutex::default()).collect();
-        Arc::new(Self { address, half_announced: AtomicU64::new(0), idle })
+        Arc::new(Self { address, half_announced: AtomicU64::new(0), idle, cut })
     }
 
     /// Where it listens.
@@ -171,7 +174,7 @@ impl Upstream {
         let io = TokioIo::new(UpstreamIo { stream, traffic: Arc::clone(&traffic) });
         let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(io::Error::other)?;
         // The driver ends with its connection; its error reaches the request that it was for.
-        tokio::spawn(driver.with_upgrades());
+        tokio::spawn(self.cut.clone().run_until_cancelled_owned(driver.with_upgrades()));
         Ok(Connection { sender, traffic, reused: false })
     }
 }
@@ -266,7 +269,7 @@ mod tests {
 
     #[test]
     fn half_of_an_announced_idle_timeout_is_the_limit_for_risky_requests() {
-        let upstream = Upstream::new(Address::Name("x".into(), 1), 1);
+        let upstream = Upstream::new(Address::Name("x".into(), 1), 1, CancellationToken::new());
         assert_eq!(upstream.risky_idle(), Duration::from_secs(1));
         upstream.announced("timeout=1, max=5");
         assert_eq!(upstream.risky_idle(), Duration::from_millis(500));

@@ -34,6 +34,7 @@ impl Drain {
             unit.backend().set(crate::front::Door::Gone);
             if !finish(unit, *patience, self.begun).await {
                 warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, unit.backend().blockers().join(", "));
+                unit.backend().cut();
             }
             unit.stop(unit.spec().stop_timeout.0).await;
         });

@@ -224,7 +224,9 @@ impl Gateway {
         }
         // The next life replaces a socket that was left behind; gone, it says sooner that nobody is here.
         let _ = std::fs::remove_file(&self.paths.control);
-        info!("[gateway] ended with code {code}");
+        if self.current.is_some() {
+            info!("[gateway] ended with code {code}");
+        }
     }
 
     fn units(&self) -> Vec<Arc<super::unit::Unit>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::lifecycle::{Budget, Kind};
@@ -83,6 +84,11 @@ impl Plan {
                 }
             }
         }
+        if self.previous.is_none() {
+            // Who comes before the first generation is ready waits at its doors.
+            let routes = routes(&self.config, &units, context.workers);
+            context.front.publish(Table { generation: 0, routes, settings: Settings::new(&self.config) });
+        }
         if let Err(error) = self.settle(&fresh, report).await {
             for unit in &fresh {
                 unit.stop(unit.spec().stop_timeout.0).await;
@@ -148,7 +154,9 @@ fn routes(config: &Config, units: &BTreeMap<String, Arc<Unit>>, workers: usize) 
         let backend = match units.get(&rule.to) {
             Some(unit) => Arc::clone(unit.backend()),
             None => match parse_upstream(&rule.to) {
-                Ok((host, port)) => Backend::open(rule.to.clone(), Upstream::new(Address::Name(host, port), workers)),
+                Ok((host, port)) => {
+                    Backend::open(rule.to.clone(), Upstream::new(Address::Name(host, port), workers, CancellationToken::new()))
+                }
                 // The check refused everything else.
                 Err(_) => continue,
             },
@@ -187,7 +195,7 @@ impl Generation {
     pub fn troubles(&self) -> Vec<String> {
         let trouble = |unit: &Arc<Unit>| match unit.sidecar().state() {
             State::Ready { .. } => None,
-            State::Starting { hint: Some(hint), .. } => Some(format!("sidecar {} {hint}", unit.name())),
+            State::Starting { hint: Some(hint), .. } => Some(format!("sidecar {} {}", unit.name(), hint.text)),
             State::Starting { .. } => Some(format!("sidecar {} is starting", unit.name())),
             State::Backoff { failure } | State::Stopped { failure: Some(failure) } => {
                 Some(format!("sidecar {} {}", unit.name(), failure.cause))

@@ -58,7 +58,7 @@ impl Gateway {
         let status = |unit: &std::sync::Arc<super::unit::Unit>| {
             let sidecar = unit.sidecar();
             let (state, pid, cause) = match sidecar.state() {
-                State::Starting { pid, hint } => ("starting", pid, hint),
+                State::Starting { pid, hint } => ("starting", pid, hint.map(|hint| hint.text)),
                 State::Ready { pid, .. } => ("ready", pid, None),
                 State::Backoff { failure } => ("backoff", 0, Some(failure.cause.clone())),
                 State::Stopping { pid } => ("stopping", pid, None),

@@ -144,7 +144,7 @@ impl Unit {
             Some(time) => drop(tokio::time::timeout_at(begun + time, rest).await),
             None => drop(rest.await),
         }
-        backend.end_tunnels();
+        backend.cut();
     }
 
     /// Ends the sidecar; at most its own stop timeout and `limit`.
@@ -164,7 +164,7 @@ impl Running {
 async fn keep_door(backend: Arc<Backend>, mut state: tokio::sync::watch::Receiver<State>, name: String, workers: usize) {
     loop {
         let door = match &*state.borrow_and_update() {
-            State::Ready { address, .. } => Door::Open(Upstream::new(Address::Socket(*address), workers)),
+            State::Ready { address, .. } => Door::Open(Upstream::new(Address::Socket(*address), workers, backend.cut_token())),
             State::Starting { .. } => Door::Held(format!("{name} is starting").into()),
             State::Backoff { failure } => Door::Held(format!("{name} {}", failure.cause).into()),
             State::Stopping { .. } | State::Stopped { .. } => Door::Held(format!("{name} is stopped").into()),

@@ -56,7 +56,7 @@ impl Wind {
         let work = async { tokio::join!(self.workers.quiet(), end_tunnels) };
         // What is not finished by then is cut: that is what the time is for.
         let _ = tokio::time::timeout_at(begun + drain, work).await;
-        self.units.iter().for_each(|unit| unit.backend().end_tunnels());
+        self.units.iter().for_each(|unit| unit.backend().cut());
         let left = (FORCE_EXIT - MARGIN).saturating_sub(begun.elapsed());
         join_all(self.units.iter().map(|unit| unit.stop(left))).await;
     }

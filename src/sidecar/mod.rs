@@ -14,4 +14,5 @@ mod runner;
 
 pub use environment::Inherited;
 pub use pidfd::PidFd;
+pub use probe::Hint;
 pub use runner::{Failure, Sidecar, Start, State};

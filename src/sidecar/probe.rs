@@ -25,6 +25,15 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// After this long without the right listener we look whether it listens elsewhere, and again each time it passes.
 const ELSEWHERE: Duration = Duration::from_secs(1);
 
+/// What is odd about a slow start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// In words that follow the sidecar's name.
+    pub text: String,
+    /// Whether it is most likely not to get better by itself.
+    pub hopeless: bool,
+}
+
 /// What to look for.
 #[derive(Debug)]
 pub struct Probe<'a> {
@@ -40,7 +49,7 @@ pub struct Probe<'a> {
 
 impl Probe<'_> {
     /// Waits until the sidecar is ready; tells `hint` once what is odd about a slow one.
-    pub async fn ready(&self, mut hint: impl FnMut(String)) -> SocketAddr {
+    pub async fn ready(&self, mut hint: impl FnMut(Hint)) -> SocketAddr {
         if let Some(notify) = self.notify {
             notify.ready().await;
         }
@@ -48,16 +57,19 @@ impl Probe<'_> {
         let mut look_elsewhere = begun + ELSEWHERE;
         let mut hinted = false;
         loop {
-            if let Some(address) = self.listener().await
-                && self.answers(address).await
-            {
-                return address;
+            let mut answer = None;
+            if let Some(address) = self.listener().await {
+                match self.answers(address).await {
+                    Answer::Good => return address,
+                    Answer::Bad(text) => answer = Some(Hint { text, hopeless: false }),
+                    Answer::None => {}
+                }
             }
             let now = Instant::now();
             if !hinted && now >= look_elsewhere {
                 look_elsewhere = now + ELSEWHERE;
-                if let Some(text) = self.elsewhere() {
-                    hint(text);
+                if let Some(odd) = answer.or_else(|| self.elsewhere()) {
+                    hint(odd);
                     hinted = true;
                 }
             }
@@ -82,20 +94,19 @@ impl Probe<'_> {
         found.incomplete || found.addresses.iter().any(|address| address.port() == self.port)
     }
 
-    fn elsewhere(&self) -> Option<String> {
+    fn elsewhere(&self) -> Option<Hint> {
         let found = port::listening_of(&port::descendants(self.pid));
         if found.addresses.iter().any(|address| address.port() == self.port) {
             return None;
         }
         let other = found.addresses.first()?.port();
-        Some(format!(
-            "listens on {other}, was told {}: use {{port}} in its command or $PORT in the program, or `--port {other}`",
-            self.port
-        ))
+        let told = self.port;
+        let text = format!("listens on {other}, was told {told}: use {{port}} in its command or $PORT in the program, or `--port {other}`");
+        Some(Hint { text, hopeless: true })
     }
 
-    async fn answers(&self, address: SocketAddr) -> bool {
-        let Ready::Http(path) = self.ready else { return true };
+    async fn answers(&self, address: SocketAddr) -> Answer {
+        let Ready::Http(path) = self.ready else { return Answer::Good };
         let asking = async {
             let mut stream = TcpStream::connect(address).await.ok()?;
             let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway-probe\r\nconnection: close\r\n\r\n");
@@ -105,6 +116,17 @@ impl Probe<'_> {
             // "HTTP/1.1 200"
             std::str::from_utf8(&head).ok()?.get(9..12)?.parse::<u16>().ok()
         };
-        tokio::time::timeout(ANSWER, asking).await.ok().flatten().is_some_and(|status| (200..400).contains(&status))
+        match tokio::time::timeout(ANSWER, asking).await.ok().flatten() {
+            Some(200..400) => Answer::Good,
+            Some(status) => Answer::Bad(format!("answers {path} with {status}")),
+            None => Answer::None,
+        }
     }
+}
+
+/// How a sidecar answered.
+enum Answer {
+    Good,
+    Bad(String),
+    None,
 }

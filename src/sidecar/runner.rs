@@ -15,7 +15,7 @@ use super::environment::Inherited;
 use super::notify::NotifySocket;
 use super::output::Output;
 use super::policy::Backoff;
-use super::probe::Probe;
+use super::probe::{Hint, Probe};
 use super::process::{Pipes, Process, describe};
 use crate::config::{OutputMode, Ready, SidecarSpec};
 use crate::log::{SidecarLog, Stream};
@@ -24,6 +24,9 @@ use crate::redact::Redactor;
 
 /// A start that goes on printing may take this many start timeouts, no more.
 const EXTENSIONS: u32 = 10;
+
+/// A sidecar that listens elsewhere, and prints nothing, has this long to listen where it was told as well.
+const HOPELESS: Duration = Duration::from_secs(10);
 
 /// How long the last output of a dead process is waited for: a grandchild may hold the pipe open for ever.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
@@ -56,7 +59,7 @@ pub enum State {
         /// The process; 0 while it is being prepared.
         pid: u32,
         /// What is odd about it, if anything is.
-        hint: Option<String>,
+        hint: Option<Hint>,
     },
     /// It can be used.
     Ready {
@@ -296,9 +299,9 @@ impl Runner {
         let spec = &self.start.spec;
         let probe = Probe { ready: &spec.ready, port, pid, notify };
         let name = &self.start.name;
-        let hinted = |text: String| {
-            warn!(SIDECAR = name, "[gateway] sidecar {name} {text}");
-            self.state.send_replace(State::Starting { pid, hint: Some(text) });
+        let hinted = |hint: Hint| {
+            warn!(SIDECAR = name, "[gateway] sidecar {name} {}", hint.text);
+            self.state.send_replace(State::Starting { pid, hint: Some(hint) });
         };
         let begun = Instant::now();
         let address = tokio::select! {
@@ -311,13 +314,13 @@ impl Runner {
                 return Run::Died { failure: Failure { cause, last_words: Vec::new() }, ready: None, port_taken };
             }
             address = probe.ready(hinted) => address,
-            () = too_slow(begun, spec.start_timeout.0, output) => {
+            () = too_slow(begun, spec.start_timeout.0, output, self.state.subscribe()) => {
                 let hint = match &*self.state.borrow() {
                     State::Starting { hint, .. } => hint.clone(),
                     _ => None,
                 };
                 process.stop(spec.stop_timeout.0).await;
-                let why = hint.map(|hint| format!("; it {hint}")).unwrap_or_default();
+                let why = hint.map(|hint| format!("; it {}", hint.text)).unwrap_or_default();
                 let waited = begun.elapsed().as_secs();
                 let cause = format!("was not ready after {waited} s on port {port}{why}");
                 return Run::Died { failure: Failure { cause, last_words: Vec::new() }, ready: None, port_taken: false };
@@ -365,7 +368,7 @@ impl Runner {
                 return Ok(false);
             }
             () = process.ended() => {}
-            () = too_slow(Instant::now(), spec.start_timeout.0, output) => {
+            () = too_slow(Instant::now(), spec.start_timeout.0, output, self.state.subscribe()) => {
                 process.stop(spec.stop_timeout.0).await;
                 return Err(format!("could not be prepared: {} did not end in {}", argv[0], spec.start_timeout));
             }
@@ -397,14 +400,18 @@ fn with_port(argv: &[String], port: u16) -> Vec<String> {
     argv.iter().map(|arg| arg.replace("{port}", &port.to_string())).collect()
 }
 
-/// Done when nothing was printed for the length of a start timeout, or after [`EXTENSIONS`] of them.
-async fn too_slow(begun: Instant, timeout: Duration, output: &Output) {
+/// Done when nothing was printed for the length of a start timeout, or after [`EXTENSIONS`] of them; sooner when there is
+/// no hope.
+async fn too_slow(begun: Instant, timeout: Duration, output: &Output, mut state: watch::Receiver<State>) {
     loop {
+        let hopeless = matches!(&*state.borrow_and_update(), State::Starting { hint: Some(hint), .. } if hint.hopeless);
+        let timeout = if hopeless { timeout.min(HOPELESS) } else { timeout };
         let quiet = output.last_printed().max(begun) + timeout;
         let deadline = quiet.min(begun + timeout * EXTENSIONS);
         if Instant::now() >= deadline {
             return;
         }
-        tokio::time::sleep_until(deadline.into()).await;
+        // An error of the watch means that its sender, the runner, is gone, and this with it.
+        let _ = tokio::time::timeout_at(deadline.into(), state.changed()).await;
     }
 }

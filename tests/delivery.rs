@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::client::{Conn, Fault, Framing, Target, block_on, request, within};
-use support::gateway::{Gateway, Setup};
+use support::gateway::Setup;
 use support::upstream::{Recorder, Upstream, receive};
 use support::wait::{self, DEADLINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -23,7 +23,7 @@ const EAGER: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// After this long without the right listener we look whether it listens elsewhere, and again each time it passes.
-const ELSEWHERE: Duration = Duration::from_secs(1);
+const ELSEWHERE: Duration = Duration::from_millis(500);
 
 /// What is odd about a slow start.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -275,6 +275,9 @@ fn node_and_python_run_in_every_sandbox() {
             let body = systemd.must(&["curl", "-sSf", &format!("http://127.0.0.1:{port}/")]);
             assert!(!body.is_empty());
             assert_eq!(systemd.must(&["systemctl", "show", "--value", "-p", "DynamicUser", &unit]).trim(), "yes");
+            let reload = systemd.run(&["systemctl", "reload", &unit]);
+            assert!(reload.status.success(), "{}", all_of(&reload));
+            systemd.must(&["gatewayctl", "restart", "--instance", &name]);
             let score = exposure(&systemd, &unit);
             let most = if sandbox == "app" { 2.5 } else { 2.0 };
             assert!(score <= most, "{unit}: {score}");
@@ -323,6 +326,10 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&ctl(&["install", "--run-as", "nobody-here", "--", "sleep", "9"]), 2, &["useradd"]);
     let words = "echo these are my last words >&2; exit 3";
     expect(&ctl(&["install", "--now", "--", "sh", "-c", words]), 1, &["does not start as a service", "these are my last words"]);
+    let telling = ["install", "--", "sh", "-c", "echo token is $2 >&2; exit 3", "sh", "--token", "canary-4711"];
+    let told = ctl(&telling);
+    expect(&told, 1, &["token is ***"]);
+    assert!(!all_of(&told).contains("canary"), "{}", all_of(&told));
     let dry = ctl(&["install", "--dry-run", "--now", "--", "node", NODE_APP, "--api-key", "canary-4711", "{port}"]);
     expect(&dry, 0, &["/etc/systemd/system/gateway.service", "ExecStart=/usr/local/bin/gateway run --instance gateway", "would:", "***"]);
     assert!(!all_of(&dry).contains("canary"), "{}", all_of(&dry));
@@ -348,7 +355,8 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     systemd.must(&["gatewayctl", "start"]);
 
     // A stop from inside would end the command that waits for it.
-    let inside = "for dir in $(find /sys/fs/cgroup -type d -name gateway.service); do echo $$ > $dir/cgroup.procs; done; exec gatewayctl \"$@\"";
+    let inside =
+        "for dir in $(find /sys/fs/cgroup -type d -name gateway.service); do echo $$ > $dir/cgroup.procs; done; exec gatewayctl \"$@\"";
     for verb in ["stop", "uninstall"] {
         expect(&systemd.run(&["sh", "-c", inside, "sh", verb]), 5, &["from inside"]);
     }
@@ -377,6 +385,12 @@ fn a_socket_unit_holds_the_front_door_while_the_service_is_down() {
     load.flows(Part::New, 10);
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report}\n{}", site.journal());
+    // The flags of the last install hold: without --socket the service binds its addresses itself again, and back.
+    for (flag, state) in [(None, "inactive"), (Some("--socket"), "active")] {
+        systemd.must(&[&["gatewayctl", "install", "--now"], flag.as_slice(), &node()].concat());
+        assert_eq!(site.property("gateway.socket", "ActiveState"), state);
+        systemd.must(&["curl", "-sSf", "http://127.0.0.1:18789/"]);
+    }
     site.must_systemctl(&["stop", "gateway.service"]);
     assert!(!systemd.must(&["curl", "-sSf", "http://127.0.0.1:18789/"]).is_empty(), "a client starts it");
     systemd.must(&["gatewayctl", "stop"]);

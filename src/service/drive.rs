@@ -153,7 +153,8 @@ pub(super) async fn run(manager: &Manager, job: Job, unit: &Installed, say: Say<
     run_unit(manager, job, unit, &unit.unit, say).await
 }
 
-async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name: &str, say: Say<'_>) -> Result<(), ServiceError> {
+/// The same on another unit of the service: its socket.
+pub(super) async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name: &str, say: Say<'_>) -> Result<(), ServiceError> {
     let (doing, verb) = match job {
         Job::Start => ("starting", "start"),
         Job::Stop => ("stopping", "stop"),

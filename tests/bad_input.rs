@@ -395,8 +395,7 @@ impl SmallDisk {
         if done.is_ok_and(|output| output.status.success()) {
             return Some(Self { dir });
         }
-        assert!(std::env::var_os("CI").is_none(), "cannot mount a tmpfs, and nothing is skipped where CI is set");
-        eprintln!("SKIPPED: a full disk needs root, to mount a small tmpfs");
+        support::skip::because("a full disk needs root, to mount a small tmpfs");
         None
     }
 

@@ -208,6 +208,7 @@ enum Listener {
 
 impl Listener {
     fn new(socket: Socket) -> io::Result<Self> {
+        socket.tune()?;
         match socket {
             Socket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
@@ -232,12 +233,11 @@ impl Listener {
 }
 
 fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (Stream, Client) {
-    // Without this, small answers wait for the client's delayed acknowledgement. It fails only on a dead socket.
-    let _ = stream.set_nodelay(true);
     (Stream::Tcp(stream), Client { peer: Peer::Tcp(addr.ip()), unix: false, internal: false })
 }
 
 async fn accept_all(shared: Arc<Shared>, listener: Listener, current: CancellationToken) {
+    let mut complained = false;
     loop {
         let Ok(slot) = Arc::clone(&shared.slots).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -249,6 +249,7 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, current: Cancellati
         };
         match accepted {
             Ok((stream, client)) => {
+                complained = false;
                 let served = connection(Arc::clone(&shared), stream, client);
                 tokio::spawn(shared.clients.track_future(async move {
                     served.await;
@@ -257,7 +258,9 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, current: Cancellati
             }
             Err(error) if client_is_gone(&error) => {}
             Err(error) => {
-                warn!("[gateway] cannot accept clients for the moment: {error}");
+                if !std::mem::replace(&mut complained, true) {
+                    warn!("[gateway] cannot accept clients for the moment, they wait: {error}");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }

@@ -15,6 +15,11 @@ use crate::config::Listen;
 /// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by default since 5.4).
 const BACKLOG: i32 = 4096;
 
+/// Seconds of silence before the kernel asks a client whether it is still there; the default of two hours keeps abandoned
+/// WebSockets for too long. 75 s is what macOS waits between its probes.
+#[cfg(target_os = "linux")]
+const KEEPALIVE_IDLE: u32 = 75;
+
 /// A listening socket.
 #[derive(Debug)]
 pub enum Socket {
@@ -100,6 +105,21 @@ impl Socket {
         }
     }
 
+    /// Makes the connections that will be accepted here send small answers at once, and notice clients that vanished.
+    /// Linux hands these options down from the listener.
+    ///
+    /// # Errors
+    /// When the kernel refuses an option.
+    pub fn tune(&self) -> io::Result<()> {
+        if let Self::Tcp(listener) = self {
+            socket::setsockopt(listener, sockopt::TcpNoDelay, &true)?;
+            socket::setsockopt(listener, sockopt::KeepAlive, &true)?;
+            #[cfg(target_os = "linux")]
+            socket::setsockopt(listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE)?;
+        }
+        Ok(())
+    }
+
     /// A second handle on the same socket.
     ///
     /// # Errors
@@ -162,14 +182,13 @@ fn leads_here(socket: BorrowedFd<'_>, path: &Path) -> bool {
     // /proc/net/unix lists each bound socket's inode and path; the socket's own inode is that of its descriptor.
     let Ok(ours) = nix::sys::stat::fstat(socket) else { return false };
     let Ok(table) = fs::read_to_string("/proc/net/unix") else { return meta.ino() != 0 };
-    let inode = ours.st_ino.to_string();
-    let listed = table.lines().any(|line| {
-        let mut words = line.split_whitespace().skip(6);
-        words.next() == Some(inode.as_str()) && words.next().map(Path::new) == Some(path)
-    });
-    // A newer socket bound to the same path would show as a second line with that path.
-    let same_path = table.lines().filter(|line| line.split_whitespace().nth(7).map(Path::new) == Some(path)).count();
-    listed && same_path == 1
+    // Columns: number, references, protocol, flags, type, state, inode, path. Accepted connections bear the path, too, but
+    // only listeners have the flag __SO_ACCEPTCON; a newer socket bound to the same path would be a second one of them.
+    const LISTENS: &str = "00010000";
+    let listeners = table.lines().map(|line| line.split_whitespace().skip(3).collect::<Vec<_>>());
+    let here: Vec<_> =
+        listeners.filter(|columns| columns.first() == Some(&LISTENS) && columns.get(4).map(Path::new) == Some(path)).collect();
+    matches!(here.as_slice(), [only] if only.get(3) == Some(&ours.st_ino.to_string().as_str()))
 }
 
 #[cfg(test)]
@@ -193,6 +212,8 @@ mod tests {
         let first = Socket::bind(&listen).unwrap();
         assert!(first.serves(&listen));
         assert!(matches!(Socket::bind(&listen), Err(BindError::Taken(_))));
+        let _client = StdUnixStream::connect(&path).unwrap();
+        assert!(first.serves(&listen), "with a client in its queue, too");
         drop(first);
         let second = Socket::bind(&listen).unwrap();
         fs::remove_file(&path).unwrap();

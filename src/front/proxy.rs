@@ -32,7 +32,7 @@ struct Head {
 /// Why one try did not bring an answer.
 enum Failed {
     /// The connection was gone before the request was written; the head comes back.
-    Unsent(Head, String),
+    Unsent(Box<Head>, String),
     /// Sent, but nothing came back, and the client's body is untouched.
     Silent(String),
     /// Part of the work may be done.
@@ -54,7 +54,7 @@ pub(super) async fn forward(
     };
     let limit = table.settings.body;
     if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
-        return too_large(limit).map(|body| body.answering(answering));
+        return GaveUp::TooLarge(limit).response().map(|body| body.answering(answering));
     }
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
     let on_upgrade = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
@@ -76,7 +76,36 @@ pub(super) async fn forward(
             }
             _ => response.map(|body| ResponseBody::proxied(body, lease, ticket, answering)),
         },
-        Err(response) => response.map(|body| body.answering(answering)),
+        Err(gave_up) => gave_up.response().map(|body| body.answering(answering)),
+    }
+}
+
+/// Why a request gets an answer of ours instead of its server's.
+enum GaveUp {
+    /// It was not let through.
+    Refused(Refused),
+    /// The server failed, and trying again could do the work twice.
+    BadGateway(String),
+    /// Its body is longer than this many bytes.
+    TooLarge(u64),
+}
+
+impl From<Refused> for GaveUp {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl GaveUp {
+    fn response(self) -> Response<ResponseBody> {
+        match self {
+            Self::Refused(Refused::NoRoute) => answer::text(StatusCode::NOT_FOUND, "gateway: no route leads here"),
+            Self::Refused(Refused::Unavailable(why)) => answer::unavailable(&why),
+            Self::BadGateway(why) => answer::bad_gateway(&why),
+            Self::TooLarge(limit) => {
+                answer::text(StatusCode::PAYLOAD_TOO_LARGE, format!("gateway: a request's body may have {limit} bytes here"))
+            }
+        }
     }
 }
 
@@ -95,7 +124,7 @@ struct Answer {
 }
 
 impl Exchange<'_> {
-    async fn run(&self, mut head: Head) -> Result<Answer, Response<ResponseBody>> {
+    async fn run(&self, mut head: Head) -> Result<Answer, GaveUp> {
         let method = head.method.clone();
         let path = head.uri.clone();
         let what = || format!("{method} {}", path.path());
@@ -103,16 +132,16 @@ impl Exchange<'_> {
         let mut admission = Admission::new(self.front, self.host, path.path(), self.kind, &what);
         let mut tries = 0;
         loop {
-            let (ticket, upstream) = admission.enter().await.map_err(refused)?;
+            let (ticket, upstream) = admission.enter().await?;
             let connection = match upstream.connection(safe, tries > 0 || self.kind == Kind::Tunnel).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     let why = format!("{} refuses connections: {error}", ticket.backend().name());
                     drop(ticket);
                     if !upstream.is_sidecar() {
-                        return Err(answer::bad_gateway(&why));
+                        return Err(GaveUp::BadGateway(why));
                     }
-                    admission.refused(&why).await.map_err(refused)?;
+                    admission.refused(&why).await?;
                     continue;
                 }
             };
@@ -131,17 +160,17 @@ impl Exchange<'_> {
     }
 
     /// The head for another try, where one is allowed.
-    fn again(&self, failed: Failed, spare: Option<Head>, tries: usize) -> Result<Head, Response<ResponseBody>> {
+    fn again(&self, failed: Failed, spare: Option<Head>, tries: usize) -> Result<Head, GaveUp> {
         if self.body.too_large() {
-            return Err(too_large(self.front.table().settings.body));
+            return Err(GaveUp::TooLarge(self.front.table().settings.body));
         }
         let (head, why) = match failed {
-            Failed::Unsent(head, why) if !self.body.taken() => (Some(head), why),
+            Failed::Unsent(head, why) if !self.body.taken() => (Some(*head), why),
             Failed::Silent(why) => (spare, why),
             Failed::Unsent(_, why) | Failed::Midway(why) => (None, why),
         };
         debug!("try {tries} failed: {why}");
-        head.filter(|_| tries < TRIES).ok_or_else(|| answer::bad_gateway(&why))
+        head.filter(|_| tries < TRIES).ok_or(GaveUp::BadGateway(why))
     }
 
     async fn attempt(
@@ -160,7 +189,7 @@ impl Exchange<'_> {
                 let unsent = error.take_message();
                 let why = format!("the server broke off: {}", error.into_error());
                 return Err(match unsent {
-                    Some(request) => Failed::Unsent(Head::of(request), why),
+                    Some(request) => Failed::Unsent(Box::new(Head::of(request)), why),
                     None if connection.received() == before && !self.body.taken() => Failed::Silent(why),
                     None => Failed::Midway(why),
                 });
@@ -215,17 +244,6 @@ fn tunnel(
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     answering.upgraded();
     Response::from_parts(parts, ResponseBody::own(""))
-}
-
-fn refused(refused: Refused) -> Response<ResponseBody> {
-    match refused {
-        Refused::NoRoute => answer::text(StatusCode::NOT_FOUND, "gateway: no route leads here"),
-        Refused::Unavailable(why) => answer::unavailable(&why),
-    }
-}
-
-fn too_large(limit: u64) -> Response<ResponseBody> {
-    answer::text(StatusCode::PAYLOAD_TOO_LARGE, format!("gateway: a request's body may have {limit} bytes here"))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

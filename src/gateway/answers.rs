@@ -29,6 +29,21 @@ pub struct Waiting {
     pub before: GenerationInfo,
 }
 
+/// How things stand when a request ends.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// What serves now.
+    pub after: GenerationInfo,
+    /// Why it failed, if it did.
+    pub code: FailureCode,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+    /// The generation that still finishes its work.
+    pub draining: Option<u64>,
+    /// A reload that found nothing to do.
+    pub unchanged: bool,
+}
+
 /// All of them, and those who wait for a drain after their restart is done.
 #[derive(Debug, Default)]
 pub struct Answers {
@@ -58,17 +73,17 @@ impl Answers {
         }
     }
 
-    /// A request has ended. `after` serves now, `code` tells why it failed if it did, `draining` is the generation that still
-    /// finishes its work.
-    pub fn end(&mut self, id: &str, verdict: Verdict, after: GenerationInfo, code: FailureCode, notes: Vec<String>, draining: Option<u64>) {
+    /// A request has ended.
+    pub fn end(&mut self, id: &str, verdict: Verdict, end: &End) {
         let Some(waiting) = self.waiting.remove(id) else { return };
+        let End { after, code, notes, draining, unchanged } = end.clone();
         let took_ms = waiting.begun.elapsed().as_millis() as u64;
         let kind = match waiting.kind {
             Kind::Restart => "restart",
             Kind::Reload => "reload",
         };
         let (word, into) = match &verdict {
-            Verdict::Done(_) if waiting.kind == Kind::Reload && waiting.before.sidecars == after.sidecars => ("done", None),
+            Verdict::Done(_) if unchanged => ("unchanged", None),
             Verdict::Done(_) => ("done", None),
             Verdict::Coalesced { into, .. } => ("coalesced", Some(into.clone())),
             Verdict::Rejected(_) => ("rejected", None),
@@ -117,9 +132,7 @@ impl Answers {
 
     /// A generation is gone: tells those who waited for that.
     pub fn drained(&mut self, generation: u64) {
-        let (now, later) = std::mem::take(&mut self.for_drain).into_iter().partition(|(waits_for, ..)| *waits_for == generation);
-        self.for_drain = later;
-        for (_, reply, mut outcome) in Vec::<(u64, Reply, Outcome)>::from(now) {
+        for (_, reply, mut outcome) in self.for_drain.extract_if(.., |(waits_for, ..)| *waits_for == generation) {
             outcome.drained = true;
             reply.done(&outcome);
         }

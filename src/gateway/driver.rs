@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::answers::{Answers, Waiting, stopping};
+use super::answers::{Answers, End, Waiting, stopping};
 use super::context::Context;
 use super::drain::Drain;
 use super::generation::{BuildError, Generation, Plan, patience_of};
@@ -84,6 +84,8 @@ pub(super) struct Gateway {
     pub(super) answers: Answers,
     workers: Arc<Workers>,
     building: Option<(u64, JoinHandle<()>)>,
+    /// What the generation under construction was read from.
+    next: Option<Loaded>,
     /// Follow the sidecars of the current generation.
     followers: Vec<JoinHandle<()>>,
     happened: mpsc::UnboundedSender<Happening>,
@@ -95,6 +97,8 @@ pub(super) struct Gateway {
     announced: bool,
     overlap_explained: bool,
     interrupted: bool,
+    /// The reload under way found nothing to do.
+    unchanged: bool,
     exit: Option<u8>,
     _lock: Option<Lock>,
 }
@@ -168,6 +172,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         answers: Answers::default(),
         workers: Arc::new(workers),
         building: None,
+        next: None,
         followers: Vec::new(),
         happened,
         failed_as: FailureCode::Failed,
@@ -175,6 +180,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         announced: false,
         overlap_explained: false,
         interrupted: false,
+        unchanged: false,
         exit: None,
         _lock: lock,
     };
@@ -313,6 +319,9 @@ impl Gateway {
                     // Dropping it stops its sidecars.
                     return;
                 }
+                if let Some(next) = self.next.take() {
+                    self.loaded = next;
+                }
                 let previous = self.current.replace(Arc::new(generation));
                 self.step_with(Event::Built(number), previous);
             }
@@ -326,6 +335,11 @@ impl Gateway {
     fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(_)) {
             error!("[gateway] cannot start: {why}");
+        }
+        self.next = None;
+        if let Some(current) = self.current.clone() {
+            // Sockets bound for a generation that never came: nobody accepts there.
+            self.listeners.prune(&current.config.gateway.listen);
         }
         self.step(Event::Broken(number, why.to_owned()));
         self.finish_reload();
@@ -344,9 +358,10 @@ impl Gateway {
             _ => None,
         });
         let notes = self.notes(draining.is_some());
+        let end = End { after: self.info(), code: self.failed_as, notes, draining, unchanged: self.unchanged };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
-                self.answers.end(id, verdict.clone(), self.info(), self.failed_as, notes.clone(), draining);
+                self.answers.end(id, verdict.clone(), &end);
             }
         }
         self.perform(actions);
@@ -376,14 +391,18 @@ impl Gateway {
             self.reloading = true;
             self.notifier.reloading("reloading the configuration");
         }
-        if !first && let Err(error) = self.read_again() {
-            self.failed_as = FailureCode::ConfigInvalid;
-            self.broken(number, &error);
-            return;
-        }
+        let next = match if first { Ok(self.loaded.clone()) } else { self.read_again() } {
+            Ok(next) => next,
+            Err(error) => {
+                self.failed_as = FailureCode::ConfigInvalid;
+                self.broken(number, &error);
+                return;
+            }
+        };
+        self.unchanged = kind == Kind::Reload && next.config == self.loaded.config;
         let plan = Plan {
             number,
-            config: Arc::new(self.loaded.config.clone()),
+            config: Arc::new(next.config.clone()),
             previous: self.current.clone(),
             kind,
             budget,
@@ -398,16 +417,16 @@ impl Gateway {
             let _ = happened.send(Happening::Built(number, Box::new(result)));
         });
         self.building = Some((number, task));
+        self.next = Some(next);
     }
 
-    fn read_again(&mut self) -> Result<(), String> {
+    fn read_again(&mut self) -> Result<Loaded, String> {
         let flags = Overrides { instance: Some(self.loaded.instance.clone()), ..self.context.flags.clone() };
         let mut loaded = config::load(&flags, &Env::real()).map_err(|error| error.to_string())?;
         // Port 0 was chosen by the kernel once; the choice stands.
         self.listeners.change(&needed(&loaded.config, &self.loaded.config)).map_err(|error| error.to_string())?;
         loaded.path = loaded.path.or_else(|| self.loaded.path.clone());
-        self.loaded = loaded;
-        Ok(())
+        Ok(loaded)
     }
 
     /// Sends new requests to the current generation and lets the one before finish. Tells which one drains, if one does.

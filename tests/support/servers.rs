@@ -105,13 +105,13 @@ fn program(name: &str, places: &[&str]) -> String {
     places.iter().map(PathBuf::from).find(|path| path.exists()).map_or_else(|| name.to_owned(), |path| path.display().to_string())
 }
 
-/// The value of a test that needs a program: whether it is there, and if not, says so where a reader of the log looks.
+/// Whether a program is there; without it the test is skipped, and says so.
 pub fn have(name: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|dir| dir.join(name).exists()));
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "{name} is missing, and nothing is skipped where CI is set");
-        eprintln!("SKIPPED: {name} is not installed");
-    }
-    found
+    super::skip::unless_there(name)
+}
+
+/// A Python server that says READY=1 half a second after it listens.
+pub fn python_notify() -> Vec<String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/notify.py");
+    vec![program("python3", &["/usr/bin/python3"]), script.into(), "{port}".into()]
 }

@@ -1,0 +1,109 @@
+//! What the front door costs and what a restart does to its clients, measured, not judged.
+//!
+//! ```sh
+//! cargo bench --bench front_door                 # all of it, some minutes
+//! cargo bench --bench front_door -- --quick      # half a minute, rougher
+//! cargo bench --bench front_door -- --only proxy --json
+//! ```
+//!
+//! Parts: `start` (start to ready, idle memory), `restart` (restart time, longest gap and added p99 against an undisturbed
+//! run of the same length), `slope` (memory and descriptors over 300 restarts), `proxy` (requests per second of the proxy's
+//! own CPU, beside nginx on the same upstream in the same run).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod proxy;
+mod restart;
+mod slope;
+mod start;
+
+use serde_json::{Map, Value};
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub struct Size {
+    /// Starts of a gateway with nothing behind it.
+    starts: usize,
+    /// Restarts under load.
+    restarts: usize,
+    /// Restarts over which slopes are taken.
+    slope_restarts: usize,
+    /// Rounds of wrk against each proxy.
+    rounds: usize,
+    /// Seconds of each round.
+    seconds: u64,
+}
+
+const FULL: Size = Size { starts: 20, restarts: 20, slope_restarts: 300, rounds: 3, seconds: 8 };
+const QUICK: Size = Size { starts: 5, restarts: 5, slope_restarts: 30, rounds: 1, seconds: 3 };
+
+type Part = fn(Size) -> Value;
+
+const PARTS: [(&str, Part); 4] =
+    [("start", start::measure), ("restart", restart::measure), ("slope", slope::measure), ("proxy", proxy::measure)];
+
+fn main() {
+    let mut size = FULL;
+    let (mut json, mut only) = (false, None);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--quick" => size = QUICK,
+            "--json" => json = true,
+            "--only" => only = args.next(),
+            // cargo bench passes this one.
+            "--bench" => {}
+            other => {
+                eprintln!("front_door: `{other}`? There are --quick, --json and --only PART");
+                return;
+            }
+        }
+    }
+    let mut all = Map::new();
+    for (name, part) in PARTS {
+        if only.as_ref().is_none_or(|only| only == name) {
+            eprintln!("{name} …");
+            let result = part(size);
+            if !json {
+                print(name, &result);
+            }
+            all.insert(name.to_owned(), result);
+        }
+    }
+    if json {
+        println!("{:#}", Value::Object(all));
+    }
+}
+
+fn print(part: &str, result: &Value) {
+    println!("\n{part}");
+    for (key, value) in result.as_object().unwrap() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        println!("  {key:<44} {text}");
+    }
+}
+
+/// One decimal is all that these measurements are worth.
+pub fn tenths(value: f64) -> Value {
+    Value::from((value * 10.0).round() / 10.0)
+}
+
+/// The middle and the largest of some measurements.
+pub fn middle_and_most(values: &mut [f64]) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[values.len() - 1])
+}
+
+/// The least-squares slope of values one step apart.
+pub fn slope(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let (middle_x, middle_y) = ((count - 1.0) / 2.0, values.iter().sum::<f64>() / count);
+    let (mut up, mut down) = (0.0, 0.0);
+    for (x, y) in values.iter().enumerate() {
+        up += (x as f64 - middle_x) * (y - middle_y);
+        down += (x as f64 - middle_x).powi(2);
+    }
+    up / down
+}

@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Output;
+use std::time::Duration;
 
 use support::client::Target;
 use support::load::{Load, Running};
@@ -92,7 +93,8 @@ impl Site<'_> {
     }
 
     fn load(&self, unix: &str) -> (Running, Running) {
-        let tcp = Load { new_per_second: RATE, ..Load::on(FRONT) };
+        let download = servers::node_download(2_000_000, Duration::from_secs(2));
+        let tcp = Load { new_per_second: RATE, downloads: 4, download: Some(download), ..Load::on(FRONT) };
         let unix = Load { new_per_second: RATE / 2.0, ..Load::on(Target::Unix(self.systemd.path(unix))) };
         let (tcp, unix) = (self.systemd.in_netns(|| tcp.start()), unix.start());
         tcp.flows(Part::New, 10);
@@ -124,7 +126,10 @@ fn none_lost(site: &Site<'_>, what: &str, reports: &[Report; 2]) {
 fn none_refused(site: &Site<'_>, what: &str, reports: &[Report; 2]) {
     for report in reports {
         assert_eq!(report.failures_of("refused"), 0, "{what}: {report}\n{}", site.journal());
-        let (good, lost) = (report.good_of(Part::New), report.failures());
+        let (good, lost) = (
+            report.good_of(Part::New),
+            report.failed.iter().filter(|((part, _), _)| *part == Part::New).map(|(_, count)| count).sum::<u64>(),
+        );
         assert!(lost * 10 < good, "{what}: {report}\n{}", site.journal());
     }
 }
@@ -333,6 +338,25 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     let dry = ctl(&["install", "--dry-run", "--now", "--", "node", NODE_APP, "--api-key", "canary-4711", "{port}"]);
     expect(&dry, 0, &["/etc/systemd/system/gateway.service", "ExecStart=/usr/local/bin/gateway run --instance gateway", "would:", "***"]);
     assert!(!all_of(&dry).contains("canary"), "{}", all_of(&dry));
+    systemd.must(&[
+        "systemd-run",
+        "--unit=stranger",
+        "--property=Type=exec",
+        "python3",
+        "-m",
+        "http.server",
+        "--bind",
+        "127.0.0.1",
+        "18789",
+    ]);
+    wait::until("the stranger listens", || systemd.run(&["curl", "-s", "http://127.0.0.1:18789/"]).status.success().then_some(()));
+    expect(&ctl(&["install", "--now", "--", "node", NODE_APP, "{port}"]), 5, &["127.0.0.1:18789 is taken", "ss -ltnp", "--listen"]);
+    nothing_there();
+    expect(&ctl(&["install", "--", "node", NODE_APP, "{port}"]), 0, &["is installed"]);
+    expect(&ctl(&["start"]), 1, &["did not start", "127.0.0.1:18789 is taken", "journalctl -u gateway.service"]);
+    systemd.must(&["systemctl", "stop", "stranger"]);
+    expect(&ctl(&["start"]), 0, &["started"]);
+    systemd.must(&["gatewayctl", "uninstall"]);
     nothing_there();
 
     let output = systemd.run_as_user(&user, &["gatewayctl", "--system", "install", "--now", "--", "node", NODE_APP, "{port}"]);

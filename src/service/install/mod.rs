@@ -1,6 +1,7 @@
 //! `gatewayctl install`: looks, decides, shows, proves, writes, starts - in this order.
 
 mod files;
+mod free;
 mod plan;
 mod proof;
 mod settings;
@@ -13,7 +14,7 @@ use self::files::Applied;
 use self::plan::{Facts, Plan};
 use super::drive::{Say, bring_up, run, run_unit, scope_name};
 use super::error::ServiceError;
-use super::layout::Layout;
+use super::layout::{Installed, Layout};
 use super::linger;
 use super::ready;
 use super::sandbox::Sandbox;
@@ -150,16 +151,26 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>) -> Result<R
         report.notes.clear();
         return Ok(report);
     }
+    if todo.start && state.is_down() && plan.unit.sockets.is_empty() && plan.former_socket.is_none() {
+        free::check(&plan.config.gateway.listen)?;
+    }
     report.outcome = if unit.path.exists() { "updated" } else { "installed" };
     carry_out(&manager, &facts, &plan, &todo, &mut report, say).await?;
     if request.now {
-        report.pid = start(&manager, &plan, &todo, &state, say).await?;
+        report.pid =
+            start(&manager, &plan, &todo, &state, say).await.map_err(|error| if todo.active { error } else { tries_on(error, unit) })?;
         report.ready = true;
     } else if todo.active && todo.files {
         let apply = if todo.unit { systemctl(scope, &format!("restart {}", unit.unit)) } else { "gatewayctl reload".to_owned() };
         report.notes.push(format!("it runs as before until: {apply}"));
     }
     Ok(report)
+}
+
+/// A service that is installed and does not start keeps trying, as after a crash.
+fn tries_on(error: ServiceError, unit: &Installed) -> ServiceError {
+    let next = error.next.clone().unwrap_or_default();
+    error.next(format!("{next}\ngatewayctl uninstall --instance {}   (it is installed and keeps trying until then)", unit.instance))
 }
 
 /// What is left to do.

@@ -94,8 +94,8 @@ impl Site<'_> {
 
     fn load(&self, unix: &str) -> (Running, Running) {
         let download = servers::node_download(2_000_000, Duration::from_secs(2));
-        let tcp = Load { new_per_second: RATE, downloads: 4, download: Some(download), ..Load::on(FRONT) };
-        let unix = Load { new_per_second: RATE / 2.0, ..Load::on(Target::Unix(self.systemd.path(unix))) };
+        let tcp = Load { path: "/pid".into(), new_per_second: RATE, downloads: 4, download: Some(download), ..Load::on(FRONT) };
+        let unix = Load { path: "/pid".into(), new_per_second: RATE / 2.0, ..Load::on(Target::Unix(self.systemd.path(unix))) };
         let (tcp, unix) = (self.systemd.in_netns(|| tcp.start()), unix.start());
         tcp.flows(Part::New, 10);
         unix.flows(Part::New, 5);
@@ -403,7 +403,7 @@ fn a_socket_unit_holds_the_front_door_while_the_service_is_down() {
     systemd.must(&["gatewayctl", "install", "--now", "--socket", "--", "node", NODE_APP, "{port}"]);
     let site = Site { systemd: &systemd, user: None };
     assert_eq!(site.property("gateway.socket", "ActiveState"), "active");
-    let load = systemd.in_netns(|| Load { new_per_second: RATE, ..Load::on(FRONT) }.start());
+    let load = systemd.in_netns(|| Load { path: "/pid".into(), new_per_second: RATE, ..Load::on(FRONT) }.start());
     load.flows(Part::New, 10);
     site.must_systemctl(&["restart", "gateway.service"]);
     load.flows(Part::New, 10);

@@ -153,6 +153,16 @@ fn life(site: &Site<'_>, more: &[&str]) {
     let said = site.must(&install);
     assert!(said.contains("already installed") && site.main_pid() == pid, "{said}");
 
+    let other = [&install[..install.len() - 4], &["--set", "COLOR=blue"], &install[install.len() - 4..]].concat();
+    for command in [&other, &install] {
+        let reports = under_load(site, &front, || {
+            let said = site.must(command);
+            assert!(said.contains("updated and ready"), "{said}");
+        });
+        none_lost(site, "install of a change", &reports);
+        assert_eq!(site.main_pid(), pid, "a change of the configuration is a reload");
+    }
+
     // A watchdog that a test can wait for; a drop-in is how an operator would do it.
     site.systemd.write(&site.drop_in(), "[Service]\nWatchdogSec=2\n");
     site.must_systemctl(&["daemon-reload"]);
@@ -325,6 +335,9 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     };
     let nothing_there = || assert_eq!(systemd.sh("find /etc /run /var/lib -name '*gateway*'"), "", "nothing was changed");
 
+    let json = ctl(&["start", "--json"]);
+    let object: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&object["ok"], &object["exit"]), (&false.into(), &3.into()));
     expect(&ctl(&["start"]), 3, &["no gateway is installed", "gatewayctl install"]);
     expect(&ctl(&["install", "--", "no-such-server"]), 1, &["no-such-server", "not found"]);
     expect(&ctl(&["install", "--env-file", "/nowhere", "--", "sleep", "9"]), 1, &["/nowhere"]);
@@ -356,6 +369,9 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&ctl(&["start"]), 1, &["did not start", "127.0.0.1:18789 is taken", "journalctl -u gateway.service"]);
     systemd.must(&["systemctl", "stop", "stranger"]);
     expect(&ctl(&["start"]), 0, &["started"]);
+    let json = ctl(&["install", "--now", "--json", "--", "node", NODE_APP, "{port}"]);
+    let object: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&object["outcome"], &object["unit"]), (&"already installed".into(), &"gateway.service".into()), "{object}");
     systemd.must(&["gatewayctl", "uninstall"]);
     nothing_there();
 

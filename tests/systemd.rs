@@ -394,6 +394,15 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&output, 77, &["not permitted to start gateway.service", "sudo"]);
     systemd.must(&["gatewayctl", "start"]);
 
+    // One that does not answer is restarted by its manager, and one that is stopped is started.
+    let pid = || systemd.must(&["systemctl", "show", "--value", "-p", "MainPID", "gateway"]).trim().to_owned();
+    let stuck = pid();
+    systemd.must(&["kill", "-STOP", &stuck]);
+    expect(&ctl(&["restart"]), 0, &["does not answer", "through the service manager", "gateway.service: restarted"]);
+    assert_ne!(pid(), stuck);
+    systemd.must(&["gatewayctl", "stop"]);
+    expect(&ctl(&["restart"]), 0, &["gateway.service: started"]);
+
     // A stop from inside would end the command that waits for it.
     let inside =
         "for dir in $(find /sys/fs/cgroup -type d -name gateway.service); do echo $$ > $dir/cgroup.procs; done; exec gatewayctl \"$@\"";

@@ -316,7 +316,7 @@ fn unmount(base: &Path) {
         // Only when empty: never into what may still be mounted there.
         let _ = fs::remove_dir(&dir);
     }
-    for file in ["boot.log", "nspawn.pid"] {
+    for file in ["boot.log", "nspawn.pid", ".#root.lck"] {
         let _ = fs::remove_file(base.join(file));
     }
     let _ = fs::remove_dir(base);

@@ -76,14 +76,12 @@ fn show(ctx: &Context, request: &Request, report: &Report) {
     ui.say(&match (report.outcome, report.ready) {
         ("already installed", true) => format!("{} is already installed, and runs on {listen}", report.unit),
         ("already installed", false) => format!("{} is already installed", report.unit),
-        (outcome, true) => format!("{} is {outcome} and ready on {listen}", report.unit),
-        (outcome, false) => format!("{} is {outcome}", report.unit),
+        (outcome, true) if request.now => format!("{} is {outcome} and ready on {listen}", report.unit),
+        (outcome, _) => format!("{} is {outcome}", report.unit),
     });
     report.notes.iter().for_each(|note| ui.say(&format!("note: {note}")));
     if !report.ready {
         ui.say(&format!("start:  gatewayctl start --instance {}", report.instance));
-    } else if !request.now && report.outcome == "updated" {
-        ui.say(&format!("use it: gatewayctl restart --instance {}", report.instance));
     }
     ui.say(&format!("log:    {}", report.journal));
 }

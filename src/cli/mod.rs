@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 pub mod args;
+mod by_manager;
 pub mod config;
 #[cfg(test)]
 mod double;

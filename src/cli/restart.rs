@@ -10,7 +10,7 @@ use super::args::{RestartArgs, Wait};
 use super::probe::{Probe, Seen};
 use super::target::Target;
 use super::ui::{Tone, span};
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, by_manager};
 use crate::config::{Env, Listen};
 use crate::control::client::Client;
 use crate::control::protocol::{GenerationInfo, Method, Outcome, RestartParams, Status};
@@ -34,6 +34,9 @@ struct Verdict<'a> {
 /// # Errors
 /// What the gateway refuses or fails to do; the previous generation then serves on.
 pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError> {
+    if let Some(exit) = by_manager::restart(ctx).await? {
+        return Ok(exit);
+    }
     let params = RestartParams {
         force: args.force,
         wait_ms: args.wait.map(|wait| match wait {

@@ -37,7 +37,7 @@ pub(super) fn own(front: &Arc<Front>, table: &Table, client: &Client, request: &
             }
         }
         _ if request.method() == Method::CONNECT => answer::text(StatusCode::METHOD_NOT_ALLOWED, "gateway: CONNECT is for forward proxies"),
-        "/" if table.routes.is_empty() => page(front, table),
+        "/" if table.routes.is_empty() && table.generation > 0 => page(front, table),
         _ => return None,
     };
     Some(response)

@@ -44,9 +44,26 @@ impl<'a> Admission<'a> {
     /// # Errors
     /// [`Refused`] when there is no route, when `hold.time` is over, or when `hold.requests` wait already.
     pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
+        self.first().await?;
         match self.backend()?.enter(self.kind, self.what) {
             Ok(entered) => Ok(entered),
             Err(_) => self.wait().await,
+        }
+    }
+
+    /// Waits for the first generation: before it nobody knows where requests go, and clients of a process that took over its
+    /// predecessor's listeners come at once.
+    async fn first(&mut self) -> Result<(), Refused> {
+        let starting = |table: &Arc<super::Table>| table.generation == 0;
+        let mut table = self.front.watch_table();
+        if !starting(&table.borrow()) {
+            return Ok(());
+        }
+        let _held = self.hold("the gateway is starting")?;
+        let until = self.until();
+        match tokio::time::timeout_at(until, table.wait_for(|table| !starting(table))).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refused::Unavailable(format!("the gateway is not ready: {}", self.front.health().join(", ")))),
         }
     }
 

@@ -7,9 +7,12 @@ use serde::Serialize;
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, find, installed};
 use super::ready;
-use super::systemd::{JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
+use super::systemd::{JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, last_words, systemctl};
 use crate::config::{self, Config, Env, Overrides};
 use crate::state::paths::Scope;
+
+/// How many of the service's last lines are shown when it does not do what was asked.
+const LAST_WORDS: u32 = 6;
 
 /// Takes a line of progress.
 pub type Say<'a> = &'a dyn Fn(&str);
@@ -153,7 +156,8 @@ pub(super) async fn run(manager: &Manager, job: Job, unit: &Installed, say: Say<
     run_unit(manager, job, unit, &unit.unit, say).await
 }
 
-async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name: &str, say: Say<'_>) -> Result<(), ServiceError> {
+/// The same on another unit of the service: its socket.
+pub(super) async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name: &str, say: Say<'_>) -> Result<(), ServiceError> {
     let (doing, verb) = match job {
         Job::Start => ("starting", "start"),
         Job::Stop => ("stopping", "stop"),
@@ -165,7 +169,8 @@ async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name: &str, say
         JobResult::Done => Ok(()),
         JobResult::Not(result) => {
             let state = manager.state(name).await.unwrap_or_default();
-            let said = if state.status_text.is_empty() { String::new() } else { format!("; it says: {}", state.status_text) };
+            let words = last_words(unit.scope, name, LAST_WORDS);
+            let said: String = words.iter().map(|line| format!("\n  {line}")).collect();
             let why = if state.result.is_empty() || state.result == "success" { result } else { format!("{result}: {}", state.result) };
             let next =
                 format!("{}\n{}", journalctl(unit.scope, &format!("{name} -n 30")), systemctl(unit.scope, &format!("status {name}")));

@@ -1,11 +1,19 @@
 //! Values as systemd's unit files want them.
 
-/// A word of an `ExecStart=` line: quoted where needed, `%` and backslash kept from their special meaning.
+/// The program of an `ExecStart=` line.
 ///
-/// `$` needs no care here: a line with one in its program gets the `:` prefix (see [`exec_line`]).
-pub(super) fn word(text: &str) -> String {
-    let plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | '@' | '=' | ':' | '~') || !c.is_ascii();
+/// systemd replaces `$NAME` in arguments but not in the program's path, and doubling the `$` is right in the one and wrong in
+/// the other; the prefix `:` (systemd 244) switches the replacement off for the whole line, and is used only where it matters.
+pub(super) fn program(path: &str) -> String {
+    let prefix = if path.contains('$') { ":" } else { "" };
+    format!("{prefix}{}", word(path))
+}
+
+/// A word, quoted where needed; `%`, quotes and backslash are kept from their special meaning.
+fn word(text: &str) -> String {
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | '@' | '=' | ':' | '~' | '%') || !c.is_ascii()
+    };
     let mut out = String::with_capacity(text.len() + 2);
     for c in text.chars() {
         match c {
@@ -15,17 +23,7 @@ pub(super) fn word(text: &str) -> String {
             c => out.push(c),
         }
     }
-    if !text.is_empty() && text.chars().all(|c| plain(c) || c == '%') { out } else { format!("\"{out}\"") }
-}
-
-/// A whole `ExecStart=` value.
-///
-/// systemd replaces `$NAME` in arguments but not in the program's path, and doubling the `$` is right in the one and wrong in
-/// the other; the prefix `:` (systemd 244) switches the replacement off for the whole line, and is used only where it matters.
-pub(super) fn exec_line(argv: &[&str]) -> String {
-    let words: Vec<String> = argv.iter().map(|arg| word(arg)).collect();
-    let prefix = if argv.iter().any(|arg| arg.contains('$')) { ":" } else { "" };
-    format!("{prefix}{}", words.join(" "))
+    if !text.is_empty() && text.chars().all(plain) { out } else { format!("\"{out}\"") }
 }
 
 /// A value that systemd takes whole to the end of the line, as `EnvironmentFile=` and `ListenStream=`: only `%` is special.
@@ -67,7 +65,7 @@ mod tests {
         ] {
             assert_eq!(word(text), expected);
         }
-        assert_eq!(exec_line(&["/opt/$x/gateway", "run"]), ":\"/opt/$x/gateway\" run");
+        assert_eq!(program("/opt/$x/gateway"), ":\"/opt/$x/gateway\"");
     }
 
     #[test]

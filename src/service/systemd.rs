@@ -261,6 +261,21 @@ pub fn systemctl(scope: Scope, rest: &str) -> String {
     }
 }
 
+/// The last lines that a service itself wrote to the journal; none where it cannot be read.
+pub(super) fn last_words(scope: Scope, unit: &str, lines: u32) -> Vec<String> {
+    let (flags, field): (&[&str], _) = match scope {
+        Scope::System => (&[], "_SYSTEMD_UNIT"),
+        Scope::User => (&["--user"], "_SYSTEMD_USER_UNIT"),
+    };
+    let asked = std::process::Command::new("journalctl")
+        .args(flags)
+        .args(["--quiet", "--no-pager", "--boot", "--output=cat", &format!("--lines={lines}"), &format!("{field}={unit}")])
+        .stdin(std::process::Stdio::null())
+        .output();
+    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
 /// The exact command that shows the unit's log.
 pub fn journalctl(scope: Scope, unit: &str) -> String {
     match scope {

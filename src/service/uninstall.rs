@@ -135,8 +135,8 @@ fn prune(layout: &Layout, instance: &str) {
         let _ = std::fs::remove_dir(dir);
     }
     if layout.scope == Scope::User {
-        for dir in ["default.target.wants", "sockets.target.wants", "."] {
-            let _ = std::fs::remove_dir(layout.units.join(dir));
+        for dir in [layout.units.join("default.target.wants"), layout.units.join("sockets.target.wants"), layout.units.clone()] {
+            let _ = std::fs::remove_dir(dir);
         }
     }
 }

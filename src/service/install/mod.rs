@@ -1,6 +1,7 @@
 //! `gatewayctl install`: looks, decides, shows, proves, writes, starts - in this order.
 
 mod files;
+mod free;
 mod plan;
 mod proof;
 mod settings;
@@ -11,13 +12,13 @@ use serde::Serialize;
 
 use self::files::Applied;
 use self::plan::{Facts, Plan};
-use super::drive::{Say, bring_up, run, scope_name};
+use super::drive::{Say, bring_up, run, run_unit, scope_name};
 use super::error::ServiceError;
-use super::layout::Layout;
+use super::layout::{Installed, Layout};
 use super::linger;
 use super::ready;
 use super::sandbox::Sandbox;
-use super::systemd::{Job, Manager, UnitState, journalctl};
+use super::systemd::{Job, Manager, UnitState, journalctl, systemctl};
 use crate::config::{Env, Listen};
 use crate::redact::Redactor;
 use crate::state::paths::Scope;
@@ -144,18 +145,32 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>) -> Result<R
         return Ok(report);
     }
     plan.refuse_unprivileged(&facts)?;
+    report.ready = state.is_active();
     if todo.is_empty() {
         report.outcome = "already installed";
-        report.ready = state.is_active();
+        report.notes.clear();
         return Ok(report);
+    }
+    if todo.start && state.is_down() && plan.unit.sockets.is_empty() && plan.former_socket.is_none() {
+        free::check(&plan.config.gateway.listen)?;
     }
     report.outcome = if unit.path.exists() { "updated" } else { "installed" };
     carry_out(&manager, &facts, &plan, &todo, &mut report, say).await?;
     if request.now {
-        report.pid = start(&manager, &plan, &todo, &state, say).await?;
+        report.pid =
+            start(&manager, &plan, &todo, &state, say).await.map_err(|error| if todo.active { error } else { tries_on(error, unit) })?;
         report.ready = true;
+    } else if todo.active && todo.files {
+        let apply = if todo.unit { systemctl(scope, &format!("restart {}", unit.unit)) } else { "gatewayctl reload".to_owned() };
+        report.notes.push(format!("it runs as before until: {apply}"));
     }
     Ok(report)
+}
+
+/// A service that is installed and does not start keeps trying, as after a crash.
+fn tries_on(error: ServiceError, unit: &Installed) -> ServiceError {
+    let next = error.next.clone().unwrap_or_default();
+    error.next(format!("{next}\ngatewayctl uninstall --instance {}   (it is installed and keeps trying until then)", unit.instance))
 }
 
 /// What is left to do.
@@ -254,7 +269,7 @@ async fn carry_out(
 async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say: Say<'_>) -> Result<Option<String>, ServiceError> {
     if todo.prove {
         say("proving that the command starts as a service");
-        proof::prove(manager, &facts.layout, &plan.unit).await?;
+        proof::prove(manager, &facts.layout, &plan.unit, &plan.redactor()).await?;
     }
     // The proof unit is gone, too.
     manager.daemon_reload().await?;
@@ -269,13 +284,20 @@ async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say
         say(&format!("enabling {}", units.join(" ")));
         manager.enable(&units).await?;
     }
+    if let Some(socket) = &plan.former_socket {
+        manager.disable(&[socket]).await?;
+    }
     if todo.linger { linger::turn_on(&facts.layout).await } else { Ok(None) }
 }
 
 /// Starts it, or brings the changes into what runs. The main process.
 async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, say: Say<'_>) -> Result<u32, ServiceError> {
     let unit = &plan.installed;
-    if !todo.active || todo.hand_over {
+    if let Some(socket) = &plan.former_socket {
+        // It holds the addresses that the service must bind now, and takes the service down with it.
+        run_unit(manager, Job::Stop, unit, socket, say).await?;
+    }
+    if !todo.active || todo.hand_over || plan.former_socket.is_some() {
         if todo.hand_over {
             // A socket unit cannot start while the service holds the addresses.
             run(manager, Job::Stop, unit, say).await?;

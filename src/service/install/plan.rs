@@ -88,6 +88,8 @@ pub(super) struct Plan {
     pub unit: UnitPlan,
     pub config: Config,
     pub notes: Vec<String>,
+    /// A socket unit of ours that is not wanted any more.
+    pub former_socket: Option<String>,
     files: Vec<Wanted>,
     request: Request,
 }
@@ -148,7 +150,8 @@ impl Plan {
         let socket_file = layout.units.join(plan.socket_name());
         let socket = if request.socket { Some(plan.socket().map_err(unfit)?) } else { None };
         let socket_file = Wanted::new(socket_file, socket, 0o644)?;
-        if request.socket || matches!(socket_file.now, Written::ByUs(_)) {
+        let former_socket = (!request.socket && matches!(socket_file.now, Written::ByUs(_))).then(|| plan.socket_name());
+        if request.socket || former_socket.is_some() {
             files.push(socket_file);
         }
         let mut notes = Vec::new();
@@ -165,7 +168,7 @@ impl Plan {
             path: unit_file,
             socket: request.socket.then(|| plan.socket_name()),
         };
-        Ok(Self { installed, unit: plan, config, notes, files, request: request.clone() })
+        Ok(Self { installed, unit: plan, config, notes, former_socket, files, request: request.clone() })
     }
 
     /// The files that would be written or removed.

@@ -1,8 +1,11 @@
 //! The proof run: a passing unit with the same user, variables and sandbox starts the command once.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::redact::Redactor;
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::systemd::{Job, JobResult, Manager, UnitState};
@@ -29,7 +32,7 @@ impl Drop for Trace {
 ///
 /// # Errors
 /// When one does not become ready: its last words, and the reason that systemd has.
-pub(super) async fn prove(manager: &Manager, layout: &Layout, plan: &UnitPlan) -> Result<(), ServiceError> {
+pub(super) async fn prove(manager: &Manager, layout: &Layout, plan: &UnitPlan, redactor: &Redactor) -> Result<(), ServiceError> {
     let name = format!("gateway-proof-{}.service", plan.subject.stem().replace('@', "-"));
     let unit = layout.runtime_units.join(&name);
     let log = layout.runtime.join(format!("{name}.log"));
@@ -37,6 +40,7 @@ pub(super) async fn prove(manager: &Manager, layout: &Layout, plan: &UnitPlan) -
     let trace = Trace(vec![unit.clone(), log.clone()]);
     std::fs::create_dir_all(&layout.runtime_units).map_err(|error| ServiceError::file("make", &layout.runtime_units, &error))?;
     std::fs::write(&unit, text).map_err(|error| ServiceError::file("write", &unit, &error))?;
+    fresh(&log).map_err(|error| ServiceError::file("write", &log, &error))?;
     manager.daemon_reload().await?;
     let ended = manager.job(Job::Start, &name, PROOF_LIMIT).await;
     let state = manager.state(&name).await;
@@ -45,8 +49,14 @@ pub(super) async fn prove(manager: &Manager, layout: &Layout, plan: &UnitPlan) -
     drop(trace);
     match ended? {
         JobResult::Done => Ok(()),
-        JobResult::Not(result) => Err(failure(plan, &state?, &result, &output)),
+        JobResult::Not(result) => Err(failure(plan, &state?, &result, &redactor.text(&output))),
     }
+}
+
+/// An empty file that only we may read: the servers may print secrets.
+fn fresh(log: &Path) -> std::io::Result<()> {
+    let _ = std::fs::remove_file(log);
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(log).map(drop)
 }
 
 fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> ServiceError {

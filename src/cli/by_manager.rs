@@ -1,0 +1,37 @@
+//! The way of `gatewayctl restart` when the gateway itself cannot do it: the service manager.
+
+use super::restart::status_of;
+use super::start::report;
+use super::target::{self, Target};
+use super::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::service;
+
+/// Restarts an installed gateway that does not answer, and starts one that is stopped. None when that is not what is meant: it
+/// answers and restarts itself without cutting anything, or is no service, or is another user's.
+///
+/// # Errors
+/// What the service manager refuses, and a service that does not become ready.
+pub async fn restart(ctx: &Context) -> Result<Option<Exit>, CliError> {
+    if ctx.global.state_dir.is_some() || ctx.global.config.is_some() {
+        return Ok(None);
+    }
+    let env = Env::real();
+    let name = target::wanted_name(&ctx.global, &env);
+    // Several, or none: what to say of that is known where a running one is looked for.
+    let Ok(unit) = service::select(&env, name.as_deref(), target::scope(&ctx.global)) else { return Ok(None) };
+    match answers(ctx).await {
+        Ok(()) => return Ok(None),
+        Err(error) if matches!(error.exit, Exit::Usage | Exit::Permission) => return Ok(None),
+        Err(error) => ctx.ui.progress(&format!("{}: through the service manager then", error.message)),
+    }
+    let done = service::restart(&env, &unit, &|line| ctx.ui.progress(line)).await?;
+    report(ctx, &done);
+    Ok(Some(Exit::Done))
+}
+
+async fn answers(ctx: &Context) -> Result<(), CliError> {
+    let target = Target::find(&ctx.global, &Env::real())?;
+    let mut client = target.connect().await?;
+    status_of(&target, &mut client).await.map(drop)
+}

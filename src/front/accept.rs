@@ -165,7 +165,7 @@ async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>
                 Some(end) = probes.recv() => {
                     if let Ok(stream) = UnixStream::from_std(end) {
                         let client = Client { peer: Peer::Unix, unix: true, internal: true };
-                        tokio::spawn(connection(Arc::clone(&shared), Stream::Unix(stream), client));
+                        tokio::spawn(connection(Arc::clone(&shared), Stream::Unix(Arc::new(stream)), client));
                     }
                 }
                 Ok(()) = sockets.changed() => {
@@ -226,14 +226,14 @@ impl Listener {
             Self::Tcp(listener) => listener.accept().await.map(tcp_client),
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Client { peer: Peer::Unix, unix: true, internal: false }))
+                Ok((Stream::Unix(Arc::new(stream)), Client { peer: Peer::Unix, unix: true, internal: false }))
             }
         }
     }
 }
 
 fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (Stream, Client) {
-    (Stream::Tcp(stream), Client { peer: Peer::Tcp(addr.ip()), unix: false, internal: false })
+    (Stream::Tcp(Arc::new(stream)), Client { peer: Peer::Tcp(addr.ip()), unix: false, internal: false })
 }
 
 async fn accept_all(shared: Arc<Shared>, listener: Listener, current: CancellationToken) {
@@ -278,6 +278,7 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client) {
     front.stats.accepted.fetch_add(1, Ordering::Relaxed);
     let _open = Open::new(&front.stats, |stats| &stats.connections);
     let phase = Phase::new();
+    let gone = stream.reset();
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&phase), settings.patience));
     let service = service_fn(|request| {
         let answering = Answering::begin(&phase, &front.stats);
@@ -285,11 +286,13 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client) {
     });
     let mut builder = http1::Builder::new();
     // A client may close its sending side and still read; ours own patience counts, see ClientIo.
-    builder.half_close(true).header_read_timeout(None).pipeline_flush(true).max_header_size(settings.header_size);
+    builder.half_close(true).header_read_timeout(None).max_header_size(settings.header_size);
     let connection = builder.serve_connection(io, service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        // hyper does not look at the socket while it waits for an answer, as half-closed clients must be answered.
+        () = gone => return,
         () = shared.quiet.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

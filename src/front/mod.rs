@@ -9,6 +9,7 @@ mod answer;
 mod backend;
 mod body;
 mod client_io;
+mod complaints;
 mod endpoints;
 mod headers;
 mod hold;
@@ -97,6 +98,8 @@ pub struct Front {
     pub started: Instant,
     /// What it counts.
     pub stats: Arc<Stats>,
+    /// What goes wrong with the servers behind it, told to the log.
+    complaints: complaints::Complaints,
     table: watch::Sender<Arc<Table>>,
     /// Why `/readyz` says no; empty when ready.
     health: watch::Sender<Arc<Vec<String>>>,
@@ -124,6 +127,7 @@ impl Front {
             identity: format!("{}-{:016x}", std::process::id(), random()),
             started: Instant::now(),
             stats: Arc::default(),
+            complaints: complaints::Complaints::default(),
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
             token: OnceLock::new(),

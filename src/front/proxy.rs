@@ -76,7 +76,12 @@ pub(super) async fn forward(
             }
             _ => response.map(|body| ResponseBody::proxied(body, lease, ticket, answering)),
         },
-        Err(gave_up) => gave_up.response().map(|body| body.answering(answering)),
+        Err(gave_up) => {
+            if let GaveUp::BadGateway(why) = &gave_up {
+                front.complaints.tell(why);
+            }
+            gave_up.response().map(|body| body.answering(answering))
+        }
     }
 }
 
@@ -145,8 +150,8 @@ impl Exchange<'_> {
                     continue;
                 }
             };
-            // A reused connection may turn out dead after the head is gone with it.
-            let spare = (connection.reused && safe && !self.body.taken()).then(|| head.copy());
+            // The connection may die after the head is gone with it.
+            let spare = (safe && !self.body.taken()).then(|| head.copy());
             match self.attempt(&upstream, connection, head).await {
                 Ok((response, lease)) => return Ok(Answer { response, ticket, lease }),
                 Err(failed) => {
@@ -187,7 +192,7 @@ impl Exchange<'_> {
             Ok(response) => response,
             Err(mut error) => {
                 let unsent = error.take_message();
-                let why = format!("the server broke off: {}", error.into_error());
+                let why = format!("{} broke off: {}", upstream.address(), in_full(&error.into_error()));
                 return Err(match unsent {
                     Some(request) => Failed::Unsent(Box::new(Head::of(request)), why),
                     None if connection.received() == before && !self.body.taken() => Failed::Silent(why),
@@ -198,7 +203,10 @@ impl Exchange<'_> {
         if let Some(announced) = response.headers().get("keep-alive").and_then(|value| value.to_str().ok()) {
             upstream.announced(announced);
         }
-        let keeps = headers::keeps_alive(response.headers(), response.version());
+        // An answer before the end of the body, or an error about it: the server may never read the rest, and the next request
+        // would wait behind it.
+        let unread = !self.body.ended() || (!bodiless && response.status().as_u16() >= 400);
+        let keeps = !unread && headers::keeps_alive(response.headers(), response.version());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         headers::to_client(response.headers_mut(), self.via);
         *response.version_mut() = Version::HTTP_11;
@@ -244,6 +252,12 @@ fn tunnel(
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     answering.upgraded();
     Response::from_parts(parts, ResponseBody::own(""))
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -33,6 +34,9 @@ use super::{Client, Front, endpoints, proxy, worker};
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something must be closed first,
 /// and nothing tells when.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a client that was accepted just before a stop may take to send its request.
+const NEWCOMER: Duration = Duration::from_secs(1);
 
 /// How many probes of the watchdog may wait; it sends one at a time.
 const PROBES: usize = 4;
@@ -293,13 +297,33 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client) {
         ended = &mut connection => ended,
         // hyper does not look at the socket while it waits for an answer, as half-closed clients must be answered.
         () = gone => return,
-        () = shared.quiet.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        () = shared.quiet.cancelled() => finish(connection, &phase).await,
     };
     if let Err(error) = ended {
         debug!("a client connection ended: {error}");
+    }
+}
+
+/// Serves the request that was begun, if any was, and closes.
+///
+/// hyper's graceful shutdown closes a connection at once that has sent nothing yet; whoever was accepted a moment ago is
+/// about to.
+async fn finish<I, S>(mut connection: Pin<&mut http1::UpgradeableConnection<I, S>>, phase: &Phase) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = ResponseBody>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let early = tokio::select! {
+        ended = &mut connection => Some(ended),
+        _ = tokio::time::timeout(NEWCOMER, phase.head_complete()) => None,
+    };
+    match early {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     }
 }
 

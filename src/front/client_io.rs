@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 /// What a client is told that takes too long over a request's head.
@@ -112,17 +113,28 @@ const BUSY: u8 = 2;
 pub struct Phase {
     state: AtomicU8,
     since: Mutex<Instant>,
+    /// Rings when a head is complete.
+    head: Notify,
 }
 
 impl Phase {
     /// A connection that has sent nothing yet. Its first bytes are awaited like the rest of a head.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(HEAD), since: Mutex::new(Instant::now()) })
+        Arc::new(Self { state: AtomicU8::new(HEAD), since: Mutex::new(Instant::now()), head: Notify::new() })
     }
 
     /// A request's head is complete.
     pub fn busy(&self) {
         self.state.store(BUSY, Ordering::Release);
+        self.head.notify_waiters();
+    }
+
+    /// Waits until no request's head is under way: one that was begun is complete.
+    pub async fn head_complete(&self) {
+        let complete = self.head.notified();
+        if self.state.load(Ordering::Acquire) == HEAD {
+            complete.await;
+        }
     }
 
     /// A request is answered.

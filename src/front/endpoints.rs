@@ -37,7 +37,6 @@ pub(super) fn own(front: &Arc<Front>, table: &Table, client: &Client, request: &
             }
         }
         _ if request.method() == Method::CONNECT => answer::text(StatusCode::METHOD_NOT_ALLOWED, "gateway: CONNECT is for forward proxies"),
-        "/" if table.routes.is_empty() && table.generation > 0 => page(front, table),
         _ => return None,
     };
     Some(response)
@@ -64,7 +63,7 @@ fn ready(front: &Front) -> Response<ResponseBody> {
     response.map(|_| ResponseBody::own(format!("{}\n", json!({"ready": false, "reasons": *health}))))
 }
 
-fn page(front: &Front, table: &Table) -> Response<ResponseBody> {
+pub(super) fn page(front: &Front, table: &Table) -> Response<ResponseBody> {
     let stats = &front.stats;
     answer::json(
         StatusCode::OK,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Front;
@@ -44,26 +45,13 @@ impl<'a> Admission<'a> {
     /// # Errors
     /// [`Refused`] when there is no route, when `hold.time` is over, or when `hold.requests` wait already.
     pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
-        self.first().await?;
-        match self.backend()?.enter(self.kind, self.what) {
-            Ok(entered) => Ok(entered),
-            Err(_) => self.wait().await,
-        }
-    }
-
-    /// Waits for the first generation: before it nobody knows where requests go, and clients of a process that took over its
-    /// predecessor's listeners come at once.
-    async fn first(&mut self) -> Result<(), Refused> {
-        let starting = |table: &Arc<super::Table>| table.generation == 0;
-        let mut table = self.front.watch_table();
-        if !starting(&table.borrow()) {
-            return Ok(());
-        }
-        let _held = self.hold("the gateway is starting")?;
-        let until = self.until();
-        match tokio::time::timeout_at(until, table.wait_for(|table| !starting(table))).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Refused::Unavailable(format!("the gateway is not ready: {}", self.front.health().join(", ")))),
+        match self.backend() {
+            Ok(backend) => match backend.enter(self.kind, self.what) {
+                Ok(entered) => Ok(entered),
+                Err(_) => self.wait().await,
+            },
+            Err(_) if self.starting() => self.wait().await,
+            Err(refused) => Err(refused),
         }
     }
 
@@ -86,13 +74,19 @@ impl<'a> Admission<'a> {
         let mut held = None;
         loop {
             table.borrow_and_update();
-            let backend = self.backend()?;
-            let mut door = backend.watch();
-            let why = match backend.enter(self.kind, self.what) {
-                Ok(entered) => return Ok(entered),
-                Err(Door::Held(why)) => why.to_string(),
-                Err(Door::Fading(_) | Door::Open(_)) => format!("{} is restarting", backend.name()),
-                Err(Door::Gone) => "the gateway is going away".to_owned(),
+            let (why, door) = match self.backend() {
+                Ok(backend) => {
+                    let door = backend.watch();
+                    let why = match backend.enter(self.kind, self.what) {
+                        Ok(entered) => return Ok(entered),
+                        Err(Door::Held(why)) => why.to_string(),
+                        Err(Door::Fading(_) | Door::Open(_)) => format!("{} is restarting", backend.name()),
+                        Err(Door::Gone) => "the gateway is going away".to_owned(),
+                    };
+                    (why, Some(door))
+                }
+                Err(_) if self.starting() => ("the gateway is starting".to_owned(), None),
+                Err(refused) => return Err(refused),
             };
             if self.front.closing() {
                 return Err(Refused::Unavailable("the gateway is stopping".to_owned()));
@@ -100,16 +94,21 @@ impl<'a> Admission<'a> {
             if held.is_none() {
                 held = Some(self.hold(&why)?);
             }
-            let changed = async {
+            let something = async {
                 tokio::select! {
-                    _ = door.changed() => {}
+                    () = changed(door) => {}
                     _ = table.changed() => {}
                 }
             };
-            if tokio::time::timeout_at(self.until(), changed).await.is_err() {
+            if tokio::time::timeout_at(self.until(), something).await.is_err() {
                 return Err(Refused::Unavailable(why));
             }
         }
+    }
+
+    /// Before the first generation nobody knows where requests go; after a restart of the process clients are there at once.
+    fn starting(&self) -> bool {
+        self.front.table().generation == 0
     }
 
     fn backend(&self) -> Result<Arc<Backend>, Refused> {
@@ -129,5 +128,13 @@ impl<'a> Admission<'a> {
     fn until(&mut self) -> Instant {
         let time = self.front.table().settings.hold.time.0;
         *self.until.get_or_insert_with(|| Instant::now() + time)
+    }
+}
+
+async fn changed(door: Option<watch::Receiver<Door>>) {
+    match door {
+        // An error means that the backend is gone, and the table with it.
+        Some(mut door) => drop(door.changed().await),
+        None => std::future::pending().await,
     }
 }

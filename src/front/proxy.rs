@@ -17,7 +17,7 @@ use super::headers::{self, Peer};
 use super::hold::{Admission, Refused};
 use super::tunnel::Tunnel;
 use super::upstream::{Connection, Upstream};
-use super::{Front, Table};
+use super::{Front, Table, endpoints};
 
 /// How often one request is tried on connections that turn out dead; each further try is on a fresh connection.
 const TRIES: usize = 3;
@@ -65,6 +65,7 @@ pub(super) async fn forward(
     }
     headers::to_upstream(&mut parts.headers, upgrade.clone(), peer, &table.settings.trusted, table.settings.via);
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let home = path.path() == "/";
     let head = Head { method: parts.method, uri: Uri::from(path), headers: parts.headers };
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let exchange = Exchange { front, host: &host, kind, body: ClientBody::new(body, limit), via: table.settings.via };
@@ -76,6 +77,9 @@ pub(super) async fn forward(
             }
             _ => response.map(|body| ResponseBody::proxied(body, lease, ticket, answering)),
         },
+        Err(GaveUp::Refused(Refused::NoRoute)) if home && front.table().routes.is_empty() => {
+            endpoints::page(front, &front.table()).map(|body| body.answering(answering))
+        }
         Err(gave_up) => {
             if let GaveUp::BadGateway(why) = &gave_up {
                 front.complaints.tell(why);

@@ -68,9 +68,9 @@ impl Answers {
 
     /// Passes a step on.
     pub fn progress(&self, progress: &Progress) {
-        if let Some(reply) = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref()) {
-            reply.progress(progress);
-        }
+        let waiting = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref());
+        let draining = self.for_drain.iter().filter(|(_, _, outcome)| outcome.request == progress.request).map(|(_, reply, _)| reply);
+        waiting.into_iter().chain(draining).for_each(|reply| reply.progress(progress));
     }
 
     /// A request has ended.

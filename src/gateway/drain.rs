@@ -45,6 +45,7 @@ impl Drain {
         });
         let all = join_all(units);
         tokio::pin!(all);
+        let mut told = (0, 0);
         let mut tell = tokio::time::interval(TELL);
         let mut warn = tokio::time::interval_at(self.begun + STILL_DRAINING, STILL_DRAINING);
         loop {
@@ -52,17 +53,19 @@ impl Drain {
                 biased;
                 _ = &mut all => break,
                 _ = warn.tick() => self.warn(),
-                _ = tell.tick() => self.tell(),
+                _ = tell.tick() => self.tell(&mut told),
             }
         }
         self.report.tell("drained", format!("generation {} is gone", self.generation));
         info!("[gateway] generation {} is gone after {} ms", self.generation, self.begun.elapsed().as_millis());
     }
 
-    fn tell(&self) {
+    /// Tells what is left, when it changed.
+    fn tell(&self, told: &mut (u64, u64)) {
         let DrainStatus { requests, tunnels, .. } = self.status();
-        if requests + tunnels > 0 {
-            self.report.tell("draining", format!("generation {} has {requests} requests and {tunnels} tunnels to finish", self.generation));
+        if (requests, tunnels) != std::mem::replace(told, (requests, tunnels)) && requests + tunnels > 0 {
+            let left = format!("requests {requests}, tunnels {tunnels}");
+            self.report.tell("draining", format!("generation {} finishes its work: {left}", self.generation));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Messages carry their `[gateway] ` prefix themselves, so that the journal's MESSAGE is the text that a terminal shows.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::os::fd::AsFd;
 

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::answers::{Answers, End, Waiting, stopping};
 use super::context::Context;
 use super::drain::Drain;
-use super::generation::{BuildError, Generation, Plan, patience_of};
+use super::generation::{BuildError, Generation, Plan, one_line, patience_of};
 use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Request};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
@@ -348,7 +348,7 @@ impl Gateway {
 
     fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(_)) {
-            error!("[gateway] cannot start: {why}");
+            error!("[gateway] cannot start: {}", one_line(why));
         }
         self.next = None;
         if let Some(current) = self.current.clone() {

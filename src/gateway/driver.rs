@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::answers::{Answers, End, Waiting, stopping};
 use super::context::Context;
 use super::drain::Drain;
-use super::generation::{BuildError, Generation, Plan, patience_of};
+use super::generation::{BuildError, Generation, Plan, one_line, patience_of};
 use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Request};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
@@ -85,7 +85,7 @@ pub(super) struct Gateway {
     workers: Arc<Workers>,
     building: Option<(u64, JoinHandle<()>)>,
     /// What the generation under construction was read from.
-    next: Option<Loaded>,
+    next: Option<Next>,
     /// Follow the sidecars of the current generation.
     followers: Vec<JoinHandle<()>>,
     happened: mpsc::UnboundedSender<Happening>,
@@ -97,10 +97,19 @@ pub(super) struct Gateway {
     announced: bool,
     overlap_explained: bool,
     interrupted: bool,
+    /// Tells whoever asked for the current generation.
+    report: Reporter,
     /// The reload under way found nothing to do.
     unchanged: bool,
     exit: Option<u8>,
     _lock: Option<Lock>,
+}
+
+/// What the generation under construction came from.
+#[derive(Debug)]
+struct Next {
+    loaded: Loaded,
+    report: Reporter,
 }
 
 /// What comes in.
@@ -160,6 +169,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
     let (machine, first) = Lifecycle::start();
+    let report = Reporter::new(None, happened.clone());
     let mut gateway = Gateway {
         context,
         loaded,
@@ -180,6 +190,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         announced: false,
         overlap_explained: false,
         interrupted: false,
+        report,
         unchanged: false,
         exit: None,
         _lock: lock,
@@ -321,8 +332,9 @@ impl Gateway {
                     // Dropping it stops its sidecars.
                     return;
                 }
-                if let Some(next) = self.next.take() {
-                    self.loaded = next;
+                if let Some(Next { loaded, report }) = self.next.take() {
+                    self.loaded = loaded;
+                    self.report = report;
                 }
                 let previous = self.current.replace(Arc::new(generation));
                 self.step_with(Event::Built(number), previous);
@@ -336,7 +348,7 @@ impl Gateway {
 
     fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(_)) {
-            error!("[gateway] cannot start: {why}");
+            error!("[gateway] cannot start: {}", one_line(why));
         }
         self.next = None;
         if let Some(current) = self.current.clone() {
@@ -411,6 +423,7 @@ impl Gateway {
             persist: first && self.notifier.active(),
         };
         let report = Reporter::new(request, self.happened.clone());
+        let next_report = report.clone();
         let context = Arc::clone(&self.context);
         let happened = self.happened.clone();
         let task = tokio::spawn(async move {
@@ -419,7 +432,10 @@ impl Gateway {
             let _ = happened.send(Happening::Built(number, Box::new(result)));
         });
         self.building = Some((number, task));
-        self.next = Some(next);
+        self.next = Some(Next { loaded: next, report: next_report });
+        if self.announced && !self.reloading {
+            self.notifier.status(&self.stage().1);
+        }
     }
 
     fn read_again(&mut self) -> Result<Loaded, String> {
@@ -456,7 +472,8 @@ impl Gateway {
         if units.is_empty() {
             return None;
         }
-        let drain = Drain::new(previous.number, units);
+        self.report.tell("switched", format!("generation {} has all new requests", current.number));
+        let drain = Drain::new(previous.number, units, self.report.clone());
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
         let generation = previous.number;

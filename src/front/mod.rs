@@ -37,6 +37,7 @@ pub use headers::{Peer, Trusted};
 pub use listener::{BindError, Socket};
 pub use routes::{Route, Routes};
 pub use stats::Stats;
+pub use tunnel::GOODBYE;
 pub use upstream::{Address, Upstream};
 
 /// What one generation tells the front door.

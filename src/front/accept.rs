@@ -218,7 +218,7 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-            Socket::Unix(listener) => {
+            Socket::Unix(listener, _) => {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Self::Unix)
             }

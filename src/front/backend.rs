@@ -163,11 +163,6 @@ impl Backend {
         self.wait(|work| work.before == 0).await;
     }
 
-    /// Waits until no request is left.
-    pub async fn wait_requests(&self) {
-        self.wait(|work| work.requests == 0).await;
-    }
-
     /// Waits until no tunnel is left.
     pub async fn wait_tunnels(&self) {
         self.wait(|work| work.tunnels == 0).await;
@@ -312,7 +307,7 @@ mod tests {
         assert_eq!(backend.counts().requests, 1);
         assert_eq!(backend.blockers(), ["GET /new for 0 s"]);
         drop(new);
-        backend.wait_requests().await;
+        backend.wait_all().await;
     }
 
     #[tokio::test]

@@ -109,11 +109,10 @@ impl Unit {
 
     async fn run(&self, context: &Arc<Context>, spec: &SidecarSpec, persist: bool) -> Result<(), Arc<Failure>> {
         let next = Running::start(context, &self.name, spec, &self.backend, persist);
-        let settled = next.sidecar.settled().await;
-        if settled.is_ok() || persist {
-            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        }
-        settled.map(drop)
+        let sidecar = Arc::clone(&next.sidecar);
+        // At once, so that a stop that comes now sees it to its end.
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        sidecar.settled().await.map(drop)
     }
 
     /// Lets the old run serve, new requests included, until what was there at the beginning is done or half the time is

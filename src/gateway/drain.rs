@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::progress::Reporter;
 use super::unit::{Patience, Unit};
 use crate::control::protocol::DrainStatus;
+use crate::front::GOODBYE;
 
 /// How often whoever waits for a drain is told how it goes.
 const TELL: Duration = Duration::from_secs(1);
@@ -99,19 +100,19 @@ impl Drain {
 async fn finish(unit: &Unit, patience: Patience, begun: Instant) -> bool {
     let backend = unit.backend();
     let tunnels = async {
-        if tokio::time::timeout_at(begun + patience.tunnels, backend.wait_tunnels()).await.is_err() {
-            backend.end_tunnels();
-            backend.wait_tunnels().await;
-        }
+        tokio::time::sleep_until(begun + patience.tunnels).await;
+        backend.end_tunnels();
+        tokio::time::sleep(GOODBYE).await;
     };
     let requests = async {
         match patience.requests {
-            Some(time) => tokio::time::timeout_at(begun + time, backend.wait_requests()).await.is_ok(),
-            None => {
-                backend.wait_requests().await;
-                true
-            }
+            Some(time) => tokio::time::sleep_until(begun + time).await,
+            None => std::future::pending().await,
         }
     };
-    tokio::join!(requests, tunnels).0
+    tokio::select! {
+        biased;
+        () = backend.wait_all() => true,
+        _ = async { tokio::join!(requests, tunnels) } => false,
+    }
 }

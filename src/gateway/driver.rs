@@ -14,12 +14,13 @@ use tracing::{error, info, warn};
 use super::answers::{Answers, End, Waiting, stopping};
 use super::context::Context;
 use super::drain::Drain;
-use super::generation::{BuildError, Generation, Plan, one_line, patience_of};
+use super::generation::{BuildError, Generation, Plan, Started, one_line, patience_of};
 use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Request};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
 use super::progress::Reporter;
 use super::signals::{Asked, Signals};
+use super::unit::Unit;
 use super::wind::Wind;
 use super::{Happening, watchdog};
 use crate::config::{self, Config, Env, Loaded, Overrides};
@@ -43,6 +44,9 @@ const WORKERS_MAX: usize = 4;
 
 /// Calls on the control socket that may wait for the loop.
 const CALLS: usize = 64;
+
+/// How long the last answers on the control socket may take to be written; they are short, and their readers wait for them.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Exit codes (gateway(8)).
 const DONE: u8 = 0;
@@ -83,7 +87,9 @@ pub(super) struct Gateway {
     pub(super) drains: Vec<Arc<Drain>>,
     pub(super) answers: Answers,
     workers: Arc<Workers>,
-    building: Option<(u64, JoinHandle<()>)>,
+    building: Option<Building>,
+    /// What a build had started that a stop gave up.
+    abandoned: Vec<Arc<Unit>>,
     /// What the generation under construction was read from.
     next: Option<Next>,
     /// Follow the sidecars of the current generation.
@@ -112,12 +118,22 @@ struct Next {
     report: Reporter,
 }
 
+/// A generation under construction.
+#[derive(Debug)]
+struct Building {
+    number: u64,
+    task: JoinHandle<()>,
+    started: Started,
+}
+
 /// What comes in.
 struct Inputs {
     signals: Signals,
     happenings: mpsc::UnboundedReceiver<Happening>,
     calls: mpsc::Receiver<Call>,
     control: CancellationToken,
+    /// Ends when every request on the control socket has its answer.
+    answering: Option<JoinHandle<()>>,
 }
 
 /// Lock and sockets before anything heavy; then the serving threads and the control socket.
@@ -160,11 +176,15 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
     info!("[gateway] http server listening ({})", listeners.addresses().join(", "));
     let (call_sender, calls) = mpsc::channel(CALLS);
     let control = CancellationToken::new();
-    match server::bind(&paths.control).and_then(UnixListener::from_std) {
-        Ok(listener) => drop(tokio::spawn(server::serve(listener, call_sender, control.clone()))),
-        Err(error) => warn!("[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway", paths.control.display()),
-    }
+    let answering = match server::bind(&paths.control).and_then(UnixListener::from_std) {
+        Ok(listener) => Some(tokio::spawn(server::serve(listener, call_sender, control.clone()))),
+        Err(error) => {
+            warn!("[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway", paths.control.display());
+            None
+        }
+    };
     let redactor = Redactor::new(&config.gateway.redact);
+    inherited.teach(&redactor);
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
@@ -182,6 +202,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         answers: Answers::default(),
         workers: Arc::new(workers),
         building: None,
+        abandoned: Vec::new(),
         next: None,
         followers: Vec::new(),
         happened,
@@ -196,7 +217,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         _lock: lock,
     };
     gateway.perform(first);
-    Ok((gateway, Inputs { signals, happenings, calls, control }))
+    Ok((gateway, Inputs { signals, happenings, calls, control, answering }))
 }
 
 impl Gateway {
@@ -214,12 +235,17 @@ impl Gateway {
                 Some(happening) = inputs.happenings.recv() => self.happen(happening),
                 Some(call) = inputs.calls.recv() => self.call(call),
                 () = sleep_until(deadline) => self.step(Event::Tick),
-                _ = extend.tick(), if !self.announced => self.notifier.extend(EXTEND_BY),
+                _ = extend.tick(), if matches!(self.machine.phase(), Phase::Starting(_)) => self.notifier.extend(EXTEND_BY),
                 () = tick(&mut watchdog) => self.check(watchdog.as_ref().map(|interval| interval.period())),
             }
         };
         inputs.control.cancel();
+        drop(inputs.calls);
         self.end(code);
+        if let Some(answering) = inputs.answering {
+            // Whoever still waited was told so just now.
+            let _ = tokio::time::timeout(LAST_ANSWERS, answering).await;
+        }
         code
     }
 
@@ -240,9 +266,9 @@ impl Gateway {
         }
     }
 
-    fn units(&self) -> Vec<Arc<super::unit::Unit>> {
+    fn units(&self) -> Vec<Arc<Unit>> {
         let current = self.current.iter().flat_map(|generation| generation.units.values().cloned());
-        current.chain(self.drains.iter().flat_map(|drain| drain.units())).collect()
+        current.chain(self.drains.iter().flat_map(|drain| drain.units())).chain(self.abandoned.iter().cloned()).collect()
     }
 
     fn signal(&mut self, asked: Asked) {
@@ -323,13 +349,11 @@ impl Gateway {
     }
 
     fn built(&mut self, number: u64, result: Result<Generation, BuildError>) {
-        if self.building.as_ref().is_some_and(|(building, _)| *building == number) {
-            self.building = None;
-        }
+        self.building.take_if(|building| building.number == number);
         match result {
             Ok(generation) => {
                 if self.machine.phase() == &Phase::Ended || matches!(self.machine.phase(), Phase::Stopping { .. }) {
-                    // Dropping it stops its sidecars.
+                    // The stop sees to its sidecars: they are among the abandoned.
                     return;
                 }
                 if let Some(Next { loaded, report }) = self.next.take() {
@@ -355,8 +379,13 @@ impl Gateway {
             // Sockets bound for a generation that never came: nobody accepts there.
             self.listeners.prune(&current.config.gateway.listen);
         }
-        self.step(Event::Broken(number, why.to_owned()));
+        // Before the step, which may begin the next reload.
         self.finish_reload();
+        self.step(Event::Broken(number, why.to_owned()));
+        if let Some(current) = self.current.clone() {
+            // What was replaced and put back runs in a new sidecar.
+            self.follow(&current);
+        }
         self.refresh();
     }
 
@@ -386,8 +415,9 @@ impl Gateway {
             match action {
                 Action::Build { generation, kind, budget, request } => self.build(generation, kind, budget, request),
                 Action::Abandon(generation) => {
-                    if let Some((_, task)) = self.building.take_if(|(building, _)| *building == generation) {
-                        task.abort();
+                    if let Some(building) = self.building.take_if(|building| building.number == generation) {
+                        building.task.abort();
+                        self.abandoned = building.started.units();
                     }
                 }
                 Action::Wind { at_once } => self.wind(at_once),
@@ -421,7 +451,9 @@ impl Gateway {
             kind,
             budget,
             persist: first && self.notifier.active(),
+            started: Started::default(),
         };
+        let started = plan.started.clone();
         let report = Reporter::new(request, self.happened.clone());
         let next_report = report.clone();
         let context = Arc::clone(&self.context);
@@ -431,7 +463,7 @@ impl Gateway {
             // When the loop is gone, dropping the result stops its sidecars.
             let _ = happened.send(Happening::Built(number, Box::new(result)));
         });
-        self.building = Some((number, task));
+        self.building = Some(Building { number, task, started });
         self.next = Some(Next { loaded: next, report: next_report });
         if self.announced && !self.reloading {
             self.notifier.status(&self.stage().1);
@@ -452,7 +484,7 @@ impl Gateway {
         let current = Arc::clone(self.current.as_ref()?);
         self.context.front.publish(current.table());
         self.listeners.prune(&current.config.gateway.listen);
-        if previous.is_some_and(|previous| previous.config.gateway.listen != current.config.gateway.listen) {
+        if self.listeners.take_changed() {
             match self.listeners.handles() {
                 Ok(sockets) => self.workers.listen(sockets),
                 Err(error) => error!("[gateway] the listeners of before stay: {error}"),

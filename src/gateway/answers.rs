@@ -94,7 +94,9 @@ impl Answers {
             _ => word.to_owned(),
         };
         if matches!(verdict, Verdict::Failed(_)) {
-            warn!(REQUEST = id, "[gateway] {kind} {id} failed, generation {} serves on: {}", after.number, text);
+            // What the sidecar printed last stands above, line by line.
+            let cause = text.lines().next().unwrap_or_default();
+            warn!(REQUEST = id, "[gateway] {kind} {id} {cause}; generation {} serves on", after.number);
         } else {
             info!(REQUEST = id, "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms", waiting.before.number, after.number);
         }

@@ -336,7 +336,7 @@ impl Gateway {
 
     fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(_)) {
-            error!("[gateway] cannot start: {why}");
+            crate::log::error_lines(&format!("cannot start: {why}"));
         }
         self.next = None;
         if let Some(current) = self.current.clone() {

@@ -34,6 +34,13 @@ pub fn init() {
     let _ = tracing::dispatcher::set_global_default(dispatch);
 }
 
+/// Logs an error of several lines, as one that ends with what a sidecar printed last, line by line.
+pub fn error_lines(text: &str) {
+    let mut lines = text.lines();
+    tracing::error!("[gateway] {}", lines.next().unwrap_or_default());
+    lines.for_each(|line| tracing::info!("[gateway] {line}"));
+}
+
 /// Whether standard error leads to the journal: `$JOURNAL_STREAM` names device and inode of the stream that the service
 /// manager made, and a redirected descriptor is another one (systemd.exec(5)).
 pub fn to_journal() -> bool {

@@ -48,7 +48,8 @@ fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
     verdict(&target::overrides(&ctx.global, &env), &env).map_err(invalid)
 }
 
-fn invalid(error: ConfigError) -> CliError {
+/// The error of a configuration that is not valid.
+pub(super) fn invalid(error: ConfigError) -> CliError {
     let denied = matches!(&error, ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied);
     CliError::new(if denied { Exit::Permission } else { Exit::Config }, error.to_string())
 }

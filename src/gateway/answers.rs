@@ -95,7 +95,7 @@ impl Answers {
             _ => word.to_owned(),
         };
         if matches!(verdict, Verdict::Failed(_)) {
-            warn!(REQUEST = id, "[gateway] {kind} {id} failed, generation {} serves on; {text}", after.number);
+            warn!(REQUEST = id, "[gateway] {kind} {id} {text}; generation {} serves on", after.number);
         } else {
             info!(REQUEST = id, "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms", waiting.before.number, after.number);
         }

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::answers::{Answers, End, Waiting, stopping};
 use super::context::Context;
 use super::drain::Drain;
-use super::generation::{BuildError, Generation, Plan, Started, one_line, patience_of};
+use super::generation::{BuildError, Generation, Plan, Started, patience_of};
 use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Request};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
@@ -372,7 +372,7 @@ impl Gateway {
 
     fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(_)) {
-            error!("[gateway] cannot start: {}", one_line(why));
+            crate::log::error_lines(&format!("cannot start: {why}"));
         }
         self.next = None;
         if let Some(current) = self.current.clone() {

@@ -1,7 +1,7 @@
 //! What the user wrote, checked.
 //!
 //! A configuration is layered: the file, then `GATEWAY_*` variables, then flags. [`load`] reads and
-//! layers it, [`check`](self::check) refuses what contradicts itself, and every refusal names the
+//! layers it, `check` refuses what contradicts itself, and every refusal names the
 //! file, the line and the column ([`ConfigError`]).
 
 mod check;

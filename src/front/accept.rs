@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use super::answer::Answering;
 use super::body::ResponseBody;
-use super::client_io::{ClientIo, Phase, Stream};
+use super::client_io::{ClientIo, Phase, Seat, Stream};
 use super::headers::Peer;
 use super::listener::Socket;
 use super::stats::Open;
@@ -169,7 +169,7 @@ async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>
                 Some(end) = probes.recv() => {
                     if let Ok(stream) = UnixStream::from_std(end) {
                         let client = Client { peer: Peer::Unix, unix: true, internal: true };
-                        tokio::spawn(connection(Arc::clone(&shared), Stream::Unix(Arc::new(stream)), client));
+                        tokio::spawn(connection(Arc::clone(&shared), Stream::Unix(Arc::new(stream)), client, None));
                     }
                 }
                 Ok(()) = sockets.changed() => {
@@ -218,7 +218,7 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-            Socket::Unix(listener) => {
+            Socket::Unix(listener, _) => {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Self::Unix)
             }
@@ -254,11 +254,11 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, current: Cancellati
         match accepted {
             Ok((stream, client)) => {
                 complained = false;
-                let served = connection(Arc::clone(&shared), stream, client);
-                tokio::spawn(shared.clients.track_future(async move {
-                    served.await;
-                    drop(slot);
-                }));
+                let stats = &shared.front.stats;
+                stats.accepted.fetch_add(1, Ordering::Relaxed);
+                // Held by the socket itself: a tunnel takes up a place, too.
+                let seat = Some((slot, Open::new(stats, |stats| &stats.connections)));
+                tokio::spawn(shared.clients.track_future(connection(Arc::clone(&shared), stream, client, seat)));
             }
             Err(error) if client_is_gone(&error) => {}
             Err(error) => {
@@ -276,14 +276,12 @@ fn client_is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection(shared: Arc<Shared>, stream: Stream, client: Client) {
+async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: Seat) {
     let front = Arc::clone(&shared.front);
     let settings = front.table().settings.clone();
-    front.stats.accepted.fetch_add(1, Ordering::Relaxed);
-    let _open = Open::new(&front.stats, |stats| &stats.connections);
     let phase = Phase::new();
     let gone = stream.reset();
-    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&phase), settings.patience));
+    let io = TokioIo::new(ClientIo::new(stream, seat, Arc::clone(&phase), settings.patience));
     let service = service_fn(|request| {
         let answering = Answering::begin(&phase, &front.stats);
         answer(Arc::clone(&front), client, request, answering)

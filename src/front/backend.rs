@@ -124,7 +124,9 @@ impl Backend {
     /// # Errors
     /// The door as it is, when it does not let this kind through.
     pub fn enter(self: &Arc<Self>, kind: Kind, what: impl FnOnce() -> String) -> Result<(Ticket, Arc<Upstream>), Door> {
-        let ticket = self.register(kind, what());
+        // Before it is counted: whoever ends the tunnels afterwards ends this one, too, even while it waits for its 101.
+        let end = (kind == Kind::Tunnel).then(|| lock(&self.tunnels_end).clone());
+        let ticket = self.register(kind, what(), end);
         let door = self.door.borrow().clone();
         match (door, kind) {
             (Door::Open(upstream), _) | (Door::Fading(upstream), Kind::Request) => Ok((ticket, upstream)),
@@ -132,7 +134,7 @@ impl Backend {
         }
     }
 
-    fn register(self: &Arc<Self>, kind: Kind, what: String) -> Ticket {
+    fn register(self: &Arc<Self>, kind: Kind, what: String, end: Option<CancellationToken>) -> Ticket {
         let mut work = self.work();
         let epoch = work.epoch;
         match kind {
@@ -140,7 +142,7 @@ impl Backend {
             Kind::Tunnel => work.tunnels += 1,
         }
         let key = work.items.insert(Item { kind, epoch, what, since: Instant::now() });
-        Ticket { backend: Arc::clone(self), key }
+        Ticket { backend: Arc::clone(self), key, end }
     }
 
     /// What is going on now.
@@ -161,14 +163,14 @@ impl Backend {
         self.wait(|work| work.before == 0).await;
     }
 
-    /// Waits until no request is left.
-    pub async fn wait_requests(&self) {
-        self.wait(|work| work.requests == 0).await;
-    }
-
     /// Waits until no tunnel is left.
     pub async fn wait_tunnels(&self) {
         self.wait(|work| work.tunnels == 0).await;
+    }
+
+    /// Waits until nothing is left.
+    pub async fn wait_all(&self) {
+        self.wait(|work| work.requests == 0 && work.tunnels == 0).await;
     }
 
     async fn wait(&self, done: impl Fn(&Work) -> bool) {
@@ -183,12 +185,7 @@ impl Backend {
         }
     }
 
-    /// The token that ends the tunnels formed from here on.
-    pub fn tunnel_end(&self) -> CancellationToken {
-        lock(&self.tunnels_end).clone()
-    }
-
-    /// Ends the tunnels there are: a WebSocket is told 1012 first.
+    /// Ends the tunnels there are, and those that still wait for their 101 when they have it: a WebSocket is told 1012 first.
     pub fn end_tunnels(&self) {
         std::mem::take(&mut *lock(&self.tunnels_end)).cancel();
     }
@@ -241,12 +238,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Ticket {
     backend: Arc<Backend>,
     key: usize,
+    /// Ends it, where it is a tunnel's.
+    end: Option<CancellationToken>,
 }
 
 impl Ticket {
     /// How long this has been going on.
     pub fn age(&self) -> Duration {
         self.backend.work().items.get(self.key).map(|item| item.since.elapsed()).unwrap_or_default()
+    }
+
+    /// Ends the tunnel that this is for.
+    pub fn tunnel_end(&self) -> CancellationToken {
+        self.end.clone().unwrap_or_default()
+    }
+
+    /// The server did not agree to a tunnel: its answer has the time of a request.
+    pub fn is_request(&mut self) {
+        if self.end.take().is_some() {
+            let mut work = self.backend.work();
+            work.tunnels -= 1;
+            work.requests += 1;
+            let epoch = work.epoch;
+            if let Some(item) = work.items.get_mut(self.key) {
+                (item.kind, item.epoch) = (Kind::Request, epoch);
+            }
+        }
     }
 
     /// The backend behind the door.
@@ -290,7 +307,7 @@ mod tests {
         assert_eq!(backend.counts().requests, 1);
         assert_eq!(backend.blockers(), ["GET /new for 0 s"]);
         drop(new);
-        backend.wait_requests().await;
+        backend.wait_all().await;
     }
 
     #[tokio::test]
@@ -303,6 +320,21 @@ mod tests {
         backend.set(Door::Gone);
         backend.set(Door::Open(upstream()));
         assert!(matches!(backend.enter(Kind::Request, String::new), Err(Door::Gone)), "gone stays gone");
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_waits_for_its_101_is_ended_with_the_others_and_a_refused_one_is_a_request() {
+        let backend = Backend::open("a", upstream());
+        let (mut early, _) = backend.enter(Kind::Tunnel, || "GET /ws".into()).unwrap();
+        backend.end_tunnels();
+        assert!(early.tunnel_end().is_cancelled());
+        early.is_request();
+        assert_eq!(backend.counts(), Counts { requests: 1, tunnels: 0 });
+        let (late, _) = backend.enter(Kind::Tunnel, || "GET /ws".into()).unwrap();
+        assert!(!late.tunnel_end().is_cancelled());
+        drop((early, late));
+        backend.wait_all().await;
+        assert_eq!(backend.counts(), Counts::default());
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep};
+
+use super::stats::Open;
 
 /// What a client is told that takes too long over a request's head.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -157,19 +159,25 @@ impl Phase {
     }
 }
 
-/// The socket under a client connection.
+/// What a client connection takes up: its place among `limits.connections`, and in the count. None for the watchdog's.
+pub type Seat = Option<(OwnedSemaphorePermit, Open)>;
+
+/// The socket under a client connection, or under the tunnel that it became.
 #[derive(Debug)]
 pub struct ClientIo {
     stream: Stream,
+    _seat: Seat,
     phase: Arc<Phase>,
     patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether a part of an answer is not written yet.
+    unflushed: bool,
 }
 
 impl ClientIo {
     /// Watches over `stream`.
-    pub fn new(stream: Stream, phase: Arc<Phase>, patience: Patience) -> Self {
-        Self { stream, phase, patience, timer: None }
+    pub fn new(stream: Stream, seat: Seat, phase: Arc<Phase>, patience: Patience) -> Self {
+        Self { stream, _seat: seat, phase, patience, timer: None, unflushed: false }
     }
 
     /// Whether the client used up its patience. The timer is set once for each wait, not for each request.
@@ -191,7 +199,8 @@ impl ClientIo {
     }
 
     fn say_timeout(&mut self) {
-        if self.phase.state.load(Ordering::Acquire) == HEAD {
+        // Into the middle of an earlier answer nothing may be written.
+        if self.phase.state.load(Ordering::Acquire) == HEAD && !self.unflushed {
             // The answer is a courtesy to a client that is given up: if it does not fit into the socket, it is lost.
             let _ = match &self.stream {
                 Stream::Tcp(stream) => stream.try_write(REQUEST_TIMEOUT),
@@ -220,11 +229,13 @@ impl AsyncRead for ClientIo {
 }
 
 impl AsyncWrite for ClientIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         self.stream.poll_write(cx, &[io::IoSlice::new(buf)])
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         self.stream.poll_write(cx, bufs)
     }
 
@@ -232,7 +243,8 @@ impl AsyncWrite for ClientIo {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unflushed = false;
         Poll::Ready(Ok(()))
     }
 

@@ -25,8 +25,8 @@ const KEEPALIVE_IDLE: u32 = 75;
 pub enum Socket {
     /// TCP.
     Tcp(StdTcp),
-    /// A unix stream socket.
-    Unix(StdUnix),
+    /// A unix stream socket, and the device and inode of the path that leads to it, if one does.
+    Unix(StdUnix, Option<(u64, u64)>),
 }
 
 /// Why a listener could not be had.
@@ -61,7 +61,7 @@ impl Socket {
     pub fn bind(listen: &Listen) -> Result<Self, BindError> {
         let result = match listen {
             Listen::Tcp(addr) => bind_tcp(*addr).map(Self::Tcp),
-            Listen::Unix(path) => bind_unix(path).map(Self::Unix),
+            Listen::Unix(path) => bind_unix(path).map(|listener| Self::Unix(listener, place(path))),
         };
         result.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken(listen.clone()),
@@ -81,7 +81,12 @@ impl Socket {
         })?;
         match family {
             AddressFamily::Inet | AddressFamily::Inet6 => Some(Self::Tcp(fd.into())),
-            AddressFamily::Unix => Some(Self::Unix(fd.into())),
+            AddressFamily::Unix => {
+                let listener = StdUnix::from(fd);
+                let path = listener.local_addr().ok()?.as_pathname().map(Path::to_owned);
+                let place = path.filter(|path| leads_here(listener.as_fd(), path)).and_then(|path| place(&path));
+                Some(Self::Unix(listener, place))
+            }
             _ => None,
         }
     }
@@ -90,7 +95,7 @@ impl Socket {
     pub fn local(&self) -> Option<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
-            Self::Unix(listener) => {
+            Self::Unix(listener, _) => {
                 listener.local_addr().ok().and_then(|addr| addr.as_pathname().map(|path| Listen::Unix(path.to_owned())))
             }
         }
@@ -100,7 +105,8 @@ impl Socket {
     pub fn serves(&self, listen: &Listen) -> bool {
         match (self, listen) {
             (Self::Tcp(listener), Listen::Tcp(addr)) => listener.local_addr().is_ok_and(|local| local == *addr),
-            (Self::Unix(_), Listen::Unix(path)) => self.local().as_ref() == Some(listen) && leads_here(self.as_fd(), path),
+            // As long as the socket is open, its inode belongs to no other file, even when the path is gone.
+            (Self::Unix(_, known), Listen::Unix(path)) => self.local().as_ref() == Some(listen) && known.is_some() && *known == place(path),
             _ => false,
         }
     }
@@ -127,7 +133,7 @@ impl Socket {
     pub fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
-            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+            Self::Unix(listener, place) => listener.try_clone().map(|listener| Self::Unix(listener, *place)),
         }
     }
 }
@@ -136,7 +142,7 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
         }
     }
 }
@@ -173,6 +179,12 @@ fn bind_unix(path: &Path) -> io::Result<StdUnix> {
     Ok(listener)
 }
 
+/// Device and inode of a socket's path.
+fn place(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path).ok().filter(|meta| meta.file_type().is_socket())?;
+    Some((meta.dev(), meta.ino()))
+}
+
 /// Whether connecting to `path` reaches this very socket. The path may have been removed, or lead to another one by now.
 fn leads_here(socket: BorrowedFd<'_>, path: &Path) -> bool {
     let Ok(meta) = fs::symlink_metadata(path) else { return false };
@@ -185,10 +197,14 @@ fn leads_here(socket: BorrowedFd<'_>, path: &Path) -> bool {
     // Columns: number, references, protocol, flags, type, state, inode, path. Accepted connections bear the path, too, but
     // only listeners have the flag __SO_ACCEPTCON; a newer socket bound to the same path would be a second one of them.
     const LISTENS: &str = "00010000";
-    let listeners = table.lines().map(|line| line.split_whitespace().skip(3).collect::<Vec<_>>());
-    let here: Vec<_> =
-        listeners.filter(|columns| columns.first() == Some(&LISTENS) && columns.get(4).map(Path::new) == Some(path)).collect();
-    matches!(here.as_slice(), [only] if only.get(3) == Some(&ours.st_ino.to_string().as_str()))
+    let Some(path) = path.to_str() else { return true };
+    // A path may hold blanks: it is what the line ends with.
+    let here: Vec<_> = table
+        .lines()
+        .filter_map(|line| line.strip_suffix(path)?.strip_suffix(' ').map(|before| before.split_whitespace().collect::<Vec<_>>()))
+        .filter(|columns| columns.len() == 7 && columns[3] == LISTENS)
+        .collect();
+    matches!(here.as_slice(), [only] if only[6] == ours.st_ino.to_string())
 }
 
 #[cfg(test)]
@@ -207,13 +223,15 @@ mod tests {
     #[test]
     fn a_dead_unix_socket_is_replaced_and_a_living_one_or_a_file_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
+        let path = dir.path().join("a socket");
         let listen = Listen::Unix(path.clone());
         let first = Socket::bind(&listen).unwrap();
         assert!(first.serves(&listen));
         assert!(matches!(Socket::bind(&listen), Err(BindError::Taken(_))));
         let _client = StdUnixStream::connect(&path).unwrap();
         assert!(first.serves(&listen), "with a client in its queue, too");
+        let Socket::Unix(listener, _) = &first else { unreachable!() };
+        assert!(Socket::adopt(listener.try_clone().unwrap().into()).unwrap().serves(&listen), "as the next life finds it, too");
         drop(first);
         let second = Socket::bind(&listen).unwrap();
         fs::remove_file(&path).unwrap();

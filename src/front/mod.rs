@@ -37,6 +37,7 @@ pub use headers::{Peer, Trusted};
 pub use listener::{BindError, Socket};
 pub use routes::{Route, Routes};
 pub use stats::Stats;
+pub use tunnel::GOODBYE;
 pub use upstream::{Address, Upstream};
 
 /// What one generation tells the front door.
@@ -172,6 +173,8 @@ impl Front {
     /// Says that the gateway is on its way out.
     pub fn set_closing(&self) {
         self.closing.store(true, Ordering::Release);
+        // Whoever waits for a table learns that there will be none.
+        self.table.send_modify(|_| {});
     }
 
     /// The bearer token of `/_gateway/…`; none until it is set: then nobody gets in over TCP.

@@ -70,12 +70,15 @@ pub(super) async fn forward(
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let exchange = Exchange { front, host: &host, kind, body: ClientBody::new(body, limit), via: table.settings.via };
     match exchange.run(head).await {
-        Ok(Answer { response, ticket, lease }) => match (response.status(), on_upgrade, upgrade) {
+        Ok(Answer { response, mut ticket, lease }) => match (response.status(), on_upgrade, upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(protocol)) => tunnel(front, response, client, protocol, ticket, answering),
             (StatusCode::SWITCHING_PROTOCOLS, ..) => {
                 answer::bad_gateway("the server switched protocols without being asked").map(|body| body.answering(answering))
             }
-            _ => response.map(|body| ResponseBody::proxied(body, lease, ticket, answering)),
+            _ => {
+                ticket.is_request();
+                response.map(|body| ResponseBody::proxied(body, lease, ticket, answering))
+            }
         },
         Err(GaveUp::Refused(Refused::NoRoute)) if home && front.table().routes.is_empty() => {
             endpoints::page(front, &front.table()).map(|body| body.answering(answering))
@@ -238,7 +241,7 @@ impl Head {
     }
 }
 
-/// Hands both sides of a 101 to a tunnel. The ticket becomes a tunnel's only now: no byte passes before the 101.
+/// Hands both sides of a 101 to a tunnel: no byte passes before the 101.
 fn tunnel(
     front: &Arc<Front>,
     mut response: Response<Incoming>,
@@ -249,7 +252,7 @@ fn tunnel(
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
     let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    let tunnel = Tunnel { websocket, end: ticket.backend().tunnel_end(), ticket, stats: Arc::clone(&front.stats) };
+    let tunnel = Tunnel { websocket, end: ticket.tunnel_end(), ticket, stats: Arc::clone(&front.stats) };
     tokio::spawn(tunnel.run(client, upstream));
     let (mut parts, _) = response.into_parts();
     parts.headers.insert(header::UPGRADE, protocol);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const CHUNK: usize = 16 * 1024;
 
 /// How long a WebSocket that was told 1012 may take to finish its frame and say goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
+pub const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What a tunnel needs to know.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Tunnel {
                 frames.advance(bytes);
             }
         }
-        if !self.websocket || frames.closing() {
+        if !self.websocket || (frames.closing() && frames.between()) {
             return to.shutdown().await;
         }
         self.say_goodbye(from, to, frames, close).await
@@ -108,8 +108,10 @@ impl Tunnel {
             to.write_all(&buffer[..pass]).await?;
             frames.advance(&buffer[..pass]);
         }
-        to.write_all(&close()).await?;
-        to.flush().await?;
+        if !frames.closing() {
+            to.write_all(&close()).await?;
+            to.flush().await?;
+        }
         while from.read(&mut buffer).await? > 0 {}
         to.shutdown().await
     }

@@ -29,6 +29,7 @@ impl Context {
     /// What a sidecar's start needs.
     pub fn start(&self, name: &str, spec: &SidecarSpec, persist: bool) -> Start {
         self.redactor.learn_command(&spec.command);
+        self.redactor.learn_command(&spec.prepare);
         for (key, value) in &spec.env {
             self.redactor.learn_env(key, value);
         }

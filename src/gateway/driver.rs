@@ -14,12 +14,13 @@ use tracing::{error, info, warn};
 use super::answers::{Answers, End, Waiting, stopping};
 use super::context::Context;
 use super::drain::Drain;
-use super::generation::{BuildError, Generation, Plan, patience_of};
+use super::generation::{BuildError, Generation, Plan, Started, patience_of};
 use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Request};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
 use super::progress::Reporter;
 use super::signals::{Asked, Signals};
+use super::unit::Unit;
 use super::wind::Wind;
 use super::{Happening, watchdog};
 use crate::config::{self, Config, Env, Loaded, Overrides};
@@ -43,6 +44,9 @@ const WORKERS_MAX: usize = 4;
 
 /// Calls on the control socket that may wait for the loop.
 const CALLS: usize = 64;
+
+/// How long the last answers on the control socket may take to be written; they are short, and their readers wait for them.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Exit codes (gateway(8)).
 const DONE: u8 = 0;
@@ -83,9 +87,11 @@ pub(super) struct Gateway {
     pub(super) drains: Vec<Arc<Drain>>,
     pub(super) answers: Answers,
     workers: Arc<Workers>,
-    building: Option<(u64, JoinHandle<()>)>,
+    building: Option<Building>,
+    /// What a build had started that a stop gave up.
+    abandoned: Vec<Arc<Unit>>,
     /// What the generation under construction was read from.
-    next: Option<Loaded>,
+    next: Option<Next>,
     /// Follow the sidecars of the current generation.
     followers: Vec<JoinHandle<()>>,
     happened: mpsc::UnboundedSender<Happening>,
@@ -97,10 +103,27 @@ pub(super) struct Gateway {
     announced: bool,
     overlap_explained: bool,
     interrupted: bool,
+    /// Tells whoever asked for the current generation.
+    report: Reporter,
     /// The reload under way found nothing to do.
     unchanged: bool,
     exit: Option<u8>,
     _lock: Option<Lock>,
+}
+
+/// What the generation under construction came from.
+#[derive(Debug)]
+struct Next {
+    loaded: Loaded,
+    report: Reporter,
+}
+
+/// A generation under construction.
+#[derive(Debug)]
+struct Building {
+    number: u64,
+    task: JoinHandle<()>,
+    started: Started,
 }
 
 /// What comes in.
@@ -109,6 +132,8 @@ struct Inputs {
     happenings: mpsc::UnboundedReceiver<Happening>,
     calls: mpsc::Receiver<Call>,
     control: CancellationToken,
+    /// Ends when every request on the control socket has its answer.
+    answering: Option<JoinHandle<()>>,
 }
 
 /// Lock and sockets before anything heavy; then the serving threads and the control socket.
@@ -151,15 +176,20 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
     info!("[gateway] http server listening ({})", listeners.addresses().join(", "));
     let (call_sender, calls) = mpsc::channel(CALLS);
     let control = CancellationToken::new();
-    match server::bind(&paths.control).and_then(UnixListener::from_std) {
-        Ok(listener) => drop(tokio::spawn(server::serve(listener, call_sender, control.clone()))),
-        Err(error) => warn!("[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway", paths.control.display()),
-    }
+    let answering = match server::bind(&paths.control).and_then(UnixListener::from_std) {
+        Ok(listener) => Some(tokio::spawn(server::serve(listener, call_sender, control.clone()))),
+        Err(error) => {
+            warn!("[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway", paths.control.display());
+            None
+        }
+    };
     let redactor = Redactor::new(&config.gateway.redact);
+    inherited.teach(&redactor);
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
     let (machine, first) = Lifecycle::start();
+    let report = Reporter::new(None, happened.clone());
     let mut gateway = Gateway {
         context,
         loaded,
@@ -172,6 +202,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         answers: Answers::default(),
         workers: Arc::new(workers),
         building: None,
+        abandoned: Vec::new(),
         next: None,
         followers: Vec::new(),
         happened,
@@ -180,12 +211,13 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         announced: false,
         overlap_explained: false,
         interrupted: false,
+        report,
         unchanged: false,
         exit: None,
         _lock: lock,
     };
     gateway.perform(first);
-    Ok((gateway, Inputs { signals, happenings, calls, control }))
+    Ok((gateway, Inputs { signals, happenings, calls, control, answering }))
 }
 
 impl Gateway {
@@ -203,12 +235,17 @@ impl Gateway {
                 Some(happening) = inputs.happenings.recv() => self.happen(happening),
                 Some(call) = inputs.calls.recv() => self.call(call),
                 () = sleep_until(deadline) => self.step(Event::Tick),
-                _ = extend.tick(), if !self.announced => self.notifier.extend(EXTEND_BY),
+                _ = extend.tick(), if matches!(self.machine.phase(), Phase::Starting(_)) => self.notifier.extend(EXTEND_BY),
                 () = tick(&mut watchdog) => self.check(watchdog.as_ref().map(|interval| interval.period())),
             }
         };
         inputs.control.cancel();
+        drop(inputs.calls);
         self.end(code);
+        if let Some(answering) = inputs.answering {
+            // Whoever still waited was told so just now.
+            let _ = tokio::time::timeout(LAST_ANSWERS, answering).await;
+        }
         code
     }
 
@@ -229,9 +266,9 @@ impl Gateway {
         }
     }
 
-    fn units(&self) -> Vec<Arc<super::unit::Unit>> {
+    fn units(&self) -> Vec<Arc<Unit>> {
         let current = self.current.iter().flat_map(|generation| generation.units.values().cloned());
-        current.chain(self.drains.iter().flat_map(|drain| drain.units())).collect()
+        current.chain(self.drains.iter().flat_map(|drain| drain.units())).chain(self.abandoned.iter().cloned()).collect()
     }
 
     fn signal(&mut self, asked: Asked) {
@@ -312,17 +349,16 @@ impl Gateway {
     }
 
     fn built(&mut self, number: u64, result: Result<Generation, BuildError>) {
-        if self.building.as_ref().is_some_and(|(building, _)| *building == number) {
-            self.building = None;
-        }
+        self.building.take_if(|building| building.number == number);
         match result {
             Ok(generation) => {
                 if self.machine.phase() == &Phase::Ended || matches!(self.machine.phase(), Phase::Stopping { .. }) {
-                    // Dropping it stops its sidecars.
+                    // The stop sees to its sidecars: they are among the abandoned.
                     return;
                 }
-                if let Some(next) = self.next.take() {
-                    self.loaded = next;
+                if let Some(Next { loaded, report }) = self.next.take() {
+                    self.loaded = loaded;
+                    self.report = report;
                 }
                 let previous = self.current.replace(Arc::new(generation));
                 self.step_with(Event::Built(number), previous);
@@ -343,8 +379,13 @@ impl Gateway {
             // Sockets bound for a generation that never came: nobody accepts there.
             self.listeners.prune(&current.config.gateway.listen);
         }
-        self.step(Event::Broken(number, why.to_owned()));
+        // Before the step, which may begin the next reload.
         self.finish_reload();
+        self.step(Event::Broken(number, why.to_owned()));
+        if let Some(current) = self.current.clone() {
+            // What was replaced and put back runs in a new sidecar.
+            self.follow(&current);
+        }
         self.refresh();
     }
 
@@ -374,8 +415,9 @@ impl Gateway {
             match action {
                 Action::Build { generation, kind, budget, request } => self.build(generation, kind, budget, request),
                 Action::Abandon(generation) => {
-                    if let Some((_, task)) = self.building.take_if(|(building, _)| *building == generation) {
-                        task.abort();
+                    if let Some(building) = self.building.take_if(|building| building.number == generation) {
+                        building.task.abort();
+                        self.abandoned = building.started.units();
                     }
                 }
                 Action::Wind { at_once } => self.wind(at_once),
@@ -409,8 +451,11 @@ impl Gateway {
             kind,
             budget,
             persist: first && self.notifier.active(),
+            started: Started::default(),
         };
+        let started = plan.started.clone();
         let report = Reporter::new(request, self.happened.clone());
+        let next_report = report.clone();
         let context = Arc::clone(&self.context);
         let happened = self.happened.clone();
         let task = tokio::spawn(async move {
@@ -418,8 +463,11 @@ impl Gateway {
             // When the loop is gone, dropping the result stops its sidecars.
             let _ = happened.send(Happening::Built(number, Box::new(result)));
         });
-        self.building = Some((number, task));
-        self.next = Some(next);
+        self.building = Some(Building { number, task, started });
+        self.next = Some(Next { loaded: next, report: next_report });
+        if self.announced && !self.reloading {
+            self.notifier.status(&self.stage().1);
+        }
     }
 
     fn read_again(&mut self) -> Result<Loaded, String> {
@@ -436,7 +484,7 @@ impl Gateway {
         let current = Arc::clone(self.current.as_ref()?);
         self.context.front.publish(current.table());
         self.listeners.prune(&current.config.gateway.listen);
-        if previous.is_some_and(|previous| previous.config.gateway.listen != current.config.gateway.listen) {
+        if self.listeners.take_changed() {
             match self.listeners.handles() {
                 Ok(sockets) => self.workers.listen(sockets),
                 Err(error) => error!("[gateway] the listeners of before stay: {error}"),
@@ -456,7 +504,8 @@ impl Gateway {
         if units.is_empty() {
             return None;
         }
-        let drain = Drain::new(previous.number, units);
+        self.report.tell("switched", format!("generation {} has all new requests", current.number));
+        let drain = Drain::new(previous.number, units, self.report.clone());
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
         let generation = previous.number;

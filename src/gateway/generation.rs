@@ -1,10 +1,10 @@
 //! A generation: one checked configuration with its sidecars and routes. How the next one is built beside the old.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
@@ -43,6 +43,23 @@ pub struct Plan {
     pub budget: Budget,
     /// Serve even if a sidecar does not start, and go on trying.
     pub persist: bool,
+    /// What it has started so far.
+    pub started: Started,
+}
+
+/// The sidecars that a build started: when it is given up, somebody else must see them to their end.
+#[derive(Clone, Debug, Default)]
+pub struct Started(Arc<Mutex<Vec<Arc<Unit>>>>);
+
+impl Started {
+    fn add(&self, unit: &Arc<Unit>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(unit));
+    }
+
+    /// All of them.
+    pub fn units(&self) -> Vec<Arc<Unit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Why a generation could not be built. The one before serves on.
@@ -51,6 +68,11 @@ pub struct Plan {
 pub struct BuildError {
     name: String,
     failure: Arc<Failure>,
+}
+
+/// A text with last words, for the log, where one message is one line.
+pub fn one_line(text: &str) -> String {
+    text.replace("\n  |", " |")
 }
 
 /// The last words of a sidecar, each on a line.
@@ -79,6 +101,7 @@ impl Plan {
                 _ => {
                     report.tell("starting", format!("starting {name}"));
                     let unit = Unit::start(context, name, spec, self.persist);
+                    self.started.add(&unit);
                     fresh.push(Arc::clone(&unit));
                     units.insert(name.clone(), unit);
                 }
@@ -90,9 +113,7 @@ impl Plan {
             context.front.publish(Table { generation: 0, routes, settings: Settings::new(&self.config) });
         }
         if let Err(error) = self.settle(&fresh, report).await {
-            for unit in &fresh {
-                unit.stop(unit.spec().stop_timeout.0).await;
-            }
+            join_all(fresh.iter().map(async |unit| unit.stop(unit.spec().stop_timeout.0).await)).await;
             return Err(error);
         }
         self.replace(context, &exclusive, report).await?;

@@ -14,6 +14,7 @@ const PREFIX: &str = "listen-";
 pub struct Listeners {
     held: Vec<Held>,
     notifier: Notifier,
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -44,8 +45,9 @@ impl Listeners {
                 Some(Held { socket: socket?, name: stored.then_some(name) })
             })
             .collect();
-        let mut listeners = Self { held, notifier };
+        let mut listeners = Self { held, notifier, changed: false };
         listeners.change(wanted)?;
+        listeners.changed = false;
         Ok(listeners)
     }
 
@@ -61,6 +63,7 @@ impl Listeners {
             let name = self.unused_name();
             self.notifier.store(&name, socket.as_fd());
             self.held.push(Held { socket, name: Some(name) });
+            self.changed = true;
         }
         Ok(())
     }
@@ -68,6 +71,7 @@ impl Listeners {
     /// Closes what is not wanted any more.
     pub fn prune(&mut self, wanted: &[Listen]) {
         let notifier = self.notifier;
+        let before = self.held.len();
         self.held.retain(|held| {
             // Port 0 in the configuration is whatever the kernel chose.
             let keep = wanted.iter().any(|listen| held.socket.serves(listen) || chosen_by_kernel(listen, &held.socket));
@@ -75,14 +79,22 @@ impl Listeners {
                 if let Some(name) = &held.name {
                     notifier.remove(name);
                 }
-                if let Some(Listen::Unix(path)) = held.socket.local() {
-                    // Nobody may connect to a socket that nobody accepts from.
+                // Nobody may connect to a socket that nobody accepts from. A path that is still wanted leads to another one.
+                if let Some(local @ Listen::Unix(path)) = &held.socket.local()
+                    && !wanted.contains(local)
+                {
                     let _ = std::fs::remove_file(path);
                 }
                 info!("[gateway] no longer listening on {}", shown(&held.socket));
             }
             keep
         });
+        self.changed |= self.held.len() != before;
+    }
+
+    /// Whether the sockets are others than at the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// A second handle on each socket, for the serving threads.
@@ -119,4 +131,27 @@ fn chosen_by_kernel(listen: &Listen, socket: &Socket) -> bool {
 
 fn shown(socket: &Socket) -> String {
     socket.local().map_or_else(|| "an unnamed socket".to_owned(), |listen| listen.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unix_listener_whose_path_was_removed_is_bound_again_and_the_path_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a socket");
+        let wanted = [Listen::Unix(path.clone())];
+        let mut listeners = Listeners::open(&wanted, Vec::new(), Notifier::default()).unwrap();
+        listeners.prune(&wanted);
+        assert!(!listeners.take_changed(), "nothing is to be done about a socket that serves");
+        std::fs::remove_file(&path).unwrap();
+        listeners.change(&wanted).unwrap();
+        listeners.prune(&wanted);
+        assert!(listeners.take_changed());
+        assert_eq!(listeners.addresses().len(), 1);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        listeners.prune(&[]);
+        assert!(!path.exists());
+    }
 }

@@ -1,7 +1,7 @@
 //! One owner of a state directory: the first one, and what a second one is told.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -31,7 +31,15 @@ pub fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
         format!("cannot use the state directory {}: {error} (choose another with --state-dir, or make it writable)", state.display())
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| denied(&error))?;
-    // It may have been there before, with other permissions; where it is not ours, the lock below tells.
+    let owner = std::fs::metadata(state).map_err(|error| denied(&error))?.uid();
+    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+        // Whoever owns it could put a token of their own there, or take the lock away.
+        return Err(format!(
+            "the state directory {} belongs to another user (uid {owner}): choose another with --state-dir",
+            state.display()
+        ));
+    }
+    // It may have been there before, with other permissions; where it is root's, the lock below tells.
     let _ = std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700));
     match Lock::take(state) {
         Ok(lock) => Ok(Ownership::Ours(Some(lock))),
@@ -102,4 +110,24 @@ pub fn token(config: &Config, state: &Path) -> io::Result<String> {
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     crate::state::atomic::write(&path, format!("{token}\n").as_bytes(), 0o600)?;
     Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, Overrides};
+
+    #[test]
+    fn a_state_directory_of_another_user_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        if std::os::unix::fs::chown(dir.path(), Some(12_345), None).is_err() {
+            return; // only root can give a folder away
+        }
+        let nothing = |_: &str| None;
+        let loaded = crate::config::load(&Overrides::default(), &Env(&nothing)).unwrap();
+        let why = take(&loaded, dir.path()).unwrap_err();
+        assert!(why.contains("uid 12345"), "{why}");
+        assert_eq!(std::fs::metadata(dir.path()).unwrap().uid(), 12_345);
+        assert!(!dir.path().join("gateway.lock").exists());
+    }
 }

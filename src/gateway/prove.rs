@@ -16,6 +16,7 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let inherited = Arc::new(Inherited::take());
     let redactor = Redactor::new(&loaded.config.gateway.redact);
+    inherited.teach(&redactor);
     runtime.block_on(async {
         let proofs = loaded.config.sidecar.iter().map(async |(name, spec)| {
             redactor.learn_command(&spec.command);

@@ -109,42 +109,46 @@ impl Unit {
 
     async fn run(&self, context: &Arc<Context>, spec: &SidecarSpec, persist: bool) -> Result<(), Arc<Failure>> {
         let next = Running::start(context, &self.name, spec, &self.backend, persist);
-        let settled = next.sidecar.settled().await;
-        if settled.is_ok() || persist {
-            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        }
-        settled.map(drop)
+        let sidecar = Arc::clone(&next.sidecar);
+        // At once, so that a stop that comes now sees it to its end.
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        sidecar.settled().await.map(drop)
     }
 
     /// Lets the old run serve, new requests included, until what was there at the beginning is done or half the time is
     /// used, and its tunnels have ended; then closes the door and waits for the rest.
     async fn fade(&self, patience: Patience, report: &Reporter) {
         let begun = Instant::now();
+        let tunnels = async {
+            tokio::time::sleep_until(begun + patience.tunnels).await;
+            self.backend.end_tunnels();
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = self.fade_then_hold(begun, patience, report) => {}
+            () = tunnels => {}
+        }
+        self.backend.cut();
+    }
+
+    async fn fade_then_hold(&self, begun: Instant, patience: Patience, report: &Reporter) {
         let backend = &self.backend;
         let door = backend.watch().borrow().clone();
         if let Door::Open(upstream) = door {
             backend.set(Door::Fading(upstream));
             backend.begin_epoch();
             report.tell("fading", format!("{} serves on until its work of this moment is done", self.name));
-            let tunnels = async {
-                if tokio::time::timeout(patience.tunnels, backend.wait_tunnels()).await.is_err() {
-                    backend.end_tunnels();
-                    backend.wait_tunnels().await;
-                }
-            };
-            let early = async { tokio::join!(backend.wait_before(), tunnels) };
+            let early = async { tokio::join!(backend.wait_before(), backend.wait_tunnels()) };
             match patience.requests {
                 Some(time) => drop(tokio::time::timeout(time / 2, early).await),
                 None => drop(early.await),
             }
         }
         backend.set(Door::Held(format!("{} is restarting", self.name).into()));
-        let rest = async { tokio::join!(backend.wait_requests(), backend.wait_tunnels()) };
         match patience.requests {
-            Some(time) => drop(tokio::time::timeout_at(begun + time, rest).await),
-            None => drop(rest.await),
+            Some(time) => drop(tokio::time::timeout_at(begun + time, backend.wait_all()).await),
+            None => backend.wait_all().await,
         }
-        backend.cut();
     }
 
     /// Ends the sidecar; at most its own stop timeout and `limit`.

@@ -34,9 +34,9 @@ pub fn descendants(root: u32) -> HashSet<u32> {
     }
 }
 
-/// Whether a process lives in the group; zombies do not count.
-pub fn living_in_group(group: u32) -> bool {
-    table().values().any(|(_, of)| *of == group)
+/// The processes of a group that live; zombies do not count.
+pub fn living_in_group(group: u32) -> Vec<u32> {
+    table().into_iter().filter(|(_, (_, of))| *of == group).map(|(pid, _)| pid).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use crate::redact::Redactor;
+
 /// Variables that speak of the gateway's own supervisor, socket and log. A sidecar that believed them would report
 /// readiness for the gateway, or take itself for the supervised process.
 const SCRUBBED: &[&str] = &[
@@ -50,6 +52,12 @@ impl Inherited {
     pub fn take() -> Self {
         let environment = std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(|name| !scrubbed(name))).collect();
         Self { environment, open_files: raise_open_files() }
+    }
+
+    /// Tells the redactor which of the values are secret: a sidecar may print them.
+    pub fn teach(&self, redactor: &Redactor) {
+        let text = self.environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+        text.for_each(|(name, value)| redactor.learn_env(name, value));
     }
 }
 

@@ -49,10 +49,16 @@ pub struct Probe<'a> {
 
 impl Probe<'_> {
     /// Waits until the sidecar is ready; tells `hint` once what is odd about a slow one.
-    pub async fn ready(&self, mut hint: impl FnMut(Hint)) -> SocketAddr {
-        if let Some(notify) = self.notify {
-            notify.ready().await;
+    pub async fn ready(&self, hint: impl FnMut(Hint)) -> SocketAddr {
+        let Some(notify) = self.notify else { return self.listens(hint).await };
+        notify.ready().await;
+        tokio::select! {
+            address = self.listens(hint) => address,
+            never = notify.read_on() => match never {},
         }
+    }
+
+    async fn listens(&self, mut hint: impl FnMut(Hint)) -> SocketAddr {
         let begun = Instant::now();
         let mut look_elsewhere = begun + ELSEWHERE;
         let mut hinted = false;

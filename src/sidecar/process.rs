@@ -21,12 +21,16 @@ const OOM_SCORE_ABOVE_OURS: i32 = 200;
 /// How long the rest of a group may take to end after its leader did, before it is killed.
 const STRAGGLERS: Duration = Duration::from_millis(200);
 
+/// Between two looks at a group whose members cannot be waited for, for want of descriptors.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// A running child in a process group of its own.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     pidfd: PidFd,
     ended: Ended,
+    reaped: bool,
 }
 
 /// The output of a child.
@@ -73,7 +77,7 @@ impl Process {
             Ok((pidfd, ended, pipes))
         };
         match prepare() {
-            Ok((pidfd, ended, pipes)) => Ok((Self { child, pidfd, ended }, pipes)),
+            Ok((pidfd, ended, pipes)) => Ok((Self { child, pidfd, ended, reaped: false }, pipes)),
             Err(error) => {
                 // Without a pidfd it cannot be supervised. It is still our unreaped child, so these reach nobody else.
                 let _ = child.kill();
@@ -101,12 +105,17 @@ impl Process {
         }
     }
 
-    /// SIGTERM, `patience`, SIGKILL; returns how it ended.
+    /// SIGTERM, `patience`, SIGKILL; returns how it ended. The patience is for the whole group: a shell or npm that was put
+    /// in front of the server is often the first to go.
     pub async fn stop(mut self, patience: Duration) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         // A stopped process must continue to see its SIGTERM.
         self.signal(Signal::SIGCONT);
-        if tokio::time::timeout(patience, self.ended()).await.is_err() {
+        let all = async {
+            self.ended().await;
+            group_ended(self.child.id()).await;
+        };
+        if tokio::time::timeout(patience, all).await.is_err() {
             self.signal(Signal::SIGKILL);
             self.ended().await;
         }
@@ -118,9 +127,10 @@ impl Process {
         let group = self.child.id();
         if others_in_group(group) {
             self.signal(Signal::SIGTERM);
-            tokio::time::sleep(STRAGGLERS).await;
+            let _ = tokio::time::timeout(STRAGGLERS, group_ended(group)).await;
             self.signal(Signal::SIGKILL);
         }
+        self.reaped = true;
         // It has ended, so this does not block.
         self.child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0))
     }
@@ -128,8 +138,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Whoever forgets a process does not leave it running. Once reaped, there is nothing to signal.
-        if matches!(self.child.try_wait(), Ok(None)) {
+        // Whoever forgets a process does not leave it running, nor the rest of its group. Once reaped, the number may be
+        // somebody else's.
+        if !self.reaped {
             self.signal(Signal::SIGKILL);
             let _ = self.child.wait();
         }
@@ -138,7 +149,20 @@ impl Drop for Process {
 
 fn others_in_group(group: u32) -> bool {
     // Signal 0 asks whether there is anybody; the zombie leader does not count as alive but does answer, so look closer then.
-    killpg(Pid::from_raw(group as i32), None).is_ok() && crate::port::living_in_group(group)
+    killpg(Pid::from_raw(group as i32), None).is_ok() && !crate::port::living_in_group(group).is_empty()
+}
+
+/// Waits until no process of the group lives.
+async fn group_ended(group: u32) {
+    while let Some(member) = crate::port::living_in_group(group).pop() {
+        let ended = PidFd::open(member).and_then(|pidfd| pidfd.ended());
+        // Looked at again: the number could have become another process's before it was opened.
+        match ended {
+            Ok(ended) if crate::port::living_in_group(group).contains(&member) => ended.wait().await,
+            Ok(_) => {}
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
 }
 
 fn prepare_child(gateway: Pid, open_files: Option<(u64, u64)>, oom_score: &[u8]) -> io::Result<()> {
@@ -148,6 +172,9 @@ fn prepare_child(gateway: Pid, open_files: Option<(u64, u64)>, oom_score: &[u8])
     if nix::unistd::getppid() != gateway {
         return Err(io::ErrorKind::Interrupted.into());
     }
+    // Whatever the gateway was started with, or a library forgot to mark: a sidecar gets its three and nothing else.
+    // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails, and close-on-exec of our own must do.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if let Some((soft, hard)) = open_files {
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
     }
@@ -182,5 +209,55 @@ pub fn describe(status: ExitStatus) -> String {
             Err(_) => format!("was ended by signal {number}"),
         },
         (None, None) => "ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+    use super::*;
+
+    fn shell(script: &str) -> (Process, Pipes) {
+        let inherited = Inherited { environment: std::env::vars_os().collect(), open_files: None };
+        Process::spawn(&["sh".into(), "-c".into(), script.into()], None, &inherited, &[]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_inherits_its_three_descriptors_and_no_other() {
+        let (leak, _other) = nix::unistd::pipe().unwrap();
+        assert!(leak.as_raw_fd() > 2);
+        let (mut process, mut pipes) = shell("ls -l /proc/self/fd");
+        let mut text = String::new();
+        pipes.out.read_to_string(&mut text).await.unwrap();
+        process.ended().await;
+        process.reap().await;
+        // ls has the folder itself open.
+        let others: Vec<&str> = text.lines().filter(|line| line.contains(" -> ") && !line.contains("-> /proc/")).collect();
+        assert_eq!(others.len(), 3, "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_a_shell_put_in_front_leaves_behind_may_end_in_its_own_time() {
+        let (process, pipes) =
+            shell("(trap 'sleep 0.6; echo done; exit' TERM; echo up; while :; do sleep 0.05; done) & trap 'exit 0' TERM; wait");
+        let mut lines = BufReader::new(pipes.out).lines();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("up"));
+        process.stop(Duration::from_secs(20)).await;
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("done"));
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_process_takes_its_group_along_though_its_leader_is_gone() {
+        let (process, pipes) = shell("sleep 60 & echo $!");
+        let mut lines = BufReader::new(pipes.out).lines();
+        lines.next_line().await.unwrap();
+        process.ended().await;
+        let group = process.id();
+        assert_eq!(crate::port::living_in_group(group).len(), 1);
+        drop(process);
+        tokio::time::timeout(Duration::from_secs(10), group_ended(group)).await.unwrap();
     }
 }

@@ -330,7 +330,14 @@ impl Runner {
         info!(SIDECAR = name, "[gateway] sidecar {name} ready: pid {pid}, {address}, after {} ms", took.as_millis());
         let ready = Instant::now();
         self.state.send_replace(State::Ready { pid, address });
+        let talk = async {
+            match notify {
+                Some(notify) => notify.read_on().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            never = talk => match never {},
             () = self.stop.cancelled() => self.end(process).await,
             () = process.ended() => {
                 // Before anything that takes time: from here on requests must wait instead of knocking at a dead port.

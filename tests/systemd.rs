@@ -407,9 +407,10 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&ctl(&["restart"]), 0, &["gateway.service is stopped, so it is started", "gateway.service: started"]);
     let served = pid();
     expect(&ctl(&["list"]), 0, &["gateway  ready  pid ", "gateway.service (system)  127.0.0.1:18789"]);
-    let output = systemd.run_as_user(&user, &["gatewayctl", "status"]);
+    let neighbour = systemd.add_plain_user("neighbour");
+    let output = systemd.run_as_user(&neighbour, &["gatewayctl", "status"]);
     expect(&output, 77, &["gateway: running, gateway.service", "generation 1 serves", "sudo gatewayctl status"]);
-    expect(&systemd.run_as_user(&user, &["gatewayctl", "restart"]), 77, &["gateway.service runs", "sudo"]);
+    expect(&systemd.run_as_user(&neighbour, &["gatewayctl", "restart"]), 77, &["the same command with sudo"]);
 
     // A configuration that is not valid is refused before anything is asked; behind gatewayctl's back it makes a failed unit.
     let good = systemd.read("/etc/gateway/gateway.toml").unwrap();

@@ -104,7 +104,8 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         }
         _ => CliError::new(Exit::Failed, format!("cannot write {}: {error}", path.display())),
     })?;
-    ctx.ui.say(&format!("wrote {}: edit it, then gatewayctl config check", path.display()));
+    let named = if ctx.global.config.is_some() { format!(" --config {}", path.display()) } else { String::new() };
+    ctx.ui.say(&format!("wrote {}: edit it, then gatewayctl config check{named}", path.display()));
     ctx.ui.object(&json!({"ok": true, "file": path}));
     Ok(Exit::Done)
 }

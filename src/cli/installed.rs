@@ -109,6 +109,10 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         let message = format!("{}, and what {} is doing cannot be asked: {}", error.message, unit.unit, unknown.message);
         CliError { exit: error.exit, message, help: unknown.next, details: Vec::new() }
     })?;
+    if error.exit == Exit::Permission && state.is_down() {
+        // Somebody runs one of that name by hand.
+        return Err(error);
+    }
     let (word, exit) = stage(&state);
     let words = if exit == Exit::NotRunning { Vec::new() } else { service::last_words(&unit) };
     let next = next(&unit, exit);

@@ -20,7 +20,7 @@ pub(super) const LABEL: usize = 11;
 pub async fn status(ctx: &Context) -> Result<Exit, CliError> {
     let target = match Target::find(&ctx.global, &Env::real()) {
         Ok(target) => target,
-        Err(error) if error.exit == Exit::NotRunning => return installed::status(ctx, error).await,
+        Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => return installed::status(ctx, error).await,
         Err(error) => return Err(error),
     };
     let mut client = target.connect().await?;

@@ -99,12 +99,22 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, St
 
 /// The host and port of a plain upstream URL.
 pub(crate) fn parse_upstream(url: &str) -> Result<(String, u16), String> {
-    let uri: http::Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
-    match (uri.scheme_str(), uri.host(), uri.path()) {
-        (Some("http"), Some(host), "" | "/") => Ok((host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80))),
-        (Some("http"), Some(_), _) => Err(format!("`{url}`: an upstream is http://HOST:PORT, without a path")),
-        _ => Err(format!("`{url}`: only http:// upstreams are spoken to")),
+    let shown = crate::redact::Redactor::default().text(url);
+    let uri: http::Uri = url.parse().map_err(|_| format!("`{shown}` is not a URL"))?;
+    let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(format!("`{shown}`: only http:// upstreams are spoken to"));
+    };
+    if !matches!(uri.path(), "" | "/") {
+        return Err(format!("`{shown}`: an upstream is http://HOST:PORT, without a path"));
     }
+    let host = authority.host();
+    let port = match authority.as_str().strip_prefix(host) {
+        Some("") => 80,
+        Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(|| format!("`{shown}`: its port is no port"))?,
+        // It would be shown wherever the upstream is named, and is never sent.
+        None => return Err(format!("`{shown}`: an upstream has no user name and no password")),
+    };
+    Ok((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
 /// An address with a prefix length, as in `10.0.0.0/8`; a lone address is the network of itself.
@@ -123,6 +133,32 @@ pub(crate) fn parse_net(text: &str) -> Option<(std::net::IpAddr, u8)> {
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    #[test]
+    fn upstreams_are_a_host_and_a_port() {
+        for (url, expected) in [
+            ("http://127.0.0.1:3000", Ok(("127.0.0.1", 3000))),
+            ("http://[::1]:3000/", Ok(("::1", 3000))),
+            ("http://app", Ok(("app", 80))),
+            ("http://app:99999", Err("no port")),
+            ("http://app:x", Err("no port")),
+            ("http://app/x", Err("without a path")),
+            ("https://app", Err("only http://")),
+            ("http://me:canary@app:1", Err("no user name")),
+        ] {
+            match (parse_upstream(url), expected) {
+                (Ok((host, port)), Ok(expected)) => assert_eq!((host.as_str(), port), expected),
+                (Err(why), Err(expected)) => assert!(why.contains(expected) && !why.contains("canary"), "{why}"),
+                (got, _) => panic!("{url}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_of_the_wrong_type_is_not_repeated() {
+        let why = parse("[sidecar.main]\ncommand = \"x --token canary, \\\", expected\"\n", None).unwrap_err().to_string();
+        assert!(why.contains("a text, expected a sequence") && !why.contains("canary"), "{why}");
+    }
 
     fn refusal(text: &str) -> String {
         let config = parse(text, None).unwrap();

@@ -127,7 +127,7 @@ pub fn parse(text: &str, path: Option<&Path>) -> Result<Config, ConfigError> {
 fn explain(message: &str) -> (String, Option<String>) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let (Some(unknown), true) = (quoted.next(), message.starts_with("unknown ")) else {
-        return (message.trim().replace('\n', " "), None);
+        return (without_value(message.trim()).replace('\n', " "), None);
     };
     let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
     let known: Vec<&str> = quoted.collect();
@@ -136,6 +136,15 @@ fn explain(message: &str) -> (String, Option<String>) {
         None => format!("known here: {}", known.join(", ")),
     };
     (format!("{what} `{unknown}`"), Some(help))
+}
+
+/// A text of the wrong type may be a command line or a secret: the place says which it is.
+fn without_value(message: &str) -> String {
+    const TEXT: &str = "invalid type: string \"";
+    match (message.strip_prefix(TEXT), message.rfind("\", expected ")) {
+        (Some(_), Some(end)) => format!("invalid type: a text{}", &message[end + 1..]),
+        _ => message.to_owned(),
+    }
 }
 
 fn name_from_listeners(listen: &[Listen]) -> String {

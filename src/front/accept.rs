@@ -243,7 +243,10 @@ fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (Stream, Client) {
 async fn accept_all(shared: Arc<Shared>, listener: Listener, current: CancellationToken) {
     let mut complained = false;
     loop {
-        let Ok(slot) = Arc::clone(&shared.slots).acquire_owned().await else { return };
+        // Waits for a place without taking it: several of these loops wait, and those nobody comes to need none.
+        if shared.slots.acquire().await.is_err() {
+            return;
+        }
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
@@ -254,6 +257,8 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, current: Cancellati
         match accepted {
             Ok((stream, client)) => {
                 complained = false;
+                // None only where the last was taken just now and a stop began meanwhile.
+                let slot = Arc::clone(&shared.slots).acquire_owned().await.ok();
                 let stats = &shared.front.stats;
                 stats.accepted.fetch_add(1, Ordering::Relaxed);
                 // Held by the socket itself: a tunnel takes up a place, too.
@@ -333,7 +338,10 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let table = front.table();
     let response = match endpoints::own(&front, &table, &client, &request) {
-        Some(response) => response.map(|body| body.answering(answering)),
+        Some(response) => {
+            drop(proxy::body_of(request, 0));
+            response.map(|body| body.answering(answering))
+        }
         None => proxy::forward(&front, &table, client.peer, request, answering).await,
     };
     if !client.internal {

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::{Method, Uri};
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,9 @@ use super::upstream::Upstream;
 
 /// How many blockers are named before "+N more".
 pub const BLOCKERS_SHOWN: usize = 8;
+
+/// How much of a path is shown.
+const PATH_SHOWN: usize = 200;
 
 /// Whether a request may go through.
 #[derive(Clone, Debug)]
@@ -63,8 +67,33 @@ struct Work {
 struct Item {
     kind: Kind,
     epoch: u64,
-    what: String,
+    what: What,
     since: Instant,
+}
+
+/// What a request asks for, to be named when something waits for it.
+#[derive(Clone, Debug)]
+pub struct What {
+    method: Method,
+    target: Uri,
+}
+
+impl What {
+    /// A request. Cheap: nothing is copied.
+    pub fn new(method: &Method, target: &Uri) -> Self {
+        Self { method: method.clone(), target: target.clone() }
+    }
+
+    /// The path without the query, which may hold secrets.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:.*}", self.method, PATH_SHOWN, self.path())
+    }
 }
 
 /// What is going on behind a door.
@@ -123,10 +152,10 @@ impl Backend {
     ///
     /// # Errors
     /// The door as it is, when it does not let this kind through.
-    pub fn enter(self: &Arc<Self>, kind: Kind, what: impl FnOnce() -> String) -> Result<(Ticket, Arc<Upstream>), Door> {
+    pub fn enter(self: &Arc<Self>, kind: Kind, what: &What) -> Result<(Ticket, Arc<Upstream>), Door> {
         // Before it is counted: whoever ends the tunnels afterwards ends this one, too, even while it waits for its 101.
         let end = (kind == Kind::Tunnel).then(|| lock(&self.tunnels_end).clone());
-        let ticket = self.register(kind, what(), end);
+        let ticket = self.register(kind, what.clone(), end);
         let door = self.door.borrow().clone();
         match (door, kind) {
             (Door::Open(upstream), _) | (Door::Fading(upstream), Kind::Request) => Ok((ticket, upstream)),
@@ -134,7 +163,7 @@ impl Backend {
         }
     }
 
-    fn register(self: &Arc<Self>, kind: Kind, what: String, end: Option<CancellationToken>) -> Ticket {
+    fn register(self: &Arc<Self>, kind: Kind, what: What, end: Option<CancellationToken>) -> Ticket {
         let mut work = self.work();
         let epoch = work.epoch;
         match kind {
@@ -296,12 +325,16 @@ mod tests {
         Upstream::new(super::super::upstream::Address::Socket(([127, 0, 0, 1], 1).into()), 1, CancellationToken::new())
     }
 
+    fn get(path: &str) -> What {
+        What::new(&Method::GET, &path.parse().unwrap())
+    }
+
     #[tokio::test]
     async fn a_fade_waits_only_for_what_was_there_before() {
         let backend = Backend::open("a", upstream());
-        let (old, _) = backend.enter(Kind::Request, || "GET /old".into()).unwrap();
+        let (old, _) = backend.enter(Kind::Request, &get("/old")).unwrap();
         backend.begin_epoch();
-        let (new, _) = backend.enter(Kind::Request, || "GET /new".into()).unwrap();
+        let (new, _) = backend.enter(Kind::Request, &get("/new")).unwrap();
         drop(old);
         backend.wait_before().await;
         assert_eq!(backend.counts().requests, 1);
@@ -314,23 +347,23 @@ mod tests {
     async fn a_fading_door_lets_requests_through_but_no_tunnels() {
         let backend = Backend::open("a", upstream());
         backend.set(Door::Fading(upstream()));
-        assert!(backend.enter(Kind::Request, String::new).is_ok());
-        assert!(matches!(backend.enter(Kind::Tunnel, String::new), Err(Door::Fading(_))));
+        assert!(backend.enter(Kind::Request, &get("/")).is_ok());
+        assert!(matches!(backend.enter(Kind::Tunnel, &get("/")), Err(Door::Fading(_))));
         assert_eq!(backend.counts(), Counts::default(), "who is turned away is not counted");
         backend.set(Door::Gone);
         backend.set(Door::Open(upstream()));
-        assert!(matches!(backend.enter(Kind::Request, String::new), Err(Door::Gone)), "gone stays gone");
+        assert!(matches!(backend.enter(Kind::Request, &get("/")), Err(Door::Gone)), "gone stays gone");
     }
 
     #[tokio::test]
     async fn a_tunnel_that_waits_for_its_101_is_ended_with_the_others_and_a_refused_one_is_a_request() {
         let backend = Backend::open("a", upstream());
-        let (mut early, _) = backend.enter(Kind::Tunnel, || "GET /ws".into()).unwrap();
+        let (mut early, _) = backend.enter(Kind::Tunnel, &get("/ws")).unwrap();
         backend.end_tunnels();
         assert!(early.tunnel_end().is_cancelled());
         early.is_request();
         assert_eq!(backend.counts(), Counts { requests: 1, tunnels: 0 });
-        let (late, _) = backend.enter(Kind::Tunnel, || "GET /ws".into()).unwrap();
+        let (late, _) = backend.enter(Kind::Tunnel, &get("/ws")).unwrap();
         assert!(!late.tunnel_end().is_cancelled());
         drop((early, late));
         backend.wait_all().await;
@@ -340,7 +373,7 @@ mod tests {
     #[test]
     fn many_blockers_are_counted_not_listed() {
         let backend = Backend::open("a", upstream());
-        let tickets: Vec<_> = (0..11).map(|n| backend.enter(Kind::Request, || format!("GET /{n}")).unwrap()).collect();
+        let tickets: Vec<_> = (0..11).map(|n| backend.enter(Kind::Request, &get(&format!("/{n}"))).unwrap()).collect();
         assert_eq!(backend.blockers().len(), BLOCKERS_SHOWN + 1);
         assert_eq!(backend.blockers()[BLOCKERS_SHOWN], "+3 more");
         drop(tickets);

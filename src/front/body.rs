@@ -15,7 +15,7 @@ use super::answer::Answering;
 use super::backend::Ticket;
 use super::upstream::{Connection, Upstream};
 
-/// How long what a client still sends is read and thrown away after the upstream answered early, so that the client
+/// How long what a client still sends is read and thrown away after an answer that did not want it, so that the client
 /// lives to read the answer instead of a reset. nginx's lingering_time is 30 s, its lingering_timeout 5 s.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -27,7 +27,10 @@ pub struct ClientBody {
 
 #[derive(Debug)]
 struct Shared {
-    body: Mutex<Incoming>,
+    /// None only when it is dropped.
+    body: Mutex<Option<Incoming>>,
+    /// The client sends it only when it is told to: when it is first asked for.
+    awaits_word: bool,
     taken: AtomicBool,
     ended: AtomicBool,
     too_large: AtomicBool,
@@ -36,12 +39,13 @@ struct Shared {
 }
 
 impl ClientBody {
-    /// Wraps a body of at most `limit` bytes; 0 means any.
-    pub fn new(body: Incoming, limit: u64) -> Self {
+    /// Wraps a body of at most `limit` bytes; 0 means any. `awaits_word` when the client expects 100-continue.
+    pub fn new(body: Incoming, limit: u64, awaits_word: bool) -> Self {
         let ended = body.is_end_stream();
         let left = if limit == 0 { u64::MAX } else { limit };
         let shared = Shared {
-            body: Mutex::new(body),
+            body: Mutex::new(Some(body)),
+            awaits_word,
             taken: AtomicBool::new(false),
             ended: AtomicBool::new(ended),
             too_large: AtomicBool::new(false),
@@ -70,17 +74,9 @@ impl ClientBody {
         RequestBody(Some(self.clone()))
     }
 
-    /// Reads and throws away what the client still sends.
-    fn linger(self) {
-        let drain = async move { while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll(cx)).await {} };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(LINGER, drain));
-        }
-    }
-
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut *self.body()).poll_frame(cx));
-        match frame {
+        let Some(frame) = self.body().as_mut().map(|body| Pin::new(body).poll_frame(cx)) else { return Poll::Ready(None) };
+        match ready!(frame) {
             Some(Ok(frame)) => {
                 self.shared.taken.store(true, Ordering::Release);
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -92,7 +88,7 @@ impl ClientBody {
                 if *left != u64::MAX {
                     *left -= length;
                 }
-                if self.body().is_end_stream() {
+                if self.body().as_ref().is_none_or(Incoming::is_end_stream) {
                     self.shared.ended.store(true, Ordering::Release);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -109,8 +105,20 @@ impl ClientBody {
         }
     }
 
-    fn body(&self) -> MutexGuard<'_, Incoming> {
+    fn body(&self) -> MutexGuard<'_, Option<Incoming>> {
         self.shared.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    /// Nobody wants it any more: reads and throws away what the client still sends, so that it lives to read the answer.
+    fn drop(&mut self) {
+        let wanted = !*self.ended.get_mut() && (!self.awaits_word || *self.taken.get_mut());
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner).take().filter(|_| wanted);
+        if let (Some(mut body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
+            let drain = async move { while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {} };
+            runtime.spawn(tokio::time::timeout(LINGER, drain));
+        }
     }
 }
 
@@ -152,18 +160,8 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.body().size_hint())
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        if let Some(body) = self.0.take()
-            && body.taken()
-            && !body.ended()
-        {
-            body.linger();
-        }
+        let hint = self.0.as_ref().and_then(|body| body.body().as_ref().map(Body::size_hint));
+        hint.unwrap_or_else(|| SizeHint::with_exact(0))
     }
 }
 

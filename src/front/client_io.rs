@@ -51,20 +51,16 @@ impl Stream {
             let result = match self {
                 Self::Tcp(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_read(buf.initialize_unfilled())
+                    read_then(buf, |buf| stream.try_read_buf(buf), |read| stream.try_io(Interest::READABLE, read))
                 }
                 Self::Unix(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_read(buf.initialize_unfilled())
+                    read_then(buf, |buf| stream.try_read_buf(buf), |read| stream.try_io(Interest::READABLE, read))
                 }
             };
             match result {
-                Ok(count) => {
-                    buf.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                other => return Poll::Ready(other),
             }
         }
     }
@@ -95,6 +91,23 @@ impl Stream {
         };
         Ok(nix::sys::socket::shutdown(fd, nix::sys::socket::Shutdown::Write)?)
     }
+}
+
+/// Reads within `io`. When less comes than there is room for, the socket is empty: `io` is told so, which spares the read
+/// that would find that out. What arrives meanwhile still rings, as its readiness is a newer one.
+fn read_then(
+    buf: &mut ReadBuf<'_>,
+    mut read: impl FnMut(&mut ReadBuf<'_>) -> io::Result<usize>,
+    io: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+) -> io::Result<()> {
+    let room = buf.remaining();
+    let mut came = false;
+    let told = io(&mut || {
+        let count = read(buf)?;
+        came = true;
+        if count > 0 && count < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    if came { Ok(()) } else { told }
 }
 
 /// How long a client may take.
@@ -160,7 +173,7 @@ impl Phase {
 }
 
 /// What a client connection takes up: its place among `limits.connections`, and in the count. None for the watchdog's.
-pub type Seat = Option<(OwnedSemaphorePermit, Open)>;
+pub type Seat = Option<(Option<OwnedSemaphorePermit>, Open)>;
 
 /// The socket under a client connection, or under the tunnel that it became.
 #[derive(Debug)]

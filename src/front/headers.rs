@@ -69,7 +69,7 @@ fn contains(net: IpAddr, prefix: u8, addr: IpAddr) -> bool {
 pub fn wants_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
     let asked = version == Version::HTTP_11 && tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let http2 = upgrade.as_bytes().get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"));
+    let http2 = tokens(headers, &header::UPGRADE).any(|token| token.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("h2c")));
     (asked && !http2).then(|| upgrade.clone())
 }
 
@@ -111,7 +111,10 @@ pub fn to_client(headers: &mut HeaderMap, via: bool) {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION).filter_map(|token| token.parse().ok()).collect();
+    // The usual ones go anyway.
+    let usual = |token: &str| ["keep-alive", "close", "upgrade", "te"].iter().any(|known| token.eq_ignore_ascii_case(known));
+    let named: Vec<HeaderName> =
+        tokens(headers, &header::CONNECTION).filter(|token| !usual(token)).filter_map(|token| token.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         // A client must not be able to take these away by naming them in Connection.
         if *name != header::HOST && *name != header::CONTENT_LENGTH {
@@ -123,9 +126,8 @@ fn strip(headers: &mut HeaderMap) {
 
 fn forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
     if !trusted.believes(peer) {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
-            headers.remove(name);
-        }
+        let claims: Vec<HeaderName> = headers.keys().filter(|name| says_who(name.as_str())).cloned().collect();
+        claims.iter().for_each(|name| drop(headers.remove(name)));
     }
     if let Peer::Tcp(addr) = peer {
         append(headers, X_FORWARDED_FOR, &addr.to_canonical().to_string());
@@ -138,6 +140,13 @@ fn forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
+}
+
+/// Whether a field speaks for whom a request is forwarded. CGI and its heirs take an underscore for a hyphen.
+fn says_who(name: &str) -> bool {
+    const START: &[u8] = b"x-forwarded-";
+    let same = |(a, b): (u8, &u8)| a == *b || (a == b'_' && *b == b'-');
+    name == "forwarded" || (name.len() > START.len() && name.bytes().zip(START).all(same))
 }
 
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
@@ -206,18 +215,27 @@ mod tests {
 
     #[test]
     fn forwarded_fields_are_believed_only_from_trusted_peers() {
-        let sent = [("host", "a"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")];
+        let sent = [
+            ("host", "a"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded-port", "443"),
+            ("forwarded", "for=1.1.1.1"),
+        ];
         let mut headers = map(&sent);
         to_upstream(&mut headers, None, PEER, &Trusted::default(), false);
         assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a");
+        assert_eq!(headers.len(), 4, "every other claim is gone: {headers:?}");
         let trusted = Trusted { nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)], unix: false };
         let mut headers = map(&sent);
         to_upstream(&mut headers, None, PEER, &trusted, true);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.1.2.3");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["via"], "1.1 gateway");
+        assert_eq!(headers["forwarded"], "for=1.1.1.1");
         assert!(!trusted.believes(Peer::Unix));
         assert!(!trusted.believes(Peer::Tcp(IpAddr::from([11, 0, 0, 1]))));
         assert!(Trusted { nets: vec![(IpAddr::from([0, 0, 0, 0]), 0)], unix: false }.believes(PEER));

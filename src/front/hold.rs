@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Front;
-use super::backend::{Backend, Door, Kind, Ticket};
+use super::backend::{Backend, Door, Kind, Ticket, What};
 use super::stats::Open;
 use super::upstream::Upstream;
 
@@ -28,16 +28,15 @@ pub enum Refused {
 pub struct Admission<'a> {
     front: &'a Arc<Front>,
     host: &'a str,
-    path: &'a str,
     kind: Kind,
-    what: &'a (dyn Fn() -> String + Sync),
+    what: &'a What,
     until: Option<Instant>,
 }
 
 impl<'a> Admission<'a> {
-    /// The way of a request for `host` and `path`; `what` describes it to those whom it blocks.
-    pub fn new(front: &'a Arc<Front>, host: &'a str, path: &'a str, kind: Kind, what: &'a (dyn Fn() -> String + Sync)) -> Self {
-        Self { front, host, path, kind, what, until: None }
+    /// The way of the request `what` to `host`.
+    pub fn new(front: &'a Arc<Front>, host: &'a str, kind: Kind, what: &'a What) -> Self {
+        Self { front, host, kind, what, until: None }
     }
 
     /// Goes through the door, waiting for it to open if need be.
@@ -112,7 +111,7 @@ impl<'a> Admission<'a> {
     }
 
     fn backend(&self) -> Result<Arc<Backend>, Refused> {
-        self.front.table().routes.find(self.host, self.path).cloned().ok_or(Refused::NoRoute)
+        self.front.table().routes.find(self.host, self.what.path()).cloned().ok_or(Refused::NoRoute)
     }
 
     fn hold(&self, why: &str) -> Result<Open, Refused> {

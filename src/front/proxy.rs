@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -11,7 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
 use super::answer::{self, Answering};
-use super::backend::{Kind, Ticket};
+use super::backend::{Kind, Ticket, What};
 use super::body::{ClientBody, Lease, RequestBody, ResponseBody};
 use super::headers::{self, Peer};
 use super::hold::{Admission, Refused};
@@ -47,32 +48,38 @@ pub(super) async fn forward(
     request: Request<Incoming>,
     answering: Answering,
 ) -> Response<ResponseBody> {
-    let (mut parts, body) = request.into_parts();
+    let limit = table.settings.body;
+    let (mut parts, body) = body_of(request, limit);
+    let refuse = |status, why: &str| answer::text(status, format!("gateway: {why}"));
     let host = match host_of(&parts.uri, &parts.headers, parts.version) {
         Ok(host) => host,
-        Err(why) => return answer::text(StatusCode::BAD_REQUEST, format!("gateway: {why}")).map(|body| body.answering(answering)),
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, why).map(|body| body.answering(answering)),
     };
-    let limit = table.settings.body;
+    if parts.headers.get(header::TRANSFER_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        // The chunks are taken off here; what is under them would arrive as if it had no coding.
+        let why = "no transfer coding but chunked is understood";
+        return refuse(StatusCode::NOT_IMPLEMENTED, why).map(|body| body.answering(answering));
+    }
     if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
         return GaveUp::TooLarge(limit).response().map(|body| body.answering(answering));
     }
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
     let on_upgrade = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
-    if parts.uri.authority().is_some()
-        && let Ok(value) = HeaderValue::from_str(&host)
-    {
-        parts.headers.insert(header::HOST, value);
+    if parts.uri.authority().is_some() || !parts.headers.contains_key(header::HOST) {
+        parts.headers.insert(header::HOST, host.clone());
     }
-    headers::to_upstream(&mut parts.headers, upgrade.clone(), peer, &table.settings.trusted, table.settings.via);
+    let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
+    headers::to_upstream(&mut parts.headers, upgrade, peer, &table.settings.trusted, table.settings.via);
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let home = path.path() == "/";
     let head = Head { method: parts.method, uri: Uri::from(path), headers: parts.headers };
-    let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
-    let exchange = Exchange { front, host: &host, kind, body: ClientBody::new(body, limit), via: table.settings.via };
+    // Text: host_of saw to that.
+    let host = host.to_str().unwrap_or_default();
+    let exchange = Exchange { front, host, kind, body, via: table.settings.via };
     match exchange.run(head).await {
-        Ok(Answer { response, mut ticket, lease }) => match (response.status(), on_upgrade, upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(protocol)) => tunnel(front, response, client, protocol, ticket, answering),
-            (StatusCode::SWITCHING_PROTOCOLS, ..) => {
+        Ok(Answer { response, mut ticket, lease }) => match (response.status(), on_upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => tunnel(front, response, client, ticket, answering),
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 answer::bad_gateway("the server switched protocols without being asked").map(|body| body.answering(answering))
             }
             _ => {
@@ -137,11 +144,9 @@ struct Answer {
 
 impl Exchange<'_> {
     async fn run(&self, mut head: Head) -> Result<Answer, GaveUp> {
-        let method = head.method.clone();
-        let path = head.uri.clone();
-        let what = || format!("{method} {}", path.path());
-        let safe = headers::idempotent(&method);
-        let mut admission = Admission::new(self.front, self.host, path.path(), self.kind, &what);
+        let what = What::new(&head.method, &head.uri);
+        let safe = headers::idempotent(&head.method);
+        let mut admission = Admission::new(self.front, self.host, self.kind, &what);
         let mut tries = 0;
         loop {
             let (ticket, upstream) = admission.enter().await?;
@@ -215,7 +220,12 @@ impl Exchange<'_> {
         let unread = !self.body.ended() || (!bodiless && response.status().as_u16() >= 400);
         let keeps = !unread && headers::keeps_alive(response.headers(), response.version());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);
         headers::to_client(response.headers_mut(), self.via);
+        if let Some(protocol) = protocol {
+            response.headers_mut().insert(header::UPGRADE, protocol);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         *response.version_mut() = Version::HTTP_11;
         let lease = (keeps && !switched).then(|| Lease { connection, upstream: Arc::clone(upstream), sent: self.body.clone() });
         Ok((response, lease))
@@ -246,17 +256,15 @@ fn tunnel(
     front: &Arc<Front>,
     mut response: Response<Incoming>,
     client: OnUpgrade,
-    protocol: HeaderValue,
     ticket: Ticket,
     answering: Answering,
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
-    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let protocol = response.headers().get(header::UPGRADE);
+    let websocket = protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let tunnel = Tunnel { websocket, end: ticket.tunnel_end(), ticket, stats: Arc::clone(&front.stats) };
     tokio::spawn(tunnel.run(client, upstream));
-    let (mut parts, _) = response.into_parts();
-    parts.headers.insert(header::UPGRADE, protocol);
-    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    let (parts, _) = response.into_parts();
     answering.upgraded();
     Response::from_parts(parts, ResponseBody::own(""))
 }
@@ -271,16 +279,27 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The host a request is for: the authority of an absolute URI, else the one Host field (RFC 9112, 3.2).
-fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<String, &'static str> {
+/// A request's head, and its body, which may have `limit` bytes; 0 means any.
+pub(super) fn body_of(request: Request<Incoming>, limit: u64) -> (Parts, ClientBody) {
+    let (parts, body) = request.into_parts();
+    let awaits_word = parts.headers.contains_key(header::EXPECT);
+    (parts, ClientBody::new(body, limit, awaits_word))
+}
+
+/// The host a request is for, as text: the authority of an absolute URI, else the one Host field (RFC 9112, 3.2).
+/// Clients of before HTTP/1.1 may name none; what they ask for is here.
+fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<HeaderValue, &'static str> {
     if let Some(authority) = uri.authority() {
-        return Ok(authority.as_str().to_owned());
+        // Without the user information, which a Host field cannot have.
+        let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+        return HeaderValue::from_str(host).map_err(|_| "the URI's host is not text");
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().map(str::to_owned).map_err(|_| "the Host field is not text"),
+        (Some(host), None) if host.to_str().is_ok() => Ok(host.clone()),
+        (Some(_), None) => Err("the Host field is not text"),
         (None, _) if version == Version::HTTP_11 => Err("an HTTP/1.1 request needs a Host field"),
-        (None, _) => Ok(String::new()),
+        (None, _) => Ok(HeaderValue::from_static("localhost")),
         (Some(_), Some(_)) => Err("a request has one Host field"),
     }
 }

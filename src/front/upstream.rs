@@ -20,6 +20,9 @@ use super::worker;
 /// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit is minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a kept connection may take to be ready for its next request: a turn of its task.
+const READY_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// A request that must not be sent twice takes a kept connection only if it was idle for less than this:
 /// at the edge of the upstream's own idle timeout 45 of 302 POSTs failed (measured with Node).
 const RISKY_IDLE: Duration = Duration::from_secs(1);
@@ -105,7 +108,8 @@ impl Upstream {
     pub async fn connection(self: &Arc<Self>, safe: bool, fresh: bool) -> io::Result<Connection> {
         if !fresh {
             while let Some(mut connection) = self.take_idle(safe) {
-                if connection.sender.ready().await.is_ok() {
+                // One whose upstream never took the end of the request before is never ready.
+                if matches!(tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await, Ok(Ok(()))) {
                     connection.reused = true;
                     return Ok(connection);
                 }

@@ -102,7 +102,8 @@ async fn finish(unit: &Unit, patience: Patience, begun: Instant) -> bool {
     let tunnels = async {
         tokio::time::sleep_until(begun + patience.tunnels).await;
         backend.end_tunnels();
-        tokio::time::sleep(GOODBYE).await;
+        // Longer than this only a handshake without an answer takes, which is cut with the rest.
+        let _ = tokio::time::timeout(GOODBYE, backend.wait_tunnels()).await;
     };
     let requests = async {
         match patience.requests {

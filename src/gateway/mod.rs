@@ -1,10 +1,11 @@
 //! Generations, their lifecycle and the loop that drives it.
 //!
-//! [`lifecycle`] decides, [`driver`] does: it owns the sockets, the serving threads and the current [`generation`], and
+//! [`lifecycle`] decides, [`driver`] does (with `building` and `serving`): it owns the sockets, the serving threads and the current [`generation`], and
 //! performs the machine's actions one by one. Everything that takes time runs in a task of its own and comes back as a
 //! [`Happening`].
 
 mod answers;
+mod building;
 mod context;
 mod drain;
 mod driver;
@@ -15,14 +16,16 @@ mod ownership;
 mod progress;
 mod prove;
 mod report;
+mod serving;
 mod signals;
+mod start;
 mod unit;
 mod watchdog;
 mod wind;
 
-pub use driver::run;
 pub use prove::prove;
 pub use signals::{hold as hold_signals, release as release_signals};
+pub use start::run;
 
 use crate::control::protocol::Progress;
 use generation::{BuildError, Generation};

@@ -1,0 +1,141 @@
+//! The current generation: requests go to it, the one before drains, the service manager and `/readyz` know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::drain::Drain;
+use super::driver::Gateway;
+use super::generation::{Generation, patience_of};
+use super::lifecycle::{Budget, Phase};
+use super::wind::Wind;
+use super::{Happening, watchdog};
+
+impl Gateway {
+    /// Sends new requests to the current generation and lets the one before finish. Tells which one drains, if one does.
+    pub(super) fn serve(&mut self, previous: Option<&Arc<Generation>>, budget: Budget) -> Option<u64> {
+        let current = Arc::clone(self.current.as_ref()?);
+        self.context.front.publish(current.table());
+        self.listeners.prune(&current.config.gateway.listen);
+        if self.listeners.take_changed() {
+            match self.listeners.handles() {
+                Ok(sockets) => self.workers.listen(sockets),
+                Err(error) => error!("[gateway] the listeners of before stay: {error}"),
+            }
+        }
+        self.follow(&current);
+        let draining = previous.and_then(|previous| self.drain(previous, &current, budget));
+        self.finish_reload();
+        self.refresh();
+        self.log_ready(&current);
+        draining
+    }
+
+    pub(super) fn drain(&mut self, previous: &Arc<Generation>, current: &Generation, budget: Budget) -> Option<u64> {
+        let left = previous.left_by(current);
+        let units: Vec<_> = left.into_iter().map(|unit| (Arc::clone(&unit), patience_of(budget, &unit.spec(), &previous.config))).collect();
+        if units.is_empty() {
+            return None;
+        }
+        self.report.tell("switched", format!("generation {} has all new requests", current.number));
+        let drain = Drain::new(previous.number, units, self.report.clone());
+        self.drains.push(Arc::clone(&drain));
+        let happened = self.happened.clone();
+        let generation = previous.number;
+        tokio::spawn(async move {
+            drain.run().await;
+            // When the loop is gone, nobody counts drains.
+            let _ = happened.send(Happening::Drained(generation));
+        });
+        Some(generation)
+    }
+
+    pub(super) fn follow(&mut self, current: &Generation) {
+        self.followers.drain(..).for_each(|task| task.abort());
+        for unit in current.units.values() {
+            let mut state = unit.sidecar().watch();
+            let happened = self.happened.clone();
+            self.followers.push(tokio::spawn(async move {
+                while state.changed().await.is_ok() && happened.send(Happening::SidecarChanged).is_ok() {}
+            }));
+        }
+    }
+
+    /// Brings `/readyz` and systemd's view up to date.
+    pub(super) fn refresh(&mut self) {
+        let (_, detail) = self.stage();
+        let serving = matches!(self.machine.phase(), Phase::Serving | Phase::Building(_));
+        let troubles = self.current.as_ref().map(|generation| generation.troubles()).unwrap_or_default();
+        match self.machine.phase() {
+            // In a planned restart, requests are served or wait: that is ready.
+            Phase::Building(_) => {}
+            Phase::Serving => self.context.front.set_health(troubles),
+            Phase::Starting(_) => self.context.front.set_health(vec!["starting".to_owned()]),
+            Phase::Stopping { .. } | Phase::Ended => self.context.front.set_health(vec!["stopping".to_owned()]),
+        }
+        if serving && !self.announced {
+            self.announced = true;
+            self.notifier.ready(&detail);
+        } else if serving && !self.reloading {
+            self.notifier.status(&detail);
+        }
+    }
+
+    pub(super) fn finish_reload(&mut self) {
+        if std::mem::take(&mut self.reloading) {
+            self.notifier.ready(&self.stage().1);
+        }
+    }
+
+    pub(super) fn log_ready(&self, current: &Generation) {
+        let number = current.number;
+        let troubles = current.troubles();
+        if !troubles.is_empty() {
+            warn!(GENERATION = number, "[gateway] generation {number} serves, but is not ready: {}", troubles.join("; "));
+            return;
+        }
+        let sidecars = current.info().sidecars.into_iter().map(|(name, pid)| format!("{name} pid {pid}"));
+        let mut details = vec![format!("generation {number}")];
+        details.extend(sidecars);
+        details.push(format!("up {} ms", self.context.front.started.elapsed().as_millis()));
+        info!(GENERATION = number, "[gateway] ready ({})", details.join(", "));
+    }
+
+    /// Once: that two copies ran side by side.
+    pub(super) fn notes(&mut self, overlapped: bool) -> Vec<String> {
+        if !overlapped || self.overlap_explained {
+            return Vec::new();
+        }
+        self.overlap_explained = true;
+        vec!["old and new run side by side until the old one's work is done; if two copies must never run at once, use --exclusive or overlap = false".to_owned()]
+    }
+
+    pub(super) fn wind(&mut self, at_once: bool) {
+        self.notifier.stopping("stopping: finishing what is under way");
+        let front = &self.context.front;
+        front.set_closing();
+        front.set_health(vec!["stopping".to_owned()]);
+        // What the service manager holds, too, is served by the next life.
+        self.workers.close(self.notifier.active());
+        let wind = Wind { workers: Arc::clone(&self.workers), units: self.units(), restart: self.loaded.config.restart.clone(), at_once };
+        let happened = self.happened.clone();
+        tokio::spawn(async move {
+            wind.run().await;
+            // The loop ends only after this, or without it.
+            let _ = happened.send(Happening::Quiet);
+        });
+    }
+
+    pub(super) fn check(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return };
+        let workers = Arc::clone(&self.workers);
+        let front = Arc::clone(&self.context.front);
+        let happened = self.happened.clone();
+        tokio::spawn(async move {
+            let result = watchdog::check(&workers, &front, limit).await;
+            // When the loop is gone, there is nothing to watch.
+            let _ = happened.send(Happening::Checked(result));
+        });
+    }
+}

@@ -28,7 +28,7 @@
 //! |---|---|
 //! | [`config`] | what the user wrote, checked |
 //! | [`state`] | what outlives a process: lock, owner record, atomic files |
-//! | [`redact`], [`log`] | secrets hidden; the journal or standard error |
+//! | [`escape`], [`redact`], [`log`] | control characters made harmless, secrets hidden; the journal or standard error |
 //! | [`port`] | free ports, and who listens where |
 //! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
 //! | [`sidecar`] | processes: start, readiness, output, restart, end |
@@ -45,6 +45,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod escape;
 pub mod front;
 pub mod gateway;
 pub mod log;

@@ -2,7 +2,6 @@
 //!
 //! Messages carry their `[gateway] ` prefix themselves, so that the journal's MESSAGE is the text that a terminal shows.
 
-use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::os::fd::AsFd;
@@ -12,6 +11,7 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+pub use crate::escape::escape;
 use crate::redact::Redactor;
 
 /// The identifier of the gateway's own lines in the journal.
@@ -32,6 +32,13 @@ pub fn init() {
         None => Dispatch::new(registry.with(Terminal.with_filter(ours))),
     };
     let _ = tracing::dispatcher::set_global_default(dispatch);
+}
+
+/// Logs an error of several lines, as one that ends with what a sidecar printed last, line by line.
+pub fn error_lines(text: &str) {
+    let mut lines = text.lines();
+    tracing::error!("[gateway] {}", lines.next().unwrap_or_default());
+    lines.for_each(|line| tracing::info!("[gateway] {line}"));
 }
 
 /// Whether standard error leads to the journal: `$JOURNAL_STREAM` names device and inode of the stream that the service
@@ -93,34 +100,6 @@ impl SidecarLog {
     }
 }
 
-/// Control characters but tab as `\n`, `\x1b` or `\u{…}`, so that no text drives a terminal or forges a line.
-pub fn escape(text: &str) -> Cow<'_, str> {
-    let bad = |c: char| c != '\t' && (c.is_control() || is_direction(c));
-    if !text.contains(bad) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '\n' => escaped.push_str("\\n"),
-            '\r' => escaped.push_str("\\r"),
-            c if bad(c) && c.is_ascii() => {
-                let _ = write!(escaped, "\\x{:02x}", u32::from(c));
-            }
-            c if bad(c) => {
-                let _ = write!(escaped, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => escaped.push(c),
-        }
-    }
-    Cow::Owned(escaped)
-}
-
-/// Marks that turn the direction of text around can make a line read as another one.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
-}
-
 /// One write, so that lines of several threads do not mix; errors are no one's to hear.
 fn print(line: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
@@ -167,17 +146,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_text_drives_a_terminal_or_forges_a_line() {
+        assert_eq!(format(Level::INFO, "a\n[gateway] ready"), "a\\n[gateway] ready\n");
+    }
+
+    #[test]
     fn the_level_stands_behind_the_prefix() {
         assert_eq!(format(Level::INFO, "[gateway] ready"), "[gateway] ready\n");
         assert_eq!(format(Level::WARN, "[gateway] slow"), "[gateway] warning: slow\n");
         assert_eq!(format(Level::ERROR, "bare"), "error: bare\n");
-    }
-
-    #[test]
-    fn no_text_drives_a_terminal_or_forges_a_line() {
-        assert_eq!(escape("a\tb ü"), "a\tb ü");
-        assert_eq!(escape("a\r\n\u{1b}[2J\u{7f}\u{9b}\u{202e}"), r"a\r\n\x1b[2J\x7f\u{9b}\u{202e}");
-        assert_eq!(format(Level::INFO, "a\n[gateway] ready"), "a\\n[gateway] ready\n");
     }
 
     #[test]

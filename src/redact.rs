@@ -272,7 +272,7 @@ fn mask(text: &str, ranges: Vec<Range<usize>>) -> String {
 
 /// An argument as a shell would read it, without characters that could drive a terminal.
 fn quote(arg: &str) -> String {
-    let arg = crate::log::escape(arg);
+    let arg = crate::escape::escape(arg);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,*{}[]?&~^".contains(c);
     if !arg.is_empty() && arg.chars().all(plain) { arg.into_owned() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
 }

@@ -198,6 +198,29 @@ fn a_held_post_is_delivered_once_with_its_whole_body() {
 }
 
 #[test]
+fn a_held_client_that_goes_away_leaves_its_place_and_is_not_served() {
+    let Some((_dir, gateway)) = held_for_a_while() else { return };
+    let restart = begin_hold(&gateway);
+    block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let mut stream = tokio::net::TcpStream::connect(gateway.addr()).await.unwrap();
+            let text = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.unwrap();
+            streams.push(stream);
+        }
+        gateway.wait_status("all are held", |status| status["held"] == 20);
+        for stream in streams {
+            stream.set_zero_linger().unwrap();
+        }
+        let status = gateway.wait_status("all have gone", |status| status["held"] == 0);
+        assert_eq!(status["stage"], "restarting", "they left before they were let through: {status:#}");
+    });
+    assert!(restart.join().unwrap().status.success());
+    gateway.wait_status("nothing is left of them", |status| status["requests"] == 0 && status["connections"] == 0);
+}
+
+#[test]
 fn who_waits_longer_than_the_hold_allows_is_told_when_to_come_back() {
     if !servers::have("node") {
         return;

@@ -65,7 +65,7 @@ fn a_post_that_a_crash_cut_is_answered_502_and_never_sent_again() {
     let gateway = Setup::behind(servers::node()).start();
     let target = gateway.target();
     let post = std::thread::spawn(move || {
-        block_on(client::request(&target, "POST /slow?ms=20000 HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"))
+        block_on(client::request(&target, "POST /slow?ms=20000 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
     });
     gateway.wait_status("the post is under way", |status| status["requests"] == 1);
     kill_sidecar(&gateway);

@@ -299,6 +299,14 @@ fn two_restarts_asked_at_once_are_both_answered() {
 }
 
 #[test]
+fn the_first_restart_with_overlap_says_once_how_to_ask_for_none() {
+    let Some(setup) = node() else { return };
+    let gateway = setup.start();
+    let told: Vec<bool> = (0..3).map(|_| said(&gateway.restart()).contains("--exclusive")).collect();
+    assert_eq!(told, [true, false, false]);
+}
+
+#[test]
 fn a_restart_says_in_one_object_what_it_did() {
     let Some(setup) = node() else { return };
     let gateway = setup.start();

@@ -339,6 +339,7 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     let object: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&object["ok"], &object["exit"]), (&false.into(), &3.into()));
     expect(&ctl(&["start"]), 3, &["no gateway is installed", "gatewayctl install"]);
+    expect(&ctl(&["status"]), 3, &["no gateway is running", "gatewayctl install"]);
     expect(&ctl(&["install", "--", "no-such-server"]), 1, &["no-such-server", "not found"]);
     expect(&ctl(&["install", "--env-file", "/nowhere", "--", "sleep", "9"]), 1, &["/nowhere"]);
     expect(&ctl(&["install", "--run-as", "nobody-here", "--", "sleep", "9"]), 2, &["useradd"]);
@@ -366,6 +367,8 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&ctl(&["install", "--now", "--", "node", NODE_APP, "{port}"]), 5, &["127.0.0.1:18789 is taken", "ss -ltnp", "--listen"]);
     nothing_there();
     expect(&ctl(&["install", "--", "node", NODE_APP, "{port}"]), 0, &["is installed"]);
+    expect(&ctl(&["status"]), 3, &["gateway: stopped, gateway.service (system scope)", "gatewayctl start --instance gateway"]);
+    expect(&ctl(&["list"]), 0, &["gateway  stopped  no process  gateway.service (system)"]);
     expect(&ctl(&["start"]), 1, &["did not start", "127.0.0.1:18789 is taken", "journalctl -u gateway.service"]);
     systemd.must(&["systemctl", "stop", "stranger"]);
     expect(&ctl(&["start"]), 0, &["started"]);
@@ -398,9 +401,32 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     let pid = || systemd.must(&["systemctl", "show", "--value", "-p", "MainPID", "gateway"]).trim().to_owned();
     let stuck = pid();
     systemd.must(&["kill", "-STOP", &stuck]);
-    expect(&ctl(&["restart"]), 0, &["does not answer", "through the service manager", "gateway.service: restarted"]);
+    expect(&ctl(&["restart"]), 0, &["does not answer", "so the service manager ends and starts it", "gateway.service: restarted"]);
     assert_ne!(pid(), stuck);
     systemd.must(&["gatewayctl", "stop"]);
+    expect(&ctl(&["restart"]), 0, &["gateway.service is stopped, so it is started", "gateway.service: started"]);
+    let served = pid();
+    expect(&ctl(&["list"]), 0, &["gateway  ready  pid ", "gateway.service (system)  127.0.0.1:18789"]);
+    let neighbour = systemd.add_plain_user("neighbour");
+    let output = systemd.run_as_user(&neighbour, &["gatewayctl", "status"]);
+    expect(&output, 77, &["gateway: running, gateway.service", "generation 1 serves", "sudo gatewayctl status"]);
+    expect(&systemd.run_as_user(&neighbour, &["gatewayctl", "restart"]), 77, &["the same command with sudo"]);
+
+    // A configuration that is not valid is refused before anything is asked; behind gatewayctl's back it makes a failed unit.
+    let good = systemd.read("/etc/gateway/gateway.toml").unwrap();
+    systemd.write("/etc/gateway/gateway.toml", &format!("{good}[gateway\n"));
+    let place = "/etc/gateway/gateway.toml:";
+    expect(&ctl(&["restart"]), 78, &[place, "nothing was changed: generation 1 serves on", "gatewayctl config check"]);
+    assert_eq!(pid(), served);
+    assert!(!systemd.run(&["systemctl", "restart", "gateway"]).status.success());
+    expect(&ctl(&["status"]), 1, &["gateway: failed", "exit-code: the gateway exited with code 78", place, "gatewayctl start"]);
+    expect(&ctl(&["list"]), 0, &["gateway  failed  no process  gateway.service (system)"]);
+    let json: serde_json::Value = serde_json::from_slice(&ctl(&["status", "--json"]).stdout).unwrap();
+    assert_eq!((&json["stage"], &json["exit"], &json["result"]), (&"failed".into(), &1.into(), &"exit-code".into()), "{json}");
+    for verb in ["start", "restart"] {
+        expect(&ctl(&[verb]), 78, &[place, "nothing was changed", "gatewayctl config check"]);
+    }
+    systemd.write("/etc/gateway/gateway.toml", &good);
     expect(&ctl(&["restart"]), 0, &["gateway.service: started"]);
 
     // A stop from inside would end the command that waits for it.

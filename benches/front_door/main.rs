@@ -61,6 +61,9 @@ fn main() {
             }
         }
     }
+    if cfg!(debug_assertions) {
+        eprintln!("built for debugging: the figures say little (cargo bench builds for release)");
+    }
     let mut all = Map::new();
     for (name, part) in PARTS {
         if only.as_ref().is_none_or(|only| only == name) {

@@ -46,7 +46,7 @@ fn prove(loaded: &Loaded, verdict: &str, start: bool) -> ExitCode {
             Exit::Done.into()
         }
         Err(why) => {
-            tracing::error!("[gateway] {why}");
+            log::error_lines(&why);
             Exit::Failed.into()
         }
     }

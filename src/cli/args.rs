@@ -209,8 +209,9 @@ pub enum CtlCommand {
     /// Restart without losing a request, and say what clients saw
     ///
     /// The next copy of every sidecar is started and must show that it is ready before it gets traffic; the old one
-    /// finishes what it had begun. When the next one does not become ready, the old one serves on and this ends with 1.
-    /// Returns when the next generation serves all new requests.
+    /// finishes what it had begun. When the next one does not become ready, the old one serves on and this ends with 1; a
+    /// configuration that is not valid changes nothing and ends with 78. Returns when the next generation serves all new
+    /// requests. An installed gateway that is stopped is started.
     Restart(RestartArgs),
     /// Read the configuration again and restart only what changed
     ///
@@ -218,10 +219,10 @@ pub enum CtlCommand {
     Reload,
     /// Show what a gateway is doing
     ///
-    /// Exits with 0 when it is ready, 1 when it failed or is degraded, 3 when it does not run, 4 when it is starting or
-    /// draining.
+    /// Exits with 0 when it is ready, 1 when it failed or is degraded, 3 when it is stopped or not installed, 4 when it is
+    /// starting or draining. Of an installed one that does not run, the service manager tells why.
     Status,
-    /// List the gateways that run here
+    /// List the gateways that run here or are installed
     List,
     /// Wait until a gateway is ready, or gone
     Wait(WaitArgs),

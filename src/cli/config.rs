@@ -48,7 +48,8 @@ fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
     verdict(&target::overrides(&ctx.global, &env), &env).map_err(invalid)
 }
 
-fn invalid(error: ConfigError) -> CliError {
+/// The error of a configuration that is not valid.
+pub(super) fn invalid(error: ConfigError) -> CliError {
     let denied = matches!(&error, ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied);
     CliError::new(if denied { Exit::Permission } else { Exit::Config }, error.to_string())
 }
@@ -103,7 +104,8 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         }
         _ => CliError::new(Exit::Failed, format!("cannot write {}: {error}", path.display())),
     })?;
-    ctx.ui.say(&format!("wrote {}: edit it, then gatewayctl config check", path.display()));
+    let named = if ctx.global.config.is_some() { format!(" --config {}", path.display()) } else { String::new() };
+    ctx.ui.say(&format!("wrote {}: edit it, then gatewayctl config check{named}", path.display()));
     ctx.ui.object(&json!({"ok": true, "file": path}));
     Ok(Exit::Done)
 }

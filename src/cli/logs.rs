@@ -1,4 +1,4 @@
-//! `gatewayctl logs`: the journal of an installed gateway; for another one, where its output goes.
+//! `gatewayctl logs`: the journal of an installed gateway, or the file that another one prints to; else where its output goes.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -12,7 +12,7 @@ use super::restart::status_of;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
-use crate::log::{IDENTIFIER, sidecar_identifier};
+use crate::log::sidecar_identifier;
 use crate::state::paths::Scope;
 
 /// Shows the log.
@@ -39,7 +39,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     let installed = scopes(ctx).into_iter().find(|scope| is_installed(&env, *scope, &unit));
     let by_systemd = running.as_ref().is_none_or(|status| status.supervisor.starts_with("systemd"));
     if let (Some(scope), true) = (installed, by_systemd) {
-        return Err(follow(&journalctl(scope, &unit, args, ctx.ui.is_json())));
+        return Err(turn_into("journalctl", &journalctl(scope, &unit, args, ctx.ui.is_json())));
     }
     let Some(status) = running else {
         return Err(found.err().unwrap_or_else(|| CliError::new(Exit::NotRunning, format!("{name} is not running"))));
@@ -47,7 +47,11 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     let output = std::fs::read_link(format!("/proc/{}/fd/2", status.pid)).ok();
     let text = match &output {
         Some(path) if path.is_file() => {
-            format!("{name} (pid {}) writes to a file: tail -n {} -f {}", status.pid, args.lines, path.display())
+            if args.sidecar.is_none() && !ctx.ui.is_json() {
+                return Err(turn_into("tail", &tail(path, args)));
+            }
+            let filter = args.sidecar.as_ref().map(|sidecar| format!(" | grep '^\\[{sidecar}\\]'")).unwrap_or_default();
+            format!("{name} (pid {}) writes everything to one file: tail -n {} {}{filter}", status.pid, args.lines, path.display())
         }
         Some(path) if path.starts_with("/dev/") => {
             format!("{name} (pid {}) was started by hand and prints on {}", status.pid, path.display())
@@ -113,10 +117,20 @@ fn journalctl(scope: Scope, unit: &str, args: &LogsArgs, json: bool) -> Vec<OsSt
     line.into_iter().map(OsString::from).collect()
 }
 
-/// Becomes journalctl, so that its pager, its signals and its exit code are its own. Returns only when it cannot.
-fn follow(line: &[OsString]) -> CliError {
-    let error = Command::new("journalctl").args(line).exec();
-    CliError::new(Exit::Failed, format!("cannot run journalctl: {error}")).with_help(format!("the lines carry the identifier {IDENTIFIER}"))
+/// The arguments of tail.
+fn tail(path: &Path, args: &LogsArgs) -> Vec<OsString> {
+    let mut line: Vec<OsString> = vec!["-n".into(), args.lines.to_string().into()];
+    if args.follow {
+        line.push("-F".into());
+    }
+    line.extend(["--".into(), path.into()]);
+    line
+}
+
+/// Becomes another program, so that its pager, its signals and its exit code are its own. Returns only when it cannot.
+fn turn_into(program: &str, line: &[OsString]) -> CliError {
+    let error = Command::new(program).args(line).exec();
+    CliError::new(Exit::Failed, format!("cannot run {program}: {error}"))
 }
 
 #[cfg(test)]

@@ -8,8 +8,11 @@ mod double;
 pub mod exit;
 pub mod halt;
 pub mod install;
+mod installed;
+pub mod list;
 pub mod logs;
 pub mod pages;
+mod preflight;
 pub mod probe;
 pub mod restart;
 pub mod start;
@@ -58,7 +61,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Restart(args) => restart::restart(ctx, args).await,
         CtlCommand::Reload => restart::reload(ctx).await,
         CtlCommand::Status => status::status(ctx).await,
-        CtlCommand::List => status::list(ctx).await,
+        CtlCommand::List => list::list(ctx).await,
         CtlCommand::Wait(args) => wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => logs::logs(ctx, args).await,
         CtlCommand::Config(command) => config::config(ctx, command),

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::ui::count;
 use crate::config::Listen;
 
 /// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to cost a busy gateway nothing.
@@ -46,8 +47,10 @@ impl Seen {
     pub fn sentence(&self) -> String {
         let failures: Vec<String> = self.failures.iter().map(|(what, times)| format!("{times} {what}")).collect();
         match self.failed {
-            0 => format!("downtime 0 ms: {} probes, none failed, slowest answer {} ms", self.sent, self.slowest_ms),
-            failed => format!("downtime {} ms: {failed} of {} probes failed ({})", self.downtime_ms, self.sent, failures.join(", ")),
+            0 => format!("downtime 0 ms: {}, none failed, slowest answer {} ms", count(self.sent, "probe"), self.slowest_ms),
+            failed => {
+                format!("downtime {} ms: {failed} of {} failed ({})", self.downtime_ms, count(self.sent, "probe"), failures.join(", "))
+            }
         }
     }
 }

@@ -8,12 +8,13 @@ use tokio::time::{Instant, timeout};
 
 use super::args::{RestartArgs, Wait};
 use super::probe::{Probe, Seen};
+use super::status::draining;
 use super::target::Target;
 use super::ui::{Tone, span};
-use super::{CliError, Context, Exit, by_manager};
+use super::{CliError, Context, Exit, by_manager, preflight};
 use crate::config::{Env, Listen};
-use crate::control::client::Client;
-use crate::control::protocol::{GenerationInfo, Method, Outcome, RestartParams, Status};
+use crate::control::client::{CallError, Client};
+use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, RestartParams, Stage, Status};
 
 /// A status needs no work; a gateway that takes longer is stopped or stuck.
 pub(super) const STATUS_TIME: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
         reason: args.reason.clone(),
         drained: args.drained,
     };
-    change(ctx, &Method::Restart(params), args.drained).await
+    change(ctx, &Method::Restart(params), Some(args)).await
 }
 
 /// Reloads the configuration.
@@ -55,13 +56,17 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
 /// # Errors
 /// [`Exit::Config`] when it is not valid; nothing is changed then.
 pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
-    change(ctx, &Method::Reload, false).await
+    change(ctx, &Method::Reload, None).await
 }
 
-async fn change(ctx: &Context, method: &Method, drained: bool) -> Result<Exit, CliError> {
+async fn change(ctx: &Context, method: &Method, restart: Option<&RestartArgs>) -> Result<Exit, CliError> {
     let target = Target::find(&ctx.global, &Env::real())?;
     let mut client = target.connect().await?;
     let status = status_of(&target, &mut client).await?;
+    if let Some(args) = restart {
+        let config = preflight::check(&status)?;
+        ctx.ui.progress(&config.map_or_else(|| format!("plan: {}", status.strategy), |config| preflight::plan(&config, args)));
+    }
     let listen = status.listeners.first().and_then(|address| address.parse::<Listen>().ok());
     let probe = match &listen {
         Some(listen) => timeout(STATUS_TIME, Probe::start(listen)).await.ok().flatten(),
@@ -70,7 +75,7 @@ async fn change(ctx: &Context, method: &Method, drained: bool) -> Result<Exit, C
     let begun = Instant::now();
     let asked = client.call::<Outcome>(method, |step| {
         let at = begun.elapsed().as_secs_f64();
-        ctx.ui.progress(&format!("{at:>7.2}s  {:<9} {}", step.stage, step.text));
+        ctx.ui.progress(&format!("{at:>7.2}s  {}", step.text));
     });
     let answer = tokio::select! {
         answer = asked => answer,
@@ -86,27 +91,40 @@ async fn change(ctx: &Context, method: &Method, drained: bool) -> Result<Exit, C
         Some(probe) => Some(probe.finish().await),
         None => None,
     };
+    // What is left to do, or how things stand after a failure; the verdict is complete without it.
+    let now = status_of(&target, &mut client).await.ok();
     let outcome = match answer {
         Ok(outcome) => outcome,
-        Err(error) => {
-            let mut error = target.call_failed(error);
-            if let Some(seen) = &seen {
-                ctx.ui.progress(&seen.sentence());
-                error = error.with_detail("probe", seen);
-            }
-            let next = match error.exit {
-                Exit::Config => format!("gatewayctl config check{}", target.flags),
-                _ => format!("gatewayctl logs{}", target.flags),
-            };
-            error.help.get_or_insert(next);
-            return Err(error);
-        }
+        Err(error) => return Err(failed(&target, error, seen.as_ref(), now.as_ref())),
     };
     ctx.ui.object(&Verdict { ok: true, instance: &status.instance, outcome: &outcome, probe: seen.as_ref() });
-    for line in verdict(ctx, method, &outcome, seen.as_ref()) {
+    let drainers = now.map(|now| now.drainers).unwrap_or_default();
+    for line in verdict(ctx, method, &outcome, seen.as_ref(), &drainers) {
         ctx.ui.say(&line);
     }
+    let drained = restart.is_some_and(|args| args.drained);
     Ok(if drained && !outcome.drained && outcome.outcome == "done" { Exit::StillBusy } else { Exit::Done })
+}
+
+/// A restart that did not succeed: why, what serves now, what clients saw, and where to look.
+fn failed(target: &Target, error: CallError, seen: Option<&Seen>, now: Option<&Status>) -> CliError {
+    let mut error = target.call_failed(error);
+    if let Some(now) = now.filter(|now| now.generation > 0) {
+        let stands = if now.stage == Stage::Degraded { format!("is degraded: {}", now.detail) } else { "serves on".to_owned() };
+        error.message.push_str(&format!("\ngeneration {} {stands}", now.generation));
+    }
+    if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
+        error.message.push_str(&format!("\n{}", seen.sentence()));
+        error = error.with_detail("probe", seen);
+    }
+    let file = now.and_then(|now| now.config.as_ref());
+    let next = match (error.exit, file) {
+        (Exit::Config, Some(file)) => format!("gatewayctl config check --config {file}"),
+        (Exit::Config, None) => format!("gatewayctl config check{}", target.flags),
+        _ => format!("gatewayctl logs{}", target.flags),
+    };
+    error.help.get_or_insert(next);
+    error
 }
 
 /// Asks for a status; a gateway that accepts but does not answer is stopped or stuck.
@@ -132,7 +150,7 @@ async fn interrupted() {
 }
 
 /// The verdict for people.
-fn verdict(ctx: &Context, method: &Method, outcome: &Outcome, seen: Option<&Seen>) -> Vec<String> {
+fn verdict(ctx: &Context, method: &Method, outcome: &Outcome, seen: Option<&Seen>, drainers: &[DrainStatus]) -> Vec<String> {
     let done = if matches!(method, Method::Reload) { "reloaded" } else { "restarted" };
     let head = match (outcome.outcome.as_str(), &outcome.into) {
         ("unchanged", _) => format!("nothing to do: generation {} serves on", outcome.after.number),
@@ -140,18 +158,21 @@ fn verdict(ctx: &Context, method: &Method, outcome: &Outcome, seen: Option<&Seen
         _ => format!("{done}: generation {} in {}", numbers(outcome), span(outcome.took_ms)),
     };
     let mut lines = vec![ctx.ui.paint(&head, Tone::Good)];
+    if outcome.outcome == "unchanged" {
+        return lines;
+    }
     let width = outcome.after.sidecars.iter().chain(&outcome.before.sidecars).map(|(name, _)| name.len()).max().unwrap_or(0);
     for name in names(&outcome.before, &outcome.after) {
         lines.push(format!("  {name:<width$}  {}", pids(pid_in(&outcome.before, name), pid_in(&outcome.after, name))));
     }
-    if let Some(seen) = seen {
+    if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
         let tone = if seen.failed == 0 { Tone::Good } else { Tone::Bad };
         lines.push(format!("  {}", ctx.ui.paint(&seen.sentence(), tone)));
     } else {
-        lines.push("  downtime unknown: the front door did not answer before".to_owned());
+        lines.push("  downtime unknown: the front door did not answer the probe before".to_owned());
     }
-    if outcome.outcome == "done" && !outcome.drained {
-        lines.push(format!("  generation {} still finishes old work (gatewayctl status)", outcome.before.number));
+    for drainer in drainers.iter().filter(|drainer| drainer.requests + drainer.tunnels > 0) {
+        lines.push(format!("  still finishing: {}", draining(drainer)));
     }
     lines.extend(outcome.notes.iter().map(|note| format!("  note: {}", crate::log::escape(note))));
     lines
@@ -207,14 +228,16 @@ mod tests {
         let mut outcome = double::outcome();
         outcome.notes.push("two copies of main ran side by side".into());
         let seen = Seen { sent: 38, slowest_ms: 2, ..Seen::default() };
-        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), &outcome, Some(&seen));
+        let drainer = DrainStatus { generation: 3, requests: 1, tunnels: 0, left_ms: None, blockers: Vec::new() };
+        let idle = DrainStatus { requests: 0, ..drainer.clone() };
+        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), &outcome, Some(&seen), &[idle, drainer]);
         assert_eq!(
             lines,
             [
                 "restarted: generation 3 -> 4 in 412 ms",
                 "  main  pid 100 -> 200",
                 "  downtime 0 ms: 38 probes, none failed, slowest answer 2 ms",
-                "  generation 3 still finishes old work (gatewayctl status)",
+                "  still finishing: generation 3: 1 request, 0 tunnels; without limit",
                 "  note: two copies of main ran side by side",
             ]
         );
@@ -247,7 +270,7 @@ mod tests {
         restart(&context(&double), &args).await.unwrap();
         let asked = double.asked.lock().unwrap().clone();
         let params = RestartParams { wait_ms: Some(1), reason: Some("deploy".into()), ..RestartParams::default() };
-        assert_eq!(asked, [Method::Status, Method::Restart(params)]);
+        assert_eq!(asked, [Method::Status, Method::Restart(params), Method::Status]);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! `gatewayctl start`.
 
+use super::installed::refuse_invalid;
 use super::target;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
@@ -8,11 +9,14 @@ use crate::service::{self, Driven};
 /// Starts an installed gateway and waits until it is ready. One that runs is fine.
 ///
 /// # Errors
-/// [`Exit::NotRunning`] when none is installed, [`Exit::StillBusy`] when it is not ready in time.
+/// [`Exit::NotRunning`] when none is installed, [`Exit::Config`] when its configuration is not valid, [`Exit::StillBusy`] when it is not ready in time.
 pub async fn start(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     let name = target::wanted_name(&ctx.global, &env);
     let unit = service::select(&env, name.as_deref(), target::scope(&ctx.global))?;
+    if service::state(&env, &unit).await?.is_down() {
+        refuse_invalid(&env, &unit)?;
+    }
     let done = service::start(&env, &unit, &|line| ctx.ui.progress(line)).await?;
     report(ctx, &done);
     Ok(Exit::Done)

@@ -1,28 +1,32 @@
-//! `gatewayctl status` and `gatewayctl list`.
+//! `gatewayctl status`.
 
-use serde::Serialize;
+use jiff::Timestamp;
 
 use super::restart::status_of;
-use super::target::{self, Target};
+use super::target::Target;
 use super::ui::{Tone, count, span};
-use super::{CliError, Context, Exit, Ui};
+use super::{CliError, Context, Exit, Ui, installed};
 use crate::config::Env;
 use crate::control::protocol::{DrainStatus, Stage, Status};
 use crate::log::escape;
 
 /// The width of the first column.
-const LABEL: usize = 11;
+pub(super) const LABEL: usize = 11;
 
 /// Shows what a gateway is doing.
 ///
 /// # Errors
-/// [`Exit::NotRunning`] when it does not run.
+/// [`Exit::NotRunning`] when it neither runs nor is installed.
 pub async fn status(ctx: &Context) -> Result<Exit, CliError> {
-    let target = Target::find(&ctx.global, &Env::real())?;
+    let target = match Target::find(&ctx.global, &Env::real()) {
+        Ok(target) => target,
+        Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => return installed::status(ctx, error).await,
+        Err(error) => return Err(error),
+    };
     let mut client = target.connect().await?;
     let status = status_of(&target, &mut client).await?;
     ctx.ui.object(&status);
-    for line in lines(&ctx.ui, &status) {
+    for line in lines(&ctx.ui, &status, Timestamp::now()) {
         ctx.ui.say(&line);
     }
     Ok(exit(status.stage))
@@ -45,7 +49,8 @@ fn tone(stage: Stage) -> Tone {
     }
 }
 
-fn word(stage: Stage) -> &'static str {
+/// A stage in one word.
+pub(super) fn word(stage: Stage) -> &'static str {
     match stage {
         Stage::Starting => "starting",
         Stage::Ready => "ready",
@@ -58,7 +63,7 @@ fn word(stage: Stage) -> &'static str {
 }
 
 /// The status for people: a headline, then a line for each thing.
-fn lines(ui: &Ui, status: &Status) -> Vec<String> {
+fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
     let stage = ui.paint(word(status.stage), tone(status.stage));
     let name = ui.paint(&escape(&status.instance), Tone::Strong);
     let mut lines = vec![format!("{name}: {stage}, generation {}, pid {}, up {}", status.generation, status.pid, span(status.uptime_ms))];
@@ -66,7 +71,7 @@ fn lines(ui: &Ui, status: &Status) -> Vec<String> {
         let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
         lines.push(format!("  {label} {}", escape(text)));
     };
-    if !status.detail.is_empty() && status.detail != word(status.stage) {
+    if status.stage != Stage::Ready && !status.detail.is_empty() {
         line("detail", &status.detail);
     }
     line("listening", &status.listeners.join(", "));
@@ -94,7 +99,12 @@ fn lines(ui: &Ui, status: &Status) -> Vec<String> {
     }
     if let Some(last) = &status.last_restart {
         let reason = if last.reason.is_empty() { String::new() } else { format!(" ({})", last.reason) };
-        line("last", &format!("{} at {}, {}, took {}{reason}", last.kind, last.at, last.outcome, span(last.took_ms)));
+        let (ended, cause) = match last.outcome.strip_prefix("failed: ") {
+            Some(cause) => ("failed after".to_owned(), cause),
+            None => (format!("{} in", last.outcome), ""),
+        };
+        line("last", &format!("{} {}, {ended} {}{reason}", last.kind, when(&last.at, now), span(last.took_ms)));
+        cause.lines().for_each(|text| line("", text));
     }
     line("restarts", &status.strategy);
     line("supervisor", &status.supervisor);
@@ -106,71 +116,19 @@ fn lines(ui: &Ui, status: &Status) -> Vec<String> {
     lines
 }
 
-fn draining(drainer: &DrainStatus) -> String {
+/// "12 s ago"; the time itself where it cannot be read.
+fn when(at: &str, now: Timestamp) -> String {
+    let Ok(then) = at.parse::<Timestamp>() else { return format!("at {at}") };
+    format!("{} ago", span(u64::try_from(now.duration_since(then).as_millis()).unwrap_or(0)))
+}
+
+/// What an older generation still does.
+pub(super) fn draining(drainer: &DrainStatus) -> String {
     let left = match drainer.left_ms {
         Some(left) => format!("the rest is cut in {}", span(left)),
         None => "without limit".to_owned(),
     };
     format!("generation {}: {}, {}; {left}", drainer.generation, count(drainer.requests, "request"), count(drainer.tunnels, "tunnel"))
-}
-
-/// One line of `list`.
-#[derive(Serialize)]
-struct Listed {
-    instance: String,
-    stage: String,
-    pid: Option<u32>,
-    generation: Option<u64>,
-    listeners: Vec<String>,
-    control: String,
-}
-
-/// Lists the gateways that run here.
-///
-/// # Errors
-/// [`Exit::NotRunning`] when there is none.
-pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
-    #[derive(Serialize)]
-    struct List {
-        instances: Vec<Listed>,
-    }
-    let env = Env::real();
-    let mut found = target::all(&ctx.global, &env);
-    found.retain(|target| target::is_alive(&target.control));
-    if found.is_empty() {
-        // It may be the one whose configuration or --state-dir puts it elsewhere; otherwise this says what to do.
-        found.push(Target::find(&ctx.global, &env)?);
-    }
-    let mut instances = Vec::new();
-    for target in found {
-        let control = target.control.display().to_string();
-        let status = match target.connect().await {
-            Ok(mut client) => status_of(&target, &mut client).await,
-            Err(error) => Err(error),
-        };
-        instances.push(match status {
-            Ok(status) => Listed {
-                instance: status.instance,
-                stage: word(status.stage).to_owned(),
-                pid: Some(status.pid),
-                generation: Some(status.generation),
-                listeners: status.listeners,
-                control,
-            },
-            Err(error) if error.exit == Exit::NotRunning => continue,
-            Err(_) => {
-                let stage = "no answer".to_owned();
-                Listed { instance: target.instance, stage, pid: None, generation: None, listeners: Vec::new(), control }
-            }
-        });
-    }
-    let name = instances.iter().map(|item| item.instance.len()).max().unwrap_or(0);
-    for item in &instances {
-        let pid = item.pid.map_or("-".to_owned(), |pid| pid.to_string());
-        ctx.ui.say(&format!("{:<name$}  {:<10}  pid {pid:<8} {}", escape(&item.instance), item.stage, escape(&item.listeners.join(", "))));
-    }
-    ctx.ui.object(&List { instances });
-    Ok(Exit::Done)
 }
 
 #[cfg(test)]
@@ -201,12 +159,12 @@ mod tests {
             request: "r1".into(),
             kind: "restart".into(),
             reason: "deploy\u{1b}[2J".into(),
-            outcome: "done".into(),
+            outcome: "failed: main exited with code 1\n  | no such module".into(),
             at: "2026-01-02T03:04:05Z".into(),
             took_ms: 412,
         });
         assert_eq!(
-            lines(&ui, &status).join("\n"),
+            lines(&ui, &status, "2026-01-02T03:04:17Z".parse().unwrap()).join("\n"),
             "gateway: draining, generation 4, pid 1234, up 3 h 12 min\n\
              \x20 detail      ready\n\
              \x20 listening   127.0.0.1:18789\n\
@@ -214,7 +172,9 @@ mod tests {
              \x20 sidecar     main  ready, pid 200, port 41233: node server.js --port 41233\n\
              \x20 draining    generation 3: 1 request, 2 tunnels; the rest is cut in 4 min 50 s\n\
              \x20             GET /big\n\
-             \x20 last        restart at 2026-01-02T03:04:05Z, done, took 412 ms (deploy\\x1b[2J)\n\
+             \x20 last        restart 12.0 s ago, failed after 412 ms (deploy\\x1b[2J)\n\
+             \x20             main exited with code 1\n\
+             \x20               | no such module\n\
              \x20 restarts    in-process: started from a terminal\n\
              \x20 supervisor  none (foreground)\n\
              \x20 config      none: defaults and flags\n\
@@ -229,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn status_and_list_over_the_socket() {
+    async fn status_over_the_socket() {
         let double = Double::start(Ok(double::outcome()));
         let global = Global { state_dir: Some(double.state.clone()), quiet: true, ..Global::default() };
         let ctx = Context { ui: Ui::new(&global), global };

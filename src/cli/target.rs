@@ -10,6 +10,7 @@ use super::ui::CliError;
 use crate::config::{self, DEFAULT_INSTANCE, Env, Overrides};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::FailureCode;
+use crate::service;
 use crate::state::owner::Owner;
 use crate::state::paths::{Paths, Scope};
 
@@ -82,7 +83,7 @@ impl Target {
             }
             None => all(global, env),
         };
-        Self::choose(found, hints.name.as_deref(), hidden(global))
+        Self::choose(found, hints.name.as_deref(), global, env)
     }
 
     fn named(instance: String, control: PathBuf) -> Self {
@@ -93,7 +94,7 @@ impl Target {
         Self { flags: format!(" --state-dir {}", dir.display()), instance, control: Paths::in_state_dir(dir).control }
     }
 
-    fn choose(found: Vec<Self>, name: Option<&str>, hidden: bool) -> Result<Self, CliError> {
+    fn choose(found: Vec<Self>, name: Option<&str>, global: &Global, env: &Env<'_>) -> Result<Self, CliError> {
         let mut alive = Vec::new();
         let mut locked = None;
         for target in found {
@@ -115,9 +116,11 @@ impl Target {
             }));
         }
         match (alive.pop(), locked) {
+            // The only one need not be named.
+            (Some(target), _) if name.is_none() => Ok(Self { flags: String::new(), ..target }),
             (Some(target), _) => Ok(target),
             (None, Some(target)) => Err(target.denied()),
-            (None, None) => Err(not_running(name, hidden)),
+            (None, None) => Err(not_running(name, global, env)),
         }
     }
 
@@ -128,7 +131,7 @@ impl Target {
     pub async fn connect(&self) -> Result<Client, CliError> {
         Client::connect(&self.control).await.map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => self.denied(),
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => not_running(Some(&self.instance), false),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => not_running(Some(&self.instance), &Global::default(), &Env::real()),
             _ => CliError::new(Exit::Failed, format!("cannot reach {} at {}: {error}", self.instance, self.control.display())),
         })
     }
@@ -241,13 +244,17 @@ fn life(control: &Path) -> Life {
     }
 }
 
-fn not_running(name: Option<&str>, hidden: bool) -> CliError {
+fn not_running(name: Option<&str>, global: &Global, env: &Env<'_>) -> CliError {
     let (message, flag) = match name {
         Some(name) => (format!("{name} is not running"), format!(" --instance {name}")),
         None => ("no gateway is running".to_owned(), String::new()),
     };
-    let mut help = format!("gatewayctl start{flag}   (when it is installed)\ngateway run{flag} -- COMMAND   (to try it here)");
-    if hidden {
+    let mut installed = service::installed(env, scope(global)).into_iter();
+    let mut help = match installed.any(|unit| name.is_none_or(|name| unit.instance == name)) {
+        true => format!("gatewayctl start{flag}"),
+        false => format!("gateway run{flag} -- COMMAND   (in this terminal)\ngatewayctl install --now{flag} -- COMMAND   (as a service)"),
+    };
+    if hidden(global) {
         help.push_str("\nsudo gatewayctl list   (some folders in /run/gateway are open to root only)");
     }
     CliError::new(Exit::NotRunning, message).with_help(help)

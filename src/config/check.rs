@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::error::ConfigError;
-use super::layer::{locate, nearest};
+
 use super::model::{Config, Ready, SidecarSpec};
+use super::place::{locate, nearest};
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the place.
 pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), ConfigError> {

@@ -3,24 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A place in a text: line and column, both counted from 1 (columns in characters).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Counted from 1.
-    pub line: usize,
-    /// Counted from 1, in characters.
-    pub column: usize,
-}
-
-impl Place {
-    /// The place of a byte offset in `text`.
-    pub fn of(text: &str, offset: usize) -> Self {
-        let before = text.get(..offset.min(text.len())).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        Self { line, column }
-    }
-}
+use super::place::Place;
 
 /// Why a configuration is refused. Exit code 78.
 #[derive(Debug, thiserror::Error)]

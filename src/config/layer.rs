@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use toml::de::{DeTable, DeValue};
-
 use super::check::check;
-use super::error::{ConfigError, Place};
+use super::error::ConfigError;
 use super::model::{Config, Mode, Ready, SidecarSpec};
+use super::place::{Place, nearest};
 use super::types::{Dur, Listen};
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
 
@@ -146,40 +145,6 @@ fn without_value(message: &str) -> String {
         (Some(_), Some(end)) => format!("invalid type: a text{}", &message[end + 1..]),
         _ => message.to_owned(),
     }
-}
-
-/// The candidate that `word` was most likely meant to be: more than half of it is right, swapped letters counting as one slip.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    const LIKELY: f64 = 0.5;
-    known
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
-        .filter(|(score, _)| *score > LIKELY)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
-}
-
-/// The place of a key in a file: table names, keys and array indices from the outside in.
-pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Place> {
-    let document = DeTable::parse(text).ok()?;
-    let mut value: Option<&DeValue<'_>> = None;
-    let mut offset = None;
-    for key in keys {
-        let table = match value {
-            None => document.get_ref(),
-            Some(DeValue::Table(table)) => table,
-            Some(DeValue::Array(array)) => {
-                let item = array.get(key.parse::<usize>().ok()?)?;
-                offset = Some(item.span().start);
-                value = Some(item.get_ref());
-                continue;
-            }
-            Some(_) => break,
-        };
-        let Some((name, inner)) = table.iter().find(|(name, _)| name.get_ref().as_ref() == *key) else { break };
-        offset = Some(name.span().start);
-        value = Some(inner.get_ref());
-    }
-    offset.map(|offset| Place::of(text, offset))
 }
 
 fn name_from_listeners(listen: &[Listen]) -> String {

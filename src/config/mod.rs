@@ -1,7 +1,7 @@
 //! What the user wrote, checked.
 //!
 //! A configuration is layered: the file, then `GATEWAY_*` variables, then flags. [`load`] reads and
-//! layers it, [`check`](self::check) refuses what contradicts itself, and every refusal names the
+//! layers it, `check` refuses what contradicts itself, and every refusal names the
 //! file, the line and the column ([`ConfigError`]).
 
 mod check;
@@ -9,12 +9,14 @@ pub(crate) use check::{parse_net, parse_upstream};
 mod error;
 mod layer;
 mod model;
+mod place;
 mod template;
 mod types;
 
-pub use error::{ConfigError, Place};
+pub use error::ConfigError;
 pub use layer::{Env, Loaded, Overrides, default_path, load, parse};
 pub use model::{Config, GatewaySection, Hold, LimitsSection, Mode, OutputMode, Ready, RestartSection, RouteSpec, SidecarSpec};
+pub use place::Place;
 pub use template::{schema, starter, to_toml};
 pub use types::{Dur, Listen};
 

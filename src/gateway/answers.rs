@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use tracing::{info, warn};
 
+use super::generation::one_line;
 use super::lifecycle::{Kind, Verdict};
 use crate::control::protocol::{Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress};
 use crate::control::server::Reply;
@@ -68,9 +69,9 @@ impl Answers {
 
     /// Passes a step on.
     pub fn progress(&self, progress: &Progress) {
-        if let Some(reply) = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref()) {
-            reply.progress(progress);
-        }
+        let waiting = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref());
+        let draining = self.for_drain.iter().filter(|(_, _, outcome)| outcome.request == progress.request).map(|(_, reply, _)| reply);
+        waiting.into_iter().chain(draining).for_each(|reply| reply.progress(progress));
     }
 
     /// A request has ended.
@@ -90,11 +91,11 @@ impl Answers {
             Verdict::Failed(_) => ("failed", None),
         };
         let text = match &verdict {
-            Verdict::Rejected(why) | Verdict::Failed(why) => format!("{word}: {why}"),
+            Verdict::Rejected(why) | Verdict::Failed(why) => format!("{word}: {}", one_line(why)),
             _ => word.to_owned(),
         };
         if matches!(verdict, Verdict::Failed(_)) {
-            warn!(REQUEST = id, "[gateway] {kind} {id} failed, generation {} serves on: {}", after.number, text);
+            warn!(REQUEST = id, "[gateway] {kind} {id} {text}; generation {} serves on", after.number);
         } else {
             info!(REQUEST = id, "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms", waiting.before.number, after.number);
         }

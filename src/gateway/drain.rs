@@ -7,11 +7,15 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::progress::Reporter;
 use super::unit::{Patience, Unit};
 use crate::control::protocol::DrainStatus;
 use crate::front::GOODBYE;
 
-/// How often a drain that takes long says what it waits for.
+/// How often whoever waits for a drain is told how it goes.
+const TELL: Duration = Duration::from_secs(1);
+
+/// How often a drain that takes long says in the log what it waits for.
 const STILL_DRAINING: Duration = Duration::from_secs(30);
 
 /// One generation on its way out.
@@ -21,12 +25,13 @@ pub struct Drain {
     pub generation: u64,
     units: Vec<(Arc<Unit>, Patience)>,
     begun: Instant,
+    report: Reporter,
 }
 
 impl Drain {
-    /// A drain of these units, each with its patience.
-    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>) -> Arc<Self> {
-        Arc::new(Self { generation, units, begun: Instant::now() })
+    /// A drain of these units, each with its patience; `report` tells whoever asked for the restart.
+    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>, report: Reporter) -> Arc<Self> {
+        Arc::new(Self { generation, units, begun: Instant::now(), report })
     }
 
     /// Closes the doors, waits, cuts what is left, stops the sidecars.
@@ -41,13 +46,28 @@ impl Drain {
         });
         let all = join_all(units);
         tokio::pin!(all);
+        let mut told = (0, 0);
+        let mut tell = tokio::time::interval(TELL);
+        let mut warn = tokio::time::interval_at(self.begun + STILL_DRAINING, STILL_DRAINING);
         loop {
             tokio::select! {
+                biased;
                 _ = &mut all => break,
-                () = tokio::time::sleep(STILL_DRAINING) => self.warn(),
+                _ = warn.tick() => self.warn(),
+                _ = tell.tick() => self.tell(&mut told),
             }
         }
+        self.report.tell("drained", format!("generation {} is gone", self.generation));
         info!("[gateway] generation {} is gone after {} ms", self.generation, self.begun.elapsed().as_millis());
+    }
+
+    /// Tells what is left, when it changed.
+    fn tell(&self, told: &mut (u64, u64)) {
+        let DrainStatus { requests, tunnels, .. } = self.status();
+        if (requests, tunnels) != std::mem::replace(told, (requests, tunnels)) && requests + tunnels > 0 {
+            let left = format!("requests {requests}, tunnels {tunnels}");
+            self.report.tell("draining", format!("generation {} finishes its work: {left}", self.generation));
+        }
     }
 
     fn warn(&self) {

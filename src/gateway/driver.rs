@@ -91,7 +91,7 @@ pub(super) struct Gateway {
     /// What a build had started that a stop gave up.
     abandoned: Vec<Arc<Unit>>,
     /// What the generation under construction was read from.
-    next: Option<Loaded>,
+    next: Option<Next>,
     /// Follow the sidecars of the current generation.
     followers: Vec<JoinHandle<()>>,
     happened: mpsc::UnboundedSender<Happening>,
@@ -103,10 +103,19 @@ pub(super) struct Gateway {
     announced: bool,
     overlap_explained: bool,
     interrupted: bool,
+    /// Tells whoever asked for the current generation.
+    report: Reporter,
     /// The reload under way found nothing to do.
     unchanged: bool,
     exit: Option<u8>,
     _lock: Option<Lock>,
+}
+
+/// What the generation under construction came from.
+#[derive(Debug)]
+struct Next {
+    loaded: Loaded,
+    report: Reporter,
 }
 
 /// A generation under construction.
@@ -180,6 +189,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
     let (machine, first) = Lifecycle::start();
+    let report = Reporter::new(None, happened.clone());
     let mut gateway = Gateway {
         context,
         loaded,
@@ -201,6 +211,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         announced: false,
         overlap_explained: false,
         interrupted: false,
+        report,
         unchanged: false,
         exit: None,
         _lock: lock,
@@ -345,8 +356,9 @@ impl Gateway {
                     // The stop sees to its sidecars: they are among the abandoned.
                     return;
                 }
-                if let Some(next) = self.next.take() {
-                    self.loaded = next;
+                if let Some(Next { loaded, report }) = self.next.take() {
+                    self.loaded = loaded;
+                    self.report = report;
                 }
                 let previous = self.current.replace(Arc::new(generation));
                 self.step_with(Event::Built(number), previous);
@@ -360,7 +372,7 @@ impl Gateway {
 
     fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(_)) {
-            error!("[gateway] cannot start: {why}");
+            crate::log::error_lines(&format!("cannot start: {why}"));
         }
         self.next = None;
         if let Some(current) = self.current.clone() {
@@ -443,6 +455,7 @@ impl Gateway {
         };
         let started = plan.started.clone();
         let report = Reporter::new(request, self.happened.clone());
+        let next_report = report.clone();
         let context = Arc::clone(&self.context);
         let happened = self.happened.clone();
         let task = tokio::spawn(async move {
@@ -451,7 +464,10 @@ impl Gateway {
             let _ = happened.send(Happening::Built(number, Box::new(result)));
         });
         self.building = Some(Building { number, task, started });
-        self.next = Some(next);
+        self.next = Some(Next { loaded: next, report: next_report });
+        if self.announced && !self.reloading {
+            self.notifier.status(&self.stage().1);
+        }
     }
 
     fn read_again(&mut self) -> Result<Loaded, String> {
@@ -489,7 +505,8 @@ impl Gateway {
         if units.is_empty() {
             return None;
         }
-        let drain = Drain::new(previous.number, units);
+        self.report.tell("switched", format!("generation {} has all new requests", current.number));
+        let drain = Drain::new(previous.number, units, self.report.clone());
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
         let generation = previous.number;

@@ -70,6 +70,11 @@ pub struct BuildError {
     failure: Arc<Failure>,
 }
 
+/// A text with last words, for the log, where one message is one line.
+pub fn one_line(text: &str) -> String {
+    text.replace("\n  |", " |")
+}
+
 /// The last words of a sidecar, each on a line.
 fn words(failure: &Failure) -> String {
     failure.last_words.iter().fold(String::new(), |text, line| text + "\n  | " + line)

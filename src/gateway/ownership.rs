@@ -63,10 +63,10 @@ fn describe(loaded: &Loaded, state: &Path) -> Ownership {
     };
     let at = owner.listeners.join(", ");
     if owner.command == fingerprint(&loaded.config) {
-        Ownership::Same(format!("gateway {name} runs already: pid {}, {at}", owner.pid))
+        Ownership::Same(format!("instance {name} runs already: pid {}, {at}", owner.pid))
     } else {
         Ownership::Other(format!(
-            "gateway {name} runs already with another command or address: pid {}, {at} (give this one a name of its own: --instance NAME, and another --listen)",
+            "instance {name} runs already with another command or address: pid {}, {at} (give this one a name of its own: --instance NAME, and another --listen)",
             owner.pid
         ))
     }

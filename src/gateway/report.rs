@@ -41,7 +41,7 @@ impl Gateway {
             supervisor: if self.notifier.active() { "systemd, by $NOTIFY_SOCKET".to_owned() } else { "none".to_owned() },
             strategy: "in-process: the next generation is built beside the old one in this process".to_owned(),
             listeners: self.listeners.addresses(),
-            config: self.loaded.path.as_ref().map(|path| path.display().to_string()),
+            config: self.loaded.path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()),
             state_dir: self.paths.state.display().to_string(),
             connections: stats.connections.load(Ordering::Relaxed),
             requests: stats.requests.load(Ordering::Relaxed),

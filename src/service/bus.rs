@@ -41,7 +41,7 @@ pub(super) trait Manager {
     fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
     /// Forgets that the unit failed.
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
-    /// Makes the links of [Install]; with `force`, over links that lead elsewhere.
+    /// Makes the links of `[Install]`; with `force`, over links that lead elsewhere.
     fn enable_unit_files(&self, files: &[&str], runtime: bool, force: bool) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
     /// Removes the links.
     fn disable_unit_files(&self, files: &[&str], runtime: bool) -> zbus::Result<Vec<(String, String, String)>>;

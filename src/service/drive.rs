@@ -1,14 +1,14 @@
 //! Start, stop and restart of an installed gateway, each awaited to its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, find, installed};
 use super::ready;
-use super::systemd::{JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, last_words, systemctl};
-use crate::config::{self, Config, Env, Overrides};
+use super::systemd::{self, JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
+use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::state::paths::Scope;
 
 /// How many of the service's last lines are shown when it does not do what was asked.
@@ -169,7 +169,7 @@ pub(super) async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name
         JobResult::Done => Ok(()),
         JobResult::Not(result) => {
             let state = manager.state(name).await.unwrap_or_default();
-            let words = last_words(unit.scope, name, LAST_WORDS);
+            let words = systemd::last_words(unit.scope, name, LAST_WORDS);
             let said: String = words.iter().map(|line| format!("\n  {line}")).collect();
             let why = if state.result.is_empty() || state.result == "success" { result } else { format!("{result}: {}", state.result) };
             let next =
@@ -197,13 +197,27 @@ fn is_inside(groups: &str, group: &str) -> bool {
 
 /// The configuration of an installed gateway; the defaults where it cannot be read, which matters only for the address to ask.
 pub(super) fn settings(env: &Env<'_>, unit: &Installed) -> Config {
-    let Ok(layout) = Layout::of(unit.scope, env) else { return Config::default() };
+    configuration(env, unit).ok().flatten().map(|(_, config)| config).unwrap_or_default()
+}
+
+/// The configuration file of an installed gateway and what it says; none where there is none that the caller may read.
+///
+/// # Errors
+/// When it is not valid.
+pub fn configuration(env: &Env<'_>, unit: &Installed) -> Result<Option<(PathBuf, Config)>, ConfigError> {
+    let Ok(layout) = Layout::of(unit.scope, env) else { return Ok(None) };
     let file = layout.config_file(&unit.instance);
-    if !file.exists() {
-        return Config::default();
+    let flags = Overrides { config: Some(file.clone()), ..Overrides::default() };
+    match config::load(&flags, &Env(&|_| None)) {
+        Ok(loaded) => Ok(Some((file, loaded.config))),
+        Err(ConfigError::Unreadable { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
-    let flags = Overrides { config: Some(file), ..Overrides::default() };
-    config::load(&flags, &Env(&|_| None)).map(|loaded| loaded.config).unwrap_or_default()
+}
+
+/// The last lines of its journal; none where the caller may not read it.
+pub fn last_words(unit: &Installed) -> Vec<String> {
+    systemd::last_words(unit.scope, &unit.unit, LAST_WORDS)
 }
 
 #[cfg(test)]

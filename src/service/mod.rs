@@ -20,8 +20,9 @@ mod uninstall;
 pub mod unit;
 mod user;
 
-pub use drive::{Driven, Say, restart, select, start, state, stop};
+pub use drive::{Driven, Say, configuration, last_words, restart, select, start, state, stop};
 pub use error::{Kind, ServiceError};
 pub use install::{FileText, Report, Request, install};
 pub use layout::{Installed, find, installed};
+pub use systemd::UnitState;
 pub use uninstall::{Uninstalled, uninstall};

@@ -12,7 +12,7 @@ use crate::state::paths::Scope;
 pub const OLDEST_SYSTEMD: u32 = 247;
 
 /// systemd's own default for the hard limit; the soft one carries 10,000 clients with an upstream each, and room for files.
-const NOFILE: &str = "65536:524288";
+const NOFILE: &str = "1024:524288";
 
 /// Which user the service runs as; only a system unit can choose.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ fn name_of(uid: Uid) -> String {
 /// The account of a name.
 ///
 /// # Errors
-/// [`ServiceError::Usage`] when there is none.
+/// `ServiceError` when there is none.
 pub(super) fn account(name: &str) -> Result<User, ServiceError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user),

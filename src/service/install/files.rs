@@ -56,12 +56,20 @@ impl Wanted {
 
     /// What would be done, in words.
     pub fn action(&self) -> String {
-        let verb = match (&self.body, &self.now) {
-            (None, _) => "remove",
-            (Some(_), Written::Absent) => "write",
-            (Some(_), _) => "replace",
-        };
-        format!("{verb} {}", self.path.display())
+        format!("{} {}", self.verbs().0, self.path.display())
+    }
+
+    /// What is being done, in words.
+    pub fn doing(&self) -> String {
+        format!("{} {}", self.verbs().1, self.path.display())
+    }
+
+    fn verbs(&self) -> (&'static str, &'static str) {
+        match (&self.body, &self.now) {
+            (None, _) => ("remove", "removing"),
+            (Some(_), Written::Absent) => ("write", "writing"),
+            (Some(_), _) => ("replace", "replacing"),
+        }
     }
 }
 

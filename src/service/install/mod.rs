@@ -247,7 +247,7 @@ async fn carry_out(
 ) -> Result<(), ServiceError> {
     let mut applied = Applied::default();
     for file in plan.changed() {
-        say(&file.action());
+        say(&file.doing());
         applied.apply(file)?;
     }
     let done = prepare(manager, facts, plan, todo, say).await;

@@ -1,0 +1,208 @@
+//! What the service manager knows of the gateways that are installed: those that do not run cannot be asked themselves.
+
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use super::preflight::refusal;
+use super::status::LABEL;
+use super::target;
+use super::ui::Tone;
+use super::{CliError, Context, Exit};
+use crate::config::{ConfigError, Env};
+use crate::service::{self, Installed, Kind, UnitState};
+use crate::state::paths::Scope;
+
+/// siginfo's si_code of a process that ended by itself.
+const CLD_EXITED: i32 = 1;
+
+/// An installed gateway and its manager's view of it; none where the manager cannot be reached.
+pub struct Service {
+    /// The unit.
+    pub unit: Installed,
+    /// What it is doing.
+    pub state: Option<UnitState>,
+}
+
+impl Service {
+    /// The stage in one word.
+    pub fn word(&self) -> &'static str {
+        self.state.as_ref().map_or("unknown", |state| stage(state).0)
+    }
+}
+
+/// "system" or "user".
+pub fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "system",
+        Scope::User => "user",
+    }
+}
+
+/// All installed gateways that the flags may mean.
+pub async fn all(ctx: &Context) -> Vec<Service> {
+    if is_named_outright(ctx) {
+        return Vec::new();
+    }
+    let env = Env::real();
+    let name = target::wanted_name(&ctx.global, &env);
+    let mut services = Vec::new();
+    for unit in service::installed(&env, target::scope(&ctx.global)) {
+        if name.as_ref().is_none_or(|name| *name == unit.instance) {
+            let state = service::state(&env, &unit).await.ok();
+            services.push(Service { unit, state });
+        }
+    }
+    services
+}
+
+/// Whether flags name a state folder or a configuration: that is no service's way.
+pub fn is_named_outright(ctx: &Context) -> bool {
+    ctx.global.state_dir.is_some() || ctx.global.config.is_some()
+}
+
+/// Refuses to start a service whose configuration is not valid: it would only fail, and be down after a restart.
+///
+/// # Errors
+/// Exit code 78 with place and next command.
+pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
+    let Err(error) = service::configuration(env, unit) else { return Ok(()) };
+    let file = match &error {
+        ConfigError::Invalid { path, .. } => path.clone(),
+        ConfigError::Unreadable { path, .. } => Some(path.clone()),
+    };
+    Err(refusal(error, file, &format!("{} is as it was", unit.unit)))
+}
+
+/// The answer with `--json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Down<'a> {
+    ok: bool,
+    exit: u8,
+    instance: &'a str,
+    stage: &'a str,
+    unit: &'a str,
+    scope: &'a str,
+    pid: u32,
+    result: &'a str,
+    cause: String,
+    last_words: &'a [String],
+    next: &'a [String],
+}
+
+/// The status of an installed gateway that does not answer; `error` where none is installed.
+///
+/// # Errors
+/// `error`, or the question which of several is meant.
+pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
+    let env = Env::real();
+    if is_named_outright(ctx) {
+        return Err(error);
+    }
+    let name = target::wanted_name(&ctx.global, &env);
+    let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
+        Ok(unit) => unit,
+        Err(none) if none.kind == Kind::NotInstalled => return Err(error),
+        Err(several) => return Err(several.into()),
+    };
+    let state = service::state(&env, &unit).await.map_err(|unknown| {
+        let message = format!("{}, and what {} is doing cannot be asked: {}", error.message, unit.unit, unknown.message);
+        CliError { exit: error.exit, message, help: unknown.next, details: Vec::new() }
+    })?;
+    if error.exit == Exit::Permission && state.is_down() {
+        // Somebody runs one of that name by hand.
+        return Err(error);
+    }
+    let (word, exit) = stage(&state);
+    let words = if exit == Exit::NotRunning { Vec::new() } else { service::last_words(&unit) };
+    let next = next(&unit, exit);
+    let cause = cause(&state);
+    ctx.ui.object(&Down {
+        ok: false,
+        exit: exit.code(),
+        instance: &unit.instance,
+        stage: word,
+        unit: &unit.unit,
+        scope: scope_name(unit.scope),
+        pid: state.main_pid,
+        result: &state.result,
+        cause: cause.clone(),
+        last_words: &words,
+        next: &next,
+    });
+    let tone = if exit == Exit::StillBusy { Tone::Busy } else { Tone::Bad };
+    let (name, word) = (ctx.ui.paint(&crate::log::escape(&unit.instance), Tone::Strong), ctx.ui.paint(word, tone));
+    ctx.ui.say(&format!("{name}: {word}, {} ({} scope)", unit.unit, scope_name(unit.scope)));
+    for (label, lines) in [("cause", std::slice::from_ref(&cause)), ("log", &words[..]), ("next", &next[..])] {
+        for (index, line) in lines.iter().enumerate() {
+            let label = if index == 0 { label } else { "" };
+            ctx.ui.say(&format!("  {} {}", ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim), crate::log::escape(line)));
+        }
+    }
+    Ok(exit)
+}
+
+/// What a unit is doing, and the exit code that says so.
+fn stage(state: &UnitState) -> (&'static str, Exit) {
+    match state.active.as_str() {
+        "failed" => ("failed", Exit::Failed),
+        "activating" => ("starting", Exit::StillBusy),
+        "deactivating" => ("stopping", Exit::StillBusy),
+        // It runs, but its control socket is not for us.
+        "active" | "reloading" => ("running", Exit::Permission),
+        _ => ("stopped", Exit::NotRunning),
+    }
+}
+
+/// Why it is there, in systemd's word and in ours.
+fn cause(state: &UnitState) -> String {
+    if state.is_active() {
+        let said = if state.status_text.is_empty() { String::new() } else { format!(": {}", state.status_text) };
+        return format!("pid {} does not let this user ask it{said}", state.main_pid);
+    }
+    let ended = match (state.exit_kind, state.exit_status) {
+        // systemd forgets how a unit ended that it need not remember.
+        (0, _) => "it was stopped, or not yet started".to_owned(),
+        (CLD_EXITED, code) => format!("the gateway exited with code {code}"),
+        (_, signal) => {
+            let name = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned());
+            format!("the gateway was ended by {name}")
+        }
+    };
+    let again = if state.sub == "auto-restart" { "; systemd starts it again" } else { "" };
+    match state.result.as_str() {
+        "" | "success" => format!("{ended}{again}"),
+        result => format!("{result}: {ended}{again}"),
+    }
+}
+
+fn next(unit: &Installed, exit: Exit) -> Vec<String> {
+    let flags = format!(" --instance {}", unit.instance);
+    match exit {
+        Exit::NotRunning => vec![format!("gatewayctl start{flags}")],
+        Exit::Permission => vec![format!("sudo gatewayctl status{flags}")],
+        Exit::StillBusy => vec![format!("gatewayctl wait --ready{flags}")],
+        _ => vec![format!("gatewayctl start{flags}   (when the cause is mended)"), format!("gatewayctl logs{flags}")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(active: &str, result: &str, exit: (i32, i32)) -> UnitState {
+        let (exit_kind, exit_status) = exit;
+        UnitState { active: active.into(), result: result.into(), exit_kind, exit_status, ..UnitState::default() }
+    }
+
+    #[test]
+    fn what_systemd_knows_in_words() {
+        let shown = |state: &UnitState| (stage(state).0, stage(state).1.code(), cause(state));
+        assert_eq!(shown(&state("inactive", "success", (0, 0))), ("stopped", 3, "it was stopped, or not yet started".into()));
+        assert_eq!(shown(&state("inactive", "success", (1, 0))), ("stopped", 3, "the gateway exited with code 0".into()));
+        assert_eq!(shown(&state("failed", "exit-code", (1, 78))), ("failed", 1, "exit-code: the gateway exited with code 78".into()));
+        assert_eq!(shown(&state("failed", "watchdog", (3, 6))), ("failed", 1, "watchdog: the gateway was ended by SIGABRT".into()));
+        let again = UnitState { sub: "auto-restart".into(), ..state("activating", "exit-code", (1, 1)) };
+        assert_eq!(shown(&again), ("starting", 4, "exit-code: the gateway exited with code 1; systemd starts it again".into()));
+    }
+}

@@ -135,18 +135,20 @@ fn a_stop_during_a_restart_lets_the_new_sidecar_end() {
 }
 
 #[test]
-fn a_stop_that_cuts_a_wait_for_a_drain_says_so() {
+fn an_end_at_once_still_answers_who_waits_for_a_drain() {
     if !servers::have("node") {
         return;
     }
-    let mut gateway = Setup::behind(servers::node()).config("[restart]\nstop_drain = \"300ms\"\n").start();
+    let mut gateway = Setup::behind(servers::node()).start();
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
         conn.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         gateway.wait_status("the request is under way", |status| status["requests"] == 1);
         let restart = gateway.ctl_aside(["restart", "--drained"]);
         gateway.wait_status("the old generation drains", |status| status["drainers"].as_array().is_some_and(|all| !all.is_empty()));
-        gateway.signal(Signal::SIGTERM);
+        gateway.signal(Signal::SIGINT);
+        gateway.wait_line("once more to stop at once");
+        gateway.signal(Signal::SIGINT);
         gateway.exit_code(DEADLINE);
         let output = restart.join().unwrap();
         assert!(said(&output).contains("the gateway ended before it could answer"), "{}", said(&output));
@@ -296,4 +298,38 @@ fn listeners_that_nobody_comes_to_take_no_place_from_the_others() {
             assert_eq!(answer.unwrap().status(), 200, "{target:?}");
         }
     }
+}
+
+#[test]
+fn a_websocket_to_a_plain_upstream_is_told_of_a_stop_whatever_was_reloaded_before() {
+    if !servers::have("node") {
+        return;
+    }
+    let behind = Setup::behind(servers::node()).start();
+    let mut gateway = Setup::upstream(behind.addr()).start();
+    block_on(async {
+        let mut socket = WebSocket::open(&gateway.target(), "/ws").await.unwrap();
+        let output = gateway.ctl(["restart"]);
+        assert!(output.status.success(), "{}", said(&output));
+        gateway.signal(Signal::SIGTERM);
+        let end = within(DEADLINE, socket.next()).await.unwrap();
+        assert!(matches!(end, Frame::Close(1012, _)), "{end:?}");
+        assert_eq!(gateway.exit_code(DEADLINE), 0);
+    });
+}
+
+#[test]
+fn a_reload_changes_how_many_clients_are_served_at_once() {
+    let gateway = Setup::new().config("[limits]\nconnections = 1\n").start();
+    block_on(async {
+        let mut first = Conn::open(&gateway.target()).await.unwrap();
+        assert_eq!(first.exchange("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap().status(), 200);
+        let mut second = Conn::open(&gateway.target()).await.unwrap();
+        second.send("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(300), second.head()).await.is_err(), "the second waits");
+        fs::write(gateway.config_file(), "[limits]\nconnections = 2\n").unwrap();
+        let output = gateway.ctl(["reload"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(within(DEADLINE, second.response(false)).await.unwrap().status(), 200);
+    });
 }

@@ -54,6 +54,8 @@ pub struct Workers {
 struct Shared {
     front: Arc<Front>,
     slots: Arc<Semaphore>,
+    /// How many slots there are.
+    allowed: Mutex<usize>,
     /// Set when no further client is accepted.
     closing: CancellationToken,
     /// Set when idle clients are sent away.
@@ -72,6 +74,7 @@ impl Workers {
         let shared = Arc::new(Shared {
             front: Arc::clone(front),
             slots: Arc::new(Semaphore::new(front.table().settings.connections)),
+            allowed: Mutex::new(front.table().settings.connections),
             closing: CancellationToken::new(),
             quiet: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -124,6 +127,18 @@ impl Workers {
     /// waits in its queue is accepted.
     pub fn listen(&self, sockets: Vec<Socket>) {
         self.sockets.send_replace(Arc::new(sockets));
+    }
+
+    /// From here on this many clients are served at once. Where more are there already, nobody is sent away: fewer slots
+    /// come back at the next call.
+    pub fn allow(&self, connections: usize) {
+        let mut allowed = self.shared.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if connections > *allowed {
+            self.shared.slots.add_permits(connections - *allowed);
+            *allowed = connections;
+        } else {
+            *allowed -= self.shared.slots.forget_permits(*allowed - connections);
+        }
     }
 
     /// Accepts what waits already, then nobody any more. `leave_queue` when somebody else holds the sockets too and will

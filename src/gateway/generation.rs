@@ -109,7 +109,7 @@ impl Plan {
         }
         if self.previous.is_none() {
             // Who comes before the first generation is ready waits at its doors.
-            let routes = routes(&self.config, &units, context.workers);
+            let routes = routes(&self.config, &units, context.workers, None);
             context.front.publish(Table { generation: 0, routes, settings: Settings::new(&self.config) });
         }
         if let Err(error) = self.settle(&fresh, report).await {
@@ -117,7 +117,7 @@ impl Plan {
             return Err(error);
         }
         self.replace(context, &exclusive, report).await?;
-        let routes = routes(&self.config, &units, context.workers);
+        let routes = routes(&self.config, &units, context.workers, self.previous.as_deref());
         Ok(Generation { number: self.number, config: self.config, units, routes })
     }
 
@@ -169,11 +169,14 @@ pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> Patie
     Patience { requests, tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)) }
 }
 
-fn routes(config: &Config, units: &BTreeMap<String, Arc<Unit>>, workers: usize) -> Routes {
+fn routes(config: &Config, units: &BTreeMap<String, Arc<Unit>>, workers: usize, previous: Option<&Generation>) -> Routes {
+    // No sidecar's name is a URL. Kept, so that the connections and tunnels to it are known to every later generation.
+    let kept = |url: &str| previous.and_then(|previous| previous.routes.backends().find(|backend| backend.name() == url).cloned());
     let mut routes: Vec<Route> = Vec::new();
     for rule in &config.route {
-        let backend = match units.get(&rule.to) {
-            Some(unit) => Arc::clone(unit.backend()),
+        let known = units.get(&rule.to).map(|unit| Arc::clone(unit.backend())).or_else(|| kept(&rule.to));
+        let backend = match known {
+            Some(backend) => backend,
             None => match parse_upstream(&rule.to) {
                 Ok((host, port)) => {
                     Backend::open(rule.to.clone(), Upstream::new(Address::Name(host, port), workers, CancellationToken::new()))

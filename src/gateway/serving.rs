@@ -17,6 +17,7 @@ impl Gateway {
     pub(super) fn serve(&mut self, previous: Option<&Arc<Generation>>, budget: Budget) -> Option<u64> {
         let current = Arc::clone(self.current.as_ref()?);
         self.context.front.publish(current.table());
+        self.workers.allow(current.config.limits.connections);
         self.listeners.prune(&current.config.gateway.listen);
         if self.listeners.take_changed() {
             match self.listeners.handles() {
@@ -118,7 +119,13 @@ impl Gateway {
         front.set_health(vec!["stopping".to_owned()]);
         // What the service manager holds, too, is served by the next life.
         self.workers.close(self.notifier.active());
-        let wind = Wind { workers: Arc::clone(&self.workers), units: self.units(), restart: self.loaded.config.restart.clone(), at_once };
+        let wind = Wind {
+            workers: Arc::clone(&self.workers),
+            units: self.units(),
+            upstreams: front.table().routes.backends().cloned().collect(),
+            restart: self.loaded.config.restart.clone(),
+            at_once,
+        };
         let happened = self.happened.clone();
         tokio::spawn(async move {
             wind.run().await;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::lifecycle::FORCE_EXIT;
 use super::unit::Unit;
 use crate::config::RestartSection;
-use crate::front::{Door, Workers};
+use crate::front::{Backend, Door, GOODBYE, Workers};
 
 /// Tunnels have this long at a stop unless `tunnel_drain` says otherwise: as in a restart without overlap.
 const TUNNELS: Duration = Duration::from_secs(5);
@@ -27,6 +27,8 @@ pub struct Wind {
     pub workers: Arc<Workers>,
     /// Every sidecar of every generation.
     pub units: Vec<Arc<Unit>>,
+    /// Plain upstreams, which have tunnels, too.
+    pub upstreams: Vec<Arc<Backend>>,
     /// The budgets.
     pub restart: RestartSection,
     /// Do not wait for work.
@@ -39,24 +41,26 @@ impl Wind {
         let begun = Instant::now();
         let longest = FORCE_EXIT - MARGIN - SIDECARS;
         let drain = if self.at_once { Duration::ZERO } else { self.restart.stop_drain.0.min(longest) };
-        let tunnels = self.restart.tunnel_drain.map_or(TUNNELS, |time| time.0).min(drain);
+        // Time for their goodbye is kept back.
+        let tunnels = self.restart.tunnel_drain.map_or(TUNNELS, |time| time.0).min(drain.saturating_sub(GOODBYE));
         for unit in &self.units {
             if !matches!(*unit.backend().watch().borrow(), Door::Open(_) | Door::Fading(_)) {
                 // Whoever waits here would wait in vain.
                 unit.backend().set(Door::Gone);
             }
         }
+        let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
         let end_tunnels = async {
-            let closed = join_all(self.units.iter().map(|unit| unit.backend().wait_tunnels()));
+            let closed = join_all(backends().map(|backend| backend.wait_tunnels()));
             if tokio::time::timeout_at(begun + tunnels, closed).await.is_err() {
-                self.units.iter().for_each(|unit| unit.backend().end_tunnels());
-                join_all(self.units.iter().map(|unit| unit.backend().wait_tunnels())).await;
+                backends().for_each(|backend| backend.end_tunnels());
+                join_all(backends().map(|backend| backend.wait_tunnels())).await;
             }
         };
         let work = async { tokio::join!(self.workers.quiet(), end_tunnels) };
         // What is not finished by then is cut: that is what the time is for.
         let _ = tokio::time::timeout_at(begun + drain, work).await;
-        self.units.iter().for_each(|unit| unit.backend().cut());
+        backends().for_each(|backend| backend.cut());
         let left = (FORCE_EXIT - MARGIN).saturating_sub(begun.elapsed());
         join_all(self.units.iter().map(|unit| unit.stop(left))).await;
     }

@@ -35,6 +35,9 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const REFUSED: u8 = 5;
 
+/// What our units' RestartPreventExitStatus= names: a duplicate that is started again and again helps nobody.
+const STAY_DOWN: u8 = 78;
+
 /// Runs a gateway to its end; the process's exit code comes back.
 pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
     let passed = take_passed();
@@ -71,11 +74,11 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         Ownership::Ours(lock) => lock,
         Ownership::Same(text) => {
             info!("[gateway] {text}");
-            return Err(DONE);
+            return Err(if notifier.active() { STAY_DOWN } else { DONE });
         }
         Ownership::Other(text) => {
             error!("[gateway] {text}");
-            return Err(REFUSED);
+            return Err(if notifier.active() { STAY_DOWN } else { REFUSED });
         }
     };
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).map_err(|error| fail(error.to_string()))?;

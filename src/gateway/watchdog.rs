@@ -18,7 +18,14 @@ const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: gateway\r\nconnection: c
 /// What does not work.
 pub async fn check(workers: &Workers, front: &Front, limit: Duration) -> Result<(), String> {
     let before = front.stats.answers_total();
-    let ends = workers.probe()?;
+    let ends = match workers.probe() {
+        Ok(ends) => ends,
+        Err(why) => {
+            // No descriptor is left for a pair: then the clients' own requests tell whether it works.
+            tokio::time::sleep(limit / 2).await;
+            return if front.stats.answers_total() > before { Ok(()) } else { Err(why) };
+        }
+    };
     let asking = async {
         for (index, end) in ends.into_iter().enumerate() {
             ask(end, &front.identity).await.map_err(|why| format!("thread {index}: {why}"))?;

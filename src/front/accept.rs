@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::answer::Answering;
-use super::body::ResponseBody;
+use super::answering::Answering;
 use super::client_io::{ClientIo, Phase, Seat, Stream};
 use super::headers::Peer;
 use super::listener::Socket;
+use super::response_body::ResponseBody;
 use super::stats::Open;
 use super::{Client, Front, endpoints, proxy, worker};
 

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::answer;
-use super::body::ResponseBody;
+use super::response_body::ResponseBody;
 use super::{Client, Front, Table};
 
 /// The field by which the watchdog recognises an answer of this very process.

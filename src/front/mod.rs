@@ -6,8 +6,8 @@
 
 mod accept;
 mod answer;
+mod answering;
 mod backend;
-mod body;
 mod client_io;
 mod complaints;
 mod endpoints;
@@ -15,6 +15,8 @@ mod headers;
 mod hold;
 mod listener;
 mod proxy;
+mod request_body;
+mod response_body;
 mod routes;
 mod stats;
 mod tunnel;

@@ -11,11 +11,13 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
-use super::answer::{self, Answering};
+use super::answer;
+use super::answering::Answering;
 use super::backend::{Kind, Ticket, What};
-use super::body::{ClientBody, Lease, RequestBody, ResponseBody};
 use super::headers::{self, Peer};
 use super::hold::{Admission, Refused};
+use super::request_body::{ClientBody, RequestBody};
+use super::response_body::{Lease, ResponseBody};
 use super::tunnel::Tunnel;
 use super::upstream::{Connection, Upstream};
 use super::{Front, Table, endpoints};

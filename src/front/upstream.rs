@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::body::RequestBody;
+use super::request_body::RequestBody;
 use super::worker;
 
 /// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit is minutes.

@@ -370,6 +370,9 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&ctl(&["status"]), 3, &["gateway: stopped, gateway.service (system scope)", "gatewayctl start --instance gateway"]);
     expect(&ctl(&["list"]), 0, &["gateway  stopped  no process  gateway.service (system)"]);
     expect(&ctl(&["start"]), 1, &["did not start", "127.0.0.1:18789 is taken", "journalctl -u gateway.service"]);
+    // Users saw 43,175 restarts in a row: a taken address is waited for, not run against ten times a second.
+    let lives = systemd.sh("journalctl -u gateway.service -o cat | grep -c 'waiting 5 s for it'").trim().parse::<u32>().unwrap();
+    assert!((1..=2).contains(&lives), "{lives} starts against the taken address");
     systemd.must(&["systemctl", "stop", "stranger"]);
     expect(&ctl(&["start"]), 0, &["started"]);
     let json = ctl(&["install", "--now", "--json", "--", "node", NODE_APP, "{port}"]);

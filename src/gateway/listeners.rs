@@ -1,10 +1,19 @@
 //! The front door's sockets across lives: taken over from the service manager, bound where missing, stored for the next.
 
+use std::time::{Duration, Instant};
+
 use tracing::{info, warn};
 
 use crate::config::Listen;
 use crate::front::{BindError, Socket};
 use crate::supervisor::{Notifier, Passed};
+
+/// How long a start under a service manager waits for a taken address; a failing one is then tried again every 5 s, not
+/// every RestartSec=100ms.
+const TAKEN_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two tries; nothing tells when a port becomes free.
+const TAKEN_AGAIN: Duration = Duration::from_millis(50);
 
 /// Names in the fd store; the number says nothing about the place in the configuration, which may change.
 const PREFIX: &str = "listen-";
@@ -28,9 +37,12 @@ impl Listeners {
     /// Takes over those of `passed` that the configuration asks for, binds the rest, and stores what was bound.
     /// What nobody asks for is closed and forgotten.
     ///
+    /// Under a service manager a taken address is waited for: whoever had it may be on its way out, and a service that fails
+    /// at once is started again at once, thousands of times a day.
+    ///
     /// # Errors
     /// [`BindError`] when an address cannot be had.
-    pub fn open(wanted: &[Listen], passed: Vec<Passed>, notifier: Notifier) -> Result<Self, BindError> {
+    pub async fn open(wanted: &[Listen], passed: Vec<Passed>, notifier: Notifier) -> Result<Self, BindError> {
         let held = passed
             .into_iter()
             .filter_map(|Passed { name, fd }| {
@@ -46,9 +58,26 @@ impl Listeners {
             })
             .collect();
         let mut listeners = Self { held, notifier, changed: false };
-        listeners.change(wanted)?;
+        listeners.bind_patiently(wanted).await?;
         listeners.changed = false;
         Ok(listeners)
+    }
+
+    async fn bind_patiently(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
+        let until = Instant::now() + TAKEN_WAIT;
+        let mut told = false;
+        loop {
+            match self.change(wanted) {
+                Err(BindError::Taken(listen)) if self.notifier.active() && Instant::now() < until => {
+                    if !std::mem::replace(&mut told, true) {
+                        info!("[gateway] {listen} is taken; waiting {} s for it to become free", TAKEN_WAIT.as_secs());
+                        self.notifier.status(&format!("waiting for {listen}, which another program has"));
+                    }
+                    tokio::time::sleep(TAKEN_AGAIN).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Binds what is missing. Nothing is closed yet.
@@ -137,12 +166,12 @@ fn shown(socket: &Socket) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_unix_listener_whose_path_was_removed_is_bound_again_and_the_path_stays() {
+    #[tokio::test]
+    async fn a_unix_listener_whose_path_was_removed_is_bound_again_and_the_path_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a socket");
         let wanted = [Listen::Unix(path.clone())];
-        let mut listeners = Listeners::open(&wanted, Vec::new(), Notifier::default()).unwrap();
+        let mut listeners = Listeners::open(&wanted, Vec::new(), Notifier::default()).await.unwrap();
         listeners.prune(&wanted);
         assert!(!listeners.take_changed(), "nothing is to be done about a socket that serves");
         std::fs::remove_file(&path).unwrap();

@@ -81,7 +81,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
             return Err(if notifier.active() { STAY_DOWN } else { REFUSED });
         }
     };
-    let listeners = Listeners::open(&config.gateway.listen, passed, notifier).map_err(|error| fail(error.to_string()))?;
+    let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
     ownership::record(&loaded, &paths.state, &listeners.addresses());
     let signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
     let front = Front::new(&loaded.instance, config);

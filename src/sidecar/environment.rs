@@ -35,8 +35,23 @@ const SCRUBBED: &[&str] = &[
     "SUPERVISOR_SERVER_URL",
 ];
 
-/// The gateway's own settings start with this.
-const OURS: &str = "GATEWAY_";
+/// The gateway's own settings. Not everything that begins with GATEWAY_: a program behind the gateway may be a gateway
+/// itself, with settings of its own.
+const OURS: &[&str] = &[
+    "GATEWAY_CONFIG",
+    "GATEWAY_INSTANCE",
+    "GATEWAY_LISTEN",
+    "GATEWAY_STATE_DIR",
+    "GATEWAY_TOKEN_FILE",
+    "GATEWAY_HEALTH_PATHS",
+    "GATEWAY_VIA",
+    "GATEWAY_SUPERVISOR",
+    "GATEWAY_NO_RESPAWN",
+    "GATEWAY_STARTUP_TRACE",
+];
+
+/// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]`.
+const OURS_PREFIX: &str = "GATEWAY_RESTART_";
 
 /// What the gateway got from whoever started it, kept for its sidecars.
 #[derive(Clone, Debug)]
@@ -62,7 +77,7 @@ impl Inherited {
 }
 
 fn scrubbed(name: &str) -> bool {
-    SCRUBBED.contains(&name) || name.starts_with(OURS)
+    SCRUBBED.contains(&name) || OURS.contains(&name) || name.starts_with(OURS_PREFIX)
 }
 
 /// Raises the soft limit; tells what it was.
@@ -80,10 +95,10 @@ mod tests {
 
     #[test]
     fn supervisor_hints_stay_with_the_gateway() {
-        for name in ["NOTIFY_SOCKET", "INVOCATION_ID", "LISTEN_FDS", "GATEWAY_SUPERVISOR", "XPC_SERVICE_NAME"] {
+        for name in ["NOTIFY_SOCKET", "INVOCATION_ID", "LISTEN_FDS", "GATEWAY_SUPERVISOR", "GATEWAY_RESTART_DRAIN", "XPC_SERVICE_NAME"] {
             assert!(scrubbed(name), "{name}");
         }
-        for name in ["PATH", "HOME", "PORT", "NODE_ENV"] {
+        for name in ["PATH", "HOME", "PORT", "NODE_ENV", "GATEWAY_URL"] {
             assert!(!scrubbed(name), "{name}");
         }
     }

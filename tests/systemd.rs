@@ -293,7 +293,7 @@ fn node_and_python_run_in_every_sandbox() {
             let reload = systemd.run(&["systemctl", "reload", &unit]);
             assert!(reload.status.success(), "{}", all_of(&reload));
             systemd.must(&["gatewayctl", "restart", "--instance", &name]);
-            let score = exposure(&systemd, &unit);
+            let score = systemd.exposure(&[&unit]);
             let most = if sandbox == "app" { 2.5 } else { 2.0 };
             assert!(score <= most, "{unit}: {score}");
             let verified = systemd.run(&["systemd-analyze", "verify", &unit]);
@@ -308,17 +308,6 @@ fn node_and_python_run_in_every_sandbox() {
     }
     let left = systemd.sh("find /etc /run /var/lib -name '*gateway*' -not -path '/run/log/*'");
     assert_eq!(left, "", "uninstall leaves nothing");
-}
-
-/// The last word of `systemd-analyze security`.
-fn exposure(systemd: &SystemdBox, unit: &str) -> f64 {
-    let text = systemd.must(&["systemd-analyze", "security", "--no-pager", unit]);
-    let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
-    line.rsplit(": ")
-        .next()
-        .and_then(|rest| rest.split(' ').next())
-        .and_then(|score| score.parse().ok())
-        .unwrap_or_else(|| panic!("{text}"))
 }
 
 #[test]

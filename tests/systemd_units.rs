@@ -24,16 +24,6 @@ fn clean(output: &std::process::Output, files: &[&str]) {
     assert!(output.status.success() && said.is_empty(), "{files:?}: {said}");
 }
 
-fn exposure(systemd: &SystemdBox, file: &str) -> f64 {
-    let text = systemd.must(&["systemd-analyze", "security", "--no-pager", "--offline=true", file]);
-    let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
-    line.rsplit(": ")
-        .next()
-        .and_then(|rest| rest.split(' ').next())
-        .and_then(|score| score.parse().ok())
-        .unwrap_or_else(|| panic!("{text}"))
-}
-
 #[test]
 fn every_unit_is_clean_and_shut_in_as_promised() {
     let Some(systemd) = prepared("units") else { return };
@@ -54,7 +44,7 @@ fn every_unit_is_clean_and_shut_in_as_promised() {
         let file = "/etc/systemd/system/gateway.service";
         systemd.write(file, &plan.service().unwrap());
         verify(&systemd, &[file]);
-        let score = exposure(&systemd, file);
+        let score = systemd.exposure(&["--offline=true", file]);
         assert!(score <= most, "{sandbox} as {run_as:?}, low port {low_port}: {score}");
     }
 

@@ -70,7 +70,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn read_again(&mut self) -> Result<Loaded, String> {
+    fn read_again(&mut self) -> Result<Loaded, String> {
         let flags = Overrides { instance: Some(self.loaded.instance.clone()), ..self.context.flags.clone() };
         let mut loaded = config::load(&flags, &Env::real()).map_err(|error| error.to_string())?;
         // Port 0 was chosen by the kernel once; the choice stands.

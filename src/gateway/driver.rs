@@ -117,7 +117,7 @@ impl Gateway {
         code
     }
 
-    pub(super) fn end(self, code: u8) {
+    fn end(self, code: u8) {
         let units = self.units();
         if code != DONE && !units.is_empty() {
             let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).collect();
@@ -139,7 +139,7 @@ impl Gateway {
         current.chain(self.drains.iter().flat_map(|drain| drain.units())).chain(self.abandoned.iter().cloned()).collect()
     }
 
-    pub(super) fn signal(&mut self, asked: Asked) {
+    fn signal(&mut self, asked: Asked) {
         match asked {
             Asked::Stop => {
                 info!("[gateway] received SIGTERM: stopping");
@@ -161,7 +161,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn call(&mut self, call: Call) {
+    fn call(&mut self, call: Call) {
         match call.method {
             Method::Status => call.reply.done(&self.status()),
             Method::Stop => {
@@ -184,7 +184,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn ask(&mut self, kind: Kind, budget: Budget, reason: &str, drained: bool, reply: Option<Reply>) {
+    fn ask(&mut self, kind: Kind, budget: Budget, reason: &str, drained: bool, reply: Option<Reply>) {
         let id = self.answers.next_id();
         let what = if kind == Kind::Reload { "reload" } else { "restart" };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
@@ -196,11 +196,11 @@ impl Gateway {
         self.step(Event::Asked(Request { id, kind, budget }));
     }
 
-    pub(super) fn info(&self) -> GenerationInfo {
+    fn info(&self) -> GenerationInfo {
         self.current.as_ref().map(|generation| generation.info()).unwrap_or_default()
     }
 
-    pub(super) fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Progress(progress) => self.answers.progress(&progress),
             Happening::Built(number, result) => self.built(number, *result),

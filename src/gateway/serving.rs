@@ -33,7 +33,7 @@ impl Gateway {
         draining
     }
 
-    pub(super) fn drain(&mut self, previous: &Arc<Generation>, current: &Generation, budget: Budget) -> Option<u64> {
+    fn drain(&mut self, previous: &Arc<Generation>, current: &Generation, budget: Budget) -> Option<u64> {
         let left = previous.left_by(current);
         let units: Vec<_> = left.into_iter().map(|unit| (Arc::clone(&unit), patience_of(budget, &unit.spec(), &previous.config))).collect();
         if units.is_empty() {
@@ -89,7 +89,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn log_ready(&self, current: &Generation) {
+    fn log_ready(&self, current: &Generation) {
         let number = current.number;
         let troubles = current.troubles();
         if !troubles.is_empty() {

@@ -184,6 +184,17 @@ impl SystemdBox {
         told(&argv.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "), self.run(argv))
     }
 
+    /// The exposure score of a unit, or of a unit file with `--offline=true`: the last word of `systemd-analyze security`.
+    pub fn exposure(&self, what: &[&str]) -> f64 {
+        let text = self.must(&[&["systemd-analyze", "security", "--no-pager"], what].concat());
+        let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+        line.rsplit(": ")
+            .next()
+            .and_then(|rest| rest.split(' ').next())
+            .and_then(|score| score.parse().ok())
+            .unwrap_or_else(|| panic!("{text}"))
+    }
+
     /// A shell script that must succeed; its standard output.
     pub fn sh(&self, script: &str) -> String {
         self.must(&["sh", "-ec", script])

@@ -47,6 +47,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
         }),
         reason: args.reason.clone(),
         drained: args.drained,
+        ..RestartParams::default()
     };
     change(ctx, &Method::Restart(params), Some(args)).await
 }

@@ -215,7 +215,9 @@ impl FromStr for Mode {
         match text {
             "auto" => Ok(Self::Auto),
             "in-process" => Ok(Self::InProcess),
-            _ => Err(format!("`{text}` is not a restart mode: auto or in-process")),
+            "respawn" => Ok(Self::Respawn),
+            "exit" => Ok(Self::Exit),
+            _ => Err(format!("`{text}` is not a restart mode: auto, in-process, respawn or exit")),
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Config {
     pub gateway: GatewaySection,
     /// How restarts are done and how long old work may take.
     pub restart: RestartSection,
+    /// What happens after lives that ended unplanned.
+    pub recovery: RecoverySection,
     /// What a client may ask of the front door.
     pub limits: LimitsSection,
     /// The programs behind the front door, by name.
@@ -80,6 +82,10 @@ pub enum Mode {
     Auto,
     /// In this process.
     InProcess,
+    /// In a fresh process that takes over listeners and lock.
+    Respawn,
+    /// In whatever the service manager starts next; it must hold the listeners and start again after a clean end.
+    Exit,
 }
 
 /// `[restart]`
@@ -97,8 +103,10 @@ pub struct RestartSection {
     pub stop_drain: Dur,
     /// How requests wait while no generation can take them.
     pub hold: Hold,
-    /// Whether SIGUSR1 from outside restarts.
+    /// Whether SIGUSR1 and SIGUSR2 from outside restart.
     pub external_signal: bool,
+    /// How long launchd is given, while serving, before an exit that it shall answer with a new start.
+    pub launchd_exit_delay: Dur,
 }
 
 impl Default for RestartSection {
@@ -110,7 +118,41 @@ impl Default for RestartSection {
             stop_drain: Dur::secs(20),
             hold: Hold::default(),
             external_signal: true,
+            launchd_exit_delay: Dur::millis(1500),
         }
+    }
+}
+
+/// `[recovery]`: what happens after lives that ended unplanned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecoverySection {
+    /// How starts in quick succession are slowed down.
+    pub throttle: Throttle,
+    /// A command that is run once when the gateway enters safe mode or serves with the last good configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on_give_up: Vec<String>,
+}
+
+/// `[recovery] throttle`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Throttle {
+    /// A start is rapid when the one before is younger than this.
+    pub window: Dur,
+    /// So many rapid starts pass without a wait.
+    pub threshold: u32,
+    /// The first wait; each further one is twice as long.
+    pub base: Dur,
+    /// The longest wait.
+    pub max: Dur,
+    /// After this time of serving, earlier starts are forgotten.
+    pub stable: Dur,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { window: Dur::secs(1800), threshold: 3, base: Dur::secs(5), max: Dur::secs(120), stable: Dur::secs(600) }
     }
 }
 

@@ -129,6 +129,10 @@ pub struct RestartParams {
     pub reason: Option<String>,
     /// Answer only when the old generation is gone.
     pub drained: bool,
+    /// In a fresh process, whatever the strategy would be.
+    pub fresh: bool,
+    /// The program on disk was replaced: a fresh process, and what is under way becomes part of it.
+    pub update: bool,
 }
 
 /// A step of a restart, reload or stop, as it happens.

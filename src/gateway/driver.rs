@@ -170,7 +170,7 @@ impl Gateway {
                 self.step(Event::Stop { at_once: false });
             }
             Method::Reload => self.ask(Kind::Reload, Budget::Configured, "gatewayctl reload", false, Some(call.reply)),
-            Method::Restart(RestartParams { force, wait_ms, reason, drained }) => {
+            Method::Restart(RestartParams { force, wait_ms, reason, drained, .. }) => {
                 let budget = match (force, wait_ms) {
                     (true, _) => Budget::Force,
                     (false, None) => Budget::Configured,

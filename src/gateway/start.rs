@@ -82,7 +82,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         }
     };
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
-    ownership::record(&loaded, &paths.state, &listeners.addresses());
+    ownership::record(&loaded, &paths.state, &listeners.addresses(), 0, &[]);
     let signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
     let front = Front::new(&loaded.instance, config);
     match ownership::token(config, &paths.state) {

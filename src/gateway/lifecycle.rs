@@ -88,16 +88,19 @@ pub struct Lifecycle {
     current: u64,
     /// The highest number given so far: numbers are never used twice.
     last: u64,
+    /// Whether the service is another process's until it says otherwise.
+    candidate: bool,
 }
 
 impl Lifecycle {
     /// A gateway that begins, and the first thing to do.
     pub fn start(entry: Entry) -> (Self, Vec<Action>) {
-        let mut machine = Self { phase: Phase::Ended, current: 0, last: 0 };
+        let mut machine = Self { phase: Phase::Ended, current: 0, last: 0, candidate: false };
         let actions = match entry {
             Entry::First(then) => vec![machine.begin(Origin::Alone(then), None)],
             Entry::Candidate { generation } => {
                 machine.last = generation.saturating_sub(1);
+                machine.candidate = true;
                 vec![machine.begin(Origin::Candidate, None)]
             }
             Entry::Later { at, then } => {
@@ -118,9 +121,14 @@ impl Lifecycle {
         self.current
     }
 
-    /// Whether this process has handed over, or never had the service.
+    /// Whether the service is this process's: not a candidate's, nor that of one that has handed over.
     pub fn owns(&self) -> bool {
-        !matches!(self.phase, Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_) | Phase::Yielded { .. })
+        !self.candidate && !matches!(self.phase, Phase::Yielded { .. })
+    }
+
+    /// Whether this process has, or had, the service: everything but a candidate.
+    pub fn owned(&self) -> bool {
+        !self.candidate
     }
 
     /// When a [`Event::Tick`] is due, in the time that `step` is given.
@@ -299,6 +307,7 @@ impl Lifecycle {
     fn go(&mut self) -> Vec<Action> {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Prepared(build) => {
+                self.candidate = false;
                 let mut actions = vec![Action::Own];
                 actions.extend(self.serve(build));
                 actions
@@ -315,6 +324,7 @@ impl Lifecycle {
             Phase::Prepared(_) => self.go(),
             Phase::Starting(_, origin @ Origin::Candidate) => {
                 *origin = Origin::Orphan;
+                self.candidate = false;
                 vec![Action::Own]
             }
             _ => Vec::new(),

@@ -1,14 +1,14 @@
 //! The successor's view of its predecessor.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::mpsc;
 
-use super::channel::{self, DESCRIPTORS_MAX, Receiver, Sender};
+use super::channel::{self, Receiver, Sender};
 use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
 use crate::gateway::Happening;
 
@@ -42,7 +42,10 @@ impl Incoming {
     /// When there is one that cannot be used; the predecessor has been told, and serves on.
     pub fn take() -> Result<Option<Self>, String> {
         let Some(stream) = inherited(OFFER) else { return Ok(None) };
-        Self::read(&stream).map_err(|why| tell(&stream, why)).map(|(offer, descriptors)| Self::sort(offer, descriptors, stream)).transpose_some()
+        match Self::read(&stream) {
+            Ok((offer, descriptors)) => Ok(Some(Self::sort(offer, descriptors, stream))),
+            Err(why) => Err(tell(&stream, why)),
+        }
     }
 
     fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>), String> {
@@ -84,34 +87,16 @@ impl Incoming {
     ///
     /// # Errors
     /// When the stream cannot be watched.
-    pub fn converse(stream: UnixStream, happened: mpsc::UnboundedSender<Happening>) -> io::Result<Predecessor> {
-        let (to, from) = channel::open(stream)?;
+    pub fn converse(&self, happened: &mpsc::UnboundedSender<Happening>) -> io::Result<Predecessor> {
+        let (to, from) = channel::open(self.stream.try_clone()?)?;
         to.send(&ToPredecessor::Hello { version: VERSION, pid: std::process::id() });
-        tokio::spawn(listen(from, happened));
+        tokio::spawn(listen(from, happened.clone()));
         Ok(Predecessor { to })
-    }
-
-    /// A second handle on the stream, to talk over or to refuse through.
-    ///
-    /// # Errors
-    /// When no descriptor is left.
-    pub fn stream(&self) -> io::Result<UnixStream> {
-        self.stream.try_clone()
     }
 
     /// Tells the predecessor that this process cannot take over.
     pub fn refuse(&self, why: &str) {
         let _ = tell(&self.stream, why.to_owned());
-    }
-}
-
-trait Transpose<T> {
-    fn transpose_some(self) -> Result<Option<T>, String>;
-}
-
-impl<T> Transpose<T> for Result<T, String> {
-    fn transpose_some(self) -> Result<Option<T>, String> {
-        self.map(Some)
     }
 }
 

@@ -24,8 +24,8 @@ mod wire;
 
 pub use incoming::{Incoming, Predecessor, refuse};
 pub use link::Link;
-pub use outgoing::{News, Successor};
-pub use predecessors::Predecessors;
+pub use outgoing::{News, Successor, prepare};
+pub use predecessors::{Predecessors, Stopping};
 pub use program::Program;
 pub use spawn::{Parentage, Spawned, spawn};
 pub use waiter::{Waiter, WaiterEvent};

@@ -36,8 +36,10 @@ pub struct Offer {
     pub drainers: Vec<Drainer>,
     /// The sidecars of the predecessor that must not run twice.
     pub exclusive: Vec<String>,
-    /// How often the service manager wants to hear from its main process, in microseconds.
-    pub watchdog_usec: Option<u64>,
+    /// Where the service manager listens to its main process.
+    pub notify: Option<String>,
+    /// How often it wants to hear from it, in microseconds; 0 for never.
+    pub watchdog_usec: u64,
 }
 
 /// A process that finishes its work.

@@ -31,13 +31,14 @@ impl Build {
 
     /// A restart joins a restart under way. What this build cannot fulfil any more waits.
     pub(super) fn ask(&mut self, request: Request) {
+        let fulfils = self.fulfils(&request);
         match &mut self.then {
             Some(next) if request.strength() > next.request.strength() => {
                 let weaker = std::mem::replace(&mut next.request, request);
                 next.joined.push(weaker.id);
             }
             Some(next) => next.joined.push(request.id),
-            None if self.fulfils(&request) => self.joined.push(request.id),
+            None if fulfils => self.joined.push(request.id),
             None => self.then = Some(Next { request, joined: Vec::new() }),
         }
     }

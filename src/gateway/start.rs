@@ -169,6 +169,7 @@ async fn start(
         succeeded_by: None,
         taking,
         predecessors,
+        taking_clients: CancellationToken::new(),
         doors: BTreeMap::new(),
         clients_gone: false,
         hurry: CancellationToken::new(),
@@ -179,6 +180,7 @@ async fn start(
         info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
         gateway.record_owner();
         gateway.control.open();
+        gateway.take_clients();
     }
     gateway.perform(first);
     Ok((gateway, Inputs { signals, happenings, calls }))

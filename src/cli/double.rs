@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::control::protocol::{Failure, GenerationInfo, Method, Outcome, PROTOCOL_VERSION, Progress, Stage, Status};
+use crate::control::protocol::{
+    Failure, FailureCode, GenerationInfo, HANDOVER_VERSION, Lease, Method, Outcome, PROTOCOL_VERSION, Progress, Stage, Status,
+};
 use crate::control::server;
 use crate::state::paths::Paths;
 
@@ -39,6 +41,11 @@ impl Double {
                         call.reply.done(&serde_json::json!({}));
                         ending.cancel();
                     }
+                    // The connection is held by the answer's receiver alone, and so is the lease.
+                    Method::Inhibit(_) => call.reply.done(&Lease { lease: 1, pid: 1 }),
+                    Method::Recover => {
+                        call.reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".into() });
+                    }
                     Method::Restart(_) | Method::Reload => {
                         call.reply.progress(&Progress { request: "r1".into(), stage: "starting".into(), text: "main".into() });
                         match answer.clone() {
@@ -60,6 +67,7 @@ pub fn outcome() -> Outcome {
         into: None,
         before: GenerationInfo { number: 3, sidecars: vec![("main".into(), 100)] },
         after: GenerationInfo { number: 4, sidecars: vec![("main".into(), 200)] },
+        pid: None,
         took_ms: 412,
         drained: false,
         notes: vec![],
@@ -72,6 +80,8 @@ pub fn status() -> Status {
         version: "0.1.0".into(),
         instance: "gateway".into(),
         pid: 1234,
+        handover: HANDOVER_VERSION,
+        program: None,
         stage: Stage::Ready,
         detail: "ready".into(),
         uptime_ms: 11_520_000,
@@ -87,6 +97,8 @@ pub fn status() -> Status {
         held: 0,
         sidecars: vec![],
         drainers: vec![],
+        leases: vec![],
+        recovery: None,
         last_restart: None,
     }
 }

@@ -7,6 +7,7 @@ pub mod config;
 mod double;
 pub mod exit;
 pub mod halt;
+pub mod inhibit;
 pub mod install;
 mod installed;
 pub mod list;
@@ -62,6 +63,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Reload => restart::reload(ctx).await,
         CtlCommand::Status => status::status(ctx).await,
         CtlCommand::List => list::list(ctx).await,
+        CtlCommand::Inhibit(args) => inhibit::inhibit(ctx, args).await,
         CtlCommand::Wait(args) => wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => logs::logs(ctx, args).await,
         CtlCommand::Config(command) => config::config(ctx, command),

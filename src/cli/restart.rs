@@ -172,7 +172,7 @@ fn verdict(ctx: &Context, method: &Method, outcome: &Outcome, seen: Option<&Seen
     } else {
         lines.push("  downtime unknown: the front door did not answer the probe before".to_owned());
     }
-    for drainer in drainers.iter().filter(|drainer| drainer.requests + drainer.tunnels > 0) {
+    for drainer in drainers.iter().filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0) {
         lines.push(format!("  still finishing: {}", draining(drainer)));
     }
     lines.extend(outcome.notes.iter().map(|note| format!("  note: {}", crate::log::escape(note))));
@@ -229,7 +229,7 @@ mod tests {
         let mut outcome = double::outcome();
         outcome.notes.push("two copies of main ran side by side".into());
         let seen = Seen { sent: 38, slowest_ms: 2, ..Seen::default() };
-        let drainer = DrainStatus { generation: 3, requests: 1, tunnels: 0, left_ms: None, blockers: Vec::new() };
+        let drainer = DrainStatus { generation: 3, requests: 1, tunnels: 0, leases: 0, pid: None, left_ms: None, blockers: Vec::new() };
         let idle = DrainStatus { requests: 0, ..drainer.clone() };
         let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), &outcome, Some(&seen), &[idle, drainer]);
         assert_eq!(

@@ -1,15 +1,16 @@
 //! Whoever waits for the end of a restart or reload, and what they are told.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tracing::{info, warn};
 
+use super::driver::Gateway;
 use super::generation::one_line;
-use super::lifecycle::{Kind, Verdict};
-use crate::control::protocol::{Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress};
-use crate::control::server::Reply;
+use super::lifecycle::{Kind, Phase, Verdict};
+use crate::control::protocol::{Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress};
+use crate::control::server::{Caller, Reply};
 
 /// One request on its way.
 #[derive(Debug)]
@@ -119,6 +120,7 @@ impl Answers {
                     into,
                     before: waiting.before,
                     after,
+                    pid: None,
                     took_ms,
                     drained,
                     notes,
@@ -137,6 +139,23 @@ impl Answers {
             outcome.drained = true;
             reply.done(&outcome);
         }
+    }
+}
+
+impl Gateway {
+    /// `inhibit`: a lease, unless the gateway is on its way out.
+    pub(super) fn inhibit(&mut self, params: InhibitParams, caller: Caller, reply: Reply) {
+        if matches!(self.machine.phase(), Phase::Stopping { .. } | Phase::Ended) {
+            return reply.fail(Failure { code: FailureCode::Rejected, message: "the gateway is stopping".to_owned() });
+        }
+        let why = self.context.redactor.text(params.why.trim());
+        let pid = u32::try_from(caller.pid).unwrap_or(0);
+        self.leases.grant(why, params.ttl_ms.map(Duration::from_millis), pid, reply);
+    }
+
+    /// `recover`: nothing can be recovered from while the configured sidecars run or are being started.
+    pub(super) fn recover(&mut self, reply: Reply) {
+        reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
     }
 }
 

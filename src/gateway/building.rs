@@ -52,6 +52,7 @@ impl Gateway {
             budget,
             persist: first && self.notifier.active(),
             started: Started::default(),
+            leases: self.leases.claim(),
         };
         let started = plan.started.clone();
         let report = Reporter::new(request, self.happened.clone());

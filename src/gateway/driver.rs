@@ -16,6 +16,7 @@ use super::building::{Building, Next};
 use super::context::Context;
 use super::drain::Drain;
 use super::generation::Generation;
+use super::lease::Leases;
 use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Request};
 use super::listeners::Listeners;
 use super::progress::Reporter;
@@ -53,6 +54,7 @@ pub(super) struct Gateway {
     pub(super) current: Option<Arc<Generation>>,
     pub(super) drains: Vec<Arc<Drain>>,
     pub(super) answers: Answers,
+    pub(super) leases: Arc<Leases>,
     pub(super) workers: Arc<Workers>,
     pub(super) building: Option<Building>,
     /// What a build had started that a stop gave up.
@@ -120,7 +122,8 @@ impl Gateway {
     fn end(self, code: u8) {
         let units = self.units();
         if code != DONE && !units.is_empty() {
-            let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).collect();
+            let leases = self.leases.claim().blockers();
+            let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).chain(leases).collect();
             warn!("[gateway] forced to end; cut: {}", if work.is_empty() { "nothing".to_owned() } else { work.join(", ") });
         }
         self.workers.end();
@@ -169,6 +172,8 @@ impl Gateway {
                 call.reply.done(&stopping());
                 self.step(Event::Stop { at_once: false });
             }
+            Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
+            Method::Recover => self.recover(call.reply),
             Method::Reload => self.ask(Kind::Reload, Budget::Configured, "gatewayctl reload", false, Some(call.reply)),
             Method::Restart(RestartParams { force, wait_ms, reason, drained, .. }) => {
                 let budget = match (force, wait_ms) {

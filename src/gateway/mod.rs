@@ -10,6 +10,7 @@ mod context;
 mod drain;
 mod driver;
 mod generation;
+mod lease;
 pub mod lifecycle;
 mod listeners;
 mod ownership;

@@ -40,7 +40,7 @@ impl Gateway {
             return None;
         }
         self.report.tell("switched", format!("generation {} has all new requests", current.number));
-        let drain = Drain::new(previous.number, units, self.report.clone());
+        let drain = Drain::new(previous.number, units, self.leases.claim(), self.report.clone());
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
         let generation = previous.number;
@@ -125,6 +125,7 @@ impl Gateway {
             upstreams: front.table().routes.backends().cloned().collect(),
             restart: self.loaded.config.restart.clone(),
             at_once,
+            leases: self.leases.claim(),
         };
         let happened = self.happened.clone();
         tokio::spawn(async move {

@@ -109,7 +109,9 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
     let redactor = Redactor::new(&config.gateway.redact);
     inherited.teach(&redactor);
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
-    let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
+    // As of now: when the file is replaced later, the link says "(deleted)".
+    let program = std::fs::read_link("/proc/self/exe").ok();
+    let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, program, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
     let (machine, first) = Lifecycle::start();
     let report = Reporter::new(None, happened.clone());
@@ -123,6 +125,7 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
         current: None,
         drains: Vec::new(),
         answers: Answers::default(),
+        leases: Arc::default(),
         workers: Arc::new(workers),
         building: None,
         abandoned: Vec::new(),

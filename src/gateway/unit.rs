@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::context::Context;
+use super::lease::{Cause, Claim};
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::front::{Address, Backend, Door, Upstream};
@@ -89,10 +91,11 @@ impl Unit {
         context: &Arc<Context>,
         spec: &SidecarSpec,
         patience: Patience,
+        leases: &Claim,
         report: &Reporter,
     ) -> Result<(), Arc<Failure>> {
         let old = self.running();
-        self.fade(patience, report).await;
+        self.fade(patience, leases, report).await;
         report.tell("holding", format!("{} is being replaced; new requests wait", self.name));
         old.sidecar.stop(old.spec.stop_timeout.0).await;
         drop(old.doorkeeper);
@@ -117,37 +120,43 @@ impl Unit {
 
     /// Lets the old run serve, new requests included, until what was there at the beginning is done or half the time is
     /// used, and its tunnels have ended; then closes the door and waits for the rest.
-    async fn fade(&self, patience: Patience, report: &Reporter) {
+    async fn fade(&self, patience: Patience, leases: &Claim, report: &Reporter) {
         let begun = Instant::now();
+        leases.tell_drain(Cause::Restart, patience.requests);
         let tunnels = async {
             tokio::time::sleep_until(begun + patience.tunnels).await;
             self.backend.end_tunnels();
             std::future::pending().await
         };
         tokio::select! {
-            () = self.fade_then_hold(begun, patience, report) => {}
+            () = self.fade_then_hold(begun, patience, leases, report) => {}
             () = tunnels => {}
+        }
+        if leases.count() > 0 {
+            warn!("[gateway] {}: drain time is over; no longer waiting for {}", self.name, leases.blockers().join(", "));
+            leases.tell_deadline();
         }
         self.backend.cut();
     }
 
-    async fn fade_then_hold(&self, begun: Instant, patience: Patience, report: &Reporter) {
+    async fn fade_then_hold(&self, begun: Instant, patience: Patience, leases: &Claim, report: &Reporter) {
         let backend = &self.backend;
         let door = backend.watch().borrow().clone();
         if let Door::Open(upstream) = door {
             backend.set(Door::Fading(upstream));
             backend.begin_epoch();
             report.tell("fading", format!("{} serves on until its work of this moment is done", self.name));
-            let early = async { tokio::join!(backend.wait_before(), backend.wait_tunnels()) };
+            let early = async { tokio::join!(backend.wait_before(), backend.wait_tunnels(), leases.released()) };
             match patience.requests {
                 Some(time) => drop(tokio::time::timeout(time / 2, early).await),
                 None => drop(early.await),
             }
         }
         backend.set(Door::Held(format!("{} is restarting", self.name).into()));
+        let all = async { tokio::join!(backend.wait_all(), leases.released()) };
         match patience.requests {
-            Some(time) => drop(tokio::time::timeout_at(begun + time, backend.wait_all()).await),
-            None => backend.wait_all().await,
+            Some(time) => drop(tokio::time::timeout_at(begun + time, all).await),
+            None => drop(all.await),
         }
     }
 

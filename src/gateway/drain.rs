@@ -43,7 +43,13 @@ impl Drain {
         self.leases.tell_drain(Cause::Restart, self.limit());
         let units = self.units.iter().map(|(unit, patience)| async {
             unit.backend().set(crate::front::Door::Gone);
-            if !finish(unit, &self.leases, *patience, self.begun).await {
+            let told = async {
+                // Without time for a drain its SIGTERM tells it the same.
+                if patience.requests != Some(Duration::ZERO) {
+                    unit.tell_drain().await;
+                }
+            };
+            if !tokio::join!(finish(unit, &self.leases, *patience, self.begun), told).0 {
                 let left = [unit.backend().blockers(), self.leases.blockers()].concat();
                 warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, left.join(", "));
                 self.leases.tell_deadline();

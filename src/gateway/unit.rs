@@ -1,5 +1,6 @@
 //! A sidecar and the door to it: what one generation has for each [sidecar.NAME], and the next may keep.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::lease::{Cause, Claim};
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::front::{Address, Backend, Door, Upstream};
-use crate::sidecar::{Failure, Sidecar, State};
+use crate::sidecar::{Failure, Sidecar, State, notice};
 
 /// A sidecar with its door.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ struct Running {
     sidecar: Arc<Sidecar>,
     /// Opens the door when the sidecar is ready, and holds it when it is not.
     doorkeeper: Arc<Doorkeeper>,
+    /// It was told that its work comes to an end.
+    told: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -146,7 +149,13 @@ impl Unit {
             backend.set(Door::Fading(upstream));
             backend.begin_epoch();
             report.tell("fading", format!("{} serves on until its work of this moment is done", self.name));
-            let early = async { tokio::join!(backend.wait_before(), backend.wait_tunnels(), leases.released()) };
+            let told = async {
+                // Without time for a drain its SIGTERM tells it the same.
+                if patience.requests != Some(Duration::ZERO) {
+                    self.tell_drain().await;
+                }
+            };
+            let early = async { tokio::join!(told, backend.wait_before(), backend.wait_tunnels(), leases.released()) };
             match patience.requests {
                 Some(time) => drop(tokio::time::timeout(time / 2, early).await),
                 None => drop(early.await),
@@ -160,6 +169,18 @@ impl Unit {
         }
     }
 
+    /// Tells the sidecar, once and when it asked for it, that its work comes to an end. Nothing fails when it cannot be told.
+    pub async fn tell_drain(&self) {
+        let Running { spec, sidecar, told, .. } = self.running();
+        let Some(notice) = spec.drain else { return };
+        if told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = notice::send(&sidecar, &notice).await {
+            warn!(SIDECAR = self.name, "[gateway] sidecar {} was not told of the drain: it {error}", self.name);
+        }
+    }
+
     /// Ends the sidecar; at most its own stop timeout and `limit`.
     pub async fn stop(&self, limit: Duration) {
         self.sidecar().stop(limit).await;
@@ -170,7 +191,7 @@ impl Running {
     fn start(context: &Arc<Context>, name: &str, spec: &SidecarSpec, backend: &Arc<Backend>, persist: bool) -> Self {
         let sidecar = Arc::new(Sidecar::start(context.start(name, spec, persist)));
         let doorkeeper = tokio::spawn(keep_door(Arc::clone(backend), sidecar.watch(), name.to_owned(), context.workers));
-        Self { spec: spec.clone(), sidecar, doorkeeper: Arc::new(Doorkeeper(doorkeeper)) }
+        Self { spec: spec.clone(), sidecar, doorkeeper: Arc::new(Doorkeeper(doorkeeper)), told: Arc::default() }
     }
 }
 

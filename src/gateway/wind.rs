@@ -62,7 +62,12 @@ impl Wind {
             }
         };
         self.leases.tell_drain(Cause::Stop, Some(drain));
-        let work = async { tokio::join!(self.workers.quiet(), end_tunnels, self.leases.released()) };
+        let told = async {
+            if !drain.is_zero() {
+                join_all(self.units.iter().map(|unit| unit.tell_drain())).await;
+            }
+        };
+        let work = async { tokio::join!(told, self.workers.quiet(), end_tunnels, self.leases.released()) };
         // What is not finished by then is cut: that is what the time is for.
         if tokio::time::timeout_at(begun + drain, work).await.is_err() && self.leases.count() > 0 {
             warn!("[gateway] time to stop is over; no longer waiting for {}", self.leases.blockers().join(", "));

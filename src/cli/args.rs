@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::config::{Dur, Listen, Overrides};
-use crate::control::protocol::REASON_MAX;
+use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, REASON_MAX};
 
 const GATEWAY_AFTER: &str = "\
 Examples:
@@ -39,7 +39,7 @@ Examples:
 ///
 /// Without a subcommand, gateway runs. Without a command and without a configuration it answers with its own status.
 #[derive(Debug, Parser)]
-#[command(name = "gateway", version, args_conflicts_with_subcommands = true, after_help = GATEWAY_AFTER)]
+#[command(name = "gateway", version = version(), args_conflicts_with_subcommands = true, after_help = GATEWAY_AFTER)]
 pub struct GatewayCli {
     /// The flags of a bare `gateway`, which means `gateway run`.
     #[command(flatten)]
@@ -47,6 +47,11 @@ pub struct GatewayCli {
     /// What to do.
     #[command(subcommand)]
     pub command: Option<GatewayCommand>,
+}
+
+/// What `gateway --version` prints after the name: also which other gateways it can take over from.
+fn version() -> String {
+    format!("{} (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})", env!("CARGO_PKG_VERSION"))
 }
 
 /// What `gateway` does.
@@ -218,6 +223,14 @@ pub enum CtlCommand {
     ///
     /// A configuration that is not valid changes nothing and ends with 78.
     Reload,
+    /// Leave safe mode, or the wait after starts in quick succession, now
+    Recover,
+    /// Put another version of the gateway in place and restart into it, without losing a request
+    ///
+    /// The new program must prove itself before anything is replaced: that it runs here, can take over from the running one,
+    /// and understands its configuration. It is then put in place of the running program, of which a copy is kept beside as
+    /// NAME.previous, and watched. When it does not take over, or ends or fails soon after, the previous one is put back.
+    Update(UpdateArgs),
     /// Show what a gateway is doing
     ///
     /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3 when it is stopped or not installed, 4 when it is
@@ -336,6 +349,9 @@ pub struct RestartArgs {
     /// Return only when the old copies have ended
     #[arg(long)]
     pub drained: bool,
+    /// In a fresh process, also where the gateway would restart within its own
+    #[arg(long)]
+    pub fresh: bool,
 }
 
 /// A length of time, or none.
@@ -380,6 +396,17 @@ pub struct WaitArgs {
     /// Give up after this long, with exit code 4
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
+}
+
+/// The flags of `update`.
+#[derive(Clone, Debug, Args)]
+pub struct UpdateArgs {
+    /// The new gateway program
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Only say whether it could be done
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// The flags of `inhibit`.

@@ -1,6 +1,6 @@
 //! A test double: the control socket of a gateway that does nothing but answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
@@ -14,8 +14,9 @@ use crate::state::paths::Paths;
 
 /// Answers every restart and reload with the same, a status with [`status`], and ends on stop.
 pub struct Double {
-    _dir: tempfile::TempDir,
-    _stop: DropGuard,
+    _dir: Option<tempfile::TempDir>,
+    _guard: DropGuard,
+    stop: CancellationToken,
     /// Its state folder.
     pub state: PathBuf,
     /// What it was asked.
@@ -25,8 +26,12 @@ pub struct Double {
 impl Double {
     pub fn start(answer: Result<Outcome, Failure>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().to_owned();
-        let listener = server::bind(&Paths::in_state_dir(&state).control).unwrap();
+        Self::start_in(dir.path(), answer, status().pid).keeping(dir)
+    }
+
+    /// The same in a state folder of before, as the process `pid`.
+    pub fn start_in(state: &Path, answer: Result<Outcome, Failure>, pid: u32) -> Self {
+        let listener = server::bind(&Paths::in_state_dir(state).control).unwrap();
         let (sender, mut calls) = mpsc::channel(8);
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(tokio::net::UnixListener::from_std(listener).unwrap(), sender, stop.clone()));
@@ -36,7 +41,7 @@ impl Double {
             while let Some(call) = calls.recv().await {
                 log.lock().unwrap().push(call.method.clone());
                 match call.method {
-                    Method::Status => call.reply.done(&status()),
+                    Method::Status => call.reply.done(&Status { pid, ..status() }),
                     Method::Stop => {
                         call.reply.done(&serde_json::json!({}));
                         ending.cancel();
@@ -56,7 +61,24 @@ impl Double {
                 }
             }
         });
-        Self { _dir: dir, _stop: stop.drop_guard(), state, asked }
+        Self { _dir: None, _guard: stop.clone().drop_guard(), stop, state: state.to_owned(), asked }
+    }
+
+    fn keeping(mut self, dir: tempfile::TempDir) -> Self {
+        self._dir = Some(dir);
+        self
+    }
+
+    /// Returns when so many calls were made.
+    pub async fn asked_for(&self, calls: usize) {
+        while self.asked.lock().unwrap().len() < calls {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ends it as a process that exits.
+    pub fn end(&self) {
+        self.stop.cancel();
     }
 }
 

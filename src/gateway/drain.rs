@@ -120,8 +120,7 @@ impl Drain {
 
     /// How long it may take; none means for ever.
     fn limit(&self) -> Option<Duration> {
-        let limits = self.units.iter().map(|(_, patience)| patience.requests);
-        limits.fold(Some(Duration::ZERO), |most, limit| most.zip(limit).map(|(a, b)| a.max(b)))
+        self.units.iter().try_fold(Duration::ZERO, |most, (_, patience)| Some(most.max(patience.requests?)))
     }
 
     /// The sidecars that are on their way out.

@@ -12,7 +12,7 @@ use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::config::Listen;
 use crate::control::client::{CallError, Client};
-use crate::control::protocol::{GenerationInfo, Method, Outcome, Stage, Status};
+use crate::control::protocol::{FailureCode, GenerationInfo, Method, Outcome, Stage, Status};
 
 /// How long the next process may take to serve, once the old one is gone and its supervisor has to start it: TimeoutStartSec
 /// of our units.
@@ -20,6 +20,9 @@ const NEXT_LIFE: Duration = Duration::from_secs(90);
 
 /// How often a gateway that is being started is looked for: nothing tells of a socket that begins to be answered.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often a request follows the gateway from one process to the next: each hand-over takes longer than asking again.
+const MOVES: usize = 3;
 
 /// A change that was carried out.
 #[derive(Debug)]
@@ -72,6 +75,14 @@ async fn ask(ctx: &Context, target: &Target, mut client: Client, before: &Status
     let begun = Instant::now();
     let step = |text: &str| ctx.ui.progress(&format!("{:>7.2}s  {text}", begun.elapsed().as_secs_f64()));
     let mut answer = client.call::<Outcome>(method, |progress| step(&progress.text)).await;
+    // It came to a process that had just handed over.
+    for _ in 0..MOVES {
+        if !matches!(&answer, Err(CallError::Refused(failure)) if failure.code == FailureCode::Moved) {
+            break;
+        }
+        client = target.connect().await?;
+        answer = client.call::<Outcome>(method, |progress| step(&progress.text)).await;
+    }
     let mut followed = Ok(());
     if let Some(outcome) = answer.as_mut().ok().filter(|outcome| outcome.outcome == "scheduled") {
         step(&format!("pid {} finishes its work and ends; its supervisor starts the next", before.pid));

@@ -140,7 +140,7 @@ pub(super) fn draining(drainer: &DrainStatus) -> String {
         Some(left) => format!("the rest is cut in {}", span(left)),
         None => "without limit".to_owned(),
     };
-    let pid = drainer.pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+    let pid = if drainer.pid == 0 { String::new() } else { format!(" (pid {})", drainer.pid) };
     let leases = if drainer.leases > 0 { format!(", {}", count(drainer.leases, "lease")) } else { String::new() };
     let (requests, tunnels) = (count(drainer.requests, "request"), count(drainer.tunnels, "tunnel"));
     format!("generation {}{pid}: {requests}, {tunnels}{leases}; {left}", drainer.generation)
@@ -173,7 +173,7 @@ mod tests {
             requests: 1,
             tunnels: 2,
             leases: 1,
-            pid: Some(99),
+            pid: 99,
             left_ms: Some(290_000),
             blockers: vec!["GET /big".into()],
         }];

@@ -76,6 +76,8 @@ pub enum FailureCode {
     ConfigInvalid,
     /// It was tried and failed; the previous generation serves on.
     Failed,
+    /// Another process has just taken over: ask again.
+    Moved,
 }
 
 /// What can be asked.
@@ -387,6 +389,9 @@ pub struct SidecarStatus {
 pub struct DrainStatus {
     /// Its number.
     pub generation: u64,
+    /// The process that it lives in, where that is an older one; else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid: u32,
     /// Requests that it still answers.
     pub requests: u64,
     /// Tunnels that it still carries.
@@ -394,14 +399,16 @@ pub struct DrainStatus {
     /// Leases that it still waits for.
     #[serde(default)]
     pub leases: u64,
-    /// Its process, where it is another one than the gateway's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
     /// Milliseconds until what is left is cut; absent without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
     /// What blocks it, at most 8 and "+N more".
     pub blockers: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The last restart or reload.

@@ -44,6 +44,8 @@ pub struct End {
     pub draining: Option<u64>,
     /// A reload that found nothing to do.
     pub unchanged: bool,
+    /// The process that serves now, where it is not this one.
+    pub pid: Option<u32>,
 }
 
 /// All of them, and those who wait for a drain after their restart is done.
@@ -78,7 +80,7 @@ impl Answers {
     /// A request has ended.
     pub fn end(&mut self, id: &str, verdict: Verdict, end: &End) {
         let Some(waiting) = self.waiting.remove(id) else { return };
-        let End { after, code, notes, draining, unchanged } = end.clone();
+        let End { after, code, notes, draining, unchanged, pid } = end.clone();
         let took_ms = waiting.begun.elapsed().as_millis() as u64;
         let kind = match waiting.kind {
             Kind::Restart => "restart",
@@ -88,6 +90,8 @@ impl Answers {
             Verdict::Done(_) if unchanged => ("unchanged", None),
             Verdict::Done(_) => ("done", None),
             Verdict::Coalesced { into, .. } => ("coalesced", Some(into.clone())),
+            Verdict::Scheduled => ("scheduled", None),
+            Verdict::Moved => ("moved", None),
             Verdict::Rejected(_) => ("rejected", None),
             Verdict::Failed(_) => ("failed", None),
         };
@@ -112,7 +116,11 @@ impl Answers {
         match verdict {
             Verdict::Rejected(why) => reply.fail(Failure { code: FailureCode::Rejected, message: why }),
             Verdict::Failed(why) => reply.fail(Failure { code, message: why }),
-            Verdict::Done(_) | Verdict::Coalesced { .. } => {
+            Verdict::Moved => {
+                let message = "another process has just taken over: ask again".to_owned();
+                reply.fail(Failure { code: FailureCode::Moved, message });
+            }
+            Verdict::Done(_) | Verdict::Coalesced { .. } | Verdict::Scheduled => {
                 let drained = draining.is_none();
                 let outcome = Outcome {
                     request: id.to_owned(),
@@ -120,7 +128,7 @@ impl Answers {
                     into,
                     before: waiting.before,
                     after,
-                    pid: None,
+                    pid,
                     took_ms,
                     drained,
                     notes,

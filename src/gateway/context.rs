@@ -21,8 +21,6 @@ pub struct Context {
     pub redactor: Redactor,
     /// Where notify sockets go.
     pub run_dir: PathBuf,
-    /// The program that this process was started from; none where the system does not tell.
-    pub program: Option<PathBuf>,
     /// How many threads serve clients.
     pub workers: usize,
 }

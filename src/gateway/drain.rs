@@ -100,7 +100,7 @@ impl Drain {
             requests: 0,
             tunnels: 0,
             leases: self.leases.count(),
-            pid: None,
+            pid: 0,
             left_ms: self.limit().map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
             blockers: Vec::new(),
         };

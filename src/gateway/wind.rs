@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::handover::Stopping;
 use super::lease::{Cause, Claim};
 use super::lifecycle::FORCE_EXIT;
 use super::unit::Unit;
@@ -26,7 +28,7 @@ const SIDECARS: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub struct Wind {
     /// The serving threads.
-    pub workers: Arc<Workers>,
+    pub workers: Vec<Arc<Workers>>,
     /// Every sidecar of every generation.
     pub units: Vec<Arc<Unit>>,
     /// Plain upstreams, which have tunnels, too.
@@ -37,6 +39,10 @@ pub struct Wind {
     pub at_once: bool,
     /// Work besides requests that was there when it began.
     pub leases: Claim,
+    /// Processes that came before.
+    pub predecessors: Stopping,
+    /// Ends of others that are under way.
+    pub ending: Vec<JoinHandle<()>>,
 }
 
 impl Wind {
@@ -67,7 +73,8 @@ impl Wind {
                 join_all(self.units.iter().map(|unit| unit.tell_drain())).await;
             }
         };
-        let work = async { tokio::join!(told, self.workers.quiet(), end_tunnels, self.leases.released()) };
+        let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
+        let work = async { tokio::join!(told, quiet, end_tunnels, self.leases.released()) };
         // What is not finished by then is cut: that is what the time is for.
         if tokio::time::timeout_at(begun + drain, work).await.is_err() && self.leases.count() > 0 {
             warn!("[gateway] time to stop is over; no longer waiting for {}", self.leases.blockers().join(", "));
@@ -76,5 +83,11 @@ impl Wind {
         backends().for_each(|backend| backend.cut());
         let left = (FORCE_EXIT - MARGIN).saturating_sub(begun.elapsed());
         join_all(self.units.iter().map(|unit| unit.stop(left))).await;
+        join_all(self.ending).await;
+        // They stop within the same time as this process, and began just after it.
+        if self.at_once || tokio::time::timeout_at(begun + FORCE_EXIT - MARGIN / 2, self.predecessors.ended()).await.is_err() {
+            self.predecessors.kill();
+            self.predecessors.ended().await;
+        }
     }
 }

@@ -146,6 +146,7 @@ async fn start(
         current: None,
         drains: Vec::new(),
         answers: Answers::default(),
+        leases: Arc::default(),
         workers: Arc::new(workers),
         building: None,
         abandoned: Vec::new(),
@@ -211,7 +212,11 @@ fn fitting(incoming: Incoming, loaded: &Loaded, paths: &Paths) -> Result<Incomin
     let why = if offer.instance != loaded.instance {
         format!("the instance cannot change its name in a restart (it is {}, the configuration says {})", offer.instance, loaded.instance)
     } else if offer.state_dir != paths.state {
-        format!("the state directory cannot change in a restart (it is {}, the configuration says {})", offer.state_dir.display(), paths.state.display())
+        format!(
+            "the state directory cannot change in a restart (it is {}, the configuration says {})",
+            offer.state_dir.display(),
+            paths.state.display()
+        )
     } else {
         return Ok(incoming);
     };

@@ -15,7 +15,9 @@ mod types;
 
 pub use error::ConfigError;
 pub use layer::{Env, Loaded, Overrides, default_path, load, parse};
-pub use model::{Config, GatewaySection, Hold, LimitsSection, Mode, OutputMode, Ready, RecoverySection, RestartSection, RouteSpec, SidecarSpec, Throttle};
+pub use model::{
+    Config, GatewaySection, Hold, LimitsSection, Mode, OutputMode, Ready, RecoverySection, RestartSection, RouteSpec, SidecarSpec, Throttle,
+};
 pub use place::Place;
 pub use template::{schema, starter, to_toml};
 pub use types::{Dur, Listen};

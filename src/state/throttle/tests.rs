@@ -200,8 +200,7 @@ fn safe_mode_for_another_reason_is_remembered_too() {
 #[test]
 fn the_keys_mean_what_they_say() {
     let mut lives = Lives::new();
-    lives.throttle =
-        Throttle { window: Dur::secs(60), threshold: 1, base: Dur::secs(2), max: Dur::secs(3), stable: Dur::secs(1) };
+    lives.throttle = Throttle { window: Dur::secs(60), threshold: 1, base: Dur::secs(2), max: Dur::secs(3), stable: Dur::secs(1) };
     assert_eq!(lives.start(0), Start::Go);
     assert_eq!(lives.start(59), wait(2, 2));
     assert_eq!(lives.start(59), wait(3, 3));

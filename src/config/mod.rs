@@ -14,7 +14,7 @@ mod template;
 mod types;
 
 pub use error::ConfigError;
-pub use layer::{Env, Loaded, Overrides, default_path, load, parse};
+pub use layer::{Env, Loaded, Overrides, Whereabouts, default_path, load, load_text, parse, whereabouts};
 pub use model::{
     Config, GatewaySection, Hold, LimitsSection, Mode, OutputMode, Ready, RecoverySection, RestartSection, RouteSpec, SidecarSpec, Throttle,
 };

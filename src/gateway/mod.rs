@@ -4,6 +4,7 @@
 //! performs the machine's actions one by one. Everything that takes time runs in a task of its own and comes back as a
 //! [`Happening`].
 
+pub mod alert;
 mod answers;
 mod building;
 mod context;
@@ -15,6 +16,7 @@ mod listeners;
 mod ownership;
 mod progress;
 mod prove;
+pub mod recovery;
 mod report;
 mod serving;
 mod signals;

@@ -5,6 +5,7 @@
 
 mod environment;
 mod notify;
+mod oneshot;
 mod output;
 mod pidfd;
 mod policy;
@@ -13,6 +14,7 @@ mod process;
 mod runner;
 
 pub use environment::Inherited;
+pub use oneshot::oneshot;
 pub use pidfd::PidFd;
 pub use probe::Hint;
 pub use runner::{Failure, Sidecar, Start, State};

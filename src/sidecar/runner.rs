@@ -29,7 +29,7 @@ const EXTENSIONS: u32 = 10;
 const HOPELESS: Duration = Duration::from_secs(10);
 
 /// How long the last output of a dead process is waited for: a grandchild may hold the pipe open for ever.
-const LAST_OUTPUT: Duration = Duration::from_millis(200);
+pub(super) const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 /// How often a start is tried again at once when somebody else took its private port first.
 const PORT_TRIES: u32 = 3;
@@ -395,7 +395,7 @@ impl Runner {
     }
 }
 
-fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = ()> + use<> {
+pub(super) fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = ()> + use<> {
     let out = tokio::spawn(Arc::clone(output).read(Stream::Out, pipes.out));
     let err = tokio::spawn(Arc::clone(output).read(Stream::Err, pipes.err));
     async {

@@ -36,6 +36,8 @@ pub enum Start {
     Safe {
         /// Why, in a sentence for people.
         reason: String,
+        /// The life before was in safe mode already.
+        again: bool,
     },
 }
 
@@ -108,11 +110,11 @@ fn decide(before: Option<Record>, throttle: &Throttle, life: &Life<'_>) -> (Reco
                 before.count,
                 served.as_secs()
             );
-            return (fresh(before.count, Duration::ZERO, Standing::Safe), Start::Safe { reason });
+            return (fresh(before.count, Duration::ZERO, Standing::Safe), Start::Safe { reason, again: false });
         }
         Standing::Safe if served < TOO_SOON => {
             let reason = format!("the gateway ended unplanned in safe mode, which {} starts in quick succession had led to", before.count);
-            return (fresh(before.count, Duration::ZERO, Standing::Safe), Start::Safe { reason });
+            return (fresh(before.count, Duration::ZERO, Standing::Safe), Start::Safe { reason, again: true });
         }
         Standing::Started | Standing::LastTry | Standing::Safe => {}
     }
@@ -141,7 +143,7 @@ pub fn take_over(dir: &Path, life: &Life<'_>) {
     }
 }
 
-/// This life is in safe mode, whatever led there.
+/// A trial is over, and this life in safe mode again.
 pub fn safe(dir: &Path, life: &Life<'_>) {
     change(dir, life.pid, |record| Record { started_at: life.now, wait_ms: 0, standing: Standing::Safe, ..record });
 }

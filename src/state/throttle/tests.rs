@@ -40,14 +40,14 @@ impl Lives {
     }
 
     /// Starts until the longest wait, that one included; each dies `SOON` after its wait.
-    fn to_the_longest_wait(&mut self) {
+    fn until_the_longest_wait(&mut self) {
         let mut wait = 0;
         loop {
             match self.start(wait + SOON) {
                 Start::Go => wait = 0,
                 Start::Wait { delay, .. } if delay == self.throttle.max.0 => return,
                 Start::Wait { delay, .. } => wait = delay.as_secs(),
-                Start::Safe { reason } => panic!("{reason}"),
+                Start::Safe { reason, .. } => panic!("{reason}"),
             }
         }
     }
@@ -154,15 +154,15 @@ fn another_boot_never_counts() {
 #[test]
 fn a_death_soon_after_the_longest_wait_leads_to_safe_mode() {
     let mut lives = Lives::new();
-    lives.to_the_longest_wait();
+    lives.until_the_longest_wait();
     // The wait itself is no life.
-    let Start::Safe { reason } = lives.start(120 + 299) else { panic!("no safe mode") };
+    let Start::Safe { reason, again: false } = lives.start(120 + 299) else { panic!("no safe mode") };
     assert!(reason.starts_with("9 starts") && reason.contains("299 s after"), "{reason}");
     let mut lives = Lives::new();
-    lives.to_the_longest_wait();
+    lives.until_the_longest_wait();
     assert_eq!(lives.start(120 + 300), wait(120, 10), "later than that, it waits again");
     let mut lives = Lives::new();
-    lives.to_the_longest_wait();
+    lives.until_the_longest_wait();
     ended_planned(lives.dir.path(), lives.pid);
     assert_eq!(lives.start(SOON), Start::Go, "a stop is no death");
 }
@@ -170,31 +170,32 @@ fn a_death_soon_after_the_longest_wait_leads_to_safe_mode() {
 #[test]
 fn safe_mode_is_left_by_a_trial_that_lasts_and_by_an_operator() {
     let mut lives = Lives::new();
-    lives.to_the_longest_wait();
-    assert!(matches!(lives.start(SOON), Start::Safe { .. }));
-    assert!(matches!(lives.start(SOON), Start::Safe { .. }), "killed in safe mode, it comes back to it");
+    lives.until_the_longest_wait();
+    assert!(matches!(lives.start(SOON), Start::Safe { again: false, .. }));
+    assert!(matches!(lives.start(SOON), Start::Safe { again: true, .. }), "killed in safe mode, it comes back to it");
     lives.later(600);
     trial(lives.dir.path(), &lives.life());
     lives.later(299);
-    let Start::Safe { reason } = lives.start(0) else { panic!("no safe mode") };
+    let Start::Safe { reason, again: false } = lives.start(0) else { panic!("no safe mode") };
     assert!(reason.contains("299 s after"), "{reason}");
     lives.later(600);
     trial(lives.dir.path(), &lives.life());
     lives.later(600);
     stable(lives.dir.path(), lives.pid);
     assert_eq!(lives.start(SOON), Start::Go);
-    lives.to_the_longest_wait();
+    lives.until_the_longest_wait();
     assert!(matches!(lives.start(SOON), Start::Safe { .. }));
     clear(lives.dir.path());
     assert_eq!(lives.start(SOON), Start::Go);
 }
 
 #[test]
-fn safe_mode_for_another_reason_is_remembered_too() {
+fn a_trial_that_failed_leads_back_to_safe_mode() {
     let mut lives = Lives::new();
     assert_eq!(lives.start(0), Start::Go);
+    trial(lives.dir.path(), &lives.life());
     safe(lives.dir.path(), &lives.life());
-    assert!(matches!(lives.start(SOON), Start::Safe { .. }));
+    assert!(matches!(lives.start(SOON), Start::Safe { again: true, .. }));
 }
 
 #[test]

@@ -27,8 +27,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`config`] | what the user wrote, checked |
-//! | [`state`] | what outlives a process: lock, owner record, atomic files |
-//! | [`escape`], [`redact`], [`log`] | control characters made harmless, secrets hidden; the journal or standard error |
+//! | [`state`] | what outlives a process: lock, owner record, the record of earlier lives, atomic files |
+//! | [`escape`], [`redact`], [`log`], [`trace`] | control characters made harmless, secrets hidden; the journal or standard error; where time went |
 //! | [`port`] | free ports, and who listens where |
 //! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
 //! | [`sidecar`] | processes: start, readiness, output, restart, end |
@@ -55,3 +55,4 @@ pub mod service;
 pub mod sidecar;
 pub mod state;
 pub mod supervisor;
+pub mod trace;

@@ -4,6 +4,7 @@ pub mod aside;
 pub mod atomic;
 pub mod boottime;
 pub mod good;
+pub mod history;
 pub mod lock;
 pub mod owner;
 pub mod paths;

@@ -29,6 +29,7 @@
 //! | [`config`] | what the user wrote, checked |
 //! | [`state`] | what outlives a process: lock, owner record, the record of earlier lives, atomic files |
 //! | [`escape`], [`redact`], [`log`], [`trace`] | control characters made harmless, secrets hidden; the journal or standard error; where time went |
+//! | [`oom`] | whether the kernel ended a process for want of memory |
 //! | [`port`] | free ports, and who listens where |
 //! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
 //! | [`sidecar`] | processes: start, readiness, output, restart, end |
@@ -49,6 +50,7 @@ pub mod escape;
 pub mod front;
 pub mod gateway;
 pub mod log;
+pub mod oom;
 pub mod port;
 pub mod redact;
 pub mod service;

@@ -3,6 +3,7 @@
 pub mod aside;
 pub mod atomic;
 pub mod boottime;
+pub mod bundle;
 pub mod good;
 pub mod history;
 pub mod lock;

@@ -232,6 +232,13 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
         };
         Ok(())
     }
+    fn number(env: &Env<'_>, name: &str, slot: &mut u32) -> Result<(), ConfigError> {
+        if let Some(text) = env.text(name) {
+            let refuse = |_| ConfigError::invalid(None, None, format!("{name}: `{text}` is not a number"));
+            *slot = text.trim().parse().map_err(refuse)?;
+        }
+        Ok(())
+    }
     if let Some(list) = env.text("GATEWAY_LISTEN") {
         config.gateway.listen = list
             .split(',')
@@ -251,6 +258,13 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
     set(env, "GATEWAY_RESTART_MODE", &mut config.restart.mode)?;
     set(env, "GATEWAY_RESTART_DRAIN", &mut config.restart.drain)?;
     set(env, "GATEWAY_RESTART_STOP_DRAIN", &mut config.restart.stop_drain)?;
+    set(env, "GATEWAY_RESTART_LAUNCHD_EXIT_DELAY", &mut config.restart.launchd_exit_delay)?;
+    let throttle = &mut config.recovery.throttle;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_WINDOW", &mut throttle.window)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_BASE", &mut throttle.base)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_MAX", &mut throttle.max)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_STABLE", &mut throttle.stable)?;
+    number(env, "GATEWAY_RECOVERY_THROTTLE_THRESHOLD", &mut throttle.threshold)?;
     let mut tunnel = config.restart.tunnel_drain.unwrap_or(Dur::secs(0));
     set(env, "GATEWAY_RESTART_TUNNEL_DRAIN", &mut tunnel)?;
     if env.text("GATEWAY_RESTART_TUNNEL_DRAIN").is_some() {
@@ -308,6 +322,7 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Throttle;
 
     fn none(_: &str) -> Option<OsString> {
         None
@@ -339,6 +354,26 @@ mod tests {
         assert_eq!(loaded.instance, "gateway-1002");
         flags.listen = vec!["1003".parse().unwrap()];
         assert_eq!(load(&flags, &Env(&env)).unwrap().config.gateway.listen[0].port(), Some(1003));
+    }
+
+    #[test]
+    fn every_key_of_the_throttle_has_its_variable() {
+        let value = |name: &str| match name {
+            "GATEWAY_RECOVERY_THROTTLE_WINDOW" => Some("1s".into()),
+            "GATEWAY_RECOVERY_THROTTLE_THRESHOLD" => Some("2".into()),
+            "GATEWAY_RECOVERY_THROTTLE_BASE" => Some("3s".into()),
+            "GATEWAY_RECOVERY_THROTTLE_MAX" => Some("4s".into()),
+            "GATEWAY_RECOVERY_THROTTLE_STABLE" => Some("5s".into()),
+            "GATEWAY_RESTART_LAUNCHD_EXIT_DELAY" => Some("6s".into()),
+            "CONFIGURATION_DIRECTORY" => Some("/nonexistent".into()),
+            _ => None,
+        };
+        let config = load(&Overrides::default(), &Env(&value)).unwrap().config;
+        let (window, base, max, stable) = (Dur::secs(1), Dur::secs(3), Dur::secs(4), Dur::secs(5));
+        assert_eq!(config.recovery.throttle, Throttle { window, threshold: 2, base, max, stable });
+        assert_eq!(config.restart.launchd_exit_delay, Dur::secs(6));
+        let bad = |name: &str| (name == "GATEWAY_RECOVERY_THROTTLE_THRESHOLD").then(|| "many".into());
+        assert!(load(&Overrides::default(), &Env(&bad)).unwrap_err().to_string().contains("`many` is not a number"));
     }
 
     #[test]

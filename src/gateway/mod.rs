@@ -7,6 +7,7 @@
 pub mod alert;
 mod answers;
 mod building;
+pub mod changed;
 mod context;
 mod drain;
 mod driver;
@@ -16,6 +17,7 @@ mod listeners;
 mod ownership;
 mod progress;
 mod prove;
+pub mod record;
 pub mod recovery;
 mod report;
 mod serving;

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::config::{Config, Loaded};
 use crate::state::lock::{Lock, LockError};
-use crate::state::owner::{self, Owner};
+use crate::state::owner::{self, Drainer, Owner};
 
 /// How taking ownership went.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
     match Lock::take(state) {
         Ok(lock) => Ok(Ownership::Ours(Some(lock))),
         Err(LockError::Held) => Ok(describe(loaded, state)),
+        Err(error @ LockError::Foreign(_)) => Err(error.to_string()),
         Err(LockError::Io(error)) if full(&error) => {
             warn!("[gateway] the state directory {} takes no lock: {error}; going on without one", state.display());
             Ok(Ownership::Ours(None))
@@ -72,14 +73,18 @@ fn describe(loaded: &Loaded, state: &Path) -> Ownership {
     }
 }
 
-/// Writes who owns the directory. A full disk does not stop a start.
-pub fn record(loaded: &Loaded, state: &Path, listeners: &[String]) {
+/// Writes who owns the directory, which generation serves and which predecessors still drain. A full disk does not stop a start.
+pub fn record(loaded: &Loaded, state: &Path, listeners: &[String], generation: u64, drainers: &[Drainer]) {
     let pid = std::process::id();
+    let port = listeners.iter().find_map(|address| address.parse::<std::net::SocketAddr>().ok()).map(|address| address.port());
     let owner = Owner {
         pid,
         start_time: owner::start_time(pid).unwrap_or_default(),
         boot_id: owner::boot_id(),
+        port,
         instance: loaded.instance.clone(),
+        generation,
+        drainers: drainers.to_vec(),
         listeners: listeners.to_vec(),
         command: fingerprint(&loaded.config),
     };

@@ -5,13 +5,17 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Held for as long as it lives. Close-on-exec, so no sidecar can keep it.
+/// The lock's file in the state directory.
+const NAME: &str = "gateway.lock";
+
+/// Held for as long as it lives, here or in a process that got the same description. Close-on-exec, so no sidecar can keep it.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why the lock was not taken.
@@ -20,6 +24,9 @@ pub enum LockError {
     /// Another process holds it.
     #[error("another gateway holds the lock")]
     Held,
+    /// A descriptor that was passed on does not lead to this directory's lock.
+    #[error("the lock that was passed on is not {0}")]
+    Foreign(std::path::PathBuf),
     /// The file cannot be opened or locked.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -37,12 +44,40 @@ impl Lock {
             .write(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(state_dir.join("gateway.lock"))?;
+            .open(state_dir.join(NAME))?;
+        Self::locked(file)
+    }
+
+    /// Takes over the description that a predecessor holds: from here on either of the two keeps the lock, and it is free only when
+    /// both have closed it.
+    ///
+    /// # Errors
+    /// [`LockError::Foreign`] when `fd` is not the lock of `state_dir`; [`LockError::Held`] when it is another description than the
+    /// one that is locked.
+    pub fn from_fd(fd: OwnedFd, state_dir: &Path) -> Result<Self, LockError> {
+        let path = state_dir.join(NAME);
+        let file = File::from(fd);
+        let (passed, here) = (file.metadata()?, std::fs::symlink_metadata(&path)?);
+        if (passed.dev(), passed.ino()) != (here.dev(), here.ino()) {
+            return Err(LockError::Foreign(path));
+        }
+        // Locking a locked description again changes nothing; on any other one it fails.
+        Self::locked(file)
+    }
+
+    fn locked(file: File) -> Result<Self, LockError> {
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(LockError::Held),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
+    }
+}
+
+/// For handing the description to a successor.
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -57,6 +92,23 @@ mod tests {
         assert!(matches!(Lock::take(dir.path()), Err(LockError::Held)));
         drop(first);
         Lock::take(dir.path()).unwrap();
-        assert!(dir.path().join("gateway.lock").exists());
+        assert!(dir.path().join(NAME).exists());
+    }
+
+    #[test]
+    fn a_description_that_was_passed_on_keeps_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Lock::take(dir.path()).unwrap();
+        let new = Lock::from_fd(old.as_fd().try_clone_to_owned().unwrap(), dir.path()).unwrap();
+        drop(old);
+        assert!(matches!(Lock::take(dir.path()), Err(LockError::Held)));
+
+        let another = OpenOptions::new().write(true).open(dir.path().join(NAME)).unwrap();
+        assert!(matches!(Lock::from_fd(another.into(), dir.path()), Err(LockError::Held)));
+        let stranger = tempfile::tempfile().unwrap();
+        assert!(matches!(Lock::from_fd(stranger.into(), dir.path()), Err(LockError::Foreign(_))));
+
+        drop(new);
+        Lock::take(dir.path()).unwrap();
     }
 }

@@ -17,12 +17,33 @@ pub struct Owner {
     pub start_time: u64,
     /// /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
+    /// The first TCP port of the front door.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// The instance's name.
     pub instance: String,
+    /// The generation that serves; 0 before the first.
+    #[serde(default)]
+    pub generation: u64,
+    /// Predecessors that still finish their work: they look stale but are not.
+    #[serde(default)]
+    pub drainers: Vec<Drainer>,
     /// The addresses of the front door.
     pub listeners: Vec<String>,
     /// A hash of the sidecar commands, to tell a second start of the same from a start of another.
     pub command: String,
+}
+
+/// A predecessor that handed over and finishes its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drainer {
+    /// Its process id.
+    pub pid: u32,
+    /// As [`Owner::start_time`].
+    pub start_time: u64,
+    /// When its budget ends, in milliseconds since the epoch; none when it has no end.
+    pub until_ms: Option<u64>,
 }
 
 impl Owner {
@@ -30,6 +51,15 @@ impl Owner {
     pub fn read(state_dir: &Path) -> Option<Self> {
         let text = std::fs::read(state_dir.join("owner.json")).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Whether the process that wrote this is still there: same boot, same start, not a zombie. None where /proc does not tell.
+    pub fn lives(&self) -> Option<bool> {
+        let now = boot_id();
+        if !now.is_empty() && !self.boot_id.is_empty() && now != self.boot_id {
+            return Some(false);
+        }
+        lives(self.pid, self.start_time)
     }
 
     /// Writes the record.
@@ -43,11 +73,34 @@ impl Owner {
     }
 }
 
+/// Whether process `pid` that started at `start` lives: none where /proc does not tell (hidepid, or no /proc at all).
+fn lives(pid: u32, start: u64) -> Option<bool> {
+    match stat(pid) {
+        Some((state, now)) => Some(state != 'Z' && state != 'X' && (start == 0 || now == start)),
+        // Our own entry tells whether there is anything to read at all.
+        None if stat(std::process::id()).is_none() => None,
+        None => (!signallable(pid)).then_some(false),
+    }
+}
+
+/// Whether the kernel knows the pid; a process of somebody else counts.
+fn signallable(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    !matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
+}
+
 /// When a process started, in clock ticks since boot (proc(5), field 22 of stat).
 pub fn start_time(pid: u32) -> Option<u64> {
+    stat(pid).map(|(_, start)| start)
+}
+
+/// State (field 3) and start time (field 22).
+fn stat(pid: u32) -> Option<(char, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name is in parentheses and may hold anything, parentheses too: count from the last one.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// The identity of this boot; empty where the kernel does not tell.
@@ -67,7 +120,10 @@ mod tests {
             pid: std::process::id(),
             start_time: start_time(std::process::id()).unwrap(),
             boot_id: boot_id(),
+            port: Some(18789),
             instance: "a".into(),
+            generation: 3,
+            drainers: vec![Drainer { pid: 7, start_time: 9, until_ms: None }],
             listeners: vec![],
             command: "x".into(),
         };
@@ -75,5 +131,36 @@ mod tests {
         assert_eq!(Owner::read(dir.path()), Some(owner));
         std::fs::write(dir.path().join("owner.json"), b"{").unwrap();
         assert_eq!(Owner::read(dir.path()), None);
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = br#"{"pid":1,"startTime":2,"bootId":"","instance":"a","listeners":[],"command":"x"}"#;
+        std::fs::write(dir.path().join("owner.json"), text).unwrap();
+        let owner = Owner::read(dir.path()).unwrap();
+        assert_eq!((owner.port, owner.generation, owner.drainers.len()), (None, 0, 0));
+    }
+
+    #[test]
+    fn a_recycled_pid_and_another_boot_are_not_the_owner() {
+        let pid = std::process::id();
+        let start = start_time(pid).unwrap();
+        let owner = |pid, start_time, boot_id: String| Owner {
+            pid,
+            start_time,
+            boot_id,
+            port: None,
+            instance: "a".into(),
+            generation: 0,
+            drainers: vec![],
+            listeners: vec![],
+            command: String::new(),
+        };
+        assert_eq!(owner(pid, start, boot_id()).lives(), Some(true));
+        assert_eq!(owner(pid, start + 1, boot_id()).lives(), Some(false));
+        assert_eq!(owner(pid, start, "another".into()).lives(), Some(false));
+        // Above the largest pid that Linux gives.
+        assert_eq!(owner(1 << 23, start, boot_id()).lives(), Some(false));
     }
 }

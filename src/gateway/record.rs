@@ -100,7 +100,7 @@ impl Record {
             Action::MarkTrial => throttle::trial(&self.dir, &self.life()),
             Action::MarkSafe => throttle::safe(&self.dir, &self.life()),
             Action::MarkStable => throttle::stable(&self.dir, self.pid),
-            Action::Start | Action::Try | Action::Alert(_) => {}
+            Action::Alert(_) => {}
         }
     }
 

@@ -1,17 +1,16 @@
-//! The recovery ladder: what a gateway does after lives that ended unplanned, or with a configuration that is not valid.
+//! The recovery ladder: where a gateway stands after lives that ended unplanned, or with a configuration that is not valid.
 //!
-//! A pure machine, as [`super::lifecycle`] is: it takes events and gives actions; times are counted from the start of the
-//! process. It always leads back: a wait ends, safe mode tries again, and what serves for long enough is trusted anew.
+//! A pure machine beside [`super::lifecycle`]: that one waits, builds and tries again; this one says with which of its entries
+//! a life begins, follows its phases, and knows what is to be remembered, told and shown. Times are counted from the start of
+//! the process. It always leads back: a wait ends, safe mode tries again, and what serves for long enough is trusted anew.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::alert::Alert;
+use super::lifecycle::{Entry, Fallback, Phase, TRIAL_EVERY};
 use crate::state::throttle::Start;
-
-/// Between two trials in safe mode.
-pub const TRIAL_EVERY: Duration = Duration::from_secs(600);
 
 /// What the configuration is worth at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +27,16 @@ pub enum Configuration {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl Configuration {
+    /// What is wrong with the user's, when another one stands in for it.
+    fn instead(&self) -> Option<String> {
+        match self {
+            Self::LastGood { why } => Some(why.clone()),
+            Self::Valid | Self::Nothing { .. } => None,
+        }
+    }
 }
 
 /// Where on the ladder a gateway stands.
@@ -58,30 +67,9 @@ pub enum Rung {
     },
 }
 
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Time has passed: [`Recovery::deadline`] may be reached.
-    Tick,
-    /// An operator asks to go on at once (`gatewayctl recover`, or a restart or reload meanwhile).
-    Recover,
-    /// The configuration file changed.
-    Changed,
-    /// A generation of this configuration serves, all of it ready.
-    Ready(Configuration),
-    /// Something of what serves is not ready.
-    Unready,
-    /// What [`Action::Try`] asked for failed.
-    Failed(String),
-}
-
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Build the first generation from the configuration at hand.
-    Start,
-    /// Read the configuration again, the last good one in its place, and build a generation from it.
-    Try,
     /// `throttle::trial`: a death soon after leads back to safe mode.
     MarkTrial,
     /// `throttle::safe`: the trial is over.
@@ -113,6 +101,10 @@ pub struct Recovery {
     trusted: bool,
 }
 
+fn safe(reason: String, now: Duration) -> Rung {
+    Rung::Safe { reason, trial_at: Some(now + TRIAL_EVERY) }
+}
+
 /// Where a gateway stands, for status and history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -128,32 +120,35 @@ pub struct Shown {
 }
 
 impl Recovery {
-    /// The rung of a start, and what it has to do.
+    /// The rung of a start, and what is to be told about it.
     pub fn begin(start: Start, configuration: Configuration, stable: Duration, now: Duration) -> (Self, Vec<Action>) {
-        let instead = match &configuration {
-            Configuration::LastGood { why } => Some(why.clone()),
-            Configuration::Valid | Configuration::Nothing { .. } => None,
-        };
-        let new = |rung, cause| Self { rung, cause, instead, stable, stable_at: None, trusted: false };
-        match (start, configuration) {
-            (Start::Safe { reason, again }, _) => {
-                let machine = new(Rung::Safe { reason, trial_at: Some(now + TRIAL_EVERY) }, Cause::Deaths);
-                // Somebody was told already; a loop of deaths in safe mode must not send a mail each time.
-                let actions = if again { Vec::new() } else { vec![machine.alert()] };
-                (machine, actions)
-            }
+        let (rung, cause, tell) = match (start, &configuration) {
+            // Somebody was told already; a loop of deaths in safe mode must not send a mail each time.
+            (Start::Safe { reason, again }, _) => (safe(reason, now), Cause::Deaths, !again),
             (_, Configuration::Nothing { why }) => {
                 let reason = format!("the configuration is not valid, and there is no last good one: {why}");
-                let machine = new(Rung::Safe { reason, trial_at: Some(now + TRIAL_EVERY) }, Cause::Configuration);
-                let actions = vec![machine.alert()];
-                (machine, actions)
+                (safe(reason, now), Cause::Configuration, true)
             }
-            (Start::Wait { delay, count }, _) => (new(Rung::Throttled { until: now + delay, delay, count }, Cause::Deaths), Vec::new()),
-            (Start::Go, _) => {
-                let mut machine = new(Rung::Normal, Cause::Deaths);
-                let actions = machine.go();
-                (machine, actions)
-            }
+            (Start::Wait { delay, count }, _) => (Rung::Throttled { until: now + delay, delay, count }, Cause::Deaths, false),
+            (Start::Go, Configuration::LastGood { why }) => (Rung::LastGood { reason: why.clone() }, Cause::Deaths, true),
+            (Start::Go, Configuration::Valid) => (Rung::Normal, Cause::Deaths, false),
+        };
+        let machine = Self { rung, cause, instead: configuration.instead(), stable, stable_at: None, trusted: false };
+        let actions = if tell { vec![machine.alert()] } else { Vec::new() };
+        (machine, actions)
+    }
+
+    /// The rung of a successor: its predecessor serves, so there is nothing to recover from.
+    pub fn successor(stable: Duration) -> Self {
+        Self { rung: Rung::Normal, cause: Cause::Deaths, instead: None, stable, stable_at: None, trusted: false }
+    }
+
+    /// How the lifecycle begins; `usual` is what a failing first start leads to elsewhere.
+    pub fn entry(&self, usual: Fallback) -> Entry {
+        match &self.rung {
+            Rung::Normal | Rung::LastGood { .. } => Entry::First(usual),
+            Rung::Throttled { until, .. } => Entry::Later { at: *until, then: usual },
+            Rung::Safe { trial_at, .. } => Entry::Later { at: trial_at.unwrap_or_default(), then: Fallback::Safe },
         }
     }
 
@@ -162,86 +157,76 @@ impl Recovery {
         &self.rung
     }
 
-    /// When [`Event::Tick`] has something to do.
+    /// When [`follow`](Self::follow) has something to do though nothing happened: what serves was ready for long enough.
     pub fn deadline(&self) -> Option<Duration> {
-        match &self.rung {
-            Rung::Throttled { until, .. } => Some(*until),
-            Rung::Safe { trial_at, .. } => *trial_at,
-            Rung::Normal | Rung::LastGood { .. } => self.stable_at,
-        }
+        self.stable_at
     }
 
-    /// The next step.
-    pub fn step(&mut self, event: Event, now: Duration) -> Vec<Action> {
-        match (event, &mut self.rung) {
-            (Event::Tick, Rung::Throttled { until, .. }) if now >= *until => self.go(),
-            (Event::Recover, Rung::Throttled { .. }) => self.go(),
-            (Event::Tick, Rung::Safe { trial_at: Some(at), .. }) if now >= *at => self.attempt(),
-            (Event::Recover | Event::Changed, Rung::Safe { trial_at: Some(_), .. }) => self.attempt(),
-            // The user's file may be right again; what serves goes on meanwhile.
-            (Event::Recover, Rung::LastGood { .. }) => vec![Action::Try],
-            (Event::Failed(why), Rung::Safe { reason, trial_at: trial_at @ None }) => {
-                *trial_at = Some(now + TRIAL_EVERY);
-                if self.cause == Cause::Deaths {
-                    return vec![Action::MarkSafe];
-                }
-                *reason = why;
-                Vec::new()
-            }
-            (Event::Ready(configuration), _) => self.ready(configuration, now),
-            (Event::Unready, _) => {
-                self.stable_at = None;
-                Vec::new()
-            }
-            (Event::Tick, Rung::Normal | Rung::LastGood { .. }) if self.stable_at.is_some_and(|at| now >= at) => {
+    /// Follows the lifecycle; call it after each of its steps, when a sidecar changed, and at the deadline. `ready` says that
+    /// a generation serves and all of it is ready.
+    pub fn follow(&mut self, phase: &Phase, ready: bool, now: Duration) -> Vec<Action> {
+        let mut actions = self.climb(phase);
+        if !ready {
+            self.stable_at = None;
+        } else if !self.trusted {
+            let at = *self.stable_at.get_or_insert(now + self.stable);
+            if now >= at {
                 self.stable_at = None;
                 self.trusted = true;
-                vec![Action::MarkStable]
+                actions.push(Action::MarkStable);
+            }
+        }
+        actions
+    }
+
+    fn climb(&mut self, phase: &Phase) -> Vec<Action> {
+        let deaths = self.cause == Cause::Deaths;
+        match (phase, &mut self.rung) {
+            (Phase::Starting(..) | Phase::Serving, Rung::Throttled { .. }) | (Phase::Serving, Rung::Safe { .. }) => self.leave(),
+            (Phase::Starting(..), Rung::Safe { trial_at: trial_at @ Some(_), .. }) => {
+                *trial_at = None;
+                deaths.then_some(Action::MarkTrial).into_iter().collect()
+            }
+            (Phase::Waiting { until, .. }, Rung::Safe { trial_at: trial_at @ None, .. }) => {
+                *trial_at = Some(*until);
+                deaths.then_some(Action::MarkSafe).into_iter().collect()
             }
             _ => Vec::new(),
         }
     }
 
-    /// From the waiting room to the first generation.
-    fn go(&mut self) -> Vec<Action> {
+    /// From the waiting room to where sidecars run.
+    fn leave(&mut self) -> Vec<Action> {
         match self.instead.clone() {
             Some(reason) => {
                 self.rung = Rung::LastGood { reason };
-                vec![Action::Start, self.alert()]
+                vec![self.alert()]
             }
             None => {
                 self.rung = Rung::Normal;
-                vec![Action::Start]
-            }
-        }
-    }
-
-    fn attempt(&mut self) -> Vec<Action> {
-        if let Rung::Safe { trial_at, .. } = &mut self.rung {
-            *trial_at = None;
-        }
-        let mark = (self.cause == Cause::Deaths).then_some(Action::MarkTrial);
-        mark.into_iter().chain([Action::Try]).collect()
-    }
-
-    fn ready(&mut self, configuration: Configuration, now: Duration) -> Vec<Action> {
-        if self.stable_at.is_none() && !self.trusted {
-            self.stable_at = Some(now + self.stable);
-        }
-        match configuration {
-            // Nothing that serves comes from nothing.
-            Configuration::Nothing { .. } => Vec::new(),
-            Configuration::Valid => {
-                self.instead = None;
-                self.rung = Rung::Normal;
                 Vec::new()
             }
-            Configuration::LastGood { why } => {
-                self.instead = Some(why.clone());
-                let before = std::mem::replace(&mut self.rung, Rung::LastGood { reason: why });
-                let told = matches!(before, Rung::LastGood { .. });
-                if told { Vec::new() } else { vec![self.alert()] }
+        }
+    }
+
+    /// A generation of this configuration serves from now on, or is about to be tried for the first time.
+    pub fn adopted(&mut self, configuration: &Configuration) -> Vec<Action> {
+        self.instead = configuration.instead();
+        match (&self.rung, configuration) {
+            (Rung::LastGood { .. }, Configuration::Valid) => self.leave(),
+            (Rung::Normal, Configuration::LastGood { .. }) => self.leave(),
+            (Rung::LastGood { .. }, Configuration::LastGood { why }) => {
+                self.rung = Rung::LastGood { reason: why.clone() };
+                Vec::new()
             }
+            _ => Vec::new(),
+        }
+    }
+
+    /// A trial failed for this reason: where the configuration is the trouble, it is the reason of now.
+    pub fn failed(&mut self, why: &str) {
+        if let (Rung::Safe { reason, .. }, Cause::Configuration) = (&mut self.rung, self.cause) {
+            why.clone_into(reason);
         }
     }
 

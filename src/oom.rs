@@ -117,6 +117,52 @@ mod tests {
         assert!(!killed(Some(libc::SIGTERM), Some(&a3), Some(&a4)) && !killed(None, Some(&a3), Some(&a4)));
     }
 
+    /// A control group below our own that is removed again; none without the right to make one or a limit to set.
+    struct Small(PathBuf);
+
+    impl Small {
+        fn new() -> Option<Self> {
+            let ours = count()?.file;
+            let group = Self(ours.parent()?.join(format!("gateway-test-{}", std::process::id())));
+            std::fs::create_dir(&group.0).ok()?;
+            let limits = ["memory.max", "memory.limit_in_bytes"].map(|name| group.0.join(name));
+            let limit = limits.iter().find(|file| file.exists())?;
+            std::fs::write(limit, "20971520").ok()?;
+            Some(group)
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_kernels_own_end_is_told_from_one_by_hand() {
+        use std::os::unix::process::ExitStatusExt;
+        let Some(group) = Small::new() else {
+            println!("skipped: no control group with a limit on memory can be made here");
+            return;
+        };
+        let procs = group.0.join("cgroup.procs");
+        let read = || {
+            let name = count().unwrap().file.file_name().unwrap().to_owned();
+            let text = std::fs::read_to_string(group.0.join(&name)).unwrap();
+            let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap().trim().parse().unwrap();
+            Count { file: group.0.join(name), kills }
+        };
+        let run = |what: &str| {
+            let script = format!("echo $$ > {} && exec {what}", procs.display());
+            std::process::Command::new("sh").args(["-c", &script]).stdout(std::process::Stdio::null()).status().unwrap().signal()
+        };
+        let before = read();
+        assert_eq!(run("sh -c 'kill -9 $$'"), Some(libc::SIGKILL));
+        assert!(!killed(Some(libc::SIGKILL), Some(&before), Some(&read())));
+        let signal = run("tail /dev/zero");
+        assert!(killed(signal, Some(&before), Some(&read())), "{signal:?}");
+    }
+
     #[test]
     fn the_service_managers_word_comes_first() {
         assert!(end_of_life(Some("oom-kill"), None, None).unwrap().contains("systemd"));

@@ -5,6 +5,7 @@
 //! [`Happening`].
 
 mod answers;
+pub mod budget;
 mod building;
 mod context;
 mod drain;
@@ -19,6 +20,7 @@ mod report;
 mod serving;
 mod signals;
 mod start;
+pub mod strategy;
 mod unit;
 mod watchdog;
 mod wind;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use gateway::supervisor::HINTS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -29,22 +30,6 @@ const BIND_TRIES: usize = 5;
 
 /// A gateway may use its stop budget (set to 3 s below) and its force-exit margin (5 s) before we lose patience.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
-
-/// Variables by which the machine that runs the tests could speak to the gateway.
-const HINTS: [&str; 12] = [
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "SYSTEMD_EXEC_PID",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "STATE_DIRECTORY",
-    "RUNTIME_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-];
 
 /// What a gateway is started with.
 #[derive(Clone, Default)]
@@ -448,6 +433,7 @@ pub fn descendants(root: u32) -> Vec<(u32, u64)> {
     family.into_iter().skip(1).filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?))).collect()
 }
 
+/// Takes away every variable by which the machine that runs the tests could speak to the gateway.
 fn scrub(command: &mut Command) {
     for (key, _) in std::env::vars_os() {
         if key.to_str().is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key)) {

@@ -19,6 +19,7 @@ mod prove;
 mod report;
 mod serving;
 mod signals;
+mod standby;
 mod start;
 pub mod strategy;
 mod unit;

@@ -15,6 +15,7 @@ use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
 use super::progress::Reporter;
 use super::signals::Signals;
+use super::standby::{self, Turn};
 use crate::config::{Env, Loaded, Overrides};
 use crate::control::protocol::FailureCode;
 use crate::control::server;
@@ -22,7 +23,7 @@ use crate::front::{Front, Workers};
 use crate::redact::Redactor;
 use crate::sidecar::Inherited;
 use crate::state::paths::Paths;
-use crate::supervisor::{Notifier, Passed, take_passed};
+use crate::supervisor::{self, Evidence, Notifier, Passed, take_passed};
 
 /// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs behind need CPUs, too.
 const WORKERS_MAX: usize = 4;
@@ -34,9 +35,6 @@ const CALLS: usize = 64;
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const REFUSED: u8 = 5;
-
-/// What our units' RestartPreventExitStatus= names: a duplicate that is started again and again helps nobody.
-const STAY_DOWN: u8 = 78;
 
 /// Runs a gateway to its end; the process's exit code comes back.
 pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
@@ -60,7 +58,7 @@ pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
 }
 
 /// Lock and sockets before anything heavy; then the serving threads and the control socket.
-async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited: Arc<Inherited>) -> Result<(Gateway, Inputs), u8> {
+async fn start(mut loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited: Arc<Inherited>) -> Result<(Gateway, Inputs), u8> {
     let fail = |text: String| {
         error!("[gateway] {text}");
         FAILED
@@ -68,22 +66,33 @@ async fn start(loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited:
     let notifier = Notifier::new();
     notifier.extend(EXTEND_BY);
     let env = Env::real();
-    let config = &loaded.config;
-    let paths = Paths::of_process(&env, &loaded.instance, config.gateway.state_dir.as_deref());
-    let lock = match ownership::take(&loaded, &paths.state).map_err(fail)? {
+    let verdict = supervisor::detect(&Evidence::gather(&env, &loaded.instance));
+    let paths = Paths::of_process(&env, &loaded.instance, loaded.config.gateway.state_dir.as_deref());
+    let mut signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
+    let lock = match ownership::take(&loaded, &paths.state).await.map_err(fail)? {
         Ownership::Ours(lock) => lock,
+        Ownership::Same(text) | Ownership::Other(text) if standby::waits(notifier, &verdict) => {
+            info!("[gateway] {text}");
+            match standby::stand_by(&paths.state, notifier, &mut signals).await.map_err(|error| fail(error.to_string()))? {
+                Turn::Ours(lock) => {
+                    loaded = standby::read_again(loaded, &flags, &paths);
+                    Some(lock)
+                }
+                Turn::Stopped => return Err(DONE),
+            }
+        }
         Ownership::Same(text) => {
             info!("[gateway] {text}");
-            return Err(if notifier.active() { STAY_DOWN } else { DONE });
+            return Err(DONE);
         }
         Ownership::Other(text) => {
             error!("[gateway] {text}");
-            return Err(if notifier.active() { STAY_DOWN } else { REFUSED });
+            return Err(REFUSED);
         }
     };
+    let config = &loaded.config;
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
     ownership::record(&loaded, &paths.state, &listeners.addresses(), 0, &[]);
-    let signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
     let front = Front::new(&loaded.instance, config);
     match ownership::token(config, &paths.state) {
         Ok(token) => front.set_token(token),

@@ -221,8 +221,9 @@ mod tests {
     fn auto_and_a_fresh_process_by_supervisor() {
         use Supervisor::*;
         let followed = [
-            Kubernetes,
-            Container,
+            Kubernetes { main: true },
+            Container { main: true },
+            Container { main: false },
             S6,
             Runit,
             Dinit,

@@ -40,8 +40,8 @@ fn declared(evidence: &Evidence) -> Found {
     let supervisor = match name.to_ascii_lowercase().as_str() {
         "systemd" => of_unit(evidence),
         "launchd" => Supervisor::Launchd { label: evidence.label.clone() },
-        "kubernetes" | "k8s" => Supervisor::Kubernetes,
-        "container" | "docker" | "podman" => Supervisor::Container,
+        "kubernetes" | "k8s" => Supervisor::Kubernetes { main: true },
+        "container" | "docker" | "podman" => Supervisor::Container { main: true },
         "s6" => Supervisor::S6,
         "runit" => Supervisor::Runit,
         "dinit" => Supervisor::Dinit,
@@ -139,8 +139,8 @@ fn by_parent(evidence: &Evidence) -> Found {
 /// Process 1 is not an init here: the machine is a container, marked or not.
 fn first_process(evidence: &Evidence) -> Found {
     (evidence.pid == 1).then(|| match pod(evidence) {
-        Some(why) => (Supervisor::Kubernetes, format!("it is process 1, and {why}")),
-        None => (Supervisor::Container, "it is process 1".to_owned()),
+        Some(why) => (Supervisor::Kubernetes { main: true }, format!("it is process 1, and {why}")),
+        None => (Supervisor::Container { main: true }, "it is process 1".to_owned()),
     })
 }
 
@@ -149,8 +149,10 @@ fn terminal(evidence: &Evidence) -> Found {
 }
 
 fn inside_container(evidence: &Evidence) -> Found {
+    // Whatever a shell or a cron job in there starts is nobody's.
+    let main = evidence.parent.pid == 1;
     if let Some(why) = pod(evidence) {
-        return Some((Supervisor::Kubernetes, why));
+        return Some((Supervisor::Kubernetes { main }, why));
     }
     let by_file = || evidence.container_file.as_ref().map(|file| format!("{file} exists"));
     let by_variable = || evidence.variable("container").map(|engine| format!("container is {engine}"));
@@ -162,7 +164,7 @@ fn inside_container(evidence: &Evidence) -> Found {
     if evidence.parent.pid == 1 && is_init(&evidence.parent) {
         return None;
     }
-    by_file().or_else(by_variable).or_else(by_group).map(|why| (Supervisor::Container, why))
+    by_file().or_else(by_variable).or_else(by_group).map(|why| (Supervisor::Container { main }, why))
 }
 
 fn pod(evidence: &Evidence) -> Option<String> {
@@ -329,7 +331,10 @@ mod tests {
         // `docker exec -it … sh`, then a start by hand
         let by_hand = Evidence { terminal: true, container_file: Some("/.dockerenv".into()), ..evidence((9, "sh"), &[]) };
         assert_eq!(found(&by_hand), "terminal");
-        assert_eq!(found(&Evidence { terminal: false, ..by_hand }), "container");
+        let by_script = Evidence { terminal: false, ..by_hand };
+        assert_eq!(detect(&by_script).supervisor, Supervisor::Container { main: false });
+        let under_tini = Evidence { container_file: Some("/.dockerenv".into()), ..evidence((1, "tini"), &[]) };
+        assert_eq!(detect(&under_tini).supervisor, Supervisor::Container { main: true });
         assert_eq!(found(&Evidence { terminal: true, ..evidence((1, "systemd"), &[]) }), "terminal");
         assert_eq!(found(&Evidence { terminal: true, ..evidence((5, "runsv"), &[]) }), "runit");
     }

@@ -37,9 +37,15 @@ pub enum Supervisor {
         label: String,
     },
     /// A container of a Kubernetes pod.
-    Kubernetes,
+    Kubernetes {
+        /// The container ends with this process: it is the first one, or the child of a small init.
+        main: bool,
+    },
     /// Another container.
-    Container,
+    Container {
+        /// As above.
+        main: bool,
+    },
     /// s6-supervise.
     S6,
     /// runsv.
@@ -76,10 +82,11 @@ impl Supervisor {
     /// tells. A container's answer lies outside of it (only a pod is known to restart its containers by default).
     pub fn restarts(&self) -> bool {
         match self {
-            Self::Systemd { .. } | Self::Launchd { .. } | Self::Kubernetes | Self::S6 | Self::Runit | Self::Dinit => true,
+            Self::Systemd { .. } | Self::Launchd { .. } | Self::S6 | Self::Runit | Self::Dinit => true,
             Self::Supervisord | Self::Pm2 | Self::Declared { .. } => true,
+            Self::Kubernetes { main } => *main,
             Self::OpenRc { watched } => *watched,
-            Self::Container | Self::Terminal | Self::Init | Self::Unknown { .. } => false,
+            Self::Container { .. } | Self::Terminal | Self::Init | Self::Unknown { .. } => false,
         }
     }
 
@@ -90,7 +97,7 @@ impl Supervisor {
 
     /// Whether this is more than a person or nobody: an exit would be answered by somebody, so a duplicate waits for its turn.
     pub fn is_service(&self) -> bool {
-        self.restarts() || matches!(self, Self::Container | Self::OpenRc { .. })
+        self.restarts() || matches!(self, Self::Container { main: true } | Self::OpenRc { .. })
     }
 }
 
@@ -102,8 +109,8 @@ impl fmt::Display for Supervisor {
                 unit.iter().try_for_each(|unit| write!(f, " {unit}"))
             }
             Self::Launchd { label } => write!(f, "launchd {label}"),
-            Self::Kubernetes => f.write_str("kubernetes"),
-            Self::Container => f.write_str("container"),
+            Self::Kubernetes { .. } => f.write_str("kubernetes"),
+            Self::Container { .. } => f.write_str("container"),
             Self::S6 => f.write_str("s6"),
             Self::Runit => f.write_str("runit"),
             Self::Dinit => f.write_str("dinit"),
@@ -141,8 +148,10 @@ mod tests {
         for (supervisor, restarts, tracks, service) in [
             (systemd, true, false, true),
             (Launchd { label: "x".into() }, true, true, true),
-            (Kubernetes, true, true, true),
-            (Container, false, true, true),
+            (Kubernetes { main: true }, true, true, true),
+            (Kubernetes { main: false }, false, true, false),
+            (Container { main: true }, false, true, true),
+            (Container { main: false }, false, true, false),
             (S6, true, true, true),
             (OpenRc { watched: false }, false, true, true),
             (OpenRc { watched: true }, true, true, true),

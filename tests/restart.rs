@@ -26,6 +26,13 @@ fn load(gateway: &Gateway, new_per_second: f64, download: Download) -> Load {
 
 /// Restarts again and again under a load; everything that any client could notice is a failure.
 fn restart_under(gateway: &Gateway, load: Load) -> Report {
+    restart_as(gateway, load, false)
+}
+
+/// The same; `fresh` when each restart is to bring a process of its own.
+fn restart_as(gateway: &Gateway, load: Load, fresh: bool) -> Report {
+    let load = Load { processes_change: fresh, ..load };
+    let mut processes = HashSet::from([gateway.main_pid()]);
     let websockets = load.websockets > 0;
     let running = load.start();
     running.flows(Part::New, 50);
@@ -36,6 +43,7 @@ fn restart_under(gateway: &Gateway, load: Load) -> Report {
         gateway.restart();
         let pid = gateway.sidecar_pid("main");
         assert!(pid != 0 && pids.insert(pid), "restart {number} has no sidecar of its own, but {pid}, seen before");
+        assert_eq!(processes.insert(gateway.main_pid()), fresh, "restart {number} is in process {}", gateway.main_pid());
     }
     running.flows(Part::New, 50);
     running.flows(Part::Idle, 10);
@@ -47,7 +55,8 @@ fn restart_under(gateway: &Gateway, load: Load) -> Report {
         report.assert_clean(&[(Part::WebSocket, 100)]);
     }
     let said = gateway.stderr();
-    assert_eq!(said.matches(LISTENING).count(), 1, "the listener is opened once for life");
+    let processes = if fresh { RESTARTS + 1 } else { 1 };
+    assert_eq!(said.matches(LISTENING).count(), processes, "the listener is opened once for each process");
     assert_eq!(said.matches(READY).count(), RESTARTS + 1, "every generation says once that it is ready");
     report
 }
@@ -88,4 +97,15 @@ fn clients_of_nginx_notice_nothing_of_50_restarts() {
     let aside = aside.stop();
     eprintln!("over the unix socket: {aside}");
     aside.assert_clean(&[(Part::New, 50), (Part::Busy, 20)]);
+}
+
+#[test]
+fn clients_of_a_node_server_notice_nothing_of_50_fresh_processes() {
+    if !servers::have("node") {
+        return;
+    }
+    let mut gateway = Setup::behind(servers::node()).config("[restart]\nmode = \"respawn\"").start();
+    let load = load(&gateway, 200.0, servers::node_download(DOWNLOAD_LENGTH, DOWNLOAD_TAKES));
+    restart_as(&gateway, Load { websockets: 10, ..load }, true);
+    gateway.terminate();
 }

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => {
             tracing::error!("[gateway] {error}");
+            core::refuse_hand_over(&error.to_string());
             return Exit::Config.into();
         }
     };

@@ -229,7 +229,7 @@ mod tests {
         let mut outcome = double::outcome();
         outcome.notes.push("two copies of main ran side by side".into());
         let seen = Seen { sent: 38, slowest_ms: 2, ..Seen::default() };
-        let drainer = DrainStatus { generation: 3, requests: 1, tunnels: 0, left_ms: None, blockers: Vec::new() };
+        let drainer = DrainStatus { generation: 3, pid: 0, requests: 1, tunnels: 0, left_ms: None, blockers: Vec::new() };
         let idle = DrainStatus { requests: 0, ..drainer.clone() };
         let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), &outcome, Some(&seen), &[idle, drainer]);
         assert_eq!(

@@ -154,7 +154,7 @@ mod tests {
             command: "node server.js --port 41233".into(),
         }];
         status.drainers =
-            vec![DrainStatus { generation: 3, requests: 1, tunnels: 2, left_ms: Some(290_000), blockers: vec!["GET /big".into()] }];
+            vec![DrainStatus { generation: 3, pid: 0, requests: 1, tunnels: 2, left_ms: Some(290_000), blockers: vec!["GET /big".into()] }];
         status.last_restart = Some(LastRestart {
             request: "r1".into(),
             kind: "restart".into(),

@@ -10,6 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::DEFAULT_PORT;
 use super::types::{Dur, Listen};
 
+/// How long tunnels may go on where a successor serves already.
+pub const TUNNEL_DRAIN: Duration = Duration::from_secs(300);
+
+/// How long tunnels may go on where everyone waits for the old one to end.
+pub const TUNNEL_DRAIN_ALONE: Duration = Duration::from_secs(5);
+
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -287,8 +293,8 @@ impl SidecarSpec {
     ///
     /// 300 s where a successor serves already, 5 s where everyone waits for the old one to end.
     pub fn tunnel_drain(&self, restart: &RestartSection) -> Duration {
-        let default = if self.overlaps() { Dur::secs(300) } else { Dur::secs(5) };
-        restart.tunnel_drain.unwrap_or(default).0
+        let default = if self.overlaps() { TUNNEL_DRAIN } else { TUNNEL_DRAIN_ALONE };
+        restart.tunnel_drain.map_or(default, |time| time.0)
     }
 }
 

@@ -72,6 +72,8 @@ pub enum FailureCode {
     ConfigInvalid,
     /// It was tried and failed; the previous generation serves on.
     Failed,
+    /// Another process has just taken over: ask again.
+    Moved,
 }
 
 /// What can be asked.
@@ -276,6 +278,9 @@ pub struct SidecarStatus {
 pub struct DrainStatus {
     /// Its number.
     pub generation: u64,
+    /// The process that it lives in, where that is an older one; else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid: u32,
     /// Requests that it still answers.
     pub requests: u64,
     /// Tunnels that it still carries.
@@ -285,6 +290,11 @@ pub struct DrainStatus {
     pub left_ms: Option<u64>,
     /// What blocks it, at most 8 and "+N more".
     pub blockers: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The last restart or reload.

@@ -111,7 +111,7 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(found) if found.file_type().is_socket() => {}
         Ok(_) => {
             let message = format!("{} is not a socket: remove it or choose another --state-dir", path.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
@@ -119,8 +119,12 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = StdListener::bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    // Put in place whole: whoever connects meanwhile reaches the one before or this one.
+    let own = path.with_extension(std::process::id().to_string());
+    let _ = std::fs::remove_file(&own);
+    let listener = StdListener::bind(&own)?;
+    std::fs::set_permissions(&own, Permissions::from_mode(0o600))?;
+    std::fs::rename(&own, path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

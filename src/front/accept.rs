@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -38,6 +39,10 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How long a client that was accepted just before a stop may take to send its request.
 const NEWCOMER: Duration = Duration::from_secs(1);
 
+/// How long a kept connection may be silent before a process that finishes its work closes it: longer than a client's
+/// pause between two requests, and it will find the successor when it comes again.
+const SILENCE: Duration = Duration::from_secs(15);
+
 /// How many probes of the watchdog may wait; it sends one at a time.
 const PROBES: usize = 4;
 
@@ -58,6 +63,8 @@ struct Shared {
     allowed: Mutex<usize>,
     /// Set when no further client is accepted.
     closing: CancellationToken,
+    /// Set when clients are asked to come again over a new connection, each when it suits.
+    fading: CancellationToken,
     /// Set when idle clients are sent away.
     quiet: CancellationToken,
     /// Set when the threads must end whatever they do.
@@ -76,6 +83,7 @@ impl Workers {
             slots: Arc::new(Semaphore::new(front.table().settings.connections)),
             allowed: Mutex::new(front.table().settings.connections),
             closing: CancellationToken::new(),
+            fading: CancellationToken::new(),
             quiet: CancellationToken::new(),
             abort: CancellationToken::new(),
             clients: TaskTracker::new(),
@@ -148,6 +156,14 @@ impl Workers {
             self.shared.abort_accepting();
         }
         self.shared.closing.cancel();
+    }
+
+    /// Lets kept connections end when it suits their clients: after the next answer, or after a long silence. Returns when no
+    /// client is left.
+    pub async fn fade(&self) {
+        self.shared.fading.cancel();
+        self.shared.clients.close();
+        self.shared.clients.wait().await;
     }
 
     /// Sends idle clients away and tells the others to close after their answer; returns when no client is left.
@@ -301,21 +317,40 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
     let settings = front.table().settings.clone();
     let phase = Phase::new();
     let gone = stream.reset();
+    let waiting = stream.waiting();
     let io = TokioIo::new(ClientIo::new(stream, seat, Arc::clone(&phase), settings.patience));
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let answering = Answering::begin(&phase, &front.stats);
-        answer(Arc::clone(&front), client, request, answering)
+        let body = request.body().size_hint().exact();
+        let last = shared.fading.is_cancelled() && !phase.more_follows(body) && !waiting();
+        let answer = answer(Arc::clone(&front), client, request, answering);
+        async move {
+            let mut answer = answer.await?;
+            if last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = http1::Builder::new();
     // A client may close its sending side and still read; ours own patience counts, see ClientIo.
     builder.half_close(true).header_read_timeout(None).max_header_size(settings.header_size);
     let connection = builder.serve_connection(io, service).with_upgrades();
     tokio::pin!(connection);
+    let silent = async {
+        shared.fading.cancelled().await;
+        phase.silent(SILENCE).await;
+    };
     let ended = tokio::select! {
         ended = &mut connection => ended,
         // hyper does not look at the socket while it waits for an answer, as half-closed clients must be answered.
         () = gone => return,
         () = shared.quiet.cancelled() => finish(connection, &phase).await,
+        // On a silent connection this closes at once, which is what is wanted.
+        () = silent => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if let Err(error) = ended {
         debug!("a client connection ended: {error}");

@@ -4,11 +4,12 @@ use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -44,6 +45,15 @@ impl Stream {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// Tells whether the client has sent something that was not read yet.
+    pub fn waiting(&self) -> impl Fn() -> bool + use<> {
+        let peek = |fd: i32| recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|length| length > 0);
+        // Weak: what the connection became may outlive it, and must be alone in holding the socket.
+        let tcp = if let Self::Tcp(stream) = self { Arc::downgrade(stream) } else { Weak::new() };
+        let unix = if let Self::Unix(stream) = self { Arc::downgrade(stream) } else { Weak::new() };
+        move || tcp.upgrade().is_some_and(|tcp| peek(tcp.as_raw_fd())) || unix.upgrade().is_some_and(|unix| peek(unix.as_raw_fd()))
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -130,12 +140,20 @@ pub struct Phase {
     since: Mutex<Instant>,
     /// Rings when a head is complete.
     head: Notify,
+    /// How many bytes came after the head that was read last, as far as is known.
+    after_head: AtomicUsize,
 }
+
+/// The end of a request's head.
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+/// It is not known what follows a head: it came in several parts, or with the request before it.
+const UNKNOWN: usize = usize::MAX;
 
 impl Phase {
     /// A connection that has sent nothing yet. Its first bytes are awaited like the rest of a head.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(HEAD), since: Mutex::new(Instant::now()), head: Notify::new() })
+        Arc::new(Self { state: AtomicU8::new(HEAD), since: Mutex::new(Instant::now()), head: Notify::new(), after_head: AtomicUsize::new(UNKNOWN) })
     }
 
     /// A request's head is complete.
@@ -154,7 +172,36 @@ impl Phase {
 
     /// A request is answered.
     pub fn idle(&self) {
+        self.after_head.store(UNKNOWN, Ordering::Release);
         self.enter(IDLE);
+    }
+
+    /// Whether the client has sent, or may have sent, another request behind this one, which has a body of this length.
+    pub fn more_follows(&self, body: Option<u64>) -> bool {
+        match self.after_head.load(Ordering::Acquire) {
+            UNKNOWN => true,
+            after => body.is_none_or(|body| after as u64 > body),
+        }
+    }
+
+    /// Waits until the client has asked nothing for `time`, from now on.
+    pub async fn silent(&self, time: Duration) {
+        let mut from = Instant::now();
+        loop {
+            tokio::time::sleep_until(from + time).await;
+            let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+            let idle = self.state.load(Ordering::Acquire) == IDLE;
+            if idle && since <= from {
+                return;
+            }
+            from = if idle { since } else { Instant::now() };
+        }
+    }
+
+    /// Looks at what was just read in search of the end of a head.
+    fn look(&self, bytes: &[u8]) {
+        let end = bytes.windows(END_OF_HEAD.len()).position(|window| window == END_OF_HEAD);
+        self.after_head.store(end.map_or(UNKNOWN, |end| bytes.len() - end - END_OF_HEAD.len()), Ordering::Release);
     }
 
     fn enter(&self, state: u8) {
@@ -230,6 +277,7 @@ impl AsyncRead for ClientIo {
         if result.is_ready() {
             if buf.filled().len() > before && self.phase.state.load(Ordering::Acquire) == IDLE {
                 self.phase.enter(HEAD);
+                self.phase.look(&buf.filled()[before..]);
             }
             return result;
         }

@@ -87,6 +87,8 @@ impl Answers {
             Verdict::Done(_) if unchanged => ("unchanged", None),
             Verdict::Done(_) => ("done", None),
             Verdict::Coalesced { into, .. } => ("coalesced", Some(into.clone())),
+            Verdict::Scheduled => ("scheduled", None),
+            Verdict::Moved => ("moved", None),
             Verdict::Rejected(_) => ("rejected", None),
             Verdict::Failed(_) => ("failed", None),
         };
@@ -111,7 +113,11 @@ impl Answers {
         match verdict {
             Verdict::Rejected(why) => reply.fail(Failure { code: FailureCode::Rejected, message: why }),
             Verdict::Failed(why) => reply.fail(Failure { code, message: why }),
-            Verdict::Done(_) | Verdict::Coalesced { .. } => {
+            Verdict::Moved => {
+                let message = "another process has just taken over: ask again".to_owned();
+                reply.fail(Failure { code: FailureCode::Moved, message });
+            }
+            Verdict::Done(_) | Verdict::Coalesced { .. } | Verdict::Scheduled => {
                 let drained = draining.is_none();
                 let outcome = Outcome {
                     request: id.to_owned(),

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::Happening;
 use super::driver::Gateway;
+use super::handover::ToPredecessor;
 use super::generation::{BuildError, Generation, Plan, Started};
 use super::lifecycle::{Budget, Event, Kind, Phase};
 use super::progress::Reporter;
@@ -29,8 +30,8 @@ pub(super) struct Building {
 
 impl Gateway {
     /// Reads the configuration again (but for the first generation) and builds from it.
-    pub(super) fn build(&mut self, number: u64, kind: Kind, budget: Budget, request: Option<String>) {
-        let first = request.is_none();
+    pub(super) fn build(&mut self, number: u64, kind: Kind, budget: Budget, request: Option<String>, persist: bool) {
+        let first = self.current.is_none();
         if kind == Kind::Reload {
             self.reloading = true;
             self.notifier.reloading("reloading the configuration");
@@ -50,11 +51,12 @@ impl Gateway {
             previous: self.current.clone(),
             kind,
             budget,
-            persist: first && self.notifier.active(),
+            persist,
             started: Started::default(),
+            gate: if first { self.gate() } else { None },
         };
         let started = plan.started.clone();
-        let report = Reporter::new(request, self.happened.clone());
+        let report = Reporter::new(request, self.happened.clone()).passing_on(self.taking.as_ref().map(|taking| taking.predecessor.clone()));
         let next_report = report.clone();
         let context = Arc::clone(&self.context);
         let happened = self.happened.clone();
@@ -102,8 +104,11 @@ impl Gateway {
     }
 
     pub(super) fn broken(&mut self, number: u64, why: &str) {
-        if matches!(self.machine.phase(), Phase::Starting(_)) {
+        if matches!(self.machine.phase(), Phase::Starting(..)) {
             crate::log::error_lines(&format!("cannot start: {why}"));
+        }
+        if self.is_candidate() {
+            self.tell_predecessor(&ToPredecessor::Failed { why: why.to_owned() });
         }
         self.next = None;
         if let Some(current) = self.current.clone() {

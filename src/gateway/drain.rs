@@ -78,7 +78,7 @@ impl Drain {
 
     /// What it still waits for.
     pub fn status(&self) -> DrainStatus {
-        let mut status = DrainStatus { generation: self.generation, requests: 0, tunnels: 0, left_ms: Some(0), blockers: Vec::new() };
+        let mut status = DrainStatus { generation: self.generation, pid: 0, requests: 0, tunnels: 0, left_ms: Some(0), blockers: Vec::new() };
         for (unit, patience) in &self.units {
             let counts = unit.backend().counts();
             status.requests += counts.requests as u64;

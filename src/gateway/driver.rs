@@ -1,5 +1,6 @@
 //! The loop: one owner of everything, one thing at a time.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,17 +15,21 @@ use super::Happening;
 use super::answers::{Answers, End, Waiting, stopping};
 use super::building::{Building, Next};
 use super::context::Context;
+use super::control_end::ControlEnd;
 use super::drain::Drain;
 use super::generation::Generation;
-use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Request};
+use super::handing::Handing;
+use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent};
+use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request};
 use super::listeners::Listeners;
 use super::progress::Reporter;
 use super::signals::{Asked, Signals};
+use super::taking::Taking;
 use super::unit::Unit;
 use crate::config::Loaded;
-use crate::control::protocol::{FailureCode, GenerationInfo, Method, RestartParams};
+use crate::control::protocol::{DrainStatus, FailureCode, GenerationInfo, Method, RestartParams};
 use crate::control::server::{Call, Reply};
-use crate::front::Workers;
+use crate::front::{Backend, Workers};
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
 use crate::supervisor::Notifier;
@@ -35,8 +40,8 @@ const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// … and for this much, so that one late message does no harm.
 pub(super) const EXTEND_BY: Duration = Duration::from_secs(30);
 
-/// How long the last answers on the control socket may take to be written; they are short, and their readers wait for them.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// How often predecessor and successor tell each other how it goes.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The exit code of a stop that was done (gateway(8)).
 const DONE: u8 = 0;
@@ -75,7 +80,32 @@ pub(super) struct Gateway {
     /// The reload under way found nothing to do.
     pub(super) unchanged: bool,
     pub(super) exit: Option<u8>,
-    pub(super) _lock: Option<Lock>,
+    pub(super) lock: Option<Lock>,
+    pub(super) control: ControlEnd,
+    /// What a successor is started with.
+    pub(super) program: Program,
+    /// The waiter that this process is behind.
+    pub(super) link: Option<Link>,
+    /// The waiter that this process is.
+    pub(super) waiter: Option<Waiter>,
+    /// The hand-over to a successor, and the way to it afterwards.
+    pub(super) handing: Option<Handing>,
+    /// The successor that serves: its pid and generation.
+    pub(super) succeeded_by: Option<(u32, GenerationInfo)>,
+    /// The way to the predecessor.
+    pub(super) taking: Option<Taking>,
+    /// Those who came before and still finish their work.
+    pub(super) predecessors: Predecessors,
+    /// To the successor's sidecars.
+    pub(super) doors: BTreeMap<String, Arc<Backend>>,
+    /// After the hand-over: no client is left.
+    pub(super) clients_gone: bool,
+    /// Ends the waiting for clients.
+    pub(super) hurry: CancellationToken,
+    /// Serving threads of before this process took the service back.
+    pub(super) retired: Vec<Arc<Workers>>,
+    /// Ends of others that a stop waits for.
+    pub(super) ending: Vec<JoinHandle<()>>,
 }
 
 /// What comes in.
@@ -83,15 +113,14 @@ pub(super) struct Inputs {
     pub(super) signals: Signals,
     pub(super) happenings: mpsc::UnboundedReceiver<Happening>,
     pub(super) calls: mpsc::Receiver<Call>,
-    pub(super) control: CancellationToken,
-    /// Ends when every request on the control socket has its answer.
-    pub(super) answering: Option<JoinHandle<()>>,
 }
 
 impl Gateway {
     pub(super) async fn drive(mut self, mut inputs: Inputs) -> u8 {
         let mut extend = tokio::time::interval(EXTEND_EVERY);
-        let mut watchdog = self.notifier.watchdog_interval().map(tokio::time::interval);
+        let mut alive = tokio::time::interval(ALIVE_EVERY);
+        let period = self.taking.as_ref().map_or(self.notifier, Taking::notifier).watchdog_interval();
+        let mut watchdog = period.map(tokio::time::interval);
         let code = loop {
             if let Some(code) = self.exit {
                 break code;
@@ -103,34 +132,61 @@ impl Gateway {
                 Some(happening) = inputs.happenings.recv() => self.happen(happening),
                 Some(call) = inputs.calls.recv() => self.call(call),
                 () = sleep_until(deadline) => self.step(Event::Tick),
-                _ = extend.tick(), if matches!(self.machine.phase(), Phase::Starting(_)) => self.notifier.extend(EXTEND_BY),
-                () = tick(&mut watchdog) => self.check(watchdog.as_ref().map(|interval| interval.period())),
+                _ = extend.tick(), if matches!(self.machine.phase(), Phase::Starting(..)) => self.notifier.extend(EXTEND_BY),
+                _ = alive.tick(), if self.is_candidate() || self.taking.is_some() || self.succeeded_by.is_some() => self.every_second(),
+                () = tick(&mut watchdog), if self.machine.owns() => self.check(period),
+                Some(event) = next_of(&mut self.waiter) => self.behind(event),
             }
         };
-        inputs.control.cancel();
+        self.control.close();
         drop(inputs.calls);
-        self.end(code);
-        if let Some(answering) = inputs.answering {
-            // Whoever still waited was told so just now.
-            let _ = tokio::time::timeout(LAST_ANSWERS, answering).await;
+        let (control, waiter) = self.end(code);
+        control.finish().await;
+        match waiter {
+            Some(waiter) => waiter.wait(&mut inputs.signals).await,
+            None => code,
         }
-        code
     }
 
-    fn end(self, code: u8) {
+    /// The end, but for what has to be waited for.
+    fn end(self, code: u8) -> (ControlEnd, Option<Waiter>) {
         let units = self.units();
         if code != DONE && !units.is_empty() {
             let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).collect();
             warn!("[gateway] forced to end; cut: {}", if work.is_empty() { "nothing".to_owned() } else { work.join(", ") });
         }
+        self.tell_predecessor(&ToPredecessor::Bye);
         self.workers.end();
-        if !self.notifier.active() {
-            self.listeners.remove_paths();
+        self.retired.iter().for_each(|workers| workers.end());
+        // What is the successor's by now stays, and so does what a candidate never had.
+        if self.succeeded_by.is_none() && self.machine.owned() {
+            if !self.notifier.active() {
+                self.listeners.remove_paths();
+            }
+            // The next life replaces a socket that was left behind; gone, it says sooner that nobody is here.
+            let _ = std::fs::remove_file(&self.paths.control);
         }
-        // The next life replaces a socket that was left behind; gone, it says sooner that nobody is here.
-        let _ = std::fs::remove_file(&self.paths.control);
         if self.current.is_some() {
             info!("[gateway] ended with code {code}");
+        }
+        (self.control, self.waiter.filter(|waiter| !waiter.alone()))
+    }
+
+    /// What concerns the processes behind this one.
+    fn behind(&mut self, event: WaiterEvent) {
+        if let Some(waiter) = &mut self.waiter {
+            waiter.happen(event);
+        }
+    }
+
+    fn every_second(&mut self) {
+        if self.is_candidate() {
+            self.alive();
+        } else if self.succeeded_by.is_some() {
+            let status = self.drains.iter().map(|drain| DrainStatus { pid: std::process::id(), ..drain.status() }).collect();
+            if let Some(handing) = &self.handing {
+                handing.successor.say(&ToSuccessor::Draining { status });
+            }
         }
     }
 
@@ -140,24 +196,28 @@ impl Gateway {
     }
 
     fn signal(&mut self, asked: Asked) {
+        if let Some(waiter) = self.waiter.as_ref().filter(|_| self.succeeded_by.is_some()) {
+            waiter.forward(asked);
+            if !matches!(asked, Asked::Stop | Asked::Interrupt) {
+                return;
+            }
+        }
         match asked {
             Asked::Stop => {
                 info!("[gateway] received SIGTERM: stopping");
-                self.step(Event::Stop { at_once: false });
+                self.step(Event::Stop { at_once: false, limit: FORCE_EXIT });
             }
             Asked::Interrupt => {
                 info!("[gateway] received SIGINT: stopping{}", if self.interrupted { " at once" } else { "; once more to stop at once" });
-                self.step(Event::Stop { at_once: self.interrupted });
+                self.step(Event::Stop { at_once: self.interrupted, limit: FORCE_EXIT });
                 self.interrupted = true;
             }
-            Asked::Reload => self.ask(Kind::Reload, Budget::Configured, "SIGHUP", false, None),
-            Asked::Restart if self.loaded.config.restart.external_signal => {
-                self.ask(Kind::Restart, Budget::Configured, "SIGUSR1", false, None);
+            Asked::Reload => self.ask(Kind::Reload, RestartParams::default(), "SIGHUP", None),
+            Asked::Restart | Asked::Respawn if !self.loaded.config.restart.external_signal => {
+                warn!("[gateway] a signal to restart is refused: [restart] external_signal is false; use gatewayctl restart");
             }
-            Asked::Restart => warn!("[gateway] SIGUSR1 is refused: [restart] external_signal is false; use gatewayctl restart"),
-            Asked::Respawn => {
-                warn!("[gateway] SIGUSR2 is refused: this version restarts in-process only; use SIGUSR1 or gatewayctl restart")
-            }
+            Asked::Restart => self.ask(Kind::Restart, RestartParams::default(), "SIGUSR1", None),
+            Asked::Respawn => self.ask(Kind::Restart, RestartParams { fresh: true, ..RestartParams::default() }, "SIGUSR2", None),
         }
     }
 
@@ -167,33 +227,40 @@ impl Gateway {
             Method::Stop => {
                 info!("[gateway] stop asked by uid {} (pid {})", call.caller.uid, call.caller.pid);
                 call.reply.done(&stopping());
-                self.step(Event::Stop { at_once: false });
+                self.step(Event::Stop { at_once: false, limit: FORCE_EXIT });
             }
-            Method::Reload => self.ask(Kind::Reload, Budget::Configured, "gatewayctl reload", false, Some(call.reply)),
-            Method::Restart(RestartParams { force, wait_ms, reason, drained, .. }) => {
-                let budget = match (force, wait_ms) {
-                    (true, _) => Budget::Force,
-                    (false, None) => Budget::Configured,
-                    (false, Some(0)) => Budget::Unlimited,
-                    (false, Some(limit)) => Budget::Limit(Duration::from_millis(limit)),
-                };
-                let reason = reason.unwrap_or_else(|| "gatewayctl restart".to_owned());
+            Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some(call.reply)),
+            Method::Restart(params) => {
+                let reason = params.reason.clone().unwrap_or_else(|| "gatewayctl restart".to_owned());
                 let reason = self.context.redactor.text(&reason.chars().take(200).collect::<String>());
-                self.ask(Kind::Restart, budget, &reason, drained, Some(call.reply));
+                self.ask(Kind::Restart, params, &reason, Some(call.reply));
             }
         }
     }
 
-    fn ask(&mut self, kind: Kind, budget: Budget, reason: &str, drained: bool, reply: Option<Reply>) {
+    fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, reply: Option<Reply>) {
+        let budget = match (params.force, params.wait_ms) {
+            (true, _) => Budget::Force,
+            (false, None) => Budget::Configured,
+            (false, Some(0)) => Budget::Unlimited,
+            (false, Some(limit)) => Budget::Limit(Duration::from_millis(limit)),
+        };
         let id = self.answers.next_id();
         let what = if kind == Kind::Reload { "reload" } else { "restart" };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         let before = self.info();
+        let drained = params.drained;
         let waiting =
             Waiting { reply, kind, reason: reason.to_owned(), drained, begun: Instant::now(), at: Timestamp::now().to_string(), before };
         self.answers.wait(id.clone(), waiting);
         Reporter::new(Some(id.clone()), self.happened.clone()).tell("accepted", format!("{what} {id} accepted"));
-        self.step(Event::Asked(Request { id, kind, budget }));
+        let place = if kind == Kind::Reload { Place::Here } else { self.place(&params) };
+        self.step(Event::Asked(Request { id, kind, budget, place }));
+    }
+
+    /// The generation that serves, here or in a successor.
+    fn after(&self) -> GenerationInfo {
+        self.succeeded_by.as_ref().map_or_else(|| self.info(), |(_, info)| info.clone())
     }
 
     fn info(&self) -> GenerationInfo {
@@ -204,12 +271,26 @@ impl Gateway {
         match happening {
             Happening::Progress(progress) => self.answers.progress(&progress),
             Happening::Built(number, result) => self.built(number, *result),
-            Happening::SidecarChanged => self.refresh(),
-            Happening::Drained(generation) => {
-                self.drains.retain(|drain| drain.generation != generation);
-                self.answers.drained(generation);
+            Happening::SidecarChanged => {
+                self.tell_addresses();
                 self.refresh();
             }
+            Happening::Drained(generation) => {
+                self.drains.retain(|drain| drain.generation != generation);
+                if self.succeeded_by.is_none() || self.clients_gone {
+                    self.answers.drained(generation);
+                }
+                self.refresh();
+                self.maybe_quiet();
+            }
+            Happening::ClientsGone => {
+                self.clients_gone = true;
+                self.maybe_quiet();
+            }
+            Happening::Successor(generation, news) => self.successor(generation, news),
+            Happening::Released(generation) => self.released(generation),
+            Happening::Predecessor(message) => self.predecessor(message),
+            Happening::PredecessorEnded(pid) => self.predecessor_ended(pid),
             Happening::Quiet => self.step(Event::Quiet),
             Happening::Checked(Ok(())) => self.notifier.watchdog(),
             Happening::Checked(Err(why)) => error!("[gateway] the front door does not answer itself: {why}; the watchdog is not fed"),
@@ -223,12 +304,17 @@ impl Gateway {
     pub(super) fn step_with(&mut self, event: Event, previous: Option<Arc<Generation>>) {
         let now = self.context.front.started.elapsed();
         let actions = self.machine.step(event, now);
+        if actions.contains(&Action::Own) {
+            // Before the rest, which speaks to the service manager.
+            self.own();
+        }
         let draining = actions.iter().find_map(|action| match action {
             Action::Serve { budget, .. } => self.serve(previous.as_ref(), *budget),
+            Action::Yield { generation, budget } => self.yield_to(*generation, *budget),
             _ => None,
         });
         let notes = self.notes(draining.is_some());
-        let end = End { after: self.info(), code: self.failed_as, notes, draining, unchanged: self.unchanged };
+        let end = End { after: self.after(), code: self.failed_as, notes, draining, unchanged: self.unchanged };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
                 self.answers.end(id, verdict.clone(), &end);
@@ -240,8 +326,16 @@ impl Gateway {
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Build { generation, kind, budget, request } => self.build(generation, kind, budget, request),
+                Action::Build { generation, kind, budget, request, persist } => self.build(generation, kind, budget, request, persist),
+                Action::HandOver { generation, budget, request } => self.hand_over(generation, budget, request),
+                Action::Commit(_) => self.commit(),
+                Action::TakeBack(_) => self.take_back(),
+                Action::Resume => self.resume(),
+                Action::Announce => self.announce(),
+                Action::Hurry { at_once } => self.hurry(at_once),
+                Action::Leave { budget } => self.leave(budget),
                 Action::Abandon(generation) => {
+                    self.abandon_successor();
                     if let Some(building) = self.building.take_if(|building| building.number == generation) {
                         building.task.abort();
                         self.abandoned = building.started.units();
@@ -250,7 +344,7 @@ impl Gateway {
                 Action::Wind { at_once } => self.wind(at_once),
                 Action::Exit(code) => self.exit = Some(code),
                 // Done in step_with, where the generation before is known.
-                Action::Serve { .. } | Action::Answer { .. } => {}
+                Action::Serve { .. } | Action::Answer { .. } | Action::Own | Action::Yield { .. } => {}
             }
         }
     }
@@ -266,6 +360,13 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 async fn tick(interval: &mut Option<tokio::time::Interval>) {
     match interval {
         Some(interval) => drop(interval.tick().await),
+        None => pending().await,
+    }
+}
+
+async fn next_of(waiter: &mut Option<Waiter>) -> Option<WaiterEvent> {
+    match waiter {
+        Some(waiter) => waiter.next().await,
         None => pending().await,
     }
 }

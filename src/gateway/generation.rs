@@ -1,10 +1,12 @@
 //! A generation: one checked configuration with its sidecars and routes. How the next one is built beside the old.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
@@ -45,6 +47,19 @@ pub struct Plan {
     pub persist: bool,
     /// What it has started so far.
     pub started: Started,
+    /// Where another process has sidecars of which two copies must not run.
+    pub gate: Option<Gate>,
+}
+
+/// The way to the process that this one is to replace: it must end what must not run twice before we start ours.
+#[derive(Debug)]
+pub struct Gate {
+    /// What it has of that kind.
+    pub theirs: Vec<String>,
+    /// Asks it.
+    pub ask: oneshot::Sender<Vec<String>>,
+    /// Comes when it has done so, or is gone.
+    pub released: oneshot::Receiver<()>,
 }
 
 /// The sidecars that a build started: when it is given up, somebody else must see them to their end.
@@ -85,12 +100,16 @@ impl Plan {
     ///
     /// # Errors
     /// [`BuildError`] of the first sidecar that failed; everything new is stopped again.
-    pub async fn build(self, context: &Arc<Context>, report: &Reporter) -> Result<Generation, BuildError> {
+    pub async fn build(mut self, context: &Arc<Context>, report: &Reporter) -> Result<Generation, BuildError> {
         let mut units = BTreeMap::new();
         let mut fresh = Vec::new();
         let mut exclusive = Vec::new();
+        let gate = self.gate.take();
+        let theirs = gate.as_ref().map(|gate| gate.theirs.clone()).unwrap_or_default();
+        let mut gated = Vec::new();
         for (name, spec) in &self.config.sidecar {
             match self.previous_unit(name) {
+                None if gate.is_some() && (theirs.contains(name) || !spec.overlaps()) => gated.push((name, spec)),
                 Some(unit) if self.kind == Kind::Reload && unit.spec() == *spec => {
                     units.insert(name.clone(), unit);
                 }
@@ -107,18 +126,37 @@ impl Plan {
                 }
             }
         }
+        if let Some(gate) = gate.filter(|_| !gated.is_empty()) {
+            self.settle_or_stop(&fresh, report).await?;
+            let names = gated.iter().map(|(name, _)| (*name).clone()).collect();
+            // A predecessor that is gone has released everything.
+            let _ = gate.ask.send(names);
+            let _ = gate.released.await;
+            for (name, spec) in gated {
+                report.tell("starting", format!("starting {name}"));
+                let unit = Unit::start(context, name, spec, self.persist);
+                self.started.add(&unit);
+                fresh.push(Arc::clone(&unit));
+                units.insert(name.clone(), unit);
+            }
+        }
         if self.previous.is_none() {
             // Who comes before the first generation is ready waits at its doors.
-            let routes = routes(&self.config, &units, context.workers, None);
+            let routes = routes(&self.config, &doors(&units), context.workers, None);
             context.front.publish(Table { generation: 0, routes, settings: Settings::new(&self.config) });
         }
-        if let Err(error) = self.settle(&fresh, report).await {
-            join_all(fresh.iter().map(async |unit| unit.stop(unit.spec().stop_timeout.0).await)).await;
-            return Err(error);
-        }
+        self.settle_or_stop(&fresh, report).await?;
         self.replace(context, &exclusive, report).await?;
-        let routes = routes(&self.config, &units, context.workers, self.previous.as_deref());
+        let routes = routes(&self.config, &doors(&units), context.workers, self.previous.as_deref());
         Ok(Generation { number: self.number, config: self.config, units, routes })
+    }
+
+    async fn settle_or_stop(&self, fresh: &[Arc<Unit>], report: &Reporter) -> Result<(), BuildError> {
+        let settled = self.settle(fresh, report).await;
+        if settled.is_err() {
+            join_all(fresh.iter().map(async |unit| unit.stop(unit.spec().stop_timeout.0).await)).await;
+        }
+        settled
     }
 
     async fn settle(&self, fresh: &[Arc<Unit>], report: &Reporter) -> Result<(), BuildError> {
@@ -169,12 +207,16 @@ pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> Patie
     Patience { requests, tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)) }
 }
 
-fn routes(config: &Config, units: &BTreeMap<String, Arc<Unit>>, workers: usize, previous: Option<&Generation>) -> Routes {
+fn doors(units: &BTreeMap<String, Arc<Unit>>) -> BTreeMap<String, Arc<Backend>> {
+    units.iter().map(|(name, unit)| (name.clone(), Arc::clone(unit.backend()))).collect()
+}
+
+fn routes(config: &Config, doors: &BTreeMap<String, Arc<Backend>>, workers: usize, previous: Option<&Generation>) -> Routes {
     // No sidecar's name is a URL. Kept, so that the connections and tunnels to it are known to every later generation.
     let kept = |url: &str| previous.and_then(|previous| previous.routes.backends().find(|backend| backend.name() == url).cloned());
     let mut routes: Vec<Route> = Vec::new();
     for rule in &config.route {
-        let known = units.get(&rule.to).map(|unit| Arc::clone(unit.backend())).or_else(|| kept(&rule.to));
+        let known = doors.get(&rule.to).cloned().or_else(|| kept(&rule.to));
         let backend = match known {
             Some(backend) => backend,
             None => match parse_upstream(&rule.to) {
@@ -187,9 +229,9 @@ fn routes(config: &Config, units: &BTreeMap<String, Arc<Unit>>, workers: usize, 
         };
         routes.push(Route { host: rule.host.clone(), path: rule.path.clone(), backend });
     }
-    let lone = if units.len() == 1 { units.values().next() } else { units.get(MAIN_SIDECAR) };
-    if let Some(unit) = lone.filter(|_| config.route.is_empty()) {
-        routes.push(Route { host: None, path: "/".to_owned(), backend: Arc::clone(unit.backend()) });
+    let lone = if doors.len() == 1 { doors.values().next() } else { doors.get(MAIN_SIDECAR) };
+    if let Some(door) = lone.filter(|_| config.route.is_empty()) {
+        routes.push(Route { host: None, path: "/".to_owned(), backend: Arc::clone(door) });
     }
     Routes::new(routes)
 }
@@ -198,6 +240,28 @@ impl Generation {
     /// What the front door needs to know of it.
     pub fn table(&self) -> Table {
         Table { generation: self.number, routes: self.routes.clone(), settings: Settings::new(&self.config) }
+    }
+
+    /// The same with these doors in place of its own: those of a successor in another process.
+    pub fn redirected(&self, doors: &BTreeMap<String, Arc<Backend>>, number: u64, workers: usize) -> Table {
+        // What the successor does not have any more, is served by what is still here.
+        let mut all = self::doors(&self.units);
+        all.extend(doors.iter().map(|(name, door)| (name.clone(), Arc::clone(door))));
+        Table { generation: number, routes: routes(&self.config, &all, workers, Some(self)), settings: Settings::new(&self.config) }
+    }
+
+    /// Where its sidecars listen; none while one is away.
+    pub fn addresses(&self) -> BTreeMap<String, Option<SocketAddr>> {
+        let address = |unit: &Arc<Unit>| match unit.sidecar().state() {
+            State::Ready { address, .. } => Some(address),
+            _ => None,
+        };
+        self.units.iter().map(|(name, unit)| (name.clone(), address(unit))).collect()
+    }
+
+    /// Its sidecars that must not run twice.
+    pub fn exclusive(&self) -> Vec<String> {
+        self.units.values().filter(|unit| !unit.spec().overlaps()).map(|unit| unit.name().to_owned()).collect()
     }
 
     /// Its sidecars that `next` does not keep.

@@ -1,7 +1,22 @@
 //! What a gateway does next: a pure machine. [`Lifecycle::step`] takes what happened and says what to do; it has no clock
 //! and does nothing itself, so every order of events can be tried in a test.
+//!
+//! The next generation lives in this process, in a successor, or in whatever the service manager starts next ([`Place`]).
+//! A hand-over is two of these machines that talk: the old one is `Handing` until the successor serves, then `Yielded`;
+//! the new one is `Starting` as a candidate, `Prepared`, and owns the service from [`Action::Own`] on.
 
 use std::time::Duration;
+
+mod build;
+mod vocabulary;
+
+pub use build::Build;
+use build::Next;
+pub use vocabulary::{Action, Budget, Entry, Event, Fallback, Kind, Place, Request, Verdict};
+
+/// Between two trials of a gateway in safe mode: long enough to be no storm, short enough that a cause that went away is
+/// noticed within a coffee break.
+pub const TRIAL_EVERY: Duration = Duration::from_secs(600);
 
 /// After this long a stop is over, whatever still goes on: before the service manager's TimeoutStopSec=30 s, so that our
 /// own end, which says why, comes before its SIGKILL.
@@ -10,125 +25,41 @@ pub const FORCE_EXIT: Duration = Duration::from_secs(25);
 /// The exit code of a stop that had to be forced, and of a start that failed.
 const FAILED: u8 = 1;
 
-/// How a generation is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Everything new.
-    Restart,
-    /// Only what changed in the configuration.
-    Reload,
-}
-
-/// How long old work may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
-    /// As configured.
-    Configured,
-    /// Not at all.
-    Force,
-    /// This long.
-    Limit(Duration),
-    /// For ever.
-    Unlimited,
-}
-
-/// Somebody wants a new generation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Names it in records and answers.
-    pub id: String,
-    /// What is wanted.
-    pub kind: Kind,
-    /// How long old work may go on.
-    pub budget: Budget,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A restart or reload is asked for.
-    Asked(Request),
-    /// A stop is asked for; `at_once` by somebody who does not want to wait for work.
-    Stop {
-        /// Do not wait.
-        at_once: bool,
-    },
-    /// The generation under construction can serve.
-    Built(u64),
-    /// It cannot.
-    Broken(u64, String),
-    /// A stop finished all there was.
-    Quiet,
-    /// Time went by.
-    Tick,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Construct a generation.
-    Build {
-        /// Its number.
-        generation: u64,
-        /// How.
-        kind: Kind,
-        /// How long old work may go on where it is in the way.
-        budget: Budget,
-        /// Whom to tell about it; none for the first.
-        request: Option<String>,
-    },
-    /// Stop constructing it.
-    Abandon(u64),
-    /// New requests go to it; the one before finishes its work.
-    Serve {
-        /// The new one.
-        generation: u64,
-        /// How long old work may go on.
-        budget: Budget,
-    },
-    /// A request has ended.
-    Answer {
-        /// Which.
-        id: String,
-        /// How.
-        verdict: Verdict,
-    },
-    /// Accept nobody new, finish what is there, then say [`Event::Quiet`].
-    Wind {
-        /// Do not wait for work.
-        at_once: bool,
-    },
-    /// End the process.
-    Exit(u8),
-}
-
-/// How a request ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// This generation serves because of it.
-    Done(u64),
-    /// The same was done for another request.
-    Coalesced {
-        /// The other request; "start" for the first start.
-        into: String,
-        /// The generation that serves now.
-        generation: u64,
-    },
-    /// Not even tried.
-    Rejected(String),
-    /// Tried; the generation before serves on.
-    Failed(String),
-}
-
 /// Where the gateway stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The first generation is being built; nobody serves yet.
-    Starting(Build),
+    /// Only the front door is there; the first generation is built at this moment, or sooner when somebody asks.
+    Waiting {
+        /// When.
+        until: Duration,
+        /// What a failing start leads to.
+        then: Fallback,
+    },
+    /// The first generation is being built; nobody serves yet, or only the predecessor.
+    Starting(Build, Origin),
+    /// A candidate that can serve, and waits for its predecessor's word.
+    Prepared(Build),
     /// A generation serves.
     Serving,
     /// A generation serves, and the next is being built.
     Building(Build),
+    /// A generation serves, and a successor builds the next.
+    Handing {
+        /// What is built there.
+        build: Build,
+        /// Whether the successor was told to begin.
+        committed: bool,
+    },
+    /// The successor serves; this process finishes its work.
+    Yielded {
+        /// When it is over whatever goes on.
+        until: Option<Duration>,
+    },
+    /// The service manager starts the next generation after our end.
+    Leaving {
+        /// When it is over whatever goes on.
+        until: Option<Duration>,
+    },
     /// On the way out.
     Stopping {
         /// When it is over whatever goes on.
@@ -138,24 +69,15 @@ pub enum Phase {
     Ended,
 }
 
-/// A generation under construction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Build {
-    generation: u64,
-    kind: Kind,
-    budget: Budget,
-    /// The request it is for; none for the first.
-    leader: Option<String>,
-    /// Requests that it fulfils as well.
-    joined: Vec<String>,
-    /// What comes next: asked for after this one had read the configuration.
-    then: Option<Next>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Next {
-    request: Request,
-    joined: Vec<String>,
+/// Why the first generation is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody serves; a failure leads to this.
+    Alone(Fallback),
+    /// To take over; a failure leaves it to the predecessor.
+    Candidate,
+    /// The predecessor died meanwhile; should this build fail, another follows that persists.
+    Orphan,
 }
 
 /// The machine.
@@ -166,16 +88,27 @@ pub struct Lifecycle {
     current: u64,
     /// The highest number given so far: numbers are never used twice.
     last: u64,
+    /// Whether the service is another process's until it says otherwise.
+    candidate: bool,
 }
 
 impl Lifecycle {
     /// A gateway that begins, and the first thing to do.
-    pub fn start() -> (Self, Vec<Action>) {
-        let mut machine = Self { phase: Phase::Ended, current: 0, last: 0 };
-        let build = machine.build(Kind::Restart, Budget::Configured, None, Vec::new());
-        let action = build.action();
-        machine.phase = Phase::Starting(build);
-        (machine, vec![action])
+    pub fn start(entry: Entry) -> (Self, Vec<Action>) {
+        let mut machine = Self { phase: Phase::Ended, current: 0, last: 0, candidate: false };
+        let actions = match entry {
+            Entry::First(then) => vec![machine.begin(Origin::Alone(then), None)],
+            Entry::Candidate { generation } => {
+                machine.last = generation.saturating_sub(1);
+                machine.candidate = true;
+                vec![machine.begin(Origin::Candidate, None)]
+            }
+            Entry::Later { at, then } => {
+                machine.phase = Phase::Waiting { until: at, then };
+                Vec::new()
+            }
+        };
+        (machine, actions)
     }
 
     /// Where it stands.
@@ -188,10 +121,21 @@ impl Lifecycle {
         self.current
     }
 
+    /// Whether the service is this process's: not a candidate's, nor that of one that has handed over.
+    pub fn owns(&self) -> bool {
+        !self.candidate && !matches!(self.phase, Phase::Yielded { .. })
+    }
+
+    /// Whether this process has, or had, the service: everything but a candidate.
+    pub fn owned(&self) -> bool {
+        !self.candidate
+    }
+
     /// When a [`Event::Tick`] is due, in the time that `step` is given.
     pub fn deadline(&self) -> Option<Duration> {
         match self.phase {
-            Phase::Stopping { until } => Some(until),
+            Phase::Stopping { until } | Phase::Waiting { until, .. } => Some(until),
+            Phase::Yielded { until } | Phase::Leaving { until } => until,
             _ => None,
         }
     }
@@ -200,102 +144,241 @@ impl Lifecycle {
     pub fn step(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match event {
             Event::Asked(request) => self.asked(request),
-            Event::Stop { at_once } => self.stop(at_once, now),
+            Event::Stop { at_once, limit } => self.stop(at_once, now + limit),
             Event::Built(generation) => self.built(generation),
-            Event::Broken(generation, why) => self.broken(generation, &why),
+            Event::Broken(generation, why) => self.broken(generation, &why, now),
+            Event::SuccessorReady(generation) => self.successor_ready(generation),
+            Event::SuccessorServes { generation, limit } => self.successor_serves(generation, limit.map(|limit| now + limit)),
+            Event::SuccessorLost(generation, why) => self.successor_lost(generation, &why),
+            Event::Go => self.go(),
+            Event::Orphaned => self.orphaned(),
+            Event::Aborted => self.aborted(now),
+            Event::Recover => self.recover(None),
             Event::Quiet => match self.phase {
-                Phase::Stopping { .. } => self.exit(0),
+                Phase::Stopping { .. } | Phase::Yielded { .. } | Phase::Leaving { .. } => self.exit(0),
                 _ => Vec::new(),
             },
-            Event::Tick => match self.phase {
-                Phase::Stopping { until } if now >= until => self.exit(FAILED),
-                _ => Vec::new(),
-            },
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn tick(&mut self, now: Duration) -> Vec<Action> {
+        if self.deadline().is_none_or(|until| now < until) {
+            return Vec::new();
+        }
+        match self.phase {
+            Phase::Waiting { .. } => self.recover(None),
+            _ => self.exit(FAILED),
         }
     }
 
     fn asked(&mut self, request: Request) -> Vec<Action> {
         match &mut self.phase {
-            Phase::Serving => {
-                let build = self.build(request.kind, request.budget, Some(request.id), Vec::new());
-                let action = build.action();
-                self.phase = Phase::Building(build);
-                vec![action]
-            }
-            Phase::Starting(build) | Phase::Building(build) => {
+            Phase::Serving => self.next(Next { request, joined: Vec::new() }),
+            Phase::Waiting { .. } => self.recover(Some(request.id)),
+            Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_) => vec![reject(request.id, "this process does not serve yet")],
+            Phase::Starting(build, _) | Phase::Building(build) | Phase::Handing { build, .. } => {
                 build.ask(request);
                 Vec::new()
             }
-            Phase::Stopping { .. } | Phase::Ended => vec![reject(request.id)],
+            Phase::Yielded { .. } => vec![Action::Answer { id: request.id, verdict: Verdict::Moved }],
+            Phase::Leaving { .. } => vec![Action::Answer { id: request.id, verdict: Verdict::Scheduled }],
+            Phase::Stopping { .. } | Phase::Ended => vec![reject(request.id, STOPPING)],
         }
     }
 
-    fn stop(&mut self, at_once: bool, now: Duration) -> Vec<Action> {
+    fn stop(&mut self, at_once: bool, until: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        match &self.phase {
+        match &mut self.phase {
             Phase::Ended => return actions,
-            Phase::Stopping { .. } if at_once => return self.exit(FAILED),
+            Phase::Stopping { .. } | Phase::Yielded { .. } if at_once => return self.exit(FAILED),
             Phase::Stopping { .. } => return actions,
-            Phase::Serving => {}
-            Phase::Starting(build) | Phase::Building(build) => {
+            Phase::Yielded { until: before } => {
+                *before = Some(before.map_or(until, |before| before.min(until)));
+                return vec![Action::Hurry { at_once }];
+            }
+            Phase::Serving | Phase::Waiting { .. } | Phase::Leaving { .. } => {}
+            Phase::Starting(build, _) | Phase::Prepared(build) | Phase::Building(build) | Phase::Handing { build, .. } => {
                 actions.push(Action::Abandon(build.generation));
-                actions.extend(build.everybody().map(reject));
+                actions.extend(build.everybody().map(|id| reject(id, STOPPING)));
             }
         }
-        self.phase = Phase::Stopping { until: now + FORCE_EXIT };
+        self.phase = Phase::Stopping { until };
         actions.push(Action::Wind { at_once });
         actions
     }
 
     fn built(&mut self, generation: u64) -> Vec<Action> {
-        let build = match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Starting(build) | Phase::Building(build) if build.generation == generation => build,
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Starting(build, Origin::Candidate) if build.generation == generation => {
+                self.phase = Phase::Prepared(build);
+                vec![Action::Announce]
+            }
+            Phase::Starting(build, _) | Phase::Building(build) if build.generation == generation => self.serve(build),
             other => {
                 self.phase = other;
-                return Vec::new();
+                Vec::new()
             }
-        };
-        self.current = generation;
-        let mut actions = vec![Action::Serve { generation, budget: build.budget }];
-        let into = build.leader.clone().unwrap_or_else(|| "start".to_owned());
-        actions.extend(build.leader.map(|id| Action::Answer { id, verdict: Verdict::Done(generation) }));
-        actions.extend(
-            build.joined.into_iter().map(|id| Action::Answer { id, verdict: Verdict::Coalesced { into: into.clone(), generation } }),
-        );
-        actions.extend(build.then.map(|next| self.next(next)));
-        actions
-    }
-
-    fn broken(&mut self, generation: u64, why: &str) -> Vec<Action> {
-        let (build, first) = match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Starting(build) if build.generation == generation => (build, true),
-            Phase::Building(build) if build.generation == generation => (build, false),
-            other => {
-                self.phase = other;
-                return Vec::new();
-            }
-        };
-        let failed = |id| Action::Answer { id, verdict: Verdict::Failed(why.to_owned()) };
-        if first {
-            let mut actions: Vec<Action> = build.everybody().map(failed).collect();
-            actions.extend(self.exit(FAILED));
-            return actions;
         }
-        let mut actions: Vec<Action> = build.leader.into_iter().chain(build.joined).map(failed).collect();
-        actions.extend(build.then.map(|next| self.next(next)));
+    }
+
+    fn serve(&mut self, build: Build) -> Vec<Action> {
+        let generation = build.generation;
+        self.current = generation;
+        self.phase = Phase::Serving;
+        let mut actions = vec![Action::Serve { generation, budget: build.budget }];
+        actions.extend(build.done());
+        actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
         actions
     }
 
-    fn next(&mut self, next: Next) -> Action {
-        let build = self.build(next.request.kind, next.request.budget, Some(next.request.id), next.joined);
-        let action = build.action();
-        self.phase = Phase::Building(build);
+    fn broken(&mut self, generation: u64, why: &str, now: Duration) -> Vec<Action> {
+        let failed = |id| Action::Answer { id, verdict: Verdict::Failed(why.to_owned()) };
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Starting(build, origin) if build.generation == generation => {
+                let mut actions: Vec<Action> = build.everybody().map(failed).collect();
+                match origin {
+                    Origin::Alone(Fallback::Safe) => {
+                        self.phase = Phase::Waiting { until: now + TRIAL_EVERY, then: Fallback::Safe };
+                    }
+                    Origin::Orphan => actions.push(self.begin(Origin::Alone(Fallback::Persist), None)),
+                    Origin::Alone(_) | Origin::Candidate => actions.extend(self.exit(FAILED)),
+                }
+                actions
+            }
+            Phase::Building(build) if build.generation == generation => self.failed(build, failed),
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    fn failed(&mut self, build: Build, failed: impl Fn(String) -> Action) -> Vec<Action> {
+        let mut actions: Vec<Action> = build.leader.into_iter().chain(build.joined).map(failed).collect();
+        actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
+        actions
+    }
+
+    fn successor_ready(&mut self, ready: u64) -> Vec<Action> {
+        match &mut self.phase {
+            Phase::Handing { build, committed } if build.generation == ready && !*committed => {
+                *committed = true;
+                vec![Action::Commit(ready)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn successor_serves(&mut self, serves: u64, until: Option<Duration>) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Yielded { until }) {
+            Phase::Handing { build, committed: true } if build.generation == serves => {
+                let mut actions = vec![Action::Yield { generation: serves, budget: build.budget }];
+                actions.extend(build.done());
+                // Who asked after the successor had begun asks the successor.
+                let then = build.then.into_iter().flat_map(|next| std::iter::once(next.request.id).chain(next.joined));
+                actions.extend(then.map(|id| Action::Answer { id, verdict: Verdict::Moved }));
+                actions
+            }
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    fn successor_lost(&mut self, lost: u64, why: &str) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Handing { build, .. } if build.generation == lost => {
+                let mut actions = vec![Action::TakeBack(lost)];
+                actions.extend(self.failed(build, |id| Action::Answer { id, verdict: Verdict::Failed(why.to_owned()) }));
+                actions
+            }
+            Phase::Yielded { .. } if lost == self.last => {
+                vec![Action::Resume, self.begin(Origin::Alone(Fallback::Persist), None)]
+            }
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    fn go(&mut self) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Prepared(build) => {
+                self.candidate = false;
+                let mut actions = vec![Action::Own];
+                actions.extend(self.serve(build));
+                actions
+            }
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    fn orphaned(&mut self) -> Vec<Action> {
+        match &mut self.phase {
+            Phase::Prepared(_) => self.go(),
+            Phase::Starting(_, origin @ Origin::Candidate) => {
+                *origin = Origin::Orphan;
+                self.candidate = false;
+                vec![Action::Own]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// A predecessor that stops while it hands over takes its candidate along, even one that was told to begin.
+    fn aborted(&mut self, now: Duration) -> Vec<Action> {
+        self.stop(false, now + FORCE_EXIT)
+    }
+
+    fn recover(&mut self, request: Option<String>) -> Vec<Action> {
+        match self.phase {
+            Phase::Waiting { then, .. } => vec![self.begin(Origin::Alone(then), request)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The first generation of this process.
+    fn begin(&mut self, origin: Origin, request: Option<String>) -> Action {
+        let build = self.build(Kind::Restart, Budget::Configured, request, Vec::new());
+        let action = build.action(origin == Origin::Alone(Fallback::Persist));
+        self.phase = Phase::Starting(build, origin);
         action
+    }
+
+    fn next(&mut self, next: Next) -> Vec<Action> {
+        let Next { request: Request { id, kind, budget, place }, joined } = next;
+        match place {
+            Place::Next { until } if kind == Kind::Restart => {
+                self.phase = Phase::Leaving { until };
+                let mut actions = vec![Action::Leave { budget }];
+                actions.extend(std::iter::once(id).chain(joined).map(|id| Action::Answer { id, verdict: Verdict::Scheduled }));
+                actions
+            }
+            Place::Successor { update } if kind == Kind::Restart => {
+                let mut build = self.build(kind, budget, Some(id.clone()), joined);
+                build.place = Place::Successor { update };
+                let generation = build.generation;
+                self.phase = Phase::Handing { build, committed: false };
+                vec![Action::HandOver { generation, budget, request: id }]
+            }
+            _ => {
+                let build = self.build(kind, budget, Some(id), joined);
+                let action = build.action(false);
+                self.phase = Phase::Building(build);
+                vec![action]
+            }
+        }
     }
 
     fn build(&mut self, kind: Kind, budget: Budget, leader: Option<String>, joined: Vec<String>) -> Build {
         self.last += 1;
-        Build { generation: self.last, kind, budget, leader, joined, then: None }
+        Build { generation: self.last, kind, budget, place: Place::Here, leader, joined, then: None }
     }
 
     fn exit(&mut self, code: u8) -> Vec<Action> {
@@ -304,32 +387,10 @@ impl Lifecycle {
     }
 }
 
-impl Build {
-    fn action(&self) -> Action {
-        Action::Build { generation: self.generation, kind: self.kind, budget: self.budget, request: self.leader.clone() }
-    }
+const STOPPING: &str = "the gateway is stopping";
 
-    /// A restart joins a restart under way. What this build cannot fulfil any more waits: it read the configuration before.
-    fn ask(&mut self, request: Request) {
-        match (&mut self.then, request.kind) {
-            (Some(next), Kind::Restart) if next.request.kind == Kind::Reload => {
-                let reload = std::mem::replace(&mut next.request, request);
-                next.joined.push(reload.id);
-            }
-            (Some(next), _) => next.joined.push(request.id),
-            (None, Kind::Restart) if self.kind == Kind::Restart => self.joined.push(request.id),
-            (None, _) => self.then = Some(Next { request, joined: Vec::new() }),
-        }
-    }
-
-    fn everybody(&self) -> impl Iterator<Item = String> {
-        let next = self.then.iter().flat_map(|next| std::iter::once(&next.request.id).chain(&next.joined));
-        self.leader.iter().chain(&self.joined).chain(next).cloned()
-    }
-}
-
-fn reject(id: String) -> Action {
-    Action::Answer { id, verdict: Verdict::Rejected("the gateway is stopping".to_owned()) }
+fn reject(id: String, why: &str) -> Action {
+    Action::Answer { id, verdict: Verdict::Rejected(why.to_owned()) }
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub struct Listeners {
     held: Vec<Held>,
     notifier: Notifier,
     changed: bool,
+    /// Names that the service manager is to forget, once it listens to this process.
+    forgotten: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -43,22 +45,25 @@ impl Listeners {
     /// # Errors
     /// [`BindError`] when an address cannot be had.
     pub async fn open(wanted: &[Listen], passed: Vec<Passed>, notifier: Notifier) -> Result<Self, BindError> {
+        let mut forgotten = Vec::new();
         let held = passed
             .into_iter()
             .filter_map(|Passed { name, fd }| {
                 let stored = name.starts_with(PREFIX);
-                let socket = Socket::adopt(fd).filter(|socket| wanted.iter().any(|listen| socket.serves(listen)));
-                if socket.is_none() && stored {
-                    notifier.remove(&name);
-                }
+                let socket = Socket::adopt(fd).filter(|socket| wanted.iter().any(|listen| socket.serves(listen) || chosen_by_kernel(listen, socket)));
                 if socket.is_none() {
-                    warn!("[gateway] the service manager passed a socket named {name} that the configuration does not ask for; closed");
+                    warn!("[gateway] a socket named {name} was passed on that the configuration does not ask for; closed");
+                    forgotten.extend(stored.then(|| name.clone()));
                 }
                 Some(Held { socket: socket?, name: stored.then_some(name) })
             })
             .collect();
-        let mut listeners = Self { held, notifier, changed: false };
-        listeners.bind_patiently(wanted).await?;
+        forgotten.iter().for_each(|name| notifier.remove(name));
+        let mut listeners = Self { held, notifier, changed: false, forgotten };
+        // Port 0 was chosen by the kernel once, in an earlier process; the choice stands.
+        let chosen = |listen: &&Listen| listeners.held.iter().any(|held| chosen_by_kernel(listen, &held.socket));
+        let missing: Vec<Listen> = wanted.iter().filter(|listen| !chosen(listen)).cloned().collect();
+        listeners.bind_patiently(&missing).await?;
         listeners.changed = false;
         Ok(listeners)
     }
@@ -97,6 +102,25 @@ impl Listeners {
         Ok(())
     }
 
+    /// From here on the service manager listens to this process: it learns what changed while it did not.
+    pub fn speak(&mut self, notifier: Notifier) {
+        use std::os::fd::AsFd;
+        self.notifier = notifier;
+        std::mem::take(&mut self.forgotten).iter().for_each(|name| notifier.remove(name));
+        for held in &self.held {
+            if let Some(name) = &held.name {
+                // What it has already, it does not store twice (sd_pid_notify_with_fds(3)).
+                notifier.store(name, held.socket.as_fd());
+            }
+        }
+    }
+
+    /// The sockets with the names that the service manager keeps them under, for a successor.
+    pub fn to_hand_over(&self) -> Vec<(Option<String>, std::os::fd::BorrowedFd<'_>)> {
+        use std::os::fd::AsFd;
+        self.held.iter().map(|held| (held.name.clone(), held.socket.as_fd())).collect()
+    }
+
     /// Closes what is not wanted any more.
     pub fn prune(&mut self, wanted: &[Listen]) {
         let notifier = self.notifier;
@@ -107,6 +131,7 @@ impl Listeners {
             if !keep {
                 if let Some(name) = &held.name {
                     notifier.remove(name);
+                    self.forgotten.push(name.clone());
                 }
                 // Nobody may connect to a socket that nobody accepts from. A path that is still wanted leads to another one.
                 if let Some(local @ Listen::Unix(path)) = &held.socket.local()

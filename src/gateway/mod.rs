@@ -8,12 +8,17 @@ mod answers;
 pub mod budget;
 mod building;
 mod context;
+mod control_end;
 mod drain;
 mod driver;
 mod generation;
+mod handing;
+mod handover;
+mod leaving;
 pub mod lifecycle;
 mod listeners;
 mod ownership;
+mod place;
 mod progress;
 mod prove;
 mod report;
@@ -22,10 +27,13 @@ mod signals;
 mod standby;
 mod start;
 pub mod strategy;
+mod taking;
 mod unit;
 mod watchdog;
 mod wind;
+mod yielding;
 
+pub use handover::refuse as refuse_hand_over;
 pub use prove::prove;
 pub use signals::{hold as hold_signals, release as release_signals};
 pub use start::run;
@@ -48,4 +56,17 @@ enum Happening {
     Quiet,
     /// The front door was asked whether it works.
     Checked(Result<(), String>),
+    /// The successor of this generation says something, or is gone.
+    Successor(u64, handover::News),
+    /// What the successor of this generation must not run beside has ended.
+    Released(u64),
+    /// The predecessor says something, or is gone.
+    Predecessor(Option<handover::ToSuccessor>),
+    /// A process that came before has ended.
+    PredecessorEnded(u32),
+    /// After a hand-over, the last client is gone.
+    ClientsGone,
 }
+
+/// Where the sidecars of a generation listen; none while one is away.
+type Addresses = std::collections::BTreeMap<String, Option<std::net::SocketAddr>>;

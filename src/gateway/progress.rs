@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::Happening;
+use super::handover::{Predecessor, ToPredecessor};
 use crate::control::protocol::Progress;
 
 /// Tells steps of one request; silent for the first start.
@@ -10,16 +11,25 @@ use crate::control::protocol::Progress;
 pub struct Reporter {
     request: Option<String>,
     to: mpsc::UnboundedSender<Happening>,
+    predecessor: Option<Predecessor>,
 }
 
 impl Reporter {
     /// A reporter for a request.
     pub fn new(request: Option<String>, to: mpsc::UnboundedSender<Happening>) -> Self {
-        Self { request, to }
+        Self { request, to, predecessor: None }
+    }
+
+    /// The same, telling a predecessor too: who asked for the restart is connected there.
+    pub fn passing_on(self, predecessor: Option<Predecessor>) -> Self {
+        Self { predecessor, ..self }
     }
 
     /// Tells a step.
     pub fn tell(&self, stage: &str, text: String) {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.say(&ToPredecessor::Progress { stage: stage.to_owned(), text: text.clone() });
+        }
         if let Some(request) = &self.request {
             let progress = Progress { request: request.clone(), stage: stage.to_owned(), text };
             // When the loop is gone, so is everybody who might listen.

@@ -12,7 +12,14 @@ impl Gateway {
     pub(super) fn stage(&self) -> (Stage, String) {
         let troubles = self.current.as_ref().map(|generation| generation.troubles()).unwrap_or_default();
         match self.machine.phase() {
-            Phase::Starting(_) => (Stage::Starting, "starting the first generation".to_owned()),
+            Phase::Waiting { .. } => (Stage::Failed, "waiting before the next start".to_owned()),
+            Phase::Starting(..) => (Stage::Starting, "starting the first generation".to_owned()),
+            Phase::Prepared(_) => (Stage::Starting, "ready to take over".to_owned()),
+            Phase::Handing { .. } => {
+                (Stage::Restarting, format!("generation {} serves while a successor gets ready", self.machine.current()))
+            }
+            Phase::Yielded { .. } => (Stage::Draining, "another process serves; this one finishes its work".to_owned()),
+            Phase::Leaving { .. } => (Stage::Draining, "finishing its work, then the service manager starts the next".to_owned()),
             Phase::Stopping { .. } | Phase::Ended => (Stage::Stopping, "finishing what is under way, then gone".to_owned()),
             Phase::Building(_) => (Stage::Restarting, format!("generation {} serves while the next is built", self.machine.current())),
             Phase::Serving if !troubles.is_empty() => (Stage::Degraded, troubles.join("; ")),
@@ -48,7 +55,7 @@ impl Gateway {
             tunnels: stats.tunnels.load(Ordering::Relaxed),
             held: stats.held.load(Ordering::Relaxed),
             sidecars: self.sidecars(),
-            drainers: self.drains.iter().map(|drain| drain.status()).collect(),
+            drainers: self.drains.iter().map(|drain| drain.status()).chain(self.predecessors.status()).collect(),
             last_restart: self.answers.last.clone(),
         }
     }

@@ -9,6 +9,7 @@ use super::drain::Drain;
 use super::driver::Gateway;
 use super::generation::{Generation, patience_of};
 use super::lifecycle::{Budget, Phase};
+use super::unit::Unit;
 use super::wind::Wind;
 use super::{Happening, watchdog};
 
@@ -34,12 +35,20 @@ impl Gateway {
     }
 
     fn drain(&mut self, previous: &Arc<Generation>, current: &Generation, budget: Budget) -> Option<u64> {
-        let left = previous.left_by(current);
+        self.drain_units(previous, previous.left_by(current), budget, current.number)
+    }
+
+    /// Drains everything of a generation whose successor lives in another process.
+    pub(super) fn drain_all(&mut self, previous: &Arc<Generation>, budget: Budget) -> Option<u64> {
+        self.drain_units(previous, previous.units.values().cloned().collect(), budget, previous.number + 1)
+    }
+
+    fn drain_units(&mut self, previous: &Arc<Generation>, left: Vec<Arc<Unit>>, budget: Budget, next: u64) -> Option<u64> {
         let units: Vec<_> = left.into_iter().map(|unit| (Arc::clone(&unit), patience_of(budget, &unit.spec(), &previous.config))).collect();
         if units.is_empty() {
             return None;
         }
-        self.report.tell("switched", format!("generation {} has all new requests", current.number));
+        self.report.tell("switched", format!("generation {next} has all new requests"));
         let drain = Drain::new(previous.number, units, self.report.clone());
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
@@ -66,13 +75,16 @@ impl Gateway {
     /// Brings `/readyz` and systemd's view up to date.
     pub(super) fn refresh(&mut self) {
         let (_, detail) = self.stage();
-        let serving = matches!(self.machine.phase(), Phase::Serving | Phase::Building(_));
+        let serving = matches!(self.machine.phase(), Phase::Serving | Phase::Building(_) | Phase::Handing { .. } | Phase::Waiting { .. } | Phase::Leaving { .. });
         let troubles = self.current.as_ref().map(|generation| generation.troubles()).unwrap_or_default();
         match self.machine.phase() {
             // In a planned restart, requests are served or wait: that is ready.
-            Phase::Building(_) => {}
+            Phase::Building(_) | Phase::Handing { .. } => {}
             Phase::Serving => self.context.front.set_health(troubles),
-            Phase::Starting(_) => self.context.front.set_health(vec!["starting".to_owned()]),
+            Phase::Waiting { .. } => self.context.front.set_health(vec![self.stage().1]),
+            Phase::Starting(..) | Phase::Prepared(_) => self.context.front.set_health(vec!["starting".to_owned()]),
+            // Those whose connection is still here learn that another one is better.
+            Phase::Yielded { .. } | Phase::Leaving { .. } => self.context.front.set_health(vec!["finishing its work".to_owned()]),
             Phase::Stopping { .. } | Phase::Ended => self.context.front.set_health(vec!["stopping".to_owned()]),
         }
         if serving && !self.announced {
@@ -113,18 +125,24 @@ impl Gateway {
     }
 
     pub(super) fn wind(&mut self, at_once: bool) {
-        self.notifier.stopping("stopping: finishing what is under way");
+        if self.machine.owns() {
+            self.notifier.stopping("stopping: finishing what is under way");
+        }
         let front = &self.context.front;
         front.set_closing();
         front.set_health(vec!["stopping".to_owned()]);
-        // What the service manager holds, too, is served by the next life.
-        self.workers.close(self.notifier.active());
+        // What the service manager or a successor holds, too, is served there.
+        self.workers.close(self.notifier.active() || self.succeeded_by.is_some());
+        let predecessors = self.stop_predecessors();
+        let front = &self.context.front;
         let wind = Wind {
-            workers: Arc::clone(&self.workers),
+            workers: std::iter::once(&self.workers).chain(&self.retired).cloned().collect(),
             units: self.units(),
-            upstreams: front.table().routes.backends().cloned().collect(),
+            upstreams: front.table().routes.backends().chain(self.doors.values()).cloned().collect(),
             restart: self.loaded.config.restart.clone(),
             at_once,
+            predecessors,
+            ending: std::mem::take(&mut self.ending),
         };
         let happened = self.happened.clone();
         tokio::spawn(async move {

@@ -34,7 +34,7 @@ pub fn release() {
     let _ = set().thread_unblock();
 }
 
-fn set() -> SigSet {
+pub(super) fn set() -> SigSet {
     OURS.into_iter().collect()
 }
 

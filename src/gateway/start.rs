@@ -1,35 +1,35 @@
 //! The beginning: lock and sockets before anything heavy, then the serving threads and the control socket.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::answers::Answers;
 use super::context::Context;
+use super::control_end::ControlEnd;
 use super::driver::{EXTEND_BY, Gateway, Inputs};
-use super::lifecycle::Lifecycle;
+use super::handover::{Incoming, Link, Predecessors, Program};
+use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
 use super::progress::Reporter;
 use super::signals::Signals;
 use super::standby::{self, Turn};
+use super::taking::Taking;
 use crate::config::{Env, Loaded, Overrides};
 use crate::control::protocol::FailureCode;
-use crate::control::server;
 use crate::front::{Front, Workers};
 use crate::redact::Redactor;
 use crate::sidecar::Inherited;
+use crate::state::lock::Lock;
 use crate::state::paths::Paths;
 use crate::supervisor::{self, Evidence, Notifier, Passed, take_passed};
 
 /// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs behind need CPUs, too.
 const WORKERS_MAX: usize = 4;
-
-/// Calls on the control socket that may wait for the loop.
-const CALLS: usize = 64;
 
 /// Exit codes (gateway(8)).
 const DONE: u8 = 0;
@@ -38,7 +38,15 @@ const REFUSED: u8 = 5;
 
 /// Runs a gateway to its end; the process's exit code comes back.
 pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
-    let passed = take_passed();
+    let incoming = match Incoming::take() {
+        Ok(incoming) => incoming,
+        Err(why) => {
+            error!("[gateway] {why}");
+            return FAILED;
+        }
+    };
+    // A successor inherits variables that speak of its ancestor's descriptors.
+    let passed = if incoming.is_some() { Vec::new() } else { take_passed() };
     let inherited = Arc::new(Inherited::take());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -48,7 +56,7 @@ pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
         }
     };
     let code = runtime.block_on(async {
-        match start(loaded, flags, passed, inherited).await {
+        match start(loaded, flags, incoming, passed, inherited).await {
             Ok((gateway, inputs)) => gateway.drive(inputs).await,
             Err(code) => code,
         }
@@ -58,41 +66,42 @@ pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
 }
 
 /// Lock and sockets before anything heavy; then the serving threads and the control socket.
-async fn start(mut loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inherited: Arc<Inherited>) -> Result<(Gateway, Inputs), u8> {
+async fn start(
+    mut loaded: Loaded,
+    flags: Overrides,
+    incoming: Option<Incoming>,
+    passed: Vec<Passed>,
+    inherited: Arc<Inherited>,
+) -> Result<(Gateway, Inputs), u8> {
     let fail = |text: String| {
         error!("[gateway] {text}");
         FAILED
     };
     let notifier = Notifier::new();
-    notifier.extend(EXTEND_BY);
+    if incoming.is_none() {
+        notifier.extend(EXTEND_BY);
+    }
     let env = Env::real();
-    let verdict = supervisor::detect(&Evidence::gather(&env, &loaded.instance));
     let paths = Paths::of_process(&env, &loaded.instance, loaded.config.gateway.state_dir.as_deref());
     let mut signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
-    let lock = match ownership::take(&loaded, &paths.state).await.map_err(fail)? {
-        Ownership::Ours(lock) => lock,
-        Ownership::Same(text) | Ownership::Other(text) if standby::waits(notifier, &verdict) => {
-            info!("[gateway] {text}");
-            match standby::stand_by(&paths.state, notifier, &mut signals).await.map_err(|error| fail(error.to_string()))? {
-                Turn::Ours(lock) => {
-                    loaded = standby::read_again(loaded, &flags, &paths);
-                    Some(lock)
-                }
-                Turn::Stopped => return Err(DONE),
-            }
-        }
-        Ownership::Same(text) => {
-            info!("[gateway] {text}");
-            return Err(DONE);
-        }
-        Ownership::Other(text) => {
-            error!("[gateway] {text}");
-            return Err(REFUSED);
+    let incoming = incoming.map(|incoming| fitting(incoming, &loaded, &paths)).transpose().map_err(fail)?;
+    let (lock, passed, notifier) = match incoming.as_ref() {
+        // The service manager does not listen to a successor before it is told to.
+        Some(_) => (None, passed, Notifier::from_parts(None, 0)),
+        None => {
+            let (ours, lock) = own(loaded, &flags, &paths, notifier, &mut signals).await?;
+            loaded = ours;
+            (lock, passed, notifier)
         }
     };
     let config = &loaded.config;
+    let (mut incoming, mut lock, mut passed) = (incoming, lock, passed);
+    if let Some(incoming) = incoming.as_mut() {
+        lock = incoming.lock.take().map(|fd| Lock::from_fd(fd, &paths.state)).transpose().map_err(|error| fail(error.to_string()))?;
+        let listeners = std::mem::take(&mut incoming.listeners).into_iter();
+        passed = listeners.map(|(name, fd)| Passed { name: name.unwrap_or_else(|| "passed".to_owned()), fd }).collect();
+    }
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
-    ownership::record(&loaded, &paths.state, &listeners.addresses(), 0, &[]);
     let front = Front::new(&loaded.instance, config);
     match ownership::token(config, &paths.state) {
         Ok(token) => front.set_token(token),
@@ -103,25 +112,32 @@ async fn start(mut loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inheri
     } else {
         std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX)
     };
-    let sockets = listeners.handles().map_err(|error| fail(format!("cannot share the listeners: {error}")))?;
-    let workers = Workers::start(&front, sockets, count).map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
-    info!("[gateway] http server listening ({})", listeners.addresses().join(", "));
-    let (call_sender, calls) = mpsc::channel(CALLS);
-    let control = CancellationToken::new();
-    let answering = match server::bind(&paths.control).and_then(UnixListener::from_std) {
-        Ok(listener) => Some(tokio::spawn(server::serve(listener, call_sender, control.clone()))),
-        Err(error) => {
-            warn!("[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway", paths.control.display());
-            None
-        }
+    let sockets = match &incoming {
+        // Until it owns the service, a successor accepts nobody.
+        Some(_) => Vec::new(),
+        None => listeners.handles().map_err(|error| fail(format!("cannot share the listeners: {error}")))?,
     };
+    let workers = Workers::start(&front, sockets, count).map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
+    let (control, calls) = ControlEnd::new(paths.control.clone());
     let redactor = Redactor::new(&config.gateway.redact);
     inherited.teach(&redactor);
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
-    let (machine, first) = Lifecycle::start();
+    let entry = match &incoming {
+        Some(incoming) => Entry::Candidate { generation: incoming.offer.generation },
+        None => Entry::First(if notifier.active() { Fallback::Persist } else { Fallback::End }),
+    };
+    let (machine, first) = Lifecycle::start(entry);
     let report = Reporter::new(None, happened.clone());
+    let program = Program::of_this_process().map_err(|error| fail(format!("cannot tell which program this is: {error}")))?;
+    let mut predecessors = Predecessors::default();
+    let mut taking = None;
+    if let Some(mut incoming) = incoming {
+        predecessors = Predecessors::new(&incoming.offer.drainers, std::mem::take(&mut incoming.drainers), &happened);
+        let predecessor = incoming.converse(&happened).map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
+        taking = Some(Taking::new(predecessor, &incoming));
+    }
     let mut gateway = Gateway {
         context,
         loaded,
@@ -146,8 +162,77 @@ async fn start(mut loaded: Loaded, flags: Overrides, passed: Vec<Passed>, inheri
         report,
         unchanged: false,
         exit: None,
-        _lock: lock,
+        lock,
+        control,
+        program,
+        link: Link::take(),
+        waiter: None,
+        handing: None,
+        succeeded_by: None,
+        taking,
+        predecessors,
+        doors: BTreeMap::new(),
+        clients_gone: false,
+        hurry: CancellationToken::new(),
+        retired: Vec::new(),
+        ending: Vec::new(),
     };
+    if gateway.taking.is_none() {
+        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
+        gateway.record_owner();
+        gateway.control.open();
+    }
     gateway.perform(first);
-    Ok((gateway, Inputs { signals, happenings, calls, control, answering }))
+    Ok((gateway, Inputs { signals, happenings, calls }))
+}
+
+/// The lock, and the configuration to go on with; or the exit code of a process that somebody else is in the way of.
+async fn own(
+    loaded: Loaded,
+    flags: &Overrides,
+    paths: &Paths,
+    notifier: Notifier,
+    signals: &mut Signals,
+) -> Result<(Loaded, Option<Lock>), u8> {
+    let verdict = supervisor::detect(&Evidence::gather(&Env::real(), &loaded.instance));
+    match ownership::take(&loaded, &paths.state).await {
+        Ok(Ownership::Ours(lock)) => Ok((loaded, lock)),
+        Ok(Ownership::Same(text) | Ownership::Other(text)) if standby::waits(notifier, &verdict) => {
+            info!("[gateway] {text}");
+            match standby::stand_by(&paths.state, notifier, signals).await {
+                Ok(Turn::Ours(lock)) => Ok((standby::read_again(loaded, flags, paths), Some(lock))),
+                Ok(Turn::Stopped) => Err(DONE),
+                Err(error) => {
+                    error!("[gateway] cannot wait for the lock in {}: {error}", paths.state.display());
+                    Err(FAILED)
+                }
+            }
+        }
+        Ok(Ownership::Same(text)) => {
+            info!("[gateway] {text}");
+            Err(DONE)
+        }
+        Ok(Ownership::Other(text)) => {
+            error!("[gateway] {text}");
+            Err(REFUSED)
+        }
+        Err(text) => {
+            error!("[gateway] {text}");
+            Err(FAILED)
+        }
+    }
+}
+
+/// An offer that this process can take: a configuration may change anything but who the instance is.
+fn fitting(incoming: Incoming, loaded: &Loaded, paths: &Paths) -> Result<Incoming, String> {
+    let offer = &incoming.offer;
+    let why = if offer.instance != loaded.instance {
+        format!("the instance cannot change its name in a restart (it is {}, the configuration says {})", offer.instance, loaded.instance)
+    } else if offer.state_dir != paths.state {
+        format!("the state directory cannot change in a restart (it is {}, the configuration says {})", offer.state_dir.display(), paths.state.display())
+    } else {
+        return Ok(incoming);
+    };
+    incoming.refuse(&why);
+    Err(why)
 }

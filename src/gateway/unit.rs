@@ -92,10 +92,7 @@ impl Unit {
         report: &Reporter,
     ) -> Result<(), Arc<Failure>> {
         let old = self.running();
-        self.fade(patience, report).await;
-        report.tell("holding", format!("{} is being replaced; new requests wait", self.name));
-        old.sidecar.stop(old.spec.stop_timeout.0).await;
-        drop(old.doorkeeper);
+        self.release(patience, report).await;
         match self.run(context, spec, false).await {
             Ok(()) => Ok(()),
             Err(failure) => {
@@ -105,6 +102,22 @@ impl Unit {
                 Err(failure)
             }
         }
+    }
+
+    /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.
+    pub async fn release(&self, patience: Patience, report: &Reporter) {
+        let old = self.running();
+        self.fade(patience, report).await;
+        report.tell("holding", format!("{} is being replaced; new requests wait", self.name));
+        old.sidecar.stop(old.spec.stop_timeout.0).await;
+        old.doorkeeper.0.abort();
+    }
+
+    /// Starts what ran before its [`release`](Self::release).
+    pub async fn resume(&self, context: &Arc<Context>) {
+        let spec = self.spec();
+        // It may fail: then it is tried again until it runs, with the cause at the door.
+        let _ = self.run(context, &spec, true).await;
     }
 
     async fn run(&self, context: &Arc<Context>, spec: &SidecarSpec, persist: bool) -> Result<(), Arc<Failure>> {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::handover::Stopping;
 use super::lifecycle::FORCE_EXIT;
 use super::unit::Unit;
 use crate::config::RestartSection;
@@ -24,7 +26,7 @@ const SIDECARS: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub struct Wind {
     /// The serving threads.
-    pub workers: Arc<Workers>,
+    pub workers: Vec<Arc<Workers>>,
     /// Every sidecar of every generation.
     pub units: Vec<Arc<Unit>>,
     /// Plain upstreams, which have tunnels, too.
@@ -33,6 +35,10 @@ pub struct Wind {
     pub restart: RestartSection,
     /// Do not wait for work.
     pub at_once: bool,
+    /// Processes that came before.
+    pub predecessors: Stopping,
+    /// Ends of others that are under way.
+    pub ending: Vec<JoinHandle<()>>,
 }
 
 impl Wind {
@@ -57,11 +63,17 @@ impl Wind {
                 join_all(backends().map(|backend| backend.wait_tunnels())).await;
             }
         };
-        let work = async { tokio::join!(self.workers.quiet(), end_tunnels) };
+        let work = async { tokio::join!(join_all(self.workers.iter().map(|workers| workers.quiet())), end_tunnels) };
         // What is not finished by then is cut: that is what the time is for.
         let _ = tokio::time::timeout_at(begun + drain, work).await;
         backends().for_each(|backend| backend.cut());
         let left = (FORCE_EXIT - MARGIN).saturating_sub(begun.elapsed());
         join_all(self.units.iter().map(|unit| unit.stop(left))).await;
+        join_all(self.ending).await;
+        // They stop within the same time as this process, and began just after it.
+        if self.at_once || tokio::time::timeout_at(begun + FORCE_EXIT - MARGIN / 2, self.predecessors.ended()).await.is_err() {
+            self.predecessors.kill();
+            self.predecessors.ended().await;
+        }
     }
 }

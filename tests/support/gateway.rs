@@ -228,6 +228,20 @@ impl Gateway {
         self.child.id()
     }
 
+    /// The process that has the service now: another one after a hand-over.
+    pub fn main_pid(&self) -> u32 {
+        gateway::state::owner::Owner::read(&self.state).map_or(self.pid(), |owner| owner.pid)
+    }
+
+    /// Waits until none of the processes that ever were this gateway is left.
+    pub fn wait_gone(&mut self, limit: Duration) {
+        let gone = wait::within(limit, || {
+            self.exited();
+            family_of(&self.config_file()).is_empty().then_some(())
+        });
+        assert!(gone.is_some(), "left after {limit:?}: {:?}\n{}", family_of(&self.config_file()), self.stderr());
+    }
+
     /// A directory for the test's files, removed with the gateway.
     pub fn dir(&self) -> &Path {
         self.home.path()
@@ -362,6 +376,12 @@ impl Gateway {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
+    /// Stops whichever process has the service, and waits until nothing of the gateway is left.
+    pub fn terminate(&mut self) {
+        kill(Pid::from_raw(i32::try_from(self.main_pid()).unwrap()), Signal::SIGTERM).unwrap();
+        self.wait_gone(STOP_PATIENCE);
+    }
+
     /// Stops it in order; panics when it does not end by itself.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
@@ -371,10 +391,15 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if self.exited().is_some() {
+        let others = family_of(&self.config_file());
+        if self.exited().is_some() && others.is_empty() {
             return;
         }
-        let family = descendants(self.pid());
+        let mut family = descendants(self.pid());
+        for (pid, start) in others {
+            family.extend(descendants(pid));
+            family.push((pid, start));
+        }
         self.signal(Signal::SIGTERM);
         if wait::within(STOP_PATIENCE, || self.exited()).is_none() {
             let _ = self.child.kill();
@@ -389,6 +414,24 @@ impl Drop for Gateway {
             eprintln!("--- what the gateway said ---\n{}\n---", tail(&self.stderr(), 200));
         }
     }
+}
+
+/// The processes that are or were one gateway, each with its start time: its configuration file is its own, while the state directory
+/// may be shared with others that stand by.
+pub fn family_of(config: &Path) -> Vec<(u32, u64)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        let runs = words.next() == Some(b"run".as_slice());
+        use std::os::unix::ffi::OsStrExt;
+        if runs && program.ends_with(b"gateway") && words.any(|word| word == config.as_os_str().as_bytes()) {
+            found.extend(gateway::state::owner::start_time(pid).map(|start| (pid, start)));
+        }
+    }
+    found
 }
 
 /// The last `count` lines.

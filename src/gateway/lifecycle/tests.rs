@@ -9,11 +9,11 @@ use super::*;
 const NOW: Duration = Duration::from_secs(100);
 
 fn ask(id: &str, kind: Kind) -> Event {
-    Event::Asked(Request { id: id.into(), kind, budget: Budget::Configured })
+    Event::Asked(Request { id: id.into(), kind, budget: Budget::Configured, place: Place::Here })
 }
 
 fn serving() -> Lifecycle {
-    let (mut machine, first) = Lifecycle::start();
+    let (mut machine, first) = Lifecycle::start(Entry::First(Fallback::End));
     assert!(matches!(first[..], [Action::Build { generation: 1, .. }]));
     machine.step(Event::Built(1), NOW);
     machine
@@ -23,7 +23,7 @@ fn serving() -> Lifecycle {
 fn a_restart_builds_then_serves_then_answers() {
     let mut machine = serving();
     let actions = machine.step(ask("a", Kind::Restart), NOW);
-    assert_eq!(actions, [Action::Build { generation: 2, kind: Kind::Restart, budget: Budget::Configured, request: Some("a".into()) }]);
+    assert_eq!(actions, [Action::Build { generation: 2, kind: Kind::Restart, budget: Budget::Configured, request: Some("a".into()), persist: false }]);
     assert_eq!(machine.current(), 1, "the old one serves meanwhile");
     let actions = machine.step(Event::Built(2), NOW);
     assert_eq!(actions[0], Action::Serve { generation: 2, budget: Budget::Configured });
@@ -71,19 +71,19 @@ fn a_stop_overrides_a_queued_restart() {
     let mut machine = serving();
     machine.step(ask("a", Kind::Restart), NOW);
     machine.step(ask("b", Kind::Reload), NOW);
-    let actions = machine.step(Event::Stop { at_once: false }, NOW);
+    let actions = machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW);
     assert_eq!(actions[0], Action::Abandon(2));
     assert_eq!(actions.len(), 4, "both requests are answered: {actions:?}");
     assert_eq!(actions[3], Action::Wind { at_once: false });
     assert_eq!(machine.step(Event::Built(2), NOW), [], "too late");
-    assert_eq!(machine.step(ask("c", Kind::Restart), NOW), [reject("c".into())]);
+    assert_eq!(machine.step(ask("c", Kind::Restart), NOW), [reject("c".into(), STOPPING)]);
     assert_eq!(machine.step(Event::Quiet, NOW), [Action::Exit(0)]);
 }
 
 #[test]
 fn a_stop_that_hangs_is_forced() {
     let mut machine = serving();
-    machine.step(Event::Stop { at_once: false }, NOW);
+    machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW);
     let until = machine.deadline().unwrap();
     assert_eq!(until, NOW + FORCE_EXIT);
     assert_eq!(machine.step(Event::Tick, until - Duration::from_millis(1)), []);
@@ -93,14 +93,14 @@ fn a_stop_that_hangs_is_forced() {
 #[test]
 fn a_second_stop_at_once_ends_the_waiting() {
     let mut machine = serving();
-    machine.step(Event::Stop { at_once: false }, NOW);
-    assert_eq!(machine.step(Event::Stop { at_once: false }, NOW), []);
-    assert_eq!(machine.step(Event::Stop { at_once: true }, NOW), [Action::Exit(1)]);
+    machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW);
+    assert_eq!(machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW), []);
+    assert_eq!(machine.step(Event::Stop { at_once: true, limit: FORCE_EXIT }, NOW), [Action::Exit(1)]);
 }
 
 #[test]
 fn a_first_start_that_fails_ends_the_process_and_answers_who_asked_meanwhile() {
-    let (mut machine, _) = Lifecycle::start();
+    let (mut machine, _) = Lifecycle::start(Entry::First(Fallback::End));
     machine.step(ask("a", Kind::Restart), NOW);
     let actions = machine.step(Event::Broken(1, "no".into()), NOW);
     assert_eq!(actions, [Action::Answer { id: "a".into(), verdict: Verdict::Failed("no".into()) }, Action::Exit(1)]);
@@ -136,7 +136,7 @@ proptest! {
     /// was built, and whoever stops ends.
     #[test]
     fn whatever_happens_in_whatever_order(inputs in proptest::collection::vec(input(), 0..40)) {
-        let (mut machine, first) = Lifecycle::start();
+        let (mut machine, first) = Lifecycle::start(Entry::First(Fallback::End));
         let mut now = NOW;
         let mut asked = BTreeSet::new();
         let mut answered = BTreeSet::new();
@@ -159,6 +159,7 @@ proptest! {
                     Action::Answer { id, .. } => prop_assert!(answered.insert(id), "answered twice"),
                     Action::Wind { .. } => { prop_assert!(!*wound); *wound = true; }
                     Action::Exit(_) => *ended = true,
+                    other => prop_assert!(false, "nobody asked for {other:?}"),
                 }
             }
             Ok(())
@@ -171,7 +172,7 @@ proptest! {
                     asked.insert(id.clone());
                     ask(&id, if matches!(input, Input::Restart) { Kind::Restart } else { Kind::Reload })
                 }
-                Input::Stop(at_once) => Event::Stop { at_once },
+                Input::Stop(at_once) => Event::Stop { at_once, limit: FORCE_EXIT },
                 Input::Built(offset) => Event::Built((machine.last + 1).saturating_sub(offset)),
                 Input::Broken(offset) => {
                     let generation = (machine.last + 1).saturating_sub(offset);
@@ -184,7 +185,7 @@ proptest! {
             let actions = machine.step(event, now);
             check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
         }
-        let actions = machine.step(Event::Stop { at_once: false }, now);
+        let actions = machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, now);
         check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
         let actions = machine.step(Event::Quiet, now);
         check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;

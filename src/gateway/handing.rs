@@ -1,0 +1,220 @@
+//! Handing over, the old process's part: start a successor, release what must not run twice, make it the main process.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tracing::{info, warn};
+
+use super::Happening;
+use super::driver::Gateway;
+use super::generation::patience_of;
+use super::handover::{
+    Drainer, News, Offer, Parentage, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION, Waiter, failpoint, prepare, spawn,
+};
+use super::lifecycle::{Budget, Event, Phase};
+use super::progress::Reporter;
+use crate::control::protocol::GenerationInfo;
+
+/// A hand-over under way.
+#[derive(Debug)]
+pub(super) struct Handing {
+    pub(super) successor: Successor,
+    pub(super) report: Reporter,
+    pub(super) budget: Budget,
+    /// What the successor offers, once it is ready.
+    pub(super) offered: Option<Offered>,
+    /// Names of the sidecars that were released to it.
+    released: Vec<String>,
+    /// Whether it is behind a waiter, so that our pid stays the main one.
+    behind: bool,
+}
+
+/// What a successor that is ready has.
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub(super) info: GenerationInfo,
+    pub(super) sidecars: super::Addresses,
+}
+
+impl Gateway {
+    /// Starts a successor for this generation.
+    pub(super) fn hand_over(&mut self, generation: u64, budget: Budget, request: String) {
+        let report = Reporter::new(Some(request.clone()), self.happened.clone());
+        match self.start_successor(generation, &request) {
+            Ok((successor, behind)) => {
+                info!("[gateway] pid {} is starting to take over", successor.pid);
+                report.tell("starting", format!("pid {} is starting to take over", successor.pid));
+                self.handing = Some(Handing { successor, report, budget, offered: None, released: Vec::new(), behind });
+            }
+            Err(error) => {
+                let why = format!("cannot start {}: {error}", self.program.path().display());
+                // Not at once: the step that led here must end first.
+                let _ = self.happened.send(Happening::Successor(generation, News::Lost(why)));
+            }
+        }
+        if self.announced {
+            self.notifier.status(&self.stage().1);
+        }
+    }
+
+    fn start_successor(&mut self, generation: u64, request: &str) -> io::Result<(Successor, bool)> {
+        failpoint::pass("old.before-spawn");
+        let own = crate::sidecar::PidFd::open(std::process::id())?;
+        let listeners = self.listeners.to_hand_over();
+        let older = self.predecessors.drainers();
+        let left = self.loaded.config.restart.drain.0.as_millis() as u64;
+        let me = Drainer { pid: std::process::id(), generation: self.machine.current(), left_ms: Some(left) };
+        let lock = self.lock.as_ref().map(AsFd::as_fd);
+        let descriptors: Vec<BorrowedFd<'_>> = lock
+            .into_iter()
+            .chain(listeners.iter().map(|(_, fd)| *fd))
+            .chain(std::iter::once(own.as_fd()))
+            .chain(older.iter().map(|(_, fd)| *fd))
+            .collect();
+        let offer = Offer {
+            version: VERSION,
+            pid: std::process::id(),
+            instance: self.loaded.instance.clone(),
+            state_dir: self.paths.state.clone(),
+            generation,
+            request: request.to_owned(),
+            lock: self.lock.is_some(),
+            listeners: listeners.iter().map(|(name, _)| name.clone()).collect(),
+            drainers: std::iter::once(me).chain(older.iter().map(|(drainer, _)| drainer.clone())).collect(),
+            exclusive: self.current.as_ref().map(|current| current.exclusive()).unwrap_or_default(),
+            notify: self.notifier.address(),
+            watchdog_usec: self.notifier.watchdog_usec(),
+        };
+        let (ours, theirs) = prepare(&offer, &descriptors)?;
+        let (spawned, behind) = self.spawn_with(&theirs)?;
+        failpoint::pass("old.spawned");
+        let successor = Successor::listen(ours, spawned, generation, self.happened.clone())?;
+        Ok((successor, behind))
+    }
+
+    /// By the waiter before us, by a waiter that we become, or as an orphan that the manager adopts.
+    fn spawn_with(&mut self, theirs: &std::os::unix::net::UnixStream) -> io::Result<(Spawned, bool)> {
+        if let Some(link) = self.link.as_ref().filter(|link| link.alive()) {
+            return Ok((link.spawn(theirs)?, true));
+        }
+        if self.pid_must_survive() {
+            let waiter = self.waiter.get_or_insert_with(|| Waiter::new(self.program.clone()));
+            return Ok((waiter.spawn(theirs)?, true));
+        }
+        let number = std::os::fd::AsRawFd::as_raw_fd(theirs).to_string();
+        let environment = [("GATEWAY_HANDOVER", number)];
+        Ok((spawn(&self.program, &[theirs.as_fd()], &environment, Parentage::Orphan)?, false))
+    }
+
+    /// What the successor of this generation says, or that it is gone.
+    pub(super) fn successor(&mut self, generation: u64, news: News) {
+        let message = match news {
+            News::Said(message) => message,
+            News::Lost(why) => return self.lost(generation, &why),
+        };
+        let Some(handing) = self.handing.as_mut().filter(|handing| handing.successor.generation == generation) else { return };
+        match message {
+            ToPredecessor::Hello { pid, .. } => handing.report.tell("preparing", format!("pid {pid} has what it needs to take over")),
+            ToPredecessor::Alive => {}
+            ToPredecessor::Progress { stage, text } => handing.report.tell(&stage, text),
+            ToPredecessor::Release { names } => self.release(names),
+            ToPredecessor::Ready { info, sidecars } => {
+                handing.offered = Some(Offered { info, sidecars });
+                self.step(Event::SuccessorReady(generation));
+            }
+            ToPredecessor::Serving => {
+                failpoint::pass("old.served");
+                let limit = self.yield_limit();
+                self.step(Event::SuccessorServes { generation, limit });
+            }
+            ToPredecessor::Sidecars { sidecars } => self.redirect(&sidecars),
+            ToPredecessor::Failed { why } => self.lost(generation, &why),
+            // It ends in order: nobody is to take its place but whoever it chose.
+            ToPredecessor::Bye => self.handing = None,
+        }
+    }
+
+    /// Ends what must not run twice; requests wait at its door from here on.
+    fn release(&mut self, names: Vec<String>) {
+        failpoint::pass("old.release");
+        let (Some(handing), Some(current)) = (self.handing.as_mut(), self.current.as_ref()) else { return };
+        handing.released = names.iter().filter(|name| current.units.contains_key(*name)).cloned().collect();
+        let units: Vec<_> = handing.released.iter().filter_map(|name| current.units.get(name).cloned()).collect();
+        let (report, budget, config) = (handing.report.clone(), handing.budget, Arc::clone(&current.config));
+        let (happened, generation) = (self.happened.clone(), handing.successor.generation);
+        tokio::spawn(async move {
+            let all = units.iter().map(|unit| unit.release(patience_of(budget, &unit.spec(), &config), &report));
+            join_all(all).await;
+            let _ = happened.send(Happening::Released(generation));
+        });
+    }
+
+    pub(super) fn released(&mut self, generation: u64) {
+        match self.handing.as_ref() {
+            Some(handing) if handing.successor.generation == generation => handing.successor.say(&ToSuccessor::Released),
+            // Given up meanwhile, while its sidecars still stopped.
+            _ if matches!(self.machine.phase(), Phase::Serving | Phase::Building(_)) => self.resume_stopped(),
+            _ => {}
+        }
+    }
+
+    fn resume_stopped(&self) {
+        for unit in self.current.iter().flat_map(|current| current.units.values()) {
+            if matches!(unit.sidecar().state(), crate::sidecar::State::Stopped { .. }) {
+                let (unit, context) = (Arc::clone(unit), Arc::clone(&self.context));
+                tokio::spawn(async move { unit.resume(&context).await });
+            }
+        }
+    }
+
+    /// The successor is ready: from here on it is the main process.
+    pub(super) fn commit(&mut self) {
+        failpoint::pass("old.before-mainpid");
+        let Some(handing) = self.handing.as_ref() else { return };
+        if !handing.behind {
+            self.notifier.main_pid(handing.successor.pid, &format!("pid {} takes over", handing.successor.pid));
+        }
+        failpoint::pass("old.after-mainpid");
+        handing.successor.say(&ToSuccessor::Go);
+        failpoint::pass("old.after-go");
+    }
+
+    fn lost(&mut self, generation: u64, why: &str) {
+        if matches!(self.machine.phase(), Phase::Yielded { .. }) {
+            if self.handing.take_if(|handing| handing.successor.generation == generation).is_none() {
+                return;
+            }
+            if self.manager_ends_us() {
+                warn!("[gateway] {why}; the service manager starts the next one");
+                return;
+            }
+            warn!("[gateway] {why}; taking the service back");
+        }
+        self.step(Event::SuccessorLost(generation, why.to_owned()));
+    }
+
+    /// The successor does not take over: everything is ours again.
+    pub(super) fn take_back(&mut self) {
+        if let Some(handing) = self.handing.take() {
+            let committed = handing.offered.is_some();
+            tokio::spawn(handing.successor.end());
+            if committed {
+                // It may have put its own in their place.
+                self.control.open();
+                self.record_owner();
+            }
+            // Those that still stop are started again when they have.
+            self.resume_stopped();
+        }
+        self.refresh();
+    }
+
+    /// A stop while a successor gets ready takes it along.
+    pub(super) fn abandon_successor(&mut self) {
+        if let Some(handing) = self.handing.take() {
+            self.ending.push(tokio::spawn(handing.successor.end()));
+        }
+    }
+}

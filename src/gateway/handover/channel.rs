@@ -1,0 +1,99 @@
+//! A stream of JSON lines between two processes.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::mpsc;
+
+/// The most descriptors in one message (unix(7), SCM_MAX_FD).
+pub const DESCRIPTORS_MAX: usize = 253;
+
+/// The sending end. Messages are written by a task, in order; what cannot be written is lost with the other process.
+#[derive(Clone, Debug)]
+pub struct Sender<T>(mpsc::UnboundedSender<String>, PhantomData<fn(T)>);
+
+impl<T: Serialize> Sender<T> {
+    /// Sends a message.
+    pub fn send(&self, message: &T) {
+        if let Ok(text) = serde_json::to_string(message) {
+            // When the other end is gone, its reader says so.
+            let _ = self.0.send(text);
+        }
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Receiver<T>(Lines<BufReader<OwnedReadHalf>>, PhantomData<fn() -> T>);
+
+impl<T: DeserializeOwned> Receiver<T> {
+    /// The next message; none when the other end is gone.
+    ///
+    /// # Errors
+    /// When what comes is no message of this protocol.
+    pub async fn next(&mut self) -> Result<Option<T>, String> {
+        match self.0.next_line().await {
+            Ok(Some(line)) => serde_json::from_str(&line).map(Some).map_err(|error| error.to_string()),
+            Ok(None) | Err(_) => Ok(None),
+        }
+    }
+}
+
+/// Speaks over `stream`.
+///
+/// # Errors
+/// When the runtime cannot watch it.
+pub fn open<Out: Serialize, In: DeserializeOwned>(stream: StdStream) -> io::Result<(Sender<Out>, Receiver<In>)> {
+    stream.set_nonblocking(true)?;
+    let (read, mut write) = UnixStream::from_std(stream)?.into_split();
+    let (sender, mut lines) = mpsc::unbounded_channel::<String>();
+    tokio::spawn(async move {
+        while let Some(mut line) = lines.recv().await {
+            line.push('\n');
+            if write.write_all(line.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok((Sender(sender, PhantomData), Receiver(BufReader::new(read).lines(), PhantomData)))
+}
+
+/// Writes `bytes` with descriptors, all at once.
+///
+/// # Errors
+/// When the socket does not take them.
+pub fn send_with(stream: &StdStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let raw: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &[io::IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    // The rest carries no descriptors any more.
+    io::Write::write_all(&mut &*stream, &bytes[sent..])
+}
+
+/// Reads up to `buffer.len()` bytes and the descriptors that come with them, close-on-exec.
+///
+/// # Errors
+/// When nothing can be read.
+#[allow(unsafe_code, reason = "descriptors come as bare numbers in a control message")]
+pub fn receive_with(stream: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([i32; DESCRIPTORS_MAX]);
+    let mut slices = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel has just made these for us, and each is taken once.
+            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, descriptors))
+}

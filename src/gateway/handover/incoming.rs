@@ -1,0 +1,154 @@
+//! The successor's view of its predecessor.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use tokio::sync::mpsc;
+
+use super::channel::{self, Receiver, Sender};
+use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
+use crate::gateway::Happening;
+
+/// The descriptor that the offer comes through.
+pub(super) const OFFER: &str = "GATEWAY_HANDOVER";
+
+/// The offer was written before this process began.
+const READ: Duration = Duration::from_secs(1);
+
+/// An offer has a few hundred bytes and one name for each listener.
+const OFFER_MAX: usize = 64 * 1024;
+
+/// An offer that this process was started with.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What it says.
+    pub offer: Offer,
+    /// The lock, where there is one.
+    pub lock: Option<OwnedFd>,
+    /// The listeners, with the names that the service manager keeps them under.
+    pub listeners: Vec<(Option<String>, OwnedFd)>,
+    /// A pidfd for each of the offer's drainers.
+    pub drainers: Vec<OwnedFd>,
+    stream: UnixStream,
+}
+
+impl Incoming {
+    /// Takes the offer, if this process was started with one. Once, before anything else opens descriptors.
+    ///
+    /// # Errors
+    /// When there is one that cannot be used; the predecessor has been told, and serves on.
+    pub fn take() -> Result<Option<Self>, String> {
+        let Some(stream) = inherited(OFFER) else { return Ok(None) };
+        match Self::read(&stream) {
+            Ok((offer, descriptors)) => Ok(Some(Self::sort(offer, descriptors, stream))),
+            Err(why) => Err(tell(&stream, why)),
+        }
+    }
+
+    fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>), String> {
+        let bad = |error: io::Error| format!("cannot read what the predecessor hands over: {error}");
+        stream.set_read_timeout(Some(READ)).map_err(bad)?;
+        let mut buffer = vec![0; OFFER_MAX];
+        let (mut length, descriptors) = channel::receive_with(stream, &mut buffer).map_err(bad)?;
+        while length > 0 && !buffer[..length].contains(&b'\n') && length < OFFER_MAX {
+            let more = io::Read::read(&mut &*stream, &mut buffer[length..]).map_err(bad)?;
+            if more == 0 {
+                break;
+            }
+            length += more;
+        }
+        stream.set_read_timeout(None).map_err(bad)?;
+        let text = buffer[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let version = serde_json::from_slice::<serde_json::Value>(text).ok().and_then(|value| value["version"].as_u64());
+        if version != Some(u64::from(VERSION)) {
+            let theirs = version.map_or("none".to_owned(), |version| version.to_string());
+            return Err(format!("this program speaks hand-over version {VERSION}, the running one {theirs}: restart it through the service manager"));
+        }
+        let offer: Offer = serde_json::from_slice(text).map_err(|error| format!("cannot read what the predecessor hands over: {error}"))?;
+        let wanted = usize::from(offer.lock) + offer.listeners.len() + offer.drainers.len();
+        if descriptors.len() != wanted {
+            return Err(format!("the predecessor hands over {} descriptors instead of {wanted}", descriptors.len()));
+        }
+        Ok((offer, descriptors))
+    }
+
+    fn sort(offer: Offer, descriptors: Vec<OwnedFd>, stream: UnixStream) -> Self {
+        let mut descriptors = descriptors.into_iter();
+        let lock = if offer.lock { descriptors.next() } else { None };
+        let listeners = offer.listeners.iter().cloned().zip(descriptors.by_ref()).collect();
+        let drainers = descriptors.collect();
+        Self { offer, lock, listeners, drainers, stream }
+    }
+
+    /// Begins to talk. What the predecessor says comes as [`Happening`]s.
+    ///
+    /// # Errors
+    /// When the stream cannot be watched.
+    pub fn converse(&self, happened: &mpsc::UnboundedSender<Happening>) -> io::Result<Predecessor> {
+        let (to, from) = channel::open(self.stream.try_clone()?)?;
+        to.send(&ToPredecessor::Hello { version: VERSION, pid: std::process::id() });
+        tokio::spawn(listen(from, happened.clone()));
+        Ok(Predecessor { to })
+    }
+
+    /// Tells the predecessor that this process cannot take over.
+    pub fn refuse(&self, why: &str) {
+        let _ = tell(&self.stream, why.to_owned());
+    }
+}
+
+/// Tells the predecessor, if there is one, that this process ends before it has even begun: its configuration is invalid.
+pub fn refuse(why: &str) {
+    if let Some(stream) = inherited(OFFER) {
+        let _ = tell(&stream, why.to_owned());
+    }
+}
+
+fn tell(mut stream: &UnixStream, why: String) -> String {
+    let failed = ToPredecessor::Failed { why: why.clone() };
+    if let Ok(mut line) = serde_json::to_vec(&failed) {
+        line.push(b'\n');
+        // A predecessor that is gone needs no reason.
+        let _ = io::Write::write_all(&mut stream, &line);
+    }
+    why
+}
+
+/// A socket that this process inherited under the number in a variable; none when there is no socket.
+#[allow(unsafe_code, reason = "an inherited descriptor is a bare number")]
+pub(super) fn inherited(variable: &str) -> Option<UnixStream> {
+    let number: RawFd = std::env::var(variable).ok()?.parse().ok().filter(|number| *number > 2)?;
+    // SAFETY: borrowed for calls that fail cleanly when the number is not an open descriptor.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    // Whatever else carries this number, from a variable that a shell passed on, is none of ours.
+    nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(borrowed.as_raw_fd()).ok()?;
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    // SAFETY: open, and taken once: each variable is read by one place at the beginning of the process.
+    Some(UnixStream::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// The predecessor, while it is there.
+#[derive(Clone, Debug)]
+pub struct Predecessor {
+    to: Sender<ToPredecessor>,
+}
+
+impl Predecessor {
+    /// Says something.
+    pub fn say(&self, message: &ToPredecessor) {
+        self.to.send(message);
+    }
+}
+
+async fn listen(mut from: Receiver<ToSuccessor>, happened: mpsc::UnboundedSender<Happening>) {
+    while let Ok(Some(message)) = from.next().await {
+        if happened.send(Happening::Predecessor(Some(message))).is_err() {
+            return;
+        }
+    }
+    // When the loop is gone, so is everybody who might care.
+    let _ = happened.send(Happening::Predecessor(None));
+}

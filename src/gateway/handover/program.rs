@@ -1,0 +1,72 @@
+//! What a successor runs: the program as it lies on disk now, under the name that it was started by.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Variables of the process that they were made for; a successor must not take them for its own.
+const ANCESTORS: &[&str] =
+    &["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID", super::incoming::OFFER, super::link::LINK];
+
+/// How this process was started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Program {
+    /// Remembers it. To be called early: later the file may be another one.
+    ///
+    /// # Errors
+    /// When the system does not tell what runs here.
+    pub fn of_this_process() -> io::Result<Self> {
+        let running = std::env::current_exe()?;
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        // A link that an update turns to another version must be followed again.
+        let path = arguments.first().and_then(|name| named(Path::new(name))).filter(|path| same_file(path, &running)).unwrap_or(running);
+        Ok(Self { path, arguments, environment: std::env::vars_os().collect() })
+    }
+
+    /// The program file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path for execve.
+    pub(super) fn image(&self) -> io::Result<CString> {
+        text(self.path.as_os_str().as_bytes())
+    }
+
+    /// The arguments for execve.
+    pub(super) fn argv(&self) -> io::Result<Vec<CString>> {
+        self.arguments.iter().map(|argument| text(argument.as_bytes())).collect()
+    }
+
+    /// The environment for execve, with `more`.
+    pub(super) fn envp(&self, more: &[(&str, String)]) -> io::Result<Vec<CString>> {
+        let kept = self.environment.iter().filter(|(name, _)| name.to_str().is_none_or(|name| !ANCESTORS.contains(&name)));
+        let kept = kept.map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
+        kept.chain(more.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()))).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> io::Result<CString> {
+    CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// The file that a shell would have run under this name.
+fn named(name: &Path) -> Option<PathBuf> {
+    if name.components().count() > 1 {
+        return std::path::absolute(name).ok();
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(one).is_some() && identity(one) == identity(other)
+}

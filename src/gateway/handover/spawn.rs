@@ -1,0 +1,142 @@
+//! Starting a successor: an orphan that the service manager adopts, or our child.
+//!
+//! An orphan is forked twice. The process in between keeps its parenthood until we hold a pidfd, so that the number cannot
+//! become somebody else's meanwhile; then it ends, and the successor is the child of the manager (or of init).
+#![allow(unsafe_code, reason = "fork, and what is safe between fork and exec")]
+
+use std::ffi::CString;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+
+use super::program::Program;
+use crate::gateway::signals;
+use crate::sidecar::PidFd;
+
+/// Whose child a successor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parentage {
+    /// The service manager's or init's, before it says its first word.
+    Orphan,
+    /// Ours.
+    Child,
+}
+
+/// A process that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its pid.
+    pub pid: u32,
+    /// The process itself.
+    pub pidfd: PidFd,
+}
+
+/// Starts the program with these descriptors, each under its present number, which `environment` tells.
+///
+/// # Errors
+/// When it cannot be started; the program's file may be gone, or for another machine.
+pub fn spawn(program: &Program, descriptors: &[BorrowedFd<'_>], environment: &[(&str, String)], parentage: Parentage) -> io::Result<Spawned> {
+    let image = program.image()?;
+    let argv = program.argv()?;
+    let envp = program.envp(environment)?;
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let mask = signals::set();
+    let plan = Plan { image, argv: pointers(&argv), envp: pointers(&envp), keep: raw, mask };
+    // The pid comes through the first; through the second a failure to execute, or its end when that worked.
+    let (mut kept, between) = UnixStream::pair()?;
+    let (mut executed, report) = UnixStream::pair()?;
+    // SAFETY: the child makes only async-signal-safe calls and allocates nothing; everything was prepared before.
+    let first = match unsafe { fork() }? {
+        ForkResult::Child => {
+            if parentage == Parentage::Orphan {
+                // SAFETY: as above.
+                match unsafe { fork() } {
+                    Ok(ForkResult::Child) => {}
+                    Ok(ForkResult::Parent { child }) => stay_between(child, between.as_raw_fd(), report.as_raw_fd()),
+                    Err(error) => plan.fail(error as i32, report.as_raw_fd()),
+                }
+            }
+            plan.execute(report.as_raw_fd())
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop((between, report));
+    let spawned = (|| {
+        let pid = match parentage {
+            Parentage::Child => first.as_raw() as u32,
+            Parentage::Orphan => {
+                let mut number = [0; 4];
+                kept.read_exact(&mut number)?;
+                u32::from_ne_bytes(number)
+            }
+        };
+        Ok(Spawned { pid, pidfd: PidFd::open(pid)? })
+    })();
+    let mut errno = [0; 4];
+    let failed = executed.read_exact(&mut errno).is_ok();
+    drop(kept);
+    if parentage == Parentage::Orphan || failed {
+        // It has ended, or is about to.
+        let _ = waitpid(first, None);
+    }
+    if failed { Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))) } else { spawned }
+}
+
+struct Plan {
+    image: CString,
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    keep: Vec<RawFd>,
+    mask: SigSet,
+}
+
+impl Plan {
+    fn execute(&self, report: RawFd) -> ! {
+        // A group of its own: what a terminal sends to ours reaches the successor through us, once.
+        let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        // Held back until the handlers are there.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
+        for fd in &self.keep {
+            // SAFETY: open in the parent when it forked; only this copy loses its close-on-exec.
+            unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) };
+        }
+        // SAFETY: null-terminated arrays of pointers into strings that the caller keeps.
+        unsafe { libc::execve(self.image.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
+        self.fail(nix::errno::Errno::last_raw(), report)
+    }
+
+    fn fail(&self, errno: i32, report: RawFd) -> ! {
+        let bytes = errno.to_ne_bytes();
+        // SAFETY: a plain write of four bytes, then the end without cleaning up what is the parent's.
+        unsafe {
+            libc::write(report, bytes.as_ptr().cast(), bytes.len());
+            libc::_exit(127)
+        }
+    }
+}
+
+/// Tells the child's pid and waits until it is held.
+fn stay_between(child: Pid, to: RawFd, report: RawFd) -> ! {
+    let bytes = child.as_raw().to_ne_bytes();
+    let mut byte = 0u8;
+    // SAFETY: plain system calls on a descriptor that stays open; everything else is closed, so that nothing is kept open here.
+    unsafe {
+        libc::write(to, bytes.as_ptr().cast(), bytes.len());
+        // Before Linux 5.9 the rest stays open, which does no harm; this would.
+        libc::close(report);
+        if to > 0 {
+            libc::syscall(libc::SYS_close_range, 0, to - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, to + 1, libc::c_uint::MAX, 0);
+        libc::read(to, (&raw mut byte).cast(), 1);
+        libc::_exit(0)
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+}

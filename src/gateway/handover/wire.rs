@@ -1,0 +1,120 @@
+//! What predecessor and successor tell each other: one line of JSON each. The offer comes first and carries descriptors.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::protocol::{DrainStatus, GenerationInfo};
+
+/// The version of this protocol. Only equal versions hand over to each other; others restart through the service manager.
+pub const VERSION: u32 = 1;
+
+/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, and a pidfd for each of
+/// `drainers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Offer {
+    /// [`VERSION`]; read before anything else.
+    pub version: u32,
+    /// The predecessor.
+    pub pid: u32,
+    /// Its instance: the successor must be the same.
+    pub instance: String,
+    /// Its state directory: the successor must use the same.
+    pub state_dir: PathBuf,
+    /// The number of the generation to construct.
+    pub generation: u64,
+    /// The request that this is for.
+    pub request: String,
+    /// Whether the lock comes along; not where the disk had no room for one.
+    pub lock: bool,
+    /// The listeners: the name under which the service manager keeps each, if it does.
+    pub listeners: Vec<Option<String>>,
+    /// The predecessor and those before it that still drain.
+    pub drainers: Vec<Drainer>,
+    /// The sidecars of the predecessor that must not run twice.
+    pub exclusive: Vec<String>,
+    /// Where the service manager listens to its main process.
+    pub notify: Option<String>,
+    /// How often it wants to hear from it, in microseconds; 0 for never.
+    pub watchdog_usec: u64,
+}
+
+/// A process that finishes its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drainer {
+    /// Its pid.
+    pub pid: u32,
+    /// The generation that it serves to the end.
+    pub generation: u64,
+    /// Milliseconds that it has left; none without limit.
+    pub left_ms: Option<u64>,
+}
+
+/// From the predecessor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "say")]
+pub enum ToSuccessor {
+    /// Its exclusive sidecars have stopped.
+    Released,
+    /// The service is yours.
+    Go,
+    /// Do not: end.
+    Abort,
+    /// What it still has to do.
+    Draining {
+        /// In words and numbers.
+        status: Vec<DrainStatus>,
+    },
+}
+
+/// From the successor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "say")]
+pub enum ToPredecessor {
+    /// It has read the offer.
+    Hello {
+        /// [`VERSION`]
+        version: u32,
+        /// Its pid.
+        pid: u32,
+    },
+    /// It is not ready yet, and its loop turns.
+    Alive,
+    /// A step, for whoever asked for the restart.
+    Progress {
+        /// A word for programs.
+        stage: String,
+        /// A sentence for people.
+        text: String,
+    },
+    /// These sidecars must not run twice: end yours.
+    Release {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// It can serve.
+    Ready {
+        /// What.
+        info: GenerationInfo,
+        /// Where its sidecars listen, for requests of clients that stay with the predecessor.
+        sidecars: BTreeMap<String, Option<SocketAddr>>,
+    },
+    /// It accepts clients, and is the owner on record.
+    Serving,
+    /// Its sidecars moved.
+    Sidecars {
+        /// Where they listen; none while one is away.
+        sidecars: BTreeMap<String, Option<SocketAddr>>,
+    },
+    /// It cannot.
+    Failed {
+        /// Why.
+        why: String,
+    },
+    /// It ends because it was asked to, or handed over itself.
+    Bye,
+}

@@ -1,0 +1,97 @@
+//! Leaving, for a next generation that the service manager starts: fade, then accept nobody more, finish, end. Those who
+//! connect meanwhile wait in the queue of a socket that the manager holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::Happening;
+use super::driver::Gateway;
+use super::lifecycle::Budget;
+use super::unit::Unit;
+use crate::config::TUNNEL_DRAIN_ALONE;
+use crate::front::{Backend, GOODBYE, Workers};
+
+impl Gateway {
+    /// Finishes what is under way, new requests of the beginning included, then says that all is quiet.
+    pub(super) fn leave(&mut self, budget: Budget) {
+        info!("[gateway] leaving: the service manager starts the next generation");
+        self.refresh();
+        let restart = &self.loaded.config.restart;
+        let requests = match budget {
+            Budget::Configured => Some(restart.drain.0),
+            Budget::Force => Some(Duration::ZERO),
+            Budget::Limit(time) => Some(time),
+            Budget::Unlimited => None,
+        };
+        let tunnels = restart.tunnel_drain.map_or(TUNNEL_DRAIN_ALONE, |time| time.0);
+        let leaving = Leaving {
+            workers: std::iter::once(&self.workers).chain(&self.retired).cloned().collect(),
+            units: self.units(),
+            upstreams: self.context.front.table().routes.backends().cloned().collect(),
+            requests,
+            tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
+            at_least: self.launchd_delay(),
+        };
+        let (happened, hurry) = (self.happened.clone(), self.hurry.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = leaving.run() => {}
+                // A stop that comes meanwhile has less time.
+                () = hurry.cancelled() => return,
+            }
+            let _ = happened.send(Happening::Quiet);
+        });
+    }
+}
+
+struct Leaving {
+    workers: Vec<Arc<Workers>>,
+    units: Vec<Arc<Unit>>,
+    upstreams: Vec<Arc<Backend>>,
+    requests: Option<Duration>,
+    tunnels: Duration,
+    /// How long it serves on in any case.
+    at_least: Duration,
+}
+
+impl Leaving {
+    async fn run(self) {
+        let begun = Instant::now();
+        let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
+        let tunnels = async {
+            let closed = join_all(backends().map(|backend| backend.wait_tunnels()));
+            if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
+                backends().for_each(|backend| backend.end_tunnels());
+                let _ = tokio::time::timeout(GOODBYE, join_all(backends().map(|backend| backend.wait_tunnels()))).await;
+            }
+        };
+        let work = async {
+            // Fade: those who come now are still served, until the work of this moment is done.
+            backends().for_each(|backend| backend.begin_epoch());
+            let before = async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels) };
+            let fade = async {
+                match self.requests {
+                    Some(time) => drop(tokio::time::timeout(time / 2, before).await),
+                    None => drop(before.await),
+                }
+            };
+            tokio::join!(fade, tokio::time::sleep(self.at_least));
+            self.workers.iter().for_each(|workers| workers.close(true));
+            join_all(self.workers.iter().map(|workers| workers.quiet())).await;
+        };
+        match self.requests {
+            Some(time) => {
+                if tokio::time::timeout_at(begun + time.max(self.at_least), work).await.is_err() {
+                    self.workers.iter().for_each(|workers| workers.close(true));
+                    backends().for_each(|backend| backend.cut());
+                }
+            }
+            None => work.await,
+        }
+        join_all(self.units.iter().map(|unit| unit.stop(unit.spec().stop_timeout.0))).await;
+    }
+}

@@ -1,0 +1,73 @@
+//! A generation under construction, and who waits for it.
+
+use super::{Action, Budget, Kind, Place, Request, Verdict};
+
+/// A generation under construction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    pub(super) generation: u64,
+    pub(super) kind: Kind,
+    pub(super) budget: Budget,
+    pub(super) place: Place,
+    /// The request it is for; none for the first.
+    pub(super) leader: Option<String>,
+    /// Requests that it fulfils as well.
+    pub(super) joined: Vec<String>,
+    /// What comes next: asked for after this one had read the configuration, or more than it does.
+    pub(super) then: Option<Next>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) request: Request,
+    pub(super) joined: Vec<String>,
+}
+
+impl Build {
+    pub(super) fn action(&self, persist: bool) -> Action {
+        let request = self.leader.clone();
+        Action::Build { generation: self.generation, kind: self.kind, budget: self.budget, request, persist }
+    }
+
+    /// A restart joins a restart under way. What this build cannot fulfil any more waits.
+    pub(super) fn ask(&mut self, request: Request) {
+        let fulfils = self.fulfils(&request);
+        match &mut self.then {
+            Some(next) if request.strength() > next.request.strength() => {
+                let weaker = std::mem::replace(&mut next.request, request);
+                next.joined.push(weaker.id);
+            }
+            Some(next) => next.joined.push(request.id),
+            None if fulfils => self.joined.push(request.id),
+            None => self.then = Some(Next { request, joined: Vec::new() }),
+        }
+    }
+
+    fn fulfils(&self, request: &Request) -> bool {
+        let enough = match request.place {
+            Place::Here => true,
+            Place::Successor { update: false } => matches!(self.place, Place::Successor { .. }),
+            // The program and the service manager must see an end or a start that comes after the request.
+            Place::Successor { update: true } | Place::Next { .. } => false,
+        };
+        // A reload waits even for a restart: that one has read the configuration already.
+        request.kind == Kind::Restart && self.kind == Kind::Restart && enough
+    }
+
+    /// Those for whom it was built have what they want.
+    pub(super) fn done(&self) -> Vec<Action> {
+        let generation = self.generation;
+        let into = self.leader.clone().unwrap_or_else(|| "start".to_owned());
+        let leader = self.leader.iter().map(|id| Action::Answer { id: id.clone(), verdict: Verdict::Done(generation) });
+        let joined = self.joined.iter().map(|id| {
+            let verdict = Verdict::Coalesced { into: into.clone(), generation };
+            Action::Answer { id: id.clone(), verdict }
+        });
+        leader.chain(joined).collect()
+    }
+
+    pub(super) fn everybody(&self) -> impl Iterator<Item = String> {
+        let next = self.then.iter().flat_map(|next| std::iter::once(&next.request.id).chain(&next.joined));
+        self.leader.iter().chain(&self.joined).chain(next).cloned()
+    }
+}

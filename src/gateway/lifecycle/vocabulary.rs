@@ -1,0 +1,243 @@
+//! What the machine is told, what it says, and the words of both.
+
+use std::time::Duration;
+
+/// How a generation is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Everything new.
+    Restart,
+    /// Only what changed in the configuration.
+    Reload,
+}
+
+/// Where the next generation lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this process.
+    Here,
+    /// In a fresh process.
+    Successor {
+        /// The program was replaced: a successor that was started before does not do.
+        update: bool,
+    },
+    /// In whatever the service manager starts after our end.
+    Next {
+        /// When the end is forced, whatever goes on, in the time of the machine; none for never.
+        until: Option<Duration>,
+    },
+}
+
+impl Place {
+    /// What does more than another does for it, too.
+    pub(super) fn strength(self) -> u8 {
+        match self {
+            Self::Here => 1,
+            Self::Successor { update: false } => 2,
+            Self::Successor { update: true } => 3,
+            Self::Next { .. } => 4,
+        }
+    }
+}
+
+/// How long old work may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// As configured.
+    Configured,
+    /// Not at all.
+    Force,
+    /// This long.
+    Limit(Duration),
+    /// For ever.
+    Unlimited,
+}
+
+/// Somebody wants a new generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Names it in records and answers.
+    pub id: String,
+    /// What is wanted.
+    pub kind: Kind,
+    /// How long old work may go on.
+    pub budget: Budget,
+    /// Where the new generation lives.
+    pub place: Place,
+}
+
+impl Request {
+    pub(super) fn strength(&self) -> u8 {
+        if self.kind == Kind::Reload { 0 } else { self.place.strength() }
+    }
+}
+
+/// How a process comes to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nobody serves.
+    First(Fallback),
+    /// To take over from a process that serves an older generation.
+    Candidate {
+        /// The number of the generation to construct.
+        generation: u64,
+    },
+    /// After lives that ended too soon: nothing is started before this moment.
+    Later {
+        /// When.
+        at: Duration,
+        /// What a failing start leads to.
+        then: Fallback,
+    },
+}
+
+/// What a failing first start leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// The end of the process.
+    End,
+    /// None fails: what does not start is tried again while the rest serves.
+    Persist,
+    /// Nothing but the front door, until the next trial.
+    Safe,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A restart or reload is asked for.
+    Asked(Request),
+    /// A stop is asked for; `at_once` by somebody who does not want to wait for work.
+    Stop {
+        /// Do not wait.
+        at_once: bool,
+        /// When it is over whatever still goes on; see [`FORCE_EXIT`](super::FORCE_EXIT).
+        limit: Duration,
+    },
+    /// The successor of this generation can serve.
+    SuccessorReady(u64),
+    /// The successor serves.
+    SuccessorServes {
+        /// Its generation.
+        generation: u64,
+        /// How long this process may finish its work before its end is forced; none for ever.
+        limit: Option<Duration>,
+    },
+    /// The successor is gone, hangs, or says that it cannot.
+    SuccessorLost(u64, String),
+    /// The predecessor says: it is yours.
+    Go,
+    /// The predecessor is gone without a word.
+    Orphaned,
+    /// The predecessor says: end.
+    Aborted,
+    /// Somebody says that what stood in the way of a start is mended.
+    Recover,
+    /// The generation under construction can serve.
+    Built(u64),
+    /// It cannot.
+    Broken(u64, String),
+    /// A stop finished all there was.
+    Quiet,
+    /// Time went by.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Construct a generation.
+    Build {
+        /// Its number.
+        generation: u64,
+        /// How.
+        kind: Kind,
+        /// How long old work may go on where it is in the way.
+        budget: Budget,
+        /// Whom to tell about it; none for the first.
+        request: Option<String>,
+        /// Serve even if a sidecar does not start, and go on trying.
+        persist: bool,
+    },
+    /// Start a successor that constructs the generation.
+    HandOver {
+        /// Its number.
+        generation: u64,
+        /// How long old work may go on.
+        budget: Budget,
+        /// Whom to tell about it.
+        request: String,
+    },
+    /// Tell the supervisor that the successor is the main process now, and the successor to begin.
+    Commit(u64),
+    /// The successor serves: accept nobody any more and finish.
+    Yield {
+        /// Its generation.
+        generation: u64,
+        /// How long old work may go on.
+        budget: Budget,
+    },
+    /// The successor is gone: what it was given is ours again.
+    TakeBack(u64),
+    /// The successor died though it served already: accept again, then a build follows.
+    Resume,
+    /// Tell the predecessor that we can serve.
+    Announce,
+    /// The listeners are ours: accept, record it, tell the predecessor.
+    Own,
+    /// Finish, then end, so that the service manager starts the next one.
+    Leave {
+        /// How long old work may go on.
+        budget: Budget,
+    },
+    /// Finish sooner: the successor stops, too.
+    Hurry {
+        /// Not at all.
+        at_once: bool,
+    },
+    /// Stop constructing it, or end the successor that does.
+    Abandon(u64),
+    /// New requests go to it; the one before finishes its work.
+    Serve {
+        /// The new one.
+        generation: u64,
+        /// How long old work may go on.
+        budget: Budget,
+    },
+    /// A request has ended.
+    Answer {
+        /// Which.
+        id: String,
+        /// How.
+        verdict: Verdict,
+    },
+    /// Accept nobody new, finish what is there, then say [`Event::Quiet`].
+    Wind {
+        /// Do not wait for work.
+        at_once: bool,
+    },
+    /// End the process.
+    Exit(u8),
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// This generation serves because of it.
+    Done(u64),
+    /// The same was done for another request.
+    Coalesced {
+        /// The other request; "start" for the first start.
+        into: String,
+        /// The generation that serves now.
+        generation: u64,
+    },
+    /// The service manager starts the next generation after our end.
+    Scheduled,
+    /// Another process serves now: ask that one.
+    Moved,
+    /// Not even tried.
+    Rejected(String),
+    /// Tried; the generation before serves on.
+    Failed(String),
+}

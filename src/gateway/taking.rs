@@ -1,0 +1,181 @@
+//! Taking over, the successor's part: say what is ready, begin when told to, and know who came before.
+
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::driver::Gateway;
+use super::generation::Gate;
+use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint};
+use super::lifecycle::{Event, Origin, Phase};
+use super::ownership;
+use crate::state::owner;
+use crate::supervisor::Notifier;
+
+/// What this process took over, or is about to.
+#[derive(Debug)]
+pub(super) struct Taking {
+    /// Who hands over.
+    pub(super) predecessor: Predecessor,
+    /// Its pid.
+    pid: u32,
+    /// How to speak to the service manager once it listens.
+    notifier: Notifier,
+    /// What the predecessor has that must not run twice.
+    exclusive: Vec<String>,
+    /// Rings when that has ended.
+    released: Option<oneshot::Sender<()>>,
+    /// Whether the word to go, or its end, has come.
+    begun: bool,
+}
+
+impl Taking {
+    pub(super) fn new(predecessor: Predecessor, incoming: &Incoming) -> Self {
+        let offer = &incoming.offer;
+        let notifier = if offer.notify.is_some() {
+            Notifier::from_parts(offer.notify.as_deref(), offer.watchdog_usec)
+        } else {
+            Notifier::from_parts(None, 0)
+        };
+        Self { predecessor, pid: offer.pid, notifier, exclusive: offer.exclusive.clone(), released: None, begun: false }
+    }
+
+    /// What must not run twice has ended, or died with its gateway.
+    fn release(&mut self) {
+        if let Some(released) = self.released.take() {
+            // A build that was given up does not wait any more.
+            let _ = released.send(());
+        }
+    }
+
+    /// How the service manager is spoken to once it listens.
+    pub(super) fn notifier(&self) -> Notifier {
+        self.notifier
+    }
+}
+
+impl Gateway {
+    /// For the first build of a successor: the way to what must end before ours starts.
+    pub(super) fn gate(&mut self) -> Option<Gate> {
+        let taking = self.taking.as_mut().filter(|taking| !taking.begun)?;
+        let (ask, asked) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        taking.released = Some(release);
+        let predecessor = taking.predecessor.clone();
+        tokio::spawn(async move {
+            if let Ok(names) = asked.await {
+                predecessor.say(&ToPredecessor::Release { names });
+            }
+        });
+        Some(Gate { theirs: taking.exclusive.clone(), ask, released })
+    }
+
+    /// What the predecessor says; none when it is gone.
+    pub(super) fn predecessor(&mut self, message: Option<ToSuccessor>) {
+        let Some(taking) = self.taking.as_mut() else { return };
+        match message {
+            Some(ToSuccessor::Released) => taking.release(),
+            Some(ToSuccessor::Go) => {
+                failpoint::pass("new.go");
+                self.step(Event::Go);
+            }
+            Some(ToSuccessor::Abort) => {
+                info!("[gateway] the predecessor does not hand over: ending");
+                self.step(Event::Aborted);
+            }
+            Some(ToSuccessor::Draining { status }) => {
+                let pid = taking.pid;
+                self.predecessors.told(pid, status);
+            }
+            None => {
+                if !taking.begun && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. }) {
+                    warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
+                }
+                taking.release();
+                self.step(Event::Orphaned);
+                self.taking = None;
+            }
+        }
+    }
+
+    /// Tells the predecessor, while there is one.
+    pub(super) fn tell_predecessor(&self, message: &ToPredecessor) {
+        if let Some(taking) = &self.taking {
+            taking.predecessor.say(message);
+        }
+    }
+
+    /// Says every second that the loop turns, until it serves.
+    pub(super) fn alive(&self) {
+        failpoint::pass("new.alive");
+        self.tell_predecessor(&ToPredecessor::Alive);
+    }
+
+    /// Whether this process waits for the word to go.
+    pub(super) fn is_candidate(&self) -> bool {
+        matches!(self.machine.phase(), Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_))
+    }
+
+    /// The generation is ready: says so.
+    pub(super) fn announce(&self) {
+        failpoint::pass("new.ready");
+        if let Some(current) = &self.current {
+            self.tell_predecessor(&ToPredecessor::Ready { info: current.info(), sidecars: current.addresses() });
+        }
+    }
+
+    /// The service is ours.
+    pub(super) fn own(&mut self) {
+        if let Some(taking) = self.taking.as_mut() {
+            taking.begun = true;
+            self.notifier = taking.notifier;
+            self.listeners.speak(taking.notifier);
+        }
+        match self.listeners.handles() {
+            Ok(sockets) => self.workers.listen(sockets),
+            Err(error) => warn!("[gateway] cannot share the listeners: {error}"),
+        }
+        failpoint::pass("new.accepting");
+        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
+        self.record_owner();
+        self.control.open();
+        if let Some(link) = &self.link {
+            link.current();
+        }
+        failpoint::pass("new.before-serving");
+        self.tell_predecessor(&ToPredecessor::Serving);
+        self.notifier.watchdog();
+    }
+
+    /// Where its sidecars are now, for the requests that the predecessor still has.
+    pub(super) fn tell_addresses(&self) {
+        if let (Some(current), false) = (&self.current, self.is_candidate()) {
+            self.tell_predecessor(&ToPredecessor::Sidecars { sidecars: current.addresses() });
+        }
+    }
+
+    /// A predecessor has ended.
+    pub(super) fn predecessor_ended(&mut self, pid: u32) {
+        info!("[gateway] pid {pid} has finished its work");
+        self.predecessors.ended(pid);
+        self.record_owner();
+        self.refresh();
+    }
+
+    /// Writes that the service is this process's, and who still drains.
+    pub(super) fn record_owner(&self) {
+        let now = jiff::Timestamp::now().as_millisecond() as u64;
+        let drainer = |(drainer, _): &(super::handover::Drainer, _)| owner::Drainer {
+            pid: drainer.pid,
+            start_time: owner::start_time(drainer.pid).unwrap_or_default(),
+            until_ms: drainer.left_ms.map(|left| now + left),
+        };
+        let drainers: Vec<owner::Drainer> = self.predecessors.drainers().iter().map(drainer).collect();
+        ownership::record(&self.loaded, &self.paths.state, &self.listeners.addresses(), self.machine.current(), &drainers);
+    }
+
+    /// Those that a stop must wait for.
+    pub(super) fn stop_predecessors(&mut self) -> super::handover::Stopping {
+        self.tell_predecessor(&ToPredecessor::Bye);
+        std::mem::take(&mut self.predecessors).into_stopping()
+    }
+}

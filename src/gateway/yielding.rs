@@ -1,0 +1,158 @@
+//! After the hand-over, the old process's part: nobody new, kept connections reach the successor's sidecars, then the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::driver::Gateway;
+use super::handing::Offered;
+use super::lifecycle::{Budget, Event, FORCE_EXIT, Phase};
+use super::{Addresses, Happening};
+use crate::front::{Address, Backend, Door, GOODBYE, Upstream, Workers};
+
+impl Gateway {
+    /// How long this process may finish its work before its end is forced.
+    pub(super) fn yield_limit(&self) -> Option<Duration> {
+        let restart = &self.loaded.config.restart;
+        let time = match self.handing.as_ref().map(|handing| handing.budget)? {
+            Budget::Configured => restart.drain.0,
+            Budget::Force => Duration::ZERO,
+            Budget::Limit(time) => time,
+            Budget::Unlimited => return None,
+        };
+        Some(time + FORCE_EXIT)
+    }
+
+    /// Accepts nobody any more. Tells which generation drains.
+    pub(super) fn yield_to(&mut self, generation: u64, budget: Budget) -> Option<u64> {
+        let current = Arc::clone(self.current.as_ref()?);
+        let Offered { info, sidecars } = self.handing.as_mut()?.offered.take()?;
+        let pid = self.handing.as_ref().map_or(0, |handing| handing.successor.pid);
+        info!("[gateway] pid {pid} serves generation {generation}; pid {} finishes its work", std::process::id());
+        self.succeeded_by = Some((pid, info));
+        self.workers.close(true);
+        self.doors = sidecars.keys().map(|name| (name.clone(), Backend::held(name, &format!("{name} is restarting")))).collect();
+        self.redirect(&sidecars);
+        self.context.front.publish(current.redirected(&self.doors, generation, self.context.workers));
+        self.followers.drain(..).for_each(|task| task.abort());
+        self.farewell(budget);
+        let draining = self.drain_all(&current, budget);
+        draining.or(Some(current.number))
+    }
+
+    /// Where the successor's sidecars are now.
+    pub(super) fn redirect(&mut self, sidecars: &Addresses) {
+        for (name, door) in &self.doors {
+            match sidecars.get(name) {
+                Some(Some(address)) => {
+                    door.set(Door::Open(Upstream::new(Address::Socket(*address), self.context.workers, door.cut_token())));
+                }
+                _ => door.set(Door::Held(format!("{name} is restarting").into())),
+            }
+        }
+    }
+
+    /// Lets the clients end when it suits them, within the budget.
+    fn farewell(&mut self, budget: Budget) {
+        let restart = &self.loaded.config.restart;
+        let requests = match budget {
+            Budget::Configured => Some(restart.drain.0),
+            Budget::Force => Some(Duration::ZERO),
+            Budget::Limit(time) => Some(time),
+            Budget::Unlimited => None,
+        };
+        let overlapping = restart.tunnel_drain.map_or(crate::config::TUNNEL_DRAIN, |time| time.0);
+        let farewell = Farewell {
+            workers: Arc::clone(&self.workers),
+            doors: self.doors.values().cloned().collect(),
+            upstreams: self.context.front.table().routes.backends().cloned().collect(),
+            requests,
+            tunnels: requests.map_or(overlapping, |requests| overlapping.min(requests)),
+        };
+        let (happened, hurry) = (self.happened.clone(), CancellationToken::new());
+        self.hurry = hurry.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = farewell.run() => {}
+                () = hurry.cancelled() => return,
+            }
+            let _ = happened.send(Happening::ClientsGone);
+        });
+    }
+
+    /// Ends when nothing is left to do.
+    pub(super) fn maybe_quiet(&mut self) {
+        if self.clients_gone && self.drains.is_empty() && matches!(self.machine.phase(), Phase::Yielded { .. }) {
+            self.step(Event::Quiet);
+        }
+    }
+
+    /// Finishes sooner.
+    pub(super) fn hurry(&mut self, at_once: bool) {
+        self.hurry.cancel();
+        self.wind(at_once);
+    }
+
+    /// The successor died and nobody else starts another: this process accepts again.
+    pub(super) fn resume(&mut self) {
+        self.hurry.cancel();
+        self.clients_gone = false;
+        self.succeeded_by = None;
+        let sockets = match self.listeners.handles() {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                warn!("[gateway] cannot accept again: {error}");
+                return;
+            }
+        };
+        match Workers::start(&self.context.front, sockets, self.context.workers) {
+            // Those of before still have clients; they end with the process.
+            Ok(workers) => self.retired.push(std::mem::replace(&mut self.workers, Arc::new(workers))),
+            Err(error) => warn!("[gateway] cannot accept again: {error}"),
+        }
+        self.doors = BTreeMap::new();
+        self.control.open();
+        self.record_owner();
+    }
+}
+
+/// The end of the clients of a process that has handed over.
+struct Farewell {
+    workers: Arc<Workers>,
+    /// To the successor's sidecars.
+    doors: Vec<Arc<Backend>>,
+    /// Plain upstreams.
+    upstreams: Vec<Arc<Backend>>,
+    requests: Option<Duration>,
+    tunnels: Duration,
+}
+
+impl Farewell {
+    async fn run(self) {
+        let begun = Instant::now();
+        let all = || self.doors.iter().chain(&self.upstreams);
+        let tunnels = async {
+            let closed = join_all(all().map(|backend| backend.wait_tunnels()));
+            if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
+                all().for_each(|backend| backend.end_tunnels());
+                // Longer than this only a handshake without an answer takes, which is cut with the rest.
+                let _ = tokio::time::timeout(GOODBYE, join_all(all().map(|backend| backend.wait_tunnels()))).await;
+            }
+        };
+        let work = async { tokio::join!(self.workers.fade(), tunnels) };
+        match self.requests {
+            None => drop(work.await),
+            Some(time) => {
+                if tokio::time::timeout_at(begun + time, work).await.is_err() {
+                    all().for_each(|backend| backend.cut());
+                    let _ = tokio::time::timeout(GOODBYE, self.workers.quiet()).await;
+                }
+            }
+        }
+    }
+}

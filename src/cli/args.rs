@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::config::{Dur, Listen, Overrides};
+use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, REASON_MAX};
 
 const GATEWAY_AFTER: &str = "\
 Examples:
@@ -38,7 +39,7 @@ Examples:
 ///
 /// Without a subcommand, gateway runs. Without a command and without a configuration it answers with its own status.
 #[derive(Debug, Parser)]
-#[command(name = "gateway", version, args_conflicts_with_subcommands = true, after_help = GATEWAY_AFTER)]
+#[command(name = "gateway", version = version(), args_conflicts_with_subcommands = true, after_help = GATEWAY_AFTER)]
 pub struct GatewayCli {
     /// The flags of a bare `gateway`, which means `gateway run`.
     #[command(flatten)]
@@ -46,6 +47,11 @@ pub struct GatewayCli {
     /// What to do.
     #[command(subcommand)]
     pub command: Option<GatewayCommand>,
+}
+
+/// What `gateway --version` prints after the name: also which other gateways it can take over from.
+fn version() -> String {
+    format!("{} (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})", env!("CARGO_PKG_VERSION"))
 }
 
 /// What `gateway` does.
@@ -217,15 +223,29 @@ pub enum CtlCommand {
     ///
     /// A configuration that is not valid changes nothing and ends with 78.
     Reload,
+    /// Leave safe mode, or the wait after starts in quick succession, now
+    Recover,
+    /// Put another version of the gateway in place and restart into it, without losing a request
+    ///
+    /// The new program must prove itself before anything is replaced: that it runs here, can take over from the running one,
+    /// and understands its configuration. It is then put in place of the running program, of which a copy is kept beside as
+    /// NAME.previous, and watched. When it does not take over, or ends or fails soon after, the previous one is put back.
+    Update(UpdateArgs),
     /// Show what a gateway is doing
     ///
-    /// Exits with 0 when it is ready, 1 when it failed or is degraded, 3 when it is stopped or not installed, 4 when it is
+    /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3 when it is stopped or not installed, 4 when it is
     /// starting or draining. Of an installed one that does not run, the service manager tells why.
     Status,
     /// List the gateways that run here or are installed
     List,
     /// Wait until a gateway is ready, or gone
     Wait(WaitArgs),
+    /// Run a command that restarts and stops wait for, within their time
+    ///
+    /// For work that is not a request but needs the programs behind the gateway, as a backup: a drain that begins while the
+    /// command runs waits for its end, and status and log name it. Ends with the command's exit code. Neither --force
+    /// nor a drain whose time is over waits; the command is told on standard error and goes on.
+    Inhibit(InhibitArgs),
     /// Show what a gateway and its sidecars print
     Logs(LogsArgs),
     /// Check, show or begin a configuration
@@ -329,6 +349,9 @@ pub struct RestartArgs {
     /// Return only when the old copies have ended
     #[arg(long)]
     pub drained: bool,
+    /// In a fresh process, also where the gateway would restart within its own
+    #[arg(long)]
+    pub fresh: bool,
 }
 
 /// A length of time, or none.
@@ -350,9 +373,6 @@ impl std::str::FromStr for Wait {
         }
     }
 }
-
-/// The longest reason that the record keeps, in characters.
-const REASON_MAX: usize = 200;
 
 fn reason(text: &str) -> Result<String, String> {
     match text.chars().count() {
@@ -376,6 +396,36 @@ pub struct WaitArgs {
     /// Give up after this long, with exit code 4
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
+}
+
+/// The flags of `update`.
+#[derive(Clone, Debug, Args)]
+pub struct UpdateArgs {
+    /// The new gateway program
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Only say whether it could be done
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// The flags of `inhibit`.
+#[derive(Clone, Debug, Args)]
+pub struct InhibitArgs {
+    /// What the command does, in a few words: shown wherever something waits for it; at most 200 characters
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub why: String,
+    /// Let nothing wait for the command after this long
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
+    pub ttl: Option<Dur>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+fn some_time(text: &str) -> Result<Dur, String> {
+    let time: Dur = text.parse()?;
+    if time.0.as_millis() == 0 { Err("no time at all".to_owned()) } else { Ok(time) }
 }
 
 /// The flags of `logs`.
@@ -472,6 +522,9 @@ mod tests {
             &["gatewayctl", "restart", "--wait", "soon"],
             &["gatewayctl", "wait", "--ready", "--stopped"],
             &["gatewayctl", "status", "--user", "--system"],
+            &["gatewayctl", "inhibit", "--", "true"],
+            &["gatewayctl", "inhibit", "--why", "backup"],
+            &["gatewayctl", "inhibit", "--why", "backup", "--ttl", "0s", "--", "true"],
             &["gatewayctl"],
         ] {
             assert_eq!(CtlCli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");

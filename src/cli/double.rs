@@ -1,19 +1,22 @@
 //! A test double: the control socket of a gateway that does nothing but answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::control::protocol::{Failure, GenerationInfo, Method, Outcome, PROTOCOL_VERSION, Progress, Stage, Status};
+use crate::control::protocol::{
+    Failure, FailureCode, GenerationInfo, HANDOVER_VERSION, Lease, Method, Outcome, PROTOCOL_VERSION, Progress, Stage, Status,
+};
 use crate::control::server;
 use crate::state::paths::Paths;
 
 /// Answers every restart and reload with the same, a status with [`status`], and ends on stop.
 pub struct Double {
-    _dir: tempfile::TempDir,
-    _stop: DropGuard,
+    _dir: Option<tempfile::TempDir>,
+    _guard: DropGuard,
+    stop: CancellationToken,
     /// Its state folder.
     pub state: PathBuf,
     /// What it was asked.
@@ -23,8 +26,12 @@ pub struct Double {
 impl Double {
     pub fn start(answer: Result<Outcome, Failure>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().to_owned();
-        let listener = server::bind(&Paths::in_state_dir(&state).control).unwrap();
+        Self::start_in(dir.path(), answer, status().pid).keeping(dir)
+    }
+
+    /// The same in a state folder of before, as the process `pid`.
+    pub fn start_in(state: &Path, answer: Result<Outcome, Failure>, pid: u32) -> Self {
+        let listener = server::bind(&Paths::in_state_dir(state).control).unwrap();
         let (sender, mut calls) = mpsc::channel(8);
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(tokio::net::UnixListener::from_std(listener).unwrap(), sender, stop.clone()));
@@ -34,10 +41,15 @@ impl Double {
             while let Some(call) = calls.recv().await {
                 log.lock().unwrap().push(call.method.clone());
                 match call.method {
-                    Method::Status => call.reply.done(&status()),
+                    Method::Status => call.reply.done(&Status { pid, ..status() }),
                     Method::Stop => {
                         call.reply.done(&serde_json::json!({}));
                         ending.cancel();
+                    }
+                    // The connection is held by the answer's receiver alone, and so is the lease.
+                    Method::Inhibit(_) => call.reply.done(&Lease { lease: 1, pid: 1 }),
+                    Method::Recover => {
+                        call.reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".into() });
                     }
                     Method::Restart(_) | Method::Reload => {
                         call.reply.progress(&Progress { request: "r1".into(), stage: "starting".into(), text: "main".into() });
@@ -49,7 +61,24 @@ impl Double {
                 }
             }
         });
-        Self { _dir: dir, _stop: stop.drop_guard(), state, asked }
+        Self { _dir: None, _guard: stop.clone().drop_guard(), stop, state: state.to_owned(), asked }
+    }
+
+    fn keeping(mut self, dir: tempfile::TempDir) -> Self {
+        self._dir = Some(dir);
+        self
+    }
+
+    /// Returns when so many calls were made.
+    pub async fn asked_for(&self, calls: usize) {
+        while self.asked.lock().unwrap().len() < calls {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ends it as a process that exits.
+    pub fn end(&self) {
+        self.stop.cancel();
     }
 }
 
@@ -60,6 +89,7 @@ pub fn outcome() -> Outcome {
         into: None,
         before: GenerationInfo { number: 3, sidecars: vec![("main".into(), 100)] },
         after: GenerationInfo { number: 4, sidecars: vec![("main".into(), 200)] },
+        pid: None,
         took_ms: 412,
         drained: false,
         notes: vec![],
@@ -72,6 +102,8 @@ pub fn status() -> Status {
         version: "0.1.0".into(),
         instance: "gateway".into(),
         pid: 1234,
+        handover: HANDOVER_VERSION,
+        program: None,
         stage: Stage::Ready,
         detail: "ready".into(),
         uptime_ms: 11_520_000,
@@ -87,6 +119,8 @@ pub fn status() -> Status {
         held: 0,
         sidecars: vec![],
         drainers: vec![],
+        leases: vec![],
+        recovery: None,
         last_restart: None,
     }
 }

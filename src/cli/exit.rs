@@ -4,30 +4,41 @@ use std::process::ExitCode;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// It was done.
-    Done = 0,
-    /// It was tried and failed. `status`: failed or degraded.
-    Failed = 1,
+    Done,
+    /// It was tried and failed. `status`: failed, degraded, throttled or in safe mode.
+    Failed,
     /// The command line is wrong, or does not say which instance is meant.
-    Usage = 2,
+    Usage,
     /// The gateway is not running or not installed.
-    NotRunning = 3,
+    NotRunning,
     /// It was still starting or draining when the limit ended; not a failure.
-    StillBusy = 4,
+    StillBusy,
     /// Refused, because it could harm something healthy.
-    Refused = 5,
+    Refused,
     /// Missing permission (EX_NOPERM of sysexits.h).
-    Permission = 77,
+    Permission,
     /// The configuration is invalid (EX_CONFIG of sysexits.h).
-    Config = 78,
+    Config,
+    /// That of a command that was run on behalf of the user.
+    Command(u8),
 }
 
 impl Exit {
     /// The number.
     pub const fn code(self) -> u8 {
-        self as u8
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotRunning => 3,
+            Self::StillBusy => 4,
+            Self::Refused => 5,
+            Self::Permission => 77,
+            Self::Config => 78,
+            Self::Command(code) => code,
+        }
     }
 }
 

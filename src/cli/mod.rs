@@ -2,11 +2,13 @@
 
 pub mod args;
 mod by_manager;
+mod change;
 pub mod config;
 #[cfg(test)]
 mod double;
 pub mod exit;
 pub mod halt;
+pub mod inhibit;
 pub mod install;
 mod installed;
 pub mod list;
@@ -14,6 +16,7 @@ pub mod logs;
 pub mod pages;
 mod preflight;
 pub mod probe;
+pub mod recover;
 pub mod restart;
 pub mod start;
 pub mod status;
@@ -21,6 +24,7 @@ pub mod stop;
 pub mod target;
 pub mod ui;
 pub mod uninstall;
+pub mod update;
 pub mod wait;
 mod watch;
 
@@ -62,6 +66,9 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Reload => restart::reload(ctx).await,
         CtlCommand::Status => status::status(ctx).await,
         CtlCommand::List => list::list(ctx).await,
+        CtlCommand::Recover => recover::recover(ctx).await,
+        CtlCommand::Update(args) => update::update(ctx, args).await,
+        CtlCommand::Inhibit(args) => inhibit::inhibit(ctx, args).await,
         CtlCommand::Wait(args) => wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => logs::logs(ctx, args).await,
         CtlCommand::Config(command) => config::config(ctx, command),

@@ -38,8 +38,21 @@ pub fn refusal(error: ConfigError, file: Option<PathBuf>, unchanged: &str) -> Cl
     }
 }
 
-/// Flags and environment of a gateway's process.
-fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>)> {
+/// How a gateway's process was started.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// Its arguments, the program's name first.
+    pub(super) line: Vec<OsString>,
+    /// Its environment.
+    pub(super) environment: HashMap<OsString, OsString>,
+    /// Its folder.
+    pub(super) cwd: PathBuf,
+    /// Its user.
+    pub(super) uid: u32,
+}
+
+/// How the gateway of this status was started; none where that cannot be known here.
+pub(super) fn started(status: &Status) -> Option<Started> {
     let process = PathBuf::from(format!("/proc/{}", status.pid));
     let program = std::fs::read_link(process.join("exe")).ok()?;
     // Another pid namespace has other processes of this number. A replaced program's name ends with " (deleted)".
@@ -47,7 +60,7 @@ fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>
         return None;
     }
     let line = std::fs::read(process.join("cmdline")).ok()?;
-    let line = line.strip_suffix(b"\0")?.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
+    let line = line.strip_suffix(b"\0")?.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     let environment = std::fs::read(process.join("environ")).ok()?;
     let pair = |entry: &[u8]| {
         let at = entry.iter().position(|byte| *byte == b'=')?;
@@ -55,19 +68,27 @@ fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>
         Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.get(1..)?.to_vec())))
     };
     let environment = environment.split(|byte| *byte == 0).filter_map(pair).collect();
+    let cwd = std::fs::read_link(process.join("cwd")).ok()?;
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&process).ok()?);
+    Some(Started { line, environment, cwd, uid })
+}
+
+/// Flags and environment of a gateway's process.
+fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>)> {
+    let Started { line, environment, cwd, uid } = started(status)?;
     let mut flags = GatewayCli::read(line).ok()?.overrides();
     flags.instance = Some(status.instance.clone());
     match &status.config {
-        Some(file) => flags.config = Some(std::fs::read_link(process.join("cwd")).ok()?.join(file)),
+        Some(file) => flags.config = Some(cwd.join(file)),
         // Without a file, where one would be depends on the user.
-        None if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&process).ok()?) != nix::unistd::geteuid().as_raw() => return None,
+        None if uid != nix::unistd::geteuid().as_raw() => return None,
         None => {}
     }
     Some((flags, environment))
 }
 
 /// What a restart will do, in one line.
-pub fn plan(config: &Config, args: &RestartArgs) -> String {
+pub fn plan(config: &Config, args: &RestartArgs, strategy: &str) -> String {
     let beside = names(config, true);
     let alone = names(config, false);
     let rest = match (args.force, args.wait) {
@@ -77,6 +98,13 @@ pub fn plan(config: &Config, args: &RestartArgs) -> String {
         (false, None) => format!("the old one has {} to finish its work", config.restart.drain),
     };
     let mut steps = Vec::new();
+    // The strategy is told as "WORD: WHY".
+    match strategy.split(':').next().unwrap_or_default() {
+        _ if args.fresh => steps.push("a fresh process takes the listeners over".to_owned()),
+        "respawn" => steps.push("a fresh process takes the listeners over".to_owned()),
+        "exit" => steps.push("the gateway ends when its work is done, and its supervisor starts the next; new connections wait".to_owned()),
+        _ => {}
+    }
     if !beside.is_empty() {
         steps.push(format!("a new {beside} is started beside the old one and takes over when it is ready; {rest}"));
     }
@@ -106,11 +134,15 @@ mod tests {
         let both = config::parse(text, None).unwrap();
         let args = RestartArgs { wait: Some(Wait::Limit(Duration::from_secs(5))), ..RestartArgs::default() };
         assert_eq!(
-            plan(&both, &args),
+            plan(&both, &args, "in-process: why"),
             "plan: a new a is started beside the old one and takes over when it is ready; the old one has 5s to finish its work; \
              b must not run twice: new requests wait while it is ended and started again"
         );
-        assert!(plan(&Config::default(), &RestartArgs::default()).contains("no sidecar"));
+        assert!(plan(&Config::default(), &RestartArgs::default(), "").contains("no sidecar"));
+        let fresh = RestartArgs { fresh: true, ..RestartArgs::default() };
+        for (args, strategy) in [(&fresh, "in-process: why"), (&args, "respawn: why")] {
+            assert!(plan(&both, args, strategy).starts_with("plan: a fresh process takes the listeners over; a new a is"));
+        }
     }
 
     #[test]

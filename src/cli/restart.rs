@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::args::{RestartArgs, Wait};
-use super::probe::{Probe, Seen};
+use super::change::{Done, carry_out};
+use super::probe::Seen;
 use super::status::draining;
 use super::target::Target;
 use super::ui::{Tone, span};
 use super::{CliError, Context, Exit, by_manager, preflight};
-use crate::config::{Env, Listen};
-use crate::control::client::{CallError, Client};
-use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, RestartParams, Stage, Status};
+use crate::config::Env;
+use crate::control::client::Client;
+use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, RestartParams, Status};
 
 /// A status needs no work; a gateway that takes longer is stopped or stuck.
 pub(super) const STATUS_TIME: Duration = Duration::from_secs(5);
@@ -47,6 +47,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
         }),
         reason: args.reason.clone(),
         drained: args.drained,
+        fresh: args.fresh,
         ..RestartParams::default()
     };
     change(ctx, &Method::Restart(params), Some(args)).await
@@ -66,66 +67,18 @@ async fn change(ctx: &Context, method: &Method, restart: Option<&RestartArgs>) -
     let status = status_of(&target, &mut client).await?;
     if let Some(args) = restart {
         let config = preflight::check(&status)?;
-        ctx.ui.progress(&config.map_or_else(|| format!("plan: {}", status.strategy), |config| preflight::plan(&config, args)));
+        ctx.ui.progress(
+            &config.map_or_else(|| format!("plan: {}", status.strategy), |config| preflight::plan(&config, args, &status.strategy)),
+        );
     }
-    let listen = status.listeners.first().and_then(|address| address.parse::<Listen>().ok());
-    let probe = match &listen {
-        Some(listen) => timeout(STATUS_TIME, Probe::start(listen)).await.ok().flatten(),
-        None => None,
-    };
-    let begun = Instant::now();
-    let asked = client.call::<Outcome>(method, |step| {
-        let at = begun.elapsed().as_secs_f64();
-        ctx.ui.progress(&format!("{at:>7.2}s  {}", step.text));
-    });
-    let answer = tokio::select! {
-        answer = asked => answer,
-        () = interrupted() => {
-            let error = CliError::new(Exit::StillBusy, format!(
-                "interrupted: {} goes on with it, and generation {} serves until the next one is ready",
-                status.instance, status.generation
-            ));
-            return Err(error.with_help(format!("gatewayctl status{}", target.flags)));
-        }
-    };
-    let seen = match probe {
-        Some(probe) => Some(probe.finish().await),
-        None => None,
-    };
-    // What is left to do, or how things stand after a failure; the verdict is complete without it.
-    let now = status_of(&target, &mut client).await.ok();
-    let outcome = match answer {
-        Ok(outcome) => outcome,
-        Err(error) => return Err(failed(&target, error, seen.as_ref(), now.as_ref())),
-    };
+    let Done { outcome, seen, now } = carry_out(ctx, &target, client, &status, method).await?;
     ctx.ui.object(&Verdict { ok: true, instance: &status.instance, outcome: &outcome, probe: seen.as_ref() });
     let drainers = now.map(|now| now.drainers).unwrap_or_default();
-    for line in verdict(ctx, method, &outcome, seen.as_ref(), &drainers) {
+    for line in verdict(ctx, method, status.pid, &outcome, seen.as_ref(), &drainers) {
         ctx.ui.say(&line);
     }
     let drained = restart.is_some_and(|args| args.drained);
     Ok(if drained && !outcome.drained && outcome.outcome == "done" { Exit::StillBusy } else { Exit::Done })
-}
-
-/// A restart that did not succeed: why, what serves now, what clients saw, and where to look.
-fn failed(target: &Target, error: CallError, seen: Option<&Seen>, now: Option<&Status>) -> CliError {
-    let mut error = target.call_failed(error);
-    if let Some(now) = now.filter(|now| now.generation > 0) {
-        let stands = if now.stage == Stage::Degraded { format!("is degraded: {}", now.detail) } else { "serves on".to_owned() };
-        error.message.push_str(&format!("\ngeneration {} {stands}", now.generation));
-    }
-    if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
-        error.message.push_str(&format!("\n{}", seen.sentence()));
-        error = error.with_detail("probe", seen);
-    }
-    let file = now.and_then(|now| now.config.as_ref());
-    let next = match (error.exit, file) {
-        (Exit::Config, Some(file)) => format!("gatewayctl config check --config {file}"),
-        (Exit::Config, None) => format!("gatewayctl config check{}", target.flags),
-        _ => format!("gatewayctl logs{}", target.flags),
-    };
-    error.help.get_or_insert(next);
-    error
 }
 
 /// Asks for a status; a gateway that accepts but does not answer is stopped or stuck.
@@ -140,23 +93,22 @@ pub(super) async fn status_of(target: &Target, client: &mut Client) -> Result<St
     }
 }
 
-async fn interrupted() {
-    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-    }
-}
-
 /// The verdict for people.
-fn verdict(ctx: &Context, method: &Method, outcome: &Outcome, seen: Option<&Seen>, drainers: &[DrainStatus]) -> Vec<String> {
+pub(super) fn verdict(
+    ctx: &Context,
+    method: &Method,
+    pid: u32,
+    outcome: &Outcome,
+    seen: Option<&Seen>,
+    drainers: &[DrainStatus],
+) -> Vec<String> {
     let done = if matches!(method, Method::Reload) { "reloaded" } else { "restarted" };
+    // The number of a generation alone says less than the process that serves it.
+    let process = outcome.pid.filter(|after| *after != pid).map_or(String::new(), |after| format!("pid {pid} -> {after}, "));
     let head = match (outcome.outcome.as_str(), &outcome.into) {
         ("unchanged", _) => format!("nothing to do: generation {} serves on", outcome.after.number),
-        ("coalesced", Some(into)) => format!("joined restart {into}, which was under way: generation {}", numbers(outcome)),
-        _ => format!("{done}: generation {} in {}", numbers(outcome), span(outcome.took_ms)),
+        ("coalesced", Some(into)) => format!("joined restart {into}, which was under way: {process}generation {}", numbers(outcome)),
+        _ => format!("{done}: {process}generation {} in {}", numbers(outcome), span(outcome.took_ms)),
     };
     let mut lines = vec![ctx.ui.paint(&head, Tone::Good)];
     if outcome.outcome == "unchanged" {
@@ -172,7 +124,7 @@ fn verdict(ctx: &Context, method: &Method, outcome: &Outcome, seen: Option<&Seen
     } else {
         lines.push("  downtime unknown: the front door did not answer the probe before".to_owned());
     }
-    for drainer in drainers.iter().filter(|drainer| drainer.requests + drainer.tunnels > 0) {
+    for drainer in drainers.iter().filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0) {
         lines.push(format!("  still finishing: {}", draining(drainer)));
     }
     lines.extend(outcome.notes.iter().map(|note| format!("  note: {}", crate::log::escape(note))));
@@ -229,9 +181,9 @@ mod tests {
         let mut outcome = double::outcome();
         outcome.notes.push("two copies of main ran side by side".into());
         let seen = Seen { sent: 38, slowest_ms: 2, ..Seen::default() };
-        let drainer = DrainStatus { generation: 3, pid: 0, requests: 1, tunnels: 0, left_ms: None, blockers: Vec::new() };
+        let drainer = DrainStatus { generation: 3, requests: 1, tunnels: 0, leases: 0, pid: 0, left_ms: None, blockers: Vec::new() };
         let idle = DrainStatus { requests: 0, ..drainer.clone() };
-        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), &outcome, Some(&seen), &[idle, drainer]);
+        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), 12, &outcome, Some(&seen), &[idle, drainer]);
         assert_eq!(
             lines,
             [
@@ -242,6 +194,9 @@ mod tests {
                 "  note: two copies of main ran side by side",
             ]
         );
+        outcome.pid = Some(34);
+        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), 12, &outcome, None, &[]);
+        assert_eq!(lines[0], "restarted: pid 12 -> 34, generation 3 -> 4 in 412 ms");
         assert_eq!(
             (pids(Some(0), Some(5)), pids(None, Some(5)), pids(Some(5), Some(5))),
             ("pid none -> 5".into(), "pid 5 (new)".into(), "pid 5 (kept)".into())

@@ -36,8 +36,8 @@ pub async fn status(ctx: &Context) -> Result<Exit, CliError> {
 fn exit(stage: Stage) -> Exit {
     match stage {
         Stage::Ready => Exit::Done,
-        Stage::Degraded | Stage::Failed => Exit::Failed,
-        Stage::Starting | Stage::Restarting | Stage::Draining | Stage::Stopping => Exit::StillBusy,
+        Stage::Degraded | Stage::Failed | Stage::Throttled | Stage::SafeMode => Exit::Failed,
+        Stage::Starting | Stage::Restarting | Stage::Draining | Stage::Stopping | Stage::StandingBy => Exit::StillBusy,
     }
 }
 
@@ -59,6 +59,9 @@ pub(super) fn word(stage: Stage) -> &'static str {
         Stage::Draining => "draining",
         Stage::Stopping => "stopping",
         Stage::Failed => "failed",
+        Stage::Throttled => "throttled",
+        Stage::SafeMode => "safe mode",
+        Stage::StandingBy => "standing by",
     }
 }
 
@@ -97,6 +100,15 @@ fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
         line("draining", &draining(drainer));
         drainer.blockers.iter().for_each(|blocker| line("", blocker));
     }
+    for lease in &status.leases {
+        let left = lease.left_ms.map_or("without limit".to_owned(), |left| format!("for {} more", span(left)));
+        line("lease", &format!("pid {}, since {}, {left}: {}", lease.pid, span(lease.held_ms), lease.why));
+    }
+    if let Some(recovery) = &status.recovery {
+        let next = recovery.retry_ms.map_or(String::new(), |left| format!("; tried again in {}", span(left)));
+        line("recovery", &format!("{}: {}{next}", recovery.rung.replace('_', " "), recovery.reason));
+        line("", "gatewayctl recover tries again now");
+    }
     if let Some(last) = &status.last_restart {
         let reason = if last.reason.is_empty() { String::new() } else { format!(" ({})", last.reason) };
         let (ended, cause) = match last.outcome.strip_prefix("failed: ") {
@@ -128,7 +140,10 @@ pub(super) fn draining(drainer: &DrainStatus) -> String {
         Some(left) => format!("the rest is cut in {}", span(left)),
         None => "without limit".to_owned(),
     };
-    format!("generation {}: {}, {}; {left}", drainer.generation, count(drainer.requests, "request"), count(drainer.tunnels, "tunnel"))
+    let pid = if drainer.pid == 0 { String::new() } else { format!(" (pid {})", drainer.pid) };
+    let leases = if drainer.leases > 0 { format!(", {}", count(drainer.leases, "lease")) } else { String::new() };
+    let (requests, tunnels) = (count(drainer.requests, "request"), count(drainer.tunnels, "tunnel"));
+    format!("generation {}{pid}: {requests}, {tunnels}{leases}; {left}", drainer.generation)
 }
 
 #[cfg(test)]
@@ -136,7 +151,7 @@ mod tests {
     use super::*;
     use crate::cli::args::{Color, Global};
     use crate::cli::double::{self, Double};
-    use crate::control::protocol::{LastRestart, SidecarStatus};
+    use crate::control::protocol::{LastRestart, LeaseStatus, RecoveryStatus, SidecarStatus};
 
     #[test]
     fn aligned_and_short() {
@@ -153,8 +168,18 @@ mod tests {
             restarts: 0,
             command: "node server.js --port 41233".into(),
         }];
-        status.drainers =
-            vec![DrainStatus { generation: 3, pid: 0, requests: 1, tunnels: 2, left_ms: Some(290_000), blockers: vec!["GET /big".into()] }];
+        status.drainers = vec![DrainStatus {
+            generation: 3,
+            requests: 1,
+            tunnels: 2,
+            leases: 1,
+            pid: 99,
+            left_ms: Some(290_000),
+            blockers: vec!["GET /big".into()],
+        }];
+        let reason = "4 starts within 30 min".to_owned();
+        status.recovery = Some(RecoveryStatus { rung: "safe_mode".into(), reason, retry_ms: Some(60_000) });
+        status.leases = vec![LeaseStatus { lease: 1, why: "backup".into(), pid: 7, held_ms: 3000, left_ms: None }];
         status.last_restart = Some(LastRestart {
             request: "r1".into(),
             kind: "restart".into(),
@@ -170,8 +195,11 @@ mod tests {
              \x20 listening   127.0.0.1:18789\n\
              \x20 serving     3 connections, 1 request, 0 tunnels\n\
              \x20 sidecar     main  ready, pid 200, port 41233: node server.js --port 41233\n\
-             \x20 draining    generation 3: 1 request, 2 tunnels; the rest is cut in 4 min 50 s\n\
+             \x20 draining    generation 3 (pid 99): 1 request, 2 tunnels, 1 lease; the rest is cut in 4 min 50 s\n\
              \x20             GET /big\n\
+             \x20 lease       pid 7, since 3.0 s, without limit: backup\n\
+             \x20 recovery    safe mode: 4 starts within 30 min; tried again in 1 min 0 s\n\
+             \x20             gatewayctl recover tries again now\n\
              \x20 last        restart 12.0 s ago, failed after 412 ms (deploy\\x1b[2J)\n\
              \x20             main exited with code 1\n\
              \x20               | no such module\n\
@@ -184,8 +212,9 @@ mod tests {
 
     #[test]
     fn exit_codes_of_stages() {
-        let codes = [Stage::Ready, Stage::Degraded, Stage::Failed, Stage::Starting, Stage::Draining].map(|stage| exit(stage).code());
-        assert_eq!(codes, [0, 1, 1, 4, 4]);
+        use Stage::{Degraded, Draining, Failed, Ready, SafeMode, StandingBy, Starting, Throttled};
+        let stages = [Ready, Degraded, Failed, Throttled, SafeMode, Starting, Draining, StandingBy];
+        assert_eq!(stages.map(|stage| exit(stage).code()), [0, 1, 1, 1, 1, 4, 4, 4]);
     }
 
     #[tokio::test]

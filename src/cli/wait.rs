@@ -1,5 +1,6 @@
 //! `gatewayctl wait`: for scripts that go on when a gateway is ready, gone, or off its port.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::args::WaitArgs;
 use super::restart::status_of;
+use super::status::word;
 use super::target::{self, Target};
 use super::ui::span;
 use super::watch::Watch;
@@ -28,15 +30,17 @@ const PORT_EVERY: Duration = Duration::from_millis(50);
 /// [`Exit::StillBusy`] when the time is over; [`Exit::Usage`] and [`Exit::Permission`] when no gateway can be meant.
 pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     let begun = Instant::now();
+    let seen = Cell::new(None);
     let (what, waited) = if args.stopped {
         ("stopped", timeout(args.timeout.0, stopped(ctx)).await)
     } else if args.port_free {
         ("off its port", timeout(args.timeout.0, port_free(ctx)).await)
     } else {
-        ("ready", timeout(args.timeout.0, ready(ctx)).await)
+        ("ready", timeout(args.timeout.0, ready(ctx, &seen)).await)
     };
     let Ok(result) = waited else {
-        let error = CliError::new(Exit::StillBusy, format!("not {what} within {}", args.timeout));
+        let stands = seen.take().map_or(String::new(), |seen: String| format!(": {seen}"));
+        let error = CliError::new(Exit::StillBusy, format!("not {what} within {}{stands}", args.timeout));
         return Err(error.with_help("gatewayctl status"));
     };
     result?;
@@ -46,14 +50,15 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-async fn ready(ctx: &Context) -> Result<(), CliError> {
+/// `seen` keeps what a gateway that is not ready says of itself.
+async fn ready(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
     let env = Env::real();
     loop {
         let paths = target::expected(&ctx.global, &env);
         let watch = watching(&paths)?;
         match Target::find(&ctx.global, &env) {
             Ok(target) => {
-                if becomes_ready(&target).await {
+                if becomes_ready(&target, seen).await {
                     return Ok(());
                 }
             }
@@ -64,14 +69,16 @@ async fn ready(ctx: &Context) -> Result<(), CliError> {
 }
 
 /// Asks until it is ready; false when it went away.
-async fn becomes_ready(target: &Target) -> bool {
+async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
     let Ok(mut client) = target.connect().await else { return false };
     while let Ok(status) = status_of(target, &mut client).await {
         if matches!(status.stage, Stage::Ready | Stage::Draining | Stage::Restarting) {
             return true;
         }
+        seen.set(Some(format!("{} is {}, {}", status.instance, word(status.stage), status.detail)));
         sleep(READY_EVERY).await;
     }
+    seen.set(None);
     false
 }
 

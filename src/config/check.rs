@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::error::ConfigError;
 
-use super::model::{Config, Ready, SidecarSpec};
+use super::model::{Config, DrainNotice, Ready, SidecarSpec};
 use super::place::{locate, nearest};
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the place.
@@ -91,6 +91,11 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, St
     {
         return Err(("ready", format!("ready path `{path}` must begin with `/`")));
     }
+    if let Some(DrainNotice::Path(path)) = &spec.drain
+        && (!path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()))
+    {
+        return Err(("drain", format!("drain path `{}` must begin with `/` and have no blanks", crate::escape::escape(path))));
+    }
     if spec.start_timeout.0.is_zero() {
         return Err(("start_timeout", "a start timeout of 0 s lets nothing start".into()));
     }
@@ -160,6 +165,14 @@ mod tests {
         assert!(why.contains("a text, expected a sequence") && !why.contains("canary"), "{why}");
     }
 
+    #[test]
+    fn a_signal_that_means_the_end_is_no_notice() {
+        let with = |signal: &str| parse(&format!("[sidecar.a]\ncommand = [\"x\"]\ndrain = {{ signal = \"{signal}\" }}\n"), None);
+        assert_eq!(with("USR1").unwrap().sidecar["a"].drain, Some(DrainNotice::Signal(crate::config::NoticeSignal::Usr1)));
+        let why = with("KILL").unwrap_err().to_string();
+        assert!(why.contains("KILL") && why.contains("USR1"), "{why}");
+    }
+
     fn refusal(text: &str) -> String {
         let config = parse(text, None).unwrap();
         check(&config, Some((Path::new("g.toml"), text))).unwrap_err().to_string()
@@ -172,6 +185,8 @@ mod tests {
             ("[sidecar.a]\ncommand = []\n", "g.toml:2:1: sidecar `a` has no command"),
             ("[sidecar.a]\ncommand = [\"x\"]\nport = 5\noverlap = true\n", "g.toml:4:1: sidecar `a` has a fixed port"),
             ("[sidecar.a]\ncommand = [\"x\"]\nport = 18789\n", "g.toml:3:1: port 18789 is the front door's own"),
+            ("[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"x\" }\n", "g.toml:3:1: drain path `x` must begin"),
+            ("[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"/x y\" }\n", "g.toml:3:1: drain path `/x y` must begin"),
             ("[sidecar.web]\ncommand = [\"x\"]\n[[route]]\nto = \"wbe\"\n", "g.toml:4:1: there is no sidecar `wbe` (did you mean `web`?)"),
             ("[[route]]\nto = \"https://x\"\n", "g.toml:2:1: `https://x`: only http://"),
             ("[[route]]\npath = \"x\"\nto = \"http://x\"\n", "g.toml:2:1: path `x` must begin"),

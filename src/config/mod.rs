@@ -16,8 +16,8 @@ mod types;
 pub use error::ConfigError;
 pub use layer::{Env, Loaded, Overrides, default_path, load, parse};
 pub use model::{
-    Config, GatewaySection, Hold, LimitsSection, Mode, OutputMode, Ready, RecoverySection, RestartSection, RouteSpec, SidecarSpec, TUNNEL_DRAIN,
-    TUNNEL_DRAIN_ALONE, Throttle,
+    Config, DrainNotice, GatewaySection, Hold, LimitsSection, Mode, NoticeSignal, OutputMode, Ready, RecoverySection, RestartSection,
+    RouteSpec, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
 pub use place::Place;
 pub use template::{schema, starter, to_toml};

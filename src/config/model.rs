@@ -213,6 +213,41 @@ pub enum Ready {
     Notify,
 }
 
+/// How a sidecar is told that its work comes to an end: at the beginning of a drain, and of a stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainNotice {
+    /// This signal is sent to its process.
+    Signal(NoticeSignal),
+    /// This path of it is sent a POST.
+    Path(String),
+}
+
+/// A signal that does not mean the end: that is SIGTERM, which comes when the work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum NoticeSignal {
+    /// SIGHUP
+    Hup,
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+    /// SIGWINCH
+    Winch,
+}
+
+impl std::fmt::Display for NoticeSignal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Hup => "HUP",
+            Self::Usr1 => "USR1",
+            Self::Usr2 => "USR2",
+            Self::Winch => "WINCH",
+        })
+    }
+}
+
 /// What is done with a sidecar's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -254,6 +289,9 @@ pub struct SidecarSpec {
     /// Whether old and new run side by side during a restart; true unless `port` is fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<bool>,
+    /// How it is told that its work comes to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainNotice>,
     /// What is done with its output.
     #[serde(default)]
     pub log: OutputMode,
@@ -280,6 +318,7 @@ impl SidecarSpec {
             start_timeout: start_timeout(),
             stop_timeout: stop_timeout(),
             overlap: None,
+            drain: None,
             log: OutputMode::Lines,
         }
     }

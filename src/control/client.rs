@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -74,6 +75,20 @@ impl Client {
                 Incoming::Garbage(error) => return Err(CallError::Protocol(error)),
                 Incoming::TooLong => return Err(CallError::Protocol(format!("a frame over {FRAME_MAX} bytes"))),
                 Incoming::End => return Err(CallError::Closed),
+            }
+        }
+    }
+
+    /// Waits for the next event and what it carries; none when the gateway closed the connection.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub async fn event(&mut self) -> io::Result<Option<(String, Value)>> {
+        loop {
+            match frames::read(&mut self.reader).await? {
+                Incoming::Frame(Frame::Event { event, payload }) => return Ok(Some((event, payload))),
+                Incoming::Frame(_) | Incoming::Garbage(_) => {}
+                Incoming::End | Incoming::TooLong => return Ok(None),
             }
         }
     }

@@ -9,6 +9,10 @@ use serde_json::Value;
 /// The version of this protocol, carried in every status.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// The version of the hand-over of listeners and lock from an old gateway process to a new one. Processes whose versions
+/// differ cannot hand over to each other.
+pub const HANDOVER_VERSION: u32 = 1;
+
 /// The longest frame either side reads, in bytes; a status with some hundred sidecars stays far below.
 pub const FRAME_MAX: usize = 1024 * 1024;
 
@@ -41,7 +45,7 @@ pub enum Frame {
     },
     /// Something happened.
     Event {
-        /// What: "progress" carries a [`Progress`].
+        /// What: "progress" carries a [`Progress`]; "drain" ([`DrainNotice`]), "deadline" and "released" go to holders of leases.
         event: String,
         /// Its details.
         #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -87,6 +91,10 @@ pub enum Method {
     Reload,
     /// `stop`: answered when accepted.
     Stop,
+    /// `inhibit`: a [`Lease`], held until its connection or process ends or its time is over.
+    Inhibit(InhibitParams),
+    /// `recover`: leave safe mode or a wait of the throttle at once; answered when the trial begins.
+    Recover,
 }
 
 impl Method {
@@ -102,6 +110,8 @@ impl Method {
             "restart" => serde_json::from_value(params).map(Self::Restart).map_err(bad),
             "reload" => Ok(Self::Reload),
             "stop" => Ok(Self::Stop),
+            "inhibit" => serde_json::from_value::<InhibitParams>(params).map_err(bad)?.checked().map(Self::Inhibit),
+            "recover" => Ok(Self::Recover),
             _ => Err(Failure { code: FailureCode::UnknownMethod, message: format!("there is no method `{name}`") }),
         }
     }
@@ -113,6 +123,8 @@ impl Method {
             Self::Restart(params) => ("restart", serde_json::to_value(params).unwrap_or_default()),
             Self::Reload => ("reload", Value::Null),
             Self::Stop => ("stop", Value::Null),
+            Self::Inhibit(params) => ("inhibit", serde_json::to_value(params).unwrap_or_default()),
+            Self::Recover => ("recover", Value::Null),
         }
     }
 }
@@ -137,6 +149,53 @@ pub struct RestartParams {
     pub update: bool,
 }
 
+/// The longest reason that is kept, in characters.
+pub const REASON_MAX: usize = 200;
+
+/// `inhibit`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InhibitParams {
+    /// What the work is, 1 to [`REASON_MAX`] characters: it is named wherever something waits for it.
+    pub why: String,
+    /// After this many milliseconds nothing waits for it any more, however long it goes on; absent means without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+}
+
+impl InhibitParams {
+    fn checked(self) -> Result<Self, Failure> {
+        let refuse = |message: String| Err(Failure { code: FailureCode::BadRequest, message });
+        match self.why.trim().chars().count() {
+            0 => refuse("inhibit: `why` is empty: say what the work is".into()),
+            1..=REASON_MAX if self.ttl_ms == Some(0) => refuse("inhibit: `ttlMs` 0 holds nothing".into()),
+            1..=REASON_MAX => Ok(self),
+            length => refuse(format!("inhibit: `why` has {length} characters; at most {REASON_MAX} are kept")),
+        }
+    }
+}
+
+/// The answer to `inhibit`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// Its number in this life of the gateway.
+    pub lease: u64,
+    /// The process that it belongs to; 0 where the system does not tell.
+    pub pid: u32,
+}
+
+/// The event "drain": a restart or stop began and waits for the lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainNotice {
+    /// restart or stop.
+    pub cause: String,
+    /// Milliseconds until it goes on without the lease, which the event "deadline" tells; absent without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+}
+
 /// A step of a restart, reload or stop, as it happens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -155,7 +214,8 @@ pub struct Progress {
 pub struct Outcome {
     /// The id under which it is recorded.
     pub request: String,
-    /// `done`, `coalesced` (into the request named by `into`) or `unchanged` (a reload with nothing to do).
+    /// `done`, `coalesced` (into the request named by `into`), `unchanged` (a reload with nothing to do) or `scheduled` (this
+    /// process finishes its work and ends, and the supervisor starts the next).
     pub outcome: String,
     /// The request that this one was coalesced into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +224,9 @@ pub struct Outcome {
     pub before: GenerationInfo,
     /// The generation before and after.
     pub after: GenerationInfo,
+    /// The gateway's process afterwards, where it is another one than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
     /// How long it took until the next generation served all new requests, in milliseconds.
     pub took_ms: u64,
     /// Whether the old generation is gone already.
@@ -201,6 +264,12 @@ pub enum Stage {
     Stopping,
     /// The first generation failed and is tried again.
     Failed,
+    /// Earlier lives ended too soon: the sidecars wait before they are started, the front door answers 503.
+    Throttled,
+    /// Front door and control only: the sidecars are off until a trial or `recover`.
+    SafeMode,
+    /// Another gateway serves; this one waits for its end.
+    StandingBy,
 }
 
 /// `status`
@@ -215,6 +284,12 @@ pub struct Status {
     pub instance: String,
     /// The gateway's process id.
     pub pid: u32,
+    /// The version of the hand-over between an old and a new process, [`HANDOVER_VERSION`]; 0 of a gateway that knows none.
+    #[serde(default)]
+    pub handover: u32,
+    /// The program that it was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// What it is doing.
     pub stage: Stage,
     /// The same in words, with reasons.
@@ -246,9 +321,45 @@ pub struct Status {
     pub sidecars: Vec<SidecarStatus>,
     /// Older generations that finish their work.
     pub drainers: Vec<DrainStatus>,
+    /// Work besides requests that a restart or stop would wait for.
+    #[serde(default)]
+    pub leases: Vec<LeaseStatus>,
+    /// Why it does not serve as configured, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryStatus>,
     /// The last restart or reload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_restart: Option<LastRestart>,
+}
+
+/// A lease: work that is not a request, but holds a drain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseStatus {
+    /// Its number in this life of the gateway.
+    pub lease: u64,
+    /// What the work is, secrets hidden.
+    pub why: String,
+    /// The process that it belongs to; 0 where the system does not tell.
+    pub pid: u32,
+    /// Milliseconds since it was taken.
+    pub held_ms: u64,
+    /// Milliseconds until it ages out; absent without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+}
+
+/// A rung of the recovery ladder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryStatus {
+    /// throttled, safe_mode or last_good.
+    pub rung: String,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Milliseconds until it is tried again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_ms: Option<u64>,
 }
 
 /// One sidecar.
@@ -285,6 +396,9 @@ pub struct DrainStatus {
     pub requests: u64,
     /// Tunnels that it still carries.
     pub tunnels: u64,
+    /// Leases that it still waits for.
+    #[serde(default)]
+    pub leases: u64,
     /// Milliseconds until what is left is cut; absent without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
@@ -328,5 +442,22 @@ mod tests {
         assert_eq!(serde_json::to_string(&frame).unwrap(), r#"{"type":"res","id":"1","ok":true}"#);
         assert!(Method::parse("restart", serde_json::json!({"froce": true})).is_err());
         assert_eq!(Method::parse("x", Value::Null).unwrap_err().code, FailureCode::UnknownMethod);
+    }
+
+    #[test]
+    fn a_lease_needs_a_reason_and_some_time() {
+        let parse = |params: Value| Method::parse("inhibit", params);
+        let params = InhibitParams { why: "backup".into(), ttl_ms: Some(5) };
+        assert_eq!(parse(serde_json::json!({"why": "backup", "ttlMs": 5})).unwrap(), Method::Inhibit(params));
+        for wrong in [
+            Value::Null,
+            serde_json::json!({}),
+            serde_json::json!({"why": " "}),
+            serde_json::json!({"why": "x".repeat(201)}),
+            serde_json::json!({"why": "x", "ttlMs": 0}),
+            serde_json::json!({"why": "x", "forever": true}),
+        ] {
+            assert_eq!(parse(wrong.clone()).unwrap_err().code, FailureCode::BadRequest, "{wrong}");
+        }
     }
 }

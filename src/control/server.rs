@@ -54,11 +54,38 @@ pub struct Call {
 pub struct Reply {
     id: String,
     out: Option<mpsc::UnboundedSender<Frame>>,
+    gone: CancellationToken,
+}
+
+/// The connection of a request that was answered, for what goes on beyond the answer. It keeps [`serve`] like a [`Reply`].
+#[derive(Debug)]
+pub struct Held {
+    out: mpsc::UnboundedSender<Frame>,
+    gone: CancellationToken,
+}
+
+impl Held {
+    /// Sends an event; lost when the client went away.
+    pub fn event(&self, event: &str, payload: serde_json::Value) {
+        let _ = self.out.send(Frame::Event { event: event.to_owned(), payload });
+    }
+
+    /// Cancelled when the client closes the connection, or nothing is read from it any more.
+    pub fn gone(&self) -> CancellationToken {
+        self.gone.clone()
+    }
 }
 
 impl Reply {
-    fn new(id: String, out: mpsc::UnboundedSender<Frame>) -> Self {
-        Self { id, out: Some(out) }
+    fn new(id: String, out: mpsc::UnboundedSender<Frame>, gone: CancellationToken) -> Self {
+        Self { id, out: Some(out), gone }
+    }
+
+    /// Answers: done, and keeps the connection for events; none when the answer could not be given.
+    pub fn hold(self, payload: &impl Serialize) -> Option<Held> {
+        let held = self.out.clone().map(|out| Held { out, gone: self.gone.clone() });
+        self.done(payload);
+        held
     }
 
     /// Tells a step.
@@ -186,19 +213,27 @@ async fn converse(stream: UnixStream, caller: Caller, calls: mpsc::Sender<Call>,
     let (out, frames) = mpsc::unbounded_channel();
     // The writer ends when the last reply is gone, so answers survive both the end of the requests and `stop`.
     let writing = write_all(writer, frames);
+    let gone = CancellationToken::new();
     let reading = async move {
+        let _told = gone.clone().drop_guard();
         tokio::select! {
             () = stop.cancelled() => {}
-            () = read_all(reader, caller, calls, out) => {}
+            () = read_all(reader, caller, calls, out, gone) => {}
         }
     };
     tokio::join!(writing, reading);
 }
 
-async fn read_all(reader: OwnedReadHalf, caller: Caller, calls: mpsc::Sender<Call>, out: mpsc::UnboundedSender<Frame>) {
+async fn read_all(
+    reader: OwnedReadHalf,
+    caller: Caller,
+    calls: mpsc::Sender<Call>,
+    out: mpsc::UnboundedSender<Frame>,
+    gone: CancellationToken,
+) {
     let mut reader = BufReader::new(reader);
     let refuse = |id: &str, message: String| {
-        Reply::new(id.to_owned(), out.clone()).fail(Failure { code: FailureCode::BadRequest, message });
+        Reply::new(id.to_owned(), out.clone(), gone.clone()).fail(Failure { code: FailureCode::BadRequest, message });
     };
     loop {
         let (id, method, params) = match frames::read(&mut reader).await {
@@ -214,7 +249,7 @@ async fn read_all(reader: OwnedReadHalf, caller: Caller, calls: mpsc::Sender<Cal
             Ok(Incoming::TooLong) => return refuse("", format!("a frame may have {FRAME_MAX} bytes")),
             Ok(Incoming::End) | Err(_) => return,
         };
-        let reply = Reply::new(id, out.clone());
+        let reply = Reply::new(id, out.clone(), gone.clone());
         match Method::parse(&method, params) {
             Ok(method) => {
                 // A failed send drops the call and with it the reply, which then says so.
@@ -240,7 +275,7 @@ mod tests {
 
     use super::*;
     use crate::control::client::{CallError, Client};
-    use crate::control::protocol::{Outcome, RestartParams, Status};
+    use crate::control::protocol::{InhibitParams, Lease, Outcome, RestartParams, Status};
 
     struct Fixture {
         _dir: tempfile::TempDir,
@@ -267,6 +302,7 @@ mod tests {
             into: None,
             before: Default::default(),
             after: Default::default(),
+            pid: None,
             took_ms: 7,
             drained: false,
             notes: vec![],
@@ -341,6 +377,23 @@ mod tests {
         assert_eq!(calling.await.unwrap().unwrap(), outcome());
         fixture.server.await.unwrap();
         assert!(Client::connect(&fixture.path).await.is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_held_gets_events_and_its_end_is_known() {
+        let mut fixture = fixture();
+        let mut client = Client::connect(&fixture.path).await.unwrap();
+        let method = Method::Inhibit(InhibitParams { why: "backup".into(), ttl_ms: None });
+        let (answer, held) = tokio::join!(client.call::<Lease>(&method, |_| ()), async {
+            fixture.calls.recv().await.unwrap().reply.hold(&Lease { lease: 1, pid: 7 }).unwrap()
+        });
+        assert_eq!(answer.unwrap(), Lease { lease: 1, pid: 7 });
+        held.event("deadline", serde_json::Value::Null);
+        assert_eq!(client.event().await.unwrap().map(|(event, _)| event).as_deref(), Some("deadline"));
+        let gone = held.gone();
+        assert!(!gone.is_cancelled());
+        drop(client);
+        gone.cancelled().await;
     }
 
     #[tokio::test]

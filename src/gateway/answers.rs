@@ -1,15 +1,16 @@
 //! Whoever waits for the end of a restart or reload, and what they are told.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tracing::{info, warn};
 
+use super::driver::Gateway;
 use super::generation::one_line;
-use super::lifecycle::{Kind, Verdict};
-use crate::control::protocol::{Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress};
-use crate::control::server::Reply;
+use super::lifecycle::{Kind, Phase, Verdict};
+use crate::control::protocol::{Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress};
+use crate::control::server::{Caller, Reply};
 
 /// One request on its way.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct End {
     pub draining: Option<u64>,
     /// A reload that found nothing to do.
     pub unchanged: bool,
+    /// The process that serves now, where it is not this one.
+    pub pid: Option<u32>,
 }
 
 /// All of them, and those who wait for a drain after their restart is done.
@@ -77,7 +80,7 @@ impl Answers {
     /// A request has ended.
     pub fn end(&mut self, id: &str, verdict: Verdict, end: &End) {
         let Some(waiting) = self.waiting.remove(id) else { return };
-        let End { after, code, notes, draining, unchanged } = end.clone();
+        let End { after, code, notes, draining, unchanged, pid } = end.clone();
         let took_ms = waiting.begun.elapsed().as_millis() as u64;
         let kind = match waiting.kind {
             Kind::Restart => "restart",
@@ -125,6 +128,7 @@ impl Answers {
                     into,
                     before: waiting.before,
                     after,
+                    pid,
                     took_ms,
                     drained,
                     notes,
@@ -143,6 +147,23 @@ impl Answers {
             outcome.drained = true;
             reply.done(&outcome);
         }
+    }
+}
+
+impl Gateway {
+    /// `inhibit`: a lease, unless the gateway is on its way out.
+    pub(super) fn inhibit(&mut self, params: InhibitParams, caller: Caller, reply: Reply) {
+        if matches!(self.machine.phase(), Phase::Stopping { .. } | Phase::Ended) {
+            return reply.fail(Failure { code: FailureCode::Rejected, message: "the gateway is stopping".to_owned() });
+        }
+        let why = self.context.redactor.text(params.why.trim());
+        let pid = u32::try_from(caller.pid).unwrap_or(0);
+        self.leases.grant(why, params.ttl_ms.map(Duration::from_millis), pid, reply);
+    }
+
+    /// `recover`: nothing can be recovered from while the configured sidecars run or are being started.
+    pub(super) fn recover(&mut self, reply: Reply) {
+        reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
     }
 }
 

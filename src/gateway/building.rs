@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 
 use super::Happening;
 use super::driver::Gateway;
-use super::handover::ToPredecessor;
 use super::generation::{BuildError, Generation, Plan, Started};
+use super::handover::ToPredecessor;
 use super::lifecycle::{Budget, Event, Kind, Phase};
 use super::progress::Reporter;
 use crate::config::{self, Config, Env, Loaded, Overrides};
@@ -53,10 +53,12 @@ impl Gateway {
             budget,
             persist,
             started: Started::default(),
+            leases: self.leases.claim(),
             gate: if first { self.gate() } else { None },
         };
         let started = plan.started.clone();
-        let report = Reporter::new(request, self.happened.clone()).passing_on(self.taking.as_ref().map(|taking| taking.predecessor.clone()));
+        let report =
+            Reporter::new(request, self.happened.clone()).passing_on(self.taking.as_ref().map(|taking| taking.predecessor.clone()));
         let next_report = report.clone();
         let context = Arc::clone(&self.context);
         let happened = self.happened.clone();

@@ -7,10 +7,11 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::lease::{Cause, Claim};
 use super::progress::Reporter;
 use super::unit::{Patience, Unit};
 use crate::control::protocol::DrainStatus;
-use crate::front::GOODBYE;
+use crate::front::{BLOCKERS_SHOWN, GOODBYE};
 
 /// How often whoever waits for a drain is told how it goes.
 const TELL: Duration = Duration::from_secs(1);
@@ -24,29 +25,41 @@ pub struct Drain {
     /// Its number.
     pub generation: u64,
     units: Vec<(Arc<Unit>, Patience)>,
+    /// The leases of its beginning: their work may need the old sidecars.
+    leases: Claim,
     begun: Instant,
     report: Reporter,
 }
 
 impl Drain {
-    /// A drain of these units, each with its patience; `report` tells whoever asked for the restart.
-    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>, report: Reporter) -> Arc<Self> {
-        Arc::new(Self { generation, units, begun: Instant::now(), report })
+    /// A drain of these units, each with its patience, that waits for these leases, too; `report` tells whoever asked for the
+    /// restart.
+    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>, leases: Claim, report: Reporter) -> Arc<Self> {
+        Arc::new(Self { generation, units, leases, begun: Instant::now(), report })
     }
 
     /// Closes the doors, waits, cuts what is left, stops the sidecars.
     pub async fn run(&self) {
+        self.leases.tell_drain(Cause::Restart, self.limit());
         let units = self.units.iter().map(|(unit, patience)| async {
             unit.backend().set(crate::front::Door::Gone);
-            if !finish(unit, *patience, self.begun).await {
-                warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, unit.backend().blockers().join(", "));
+            let told = async {
+                // Without time for a drain its SIGTERM tells it the same.
+                if patience.requests != Some(Duration::ZERO) {
+                    unit.tell_drain().await;
+                }
+            };
+            if !tokio::join!(finish(unit, &self.leases, *patience, self.begun), told).0 {
+                let left = [unit.backend().blockers(), self.leases.blockers()].concat();
+                warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, left.join(", "));
+                self.leases.tell_deadline();
                 unit.backend().cut();
             }
             unit.stop(unit.spec().stop_timeout.0).await;
         });
         let all = join_all(units);
         tokio::pin!(all);
-        let mut told = (0, 0);
+        let mut told = (0, 0, 0);
         let mut tell = tokio::time::interval(TELL);
         let mut warn = tokio::time::interval_at(self.begun + STILL_DRAINING, STILL_DRAINING);
         loop {
@@ -62,10 +75,14 @@ impl Drain {
     }
 
     /// Tells what is left, when it changed.
-    fn tell(&self, told: &mut (u64, u64)) {
-        let DrainStatus { requests, tunnels, .. } = self.status();
-        if (requests, tunnels) != std::mem::replace(told, (requests, tunnels)) && requests + tunnels > 0 {
-            let left = format!("requests {requests}, tunnels {tunnels}");
+    fn tell(&self, told: &mut (u64, u64, u64)) {
+        let DrainStatus { requests, tunnels, leases, .. } = self.status();
+        let now = (requests, tunnels, leases);
+        if now != std::mem::replace(told, now) && now != (0, 0, 0) {
+            let mut left = format!("requests {requests}, tunnels {tunnels}");
+            if leases > 0 {
+                left.push_str(&format!(", {}", self.leases.blockers().join(", ")));
+            }
             self.report.tell("draining", format!("generation {} finishes its work: {left}", self.generation));
         }
     }
@@ -78,16 +95,32 @@ impl Drain {
 
     /// What it still waits for.
     pub fn status(&self) -> DrainStatus {
-        let mut status = DrainStatus { generation: self.generation, pid: 0, requests: 0, tunnels: 0, left_ms: Some(0), blockers: Vec::new() };
-        for (unit, patience) in &self.units {
+        let mut status = DrainStatus {
+            generation: self.generation,
+            requests: 0,
+            tunnels: 0,
+            leases: self.leases.count(),
+            pid: 0,
+            left_ms: self.limit().map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
+            blockers: Vec::new(),
+        };
+        for (unit, _) in &self.units {
             let counts = unit.backend().counts();
             status.requests += counts.requests as u64;
             status.tunnels += counts.tunnels as u64;
             status.blockers.extend(unit.backend().blockers());
-            let limit = patience.requests.map(|time| time.saturating_sub(self.begun.elapsed()).as_millis() as u64);
-            status.left_ms = status.left_ms.zip(limit).map(|(a, b)| a.max(b));
+        }
+        let shown = self.leases.blockers();
+        status.blockers.extend(shown.iter().take(BLOCKERS_SHOWN).cloned());
+        if shown.len() > BLOCKERS_SHOWN {
+            status.blockers.push(format!("+{} more", shown.len() - BLOCKERS_SHOWN));
         }
         status
+    }
+
+    /// How long it may take; none means for ever.
+    fn limit(&self) -> Option<Duration> {
+        self.units.iter().try_fold(Duration::ZERO, |most, (_, patience)| Some(most.max(patience.requests?)))
     }
 
     /// The sidecars that are on their way out.
@@ -96,8 +129,8 @@ impl Drain {
     }
 }
 
-/// Waits for a unit's work; false when its time is over before. Tunnels are ended at the end of theirs.
-async fn finish(unit: &Unit, patience: Patience, begun: Instant) -> bool {
+/// Waits for a unit's work and for the leases; false when its time is over before. Tunnels are ended at the end of theirs.
+async fn finish(unit: &Unit, leases: &Claim, patience: Patience, begun: Instant) -> bool {
     let backend = unit.backend();
     let tunnels = async {
         tokio::time::sleep_until(begun + patience.tunnels).await;
@@ -113,7 +146,7 @@ async fn finish(unit: &Unit, patience: Patience, begun: Instant) -> bool {
     };
     tokio::select! {
         biased;
-        () = backend.wait_all() => true,
+        _ = async { tokio::join!(backend.wait_all(), leases.released()) } => true,
         _ = async { tokio::join!(requests, tunnels) } => false,
     }
 }

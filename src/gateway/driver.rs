@@ -19,7 +19,8 @@ use super::control_end::ControlEnd;
 use super::drain::Drain;
 use super::generation::Generation;
 use super::handing::Handing;
-use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent};
+use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving};
+use super::lease::Leases;
 use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request};
 use super::listeners::Listeners;
 use super::progress::Reporter;
@@ -58,6 +59,7 @@ pub(super) struct Gateway {
     pub(super) current: Option<Arc<Generation>>,
     pub(super) drains: Vec<Arc<Drain>>,
     pub(super) answers: Answers,
+    pub(super) leases: Arc<Leases>,
     pub(super) workers: Arc<Workers>,
     pub(super) building: Option<Building>,
     /// What a build had started that a stop gave up.
@@ -96,6 +98,8 @@ pub(super) struct Gateway {
     pub(super) taking: Option<Taking>,
     /// Those who came before and still finish their work.
     pub(super) predecessors: Predecessors,
+    /// Takes over clients of predecessors.
+    pub(super) taking_clients: CancellationToken,
     /// To the successor's sidecars.
     pub(super) doors: BTreeMap<String, Arc<Backend>>,
     /// After the hand-over: no client is left.
@@ -152,7 +156,8 @@ impl Gateway {
     fn end(self, code: u8) -> (ControlEnd, Option<Waiter>) {
         let units = self.units();
         if code != DONE && !units.is_empty() {
-            let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).collect();
+            let leases = self.leases.claim().blockers();
+            let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).chain(leases).collect();
             warn!("[gateway] forced to end; cut: {}", if work.is_empty() { "nothing".to_owned() } else { work.join(", ") });
         }
         self.tell_predecessor(&ToPredecessor::Bye);
@@ -165,6 +170,7 @@ impl Gateway {
             }
             // The next life replaces a socket that was left behind; gone, it says sooner that nobody is here.
             let _ = std::fs::remove_file(&self.paths.control);
+            let _ = std::fs::remove_file(moving::place(&self.paths.control));
         }
         if self.current.is_some() {
             info!("[gateway] ended with code {code}");
@@ -229,6 +235,8 @@ impl Gateway {
                 call.reply.done(&stopping());
                 self.step(Event::Stop { at_once: false, limit: FORCE_EXIT });
             }
+            Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
+            Method::Recover => self.recover(call.reply),
             Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some(call.reply)),
             Method::Restart(params) => {
                 let reason = params.reason.clone().unwrap_or_else(|| "gatewayctl restart".to_owned());
@@ -314,7 +322,14 @@ impl Gateway {
             _ => None,
         });
         let notes = self.notes(draining.is_some());
-        let end = End { after: self.after(), code: self.failed_as, notes, draining, unchanged: self.unchanged };
+        let end = End {
+            after: self.after(),
+            code: self.failed_as,
+            notes,
+            draining,
+            unchanged: self.unchanged,
+            pid: self.succeeded_by.as_ref().map(|(pid, _)| *pid),
+        };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
                 self.answers.end(id, verdict.clone(), &end);

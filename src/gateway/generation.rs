@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::lease::Claim;
 use super::lifecycle::{Budget, Kind};
 use super::progress::Reporter;
 use super::unit::{Patience, Unit};
@@ -47,6 +48,8 @@ pub struct Plan {
     pub persist: bool,
     /// What it has started so far.
     pub started: Started,
+    /// The leases that were there when it was asked for: what is replaced waits for them.
+    pub leases: Claim,
     /// Where another process has sidecars of which two copies must not run.
     pub gate: Option<Gate>,
 }
@@ -176,11 +179,11 @@ impl Plan {
         for (unit, spec) in exclusive {
             let before = unit.spec();
             let patience = patience_of(self.budget, &before, &self.config);
-            if let Err(failure) = unit.replace(context, spec, patience, report).await {
+            if let Err(failure) = unit.replace(context, spec, patience, &self.leases, report).await {
                 // Those replaced already go back to what they were, so that one generation serves, not a mixture.
                 for (unit, before) in replaced.into_iter().filter(|(unit, before)| unit.spec() != *before) {
                     let patience = patience_of(self.budget, &before, &self.config);
-                    drop(unit.replace(context, &before, patience, report).await);
+                    drop(unit.replace(context, &before, patience, &Claim::default(), report).await);
                 }
                 return Err(BuildError { name: unit.name().to_owned(), failure });
             }

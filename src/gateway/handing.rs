@@ -144,8 +144,9 @@ impl Gateway {
         let units: Vec<_> = handing.released.iter().filter_map(|name| current.units.get(name).cloned()).collect();
         let (report, budget, config) = (handing.report.clone(), handing.budget, Arc::clone(&current.config));
         let (happened, generation) = (self.happened.clone(), handing.successor.generation);
+        let leases = self.leases.claim();
         tokio::spawn(async move {
-            let all = units.iter().map(|unit| unit.release(patience_of(budget, &unit.spec(), &config), &report));
+            let all = units.iter().map(|unit| unit.release(patience_of(budget, &unit.spec(), &config), &leases, &report));
             join_all(all).await;
             let _ = happened.send(Happening::Released(generation));
         });
@@ -199,6 +200,10 @@ impl Gateway {
     pub(super) fn take_back(&mut self) {
         if let Some(handing) = self.handing.take() {
             let committed = handing.offered.is_some();
+            if committed {
+                // It may accept already: not a moment longer.
+                handing.successor.kill();
+            }
             tokio::spawn(handing.successor.end());
             if committed {
                 // It may have put its own in their place.

@@ -14,6 +14,7 @@ mod driver;
 mod generation;
 mod handing;
 mod handover;
+mod lease;
 mod leaving;
 pub mod lifecycle;
 mod listeners;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::driver::Gateway;
 use super::lifecycle::Phase;
-use crate::control::protocol::{PROTOCOL_VERSION, SidecarStatus, Stage, Status};
+use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, SidecarStatus, Stage, Status};
 use crate::sidecar::State;
 
 impl Gateway {
@@ -41,6 +41,8 @@ impl Gateway {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.loaded.instance.clone(),
             pid: std::process::id(),
+            handover: HANDOVER_VERSION,
+            program: Some(self.program.path().display().to_string()),
             stage,
             detail,
             uptime_ms: front.started.elapsed().as_millis() as u64,
@@ -56,6 +58,8 @@ impl Gateway {
             held: stats.held.load(Ordering::Relaxed),
             sidecars: self.sidecars(),
             drainers: self.drains.iter().map(|drain| drain.status()).chain(self.predecessors.status()).collect(),
+            leases: self.leases.status(),
+            recovery: None,
             last_restart: self.answers.last.clone(),
         }
     }

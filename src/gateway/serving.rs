@@ -49,7 +49,7 @@ impl Gateway {
             return None;
         }
         self.report.tell("switched", format!("generation {next} has all new requests"));
-        let drain = Drain::new(previous.number, units, self.report.clone());
+        let drain = Drain::new(previous.number, units, self.leases.claim(), self.report.clone());
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
         let generation = previous.number;
@@ -75,7 +75,10 @@ impl Gateway {
     /// Brings `/readyz` and systemd's view up to date.
     pub(super) fn refresh(&mut self) {
         let (_, detail) = self.stage();
-        let serving = matches!(self.machine.phase(), Phase::Serving | Phase::Building(_) | Phase::Handing { .. } | Phase::Waiting { .. } | Phase::Leaving { .. });
+        let serving = matches!(
+            self.machine.phase(),
+            Phase::Serving | Phase::Building(_) | Phase::Handing { .. } | Phase::Waiting { .. } | Phase::Leaving { .. }
+        );
         let troubles = self.current.as_ref().map(|generation| generation.troubles()).unwrap_or_default();
         match self.machine.phase() {
             // In a planned restart, requests are served or wait: that is ready.
@@ -141,6 +144,7 @@ impl Gateway {
             upstreams: front.table().routes.backends().chain(self.doors.values()).cloned().collect(),
             restart: self.loaded.config.restart.clone(),
             at_once,
+            leases: self.leases.claim(),
             predecessors,
             ending: std::mem::take(&mut self.ending),
         };

@@ -148,6 +148,7 @@ async fn start(
         current: None,
         drains: Vec::new(),
         answers: Answers::default(),
+        leases: Arc::default(),
         workers: Arc::new(workers),
         building: None,
         abandoned: Vec::new(),
@@ -171,6 +172,7 @@ async fn start(
         succeeded_by: None,
         taking,
         predecessors,
+        taking_clients: CancellationToken::new(),
         doors: BTreeMap::new(),
         clients_gone: false,
         hurry: CancellationToken::new(),
@@ -181,6 +183,7 @@ async fn start(
         info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
         gateway.record_owner();
         gateway.control.open();
+        gateway.take_clients();
     }
     gateway.perform(first);
     Ok((gateway, Inputs { signals, happenings, calls }))
@@ -229,7 +232,11 @@ fn fitting(incoming: Incoming, loaded: &Loaded, paths: &Paths) -> Result<Incomin
     let why = if offer.instance != loaded.instance {
         format!("the instance cannot change its name in a restart (it is {}, the configuration says {})", offer.instance, loaded.instance)
     } else if offer.state_dir != paths.state {
-        format!("the state directory cannot change in a restart (it is {}, the configuration says {})", offer.state_dir.display(), paths.state.display())
+        format!(
+            "the state directory cannot change in a restart (it is {}, the configuration says {})",
+            offer.state_dir.display(),
+            paths.state.display()
+        )
     } else {
         return Ok(incoming);
     };

@@ -1,16 +1,19 @@
 //! A sidecar and the door to it: what one generation has for each [sidecar.NAME], and the next may keep.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::context::Context;
+use super::lease::{Cause, Claim};
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::front::{Address, Backend, Door, Upstream};
-use crate::sidecar::{Failure, Sidecar, State};
+use crate::sidecar::{Failure, Sidecar, State, notice};
 
 /// A sidecar with its door.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ struct Running {
     sidecar: Arc<Sidecar>,
     /// Opens the door when the sidecar is ready, and holds it when it is not.
     doorkeeper: Arc<Doorkeeper>,
+    /// It was told that its work comes to an end.
+    told: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -89,10 +94,11 @@ impl Unit {
         context: &Arc<Context>,
         spec: &SidecarSpec,
         patience: Patience,
+        leases: &Claim,
         report: &Reporter,
     ) -> Result<(), Arc<Failure>> {
         let old = self.running();
-        self.release(patience, report).await;
+        self.release(patience, leases, report).await;
         match self.run(context, spec, false).await {
             Ok(()) => Ok(()),
             Err(failure) => {
@@ -105,9 +111,9 @@ impl Unit {
     }
 
     /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.
-    pub async fn release(&self, patience: Patience, report: &Reporter) {
+    pub async fn release(&self, patience: Patience, leases: &Claim, report: &Reporter) {
         let old = self.running();
-        self.fade(patience, report).await;
+        self.fade(patience, leases, report).await;
         report.tell("holding", format!("{} is being replaced; new requests wait", self.name));
         old.sidecar.stop(old.spec.stop_timeout.0).await;
         old.doorkeeper.0.abort();
@@ -130,37 +136,61 @@ impl Unit {
 
     /// Lets the old run serve, new requests included, until what was there at the beginning is done or half the time is
     /// used, and its tunnels have ended; then closes the door and waits for the rest.
-    async fn fade(&self, patience: Patience, report: &Reporter) {
+    async fn fade(&self, patience: Patience, leases: &Claim, report: &Reporter) {
         let begun = Instant::now();
+        leases.tell_drain(Cause::Restart, patience.requests);
         let tunnels = async {
             tokio::time::sleep_until(begun + patience.tunnels).await;
             self.backend.end_tunnels();
             std::future::pending().await
         };
         tokio::select! {
-            () = self.fade_then_hold(begun, patience, report) => {}
+            () = self.fade_then_hold(begun, patience, leases, report) => {}
             () = tunnels => {}
+        }
+        if leases.count() > 0 {
+            warn!("[gateway] {}: drain time is over; no longer waiting for {}", self.name, leases.blockers().join(", "));
+            leases.tell_deadline();
         }
         self.backend.cut();
     }
 
-    async fn fade_then_hold(&self, begun: Instant, patience: Patience, report: &Reporter) {
+    async fn fade_then_hold(&self, begun: Instant, patience: Patience, leases: &Claim, report: &Reporter) {
         let backend = &self.backend;
         let door = backend.watch().borrow().clone();
         if let Door::Open(upstream) = door {
             backend.set(Door::Fading(upstream));
             backend.begin_epoch();
             report.tell("fading", format!("{} serves on until its work of this moment is done", self.name));
-            let early = async { tokio::join!(backend.wait_before(), backend.wait_tunnels()) };
+            let told = async {
+                // Without time for a drain its SIGTERM tells it the same.
+                if patience.requests != Some(Duration::ZERO) {
+                    self.tell_drain().await;
+                }
+            };
+            let early = async { tokio::join!(told, backend.wait_before(), backend.wait_tunnels(), leases.released()) };
             match patience.requests {
                 Some(time) => drop(tokio::time::timeout(time / 2, early).await),
                 None => drop(early.await),
             }
         }
         backend.set(Door::Held(format!("{} is restarting", self.name).into()));
+        let all = async { tokio::join!(backend.wait_all(), leases.released()) };
         match patience.requests {
-            Some(time) => drop(tokio::time::timeout_at(begun + time, backend.wait_all()).await),
-            None => backend.wait_all().await,
+            Some(time) => drop(tokio::time::timeout_at(begun + time, all).await),
+            None => drop(all.await),
+        }
+    }
+
+    /// Tells the sidecar, once and when it asked for it, that its work comes to an end. Nothing fails when it cannot be told.
+    pub async fn tell_drain(&self) {
+        let Running { spec, sidecar, told, .. } = self.running();
+        let Some(notice) = spec.drain else { return };
+        if told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = notice::send(&sidecar, &notice).await {
+            warn!(SIDECAR = self.name, "[gateway] sidecar {} was not told of the drain: it {error}", self.name);
         }
     }
 
@@ -174,7 +204,7 @@ impl Running {
     fn start(context: &Arc<Context>, name: &str, spec: &SidecarSpec, backend: &Arc<Backend>, persist: bool) -> Self {
         let sidecar = Arc::new(Sidecar::start(context.start(name, spec, persist)));
         let doorkeeper = tokio::spawn(keep_door(Arc::clone(backend), sidecar.watch(), name.to_owned(), context.workers));
-        Self { spec: spec.clone(), sidecar, doorkeeper: Arc::new(Doorkeeper(doorkeeper)) }
+        Self { spec: spec.clone(), sidecar, doorkeeper: Arc::new(Doorkeeper(doorkeeper)), told: Arc::default() }
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::handover::Stopping;
+use super::lease::{Cause, Claim};
 use super::lifecycle::FORCE_EXIT;
 use super::unit::Unit;
 use crate::config::RestartSection;
@@ -35,6 +37,8 @@ pub struct Wind {
     pub restart: RestartSection,
     /// Do not wait for work.
     pub at_once: bool,
+    /// Work besides requests that was there when it began.
+    pub leases: Claim,
     /// Processes that came before.
     pub predecessors: Stopping,
     /// Ends of others that are under way.
@@ -63,9 +67,19 @@ impl Wind {
                 join_all(backends().map(|backend| backend.wait_tunnels())).await;
             }
         };
-        let work = async { tokio::join!(join_all(self.workers.iter().map(|workers| workers.quiet())), end_tunnels) };
+        self.leases.tell_drain(Cause::Stop, Some(drain));
+        let told = async {
+            if !drain.is_zero() {
+                join_all(self.units.iter().map(|unit| unit.tell_drain())).await;
+            }
+        };
+        let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
+        let work = async { tokio::join!(told, quiet, end_tunnels, self.leases.released()) };
         // What is not finished by then is cut: that is what the time is for.
-        let _ = tokio::time::timeout_at(begun + drain, work).await;
+        if tokio::time::timeout_at(begun + drain, work).await.is_err() && self.leases.count() > 0 {
+            warn!("[gateway] time to stop is over; no longer waiting for {}", self.leases.blockers().join(", "));
+            self.leases.tell_deadline();
+        }
         backends().for_each(|backend| backend.cut());
         let left = (FORCE_EXIT - MARGIN).saturating_sub(begun.elapsed());
         join_all(self.units.iter().map(|unit| unit.stop(left))).await;

@@ -4,6 +4,7 @@
 //! [`Sidecar::stop`] can be asked.
 
 mod environment;
+pub mod notice;
 mod notify;
 mod output;
 mod pidfd;

@@ -75,9 +75,10 @@ impl Successor {
         self.to.send(message);
     }
 
-    /// The process.
-    pub fn pidfd(&self) -> &PidFd {
-        &self.pidfd
+    /// Ends it at once.
+    pub fn kill(&self) {
+        // Gone is as good.
+        let _ = self.pidfd.signal(Signal::SIGKILL);
     }
 
     /// Ends one that must not serve. It is waited for, so that nothing of it is left.

@@ -70,7 +70,8 @@ impl Predecessors {
     pub fn status(&self) -> Vec<DrainStatus> {
         let status = |one: &One| {
             let left_ms = one.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64);
-            let unknown = DrainStatus { generation: one.generation, pid: one.pid, requests: 0, tunnels: 0, left_ms, blockers: Vec::new() };
+            let unknown =
+                DrainStatus { generation: one.generation, pid: one.pid, requests: 0, tunnels: 0, leases: 0, left_ms, blockers: Vec::new() };
             if one.told.is_empty() { vec![unknown] } else { one.told.clone() }
         };
         self.0.iter().flat_map(status).collect()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 
 /// The version of this protocol. Only equal versions hand over to each other; others restart through the service manager.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
 
 /// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, and a pidfd for each of
 /// `drainers`.

@@ -1,0 +1,112 @@
+//! A sidecar that asked for it is told that its work comes to an end: by a signal, or by a request to a path of its own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::pidfd::PidFd;
+use super::runner::{Sidecar, State};
+use crate::config::{DrainNotice, NoticeSignal};
+
+/// How long the answer to a notice may take. A server that is asked to finish its work answers that at once; a longer wait
+/// would only take from the time that the work itself has.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Why a sidecar was not told.
+#[derive(Debug, thiserror::Error)]
+pub enum NoticeError {
+    /// The signal was not sent.
+    #[error("cannot be sent SIG{0}: {1}")]
+    Signal(NoticeSignal, std::io::Error),
+    /// The request was not answered.
+    #[error("does not take POST {0}: {1}")]
+    Unreached(String, std::io::Error),
+    /// It was answered in time with something else than success.
+    #[error("answered POST {0} with {1}")]
+    Status(String, u16),
+    /// It was not answered in time.
+    #[error("did not answer POST {0} within 2 s")]
+    Late(String),
+}
+
+/// Sends a notice to a sidecar that is ready; one that is not has nothing to finish.
+///
+/// # Errors
+/// [`NoticeError`]; the drain goes on without.
+pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeError> {
+    let State::Ready { pid, address } = sidecar.state() else { return Ok(()) };
+    match notice {
+        DrainNotice::Signal(name) => {
+            let failed = |error| NoticeError::Signal(*name, error);
+            let process = PidFd::open(pid).map_err(failed)?;
+            // A process is reaped only after its sidecar left this state, so the pid was its own when it was opened.
+            match sidecar.state() {
+                State::Ready { pid: same, .. } if same == pid => process.signal(number(*name)).map_err(failed),
+                _ => Ok(()),
+            }
+        }
+        DrainNotice::Path(path) => match tokio::time::timeout(ANSWER, post(address, path)).await {
+            Ok(Ok(200..400)) => Ok(()),
+            Ok(Ok(status)) => Err(NoticeError::Status(path.clone(), status)),
+            Ok(Err(error)) => Err(NoticeError::Unreached(path.clone(), error)),
+            Err(_) => Err(NoticeError::Late(path.clone())),
+        },
+    }
+}
+
+fn number(name: NoticeSignal) -> Signal {
+    match name {
+        NoticeSignal::Hup => Signal::SIGHUP,
+        NoticeSignal::Usr1 => Signal::SIGUSR1,
+        NoticeSignal::Usr2 => Signal::SIGUSR2,
+        NoticeSignal::Winch => Signal::SIGWINCH,
+    }
+}
+
+/// The status that a path answers.
+async fn post(address: SocketAddr, path: &str) -> std::io::Result<u16> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request =
+        format!("POST {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    // "HTTP/1.1 200"
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await?;
+    let status = std::str::from_utf8(&head).ok().filter(|head| head.starts_with("HTTP/")).and_then(|head| head.get(9..12)?.parse().ok());
+    status.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one request, and gives its first line back.
+    async fn server(answer: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8(request).unwrap().lines().next().unwrap().to_owned()
+        });
+        (address, task)
+    }
+
+    #[tokio::test]
+    async fn a_path_is_posted_to_and_its_status_read() {
+        let (address, asked) = server(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(post(address, "/drain").await.unwrap(), 202);
+        assert_eq!(asked.await.unwrap(), "POST /drain HTTP/1.1");
+        let (address, _asked) = server(b"SSH-2.0-OpenSSH_9\r\n").await;
+        assert_eq!(post(address, "/drain").await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,43 @@
+# A small server that says what it is told of a drain.
+#
+#   python3 told.py PORT
+#
+# SIGUSR1 and POST /drain are said on standard output; POST /deaf is never answered, POST /no with 404.
+# GET /slow/MS is answered after MS milliseconds, everything else at once.
+import signal
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def say(text):
+    print(text, flush=True)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, status):
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def do_GET(self):
+        if self.path.startswith("/slow/"):
+            time.sleep(int(self.path.rsplit("/", 1)[1]) / 1000)
+        self.answer(200)
+
+    def do_POST(self):
+        say(f"told by POST {self.path}")
+        if self.path == "/deaf":
+            threading.Event().wait()
+        self.answer(204 if self.path == "/drain" else 404)
+
+    def log_message(self, *_):
+        pass
+
+
+signal.signal(signal.SIGUSR1, lambda *_: say("told by USR1"))
+signal.signal(signal.SIGTERM, lambda *_: (say("told to end"), sys.stdout.flush(), __import__("os")._exit(0)))
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

@@ -1,0 +1,159 @@
+//! Programs that do not prove themselves are refused before anything is replaced, and the running gateway never notices.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use support::gateway::said;
+use support::{port, skip, wait};
+
+const REFUSED: i32 = 5;
+const PERMISSION: i32 = 77;
+
+/// A gateway that runs from a copy of the program, so that the copy may be replaced.
+struct Copy {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Copy {
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("gw-").tempdir().unwrap();
+        let (program, state) = (dir.path().join("bin/gateway"), dir.path().join("state"));
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_gateway"), &program).unwrap();
+        let mut command = Command::new(&program);
+        command.args(["run", "--config", "/dev/null", "--state-dir"]).arg(&state);
+        command.args(["--listen", &format!("127.0.0.1:{}", port::private())]);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATEWAY_")) {
+            command.env_remove(name);
+        }
+        command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let copy = Self { dir, child };
+        wait::until("the gateway is ready", || copy.ctl(&["status"]).status.success().then_some(()));
+        copy
+    }
+
+    fn program(&self) -> PathBuf {
+        self.dir.path().join("bin/gateway")
+    }
+
+    fn ctl(&self, args: &[&str]) -> Output {
+        self.ctl_command(args).output().unwrap()
+    }
+
+    fn ctl_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+        command.arg("--state-dir").arg(self.dir.path().join("state")).args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_slice(&self.ctl(&["status", "--json"]).stdout).unwrap()
+    }
+
+    /// A candidate of this text.
+    fn candidate(&self, text: &str) -> PathBuf {
+        let path = self.dir.path().join("candidate");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn update(&self, file: &Path, more: &[&str]) -> Output {
+        self.ctl(&[&["update", file.to_str().unwrap()], more].concat())
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = self.ctl(&["stop"]);
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_does_not_prove_itself_changes_nothing() {
+    let gateway = Copy::start();
+    let before = (fs::read(gateway.program()).unwrap(), gateway.status());
+    assert_eq!(before.1["program"], gateway.program().to_str().unwrap());
+    let version = "[ \"$1\" = --version ] && echo 'gateway 9.0.0 (handover 1, control 1)'";
+    for (text, expected) in [
+        ("#!/bin/sh\necho nginx version: nginx/1.22.1\n".to_owned(), "is no gateway that can take over"),
+        ("#!/bin/sh\necho gateway 0.1.0\n".to_owned(), "is no gateway that can take over"),
+        ("#!/bin/sh\necho 'gateway 9.0.0 (handover 99, control 1)'\n".to_owned(), "they cannot hand over"),
+        (format!("#!/bin/sh\n{version} || kill -11 $$\n"), "was ended by signal 11"),
+        ("\u{7f}ELF but no program".to_owned(), "for another machine"),
+        ("#!/nonexistent/interpreter\n".to_owned(), "loader or interpreter that it names is missing"),
+    ] {
+        let output = gateway.update(&gateway.candidate(&text), &[]);
+        let words = said(&output);
+        assert!(output.status.code() == Some(REFUSED) && words.contains(expected) && words.contains("nothing was changed"), "{words}");
+    }
+    let itself = gateway.update(&gateway.program(), &[]);
+    assert!(itself.status.code() == Some(REFUSED) && said(&itself).contains("runs already"), "{}", said(&itself));
+    let after = gateway.status();
+    assert_eq!((&after["pid"], &after["generation"]), (&before.1["pid"], &before.1["generation"]));
+    assert_eq!(fs::read(gateway.program()).unwrap(), before.0);
+    assert_eq!(fs::read_dir(gateway.dir.path().join("bin")).unwrap().count(), 1, "nothing lies beside the program");
+}
+
+#[test]
+fn a_check_proves_and_replaces_nothing() {
+    let gateway = Copy::start();
+    let candidate = gateway.dir.path().join("next");
+    fs::copy(env!("CARGO_BIN_EXE_gateway"), &candidate).unwrap();
+    let output = gateway.update(&candidate, &["--check", "--json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["outcome"], &answer["to"]), (&"proven".into(), &env!("CARGO_PKG_VERSION").into()));
+    assert_eq!(fs::read_dir(gateway.dir.path().join("bin")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_named_with_who_may() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip::because("only root can become another user");
+    }
+    if !skip::unless_there("setpriv") {
+        return;
+    }
+    // Another user's gateway in a folder of root's, asked by that user.
+    let dir = tempfile::Builder::new().prefix("gw-").tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (bin, state) = (dir.path().join("bin"), dir.path().join("state"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&state).unwrap();
+    nix::unistd::chown(&state, Some(65534.into()), Some(65534.into())).unwrap();
+    for program in [env!("CARGO_BIN_EXE_gateway"), env!("CARGO_BIN_EXE_gatewayctl")] {
+        fs::copy(program, bin.join(Path::new(program).file_name().unwrap())).unwrap();
+    }
+    let next = dir.path().join("next");
+    fs::copy(env!("CARGO_BIN_EXE_gateway"), &next).unwrap();
+    let nobody = |program: &str, args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+        command.arg(bin.join(program)).args(args).env("HOME", "/nonexistent").env_remove("XDG_RUNTIME_DIR");
+        command.stdin(Stdio::null());
+        command
+    };
+    let state = state.to_str().unwrap().to_owned();
+    let listen = format!("127.0.0.1:{}", port::private());
+    let mut command = nobody("gateway", &["run", "--config", "/dev/null", "--state-dir", &state, "--listen", &listen]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let ctl = |args: &[&str]| nobody("gatewayctl", &[&["--state-dir", &state], args].concat()).output().unwrap();
+    wait::until("the gateway is ready", || ctl(&["status"]).status.success().then_some(()));
+    let output = ctl(&["update", next.to_str().unwrap()]);
+    let words = said(&output);
+    let expected = format!("no permission to write in {}: only root (uid 0) may", bin.canonicalize().unwrap().display());
+    let stopped = ctl(&["stop"]);
+    child.wait().unwrap();
+    assert!(output.status.code() == Some(PERMISSION) && words.contains(&expected) && words.contains("sudo"), "{words}");
+    assert!(stopped.status.success(), "{}", said(&stopped));
+}

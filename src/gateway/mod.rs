@@ -6,6 +6,7 @@
 
 pub mod alert;
 mod answers;
+pub mod budget;
 mod building;
 pub mod changed;
 mod context;
@@ -28,7 +29,9 @@ pub mod recovery;
 mod report;
 mod serving;
 mod signals;
+mod standby;
 mod start;
+pub mod strategy;
 mod taking;
 mod unit;
 mod watchdog;

@@ -2,8 +2,8 @@
 //! carries a tenth more than one work-stealing runtime.
 
 use std::convert::Infallible;
-use std::io;
 use std::future::poll_fn;
+use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;

@@ -200,7 +200,14 @@ impl Read {
 impl Phase {
     /// A connection that has sent nothing yet. Its first bytes are awaited like the rest of a head.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(HEAD), since: Mutex::new(Instant::now()), head: Notify::new(), unflushed: AtomicBool::new(false), half_closed: AtomicBool::new(false), read: Mutex::default() })
+        Arc::new(Self {
+            state: AtomicU8::new(HEAD),
+            since: Mutex::new(Instant::now()),
+            head: Notify::new(),
+            unflushed: AtomicBool::new(false),
+            half_closed: AtomicBool::new(false),
+            read: Mutex::default(),
+        })
     }
 
     /// A request's head is complete; a body of this length follows, or one in chunks.

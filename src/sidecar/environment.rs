@@ -19,8 +19,8 @@ const OURS: &[&str] = &[
     "GATEWAY_STARTUP_TRACE",
 ];
 
-/// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]`.
-const OURS_PREFIX: &str = "GATEWAY_RESTART_";
+/// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]` and `[recovery]`.
+const OURS_PREFIXES: [&str; 2] = ["GATEWAY_RESTART_", "GATEWAY_RECOVERY_"];
 
 /// What the gateway got from whoever started it, kept for its sidecars.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Inherited {
 }
 
 fn scrubbed(name: &str) -> bool {
-    HINTS.contains(&name) || OURS.contains(&name) || name.starts_with(OURS_PREFIX)
+    HINTS.contains(&name) || OURS.contains(&name) || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Raises the soft limit; tells what it was.
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn supervisor_hints_stay_with_the_gateway() {
-        for name in HINTS.iter().chain(&["GATEWAY_RESTART_DRAIN", "GATEWAY_NO_RESPAWN"]) {
+        for name in HINTS.iter().chain(&["GATEWAY_RESTART_DRAIN", "GATEWAY_NO_RESPAWN", "GATEWAY_RECOVERY_THROTTLE_MAX"]) {
             assert!(scrubbed(name), "{name}");
         }
         for name in ["PATH", "HOME", "PORT", "NODE_ENV", "GATEWAY_URL", "KUBERNETES_SERVICE_HOST"] {

@@ -140,7 +140,9 @@ impl World {
                 world.step(true, event);
             }
             Choice::Quiet(new) => {
-                world.process(new).filter(|process| process.lives() && (process.winding || matches!(process.machine.phase(), Phase::Yielded { .. })))?;
+                world
+                    .process(new)
+                    .filter(|process| process.lives() && (process.winding || matches!(process.machine.phase(), Phase::Yielded { .. })))?;
                 world.step(new, Event::Quiet);
             }
             Choice::KillOld | Choice::KillNew => {
@@ -230,7 +232,8 @@ impl World {
             assert!(self.answers.values().all(|count| *count == 1), "no answer after {path:?}: {self:#?}");
         }
         let serving = (self.old.lives() && self.old.accepts) || new.is_some_and(|new| new.accepts);
-        let coming = new.is_some_and(|new| !new.machine.owned() && !self.to_new.is_empty()) || (self.old.lives() && !self.to_old.is_empty());
+        let coming =
+            new.is_some_and(|new| !new.machine.owned() && !self.to_new.is_empty()) || (self.old.lives() && !self.to_old.is_empty());
         let reason = self.stopped || self.old.killed || self.new.as_ref().is_some_and(|new| new.killed);
         assert!(serving || coming || reason, "nobody serves after {path:?}: {self:#?}");
         // One is dead, the other was not told to stop: then that one serves in the end.

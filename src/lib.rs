@@ -27,8 +27,9 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`config`] | what the user wrote, checked |
-//! | [`state`] | what outlives a process: lock, owner record, atomic files |
-//! | [`escape`], [`redact`], [`log`] | control characters made harmless, secrets hidden; the journal or standard error |
+//! | [`state`] | what outlives a process: lock, owner record, the record of earlier lives, atomic files |
+//! | [`escape`], [`redact`], [`log`], [`trace`] | control characters made harmless, secrets hidden; the journal or standard error; where time went |
+//! | [`oom`] | whether the kernel ended a process for want of memory |
 //! | [`port`] | free ports, and who listens where |
 //! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
 //! | [`sidecar`] | processes: start, readiness, output, restart, end |
@@ -49,9 +50,11 @@ pub mod escape;
 pub mod front;
 pub mod gateway;
 pub mod log;
+pub mod oom;
 pub mod port;
 pub mod redact;
 pub mod service;
 pub mod sidecar;
 pub mod state;
 pub mod supervisor;
+pub mod trace;

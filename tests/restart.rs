@@ -31,7 +31,6 @@ fn restart_under(gateway: &Gateway, load: Load) -> Report {
 
 /// The same; `fresh` when each restart is to bring a process of its own.
 fn restart_as(gateway: &Gateway, load: Load, fresh: bool) -> Report {
-    let load = Load { processes_change: fresh, ..load };
     let mut processes = HashSet::from([gateway.main_pid()]);
     let websockets = load.websockets > 0;
     let running = load.start();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::error::ConfigError;
 
-use super::model::{Config, DrainNotice, Ready, SidecarSpec};
+use super::model::{Config, DrainNotice, Ready, RecoverySection, SidecarSpec};
 use super::place::{locate, nearest};
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the place.
@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), 
             return Err(refuse(&["gateway", "trusted_proxies"], message));
         }
     }
+    check_recovery(&config.recovery).map_err(|(key, message)| refuse(&["recovery", key], message))?;
     let mut ports = HashSet::new();
     for (name, spec) in &config.sidecar {
         let at = |key| ["sidecar", name.as_str(), key];
@@ -63,6 +64,21 @@ pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), 
                 None => error,
             });
         }
+    }
+    Ok(())
+}
+
+fn check_recovery(recovery: &RecoverySection) -> Result<(), (&'static str, String)> {
+    let throttle = &recovery.throttle;
+    if throttle.base.0.is_zero() {
+        return Err(("throttle", "a first wait (`base`) of 0 s is none: `window = \"0s\"` turns the throttle off".into()));
+    }
+    if throttle.max < throttle.base {
+        let message = format!("the longest wait (`max = \"{}\"`) is shorter than the first (`base = \"{}\"`)", throttle.max, throttle.base);
+        return Err(("throttle", message));
+    }
+    if recovery.on_give_up.first().is_some_and(String::is_empty) {
+        return Err(("on_give_up", "`on_give_up` begins with an empty text: leave it out, or name a program".into()));
     }
     Ok(())
 }
@@ -188,6 +204,9 @@ mod tests {
             ("[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"x\" }\n", "g.toml:3:1: drain path `x` must begin"),
             ("[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"/x y\" }\n", "g.toml:3:1: drain path `/x y` must begin"),
             ("[sidecar.web]\ncommand = [\"x\"]\n[[route]]\nto = \"wbe\"\n", "g.toml:4:1: there is no sidecar `wbe` (did you mean `web`?)"),
+            ("[recovery]\nthrottle = { base = \"9s\", max = \"5s\" }\n", "g.toml:2:1: the longest wait (`max = \"5s\"`) is shorter"),
+            ("[recovery.throttle]\nbase = \"0s\"\n", "g.toml:1:11: a first wait (`base`) of 0 s"),
+            ("[recovery]\non_give_up = [\"\"]\n", "g.toml:2:1: `on_give_up` begins with an empty text"),
             ("[[route]]\nto = \"https://x\"\n", "g.toml:2:1: `https://x`: only http://"),
             ("[[route]]\npath = \"x\"\nto = \"http://x\"\n", "g.toml:2:1: path `x` must begin"),
         ] {

@@ -61,6 +61,8 @@ pub struct Loaded {
     pub path: Option<PathBuf>,
     /// The name of the instance.
     pub instance: String,
+    /// The file's text, as it was read.
+    pub text: Option<String>,
 }
 
 /// Where the configuration of `instance` is looked for without `--config`.
@@ -86,25 +88,74 @@ pub fn default_path(env: &Env<'_>, instance: &str) -> PathBuf {
 /// [`ConfigError`] when the file named by `--config` or `$GATEWAY_CONFIG` is missing, when a file cannot be read,
 /// or when what was written is wrong. A missing default file is an empty one.
 pub fn load(flags: &Overrides, env: &Env<'_>) -> Result<Loaded, ConfigError> {
-    let named = flags.instance.clone().or_else(|| env.text("GATEWAY_INSTANCE"));
-    let provisional = match &named {
-        Some(name) => name.clone(),
-        None => name_from_listeners(&flags.listen),
-    };
-    let explicit = flags.config.clone().or_else(|| env.path("GATEWAY_CONFIG"));
-    let path = explicit.clone().unwrap_or_else(|| default_path(env, &provisional));
-    let (mut config, text) = match std::fs::read_to_string(&path) {
-        Ok(text) => (parse(&text, Some(&path))?, Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => (Config::default(), None),
-        Err(source) => return Err(ConfigError::Unreadable { path, source }),
-    };
+    let (path, explicit) = locate(flags, env);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => load_text(flags, env, &path, Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => load_text(flags, env, &path, None),
+        Err(source) => Err(ConfigError::Unreadable { path, source }),
+    }
+}
+
+/// The file that [`load`] reads, and whether somebody named it.
+fn locate(flags: &Overrides, env: &Env<'_>) -> (PathBuf, bool) {
+    match flags.config.clone().or_else(|| env.path("GATEWAY_CONFIG")) {
+        Some(path) => (path, true),
+        None => {
+            let provisional = named(flags, env).unwrap_or_else(|| name_from_listeners(&flags.listen));
+            (default_path(env, &provisional), false)
+        }
+    }
+}
+
+fn named(flags: &Overrides, env: &Env<'_>) -> Option<String> {
+    flags.instance.clone().or_else(|| env.text("GATEWAY_INSTANCE"))
+}
+
+/// Lays environment and flags over the text of a file (none: no file), as [`load`] does, and checks the whole.
+///
+/// # Errors
+/// [`ConfigError::Invalid`], which names `path`.
+pub fn load_text(flags: &Overrides, env: &Env<'_>, path: &Path, text: Option<String>) -> Result<Loaded, ConfigError> {
+    let mut config = text.as_deref().map_or_else(|| Ok(Config::default()), |text| parse(text, Some(path)))?;
     apply_env(&mut config, env)?;
     apply_flags(&mut config, flags)?;
-    let from = text.as_deref().map(|text| (path.as_path(), text));
-    check(&config, from)?;
-    let instance = named.or_else(|| config.gateway.instance.clone()).unwrap_or_else(|| name_from_listeners(&config.gateway.listen));
+    check(&config, text.as_deref().map(|text| (path, text)))?;
+    let instance =
+        named(flags, env).or_else(|| config.gateway.instance.clone()).unwrap_or_else(|| name_from_listeners(&config.gateway.listen));
     check_instance(&instance)?;
-    Ok(Loaded { config, path: text.map(|_| path), instance })
+    Ok(Loaded { config, path: text.is_some().then(|| path.to_owned()), instance, text })
+}
+
+/// What can be said of a configuration that is not valid: enough to find the state of its instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The file that was read.
+    pub path: PathBuf,
+    /// The name of the instance, as far as it can be told.
+    pub instance: String,
+    /// The state directory, when a flag, a variable or the file names one.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Reads past whatever is wrong.
+pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
+    let (path, _) = locate(flags, env);
+    let file = std::fs::read_to_string(&path).ok().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
+    let key = |name: &str| file.get("gateway").and_then(|section| section.get(name));
+    let text = |name: &str| key(name).and_then(toml::Value::as_str).map(str::to_owned);
+    let first = |value: Option<String>| value.and_then(|text| text.parse().ok());
+    let listen = flags
+        .listen
+        .first()
+        .cloned()
+        .or_else(|| first(env.text("GATEWAY_LISTEN")?.split(',').next().map(|item| item.trim().to_owned())))
+        .or_else(|| first(key("listen")?.get(0)?.as_str().map(str::to_owned)));
+    let instance = named(flags, env)
+        .or_else(|| text("instance"))
+        .filter(|name| check_instance(name).is_ok())
+        .unwrap_or_else(|| name_from_listeners(listen.as_slice()));
+    let state_dir = flags.state_dir.clone().or_else(|| env.path("GATEWAY_STATE_DIR")).or_else(|| text("state_dir").map(PathBuf::from));
+    Whereabouts { path, instance, state_dir }
 }
 
 /// Parses a file's text; unknown keys and wrong types are refused with their place.
@@ -181,6 +232,13 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
         };
         Ok(())
     }
+    fn number(env: &Env<'_>, name: &str, slot: &mut u32) -> Result<(), ConfigError> {
+        if let Some(text) = env.text(name) {
+            let refuse = |_| ConfigError::invalid(None, None, format!("{name}: `{text}` is not a number"));
+            *slot = text.trim().parse().map_err(refuse)?;
+        }
+        Ok(())
+    }
     if let Some(list) = env.text("GATEWAY_LISTEN") {
         config.gateway.listen = list
             .split(',')
@@ -200,6 +258,13 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
     set(env, "GATEWAY_RESTART_MODE", &mut config.restart.mode)?;
     set(env, "GATEWAY_RESTART_DRAIN", &mut config.restart.drain)?;
     set(env, "GATEWAY_RESTART_STOP_DRAIN", &mut config.restart.stop_drain)?;
+    set(env, "GATEWAY_RESTART_LAUNCHD_EXIT_DELAY", &mut config.restart.launchd_exit_delay)?;
+    let throttle = &mut config.recovery.throttle;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_WINDOW", &mut throttle.window)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_BASE", &mut throttle.base)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_MAX", &mut throttle.max)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_STABLE", &mut throttle.stable)?;
+    number(env, "GATEWAY_RECOVERY_THROTTLE_THRESHOLD", &mut throttle.threshold)?;
     let mut tunnel = config.restart.tunnel_drain.unwrap_or(Dur::secs(0));
     set(env, "GATEWAY_RESTART_TUNNEL_DRAIN", &mut tunnel)?;
     if env.text("GATEWAY_RESTART_TUNNEL_DRAIN").is_some() {
@@ -257,6 +322,7 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Throttle;
 
     fn none(_: &str) -> Option<OsString> {
         None
@@ -291,11 +357,51 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_the_throttle_has_its_variable() {
+        let value = |name: &str| match name {
+            "GATEWAY_RECOVERY_THROTTLE_WINDOW" => Some("1s".into()),
+            "GATEWAY_RECOVERY_THROTTLE_THRESHOLD" => Some("2".into()),
+            "GATEWAY_RECOVERY_THROTTLE_BASE" => Some("3s".into()),
+            "GATEWAY_RECOVERY_THROTTLE_MAX" => Some("4s".into()),
+            "GATEWAY_RECOVERY_THROTTLE_STABLE" => Some("5s".into()),
+            "GATEWAY_RESTART_LAUNCHD_EXIT_DELAY" => Some("6s".into()),
+            "CONFIGURATION_DIRECTORY" => Some("/nonexistent".into()),
+            _ => None,
+        };
+        let config = load(&Overrides::default(), &Env(&value)).unwrap().config;
+        let (window, base, max, stable) = (Dur::secs(1), Dur::secs(3), Dur::secs(4), Dur::secs(5));
+        assert_eq!(config.recovery.throttle, Throttle { window, threshold: 2, base, max, stable });
+        assert_eq!(config.restart.launchd_exit_delay, Dur::secs(6));
+        let bad = |name: &str| (name == "GATEWAY_RECOVERY_THROTTLE_THRESHOLD").then(|| "many".into());
+        assert!(load(&Overrides::default(), &Env(&bad)).unwrap_err().to_string().contains("`many` is not a number"));
+    }
+
+    #[test]
     fn a_named_file_that_is_missing_is_an_error_and_a_default_one_is_not() {
         let flags = Overrides { config: Some("/nonexistent/x.toml".into()), ..Overrides::default() };
         assert!(matches!(load(&flags, &Env(&none)), Err(ConfigError::Unreadable { .. })));
         let env = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
         assert_eq!(load(&Overrides::default(), &Env(&env)).unwrap().path, None);
+    }
+
+    #[test]
+    fn of_a_configuration_that_is_not_valid_the_state_is_found_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        let flags = Overrides { config: Some(file.clone()), ..Overrides::default() };
+        let of = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            whereabouts(&flags, &Env(&none))
+        };
+        let found = of("[gateway]\ninstance = \"a\"\nstate_dir = \"/s\"\nlisen = 1\n");
+        assert_eq!(found, Whereabouts { path: file.clone(), instance: "a".into(), state_dir: Some("/s".into()) });
+        assert_eq!(of("[gateway]\nlisten = [\"1001\"]\nvia = 3\n").instance, "gateway-1001");
+        for text in ["[gateway", "gateway = 3", "[gateway]\ninstance = \"../x\"\nlisten = {}", ""] {
+            assert_eq!(of(text).instance, DEFAULT_INSTANCE, "{text}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let env = |name: &str| (name == "GATEWAY_LISTEN").then(|| "1002, 1003".into());
+        assert_eq!(whereabouts(&flags, &Env(&env)).instance, "gateway-1002");
     }
 
     #[test]

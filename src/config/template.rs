@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn the_schema_names_every_section() {
         let schema = schema();
-        for section in ["gateway", "restart", "limits", "sidecar", "route"] {
+        for section in ["gateway", "restart", "recovery", "limits", "sidecar", "route"] {
             assert!(schema["properties"][section].is_object(), "{section}");
         }
     }

@@ -2,30 +2,32 @@
 //! carries a tenth more than one work-stealing runtime.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::answering::Answering;
-use super::client_io::{ClientIo, Phase, Seat, Stream};
+use super::client_io::{ClientIo, Handle, Phase, Seat, Stream};
 use super::headers::Peer;
 use super::listener::Socket;
 use super::response_body::ResponseBody;
@@ -39,20 +41,25 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How long a client that was accepted just before a stop may take to send its request.
 const NEWCOMER: Duration = Duration::from_secs(1);
 
-/// How long a kept connection may be silent before a process that finishes its work closes it: longer than a client's
-/// pause between two requests, and it will find the successor when it comes again.
-const SILENCE: Duration = Duration::from_secs(15);
-
-/// How many probes of the watchdog may wait; it sends one at a time.
-const PROBES: usize = 4;
+/// How many sockets may wait for a thread: the watchdog's, one at a time, and those that a predecessor passes on.
+const QUEUE: usize = 64;
 
 /// The serving threads.
 #[derive(Debug)]
 pub struct Workers {
     threads: Mutex<Vec<JoinHandle<()>>>,
-    probes: Vec<mpsc::Sender<StdUnixStream>>,
+    queues: Vec<mpsc::Sender<Passed>>,
     shared: Arc<Shared>,
     sockets: watch::Sender<Arc<Vec<Socket>>>,
+}
+
+/// A socket that comes to a thread without its own accepting.
+#[derive(Debug)]
+enum Passed {
+    /// The watchdog's.
+    Probe(StdUnixStream),
+    /// A client's, between two requests, from a predecessor.
+    Client(OwnedFd),
 }
 
 #[derive(Debug)]
@@ -63,13 +70,16 @@ struct Shared {
     allowed: Mutex<usize>,
     /// Set when no further client is accepted.
     closing: CancellationToken,
-    /// Set when clients are asked to come again over a new connection, each when it suits.
-    fading: CancellationToken,
+    /// Where clients go that are between two requests; none while they stay.
+    elsewhere: Mutex<Option<mpsc::UnboundedSender<OwnedFd>>>,
+    /// Set when they go there.
+    moving: CancellationToken,
     /// Set when idle clients are sent away.
     quiet: CancellationToken,
     /// Set when the threads must end whatever they do.
     abort: CancellationToken,
     clients: TaskTracker,
+    adopted: AtomicUsize,
 }
 
 impl Workers {
@@ -83,16 +93,18 @@ impl Workers {
             slots: Arc::new(Semaphore::new(front.table().settings.connections)),
             allowed: Mutex::new(front.table().settings.connections),
             closing: CancellationToken::new(),
-            fading: CancellationToken::new(),
+            elsewhere: Mutex::new(None),
+            moving: CancellationToken::new(),
             quiet: CancellationToken::new(),
             abort: CancellationToken::new(),
             clients: TaskTracker::new(),
+            adopted: AtomicUsize::new(0),
         });
         let sockets = watch::Sender::new(Arc::new(sockets));
         let mut threads = Vec::new();
-        let mut probes = Vec::new();
+        let mut queues = Vec::new();
         for index in 0..count.max(1) {
-            let (sender, receiver) = mpsc::channel(PROBES);
+            let (sender, receiver) = mpsc::channel(QUEUE);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let shared = Arc::clone(&shared);
             let sockets = sockets.subscribe();
@@ -103,14 +115,14 @@ impl Workers {
                 runtime.shutdown_background();
             })?;
             threads.push(thread);
-            probes.push(sender);
+            queues.push(sender);
         }
-        Ok(Self { threads: Mutex::new(threads), probes, shared, sockets })
+        Ok(Self { threads: Mutex::new(threads), queues, shared, sockets })
     }
 
     /// How many threads serve.
     pub fn count(&self) -> usize {
-        self.probes.len()
+        self.queues.len()
     }
 
     /// Puts one end of a socket pair into each thread's own queue, as if a client had connected; the other ends come back.
@@ -120,12 +132,12 @@ impl Workers {
     /// The index of a thread whose queue is full or gone, or why no pair could be made.
     pub fn probe(&self) -> Result<Vec<StdUnixStream>, String> {
         let mut ends = Vec::new();
-        for (index, queue) in self.probes.iter().enumerate() {
+        for (index, queue) in self.queues.iter().enumerate() {
             let (ours, theirs) = StdUnixStream::pair().map_err(|error| error.to_string())?;
             for end in [&ours, &theirs] {
                 end.set_nonblocking(true).map_err(|error| error.to_string())?;
             }
-            queue.try_send(theirs).map_err(|_| format!("thread {index} takes no connections"))?;
+            queue.try_send(Passed::Probe(theirs)).map_err(|_| format!("thread {index} takes no connections"))?;
             ends.push(ours);
         }
         Ok(ends)
@@ -158,12 +170,24 @@ impl Workers {
         self.shared.closing.cancel();
     }
 
-    /// Lets kept connections end when it suits their clients: after the next answer, or after a long silence. Returns when no
-    /// client is left.
-    pub async fn fade(&self) {
-        self.shared.fading.cancel();
+    /// Sends every client elsewhere as soon as it is between two requests; it does not notice. Returns when none is left here.
+    pub async fn move_to(&self, elsewhere: mpsc::UnboundedSender<OwnedFd>) {
+        *self.shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = Some(elsewhere);
+        self.shared.moving.cancel();
         self.shared.clients.close();
         self.shared.clients.wait().await;
+    }
+
+    /// Sends nobody anywhere any more.
+    pub fn forget_elsewhere(&self) {
+        *self.shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Serves a client that a predecessor passes on. Waits while all threads are busy taking others.
+    pub async fn adopt(&self, client: OwnedFd) {
+        let next = self.shared.adopted.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+        // A thread is gone only when the process ends.
+        let _ = self.queues[next].send(Passed::Client(client)).await;
     }
 
     /// Sends idle clients away and tells the others to close after their answer; returns when no client is left.
@@ -189,7 +213,7 @@ impl Shared {
     }
 }
 
-async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>>>, mut probes: mpsc::Receiver<StdUnixStream>) {
+async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>>>, mut queue: mpsc::Receiver<Passed>) {
     let abort = shared.abort.clone();
     let accepting = async {
         let mut listeners: JoinSet<()> = JoinSet::new();
@@ -197,12 +221,7 @@ async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>
         start_listeners(&shared, &mut sockets, &mut listeners, &current);
         loop {
             tokio::select! {
-                Some(end) = probes.recv() => {
-                    if let Ok(stream) = UnixStream::from_std(end) {
-                        let client = Client { peer: Peer::Unix, unix: true, internal: true };
-                        tokio::spawn(connection(Arc::clone(&shared), Stream::Unix(Arc::new(stream)), client, None));
-                    }
-                }
+                Some(passed) = queue.recv() => take(&shared, passed),
                 Ok(()) = sockets.changed() => {
                     std::mem::take(&mut current).cancel();
                     start_listeners(&shared, &mut sockets, &mut listeners, &current);
@@ -216,6 +235,46 @@ async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>
         () = accepting => abort.cancelled().await,
         () = abort.cancelled() => {}
     }
+}
+
+fn take(shared: &Arc<Shared>, passed: Passed) {
+    let (stream, client) = match passed {
+        Passed::Probe(end) => {
+            if let Ok(stream) = UnixStream::from_std(end) {
+                let client = Client { peer: Peer::Unix, unix: true, internal: true };
+                tokio::spawn(connection(Arc::clone(shared), Stream::Unix(Arc::new(stream)), client, None));
+            }
+            return;
+        }
+        Passed::Client(fd) => match known(fd) {
+            Ok(known) => known,
+            Err(error) => return debug!("a client that was passed on is gone: {error}"),
+        },
+    };
+    // Those who come this way have a place already, in the process that they come from.
+    begin(shared, stream, client, Arc::clone(&shared.slots).try_acquire_owned().ok());
+}
+
+/// Whose socket it is.
+fn known(fd: OwnedFd) -> io::Result<(Stream, Client)> {
+    let stream = StdTcpStream::from(fd);
+    stream.set_nonblocking(true)?;
+    match stream.peer_addr() {
+        Ok(addr) => Ok(tcp_client((TcpStream::from_std(stream)?, addr))),
+        // No address of the internet: a unix socket.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(error),
+        Err(_) => {
+            let stream = UnixStream::from_std(OwnedFd::from(stream).into())?;
+            Ok((Stream::Unix(Arc::new(stream)), Client { peer: Peer::Unix, unix: true, internal: false }))
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, stream: Stream, client: Client, slot: Option<OwnedSemaphorePermit>) {
+    let stats = &shared.front.stats;
+    // Held by the socket itself: a tunnel takes up a place, too.
+    let seat = Some((slot, Open::new(stats, |stats| &stats.connections)));
+    tokio::spawn(shared.clients.track_future(connection(Arc::clone(shared), stream, client, seat)));
 }
 
 fn start_listeners(
@@ -290,11 +349,8 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, current: Cancellati
                 complained = false;
                 // None only where the last was taken just now and a stop began meanwhile.
                 let slot = Arc::clone(&shared.slots).acquire_owned().await.ok();
-                let stats = &shared.front.stats;
-                stats.accepted.fetch_add(1, Ordering::Relaxed);
-                // Held by the socket itself: a tunnel takes up a place, too.
-                let seat = Some((slot, Open::new(stats, |stats| &stats.connections)));
-                tokio::spawn(shared.clients.track_future(connection(Arc::clone(&shared), stream, client, seat)));
+                shared.front.stats.accepted.fetch_add(1, Ordering::Relaxed);
+                begin(&shared, stream, client, slot);
             }
             Err(error) if client_is_gone(&error) => {}
             Err(error) => {
@@ -317,43 +373,41 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
     let settings = front.table().settings.clone();
     let phase = Phase::new();
     let gone = stream.reset();
-    let waiting = stream.waiting();
+    let handle = stream.handle();
     let io = TokioIo::new(ClientIo::new(stream, seat, Arc::clone(&phase), settings.patience));
     let service = service_fn(|request: Request<Incoming>| {
-        let answering = Answering::begin(&phase, &front.stats);
-        let body = request.body().size_hint().exact();
-        let last = shared.fading.is_cancelled() && !phase.more_follows(body) && !waiting();
-        let answer = answer(Arc::clone(&front), client, request, answering);
-        async move {
-            let mut answer = answer.await?;
-            if last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(answer)
-        }
+        let answering = Answering::begin(&phase, &front.stats, request.body().size_hint().exact());
+        answer(Arc::clone(&front), client, request, answering)
     });
     let mut builder = http1::Builder::new();
     // A client may close its sending side and still read; ours own patience counts, see ClientIo.
     builder.half_close(true).header_read_timeout(None).max_header_size(settings.header_size);
     let connection = builder.serve_connection(io, service).with_upgrades();
     tokio::pin!(connection);
-    let silent = async {
-        shared.fading.cancelled().await;
-        phase.silent(SILENCE).await;
+    let at_rest = async {
+        shared.moving.cancelled().await;
+        // Asked whenever the connection has just done what it could, as both are parts of this task.
+        poll_fn(|_| if phase.at_rest() { Poll::Ready(()) } else { Poll::Pending }).await;
     };
     let ended = tokio::select! {
+        biased;
         ended = &mut connection => ended,
         // hyper does not look at the socket while it waits for an answer, as half-closed clients must be answered.
         () = gone => return,
+        () = at_rest, if !client.internal => return move_on(&shared, &handle),
         () = shared.quiet.cancelled() => finish(connection, &phase).await,
-        // On a silent connection this closes at once, which is what is wanted.
-        () = silent => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
     };
     if let Err(error) = ended {
         debug!("a client connection ended: {error}");
+    }
+}
+
+/// Sends the socket elsewhere. Ours is closed with the connection, which leaves the other one open.
+fn move_on(shared: &Shared, handle: &Handle) {
+    let elsewhere = shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Some(elsewhere), Ok(fd)) = (elsewhere.as_ref(), handle.duplicate()) {
+        // Nobody is there only when the process ends.
+        let _ = elsewhere.send(fd);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Answers of our own, each with its cause in plain words.
 
+use std::time::Instant;
+
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::Refusal;
 use super::response_body::ResponseBody;
 
 /// Seconds that a client is told to wait before it asks again: about what a restart takes.
@@ -28,6 +31,13 @@ pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseB
 pub fn unavailable(why: &str) -> Response<ResponseBody> {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("gateway: {why}"));
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+}
+
+/// 503 for longer than a restart takes, with the time until the next try as Retry-After.
+pub fn refused(refusal: &Refusal) -> Response<ResponseBody> {
+    let mut response = unavailable(&refusal.why);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(refusal.retry_after(Instant::now())));
     response
 }
 

@@ -13,9 +13,9 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// A request whose head just came in.
-    pub fn begin(phase: &Arc<Phase>, stats: &Arc<Stats>) -> Self {
-        phase.busy();
+    /// A request whose head just came in, with a body of this length or one in chunks.
+    pub fn begin(phase: &Arc<Phase>, stats: &Arc<Stats>, body: Option<u64>) -> Self {
+        phase.busy(body);
         Self { phase: Some(Arc::clone(phase)), _open: Open::new(stats, |stats| &stats.requests) }
     }
 }

@@ -2,14 +2,13 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -27,6 +26,24 @@ pub enum Stream {
     Tcp(Arc<TcpStream>),
     /// Over a unix socket.
     Unix(Arc<UnixStream>),
+}
+
+/// See [`Stream::handle`].
+#[derive(Debug)]
+pub struct Handle(Weak<TcpStream>, Weak<UnixStream>);
+
+impl Handle {
+    /// A second descriptor of the socket.
+    ///
+    /// # Errors
+    /// When it is closed, or no descriptor is left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match (self.0.upgrade(), self.1.upgrade()) {
+            (Some(tcp), _) => tcp.as_fd().try_clone_to_owned(),
+            (None, Some(unix)) => unix.as_fd().try_clone_to_owned(),
+            (None, None) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
 }
 
 impl Stream {
@@ -47,13 +64,12 @@ impl Stream {
         }
     }
 
-    /// Tells whether the client has sent something that was not read yet.
-    pub fn waiting(&self) -> impl Fn() -> bool + use<> {
-        let peek = |fd: i32| recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|length| length > 0);
-        // Weak: what the connection became may outlive it, and must be alone in holding the socket.
-        let tcp = if let Self::Tcp(stream) = self { Arc::downgrade(stream) } else { Weak::new() };
-        let unix = if let Self::Unix(stream) = self { Arc::downgrade(stream) } else { Weak::new() };
-        move || tcp.upgrade().is_some_and(|tcp| peek(tcp.as_raw_fd())) || unix.upgrade().is_some_and(|unix| peek(unix.as_raw_fd()))
+    /// A way to the socket that does not keep it open.
+    pub fn handle(&self) -> Handle {
+        match self {
+            Self::Tcp(stream) => Handle(Arc::downgrade(stream), Weak::new()),
+            Self::Unix(stream) => Handle(Weak::new(), Arc::downgrade(stream)),
+        }
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -140,24 +156,63 @@ pub struct Phase {
     since: Mutex<Instant>,
     /// Rings when a head is complete.
     head: Notify,
-    /// How many bytes came after the head that was read last, as far as is known.
-    after_head: AtomicUsize,
+    /// Whether a part of an answer is not written yet.
+    unflushed: AtomicBool,
+    /// Whether the client has closed its sending side.
+    half_closed: AtomicBool,
+    read: Mutex<Read>,
 }
 
-/// The end of a request's head.
-const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+/// How much of the present request was read, to tell whether something was read beyond it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    bytes: u64,
+    /// The length of its head; 0 while it is not known.
+    head: u64,
+    /// The last bytes.
+    last: [u8; 4],
+    /// The length of its body; none for one in chunks.
+    body: Option<u64>,
+}
 
-/// It is not known what follows a head: it came in several parts, or with the request before it.
-const UNKNOWN: usize = usize::MAX;
+/// The end of a head, and of a body in chunks.
+const END: [u8; 4] = *b"\r\n\r\n";
+
+impl Read {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        for byte in &bytes[bytes.len().saturating_sub(END.len())..] {
+            self.last.rotate_left(1);
+            self.last[3] = *byte;
+        }
+    }
+
+    /// Whether what was read ends with this request.
+    fn whole(&self) -> bool {
+        match self.body {
+            _ if self.bytes == 0 => true,
+            Some(length) if length > 0 => self.head > 0 && self.bytes == self.head + length,
+            _ => self.last == END,
+        }
+    }
+}
 
 impl Phase {
     /// A connection that has sent nothing yet. Its first bytes are awaited like the rest of a head.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(HEAD), since: Mutex::new(Instant::now()), head: Notify::new(), after_head: AtomicUsize::new(UNKNOWN) })
+        Arc::new(Self {
+            state: AtomicU8::new(HEAD),
+            since: Mutex::new(Instant::now()),
+            head: Notify::new(),
+            unflushed: AtomicBool::new(false),
+            half_closed: AtomicBool::new(false),
+            read: Mutex::default(),
+        })
     }
 
-    /// A request's head is complete.
-    pub fn busy(&self) {
+    /// A request's head is complete; a body of this length follows, or one in chunks.
+    pub fn busy(&self, body: Option<u64>) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).body = body;
         self.state.store(BUSY, Ordering::Release);
         self.head.notify_waiters();
     }
@@ -172,36 +227,28 @@ impl Phase {
 
     /// A request is answered.
     pub fn idle(&self) {
-        self.after_head.store(UNKNOWN, Ordering::Release);
         self.enter(IDLE);
     }
 
-    /// Whether the client has sent, or may have sent, another request behind this one, which has a body of this length.
-    pub fn more_follows(&self, body: Option<u64>) -> bool {
-        match self.after_head.load(Ordering::Acquire) {
-            UNKNOWN => true,
-            after => body.is_none_or(|body| after as u64 > body),
-        }
+    /// Whether the connection is between two requests, or before the first, with nothing read ahead and nothing left to write.
+    pub fn at_rest(&self) -> bool {
+        let waits = self.unflushed.load(Ordering::Acquire) || self.half_closed.load(Ordering::Acquire);
+        self.state.load(Ordering::Acquire) != BUSY && !waits && self.read.lock().unwrap_or_else(PoisonError::into_inner).whole()
     }
 
-    /// Waits until the client has asked nothing for `time`, from now on.
-    pub async fn silent(&self, time: Duration) {
-        let mut from = Instant::now();
-        loop {
-            tokio::time::sleep_until(from + time).await;
-            let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-            let idle = self.state.load(Ordering::Acquire) == IDLE;
-            if idle && since <= from {
-                return;
-            }
-            from = if idle { since } else { Instant::now() };
+    /// Something was read; nothing when the client has closed its sending side.
+    fn came(&self, bytes: &[u8]) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes.is_empty() {
+            self.half_closed.store(true, Ordering::Release);
+        } else if self.state.load(Ordering::Acquire) == IDLE {
+            self.enter(HEAD);
+            *read = Read::default();
         }
-    }
-
-    /// Looks at what was just read in search of the end of a head.
-    fn look(&self, bytes: &[u8]) {
-        let end = bytes.windows(END_OF_HEAD.len()).position(|window| window == END_OF_HEAD);
-        self.after_head.store(end.map_or(UNKNOWN, |end| bytes.len() - end - END_OF_HEAD.len()), Ordering::Release);
+        if read.bytes == 0 {
+            read.head = bytes.windows(END.len()).position(|end| end == END).map_or(0, |at| (at + END.len()) as u64);
+        }
+        read.add(bytes);
     }
 
     fn enter(&self, state: u8) {
@@ -230,14 +277,12 @@ pub struct ClientIo {
     phase: Arc<Phase>,
     patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether a part of an answer is not written yet.
-    unflushed: bool,
 }
 
 impl ClientIo {
     /// Watches over `stream`.
     pub fn new(stream: Stream, seat: Seat, phase: Arc<Phase>, patience: Patience) -> Self {
-        Self { stream, _seat: seat, phase, patience, timer: None, unflushed: false }
+        Self { stream, _seat: seat, phase, patience, timer: None }
     }
 
     /// Whether the client used up its patience. The timer is set once for each wait, not for each request.
@@ -260,7 +305,7 @@ impl ClientIo {
 
     fn say_timeout(&mut self) {
         // Into the middle of an earlier answer nothing may be written.
-        if self.phase.state.load(Ordering::Acquire) == HEAD && !self.unflushed {
+        if self.phase.state.load(Ordering::Acquire) == HEAD && !self.phase.unflushed.load(Ordering::Acquire) {
             // The answer is a courtesy to a client that is given up: if it does not fit into the socket, it is lost.
             let _ = match &self.stream {
                 Stream::Tcp(stream) => stream.try_write(REQUEST_TIMEOUT),
@@ -275,10 +320,7 @@ impl AsyncRead for ClientIo {
         let before = buf.filled().len();
         let result = self.stream.poll_read(cx, buf);
         if result.is_ready() {
-            if buf.filled().len() > before && self.phase.state.load(Ordering::Acquire) == IDLE {
-                self.phase.enter(HEAD);
-                self.phase.look(&buf.filled()[before..]);
-            }
+            self.phase.came(&buf.filled()[before..]);
             return result;
         }
         if self.poll_expired(cx).is_ready() {
@@ -290,13 +332,13 @@ impl AsyncRead for ClientIo {
 }
 
 impl AsyncWrite for ClientIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.unflushed = true;
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.phase.unflushed.store(true, Ordering::Release);
         self.stream.poll_write(cx, &[io::IoSlice::new(buf)])
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.unflushed = true;
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.phase.unflushed.store(true, Ordering::Release);
         self.stream.poll_write(cx, bufs)
     }
 
@@ -304,8 +346,8 @@ impl AsyncWrite for ClientIo {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.unflushed = false;
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.phase.unflushed.store(false, Ordering::Release);
         Poll::Ready(Ok(()))
     }
 

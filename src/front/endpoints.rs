@@ -57,7 +57,10 @@ fn ready(front: &Front) -> Response<ResponseBody> {
     if health.is_empty() {
         return answer::json(StatusCode::OK, &json!({"ready": true}));
     }
-    let mut response = answer::unavailable("");
+    let mut response = match front.refusal() {
+        Some(refusal) => answer::refused(&refusal),
+        None => answer::unavailable(""),
+    };
     let (parts, _) = answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({})).into_parts();
     response.headers_mut().extend(parts.headers);
     response.map(|_| ResponseBody::own(format!("{}\n", json!({"ready": false, "reasons": *health}))))

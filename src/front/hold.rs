@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Front;
 use super::backend::{Backend, Door, Kind, Ticket, What};
 use super::stats::Open;
 use super::upstream::Upstream;
+use super::{Front, Refusal};
 
 /// How often a sidecar that runs but refuses connections is tried again; its end is noticed at once, without polling.
 const REFUSED_AGAIN: Duration = Duration::from_millis(100);
@@ -22,6 +22,8 @@ pub enum Refused {
     NoRoute,
     /// It waited as long as it may, or too many wait already; the text says for what.
     Unavailable(String),
+    /// Nothing is let in for now.
+    Closed(Arc<Refusal>),
 }
 
 /// One request's way to a backend. It may wait more than once, but only `hold.time` in all.
@@ -42,7 +44,7 @@ impl<'a> Admission<'a> {
     /// Goes through the door, waiting for it to open if need be.
     ///
     /// # Errors
-    /// [`Refused`] when there is no route, when `hold.time` is over, or when `hold.requests` wait already.
+    /// [`Refused`] when there is no route, when `hold.time` is over, when `hold.requests` wait already, or when nothing is let in.
     pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
         match self.backend() {
             Ok(backend) => match backend.enter(self.kind, self.what) {
@@ -60,6 +62,9 @@ impl<'a> Admission<'a> {
     /// [`Refused`] when `hold.time` is over.
     pub async fn refused(&mut self, cause: &str) -> Result<(), Refused> {
         let backend = Arc::clone(&self.backend()?);
+        if let Some(refusal) = self.front.refusal() {
+            return Err(Refused::Closed(refusal));
+        }
         let mut door = backend.watch();
         let _held = self.hold(cause)?;
         let until = self.until();
@@ -70,9 +75,11 @@ impl<'a> Admission<'a> {
 
     async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
         let mut table = self.front.watch_table();
+        let mut refusal = self.front.watch_refusal();
         let mut held = None;
         loop {
             table.borrow_and_update();
+            let refused = refusal.borrow_and_update().clone();
             let (why, door) = match self.backend() {
                 Ok(backend) => {
                     let door = backend.watch();
@@ -90,6 +97,9 @@ impl<'a> Admission<'a> {
             if self.front.closing() {
                 return Err(Refused::Unavailable("the gateway is stopping".to_owned()));
             }
+            if let Some(refusal) = refused {
+                return Err(Refused::Closed(refusal));
+            }
             if held.is_none() {
                 held = Some(self.hold(&why)?);
             }
@@ -97,6 +107,7 @@ impl<'a> Admission<'a> {
                 tokio::select! {
                     () = changed(door) => {}
                     _ = table.changed() => {}
+                    _ = refusal.changed() => {}
                 }
             };
             if tokio::time::timeout_at(self.until(), something).await.is_err() {
@@ -135,5 +146,76 @@ async fn changed(door: Option<watch::Receiver<Door>>) {
         // An error means that the backend is gone, and the table with it.
         Some(mut door) => drop(door.changed().await),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::front::{Address, Route, Routes, Settings, Table};
+
+    fn refusal(why: &str) -> Refusal {
+        Refusal { why: why.to_owned(), until: std::time::Instant::now() + Duration::from_secs(5) }
+    }
+
+    fn what() -> What {
+        What::new(&Method::GET, &Uri::from_static("/"))
+    }
+
+    fn open() -> Door {
+        Door::Open(Upstream::new(Address::Socket(([127, 0, 0, 1], 9).into()), 1, Default::default()))
+    }
+
+    fn publish(front: &Front, generation: u64, backend: &Arc<Backend>) {
+        let routes = Routes::new(vec![Route { host: None, path: "/".to_owned(), backend: Arc::clone(backend) }]);
+        front.publish(Table { generation, routes, settings: Settings::new(&Config::default()) });
+    }
+
+    #[tokio::test]
+    async fn while_nothing_is_let_in_only_an_open_door_lets_through() {
+        let front = Front::new("a", &Config::default());
+        assert_eq!(*front.health(), ["starting"]);
+        front.refuse(Some(refusal("safe mode")));
+        assert_eq!(*front.health(), ["safe mode"]);
+        let what = what();
+        let ask = async || Admission::new(&front, "h", Kind::Request, &what).enter().await.map(drop);
+        let closed = |result: Result<(), Refused>| matches!(&result, Err(Refused::Closed(refusal)) if refusal.why == "safe mode");
+        assert!(closed(ask().await), "before there are routes");
+        let backend = Backend::held("app", "app is starting");
+        publish(&front, 1, &backend);
+        assert!(closed(ask().await), "and at a held door");
+        let mut admission = Admission::new(&front, "h", Kind::Request, &what);
+        assert!(closed(admission.refused("app refuses connections").await));
+        backend.set(open());
+        assert_eq!(ask().await, Ok(()));
+        front.refuse(None);
+        assert_eq!(*front.health(), ["starting"]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_learns_at_once_that_it_is_in_vain() {
+        let front = Front::new("a", &Config::default());
+        let backend = Backend::held("app", "app is starting");
+        publish(&front, 1, &backend);
+        let waiting = |front: &Arc<Front>| {
+            let front = Arc::clone(front);
+            tokio::spawn(async move { Admission::new(&front, "h", Kind::Request, &what()).enter().await.map(drop) })
+        };
+        let first = waiting(&front);
+        while front.stats.held.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        front.refuse(Some(refusal("throttled")));
+        assert!(matches!(first.await.unwrap(), Err(Refused::Closed(refusal)) if refusal.why == "throttled"));
+        front.refuse(None);
+        let second = waiting(&front);
+        while front.stats.held.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        backend.set(open());
+        assert_eq!(second.await.unwrap(), Ok(()));
     }
 }

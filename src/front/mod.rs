@@ -15,6 +15,7 @@ mod headers;
 mod hold;
 mod listener;
 mod proxy;
+mod refusal;
 mod request_body;
 mod response_body;
 mod routes;
@@ -37,6 +38,7 @@ pub use client_io::Patience;
 pub use endpoints::IDENTITY;
 pub use headers::{Peer, Trusted};
 pub use listener::{BindError, Socket};
+pub use refusal::Refusal;
 pub use routes::{Route, Routes};
 pub use stats::Stats;
 pub use tunnel::GOODBYE;
@@ -106,6 +108,8 @@ pub struct Front {
     table: watch::Sender<Arc<Table>>,
     /// Why `/readyz` says no; empty when ready.
     health: watch::Sender<Arc<Vec<String>>>,
+    /// Why requests without an open door are not let in at all.
+    refusal: watch::Sender<Option<Arc<Refusal>>>,
     token: OnceLock<String>,
     closing: AtomicBool,
 }
@@ -133,6 +137,7 @@ impl Front {
             complaints: complaints::Complaints::default(),
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
+            refusal: watch::Sender::new(None),
             token: OnceLock::new(),
             closing: AtomicBool::new(false),
         })
@@ -155,7 +160,10 @@ impl Front {
 
     /// Why the gateway is not ready; empty when it is.
     pub fn health(&self) -> Arc<Vec<String>> {
-        Arc::clone(&self.health.borrow())
+        match &*self.refusal.borrow() {
+            Some(refusal) => Arc::new(vec![refusal.why.clone()]),
+            None => Arc::clone(&self.health.borrow()),
+        }
     }
 
     /// Says whether the gateway is ready, and if not, why.
@@ -165,6 +173,22 @@ impl Front {
             *current = Arc::new(reasons);
             change
         });
+    }
+
+    /// While set, a request whose door is not open is answered 503 at once instead of waiting, and so are those that wait
+    /// now; `/readyz` gives the reason. `/healthz`, the control socket and what is served by others stay up.
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        self.refusal.send_replace(refusal.map(Arc::new));
+    }
+
+    /// Why requests are refused now, if they are.
+    pub fn refusal(&self) -> Option<Arc<Refusal>> {
+        self.refusal.borrow().clone()
+    }
+
+    /// Follows it.
+    fn watch_refusal(&self) -> watch::Receiver<Option<Arc<Refusal>>> {
+        self.refusal.subscribe()
     }
 
     /// Whether the gateway is on its way out: nothing that is away will come back.

@@ -122,6 +122,7 @@ impl GaveUp {
         match self {
             Self::Refused(Refused::NoRoute) => answer::text(StatusCode::NOT_FOUND, "gateway: no route leads here"),
             Self::Refused(Refused::Unavailable(why)) => answer::unavailable(&why),
+            Self::Refused(Refused::Closed(refusal)) => answer::refused(&refusal),
             Self::BadGateway(why) => answer::bad_gateway(&why),
             Self::TooLarge(limit) => {
                 answer::text(StatusCode::PAYLOAD_TOO_LARGE, format!("gateway: a request's body may have {limit} bytes here"))

@@ -19,7 +19,7 @@ use super::control_end::ControlEnd;
 use super::drain::Drain;
 use super::generation::Generation;
 use super::handing::Handing;
-use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent};
+use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving};
 use super::lease::Leases;
 use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request};
 use super::listeners::Listeners;
@@ -98,6 +98,8 @@ pub(super) struct Gateway {
     pub(super) taking: Option<Taking>,
     /// Those who came before and still finish their work.
     pub(super) predecessors: Predecessors,
+    /// Takes over clients of predecessors.
+    pub(super) taking_clients: CancellationToken,
     /// To the successor's sidecars.
     pub(super) doors: BTreeMap<String, Arc<Backend>>,
     /// After the hand-over: no client is left.
@@ -168,6 +170,7 @@ impl Gateway {
             }
             // The next life replaces a socket that was left behind; gone, it says sooner that nobody is here.
             let _ = std::fs::remove_file(&self.paths.control);
+            let _ = std::fs::remove_file(moving::place(&self.paths.control));
         }
         if self.current.is_some() {
             info!("[gateway] ended with code {code}");

@@ -200,6 +200,10 @@ impl Gateway {
     pub(super) fn take_back(&mut self) {
         if let Some(handing) = self.handing.take() {
             let committed = handing.offered.is_some();
+            if committed {
+                // It may accept already: not a moment longer.
+                handing.successor.kill();
+            }
             tokio::spawn(handing.successor.end());
             if committed {
                 // It may have put its own in their place.

@@ -26,7 +26,7 @@ pub const FORCE_EXIT: Duration = Duration::from_secs(25);
 const FAILED: u8 = 1;
 
 /// Where the gateway stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Only the front door is there; the first generation is built at this moment, or sooner when somebody asks.
     Waiting {
@@ -70,7 +70,7 @@ pub enum Phase {
 }
 
 /// Why the first generation is built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// Nobody serves; a failure leads to this.
     Alone(Fallback),
@@ -81,7 +81,7 @@ pub enum Origin {
 }
 
 /// The machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lifecycle {
     phase: Phase,
     /// The number of the generation that serves; 0 before the first.
@@ -393,5 +393,7 @@ fn reject(id: String, why: &str) -> Action {
     Action::Answer { id, verdict: Verdict::Rejected(why.to_owned()) }
 }
 
+#[cfg(test)]
+mod pair;
 #[cfg(test)]
 mod tests;

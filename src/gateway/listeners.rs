@@ -50,7 +50,8 @@ impl Listeners {
             .into_iter()
             .filter_map(|Passed { name, fd }| {
                 let stored = name.starts_with(PREFIX);
-                let socket = Socket::adopt(fd).filter(|socket| wanted.iter().any(|listen| socket.serves(listen) || chosen_by_kernel(listen, socket)));
+                let socket = Socket::adopt(fd)
+                    .filter(|socket| wanted.iter().any(|listen| socket.serves(listen) || chosen_by_kernel(listen, socket)));
                 if socket.is_none() {
                     warn!("[gateway] a socket named {name} was passed on that the configuration does not ask for; closed");
                     forgotten.extend(stored.then(|| name.clone()));

@@ -4,8 +4,10 @@
 //! performs the machine's actions one by one. Everything that takes time runs in a task of its own and comes back as a
 //! [`Happening`].
 
+pub mod alert;
 mod answers;
 mod building;
+pub mod changed;
 mod context;
 mod control_end;
 mod drain;
@@ -21,6 +23,8 @@ mod ownership;
 mod place;
 mod progress;
 mod prove;
+pub mod record;
+pub mod recovery;
 mod report;
 mod serving;
 mod signals;

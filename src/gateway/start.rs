@@ -170,6 +170,7 @@ async fn start(
         succeeded_by: None,
         taking,
         predecessors,
+        taking_clients: CancellationToken::new(),
         doors: BTreeMap::new(),
         clients_gone: false,
         hurry: CancellationToken::new(),
@@ -180,6 +181,7 @@ async fn start(
         info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
         gateway.record_owner();
         gateway.control.open();
+        gateway.take_clients();
     }
     gateway.perform(first);
     Ok((gateway, Inputs { signals, happenings, calls }))

@@ -1,11 +1,14 @@
 //! Taking over, the successor's part: say what is ready, begin when told to, and know who came before.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::generation::Gate;
-use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint};
+use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, moving};
 use super::lifecycle::{Event, Origin, Phase};
 use super::ownership;
 use crate::state::owner;
@@ -138,12 +141,22 @@ impl Gateway {
         info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         self.record_owner();
         self.control.open();
+        self.take_clients();
         if let Some(link) = &self.link {
             link.current();
         }
         failpoint::pass("new.before-serving");
         self.tell_predecessor(&ToPredecessor::Serving);
         self.notifier.watchdog();
+    }
+
+    /// Takes over clients of processes that finish their work, from now on.
+    pub(super) fn take_clients(&mut self) {
+        self.taking_clients = CancellationToken::new();
+        let place = moving::place(&self.paths.control);
+        if let Err(error) = moving::take(&place, Arc::clone(&self.workers), self.taking_clients.clone()) {
+            warn!("[gateway] kept connections of predecessors cannot be taken over: {error}");
+        }
     }
 
     /// Where its sidecars are now, for the requests that the predecessor still has.
@@ -155,10 +168,14 @@ impl Gateway {
 
     /// A predecessor has ended.
     pub(super) fn predecessor_ended(&mut self, pid: u32) {
-        info!("[gateway] pid {pid} has finished its work");
+        if self.machine.owns() {
+            info!("[gateway] pid {pid} has finished its work");
+        }
         self.predecessors.ended(pid);
-        self.record_owner();
-        self.refresh();
+        if self.machine.owns() {
+            self.record_owner();
+            self.refresh();
+        }
     }
 
     /// Writes that the service is this process's, and who still drains.

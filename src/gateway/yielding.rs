@@ -1,16 +1,20 @@
-//! After the hand-over, the old process's part: nobody new, kept connections reach the successor's sidecars, then the end.
+//! After the hand-over, the old process's part: nobody new, kept connections go to the successor, then the end.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::handing::Offered;
+use super::handover::moving;
 use super::lifecycle::{Budget, Event, FORCE_EXIT, Phase};
 use super::{Addresses, Happening};
 use crate::front::{Address, Backend, Door, GOODBYE, Upstream, Workers};
@@ -36,6 +40,7 @@ impl Gateway {
         info!("[gateway] pid {pid} serves generation {generation}; pid {} finishes its work", std::process::id());
         self.succeeded_by = Some((pid, info));
         self.workers.close(true);
+        self.taking_clients.cancel();
         self.doors = sidecars.keys().map(|name| (name.clone(), Backend::held(name, &format!("{name} is restarting")))).collect();
         self.redirect(&sidecars);
         self.context.front.publish(current.redirected(&self.doors, generation, self.context.workers));
@@ -67,7 +72,10 @@ impl Gateway {
             Budget::Unlimited => None,
         };
         let overlapping = restart.tunnel_drain.map_or(crate::config::TUNNEL_DRAIN, |time| time.0);
+        let (elsewhere, clients) = mpsc::unbounded_channel();
         let farewell = Farewell {
+            elsewhere,
+            sending: tokio::spawn(moving::send(moving::place(&self.paths.control), clients)),
             workers: Arc::clone(&self.workers),
             doors: self.doors.values().cloned().collect(),
             upstreams: self.context.front.table().routes.backends().cloned().collect(),
@@ -116,6 +124,7 @@ impl Gateway {
             Err(error) => warn!("[gateway] cannot accept again: {error}"),
         }
         self.doors = BTreeMap::new();
+        self.take_clients();
         self.control.open();
         self.record_owner();
     }
@@ -123,6 +132,10 @@ impl Gateway {
 
 /// The end of the clients of a process that has handed over.
 struct Farewell {
+    /// Where clients go that are between two requests.
+    elsewhere: mpsc::UnboundedSender<OwnedFd>,
+    /// Takes them there.
+    sending: JoinHandle<()>,
     workers: Arc<Workers>,
     /// To the successor's sidecars.
     doors: Vec<Arc<Backend>>,
@@ -144,7 +157,7 @@ impl Farewell {
                 let _ = tokio::time::timeout(GOODBYE, join_all(all().map(|backend| backend.wait_tunnels()))).await;
             }
         };
-        let work = async { tokio::join!(self.workers.fade(), tunnels) };
+        let work = async { tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels) };
         match self.requests {
             None => drop(work.await),
             Some(time) => {
@@ -154,5 +167,9 @@ impl Farewell {
                 }
             }
         }
+        self.workers.forget_elsewhere();
+        drop(self.elsewhere);
+        // Those that are on their way.
+        let _ = self.sending.await;
     }
 }

@@ -50,8 +50,8 @@ const OURS: &[&str] = &[
     "GATEWAY_STARTUP_TRACE",
 ];
 
-/// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]`.
-const OURS_PREFIX: &str = "GATEWAY_RESTART_";
+/// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]` and `[recovery]`.
+const OURS_PREFIXES: [&str; 2] = ["GATEWAY_RESTART_", "GATEWAY_RECOVERY_"];
 
 /// What the gateway got from whoever started it, kept for its sidecars.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Inherited {
 }
 
 fn scrubbed(name: &str) -> bool {
-    SCRUBBED.contains(&name) || OURS.contains(&name) || name.starts_with(OURS_PREFIX)
+    SCRUBBED.contains(&name) || OURS.contains(&name) || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Raises the soft limit; tells what it was.
@@ -95,7 +95,15 @@ mod tests {
 
     #[test]
     fn supervisor_hints_stay_with_the_gateway() {
-        for name in ["NOTIFY_SOCKET", "INVOCATION_ID", "LISTEN_FDS", "GATEWAY_SUPERVISOR", "GATEWAY_RESTART_DRAIN", "XPC_SERVICE_NAME"] {
+        for name in [
+            "NOTIFY_SOCKET",
+            "INVOCATION_ID",
+            "LISTEN_FDS",
+            "GATEWAY_SUPERVISOR",
+            "GATEWAY_RESTART_DRAIN",
+            "GATEWAY_RECOVERY_THROTTLE_MAX",
+            "XPC_SERVICE_NAME",
+        ] {
             assert!(scrubbed(name), "{name}");
         }
         for name in ["PATH", "HOME", "PORT", "NODE_ENV", "GATEWAY_URL"] {

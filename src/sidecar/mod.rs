@@ -6,6 +6,7 @@
 mod environment;
 pub mod notice;
 mod notify;
+mod oneshot;
 mod output;
 mod pidfd;
 mod policy;
@@ -14,6 +15,7 @@ mod process;
 mod runner;
 
 pub use environment::Inherited;
+pub use oneshot::oneshot;
 pub use pidfd::PidFd;
 pub use probe::Hint;
 pub use runner::{Failure, Sidecar, Start, State};

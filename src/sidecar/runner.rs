@@ -1,7 +1,9 @@
 //! A sidecar's life: started, ready, restarted when it dies, stopped when asked.
 
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use super::probe::{Hint, Probe};
 use super::process::{Pipes, Process, describe};
 use crate::config::{OutputMode, Ready, SidecarSpec};
 use crate::log::{SidecarLog, Stream};
+use crate::oom;
 use crate::port;
 use crate::redact::Redactor;
 
@@ -29,7 +32,7 @@ const EXTENSIONS: u32 = 10;
 const HOPELESS: Duration = Duration::from_secs(10);
 
 /// How long the last output of a dead process is waited for: a grandchild may hold the pipe open for ever.
-const LAST_OUTPUT: Duration = Duration::from_millis(200);
+pub(super) const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 /// How often a start is tried again at once when somebody else took its private port first.
 const PORT_TRIES: u32 = 3;
@@ -297,6 +300,7 @@ impl Runner {
     async fn watch(&self, mut process: Process, port: u16, notify: Option<&NotifySocket>, output: &Output) -> Run {
         let pid = process.id();
         let spec = &self.start.spec;
+        let memory = oom::count();
         let probe = Probe { ready: &spec.ready, port, pid, notify };
         let name = &self.start.name;
         let hinted = |hint: Hint| {
@@ -310,7 +314,7 @@ impl Runner {
             () = process.ended() => {
                 let status = process.reap().await;
                 let port_taken = spec.port.is_none() && std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
-                let cause = format!("{} before it was ready", describe(status));
+                let cause = format!("{} before it was ready", how_it_ended(status, memory.as_ref()));
                 return Run::Died { failure: Failure { cause, last_words: Vec::new() }, ready: None, port_taken };
             }
             address = probe.ready(hinted) => address,
@@ -344,7 +348,8 @@ impl Runner {
                 let failure = Failure { cause: "died".to_owned(), last_words: Vec::new() };
                 self.state.send_replace(State::Backoff { failure: Arc::new(failure) });
                 let status = process.reap().await;
-                let failure = Failure { cause: format!("(pid {pid}) {}", describe(status)), last_words: Vec::new() };
+                let cause = format!("(pid {pid}) {}", how_it_ended(status, memory.as_ref()));
+                let failure = Failure { cause, last_words: Vec::new() };
                 Run::Died { failure, ready: Some(ready.elapsed()), port_taken: false }
             }
         }
@@ -395,7 +400,16 @@ impl Runner {
     }
 }
 
-fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = ()> + use<> {
+/// How a process ended that nobody asked to, with the kernel's word where memory ran out since `before`.
+fn how_it_ended(status: ExitStatus, before: Option<&oom::Count>) -> String {
+    let how = describe(status);
+    if oom::killed(status.signal(), before, oom::count().as_ref()) {
+        return format!("{how}: the kernel ended it because memory ran out");
+    }
+    how
+}
+
+pub(super) fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = ()> + use<> {
     let out = tokio::spawn(Arc::clone(output).read(Stream::Out, pipes.out));
     let err = tokio::spawn(Arc::clone(output).read(Stream::Err, pipes.err));
     async {

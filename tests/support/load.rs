@@ -45,8 +45,6 @@ pub struct Load {
     pub new_per_second: f64,
     /// Kept connections; every second one is silent for seconds between its requests.
     pub kept: usize,
-    /// A kept connection may end after an answer that says so: the process behind it hands over to another.
-    pub processes_change: bool,
     /// Between two requests of the others.
     pub busy_pause: Duration,
     /// Slow downloads at any time.
@@ -69,7 +67,6 @@ impl Load {
             path: "/".into(),
             new_per_second: 0.0,
             kept: 0,
-            processes_change: false,
             busy_pause: BUSY_PAUSE,
             downloads: 0,
             download: None,
@@ -234,7 +231,7 @@ async fn kept(load: Arc<Load>, number: usize, stop: CancellationToken, report: S
                 judge(&report, part, due, &answer);
                 if answer.head.keeps() {
                     conn = Some(open);
-                } else if !load.processes_change {
+                } else {
                     report.lock().unwrap().lost(part, "closed after an answer", &format!("{:?}", answer.head));
                 }
             }

@@ -71,12 +71,20 @@ pub fn open<Out: Serialize, In: DeserializeOwned>(stream: StdStream) -> io::Resu
 /// # Errors
 /// When the socket does not take them.
 pub fn send_with(stream: &StdStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let sent = send_raw(stream, bytes, descriptors)?;
+    // The rest carries no descriptors any more.
+    io::Write::write_all(&mut &*stream, &bytes[sent..])
+}
+
+/// Writes what the socket takes at once, with descriptors; tells how many bytes it took.
+///
+/// # Errors
+/// When it takes nothing.
+pub fn send_raw(stream: &impl AsRawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let raw: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &[io::IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
-    // The rest carries no descriptors any more.
-    io::Write::write_all(&mut &*stream, &bytes[sent..])
+    Ok(sendmsg::<()>(stream.as_raw_fd(), &[io::IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
 /// Reads up to `buffer.len()` bytes and the descriptors that come with them, close-on-exec.

@@ -65,7 +65,9 @@ impl Incoming {
         let version = serde_json::from_slice::<serde_json::Value>(text).ok().and_then(|value| value["version"].as_u64());
         if version != Some(u64::from(VERSION)) {
             let theirs = version.map_or("none".to_owned(), |version| version.to_string());
-            return Err(format!("this program speaks hand-over version {VERSION}, the running one {theirs}: restart it through the service manager"));
+            return Err(format!(
+                "this program speaks hand-over version {VERSION}, the running one {theirs}: restart it through the service manager"
+            ));
         }
         let offer: Offer = serde_json::from_slice(text).map_err(|error| format!("cannot read what the predecessor hands over: {error}"))?;
         let wanted = usize::from(offer.lock) + offer.listeners.len() + offer.drainers.len();

@@ -3,8 +3,8 @@
 //! The old process makes a socket pair, writes an [`Offer`] with the lock, the listeners and its older predecessors into it,
 //! and starts the successor with the other end. The successor reads the configuration, starts its sidecars, asks for
 //! those that must not run twice to be released, and says that it is ready. Only then is it made the main process and told
-//! to go; it accepts, and says that it serves; then the old one accepts nobody any more, sends what its clients still ask
-//! to the successor's sidecars, and ends when they are gone. Until the word to go, whatever goes wrong with the successor
+//! to go; it accepts, and says that it serves; then the old one accepts nobody any more, passes on each client that is
+//! between two requests, and ends when none is left. Until the word to go, whatever goes wrong with the successor
 //! changes nothing: it is ended, and the old one serves on.
 //!
 //! Both hold the same sockets and the same lock (open file descriptions), so there is no moment without either.
@@ -15,6 +15,7 @@ mod channel;
 pub mod failpoint;
 mod incoming;
 mod link;
+pub mod moving;
 mod outgoing;
 mod predecessors;
 mod program;

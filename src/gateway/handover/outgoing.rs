@@ -75,9 +75,10 @@ impl Successor {
         self.to.send(message);
     }
 
-    /// The process.
-    pub fn pidfd(&self) -> &PidFd {
-        &self.pidfd
+    /// Ends it at once.
+    pub fn kill(&self) {
+        // Gone is as good.
+        let _ = self.pidfd.signal(Signal::SIGKILL);
     }
 
     /// Ends one that must not serve. It is waited for, so that nothing of it is left.
@@ -119,7 +120,13 @@ async fn listen(mut from: Receiver<ToPredecessor>, generation: u64, happened: mp
             }
             Ok(Ok(None)) => break format!("the successor ended {}", stage.words()),
             Ok(Err(error)) => break format!("the successor speaks another language: {error}"),
-            Err(_) => break format!("the successor hangs: {} s without a word {}", stage.patience().unwrap_or_default().as_secs(), stage.words()),
+            Err(_) => {
+                break format!(
+                    "the successor hangs: {} s without a word {}",
+                    stage.patience().unwrap_or_default().as_secs(),
+                    stage.words()
+                );
+            }
         }
     };
     // When the loop is gone, nobody has a successor.

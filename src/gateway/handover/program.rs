@@ -7,8 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Variables of the process that they were made for; a successor must not take them for its own.
-const ANCESTORS: &[&str] =
-    &["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID", super::incoming::OFFER, super::link::LINK];
+const ANCESTORS: &[&str] = &[
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "WATCHDOG_PID",
+    "SYSTEMD_EXEC_PID",
+    super::incoming::OFFER,
+    super::link::LINK,
+];
 
 /// How this process was started.
 #[derive(Clone, Debug)]

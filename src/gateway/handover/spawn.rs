@@ -39,7 +39,12 @@ pub struct Spawned {
 ///
 /// # Errors
 /// When it cannot be started; the program's file may be gone, or for another machine.
-pub fn spawn(program: &Program, descriptors: &[BorrowedFd<'_>], environment: &[(&str, String)], parentage: Parentage) -> io::Result<Spawned> {
+pub fn spawn(
+    program: &Program,
+    descriptors: &[BorrowedFd<'_>],
+    environment: &[(&str, String)],
+    parentage: Parentage,
+) -> io::Result<Spawned> {
     let image = program.image()?;
     let argv = program.argv()?;
     let envp = program.envp(environment)?;

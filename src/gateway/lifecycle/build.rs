@@ -3,7 +3,7 @@
 use super::{Action, Budget, Kind, Place, Request, Verdict};
 
 /// A generation under construction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Build {
     pub(super) generation: u64,
     pub(super) kind: Kind,
@@ -17,7 +17,7 @@ pub struct Build {
     pub(super) then: Option<Next>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Next {
     pub(super) request: Request,
     pub(super) joined: Vec<String>,

@@ -23,7 +23,10 @@ fn serving() -> Lifecycle {
 fn a_restart_builds_then_serves_then_answers() {
     let mut machine = serving();
     let actions = machine.step(ask("a", Kind::Restart), NOW);
-    assert_eq!(actions, [Action::Build { generation: 2, kind: Kind::Restart, budget: Budget::Configured, request: Some("a".into()), persist: false }]);
+    assert_eq!(
+        actions,
+        [Action::Build { generation: 2, kind: Kind::Restart, budget: Budget::Configured, request: Some("a".into()), persist: false }]
+    );
     assert_eq!(machine.current(), 1, "the old one serves meanwhile");
     let actions = machine.step(Event::Built(2), NOW);
     assert_eq!(actions[0], Action::Serve { generation: 2, budget: Budget::Configured });

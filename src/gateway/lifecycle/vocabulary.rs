@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How a generation is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Everything new.
     Restart,
@@ -12,7 +12,7 @@ pub enum Kind {
 }
 
 /// Where the next generation lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// In this process.
     Here,
@@ -41,7 +41,7 @@ impl Place {
 }
 
 /// How long old work may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Budget {
     /// As configured.
     Configured,
@@ -54,7 +54,7 @@ pub enum Budget {
 }
 
 /// Somebody wants a new generation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// Names it in records and answers.
     pub id: String,
@@ -73,7 +73,7 @@ impl Request {
 }
 
 /// How a process comes to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// Nobody serves.
     First(Fallback),
@@ -92,7 +92,7 @@ pub enum Entry {
 }
 
 /// What a failing first start leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fallback {
     /// The end of the process.
     End,
@@ -103,7 +103,7 @@ pub enum Fallback {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A restart or reload is asked for.
     Asked(Request),
@@ -144,7 +144,7 @@ pub enum Event {
 }
 
 /// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Construct a generation.
     Build {
@@ -221,7 +221,7 @@ pub enum Action {
 }
 
 /// How a request ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// This generation serves because of it.
     Done(u64),

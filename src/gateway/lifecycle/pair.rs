@@ -1,0 +1,272 @@
+//! A hand-over as two machines that talk, every order of events to a stated depth: messages may be late, builds may fail,
+//! either process may be killed or told to stop at any moment.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use super::*;
+
+/// How many events deep the exploration goes. A whole hand-over takes nine; long before this nothing new is found.
+const DEPTH: usize = 40;
+
+const NOW: Duration = Duration::from_secs(100);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Said {
+    Ready,
+    Serving,
+    Failed,
+    Go,
+    Abort,
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    machine: Lifecycle,
+    building: Option<u64>,
+    accepts: bool,
+    winding: bool,
+    code: Option<u8>,
+    killed: bool,
+}
+
+impl Process {
+    fn new(machine: Lifecycle) -> Self {
+        Self { machine, building: None, accepts: false, winding: false, code: None, killed: false }
+    }
+
+    fn lives(&self) -> bool {
+        self.code.is_none() && !self.killed
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    old: Process,
+    new: Option<Process>,
+    to_old: VecDeque<Said>,
+    to_new: VecDeque<Said>,
+    asked: u8,
+    stopped: bool,
+    failed: bool,
+    answers: BTreeMap<String, u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    Ask(Place),
+    Stop,
+    StopNew,
+    Built(bool, bool),
+    HearOld,
+    HearNew,
+    Quiet(bool),
+    KillOld,
+    KillNew,
+}
+
+const CHOICES: [Choice; 15] = [
+    Choice::Ask(Place::Successor { update: false }),
+    Choice::Ask(Place::Here),
+    Choice::Stop,
+    Choice::StopNew,
+    Choice::Built(false, true),
+    Choice::Built(false, false),
+    Choice::Built(true, true),
+    Choice::Built(true, false),
+    Choice::HearOld,
+    Choice::HearNew,
+    Choice::Quiet(false),
+    Choice::Quiet(true),
+    Choice::KillOld,
+    Choice::KillNew,
+    Choice::Ask(Place::Successor { update: true }),
+];
+
+impl World {
+    fn new() -> Self {
+        let (mut machine, _) = Lifecycle::start(Entry::First(Fallback::End));
+        machine.step(Event::Built(1), NOW);
+        let old = Process { accepts: true, ..Process::new(machine) };
+        let (to_old, to_new) = (VecDeque::new(), VecDeque::new());
+        Self { old, new: None, to_old, to_new, asked: 0, stopped: false, failed: false, answers: BTreeMap::new() }
+    }
+
+    /// The world after this; none when it cannot happen now.
+    fn after(&self, choice: Choice) -> Option<Self> {
+        let mut world = self.clone();
+        match choice {
+            Choice::Ask(place) => {
+                if world.asked == 2 || !world.old.lives() {
+                    return None;
+                }
+                world.asked += 1;
+                let id = world.asked.to_string();
+                world.answers.insert(id.clone(), 0);
+                world.step(false, Event::Asked(Request { id, kind: Kind::Restart, budget: Budget::Configured, place }));
+            }
+            Choice::Stop | Choice::StopNew => {
+                let new = matches!(choice, Choice::StopNew);
+                if world.stopped || !world.process(new)?.lives() {
+                    return None;
+                }
+                world.stopped = true;
+                world.step(new, Event::Stop { at_once: false, limit: FORCE_EXIT });
+            }
+            Choice::Built(new, well) => {
+                let process = world.process(new).filter(|process| process.lives())?;
+                let generation = process.building.take()?;
+                let event = if well { Event::Built(generation) } else { Event::Broken(generation, String::new()) };
+                world.step(new, event);
+            }
+            Choice::HearOld => {
+                let said = world.to_old.pop_front().filter(|_| world.old.lives())?;
+                let generation = world.old.machine.last;
+                let event = match said {
+                    Said::Ready => Event::SuccessorReady(generation),
+                    Said::Serving => Event::SuccessorServes { generation, limit: None },
+                    _ => Event::SuccessorLost(generation, String::new()),
+                };
+                world.step(false, event);
+            }
+            Choice::HearNew => {
+                let said = world.to_new.pop_front()?;
+                world.new.as_ref().filter(|new| new.lives())?;
+                let event = match said {
+                    Said::Go => Event::Go,
+                    Said::Abort => Event::Aborted,
+                    _ => Event::Orphaned,
+                };
+                world.step(true, event);
+            }
+            Choice::Quiet(new) => {
+                world
+                    .process(new)
+                    .filter(|process| process.lives() && (process.winding || matches!(process.machine.phase(), Phase::Yielded { .. })))?;
+                world.step(new, Event::Quiet);
+            }
+            Choice::KillOld | Choice::KillNew => {
+                let new = matches!(choice, Choice::KillNew);
+                let process = world.process(new).filter(|process| process.lives())?;
+                process.killed = true;
+                process.accepts = false;
+                world.gone(new);
+            }
+        }
+        Some(world)
+    }
+
+    fn process(&mut self, new: bool) -> Option<&mut Process> {
+        if new { self.new.as_mut() } else { Some(&mut self.old) }
+    }
+
+    fn gone(&mut self, new: bool) {
+        if new { self.to_old.push_back(Said::Gone) } else { self.to_new.push_back(Said::Gone) }
+    }
+
+    fn step(&mut self, new: bool, event: Event) {
+        let Some(process) = self.process(new) else { return };
+        let actions = process.machine.step(event, NOW);
+        for action in actions {
+            self.perform(new, action);
+        }
+    }
+
+    fn perform(&mut self, new: bool, action: Action) {
+        let Some(process) = self.process(new) else { return };
+        match action {
+            Action::Build { generation, .. } => process.building = Some(generation),
+            Action::Abandon(_) => {
+                process.building = None;
+                if !new && self.new.as_ref().is_some_and(Process::lives) {
+                    self.to_new.push_back(Said::Abort);
+                }
+            }
+            Action::HandOver { generation, .. } => {
+                let (machine, first) = Lifecycle::start(Entry::Candidate { generation });
+                self.new = Some(Process::new(machine));
+                (self.to_old, self.to_new) = (VecDeque::new(), VecDeque::new());
+                first.into_iter().for_each(|action| self.perform(true, action));
+            }
+            Action::Commit(_) => self.to_new.push_back(Said::Go),
+            // What is lost is ended before anything else.
+            Action::TakeBack(_) => {
+                if let Some(lost) = &mut self.new {
+                    lost.killed = true;
+                    lost.accepts = false;
+                }
+                self.to_old.clear();
+            }
+            Action::Announce => self.to_old.push_back(Said::Ready),
+            Action::Own => {
+                process.accepts = true;
+                self.to_old.push_back(Said::Serving);
+            }
+            Action::Yield { .. } => process.accepts = false,
+            Action::Resume => process.accepts = true,
+            Action::Wind { .. } => {
+                process.accepts = false;
+                process.winding = true;
+            }
+            Action::Exit(code) => {
+                process.accepts = false;
+                process.code = Some(code);
+                self.failed |= code != 0;
+                if new && code != 0 {
+                    self.to_old.push_back(Said::Failed);
+                }
+                self.gone(new);
+            }
+            Action::Answer { id, .. } => *self.answers.entry(id).or_default() += 1,
+            Action::Serve { .. } | Action::Hurry { .. } | Action::Leave { .. } => {}
+        }
+    }
+
+    fn check(&self, path: &[Choice]) {
+        let new = self.new.as_ref().filter(|new| new.lives());
+        let owners = usize::from(self.old.lives() && self.old.machine.owns()) + usize::from(new.is_some_and(|new| new.machine.owns()));
+        let passing = matches!(self.old.machine.phase(), Phase::Handing { committed: true, .. } | Phase::Stopping { .. });
+        assert!(owners < 2 || passing, "two owners after {path:?}: {self:#?}");
+        assert!(self.answers.values().all(|count| *count <= 1), "answered twice after {path:?}");
+        if self.old.code.is_some() && !self.old.killed {
+            assert!(self.answers.values().all(|count| *count == 1), "no answer after {path:?}: {self:#?}");
+        }
+        let serving = (self.old.lives() && self.old.accepts) || new.is_some_and(|new| new.accepts);
+        let coming =
+            new.is_some_and(|new| !new.machine.owned() && !self.to_new.is_empty()) || (self.old.lives() && !self.to_old.is_empty());
+        let reason = self.stopped || self.old.killed || self.new.as_ref().is_some_and(|new| new.killed);
+        assert!(serving || coming || reason, "nobody serves after {path:?}: {self:#?}");
+        // One is dead, the other was not told to stop: then that one serves in the end.
+        let alone = self.to_old.is_empty() && self.to_new.is_empty() && !self.stopped;
+        if alone && self.old.killed && new.is_some() {
+            assert!(serving, "the successor does not take over after {path:?}: {self:#?}");
+        }
+        if alone && self.old.lives() && self.new.as_ref().is_some_and(|new| !new.lives()) {
+            assert!(serving, "the old one does not go on after {path:?}: {self:#?}");
+        }
+    }
+}
+
+#[test]
+fn never_two_owners_and_never_none_without_a_reason() {
+    let mut seen = HashSet::from([World::new()]);
+    let mut layer = vec![(World::new(), Vec::new())];
+    for _ in 0..DEPTH {
+        let mut next = Vec::new();
+        for (world, path) in layer {
+            for choice in CHOICES {
+                let Some(after) = world.after(choice) else { continue };
+                if seen.insert(after.clone()) {
+                    let mut path: Vec<Choice> = path.clone();
+                    path.push(choice);
+                    after.check(&path);
+                    next.push((after, path));
+                }
+            }
+        }
+        layer = next;
+    }
+    assert!(layer.is_empty(), "not all was seen");
+    eprintln!("{} states", seen.len());
+    assert!(seen.len() > 1_000, "only {} states", seen.len());
+}

@@ -1,0 +1,282 @@
+//! The recovery ladder: where a gateway stands after lives that ended unplanned, or with a configuration that is not valid.
+//!
+//! A pure machine beside [`super::lifecycle`]: that one waits, builds and tries again; this one says with which of its entries
+//! a life begins, follows its phases, and knows what is to be remembered, told and shown. Times are counted from the start of
+//! the process. It always leads back: a wait ends, safe mode tries again, and what serves for long enough is trusted anew.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::alert::Alert;
+use super::lifecycle::{Entry, Fallback, Phase, TRIAL_EVERY};
+use crate::state::throttle::Start;
+
+/// What the configuration is worth at a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Configuration {
+    /// The user's, valid.
+    Valid,
+    /// The user's is not valid; the last good one takes its place.
+    LastGood {
+        /// What is wrong with the user's.
+        why: String,
+    },
+    /// The user's is not valid, and there is no last good one.
+    Nothing {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Configuration {
+    /// What is wrong with the user's, when another one stands in for it.
+    fn instead(&self) -> Option<String> {
+        match self {
+            Self::LastGood { why } => Some(why.clone()),
+            Self::Valid | Self::Nothing { .. } => None,
+        }
+    }
+}
+
+/// Where on the ladder a gateway stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Everything runs.
+    Normal,
+    /// Sidecars wait until then.
+    Throttled {
+        /// The end of the wait.
+        until: Duration,
+        /// How long it is in all.
+        delay: Duration,
+        /// Which start in quick succession this is.
+        count: u32,
+    },
+    /// Front door and control socket are up, sidecars are off.
+    Safe {
+        /// Why.
+        reason: String,
+        /// When they are tried again; none while they are.
+        trial_at: Option<Duration>,
+    },
+    /// The last good configuration serves.
+    LastGood {
+        /// What is wrong with the user's.
+        reason: String,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `throttle::trial`: a death soon after leads back to safe mode.
+    MarkTrial,
+    /// `throttle::safe`: the trial is over.
+    MarkSafe,
+    /// `throttle::stable`: earlier starts are forgotten.
+    MarkStable,
+    /// Run `on_give_up`.
+    Alert(Alert),
+}
+
+/// What led to safe mode: only deaths are a matter of the throttle's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Deaths,
+    Configuration,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    rung: Rung,
+    cause: Cause,
+    /// What is wrong with the user's configuration, while the last good one stands in for it.
+    instead: Option<String>,
+    /// `[recovery] throttle.stable`
+    stable: Duration,
+    /// When what serves will have served for long enough; none while something of it is not ready, and after that.
+    stable_at: Option<Duration>,
+    trusted: bool,
+}
+
+fn safe(reason: String, now: Duration) -> Rung {
+    Rung::Safe { reason, trial_at: Some(now + TRIAL_EVERY) }
+}
+
+/// Where a gateway stands, for status and history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// normal, throttled, safe-mode or last-good.
+    pub rung: &'static str,
+    /// Why, in a sentence; absent when normal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Milliseconds until sidecars are started or tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+}
+
+impl Recovery {
+    /// The rung of a start, and what is to be told about it.
+    pub fn begin(start: Start, configuration: Configuration, stable: Duration, now: Duration) -> (Self, Vec<Action>) {
+        let (rung, cause, tell) = match (start, &configuration) {
+            // Somebody was told already; a loop of deaths in safe mode must not send a mail each time.
+            (Start::Safe { reason, again }, _) => (safe(reason, now), Cause::Deaths, !again),
+            (_, Configuration::Nothing { why }) => {
+                let reason = format!("the configuration is not valid, and there is no last good one: {why}");
+                (safe(reason, now), Cause::Configuration, true)
+            }
+            (Start::Wait { delay, count }, _) => (Rung::Throttled { until: now + delay, delay, count }, Cause::Deaths, false),
+            (Start::Go, Configuration::LastGood { why }) => (Rung::LastGood { reason: why.clone() }, Cause::Deaths, true),
+            (Start::Go, Configuration::Valid) => (Rung::Normal, Cause::Deaths, false),
+        };
+        let machine = Self { rung, cause, instead: configuration.instead(), stable, stable_at: None, trusted: false };
+        let actions = if tell { vec![machine.alert()] } else { Vec::new() };
+        (machine, actions)
+    }
+
+    /// The rung of a successor: its predecessor serves, so there is nothing to recover from.
+    pub fn successor(stable: Duration) -> Self {
+        Self { rung: Rung::Normal, cause: Cause::Deaths, instead: None, stable, stable_at: None, trusted: false }
+    }
+
+    /// How the lifecycle begins; `usual` is what a failing first start leads to elsewhere.
+    pub fn entry(&self, usual: Fallback) -> Entry {
+        match &self.rung {
+            Rung::Normal | Rung::LastGood { .. } => Entry::First(usual),
+            Rung::Throttled { until, .. } => Entry::Later { at: *until, then: usual },
+            Rung::Safe { trial_at, .. } => Entry::Later { at: trial_at.unwrap_or_default(), then: Fallback::Safe },
+        }
+    }
+
+    /// Where it stands.
+    pub fn rung(&self) -> &Rung {
+        &self.rung
+    }
+
+    /// When [`follow`](Self::follow) has something to do though nothing happened: what serves was ready for long enough.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.stable_at
+    }
+
+    /// Follows the lifecycle; call it after each of its steps, when a sidecar changed, and at the deadline. `ready` says that
+    /// a generation serves and all of it is ready.
+    pub fn follow(&mut self, phase: &Phase, ready: bool, now: Duration) -> Vec<Action> {
+        let mut actions = self.climb(phase);
+        if !ready {
+            self.stable_at = None;
+        } else if !self.trusted {
+            let at = *self.stable_at.get_or_insert(now + self.stable);
+            if now >= at {
+                self.stable_at = None;
+                self.trusted = true;
+                actions.push(Action::MarkStable);
+            }
+        }
+        actions
+    }
+
+    fn climb(&mut self, phase: &Phase) -> Vec<Action> {
+        let deaths = self.cause == Cause::Deaths;
+        match (phase, &mut self.rung) {
+            (Phase::Starting(..) | Phase::Serving, Rung::Throttled { .. }) | (Phase::Serving, Rung::Safe { .. }) => self.leave(),
+            (Phase::Starting(..), Rung::Safe { trial_at: trial_at @ Some(_), .. }) => {
+                *trial_at = None;
+                deaths.then_some(Action::MarkTrial).into_iter().collect()
+            }
+            (Phase::Waiting { until, .. }, Rung::Safe { trial_at: trial_at @ None, .. }) => {
+                *trial_at = Some(*until);
+                deaths.then_some(Action::MarkSafe).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// From the waiting room to where sidecars run.
+    fn leave(&mut self) -> Vec<Action> {
+        match self.instead.clone() {
+            Some(reason) => {
+                self.rung = Rung::LastGood { reason };
+                vec![self.alert()]
+            }
+            None => {
+                self.rung = Rung::Normal;
+                Vec::new()
+            }
+        }
+    }
+
+    /// A generation of this configuration serves from now on, or is about to be tried for the first time.
+    pub fn adopted(&mut self, configuration: &Configuration) -> Vec<Action> {
+        self.instead = configuration.instead();
+        match (&self.rung, configuration) {
+            (Rung::LastGood { .. }, Configuration::Valid) => self.leave(),
+            (Rung::Normal, Configuration::LastGood { .. }) => self.leave(),
+            (Rung::LastGood { .. }, Configuration::LastGood { why }) => {
+                self.rung = Rung::LastGood { reason: why.clone() };
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// A trial failed for this reason: where the configuration is the trouble, it is the reason of now.
+    pub fn failed(&mut self, why: &str) {
+        if let (Rung::Safe { reason, .. }, Cause::Configuration) = (&mut self.rung, self.cause) {
+            why.clone_into(reason);
+        }
+    }
+
+    fn alert(&self) -> Action {
+        let Shown { rung, reason, .. } = self.shown(Duration::ZERO);
+        Action::Alert(Alert { rung, reason: reason.unwrap_or_default() })
+    }
+
+    /// For status and history.
+    pub fn shown(&self, now: Duration) -> Shown {
+        let left = |at: Duration| at.saturating_sub(now).as_millis() as u64;
+        match &self.rung {
+            Rung::Normal => Shown { rung: "normal", reason: None, left_ms: None },
+            Rung::Throttled { until, delay, count } => {
+                let reason = format!("start {count} in quick succession after unplanned ends waits {} s", delay.as_secs());
+                Shown { rung: "throttled", reason: Some(reason), left_ms: Some(left(*until)) }
+            }
+            Rung::Safe { reason, trial_at } => Shown { rung: "safe-mode", reason: Some(reason.clone()), left_ms: trial_at.map(left) },
+            Rung::LastGood { reason } => Shown { rung: "last-good", reason: Some(reason.clone()), left_ms: None },
+        }
+    }
+
+    /// Where it stands in a sentence that says what to do; none when normal.
+    pub fn sentence(&self) -> Option<String> {
+        match &self.rung {
+            Rung::Normal => None,
+            Rung::Throttled { .. } => {
+                let reason = self.shown(Duration::ZERO).reason.unwrap_or_default();
+                Some(format!("throttled: {reason} before it starts sidecars; `gatewayctl recover` starts them now"))
+            }
+            Rung::Safe { reason, trial_at: Some(_) } => {
+                let every = TRIAL_EVERY.as_secs() / 60;
+                Some(format!("safe mode: {reason}; sidecars are off and tried every {every} min, or now by `gatewayctl recover`"))
+            }
+            Rung::Safe { reason, trial_at: None } => Some(format!("safe mode: {reason}; sidecars are being tried")),
+            Rung::LastGood { reason } => {
+                Some(format!("the last good configuration serves, because the present one is not valid: {reason}"))
+            }
+        }
+    }
+
+    /// Until when requests that need a sidecar are refused; none while one may come at any moment.
+    pub fn refused_until(&self) -> Option<Duration> {
+        match &self.rung {
+            Rung::Throttled { until, .. } => Some(*until),
+            Rung::Safe { trial_at, .. } => *trial_at,
+            Rung::Normal | Rung::LastGood { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! State that cannot be understood is set aside, told, and never in the way of a start.
+
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+/// Reads a small JSON file of ours. None when there is none, when it cannot be read, or when it cannot be understood: then it
+/// is renamed to `NAME.corrupt`, and both are told.
+///
+/// `limit`, in bytes, is more than we ever write there.
+pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
+    let text = match read(path, limit) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            set(path, &error.to_string());
+            return None;
+        }
+        Err(error) => {
+            warn!("[gateway] cannot read {}: {error}; going on as if it were not there", path.display());
+            return None;
+        }
+    };
+    serde_json::from_slice(&text).map_err(|error| set(path, &error.to_string())).ok()
+}
+
+/// Reads a regular file of at most `limit` bytes, without following a symbolic link and without waiting for anybody.
+///
+/// # Errors
+/// `InvalidData` when it is longer or no regular file; else whatever the file system says.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(invalid("it is a symbolic link")),
+        other => other?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(invalid("it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(limit + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > limit { Err(invalid("it is too long")) } else { Ok(text) }
+}
+
+/// Renames a file to `NAME.corrupt` and tells why.
+pub fn set(path: &Path, why: &str) {
+    let aside = corrupt(path);
+    let shown = path.display();
+    match std::fs::rename(path, &aside) {
+        Ok(()) => warn!("[gateway] {shown} cannot be understood ({why}): set aside as {}", aside.display()),
+        Err(error) => warn!("[gateway] {shown} cannot be understood ({why}), nor set aside: {error}; going on without it"),
+    }
+}
+
+/// The name under which a file that cannot be understood is kept.
+pub fn corrupt(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".corrupt");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_of_ours_is_set_aside_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        assert_eq!(read_json::<u32>(&path, 100), None);
+        std::fs::write(&path, "7").unwrap();
+        assert_eq!(read_json::<u32>(&path, 100), Some(7));
+        for text in ["", "{", "-1", "\0\u{1b}[2J", &"7".repeat(101)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(read_json::<u32>(&path, 100), None, "{text}");
+            assert!(!path.exists());
+            assert_eq!(std::fs::read_to_string(corrupt(&path)).unwrap(), text);
+        }
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::write(&elsewhere, "7").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert_eq!(read_json::<u32>(&path, 100), None, "links are not followed");
+        assert!(elsewhere.exists() && !path.exists());
+    }
+
+    #[test]
+    fn a_pipe_or_a_folder_in_its_place_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read_json::<u32>(&path, 100), None);
+        assert!(!path.exists());
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(read_json::<u32>(&path, 100), None);
+    }
+}

@@ -1,0 +1,366 @@
+//! `history.jsonl`: every life and every restart, one line of JSON each: who, why, how long, what clients saw.
+//!
+//! Lines are appended whole; a torn one, as a full disk or a crash leaves it, costs itself only. At its limit the file is
+//! renamed to `history.jsonl.1` and a new one begun, so both together are never longer than twice that. Nothing waits for
+//! the disk: what was written survives the process, if not always the machine.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracing::warn;
+
+use super::aside;
+use crate::trace::Carried;
+
+/// A file that is longer, in bytes, is put by: some thousand restarts.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// Nothing that is recorded takes more, in bytes.
+const LINE_MAX: usize = 16 * 1024;
+
+/// How many characters of a text are kept.
+const TEXT_MAX: usize = 500;
+
+/// Who asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Who {
+    /// The user's number.
+    pub uid: u32,
+    /// The process; 0 when it is not known, as for a signal.
+    pub pid: u32,
+    /// The name of its program, when it could still be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
+/// One step of a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Phase {
+    /// Its name, as in progress events.
+    pub name: String,
+    /// Milliseconds after the request at which it began.
+    pub at_ms: u64,
+}
+
+/// How the life before ended, as far as the one after can tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "ended", content = "cause")]
+pub enum Before {
+    /// There was none, or nothing is known of it.
+    Unknown,
+    /// As somebody wanted.
+    Planned,
+    /// It handed over, and may still be draining.
+    HandedOver,
+    /// With the machine.
+    MachineDown,
+    /// Nobody wanted it; with what is known of the cause.
+    Unplanned(Option<String>),
+}
+
+/// What is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "event")]
+pub enum Entry {
+    /// A life began.
+    Started {
+        /// The gateway's version.
+        version: String,
+        /// Its supervisor, in words.
+        supervisor: String,
+        /// Where it stands on the recovery ladder.
+        rung: String,
+        /// Why, when not at the bottom.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// How the life before ended.
+        before: Before,
+        /// How many processes of its control group the kernel had ended for want of memory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oom_kills: Option<u64>,
+    },
+    /// A life ends.
+    Ended {
+        /// Whether somebody wanted it.
+        planned: bool,
+        /// Its exit code.
+        code: u8,
+        /// Why.
+        reason: String,
+        /// How long it was.
+        uptime_ms: u64,
+        /// What was cut, when its time was over.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cut: Vec<String>,
+        /// The restart trace that the next life goes on with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<Carried>,
+    },
+    /// A restart, reload or recovery that was asked for, at its end.
+    Request {
+        /// Its id.
+        id: String,
+        /// restart, reload, recover.
+        kind: String,
+        /// Who asked.
+        who: Who,
+        /// Why.
+        reason: String,
+        /// Where the next generation lives.
+        strategy: String,
+        /// Its steps.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        phases: Vec<Phase>,
+        /// done, unchanged, coalesced, rejected, failed, scheduled; with the cause when it has one.
+        outcome: String,
+        /// How long it took.
+        took_ms: u64,
+        /// How long new requests had to wait or were refused; absent when that was not measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        downtime_ms: Option<u64>,
+    },
+    /// Another rung of the recovery ladder.
+    Rung {
+        /// normal, throttled, safe-mode, last-good.
+        rung: String,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+/// A line of the history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recorded {
+    /// When it was written.
+    pub at: Timestamp,
+    /// The gateway's process.
+    pub pid: u32,
+    /// The boot it was written in ([`super::owner::boot_id`]).
+    pub boot_id: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// The history of one state directory.
+#[derive(Clone, Debug)]
+pub struct History {
+    path: PathBuf,
+    boot_id: String,
+}
+
+impl History {
+    /// The history in `dir`. Nothing is opened before something is written.
+    pub fn open(dir: &Path) -> Self {
+        Self { path: path(dir), boot_id: super::owner::boot_id() }
+    }
+
+    /// Writes a line, texts clipped. What cannot be written is told in the log instead.
+    pub fn append(&self, entry: &Entry) {
+        let line = Recorded { at: Timestamp::now(), pid: std::process::id(), boot_id: self.boot_id.clone(), entry: entry.clone() };
+        if let Err(error) = self.write(&line) {
+            warn!("[gateway] cannot write {}: {error}", self.path.display());
+        }
+    }
+
+    fn write(&self, line: &Recorded) -> io::Result<()> {
+        let mut value = serde_json::to_value(line)?;
+        clip(&mut value);
+        let mut text = value.to_string();
+        if text.len() > LINE_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a line of {} bytes is too long", text.len())));
+        }
+        text.push('\n');
+        let mut file = self.file()?;
+        // Two processes write during a hand-over. Whoever has not the lock appends all the same: one write is whole.
+        let alone = file.try_lock().is_ok();
+        let length = file.metadata()?.len();
+        if alone && length + text.len() as u64 > FILE_MAX {
+            std::fs::rename(&self.path, older(&self.path))?;
+            file = self.file()?;
+        } else if length > 0 && !ends_whole(&mut file)? {
+            text.insert(0, '\n');
+        }
+        file.write_all(text.as_bytes())
+    }
+
+    fn file(&self) -> io::Result<File> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(&self.path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")) }
+    }
+}
+
+/// Whether the last line was written to its end.
+fn ends_whole(file: &mut File) -> io::Result<bool> {
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+/// Shortens every text in it.
+fn clip(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+                text.truncate(end);
+                text.push('…');
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(clip),
+        Value::Object(fields) => fields.values_mut().for_each(clip),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// What is recorded in `dir`, the oldest first. Lines that are torn, or that a later version wrote, are passed over; what
+/// cannot be read is as if it were not there.
+pub fn read(dir: &Path) -> impl DoubleEndedIterator<Item = Recorded> {
+    let path = path(dir);
+    // A writer that had not the lock may have made it a little longer.
+    let text = |path: &Path| aside::read(path, 2 * FILE_MAX).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let lines: Vec<Recorded> = [older(&path), path]
+        .iter()
+        .flat_map(|path| text(path).lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<_>>())
+        .collect();
+    lines.into_iter()
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("history.jsonl")
+}
+
+fn older(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn request(id: &str) -> Entry {
+        Entry::Request {
+            id: id.to_owned(),
+            kind: "restart".to_owned(),
+            who: Who { uid: 1000, pid: 7, program: Some("gatewayctl".to_owned()) },
+            reason: "why not".to_owned(),
+            strategy: "in-process".to_owned(),
+            phases: vec![Phase { name: "ready".to_owned(), at_ms: 3 }],
+            outcome: "done".to_owned(),
+            took_ms: 5,
+            downtime_ms: None,
+        }
+    }
+
+    fn ids(dir: &Path) -> Vec<String> {
+        let id = |line: Recorded| match line.entry {
+            Entry::Request { id, .. } => id,
+            other => panic!("{other:?}"),
+        };
+        read(dir).map(id).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path()).count(), 0);
+        let history = History::open(dir.path());
+        let entries = [
+            Entry::Started {
+                version: "0.1.0".into(),
+                supervisor: "systemd".into(),
+                rung: "normal".into(),
+                reason: None,
+                before: Before::Unplanned(Some("it was ended for want of memory".into())),
+                oom_kills: Some(3),
+            },
+            Entry::Rung { rung: "safe-mode".into(), reason: Some("9 starts".into()) },
+            request("r1"),
+            Entry::Ended {
+                planned: true,
+                code: 0,
+                reason: "SIGTERM".into(),
+                uptime_ms: 9,
+                cut: vec!["GET /".into()],
+                trace: Some(Carried { started_at_ms: 1.0, last_at_ms: 2.0 }),
+            },
+        ];
+        entries.iter().for_each(|entry| history.append(entry));
+        let lines: Vec<Recorded> = read(dir.path()).collect();
+        assert!(lines.iter().map(|line| &line.entry).eq(&entries), "{lines:?}");
+        assert!(lines.iter().all(|line| line.pid == std::process::id() && line.boot_id == super::super::owner::boot_id()));
+        assert_eq!(std::fs::metadata(path(dir.path())).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = std::fs::read_to_string(path(dir.path())).unwrap();
+        assert!(text.contains("\"event\":\"request\"") && text.contains("\"tookMs\":5") && text.contains("\"oomKills\":3"), "{text}");
+        for before in [Before::Unknown, Before::Planned, Before::HandedOver, Before::MachineDown, Before::Unplanned(None)] {
+            let text = serde_json::to_string(&before).unwrap();
+            assert_eq!(serde_json::from_str::<Before>(&text).unwrap(), before, "{text}");
+        }
+    }
+
+    #[test]
+    fn torn_and_foreign_lines_cost_only_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path());
+        history.append(&request("r1"));
+        let torn = "{\"at\":\"2026-11-22T02:0";
+        let mut file = OpenOptions::new().append(true).open(path(dir.path())).unwrap();
+        file.write_all(torn.as_bytes()).unwrap();
+        assert_eq!(ids(dir.path()), ["r1"]);
+        history.append(&request("r2"));
+        file.write_all(b"{\"event\":\"of-a-later-version\"}\n\xff\xfe\n\n").unwrap();
+        history.append(&request("r3"));
+        assert_eq!(ids(dir.path()), ["r1", "r2", "r3"]);
+    }
+
+    #[test]
+    fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path());
+        let long = "x".repeat(10_000);
+        for number in 0..4000 {
+            let Entry::Request { kind, who, strategy, phases, outcome, took_ms, downtime_ms, .. } = request("") else { unreachable!() };
+            let id = format!("r{number}");
+            history.append(&Entry::Request { id, kind, who, reason: long.clone(), strategy, phases, outcome, took_ms, downtime_ms });
+        }
+        for path in [path(dir.path()), older(&path(dir.path()))] {
+            let length = std::fs::metadata(&path).unwrap().len();
+            assert!(length <= FILE_MAX, "{length}");
+        }
+        let ids = ids(dir.path());
+        assert!(ids.len() > 1000 && ids.last().unwrap() == "r3999", "{}", ids.len());
+        let numbers: Vec<u32> = ids.iter().map(|id| id[1..].parse().unwrap()).collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "no gap");
+        assert!(read(dir.path()).all(|line| matches!(line.entry, Entry::Request { reason, .. } if reason.chars().count() == TEXT_MAX + 1)));
+    }
+
+    #[test]
+    fn what_cannot_be_written_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        History::open(&dir.path().join("gone")).append(&request("r1"));
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::write(&elsewhere, "mine").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, path(dir.path())).unwrap();
+        let history = History::open(dir.path());
+        history.append(&request("r1"));
+        assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "mine", "links are not followed");
+        std::fs::remove_file(path(dir.path())).unwrap();
+        nix::unistd::mkfifo(&path(dir.path()), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        history.append(&request("r1"));
+        assert_eq!(read(dir.path()).count(), 0);
+    }
+}

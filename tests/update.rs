@@ -227,7 +227,7 @@ fn ends_with(program: &Path, mark: &str) -> bool {
 }
 
 fn load(gateway: &Copy) -> Load {
-    Load { new_per_second: 50.0, kept: 10, processes_change: true, ..Load::on(Target::Tcp(gateway.addr)) }
+    Load { new_per_second: 50.0, kept: 10, ..Load::on(Target::Tcp(gateway.addr)) }
 }
 
 #[test]

@@ -167,6 +167,15 @@ impl Gateway {
     }
 }
 
+impl super::driver::Gateway {
+    /// A request that is not even tried.
+    pub(super) fn refuse(&mut self, id: &str, why: String) {
+        let info = self.after();
+        let end = End { after: info, pid: None, code: FailureCode::Rejected, notes: Vec::new(), draining: None, unchanged: false };
+        self.answers.end(id, Verdict::Rejected(why), &end);
+    }
+}
+
 /// The answer to `stop`.
 pub fn stopping() -> serde_json::Value {
     json!({"stopping": true})

@@ -8,13 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::answers::Answers;
+use super::budget::EXTEND_BY;
 use super::context::Context;
 use super::control_end::ControlEnd;
-use super::driver::{EXTEND_BY, Gateway, Inputs};
+use super::driver::{Gateway, Inputs};
 use super::handover::{Incoming, Link, Predecessors, Program};
 use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
+use super::place::Supervision;
 use super::progress::Reporter;
 use super::signals::Signals;
 use super::standby::{self, Turn};
@@ -124,9 +126,10 @@ async fn start(
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
+    let supervision = Supervision::at_first(&loaded.instance, incoming.as_ref().map(|incoming| incoming.offer.verdict.clone()));
     let entry = match &incoming {
         Some(incoming) => Entry::Candidate { generation: incoming.offer.generation },
-        None => Entry::First(if notifier.active() { Fallback::Persist } else { Fallback::End }),
+        None => Entry::First(if notifier.active() || supervision.is_service() { Fallback::Persist } else { Fallback::End }),
     };
     let (machine, first) = Lifecycle::start(entry);
     let report = Reporter::new(None, happened.clone());
@@ -164,6 +167,11 @@ async fn start(
         unchanged: false,
         exit: None,
         lock,
+        supervision,
+        stays: false,
+        machine_stops: false,
+        asked_to_leave: false,
+        extending: false,
         control,
         program,
         link: Link::take(),
@@ -185,6 +193,7 @@ async fn start(
         gateway.control.open();
         gateway.take_clients();
     }
+    gateway.ask_manager();
     gateway.perform(first);
     Ok((gateway, Inputs { signals, happenings, calls }))
 }

@@ -224,7 +224,8 @@ impl Gateway {
             }
             Asked::Reload => self.ask(Kind::Reload, RestartParams::default(), "SIGHUP", None),
             Asked::Restart | Asked::Respawn if !self.loaded.config.restart.external_signal => {
-                warn!("[gateway] a signal to restart is refused: [restart] external_signal is false; use gatewayctl restart");
+                let name = if asked == Asked::Restart { "SIGUSR1" } else { "SIGUSR2" };
+                warn!("[gateway] {name} is refused: [restart] external_signal is false; use gatewayctl restart");
             }
             Asked::Restart => self.ask(Kind::Restart, RestartParams::default(), "SIGUSR1", None),
             Asked::Respawn => self.ask(Kind::Restart, RestartParams { fresh: true, ..RestartParams::default() }, "SIGUSR2", None),

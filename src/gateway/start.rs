@@ -188,10 +188,10 @@ async fn start(
         ending: Vec::new(),
     };
     if gateway.taking.is_none() {
-        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
         gateway.record_owner();
         gateway.control.open();
         gateway.take_clients();
+        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
     }
     gateway.ask_manager();
     gateway.perform(first);

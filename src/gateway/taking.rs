@@ -138,10 +138,10 @@ impl Gateway {
             Err(error) => warn!("[gateway] cannot share the listeners: {error}"),
         }
         failpoint::pass("new.accepting");
-        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         self.record_owner();
         self.control.open();
         self.take_clients();
+        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         if let Some(link) = &self.link {
             link.current();
         }

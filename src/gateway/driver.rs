@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use super::generation::Generation;
 use super::handing::Handing;
 use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving};
 use super::lease::Leases;
-use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request};
+use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request, Verdict};
 use super::listeners::Listeners;
 use super::place::Supervision;
 use super::progress::Reporter;
@@ -372,10 +373,23 @@ impl Gateway {
         };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
+                self.pass_on(id, verdict);
                 self.answers.end(id, verdict.clone(), &end);
             }
         }
         self.perform(actions);
+    }
+
+    /// Whoever asked by a signal does not ask the successor again: that is for us to do.
+    fn pass_on(&self, id: &str, verdict: &Verdict) {
+        let signal = match self.answers.unattended(id).filter(|_| verdict == &Verdict::Moved) {
+            Some(Kind::Reload) => Signal::SIGHUP,
+            Some(Kind::Restart) => Signal::SIGUSR1,
+            None => return,
+        };
+        if let Some(handing) = &self.handing {
+            handing.successor.signal(signal);
+        }
     }
 
     pub(super) fn perform(&mut self, actions: Vec<Action>) {

@@ -74,6 +74,7 @@ impl Gateway {
             .chain(std::iter::once(own.as_fd()))
             .chain(older.iter().map(|(_, fd)| *fd))
             .collect();
+        let (reason, asked_at) = self.answers.about(request);
         let offer = Offer {
             version: VERSION,
             pid: std::process::id(),
@@ -81,6 +82,8 @@ impl Gateway {
             state_dir: self.paths.state.clone(),
             generation,
             request: request.to_owned(),
+            reason,
+            asked_at,
             lock: self.lock.is_some(),
             listeners: listeners.iter().map(|(name, _)| name.clone()).collect(),
             drainers: std::iter::once(me).chain(older.iter().map(|(drainer, _)| drainer.clone())).collect(),

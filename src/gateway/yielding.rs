@@ -16,6 +16,7 @@ use super::budget::RESTART_MARGIN;
 use super::driver::Gateway;
 use super::handing::Offered;
 use super::handover::moving;
+use super::lease::Claim;
 use super::lifecycle::{Budget, Event, Phase};
 use super::{Addresses, Happening};
 use crate::front::{Address, Backend, Door, GOODBYE, Upstream, Workers};
@@ -31,7 +32,9 @@ impl Gateway {
     pub(super) fn yield_to(&mut self, generation: u64, budget: Budget) -> Option<u64> {
         let current = Arc::clone(self.current.as_ref()?);
         let Offered { info, sidecars } = self.handing.as_mut()?.offered.take()?;
-        let pid = self.handing.as_ref().map_or(0, |handing| handing.successor.pid);
+        let handing = self.handing.as_ref()?;
+        let pid = handing.successor.pid;
+        self.report = handing.report.clone();
         info!("[gateway] pid {pid} serves generation {generation}; pid {} finishes its work", std::process::id());
         // The successor's alone: should it die, whoever stands by has the next turn.
         self.lock = None;
@@ -66,6 +69,7 @@ impl Gateway {
         let overlapping = restart.tunnel_drain.map_or(crate::config::TUNNEL_DRAIN, |time| time.0);
         let (elsewhere, clients) = mpsc::unbounded_channel();
         let farewell = Farewell {
+            leases: self.leases.claim(),
             elsewhere,
             sending: tokio::spawn(moving::send(moving::place(&self.paths.control), clients)),
             workers: Arc::clone(&self.workers),
@@ -124,6 +128,8 @@ impl Gateway {
 
 /// The end of the clients of a process that has handed over.
 struct Farewell {
+    /// Work that is no request.
+    leases: Claim,
     /// Where clients go that are between two requests.
     elsewhere: mpsc::UnboundedSender<OwnedFd>,
     /// Takes them there.
@@ -149,7 +155,7 @@ impl Farewell {
                 let _ = tokio::time::timeout(GOODBYE, join_all(all().map(|backend| backend.wait_tunnels()))).await;
             }
         };
-        let work = async { tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels) };
+        let work = async { tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels, self.leases.released()) };
         match self.requests {
             None => drop(work.await),
             Some(time) => {

@@ -29,6 +29,10 @@ pub struct Offer {
     pub generation: u64,
     /// The request that this is for.
     pub request: String,
+    /// Why it was asked.
+    pub reason: String,
+    /// When, RFC 3339.
+    pub asked_at: String,
     /// Whether the lock comes along; not where the disk had no room for one.
     pub lock: bool,
     /// The listeners: the name under which the service manager keeps each, if it does.

@@ -490,7 +490,8 @@ pub fn descendants(root: u32) -> Vec<(u32, u64)> {
     family.into_iter().skip(1).filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?))).collect()
 }
 
-fn scrub(command: &mut Command) {
+/// Takes away what the machine that runs the tests could say to a gateway.
+pub fn scrub(command: &mut Command) {
     for (key, _) in std::env::vars_os() {
         if key.to_str().is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key)) {
             command.env_remove(key);

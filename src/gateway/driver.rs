@@ -152,7 +152,11 @@ impl Gateway {
         };
         self.control.close();
         drop(inputs.calls);
+        let predecessor = self.taking.as_ref().map(|taking| taking.predecessor.clone());
         let (control, waiter) = self.end(code);
+        if let Some(predecessor) = predecessor {
+            predecessor.heard().await;
+        }
         control.finish().await;
         match waiter {
             Some(waiter) => waiter.wait(&mut inputs.signals).await,

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::budget::RESTART_MARGIN;
 use super::driver::Gateway;
 use super::handing::Offered;
-use super::handover::moving;
+use super::handover::{failpoint, moving};
 use super::lease::Claim;
 use super::lifecycle::{Budget, Event, Phase};
 use super::{Addresses, Happening};
@@ -46,6 +46,7 @@ impl Gateway {
         self.context.front.publish(current.redirected(&self.doors, generation, self.context.workers));
         self.followers.drain(..).for_each(|task| task.abort());
         self.farewell(budget);
+        failpoint::pass("old.yielded");
         let draining = self.drain_all(&current, budget);
         draining.or(Some(current.number))
     }

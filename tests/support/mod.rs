@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod handover;
 pub mod load;
 pub mod port;
 pub mod report;

@@ -9,6 +9,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::mpsc;
 
 use super::channel::{self, Receiver, Sender};
+use super::failpoint;
 use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
 use crate::gateway::Happening;
 use crate::sidecar::PidFd;
@@ -18,6 +19,9 @@ pub(super) const OFFER: &str = "GATEWAY_HANDOVER";
 
 /// The offer was written before this process began.
 const READ: Duration = Duration::from_secs(1);
+
+/// A predecessor that reads takes the last words at once; one that hangs is not waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// An offer has a few hundred bytes and one name for each listener.
 const OFFER_MAX: usize = 64 * 1024;
@@ -45,6 +49,7 @@ impl Incoming {
     /// When there is one that cannot be used; the predecessor has been told, and serves on.
     pub fn take() -> Result<Option<Self>, String> {
         let Some(stream) = inherited(OFFER) else { return Ok(None) };
+        failpoint::pass("new.started");
         match Self::read(&stream) {
             Ok((offer, descriptors)) => Ok(Some(Self::sort(offer, descriptors, stream))),
             Err(why) => Err(tell(&stream, why)),
@@ -147,6 +152,11 @@ impl Predecessor {
     /// Says something.
     pub fn say(&self, message: &ToPredecessor) {
         self.to.send(message);
+    }
+
+    /// Waits until it has what was said: the end of this process would take it along.
+    pub async fn heard(&self) {
+        let _ = tokio::time::timeout(LAST_WORDS, self.to.flushed()).await;
     }
 }
 

@@ -11,6 +11,7 @@ use tracing::info;
 use super::Happening;
 use super::budget::EXTEND_BY;
 use super::driver::Gateway;
+use super::handover::Stopping;
 use super::lifecycle::Budget;
 use super::unit::Unit;
 use crate::config::TUNNEL_DRAIN_ALONE;
@@ -35,6 +36,7 @@ impl Gateway {
             upstreams: self.context.front.table().routes.backends().cloned().collect(),
             requests,
             tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
+            predecessors: self.predecessors.watched(),
             at_least: self.launchd_delay(budget),
         };
         let (happened, hurry) = (self.happened.clone(), self.hurry.clone());
@@ -55,6 +57,7 @@ struct Leaving {
     upstreams: Vec<Arc<Backend>>,
     requests: Option<Duration>,
     tunnels: Duration,
+    predecessors: Stopping,
     /// How long it serves on in any case.
     at_least: Duration,
 }
@@ -63,7 +66,7 @@ impl Leaving {
     async fn run(self) {
         let begun = Instant::now();
         let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
-        let tunnels = async {
+        let tunnels = || async {
             let closed = join_all(backends().map(|backend| backend.wait_tunnels()));
             if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
                 backends().for_each(|backend| backend.end_tunnels());
@@ -73,7 +76,8 @@ impl Leaving {
         let work = async {
             // Fade: those who come now are still served, until the work of this moment is done.
             backends().for_each(|backend| backend.begin_epoch());
-            let before = async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels) };
+            let before =
+                async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels(), self.predecessors.ended()) };
             let fade = async {
                 match self.requests {
                     Some(time) => drop(tokio::time::timeout(time / 2, before).await),
@@ -82,7 +86,11 @@ impl Leaving {
             };
             tokio::join!(fade, tokio::time::sleep(self.at_least));
             self.workers.iter().for_each(|workers| workers.close(true));
-            join_all(self.workers.iter().map(|workers| workers.quiet())).await;
+            self.predecessors.hurry();
+            let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
+            tokio::join!(quiet, self.predecessors.ended());
+            // The last of the clients may have become a tunnel when the others had ended already.
+            tunnels().await;
         };
         match self.requests {
             Some(time) => {
@@ -93,6 +101,9 @@ impl Leaving {
             }
             None => work.await,
         }
+        // Their requests, too, go to the sidecars that end now.
+        self.predecessors.kill();
+        self.predecessors.ended().await;
         join_all(self.units.iter().map(|unit| unit.stop(unit.spec().stop_timeout.0))).await;
     }
 }

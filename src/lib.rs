@@ -33,13 +33,14 @@
 //! | [`port`] | free ports, and who listens where |
 //! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
 //! | [`sidecar`] | processes: start, readiness, output, restart, end |
-//! | [`supervisor`] | what systemd is told, and the sockets it passes on |
+//! | [`systemd`] | the way to a service manager over D-Bus, and what it says of a process |
+//! | [`supervisor`] | who supervises this process, what systemd is told, and the sockets it passes on |
 //! | [`control`] | frames between gatewayctl and a gateway, over a unix socket |
 //! | [`gateway`] | generations, the lifecycle machine and its driver |
 //! | [`service`] | installing and driving a service under systemd |
 //! | [`cli`] | command lines of both programs |
 //!
-//! Imports point one way: `config` and `state` at the bottom; `front`, `sidecar`, `supervisor` and `port` above them;
+//! Imports point one way: `config` and `state` at the bottom, `systemd` on them; `front`, `sidecar`, `supervisor` and `port` above;
 //! `gateway` assembles them; `service` and `cli` stand outside and speak to a gateway only through its control socket, its
 //! state files and the service manager. Nothing imports `cli` but the two programs.
 
@@ -57,4 +58,5 @@ pub mod service;
 pub mod sidecar;
 pub mod state;
 pub mod supervisor;
+pub mod systemd;
 pub mod trace;

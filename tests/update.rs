@@ -1,15 +1,20 @@
-//! Programs that do not prove themselves are refused before anything is replaced, and the running gateway never notices.
+//! Programs that do not prove themselves are refused before anything is replaced, and the running gateway never notices; those
+//! that fail afterwards are taken back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
+use support::client::Target;
 use support::gateway::said;
+use support::load::Load;
+use support::report::Part;
 use support::{port, skip, wait};
 
 const REFUSED: i32 = 5;
@@ -18,24 +23,31 @@ const PERMISSION: i32 = 77;
 /// A gateway that runs from a copy of the program, so that the copy may be replaced.
 struct Copy {
     dir: tempfile::TempDir,
+    addr: SocketAddr,
     child: Child,
 }
 
 impl Copy {
     fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// With the command that is made of the folder.
+    fn start_with(command_in: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let dir = tempfile::Builder::new().prefix("gw-").tempdir().unwrap();
         let (program, state) = (dir.path().join("bin/gateway"), dir.path().join("state"));
         fs::create_dir(dir.path().join("bin")).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_gateway"), &program).unwrap();
         let mut command = Command::new(&program);
         command.args(["run", "--config", "/dev/null", "--state-dir"]).arg(&state);
-        command.args(["--listen", &format!("127.0.0.1:{}", port::private())]);
+        let addr = SocketAddr::from(([127, 0, 0, 1], port::private()));
+        command.args(["--listen", &addr.to_string(), "--"]).args(command_in(dir.path()));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATEWAY_")) {
             command.env_remove(name);
         }
         command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
-        let copy = Self { dir, child };
+        let copy = Self { dir, addr, child };
         wait::until("the gateway is ready", || copy.ctl(&["status"]).status.success().then_some(()));
         copy
     }
@@ -64,6 +76,14 @@ impl Copy {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
+    }
+
+    /// A request that the old process does not finish by itself.
+    fn hold(&self) -> Option<TcpStream> {
+        use std::io::Write;
+        let mut stream = TcpStream::connect(self.addr).unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nx").unwrap();
+        Some(stream)
     }
 
     fn update(&self, file: &Path, more: &[&str]) -> Output {
@@ -156,4 +176,108 @@ fn a_folder_that_may_not_be_written_is_named_with_who_may() {
     child.wait().unwrap();
     assert!(output.status.code() == Some(PERMISSION) && words.contains(&expected) && words.contains("sudo"), "{words}");
     assert!(stopped.status.success(), "{}", said(&stopped));
+}
+
+/// A server that looks at the end of its gateway's program file: DIE! kills the gateway after a second, NOT! never listens,
+/// BAD! serves for two seconds and then fails at every start.
+const MEAN: &str = r#"
+import http.server, os, sys, threading, time
+with open(f"/proc/{os.getppid()}/exe", "rb") as program:
+    program.seek(-4, 2)
+    mark = program.read()
+parent = os.getppid()
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200); self.send_header("content-length", "0"); self.end_headers()
+    def log_message(self, *_): pass
+seen = os.path.join(os.path.dirname(__file__), "seen")
+if mark == b"NOT!" or (mark == b"BAD!" and os.path.exists(seen)): sys.exit("this version is no good")
+if mark == b"DIE!": threading.Timer(1, lambda: os.kill(parent, 9)).start()
+if mark == b"BAD!": open(seen, "w").close(); threading.Timer(2, lambda: os._exit(3)).start()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"#;
+
+fn mean() -> Option<Copy> {
+    skip::unless_there("python3").then(|| {
+        Copy::start_with(|dir| {
+            let script = dir.join("mean.py");
+            fs::write(&script, MEAN).unwrap();
+            ["python3", script.to_str().unwrap(), "{port}"].map(str::to_owned).into()
+        })
+    })
+}
+
+/// The same program with a mark at its end.
+fn marked(gateway: &Copy, mark: &str) -> PathBuf {
+    let mut bytes = fs::read(env!("CARGO_BIN_EXE_gateway")).unwrap();
+    bytes.extend_from_slice(mark.as_bytes());
+    let path = gateway.dir.path().join("next");
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn pid(gateway: &Copy) -> u64 {
+    gateway.status()["pid"].as_u64().unwrap()
+}
+
+fn ends_with(program: &Path, mark: &str) -> bool {
+    fs::read(program).unwrap().ends_with(mark.as_bytes())
+}
+
+fn load(gateway: &Copy) -> Load {
+    Load { new_per_second: 50.0, kept: 10, ..Load::on(Target::Tcp(gateway.addr)) }
+}
+
+#[test]
+fn an_update_under_load_loses_nothing() {
+    let Some(gateway) = mean() else { return };
+    let (before, running) = (pid(&gateway), load(&gateway).start());
+    running.flows(Part::New, 20);
+    let output = gateway.update(&marked(&gateway, "GOOD"), &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    running.flows(Part::New, 20);
+    running.stop().assert_clean(&[(Part::New, 100)]);
+    assert_ne!(pid(&gateway), before);
+    assert!(ends_with(&gateway.program(), "GOOD"));
+    assert!(!ends_with(&gateway.dir.path().join("bin/gateway.previous"), "GOOD"));
+}
+
+#[test]
+fn a_program_that_does_not_get_ready_is_taken_back_and_nobody_notices() {
+    let Some(gateway) = mean() else { return };
+    let (before, running) = (pid(&gateway), load(&gateway).start());
+    running.flows(Part::New, 20);
+    let output = gateway.update(&marked(&gateway, "NOT!"), &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("the previous program is back"), "{}", said(&output));
+    running.stop().assert_clean(&[(Part::New, 20)]);
+    assert_eq!(pid(&gateway), before);
+    assert!(!ends_with(&gateway.program(), "NOT!"));
+}
+
+#[test]
+fn a_program_that_serves_badly_hands_back() {
+    let Some(gateway) = mean() else { return };
+    let before = pid(&gateway);
+    let output = gateway.update(&marked(&gateway, "BAD!"), &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!ends_with(&gateway.program(), "BAD!"));
+    let after = pid(&gateway);
+    let runs = fs::read(format!("/proc/{after}/exe")).unwrap();
+    assert!(after != before && !runs.ends_with(b"BAD!"), "{}", said(&output));
+    assert_eq!(gateway.status()["stage"], "ready", "{}", said(&output));
+}
+
+#[test]
+fn a_program_that_dies_soon_is_replaced_by_the_previous_one() {
+    let Some(gateway) = mean() else { return };
+    // An old request keeps the old process there: nobody else would serve again without a supervisor.
+    let mut held = gateway.hold();
+    let output = gateway.update(&marked(&gateway, "DIE!"), &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("which ran the new program, ended"), "{}", said(&output));
+    assert!(!ends_with(&gateway.program(), "DIE!"));
+    drop(held.take());
 }

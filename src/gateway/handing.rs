@@ -16,6 +16,7 @@ use super::handover::{
 use super::lifecycle::{Budget, Event, Phase};
 use super::progress::Reporter;
 use crate::control::protocol::GenerationInfo;
+use crate::state::lock::Lock;
 
 /// A hand-over under way.
 #[derive(Debug)]
@@ -73,6 +74,7 @@ impl Gateway {
             .chain(std::iter::once(own.as_fd()))
             .chain(older.iter().map(|(_, fd)| *fd))
             .collect();
+        let (reason, asked_at) = self.answers.about(request);
         let offer = Offer {
             version: VERSION,
             pid: std::process::id(),
@@ -80,12 +82,15 @@ impl Gateway {
             state_dir: self.paths.state.clone(),
             generation,
             request: request.to_owned(),
+            reason,
+            asked_at,
             lock: self.lock.is_some(),
             listeners: listeners.iter().map(|(name, _)| name.clone()).collect(),
             drainers: std::iter::once(me).chain(older.iter().map(|(drainer, _)| drainer.clone())).collect(),
             exclusive: self.current.as_ref().map(|current| current.exclusive()).unwrap_or_default(),
             notify: self.notifier.address(),
             watchdog_usec: self.notifier.watchdog_usec(),
+            verdict: self.supervision.verdict.clone(),
         };
         let (ours, theirs) = prepare(&offer, &descriptors)?;
         let (spawned, behind) = self.spawn_with(&theirs)?;
@@ -99,7 +104,7 @@ impl Gateway {
         if let Some(link) = self.link.as_ref().filter(|link| link.alive()) {
             return Ok((link.spawn(theirs)?, true));
         }
-        if self.pid_must_survive() {
+        if self.stays {
             let waiter = self.waiter.get_or_insert_with(|| Waiter::new(self.program.clone()));
             return Ok((waiter.spawn(theirs)?, true));
         }
@@ -190,6 +195,13 @@ impl Gateway {
             if self.manager_ends_us() {
                 warn!("[gateway] {why}; the service manager starts the next one");
                 return;
+            }
+            match Lock::take(&self.paths.state) {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) => {
+                    warn!("[gateway] {why}; {error}, so it has the service now");
+                    return;
+                }
             }
             warn!("[gateway] {why}; taking the service back");
         }

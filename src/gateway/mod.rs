@@ -6,6 +6,7 @@
 
 pub mod alert;
 mod answers;
+pub mod budget;
 mod building;
 pub mod changed;
 mod context;
@@ -28,7 +29,9 @@ pub mod recovery;
 mod report;
 mod serving;
 mod signals;
+mod standby;
 mod start;
+pub mod strategy;
 mod taking;
 mod unit;
 mod watchdog;
@@ -66,6 +69,10 @@ enum Happening {
     Predecessor(Option<handover::ToSuccessor>),
     /// A process that came before has ended.
     PredecessorEnded(u32),
+    /// What systemd says about our unit.
+    Supervised(Option<Box<crate::systemd::unit::UnitFacts>>),
+    /// A SIGTERM was the first half of a restart; whether the whole machine stops.
+    Leaving(crate::state::intent::Intent, bool),
     /// After a hand-over, the last client is gone.
     ClientsGone,
 }

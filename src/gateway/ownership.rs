@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tracing::warn;
@@ -10,6 +11,13 @@ use tracing::warn;
 use crate::config::{Config, Loaded};
 use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
+
+/// A gateway has the lock a moment before it has its sockets and writes its record: a second one that starts at the same time waits so
+/// long to see whose it is …
+const RECORD_WAIT: Duration = Duration::from_secs(2);
+
+/// … and looks again after this.
+const RECORD_AGAIN: Duration = Duration::from_millis(20);
 
 /// How taking ownership went.
 #[derive(Debug)]
@@ -26,7 +34,7 @@ pub enum Ownership {
 ///
 /// # Errors
 /// When the directory cannot be made or locked; the text says where and what to do.
-pub fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
+pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
     let denied = |error: &io::Error| {
         format!("cannot use the state directory {}: {error} (choose another with --state-dir, or make it writable)", state.display())
     };
@@ -41,15 +49,23 @@ pub fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
     }
     // It may have been there before, with other permissions; where it is root's, the lock below tells.
     let _ = std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700));
-    match Lock::take(state) {
-        Ok(lock) => Ok(Ownership::Ours(Some(lock))),
-        Err(LockError::Held) => Ok(describe(loaded, state)),
-        Err(error @ LockError::Foreign(_)) => Err(error.to_string()),
-        Err(LockError::Io(error)) if full(&error) => {
-            warn!("[gateway] the state directory {} takes no lock: {error}; going on without one", state.display());
-            Ok(Ownership::Ours(None))
+    let until = Instant::now() + RECORD_WAIT;
+    loop {
+        match Lock::take(state) {
+            Ok(lock) => return Ok(Ownership::Ours(Some(lock))),
+            // The record of somebody who is gone says nothing about who has the lock now.
+            Err(LockError::Held) => match Owner::read(state).filter(|owner| owner.lives() != Some(false)) {
+                Some(owner) => return Ok(describe(loaded, &owner)),
+                None if Instant::now() < until => tokio::time::sleep(RECORD_AGAIN).await,
+                None => return Ok(unknown(state)),
+            },
+            Err(error @ LockError::Foreign(_)) => return Err(error.to_string()),
+            Err(LockError::Io(error)) if full(&error) => {
+                warn!("[gateway] the state directory {} takes no lock: {error}; going on without one", state.display());
+                return Ok(Ownership::Ours(None));
+            }
+            Err(LockError::Io(error)) => return Err(denied(&error)),
         }
-        Err(LockError::Io(error)) => Err(denied(&error)),
     }
 }
 
@@ -57,11 +73,12 @@ fn full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-fn describe(loaded: &Loaded, state: &Path) -> Ownership {
+fn unknown(state: &Path) -> Ownership {
+    Ownership::Other(format!("another gateway holds {}; choose another name with --instance", state.display()))
+}
+
+fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     let name = &loaded.instance;
-    let Some(owner) = Owner::read(state) else {
-        return Ownership::Other(format!("another gateway holds {}; choose another name with --instance", state.display()));
-    };
     let at = owner.listeners.join(", ");
     if owner.command == fingerprint(&loaded.config) {
         Ownership::Same(format!("instance {name} runs already: pid {}, {at}", owner.pid))
@@ -122,15 +139,15 @@ mod tests {
     use super::*;
     use crate::config::{Env, Overrides};
 
-    #[test]
-    fn a_state_directory_of_another_user_is_not_used() {
+    #[tokio::test]
+    async fn a_state_directory_of_another_user_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         if std::os::unix::fs::chown(dir.path(), Some(12_345), None).is_err() {
             return; // only root can give a folder away
         }
         let nothing = |_: &str| None;
         let loaded = crate::config::load(&Overrides::default(), &Env(&nothing)).unwrap();
-        let why = take(&loaded, dir.path()).unwrap_err();
+        let why = take(&loaded, dir.path()).await.unwrap_err();
         assert!(why.contains("uid 12345"), "{why}");
         assert_eq!(std::fs::metadata(dir.path()).unwrap().uid(), 12_345);
         assert!(!dir.path().join("gateway.lock").exists());

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::driver::Gateway;
 use super::lifecycle::Phase;
-use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, SidecarStatus, Stage, Status};
+use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStatus, Stage, Status};
 use crate::sidecar::State;
 
 impl Gateway {
@@ -47,8 +47,8 @@ impl Gateway {
             detail,
             uptime_ms: front.started.elapsed().as_millis() as u64,
             generation: self.machine.current(),
-            supervisor: if self.notifier.active() { "systemd, by $NOTIFY_SOCKET".to_owned() } else { "none".to_owned() },
-            strategy: "in-process: the next generation is built beside the old one in this process".to_owned(),
+            supervisor: self.supervision.verdict.to_string(),
+            strategy: self.choice(&RestartParams::default()).map_or_else(|refusal| refusal.why, |choice| choice.to_string()),
             listeners: self.listeners.addresses(),
             config: self.loaded.path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()),
             state_dir: self.paths.state.display().to_string(),

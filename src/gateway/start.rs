@@ -8,15 +8,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::answers::Answers;
+use super::budget::EXTEND_BY;
 use super::context::Context;
 use super::control_end::ControlEnd;
-use super::driver::{EXTEND_BY, Gateway, Inputs};
+use super::driver::{Gateway, Inputs};
 use super::handover::{Incoming, Link, Predecessors, Program};
 use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
 use super::ownership::{self, Ownership};
+use super::place::Supervision;
 use super::progress::Reporter;
 use super::signals::Signals;
+use super::standby::{self, Turn};
 use super::taking::Taking;
 use crate::config::{Env, Loaded, Overrides};
 use crate::control::protocol::FailureCode;
@@ -25,7 +28,7 @@ use crate::redact::Redactor;
 use crate::sidecar::Inherited;
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
-use crate::supervisor::{Notifier, Passed, take_passed};
+use crate::supervisor::{self, Evidence, Notifier, Passed, take_passed};
 
 /// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs behind need CPUs, too.
 const WORKERS_MAX: usize = 4;
@@ -34,9 +37,6 @@ const WORKERS_MAX: usize = 4;
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const REFUSED: u8 = 5;
-
-/// What our units' RestartPreventExitStatus= names: a duplicate that is started again and again helps nobody.
-const STAY_DOWN: u8 = 78;
 
 /// Runs a gateway to its end; the process's exit code comes back.
 pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
@@ -69,7 +69,7 @@ pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
 
 /// Lock and sockets before anything heavy; then the serving threads and the control socket.
 async fn start(
-    loaded: Loaded,
+    mut loaded: Loaded,
     flags: Overrides,
     incoming: Option<Incoming>,
     passed: Vec<Passed>,
@@ -84,14 +84,19 @@ async fn start(
         notifier.extend(EXTEND_BY);
     }
     let env = Env::real();
-    let config = &loaded.config;
-    let paths = Paths::of_process(&env, &loaded.instance, config.gateway.state_dir.as_deref());
+    let paths = Paths::of_process(&env, &loaded.instance, loaded.config.gateway.state_dir.as_deref());
+    let mut signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
     let incoming = incoming.map(|incoming| fitting(incoming, &loaded, &paths)).transpose().map_err(fail)?;
     let (lock, passed, notifier) = match incoming.as_ref() {
         // The service manager does not listen to a successor before it is told to.
         Some(_) => (None, passed, Notifier::from_parts(None, 0)),
-        None => (own(&loaded, &paths, notifier)?, passed, notifier),
+        None => {
+            let (ours, lock) = own(loaded, &flags, &paths, notifier, &mut signals).await?;
+            loaded = ours;
+            (lock, passed, notifier)
+        }
     };
+    let config = &loaded.config;
     let (mut incoming, mut lock, mut passed) = (incoming, lock, passed);
     if let Some(incoming) = incoming.as_mut() {
         lock = incoming.lock.take().map(|fd| Lock::from_fd(fd, &paths.state)).transpose().map_err(|error| fail(error.to_string()))?;
@@ -99,7 +104,6 @@ async fn start(
         passed = listeners.map(|(name, fd)| Passed { name: name.unwrap_or_else(|| "passed".to_owned()), fd }).collect();
     }
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
-    let signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
     let front = Front::new(&loaded.instance, config);
     match ownership::token(config, &paths.state) {
         Ok(token) => front.set_token(token),
@@ -122,9 +126,10 @@ async fn start(
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
+    let supervision = Supervision::at_first(&loaded.instance, incoming.as_ref().map(|incoming| incoming.offer.verdict.clone()));
     let entry = match &incoming {
         Some(incoming) => Entry::Candidate { generation: incoming.offer.generation },
-        None => Entry::First(if notifier.active() { Fallback::Persist } else { Fallback::End }),
+        None => Entry::First(if notifier.active() || supervision.is_service() { Fallback::Persist } else { Fallback::End }),
     };
     let (machine, first) = Lifecycle::start(entry);
     let report = Reporter::new(None, happened.clone());
@@ -162,6 +167,11 @@ async fn start(
         unchanged: false,
         exit: None,
         lock,
+        supervision,
+        stays: false,
+        machine_stops: false,
+        asked_to_leave: false,
+        extending: false,
         control,
         program,
         link: Link::take(),
@@ -178,26 +188,45 @@ async fn start(
         ending: Vec::new(),
     };
     if gateway.taking.is_none() {
-        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
         gateway.record_owner();
         gateway.control.open();
         gateway.take_clients();
+        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
     }
+    gateway.ask_manager();
     gateway.perform(first);
     Ok((gateway, Inputs { signals, happenings, calls }))
 }
 
-/// Lock and record, or why somebody else has them.
-fn own(loaded: &Loaded, paths: &Paths, notifier: Notifier) -> Result<Option<Lock>, u8> {
-    match ownership::take(loaded, &paths.state) {
-        Ok(Ownership::Ours(lock)) => Ok(lock),
+/// The lock, and the configuration to go on with; or the exit code of a process that somebody else is in the way of.
+async fn own(
+    loaded: Loaded,
+    flags: &Overrides,
+    paths: &Paths,
+    notifier: Notifier,
+    signals: &mut Signals,
+) -> Result<(Loaded, Option<Lock>), u8> {
+    let verdict = supervisor::detect(&Evidence::gather(&Env::real(), &loaded.instance));
+    match ownership::take(&loaded, &paths.state).await {
+        Ok(Ownership::Ours(lock)) => Ok((loaded, lock)),
+        Ok(Ownership::Same(text) | Ownership::Other(text)) if standby::waits(notifier, &verdict) => {
+            info!("[gateway] {text}");
+            match standby::stand_by(&paths.state, notifier, signals).await {
+                Ok(Turn::Ours(lock)) => Ok((standby::read_again(loaded, flags, paths), Some(lock))),
+                Ok(Turn::Stopped) => Err(DONE),
+                Err(error) => {
+                    error!("[gateway] cannot wait for the lock in {}: {error}", paths.state.display());
+                    Err(FAILED)
+                }
+            }
+        }
         Ok(Ownership::Same(text)) => {
             info!("[gateway] {text}");
-            Err(if notifier.active() { STAY_DOWN } else { DONE })
+            Err(DONE)
         }
         Ok(Ownership::Other(text)) => {
             error!("[gateway] {text}");
-            Err(if notifier.active() { STAY_DOWN } else { REFUSED })
+            Err(REFUSED)
         }
         Err(text) => {
             error!("[gateway] {text}");

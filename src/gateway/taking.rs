@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -11,6 +12,7 @@ use super::generation::Gate;
 use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, moving};
 use super::lifecycle::{Event, Origin, Phase};
 use super::ownership;
+use crate::control::protocol::LastRestart;
 use crate::state::owner;
 use crate::supervisor::Notifier;
 
@@ -29,6 +31,8 @@ pub(super) struct Taking {
     released: Option<oneshot::Sender<()>>,
     /// Whether the word to go, or its end, has come.
     begun: bool,
+    /// The restart that this is.
+    restart: LastRestart,
 }
 
 impl Taking {
@@ -39,7 +43,15 @@ impl Taking {
         } else {
             Notifier::from_parts(None, 0)
         };
-        Self { predecessor, pid: offer.pid, notifier, exclusive: offer.exclusive.clone(), released: None, begun: false }
+        let restart = LastRestart {
+            request: offer.request.clone(),
+            kind: "restart".to_owned(),
+            reason: offer.reason.clone(),
+            outcome: "done".to_owned(),
+            at: offer.asked_at.clone(),
+            took_ms: 0,
+        };
+        Self { predecessor, pid: offer.pid, notifier, exclusive: offer.exclusive.clone(), released: None, begun: false, restart }
     }
 
     /// What must not run twice has ended, or died with its gateway.
@@ -132,16 +144,19 @@ impl Gateway {
             taking.begun = true;
             self.notifier = taking.notifier;
             self.listeners.speak(taking.notifier);
+            let took = taking.restart.at.parse::<Timestamp>().map(|at| Timestamp::now().duration_since(at).as_millis());
+            let took_ms = took.ok().and_then(|took| u64::try_from(took).ok()).unwrap_or_default();
+            self.answers.last = Some(LastRestart { took_ms, ..taking.restart.clone() });
         }
         match self.listeners.handles() {
             Ok(sockets) => self.workers.listen(sockets),
             Err(error) => warn!("[gateway] cannot share the listeners: {error}"),
         }
         failpoint::pass("new.accepting");
-        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         self.record_owner();
         self.control.open();
         self.take_clients();
+        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         if let Some(link) = &self.link {
             link.current();
         }

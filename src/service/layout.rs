@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bus::runtime_dir;
 use super::error::ServiceError;
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::state::paths::Scope;
+use crate::systemd::bus::runtime_dir;
 
 /// The directories of one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]

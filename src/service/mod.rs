@@ -4,13 +4,12 @@
 //! Everything is asked of the manager itself over D-Bus; systemctl is never run. Files are ours only as long as the hash in their
 //! first line fits ([`provenance`]).
 
-mod bus;
 mod drive;
 mod error;
+mod explain;
 mod install;
 mod layout;
 mod linger;
-mod private;
 pub mod provenance;
 mod quote;
 mod ready;

@@ -6,10 +6,11 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath};
 
-use super::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
 use super::error::ServiceError;
+use super::explain::{explain, unreachable};
 use crate::config::Env;
 use crate::state::paths::Scope;
+use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make progress, a stop takes
 /// TimeoutStopSec=30; a job that says nothing for this long has a manager that hangs.
@@ -94,10 +95,10 @@ impl Manager {
     /// Connects.
     ///
     /// # Errors
-    /// As [`bus::connect`].
+    /// Where there is no systemd or none that can be reached, with what to do.
     pub async fn connect(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
-        let connection = bus::connect(scope, env).await?;
-        let proxy = ManagerProxy::new(&connection).await.map_err(|error| bus::explain(&error, "speak to systemd"))?;
+        let connection = bus::connect(scope, env).await.map_err(|why| unreachable(scope, env, &why))?;
+        let proxy = ManagerProxy::new(&connection).await.map_err(|error| explain(&error, "speak to systemd"))?;
         Ok(Self { connection, proxy, scope })
     }
 
@@ -106,7 +107,7 @@ impl Manager {
     /// # Errors
     /// When it does not answer.
     pub async fn version(&self) -> Result<u32, ServiceError> {
-        let text = self.proxy.version().await.map_err(|error| bus::explain(&error, "ask systemd for its version"))?;
+        let text = self.proxy.version().await.map_err(|error| explain(&error, "ask systemd for its version"))?;
         let digits: String = text.trim_start_matches("v").chars().take_while(char::is_ascii_digit).collect();
         Ok(digits.parse().unwrap_or(0))
     }
@@ -117,7 +118,7 @@ impl Manager {
     /// When the job is refused, or not done after `limit`. A job that ends badly is a [`JobResult`].
     pub async fn job(&self, job: Job, unit: &str, limit: Duration) -> Result<JobResult, ServiceError> {
         let doing = format!("{} {unit}", job.verb());
-        let failed = |error: zbus::Error| bus::explain(&error, &doing);
+        let failed = |error: zbus::Error| explain(&error, &doing);
         // Subscribed before the job is queued, or its end could be missed.
         let mut ends = self.job_ends().await.map_err(failed)?;
         let path = match job {
@@ -157,7 +158,7 @@ impl Manager {
     /// # Errors
     /// When the manager does not answer.
     pub async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
-        self.read_state(unit).await.map_err(|error| bus::explain(&error, &format!("ask about {unit}")))
+        self.read_state(unit).await.map_err(|error| explain(&error, &format!("ask about {unit}")))
     }
 
     async fn read_state(&self, unit: &str) -> zbus::Result<UnitState> {
@@ -189,7 +190,7 @@ impl Manager {
         match self.proxy.reload().await {
             // The manager may close its private socket before the answer is out; the reload is done all the same.
             Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::NoReply(_) | zbus::fdo::Error::Disconnected(_)) => Ok(()),
-            other => other.map_err(|error| bus::explain(&error, "make systemd read its unit files")),
+            other => other.map_err(|error| explain(&error, "make systemd read its unit files")),
         }
     }
 
@@ -210,7 +211,7 @@ impl Manager {
     /// When not permitted, or a unit file is broken.
     pub async fn enable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("enable {}", units.join(" "));
-        let (_, changes) = self.proxy.enable_unit_files(units, false, false).await.map_err(|error| bus::explain(&error, &doing))?;
+        let (_, changes) = self.proxy.enable_unit_files(units, false, false).await.map_err(|error| explain(&error, &doing))?;
         Ok(!changes.is_empty())
     }
 
@@ -220,7 +221,7 @@ impl Manager {
     /// When not permitted.
     pub async fn disable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("disable {}", units.join(" "));
-        let changes = self.proxy.disable_unit_files(units, false).await.map_err(|error| bus::explain(&error, &doing))?;
+        let changes = self.proxy.disable_unit_files(units, false).await.map_err(|error| explain(&error, &doing))?;
         Ok(!changes.is_empty())
     }
 

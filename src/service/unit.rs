@@ -120,7 +120,8 @@ impl UnitPlan {
         if self.scope == Scope::System {
             // Specific addresses and most servers need the network; a user's manager cannot order itself after it.
             line(&mut out, "Wants", "network-online.target");
-            line(&mut out, "After", "network-online.target");
+            // At shutdown the order is reversed: the bus is still there while the gateway asks whether the machine goes down.
+            line(&mut out, "After", "network-online.target dbus.service");
         }
         if !self.sockets.is_empty() {
             line(&mut out, "Requires", &self.socket_name());

@@ -3,37 +3,7 @@
 use std::ffi::OsString;
 
 use crate::redact::Redactor;
-
-/// Variables that speak of the gateway's own supervisor, socket and log. A sidecar that believed them would report
-/// readiness for the gateway, or take itself for the supervised process.
-const SCRUBBED: &[&str] = &[
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "LISTEN_PIDFDID",
-    "FDSTORE",
-    "MAINPID",
-    "MANAGERPID",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "SYSTEMD_EXEC_PID",
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    "STATE_DIRECTORY",
-    "RUNTIME_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-    "LAUNCH_JOB_LABEL",
-    "LAUNCH_JOB_NAME",
-    "XPC_SERVICE_NAME",
-    "S6_CONTAINER_ENVIRONMENT",
-    "SUPERVISOR_ENABLED",
-    "SUPERVISOR_PROCESS_NAME",
-    "SUPERVISOR_GROUP_NAME",
-    "SUPERVISOR_SERVER_URL",
-];
+use crate::supervisor::HINTS;
 
 /// The gateway's own settings. Not everything that begins with GATEWAY_: a program behind the gateway may be a gateway
 /// itself, with settings of its own.
@@ -45,7 +15,6 @@ const OURS: &[&str] = &[
     "GATEWAY_TOKEN_FILE",
     "GATEWAY_HEALTH_PATHS",
     "GATEWAY_VIA",
-    "GATEWAY_SUPERVISOR",
     "GATEWAY_NO_RESPAWN",
     "GATEWAY_STARTUP_TRACE",
 ];
@@ -77,7 +46,7 @@ impl Inherited {
 }
 
 fn scrubbed(name: &str) -> bool {
-    SCRUBBED.contains(&name) || OURS.contains(&name) || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    HINTS.contains(&name) || OURS.contains(&name) || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Raises the soft limit; tells what it was.
@@ -95,18 +64,10 @@ mod tests {
 
     #[test]
     fn supervisor_hints_stay_with_the_gateway() {
-        for name in [
-            "NOTIFY_SOCKET",
-            "INVOCATION_ID",
-            "LISTEN_FDS",
-            "GATEWAY_SUPERVISOR",
-            "GATEWAY_RESTART_DRAIN",
-            "GATEWAY_RECOVERY_THROTTLE_MAX",
-            "XPC_SERVICE_NAME",
-        ] {
+        for name in HINTS.iter().chain(&["GATEWAY_RESTART_DRAIN", "GATEWAY_RECOVERY_THROTTLE_MAX", "GATEWAY_NO_RESPAWN"]) {
             assert!(scrubbed(name), "{name}");
         }
-        for name in ["PATH", "HOME", "PORT", "NODE_ENV", "GATEWAY_URL"] {
+        for name in ["PATH", "HOME", "PORT", "NODE_ENV", "GATEWAY_URL", "KUBERNETES_SERVICE_HOST"] {
             assert!(!scrubbed(name), "{name}");
         }
     }

@@ -12,10 +12,21 @@ use std::path::Path;
 /// # Errors
 /// Whatever the file system says; the old file is then still there.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_for(path, bytes, mode, None)
+}
+
+/// As [`write`], and gives the file to `owner` (user and group) before anybody sees it under its name.
+///
+/// # Errors
+/// Whatever the file system says; only root can give files away.
+pub fn write_for(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::fchown(file.as_file(), Some(uid), Some(gid))?;
+    }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(dir)?.sync_all()

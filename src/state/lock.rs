@@ -38,14 +38,22 @@ impl Lock {
     /// # Errors
     /// [`LockError::Held`] when another process has it.
     pub fn take(state_dir: &Path) -> Result<Self, LockError> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(state_dir.join(NAME))?;
-        Self::locked(file)
+        Self::locked(open(state_dir)?)
+    }
+
+    /// Waits in the kernel's queue until the lock is free: for a thread of its own. No record, clock or process id has a part in it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked.
+    pub fn wait(state_dir: &Path) -> io::Result<Self> {
+        let file = open(state_dir)?;
+        loop {
+            match file.lock() {
+                Ok(()) => return Ok(Self { file }),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Takes over the description that a predecessor holds: from here on either of the two keeps the lock, and it is free only when
@@ -72,6 +80,10 @@ impl Lock {
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
+}
+
+fn open(state_dir: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(state_dir.join(NAME))
 }
 
 /// For handing the description to a successor.

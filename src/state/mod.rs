@@ -1,4 +1,4 @@
-//! What outlives a process: the state directory, the lock, the owner record, the record of earlier lives.
+//! What outlives a process: the state directory, the lock, the owner record, a restart's intent, the record of earlier lives.
 
 pub mod aside;
 pub mod atomic;
@@ -6,6 +6,7 @@ pub mod boottime;
 pub mod bundle;
 pub mod good;
 pub mod history;
+pub mod intent;
 pub mod lock;
 pub mod owner;
 pub mod paths;

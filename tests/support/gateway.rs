@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use gateway::supervisor::HINTS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -29,22 +30,6 @@ const BIND_TRIES: usize = 5;
 
 /// A gateway may use its stop budget (set to 3 s below) and its force-exit margin (5 s) before we lose patience.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
-
-/// Variables by which the machine that runs the tests could speak to the gateway.
-const HINTS: [&str; 12] = [
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "SYSTEMD_EXEC_PID",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "STATE_DIRECTORY",
-    "RUNTIME_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-];
 
 /// What a gateway is started with.
 #[derive(Clone, Default)]
@@ -252,9 +237,9 @@ impl Gateway {
     pub fn wait_gone(&mut self, limit: Duration) {
         let gone = wait::within(limit, || {
             self.exited();
-            family_of(&self.state).is_empty().then_some(())
+            family_of(&self.config_file()).is_empty().then_some(())
         });
-        assert!(gone.is_some(), "left after {limit:?}: {:?}\n{}", family_of(&self.state), self.stderr());
+        assert!(gone.is_some(), "left after {limit:?}: {:?}\n{}", family_of(&self.config_file()), self.stderr());
     }
 
     /// A directory for the test's files, removed with the gateway.
@@ -406,7 +391,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let others = family_of(&self.state);
+        let others = family_of(&self.config_file());
         if self.exited().is_some() && others.is_empty() {
             return;
         }
@@ -431,8 +416,9 @@ impl Drop for Gateway {
     }
 }
 
-/// The gateway processes of a state directory, each with its start time.
-pub fn family_of(state: &Path) -> Vec<(u32, u64)> {
+/// The processes that are or were one gateway, each with its start time: its configuration file is its own, while the state directory
+/// may be shared with others that stand by.
+pub fn family_of(config: &Path) -> Vec<(u32, u64)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -441,7 +427,7 @@ pub fn family_of(state: &Path) -> Vec<(u32, u64)> {
         let program = words.next().unwrap_or_default();
         let runs = words.next() == Some(b"run".as_slice());
         use std::os::unix::ffi::OsStrExt;
-        if runs && program.ends_with(b"gateway") && words.any(|word| word == state.as_os_str().as_bytes()) {
+        if runs && program.ends_with(b"gateway") && words.any(|word| word == config.as_os_str().as_bytes()) {
             found.extend(gateway::state::owner::start_time(pid).map(|start| (pid, start)));
         }
     }
@@ -490,7 +476,7 @@ pub fn descendants(root: u32) -> Vec<(u32, u64)> {
     family.into_iter().skip(1).filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?))).collect()
 }
 
-/// Takes away what the machine that runs the tests could say to a gateway.
+/// Takes away every variable by which the machine that runs the tests could speak to the gateway.
 pub fn scrub(command: &mut Command) {
     for (key, _) in std::env::vars_os() {
         if key.to_str().is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key)) {

@@ -53,9 +53,15 @@ impl Failpoint {
     }
 }
 
-/// The Node server in the fresh-process mode, or none where it is not installed.
+/// The Node server where nobody follows our pid, so that each restart brings a fresh process and none stays in front; none
+/// where node is not installed.
 pub fn respawning() -> Option<Setup> {
-    servers::have("node").then(|| Setup::behind(servers::node()).config("[restart]\nmode = \"respawn\""))
+    servers::have("node").then(|| Setup::behind(servers::node()).env("GATEWAY_SUPERVISOR", "none"))
+}
+
+/// The same where somebody follows our pid: the first process stays in front.
+pub fn followed() -> Option<Setup> {
+    respawning().map(|setup| setup.env("GATEWAY_SUPERVISOR", "foreground"))
 }
 
 /// `gatewayctl restart --fresh`, which must succeed and bring another process. Its pid comes back.

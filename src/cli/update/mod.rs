@@ -134,7 +134,7 @@ async fn give_back(ctx: &Context, target: &Target, before: &Status, placed: &Pla
         error.message.push_str("\nno gateway answers");
         return error.with_help(format!("gatewayctl status{0}\ngatewayctl restart{0}", target.flags));
     };
-    if now.pid == before.pid || !placed.runs_in(now.pid) {
+    if now.pid == before.pid || placed.is_run_by(now.pid) {
         error.message.push_str(&format!("\npid {} runs it and serves", now.pid));
         return error;
     }

@@ -16,8 +16,6 @@ use super::super::{CliError, Exit};
 pub struct Placed {
     program: PathBuf,
     previous: PathBuf,
-    /// Device and inode of the new program.
-    identity: (u64, u64),
     /// One update of a folder at a time: two would each keep the other's new program as the previous one.
     _lock: File,
 }
@@ -83,8 +81,7 @@ pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliErro
     if std::fs::canonicalize(candidate).map_err(failed)? != program {
         copy(candidate, program, program).map_err(failed)?;
     }
-    let metadata = std::fs::metadata(program).map_err(failed)?;
-    Ok(Placed { program: program.to_owned(), previous, identity: (metadata.dev(), metadata.ino()), _lock: lock })
+    Ok(Placed { program: program.to_owned(), previous, _lock: lock })
 }
 
 impl Placed {
@@ -107,9 +104,11 @@ impl Placed {
         File::open(folder(&self.program))?.sync_all()
     }
 
-    /// Whether a process runs the new program; where that cannot be seen, it does.
-    pub fn runs_in(&self, pid: u32) -> bool {
-        !std::fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(|file| (file.dev(), file.ino()) != self.identity)
+    /// Whether a process runs what lies under the program's name now; where that cannot be seen, it does not.
+    pub fn is_run_by(&self, pid: u32) -> bool {
+        let identity = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+        let running = identity(Path::new(&format!("/proc/{pid}/exe")));
+        running.is_some() && running == identity(&self.program)
     }
 }
 
@@ -167,7 +166,7 @@ mod tests {
         assert_eq!((text(&program), text(placed.previous())), ("new".into(), "old".into()));
         assert_eq!(std::fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(put(&candidate, &program, u32::MAX).unwrap_err().exit, Exit::Refused, "one update at a time");
-        assert!(placed.runs_in(u32::MAX) && !placed.runs_in(std::process::id()));
+        assert!(!placed.is_run_by(u32::MAX) && !placed.is_run_by(std::process::id()));
         placed.back().unwrap();
         assert_eq!(text(&program), "old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left");

@@ -75,6 +75,12 @@ impl Successor {
         self.to.send(message);
     }
 
+    /// Passes on what a signal asked of this process.
+    pub fn signal(&self, signal: Signal) {
+        // One that is gone is noticed by its end.
+        let _ = self.pidfd.signal(signal);
+    }
+
     /// Ends it at once.
     pub fn kill(&self) {
         // Gone is as good.

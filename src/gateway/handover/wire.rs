@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::supervisor::Verdict;
 
 /// The version of this protocol. Only equal versions hand over to each other; others restart through the service manager.
 pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
@@ -28,6 +29,10 @@ pub struct Offer {
     pub generation: u64,
     /// The request that this is for.
     pub request: String,
+    /// Why it was asked.
+    pub reason: String,
+    /// When, RFC 3339.
+    pub asked_at: String,
     /// Whether the lock comes along; not where the disk had no room for one.
     pub lock: bool,
     /// The listeners: the name under which the service manager keeps each, if it does.
@@ -40,6 +45,8 @@ pub struct Offer {
     pub notify: Option<String>,
     /// How often it wants to hear from it, in microseconds; 0 for never.
     pub watchdog_usec: u64,
+    /// Who supervises: what is seen of it from a successor is its ancestors' business.
+    pub verdict: Verdict,
 }
 
 /// A process that finishes its work.

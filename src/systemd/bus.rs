@@ -7,7 +7,6 @@ use tokio::net::UnixStream;
 use zbus::Connection;
 use zbus::connection::Builder;
 
-use super::error::ServiceError;
 use super::private::Private;
 use crate::config::Env;
 use crate::state::paths::Scope;
@@ -24,11 +23,14 @@ const BOOTED: &str = "/run/systemd/system";
     default_service = "org.freedesktop.systemd1",
     default_path = "/org/freedesktop/systemd1"
 )]
-pub(super) trait Manager {
+pub(crate) trait Manager {
     /// Turns signals on for this connection.
     fn subscribe(&self) -> zbus::Result<()>;
     /// Reads all unit files anew.
     fn reload(&self) -> zbus::Result<()>;
+    /// The unit whose control group holds a process.
+    #[zbus(name = "GetUnitByPID")]
+    fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<zbus::OwnedObjectPath>;
     /// Loads a unit, whether its file exists or not.
     fn load_unit(&self, name: &str) -> zbus::Result<zbus::OwnedObjectPath>;
     /// Queues a job.
@@ -50,11 +52,20 @@ pub(super) trait Manager {
     /// The version, as in "252.39-1~deb12u2".
     #[zbus(property(emits_changed_signal = "false"))]
     fn version(&self) -> zbus::Result<String>;
+    /// initializing, starting, running, degraded, maintenance, stopping.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn system_state(&self) -> zbus::Result<String>;
 }
 
 /// What every unit has.
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
-pub(super) trait Unit {
+pub(crate) trait Unit {
+    /// The unit's name.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn id(&self) -> zbus::Result<String>;
+    /// The units that start it, such as its socket.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn triggered_by(&self) -> zbus::Result<Vec<String>>;
     /// active, reloading, inactive, failed, activating, deactivating.
     #[zbus(property(emits_changed_signal = "false"))]
     fn active_state(&self) -> zbus::Result<String>;
@@ -74,7 +85,22 @@ pub(super) trait Unit {
 
 /// What a service has besides.
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
-pub(super) trait Service {
+pub(crate) trait Service {
+    /// Restart=: no, on-success, on-failure, on-abnormal, on-abort, on-watchdog, always.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn restart(&self) -> zbus::Result<String>;
+    /// NotifyAccess=: none, main, exec, all.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn notify_access(&self) -> zbus::Result<String>;
+    /// TimeoutStopSec= in microseconds; the largest number for infinity.
+    #[zbus(property(emits_changed_signal = "false"), name = "TimeoutStopUSec")]
+    fn timeout_stop_usec(&self) -> zbus::Result<u64>;
+    /// WatchdogSec= in microseconds; 0 or the largest number for off.
+    #[zbus(property(emits_changed_signal = "false"), name = "WatchdogUSec")]
+    fn watchdog_usec(&self) -> zbus::Result<u64>;
+    /// How many descriptors the fd store holds.
+    #[zbus(property(emits_changed_signal = "false"), name = "NFileDescriptorStore")]
+    fn n_file_descriptor_store(&self) -> zbus::Result<u32>;
     /// 0 when none runs.
     #[zbus(property(emits_changed_signal = "false"), name = "MainPID")]
     fn main_pid(&self) -> zbus::Result<u32>;
@@ -104,21 +130,37 @@ pub(super) trait Service {
     default_service = "org.freedesktop.login1",
     default_path = "/org/freedesktop/login1"
 )]
-pub(super) trait Login {
+pub(crate) trait Login {
     /// Keeps a user's manager up without a session; `interactive` may ask for a password.
     fn set_user_linger(&self, uid: u32, enable: bool, interactive: bool) -> zbus::Result<()>;
+}
+
+/// Why no manager answers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreachable {
+    /// The machine was not booted by systemd.
+    #[error("this machine does not run systemd: its first process is `{init}`")]
+    NotBooted {
+        /// The name of process 1.
+        init: String,
+    },
+    /// There is one, but no way to it.
+    #[error("{}", tried.join("; "))]
+    NoAnswer {
+        /// Every way, and how it ended.
+        tried: Vec<String>,
+    },
 }
 
 /// Connects to the manager of a scope: over the bus, or without one over the manager's private socket, which only root (or the
 /// user of a user's manager) may use. A bus without a manager on it, as dbus-launch makes, does not count.
 ///
 /// # Errors
-/// [`ServiceError`] of kind Failed where there is no systemd or none that can be reached, with what to do.
-pub(super) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, ServiceError> {
-    if !Path::new(BOOTED).is_dir() {
+/// [`Unreachable`] where there is no systemd or none that can be reached.
+pub(crate) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, Unreachable> {
+    if !booted() {
         let init = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
-        return Err(ServiceError::failed(format!("this machine does not run systemd: its first process is `{}`", init.trim()))
-            .next("gateway run -- COMMAND   (under the supervisor that it has)"));
+        return Err(Unreachable::NotBooted { init: init.trim().to_owned() });
     }
     let mut tried: Vec<String> = Vec::new();
     for address in bus_addresses(scope, env) {
@@ -137,7 +179,12 @@ pub(super) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, S
             Err(error) => tried.push(format!("{}: {error}", path.display())),
         }
     }
-    Err(unreachable(scope, env, &tried))
+    Err(Unreachable::NoAnswer { tried })
+}
+
+/// Whether systemd is the init of this machine.
+pub(crate) fn booted() -> bool {
+    Path::new(BOOTED).is_dir()
 }
 
 /// A connection at whose other end a manager answers.
@@ -151,7 +198,7 @@ async fn answering(builder: Builder<'_>) -> zbus::Result<Connection> {
 ///
 /// # Errors
 /// Whatever connecting says.
-pub(super) async fn system_bus() -> zbus::Result<Connection> {
+pub(crate) async fn system_bus() -> zbus::Result<Connection> {
     Builder::system().method_timeout(CALL_LIMIT).build().await
 }
 
@@ -176,41 +223,6 @@ fn bus_addresses(scope: Scope, env: &Env<'_>) -> Vec<String> {
 }
 
 /// `$XDG_RUNTIME_DIR`, or where it would be: `su` and `cron` leave it out.
-pub(super) fn runtime_dir(env: &Env<'_>) -> PathBuf {
+pub(crate) fn runtime_dir(env: &Env<'_>) -> PathBuf {
     env.path("XDG_RUNTIME_DIR").unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
-}
-
-fn unreachable(scope: Scope, env: &Env<'_>, tried: &[String]) -> ServiceError {
-    let tried = tried.join("; ");
-    match scope {
-        Scope::System => ServiceError::failed(format!("cannot reach the service manager ({tried})"))
-            .next("the same command with sudo   (root needs no bus)"),
-        Scope::User => {
-            let user = super::user::own_name();
-            let error = ServiceError::failed(format!("cannot reach the service manager of user {user} ({tried})"));
-            if runtime_dir(env).is_dir() {
-                error.next(format!("systemctl status user@{}.service", nix::unistd::geteuid()))
-            } else {
-                error.next(format!("sudo loginctl enable-linger {user}   (starts one)\nthe same command with sudo and --system"))
-            }
-        }
-    }
-}
-
-/// Makes an error of D-Bus one for people. `doing` is what was asked, as in "start gateway.service".
-pub(super) fn explain(error: &zbus::Error, doing: &str) -> ServiceError {
-    let denied = match error {
-        zbus::Error::FDO(error) => {
-            matches!(**error, zbus::fdo::Error::AccessDenied(_) | zbus::fdo::Error::InteractiveAuthorizationRequired(_))
-        }
-        zbus::Error::MethodError(name, ..) => name.as_str().ends_with("InteractiveAuthorizationRequired"),
-        _ => false,
-    };
-    if denied {
-        return ServiceError::permission(format!("not permitted to {doing}")).next("the same command with sudo");
-    }
-    match error {
-        zbus::Error::MethodError(_, Some(text), _) => ServiceError::failed(format!("cannot {doing}: {text}")),
-        error => ServiceError::failed(format!("cannot {doing}: {error}")),
-    }
 }

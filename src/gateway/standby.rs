@@ -1,0 +1,209 @@
+//! A duplicate under a supervisor stands by: an exit would only be answered by its next start.
+//!
+//! Its turn comes when the lock is free, and the kernel says so: it queues for it like every other one that stands by. Process ids,
+//! records and clocks tell people whom it waits for; nothing is decided by them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{interval, timeout};
+use tracing::{info, warn};
+
+use super::signals::{self, Asked, Signals};
+use crate::config::{self, Env, Loaded, Overrides};
+use crate::sidecar::PidFd;
+use crate::state::lock::Lock;
+use crate::state::owner::Owner;
+use crate::state::paths::Paths;
+use crate::supervisor::{Notifier, Supervisor, Verdict};
+
+/// How often it looks whose record lies there now: an owner that handed over lives on for a while.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A process that dies lets go of its files one by one: its sockets are free when its end is seen. More than this takes none that
+/// still has a say; then the lock alone counts.
+const OWNER_END: Duration = Duration::from_secs(1);
+
+/// How standing by ended.
+#[derive(Debug)]
+pub enum Turn {
+    /// The owner is gone.
+    Ours(Lock),
+    /// It was asked to stop.
+    Stopped,
+}
+
+/// Whether a duplicate waits for its turn: somebody would answer its exit. A person gets an answer instead.
+pub fn waits(notifier: Notifier, verdict: &Verdict) -> bool {
+    verdict.supervisor.is_service() || notifier.active() && verdict.supervisor != Supervisor::Terminal
+}
+
+/// Stands by until the lock of `state` is free or a signal ends it. The service manager is told that it is ready, and for whom it
+/// stands by.
+///
+/// # Errors
+/// When the lock cannot be waited for.
+pub async fn stand_by(state: &Path, notifier: Notifier, signals: &mut Signals) -> io::Result<Turn> {
+    let mut lock = queue(state.to_owned())?;
+    let mut look = interval(LOOK);
+    let mut watchdog = notifier.watchdog_interval().map(interval);
+    let mut watched: Option<Watched> = None;
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            biased;
+            taken = &mut lock => {
+                let lock = taken.unwrap_or_else(|_| Err(io::Error::other("the thread that waited for the lock is gone")))?;
+                if let Some(owner) = watched {
+                    let _ = timeout(OWNER_END, owner.ended()).await;
+                }
+                info!("[gateway] the gateway before is gone: taking over");
+                notifier.status("taking over");
+                return Ok(Turn::Ours(lock));
+            }
+            asked = signals.next() => match asked {
+                Asked::Stop | Asked::Interrupt => {
+                    info!("[gateway] no longer standing by");
+                    notifier.stopping("no longer standing by");
+                    return Ok(Turn::Stopped);
+                }
+                Asked::Reload | Asked::Restart | Asked::Respawn => info!("[gateway] {said}: there is nothing to restart or to reload here"),
+            },
+            () = ended(watched.as_ref()) => {
+                watched = None;
+                look.reset_immediately();
+            }
+            _ = look.tick() => {
+                watched = Watched::open(state);
+                let text = match &watched {
+                    Some(watched) => format!("standing by for pid {}", watched.pid),
+                    None => format!("standing by for whoever holds {}", state.join("gateway.lock").display()),
+                };
+                if text != said {
+                    info!("[gateway] {text}");
+                    notifier.ready(&text);
+                    said = text;
+                }
+            }
+            () = tick(&mut watchdog) => notifier.watchdog(),
+        }
+    }
+}
+
+/// The configuration as it is now: standing by may have taken days. One that cannot be read, or would have its state elsewhere, does
+/// not count; then the one from the start does.
+pub fn read_again(loaded: Loaded, flags: &Overrides, paths: &Paths) -> Loaded {
+    let env = Env::real();
+    match config::load(flags, &env) {
+        Ok(next) if Paths::of_process(&env, &next.instance, next.config.gateway.state_dir.as_deref()) == *paths => next,
+        Ok(_) => {
+            warn!("[gateway] the configuration has another instance or state directory now: going on with the one read before");
+            loaded
+        }
+        Err(error) => {
+            warn!("[gateway] {error}: going on with the configuration read before");
+            loaded
+        }
+    }
+}
+
+/// Waits for the lock on a thread of its own, which ends with the process if need be.
+fn queue(state: PathBuf) -> io::Result<oneshot::Receiver<io::Result<Lock>>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("standby".to_owned()).spawn(move || {
+        // Signals are for the loop.
+        signals::hold();
+        // Nobody is there any more when the gateway was stopped meanwhile; the lock is let go again.
+        let _ = sender.send(Lock::wait(&state));
+    })?;
+    Ok(receiver)
+}
+
+/// The owner as its record names it, proven to be the one that wrote it.
+struct Watched {
+    pid: u32,
+    process: PidFd,
+}
+
+impl Watched {
+    fn open(state: &Path) -> Option<Self> {
+        let owner = Owner::read(state)?;
+        let process = PidFd::open(owner.pid).ok()?;
+        // Only now: before, the pid could still have become another's.
+        (owner.lives() == Some(true)).then_some(Self { pid: owner.pid, process })
+    }
+
+    async fn ended(&self) {
+        match self.process.ended() {
+            Ok(end) => end.wait().await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+async fn ended(watched: Option<&Watched>) {
+    match watched {
+        Some(watched) => watched.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_supervised_duplicate_waits_and_a_person_gets_an_answer() {
+        let nobody = Notifier::from_parts(None, 0);
+        let verdict = |supervisor| Verdict { supervisor, reason: String::new() };
+        for (supervisor, expected) in [
+            (Supervisor::S6, true),
+            (Supervisor::Container { main: true }, true),
+            (Supervisor::Container { main: false }, false),
+            (Supervisor::Terminal, false),
+            (Supervisor::Init, false),
+            (Supervisor::Unknown { parent: "bash".into() }, false),
+        ] {
+            assert_eq!(waits(nobody, &verdict(supervisor.clone())), expected, "{supervisor}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_lock_comes_to_one_of_those_who_queue() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Lock::take(dir.path()).unwrap();
+        let (mut one, mut two) = (queue(dir.path().to_owned()).unwrap(), queue(dir.path().to_owned()).unwrap());
+        drop(held);
+        let (first, rest) = tokio::select! {
+            lock = &mut one => (lock, two),
+            lock = &mut two => (lock, one),
+        };
+        let first = first.unwrap().unwrap();
+        let mut rest = rest;
+        assert!(rest.try_recv().is_err(), "one at a time");
+        drop(first);
+        rest.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_recycled_pid_is_not_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Watched::open(dir.path()).is_none());
+        let pid = std::process::id();
+        let start = crate::state::owner::start_time(pid).unwrap();
+        for (start_time, watched) in [(start, true), (start - 1, false)] {
+            let text = format!(r#"{{"pid":{pid},"startTime":{start_time},"bootId":"","instance":"a","listeners":[],"command":""}}"#);
+            std::fs::write(dir.path().join("owner.json"), text).unwrap();
+            assert_eq!(Watched::open(dir.path()).is_some(), watched);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Who supervises this process.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Who supervises this process, and how that is known. It travels to a successor, whose own environment speaks of its ancestor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Who.
+    pub supervisor: Supervisor,
+    /// How that is known, in plain words.
+    pub reason: String,
+}
+
+/// For `status`: "systemd gateway.service (SYSTEMD_EXEC_PID is this process)".
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.supervisor, self.reason)
+    }
+}
+
+/// A supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Supervisor {
+    /// systemd, as the main process of a unit.
+    Systemd {
+        /// The unit's name, where it is known.
+        unit: Option<String>,
+        /// Whether it belongs to a user's manager.
+        user: bool,
+    },
+    /// launchd, as a job.
+    Launchd {
+        /// The job's label.
+        label: String,
+    },
+    /// A container of a Kubernetes pod.
+    Kubernetes {
+        /// The container ends with this process: it is the first one, or the child of a small init.
+        main: bool,
+    },
+    /// Another container.
+    Container {
+        /// As above.
+        main: bool,
+    },
+    /// s6-supervise.
+    S6,
+    /// runsv.
+    Runit,
+    /// dinit.
+    Dinit,
+    /// OpenRC.
+    OpenRc {
+        /// Whether supervise-daemon(8) watches over it; start-stop-daemon(8) only starts it.
+        watched: bool,
+    },
+    /// supervisord.
+    Supervisord,
+    /// pm2.
+    Pm2,
+    /// One that only `$GATEWAY_SUPERVISOR` knows.
+    Declared {
+        /// What it says.
+        name: String,
+    },
+    /// A person at a terminal, or a shell's job there.
+    Terminal,
+    /// Nobody: the parent is init or a plain subreaper, and there is no terminal.
+    Init,
+    /// A parent of which nothing is known.
+    Unknown {
+        /// Its name; empty where it cannot be read.
+        parent: String,
+    },
+}
+
+impl Supervisor {
+    /// Whether somebody starts us again when we die. It says nothing of a clean exit: under systemd and launchd the unit or the plist
+    /// tells. A container's answer lies outside of it (only a pod is known to restart its containers by default).
+    pub fn restarts(&self) -> bool {
+        match self {
+            Self::Systemd { .. } | Self::Launchd { .. } | Self::S6 | Self::Runit | Self::Dinit => true,
+            Self::Supervisord | Self::Pm2 | Self::Declared { .. } => true,
+            Self::Kubernetes { main } => *main,
+            Self::OpenRc { watched } => *watched,
+            Self::Container { .. } | Self::Terminal | Self::Init | Self::Unknown { .. } => false,
+        }
+    }
+
+    /// Whether somebody follows our pid, so that it must live as long as the service does. systemd can be told of another one.
+    pub fn tracks_pid(&self) -> bool {
+        !matches!(self, Self::Systemd { .. } | Self::Init)
+    }
+
+    /// Whether this is more than a person or nobody: an exit would be answered by somebody, so a duplicate waits for its turn.
+    pub fn is_service(&self) -> bool {
+        self.restarts() || matches!(self, Self::Container { main: true } | Self::OpenRc { .. })
+    }
+}
+
+impl fmt::Display for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Systemd { unit, user } => {
+                f.write_str(if *user { "systemd --user" } else { "systemd" })?;
+                unit.iter().try_for_each(|unit| write!(f, " {unit}"))
+            }
+            Self::Launchd { label } => write!(f, "launchd {label}"),
+            Self::Kubernetes { .. } => f.write_str("kubernetes"),
+            Self::Container { .. } => f.write_str("container"),
+            Self::S6 => f.write_str("s6"),
+            Self::Runit => f.write_str("runit"),
+            Self::Dinit => f.write_str("dinit"),
+            Self::OpenRc { .. } => f.write_str("openrc"),
+            Self::Supervisord => f.write_str("supervisord"),
+            Self::Pm2 => f.write_str("pm2"),
+            Self::Declared { name } => f.write_str(name),
+            Self::Terminal => f.write_str("terminal"),
+            Self::Init => f.write_str("none"),
+            Self::Unknown { parent } if parent.is_empty() => f.write_str("unknown"),
+            Self::Unknown { parent } => write!(f, "unknown: {parent}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_travels_and_reads_well() {
+        let supervisor = Supervisor::Systemd { unit: Some("gateway.service".into()), user: true };
+        let verdict = Verdict { supervisor, reason: "the manager says so".into() };
+        let text = serde_json::to_string(&verdict).unwrap();
+        assert_eq!(serde_json::from_str::<Verdict>(&text).unwrap(), verdict);
+        assert_eq!(verdict.to_string(), "systemd --user gateway.service (the manager says so)");
+    }
+
+    #[test]
+    fn who_follows_a_pid_and_who_relaunches() {
+        use Supervisor::*;
+        let systemd = Systemd { unit: None, user: false };
+        let unknown = Unknown { parent: "bash".into() };
+        // (supervisor, restarts, tracks the pid, is a service)
+        for (supervisor, restarts, tracks, service) in [
+            (systemd, true, false, true),
+            (Launchd { label: "x".into() }, true, true, true),
+            (Kubernetes { main: true }, true, true, true),
+            (Kubernetes { main: false }, false, true, false),
+            (Container { main: true }, false, true, true),
+            (Container { main: false }, false, true, false),
+            (S6, true, true, true),
+            (OpenRc { watched: false }, false, true, true),
+            (OpenRc { watched: true }, true, true, true),
+            (Declared { name: "monit".into() }, true, true, true),
+            (Terminal, false, true, false),
+            (Init, false, false, false),
+            (unknown, false, true, false),
+        ] {
+            assert_eq!(
+                (supervisor.restarts(), supervisor.tracks_pid(), supervisor.is_service()),
+                (restarts, tracks, service),
+                "{supervisor}"
+            );
+        }
+    }
+}

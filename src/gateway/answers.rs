@@ -151,6 +151,14 @@ impl Answers {
         }
     }
 
+    /// This process has nothing left to do: tells those who waited for that.
+    pub fn all_drained(&mut self) {
+        for (_, reply, mut outcome) in self.for_drain.drain(..) {
+            outcome.drained = true;
+            reply.done(&outcome);
+        }
+    }
+
     /// A generation is gone: tells those who waited for that.
     pub fn drained(&mut self, generation: u64) {
         for (_, reply, mut outcome) in self.for_drain.extract_if(.., |(waits_for, ..)| *waits_for == generation) {

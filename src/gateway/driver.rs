@@ -328,7 +328,8 @@ impl Gateway {
             }
             Happening::Drained(generation) => {
                 self.drains.retain(|drain| drain.generation != generation);
-                if self.succeeded_by.is_none() || self.clients_gone {
+                // After a hand-over the clients count, too.
+                if self.succeeded_by.is_none() {
                     self.answers.drained(generation);
                 }
                 self.refresh();
@@ -342,6 +343,7 @@ impl Gateway {
             }
             Happening::Successor(generation, news) => self.successor(generation, news),
             Happening::Released(generation) => self.released(generation),
+            Happening::SuccessorEnded => self.resume_stopped(),
             Happening::Predecessor(message) => self.predecessor(message),
             Happening::PredecessorEnded(pid) => self.predecessor_ended(pid),
             Happening::Quiet => self.step(Event::Quiet),

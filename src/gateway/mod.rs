@@ -65,6 +65,8 @@ enum Happening {
     Successor(u64, handover::News),
     /// What the successor of this generation must not run beside has ended.
     Released(u64),
+    /// A successor that did not take over is gone, and its sidecars with it.
+    SuccessorEnded,
     /// The predecessor says something, or is gone.
     Predecessor(Option<handover::ToSuccessor>),
     /// A process that came before has ended.

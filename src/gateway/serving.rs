@@ -92,6 +92,8 @@ impl Gateway {
         }
         if serving && !self.announced {
             self.announced = true;
+            // Only now it has what it is to keep for the next life.
+            self.ask_manager();
             self.notifier.ready(&detail);
         } else if serving && !self.reloading {
             self.notifier.status(&detail);

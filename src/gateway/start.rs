@@ -139,7 +139,7 @@ async fn start(
     if let Some(mut incoming) = incoming {
         predecessors = Predecessors::new(&incoming.offer.drainers, std::mem::take(&mut incoming.drainers), &happened);
         let predecessor = incoming.converse(&happened).map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
-        taking = Some(Taking::new(predecessor, &incoming));
+        taking = Some(Taking::new(predecessor, &mut incoming));
     }
     let mut gateway = Gateway {
         context,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -9,10 +10,11 @@ use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::generation::Gate;
-use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, moving};
+use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, follow_to_its_end, moving};
 use super::lifecycle::{Event, Origin, Phase};
 use super::ownership;
 use crate::control::protocol::LastRestart;
+use crate::sidecar::PidFd;
 use crate::state::owner;
 use crate::supervisor::Notifier;
 
@@ -27,6 +29,8 @@ pub(super) struct Taking {
     notifier: Notifier,
     /// What the predecessor has that must not run twice.
     exclusive: Vec<String>,
+    /// The processes of it that ran.
+    running: Vec<PidFd>,
     /// Rings when that has ended.
     released: Option<oneshot::Sender<()>>,
     /// Whether the word to go, or its end, has come.
@@ -36,8 +40,9 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    pub(super) fn new(predecessor: Predecessor, incoming: &Incoming) -> Self {
+    pub(super) fn new(predecessor: Predecessor, incoming: &mut Incoming) -> Self {
         let offer = &incoming.offer;
+        let exclusive = offer.exclusive.iter().map(|sidecar| sidecar.name.clone()).collect();
         let notifier = if offer.notify.is_some() {
             Notifier::from_parts(offer.notify.as_deref(), offer.watchdog_usec)
         } else {
@@ -51,10 +56,29 @@ impl Taking {
             at: offer.asked_at.clone(),
             took_ms: 0,
         };
-        Self { predecessor, pid: offer.pid, notifier, exclusive: offer.exclusive.clone(), released: None, begun: false, restart }
+        Self {
+            predecessor,
+            pid: offer.pid,
+            notifier,
+            exclusive,
+            running: std::mem::take(&mut incoming.exclusive),
+            released: None,
+            begun: false,
+            restart,
+        }
     }
 
-    /// What must not run twice has ended, or died with its gateway.
+    /// What must not run twice dies with its gateway, which takes a while.
+    fn release_when_dead(&mut self) {
+        let (Some(released), running) = (self.released.take(), std::mem::take(&mut self.running)) else { return };
+        tokio::spawn(async move {
+            join_all(running.iter().map(follow_to_its_end)).await;
+            // A build that was given up does not wait any more.
+            let _ = released.send(());
+        });
+    }
+
+    /// What must not run twice has ended.
     fn release(&mut self) {
         if let Some(released) = self.released.take() {
             // A build that was given up does not wait any more.
@@ -105,7 +129,7 @@ impl Gateway {
                 if !taking.begun && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. }) {
                     warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
                 }
-                taking.release();
+                taking.release_when_dead();
                 self.step(Event::Orphaned);
                 self.taking = None;
             }

@@ -93,6 +93,7 @@ impl Gateway {
     /// Ends when nothing is left to do.
     pub(super) fn maybe_quiet(&mut self) {
         if self.clients_gone && self.drains.is_empty() && matches!(self.machine.phase(), Phase::Yielded { .. }) {
+            self.answers.all_drained();
             self.step(Event::Quiet);
         }
     }

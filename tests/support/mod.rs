@@ -10,6 +10,7 @@ pub mod load;
 pub mod port;
 pub mod report;
 pub mod servers;
+pub mod site;
 pub mod skip;
 pub mod systemd_box;
 pub mod upstream;

@@ -31,6 +31,8 @@ pub fn pass(name: &str) {
         // Another process was there first.
         return;
     }
+    // For whoever waits for this moment.
+    tracing::warn!("[gateway] failpoint {wish}");
     match how {
         // As the kernel does it when memory runs out: nothing is cleaned up.
         "kill" => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)),

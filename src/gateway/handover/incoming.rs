@@ -12,6 +12,7 @@ use super::channel::{self, Receiver, Sender};
 use super::failpoint;
 use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
 use crate::gateway::Happening;
+use crate::sidecar::PidFd;
 
 /// The descriptor that the offer comes through.
 pub(super) const OFFER: &str = "GATEWAY_HANDOVER";
@@ -36,6 +37,8 @@ pub struct Incoming {
     pub listeners: Vec<(Option<String>, OwnedFd)>,
     /// A pidfd for each of the offer's drainers.
     pub drainers: Vec<OwnedFd>,
+    /// A pidfd for each process of the predecessor that must not run beside ours.
+    pub exclusive: Vec<PidFd>,
     stream: UnixStream,
 }
 
@@ -75,7 +78,8 @@ impl Incoming {
             ));
         }
         let offer: Offer = serde_json::from_slice(text).map_err(|error| format!("cannot read what the predecessor hands over: {error}"))?;
-        let wanted = usize::from(offer.lock) + offer.listeners.len() + offer.drainers.len();
+        let running = offer.exclusive.iter().filter(|sidecar| sidecar.runs).count();
+        let wanted = usize::from(offer.lock) + offer.listeners.len() + offer.drainers.len() + running;
         if descriptors.len() != wanted {
             return Err(format!("the predecessor hands over {} descriptors instead of {wanted}", descriptors.len()));
         }
@@ -86,8 +90,9 @@ impl Incoming {
         let mut descriptors = descriptors.into_iter();
         let lock = if offer.lock { descriptors.next() } else { None };
         let listeners = offer.listeners.iter().cloned().zip(descriptors.by_ref()).collect();
-        let drainers = descriptors.collect();
-        Self { offer, lock, listeners, drainers, stream }
+        let drainers = descriptors.by_ref().take(offer.drainers.len()).collect();
+        let exclusive = descriptors.map(PidFd::from).collect();
+        Self { offer, lock, listeners, drainers, exclusive, stream }
     }
 
     /// Begins to talk. What the predecessor says comes as [`Happening`]s.

@@ -24,6 +24,7 @@ use super::lease::Leases;
 use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request};
 use super::listeners::Listeners;
 use super::progress::Reporter;
+use super::rungs::Standing;
 use super::signals::{Asked, Signals};
 use super::taking::Taking;
 use super::unit::Unit;
@@ -52,6 +53,7 @@ const DONE: u8 = 0;
 pub(super) struct Gateway {
     pub(super) context: Arc<Context>,
     pub(super) loaded: Loaded,
+    pub(super) standing: Standing,
     pub(super) paths: Paths,
     pub(super) notifier: Notifier,
     pub(super) listeners: Listeners,
@@ -130,12 +132,15 @@ impl Gateway {
                 break code;
             }
             let started = self.context.front.started;
-            let deadline = self.machine.deadline().map(|after| tokio::time::Instant::from_std(started + after));
+            let at = |after: Duration| tokio::time::Instant::from_std(started + after);
+            let deadline = self.machine.deadline().map(at);
+            let trusted = self.standing.recovery.deadline().map(at);
             tokio::select! {
                 asked = inputs.signals.next() => self.signal(asked),
                 Some(happening) = inputs.happenings.recv() => self.happen(happening),
                 Some(call) = inputs.calls.recv() => self.call(call),
                 () = sleep_until(deadline) => self.step(Event::Tick),
+                () = sleep_until(trusted) => self.follow_recovery(),
                 _ = extend.tick(), if matches!(self.machine.phase(), Phase::Starting(..)) => self.notifier.extend(EXTEND_BY),
                 _ = alive.tick(), if self.is_candidate() || self.taking.is_some() || self.succeeded_by.is_some() => self.every_second(),
                 () = tick(&mut watchdog), if self.machine.owns() => self.check(period),
@@ -155,10 +160,13 @@ impl Gateway {
     /// The end, but for what has to be waited for.
     fn end(self, code: u8) -> (ControlEnd, Option<Waiter>) {
         let units = self.units();
-        if code != DONE && !units.is_empty() {
+        let forced = code != DONE && !units.is_empty();
+        let mut cut = Vec::new();
+        if forced {
             let leases = self.leases.claim().blockers();
-            let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).chain(leases).collect();
-            warn!("[gateway] forced to end; cut: {}", if work.is_empty() { "nothing".to_owned() } else { work.join(", ") });
+            cut = units.iter().flat_map(|unit| unit.backend().blockers()).chain(leases).collect();
+            warn!("[gateway] forced to end; cut: {}", if cut.is_empty() { "nothing".to_owned() } else { cut.join(", ") });
+            self.bundle("forced-exit", &format!("cut: {}", cut.join(", ")));
         }
         self.tell_predecessor(&ToPredecessor::Bye);
         self.workers.end();
@@ -172,6 +180,7 @@ impl Gateway {
             let _ = std::fs::remove_file(&self.paths.control);
             let _ = std::fs::remove_file(moving::place(&self.paths.control));
         }
+        self.record_end(code, cut);
         if self.current.is_some() {
             info!("[gateway] ended with code {code}");
         }
@@ -211,10 +220,12 @@ impl Gateway {
         match asked {
             Asked::Stop => {
                 info!("[gateway] received SIGTERM: stopping");
+                self.wanted("SIGTERM");
                 self.step(Event::Stop { at_once: false, limit: FORCE_EXIT });
             }
             Asked::Interrupt => {
                 info!("[gateway] received SIGINT: stopping{}", if self.interrupted { " at once" } else { "; once more to stop at once" });
+                self.wanted("SIGINT");
                 self.step(Event::Stop { at_once: self.interrupted, limit: FORCE_EXIT });
                 self.interrupted = true;
             }
@@ -232,11 +243,12 @@ impl Gateway {
             Method::Status => call.reply.done(&self.status()),
             Method::Stop => {
                 info!("[gateway] stop asked by uid {} (pid {})", call.caller.uid, call.caller.pid);
+                self.wanted(&format!("gatewayctl stop, by uid {} (pid {})", call.caller.uid, call.caller.pid));
                 call.reply.done(&stopping());
                 self.step(Event::Stop { at_once: false, limit: FORCE_EXIT });
             }
             Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
-            Method::Recover => self.recover(call.reply),
+            Method::Recover => self.recover(call.caller, call.reply),
             Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some(call.reply)),
             Method::Restart(params) => {
                 let reason = params.reason.clone().unwrap_or_else(|| "gatewayctl restart".to_owned());
@@ -246,7 +258,7 @@ impl Gateway {
         }
     }
 
-    fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, reply: Option<Reply>) {
+    pub(super) fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, reply: Option<Reply>) {
         let budget = match (params.force, params.wait_ms) {
             (true, _) => Budget::Force,
             (false, None) => Budget::Configured,
@@ -282,7 +294,9 @@ impl Gateway {
             Happening::SidecarChanged => {
                 self.tell_addresses();
                 self.refresh();
+                self.follow_recovery();
             }
+            Happening::ConfigurationChanged => self.configuration_changed(),
             Happening::Drained(generation) => {
                 self.drains.retain(|drain| drain.generation != generation);
                 if self.succeeded_by.is_none() || self.clients_gone {
@@ -336,6 +350,7 @@ impl Gateway {
             }
         }
         self.perform(actions);
+        self.follow_recovery();
     }
 
     pub(super) fn perform(&mut self, actions: Vec<Action>) {

@@ -19,6 +19,7 @@ impl Gateway {
     /// Finishes what is under way, new requests of the beginning included, then says that all is quiet.
     pub(super) fn leave(&mut self, budget: Budget) {
         info!("[gateway] leaving: the service manager starts the next generation");
+        self.wanted("a restart by the service manager");
         self.refresh();
         let restart = &self.loaded.config.restart;
         let requests = match budget {

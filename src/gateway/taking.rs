@@ -11,6 +11,7 @@ use super::generation::Gate;
 use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, moving};
 use super::lifecycle::{Event, Origin, Phase};
 use super::ownership;
+use super::report::supervisor_in_words;
 use crate::state::owner;
 use crate::supervisor::Notifier;
 
@@ -133,6 +134,8 @@ impl Gateway {
             self.notifier = taking.notifier;
             self.listeners.speak(taking.notifier);
         }
+        self.standing.record.take_over();
+        self.standing.started(supervisor_in_words(self.notifier));
         match self.listeners.handles() {
             Ok(sockets) => self.workers.listen(sockets),
             Err(error) => warn!("[gateway] cannot share the listeners: {error}"),

@@ -38,6 +38,7 @@ impl Gateway {
         let Offered { info, sidecars } = self.handing.as_mut()?.offered.take()?;
         let pid = self.handing.as_ref().map_or(0, |handing| handing.successor.pid);
         info!("[gateway] pid {pid} serves generation {generation}; pid {} finishes its work", std::process::id());
+        self.wanted(&format!("handed over to pid {pid}"));
         self.succeeded_by = Some((pid, info));
         self.workers.close(true);
         self.taking_clients.cancel();
@@ -127,6 +128,7 @@ impl Gateway {
         self.take_clients();
         self.control.open();
         self.record_owner();
+        self.goes_on();
     }
 }
 

@@ -3,109 +3,13 @@
 
 mod support;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::process::Output;
-use std::time::Duration;
 
-use support::client::Target;
-use support::load::{Load, Running};
+use support::load::Load;
 use support::report::{Part, Report};
-use support::systemd_box::{BoxUser, SystemdBox};
-use support::{servers, wait};
-
-/// Where the front door of the default instance is.
-const FRONT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 18789);
-
-/// The Node server's place in the box: the tests' own may lie in a folder that a service cannot see.
-const NODE_APP: &str = "/srv/node-app.mjs";
-
-/// New connections a second on each listener: below what a debug build carries on two busy cores.
-const RATE: f64 = 60.0;
-
-/// A box and whose service manager is meant.
-struct Site<'a> {
-    systemd: &'a SystemdBox,
-    user: Option<BoxUser>,
-}
-
-impl Site<'_> {
-    fn run(&self, argv: &[&str]) -> Output {
-        match &self.user {
-            Some(user) => self.systemd.run_as_user(user, argv),
-            None => self.systemd.run(argv),
-        }
-    }
-
-    fn must(&self, argv: &[&str]) -> String {
-        let output = self.run(argv);
-        assert!(output.status.success(), "{argv:?}: {}", all_of(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn systemctl(&self, args: &[&str]) -> Output {
-        let scope: &[&str] = if self.user.is_some() { &["systemctl", "--user"] } else { &["systemctl"] };
-        self.run(&[scope, args].concat())
-    }
-
-    fn must_systemctl(&self, args: &[&str]) -> String {
-        let output = self.systemctl(args);
-        assert!(output.status.success(), "systemctl {args:?}: {}\n{}", all_of(&output), self.journal());
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn property(&self, unit: &str, name: &str) -> String {
-        self.must_systemctl(&["show", "--value", "-p", name, unit]).trim().to_owned()
-    }
-
-    fn main_pid(&self) -> u32 {
-        self.property("gateway.service", "MainPID").parse().unwrap()
-    }
-
-    fn journal(&self) -> String {
-        // Root sees both: the user's own journal may need a moment to be readable for its owner.
-        let unit = if self.user.is_some() { "_SYSTEMD_USER_UNIT=gateway.service" } else { "_SYSTEMD_UNIT=gateway.service" };
-        let about = if self.user.is_some() { "USER_UNIT=gateway.service" } else { "UNIT=gateway.service" };
-        self.systemd.must(&["journalctl", "--sync"]);
-        String::from_utf8_lossy(&self.systemd.run(&["journalctl", "--no-pager", "-o", "cat", unit, "+", about]).stdout).into_owned()
-    }
-
-    fn config(&self) -> String {
-        self.user
-            .as_ref()
-            .map_or_else(|| "/etc/gateway/gateway.toml".to_owned(), |user| format!("/home/{}/.config/gateway/gateway.toml", user.name))
-    }
-
-    fn runtime(&self) -> String {
-        self.user.as_ref().map_or_else(|| "/run".to_owned(), |user| format!("/run/user/{}", user.uid))
-    }
-
-    fn drop_in(&self) -> String {
-        let base =
-            self.user.as_ref().map_or_else(|| "/etc/systemd/system".to_owned(), |user| format!("/home/{}/.config/systemd/user", user.name));
-        format!("{base}/gateway.service.d/test.conf")
-    }
-
-    /// Everything on disk that speaks of a gateway, the programs aside.
-    fn traces(&self) -> BTreeSet<String> {
-        let script = "find /etc /run /var/lib /home /root -name '*gateway*' -not -path '/run/log/*' 2>/dev/null; ls /var/lib/systemd/linger 2>/dev/null || true";
-        self.systemd.sh(script).lines().map(str::to_owned).collect()
-    }
-
-    fn load(&self, unix: &str) -> (Running, Running) {
-        let download = servers::node_download(2_000_000, Duration::from_secs(2));
-        let tcp = Load { path: "/pid".into(), new_per_second: RATE, downloads: 4, download: Some(download), ..Load::on(FRONT) };
-        let unix = Load { path: "/pid".into(), new_per_second: RATE / 2.0, ..Load::on(Target::Unix(self.systemd.path(unix))) };
-        let (tcp, unix) = (self.systemd.in_netns(|| tcp.start()), unix.start());
-        tcp.flows(Part::New, 10);
-        unix.flows(Part::New, 5);
-        (tcp, unix)
-    }
-}
-
-fn all_of(output: &Output) -> String {
-    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use support::servers;
+use support::site::{FRONT, NODE_APP, RATE, Site, all_of, back, node, prepared};
+use support::wait;
 
 /// Does something under load, waits until requests are answered again, and says what clients saw.
 fn under_load(site: &Site<'_>, unix: &str, what: impl FnOnce()) -> [Report; 2] {
@@ -132,10 +36,6 @@ fn none_refused(site: &Site<'_>, what: &str, reports: &[Report; 2]) {
         );
         assert!(lost * 10 < good, "{what}: {report}\n{}", site.journal());
     }
-}
-
-fn node() -> Vec<&'static str> {
-    vec!["--", "node", NODE_APP, "{port}"]
 }
 
 /// The whole life of a service in one scope.
@@ -174,7 +74,7 @@ fn life(site: &Site<'_>, more: &[&str]) {
     let pid = site.main_pid();
     let reports = under_load(site, &front, || drop(site.must(&["gatewayctl", "restart"])));
     none_lost(site, "gatewayctl restart", &reports);
-    assert_eq!(site.main_pid(), pid, "an in-process restart keeps the process");
+    assert_ne!(site.main_pid(), pid, "systemd is told of a fresh main process");
 
     reloads(site, &front);
 
@@ -216,14 +116,6 @@ fn life(site: &Site<'_>, more: &[&str]) {
     assert!(site.must(&["gatewayctl", "uninstall"]).contains("nothing to do"));
 }
 
-/// Waits until another process is the main one and ready.
-fn back(site: &Site<'_>, pid: u32) {
-    wait::until("the service is back", || {
-        let now = site.main_pid();
-        (now != 0 && now != pid && site.property("gateway.service", "ActiveState") == "active").then_some(())
-    });
-}
-
 fn reloads(site: &Site<'_>, front: &str) {
     let pid = site.main_pid();
     let good = site.systemd.read(&site.config()).unwrap();
@@ -247,13 +139,6 @@ fn reloads(site: &Site<'_>, front: &str) {
     site.systemd.write(&site.config(), &good);
     site.must_systemctl(&["reload", "gateway"]);
     assert_eq!(site.main_pid(), pid, "reloads keep the process");
-}
-
-fn prepared(name: &str) -> Option<SystemdBox> {
-    let systemd = SystemdBox::boot_or_skip(name)?;
-    systemd.install_programs();
-    systemd.copy_in(servers::NODE_APP, NODE_APP);
-    Some(systemd)
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //! cargo bench --bench front_door -- --only proxy --json
 //! ```
 //!
-//! Parts: `start` (start to ready, idle memory), `restart` (restart time, longest gap and added p99 against an undisturbed
-//! run of the same length), `slope` (memory and descriptors over 300 restarts), `proxy` (requests per second of the proxy's
+//! Parts: `start` (start to ready, idle memory), `restart` and `respawn` (restart time, longest gap and added p99 against an
+//! undisturbed run of the same length, in-process and in a fresh process), `systemd` (the same under a real systemd for
+//! respawn and exit, and from kill -9 to the first answer; needs root), `slope` (memory and descriptors over 300 restarts), `proxy` (requests per second of the proxy's
 //! own CPU, beside nginx on the same upstream in the same run).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -18,6 +19,7 @@ mod proxy;
 mod restart;
 mod slope;
 mod start;
+mod systemd;
 
 use serde_json::{Map, Value};
 
@@ -41,8 +43,14 @@ const QUICK: Size = Size { starts: 5, restarts: 5, slope_restarts: 30, rounds: 1
 
 type Part = fn(Size) -> Value;
 
-const PARTS: [(&str, Part); 4] =
-    [("start", start::measure), ("restart", restart::measure), ("slope", slope::measure), ("proxy", proxy::measure)];
+const PARTS: [(&str, Part); 6] = [
+    ("start", start::measure),
+    ("restart", restart::in_process),
+    ("respawn", restart::respawn),
+    ("systemd", systemd::measure),
+    ("slope", slope::measure),
+    ("proxy", proxy::measure),
+];
 
 fn main() {
     let mut size = FULL;

@@ -17,8 +17,18 @@ fn load(gateway: &Gateway) -> Load {
     Load { new_per_second: 200.0, kept: 50, websockets: 10, ..Load::on(gateway.target()) }
 }
 
-pub fn measure(size: Size) -> Value {
-    let gateway = Setup::behind(servers::node()).start();
+/// In this process, the next generation beside the old one.
+pub fn in_process(size: Size) -> Value {
+    measure(size, "in-process")
+}
+
+/// In a fresh process, which takes listeners and clients over.
+pub fn respawn(size: Size) -> Value {
+    measure(size, "respawn")
+}
+
+fn measure(size: Size, mode: &str) -> Value {
+    let gateway = Setup::behind(servers::node()).config(format!("[restart]\nmode = \"{mode}\"\n")).start();
     // Both runs find everything warm.
     let warm = load(&gateway).start();
     warm.flows(Part::New, 200);

@@ -12,7 +12,7 @@ use super::types::{Dur, Listen};
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
 
 /// The environment as far as the configuration reads it; a function, so that tests need not change the real one.
-pub struct Env<'a>(pub &'a dyn Fn(&str) -> Option<OsString>);
+pub struct Env<'a>(pub &'a (dyn Fn(&str) -> Option<OsString> + Sync));
 
 impl Env<'_> {
     /// The environment of this process.

@@ -71,6 +71,16 @@ impl Answers {
         self.waiting.insert(id, waiting);
     }
 
+    /// Why a request was asked, and when.
+    pub fn about(&self, id: &str) -> (String, String) {
+        self.waiting.get(id).map(|waiting| (waiting.reason.clone(), waiting.at.clone())).unwrap_or_default()
+    }
+
+    /// What a signal asked for, which nobody waits for; none for a request with somebody who asks again.
+    pub fn unattended(&self, id: &str) -> Option<Kind> {
+        self.waiting.get(id).filter(|waiting| waiting.reply.is_none()).map(|waiting| waiting.kind)
+    }
+
     /// Passes a step on.
     pub fn progress(&self, progress: &Progress) {
         let waiting = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref());
@@ -142,6 +152,14 @@ impl Answers {
         }
     }
 
+    /// This process has nothing left to do: tells those who waited for that.
+    pub fn all_drained(&mut self) {
+        for (_, reply, mut outcome) in self.for_drain.drain(..) {
+            outcome.drained = true;
+            reply.done(&outcome);
+        }
+    }
+
     /// A generation is gone: tells those who waited for that.
     pub fn drained(&mut self, generation: u64) {
         for (_, reply, mut outcome) in self.for_drain.extract_if(.., |(waits_for, ..)| *waits_for == generation) {
@@ -174,6 +192,15 @@ impl Gateway {
         } else {
             reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
         }
+    }
+}
+
+impl super::driver::Gateway {
+    /// A request that is not even tried.
+    pub(super) fn refuse(&mut self, id: &str, why: String) {
+        let info = self.after();
+        let end = End { after: info, pid: None, code: FailureCode::Rejected, notes: Vec::new(), draining: None, unchanged: false };
+        self.answers.end(id, Verdict::Rejected(why), &end);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::Happening;
 use super::answers::{Answers, End, Waiting, stopping};
+use super::budget::{EXTEND_BY, EXTEND_EVERY};
 use super::building::{Building, Next};
 use super::context::Context;
 use super::control_end::ControlEnd;
@@ -21,8 +23,9 @@ use super::generation::Generation;
 use super::handing::Handing;
 use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving};
 use super::lease::Leases;
-use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request};
+use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request, Verdict};
 use super::listeners::Listeners;
+use super::place::Supervision;
 use super::progress::Reporter;
 use super::rungs::Standing;
 use super::signals::{Asked, Signals};
@@ -32,15 +35,11 @@ use crate::config::Loaded;
 use crate::control::protocol::{DrainStatus, FailureCode, GenerationInfo, Method, RestartParams};
 use crate::control::server::{Call, Reply};
 use crate::front::{Backend, Workers};
+use crate::state::intent::{self, Intent};
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
 use crate::supervisor::Notifier;
-
-/// While it starts, systemd is asked for more time this often …
-const EXTEND_EVERY: Duration = Duration::from_secs(10);
-
-/// … and for this much, so that one late message does no harm.
-pub(super) const EXTEND_BY: Duration = Duration::from_secs(30);
+use crate::systemd::machine_stopping;
 
 /// How often predecessor and successor tell each other how it goes.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -85,6 +84,15 @@ pub(super) struct Gateway {
     pub(super) unchanged: bool,
     pub(super) exit: Option<u8>,
     pub(super) lock: Option<Lock>,
+    pub(super) supervision: Supervision,
+    /// Whether this process stays when it hands over, because somebody follows its pid.
+    pub(super) stays: bool,
+    /// The whole machine, or the user's manager, goes down.
+    pub(super) machine_stops: bool,
+    /// The service manager waits for our end.
+    pub(super) asked_to_leave: bool,
+    /// It is asked for more time.
+    pub(super) extending: bool,
     pub(super) control: ControlEnd,
     /// What a successor is started with.
     pub(super) program: Program,
@@ -141,7 +149,7 @@ impl Gateway {
                 Some(call) = inputs.calls.recv() => self.call(call),
                 () = sleep_until(deadline) => self.step(Event::Tick),
                 () = sleep_until(trusted) => self.follow_recovery(),
-                _ = extend.tick(), if matches!(self.machine.phase(), Phase::Starting(..)) => self.notifier.extend(EXTEND_BY),
+                _ = extend.tick(), if self.extending || matches!(self.machine.phase(), Phase::Starting(..)) => self.notifier.extend(EXTEND_BY),
                 _ = alive.tick(), if self.is_candidate() || self.taking.is_some() || self.succeeded_by.is_some() => self.every_second(),
                 () = tick(&mut watchdog), if self.machine.owns() => self.check(period),
                 Some(event) = next_of(&mut self.waiter) => self.behind(event),
@@ -149,7 +157,11 @@ impl Gateway {
         };
         self.control.close();
         drop(inputs.calls);
+        let predecessor = self.taking.as_ref().map(|taking| taking.predecessor.clone());
         let (control, waiter) = self.end(code);
+        if let Some(predecessor) = predecessor {
+            predecessor.heard().await;
+        }
         control.finish().await;
         match waiter {
             Some(waiter) => waiter.wait(&mut inputs.signals).await,
@@ -218,20 +230,17 @@ impl Gateway {
             }
         }
         match asked {
-            Asked::Stop => {
-                info!("[gateway] received SIGTERM: stopping");
-                self.wanted("SIGTERM");
-                self.step(Event::Stop { at_once: false, limit: FORCE_EXIT });
-            }
+            Asked::Stop => self.terminate(),
             Asked::Interrupt => {
                 info!("[gateway] received SIGINT: stopping{}", if self.interrupted { " at once" } else { "; once more to stop at once" });
                 self.wanted("SIGINT");
-                self.step(Event::Stop { at_once: self.interrupted, limit: FORCE_EXIT });
+                self.stop(self.interrupted);
                 self.interrupted = true;
             }
             Asked::Reload => self.ask(Kind::Reload, RestartParams::default(), "SIGHUP", None),
             Asked::Restart | Asked::Respawn if !self.loaded.config.restart.external_signal => {
-                warn!("[gateway] a signal to restart is refused: [restart] external_signal is false; use gatewayctl restart");
+                let name = if asked == Asked::Restart { "SIGUSR1" } else { "SIGUSR2" };
+                warn!("[gateway] {name} is refused: [restart] external_signal is false; use gatewayctl restart");
             }
             Asked::Restart => self.ask(Kind::Restart, RestartParams::default(), "SIGUSR1", None),
             Asked::Respawn => self.ask(Kind::Restart, RestartParams { fresh: true, ..RestartParams::default() }, "SIGUSR2", None),
@@ -245,7 +254,7 @@ impl Gateway {
                 info!("[gateway] stop asked by uid {} (pid {})", call.caller.uid, call.caller.pid);
                 self.wanted(&format!("gatewayctl stop, by uid {} (pid {})", call.caller.uid, call.caller.pid));
                 call.reply.done(&stopping());
-                self.step(Event::Stop { at_once: false, limit: FORCE_EXIT });
+                self.stop(false);
             }
             Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
             Method::Recover => self.recover(call.caller, call.reply),
@@ -259,12 +268,7 @@ impl Gateway {
     }
 
     pub(super) fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, reply: Option<Reply>) {
-        let budget = match (params.force, params.wait_ms) {
-            (true, _) => Budget::Force,
-            (false, None) => Budget::Configured,
-            (false, Some(0)) => Budget::Unlimited,
-            (false, Some(limit)) => Budget::Limit(Duration::from_millis(limit)),
-        };
+        let budget = budget_of(params.force, params.wait_ms);
         let id = self.answers.next_id();
         let what = if kind == Kind::Reload { "reload" } else { "restart" };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
@@ -274,12 +278,52 @@ impl Gateway {
             Waiting { reply, kind, reason: reason.to_owned(), drained, begun: Instant::now(), at: Timestamp::now().to_string(), before };
         self.answers.wait(id.clone(), waiting);
         Reporter::new(Some(id.clone()), self.happened.clone()).tell("accepted", format!("{what} {id} accepted"));
-        let place = if kind == Kind::Reload { Place::Here } else { self.place(&params) };
-        self.step(Event::Asked(Request { id, kind, budget, place }));
+        let place = if kind == Kind::Reload { Ok(Place::Here) } else { self.place(&params, budget) };
+        match place {
+            Ok(place) => self.step(Event::Asked(Request { id, kind, budget, place })),
+            Err(refusal) => self.refuse(&id, refusal.why),
+        }
+    }
+
+    /// A SIGTERM: a stop, or the first half of a restart when somebody said so before.
+    fn terminate(&mut self) {
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        let Some(intent) = intent::consume(&self.paths.state, std::process::id(), now) else {
+            info!("[gateway] received SIGTERM: stopping");
+            self.wanted("SIGTERM");
+            return self.stop(false);
+        };
+        info!("[gateway] received SIGTERM to restart: {}", intent.reason);
+        if !self.supervision.is_service() {
+            let params = RestartParams { force: intent.force, wait_ms: intent.wait_ms, ..RestartParams::default() };
+            return self.ask(Kind::Restart, params, &intent.reason, None);
+        }
+        let happened = self.happened.clone();
+        tokio::spawn(async move {
+            let machine = machine_stopping().await;
+            let _ = happened.send(Happening::Leaving(intent, machine));
+        });
+    }
+
+    /// Ends, so that the service manager starts the next one.
+    fn leave_for(&mut self, intent: &Intent, machine: bool) {
+        self.machine_stops = machine;
+        self.asked_to_leave = true;
+        self.wanted(&format!("SIGTERM to restart: {}", intent.reason));
+        let budget = budget_of(intent.force, intent.wait_ms);
+        let limit = self.leave_budget(budget, true).force_exit;
+        self.step(Event::End { budget, limit });
+    }
+
+    fn stop(&mut self, at_once: bool) {
+        let limit = self.stop_budget().force_exit.unwrap_or(FORCE_EXIT);
+        // A stop that comes while it leaves has less time.
+        self.hurry.cancel();
+        self.step(Event::Stop { at_once, limit });
     }
 
     /// The generation that serves, here or in a successor.
-    fn after(&self) -> GenerationInfo {
+    pub(super) fn after(&self) -> GenerationInfo {
         self.succeeded_by.as_ref().map_or_else(|| self.info(), |(_, info)| info.clone())
     }
 
@@ -299,18 +343,22 @@ impl Gateway {
             Happening::ConfigurationChanged => self.configuration_changed(),
             Happening::Drained(generation) => {
                 self.drains.retain(|drain| drain.generation != generation);
-                if self.succeeded_by.is_none() || self.clients_gone {
+                // After a hand-over the clients count, too.
+                if self.succeeded_by.is_none() {
                     self.answers.drained(generation);
                 }
                 self.refresh();
                 self.maybe_quiet();
             }
+            Happening::Supervised(facts) => self.supervised(facts.map(|facts| *facts)),
+            Happening::Leaving(intent, machine) => self.leave_for(&intent, machine),
             Happening::ClientsGone => {
                 self.clients_gone = true;
                 self.maybe_quiet();
             }
             Happening::Successor(generation, news) => self.successor(generation, news),
             Happening::Released(generation) => self.released(generation),
+            Happening::SuccessorEnded => self.resume_stopped(),
             Happening::Predecessor(message) => self.predecessor(message),
             Happening::PredecessorEnded(pid) => self.predecessor_ended(pid),
             Happening::Quiet => self.step(Event::Quiet),
@@ -346,11 +394,24 @@ impl Gateway {
         };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
+                self.pass_on(id, verdict);
                 self.answers.end(id, verdict.clone(), &end);
             }
         }
         self.perform(actions);
         self.follow_recovery();
+    }
+
+    /// Whoever asked by a signal does not ask the successor again: that is for us to do.
+    fn pass_on(&self, id: &str, verdict: &Verdict) {
+        let signal = match self.answers.unattended(id).filter(|_| verdict == &Verdict::Moved) {
+            Some(Kind::Reload) => Signal::SIGHUP,
+            Some(Kind::Restart) => Signal::SIGUSR1,
+            None => return,
+        };
+        if let Some(handing) = &self.handing {
+            handing.successor.signal(signal);
+        }
     }
 
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
@@ -377,6 +438,15 @@ impl Gateway {
                 Action::Serve { .. } | Action::Answer { .. } | Action::Own | Action::Yield { .. } => {}
             }
         }
+    }
+}
+
+fn budget_of(force: bool, wait_ms: Option<u64>) -> Budget {
+    match (force, wait_ms) {
+        (true, _) => Budget::Force,
+        (false, None) => Budget::Configured,
+        (false, Some(0)) => Budget::Unlimited,
+        (false, Some(limit)) => Budget::Limit(Duration::from_millis(limit)),
     }
 }
 

@@ -262,9 +262,10 @@ impl Generation {
         self.units.iter().map(|(name, unit)| (name.clone(), address(unit))).collect()
     }
 
-    /// Its sidecars that must not run twice.
-    pub fn exclusive(&self) -> Vec<String> {
-        self.units.values().filter(|unit| !unit.spec().overlaps()).map(|unit| unit.name().to_owned()).collect()
+    /// Its sidecars that must not run twice, each with its process; 0 while none runs.
+    pub fn exclusive(&self) -> Vec<(String, u32)> {
+        let alone = self.units.values().filter(|unit| !unit.spec().overlaps());
+        alone.map(|unit| (unit.name().to_owned(), pid_of(unit))).collect()
     }
 
     /// Its sidecars that `next` does not keep.
@@ -275,11 +276,7 @@ impl Generation {
 
     /// Its number and the processes of its sidecars.
     pub fn info(&self) -> GenerationInfo {
-        let pid = |unit: &Arc<Unit>| match unit.sidecar().state() {
-            State::Starting { pid, .. } | State::Ready { pid, .. } | State::Stopping { pid } => pid,
-            State::Backoff { .. } | State::Stopped { .. } => 0,
-        };
-        GenerationInfo { number: self.number, sidecars: self.units.iter().map(|(name, unit)| (name.clone(), pid(unit))).collect() }
+        GenerationInfo { number: self.number, sidecars: self.units.iter().map(|(name, unit)| (name.clone(), pid_of(unit))).collect() }
     }
 
     /// Which sidecars are not ready, and why.
@@ -294,5 +291,13 @@ impl Generation {
             State::Stopping { .. } | State::Stopped { .. } => Some(format!("sidecar {} is stopped", unit.name())),
         };
         self.units.values().filter_map(trouble).collect()
+    }
+}
+
+/// The process of a sidecar; 0 while none runs.
+fn pid_of(unit: &Arc<Unit>) -> u32 {
+    match unit.sidecar().state() {
+        State::Starting { pid, .. } | State::Ready { pid, .. } | State::Stopping { pid } => pid,
+        State::Backoff { .. } | State::Stopped { .. } => 0,
     }
 }

@@ -11,11 +11,13 @@ use super::Happening;
 use super::driver::Gateway;
 use super::generation::patience_of;
 use super::handover::{
-    Drainer, News, Offer, Parentage, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION, Waiter, failpoint, prepare, spawn,
+    Drainer, Exclusive, News, Offer, Parentage, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION, Waiter, failpoint, prepare, spawn,
 };
 use super::lifecycle::{Budget, Event, Phase};
 use super::progress::Reporter;
 use crate::control::protocol::GenerationInfo;
+use crate::sidecar::PidFd;
+use crate::state::lock::Lock;
 
 /// A hand-over under way.
 #[derive(Debug)]
@@ -61,18 +63,23 @@ impl Gateway {
 
     fn start_successor(&mut self, generation: u64, request: &str) -> io::Result<(Successor, bool)> {
         failpoint::pass("old.before-spawn");
-        let own = crate::sidecar::PidFd::open(std::process::id())?;
+        let own = PidFd::open(std::process::id())?;
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
         let left = self.loaded.config.restart.drain.0.as_millis() as u64;
         let me = Drainer { pid: std::process::id(), generation: self.machine.current(), left_ms: Some(left) };
+        let alone = self.current.as_ref().map(|current| current.exclusive()).unwrap_or_default();
+        // Our own children, not reaped yet: no other process has their numbers.
+        let alone: Vec<(String, Option<PidFd>)> = alone.into_iter().map(|(name, pid)| (name, PidFd::open(pid).ok())).collect();
         let lock = self.lock.as_ref().map(AsFd::as_fd);
         let descriptors: Vec<BorrowedFd<'_>> = lock
             .into_iter()
             .chain(listeners.iter().map(|(_, fd)| *fd))
             .chain(std::iter::once(own.as_fd()))
             .chain(older.iter().map(|(_, fd)| *fd))
+            .chain(alone.iter().filter_map(|(_, process)| process.as_ref().map(AsFd::as_fd)))
             .collect();
+        let (reason, asked_at) = self.answers.about(request);
         let offer = Offer {
             version: VERSION,
             pid: std::process::id(),
@@ -80,12 +87,15 @@ impl Gateway {
             state_dir: self.paths.state.clone(),
             generation,
             request: request.to_owned(),
+            reason,
+            asked_at,
             lock: self.lock.is_some(),
             listeners: listeners.iter().map(|(name, _)| name.clone()).collect(),
             drainers: std::iter::once(me).chain(older.iter().map(|(drainer, _)| drainer.clone())).collect(),
-            exclusive: self.current.as_ref().map(|current| current.exclusive()).unwrap_or_default(),
+            exclusive: alone.iter().map(|(name, process)| Exclusive { name: name.clone(), runs: process.is_some() }).collect(),
             notify: self.notifier.address(),
             watchdog_usec: self.notifier.watchdog_usec(),
+            verdict: self.supervision.verdict.clone(),
         };
         let (ours, theirs) = prepare(&offer, &descriptors)?;
         let (spawned, behind) = self.spawn_with(&theirs)?;
@@ -99,7 +109,7 @@ impl Gateway {
         if let Some(link) = self.link.as_ref().filter(|link| link.alive()) {
             return Ok((link.spawn(theirs)?, true));
         }
-        if self.pid_must_survive() {
+        if self.stays {
             let waiter = self.waiter.get_or_insert_with(|| Waiter::new(self.program.clone()));
             return Ok((waiter.spawn(theirs)?, true));
         }
@@ -156,12 +166,16 @@ impl Gateway {
         match self.handing.as_ref() {
             Some(handing) if handing.successor.generation == generation => handing.successor.say(&ToSuccessor::Released),
             // Given up meanwhile, while its sidecars still stopped.
-            _ if matches!(self.machine.phase(), Phase::Serving | Phase::Building(_)) => self.resume_stopped(),
-            _ => {}
+            _ => self.resume_stopped(),
         }
     }
 
-    fn resume_stopped(&self) {
+    /// Starts again what was stopped for a successor that did not take over, and is gone with all that it had started.
+    pub(super) fn resume_stopped(&self) {
+        // A build that began meanwhile replaces them itself; another successor asks for them again.
+        if self.machine.phase() != &Phase::Serving {
+            return;
+        }
         for unit in self.current.iter().flat_map(|current| current.units.values()) {
             if matches!(unit.sidecar().state(), crate::sidecar::State::Stopped { .. }) {
                 let (unit, context) = (Arc::clone(unit), Arc::clone(&self.context));
@@ -196,6 +210,13 @@ impl Gateway {
                 warn!("[gateway] {why}; the service manager starts the next one");
                 return;
             }
+            match Lock::take(&self.paths.state) {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) => {
+                    warn!("[gateway] {why}; {error}, so it has the service now");
+                    return;
+                }
+            }
             warn!("[gateway] {why}; taking the service back");
         }
         self.step(Event::SuccessorLost(generation, why.to_owned()));
@@ -205,19 +226,19 @@ impl Gateway {
     pub(super) fn take_back(&mut self) {
         if let Some(handing) = self.handing.take() {
             let committed = handing.offered.is_some();
-            if committed {
-                // It may accept already: not a moment longer.
-                handing.successor.kill();
-            }
-            tokio::spawn(handing.successor.end());
+            let (happened, successor) = (self.happened.clone(), handing.successor);
+            tokio::spawn(async move {
+                // It may accept already: then not a moment longer.
+                successor.end(committed).await;
+                // When the loop is gone, nothing is started again.
+                let _ = happened.send(Happening::SuccessorEnded);
+            });
             if committed {
                 // It may have put its own in their place.
                 self.control.open();
                 self.record_owner();
                 self.goes_on();
             }
-            // Those that still stop are started again when they have.
-            self.resume_stopped();
         }
         self.refresh();
     }
@@ -225,7 +246,7 @@ impl Gateway {
     /// A stop while a successor gets ready takes it along.
     pub(super) fn abandon_successor(&mut self) {
         if let Some(handing) = self.handing.take() {
-            self.ending.push(tokio::spawn(handing.successor.end()));
+            self.ending.push(tokio::spawn(handing.successor.end(false)));
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Happening;
+use super::budget::EXTEND_BY;
 use super::driver::Gateway;
 use super::lifecycle::Budget;
 use super::unit::Unit;
@@ -22,12 +23,12 @@ impl Gateway {
         self.wanted("a restart by the service manager");
         self.refresh();
         let restart = &self.loaded.config.restart;
-        let requests = match budget {
-            Budget::Configured => Some(restart.drain.0),
-            Budget::Force => Some(Duration::ZERO),
-            Budget::Limit(time) => Some(time),
-            Budget::Unlimited => None,
-        };
+        let end = self.leave_budget(budget, self.asked_to_leave);
+        self.extending = end.extend;
+        if end.extend {
+            self.notifier.extend(EXTEND_BY);
+        }
+        let requests = end.drain;
         let tunnels = restart.tunnel_drain.map_or(TUNNEL_DRAIN_ALONE, |time| time.0);
         let leaving = Leaving {
             workers: std::iter::once(&self.workers).chain(&self.retired).cloned().collect(),
@@ -35,7 +36,7 @@ impl Gateway {
             upstreams: self.context.front.table().routes.backends().cloned().collect(),
             requests,
             tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
-            at_least: self.launchd_delay(),
+            at_least: self.launchd_delay(budget),
         };
         let (happened, hurry) = (self.happened.clone(), self.hurry.clone());
         tokio::spawn(async move {

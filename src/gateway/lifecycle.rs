@@ -145,6 +145,7 @@ impl Lifecycle {
         match event {
             Event::Asked(request) => self.asked(request),
             Event::Stop { at_once, limit } => self.stop(at_once, now + limit),
+            Event::End { budget, limit } => self.end(budget, limit.map(|limit| now + limit)),
             Event::Built(generation) => self.built(generation),
             Event::Broken(generation, why) => self.broken(generation, &why, now),
             Event::SuccessorReady(generation) => self.successor_ready(generation),
@@ -205,6 +206,21 @@ impl Lifecycle {
         }
         self.phase = Phase::Stopping { until };
         actions.push(Action::Wind { at_once });
+        actions
+    }
+
+    fn end(&mut self, budget: Budget, until: Option<Duration>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match &mut self.phase {
+            Phase::Serving | Phase::Waiting { .. } => {}
+            Phase::Starting(build, _) | Phase::Prepared(build) | Phase::Building(build) | Phase::Handing { build, .. } => {
+                actions.push(Action::Abandon(build.generation));
+                actions.extend(build.everybody().map(|id| Action::Answer { id, verdict: Verdict::Scheduled }));
+            }
+            Phase::Yielded { .. } | Phase::Leaving { .. } | Phase::Stopping { .. } | Phase::Ended => return actions,
+        }
+        self.phase = Phase::Leaving { until };
+        actions.push(Action::Leave { budget });
         actions
     }
 

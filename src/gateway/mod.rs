@@ -66,10 +66,16 @@ enum Happening {
     Successor(u64, handover::News),
     /// What the successor of this generation must not run beside has ended.
     Released(u64),
+    /// A successor that did not take over is gone, and its sidecars with it.
+    SuccessorEnded,
     /// The predecessor says something, or is gone.
     Predecessor(Option<handover::ToSuccessor>),
     /// A process that came before has ended.
     PredecessorEnded(u32),
+    /// What systemd says about our unit.
+    Supervised(Option<Box<crate::systemd::unit::UnitFacts>>),
+    /// A SIGTERM was the first half of a restart; whether the whole machine stops.
+    Leaving(crate::state::intent::Intent, bool),
     /// After a hand-over, the last client is gone.
     ClientsGone,
     /// In safe mode: the configuration file is another one.

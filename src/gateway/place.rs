@@ -1,36 +1,154 @@
-//! Where the next generation is to live, as things stand now.
+//! Where the next generation is to live, as things stand now, and how long an end may take.
 
 use std::time::Duration;
 
-use super::driver::Gateway;
-use super::lifecycle::Place;
-use crate::config::Mode;
-use crate::control::protocol::RestartParams;
+use tracing::warn;
 
-impl Gateway {
-    /// Where a restart puts the next generation.
-    pub(super) fn place(&self, params: &RestartParams) -> Place {
-        match self.loaded.config.restart.mode {
-            _ if params.update => Place::Successor { update: true },
-            _ if params.fresh => Place::Successor { update: false },
-            Mode::Respawn => Place::Successor { update: false },
-            Mode::Exit => Place::Next { until: self.yield_limit().map(|limit| self.context.front.started.elapsed() + limit) },
-            Mode::Auto | Mode::InProcess => Place::Here,
-        }
+use super::Happening;
+use super::budget::{Asked, Budget as End, Patience, Surroundings};
+use super::driver::Gateway;
+use super::lifecycle::{Budget, Place};
+use super::strategy::{Choice, Facts, Refusal, Strategy, choose};
+use crate::config::Env;
+use crate::control::protocol::RestartParams;
+use crate::supervisor::{Evidence, Supervisor, Verdict, detect, launchd};
+use crate::systemd::unit::{UnitFacts, facts_of};
+
+/// Who supervises this process, and what is known about that.
+#[derive(Debug)]
+pub(super) struct Supervision {
+    pub(super) verdict: Verdict,
+    /// What systemd says about our unit; none while it has not answered.
+    pub(super) unit: Option<UnitFacts>,
+    /// What a predecessor knew.
+    handed: Option<Verdict>,
+    no_respawn: bool,
+}
+
+impl Supervision {
+    /// What can be told without asking anybody.
+    pub(super) fn at_first(instance: &str, handed: Option<Verdict>) -> Self {
+        let env = Env::real();
+        let verdict = detect(&Evidence { handed: handed.clone(), ..Evidence::gather(&env, instance) });
+        let no_respawn = env.text("GATEWAY_NO_RESPAWN").is_some_and(|text| truthy(&text));
+        Self { verdict, unit: None, handed, no_respawn }
     }
 
-    /// Whether somebody knows this process by its pid and would take its end for the service's.
-    pub(super) fn pid_must_survive(&self) -> bool {
-        std::process::id() == 1
+    /// systemd has answered.
+    fn learn(&mut self, instance: &str, unit: Option<UnitFacts>) {
+        let evidence = Evidence::gather(&Env::real(), instance);
+        self.verdict = detect(&Evidence { manager: unit.clone(), handed: self.handed.clone(), ..evidence });
+        self.unit = unit;
+    }
+
+    /// Whether somebody answers our end with a new start.
+    pub(super) fn is_service(&self) -> bool {
+        self.verdict.supervisor.is_service()
+    }
+
+    fn by_systemd(&self) -> bool {
+        matches!(self.verdict.supervisor, Supervisor::Systemd { .. })
+    }
+}
+
+fn truthy(text: &str) -> bool {
+    matches!(text.trim().to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on")
+}
+
+impl Gateway {
+    /// Asks systemd about our unit, besides; the answer comes as a [`Happening::Supervised`].
+    pub(super) fn ask_manager(&self) {
+        let happened = self.happened.clone();
+        tokio::spawn(async move {
+            let facts = facts_of(std::process::id()).await;
+            // When the loop is gone, nobody needs to know.
+            let _ = happened.send(Happening::Supervised(facts.map(Box::new)));
+        });
+    }
+
+    pub(super) fn supervised(&mut self, facts: Option<UnitFacts>) {
+        self.supervision.learn(&self.loaded.instance, facts);
+    }
+
+    /// Where a restart would put the next generation now, and why.
+    pub(super) fn choice(&self, params: &RestartParams) -> Result<Choice, Refusal> {
+        let unit = self.supervision.unit.as_ref();
+        choose(&Facts {
+            mode: self.loaded.config.restart.mode,
+            verdict: &self.supervision.verdict,
+            fresh: params.fresh,
+            update: params.update,
+            no_respawn: self.supervision.no_respawn,
+            can_speak_mainpid: self.notifier.active() && unit.is_none_or(|unit| unit.hears_main()),
+            holder: unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
+            drainers: self.predecessors.len(),
+        })
+    }
+
+    /// The same for the lifecycle.
+    pub(super) fn place(&mut self, params: &RestartParams, budget: Budget) -> Result<Place, Refusal> {
+        let choice = self.choice(params)?;
+        Ok(match choice.strategy {
+            Strategy::InProcess => Place::Here,
+            Strategy::Respawn { waiter } => {
+                self.stays = waiter;
+                if choice.cut_oldest
+                    && let Some(pid) = self.predecessors.cut_oldest()
+                {
+                    warn!("[gateway] {}: pid {pid} finishes as in a stop", choice.why);
+                }
+                Place::Successor { update: params.update }
+            }
+            Strategy::Exit => Place::Next { until: self.leave_budget(budget, false).force_exit.map(|limit| self.now() + limit) },
+        })
+    }
+
+    /// How long an end may take that makes room for the next start. `asked` when the service manager has asked for it, whose
+    /// clock then runs.
+    pub(super) fn leave_budget(&self, budget: Budget, asked: bool) -> End {
+        End::of(Asked::Restart(self.drain_time(budget)), self.surroundings(asked, self.machine_stops))
+    }
+
+    /// How long a stop may take.
+    pub(super) fn stop_budget(&self) -> End {
+        End::of(Asked::Stop(self.loaded.config.restart.stop_drain.0), self.surroundings(true, self.machine_stops))
+    }
+
+    fn surroundings(&self, asked: bool, machine_stopping: bool) -> Surroundings {
+        let patience = match &self.supervision.unit {
+            _ if !asked => Patience::Endless,
+            Some(unit) => unit.timeout_stop.map_or(Patience::Endless, Patience::Limit),
+            None if self.supervision.by_systemd() => Patience::Unanswered,
+            None => Patience::Endless,
+        };
+        Surroundings { patience, extends: self.notifier.active() && self.supervision.by_systemd(), machine_stopping }
+    }
+
+    /// How long work may go on; none for ever.
+    pub(super) fn drain_time(&self, budget: Budget) -> Option<Duration> {
+        match budget {
+            Budget::Configured => Some(self.loaded.config.restart.drain.0),
+            Budget::Force => Some(Duration::ZERO),
+            Budget::Limit(time) => Some(time),
+            Budget::Unlimited => None,
+        }
     }
 
     /// Whether the service manager ends what is left when its main process dies, and starts the next one.
     pub(super) fn manager_ends_us(&self) -> bool {
-        self.notifier.active()
+        self.supervision.by_systemd() && self.waiter.is_none()
     }
 
-    /// How long launchd must see this process before it starts the next one without a pause.
-    pub(super) fn launchd_delay(&self) -> Duration {
-        Duration::ZERO
+    /// How long launchd must see this process before it starts the next one without a pause; a restart by force does not wait.
+    pub(super) fn launchd_delay(&self, budget: Budget) -> Duration {
+        if !matches!(self.supervision.verdict.supervisor, Supervisor::Launchd { .. }) || budget == Budget::Force {
+            return Duration::ZERO;
+        }
+        launchd::exit_delay(self.now(), launchd::throttle_interval(None), self.loaded.config.restart.launchd_exit_delay.0)
+    }
+
+    /// Since this process began.
+    pub(super) fn now(&self) -> Duration {
+        self.context.front.started.elapsed()
     }
 }

@@ -5,14 +5,8 @@ use std::sync::atomic::Ordering;
 use super::driver::Gateway;
 use super::lifecycle::Phase;
 use super::recovery::Rung;
-use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, SidecarStatus, Stage, Status};
+use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStatus, Stage, Status};
 use crate::sidecar::State;
-use crate::supervisor::Notifier;
-
-/// Who restarts this process when it dies.
-pub(super) fn supervisor_in_words(notifier: Notifier) -> &'static str {
-    if notifier.active() { "systemd, by $NOTIFY_SOCKET" } else { "none" }
-}
 
 impl Gateway {
     /// What it is doing, and that in words.
@@ -64,8 +58,8 @@ impl Gateway {
             detail,
             uptime_ms: front.started.elapsed().as_millis() as u64,
             generation: self.machine.current(),
-            supervisor: supervisor_in_words(self.notifier).to_owned(),
-            strategy: "in-process: the next generation is built beside the old one in this process".to_owned(),
+            supervisor: self.supervision.verdict.to_string(),
+            strategy: self.choice(&RestartParams::default()).map_or_else(|refusal| refusal.why, |choice| choice.to_string()),
             listeners: self.listeners.addresses(),
             config: self.loaded.path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()),
             state_dir: self.paths.state.display().to_string(),

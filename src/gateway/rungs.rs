@@ -12,7 +12,6 @@ use super::lifecycle::{Entry, Event, Fallback, Phase};
 use super::material::Material;
 use super::record::{Begun, Record};
 use super::recovery::{Action, Configuration, Recovery, Rung};
-use super::report::supervisor_in_words;
 use super::{Happening, alert, changed};
 use crate::config::{Env, whereabouts};
 use crate::control::protocol::RecoveryStatus;
@@ -176,7 +175,7 @@ impl Gateway {
         self.standing.wanted = None;
         self.standing.before = Before::Unplanned(Some("it had just taken over".to_owned()));
         self.standing.record.take_over();
-        self.standing.started(supervisor_in_words(self.notifier));
+        self.standing.started(&self.supervision.verdict.to_string());
     }
 
     /// Writes that the life ends. That of a candidate never began.

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::drain::Drain;
 use super::driver::Gateway;
 use super::generation::{Generation, patience_of};
-use super::lifecycle::{Budget, Phase};
+use super::lifecycle::{Budget, FORCE_EXIT, Phase};
 use super::unit::Unit;
 use super::wind::Wind;
 use super::{Happening, watchdog};
@@ -92,6 +92,8 @@ impl Gateway {
         }
         if serving && !self.announced {
             self.announced = true;
+            // Only now it has what it is to keep for the next life.
+            self.ask_manager();
             self.notifier.ready(&detail);
         } else if serving && !self.reloading {
             self.notifier.status(&detail);
@@ -144,6 +146,7 @@ impl Gateway {
             upstreams: front.table().routes.backends().chain(self.doors.values()).cloned().collect(),
             restart: self.loaded.config.restart.clone(),
             at_once,
+            limit: self.stop_budget().force_exit.unwrap_or(FORCE_EXIT),
             leases: self.leases.claim(),
             predecessors,
             ending: std::mem::take(&mut self.ending),

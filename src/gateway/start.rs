@@ -8,17 +8,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::answers::Answers;
+use super::budget::EXTEND_BY;
 use super::context::Context;
 use super::control_end::ControlEnd;
-use super::driver::{EXTEND_BY, Gateway, Inputs};
+use super::driver::{Gateway, Inputs};
 use super::handover::{Incoming, Link, Predecessors, Program};
 use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
 use super::material::Material;
 use super::ownership::{self, Ownership};
+use super::place::Supervision;
 use super::progress::Reporter;
 use super::record::Record;
-use super::report::supervisor_in_words;
 use super::rungs::Standing;
 use super::signals::Signals;
 use super::standby::{self, Turn};
@@ -125,16 +126,19 @@ async fn start(
     let redactor = Redactor::new(&config.gateway.redact);
     inherited.teach(&redactor);
     let record = Record::new(&paths.state, &material.loaded.instance, &redactor);
+    let supervision = Supervision::at_first(&material.loaded.instance, incoming.as_ref().map(|incoming| incoming.offer.verdict.clone()));
     let (standing, entry, _carried) = match &incoming {
         Some(incoming) => {
             let entry = Entry::Candidate { generation: incoming.offer.generation };
             (Standing::successor(record, &material), entry, None)
         }
-        None => Standing::begin(record, &material, if notifier.active() { Fallback::Persist } else { Fallback::End }),
+        None => {
+            let usual = if notifier.active() || supervision.is_service() { Fallback::Persist } else { Fallback::End };
+            let begun = Standing::begin(record, &material, usual);
+            begun.0.started(&supervision.verdict.to_string());
+            begun
+        }
     };
-    if incoming.is_none() {
-        standing.started(supervisor_in_words(notifier));
-    }
     let candidate = incoming.is_some();
     let fail = |text: String| {
         if !candidate {
@@ -178,7 +182,7 @@ async fn start(
     if let Some(mut incoming) = incoming {
         predecessors = Predecessors::new(&incoming.offer.drainers, std::mem::take(&mut incoming.drainers), &happened);
         let predecessor = incoming.converse(&happened).map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
-        taking = Some(Taking::new(predecessor, &incoming));
+        taking = Some(Taking::new(predecessor, &mut incoming));
     }
     let mut gateway = Gateway {
         context,
@@ -207,6 +211,11 @@ async fn start(
         unchanged: false,
         exit: None,
         lock,
+        supervision,
+        stays: false,
+        machine_stops: false,
+        asked_to_leave: false,
+        extending: false,
         control,
         program,
         link: Link::take(),
@@ -223,12 +232,13 @@ async fn start(
         ending: Vec::new(),
     };
     if gateway.taking.is_none() {
-        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
         gateway.record_owner();
         gateway.control.open();
         gateway.take_clients();
+        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
     }
     gateway.begin_recovery();
+    gateway.ask_manager();
     gateway.perform(first);
     if later {
         // There is nothing to wait for that the service manager should wait for, too.

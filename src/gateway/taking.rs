@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::generation::Gate;
-use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, moving};
+use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, follow_to_its_end, moving};
 use super::lifecycle::{Event, Origin, Phase};
 use super::ownership;
-use super::report::supervisor_in_words;
+use crate::control::protocol::LastRestart;
+use crate::sidecar::PidFd;
 use crate::state::owner;
 use crate::supervisor::Notifier;
 
@@ -26,24 +29,56 @@ pub(super) struct Taking {
     notifier: Notifier,
     /// What the predecessor has that must not run twice.
     exclusive: Vec<String>,
+    /// The processes of it that ran.
+    running: Vec<PidFd>,
     /// Rings when that has ended.
     released: Option<oneshot::Sender<()>>,
     /// Whether the word to go, or its end, has come.
     begun: bool,
+    /// The restart that this is.
+    restart: LastRestart,
 }
 
 impl Taking {
-    pub(super) fn new(predecessor: Predecessor, incoming: &Incoming) -> Self {
+    pub(super) fn new(predecessor: Predecessor, incoming: &mut Incoming) -> Self {
         let offer = &incoming.offer;
+        let exclusive = offer.exclusive.iter().map(|sidecar| sidecar.name.clone()).collect();
         let notifier = if offer.notify.is_some() {
             Notifier::from_parts(offer.notify.as_deref(), offer.watchdog_usec)
         } else {
             Notifier::from_parts(None, 0)
         };
-        Self { predecessor, pid: offer.pid, notifier, exclusive: offer.exclusive.clone(), released: None, begun: false }
+        let restart = LastRestart {
+            request: offer.request.clone(),
+            kind: "restart".to_owned(),
+            reason: offer.reason.clone(),
+            outcome: "done".to_owned(),
+            at: offer.asked_at.clone(),
+            took_ms: 0,
+        };
+        Self {
+            predecessor,
+            pid: offer.pid,
+            notifier,
+            exclusive,
+            running: std::mem::take(&mut incoming.exclusive),
+            released: None,
+            begun: false,
+            restart,
+        }
     }
 
-    /// What must not run twice has ended, or died with its gateway.
+    /// What must not run twice dies with its gateway, which takes a while.
+    fn release_when_dead(&mut self) {
+        let (Some(released), running) = (self.released.take(), std::mem::take(&mut self.running)) else { return };
+        tokio::spawn(async move {
+            join_all(running.iter().map(follow_to_its_end)).await;
+            // A build that was given up does not wait any more.
+            let _ = released.send(());
+        });
+    }
+
+    /// What must not run twice has ended.
     fn release(&mut self) {
         if let Some(released) = self.released.take() {
             // A build that was given up does not wait any more.
@@ -94,7 +129,7 @@ impl Gateway {
                 if !taking.begun && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. }) {
                     warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
                 }
-                taking.release();
+                taking.release_when_dead();
                 self.step(Event::Orphaned);
                 self.taking = None;
             }
@@ -133,18 +168,21 @@ impl Gateway {
             taking.begun = true;
             self.notifier = taking.notifier;
             self.listeners.speak(taking.notifier);
+            let took = taking.restart.at.parse::<Timestamp>().map(|at| Timestamp::now().duration_since(at).as_millis());
+            let took_ms = took.ok().and_then(|took| u64::try_from(took).ok()).unwrap_or_default();
+            self.answers.last = Some(LastRestart { took_ms, ..taking.restart.clone() });
         }
         self.standing.record.take_over();
-        self.standing.started(supervisor_in_words(self.notifier));
+        self.standing.started(&self.supervision.verdict.to_string());
         match self.listeners.handles() {
             Ok(sockets) => self.workers.listen(sockets),
             Err(error) => warn!("[gateway] cannot share the listeners: {error}"),
         }
         failpoint::pass("new.accepting");
-        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         self.record_owner();
         self.control.open();
         self.take_clients();
+        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         if let Some(link) = &self.link {
             link.current();
         }

@@ -10,7 +10,6 @@ use tracing::warn;
 
 use super::handover::Stopping;
 use super::lease::{Cause, Claim};
-use super::lifecycle::FORCE_EXIT;
 use super::unit::Unit;
 use crate::config::RestartSection;
 use crate::front::{Backend, Door, GOODBYE, Workers};
@@ -37,6 +36,8 @@ pub struct Wind {
     pub restart: RestartSection,
     /// Do not wait for work.
     pub at_once: bool,
+    /// How long all of it may take.
+    pub limit: Duration,
     /// Work besides requests that was there when it began.
     pub leases: Claim,
     /// Processes that came before.
@@ -49,7 +50,8 @@ impl Wind {
     /// Does it.
     pub async fn run(self) {
         let begun = Instant::now();
-        let longest = FORCE_EXIT - MARGIN - SIDECARS;
+        let limit = self.limit;
+        let longest = limit.saturating_sub(MARGIN + SIDECARS).max(limit / 2);
         let drain = if self.at_once { Duration::ZERO } else { self.restart.stop_drain.0.min(longest) };
         // Time for their goodbye is kept back.
         let tunnels = self.restart.tunnel_drain.map_or(TUNNELS, |time| time.0).min(drain.saturating_sub(GOODBYE));
@@ -81,11 +83,11 @@ impl Wind {
             self.leases.tell_deadline();
         }
         backends().for_each(|backend| backend.cut());
-        let left = (FORCE_EXIT - MARGIN).saturating_sub(begun.elapsed());
+        let left = limit.saturating_sub(MARGIN).saturating_sub(begun.elapsed());
         join_all(self.units.iter().map(|unit| unit.stop(left))).await;
         join_all(self.ending).await;
         // They stop within the same time as this process, and began just after it.
-        if self.at_once || tokio::time::timeout_at(begun + FORCE_EXIT - MARGIN / 2, self.predecessors.ended()).await.is_err() {
+        if self.at_once || tokio::time::timeout_at(begun + limit.saturating_sub(MARGIN / 2), self.predecessors.ended()).await.is_err() {
             self.predecessors.kill();
             self.predecessors.ended().await;
         }

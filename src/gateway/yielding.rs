@@ -12,33 +12,33 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::budget::RESTART_MARGIN;
 use super::driver::Gateway;
 use super::handing::Offered;
-use super::handover::moving;
-use super::lifecycle::{Budget, Event, FORCE_EXIT, Phase};
+use super::handover::{failpoint, moving};
+use super::lease::Claim;
+use super::lifecycle::{Budget, Event, Phase};
 use super::{Addresses, Happening};
 use crate::front::{Address, Backend, Door, GOODBYE, Upstream, Workers};
 
 impl Gateway {
     /// How long this process may finish its work before its end is forced.
     pub(super) fn yield_limit(&self) -> Option<Duration> {
-        let restart = &self.loaded.config.restart;
-        let time = match self.handing.as_ref().map(|handing| handing.budget)? {
-            Budget::Configured => restart.drain.0,
-            Budget::Force => Duration::ZERO,
-            Budget::Limit(time) => time,
-            Budget::Unlimited => return None,
-        };
-        Some(time + FORCE_EXIT)
+        let budget = self.handing.as_ref().map(|handing| handing.budget)?;
+        Some(self.drain_time(budget)? + RESTART_MARGIN)
     }
 
     /// Accepts nobody any more. Tells which generation drains.
     pub(super) fn yield_to(&mut self, generation: u64, budget: Budget) -> Option<u64> {
         let current = Arc::clone(self.current.as_ref()?);
         let Offered { info, sidecars } = self.handing.as_mut()?.offered.take()?;
-        let pid = self.handing.as_ref().map_or(0, |handing| handing.successor.pid);
+        let handing = self.handing.as_ref()?;
+        let pid = handing.successor.pid;
+        self.report = handing.report.clone();
         info!("[gateway] pid {pid} serves generation {generation}; pid {} finishes its work", std::process::id());
         self.wanted(&format!("handed over to pid {pid}"));
+        // The successor's alone: should it die, whoever stands by has the next turn.
+        self.lock = None;
         self.succeeded_by = Some((pid, info));
         self.workers.close(true);
         self.taking_clients.cancel();
@@ -47,6 +47,7 @@ impl Gateway {
         self.context.front.publish(current.redirected(&self.doors, generation, self.context.workers));
         self.followers.drain(..).for_each(|task| task.abort());
         self.farewell(budget);
+        failpoint::pass("old.yielded");
         let draining = self.drain_all(&current, budget);
         draining.or(Some(current.number))
     }
@@ -66,15 +67,11 @@ impl Gateway {
     /// Lets the clients end when it suits them, within the budget.
     fn farewell(&mut self, budget: Budget) {
         let restart = &self.loaded.config.restart;
-        let requests = match budget {
-            Budget::Configured => Some(restart.drain.0),
-            Budget::Force => Some(Duration::ZERO),
-            Budget::Limit(time) => Some(time),
-            Budget::Unlimited => None,
-        };
+        let requests = self.drain_time(budget);
         let overlapping = restart.tunnel_drain.map_or(crate::config::TUNNEL_DRAIN, |time| time.0);
         let (elsewhere, clients) = mpsc::unbounded_channel();
         let farewell = Farewell {
+            leases: self.leases.claim(),
             elsewhere,
             sending: tokio::spawn(moving::send(moving::place(&self.paths.control), clients)),
             workers: Arc::clone(&self.workers),
@@ -97,6 +94,7 @@ impl Gateway {
     /// Ends when nothing is left to do.
     pub(super) fn maybe_quiet(&mut self) {
         if self.clients_gone && self.drains.is_empty() && matches!(self.machine.phase(), Phase::Yielded { .. }) {
+            self.answers.all_drained();
             self.step(Event::Quiet);
         }
     }
@@ -134,6 +132,8 @@ impl Gateway {
 
 /// The end of the clients of a process that has handed over.
 struct Farewell {
+    /// Work that is no request.
+    leases: Claim,
     /// Where clients go that are between two requests.
     elsewhere: mpsc::UnboundedSender<OwnedFd>,
     /// Takes them there.
@@ -159,7 +159,7 @@ impl Farewell {
                 let _ = tokio::time::timeout(GOODBYE, join_all(all().map(|backend| backend.wait_tunnels()))).await;
             }
         };
-        let work = async { tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels) };
+        let work = async { tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels, self.leases.released()) };
         match self.requests {
             None => drop(work.await),
             Some(time) => {

@@ -6,4 +6,4 @@ mod tree;
 
 pub use free::private;
 pub use listening::{Listening, listening_of};
-pub use tree::{descendants, living_in_group};
+pub use tree::{children, descendants, living_in_group};

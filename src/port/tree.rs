@@ -34,6 +34,11 @@ pub fn descendants(root: u32) -> HashSet<u32> {
     }
 }
 
+/// The children of a process that live.
+pub fn children(of: u32) -> Vec<u32> {
+    table().into_iter().filter(|(_, (parent, _))| *parent == of).map(|(pid, _)| pid).collect()
+}
+
 /// The processes of a group that live; zombies do not count.
 pub fn living_in_group(group: u32) -> Vec<u32> {
     table().into_iter().filter(|(_, (_, of))| *of == group).map(|(pid, _)| pid).collect()

@@ -477,7 +477,7 @@ pub fn descendants(root: u32) -> Vec<(u32, u64)> {
 }
 
 /// Takes away every variable by which the machine that runs the tests could speak to the gateway.
-fn scrub(command: &mut Command) {
+pub fn scrub(command: &mut Command) {
     for (key, _) in std::env::vars_os() {
         if key.to_str().is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key)) {
             command.env_remove(key);

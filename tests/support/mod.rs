@@ -5,10 +5,12 @@
 
 pub mod client;
 pub mod gateway;
+pub mod handover;
 pub mod load;
 pub mod port;
 pub mod report;
 pub mod servers;
+pub mod site;
 pub mod skip;
 pub mod systemd_box;
 pub mod upstream;

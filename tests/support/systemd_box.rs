@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -24,6 +24,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// `poweroff --force --force` calls reboot(2) at once.
 const DOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// systemd's own limit for a service that does not stop.
+const ORDERLY_LIMIT: Duration = Duration::from_secs(100);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -250,6 +253,14 @@ impl SystemdBox {
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// `systemctl poweroff`: every service is stopped in order. How long it took until nothing was left.
+    pub fn power_off(&mut self) -> Duration {
+        let begun = Instant::now();
+        self.must(&["systemctl", "--no-block", "poweroff"]);
+        wait::within(ORDERLY_LIMIT, || self.nspawn.try_wait().ok().flatten()).unwrap_or_else(|| panic!("it stays up: {}", self.boot_log()));
+        begun.elapsed()
     }
 
     fn enter(&self) -> Command {

@@ -11,22 +11,38 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// The most descriptors in one message (unix(7), SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 253;
 
 /// The sending end. Messages are written by a task, in order; what cannot be written is lost with the other process.
 #[derive(Clone, Debug)]
-pub struct Sender<T>(mpsc::UnboundedSender<String>, PhantomData<fn(T)>);
+pub struct Sender<T>(mpsc::UnboundedSender<Item>, PhantomData<fn(T)>);
+
+#[derive(Debug)]
+enum Item {
+    Line(String),
+    /// Everything before this is written.
+    Mark(oneshot::Sender<()>),
+}
 
 impl<T: Serialize> Sender<T> {
     /// Sends a message.
     pub fn send(&self, message: &T) {
         if let Ok(text) = serde_json::to_string(message) {
             // When the other end is gone, its reader says so.
-            let _ = self.0.send(text);
+            let _ = self.0.send(Item::Line(text));
         }
+    }
+
+    /// Waits until everything sent so far is written, for a process that is about to end. A reader that hangs can keep it
+    /// waiting.
+    pub async fn flushed(&self) {
+        let (mark, written) = oneshot::channel();
+        let _ = self.0.send(Item::Mark(mark));
+        // Dropped unrung when the other end is gone: nothing is left to wait for.
+        let _ = written.await;
     }
 }
 
@@ -54,9 +70,16 @@ impl<T: DeserializeOwned> Receiver<T> {
 pub fn open<Out: Serialize, In: DeserializeOwned>(stream: StdStream) -> io::Result<(Sender<Out>, Receiver<In>)> {
     stream.set_nonblocking(true)?;
     let (read, mut write) = UnixStream::from_std(stream)?.into_split();
-    let (sender, mut lines) = mpsc::unbounded_channel::<String>();
+    let (sender, mut items) = mpsc::unbounded_channel::<Item>();
     tokio::spawn(async move {
-        while let Some(mut line) = lines.recv().await {
+        while let Some(item) = items.recv().await {
+            let mut line = match item {
+                Item::Line(line) => line,
+                Item::Mark(mark) => {
+                    let _ = mark.send(());
+                    continue;
+                }
+            };
             line.push('\n');
             if write.write_all(line.as_bytes()).await.is_err() {
                 return;

@@ -9,14 +9,19 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::sync::mpsc;
 
 use super::channel::{self, Receiver, Sender};
+use super::failpoint;
 use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
 use crate::gateway::Happening;
+use crate::sidecar::PidFd;
 
 /// The descriptor that the offer comes through.
 pub(super) const OFFER: &str = "GATEWAY_HANDOVER";
 
 /// The offer was written before this process began.
 const READ: Duration = Duration::from_secs(1);
+
+/// A predecessor that reads takes the last words at once; one that hangs is not waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// An offer has a few hundred bytes and one name for each listener.
 const OFFER_MAX: usize = 64 * 1024;
@@ -32,6 +37,8 @@ pub struct Incoming {
     pub listeners: Vec<(Option<String>, OwnedFd)>,
     /// A pidfd for each of the offer's drainers.
     pub drainers: Vec<OwnedFd>,
+    /// A pidfd for each process of the predecessor that must not run beside ours.
+    pub exclusive: Vec<PidFd>,
     stream: UnixStream,
 }
 
@@ -42,6 +49,7 @@ impl Incoming {
     /// When there is one that cannot be used; the predecessor has been told, and serves on.
     pub fn take() -> Result<Option<Self>, String> {
         let Some(stream) = inherited(OFFER) else { return Ok(None) };
+        failpoint::pass("new.started");
         match Self::read(&stream) {
             Ok((offer, descriptors)) => Ok(Some(Self::sort(offer, descriptors, stream))),
             Err(why) => Err(tell(&stream, why)),
@@ -70,7 +78,8 @@ impl Incoming {
             ));
         }
         let offer: Offer = serde_json::from_slice(text).map_err(|error| format!("cannot read what the predecessor hands over: {error}"))?;
-        let wanted = usize::from(offer.lock) + offer.listeners.len() + offer.drainers.len();
+        let running = offer.exclusive.iter().filter(|sidecar| sidecar.runs).count();
+        let wanted = usize::from(offer.lock) + offer.listeners.len() + offer.drainers.len() + running;
         if descriptors.len() != wanted {
             return Err(format!("the predecessor hands over {} descriptors instead of {wanted}", descriptors.len()));
         }
@@ -81,8 +90,9 @@ impl Incoming {
         let mut descriptors = descriptors.into_iter();
         let lock = if offer.lock { descriptors.next() } else { None };
         let listeners = offer.listeners.iter().cloned().zip(descriptors.by_ref()).collect();
-        let drainers = descriptors.collect();
-        Self { offer, lock, listeners, drainers, stream }
+        let drainers = descriptors.by_ref().take(offer.drainers.len()).collect();
+        let exclusive = descriptors.map(PidFd::from).collect();
+        Self { offer, lock, listeners, drainers, exclusive, stream }
     }
 
     /// Begins to talk. What the predecessor says comes as [`Happening`]s.
@@ -135,6 +145,11 @@ impl Predecessor {
     /// Says something.
     pub fn say(&self, message: &ToPredecessor) {
         self.to.send(message);
+    }
+
+    /// Waits until it has what was said: the end of this process would take it along.
+    pub async fn heard(&self) {
+        let _ = tokio::time::timeout(LAST_WORDS, self.to.flushed()).await;
     }
 }
 

@@ -25,9 +25,9 @@ mod wire;
 
 pub use incoming::{Incoming, Predecessor};
 pub use link::Link;
-pub use outgoing::{News, Successor, prepare};
+pub use outgoing::{News, Successor, follow_to_its_end, prepare};
 pub use predecessors::{Predecessors, Stopping};
 pub use program::Program;
 pub use spawn::{Parentage, Spawned, spawn};
 pub use waiter::{Waiter, WaiterEvent};
-pub use wire::{Drainer, Offer, ToPredecessor, ToSuccessor, VERSION};
+pub use wire::{Drainer, Exclusive, Offer, ToPredecessor, ToSuccessor, VERSION};

@@ -108,7 +108,7 @@ async fn send_one(place: &Path, way: &mut Option<UnixStream>, client: &OwnedFd) 
     };
     let stream = way.insert(stream);
     stream.writable().await?;
-    stream.try_io(Interest::WRITABLE, || channel::send_raw(stream, &[b'm'], &[client.as_fd()]))?;
+    stream.try_io(Interest::WRITABLE, || channel::send_raw(stream, b"m", &[client.as_fd()]))?;
     let mut byte = [0];
     stream.read_exact(&mut byte).await.map(drop)
 }

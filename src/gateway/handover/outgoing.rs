@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,6 +14,7 @@ use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
 use super::wire::{Offer, ToPredecessor, ToSuccessor};
 use crate::gateway::Happening;
+use crate::port;
 use crate::sidecar::PidFd;
 
 /// How long a successor may take to say its first word: it has only read its configuration by then. Generous, because a
@@ -22,8 +24,11 @@ const HELLO: Duration = Duration::from_secs(15);
 /// How long it may be silent while it gets ready; it speaks every second.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take to end when it is told to, before it is killed. It serves nobody yet.
-const END: Duration = Duration::from_secs(2);
+/// How long it may take to end when it is told to, before it is killed: its sidecars have their stop timeout (10 s by default).
+const END: Duration = Duration::from_secs(12);
+
+/// How long its sidecars may take after it was killed.
+const SIDECAR_END: Duration = Duration::from_secs(10);
 
 /// What the old process learns.
 #[derive(Debug)]
@@ -75,25 +80,48 @@ impl Successor {
         self.to.send(message);
     }
 
-    /// Ends it at once.
-    pub fn kill(&self) {
-        // Gone is as good.
-        let _ = self.pidfd.signal(Signal::SIGKILL);
+    /// Passes on what a signal asked of this process.
+    pub fn signal(&self, signal: Signal) {
+        // One that is gone is noticed by its end.
+        let _ = self.pidfd.signal(signal);
     }
 
-    /// Ends one that must not serve. It is waited for, so that nothing of it is left.
-    pub async fn end(self) {
+    /// Ends one that must not serve, and waits until it is gone with everything that it had started: what must not run twice
+    /// may start again then. `at_once` when it must not have a moment more.
+    pub async fn end(self, at_once: bool) {
         self.listening.abort();
         self.to.send(&ToSuccessor::Abort);
         let Ok(ended) = self.pidfd.ended() else {
+            // Without a descriptor it cannot be waited for.
             let _ = self.pidfd.signal(Signal::SIGKILL);
             return;
         };
-        if tokio::time::timeout(END, ended.wait()).await.is_err() {
+        if at_once || tokio::time::timeout(END, ended.wait()).await.is_err() {
+            let children = children_of(self.pid);
             // Gone just now is as good.
             let _ = self.pidfd.signal(Signal::SIGKILL);
             ended.wait().await;
+            join_all(children.iter().map(follow_to_its_end)).await;
         }
+    }
+}
+
+/// The sidecars of a process that is about to be killed. The kernel ends them with it; that takes a while.
+fn children_of(pid: u32) -> Vec<PidFd> {
+    let children: Vec<(u32, PidFd)> = port::children(pid).into_iter().filter_map(|child| Some((child, PidFd::open(child).ok()?))).collect();
+    // Whether they still are is asked when the descriptors are there: then none can be mistaken any more.
+    let still = port::children(pid);
+    children.into_iter().filter(|(child, _)| still.contains(child)).map(|(_, process)| process).collect()
+}
+
+/// Waits until a process has ended that was told to; kills it with its group when it does not.
+pub async fn follow_to_its_end(child: &PidFd) {
+    let Ok(ended) = child.ended() else { return };
+    if tokio::time::timeout(SIDECAR_END, ended.wait()).await.is_err() {
+        // Its group first, where the kernel can; one that is gone is as good.
+        let _ = child.signal_group(Signal::SIGKILL);
+        let _ = child.signal(Signal::SIGKILL);
+        ended.wait().await;
     }
 }
 

@@ -49,11 +49,6 @@ impl Predecessors {
         self.0.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// One has ended.
     pub fn ended(&mut self, pid: u32) {
         self.0.retain(|one| one.pid != pid);
@@ -81,11 +76,6 @@ impl Predecessors {
     pub fn drainers(&self) -> Vec<(Drainer, BorrowedFd<'_>)> {
         let left = |one: &One| one.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64);
         self.0.iter().map(|one| (Drainer { pid: one.pid, generation: one.generation, left_ms: left(one) }, one.pidfd.as_fd())).collect()
-    }
-
-    /// The pids.
-    pub fn pids(&self) -> Vec<u32> {
-        self.0.iter().map(|one| one.pid).collect()
     }
 
     /// Tells the oldest to finish as in a stop; tells its pid.

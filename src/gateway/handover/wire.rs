@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::supervisor::Verdict;
 
 /// The version of this protocol. Only equal versions hand over to each other; others restart through the service manager.
 pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
 
-/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, and a pidfd for each of
-/// `drainers`.
+/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, a pidfd for each of `drainers`,
+/// and one for each of `exclusive` that runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
@@ -28,6 +29,10 @@ pub struct Offer {
     pub generation: u64,
     /// The request that this is for.
     pub request: String,
+    /// Why it was asked.
+    pub reason: String,
+    /// When, RFC 3339.
+    pub asked_at: String,
     /// Whether the lock comes along; not where the disk had no room for one.
     pub lock: bool,
     /// The listeners: the name under which the service manager keeps each, if it does.
@@ -35,11 +40,23 @@ pub struct Offer {
     /// The predecessor and those before it that still drain.
     pub drainers: Vec<Drainer>,
     /// The sidecars of the predecessor that must not run twice.
-    pub exclusive: Vec<String>,
+    pub exclusive: Vec<Exclusive>,
     /// Where the service manager listens to its main process.
     pub notify: Option<String>,
     /// How often it wants to hear from it, in microseconds; 0 for never.
     pub watchdog_usec: u64,
+    /// Who supervises: what is seen of it from a successor is its ancestors' business.
+    pub verdict: Verdict,
+}
+
+/// A sidecar that must not run twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exclusive {
+    /// Its name.
+    pub name: String,
+    /// Whether a process of it runs.
+    pub runs: bool,
 }
 
 /// A process that finishes its work.

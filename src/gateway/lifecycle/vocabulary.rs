@@ -114,6 +114,13 @@ pub enum Event {
         /// When it is over whatever still goes on; see [`FORCE_EXIT`](super::FORCE_EXIT).
         limit: Duration,
     },
+    /// An end is asked for that makes room for the next start.
+    End {
+        /// How long old work may go on.
+        budget: Budget,
+        /// When it is over whatever still goes on; none for never.
+        limit: Option<Duration>,
+    },
     /// The successor of this generation can serve.
     SuccessorReady(u64),
     /// The successor serves.

@@ -8,8 +8,9 @@ use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::generation::one_line;
-use super::lifecycle::{Kind, Phase, Verdict};
-use crate::control::protocol::{Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress};
+use super::lifecycle::{Event, Kind, Phase, Verdict};
+use super::recovery::Rung;
+use crate::control::protocol::{Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress, RestartParams};
 use crate::control::server::{Caller, Reply};
 
 /// One request on its way.
@@ -180,8 +181,17 @@ impl Gateway {
     }
 
     /// `recover`: nothing can be recovered from while the configured sidecars run or are being started.
-    pub(super) fn recover(&mut self, reply: Reply) {
-        reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
+    pub(super) fn recover(&mut self, caller: Caller, reply: Reply) {
+        if matches!(self.machine.phase(), Phase::Waiting { .. }) {
+            info!("[gateway] recover asked by uid {} (pid {}): trying the sidecars", caller.uid, caller.pid);
+            self.standing.record.forgive();
+            reply.done(&json!({"trying": true}));
+            self.step(Event::Recover);
+        } else if matches!((self.machine.phase(), self.standing.recovery.rung()), (Phase::Serving, Rung::LastGood { .. })) {
+            self.ask(Kind::Reload, RestartParams::default(), "gatewayctl recover", Some(reply));
+        } else {
+            reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
+        }
     }
 }
 

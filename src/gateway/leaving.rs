@@ -20,6 +20,7 @@ impl Gateway {
     /// Finishes what is under way, new requests of the beginning included, then says that all is quiet.
     pub(super) fn leave(&mut self, budget: Budget) {
         info!("[gateway] leaving: the service manager starts the next generation");
+        self.wanted("a restart by the service manager");
         self.refresh();
         let restart = &self.loaded.config.restart;
         let end = self.leave_budget(budget, self.asked_to_leave);

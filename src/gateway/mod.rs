@@ -16,6 +16,7 @@ mod driver;
 mod generation;
 mod handing;
 mod handover;
+mod keeping;
 mod lease;
 mod leaving;
 pub mod lifecycle;

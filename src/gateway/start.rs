@@ -13,6 +13,7 @@ use super::context::Context;
 use super::control_end::ControlEnd;
 use super::driver::{Gateway, Inputs};
 use super::handover::{Incoming, Link, Predecessors, Program};
+use super::keeping;
 use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
 use super::material::Material;
@@ -152,6 +153,7 @@ async fn start(
         let listeners = std::mem::take(&mut incoming.listeners).into_iter();
         passed = listeners.map(|(name, fd)| Passed { name: name.unwrap_or_else(|| "passed".to_owned()), fd }).collect();
     }
+    let (kept, passed) = keeping::kept(passed, notifier);
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
     let front = Front::new(&material.loaded.instance, config);
     match ownership::token(config, &paths.state) {
@@ -169,6 +171,7 @@ async fn start(
         None => listeners.handles().map_err(|error| fail(format!("cannot share the listeners: {error}")))?,
     };
     let workers = Workers::start(&front, sockets, count).map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
+    keeping::take_up(kept, &workers).await;
     let (control, calls) = ControlEnd::new(paths.control.clone());
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });

@@ -142,7 +142,8 @@ impl Gateway {
             ToPredecessor::Sidecars { sidecars } => self.redirect(&sidecars),
             ToPredecessor::Failed { why } => self.lost(generation, &why),
             // It ends in order: nobody is to take its place but whoever it chose.
-            ToPredecessor::Bye => self.handing = None,
+            ToPredecessor::Bye if matches!(self.machine.phase(), Phase::Yielded { .. }) => self.handing = None,
+            ToPredecessor::Bye => self.lost(generation, "the successor was told to stop"),
         }
     }
 

@@ -74,7 +74,8 @@ impl Leaving {
         let work = async {
             // Fade: those who come now are still served, until the work of this moment is done.
             backends().for_each(|backend| backend.begin_epoch());
-            let before = async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels) };
+            let clients = join_all(self.workers.iter().map(|workers| workers.fade()));
+            let before = async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels, clients) };
             let fade = async {
                 match self.requests {
                     Some(time) => drop(tokio::time::timeout(time / 2, before).await),

@@ -231,9 +231,12 @@ impl Gateway {
         ownership::record(&self.loaded, &self.paths.state, &self.listeners.addresses(), self.machine.current(), &drainers);
     }
 
-    /// Those that a stop must wait for.
+    /// Those that a stop must wait for. The service is still theirs when a candidate is told to stop: it goes alone.
     pub(super) fn stop_predecessors(&mut self) -> super::handover::Stopping {
         self.tell_predecessor(&ToPredecessor::Bye);
+        if !self.machine.owned() {
+            return super::handover::Stopping::default();
+        }
         std::mem::take(&mut self.predecessors).into_stopping()
     }
 }

@@ -139,6 +139,34 @@ fn what_somebody_wanted_is_no_crash() {
 }
 
 #[test]
+fn the_history_says_who_asked_for_what_and_how_it_went() {
+    let place = Place::new();
+    let Some(setup) = place.node() else { return };
+    let mut gateway = setup.start();
+    let output = gateway.ctl(["restart", "--reason", "new certificates"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(gateway.ctl(["reload"]).status.success());
+    gateway.signal(Signal::SIGUSR1);
+    gateway.wait_nth_line(READY, 3);
+    fs::write(gateway.config_file(), BAD).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    wait::until("all four are recorded", || (place.events("request").len() == 4).then_some(()));
+    gateway.terminate();
+    let requests = place.events("request");
+    let column = |name: &str| requests.iter().map(|line| line[name].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    assert_eq!(column("kind"), ["restart", "reload", "restart", "reload"]);
+    assert_eq!(column("reason"), ["new certificates", "gatewayctl reload", "SIGUSR1", "SIGHUP"]);
+    assert_eq!(column("outcome")[..3], ["done", "unchanged", "done"]);
+    assert!(column("outcome")[3].starts_with("failed: ") && column("outcome")[3].contains("drian"), "{requests:#?}");
+    let who = &requests[0]["who"];
+    assert!(who["program"] == "gatewayctl" && who["uid"].is_u64() && who["pid"].as_u64() > Some(0), "{who}");
+    assert!(requests[2]["who"]["uid"].is_null(), "a signal does not say");
+    let phases: Vec<&str> = requests[0]["phases"].as_array().unwrap().iter().filter_map(|phase| phase["name"].as_str()).collect();
+    assert!(phases.starts_with(&["accepted", "starting", "ready"]), "{phases:?}");
+    assert_eq!(place.events("ended")[0]["reason"], "SIGTERM");
+}
+
+#[test]
 fn a_crash_while_the_file_is_broken_comes_back_with_the_last_good_one() {
     let place = Place::new();
     if !servers::have("node") {

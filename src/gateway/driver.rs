@@ -27,13 +27,14 @@ use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase
 use super::listeners::Listeners;
 use super::place::Supervision;
 use super::progress::Reporter;
+use super::record::Asked as Origin;
 use super::rungs::Standing;
 use super::signals::{Asked, Signals};
 use super::taking::Taking;
 use super::unit::Unit;
 use crate::config::Loaded;
 use crate::control::protocol::{DrainStatus, FailureCode, GenerationInfo, Method, RestartParams};
-use crate::control::server::{Call, Reply};
+use crate::control::server::{Call, Caller, Reply};
 use crate::front::{Backend, Workers};
 use crate::state::intent::{self, Intent};
 use crate::state::lock::Lock;
@@ -258,27 +259,29 @@ impl Gateway {
             }
             Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
             Method::Recover => self.recover(call.caller, call.reply),
-            Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some(call.reply)),
+            Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some((call.caller, call.reply))),
             Method::Restart(params) => {
                 let reason = params.reason.clone().unwrap_or_else(|| "gatewayctl restart".to_owned());
                 let reason = self.context.redactor.text(&reason.chars().take(200).collect::<String>());
-                self.ask(Kind::Restart, params, &reason, Some(call.reply));
+                self.ask(Kind::Restart, params, &reason, Some((call.caller, call.reply)));
             }
         }
     }
 
-    pub(super) fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, reply: Option<Reply>) {
+    pub(super) fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, by: Option<(Caller, Reply)>) {
         let budget = budget_of(params.force, params.wait_ms);
+        let place = if kind == Kind::Reload { Ok(Place::Here) } else { self.place(&params, budget) };
+        let (caller, reply) = by.unzip();
+        let asked = Origin::by(caller, place.as_ref().map_or("none", |place| place.word()));
         let id = self.answers.next_id();
         let what = if kind == Kind::Reload { "reload" } else { "restart" };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         let before = self.info();
         let drained = params.drained;
-        let waiting =
-            Waiting { reply, kind, reason: reason.to_owned(), drained, begun: Instant::now(), at: Timestamp::now().to_string(), before };
+        let (begun, at) = (Instant::now(), Timestamp::now().to_string());
+        let waiting = Waiting { reply, kind, reason: reason.to_owned(), drained, begun, at, before, asked };
         self.answers.wait(id.clone(), waiting);
         Reporter::new(Some(id.clone()), self.happened.clone()).tell("accepted", format!("{what} {id} accepted"));
-        let place = if kind == Kind::Reload { Ok(Place::Here) } else { self.place(&params, budget) };
         match place {
             Ok(place) => self.step(Event::Asked(Request { id, kind, budget, place })),
             Err(refusal) => self.refuse(&id, refusal.why),

@@ -187,6 +187,7 @@ async fn start(
         let predecessor = incoming.converse(&happened).map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
         taking = Some(Taking::new(predecessor, &mut incoming));
     }
+    let answers = Answers::recorded(standing.record.clone());
     let mut gateway = Gateway {
         context,
         loaded: material.loaded,
@@ -197,7 +198,7 @@ async fn start(
         machine,
         current: None,
         drains: Vec::new(),
-        answers: Answers::default(),
+        answers,
         leases: Arc::default(),
         workers: Arc::new(workers),
         building: None,

@@ -89,23 +89,35 @@ impl Predecessors {
 
     /// Takes all of them, for a stop.
     pub fn into_stopping(self) -> Stopping {
-        for one in &self.0 {
-            // One that is gone has finished.
-            let _ = one.pidfd.signal(Signal::SIGTERM);
-        }
-        Stopping(self.0)
+        let all = Stopping(self.0.into_iter().map(|one| one.pidfd).collect());
+        all.hurry();
+        all
+    }
+
+    /// A second hold on all of them, for an end that waits while they finish in their own time.
+    pub fn watched(&self) -> Stopping {
+        // Without a descriptor left this end waits for one less, which systemd then ends.
+        Stopping(self.0.iter().filter_map(|one| one.pidfd.as_fd().try_clone_to_owned().ok()).map(PidFd::from).collect())
     }
 }
 
-/// Predecessors that were told to stop.
+/// Predecessors that an end waits for.
 #[derive(Debug, Default)]
-pub struct Stopping(Vec<One>);
+pub struct Stopping(Vec<PidFd>);
 
 impl Stopping {
+    /// Tells them to finish as in a stop.
+    pub fn hurry(&self) {
+        for one in &self.0 {
+            // One that is gone has finished.
+            let _ = one.signal(Signal::SIGTERM);
+        }
+    }
+
     /// Waits until all have ended.
     pub async fn ended(&self) {
         for one in &self.0 {
-            if let Ok(ended) = one.pidfd.ended() {
+            if let Ok(ended) = one.ended() {
                 ended.wait().await;
             }
         }
@@ -115,7 +127,7 @@ impl Stopping {
     pub fn kill(&self) {
         for one in &self.0 {
             // Gone is as good.
-            let _ = one.pidfd.signal(Signal::SIGKILL);
+            let _ = one.signal(Signal::SIGKILL);
         }
     }
 }

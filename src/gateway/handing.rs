@@ -212,6 +212,11 @@ impl Gateway {
     }
 
     fn lost(&mut self, generation: u64, why: &str) {
+        let known = self.handing.as_ref().is_some_and(|handing| handing.successor.generation == generation);
+        let never_began = self.handing.is_none() && matches!(self.machine.phase(), Phase::Handing { .. });
+        if known || never_began {
+            self.bundle("respawn-failed", why);
+        }
         if matches!(self.machine.phase(), Phase::Yielded { .. }) {
             if self.handing.take_if(|handing| handing.successor.generation == generation).is_none() {
                 return;
@@ -247,6 +252,7 @@ impl Gateway {
                 // It may have put its own in their place.
                 self.control.open();
                 self.record_owner();
+                self.goes_on();
             }
         }
         self.refresh();

@@ -175,6 +175,8 @@ impl Gateway {
             let took_ms = took.ok().and_then(|took| u64::try_from(took).ok()).unwrap_or_default();
             self.answers.last = Some(LastRestart { took_ms, ..taking.restart.clone() });
         }
+        self.standing.record.take_over();
+        self.standing.started(&self.supervision.verdict.to_string());
         match self.listeners.handles() {
             Ok(sockets) => self.workers.listen(sockets),
             Err(error) => warn!("[gateway] cannot share the listeners: {error}"),

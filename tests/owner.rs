@@ -170,7 +170,7 @@ fn a_broken_configuration_does_not_keep_it_from_taking_over() {
     duplicate.wait_line(STANDING_BY);
     std::fs::write(duplicate.config_file(), "[gateway]\nlisten = 5\n").unwrap();
     kill(owner);
-    duplicate.wait_line("going on with the configuration read before");
+    duplicate.wait_line("the last good configuration serves");
     duplicate.wait_line(READY);
     assert!(healthy(&duplicate.target()));
 }

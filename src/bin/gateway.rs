@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use gateway::cli::args::{GatewayCli, GatewayCommand};
 use gateway::cli::exit::Exit;
-use gateway::config::{Env, Loaded};
+use gateway::config::{Env, Overrides};
 use gateway::{cli, gateway as core, log};
 
 fn main() -> ExitCode {
@@ -20,28 +20,27 @@ fn main() -> ExitCode {
     };
     log::init();
     let flags = cli.overrides();
-    let (loaded, verdict) = match cli::config::verdict(&flags, &Env::real()) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            tracing::error!("[gateway] {error}");
-            core::refuse_hand_over(&error.to_string());
-            return Exit::Config.into();
-        }
-    };
     match cli.command {
-        Some(GatewayCommand::Check(check)) => prove(&loaded, &verdict, check.start),
-        Some(GatewayCommand::Run(_)) | None => ExitCode::from(core::run(loaded, flags)),
+        Some(GatewayCommand::Check(check)) => prove(&flags, check.start),
+        Some(GatewayCommand::Run(_)) | None => ExitCode::from(core::run(flags)),
     }
 }
 
 /// `gateway check`: says that the configuration is valid, and with `--start` whether the sidecars start.
-fn prove(loaded: &Loaded, verdict: &str, start: bool) -> ExitCode {
+fn prove(flags: &Overrides, start: bool) -> ExitCode {
+    let (loaded, verdict) = match cli::config::verdict(flags, &Env::real()) {
+        Ok(checked) => checked,
+        Err(error) => {
+            tracing::error!("[gateway] {error}");
+            return Exit::Config.into();
+        }
+    };
     tracing::info!("{verdict}");
     if !start {
         return Exit::Done.into();
     }
     core::release_signals();
-    match core::prove(loaded) {
+    match core::prove(&loaded) {
         Ok(lines) => {
             lines.iter().for_each(|line| tracing::info!("{line}"));
             Exit::Done.into()

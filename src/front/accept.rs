@@ -14,7 +14,8 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -40,6 +41,10 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long a client that was accepted just before a stop may take to send its request.
 const NEWCOMER: Duration = Duration::from_secs(1);
+
+/// How long a kept connection may be silent before a process that ends without a successor closes it: longer than most clients'
+/// pause between two requests.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// How many sockets may wait for a thread: the watchdog's, one at a time, and those that a predecessor passes on.
 const QUEUE: usize = 64;
@@ -74,11 +79,16 @@ struct Shared {
     elsewhere: Mutex<Option<mpsc::UnboundedSender<OwnedFd>>>,
     /// Set when they go there.
     moving: CancellationToken,
+    /// Set when clients are asked to come again over a new connection, each with its next answer.
+    fading: CancellationToken,
     /// Set when idle clients are sent away.
     quiet: CancellationToken,
     /// Set when the threads must end whatever they do.
     abort: CancellationToken,
-    clients: TaskTracker,
+    /// The clients since the last [`Workers::fade`].
+    clients: Mutex<TaskTracker>,
+    /// Those before it.
+    faded: Mutex<TaskTracker>,
     adopted: AtomicUsize,
 }
 
@@ -95,9 +105,11 @@ impl Workers {
             closing: CancellationToken::new(),
             elsewhere: Mutex::new(None),
             moving: CancellationToken::new(),
+            fading: CancellationToken::new(),
             quiet: CancellationToken::new(),
             abort: CancellationToken::new(),
-            clients: TaskTracker::new(),
+            clients: Mutex::default(),
+            faded: Mutex::default(),
             adopted: AtomicUsize::new(0),
         });
         let sockets = watch::Sender::new(Arc::new(sockets));
@@ -174,8 +186,17 @@ impl Workers {
     pub async fn move_to(&self, elsewhere: mpsc::UnboundedSender<OwnedFd>) {
         *self.shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = Some(elsewhere);
         self.shared.moving.cancel();
-        self.shared.clients.close();
-        self.shared.clients.wait().await;
+        self.shared.all_gone().await;
+    }
+
+    /// Asks clients to come again over a new connection: with their next answer, or by an end after a long silence. Returns
+    /// when none of those who are there now is left; newcomers are served meanwhile.
+    pub async fn fade(&self) {
+        let before = std::mem::take(&mut *lock(&self.shared.clients));
+        *lock(&self.shared.faded) = before.clone();
+        self.shared.fading.cancel();
+        before.close();
+        before.wait().await;
     }
 
     /// Sends nobody anywhere any more.
@@ -193,8 +214,7 @@ impl Workers {
     /// Sends idle clients away and tells the others to close after their answer; returns when no client is left.
     pub async fn quiet(&self) {
         self.shared.quiet.cancel();
-        self.shared.clients.close();
-        self.shared.clients.wait().await;
+        self.shared.all_gone().await;
     }
 
     /// Ends the threads; what is not finished is cut.
@@ -211,6 +231,18 @@ impl Shared {
     fn abort_accepting(&self) {
         self.slots.close();
     }
+
+    async fn all_gone(&self) {
+        for clients in [&self.faded, &self.clients] {
+            let clients = lock(clients).clone();
+            clients.close();
+            clients.wait().await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>>>, mut queue: mpsc::Receiver<Passed>) {
@@ -274,7 +306,8 @@ fn begin(shared: &Arc<Shared>, stream: Stream, client: Client, slot: Option<Owne
     let stats = &shared.front.stats;
     // Held by the socket itself: a tunnel takes up a place, too.
     let seat = Some((slot, Open::new(stats, |stats| &stats.connections)));
-    tokio::spawn(shared.clients.track_future(connection(Arc::clone(shared), stream, client, seat)));
+    let tracked = lock(&shared.clients).track_future(connection(Arc::clone(shared), stream, client, seat));
+    tokio::spawn(tracked);
 }
 
 fn start_listeners(
@@ -377,7 +410,16 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
     let io = TokioIo::new(ClientIo::new(stream, seat, Arc::clone(&phase), settings.patience));
     let service = service_fn(|request: Request<Incoming>| {
         let answering = Answering::begin(&phase, &front.stats, request.body().size_hint().exact());
-        answer(Arc::clone(&front), client, request, answering)
+        let answer = answer(Arc::clone(&front), client, request, answering);
+        let (shared, phase) = (&shared, &phase);
+        async move {
+            let mut answer = answer.await?;
+            // Not when more of the client's was read already: it would be lost.
+            if shared.fading.is_cancelled() && phase.read_whole() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = http1::Builder::new();
     // A client may close its sending side and still read; ours own patience counts, see ClientIo.
@@ -389,6 +431,10 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
         // Asked whenever the connection has just done what it could, as both are parts of this task.
         poll_fn(|_| if phase.at_rest() { Poll::Ready(()) } else { Poll::Pending }).await;
     };
+    let silent = async {
+        shared.fading.cancelled().await;
+        phase.silent(SILENCE).await;
+    };
     let ended = tokio::select! {
         biased;
         ended = &mut connection => ended,
@@ -396,6 +442,11 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
         () = gone => return,
         () = at_rest, if !client.internal => return move_on(&shared, &handle),
         () = shared.quiet.cancelled() => finish(connection, &phase).await,
+        // On a silent connection this closes at once, which is what is wanted.
+        () = silent => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if let Err(error) = ended {
         debug!("a client connection ended: {error}");

@@ -230,6 +230,25 @@ impl Phase {
         self.enter(IDLE);
     }
 
+    /// Whether nothing was read beyond the present request, and all of it was.
+    pub fn read_whole(&self) -> bool {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).whole()
+    }
+
+    /// Waits until the client has asked nothing for `time`, from now on.
+    pub async fn silent(&self, time: Duration) {
+        let mut from = Instant::now();
+        loop {
+            tokio::time::sleep_until(from + time).await;
+            let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+            let idle = self.state.load(Ordering::Acquire) == IDLE;
+            if idle && since <= from {
+                return;
+            }
+            from = if idle { since } else { Instant::now() };
+        }
+    }
+
     /// Whether the connection is between two requests, or before the first, with nothing read ahead and nothing left to write.
     pub fn at_rest(&self) -> bool {
         let waits = self.unflushed.load(Ordering::Acquire) || self.half_closed.load(Ordering::Acquire);

@@ -55,7 +55,10 @@ fn health(front: &Front, client: &Client) -> Response<ResponseBody> {
 fn ready(front: &Front) -> Response<ResponseBody> {
     let health = front.health();
     if health.is_empty() {
-        return answer::json(StatusCode::OK, &json!({"ready": true}));
+        return match front.remark() {
+            Some(remark) => answer::json(StatusCode::OK, &json!({"ready": true, "degraded": [*remark]})),
+            None => answer::json(StatusCode::OK, &json!({"ready": true})),
+        };
     }
     let mut response = match front.refusal() {
         Some(refusal) => answer::refused(&refusal),

@@ -110,6 +110,8 @@ pub struct Front {
     health: watch::Sender<Arc<Vec<String>>>,
     /// Why requests without an open door are not let in at all.
     refusal: watch::Sender<Option<Arc<Refusal>>>,
+    /// What `/readyz` adds though it says yes.
+    remark: watch::Sender<Option<Arc<str>>>,
     token: OnceLock<String>,
     closing: AtomicBool,
 }
@@ -138,6 +140,7 @@ impl Front {
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
             refusal: watch::Sender::new(None),
+            remark: watch::Sender::new(None),
             token: OnceLock::new(),
             closing: AtomicBool::new(false),
         })
@@ -184,6 +187,16 @@ impl Front {
     /// Why requests are refused now, if they are.
     pub fn refusal(&self) -> Option<Arc<Refusal>> {
         self.refusal.borrow().clone()
+    }
+
+    /// Says what is not as it should be, though everything is served.
+    pub fn set_remark(&self, remark: Option<String>) {
+        self.remark.send_replace(remark.map(Arc::from));
+    }
+
+    /// What is not as it should be, though everything is served.
+    pub fn remark(&self) -> Option<Arc<str>> {
+        self.remark.borrow().clone()
     }
 
     /// Follows it.

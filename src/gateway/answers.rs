@@ -8,9 +8,15 @@ use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::generation::one_line;
-use super::lifecycle::{Kind, Phase, Verdict};
-use crate::control::protocol::{Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress};
+use super::lifecycle::{Event, Kind, Phase, Verdict};
+use super::record::{Asked, Record};
+use super::recovery::Rung;
+use crate::control::protocol::{Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress, RestartParams};
 use crate::control::server::{Caller, Reply};
+use crate::state::history;
+
+/// So many steps of one request are remembered.
+const PHASES_MAX: usize = 40;
 
 /// One request on its way.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub struct Waiting {
     pub at: String,
     /// What served then.
     pub before: GenerationInfo,
+    /// For the history.
+    pub asked: Asked,
 }
 
 /// How things stand when a request ends.
@@ -54,11 +62,18 @@ pub struct Answers {
     waiting: HashMap<String, Waiting>,
     for_drain: Vec<(u64, Reply, Outcome)>,
     count: u64,
+    /// Where requests are remembered.
+    record: Option<Record>,
     /// How the last one ended.
     pub last: Option<LastRestart>,
 }
 
 impl Answers {
+    /// None yet; each is remembered at its end.
+    pub fn recorded(record: Record) -> Self {
+        Self { record: Some(record), ..Self::default() }
+    }
+
     /// A name for a request: the process and a number, so that it is unique across lives.
     pub fn next_id(&mut self) -> String {
         self.count += 1;
@@ -81,7 +96,11 @@ impl Answers {
     }
 
     /// Passes a step on.
-    pub fn progress(&self, progress: &Progress) {
+    pub fn progress(&mut self, progress: &Progress) {
+        if let Some(waiting) = self.waiting.get_mut(&progress.request).filter(|waiting| waiting.asked.phases.len() < PHASES_MAX) {
+            let at_ms = waiting.begun.elapsed().as_millis() as u64;
+            waiting.asked.phases.push(history::Phase { name: progress.stage.clone(), at_ms });
+        }
         let waiting = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref());
         let draining = self.for_drain.iter().filter(|(_, _, outcome)| outcome.request == progress.request).map(|(_, reply, _)| reply);
         waiting.into_iter().chain(draining).for_each(|reply| reply.progress(progress));
@@ -113,6 +132,9 @@ impl Answers {
             warn!(REQUEST = id, "[gateway] {kind} {id} {text}; generation {} serves on", after.number);
         } else {
             info!(REQUEST = id, "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms", waiting.before.number, after.number);
+        }
+        if let Some(record) = &self.record {
+            record.request(waiting.asked, id, kind, &waiting.reason, &text, took_ms);
         }
         self.last = Some(LastRestart {
             request: id.to_owned(),
@@ -180,8 +202,19 @@ impl Gateway {
     }
 
     /// `recover`: nothing can be recovered from while the configured sidecars run or are being started.
-    pub(super) fn recover(&mut self, reply: Reply) {
-        reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
+    pub(super) fn recover(&mut self, caller: Caller, reply: Reply) {
+        if matches!(self.machine.phase(), Phase::Waiting { .. }) {
+            info!("[gateway] recover asked by uid {} (pid {}): trying the sidecars", caller.uid, caller.pid);
+            self.standing.record.forgive();
+            let id = self.answers.next_id();
+            self.standing.record.request(Asked::by(Some(caller), "in-process"), &id, "recover", "gatewayctl recover", "done", 0);
+            reply.done(&json!({"trying": true}));
+            self.step(Event::Recover);
+        } else if matches!((self.machine.phase(), self.standing.recovery.rung()), (Phase::Serving, Rung::LastGood { .. })) {
+            self.ask(Kind::Reload, RestartParams::default(), "gatewayctl recover", Some((caller, reply)));
+        } else {
+            reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
+        }
     }
 }
 

@@ -9,14 +9,16 @@ use super::driver::Gateway;
 use super::generation::{BuildError, Generation, Plan, Started};
 use super::handover::ToPredecessor;
 use super::lifecycle::{Budget, Event, Kind, Phase};
+use super::material::Material;
 use super::progress::Reporter;
-use crate::config::{self, Config, Env, Loaded, Overrides};
+use super::recovery::Rung;
+use crate::config::{self, Config, Env, Overrides};
 use crate::control::protocol::FailureCode;
 
 /// What the generation under construction came from.
 #[derive(Debug)]
 pub(super) struct Next {
-    pub(super) loaded: Loaded,
+    pub(super) material: Material,
     pub(super) report: Reporter,
 }
 
@@ -29,15 +31,15 @@ pub(super) struct Building {
 }
 
 impl Gateway {
-    /// Reads the configuration again (but for the first generation) and builds from it.
+    /// Reads the configuration again, unless the process has just begun, and builds from it.
     pub(super) fn build(&mut self, number: u64, kind: Kind, budget: Budget, request: Option<String>, persist: bool) {
         let first = self.current.is_none();
         if kind == Kind::Reload {
             self.reloading = true;
             self.notifier.reloading("reloading the configuration");
         }
-        let next = match if first { Ok(self.loaded.clone()) } else { self.read_again() } {
-            Ok(next) => next,
+        let Material { loaded: next, configuration } = match self.material() {
+            Ok(material) => material,
             Err(error) => {
                 self.failed_as = FailureCode::ConfigInvalid;
                 self.broken(number, &error);
@@ -68,19 +70,33 @@ impl Gateway {
             let _ = happened.send(Happening::Built(number, Box::new(result)));
         });
         self.building = Some(Building { number, task, started });
-        self.next = Some(Next { loaded: next, report: next_report });
+        self.next = Some(Next { material: Material { loaded: next, configuration }, report: next_report });
         if self.announced && !self.reloading {
             self.notifier.status(&self.stage().1);
         }
     }
 
-    fn read_again(&mut self) -> Result<Loaded, String> {
+    /// What the next generation is made of. While nobody serves, something stands in for a configuration that is not valid.
+    fn material(&mut self) -> Result<Material, String> {
+        let env = Env::real();
         let flags = Overrides { instance: Some(self.loaded.instance.clone()), ..self.context.flags.clone() };
-        let mut loaded = config::load(&flags, &Env::real()).map_err(|error| error.to_string())?;
+        let nobody_serves = matches!(self.machine.phase(), Phase::Starting(..));
+        let waited = matches!(self.standing.recovery.rung(), Rung::Throttled { .. } | Rung::Safe { .. });
+        let before = Material { loaded: self.loaded.clone(), configuration: self.standing.configuration.clone() };
+        if nobody_serves && !waited && self.current.is_none() {
+            // It was read a moment ago.
+            return Ok(before);
+        }
+        let read = config::load(&flags, &env).map_err(|error| error.to_string());
+        let mut material = if nobody_serves { before.again(read, &flags, &env, &self.paths.state)? } else { Material::valid(read?) };
         // Port 0 was chosen by the kernel once; the choice stands.
-        self.listeners.change(&needed(&loaded.config, &self.loaded.config)).map_err(|error| error.to_string())?;
-        loaded.path = loaded.path.or_else(|| self.loaded.path.clone());
-        Ok(loaded)
+        self.listeners.change(&needed(&material.loaded.config, &self.loaded.config)).map_err(|error| error.to_string())?;
+        material.loaded.path = material.loaded.path.or_else(|| self.loaded.path.clone());
+        if nobody_serves {
+            let actions = self.standing.recovery.adopted(&material.configuration);
+            self.climb(actions);
+        }
+        Ok(material)
     }
 
     pub(super) fn built(&mut self, number: u64, result: Result<Generation, BuildError>) {
@@ -91,9 +107,13 @@ impl Gateway {
                     // The stop sees to its sidecars: they are among the abandoned.
                     return;
                 }
-                if let Some(Next { loaded, report }) = self.next.take() {
+                if let Some(Next { material: Material { loaded, configuration }, report }) = self.next.take() {
                     self.loaded = loaded;
                     self.report = report;
+                    let actions = self.standing.recovery.adopted(&configuration);
+                    self.standing.configuration = configuration;
+                    self.standing.broken = None;
+                    self.climb(actions);
                 }
                 let previous = self.current.replace(Arc::new(generation));
                 self.step_with(Event::Built(number), previous);
@@ -108,6 +128,7 @@ impl Gateway {
     pub(super) fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(..)) {
             crate::log::error_lines(&format!("cannot start: {why}"));
+            self.start_failed(why);
         }
         if self.is_candidate() {
             self.tell_predecessor(&ToPredecessor::Failed { why: why.to_owned() });
@@ -125,6 +146,17 @@ impl Gateway {
             self.follow(&current);
         }
         self.refresh();
+    }
+}
+
+impl Gateway {
+    /// Keeps what is known about a start that failed. A candidate's predecessor does that, and a trial was one of many.
+    fn start_failed(&mut self, why: &str) {
+        self.standing.recovery.failed(why);
+        self.standing.broken = Some(why.to_owned());
+        if !self.is_candidate() && !matches!(self.standing.recovery.rung(), Rung::Safe { .. }) {
+            self.bundle("start-failed", why);
+        }
     }
 }
 

@@ -27,12 +27,14 @@ use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase
 use super::listeners::Listeners;
 use super::place::Supervision;
 use super::progress::Reporter;
+use super::record::Asked as Origin;
+use super::rungs::Standing;
 use super::signals::{Asked, Signals};
 use super::taking::Taking;
 use super::unit::Unit;
 use crate::config::Loaded;
 use crate::control::protocol::{DrainStatus, FailureCode, GenerationInfo, Method, RestartParams};
-use crate::control::server::{Call, Reply};
+use crate::control::server::{Call, Caller, Reply};
 use crate::front::{Backend, Workers};
 use crate::state::intent::{self, Intent};
 use crate::state::lock::Lock;
@@ -51,6 +53,7 @@ const DONE: u8 = 0;
 pub(super) struct Gateway {
     pub(super) context: Arc<Context>,
     pub(super) loaded: Loaded,
+    pub(super) standing: Standing,
     pub(super) paths: Paths,
     pub(super) notifier: Notifier,
     pub(super) listeners: Listeners,
@@ -138,12 +141,15 @@ impl Gateway {
                 break code;
             }
             let started = self.context.front.started;
-            let deadline = self.machine.deadline().map(|after| tokio::time::Instant::from_std(started + after));
+            let at = |after: Duration| tokio::time::Instant::from_std(started + after);
+            let deadline = self.machine.deadline().map(at);
+            let trusted = self.standing.recovery.deadline().map(at);
             tokio::select! {
                 asked = inputs.signals.next() => self.signal(asked),
                 Some(happening) = inputs.happenings.recv() => self.happen(happening),
                 Some(call) = inputs.calls.recv() => self.call(call),
                 () = sleep_until(deadline) => self.step(Event::Tick),
+                () = sleep_until(trusted) => self.follow_recovery(),
                 _ = extend.tick(), if self.extending || matches!(self.machine.phase(), Phase::Starting(..)) => self.notifier.extend(EXTEND_BY),
                 _ = alive.tick(), if self.is_candidate() || self.taking.is_some() || self.succeeded_by.is_some() => self.every_second(),
                 () = tick(&mut watchdog), if self.machine.owns() => self.check(period),
@@ -167,10 +173,13 @@ impl Gateway {
     /// The end, but for what has to be waited for.
     fn end(self, code: u8) -> (ControlEnd, Option<Waiter>) {
         let units = self.units();
-        if code != DONE && !units.is_empty() {
+        let forced = code != DONE && !units.is_empty();
+        let mut cut = Vec::new();
+        if forced {
             let leases = self.leases.claim().blockers();
-            let work: Vec<String> = units.iter().flat_map(|unit| unit.backend().blockers()).chain(leases).collect();
-            warn!("[gateway] forced to end; cut: {}", if work.is_empty() { "nothing".to_owned() } else { work.join(", ") });
+            cut = units.iter().flat_map(|unit| unit.backend().blockers()).chain(leases).collect();
+            warn!("[gateway] forced to end; cut: {}", if cut.is_empty() { "nothing".to_owned() } else { cut.join(", ") });
+            self.bundle("forced-exit", &format!("cut: {}", cut.join(", ")));
         }
         self.tell_predecessor(&ToPredecessor::Bye);
         self.workers.end();
@@ -184,6 +193,7 @@ impl Gateway {
             let _ = std::fs::remove_file(&self.paths.control);
             let _ = std::fs::remove_file(moving::place(&self.paths.control));
         }
+        self.record_end(code, cut);
         if self.current.is_some() {
             info!("[gateway] ended with code {code}");
         }
@@ -224,6 +234,7 @@ impl Gateway {
             Asked::Stop => self.terminate(),
             Asked::Interrupt => {
                 info!("[gateway] received SIGINT: stopping{}", if self.interrupted { " at once" } else { "; once more to stop at once" });
+                self.wanted("SIGINT");
                 self.stop(self.interrupted);
                 self.interrupted = true;
             }
@@ -242,32 +253,35 @@ impl Gateway {
             Method::Status => call.reply.done(&self.status()),
             Method::Stop => {
                 info!("[gateway] stop asked by uid {} (pid {})", call.caller.uid, call.caller.pid);
+                self.wanted(&format!("gatewayctl stop, by uid {} (pid {})", call.caller.uid, call.caller.pid));
                 call.reply.done(&stopping());
                 self.stop(false);
             }
             Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
-            Method::Recover => self.recover(call.reply),
-            Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some(call.reply)),
+            Method::Recover => self.recover(call.caller, call.reply),
+            Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some((call.caller, call.reply))),
             Method::Restart(params) => {
                 let reason = params.reason.clone().unwrap_or_else(|| "gatewayctl restart".to_owned());
                 let reason = self.context.redactor.text(&reason.chars().take(200).collect::<String>());
-                self.ask(Kind::Restart, params, &reason, Some(call.reply));
+                self.ask(Kind::Restart, params, &reason, Some((call.caller, call.reply)));
             }
         }
     }
 
-    fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, reply: Option<Reply>) {
+    pub(super) fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, by: Option<(Caller, Reply)>) {
         let budget = budget_of(params.force, params.wait_ms);
+        let place = if kind == Kind::Reload { Ok(Place::Here) } else { self.place(&params, budget) };
+        let (caller, reply) = by.unzip();
+        let asked = Origin::by(caller, place.as_ref().map_or("none", |place| place.word()));
         let id = self.answers.next_id();
         let what = if kind == Kind::Reload { "reload" } else { "restart" };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         let before = self.info();
         let drained = params.drained;
-        let waiting =
-            Waiting { reply, kind, reason: reason.to_owned(), drained, begun: Instant::now(), at: Timestamp::now().to_string(), before };
+        let (begun, at) = (Instant::now(), Timestamp::now().to_string());
+        let waiting = Waiting { reply, kind, reason: reason.to_owned(), drained, begun, at, before, asked };
         self.answers.wait(id.clone(), waiting);
         Reporter::new(Some(id.clone()), self.happened.clone()).tell("accepted", format!("{what} {id} accepted"));
-        let place = if kind == Kind::Reload { Ok(Place::Here) } else { self.place(&params, budget) };
         match place {
             Ok(place) => self.step(Event::Asked(Request { id, kind, budget, place })),
             Err(refusal) => self.refuse(&id, refusal.why),
@@ -279,6 +293,7 @@ impl Gateway {
         let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let Some(intent) = intent::consume(&self.paths.state, std::process::id(), now) else {
             info!("[gateway] received SIGTERM: stopping");
+            self.wanted("SIGTERM");
             return self.stop(false);
         };
         info!("[gateway] received SIGTERM to restart: {}", intent.reason);
@@ -297,6 +312,7 @@ impl Gateway {
     fn leave_for(&mut self, intent: &Intent, machine: bool) {
         self.machine_stops = machine;
         self.asked_to_leave = true;
+        self.wanted(&format!("SIGTERM to restart: {}", intent.reason));
         let budget = budget_of(intent.force, intent.wait_ms);
         let limit = self.leave_budget(budget, true).force_exit;
         self.step(Event::End { budget, limit });
@@ -325,7 +341,9 @@ impl Gateway {
             Happening::SidecarChanged => {
                 self.tell_addresses();
                 self.refresh();
+                self.follow_recovery();
             }
+            Happening::ConfigurationChanged => self.configuration_changed(),
             Happening::Drained(generation) => {
                 self.drains.retain(|drain| drain.generation != generation);
                 // After a hand-over the clients count, too.
@@ -384,6 +402,7 @@ impl Gateway {
             }
         }
         self.perform(actions);
+        self.follow_recovery();
     }
 
     /// Whoever asked by a signal does not ask the successor again: that is for us to do.

@@ -142,7 +142,8 @@ impl Gateway {
             ToPredecessor::Sidecars { sidecars } => self.redirect(&sidecars),
             ToPredecessor::Failed { why } => self.lost(generation, &why),
             // It ends in order: nobody is to take its place but whoever it chose.
-            ToPredecessor::Bye => self.handing = None,
+            ToPredecessor::Bye if matches!(self.machine.phase(), Phase::Yielded { .. }) => self.handing = None,
+            ToPredecessor::Bye => self.lost(generation, "the successor was told to stop"),
         }
     }
 
@@ -197,6 +198,11 @@ impl Gateway {
     }
 
     fn lost(&mut self, generation: u64, why: &str) {
+        let known = self.handing.as_ref().is_some_and(|handing| handing.successor.generation == generation);
+        let never_began = self.handing.is_none() && matches!(self.machine.phase(), Phase::Handing { .. });
+        if known || never_began {
+            self.bundle("respawn-failed", why);
+        }
         if matches!(self.machine.phase(), Phase::Yielded { .. }) {
             if self.handing.take_if(|handing| handing.successor.generation == generation).is_none() {
                 return;
@@ -232,6 +238,7 @@ impl Gateway {
                 // It may have put its own in their place.
                 self.control.open();
                 self.record_owner();
+                self.goes_on();
             }
         }
         self.refresh();

@@ -5,21 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::Happening;
 use super::budget::EXTEND_BY;
 use super::driver::Gateway;
 use super::lifecycle::Budget;
 use super::unit::Unit;
+use super::{Happening, keeping};
 use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::front::{Backend, GOODBYE, Workers};
+use crate::supervisor::Notifier;
 
 impl Gateway {
     /// Finishes what is under way, new requests of the beginning included, then says that all is quiet.
     pub(super) fn leave(&mut self, budget: Budget) {
         info!("[gateway] leaving: the service manager starts the next generation");
+        self.wanted("a restart by the service manager");
         self.refresh();
         let restart = &self.loaded.config.restart;
         let end = self.leave_budget(budget, self.asked_to_leave);
@@ -36,6 +39,7 @@ impl Gateway {
             requests,
             tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
             at_least: self.launchd_delay(budget),
+            store: Some(self.notifier).filter(|notifier| notifier.active() && self.manager_ends_us()),
         };
         let (happened, hurry) = (self.happened.clone(), self.hurry.clone());
         tokio::spawn(async move {
@@ -57,6 +61,8 @@ struct Leaving {
     tunnels: Duration,
     /// How long it serves on in any case.
     at_least: Duration,
+    /// Where silent clients can wait for the next life.
+    store: Option<Notifier>,
 }
 
 impl Leaving {
@@ -73,7 +79,13 @@ impl Leaving {
         let work = async {
             // Fade: those who come now are still served, until the work of this moment is done.
             backends().for_each(|backend| backend.begin_epoch());
-            let before = async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels) };
+            let clients = async {
+                // Those who can wait for the next life need not come again.
+                if self.store.is_none() {
+                    join_all(self.workers.iter().map(|workers| workers.fade())).await;
+                }
+            };
+            let before = async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels, clients) };
             let fade = async {
                 match self.requests {
                     Some(time) => drop(tokio::time::timeout(time / 2, before).await),
@@ -82,7 +94,10 @@ impl Leaving {
             };
             tokio::join!(fade, tokio::time::sleep(self.at_least));
             self.workers.iter().for_each(|workers| workers.close(true));
-            join_all(self.workers.iter().map(|workers| workers.quiet())).await;
+            match self.store {
+                Some(notifier) => self.keep(notifier).await,
+                None => drop(join_all(self.workers.iter().map(|workers| workers.quiet())).await),
+            }
         };
         match self.requests {
             Some(time) => {
@@ -94,5 +109,16 @@ impl Leaving {
             None => work.await,
         }
         join_all(self.units.iter().map(|unit| unit.stop(unit.spec().stop_timeout.0))).await;
+    }
+
+    /// Puts every client that is between two requests where the next life finds it; returns when none is left here.
+    async fn keep(&self, notifier: Notifier) {
+        let (elsewhere, clients) = mpsc::unbounded_channel();
+        let keeping = tokio::spawn(keeping::keep(notifier, clients));
+        join_all(self.workers.iter().map(|workers| workers.move_to(elsewhere.clone()))).await;
+        self.workers.iter().for_each(|workers| workers.forget_elsewhere());
+        drop(elsewhere);
+        // Those that are on their way.
+        let _ = keeping.await;
     }
 }

@@ -69,6 +69,12 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// Where the sockets among what was passed on listen.
+    pub fn addresses_of(passed: &[Passed]) -> Vec<Listen> {
+        let local = |passed: &Passed| Socket::adopt(passed.fd.try_clone().ok()?)?.local();
+        passed.iter().filter_map(local).collect()
+    }
+
     async fn bind_patiently(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
         let until = Instant::now() + TAKEN_WAIT;
         let mut told = false;

@@ -16,10 +16,12 @@ mod driver;
 mod generation;
 mod handing;
 mod handover;
+mod keeping;
 mod lease;
 mod leaving;
 pub mod lifecycle;
 mod listeners;
+mod material;
 mod ownership;
 mod place;
 mod progress;
@@ -27,6 +29,7 @@ mod prove;
 pub mod record;
 pub mod recovery;
 mod report;
+mod rungs;
 mod serving;
 mod signals;
 mod standby;
@@ -38,7 +41,6 @@ mod watchdog;
 mod wind;
 mod yielding;
 
-pub use handover::refuse as refuse_hand_over;
 pub use prove::prove;
 pub use signals::{hold as hold_signals, release as release_signals};
 pub use start::run;
@@ -77,6 +79,8 @@ enum Happening {
     Leaving(crate::state::intent::Intent, bool),
     /// After a hand-over, the last client is gone.
     ClientsGone,
+    /// In safe mode: the configuration file is another one.
+    ConfigurationChanged,
 }
 
 /// Where the sidecars of a generation listen; none while one is away.

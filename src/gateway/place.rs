@@ -7,7 +7,7 @@ use tracing::warn;
 use super::Happening;
 use super::budget::{Asked, Budget as End, Patience, Surroundings};
 use super::driver::Gateway;
-use super::lifecycle::{Budget, Place};
+use super::lifecycle::{Budget, Phase, Place};
 use super::strategy::{Choice, Facts, Refusal, Strategy, choose};
 use crate::config::Env;
 use crate::control::protocol::RestartParams;
@@ -92,7 +92,9 @@ impl Gateway {
             Strategy::InProcess => Place::Here,
             Strategy::Respawn { waiter } => {
                 self.stays = waiter;
+                // A request that joins a hand-over under way makes no further process.
                 if choice.cut_oldest
+                    && self.machine.phase() == &Phase::Serving
                     && let Some(pid) = self.predecessors.cut_oldest()
                 {
                     warn!("[gateway] {}: pid {pid} finishes as in a stop", choice.why);

@@ -9,11 +9,12 @@ use tracing::{info, warn};
 
 use super::recovery::{Action, Shown};
 use crate::config::{Loaded, Throttle};
+use crate::control::server::Caller;
 use crate::oom;
 use crate::redact::Redactor;
 use crate::state::boottime::BootTime;
 use crate::state::bundle::{self, Bundle};
-use crate::state::history::{self, Before, Entry, History, Recorded};
+use crate::state::history::{self, Before, Entry, History, Phase, Recorded, Who};
 use crate::state::throttle::{self, Life, Start};
 use crate::state::{good, owner};
 use crate::trace::Carried;
@@ -27,6 +28,31 @@ pub struct Record {
     pid: u32,
     history: History,
     redactor: Redactor,
+}
+
+/// What the history tells of a request besides its end.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Who asked.
+    pub who: Who,
+    /// Where the next generation was to live.
+    pub strategy: &'static str,
+    /// Its steps so far.
+    pub phases: Vec<Phase>,
+}
+
+impl Asked {
+    /// By a client of the control socket; none for a signal, of which nothing is known.
+    pub fn by(caller: Option<Caller>, strategy: &'static str) -> Self {
+        let who = caller.map_or_else(Who::default, |Caller { uid, pid }| Who {
+            uid: Some(uid),
+            pid: u32::try_from(pid).unwrap_or(0),
+            program: std::fs::read_link(format!("/proc/{pid}/exe"))
+                .ok()
+                .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+        });
+        Self { who, strategy, phases: Vec::new() }
+    }
 }
 
 /// What a life learns at its beginning.
@@ -89,9 +115,21 @@ impl Record {
         self.history.append(&Entry::Rung { rung: standing.rung.to_owned(), reason });
     }
 
-    /// A request is at its end, or anything else is to be remembered. Texts from outside pass the redactor first.
-    pub fn append(&self, entry: &Entry) {
-        self.history.append(entry);
+    /// A request is at its end.
+    pub fn request(&self, asked: Asked, id: &str, kind: &str, reason: &str, outcome: &str, took_ms: u64) {
+        let Asked { who, strategy, phases } = asked;
+        self.history.append(&Entry::Request {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            who,
+            reason: self.redactor.text(reason),
+            strategy: strategy.to_owned(),
+            phases,
+            outcome: self.redactor.text(outcome),
+            took_ms,
+            // Only who probes from outside can tell.
+            downtime_ms: None,
+        });
     }
 
     /// Does what the ladder asks of the record; other actions are not its business.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::driver::Gateway;
 use super::lifecycle::Phase;
+use super::recovery::Rung;
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStatus, Stage, Status};
 use crate::sidecar::State;
 
@@ -12,8 +13,15 @@ impl Gateway {
     pub(super) fn stage(&self) -> (Stage, String) {
         let troubles = self.current.as_ref().map(|generation| generation.troubles()).unwrap_or_default();
         match self.machine.phase() {
-            Phase::Waiting { .. } => (Stage::Failed, "waiting before the next start".to_owned()),
-            Phase::Starting(..) => (Stage::Starting, "starting the first generation".to_owned()),
+            Phase::Waiting { .. } => match (self.standing.recovery.rung(), self.standing.recovery.sentence()) {
+                (Rung::Throttled { .. }, Some(why)) => (Stage::Throttled, why),
+                (_, Some(why)) => (Stage::SafeMode, why),
+                (_, None) => (Stage::Failed, "waiting before the next start".to_owned()),
+            },
+            Phase::Starting(..) => {
+                let why = self.standing.recovery.sentence().map_or(String::new(), |why| format!(" ({why})"));
+                (Stage::Starting, format!("starting the first generation{why}"))
+            }
             Phase::Prepared(_) => (Stage::Starting, "ready to take over".to_owned()),
             Phase::Handing { .. } => {
                 (Stage::Restarting, format!("generation {} serves while a successor gets ready", self.machine.current()))
@@ -23,6 +31,9 @@ impl Gateway {
             Phase::Stopping { .. } | Phase::Ended => (Stage::Stopping, "finishing what is under way, then gone".to_owned()),
             Phase::Building(_) => (Stage::Restarting, format!("generation {} serves while the next is built", self.machine.current())),
             Phase::Serving if !troubles.is_empty() => (Stage::Degraded, troubles.join("; ")),
+            Phase::Serving if matches!(self.standing.recovery.rung(), Rung::LastGood { .. }) => {
+                (Stage::Degraded, self.standing.recovery.sentence().unwrap_or_default())
+            }
             Phase::Serving if !self.drains.is_empty() => {
                 let older: Vec<String> = self.drains.iter().map(|drain| drain.generation.to_string()).collect();
                 let text = format!("generation {} serves; {} finishes its work", self.machine.current(), older.join(", "));
@@ -59,7 +70,7 @@ impl Gateway {
             sidecars: self.sidecars(),
             drainers: self.drains.iter().map(|drain| drain.status()).chain(self.predecessors.status()).collect(),
             leases: self.leases.status(),
-            recovery: None,
+            recovery: self.standing.status(front.started.elapsed()),
             last_restart: self.answers.last.clone(),
         }
     }

@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
+use super::material::Material;
 use super::signals::{self, Asked, Signals};
-use crate::config::{self, Env, Loaded, Overrides};
+use crate::config::{self, Env, Overrides};
 use crate::sidecar::PidFd;
 use crate::state::lock::Lock;
 use crate::state::owner::Owner;
@@ -92,21 +93,19 @@ pub async fn stand_by(state: &Path, notifier: Notifier, signals: &mut Signals) -
     }
 }
 
-/// The configuration as it is now: standing by may have taken days. One that cannot be read, or would have its state elsewhere, does
-/// not count; then the one from the start does.
-pub fn read_again(loaded: Loaded, flags: &Overrides, paths: &Paths) -> Loaded {
+/// The configuration as it is now: standing by may have taken days. One that cannot be read is stood in for; one that would have its
+/// state elsewhere does not count.
+pub fn read_again(before: Material, flags: &Overrides, paths: &Paths) -> Material {
     let env = Env::real();
-    match config::load(flags, &env) {
-        Ok(next) if Paths::of_process(&env, &next.instance, next.config.gateway.state_dir.as_deref()) == *paths => next,
+    let read = match config::load(flags, &env) {
+        Ok(next) if Paths::of_process(&env, &next.instance, next.config.gateway.state_dir.as_deref()) == *paths => Ok(next),
         Ok(_) => {
             warn!("[gateway] the configuration has another instance or state directory now: going on with the one read before");
-            loaded
+            return before;
         }
-        Err(error) => {
-            warn!("[gateway] {error}: going on with the configuration read before");
-            loaded
-        }
-    }
+        Err(error) => Err(error.to_string()),
+    };
+    before.clone().again(read, flags, &env, &paths.state).unwrap_or(before)
 }
 
 /// Waits for the lock on a thread of its own, which ends with the process if need be.

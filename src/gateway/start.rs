@@ -13,15 +13,19 @@ use super::context::Context;
 use super::control_end::ControlEnd;
 use super::driver::{Gateway, Inputs};
 use super::handover::{Incoming, Link, Predecessors, Program};
+use super::keeping;
 use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
+use super::material::Material;
 use super::ownership::{self, Ownership};
 use super::place::Supervision;
 use super::progress::Reporter;
+use super::record::Record;
+use super::rungs::Standing;
 use super::signals::Signals;
 use super::standby::{self, Turn};
 use super::taking::Taking;
-use crate::config::{Env, Loaded, Overrides};
+use crate::config::{self, ConfigError, Env, Loaded, Overrides};
 use crate::control::protocol::FailureCode;
 use crate::front::{Front, Workers};
 use crate::redact::Redactor;
@@ -37,9 +41,10 @@ const WORKERS_MAX: usize = 4;
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const REFUSED: u8 = 5;
+const INVALID: u8 = 78;
 
 /// Runs a gateway to its end; the process's exit code comes back.
-pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
+pub fn run(flags: Overrides) -> u8 {
     let incoming = match Incoming::take() {
         Ok(incoming) => incoming,
         Err(why) => {
@@ -49,6 +54,13 @@ pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
     };
     // A successor inherits variables that speak of its ancestor's descriptors.
     let passed = if incoming.is_some() { Vec::new() } else { take_passed() };
+    let (incoming, material) = match read(&flags, incoming, &passed) {
+        Ok(read) => read,
+        Err(error) => {
+            error!("[gateway] {error}");
+            return INVALID;
+        }
+    };
     let inherited = Arc::new(Inherited::take());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -58,7 +70,7 @@ pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
         }
     };
     let code = runtime.block_on(async {
-        match start(loaded, flags, incoming, passed, inherited).await {
+        match start(material, flags, incoming, passed, inherited).await {
             Ok((gateway, inputs)) => gateway.drive(inputs).await,
             Err(code) => code,
         }
@@ -67,9 +79,24 @@ pub fn run(loaded: Loaded, flags: Overrides) -> u8 {
     code
 }
 
+/// The configuration. A successor whose own is not valid leaves the service to its predecessor; anybody else finds something.
+fn read(flags: &Overrides, incoming: Option<Incoming>, passed: &[Passed]) -> Result<(Option<Incoming>, Material), ConfigError> {
+    let env = Env::real();
+    let Some(incoming) = incoming else {
+        return Ok((None, Material::at_start(flags, &env, || Listeners::addresses_of(passed))?));
+    };
+    match config::load(flags, &env) {
+        Ok(loaded) => Ok((Some(incoming), Material::valid(loaded))),
+        Err(error) => {
+            incoming.refuse(&error.to_string());
+            Err(error)
+        }
+    }
+}
+
 /// Lock and sockets before anything heavy; then the serving threads and the control socket.
 async fn start(
-    mut loaded: Loaded,
+    mut material: Material,
     flags: Overrides,
     incoming: Option<Incoming>,
     passed: Vec<Passed>,
@@ -84,27 +111,51 @@ async fn start(
         notifier.extend(EXTEND_BY);
     }
     let env = Env::real();
-    let paths = Paths::of_process(&env, &loaded.instance, loaded.config.gateway.state_dir.as_deref());
+    let paths = Paths::of_process(&env, &material.loaded.instance, material.loaded.config.gateway.state_dir.as_deref());
     let mut signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
-    let incoming = incoming.map(|incoming| fitting(incoming, &loaded, &paths)).transpose().map_err(fail)?;
+    let incoming = incoming.map(|incoming| fitting(incoming, &material.loaded, &paths)).transpose().map_err(fail)?;
     let (lock, passed, notifier) = match incoming.as_ref() {
         // The service manager does not listen to a successor before it is told to.
         Some(_) => (None, passed, Notifier::from_parts(None, 0)),
         None => {
-            let (ours, lock) = own(loaded, &flags, &paths, notifier, &mut signals).await?;
-            loaded = ours;
+            let (ours, lock) = own(material, &flags, &paths, notifier, &mut signals).await?;
+            material = ours;
             (lock, passed, notifier)
         }
     };
-    let config = &loaded.config;
+    let config = &material.loaded.config;
+    let redactor = Redactor::new(&config.gateway.redact);
+    inherited.teach(&redactor);
+    let record = Record::new(&paths.state, &material.loaded.instance, &redactor);
+    let supervision = Supervision::at_first(&material.loaded.instance, incoming.as_ref().map(|incoming| incoming.offer.verdict.clone()));
+    let (standing, entry, _carried) = match &incoming {
+        Some(incoming) => {
+            let entry = Entry::Candidate { generation: incoming.offer.generation };
+            (Standing::successor(record, &material), entry, None)
+        }
+        None => {
+            let usual = if notifier.active() || supervision.is_service() { Fallback::Persist } else { Fallback::End };
+            let begun = Standing::begin(record, &material, usual);
+            begun.0.started(&supervision.verdict.to_string());
+            begun
+        }
+    };
+    let candidate = incoming.is_some();
+    let fail = |text: String| {
+        if !candidate {
+            standing.record.ended(false, FAILED, &text, 0, Vec::new(), None);
+        }
+        fail(text)
+    };
     let (mut incoming, mut lock, mut passed) = (incoming, lock, passed);
     if let Some(incoming) = incoming.as_mut() {
         lock = incoming.lock.take().map(|fd| Lock::from_fd(fd, &paths.state)).transpose().map_err(|error| fail(error.to_string()))?;
         let listeners = std::mem::take(&mut incoming.listeners).into_iter();
         passed = listeners.map(|(name, fd)| Passed { name: name.unwrap_or_else(|| "passed".to_owned()), fd }).collect();
     }
+    let (kept, passed) = keeping::kept(passed, notifier);
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
-    let front = Front::new(&loaded.instance, config);
+    let front = Front::new(&material.loaded.instance, config);
     match ownership::token(config, &paths.state) {
         Ok(token) => front.set_token(token),
         Err(error) => warn!("[gateway] no bearer token, so /_gateway/ answers on unix listeners only: {error}"),
@@ -120,17 +171,12 @@ async fn start(
         None => listeners.handles().map_err(|error| fail(format!("cannot share the listeners: {error}")))?,
     };
     let workers = Workers::start(&front, sockets, count).map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
+    keeping::take_up(kept, &workers).await;
     let (control, calls) = ControlEnd::new(paths.control.clone());
-    let redactor = Redactor::new(&config.gateway.redact);
-    inherited.teach(&redactor);
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
     let (happened, happenings) = mpsc::unbounded_channel();
-    let supervision = Supervision::at_first(&loaded.instance, incoming.as_ref().map(|incoming| incoming.offer.verdict.clone()));
-    let entry = match &incoming {
-        Some(incoming) => Entry::Candidate { generation: incoming.offer.generation },
-        None => Entry::First(if notifier.active() || supervision.is_service() { Fallback::Persist } else { Fallback::End }),
-    };
+    let later = matches!(entry, Entry::Later { .. });
     let (machine, first) = Lifecycle::start(entry);
     let report = Reporter::new(None, happened.clone());
     let program = Program::of_this_process().map_err(|error| fail(format!("cannot tell which program this is: {error}")))?;
@@ -141,16 +187,18 @@ async fn start(
         let predecessor = incoming.converse(&happened).map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
         taking = Some(Taking::new(predecessor, &mut incoming));
     }
+    let answers = Answers::recorded(standing.record.clone());
     let mut gateway = Gateway {
         context,
-        loaded,
+        loaded: material.loaded,
+        standing,
         paths,
         notifier,
         listeners,
         machine,
         current: None,
         drains: Vec::new(),
-        answers: Answers::default(),
+        answers,
         leases: Arc::default(),
         workers: Arc::new(workers),
         building: None,
@@ -193,26 +241,31 @@ async fn start(
         gateway.take_clients();
         info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
     }
+    gateway.begin_recovery();
     gateway.ask_manager();
     gateway.perform(first);
+    if later {
+        // There is nothing to wait for that the service manager should wait for, too.
+        gateway.refresh();
+    }
     Ok((gateway, Inputs { signals, happenings, calls }))
 }
 
 /// The lock, and the configuration to go on with; or the exit code of a process that somebody else is in the way of.
 async fn own(
-    loaded: Loaded,
+    material: Material,
     flags: &Overrides,
     paths: &Paths,
     notifier: Notifier,
     signals: &mut Signals,
-) -> Result<(Loaded, Option<Lock>), u8> {
-    let verdict = supervisor::detect(&Evidence::gather(&Env::real(), &loaded.instance));
-    match ownership::take(&loaded, &paths.state).await {
-        Ok(Ownership::Ours(lock)) => Ok((loaded, lock)),
+) -> Result<(Material, Option<Lock>), u8> {
+    let verdict = supervisor::detect(&Evidence::gather(&Env::real(), &material.loaded.instance));
+    match ownership::take(&material.loaded, &paths.state).await {
+        Ok(Ownership::Ours(lock)) => Ok((material, lock)),
         Ok(Ownership::Same(text) | Ownership::Other(text)) if standby::waits(notifier, &verdict) => {
             info!("[gateway] {text}");
             match standby::stand_by(&paths.state, notifier, signals).await {
-                Ok(Turn::Ours(lock)) => Ok((standby::read_again(loaded, flags, paths), Some(lock))),
+                Ok(Turn::Ours(lock)) => Ok((standby::read_again(material, flags, paths), Some(lock))),
                 Ok(Turn::Stopped) => Err(DONE),
                 Err(error) => {
                     error!("[gateway] cannot wait for the lock in {}: {error}", paths.state.display());

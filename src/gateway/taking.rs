@@ -172,6 +172,8 @@ impl Gateway {
             let took_ms = took.ok().and_then(|took| u64::try_from(took).ok()).unwrap_or_default();
             self.answers.last = Some(LastRestart { took_ms, ..taking.restart.clone() });
         }
+        self.standing.record.take_over();
+        self.standing.started(&self.supervision.verdict.to_string());
         match self.listeners.handles() {
             Ok(sockets) => self.workers.listen(sockets),
             Err(error) => warn!("[gateway] cannot share the listeners: {error}"),
@@ -229,9 +231,12 @@ impl Gateway {
         ownership::record(&self.loaded, &self.paths.state, &self.listeners.addresses(), self.machine.current(), &drainers);
     }
 
-    /// Those that a stop must wait for.
+    /// Those that a stop must wait for. The service is still theirs when a candidate is told to stop: it goes alone.
     pub(super) fn stop_predecessors(&mut self) -> super::handover::Stopping {
         self.tell_predecessor(&ToPredecessor::Bye);
+        if !self.machine.owned() {
+            return super::handover::Stopping::default();
+        }
         std::mem::take(&mut self.predecessors).into_stopping()
     }
 }

@@ -36,6 +36,7 @@ impl Gateway {
         let pid = handing.successor.pid;
         self.report = handing.report.clone();
         info!("[gateway] pid {pid} serves generation {generation}; pid {} finishes its work", std::process::id());
+        self.wanted(&format!("handed over to pid {pid}"));
         // The successor's alone: should it die, whoever stands by has the next turn.
         self.lock = None;
         self.succeeded_by = Some((pid, info));
@@ -125,6 +126,7 @@ impl Gateway {
         self.take_clients();
         self.control.open();
         self.record_owner();
+        self.goes_on();
     }
 }
 

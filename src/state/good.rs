@@ -31,8 +31,14 @@ pub fn save(dir: &Path, loaded: &Loaded) -> io::Result<()> {
 /// The last good configuration with today's environment and flags; none when there is none, or when it is not valid with
 /// them, which is told. Its `path` is the file that should have been read: the next reload reads that one.
 pub fn load(flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
-    let Whereabouts { path: wanted, instance, state_dir } = whereabouts(flags, env);
-    let path = path(&Paths::of_process(env, &instance, state_dir.as_deref()).state);
+    let Whereabouts { instance, state_dir, .. } = whereabouts(flags, env);
+    load_from(&Paths::of_process(env, &instance, state_dir.as_deref()).state, flags, env)
+}
+
+/// The same of a state directory that is known: a file that is not valid may not even say where that is.
+pub fn load_from(dir: &Path, flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
+    let wanted = whereabouts(flags, env).path;
+    let path = path(dir);
     let text = match aside::read(&path, TEXT_MAX).map(String::from_utf8) {
         Ok(Ok(text)) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,

@@ -30,8 +30,9 @@ const TEXT_MAX: usize = 500;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Who {
-    /// The user's number.
-    pub uid: u32,
+    /// The user's number; absent when it is not known, as for a signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// The process; 0 when it is not known, as for a signal.
     pub pid: u32,
     /// The name of its program, when it could still be read.
@@ -256,7 +257,7 @@ mod tests {
         Entry::Request {
             id: id.to_owned(),
             kind: "restart".to_owned(),
-            who: Who { uid: 1000, pid: 7, program: Some("gatewayctl".to_owned()) },
+            who: Who { uid: Some(1000), pid: 7, program: Some("gatewayctl".to_owned()) },
             reason: "why not".to_owned(),
             strategy: "in-process".to_owned(),
             phases: vec![Phase { name: "ready".to_owned(), at_ms: 3 }],

@@ -45,6 +45,8 @@ pub struct Load {
     pub new_per_second: f64,
     /// Kept connections; every second one is silent for seconds between its requests.
     pub kept: usize,
+    /// A kept connection may end after an answer that says so, or after 14 s of silence: nobody takes it over.
+    pub ends_announced: bool,
     /// Between two requests of the others.
     pub busy_pause: Duration,
     /// Slow downloads at any time.
@@ -67,6 +69,7 @@ impl Load {
             path: "/".into(),
             new_per_second: 0.0,
             kept: 0,
+            ends_announced: false,
             busy_pause: BUSY_PAUSE,
             downloads: 0,
             download: None,
@@ -231,7 +234,7 @@ async fn kept(load: Arc<Load>, number: usize, stop: CancellationToken, report: S
                 judge(&report, part, due, &answer);
                 if answer.head.keeps() {
                     conn = Some(open);
-                } else {
+                } else if !load.ends_announced {
                     report.lock().unwrap().lost(part, "closed after an answer", &format!("{:?}", answer.head));
                 }
             }

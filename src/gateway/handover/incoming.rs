@@ -112,13 +112,6 @@ impl Incoming {
     }
 }
 
-/// Tells the predecessor, if there is one, that this process ends before it has even begun: its configuration is invalid.
-pub fn refuse(why: &str) {
-    if let Some(stream) = inherited(OFFER) {
-        let _ = tell(&stream, why.to_owned());
-    }
-}
-
 fn tell(mut stream: &UnixStream, why: String) -> String {
     let failed = ToPredecessor::Failed { why: why.clone() };
     if let Ok(mut line) = serde_json::to_vec(&failed) {

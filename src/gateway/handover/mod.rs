@@ -23,7 +23,7 @@ mod spawn;
 mod waiter;
 mod wire;
 
-pub use incoming::{Incoming, Predecessor, refuse};
+pub use incoming::{Incoming, Predecessor};
 pub use link::Link;
 pub use outgoing::{News, Successor, follow_to_its_end, prepare};
 pub use predecessors::{Predecessors, Stopping};

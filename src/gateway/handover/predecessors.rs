@@ -80,7 +80,8 @@ impl Predecessors {
 
     /// Tells the oldest to finish as in a stop; tells its pid.
     pub fn cut_oldest(&mut self) -> Option<u32> {
-        let oldest = self.0.first()?;
+        // Each puts itself before those that it knew.
+        let oldest = self.0.last()?;
         // One that is gone has finished.
         let _ = oldest.pidfd.signal(Signal::SIGTERM);
         Some(oldest.pid)

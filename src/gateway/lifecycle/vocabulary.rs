@@ -29,6 +29,15 @@ pub enum Place {
 }
 
 impl Place {
+    /// The name of the strategy.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Here => "in-process",
+            Self::Successor { .. } => "respawn",
+            Self::Next { .. } => "exit",
+        }
+    }
+
     /// What does more than another does for it, too.
     pub(super) fn strength(self) -> u8 {
         match self {

@@ -167,7 +167,9 @@ impl Farewell {
             tunnels().await;
         };
         match self.requests {
-            None => drop(work.await),
+            None => {
+                work.await;
+            }
             Some(time) => {
                 if tokio::time::timeout_at(begun + time, work).await.is_err() {
                     all().for_each(|backend| backend.cut());

@@ -204,7 +204,9 @@ impl Gateway {
 
     /// Where its sidecars are now, for the requests that the predecessor still has.
     pub(super) fn tell_addresses(&self) {
-        if let (Some(current), false) = (&self.current, self.is_candidate()) {
+        // After a hand-over, what the successor tells is passed on instead.
+        let ours = !self.is_candidate() && self.succeeded_by.is_none();
+        if let Some(current) = self.current.as_ref().filter(|_| ours) {
             self.tell_predecessor(&ToPredecessor::Sidecars { sidecars: current.addresses() });
         }
     }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::budget::RESTART_MARGIN;
 use super::driver::Gateway;
 use super::handing::Offered;
-use super::handover::{failpoint, moving};
+use super::handover::{ToPredecessor, failpoint, moving};
 use super::lease::Claim;
 use super::lifecycle::{Budget, Event, Phase};
 use super::{Addresses, Happening};
@@ -62,6 +62,8 @@ impl Gateway {
                 _ => door.set(Door::Held(format!("{name} is restarting").into())),
             }
         }
+        // Requests may wait in an older process for what is two processes on by now.
+        self.tell_predecessor(&ToPredecessor::Sidecars { sidecars: sidecars.clone() });
     }
 
     /// Lets the clients end when it suits them, within the budget.

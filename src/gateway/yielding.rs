@@ -153,7 +153,7 @@ impl Farewell {
     async fn run(self) {
         let begun = Instant::now();
         let all = || self.doors.iter().chain(&self.upstreams);
-        let tunnels = async {
+        let tunnels = || async {
             let closed = join_all(all().map(|backend| backend.wait_tunnels()));
             if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
                 all().for_each(|backend| backend.end_tunnels());
@@ -161,9 +161,15 @@ impl Farewell {
                 let _ = tokio::time::timeout(GOODBYE, join_all(all().map(|backend| backend.wait_tunnels()))).await;
             }
         };
-        let work = async { tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels, self.leases.released()) };
+        let work = async {
+            tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels(), self.leases.released());
+            // The last of the clients may have become a tunnel when the others had ended already.
+            tunnels().await;
+        };
         match self.requests {
-            None => drop(work.await),
+            None => {
+                work.await;
+            }
             Some(time) => {
                 if tokio::time::timeout_at(begun + time, work).await.is_err() {
                     all().for_each(|backend| backend.cut());

@@ -21,14 +21,24 @@ struct One {
     pid: u32,
     generation: u64,
     until: Option<Instant>,
-    pidfd: PidFd,
-    /// Ends with the work of one that stays as a waiter afterwards.
-    work: Option<OwnedFd>,
+    process: Process,
     /// What it said last about its work.
     told: Vec<DrainStatus>,
 }
 
-impl One {
+#[derive(Debug)]
+struct Process {
+    pidfd: PidFd,
+    /// Ends with the work of one that stays as a waiter afterwards.
+    work: Option<OwnedFd>,
+}
+
+impl Process {
+    fn try_clone(&self) -> io::Result<Self> {
+        let work = self.work.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Ok(Self { pidfd: self.pidfd.as_fd().try_clone_to_owned()?.into(), work })
+    }
+
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.pidfd.as_fd()).chain(self.work.as_ref().map(AsFd::as_fd)).collect()
     }
@@ -51,15 +61,15 @@ impl Predecessors {
             let pidfd = PidFd::from(descriptors.next()?);
             let work = if drainer.stays { Some(descriptors.next()?) } else { None };
             let until = drainer.left_ms.map(|left| now + Duration::from_millis(left));
-            let one = One { pid: drainer.pid, generation: drainer.generation, until, pidfd, work, told: Vec::new() };
-            if let Ok(ended) = one.ended() {
+            let process = Process { pidfd, work };
+            if let Ok(ended) = process.ended() {
                 let (pid, happened) = (drainer.pid, happened.clone());
                 tokio::spawn(async move {
                     ended.wait().await;
                     let _ = happened.send(Happening::PredecessorEnded(pid));
                 });
             }
-            Some(one)
+            Some(One { pid: drainer.pid, generation: drainer.generation, until, process, told: Vec::new() })
         });
         Self(all.collect())
     }
@@ -95,35 +105,47 @@ impl Predecessors {
     /// As the next offer names them, with the descriptors that belong to each.
     pub fn drainers(&self) -> Vec<(Drainer, Vec<BorrowedFd<'_>>)> {
         let left = |one: &One| one.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64);
-        let named = |one: &One| Drainer { pid: one.pid, generation: one.generation, left_ms: left(one), stays: one.work.is_some() };
-        self.0.iter().map(|one| (named(one), one.descriptors())).collect()
+        let named = |one: &One| Drainer { pid: one.pid, generation: one.generation, left_ms: left(one), stays: one.process.work.is_some() };
+        self.0.iter().map(|one| (named(one), one.process.descriptors())).collect()
     }
 
     /// Tells the oldest to finish as in a stop; tells its pid.
     pub fn cut_oldest(&mut self) -> Option<u32> {
         // Each puts itself before those that it knew.
         // One that stays in front would pass the signal on to the process that serves.
-        let oldest = self.0.iter().rev().find(|one| one.work.is_none())?;
+        let oldest = self.0.iter().rev().find(|one| one.process.work.is_none())?;
         // One that is gone has finished.
-        let _ = oldest.pidfd.signal(Signal::SIGTERM);
+        let _ = oldest.process.pidfd.signal(Signal::SIGTERM);
         Some(oldest.pid)
     }
 
     /// Takes all of them, for a stop.
     pub fn into_stopping(self) -> Stopping {
+        let all = Stopping(self.0.into_iter().map(|one| one.process).collect());
+        all.hurry();
+        all
+    }
+
+    /// A second hold on all of them, for an end that waits while they finish in their own time.
+    pub fn watched(&self) -> Stopping {
+        // Without a descriptor left this end waits for one less, which systemd then ends.
+        Stopping(self.0.iter().filter_map(|one| one.process.try_clone().ok()).collect())
+    }
+}
+
+/// Predecessors that an end waits for.
+#[derive(Debug, Default)]
+pub struct Stopping(Vec<Process>);
+
+impl Stopping {
+    /// Tells them to finish as in a stop.
+    pub fn hurry(&self) {
         for one in &self.0 {
             // One that is gone has finished.
             let _ = one.pidfd.signal(Signal::SIGTERM);
         }
-        Stopping(self.0)
     }
-}
 
-/// Predecessors that were told to stop.
-#[derive(Debug, Default)]
-pub struct Stopping(Vec<One>);
-
-impl Stopping {
     /// Waits until all have ended.
     pub async fn ended(&self) {
         for one in &self.0 {

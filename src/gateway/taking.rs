@@ -130,8 +130,13 @@ impl Gateway {
                     warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
                 }
                 taking.release_when_dead();
+                self.predecessors.silent(taking.pid);
                 self.step(Event::Orphaned);
                 self.taking = None;
+                if self.machine.owns() {
+                    self.record_owner();
+                    self.refresh();
+                }
             }
         }
     }

@@ -74,7 +74,8 @@ fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
         let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
         lines.push(format!("  {label} {}", escape(text)));
     };
-    if status.stage != Stage::Ready && !status.detail.is_empty() {
+    // The line of the recovery says the same below.
+    if status.stage != Stage::Ready && !status.detail.is_empty() && !status.recovery.as_ref().is_some_and(|recovery| status.detail.contains(&recovery.reason)) {
         line("detail", &status.detail);
     }
     line("listening", &status.listeners.join(", "));
@@ -107,7 +108,10 @@ fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
     if let Some(recovery) = &status.recovery {
         let next = recovery.retry_ms.map_or(String::new(), |left| format!("; tried again in {}", span(left)));
         line("recovery", &format!("{}: {}{next}", recovery.rung.replace('_', " "), recovery.reason));
-        line("", "gatewayctl recover tries again now");
+        match recovery.rung.as_str() {
+            "last_good" => line("", "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended"),
+            _ => line("", "gatewayctl recover tries again now"),
+        }
     }
     if let Some(last) = &status.last_restart {
         let reason = if last.reason.is_empty() { String::new() } else { format!(" ({})", last.reason) };

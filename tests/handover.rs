@@ -102,7 +102,7 @@ fn a_sigterm_to_a_successor_that_does_not_serve_yet_leaves_the_old_one_alone() {
         assert!(text.contains("stop"), "{name}: {text}");
         assert_eq!(one_serves(&gateway), gateway.pid(), "{name}");
         load.flows(Part::New, 10);
-        load.stop().assert_clean(&[(Part::New, 20)]);
+        load.stop().assert_clean(&[(Part::New, 10)]);
         fresh(&gateway);
         one_serves(&gateway);
         gateway.terminate();

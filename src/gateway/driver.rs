@@ -88,6 +88,8 @@ pub(super) struct Gateway {
     pub(super) supervision: Supervision,
     /// Whether this process stays when it hands over, because somebody follows its pid.
     pub(super) stays: bool,
+    /// Open as long as a process that stays still works.
+    pub(super) at_work: Option<std::os::fd::OwnedFd>,
     /// The whole machine, or the user's manager, goes down.
     pub(super) machine_stops: bool,
     /// The service manager waits for our end.

@@ -67,7 +67,15 @@ impl Gateway {
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
         let left = self.loaded.config.restart.drain.0.as_millis() as u64;
-        let me = Drainer { pid: std::process::id(), generation: self.machine.current(), left_ms: Some(left) };
+        let me = Drainer { pid: std::process::id(), generation: self.machine.current(), left_ms: Some(left), stays: self.becomes_waiter() };
+        let work = if me.stays {
+            // Again for each successor: one that did not come to serve has gone with its own.
+            let (work, ours) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+            self.at_work = Some(ours);
+            Some(work)
+        } else {
+            None
+        };
         let alone = self.current.as_ref().map(|current| current.exclusive()).unwrap_or_default();
         // Our own children, not reaped yet: no other process has their numbers.
         let alone: Vec<(String, Option<PidFd>)> = alone.into_iter().map(|(name, pid)| (name, PidFd::open(pid).ok())).collect();
@@ -76,7 +84,8 @@ impl Gateway {
             .into_iter()
             .chain(listeners.iter().map(|(_, fd)| *fd))
             .chain(std::iter::once(own.as_fd()))
-            .chain(older.iter().map(|(_, fd)| *fd))
+            .chain(work.as_ref().map(AsFd::as_fd))
+            .chain(older.iter().flat_map(|(_, fds)| fds.iter().copied()))
             .chain(alone.iter().filter_map(|(_, process)| process.as_ref().map(AsFd::as_fd)))
             .collect();
         let (reason, asked_at) = self.answers.about(request);
@@ -104,12 +113,17 @@ impl Gateway {
         Ok((successor, behind))
     }
 
+    /// Whether this process stays in front of the successor that it starts.
+    fn becomes_waiter(&self) -> bool {
+        self.stays && !self.link.as_ref().is_some_and(super::handover::Link::alive)
+    }
+
     /// By the waiter before us, by a waiter that we become, or as an orphan that the manager adopts.
     fn spawn_with(&mut self, theirs: &std::os::unix::net::UnixStream) -> io::Result<(Spawned, bool)> {
         if let Some(link) = self.link.as_ref().filter(|link| link.alive()) {
             return Ok((link.spawn(theirs)?, true));
         }
-        if self.stays {
+        if self.becomes_waiter() {
             let waiter = self.waiter.get_or_insert_with(|| Waiter::new(self.program.clone()));
             return Ok((waiter.spawn(theirs)?, true));
         }

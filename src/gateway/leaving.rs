@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::budget::EXTEND_BY;
 use super::driver::Gateway;
+use super::handover::Stopping;
 use super::lifecycle::Budget;
 use super::unit::Unit;
 use super::{Happening, keeping};
@@ -38,6 +39,7 @@ impl Gateway {
             upstreams: self.context.front.table().routes.backends().cloned().collect(),
             requests,
             tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
+            predecessors: self.predecessors.watched(),
             at_least: self.launchd_delay(budget),
             store: Some(self.notifier).filter(|notifier| notifier.active() && self.manager_ends_us()),
         };
@@ -59,6 +61,7 @@ struct Leaving {
     upstreams: Vec<Arc<Backend>>,
     requests: Option<Duration>,
     tunnels: Duration,
+    predecessors: Stopping,
     /// How long it serves on in any case.
     at_least: Duration,
     /// Where silent clients can wait for the next life.
@@ -69,7 +72,7 @@ impl Leaving {
     async fn run(self) {
         let begun = Instant::now();
         let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
-        let tunnels = async {
+        let tunnels = || async {
             let closed = join_all(backends().map(|backend| backend.wait_tunnels()));
             if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
                 backends().for_each(|backend| backend.end_tunnels());
@@ -85,7 +88,8 @@ impl Leaving {
                     join_all(self.workers.iter().map(|workers| workers.fade())).await;
                 }
             };
-            let before = async { tokio::join!(join_all(backends().map(|backend| backend.wait_before())), tunnels, clients) };
+            let done = join_all(backends().map(|backend| backend.wait_before()));
+            let before = async { tokio::join!(done, tunnels(), self.predecessors.ended(), clients) };
             let fade = async {
                 match self.requests {
                     Some(time) => drop(tokio::time::timeout(time / 2, before).await),
@@ -94,10 +98,16 @@ impl Leaving {
             };
             tokio::join!(fade, tokio::time::sleep(self.at_least));
             self.workers.iter().for_each(|workers| workers.close(true));
-            match self.store {
-                Some(notifier) => self.keep(notifier).await,
-                None => drop(join_all(self.workers.iter().map(|workers| workers.quiet())).await),
-            }
+            self.predecessors.hurry();
+            let quiet = async {
+                match self.store {
+                    Some(notifier) => self.keep(notifier).await,
+                    None => drop(join_all(self.workers.iter().map(|workers| workers.quiet())).await),
+                }
+            };
+            tokio::join!(quiet, self.predecessors.ended());
+            // The last of the clients may have become a tunnel when the others had ended already.
+            tunnels().await;
         };
         match self.requests {
             Some(time) => {
@@ -108,6 +118,9 @@ impl Leaving {
             }
             None => work.await,
         }
+        // Their requests, too, go to the sidecars that end now.
+        self.predecessors.kill();
+        self.predecessors.ended().await;
         join_all(self.units.iter().map(|unit| unit.stop(unit.spec().stop_timeout.0))).await;
     }
 

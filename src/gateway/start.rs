@@ -218,6 +218,7 @@ async fn start(
         lock,
         supervision,
         stays: false,
+        at_work: None,
         machine_stops: false,
         asked_to_leave: false,
         extending: false,

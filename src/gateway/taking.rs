@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::generation::Gate;
-use super::handover::{Incoming, Predecessor, ToPredecessor, ToSuccessor, failpoint, follow_to_its_end, moving};
+use super::handover::{Incoming, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, failpoint, follow_to_its_end, moving};
 use super::lifecycle::{Event, Origin, Phase};
 use super::ownership;
 use crate::control::protocol::LastRestart;
@@ -119,6 +119,8 @@ impl Gateway {
             }
             Some(ToSuccessor::Abort) => {
                 info!("[gateway] the predecessor does not hand over: ending");
+                // It keeps the service, or ends with it and waits for this process: either way none is to be stopped from here.
+                self.predecessors = Predecessors::default();
                 self.step(Event::Aborted);
             }
             Some(ToSuccessor::Draining { status }) => {
@@ -130,13 +132,8 @@ impl Gateway {
                     warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
                 }
                 taking.release_when_dead();
-                self.predecessors.silent(taking.pid);
                 self.step(Event::Orphaned);
                 self.taking = None;
-                if self.machine.owns() {
-                    self.record_owner();
-                    self.refresh();
-                }
             }
         }
     }
@@ -207,7 +204,9 @@ impl Gateway {
 
     /// Where its sidecars are now, for the requests that the predecessor still has.
     pub(super) fn tell_addresses(&self) {
-        if let (Some(current), false) = (&self.current, self.is_candidate()) {
+        // After a hand-over, what the successor tells is passed on instead.
+        let ours = !self.is_candidate() && self.succeeded_by.is_none();
+        if let Some(current) = self.current.as_ref().filter(|_| ours) {
             self.tell_predecessor(&ToPredecessor::Sidecars { sidecars: current.addresses() });
         }
     }
@@ -236,12 +235,12 @@ impl Gateway {
         ownership::record(&self.loaded, &self.paths.state, &self.listeners.addresses(), self.machine.current(), &drainers);
     }
 
-    /// Those that a stop must wait for. The service is still theirs when a candidate is told to stop: it goes alone.
-    pub(super) fn stop_predecessors(&mut self) -> super::handover::Stopping {
+    /// Those that a stop must wait for.
+    pub(super) fn stop_predecessors(&mut self) -> Stopping {
         self.tell_predecessor(&ToPredecessor::Bye);
-        if !self.machine.owned() {
-            return super::handover::Stopping::default();
-        }
-        std::mem::take(&mut self.predecessors).into_stopping()
+        let predecessors = std::mem::take(&mut self.predecessors);
+        // Before it is ready nobody can have made it the main process: its end is none of the service's.
+        let main = self.machine.owned() || self.current.is_some();
+        if main { predecessors.into_stopping() } else { Stopping::default() }
     }
 }

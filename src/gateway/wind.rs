@@ -76,7 +76,9 @@ impl Wind {
             }
         };
         let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
-        let work = async { tokio::join!(told, quiet, end_tunnels, self.leases.released()) };
+        // Their clients' requests go to the sidecars of this process.
+        let predecessors = self.predecessors.ended();
+        let work = async { tokio::join!(told, quiet, end_tunnels, self.leases.released(), predecessors) };
         // What is not finished by then is cut: that is what the time is for.
         if tokio::time::timeout_at(begun + drain, work).await.is_err() && self.leases.count() > 0 {
             warn!("[gateway] time to stop is over; no longer waiting for {}", self.leases.blockers().join(", "));

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::budget::RESTART_MARGIN;
 use super::driver::Gateway;
 use super::handing::Offered;
-use super::handover::{failpoint, moving};
+use super::handover::{ToPredecessor, failpoint, moving};
 use super::lease::Claim;
 use super::lifecycle::{Budget, Event, Phase};
 use super::{Addresses, Happening};
@@ -62,6 +62,8 @@ impl Gateway {
                 _ => door.set(Door::Held(format!("{name} is restarting").into())),
             }
         }
+        // Requests may wait in an older process for what is two processes on by now.
+        self.tell_predecessor(&ToPredecessor::Sidecars { sidecars: sidecars.clone() });
     }
 
     /// Lets the clients end when it suits them, within the budget.
@@ -151,7 +153,7 @@ impl Farewell {
     async fn run(self) {
         let begun = Instant::now();
         let all = || self.doors.iter().chain(&self.upstreams);
-        let tunnels = async {
+        let tunnels = || async {
             let closed = join_all(all().map(|backend| backend.wait_tunnels()));
             if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
                 all().for_each(|backend| backend.end_tunnels());
@@ -159,9 +161,15 @@ impl Farewell {
                 let _ = tokio::time::timeout(GOODBYE, join_all(all().map(|backend| backend.wait_tunnels()))).await;
             }
         };
-        let work = async { tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels, self.leases.released()) };
+        let work = async {
+            tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels(), self.leases.released());
+            // The last of the clients may have become a tunnel when the others had ended already.
+            tunnels().await;
+        };
         match self.requests {
-            None => drop(work.await),
+            None => {
+                work.await;
+            }
             Some(time) => {
                 if tokio::time::timeout_at(begun + time, work).await.is_err() {
                     all().for_each(|backend| backend.cut());

@@ -16,6 +16,6 @@ mod runner;
 
 pub use environment::Inherited;
 pub use oneshot::oneshot;
-pub use pidfd::PidFd;
+pub use pidfd::{Ended, PidFd};
 pub use probe::Hint;
 pub use runner::{Failure, Sidecar, Start, State};

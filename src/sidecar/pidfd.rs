@@ -89,6 +89,15 @@ impl AsFd for PidFd {
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
+    /// The end of the other end of a pipe, for work that ends before its process does.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be watched.
+    pub fn of_pipe(read: OwnedFd) -> io::Result<Self> {
+        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here on.
+        unsafe { AsyncFd::register(read) }.map(Self).map_err(Into::into)
+    }
+
     /// Waits for it.
     pub async fn wait(&self) {
         // An error means that the runtime is going down: nobody is left to wait for anything.

@@ -35,7 +35,7 @@ pub struct Incoming {
     pub lock: Option<OwnedFd>,
     /// The listeners, with the names that the service manager keeps them under.
     pub listeners: Vec<(Option<String>, OwnedFd)>,
-    /// A pidfd for each of the offer's drainers.
+    /// A pidfd for each of the offer's drainers, and a pipe for one that stays.
     pub drainers: Vec<OwnedFd>,
     /// A pidfd for each process of the predecessor that must not run beside ours.
     pub exclusive: Vec<PidFd>,
@@ -79,7 +79,7 @@ impl Incoming {
         }
         let offer: Offer = serde_json::from_slice(text).map_err(|error| format!("cannot read what the predecessor hands over: {error}"))?;
         let running = offer.exclusive.iter().filter(|sidecar| sidecar.runs).count();
-        let wanted = usize::from(offer.lock) + offer.listeners.len() + offer.drainers.len() + running;
+        let wanted = usize::from(offer.lock) + offer.listeners.len() + of_drainers(&offer) + running;
         if descriptors.len() != wanted {
             return Err(format!("the predecessor hands over {} descriptors instead of {wanted}", descriptors.len()));
         }
@@ -90,7 +90,7 @@ impl Incoming {
         let mut descriptors = descriptors.into_iter();
         let lock = if offer.lock { descriptors.next() } else { None };
         let listeners = offer.listeners.iter().cloned().zip(descriptors.by_ref()).collect();
-        let drainers = descriptors.by_ref().take(offer.drainers.len()).collect();
+        let drainers = descriptors.by_ref().take(of_drainers(&offer)).collect();
         let exclusive = descriptors.map(PidFd::from).collect();
         Self { offer, lock, listeners, drainers, exclusive, stream }
     }
@@ -110,6 +110,11 @@ impl Incoming {
     pub fn refuse(&self, why: &str) {
         let _ = tell(&self.stream, why.to_owned());
     }
+}
+
+/// How many descriptors come for the drainers.
+fn of_drainers(offer: &Offer) -> usize {
+    offer.drainers.len() + offer.drainers.iter().filter(|drainer| drainer.stays).count()
 }
 
 fn tell(mut stream: &UnixStream, why: String) -> String {

@@ -1,5 +1,6 @@
 //! Processes that came before and still finish their work.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use super::wire::Drainer;
 use crate::control::protocol::DrainStatus;
 use crate::gateway::Happening;
-use crate::sidecar::PidFd;
+use crate::sidecar::{Ended, PidFd};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -20,30 +21,55 @@ struct One {
     pid: u32,
     generation: u64,
     until: Option<Instant>,
-    pidfd: PidFd,
-    /// It is the waiter before us: its work ends, but the process stays until we have ended.
-    stays: bool,
+    process: Process,
     /// What it said last about its work.
     told: Vec<DrainStatus>,
 }
 
+#[derive(Debug)]
+struct Process {
+    pidfd: PidFd,
+    /// Ends with the work of one that stays as a waiter afterwards.
+    work: Option<OwnedFd>,
+}
+
+impl Process {
+    fn try_clone(&self) -> io::Result<Self> {
+        let work = self.work.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Ok(Self { pidfd: self.pidfd.as_fd().try_clone_to_owned()?.into(), work })
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.pidfd.as_fd()).chain(self.work.as_ref().map(AsFd::as_fd)).collect()
+    }
+
+    /// The end of its work.
+    fn ended(&self) -> io::Result<Ended> {
+        match &self.work {
+            Some(work) => Ended::of_pipe(work.try_clone()?),
+            None => self.pidfd.ended(),
+        }
+    }
+}
+
 impl Predecessors {
     /// Those that an offer names; the end of each comes as a [`Happening::PredecessorEnded`].
-    pub fn new(drainers: &[Drainer], pidfds: Vec<OwnedFd>, happened: &mpsc::UnboundedSender<Happening>) -> Self {
+    pub fn new(drainers: &[Drainer], descriptors: Vec<OwnedFd>, happened: &mpsc::UnboundedSender<Happening>) -> Self {
         let now = Instant::now();
-        // Every process behind a waiter is its child, and the parent of any other one never drains.
-        let parent = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or_default();
-        let all = drainers.iter().zip(pidfds).map(|(drainer, fd)| {
-            let pidfd = PidFd::from(fd);
-            if let Ok(ended) = pidfd.ended() {
+        let mut descriptors = descriptors.into_iter();
+        let all = drainers.iter().map_while(|drainer| {
+            let pidfd = PidFd::from(descriptors.next()?);
+            let work = if drainer.stays { Some(descriptors.next()?) } else { None };
+            let until = drainer.left_ms.map(|left| now + Duration::from_millis(left));
+            let process = Process { pidfd, work };
+            if let Ok(ended) = process.ended() {
                 let (pid, happened) = (drainer.pid, happened.clone());
                 tokio::spawn(async move {
                     ended.wait().await;
                     let _ = happened.send(Happening::PredecessorEnded(pid));
                 });
             }
-            let until = drainer.left_ms.map(|left| now + Duration::from_millis(left));
-            One { pid: drainer.pid, generation: drainer.generation, until, pidfd, stays: drainer.pid == parent, told: Vec::new() }
+            Some(One { pid: drainer.pid, generation: drainer.generation, until, process, told: Vec::new() })
         });
         Self(all.collect())
     }
@@ -56,11 +82,6 @@ impl Predecessors {
     /// One has ended.
     pub fn ended(&mut self, pid: u32) {
         self.0.retain(|one| one.pid != pid);
-    }
-
-    /// It tells nothing more. Its work is done then, also when the process stays.
-    pub fn silent(&mut self, pid: u32) {
-        self.0.retain(|one| one.pid != pid || !one.stays);
     }
 
     /// What the direct one says about its work.
@@ -78,53 +99,65 @@ impl Predecessors {
                 DrainStatus { generation: one.generation, pid: one.pid, requests: 0, tunnels: 0, leases: 0, left_ms, blockers: Vec::new() };
             if one.told.is_empty() { vec![unknown] } else { one.told.clone() }
         };
-        // Nobody tells of the end of a waiter's work but to its first successor; it is over when its time is.
-        let over = |one: &One| one.stays && one.until.is_some_and(|until| until <= Instant::now());
-        self.0.iter().filter(|one| !over(one)).flat_map(status).collect()
+        self.0.iter().flat_map(status).collect()
     }
 
-    /// As the next offer names them.
-    pub fn drainers(&self) -> Vec<(Drainer, BorrowedFd<'_>)> {
+    /// As the next offer names them, with the descriptors that belong to each.
+    pub fn drainers(&self) -> Vec<(Drainer, Vec<BorrowedFd<'_>>)> {
         let left = |one: &One| one.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64);
-        self.0.iter().map(|one| (Drainer { pid: one.pid, generation: one.generation, left_ms: left(one) }, one.pidfd.as_fd())).collect()
+        let named = |one: &One| Drainer { pid: one.pid, generation: one.generation, left_ms: left(one), stays: one.process.work.is_some() };
+        self.0.iter().map(|one| (named(one), one.process.descriptors())).collect()
     }
 
-    /// Tells the oldest to finish as in a stop; tells its pid. Not a waiter, which would pass the signal on to us.
+    /// Tells the oldest to finish as in a stop; tells its pid.
     pub fn cut_oldest(&mut self) -> Option<u32> {
         // Each puts itself before those that it knew.
-        let oldest = self.0.iter().rfind(|one| !one.stays)?;
+        // One that stays in front would pass the signal on to the process that serves.
+        let oldest = self.0.iter().rev().find(|one| one.process.work.is_none())?;
         // One that is gone has finished.
-        let _ = oldest.pidfd.signal(Signal::SIGTERM);
+        let _ = oldest.process.pidfd.signal(Signal::SIGTERM);
         Some(oldest.pid)
     }
 
     /// Takes all of them, for a stop.
     pub fn into_stopping(self) -> Stopping {
+        let all = Stopping(self.0.into_iter().map(|one| one.process).collect());
+        all.hurry();
+        all
+    }
+
+    /// A second hold on all of them, for an end that waits while they finish in their own time.
+    pub fn watched(&self) -> Stopping {
+        // Without a descriptor left this end waits for one less, which systemd then ends.
+        Stopping(self.0.iter().filter_map(|one| one.process.try_clone().ok()).collect())
+    }
+}
+
+/// Predecessors that an end waits for.
+#[derive(Debug, Default)]
+pub struct Stopping(Vec<Process>);
+
+impl Stopping {
+    /// Tells them to finish as in a stop.
+    pub fn hurry(&self) {
         for one in &self.0 {
             // One that is gone has finished.
             let _ = one.pidfd.signal(Signal::SIGTERM);
         }
-        Stopping(self.0)
     }
-}
 
-/// Predecessors that were told to stop.
-#[derive(Debug, Default)]
-pub struct Stopping(Vec<One>);
-
-impl Stopping {
-    /// Waits until all have ended, but for a waiter: that one waits for us.
+    /// Waits until all have ended.
     pub async fn ended(&self) {
-        for one in self.0.iter().filter(|one| !one.stays) {
-            if let Ok(ended) = one.pidfd.ended() {
+        for one in &self.0 {
+            if let Ok(ended) = one.ended() {
                 ended.wait().await;
             }
         }
     }
 
-    /// Ends them at once, but for a waiter: whoever follows its pid would take that for a crash.
+    /// Ends them at once, but for one that others know us by: it ends after this process, or forces its own end.
     pub fn kill(&self) {
-        for one in self.0.iter().filter(|one| !one.stays) {
+        for one in self.0.iter().filter(|one| one.work.is_none()) {
             // Gone is as good.
             let _ = one.pidfd.signal(Signal::SIGKILL);
         }

@@ -12,8 +12,8 @@ use crate::supervisor::Verdict;
 /// The version of this protocol. Only equal versions hand over to each other; others restart through the service manager.
 pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
 
-/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, a pidfd for each of `drainers`,
-/// and one for each of `exclusive` that runs.
+/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, a pidfd for each of `drainers`
+/// (and a pipe for one that `stays`), and one for each of `exclusive` that runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
@@ -69,6 +69,8 @@ pub struct Drainer {
     pub generation: u64,
     /// Milliseconds that it has left; none without limit.
     pub left_ms: Option<u64>,
+    /// It stays in front of its successors when its work is done. The end of a pipe that comes after its pidfd tells of that.
+    pub stays: bool,
 }
 
 /// From the predecessor.

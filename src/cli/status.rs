@@ -75,7 +75,10 @@ fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
         lines.push(format!("  {label} {}", escape(text)));
     };
     // The line of the recovery says the same below.
-    if status.stage != Stage::Ready && !status.detail.is_empty() && !status.recovery.as_ref().is_some_and(|recovery| status.detail.contains(&recovery.reason)) {
+    if status.stage != Stage::Ready
+        && !status.detail.is_empty()
+        && !status.recovery.as_ref().is_some_and(|recovery| status.detail.contains(&recovery.reason))
+    {
         line("detail", &status.detail);
     }
     line("listening", &status.listeners.join(", "));

@@ -62,7 +62,9 @@ fn a_wrong_configuration_is_refused_with_its_place_and_a_proposal() {
 #[test]
 fn a_configuration_that_cannot_be_read_is_named() {
     for (what, path) in [("missing", "/nonexistent/there.toml"), ("a folder", "/tmp"), ("not text", "/proc/self/auxv")] {
-        let output = Command::new(env!("CARGO_BIN_EXE_gateway")).args(["run", "--config", path]).output().unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        let output = command.args(["run", "--config", path, "--state-dir"]).arg(state.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(CONFIG_INVALID), "{what}: {}", said(&output));
         assert!(said(&output).contains(path), "{what}: {}", said(&output));
     }

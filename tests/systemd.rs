@@ -289,13 +289,18 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&output, 77, &["gateway: running, gateway.service", "generation 1 serves", "sudo gatewayctl status"]);
     expect(&systemd.run_as_user(&neighbour, &["gatewayctl", "restart"]), 77, &["the same command with sudo"]);
 
-    // A configuration that is not valid is refused before anything is asked; behind gatewayctl's back it makes a failed unit.
+    // A configuration that is not valid is refused before anything is asked; behind gatewayctl's back it makes a failed unit
+    // where there is no last good one.
     let good = systemd.read("/etc/gateway/gateway.toml").unwrap();
     systemd.write("/etc/gateway/gateway.toml", &format!("{good}[gateway\n"));
     let place = "/etc/gateway/gateway.toml:";
     expect(&ctl(&["restart"]), 78, &[place, "nothing was changed: generation 1 serves on", "gatewayctl config check"]);
     assert_eq!(pid(), served);
-    assert!(!systemd.run(&["systemctl", "restart", "gateway"]).status.success());
+    systemd.must(&["systemctl", "restart", "gateway"]);
+    expect(&ctl(&["status"]), 1, &["gateway: degraded", "last good configuration"]);
+    systemd.sh("rm $(find -L /var/lib/gateway /var/lib/private/gateway -name good.toml)");
+    systemd.must(&["systemctl", "stop", "gateway"]);
+    assert!(!systemd.run(&["systemctl", "start", "gateway"]).status.success());
     expect(&ctl(&["status"]), 1, &["gateway: failed", "exit-code: the gateway exited with code 78", place, "gatewayctl start"]);
     expect(&ctl(&["list"]), 0, &["gateway  failed  no process  gateway.service (system)"]);
     let json: serde_json::Value = serde_json::from_slice(&ctl(&["status", "--json"]).stdout).unwrap();

@@ -57,6 +57,8 @@ pub(super) struct Gateway {
     pub(super) standing: Standing,
     pub(super) paths: Paths,
     pub(super) notifier: Notifier,
+    /// The same, while another process has the service manager's ear.
+    pub(super) silenced: Option<Notifier>,
     pub(super) listeners: Listeners,
     pub(super) machine: Lifecycle,
     pub(super) current: Option<Arc<Generation>>,
@@ -193,7 +195,7 @@ impl Gateway {
         self.retired.iter().for_each(|workers| workers.end());
         // What is the successor's by now stays, and so does what a candidate never had.
         if self.succeeded_by.is_none() && self.machine.owned() {
-            if !self.notifier.active() {
+            if !self.manager_holds() {
                 self.listeners.remove_paths();
             }
             // The next life replaces a socket that was left behind; gone, it says sooner that nobody is here.

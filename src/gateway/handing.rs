@@ -18,6 +18,7 @@ use super::progress::Reporter;
 use crate::control::protocol::GenerationInfo;
 use crate::sidecar::PidFd;
 use crate::state::lock::Lock;
+use crate::supervisor::Notifier;
 
 /// A hand-over under way.
 #[derive(Debug)]
@@ -210,6 +211,8 @@ impl Gateway {
         let Some(handing) = self.handing.as_ref() else { return };
         if !handing.behind {
             self.notifier.main_pid(handing.successor.pid, &format!("pid {} takes over", handing.successor.pid));
+            // From here on only the new main process is listened to.
+            self.silenced = Some(std::mem::replace(&mut self.notifier, Notifier::from_parts(None, 0)));
         }
         failpoint::pass("old.after-mainpid");
         handing.successor.say(&ToSuccessor::Go);
@@ -244,6 +247,9 @@ impl Gateway {
 
     /// The successor does not take over: everything is ours again.
     pub(super) fn take_back(&mut self) {
+        if let Some(notifier) = self.silenced.take() {
+            self.notifier = notifier;
+        }
         if let Some(handing) = self.handing.take() {
             let committed = handing.offered.is_some();
             let (happened, successor) = (self.happened.clone(), handing.successor);

@@ -11,7 +11,7 @@ use super::lifecycle::{Budget, Phase, Place};
 use super::strategy::{Choice, Facts, Refusal, Strategy, choose};
 use crate::config::Env;
 use crate::control::protocol::RestartParams;
-use crate::supervisor::{Evidence, Supervisor, Verdict, detect, launchd};
+use crate::supervisor::{Evidence, Notifier, Supervisor, Verdict, detect, launchd};
 use crate::systemd::unit::{UnitFacts, facts_of};
 
 /// Who supervises this process, and what is known about that.
@@ -46,7 +46,8 @@ impl Supervision {
         self.verdict.supervisor.is_service()
     }
 
-    fn by_systemd(&self) -> bool {
+    /// Whether there is a main process by another's word (`MAINPID=`).
+    pub(super) fn by_systemd(&self) -> bool {
         matches!(self.verdict.supervisor, Supervisor::Systemd { .. })
     }
 }
@@ -134,6 +135,11 @@ impl Gateway {
             Budget::Limit(time) => Some(time),
             Budget::Unlimited => None,
         }
+    }
+
+    /// Whether the service manager keeps the listeners.
+    pub(super) fn manager_holds(&self) -> bool {
+        self.notifier.active() || self.silenced.is_some_and(Notifier::active)
     }
 
     /// Whether the service manager ends what is left when its main process dies, and starts the next one.

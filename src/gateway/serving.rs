@@ -141,7 +141,7 @@ impl Gateway {
         front.set_closing();
         front.set_health(vec!["stopping".to_owned()]);
         // What the service manager or a successor holds, too, is served there.
-        self.workers.close(self.notifier.active() || self.succeeded_by.is_some());
+        self.workers.close(self.manager_holds() || self.succeeded_by.is_some());
         let predecessors = self.stop_predecessors();
         let front = &self.context.front;
         let wind = Wind {

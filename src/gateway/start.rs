@@ -195,6 +195,7 @@ async fn start(
         standing,
         paths,
         notifier,
+        silenced: None,
         listeners,
         machine,
         current: None,

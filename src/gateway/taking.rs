@@ -248,8 +248,8 @@ impl Gateway {
     pub(super) fn stop_predecessors(&mut self) -> Stopping {
         self.tell_predecessor(&ToPredecessor::Bye);
         let predecessors = std::mem::take(&mut self.predecessors);
-        // Before it is ready nobody can have made it the main process: its end is none of the service's.
-        let main = self.machine.owned() || self.current.is_some();
+        // Before it is ready, or where nobody has main processes, its end is none of the service's.
+        let main = self.machine.owned() || self.current.is_some() && self.supervision.by_systemd();
         if main { predecessors.into_stopping() } else { Stopping::default() }
     }
 }

@@ -297,7 +297,7 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&ctl(&["restart"]), 78, &[place, "nothing was changed: generation 1 serves on", "gatewayctl config check"]);
     assert_eq!(pid(), served);
     systemd.must(&["systemctl", "restart", "gateway"]);
-    expect(&ctl(&["status"]), 1, &["gateway: degraded", "last good configuration"]);
+    expect(&ctl(&["status"]), 1, &["gateway: degraded", "last good: /etc/gateway/gateway.toml:"]);
     systemd.sh("rm $(find -L /var/lib/gateway /var/lib/private/gateway -name good.toml)");
     systemd.must(&["systemctl", "stop", "gateway"]);
     assert!(!systemd.run(&["systemctl", "start", "gateway"]).status.success());

@@ -176,8 +176,11 @@ pub fn all_of(output: &Output) -> String {
 
 /// Waits until another process is the main one and ready.
 pub fn back(site: &Site<'_>, pid: u32) {
-    wait::until("the service is back", || {
-        let now = site.main_pid();
-        (now != 0 && now != pid && site.property("gateway.service", "ActiveState") == "active").then_some(())
-    });
+    let mut seen = String::new();
+    wait::within(wait::DEADLINE, || {
+        let (now, state) = (site.main_pid(), site.property("gateway.service", "ActiveState"));
+        seen = format!("pid {now}, {state}");
+        (now != 0 && now != pid && state == "active").then_some(())
+    })
+    .unwrap_or_else(|| panic!("the service is not back after pid {pid}: {seen}\n{}", site.journal()));
 }

@@ -196,7 +196,8 @@ impl Gateway {
             let _ = std::fs::remove_file(moving::place(&self.paths.control));
         }
         self.record_end(code, cut);
-        if self.current.is_some() {
+        // One that stays in front of others has not ended.
+        if self.current.is_some() && self.waiter.as_ref().is_none_or(Waiter::alone) {
             info!("[gateway] ended with code {code}");
         }
         (self.control, self.waiter.filter(|waiter| !waiter.alone()))

@@ -209,7 +209,8 @@ async fn start(
         failed_as: FailureCode::Failed,
         reloading: false,
         announced: false,
-        overlap_explained: false,
+        // The one that handed over said it.
+        overlap_explained: taking.is_some(),
         interrupted: false,
         report,
         unchanged: false,

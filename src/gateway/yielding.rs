@@ -167,9 +167,7 @@ impl Farewell {
             tunnels().await;
         };
         match self.requests {
-            None => {
-                work.await;
-            }
+            None => work.await,
             Some(time) => {
                 if tokio::time::timeout_at(begun + time, work).await.is_err() {
                     all().for_each(|backend| backend.cut());

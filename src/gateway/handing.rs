@@ -144,7 +144,10 @@ impl Gateway {
         match message {
             ToPredecessor::Hello { pid, .. } => handing.report.tell("preparing", format!("pid {pid} has what it needs to take over")),
             ToPredecessor::Alive => {}
-            ToPredecessor::Progress { stage, text } => handing.report.tell(&stage, text),
+            ToPredecessor::Progress { stage, text } => {
+                handing.successor.know_children();
+                handing.report.tell(&stage, text);
+            }
             ToPredecessor::Release { names } => self.release(names),
             ToPredecessor::Ready { info, sidecars } => {
                 handing.offered = Some(Offered { info, sidecars });

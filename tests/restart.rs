@@ -14,6 +14,13 @@ use support::servers;
 /// How often each server is restarted.
 const RESTARTS: usize = 50;
 
+/// So many processes may drain at once (src/gateway/strategy.rs).
+const MAX_DRAINERS: usize = 8;
+
+/// How often the Node server gets a fresh process, and the others, which show only what differs.
+const FRESH: usize = 50;
+const FRESH_FEW: usize = 15;
+
 /// A download is under way in every restart, and several begin and end in each generation.
 const DOWNLOAD_TAKES: Duration = Duration::from_millis(2500);
 /// More than all the buffers between the two ends hold, so that a cut is seen.
@@ -26,11 +33,11 @@ fn load(gateway: &Gateway, new_per_second: f64, download: Download) -> Load {
 
 /// Restarts again and again under a load; everything that any client could notice is a failure.
 fn restart_under(gateway: &Gateway, load: Load) -> Report {
-    restart_as(gateway, load, false)
+    restart_as(gateway, load, RESTARTS, false)
 }
 
-/// The same; `fresh` when each restart is to bring a process of its own.
-fn restart_as(gateway: &Gateway, load: Load, fresh: bool) -> Report {
+/// The same `restarts` times; `fresh` when each is to bring a process of its own.
+fn restart_as(gateway: &Gateway, load: Load, restarts: usize, fresh: bool) -> Report {
     let mut processes = HashSet::from([gateway.main_pid()]);
     let websockets = load.websockets > 0;
     let running = load.start();
@@ -38,7 +45,12 @@ fn restart_as(gateway: &Gateway, load: Load, fresh: bool) -> Report {
     running.flows(Part::Idle, 10);
     running.flows(Part::Download, 1);
     let mut pids = HashSet::from([gateway.sidecar_pid("main")]);
-    for number in 1..=RESTARTS {
+    for number in 1..=restarts {
+        if fresh {
+            // As many as may drain at once would make the next restart stay in its process.
+            let few = |status: &serde_json::Value| status["drainers"].as_array().is_some_and(|all| all.len() < MAX_DRAINERS);
+            gateway.wait_status("a further process may drain", few);
+        }
         gateway.restart();
         let pid = gateway.sidecar_pid("main");
         assert!(pid != 0 && pids.insert(pid), "restart {number} has no sidecar of its own, but {pid}, seen before");
@@ -48,15 +60,15 @@ fn restart_as(gateway: &Gateway, load: Load, fresh: bool) -> Report {
     running.flows(Part::Idle, 10);
     running.flows(Part::Download, 1);
     let report = running.stop();
-    eprintln!("{RESTARTS} restarts: {report}");
+    eprintln!("{restarts} restarts: {report}");
     report.assert_clean(&[(Part::New, 100), (Part::Busy, 100), (Part::Idle, 50), (Part::Download, 20)]);
     if websockets {
         report.assert_clean(&[(Part::WebSocket, 100)]);
     }
     let said = gateway.stderr();
-    let processes = if fresh { RESTARTS + 1 } else { 1 };
+    let processes = if fresh { restarts + 1 } else { 1 };
     assert_eq!(said.matches(LISTENING).count(), processes, "the listener is opened once for each process");
-    assert_eq!(said.matches(READY).count(), RESTARTS + 1, "every generation says once that it is ready");
+    assert_eq!(said.matches(READY).count(), restarts + 1, "every generation says once that it is ready");
     report
 }
 
@@ -105,6 +117,37 @@ fn clients_of_a_node_server_notice_nothing_of_50_fresh_processes() {
     }
     let mut gateway = Setup::behind(servers::node()).config("[restart]\nmode = \"respawn\"").start();
     let load = load(&gateway, 200.0, servers::node_download(DOWNLOAD_LENGTH, DOWNLOAD_TAKES));
-    restart_as(&gateway, Load { websockets: 10, ..load }, true);
+    restart_as(&gateway, Load { websockets: 10, ..load }, FRESH, true);
+    gateway.terminate();
+}
+
+#[test]
+fn clients_of_a_python_server_notice_nothing_of_15_fresh_processes() {
+    if !servers::have("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
+    let mut gateway = Setup::behind(servers::python(dir.path())).config("[restart]\nmode = \"respawn\"").start();
+    let load = load(&gateway, 60.0, download);
+    restart_as(&gateway, Load { busy_pause: Duration::from_millis(500), ..load }, FRESH_FEW, true);
+    gateway.terminate();
+}
+
+#[test]
+fn clients_of_nginx_notice_nothing_of_15_fresh_processes_on_either_listener() {
+    if !servers::have("nginx") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
+    // Nobody follows this pid, so that no process stays in front.
+    let setup = Setup::behind(servers::nginx(dir.path())).env("GATEWAY_SUPERVISOR", "none");
+    let mut gateway = setup.config("[restart]\nmode = \"respawn\"").unix_listener().start();
+    let aside = Load { new_per_second: 20.0, kept: 4, ..Load::on(gateway.unix_target()) }.start();
+    restart_as(&gateway, load(&gateway, 200.0, download), FRESH_FEW, true);
+    let aside = aside.stop();
+    eprintln!("over the unix socket: {aside}");
+    aside.assert_clean(&[(Part::New, 50), (Part::Busy, 20)]);
     gateway.terminate();
 }

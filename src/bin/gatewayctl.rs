@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use gateway::cli::{self, args::CtlCli};
 
 fn main() -> ExitCode {
-    cli::gatewayctl(&CtlCli::parse()).into()
+    match CtlCli::read(std::env::args_os()) {
+        Ok(cli) => cli::gatewayctl(&cli).into(),
+        // `--help` and `--version` come this way, too.
+        Err(error) => error.exit(),
+    }
 }

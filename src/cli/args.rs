@@ -106,21 +106,39 @@ pub struct CheckArgs {
     pub run: RunArgs,
 }
 
+/// An error whose cause is that a command to run does not stand behind `--` says so.
+fn with_dashes(mut error: clap::Error, before: &str) -> clap::Error {
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-') => word.clone(),
+        _ => return error,
+    };
+    let tip = format!("the command to run stands behind `--`: {before} {word} …");
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error
+}
+
+impl CtlCli {
+    /// Reads a command line. `inhibit` and `install` without `--` before the command are told how it is written.
+    ///
+    /// # Errors
+    /// What clap says, `--help` and `--version` included: print it and use its exit code.
+    pub fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
+        let takes = ["inhibit", "install"].into_iter().find(|name| line.iter().skip(1).any(|word| word == name));
+        Self::try_parse_from(line).map_err(|error| match takes {
+            Some(name) => with_dashes(error, &format!("gatewayctl {name} … --")),
+            None => error,
+        })
+    }
+}
+
 impl GatewayCli {
     /// Reads a command line. A command without `--` before it, the commonest slip, is told how it is written.
     ///
     /// # Errors
     /// What clap says, `--help` and `--version` included: print it and use its exit code.
     pub fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(line).map_err(|mut error| {
-            let word = match error.get(ContextKind::InvalidArg) {
-                Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-') => word.clone(),
-                _ => return error,
-            };
-            let tip = format!("the command to run stands behind `--`: gateway run -- {word} …");
-            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-            error
-        })
+        Self::try_parse_from(line).map_err(|error| with_dashes(error, "gateway run --"))
     }
 
     /// What the flags say, wherever they stand.
@@ -510,6 +528,10 @@ mod tests {
             let error = GatewayCli::read(line).unwrap_err().to_string();
             assert!(error.contains("gateway run -- node"), "{error}");
         }
+        let error = CtlCli::read(["gatewayctl", "inhibit", "--why", "backup", "./backup.sh"]).unwrap_err().to_string();
+        assert!(error.contains("inhibit … -- ./backup.sh"), "{error}");
+        let error = CtlCli::read(["gatewayctl", "status", "please"]).unwrap_err().to_string();
+        assert!(!error.contains(" -- "), "{error}");
     }
 
     #[test]

@@ -13,6 +13,15 @@ use super::{CliError, Context, Exit};
 /// The manual's section for programs that administer a machine.
 const SECTION: &str = "8";
 
+/// Sections that are written by hand, by page.
+const MORE: [(&str, &str); 5] = [
+    ("gateway", include_str!("pages/gateway.roff")),
+    ("gatewayctl-restart", include_str!("pages/gatewayctl-restart.roff")),
+    ("gatewayctl-update", include_str!("pages/gatewayctl-update.roff")),
+    ("gatewayctl-inhibit", include_str!("pages/gatewayctl-inhibit.roff")),
+    ("gatewayctl-recover", include_str!("pages/gatewayctl-recover.roff")),
+];
+
 /// Writes the man pages, or prints that of gatewayctl.
 ///
 /// # Errors
@@ -59,11 +68,19 @@ fn collect(command: &Command, name: &str, pages: &mut Vec<(String, String)>) {
     let mut text = Vec::new();
     let page = Man::new(command.clone().name(name.to_owned()).version(env!("CARGO_PKG_VERSION"))).section(SECTION).manual("gateway");
     if page.render(&mut text).is_ok() {
-        pages.push((format!("{name}.{SECTION}"), String::from_utf8_lossy(&text).into_owned()));
+        pages.push((format!("{name}.{SECTION}"), finish(&String::from_utf8_lossy(&text), name)));
     }
     for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
         collect(inner, &format!("{name}-{}", inner.get_name()), pages);
     }
+}
+
+/// What a page says besides its flags: sections that `--help` has no room for, and headings for what follows the flags there.
+fn finish(text: &str, name: &str) -> String {
+    let text = text.replace(".SH EXTRA\nExamples:", ".SH EXAMPLES").replace(".SH EXTRA\nExit codes:", ".SH EXIT STATUS\n");
+    let text = text.replace("\nExamples:\n", "\n.SH EXAMPLES\n");
+    let more = MORE.iter().find(|(known, _)| *known == name).map_or("", |(_, more)| more);
+    text.replacen(".SH VERSION\n", &format!("{more}.SH VERSION\n"), 1)
 }
 
 #[cfg(test)]

@@ -74,7 +74,11 @@ fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
         let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
         lines.push(format!("  {label} {}", escape(text)));
     };
-    if status.stage != Stage::Ready && !status.detail.is_empty() {
+    // The line of the recovery says the same below.
+    if status.stage != Stage::Ready
+        && !status.detail.is_empty()
+        && !status.recovery.as_ref().is_some_and(|recovery| status.detail.contains(&recovery.reason))
+    {
         line("detail", &status.detail);
     }
     line("listening", &status.listeners.join(", "));
@@ -101,13 +105,16 @@ fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
         drainer.blockers.iter().for_each(|blocker| line("", blocker));
     }
     for lease in &status.leases {
-        let left = lease.left_ms.map_or("without limit".to_owned(), |left| format!("for {} more", span(left)));
-        line("lease", &format!("pid {}, since {}, {left}: {}", lease.pid, span(lease.held_ms), lease.why));
+        let left = lease.left_ms.map_or("without limit".to_owned(), |left| format!("{} left", span(left)));
+        line("lease", &format!("pid {}, held for {}, {left}: {}", lease.pid, span(lease.held_ms), lease.why));
     }
     if let Some(recovery) = &status.recovery {
         let next = recovery.retry_ms.map_or(String::new(), |left| format!("; tried again in {}", span(left)));
         line("recovery", &format!("{}: {}{next}", recovery.rung.replace('_', " "), recovery.reason));
-        line("", "gatewayctl recover tries again now");
+        match recovery.rung.as_str() {
+            "last_good" => line("", "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended"),
+            _ => line("", "gatewayctl recover tries again now"),
+        }
     }
     if let Some(last) = &status.last_restart {
         let reason = if last.reason.is_empty() { String::new() } else { format!(" ({})", last.reason) };
@@ -142,6 +149,10 @@ pub(super) fn draining(drainer: &DrainStatus) -> String {
     };
     let pid = if drainer.pid == 0 { String::new() } else { format!(" (pid {})", drainer.pid) };
     let leases = if drainer.leases > 0 { format!(", {}", count(drainer.leases, "lease")) } else { String::new() };
+    if drainer.pid != 0 && drainer.requests + drainer.tunnels + drainer.leases == 0 {
+        // Another process tells its successor how much it has left, and nobody after that.
+        return format!("generation {}{pid}: finishes its work; {left}", drainer.generation);
+    }
     let (requests, tunnels) = (count(drainer.requests, "request"), count(drainer.tunnels, "tunnel"));
     format!("generation {}{pid}: {requests}, {tunnels}{leases}; {left}", drainer.generation)
 }
@@ -197,7 +208,7 @@ mod tests {
              \x20 sidecar     main  ready, pid 200, port 41233: node server.js --port 41233\n\
              \x20 draining    generation 3 (pid 99): 1 request, 2 tunnels, 1 lease; the rest is cut in 4 min 50 s\n\
              \x20             GET /big\n\
-             \x20 lease       pid 7, since 3.0 s, without limit: backup\n\
+             \x20 lease       pid 7, held for 3.0 s, without limit: backup\n\
              \x20 recovery    safe mode: 4 starts within 30 min; tried again in 1 min 0 s\n\
              \x20             gatewayctl recover tries again now\n\
              \x20 last        restart 12.0 s ago, failed after 412 ms (deploy\\x1b[2J)\n\

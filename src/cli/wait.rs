@@ -75,7 +75,9 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
         if matches!(status.stage, Stage::Ready | Stage::Draining | Stage::Restarting) {
             return true;
         }
-        seen.set(Some(format!("{} is {}, {}", status.instance, word(status.stage), status.detail)));
+        // Some tell their stage themselves.
+        let detail = status.detail.strip_prefix(&format!("{}: ", word(status.stage))).unwrap_or(&status.detail);
+        seen.set(Some(format!("{}: {}, {detail}", status.instance, word(status.stage))));
         sleep(READY_EVERY).await;
     }
     seen.set(None);

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::lease::{Cause, Claim};
+use super::lending::Lent;
 use super::progress::Reporter;
 use super::unit::{Patience, Unit};
 use crate::control::protocol::DrainStatus;
@@ -27,15 +28,17 @@ pub struct Drain {
     units: Vec<(Arc<Unit>, Patience)>,
     /// The leases of its beginning: their work may need the old sidecars.
     leases: Claim,
+    /// Work of a predecessor that needs them, too.
+    lent: Lent,
     begun: Instant,
     report: Reporter,
 }
 
 impl Drain {
-    /// A drain of these units, each with its patience, that waits for these leases, too; `report` tells whoever asked for the
+    /// A drain of these units, each with its patience, that waits for these leases and for what is lent, too; `report` tells whoever asked for the
     /// restart.
-    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>, leases: Claim, report: Reporter) -> Arc<Self> {
-        Arc::new(Self { generation, units, leases, begun: Instant::now(), report })
+    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>, leases: Claim, lent: Lent, report: Reporter) -> Arc<Self> {
+        Arc::new(Self { generation, units, leases, lent, begun: Instant::now(), report })
     }
 
     /// Closes the doors, waits, cuts what is left, stops the sidecars.
@@ -49,7 +52,7 @@ impl Drain {
                     unit.tell_drain().await;
                 }
             };
-            if !tokio::join!(finish(unit, &self.leases, *patience, self.begun), told).0 {
+            if !tokio::join!(finish(unit, &self.leases, &self.lent, *patience, self.begun), told).0 {
                 let left = [unit.backend().blockers(), self.leases.blockers()].concat();
                 warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, left.join(", "));
                 self.leases.tell_deadline();
@@ -129,8 +132,8 @@ impl Drain {
     }
 }
 
-/// Waits for a unit's work and for the leases; false when its time is over before. Tunnels are ended at the end of theirs.
-async fn finish(unit: &Unit, leases: &Claim, patience: Patience, begun: Instant) -> bool {
+/// Waits for a unit's work, for the leases and for what is lent; false when its time is over before. Tunnels are ended at the end of theirs.
+async fn finish(unit: &Unit, leases: &Claim, lent: &Lent, patience: Patience, begun: Instant) -> bool {
     let backend = unit.backend();
     let tunnels = async {
         tokio::time::sleep_until(begun + patience.tunnels).await;
@@ -146,7 +149,7 @@ async fn finish(unit: &Unit, leases: &Claim, patience: Patience, begun: Instant)
     };
     tokio::select! {
         biased;
-        _ = async { tokio::join!(backend.wait_all(), leases.released()) } => true,
+        _ = async { tokio::join!(backend.wait_all(), leases.released(), lent.returned()) } => true,
         _ = async { tokio::join!(requests, tunnels) } => false,
     }
 }

@@ -23,6 +23,7 @@ use super::generation::Generation;
 use super::handing::Handing;
 use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving};
 use super::lease::Leases;
+use super::lending::Lending;
 use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request, Verdict};
 use super::listeners::Listeners;
 use super::place::Supervision;
@@ -115,6 +116,10 @@ pub(super) struct Gateway {
     pub(super) predecessors: Predecessors,
     /// Takes over clients of predecessors.
     pub(super) taking_clients: CancellationToken,
+    /// What the predecessor has at the sidecars of this process.
+    pub(super) lending: Lending,
+    /// How often the successor said where its sidecars are.
+    pub(super) heard: u64,
     /// To the successor's sidecars.
     pub(super) doors: BTreeMap<String, Arc<Backend>>,
     /// After the hand-over: no client is left.
@@ -198,7 +203,8 @@ impl Gateway {
             let _ = std::fs::remove_file(moving::place(&self.paths.control));
         }
         self.record_end(code, cut);
-        if self.current.is_some() {
+        // One that stays in front of others has not ended.
+        if self.current.is_some() && self.waiter.as_ref().is_none_or(Waiter::alone) {
             info!("[gateway] ended with code {code}");
         }
         (self.control, self.waiter.filter(|waiter| !waiter.alone()))
@@ -214,12 +220,19 @@ impl Gateway {
     fn every_second(&mut self) {
         if self.is_candidate() {
             self.alive();
-        } else if self.succeeded_by.is_some() {
-            let status = self.drains.iter().map(|drain| DrainStatus { pid: std::process::id(), ..drain.status() }).collect();
-            if let Some(handing) = &self.handing {
-                handing.successor.say(&ToSuccessor::Draining { status });
-            }
+        } else {
+            self.tell_successor();
         }
+    }
+
+    /// What this process still does after a hand-over.
+    pub(super) fn tell_successor(&self) {
+        let Some(handing) = self.handing.as_ref().filter(|_| self.succeeded_by.is_some()) else { return };
+        let status = self.drains.iter().map(|drain| DrainStatus { pid: std::process::id(), ..drain.status() }).collect();
+        let counts = self.doors.values().map(|door| door.counts());
+        let own: usize = counts.map(|counts| counts.requests + counts.tunnels).sum();
+        let borrowed = own as u64 + self.lending.borrowed();
+        handing.successor.say(&ToSuccessor::Draining { status, heard: self.heard, borrowed });
     }
 
     pub(super) fn units(&self) -> Vec<Arc<Unit>> {

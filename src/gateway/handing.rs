@@ -63,6 +63,7 @@ impl Gateway {
 
     fn start_successor(&mut self, generation: u64, request: &str) -> io::Result<(Successor, bool)> {
         failpoint::pass("old.before-spawn");
+        self.heard = 0;
         let own = PidFd::open(std::process::id())?;
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
@@ -155,7 +156,11 @@ impl Gateway {
                 let limit = self.yield_limit();
                 self.step(Event::SuccessorServes { generation, limit });
             }
-            ToPredecessor::Sidecars { sidecars } => self.redirect(&sidecars),
+            ToPredecessor::Sidecars { sidecars } => {
+                self.redirect(&sidecars);
+                self.heard += 1;
+                self.tell_successor();
+            }
             ToPredecessor::Failed { why } => self.lost(generation, &why),
             // It ends in order: nobody is to take its place but whoever it chose.
             ToPredecessor::Bye if matches!(self.machine.phase(), Phase::Yielded { .. }) => self.handing = None,

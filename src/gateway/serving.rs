@@ -27,6 +27,10 @@ impl Gateway {
             }
         }
         self.follow(&current);
+        if previous.is_some() {
+            // Before those of before end.
+            self.tell_addresses();
+        }
         let draining = previous.and_then(|previous| self.drain(previous, &current, budget));
         self.finish_reload();
         self.refresh();
@@ -49,7 +53,7 @@ impl Gateway {
             return None;
         }
         self.report.tell("switched", format!("generation {next} has all new requests"));
-        let drain = Drain::new(previous.number, units, self.leases.claim(), self.report.clone());
+        let drain = Drain::new(previous.number, units, self.leases.claim(), self.lending.claim(), self.report.clone());
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
         let generation = previous.number;

@@ -14,6 +14,7 @@ use super::control_end::ControlEnd;
 use super::driver::{Gateway, Inputs};
 use super::handover::{Incoming, Link, Predecessors, Program};
 use super::keeping;
+use super::lending::Lending;
 use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
 use super::material::Material;
@@ -219,7 +220,8 @@ async fn start(
         failed_as: FailureCode::Failed,
         reloading: false,
         announced: false,
-        overlap_explained: false,
+        // The one that handed over said it.
+        overlap_explained: taking.is_some(),
         interrupted: false,
         report,
         unchanged: false,
@@ -237,6 +239,8 @@ async fn start(
         waiter: None,
         handing: None,
         succeeded_by: None,
+        lending: if taking.is_some() { Lending::begin() } else { Lending::default() },
+        heard: 0,
         taking,
         predecessors,
         taking_clients: CancellationToken::new(),

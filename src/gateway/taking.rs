@@ -12,7 +12,7 @@ use super::driver::Gateway;
 use super::generation::Gate;
 use super::handover::{Incoming, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, failpoint, follow_to_its_end, moving};
 use super::lifecycle::{Event, Origin, Phase};
-use super::ownership;
+use super::{Addresses, ownership};
 use crate::control::protocol::LastRestart;
 use crate::sidecar::PidFd;
 use crate::state::owner;
@@ -123,7 +123,8 @@ impl Gateway {
                 self.predecessors = Predecessors::default();
                 self.step(Event::Aborted);
             }
-            Some(ToSuccessor::Draining { status }) => {
+            Some(ToSuccessor::Draining { status, heard, borrowed }) => {
+                self.lending.said(heard, borrowed);
                 let pid = taking.pid;
                 self.predecessors.told(pid, status);
             }
@@ -132,6 +133,7 @@ impl Gateway {
                     warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
                 }
                 taking.release_when_dead();
+                self.lending.over();
                 self.step(Event::Orphaned);
                 self.taking = None;
             }
@@ -204,12 +206,19 @@ impl Gateway {
     }
 
     /// Where its sidecars are now, for the requests that the predecessor still has.
-    pub(super) fn tell_addresses(&self) {
+    pub(super) fn tell_addresses(&mut self) {
         // After a hand-over, what the successor tells is passed on instead.
         let ours = !self.is_candidate() && self.succeeded_by.is_none();
         if let Some(current) = self.current.as_ref().filter(|_| ours) {
-            self.tell_predecessor(&ToPredecessor::Sidecars { sidecars: current.addresses() });
+            let sidecars = current.addresses();
+            self.tell_sidecars(sidecars);
         }
+    }
+
+    /// What it has under way at those of before is waited for.
+    pub(super) fn tell_sidecars(&mut self, sidecars: Addresses) {
+        self.lending.tell();
+        self.tell_predecessor(&ToPredecessor::Sidecars { sidecars });
     }
 
     /// A predecessor has ended.

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::budget::RESTART_MARGIN;
 use super::driver::Gateway;
 use super::handing::Offered;
-use super::handover::{ToPredecessor, failpoint, moving};
+use super::handover::{failpoint, moving};
 use super::lease::Claim;
 use super::lifecycle::{Budget, Event, Phase};
 use super::{Addresses, Happening};
@@ -63,7 +63,7 @@ impl Gateway {
             }
         }
         // Requests may wait in an older process for what is two processes on by now.
-        self.tell_predecessor(&ToPredecessor::Sidecars { sidecars: sidecars.clone() });
+        self.tell_sidecars(sidecars.clone());
     }
 
     /// Lets the clients end when it suits them, within the budget.
@@ -167,9 +167,7 @@ impl Farewell {
             tunnels().await;
         };
         match self.requests {
-            None => {
-                work.await;
-            }
+            None => work.await,
             Some(time) => {
                 if tokio::time::timeout_at(begun + time, work).await.is_err() {
                     all().for_each(|backend| backend.cut());

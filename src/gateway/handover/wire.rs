@@ -91,6 +91,12 @@ pub enum ToSuccessor {
     Draining {
         /// In words and numbers.
         status: Vec<DrainStatus>,
+        /// How often it has heard where the successor's sidecars are.
+        #[serde(default)]
+        heard: u64,
+        /// How many requests and tunnels it has at sidecars of successors.
+        #[serde(default)]
+        borrowed: u64,
     },
 }
 

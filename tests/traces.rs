@@ -3,6 +3,7 @@
 
 mod support;
 
+use gateway::state::intent::{self, Intent};
 use nix::sys::signal::Signal;
 use support::gateway::{Gateway, Setup};
 use support::handover::{followed, fresh, respawning};
@@ -120,9 +121,11 @@ fn a_restart_goes_on_in_the_life_that_the_service_manager_starts() {
     }
     let state = tempfile::tempdir().unwrap();
     let setup = traced(Setup::behind(servers::node())).env("GATEWAY_SUPERVISOR", "s6").state_dir(state.path());
-    let setup = setup.config("[restart]\nmode = \"exit\"");
     let mut first = setup.start();
-    first.signal(Signal::SIGUSR1);
+    let created_at_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+    let intent = Intent { pid: first.pid(), created_at_ms, reason: "by the manager".to_owned(), force: false, wait_ms: None };
+    intent::write(state.path(), &intent).unwrap();
+    first.signal(Signal::SIGTERM);
     assert_eq!(first.exit_code(wait::DEADLINE), 0, "{}", first.stderr());
     let second = setup.start();
     end(&second);

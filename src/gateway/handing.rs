@@ -91,6 +91,7 @@ impl Gateway {
             .chain(alone.iter().filter_map(|(_, process)| process.as_ref().map(AsFd::as_fd)))
             .collect();
         let (reason, asked_at) = self.answers.about(request);
+        self.traces.perform(request);
         let offer = Offer {
             version: VERSION,
             pid: std::process::id(),
@@ -106,6 +107,7 @@ impl Gateway {
             exclusive: alone.iter().map(|(name, process)| Exclusive { name: name.clone(), runs: process.is_some() }).collect(),
             notify: self.notifier.address(),
             watchdog_usec: self.notifier.watchdog_usec(),
+            trace: self.traces.hand_over("spawned", "respawn", &self.supervision.verdict.supervisor.to_string()),
             verdict: self.supervision.verdict.clone(),
         };
         let (ours, theirs) = prepare(&offer, &descriptors)?;

@@ -189,6 +189,7 @@ impl Gateway {
         failpoint::pass("new.accepting");
         self.record_owner();
         self.control.open();
+        self.traces.phase("control");
         self.take_clients();
         info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         if let Some(link) = &self.link {

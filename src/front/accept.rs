@@ -85,6 +85,8 @@ struct Shared {
     quiet: CancellationToken,
     /// Set when the threads must end whatever they do.
     abort: CancellationToken,
+    /// Those who accept: none of them may still come with a client when the clients are waited for.
+    accepting: TaskTracker,
     /// The clients since the last [`Workers::fade`].
     clients: Mutex<TaskTracker>,
     /// Those before it.
@@ -108,6 +110,7 @@ impl Workers {
             fading: CancellationToken::new(),
             quiet: CancellationToken::new(),
             abort: CancellationToken::new(),
+            accepting: TaskTracker::new(),
             clients: Mutex::default(),
             faded: Mutex::default(),
             adopted: AtomicUsize::new(0),
@@ -233,6 +236,10 @@ impl Shared {
     }
 
     async fn all_gone(&self) {
+        if self.closing.is_cancelled() {
+            self.accepting.close();
+            self.accepting.wait().await;
+        }
         for clients in [&self.faded, &self.clients] {
             let clients = lock(clients).clone();
             clients.close();
@@ -324,7 +331,7 @@ fn start_listeners(
                 continue;
             }
         };
-        listeners.spawn(accept_all(Arc::clone(shared), listener, current.clone()));
+        listeners.spawn(shared.accepting.track_future(accept_all(Arc::clone(shared), listener, current.clone())));
     }
 }
 

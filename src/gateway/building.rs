@@ -34,6 +34,9 @@ impl Gateway {
     /// Reads the configuration again, unless the process has just begun, and builds from it.
     pub(super) fn build(&mut self, number: u64, kind: Kind, budget: Budget, request: Option<String>, persist: bool) {
         let first = self.current.is_none();
+        if let Some(id) = &request {
+            self.traces.perform(id);
+        }
         if kind == Kind::Reload {
             self.reloading = true;
             self.notifier.reloading("reloading the configuration");
@@ -115,6 +118,7 @@ impl Gateway {
                     self.standing.broken = None;
                     self.climb(actions);
                 }
+                self.traces.phase("sidecars");
                 let previous = self.current.replace(Arc::new(generation));
                 self.step_with(Event::Built(number), previous);
             }
@@ -133,6 +137,7 @@ impl Gateway {
         if self.is_candidate() {
             self.tell_predecessor(&ToPredecessor::Failed { why: why.to_owned() });
         }
+        self.traces.give_up();
         self.next = None;
         if let Some(current) = self.current.clone() {
             // Sockets bound for a generation that never came: nobody accepts there.

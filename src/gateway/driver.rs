@@ -32,6 +32,7 @@ use super::record::Asked as Origin;
 use super::rungs::Standing;
 use super::signals::{Asked, Signals};
 use super::taking::Taking;
+use super::traces::Traces;
 use super::unit::Unit;
 use crate::config::Loaded;
 use crate::control::protocol::{DrainStatus, FailureCode, GenerationInfo, Method, RestartParams};
@@ -55,6 +56,7 @@ pub(super) struct Gateway {
     pub(super) context: Arc<Context>,
     pub(super) loaded: Loaded,
     pub(super) standing: Standing,
+    pub(super) traces: Traces,
     pub(super) paths: Paths,
     pub(super) notifier: Notifier,
     /// The same, while another process has the service manager's ear.
@@ -180,7 +182,7 @@ impl Gateway {
     }
 
     /// The end, but for what has to be waited for.
-    fn end(self, code: u8) -> (ControlEnd, Option<Waiter>) {
+    fn end(mut self, code: u8) -> (ControlEnd, Option<Waiter>) {
         let units = self.units();
         let forced = code != DONE && !units.is_empty();
         let mut cut = Vec::new();
@@ -293,6 +295,12 @@ impl Gateway {
         let id = self.answers.next_id();
         let what = if kind == Kind::Reload { "reload" } else { "restart" };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
+        if kind == Kind::Restart {
+            // A SIGTERM that restarts brings a reason of its own.
+            let signal =
+                if reply.is_some() { "control" } else { Some(reason).filter(|reason| reason.starts_with("SIG")).unwrap_or("SIGTERM") };
+            self.traces.asked(&id, signal, reason, params.force, params.wait_ms);
+        }
         let before = self.info();
         let drained = params.drained;
         let (begun, at) = (Instant::now(), Timestamp::now().to_string());
@@ -330,6 +338,10 @@ impl Gateway {
         self.machine_stops = machine;
         self.asked_to_leave = true;
         self.wanted(&format!("SIGTERM to restart: {}", intent.reason));
+        if !matches!(self.machine.phase(), Phase::Leaving { .. }) {
+            self.traces.asked("SIGTERM", "SIGTERM", &intent.reason, intent.force, intent.wait_ms);
+            self.traces.perform("SIGTERM");
+        }
         let budget = budget_of(intent.force, intent.wait_ms);
         let limit = self.leave_budget(budget, true).force_exit;
         self.step(Event::End { budget, limit });
@@ -353,7 +365,10 @@ impl Gateway {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Progress(progress) => self.answers.progress(&progress),
+            Happening::Progress(progress) => {
+                self.traces.progress(&progress);
+                self.answers.progress(&progress);
+            }
             Happening::Built(number, result) => self.built(number, *result),
             Happening::SidecarChanged => {
                 self.tell_addresses();
@@ -381,6 +396,7 @@ impl Gateway {
             Happening::SuccessorEnded => self.resume_stopped(),
             Happening::Predecessor(message) => self.predecessor(message),
             Happening::PredecessorEnded(pid) => self.predecessor_ended(pid),
+            Happening::Step(name) => self.traces.step(name),
             Happening::Quiet => self.step(Event::Quiet),
             Happening::Checked(Ok(())) => self.notifier.watchdog(),
             Happening::Checked(Err(why)) => error!("[gateway] the front door does not answer itself: {why}; the watchdog is not fed"),
@@ -414,6 +430,7 @@ impl Gateway {
         };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
+                self.traces.answered(id, verdict == &Verdict::Scheduled);
                 self.pass_on(id, verdict);
                 self.answers.end(id, verdict.clone(), &end);
             }
@@ -452,7 +469,10 @@ impl Gateway {
                         self.abandoned = building.started.units();
                     }
                 }
-                Action::Wind { at_once } => self.wind(at_once),
+                Action::Wind { at_once } => {
+                    self.traces.give_up();
+                    self.wind(at_once);
+                }
                 Action::Exit(code) => self.exit = Some(code),
                 // Done in step_with, where the generation before is known.
                 Action::Serve { .. } | Action::Answer { .. } | Action::Own | Action::Yield { .. } => {}

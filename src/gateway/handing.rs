@@ -91,6 +91,7 @@ impl Gateway {
             .chain(alone.iter().filter_map(|(_, process)| process.as_ref().map(AsFd::as_fd)))
             .collect();
         let (reason, asked_at) = self.answers.about(request);
+        self.traces.perform(request);
         let offer = Offer {
             version: VERSION,
             pid: std::process::id(),
@@ -106,6 +107,7 @@ impl Gateway {
             exclusive: alone.iter().map(|(name, process)| Exclusive { name: name.clone(), runs: process.is_some() }).collect(),
             notify: self.notifier.address(),
             watchdog_usec: self.notifier.watchdog_usec(),
+            trace: self.traces.hand_over("spawned", "respawn", &self.supervision.verdict.supervisor.to_string()),
             verdict: self.supervision.verdict.clone(),
         };
         let (ours, theirs) = prepare(&offer, &descriptors)?;
@@ -144,7 +146,10 @@ impl Gateway {
         match message {
             ToPredecessor::Hello { pid, .. } => handing.report.tell("preparing", format!("pid {pid} has what it needs to take over")),
             ToPredecessor::Alive => {}
-            ToPredecessor::Progress { stage, text } => handing.report.tell(&stage, text),
+            ToPredecessor::Progress { stage, text } => {
+                handing.successor.know_children();
+                handing.report.tell(&stage, text);
+            }
             ToPredecessor::Release { names } => self.release(names),
             ToPredecessor::Ready { info, sidecars } => {
                 handing.offered = Some(Offered { info, sidecars });

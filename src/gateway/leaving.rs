@@ -34,6 +34,7 @@ impl Gateway {
         let requests = end.drain;
         let tunnels = restart.tunnel_drain.map_or(TUNNEL_DRAIN_ALONE, |time| time.0);
         let leaving = Leaving {
+            steps: self.happened.clone(),
             workers: std::iter::once(&self.workers).chain(&self.retired).cloned().collect(),
             units: self.units(),
             upstreams: self.context.front.table().routes.backends().cloned().collect(),
@@ -56,6 +57,8 @@ impl Gateway {
 }
 
 struct Leaving {
+    /// Where each step is told.
+    steps: mpsc::UnboundedSender<Happening>,
     workers: Vec<Arc<Workers>>,
     units: Vec<Arc<Unit>>,
     upstreams: Vec<Arc<Backend>>,
@@ -97,6 +100,7 @@ impl Leaving {
                 }
             };
             tokio::join!(fade, tokio::time::sleep(self.at_least));
+            self.done("restart.drain");
             self.workers.iter().for_each(|workers| workers.close(true));
             self.predecessors.hurry();
             let quiet = async {
@@ -119,9 +123,16 @@ impl Leaving {
             None => work.await,
         }
         // Their requests, too, go to the sidecars that end now.
+        self.done("restart.close.clients");
         self.predecessors.kill();
         self.predecessors.ended().await;
         join_all(self.units.iter().map(|unit| unit.stop(unit.spec().stop_timeout.0))).await;
+        self.done("restart.close.sidecars");
+    }
+
+    fn done(&self, step: &'static str) {
+        // When the loop is gone, nobody follows.
+        let _ = self.steps.send(Happening::Step(step));
     }
 
     /// Puts every client that is between two requests where the next life finds it; returns when none is left here.

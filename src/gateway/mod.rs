@@ -37,6 +37,7 @@ mod standby;
 mod start;
 pub mod strategy;
 mod taking;
+mod traces;
 mod unit;
 mod watchdog;
 mod wind;
@@ -60,6 +61,8 @@ enum Happening {
     SidecarChanged,
     /// An older generation is gone.
     Drained(u64),
+    /// A step on the way to an end is done.
+    Step(&'static str),
     /// A stop is done.
     Quiet,
     /// The front door was asked whether it works.

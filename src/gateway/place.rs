@@ -46,8 +46,12 @@ impl Supervision {
         self.verdict.supervisor.is_service()
     }
 
-    /// Whether there is a main process by another's word (`MAINPID=`).
-    pub(super) fn by_systemd(&self) -> bool {
+    /// Whether a person started this process and sees how it ends.
+    pub(super) fn by_hand(&self) -> bool {
+        self.verdict.supervisor == Supervisor::Terminal
+    }
+
+    fn by_systemd(&self) -> bool {
         matches!(self.verdict.supervisor, Supervisor::Systemd { .. })
     }
 }

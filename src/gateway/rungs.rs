@@ -92,6 +92,10 @@ impl Gateway {
     pub(super) fn follow_recovery(&mut self) {
         let serves = matches!(self.machine.phase(), Phase::Serving | Phase::Building(_) | Phase::Handing { .. });
         let ready = serves && self.machine.owns() && self.current.as_ref().is_some_and(|current| current.troubles().is_empty());
+        if ready && self.machine.phase() == &Phase::Serving {
+            // What served at first without being ready.
+            self.traces.ready();
+        }
         if ready {
             self.keep_good();
         }
@@ -179,10 +183,11 @@ impl Gateway {
     }
 
     /// Writes that the life ends. That of a candidate never began.
-    pub(super) fn record_end(&self, code: u8, cut: Vec<String>) {
+    pub(super) fn record_end(&mut self, code: u8, cut: Vec<String>) {
         if !self.machine.owned() {
             return;
         }
+        let carried = self.traces.hand_over("supervised", "exit", &self.supervision.verdict.supervisor.to_string());
         let standing = &self.standing;
         let reason = match (&standing.wanted, &standing.broken) {
             (Some(wanted), _) => wanted.clone(),
@@ -190,7 +195,9 @@ impl Gateway {
             (None, None) => "unknown".to_owned(),
         };
         let uptime = self.context.front.started.elapsed().as_millis() as u64;
-        standing.record.ended(standing.wanted.is_some(), code, &reason, uptime, cut, None);
+        // Who starts it by hand, reads why it failed, and tries again, is not slowed down.
+        let by_hand = self.current.is_none() && standing.broken.is_some() && self.supervision.by_hand();
+        standing.record.ended(standing.wanted.is_some() || by_hand, code, &reason, uptime, cut, carried);
     }
 
     /// Keeps what is known about trouble.

@@ -110,7 +110,7 @@ impl Gateway {
         }
     }
 
-    fn log_ready(&self, current: &Generation) {
+    fn log_ready(&mut self, current: &Generation) {
         let number = current.number;
         let troubles = current.troubles();
         if !troubles.is_empty() {
@@ -122,6 +122,7 @@ impl Gateway {
         details.extend(sidecars);
         details.push(format!("up {} ms", self.context.front.started.elapsed().as_millis()));
         info!(GENERATION = number, "[gateway] ready ({})", details.join(", "));
+        self.traces.ready();
     }
 
     /// Once: that two copies ran side by side.

@@ -26,6 +26,7 @@ use super::rungs::Standing;
 use super::signals::Signals;
 use super::standby::{self, Turn};
 use super::taking::Taking;
+use super::traces::Traces;
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
 use crate::control::protocol::FailureCode;
 use crate::front::{Front, Workers};
@@ -55,6 +56,7 @@ pub fn run(flags: Overrides) -> u8 {
     };
     // A successor inherits variables that speak of its ancestor's descriptors.
     let passed = if incoming.is_some() { Vec::new() } else { take_passed() };
+    let mut traces = Traces::begin(incoming.as_ref().and_then(|incoming| incoming.offer.trace));
     let (incoming, material) = match read(&flags, incoming, &passed) {
         Ok(read) => read,
         Err(error) => {
@@ -62,6 +64,7 @@ pub fn run(flags: Overrides) -> u8 {
             return INVALID;
         }
     };
+    traces.phase("config");
     let inherited = Arc::new(Inherited::take());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -71,7 +74,7 @@ pub fn run(flags: Overrides) -> u8 {
         }
     };
     let code = runtime.block_on(async {
-        match start(material, flags, incoming, passed, inherited).await {
+        match start(material, flags, incoming, passed, inherited, traces).await {
             Ok((gateway, inputs)) => gateway.drive(inputs).await,
             Err(code) => code,
         }
@@ -102,6 +105,7 @@ async fn start(
     incoming: Option<Incoming>,
     passed: Vec<Passed>,
     inherited: Arc<Inherited>,
+    mut traces: Traces,
 ) -> Result<(Gateway, Inputs), u8> {
     let fail = |text: String| {
         error!("[gateway] {text}");
@@ -124,12 +128,13 @@ async fn start(
             (lock, passed, notifier)
         }
     };
+    traces.phase("lock");
     let config = &material.loaded.config;
     let redactor = Redactor::new(&config.gateway.redact);
     inherited.teach(&redactor);
     let record = Record::new(&paths.state, &material.loaded.instance, &redactor);
     let supervision = Supervision::at_first(&material.loaded.instance, incoming.as_ref().map(|incoming| incoming.offer.verdict.clone()));
-    let (standing, entry, _carried) = match &incoming {
+    let (standing, entry, carried) = match &incoming {
         Some(incoming) => {
             let entry = Entry::Candidate { generation: incoming.offer.generation };
             (Standing::successor(record, &material), entry, None)
@@ -141,10 +146,12 @@ async fn start(
             begun
         }
     };
+    traces.resume(carried);
     let candidate = incoming.is_some();
+    let by_hand = supervision.by_hand();
     let fail = |text: String| {
         if !candidate {
-            standing.record.ended(false, FAILED, &text, 0, Vec::new(), None);
+            standing.record.ended(by_hand, FAILED, &text, 0, Vec::new(), None);
         }
         fail(text)
     };
@@ -156,6 +163,7 @@ async fn start(
     }
     let (kept, passed) = keeping::kept(passed, notifier);
     let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
+    traces.phase("listeners");
     let front = Front::new(&material.loaded.instance, config);
     match ownership::token(config, &paths.state) {
         Ok(token) => front.set_token(token),
@@ -173,6 +181,7 @@ async fn start(
     };
     let workers = Workers::start(&front, sockets, count).map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
     keeping::take_up(kept, &workers).await;
+    traces.phase("workers");
     let (control, calls) = ControlEnd::new(paths.control.clone());
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
     let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
@@ -193,6 +202,7 @@ async fn start(
         context,
         loaded: material.loaded,
         standing,
+        traces,
         paths,
         notifier,
         silenced: None,
@@ -244,6 +254,7 @@ async fn start(
     if gateway.taking.is_none() {
         gateway.record_owner();
         gateway.control.open();
+        gateway.traces.phase("control");
         gateway.take_clients();
         info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
     }

@@ -35,6 +35,8 @@ pub(super) struct Taking {
     released: Option<oneshot::Sender<()>>,
     /// Whether the word to go, or its end, has come.
     begun: bool,
+    /// Rings when the predecessor, which stops as well, waits for our end.
+    called_off: CancellationToken,
     /// The restart that this is.
     restart: LastRestart,
 }
@@ -64,6 +66,7 @@ impl Taking {
             running: std::mem::take(&mut incoming.exclusive),
             released: None,
             begun: false,
+            called_off: CancellationToken::new(),
             restart,
         }
     }
@@ -121,6 +124,7 @@ impl Gateway {
                 info!("[gateway] the predecessor does not hand over: ending");
                 // It keeps the service, or ends with it and waits for this process: either way none is to be stopped from here.
                 self.predecessors = Predecessors::default();
+                taking.called_off.cancel();
                 self.step(Event::Aborted);
             }
             Some(ToSuccessor::Draining { status, heard, borrowed }) => {
@@ -185,6 +189,7 @@ impl Gateway {
         failpoint::pass("new.accepting");
         self.record_owner();
         self.control.open();
+        self.traces.phase("control");
         self.take_clients();
         info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
         if let Some(link) = &self.link {
@@ -248,8 +253,9 @@ impl Gateway {
     pub(super) fn stop_predecessors(&mut self) -> Stopping {
         self.tell_predecessor(&ToPredecessor::Bye);
         let predecessors = std::mem::take(&mut self.predecessors);
-        // Before it is ready, or where nobody has main processes, its end is none of the service's.
-        let main = self.machine.owned() || self.current.is_some() && self.supervision.by_systemd();
-        if main { predecessors.into_stopping() } else { Stopping::default() }
+        // Before it is ready nobody can have made it the main process: its end is none of the service's.
+        let main = self.machine.owned() || self.current.is_some();
+        let called_off = self.taking.as_ref().map(|taking| taking.called_off.clone()).unwrap_or_default();
+        if main { predecessors.into_stopping(called_off) } else { Stopping::default() }
     }
 }

@@ -116,6 +116,7 @@ impl Unit {
         self.fade(patience, leases, report).await;
         report.tell("holding", format!("{} is being replaced; new requests wait", self.name));
         old.sidecar.stop(old.spec.stop_timeout.0).await;
+        report.tell("stopped", format!("{} has ended", self.name));
         old.doorkeeper.0.abort();
     }
 

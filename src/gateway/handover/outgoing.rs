@@ -47,6 +47,8 @@ pub struct Successor {
     /// Its generation.
     pub generation: u64,
     pidfd: PidFd,
+    /// Its sidecars, as far as they were there when it told something.
+    children: Vec<PidFd>,
     to: Sender<ToSuccessor>,
     listening: JoinHandle<()>,
 }
@@ -72,12 +74,17 @@ impl Successor {
         let (to, from) = channel::open(stream)?;
         let Spawned { pid, pidfd } = spawned;
         let listening = tokio::spawn(listen(from, generation, happened));
-        Ok(Self { pid, generation, pidfd, to, listening })
+        Ok(Self { pid, generation, pidfd, children: Vec::new(), to, listening })
     }
 
     /// Says something.
     pub fn say(&self, message: &ToSuccessor) {
         self.to.send(message);
+    }
+
+    /// Takes note of its sidecars: when it is killed, the kernel ends them too, and that takes a while.
+    pub fn know_children(&mut self) {
+        self.children = children_of(self.pid);
     }
 
     /// Passes on what a signal asked of this process.
@@ -103,6 +110,7 @@ impl Successor {
             ended.wait().await;
             join_all(children.iter().map(follow_to_its_end)).await;
         }
+        join_all(self.children.iter().map(follow_to_its_end)).await;
     }
 }
 

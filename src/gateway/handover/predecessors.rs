@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::wire::Drainer;
 use crate::control::protocol::DrainStatus;
@@ -120,8 +121,9 @@ impl Predecessors {
     }
 
     /// Takes all of them, for a stop.
-    pub fn into_stopping(self) -> Stopping {
-        let all = Stopping(self.0.into_iter().map(|one| one.process).collect());
+    /// `called_off` when they wait for our end instead.
+    pub fn into_stopping(self, called_off: CancellationToken) -> Stopping {
+        let all = Stopping(self.0.into_iter().map(|one| one.process).collect(), called_off);
         all.hurry();
         all
     }
@@ -129,13 +131,13 @@ impl Predecessors {
     /// A second hold on all of them, for an end that waits while they finish in their own time.
     pub fn watched(&self) -> Stopping {
         // Without a descriptor left this end waits for one less, which systemd then ends.
-        Stopping(self.0.iter().filter_map(|one| one.process.try_clone().ok()).collect())
+        Stopping(self.0.iter().filter_map(|one| one.process.try_clone().ok()).collect(), CancellationToken::new())
     }
 }
 
 /// Predecessors that an end waits for.
 #[derive(Debug, Default)]
-pub struct Stopping(Vec<Process>);
+pub struct Stopping(Vec<Process>, CancellationToken);
 
 impl Stopping {
     /// Tells them to finish as in a stop.
@@ -146,18 +148,24 @@ impl Stopping {
         }
     }
 
-    /// Waits until all have ended.
+    /// Waits until all have ended, or wait for our end.
     pub async fn ended(&self) {
-        for one in &self.0 {
-            if let Ok(ended) = one.ended() {
-                ended.wait().await;
+        let all = async {
+            for one in &self.0 {
+                if let Ok(ended) = one.ended() {
+                    ended.wait().await;
+                }
             }
+        };
+        tokio::select! {
+            () = all => {}
+            () = self.1.cancelled() => {}
         }
     }
 
     /// Ends them at once, but for one that others know us by: it ends after this process, or forces its own end.
     pub fn kill(&self) {
-        for one in self.0.iter().filter(|one| one.work.is_none()) {
+        for one in self.0.iter().filter(|one| one.work.is_none() && !self.1.is_cancelled()) {
             // Gone is as good.
             let _ = one.pidfd.signal(Signal::SIGKILL);
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::supervisor::Verdict;
+use crate::trace::Carried;
 
 /// The version of this protocol. Only equal versions hand over to each other; others restart through the service manager.
 pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
@@ -47,6 +48,9 @@ pub struct Offer {
     pub watchdog_usec: u64,
     /// Who supervises: what is seen of it from a successor is its ancestors' business.
     pub verdict: Verdict,
+    /// The trace of this restart, where it is switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Carried>,
 }
 
 /// A sidecar that must not run twice.

@@ -15,7 +15,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_for(path, bytes, mode, None)
 }
 
-/// As [`write`], and gives the file to `owner` (user and group) before anybody sees it under its name.
+/// As [`write()`], and gives the file to `owner` (user and group) before anybody sees it under its name.
 ///
 /// # Errors
 /// Whatever the file system says; only root can give files away.

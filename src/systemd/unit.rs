@@ -52,7 +52,7 @@ impl UnitFacts {
 }
 
 /// What the managers of the machine and of this user say about the service that `pid` belongs to. None within
-/// [`ANSWER`](super::ANSWER) when there is no systemd, nobody answers, or the process is in no service. dbus-daemon answers no user
+/// [`ANSWER`] when there is no systemd, nobody answers, or the process is in no service. dbus-daemon answers no user
 /// that it cannot look up, which a dynamic one may be.
 pub async fn facts_of(pid: u32) -> Option<UnitFacts> {
     // The system's manager takes everything below a user's manager for one service, user@UID.service: the user's own knows better.

@@ -253,11 +253,11 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
     site.systemd.write(&site.config(), &format!("{config}\n[recovery]\nthrottle = {{ threshold = 1000 }}\n"));
     site.must_systemctl(&["reload", "gateway"]);
     // Before, during and after MAINPID=: a hand-over takes a few hundred milliseconds here.
-    for step in 0..12_u32 {
+    for step in 0..6_u32 {
         loses_nothing(&site, "systemctl restart during a hand-over", || {
             std::thread::scope(|scope| {
                 let restart = scope.spawn(|| site.run(&["gatewayctl", "restart"]));
-                wait::pause(Duration::from_millis(50) * step);
+                wait::pause(Duration::from_millis(100) * step);
                 site.must_systemctl(&["restart", "gateway"]);
                 restart.join().unwrap();
             });
@@ -266,10 +266,10 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
         no_complaints(&site);
     }
     // A stop, too, is one: it does not honour MAINPID=.
-    for step in 0..6_u32 {
+    for step in 0..4_u32 {
         std::thread::scope(|scope| {
             let restart = scope.spawn(|| site.run(&["gatewayctl", "restart"]));
-            wait::pause(Duration::from_millis(100) * step);
+            wait::pause(Duration::from_millis(150) * step);
             site.must_systemctl(&["stop", "gateway"]);
             restart.join().unwrap();
         });
@@ -279,21 +279,12 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
     }
     no_complaints(&site);
 
-    for point in [
-        "old.before-mainpid=kill",
-        "old.after-mainpid=kill",
-        "old.after-go=kill",
-        "old.served=kill",
-        "new.ready=kill",
-        "new.go=kill",
-        "new.accepting=kill",
-        "new.before-serving=kill",
-    ] {
+    for point in ["old.before-mainpid=kill", "old.after-mainpid=kill", "old.served=kill", "new.go=kill", "new.accepting=kill"] {
         fails_at(&site, point, || {
             site.run(&["gatewayctl", "restart"]);
         });
     }
-    for point in ["old.before-mainpid=hang", "old.after-mainpid=hang", "new.ready=hang", "new.go=hang", "new.before-serving=hang"] {
+    for point in ["old.after-mainpid=hang", "new.ready=hang", "new.before-serving=hang"] {
         fails_at(&site, point, || {
             std::thread::scope(|scope| {
                 let reached = || site.journal().matches(&format!("failpoint {point}")).count();

@@ -121,9 +121,9 @@ impl Lifecycle {
         self.current
     }
 
-    /// Whether the service is this process's: not a candidate's, nor that of one that has handed over.
+    /// Whether the service is this process's: not a candidate's, nor that of one that has handed over, or has just said so.
     pub fn owns(&self) -> bool {
-        !self.candidate && !matches!(self.phase, Phase::Yielded { .. })
+        !self.candidate && !matches!(self.phase, Phase::Yielded { .. } | Phase::Handing { committed: true, .. })
     }
 
     /// Whether this process has, or had, the service: everything but a candidate.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use tokio::sync::oneshot;
@@ -200,12 +199,7 @@ impl Plan {
 
 /// How long work may go on under a budget.
 pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> Patience {
-    let requests = match budget {
-        Budget::Configured => Some(config.restart.drain.0),
-        Budget::Force => Some(Duration::ZERO),
-        Budget::Limit(time) => Some(time),
-        Budget::Unlimited => None,
-    };
+    let requests = budget.time(config.restart.drain.0);
     let tunnels = spec.tunnel_drain(&config.restart);
     Patience { requests, tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)) }
 }

@@ -133,12 +133,7 @@ impl Gateway {
 
     /// How long work may go on; none for ever.
     pub(super) fn drain_time(&self, budget: Budget) -> Option<Duration> {
-        match budget {
-            Budget::Configured => Some(self.loaded.config.restart.drain.0),
-            Budget::Force => Some(Duration::ZERO),
-            Budget::Limit(time) => Some(time),
-            Budget::Unlimited => None,
-        }
+        budget.time(self.loaded.config.restart.drain.0)
     }
 
     /// Whether the service manager keeps the listeners.

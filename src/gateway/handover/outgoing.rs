@@ -1,7 +1,7 @@
 //! The old process's view of its successor.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -130,12 +130,6 @@ pub async fn follow_to_its_end(child: &PidFd) {
         let _ = child.signal_group(Signal::SIGKILL);
         let _ = child.signal(Signal::SIGKILL);
         ended.wait().await;
-    }
-}
-
-impl AsFd for Successor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
     }
 }
 

@@ -62,6 +62,18 @@ pub enum Budget {
     Unlimited,
 }
 
+impl Budget {
+    /// How long requests may go on where `configured` is the usual; none for ever.
+    pub fn time(self, configured: Duration) -> Option<Duration> {
+        match self {
+            Self::Configured => Some(configured),
+            Self::Force => Some(Duration::ZERO),
+            Self::Limit(time) => Some(time),
+            Self::Unlimited => None,
+        }
+    }
+}
+
 /// Somebody wants a new generation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {

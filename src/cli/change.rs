@@ -21,6 +21,13 @@ const NEXT_LIFE: Duration = Duration::from_secs(90);
 /// How often a gateway that is being started is looked for: nothing tells of a socket that begins to be answered.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// How often a gateway that has not answered yet is looked at from beside: one whose loop stands still would be waited for
+/// for ever, because what it waits for may rightly take any time.
+const BESIDE_EVERY: Duration = Duration::from_secs(5);
+
+/// So often in a row a look has to be in vain: one may fall into a hand-over.
+const BESIDE: u32 = 3;
+
 /// How often a request follows the gateway from one process to the next: each hand-over takes longer than asking again.
 const MOVES: usize = 3;
 
@@ -74,7 +81,10 @@ async fn ask(ctx: &Context, target: &Target, mut client: Client, before: &Status
     };
     let begun = Instant::now();
     let step = |text: &str| ctx.ui.progress(&format!("{:>7.2}s  {text}", begun.elapsed().as_secs_f64()));
-    let mut answer = client.call::<Outcome>(method, |progress| step(&progress.text)).await;
+    let mut answer = tokio::select! {
+        answer = client.call::<Outcome>(method, |progress| step(&progress.text)) => answer,
+        error = stuck(target, before, method) => return Err(error),
+    };
     // It came to a process that had just handed over.
     for _ in 0..MOVES {
         if !matches!(&answer, Err(CallError::Refused(failure)) if failure.code == FailureCode::Moved) {
@@ -111,6 +121,36 @@ async fn ask(ctx: &Context, target: &Target, mut client: Client, before: &Status
     match answer {
         Ok(outcome) => Ok(Done { outcome, seen, now }),
         Err(error) => Err(failed(target, error, seen.as_ref(), now.as_ref())),
+    }
+}
+
+/// Returns when the gateway that was asked seems to stand still.
+async fn stuck(target: &Target, before: &Status, method: &Method) -> CliError {
+    // One that was asked to answer when its old work is done does so from behind its successor.
+    let from_behind = matches!(method, Method::Restart(params) if params.drained);
+    let mut in_vain = 0;
+    loop {
+        sleep(BESIDE_EVERY).await;
+        let seen = match target.connect().await {
+            Ok(mut client) => status_of(target, &mut client).await,
+            Err(error) => Err(error),
+        };
+        let error = match seen {
+            Ok(now) if now.pid == before.pid || from_behind => {
+                in_vain = 0;
+                continue;
+            }
+            Ok(now) => {
+                let message =
+                    format!("pid {}, which was asked, does not answer; pid {} serves generation {}", before.pid, now.pid, now.generation);
+                CliError::new(Exit::StillBusy, message).with_help(format!("gatewayctl status{}", target.flags))
+            }
+            Err(error) => error,
+        };
+        in_vain += 1;
+        if in_vain == BESIDE {
+            return error;
+        }
     }
 }
 
@@ -191,6 +231,7 @@ mod tests {
     use crate::cli::double::{self, Double};
     use crate::config::Env;
     use crate::control::protocol::RestartParams;
+    use crate::state::paths::Paths;
 
     #[tokio::test]
     async fn a_scheduled_restart_is_followed_into_the_next_process() {
@@ -211,5 +252,27 @@ mod tests {
         });
         let outcome = done.unwrap().outcome;
         assert_eq!((outcome.pid, outcome.after.number, outcome.drained), (Some(5678), 4, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_stands_still_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let global = Global { state_dir: Some(dir.path().to_owned()), ..Global::default() };
+        let control = Paths::in_state_dir(dir.path()).control;
+        std::fs::create_dir_all(control.parent().unwrap()).unwrap();
+        let silent = std::os::unix::net::UnixListener::bind(&control).unwrap();
+        let target = Target::find(&global, &Env::real()).unwrap();
+        let method = Method::Restart(RestartParams::default());
+        let error = stuck(&target, &double::status(), &method).await;
+        assert!(error.exit == Exit::Failed && error.message.contains("does not answer"), "{error:?}");
+        drop((silent, std::fs::remove_file(&control)));
+
+        let _next = Double::start_in(dir.path(), Ok(double::outcome()), 5678);
+        let error = stuck(&target, &double::status(), &method).await;
+        assert!(error.exit == Exit::StillBusy && error.message.contains("pid 5678 serves"), "{error:?}");
+        let patient = Method::Restart(RestartParams { drained: true, ..RestartParams::default() });
+        let before = double::status();
+        let waits = timeout(Duration::from_secs(600), stuck(&target, &before, &patient));
+        assert!(waits.await.is_err(), "its old work may take any time");
     }
 }

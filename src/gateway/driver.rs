@@ -347,7 +347,7 @@ impl Gateway {
         self.step(Event::End { budget, limit });
     }
 
-    fn stop(&mut self, at_once: bool) {
+    pub(super) fn stop(&mut self, at_once: bool) {
         let limit = self.stop_budget().force_exit.unwrap_or(FORCE_EXIT);
         // A stop that comes while it leaves has less time.
         self.hurry.cancel();

@@ -30,6 +30,8 @@ pub(super) struct Handing {
     pub(super) offered: Option<Offered>,
     /// Names of the sidecars that were released to it.
     released: Vec<String>,
+    /// Whether it was told to begin.
+    begun: bool,
     /// Whether it is behind a waiter, so that our pid stays the main one.
     behind: bool,
 }
@@ -49,7 +51,7 @@ impl Gateway {
             Ok((successor, behind)) => {
                 info!("[gateway] pid {} is starting to take over", successor.pid);
                 report.tell("starting", format!("pid {} is starting to take over", successor.pid));
-                self.handing = Some(Handing { successor, report, budget, offered: None, released: Vec::new(), behind });
+                self.handing = Some(Handing { successor, report, budget, offered: None, released: Vec::new(), begun: false, behind });
             }
             Err(error) => {
                 let why = format!("cannot start {}: {error}", self.program.path().display());
@@ -168,6 +170,7 @@ impl Gateway {
             ToPredecessor::Failed { why } => self.lost(generation, &why),
             // It ends in order: nobody is to take its place but whoever it chose.
             ToPredecessor::Bye if matches!(self.machine.phase(), Phase::Yielded { .. }) => self.handing = None,
+            ToPredecessor::Finished => {}
             ToPredecessor::Bye => self.lost(generation, "the successor was told to stop"),
         }
     }
@@ -213,7 +216,8 @@ impl Gateway {
     /// The successor is ready: from here on it is the main process.
     pub(super) fn commit(&mut self) {
         failpoint::pass("old.before-mainpid");
-        let Some(handing) = self.handing.as_ref() else { return };
+        let Some(handing) = self.handing.as_mut() else { return };
+        handing.begun = true;
         if !handing.behind {
             self.notifier.main_pid(handing.successor.pid, &format!("pid {} takes over", handing.successor.pid));
             // From here on only the new main process is listened to.
@@ -256,15 +260,15 @@ impl Gateway {
             self.notifier = notifier;
         }
         if let Some(handing) = self.handing.take() {
-            let committed = handing.offered.is_some();
+            let begun = handing.begun;
             let (happened, successor) = (self.happened.clone(), handing.successor);
             tokio::spawn(async move {
                 // It may accept already: then not a moment longer.
-                successor.end(committed).await;
+                successor.end(begun).await;
                 // When the loop is gone, nothing is started again.
                 let _ = happened.send(Happening::SuccessorEnded);
             });
-            if committed {
+            if begun {
                 // It may have put its own in their place.
                 self.control.open();
                 self.record_owner();
@@ -277,7 +281,11 @@ impl Gateway {
     /// A stop while a successor gets ready takes it along.
     pub(super) fn abandon_successor(&mut self) {
         if let Some(handing) = self.handing.take() {
-            self.ending.push(tokio::spawn(handing.successor.end(false)));
+            // Once it was told to begin, it may have clients, and be the main process.
+            let begun = handing.begun;
+            self.ending.push(tokio::spawn(async move {
+                if begun { handing.successor.finish().await } else { handing.successor.end(false).await }
+            }));
         }
     }
 }

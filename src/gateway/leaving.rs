@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -41,6 +42,7 @@ impl Gateway {
             requests,
             tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
             predecessors: self.predecessors.watched(),
+            ending: std::mem::take(&mut self.ending),
             at_least: self.launchd_delay(budget),
             store: Some(self.notifier).filter(|notifier| notifier.active() && self.manager_ends_us()),
         };
@@ -65,6 +67,8 @@ struct Leaving {
     requests: Option<Duration>,
     tunnels: Duration,
     predecessors: Stopping,
+    /// Ends of others that are under way.
+    ending: Vec<JoinHandle<()>>,
     /// How long it serves on in any case.
     at_least: Duration,
     /// Where silent clients can wait for the next life.
@@ -72,7 +76,7 @@ struct Leaving {
 }
 
 impl Leaving {
-    async fn run(self) {
+    async fn run(mut self) {
         let begun = Instant::now();
         let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
         let tunnels = || async {
@@ -127,6 +131,7 @@ impl Leaving {
         self.predecessors.kill();
         self.predecessors.ended().await;
         join_all(self.units.iter().map(|unit| unit.stop(unit.spec().stop_timeout.0))).await;
+        join_all(std::mem::take(&mut self.ending)).await;
         self.done("restart.close.sidecars");
     }
 

@@ -153,7 +153,6 @@ impl Lifecycle {
             Event::SuccessorLost(generation, why) => self.successor_lost(generation, &why),
             Event::Go => self.go(),
             Event::Orphaned => self.orphaned(),
-            Event::Aborted => self.aborted(now),
             Event::Recover => self.recover(None),
             Event::Quiet => match self.phase {
                 Phase::Stopping { .. } | Phase::Yielded { .. } | Phase::Leaving { .. } => self.exit(0),
@@ -345,11 +344,6 @@ impl Lifecycle {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// A predecessor that stops while it hands over takes its candidate along, even one that was told to begin.
-    fn aborted(&mut self, now: Duration) -> Vec<Action> {
-        self.stop(false, now + FORCE_EXIT)
     }
 
     fn recover(&mut self, request: Option<String>) -> Vec<Action> {

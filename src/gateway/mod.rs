@@ -19,6 +19,7 @@ mod handover;
 mod keeping;
 mod lease;
 mod leaving;
+mod leftover;
 mod lending;
 pub mod lifecycle;
 mod listeners;

@@ -154,6 +154,7 @@ impl Gateway {
             limit: self.stop_budget().force_exit.unwrap_or(FORCE_EXIT),
             leases: self.leases.claim(),
             predecessors,
+            predecessor: self.taking.as_ref().map(|taking| taking.predecessor.clone()),
             ending: std::mem::take(&mut self.ending),
         };
         let happened = self.happened.clone();

@@ -5,12 +5,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
+use super::leftover::Leftovers;
 use super::material::Material;
 use super::signals::{self, Asked, Signals};
 use crate::config::{self, Env, Overrides};
@@ -41,13 +43,16 @@ pub fn waits(notifier: Notifier, verdict: &Verdict) -> bool {
     verdict.supervisor.is_service() || notifier.active() && verdict.supervisor != Supervisor::Terminal
 }
 
-/// Stands by until the lock of `state` is free or a signal ends it. The service manager is told that it is ready, and for whom it
+/// Stands by until the lock is free or a signal ends it. The service manager is told that it is ready, and for whom it
 /// stands by.
 ///
 /// # Errors
 /// When the lock cannot be waited for.
-pub async fn stand_by(state: &Path, notifier: Notifier, signals: &mut Signals) -> io::Result<Turn> {
+pub async fn stand_by(paths: &Paths, notifier: Notifier, signals: &mut Signals) -> io::Result<Turn> {
+    let state = paths.state.as_path();
     let mut lock = queue(state.to_owned())?;
+    let leftovers = Leftovers::of_unit(&paths.control);
+    let mut ending = pin!(Leftovers::end(leftovers.as_ref()));
     let mut look = interval(LOOK);
     let mut watchdog = notifier.watchdog_interval().map(interval);
     let mut watched: Option<Watched> = None;
@@ -89,6 +94,7 @@ pub async fn stand_by(state: &Path, notifier: Notifier, signals: &mut Signals) -
                 }
             }
             () = tick(&mut watchdog) => notifier.watchdog(),
+            () = &mut ending => {}
         }
     }
 }

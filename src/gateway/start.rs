@@ -281,7 +281,7 @@ async fn own(
         Ok(Ownership::Ours(lock)) => Ok((material, lock)),
         Ok(Ownership::Same(text) | Ownership::Other(text)) if standby::waits(notifier, &verdict) => {
             info!("[gateway] {text}");
-            match standby::stand_by(&paths.state, notifier, signals).await {
+            match standby::stand_by(paths, notifier, signals).await {
                 Ok(Turn::Ours(lock)) => Ok((standby::read_again(material, flags, paths), Some(lock))),
                 Ok(Turn::Stopped) => Err(DONE),
                 Err(error) => {

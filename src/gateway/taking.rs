@@ -10,7 +10,9 @@ use tracing::{info, warn};
 
 use super::driver::Gateway;
 use super::generation::Gate;
-use super::handover::{Incoming, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, failpoint, follow_to_its_end, moving};
+use super::handover::{
+    Incoming, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, Together, failpoint, follow_to_its_end, moving,
+};
 use super::lifecycle::{Event, Origin, Phase};
 use super::{Addresses, ownership};
 use crate::control::protocol::LastRestart;
@@ -35,8 +37,8 @@ pub(super) struct Taking {
     released: Option<oneshot::Sender<()>>,
     /// Whether the word to go, or its end, has come.
     begun: bool,
-    /// Rings when the predecessor, which stops as well, waits for our end.
-    called_off: CancellationToken,
+    /// For a predecessor that stops as well.
+    together: Together,
     /// The restart that this is.
     restart: LastRestart,
 }
@@ -66,7 +68,7 @@ impl Taking {
             running: std::mem::take(&mut incoming.exclusive),
             released: None,
             begun: false,
-            called_off: CancellationToken::new(),
+            together: Together::default(),
             restart,
         }
     }
@@ -120,12 +122,14 @@ impl Gateway {
                 failpoint::pass("new.go");
                 self.step(Event::Go);
             }
-            Some(ToSuccessor::Abort) => {
-                info!("[gateway] the predecessor does not hand over: ending");
-                // It keeps the service, or ends with it and waits for this process: either way none is to be stopped from here.
-                self.predecessors = Predecessors::default();
-                taking.called_off.cancel();
-                self.step(Event::Aborted);
+            Some(ToSuccessor::Abort { main }) => {
+                info!("[gateway] the predecessor does not hand over: ending{}", if main { " after it" } else { "" });
+                taking.together.aborted(main);
+                if !main {
+                    // It keeps the service, or ends with it and waits for this process: either way none is to be stopped from here.
+                    self.predecessors = Predecessors::default();
+                }
+                self.stop(false);
             }
             Some(ToSuccessor::Draining { status, heard, borrowed }) => {
                 self.lending.said(heard, borrowed);
@@ -255,7 +259,7 @@ impl Gateway {
         let predecessors = std::mem::take(&mut self.predecessors);
         // Before it is ready nobody can have made it the main process: its end is none of the service's.
         let main = self.machine.owned() || self.current.is_some();
-        let called_off = self.taking.as_ref().map(|taking| taking.called_off.clone()).unwrap_or_default();
-        if main { predecessors.into_stopping(called_off) } else { Stopping::default() }
+        let together = self.taking.as_ref().map(|taking| taking.together.clone()).unwrap_or_default();
+        if main { predecessors.into_stopping(together) } else { Stopping::default() }
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::handover::Stopping;
+use super::handover::{Predecessor, Stopping, ToPredecessor};
 use super::lease::{Cause, Claim};
 use super::unit::Unit;
 use crate::config::RestartSection;
@@ -42,6 +42,8 @@ pub struct Wind {
     pub leases: Claim,
     /// Processes that came before.
     pub predecessors: Stopping,
+    /// To be told when nothing is left but to wait for those.
+    pub predecessor: Option<Predecessor>,
     /// Ends of others that are under way.
     pub ending: Vec<JoinHandle<()>>,
 }
@@ -77,7 +79,7 @@ impl Wind {
         };
         let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
         // Their clients' requests go to the sidecars of this process.
-        let predecessors = self.predecessors.ended();
+        let predecessors = self.predecessors.worked();
         let work = async { tokio::join!(told, quiet, end_tunnels, self.leases.released(), predecessors) };
         // What is not finished by then is cut: that is what the time is for.
         if tokio::time::timeout_at(begun + drain, work).await.is_err() && self.leases.count() > 0 {
@@ -88,6 +90,9 @@ impl Wind {
         let left = limit.saturating_sub(MARGIN).saturating_sub(begun.elapsed());
         join_all(self.units.iter().map(|unit| unit.stop(left))).await;
         join_all(self.ending).await;
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.say(&ToPredecessor::Finished);
+        }
         // They stop within the same time as this process, and began just after it.
         if self.at_once || tokio::time::timeout_at(begun + limit.saturating_sub(MARGIN / 2), self.predecessors.ended()).await.is_err() {
             self.predecessors.kill();

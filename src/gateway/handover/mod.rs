@@ -26,7 +26,7 @@ mod wire;
 pub use incoming::{Incoming, Predecessor};
 pub use link::Link;
 pub use outgoing::{News, Successor, follow_to_its_end, prepare};
-pub use predecessors::{Predecessors, Stopping};
+pub use predecessors::{Predecessors, Stopping, Together};
 pub use program::Program;
 pub use spawn::{Parentage, Spawned, spawn};
 pub use waiter::{Waiter, WaiterEvent};

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
@@ -50,6 +51,8 @@ pub struct Successor {
     /// Its sidecars, as far as they were there when it told something.
     children: Vec<PidFd>,
     to: Sender<ToSuccessor>,
+    /// Rings when it has nothing more to do.
+    finished: CancellationToken,
     listening: JoinHandle<()>,
 }
 
@@ -73,8 +76,9 @@ impl Successor {
     pub fn listen(stream: UnixStream, spawned: Spawned, generation: u64, happened: mpsc::UnboundedSender<Happening>) -> io::Result<Self> {
         let (to, from) = channel::open(stream)?;
         let Spawned { pid, pidfd } = spawned;
-        let listening = tokio::spawn(listen(from, generation, happened));
-        Ok(Self { pid, generation, pidfd, children: Vec::new(), to, listening })
+        let finished = CancellationToken::new();
+        let listening = tokio::spawn(listen(from, generation, happened, finished.clone()));
+        Ok(Self { pid, generation, pidfd, children: Vec::new(), to, finished, listening })
     }
 
     /// Says something.
@@ -97,7 +101,7 @@ impl Successor {
     /// may start again then. `at_once` when it must not have a moment more.
     pub async fn end(self, at_once: bool) {
         self.listening.abort();
-        self.to.send(&ToSuccessor::Abort);
+        self.to.send(&ToSuccessor::Abort { main: false });
         let Ok(ended) = self.pidfd.ended() else {
             // Without a descriptor it cannot be waited for.
             let _ = self.pidfd.signal(Signal::SIGKILL);
@@ -111,6 +115,23 @@ impl Successor {
             join_all(children.iter().map(follow_to_its_end)).await;
         }
         join_all(self.children.iter().map(follow_to_its_end)).await;
+    }
+
+    /// Stops together with one that was told to begin: whichever of both the service manager takes for the main process, the
+    /// end of the main process is the end of the other. So this one waits for its work, and it for the end of this one.
+    pub async fn finish(self) {
+        self.to.send(&ToSuccessor::Abort { main: true });
+        let ended = async {
+            match self.pidfd.ended() {
+                Ok(ended) => ended.wait().await,
+                // What it says is all there is.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.finished.cancelled() => {}
+            () = ended => {}
+        }
     }
 }
 
@@ -133,7 +154,12 @@ pub async fn follow_to_its_end(child: &PidFd) {
     }
 }
 
-async fn listen(mut from: Receiver<ToPredecessor>, generation: u64, happened: mpsc::UnboundedSender<Happening>) {
+async fn listen(
+    mut from: Receiver<ToPredecessor>,
+    generation: u64,
+    happened: mpsc::UnboundedSender<Happening>,
+    finished: CancellationToken,
+) {
     let mut stage = Stage::Unheard;
     let why = loop {
         let next = match stage.patience() {
@@ -144,8 +170,16 @@ async fn listen(mut from: Receiver<ToPredecessor>, generation: u64, happened: mp
             Ok(Ok(Some(message))) => {
                 stage = stage.after(&message);
                 let bye = matches!(message, ToPredecessor::Bye | ToPredecessor::Failed { .. });
-                if happened.send(Happening::Successor(generation, News::Said(message))).is_err() || bye {
+                if happened.send(Happening::Successor(generation, News::Said(message))).is_err() {
                     return;
+                }
+                if bye {
+                    while let Ok(Some(message)) = from.next().await {
+                        if matches!(message, ToPredecessor::Finished) {
+                            break;
+                        }
+                    }
+                    return finished.cancel();
                 }
             }
             Ok(Ok(None)) => break format!("the successor ended {}", stage.words()),

@@ -121,9 +121,8 @@ impl Predecessors {
     }
 
     /// Takes all of them, for a stop.
-    /// `called_off` when they wait for our end instead.
-    pub fn into_stopping(self, called_off: CancellationToken) -> Stopping {
-        let all = Stopping(self.0.into_iter().map(|one| one.process).collect(), called_off);
+    pub fn into_stopping(self, together: Together) -> Stopping {
+        let all = Stopping { all: self.0.into_iter().map(|one| one.process).collect(), together };
         all.hurry();
         all
     }
@@ -131,27 +130,54 @@ impl Predecessors {
     /// A second hold on all of them, for an end that waits while they finish in their own time.
     pub fn watched(&self) -> Stopping {
         // Without a descriptor left this end waits for one less, which systemd then ends.
-        Stopping(self.0.iter().filter_map(|one| one.process.try_clone().ok()).collect(), CancellationToken::new())
+        Stopping { all: self.0.iter().filter_map(|one| one.process.try_clone().ok()).collect(), together: Together::default() }
+    }
+}
+
+/// A predecessor that stops while it hands over: who waits for whom.
+#[derive(Clone, Debug, Default)]
+pub struct Together {
+    /// Rings when it waits for our work, and is to be outlived.
+    finish_first: CancellationToken,
+    /// Rings when it waits for our end.
+    called_off: CancellationToken,
+}
+
+impl Together {
+    /// It says that we are not to take over. `main` when the service manager may know us as the main process already.
+    pub fn aborted(&self, main: bool) {
+        if main { self.finish_first.cancel() } else { self.called_off.cancel() }
     }
 }
 
 /// Predecessors that an end waits for.
 #[derive(Debug, Default)]
-pub struct Stopping(Vec<Process>, CancellationToken);
+pub struct Stopping {
+    all: Vec<Process>,
+    together: Together,
+}
 
 impl Stopping {
     /// Tells them to finish as in a stop.
     pub fn hurry(&self) {
-        for one in &self.0 {
+        for one in &self.all {
             // One that is gone has finished.
             let _ = one.pidfd.signal(Signal::SIGTERM);
+        }
+    }
+
+    /// Waits as long as their work may need ours: until all have ended, or wait for our work or end.
+    pub async fn worked(&self) {
+        tokio::select! {
+            () = self.ended() => {}
+            () = self.together.finish_first.cancelled() => {}
         }
     }
 
     /// Waits until all have ended, or wait for our end.
     pub async fn ended(&self) {
         let all = async {
-            for one in &self.0 {
+            for one in &self.all {
                 if let Ok(ended) = one.ended() {
                     ended.wait().await;
                 }
@@ -159,13 +185,13 @@ impl Stopping {
         };
         tokio::select! {
             () = all => {}
-            () = self.1.cancelled() => {}
+            () = self.together.called_off.cancelled() => {}
         }
     }
 
     /// Ends them at once, but for one that others know us by: it ends after this process, or forces its own end.
     pub fn kill(&self) {
-        for one in self.0.iter().filter(|one| one.work.is_none() && !self.1.is_cancelled()) {
+        for one in self.all.iter().filter(|one| one.work.is_none() && !self.together.called_off.is_cancelled()) {
             // Gone is as good.
             let _ = one.pidfd.signal(Signal::SIGKILL);
         }

@@ -86,7 +86,11 @@ pub enum ToSuccessor {
     /// The service is yours.
     Go,
     /// Do not: end.
-    Abort,
+    Abort {
+        /// Whether the service manager may have heard already that this is the main process: its end would take the predecessor
+        /// along. It then finishes what it has, says so, and ends after the predecessor.
+        main: bool,
+    },
     /// What it still has to do.
     Draining {
         /// In words and numbers.
@@ -146,4 +150,6 @@ pub enum ToPredecessor {
     },
     /// It ends because it was asked to, or handed over itself.
     Bye,
+    /// It has finished its work, and ends when the predecessor has.
+    Finished,
 }

@@ -134,7 +134,7 @@ impl World {
                 world.new.as_ref().filter(|new| new.lives())?;
                 let event = match said {
                     Said::Go => Event::Go,
-                    Said::Abort => Event::Aborted,
+                    Said::Abort => Event::Stop { at_once: false, limit: FORCE_EXIT },
                     _ => Event::Orphaned,
                 };
                 world.step(true, event);

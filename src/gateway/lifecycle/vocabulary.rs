@@ -157,8 +157,6 @@ pub enum Event {
     Go,
     /// The predecessor is gone without a word.
     Orphaned,
-    /// The predecessor says: end.
-    Aborted,
     /// Somebody says that what stood in the way of a start is mended.
     Recover,
     /// The generation under construction can serve.

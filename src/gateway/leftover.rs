@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::lifecycle::FORCE_EXIT;
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Status};
 use crate::sidecar::PidFd;
@@ -29,11 +28,8 @@ const PROBE: Duration = Duration::from_secs(1);
 /// So many probes in a row without an answer tell one that hangs.
 const PROBES: u32 = 3;
 
-/// One that answers stops within its own time; the second more is for its last words.
-const STOP: Duration = FORCE_EXIT.saturating_add(Duration::from_secs(1));
-
 /// What tells processes of our life from those of earlier ones.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Leftovers {
     invocation: String,
     group: String,
@@ -94,8 +90,8 @@ impl Leftovers {
             let Ok(ended) = process.ended() else { return };
             tokio::select! {
                 () = ended.wait() => {}
-                why = self.given_up(*pid) => {
-                    warn!("[gateway] pid {pid}, left over from an earlier life of this service, {why}: killing it");
+                () = self.silent(*pid) => {
+                    warn!("[gateway] pid {pid}, left over from an earlier life of this service, does not answer: killing it");
                     // As above.
                     let _ = process.signal(Signal::SIGKILL);
                     ended.wait().await;
@@ -105,20 +101,13 @@ impl Leftovers {
         .await;
     }
 
-    /// Returns when one that was told to stop is no longer waited for: why.
-    async fn given_up(&self, pid: u32) -> &'static str {
-        let begun = Instant::now();
+    /// Returns when one that was told to stop does not answer. One that does ends by itself: it knows its own limit.
+    async fn silent(&self, pid: u32) {
         let mut silent = 0;
-        loop {
-            let asked = Instant::now();
+        while silent < PROBES {
+            let next = Instant::now() + PROBE;
             silent = if timeout(PROBE, self.answers(pid)).await.unwrap_or_default() { 0 } else { silent + 1 };
-            if silent == PROBES {
-                return "does not answer";
-            }
-            if begun.elapsed() >= STOP {
-                return "does not stop";
-            }
-            tokio::time::sleep_until(asked + PROBE).await;
+            sleep_until(next).await;
         }
     }
 
@@ -157,10 +146,7 @@ mod tests {
             control: dir.path().join("control.sock"),
             group,
         };
-        let elsewhere = Leftovers {
-            group: "0::/elsewhere\n".into(),
-            ..Leftovers { invocation: "now".into(), program: this.program.clone(), control: this.control.clone(), group: String::new() }
-        };
+        let elsewhere = Leftovers { group: "0::/elsewhere\n".into(), ..this.clone() };
         // Between fork and exec it still is another program.
         let found = loop {
             let found = this.find();

@@ -337,7 +337,6 @@ fn a_process_that_systemd_fails_to_kill_does_not_keep_the_next_life_waiting() {
     let report = running.stop();
     assert_eq!(report.failures_of("refused"), 0, "{report}");
     let journal = site.journal();
-    assert!(journal.contains("remains running after unit stopped"), "systemd left it: {journal}");
     assert!(
         journal.contains(&format!("pid {hung}, left over from an earlier life of this service, does not answer: killing it")),
         "{journal}"

@@ -10,6 +10,7 @@ use super::args::{GatewayCli, RestartArgs, Wait};
 use super::config::invalid;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
+use crate::port;
 
 /// The configuration as a running gateway would read it now: with its own flags and environment. None where those cannot be
 /// known here; the gateway checks by itself before it changes anything.
@@ -54,9 +55,8 @@ pub(super) struct Started {
 /// How the gateway of this status was started; none where that cannot be known here.
 pub(super) fn started(status: &Status) -> Option<Started> {
     let process = PathBuf::from(format!("/proc/{}", status.pid));
-    let program = std::fs::read_link(process.join("exe")).ok()?;
-    // Another pid namespace has other processes of this number. A replaced program's name ends with " (deleted)".
-    if !program.file_name()?.as_bytes().starts_with(b"gateway") {
+    // Another pid namespace has other processes of this number.
+    if !port::program(status.pid)?.file_name()?.as_bytes().starts_with(b"gateway") {
         return None;
     }
     let line = std::fs::read(process.join("cmdline")).ok()?;

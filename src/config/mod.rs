@@ -7,6 +7,8 @@
 mod check;
 pub(crate) use check::{parse_net, parse_upstream};
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod layer;
 mod model;
 mod place;

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::{Method, Uri};
 use slab::Slab;
 use tokio::sync::{Notify, watch};
@@ -244,6 +245,16 @@ impl Backend {
 
     fn work(&self) -> MutexGuard<'_, Work> {
         lock(&self.work)
+    }
+}
+
+/// Lets the tunnels of `all` close by themselves until `at`, then ends them and waits for `last` at most.
+pub async fn close_tunnels<'a>(all: impl Iterator<Item = &'a Arc<Backend>> + Clone, at: tokio::time::Instant, last: Duration) {
+    let closed = || join_all(all.clone().map(|backend| backend.wait_tunnels()));
+    if tokio::time::timeout_at(at, closed()).await.is_err() {
+        all.clone().for_each(|backend| backend.end_tunnels());
+        // What is left by then is for the caller to cut.
+        let _ = tokio::time::timeout(last, closed()).await;
     }
 }
 

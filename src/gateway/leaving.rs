@@ -17,7 +17,7 @@ use super::lifecycle::Budget;
 use super::unit::Unit;
 use super::{Happening, keeping};
 use crate::config::TUNNEL_DRAIN_ALONE;
-use crate::front::{Backend, GOODBYE, Workers};
+use crate::front::{Backend, GOODBYE, Workers, close_tunnels};
 use crate::supervisor::Notifier;
 
 impl Gateway {
@@ -79,13 +79,7 @@ impl Leaving {
     async fn run(mut self) {
         let begun = Instant::now();
         let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
-        let tunnels = || async {
-            let closed = join_all(backends().map(|backend| backend.wait_tunnels()));
-            if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
-                backends().for_each(|backend| backend.end_tunnels());
-                let _ = tokio::time::timeout(GOODBYE, join_all(backends().map(|backend| backend.wait_tunnels()))).await;
-            }
-        };
+        let tunnels = || close_tunnels(backends(), begun + self.tunnels, GOODBYE);
         let work = async {
             // Fade: those who come now are still served, until the work of this moment is done.
             backends().for_each(|backend| backend.begin_epoch());

@@ -6,6 +6,7 @@
 //! program, our control group, and the number of another invocation than ours in its environment (systemd.exec(5)).
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Status};
+use crate::port;
 use crate::sidecar::PidFd;
 
 /// How often they are looked for: one that is just dying is none.
@@ -33,7 +35,7 @@ const PROBES: u32 = 3;
 pub struct Leftovers {
     invocation: String,
     group: String,
-    program: String,
+    program: OsString,
     control: PathBuf,
 }
 
@@ -43,7 +45,7 @@ impl Leftovers {
         let started: u32 = std::env::var("SYSTEMD_EXEC_PID").ok()?.parse().ok()?;
         let invocation = std::env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty())?;
         let group = std::fs::read_to_string("/proc/self/cgroup").ok().filter(|group| !group.is_empty())?;
-        (started == std::process::id()).then_some(Self { invocation, group, program: program("self")?, control: control.to_owned() })
+        (started == std::process::id()).then_some(Self { invocation, group, program: program(started)?, control: control.to_owned() })
     }
 
     /// Ends those that there are, now and later; never returns.
@@ -59,10 +61,9 @@ impl Leftovers {
     }
 
     fn find(&self) -> HashMap<u32, PidFd> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return HashMap::new() };
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         // The descriptor first: what is read afterwards is about the process that it leads to.
-        pids.filter(|pid| self.is_left(*pid))
+        port::all()
+            .filter(|pid| self.is_left(*pid))
             .filter_map(|pid| Some((pid, PidFd::open(pid).ok()?)))
             .filter(|(pid, _)| self.is_left(*pid))
             .collect()
@@ -71,7 +72,7 @@ impl Leftovers {
     fn is_left(&self, pid: u32) -> bool {
         pid != std::process::id()
             && std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|group| group == self.group)
-            && program(&pid.to_string()).is_some_and(|program| program == self.program)
+            && program(pid).is_some_and(|program| program == self.program)
             && std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
                 let other = |variable: &[u8]| variable.strip_prefix(b"INVOCATION_ID=").is_some_and(|id| id != self.invocation.as_bytes());
                 environ.split(|byte| *byte == 0).any(other)
@@ -119,11 +120,9 @@ impl Leftovers {
     }
 }
 
-/// The file name of a process's program; that of one that was replaced on disk, too.
-fn program(pid: &str) -> Option<String> {
-    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let name = exe.file_name()?.to_str()?;
-    Some(name.strip_suffix(" (deleted)").unwrap_or(name).to_owned())
+/// The file name of a process's program.
+fn program(pid: u32) -> Option<OsString> {
+    Some(port::program(pid)?.file_name()?.to_owned())
 }
 
 #[cfg(test)]
@@ -140,12 +139,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut left, mut ours) = (sleeper("before"), sleeper("now"));
         let group = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-        let this = Leftovers {
-            invocation: "now".into(),
-            program: program(&left.id().to_string()).unwrap(),
-            control: dir.path().join("control.sock"),
-            group,
-        };
+        let this =
+            Leftovers { invocation: "now".into(), program: program(left.id()).unwrap(), control: dir.path().join("control.sock"), group };
         let elsewhere = Leftovers { group: "0::/elsewhere\n".into(), ..this.clone() };
         // Between fork and exec it still is another program.
         let found = loop {

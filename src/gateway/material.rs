@@ -70,17 +70,10 @@ impl Material {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::fixture::setting;
 
     fn none(_: &str) -> Option<std::ffi::OsString> {
         None
-    }
-
-    fn setting(text: &str) -> (tempfile::TempDir, Overrides) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("c.toml");
-        std::fs::write(&file, text).unwrap();
-        let flags = Overrides { config: Some(file), state_dir: Some(dir.path().to_owned()), ..Overrides::default() };
-        (dir, flags)
     }
 
     fn no_listeners() -> Vec<Listen> {

@@ -12,7 +12,7 @@ use super::handover::{Predecessor, Stopping, ToPredecessor};
 use super::lease::{Cause, Claim};
 use super::unit::Unit;
 use crate::config::RestartSection;
-use crate::front::{Backend, Door, GOODBYE, Workers};
+use crate::front::{Backend, Door, GOODBYE, Workers, close_tunnels};
 
 /// Tunnels have this long at a stop unless `tunnel_drain` says otherwise: as in a restart without overlap.
 const TUNNELS: Duration = Duration::from_secs(5);
@@ -64,13 +64,8 @@ impl Wind {
             }
         }
         let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
-        let end_tunnels = async {
-            let closed = join_all(backends().map(|backend| backend.wait_tunnels()));
-            if tokio::time::timeout_at(begun + tunnels, closed).await.is_err() {
-                backends().for_each(|backend| backend.end_tunnels());
-                join_all(backends().map(|backend| backend.wait_tunnels())).await;
-            }
-        };
+        // The last of them are cut with the rest.
+        let end_tunnels = close_tunnels(backends(), begun + tunnels, drain);
         self.leases.tell_drain(Cause::Stop, Some(drain));
         let told = async {
             if !drain.is_zero() {

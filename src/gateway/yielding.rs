@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use super::handover::{failpoint, moving};
 use super::lease::Claim;
 use super::lifecycle::{Budget, Event, Phase};
 use super::{Addresses, Happening};
-use crate::front::{Address, Backend, Door, GOODBYE, Upstream, Workers};
+use crate::front::{Address, Backend, Door, GOODBYE, Upstream, Workers, close_tunnels};
 
 impl Gateway {
     /// How long this process may finish its work before its end is forced.
@@ -153,14 +152,8 @@ impl Farewell {
     async fn run(self) {
         let begun = Instant::now();
         let all = || self.doors.iter().chain(&self.upstreams);
-        let tunnels = || async {
-            let closed = join_all(all().map(|backend| backend.wait_tunnels()));
-            if tokio::time::timeout_at(begun + self.tunnels, closed).await.is_err() {
-                all().for_each(|backend| backend.end_tunnels());
-                // Longer than this only a handshake without an answer takes, which is cut with the rest.
-                let _ = tokio::time::timeout(GOODBYE, join_all(all().map(|backend| backend.wait_tunnels()))).await;
-            }
-        };
+        // Longer than the goodbye only a handshake without an answer takes, which is cut with the rest.
+        let tunnels = || close_tunnels(all(), begun + self.tunnels, GOODBYE);
         let work = async {
             tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels(), self.leases.released());
             // The last of the clients may have become a tunnel when the others had ended already.

@@ -1,15 +1,35 @@
 //! Processes and their kin, from /proc.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What the kernel appends to the name of a program whose file was replaced (proc(5), /proc/PID/exe).
+const DELETED: &str = " (deleted)";
+
+/// Every process that can be seen.
+pub fn all() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The program of a process, or what lay there before its file was replaced; none where that may not be read.
+pub fn program(pid: u32) -> Option<PathBuf> {
+    Some(before_replaced(&std::fs::read_link(format!("/proc/{pid}/exe")).ok()?))
+}
+
+/// The path of a program as it was before its file was replaced.
+pub fn before_replaced(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    OsStr::from_bytes(bytes.strip_suffix(DELETED.as_bytes()).unwrap_or(bytes)).into()
+}
 
 /// Parent and process group of every process that can be seen and is not a zombie.
 fn table() -> HashMap<u32, (u32, u32)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return HashMap::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+    all()
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             // The name in parentheses may hold anything: count from the last parenthesis (proc(5)).
             let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
             if matches!(fields.next()?, "Z" | "X") {

@@ -70,19 +70,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::fixture::setting;
     use crate::config::{self, Dur};
 
     fn none(_: &str) -> Option<OsString> {
         None
-    }
-
-    /// A configuration file, and flags that lead to it and to a state directory beside it.
-    fn setting(text: &str) -> (tempfile::TempDir, Overrides) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("c.toml");
-        std::fs::write(&file, text).unwrap();
-        let flags = Overrides { config: Some(file), state_dir: Some(dir.path().to_owned()), ..Overrides::default() };
-        (dir, flags)
     }
 
     #[test]

@@ -18,9 +18,7 @@ use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::{Method, RestartParams, Status};
-
-/// What the kernel appends to the name of a program whose file was replaced (proc(5), /proc/PID/exe).
-const DELETED: &str = " (deleted)";
+use crate::port;
 
 /// Updates the gateway that is meant.
 ///
@@ -86,16 +84,14 @@ fn program_of(status: &Status) -> Result<PathBuf, CliError> {
             .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
     };
     let named = status.program.as_ref().ok_or_else(|| unknown("it is of a version that does not say"))?;
-    let path = Path::new(named.strip_suffix(DELETED).unwrap_or(named));
+    let path = port::before_replaced(Path::new(named));
     // A link keeps leading where it leads: what it leads to is replaced.
-    let path = std::fs::canonicalize(path).map_err(|error| unknown(&format!("{}: {error}", path.display())))?;
+    let path = std::fs::canonicalize(&path).map_err(|error| unknown(&format!("{}: {error}", path.display())))?;
     // What a gateway says of itself decides what is overwritten, perhaps by root: the kernel must agree where it can be asked.
-    if let Ok(link) = std::fs::read_link(format!("/proc/{}/exe", status.pid)) {
-        let link = link.to_string_lossy();
-        let running = Path::new(link.strip_suffix(DELETED).unwrap_or(&link));
-        if std::fs::canonicalize(running).is_ok_and(|running| running != path) {
-            return Err(unknown(&format!("it says {}, the kernel {}", path.display(), running.display())));
-        }
+    if let Some(running) = port::program(status.pid)
+        && std::fs::canonicalize(&running).is_ok_and(|running| running != path)
+    {
+        return Err(unknown(&format!("it says {}, the kernel {}", path.display(), running.display())));
     }
     Ok(path)
 }

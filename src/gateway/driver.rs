@@ -1,7 +1,6 @@
 //! The loop: one owner of everything, one thing at a time.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -24,8 +24,9 @@ use super::handing::Handing;
 use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving};
 use super::lease::Leases;
 use super::lending::Lending;
-use super::lifecycle::{Action, Budget, Event, FORCE_EXIT, Kind, Lifecycle, Phase, Place, Request, Verdict};
+use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Place, Request, Verdict};
 use super::listeners::Listeners;
+use super::never::or_never;
 use super::place::Supervision;
 use super::progress::Reporter;
 use super::record::Asked as Origin;
@@ -143,10 +144,10 @@ pub(super) struct Inputs {
 
 impl Gateway {
     pub(super) async fn drive(mut self, mut inputs: Inputs) -> u8 {
-        let mut extend = tokio::time::interval(EXTEND_EVERY);
-        let mut alive = tokio::time::interval(ALIVE_EVERY);
+        let mut extend = every(EXTEND_EVERY);
+        let mut alive = every(ALIVE_EVERY);
         let period = self.taking.as_ref().map_or(self.notifier, Taking::notifier).watchdog_interval();
-        let mut watchdog = period.map(tokio::time::interval);
+        let mut watchdog = period.map(every);
         let code = loop {
             if let Some(code) = self.exit {
                 break code;
@@ -159,12 +160,12 @@ impl Gateway {
                 asked = inputs.signals.next() => self.signal(asked),
                 Some(happening) = inputs.happenings.recv() => self.happen(happening),
                 Some(call) = inputs.calls.recv() => self.call(call),
-                () = sleep_until(deadline) => self.step(Event::Tick),
-                () = sleep_until(trusted) => self.follow_recovery(),
+                () = or_never(deadline.map(sleep_until)) => self.step(Event::Tick),
+                () = or_never(trusted.map(sleep_until)) => self.follow_recovery(),
                 _ = extend.tick(), if self.extending || matches!(self.machine.phase(), Phase::Starting(..)) => self.notifier.extend(EXTEND_BY),
-                _ = alive.tick(), if self.is_candidate() || self.taking.is_some() || self.succeeded_by.is_some() => self.every_second(),
-                () = tick(&mut watchdog), if self.machine.owns() => self.check(period),
-                Some(event) = next_of(&mut self.waiter) => self.behind(event),
+                _ = alive.tick(), if self.is_candidate() || self.succeeded_by.is_some() => self.every_second(),
+                _ = or_never(watchdog.as_mut().map(Interval::tick)), if self.machine.owns() => self.check(period),
+                Some(event) = or_never(self.waiter.as_mut().map(Waiter::next)) => self.behind(event),
             }
         };
         self.control.close();
@@ -348,7 +349,7 @@ impl Gateway {
     }
 
     pub(super) fn stop(&mut self, at_once: bool) {
-        let limit = self.stop_budget().force_exit.unwrap_or(FORCE_EXIT);
+        let limit = self.stop_limit();
         // A stop that comes while it leaves has less time.
         self.hurry.cancel();
         self.step(Event::Stop { at_once, limit });
@@ -408,7 +409,7 @@ impl Gateway {
     }
 
     pub(super) fn step_with(&mut self, event: Event, previous: Option<Arc<Generation>>) {
-        let now = self.context.front.started.elapsed();
+        let now = self.now();
         let actions = self.machine.step(event, now);
         if actions.contains(&Action::Own) {
             // Before the rest, which speaks to the service manager.
@@ -456,8 +457,8 @@ impl Gateway {
             match action {
                 Action::Build { generation, kind, budget, request, persist } => self.build(generation, kind, budget, request, persist),
                 Action::HandOver { generation, budget, request } => self.hand_over(generation, budget, request),
-                Action::Commit(_) => self.commit(),
-                Action::TakeBack(_) => self.take_back(),
+                Action::Commit => self.commit(),
+                Action::TakeBack => self.take_back(),
                 Action::Resume => self.resume(),
                 Action::Announce => self.announce(),
                 Action::Hurry { at_once } => self.hurry(at_once),
@@ -490,23 +491,9 @@ fn budget_of(force: bool, wait_ms: Option<u64>) -> Budget {
     }
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => pending().await,
-    }
-}
-
-async fn tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => pending().await,
-    }
-}
-
-async fn next_of(waiter: &mut Option<Waiter>) -> Option<WaiterEvent> {
-    match waiter {
-        Some(waiter) => waiter.next().await,
-        None => pending().await,
-    }
+/// A tick that is late is not made up for: after a long time without any there would be thousands at once.
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

@@ -11,7 +11,7 @@ use super::Happening;
 use super::driver::Gateway;
 use super::generation::patience_of;
 use super::handover::{
-    Drainer, Exclusive, News, Offer, Parentage, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION, Waiter, failpoint, prepare, spawn,
+    Drainer, Exclusive, News, Offer, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION, Waiter, failpoint, orphan, prepare,
 };
 use super::lifecycle::{Budget, Event, Phase};
 use super::progress::Reporter;
@@ -133,9 +133,7 @@ impl Gateway {
             let waiter = self.waiter.get_or_insert_with(|| Waiter::new(self.program.clone()));
             return Ok((waiter.spawn(theirs)?, true));
         }
-        let number = std::os::fd::AsRawFd::as_raw_fd(theirs).to_string();
-        let environment = [("GATEWAY_HANDOVER", number)];
-        Ok((spawn(&self.program, &[theirs.as_fd()], &environment, Parentage::Orphan)?, false))
+        Ok((orphan(&self.program, theirs)?, false))
     }
 
     /// What the successor of this generation says, or that it is gone.
@@ -269,9 +267,7 @@ impl Gateway {
                 let _ = happened.send(Happening::SuccessorEnded);
             });
             if begun {
-                // It may have put its own in their place.
-                self.control.open();
-                self.record_owner();
+                // It may have put its own in place of our socket and our record.
                 self.goes_on();
             }
         }

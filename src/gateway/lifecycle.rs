@@ -279,7 +279,7 @@ impl Lifecycle {
         match &mut self.phase {
             Phase::Handing { build, committed } if build.generation == ready && !*committed => {
                 *committed = true;
-                vec![Action::Commit(ready)]
+                vec![Action::Commit]
             }
             _ => Vec::new(),
         }
@@ -305,7 +305,7 @@ impl Lifecycle {
     fn successor_lost(&mut self, lost: u64, why: &str) -> Vec<Action> {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Handing { build, .. } if build.generation == lost => {
-                let mut actions = vec![Action::TakeBack(lost)];
+                let mut actions = vec![Action::TakeBack];
                 actions.extend(self.failed(build, |id| Action::Answer { id, verdict: Verdict::Failed(why.to_owned()) }));
                 actions
             }

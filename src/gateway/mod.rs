@@ -24,6 +24,7 @@ mod lending;
 pub mod lifecycle;
 mod listeners;
 mod material;
+mod never;
 mod ownership;
 mod place;
 mod progress;

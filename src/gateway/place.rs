@@ -7,7 +7,7 @@ use tracing::warn;
 use super::Happening;
 use super::budget::{Asked, Budget as End, Patience, Surroundings};
 use super::driver::Gateway;
-use super::lifecycle::{Budget, Phase, Place};
+use super::lifecycle::{Budget, FORCE_EXIT, Phase, Place};
 use super::strategy::{Choice, Facts, Refusal, Strategy, choose};
 use crate::config::Env;
 use crate::control::protocol::RestartParams;
@@ -113,22 +113,24 @@ impl Gateway {
     /// How long an end may take that makes room for the next start. `asked` when the service manager has asked for it, whose
     /// clock then runs.
     pub(super) fn leave_budget(&self, budget: Budget, asked: bool) -> End {
-        End::of(Asked::Restart(self.drain_time(budget)), self.surroundings(asked, self.machine_stops))
+        End::of(Asked::Restart(self.drain_time(budget)), self.surroundings(asked))
     }
 
     /// How long a stop may take.
-    pub(super) fn stop_budget(&self) -> End {
-        End::of(Asked::Stop(self.loaded.config.restart.stop_drain.0), self.surroundings(true, self.machine_stops))
+    pub(super) fn stop_limit(&self) -> Duration {
+        let end = End::of(Asked::Stop(self.loaded.config.restart.stop_drain.0), self.surroundings(true));
+        end.force_exit.unwrap_or(FORCE_EXIT)
     }
 
-    fn surroundings(&self, asked: bool, machine_stopping: bool) -> Surroundings {
+    fn surroundings(&self, asked: bool) -> Surroundings {
         let patience = match &self.supervision.unit {
             _ if !asked => Patience::Endless,
             Some(unit) => unit.timeout_stop.map_or(Patience::Endless, Patience::Limit),
             None if self.supervision.by_systemd() => Patience::Unanswered,
             None => Patience::Endless,
         };
-        Surroundings { patience, extends: self.notifier.active() && self.supervision.by_systemd(), machine_stopping }
+        let extends = self.notifier.active() && self.supervision.by_systemd();
+        Surroundings { patience, extends, machine_stopping: self.machine_stops }
     }
 
     /// How long work may go on; none for ever.

@@ -99,7 +99,7 @@ impl Gateway {
         if ready {
             self.keep_good();
         }
-        let now = self.context.front.started.elapsed();
+        let now = self.now();
         let actions = self.standing.recovery.follow(self.machine.phase(), ready, now);
         self.climb(actions);
     }
@@ -176,6 +176,8 @@ impl Gateway {
 
     /// This life goes on, after a successor that was the owner on record.
     pub(super) fn goes_on(&mut self) {
+        self.control.open();
+        self.record_owner();
         self.standing.wanted = None;
         self.standing.before = Before::Unplanned(Some("it had just taken over".to_owned()));
         self.standing.record.take_over();
@@ -194,7 +196,7 @@ impl Gateway {
             (None, Some(broken)) => format!("cannot start: {}", one_line(broken)),
             (None, None) => "unknown".to_owned(),
         };
-        let uptime = self.context.front.started.elapsed().as_millis() as u64;
+        let uptime = self.now().as_millis() as u64;
         // Who starts it by hand, reads why it failed, and tries again, is not slowed down.
         let by_hand = self.current.is_none() && standing.broken.is_some() && self.supervision.by_hand();
         standing.record.ended(standing.wanted.is_some() || by_hand, code, &reason, uptime, cut, carried);
@@ -202,7 +204,7 @@ impl Gateway {
 
     /// Keeps what is known about trouble.
     pub(super) fn bundle(&self, reason: &str, error: &str) {
-        let uptime = self.context.front.started.elapsed().as_millis() as u64;
+        let uptime = self.now().as_millis() as u64;
         self.standing.record.bundle(reason, Some(error), uptime, serde_json::to_value(self.status()).unwrap_or_default());
     }
 }

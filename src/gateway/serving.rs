@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::drain::Drain;
 use super::driver::Gateway;
 use super::generation::{Generation, patience_of};
-use super::lifecycle::{Budget, FORCE_EXIT, Phase};
+use super::lifecycle::{Budget, Phase};
 use super::unit::Unit;
 use super::wind::Wind;
 use super::{Happening, watchdog};
@@ -151,7 +151,7 @@ impl Gateway {
             upstreams: front.table().routes.backends().chain(self.doors.values()).cloned().collect(),
             restart: self.loaded.config.restart.clone(),
             at_once,
-            limit: self.stop_budget().force_exit.unwrap_or(FORCE_EXIT),
+            limit: self.stop_limit(),
             leases: self.leases.claim(),
             predecessors,
             predecessor: self.taking.as_ref().map(|taking| taking.predecessor.clone()),

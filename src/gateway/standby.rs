@@ -9,11 +9,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{interval, timeout};
+use tokio::time::{Interval, interval, timeout};
 use tracing::{info, warn};
 
 use super::leftover::Leftovers;
 use super::material::Material;
+use super::never::or_never;
 use super::signals::{self, Asked, Signals};
 use crate::config::{self, Env, Overrides};
 use crate::sidecar::PidFd;
@@ -77,7 +78,7 @@ pub async fn stand_by(paths: &Paths, notifier: Notifier, signals: &mut Signals) 
                 }
                 Asked::Reload | Asked::Restart | Asked::Respawn => info!("[gateway] {said}: there is nothing to restart or to reload here"),
             },
-            () = ended(watched.as_ref()) => {
+            () = or_never(watched.as_ref().map(Watched::ended)) => {
                 watched = None;
                 look.reset_immediately();
             }
@@ -93,7 +94,7 @@ pub async fn stand_by(paths: &Paths, notifier: Notifier, signals: &mut Signals) 
                     said = text;
                 }
             }
-            () = tick(&mut watchdog) => notifier.watchdog(),
+            _ = or_never(watchdog.as_mut().map(Interval::tick)) => notifier.watchdog(),
             () = &mut ending => {}
         }
     }
@@ -145,20 +146,6 @@ impl Watched {
             Ok(end) => end.wait().await,
             Err(_) => std::future::pending().await,
         }
-    }
-}
-
-async fn ended(watched: Option<&Watched>) {
-    match watched {
-        Some(watched) => watched.ended().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
     }
 }
 

@@ -252,11 +252,7 @@ async fn start(
         ending: Vec::new(),
     };
     if gateway.taking.is_none() {
-        gateway.record_owner();
-        gateway.control.open();
-        gateway.traces.phase("control");
-        gateway.take_clients();
-        info!("[gateway] http server listening ({})", gateway.listeners.addresses().join(", "));
+        gateway.open_up();
     }
     gateway.begin_recovery();
     gateway.ask_manager();
@@ -276,10 +272,11 @@ async fn own(
     notifier: Notifier,
     signals: &mut Signals,
 ) -> Result<(Material, Option<Lock>), u8> {
-    let verdict = supervisor::detect(&Evidence::gather(&Env::real(), &material.loaded.instance));
     match ownership::take(&material.loaded, &paths.state).await {
         Ok(Ownership::Ours(lock)) => Ok((material, lock)),
-        Ok(Ownership::Same(text) | Ownership::Other(text)) if standby::waits(notifier, &verdict) => {
+        Ok(Ownership::Same(text) | Ownership::Other(text))
+            if standby::waits(notifier, &supervisor::detect(&Evidence::gather(&Env::real(), &material.loaded.instance))) =>
+        {
             info!("[gateway] {text}");
             match standby::stand_by(paths, notifier, signals).await {
                 Ok(Turn::Ours(lock)) => Ok((standby::read_again(material, flags, paths), Some(lock))),

@@ -35,8 +35,6 @@ pub(super) struct Taking {
     running: Vec<PidFd>,
     /// Rings when that has ended.
     released: Option<oneshot::Sender<()>>,
-    /// Whether the word to go, or its end, has come.
-    begun: bool,
     /// For a predecessor that stops as well.
     together: Together,
     /// The restart that this is.
@@ -47,11 +45,7 @@ impl Taking {
     pub(super) fn new(predecessor: Predecessor, incoming: &mut Incoming) -> Self {
         let offer = &incoming.offer;
         let exclusive = offer.exclusive.iter().map(|sidecar| sidecar.name.clone()).collect();
-        let notifier = if offer.notify.is_some() {
-            Notifier::from_parts(offer.notify.as_deref(), offer.watchdog_usec)
-        } else {
-            Notifier::from_parts(None, 0)
-        };
+        let notifier = Notifier::from_parts(offer.notify.as_deref(), offer.watchdog_usec);
         let restart = LastRestart {
             request: offer.request.clone(),
             kind: "restart".to_owned(),
@@ -67,7 +61,6 @@ impl Taking {
             exclusive,
             running: std::mem::take(&mut incoming.exclusive),
             released: None,
-            begun: false,
             together: Together::default(),
             restart,
         }
@@ -100,7 +93,7 @@ impl Taking {
 impl Gateway {
     /// For the first build of a successor: the way to what must end before ours starts.
     pub(super) fn gate(&mut self) -> Option<Gate> {
-        let taking = self.taking.as_mut().filter(|taking| !taking.begun)?;
+        let taking = self.taking.as_mut().filter(|_| !self.machine.owned())?;
         let (ask, asked) = oneshot::channel();
         let (release, released) = oneshot::channel();
         taking.released = Some(release);
@@ -137,7 +130,7 @@ impl Gateway {
                 self.predecessors.told(pid, status);
             }
             None => {
-                if !taking.begun && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. }) {
+                if !self.machine.owned() && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. }) {
                     warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
                 }
                 taking.release_when_dead();
@@ -177,7 +170,6 @@ impl Gateway {
     /// The service is ours.
     pub(super) fn own(&mut self) {
         if let Some(taking) = self.taking.as_mut() {
-            taking.begun = true;
             self.notifier = taking.notifier;
             self.listeners.speak(taking.notifier);
             let took = taking.restart.at.parse::<Timestamp>().map(|at| Timestamp::now().duration_since(at).as_millis());
@@ -191,17 +183,22 @@ impl Gateway {
             Err(error) => warn!("[gateway] cannot share the listeners: {error}"),
         }
         failpoint::pass("new.accepting");
-        self.record_owner();
-        self.control.open();
-        self.traces.phase("control");
-        self.take_clients();
-        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
+        self.open_up();
         if let Some(link) = &self.link {
             link.current();
         }
         failpoint::pass("new.before-serving");
         self.tell_predecessor(&ToPredecessor::Serving);
         self.notifier.watchdog();
+    }
+
+    /// Whoever looks for the gateway finds this process from now on.
+    pub(super) fn open_up(&mut self) {
+        self.record_owner();
+        self.control.open();
+        self.traces.phase("control");
+        self.take_clients();
+        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
     }
 
     /// Takes over clients of processes that finish their work, from now on.

@@ -11,11 +11,8 @@ use tracing::warn;
 use super::handover::{Predecessor, Stopping, ToPredecessor};
 use super::lease::{Cause, Claim};
 use super::unit::Unit;
-use crate::config::RestartSection;
+use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
 use crate::front::{Backend, Door, GOODBYE, Workers, close_tunnels};
-
-/// Tunnels have this long at a stop unless `tunnel_drain` says otherwise: as in a restart without overlap.
-const TUNNELS: Duration = Duration::from_secs(5);
 
 /// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by itself.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -56,7 +53,7 @@ impl Wind {
         let longest = limit.saturating_sub(MARGIN + SIDECARS).max(limit / 2);
         let drain = if self.at_once { Duration::ZERO } else { self.restart.stop_drain.0.min(longest) };
         // Time for their goodbye is kept back.
-        let tunnels = self.restart.tunnel_drain.map_or(TUNNELS, |time| time.0).min(drain.saturating_sub(GOODBYE));
+        let tunnels = self.restart.tunnel_drain.map_or(TUNNEL_DRAIN_ALONE, |time| time.0).min(drain.saturating_sub(GOODBYE));
         for unit in &self.units {
             if !matches!(*unit.backend().watch().borrow(), Door::Open(_) | Door::Fading(_)) {
                 // Whoever waits here would wait in vain.

@@ -125,8 +125,6 @@ impl Gateway {
         }
         self.doors = BTreeMap::new();
         self.take_clients();
-        self.control.open();
-        self.record_owner();
         self.goes_on();
     }
 }

@@ -28,6 +28,6 @@ pub use link::Link;
 pub use outgoing::{News, Successor, follow_to_its_end, prepare};
 pub use predecessors::{Predecessors, Stopping, Together};
 pub use program::Program;
-pub use spawn::{Parentage, Spawned, spawn};
+pub use spawn::{Spawned, orphan};
 pub use waiter::{Waiter, WaiterEvent};
 pub use wire::{Drainer, Exclusive, Offer, ToPredecessor, ToSuccessor, VERSION};

@@ -27,6 +27,12 @@ struct One {
     told: Vec<DrainStatus>,
 }
 
+impl One {
+    fn left_ms(&self) -> Option<u64> {
+        self.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64)
+    }
+}
+
 #[derive(Debug)]
 struct Process {
     pidfd: PidFd,
@@ -95,7 +101,7 @@ impl Predecessors {
     /// What each still does, as far as it is known.
     pub fn status(&self) -> Vec<DrainStatus> {
         let status = |one: &One| {
-            let left_ms = one.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64);
+            let left_ms = one.left_ms();
             let unknown =
                 DrainStatus { generation: one.generation, pid: one.pid, requests: 0, tunnels: 0, leases: 0, left_ms, blockers: Vec::new() };
             if one.told.is_empty() { vec![unknown] } else { one.told.clone() }
@@ -105,8 +111,8 @@ impl Predecessors {
 
     /// As the next offer names them, with the descriptors that belong to each.
     pub fn drainers(&self) -> Vec<(Drainer, Vec<BorrowedFd<'_>>)> {
-        let left = |one: &One| one.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64);
-        let named = |one: &One| Drainer { pid: one.pid, generation: one.generation, left_ms: left(one), stays: one.process.work.is_some() };
+        let named =
+            |one: &One| Drainer { pid: one.pid, generation: one.generation, left_ms: one.left_ms(), stays: one.process.work.is_some() };
         self.0.iter().map(|one| (named(one), one.process.descriptors())).collect()
     }
 

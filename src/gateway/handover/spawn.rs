@@ -6,20 +6,21 @@
 
 use std::ffi::CString;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
+use super::incoming::OFFER;
 use super::program::Program;
 use crate::gateway::signals;
 use crate::sidecar::PidFd;
 
 /// Whose child a successor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parentage {
+pub(super) enum Parentage {
     /// The service manager's or init's, before it says its first word.
     Orphan,
     /// Ours.
@@ -35,11 +36,24 @@ pub struct Spawned {
     pub pidfd: PidFd,
 }
 
+/// Starts a successor that gets its offer through `end`, and is nobody's child but the service manager's or init's.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn orphan(program: &Program, end: &UnixStream) -> io::Result<Spawned> {
+    spawn(program, &[end.as_fd()], &[(OFFER, number(end))], Parentage::Orphan)
+}
+
+/// A descriptor as an environment variable tells it.
+pub(super) fn number(fd: &impl AsFd) -> String {
+    fd.as_fd().as_raw_fd().to_string()
+}
+
 /// Starts the program with these descriptors, each under its present number, which `environment` tells.
 ///
 /// # Errors
 /// When it cannot be started; the program's file may be gone, or for another machine.
-pub fn spawn(
+pub(super) fn spawn(
     program: &Program,
     descriptors: &[BorrowedFd<'_>],
     environment: &[(&str, String)],

@@ -11,15 +11,16 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use super::incoming::OFFER;
 use super::link::{self, CURRENT, LINK, SPAWN};
 use super::program::Program;
-use super::spawn::{Parentage, Spawned, spawn};
+use super::spawn::{Parentage, Spawned, number, spawn};
 use super::{channel, failpoint};
+use crate::gateway::never::or_never;
 use crate::gateway::signals::{Asked, Signals};
 use crate::sidecar::PidFd;
 
@@ -138,7 +139,7 @@ impl Waiter {
             tokio::select! {
                 asked = signals.next() => self.forward(asked),
                 Some(event) = self.next() => self.happen(event),
-                () = async { match &mut orphans { Some(orphans) => drop(orphans.recv().await), None => std::future::pending().await } } => self.reap_orphans(),
+                _ = or_never(orphans.as_mut().map(UnixSignal::recv)) => self.reap_orphans(),
             }
         }
         self.status
@@ -155,11 +156,6 @@ impl Waiter {
             let _ = waitpid(pid, None);
         }
     }
-}
-
-fn number(fd: &impl AsFd) -> String {
-    use std::os::fd::AsRawFd;
-    fd.as_fd().as_raw_fd().to_string()
 }
 
 /// As a shell tells it: 128 and the signal's number for one that was killed.

@@ -188,9 +188,9 @@ impl World {
                 (self.to_old, self.to_new) = (VecDeque::new(), VecDeque::new());
                 first.into_iter().for_each(|action| self.perform(true, action));
             }
-            Action::Commit(_) => self.to_new.push_back(Said::Go),
+            Action::Commit => self.to_new.push_back(Said::Go),
             // What is lost is ended before anything else.
-            Action::TakeBack(_) => {
+            Action::TakeBack => {
                 if let Some(lost) = &mut self.new {
                     lost.killed = true;
                     lost.accepts = false;

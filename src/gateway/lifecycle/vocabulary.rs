@@ -195,7 +195,7 @@ pub enum Action {
         request: String,
     },
     /// Tell the supervisor that the successor is the main process now, and the successor to begin.
-    Commit(u64),
+    Commit,
     /// The successor serves: accept nobody any more and finish.
     Yield {
         /// Its generation.
@@ -204,7 +204,7 @@ pub enum Action {
         budget: Budget,
     },
     /// The successor is gone: what it was given is ours again.
-    TakeBack(u64),
+    TakeBack,
     /// The successor died though it served already: accept again, then a build follows.
     Resume,
     /// Tell the predecessor that we can serve.

@@ -51,6 +51,7 @@ pub mod escape;
 pub mod front;
 pub mod gateway;
 pub mod log;
+mod mutex;
 pub mod oom;
 pub mod port;
 pub mod redact;

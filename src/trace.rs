@@ -116,7 +116,7 @@ pub fn resume(env: &Env<'_>, carried: Option<Carried>) -> Trace {
 
 impl Trace {
     fn begin(word: &'static str, env: &Env<'_>, switch: &str, times: Carried) -> Self {
-        Self(is_on(env.text(switch).as_deref()).then_some(Going { word, times }))
+        Self(env.is_on(switch).then_some(Going { word, times }))
     }
 
     /// A step is done.
@@ -172,11 +172,6 @@ impl Going {
         let pairs = shown(pairs);
         (!pairs.is_empty()).then(|| format!("{} trace: {name}{pairs}", self.word))
     }
-}
-
-/// A switch is on when it says so: as the seed systems read theirs.
-fn is_on(value: Option<&str>) -> bool {
-    value.is_some_and(|value| ["1", "true", "yes", "on"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes)))
 }
 
 /// ` key=value` for each pair.
@@ -276,9 +271,9 @@ mod tests {
 
     #[test]
     fn a_switch_says_yes() {
-        let on = |text: &'static str| is_on(Some(text));
+        let on = |text: &'static str| Env(&|_| Some(text.into())).is_on(RESTART_SWITCH);
         assert!(["1", "true", "TRUE", " yes ", "On"].into_iter().all(on));
-        assert!(!["", "0", "false", "no", "off", "2"].into_iter().any(on) && !is_on(None));
+        assert!(!["", "0", "false", "no", "off", "2"].into_iter().any(on) && !Env(&|_| None).is_on(RESTART_SWITCH));
         let env = |name: &str| (name == RESTART_SWITCH).then(|| "1".into());
         assert!(restart(&Env(&env)).0.is_some());
         let mut off = startup(&Env(&env), Duration::ZERO);

@@ -241,7 +241,7 @@ pub enum CtlCommand {
     ///
     /// A configuration that is not valid changes nothing and ends with 78.
     Reload,
-    /// Leave safe mode, or the wait after starts in quick succession, now
+    /// Leave safe mode, the last good configuration, or the wait after starts in quick succession, now
     Recover,
     /// Put another version of the gateway in place and restart into it, without losing a request
     ///

@@ -1,7 +1,7 @@
 //! The way of `gatewayctl restart` when the gateway itself cannot do it: the service manager.
 
 use super::installed::{is_named_outright, refuse_invalid};
-use super::restart::status_of;
+use super::restart::status_now;
 use super::start::report;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
@@ -45,6 +45,5 @@ pub async fn restart(ctx: &Context) -> Result<Option<Exit>, CliError> {
 
 async fn answers(ctx: &Context) -> Result<(), CliError> {
     let target = Target::find(&ctx.global, &Env::real())?;
-    let mut client = target.connect().await?;
-    status_of(&target, &mut client).await.map(drop)
+    status_now(&target).await.map(drop)
 }

@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::probe::{Probe, Seen};
-use super::restart::{STATUS_TIME, status_of};
+use super::restart::{STATUS_TIME, status_now};
 use super::status::word;
 use super::target::Target;
 use super::{CliError, Context, Exit};
@@ -114,10 +114,7 @@ async fn ask(ctx: &Context, target: &Target, mut client: Client, before: &Status
     };
     followed?;
     // Over a connection of its own: the one before may lead to a process that only finishes its work.
-    let now = match target.connect().await {
-        Ok(mut client) => status_of(target, &mut client).await.ok(),
-        Err(_) => None,
-    };
+    let now = status_now(target).await.ok();
     match answer {
         Ok(outcome) => Ok(Done { outcome, seen, now }),
         Err(error) => Err(failed(target, error, seen.as_ref(), now.as_ref())),
@@ -131,11 +128,7 @@ async fn stuck(target: &Target, before: &Status, method: &Method) -> CliError {
     let mut in_vain = 0;
     loop {
         sleep(BESIDE_EVERY).await;
-        let seen = match target.connect().await {
-            Ok(mut client) => status_of(target, &mut client).await,
-            Err(error) => Err(error),
-        };
-        let error = match seen {
+        let error = match status_now(target).await {
             Ok(now) if now.pid == before.pid || from_behind => {
                 in_vain = 0;
                 continue;
@@ -159,12 +152,11 @@ async fn next_life(target: &Target, before: &Status) -> Result<Status, CliError>
     let mut last = "nothing answers".to_owned();
     let looking = async {
         loop {
-            if let Ok(mut client) = target.connect().await
-                && let Ok(status) = status_of(target, &mut client).await
+            if let Ok(status) = status_now(target).await
                 && status.pid != before.pid
             {
                 match status.stage {
-                    Stage::Ready | Stage::Draining | Stage::Restarting => return Ok(status),
+                    stage if stage.serves() => return Ok(status),
                     Stage::Starting | Stage::Stopping | Stage::StandingBy => {}
                     bad => {
                         let message = format!("the next process (pid {}) is {}: {}", status.pid, word(bad), status.detail);
@@ -229,6 +221,7 @@ mod tests {
     use crate::cli::Ui;
     use crate::cli::args::Global;
     use crate::cli::double::{self, Double};
+    use crate::cli::restart::status_of;
     use crate::config::Env;
     use crate::control::protocol::RestartParams;
     use crate::state::paths::Paths;

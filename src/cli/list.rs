@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::installed::{self, Service};
-use super::restart::status_of;
+use super::restart::status_now;
 use super::status::word;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
@@ -59,12 +59,8 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
 
 async fn running(target: &Target) -> Option<Listed> {
     let control = Some(target.control.display().to_string());
-    let status = match target.connect().await {
-        Ok(mut client) => status_of(target, &mut client).await,
-        Err(error) => Err(error),
-    };
     let (unit, scope) = (None, None);
-    match status {
+    match status_now(target).await {
         Ok(status) => Some(Listed {
             instance: status.instance,
             stage: word(status.stage).to_owned(),

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::args::LogsArgs;
-use super::restart::status_of;
+use super::restart::status_now;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
@@ -29,10 +29,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         (Err(_), None) => DEFAULT_INSTANCE.to_owned(),
     };
     let running = match &found {
-        Ok(target) => match target.connect().await {
-            Ok(mut client) => status_of(target, &mut client).await.ok(),
-            Err(_) => None,
-        },
+        Ok(target) => status_now(target).await.ok(),
         Err(_) => None,
     };
     let unit = unit_name(&name);

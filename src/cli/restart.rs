@@ -81,6 +81,11 @@ async fn change(ctx: &Context, method: &Method, restart: Option<&RestartArgs>) -
     Ok(if drained && !outcome.drained && outcome.outcome == "done" { Exit::StillBusy } else { Exit::Done })
 }
 
+/// The status of a gateway, over a connection of its own.
+pub(super) async fn status_now(target: &Target) -> Result<Status, CliError> {
+    status_of(target, &mut target.connect().await?).await
+}
+
 /// Asks for a status; a gateway that accepts but does not answer is stopped or stuck.
 pub(super) async fn status_of(target: &Target, client: &mut Client) -> Result<Status, CliError> {
     match timeout(STATUS_TIME, client.call::<Status>(&Method::Status, |_| ())).await {

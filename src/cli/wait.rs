@@ -9,14 +9,13 @@ use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::args::WaitArgs;
-use super::restart::status_of;
+use super::restart::{status_now, status_of};
 use super::status::word;
 use super::target::{self, Target};
 use super::ui::span;
 use super::watch::Watch;
 use super::{CliError, Context, Exit};
 use crate::config::{self, Env, Listen};
-use crate::control::protocol::Stage;
 
 /// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);
@@ -72,7 +71,7 @@ async fn ready(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliErro
 async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
     let Ok(mut client) = target.connect().await else { return false };
     while let Ok(status) = status_of(target, &mut client).await {
-        if matches!(status.stage, Stage::Ready | Stage::Draining | Stage::Restarting) {
+        if status.stage.serves() {
             return true;
         }
         // Some tell their stage themselves.
@@ -102,10 +101,7 @@ async fn port_free(ctx: &Context) -> Result<(), CliError> {
     let env = Env::real();
     // Of a gateway that runs we know the addresses for sure; otherwise the configuration says them.
     let listeners: Vec<Listen> = match Target::find(&ctx.global, &env) {
-        Ok(target) => {
-            let mut client = target.connect().await?;
-            status_of(&target, &mut client).await?.listeners.iter().filter_map(|address| address.parse().ok()).collect()
-        }
+        Ok(target) => status_now(&target).await?.listeners.iter().filter_map(|address| address.parse().ok()).collect(),
         Err(error) if error.exit == Exit::NotRunning => {
             let loaded = config::load(&target::overrides(&ctx.global, &env), &env);
             loaded.map_err(|error| CliError::new(Exit::Config, error.to_string()))?.config.gateway.listen
@@ -164,6 +160,7 @@ mod tests {
     use crate::cli::args::Global;
     use crate::cli::double::{self, Double};
     use crate::config::Dur;
+    use crate::control::protocol::Stage;
 
     fn context(state: &Path) -> Context {
         let global = Global { state_dir: Some(state.to_owned()), quiet: true, ..Global::default() };

@@ -25,6 +25,11 @@ impl Env<'_> {
         self.path(name)?.into_os_string().into_string().ok()
     }
 
+    /// Whether a variable is a switch that says yes: as the seed systems read theirs.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|value| ["1", "true", "yes", "on"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes)))
+    }
+
     /// A variable that is set and not empty.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         (self.0)(name).filter(|value| !value.is_empty()).map(PathBuf::from)

@@ -272,6 +272,13 @@ pub enum Stage {
     StandingBy,
 }
 
+impl Stage {
+    /// Whether `/readyz` says that it is ready.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Ready | Self::Draining | Self::Restarting)
+    }
+}
+
 /// `status`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

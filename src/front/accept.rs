@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use super::listener::Socket;
 use super::response_body::ResponseBody;
 use super::stats::Open;
 use super::{Client, Front, endpoints, proxy, worker};
+use crate::mutex::lock;
 
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something must be closed first,
 /// and nothing tells when.
@@ -83,6 +84,8 @@ struct Shared {
     fading: CancellationToken,
     /// Set when idle clients are sent away.
     quiet: CancellationToken,
+    /// Set after the first of these three: until then it is all that a connection looks at besides itself.
+    stirred: CancellationToken,
     /// Set when the threads must end whatever they do.
     abort: CancellationToken,
     /// Those who accept: none of them may still come with a client when the clients are waited for.
@@ -109,6 +112,7 @@ impl Workers {
             moving: CancellationToken::new(),
             fading: CancellationToken::new(),
             quiet: CancellationToken::new(),
+            stirred: CancellationToken::new(),
             abort: CancellationToken::new(),
             accepting: TaskTracker::new(),
             clients: Mutex::default(),
@@ -167,7 +171,7 @@ impl Workers {
     /// From here on this many clients are served at once. Where more are there already, nobody is sent away: fewer slots
     /// come back at the next call.
     pub fn allow(&self, connections: usize) {
-        let mut allowed = self.shared.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut allowed = lock(&self.shared.allowed);
         if connections > *allowed {
             self.shared.slots.add_permits(connections - *allowed);
             *allowed = connections;
@@ -187,8 +191,9 @@ impl Workers {
 
     /// Sends every client elsewhere as soon as it is between two requests; it does not notice. Returns when none is left here.
     pub async fn move_to(&self, elsewhere: mpsc::UnboundedSender<OwnedFd>) {
-        *self.shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = Some(elsewhere);
+        *lock(&self.shared.elsewhere) = Some(elsewhere);
         self.shared.moving.cancel();
+        self.shared.stirred.cancel();
         self.shared.all_gone().await;
     }
 
@@ -198,13 +203,14 @@ impl Workers {
         let before = std::mem::take(&mut *lock(&self.shared.clients));
         *lock(&self.shared.faded) = before.clone();
         self.shared.fading.cancel();
+        self.shared.stirred.cancel();
         before.close();
         before.wait().await;
     }
 
     /// Sends nobody anywhere any more.
     pub fn forget_elsewhere(&self) {
-        *self.shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.shared.elsewhere) = None;
     }
 
     /// Serves a client that a predecessor passes on. Waits while all threads are busy taking others.
@@ -217,13 +223,14 @@ impl Workers {
     /// Sends idle clients away and tells the others to close after their answer; returns when no client is left.
     pub async fn quiet(&self) {
         self.shared.quiet.cancel();
+        self.shared.stirred.cancel();
         self.shared.all_gone().await;
     }
 
     /// Ends the threads; what is not finished is cut.
     pub fn end(&self) {
         self.shared.abort.cancel();
-        for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A thread that panicked has said so on stderr.
             let _ = thread.join();
         }
@@ -246,10 +253,6 @@ impl Shared {
             clients.wait().await;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>>>, mut queue: mpsc::Receiver<Passed>) {
@@ -408,6 +411,13 @@ fn client_is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
+/// What becomes of a connection that does not end by itself.
+enum Turn {
+    Moved,
+    Quiet,
+    Silent,
+}
+
 async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: Seat) {
     let front = Arc::clone(&shared.front);
     let settings = front.table().settings.clone();
@@ -442,18 +452,29 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
         shared.fading.cancelled().await;
         phase.silent(SILENCE).await;
     };
+    let turn = async {
+        shared.stirred.cancelled().await;
+        tokio::select! {
+            biased;
+            () = at_rest, if !client.internal => Turn::Moved,
+            () = shared.quiet.cancelled() => Turn::Quiet,
+            () = silent => Turn::Silent,
+        }
+    };
     let ended = tokio::select! {
         biased;
         ended = &mut connection => ended,
         // hyper does not look at the socket while it waits for an answer, as half-closed clients must be answered.
         () = gone => return,
-        () = at_rest, if !client.internal => return move_on(&shared, &handle),
-        () = shared.quiet.cancelled() => finish(connection, &phase).await,
-        // On a silent connection this closes at once, which is what is wanted.
-        () = silent => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        turn = turn => match turn {
+            Turn::Moved => return move_on(&shared, &handle),
+            Turn::Quiet => finish(connection, &phase).await,
+            // On a silent connection this closes at once, which is what is wanted.
+            Turn::Silent => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        },
     };
     if let Err(error) = ended {
         debug!("a client connection ended: {error}");
@@ -462,7 +483,7 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
 
 /// Sends the socket elsewhere. Ours is closed with the connection, which leaves the other one open.
 fn move_on(shared: &Shared, handle: &Handle) {
-    let elsewhere = shared.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+    let elsewhere = lock(&shared.elsewhere);
     if let (Some(elsewhere), Ok(fd)) = (elsewhere.as_ref(), handle.duplicate()) {
         // Nobody is there only when the process ends.
         let _ = elsewhere.send(fd);

@@ -1,7 +1,7 @@
 //! A backend as the front door sees it: a door that is open, held or gone, and everything that went through it and is
 //! not finished yet.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::upstream::Upstream;
+use crate::mutex::lock;
 
 /// How many blockers are named before "+N more".
 pub const BLOCKERS_SHOWN: usize = 8;
@@ -236,16 +237,19 @@ impl Backend {
         let work = self.work();
         let mut items: Vec<&Item> = work.items.iter().map(|(_, item)| item).collect();
         items.sort_by_key(|item| item.since);
-        let mut shown: Vec<String> = items.iter().take(BLOCKERS_SHOWN).map(|item| item.describe()).collect();
-        if items.len() > BLOCKERS_SHOWN {
-            shown.push(format!("+{} more", items.len() - BLOCKERS_SHOWN));
-        }
-        shown
+        first_few(items.iter().map(|item| item.describe()))
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
         lock(&self.work)
     }
+}
+
+/// The first [`BLOCKERS_SHOWN`] of what is waited for, then "+N more".
+pub fn first_few(all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = all.len().saturating_sub(BLOCKERS_SHOWN);
+    let rest = (more > 0).then(|| format!("+{more} more"));
+    all.take(BLOCKERS_SHOWN).chain(rest).collect()
 }
 
 /// Lets the tunnels of `all` close by themselves until `at`, then ends them and waits for `last` at most.
@@ -266,11 +270,6 @@ impl Item {
         };
         format!("{kind}{} for {} s", self.what, self.since.elapsed().as_secs())
     }
-}
-
-/// A mutex whose holder cannot panic half-way through a change: the value is whole even if it is poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One request or tunnel under way; finished when dropped.

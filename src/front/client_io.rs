@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep};
 
 use super::stats::Open;
+use crate::mutex::lock;
 
 /// What a client is told that takes too long over a request's head.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -212,7 +213,7 @@ impl Phase {
 
     /// A request's head is complete; a body of this length follows, or one in chunks.
     pub fn busy(&self, body: Option<u64>) {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).body = body;
+        lock(&self.read).body = body;
         self.state.store(BUSY, Ordering::Release);
         self.head.notify_waiters();
     }
@@ -232,7 +233,7 @@ impl Phase {
 
     /// Whether nothing was read beyond the present request, and all of it was.
     pub fn read_whole(&self) -> bool {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).whole()
+        lock(&self.read).whole()
     }
 
     /// Waits until the client has asked nothing for `time`, from now on.
@@ -240,7 +241,7 @@ impl Phase {
         let mut from = Instant::now();
         loop {
             tokio::time::sleep_until(from + time).await;
-            let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = *lock(&self.since);
             let idle = self.state.load(Ordering::Acquire) == IDLE;
             if idle && since <= from {
                 return;
@@ -252,12 +253,12 @@ impl Phase {
     /// Whether the connection is between two requests, or before the first, with nothing read ahead and nothing left to write.
     pub fn at_rest(&self) -> bool {
         let waits = self.unflushed.load(Ordering::Acquire) || self.half_closed.load(Ordering::Acquire);
-        self.state.load(Ordering::Acquire) != BUSY && !waits && self.read.lock().unwrap_or_else(PoisonError::into_inner).whole()
+        self.state.load(Ordering::Acquire) != BUSY && !waits && lock(&self.read).whole()
     }
 
     /// Something was read; nothing when the client has closed its sending side.
     fn came(&self, bytes: &[u8]) {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = lock(&self.read);
         if bytes.is_empty() {
             self.half_closed.store(true, Ordering::Release);
         } else if self.state.load(Ordering::Acquire) == IDLE {
@@ -271,12 +272,12 @@ impl Phase {
     }
 
     fn enter(&self, state: u8) {
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.since) = Instant::now();
         self.state.store(state, Ordering::Release);
     }
 
     fn deadline(&self, patience: Patience) -> Option<Instant> {
-        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *lock(&self.since);
         match self.state.load(Ordering::Acquire) {
             HEAD => Some(since + patience.head),
             IDLE if !patience.idle.is_zero() => Some(since + patience.idle),

@@ -1,9 +1,11 @@
 //! What goes wrong request by request, told to the log at a bearable rate.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
+
+use crate::mutex::lock;
 
 /// At most one line in this time: thousands of requests may fail in a second, all for the same reason.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,7 +23,7 @@ struct State {
 impl Complaints {
     /// Tells why a request was answered 502, unless another was told just now.
     pub fn tell(&self, why: &str) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if state.told.is_some_and(|told| told.elapsed() < PAUSE) {
             state.untold += 1;
             return;

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Hold};
 pub use accept::Workers;
-pub use backend::{BLOCKERS_SHOWN, Backend, Counts, Door, Kind, Ticket, What, close_tunnels};
+pub use backend::{Backend, Counts, Door, Kind, Ticket, What, close_tunnels, first_few};
 pub use client_io::Patience;
 pub use endpoints::IDENTITY;
 pub use headers::{Peer, Trusted};

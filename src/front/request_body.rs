@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::mutex::lock;
+
 /// How long what a client still sends is read and thrown away after an answer that did not want it, so that the client
 /// lives to read the answer instead of a reset. nginx's lingering_time is 30 s, its lingering_timeout 5 s.
 const LINGER: Duration = Duration::from_secs(30);
@@ -75,7 +77,7 @@ impl ClientBody {
             Some(Ok(frame)) => {
                 self.shared.taken.store(true, Ordering::Release);
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let mut left = self.shared.left.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut left = lock(&self.shared.left);
                 if length > *left {
                     self.shared.too_large.store(true, Ordering::Release);
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
@@ -101,7 +103,7 @@ impl ClientBody {
     }
 
     fn body(&self) -> MutexGuard<'_, Option<Incoming>> {
-        self.shared.body.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.body)
     }
 }
 

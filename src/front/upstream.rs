@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request_body::RequestBody;
 use super::worker;
+use crate::mutex::lock;
 
 /// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit is minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -120,7 +121,7 @@ impl Upstream {
 
     fn take_idle(&self, safe: bool) -> Option<Connection> {
         let risk = self.risky_idle();
-        let mut idle = self.slot().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(self.slot());
         let now = Instant::now();
         if let Some(oldest) = idle.first()
             && now.duration_since(oldest.since) > IDLE_KEEP
@@ -147,7 +148,7 @@ impl Upstream {
         if connection.sender.is_closed() {
             return;
         }
-        let mut idle = self.slot().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(self.slot());
         if idle.len() < IDLE_MAX {
             idle.push(Idle { connection, since: Instant::now() });
         }

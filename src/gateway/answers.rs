@@ -216,9 +216,7 @@ impl Gateway {
             reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
         }
     }
-}
 
-impl super::driver::Gateway {
     /// A request that is not even tried.
     pub(super) fn refuse(&mut self, id: &str, why: String) {
         let info = self.after();

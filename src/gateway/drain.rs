@@ -12,7 +12,7 @@ use super::lending::Lent;
 use super::progress::Reporter;
 use super::unit::{Patience, Unit};
 use crate::control::protocol::DrainStatus;
-use crate::front::{BLOCKERS_SHOWN, GOODBYE};
+use crate::front::{GOODBYE, first_few};
 
 /// How often whoever waits for a drain is told how it goes.
 const TELL: Duration = Duration::from_secs(1);
@@ -46,13 +46,8 @@ impl Drain {
         self.leases.tell_drain(Cause::Restart, self.limit());
         let units = self.units.iter().map(|(unit, patience)| async {
             unit.backend().set(crate::front::Door::Gone);
-            let told = async {
-                // Without time for a drain its SIGTERM tells it the same.
-                if patience.requests != Some(Duration::ZERO) {
-                    unit.tell_drain().await;
-                }
-            };
-            if !tokio::join!(finish(unit, &self.leases, &self.lent, *patience, self.begun), told).0 {
+            let finished = finish(unit, &self.leases, &self.lent, *patience, self.begun);
+            if !tokio::join!(finished, unit.tell_drain(patience.requests)).0 {
                 let left = [unit.backend().blockers(), self.leases.blockers()].concat();
                 warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, left.join(", "));
                 self.leases.tell_deadline();
@@ -113,11 +108,7 @@ impl Drain {
             status.tunnels += counts.tunnels as u64;
             status.blockers.extend(unit.backend().blockers());
         }
-        let shown = self.leases.blockers();
-        status.blockers.extend(shown.iter().take(BLOCKERS_SHOWN).cloned());
-        if shown.len() > BLOCKERS_SHOWN {
-            status.blockers.push(format!("+{} more", shown.len() - BLOCKERS_SHOWN));
-        }
+        status.blockers.extend(first_few(self.leases.blockers().into_iter()));
         status
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::{join_all, try_join_all};
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ use super::unit::{Patience, Unit};
 use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::front::{Address, Backend, Route, Routes, Settings, Table, Upstream};
+use crate::mutex::lock;
 use crate::sidecar::{Failure, State};
 
 /// A generation.
@@ -70,12 +71,12 @@ pub struct Started(Arc<Mutex<Vec<Arc<Unit>>>>);
 
 impl Started {
     fn add(&self, unit: &Arc<Unit>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(unit));
+        lock(&self.0).push(Arc::clone(unit));
     }
 
     /// All of them.
     pub fn units(&self) -> Vec<Arc<Unit>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -107,11 +108,10 @@ impl Plan {
         let mut fresh = Vec::new();
         let mut exclusive = Vec::new();
         let gate = self.gate.take();
-        let theirs = gate.as_ref().map(|gate| gate.theirs.clone()).unwrap_or_default();
         let mut gated = Vec::new();
         for (name, spec) in &self.config.sidecar {
             match self.previous_unit(name) {
-                None if gate.is_some() && (theirs.contains(name) || !spec.overlaps()) => gated.push((name, spec)),
+                None if gate.as_ref().is_some_and(|gate| gate.theirs.contains(name) || !spec.overlaps()) => gated.push((name, spec)),
                 Some(unit) if self.kind == Kind::Reload && unit.spec() == *spec => {
                     units.insert(name.clone(), unit);
                 }
@@ -120,9 +120,7 @@ impl Plan {
                     units.insert(name.clone(), unit);
                 }
                 _ => {
-                    report.tell("starting", format!("starting {name}"));
-                    let unit = Unit::start(context, name, spec, self.persist);
-                    self.started.add(&unit);
+                    let unit = self.start(context, name, spec, report);
                     fresh.push(Arc::clone(&unit));
                     units.insert(name.clone(), unit);
                 }
@@ -135,9 +133,7 @@ impl Plan {
             let _ = gate.ask.send(names);
             let _ = gate.released.await;
             for (name, spec) in gated {
-                report.tell("starting", format!("starting {name}"));
-                let unit = Unit::start(context, name, spec, self.persist);
-                self.started.add(&unit);
+                let unit = self.start(context, name, spec, report);
                 fresh.push(Arc::clone(&unit));
                 units.insert(name.clone(), unit);
             }
@@ -151,6 +147,13 @@ impl Plan {
         self.replace(context, &exclusive, report).await?;
         let routes = routes(&self.config, &doors(&units), context.workers, self.previous.as_deref());
         Ok(Generation { number: self.number, config: self.config, units, routes })
+    }
+
+    fn start(&self, context: &Arc<Context>, name: &str, spec: &SidecarSpec, report: &Reporter) -> Arc<Unit> {
+        report.tell("starting", format!("starting {name}"));
+        let unit = Unit::start(context, name, spec, self.persist);
+        self.started.add(&unit);
+        unit
     }
 
     async fn settle_or_stop(&self, fresh: &[Arc<Unit>], report: &Reporter) -> Result<(), BuildError> {

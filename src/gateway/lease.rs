@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tracing::info;
 
 use crate::control::protocol::{DrainNotice, Failure, FailureCode, Lease, LeaseStatus};
 use crate::control::server::{Held, Reply};
+use crate::mutex::lock;
 use crate::sidecar::PidFd;
 
 /// Leases at once: half of the connections that the control socket takes, so that gatewayctl always gets in.
@@ -147,7 +148,7 @@ impl Leases {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 

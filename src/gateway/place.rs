@@ -30,7 +30,7 @@ impl Supervision {
     pub(super) fn at_first(instance: &str, handed: Option<Verdict>) -> Self {
         let env = Env::real();
         let verdict = detect(&Evidence { handed: handed.clone(), ..Evidence::gather(&env, instance) });
-        let no_respawn = env.text("GATEWAY_NO_RESPAWN").is_some_and(|text| truthy(&text));
+        let no_respawn = env.is_on("GATEWAY_NO_RESPAWN");
         Self { verdict, unit: None, handed, no_respawn }
     }
 
@@ -54,10 +54,6 @@ impl Supervision {
     fn by_systemd(&self) -> bool {
         matches!(self.verdict.supervisor, Supervisor::Systemd { .. })
     }
-}
-
-fn truthy(text: &str) -> bool {
-    matches!(text.trim().to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on")
 }
 
 impl Gateway {

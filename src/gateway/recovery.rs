@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::alert::Alert;
 use super::lifecycle::{Entry, Fallback, Phase, TRIAL_EVERY};
 use crate::state::throttle::Start;
@@ -106,16 +104,13 @@ fn safe(reason: String, now: Duration) -> Rung {
 }
 
 /// Where a gateway stands, for status and history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// normal, throttled, safe-mode or last-good.
     pub rung: &'static str,
     /// Why, in a sentence; absent when normal.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Milliseconds until sidecars are started or tried.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
 }
 
@@ -140,7 +135,7 @@ impl Recovery {
 
     /// The rung of a successor: its predecessor serves, so there is nothing to recover from.
     pub fn successor(stable: Duration) -> Self {
-        Self { rung: Rung::Normal, cause: Cause::Deaths, instead: None, stable, stable_at: None, trusted: false }
+        Self::begin(Start::Go, Configuration::Valid, stable, Duration::ZERO).0
     }
 
     /// How the lifecycle begins; `usual` is what a failing first start leads to elsewhere.
@@ -213,8 +208,7 @@ impl Recovery {
     pub fn adopted(&mut self, configuration: &Configuration) -> Vec<Action> {
         self.instead = configuration.instead();
         match (&self.rung, configuration) {
-            (Rung::LastGood { .. }, Configuration::Valid) => self.leave(),
-            (Rung::Normal, Configuration::LastGood { .. }) => self.leave(),
+            (Rung::LastGood { .. }, Configuration::Valid) | (Rung::Normal, Configuration::LastGood { .. }) => self.leave(),
             (Rung::LastGood { .. }, Configuration::LastGood { why }) => {
                 self.rung = Rung::LastGood { reason: why.clone() };
                 Vec::new()

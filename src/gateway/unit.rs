@@ -1,7 +1,7 @@
 //! A sidecar and the door to it: what one generation has for each [sidecar.NAME], and the next may keep.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -13,6 +13,7 @@ use super::lease::{Cause, Claim};
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::front::{Address, Backend, Door, Upstream};
+use crate::mutex::lock;
 use crate::sidecar::{Failure, Sidecar, State, notice};
 
 /// A sidecar with its door.
@@ -81,7 +82,7 @@ impl Unit {
     }
 
     fn running(&self) -> Running {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.running).clone()
     }
 
     /// Puts another run behind the same door, for a sidecar of which two copies must not run: fade, hold, stop, start.
@@ -131,7 +132,7 @@ impl Unit {
         let next = Running::start(context, &self.name, spec, &self.backend, persist);
         let sidecar = Arc::clone(&next.sidecar);
         // At once, so that a stop that comes now sees it to its end.
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        *lock(&self.running) = next;
         sidecar.settled().await.map(drop)
     }
 
@@ -163,12 +164,7 @@ impl Unit {
             backend.set(Door::Fading(upstream));
             backend.begin_epoch();
             report.tell("fading", format!("{} serves on until its work of this moment is done", self.name));
-            let told = async {
-                // Without time for a drain its SIGTERM tells it the same.
-                if patience.requests != Some(Duration::ZERO) {
-                    self.tell_drain().await;
-                }
-            };
+            let told = self.tell_drain(patience.requests);
             let early = async { tokio::join!(told, backend.wait_before(), backend.wait_tunnels(), leases.released()) };
             match patience.requests {
                 Some(time) => drop(tokio::time::timeout(time / 2, early).await),
@@ -183,8 +179,13 @@ impl Unit {
         }
     }
 
-    /// Tells the sidecar, once and when it asked for it, that its work comes to an end. Nothing fails when it cannot be told.
-    pub async fn tell_drain(&self) {
+    /// Tells the sidecar, once and when it asked for it, that its work comes to an end within `time`. Nothing fails when it
+    /// cannot be told.
+    pub async fn tell_drain(&self, time: Option<Duration>) {
+        // Its SIGTERM, which follows at once, tells it the same.
+        if time == Some(Duration::ZERO) {
+            return;
+        }
         let Running { spec, sidecar, told, .. } = self.running();
         let Some(notice) = spec.drain else { return };
         if told.swap(true, Ordering::Relaxed) {

@@ -64,11 +64,7 @@ impl Wind {
         // The last of them are cut with the rest.
         let end_tunnels = close_tunnels(backends(), begun + tunnels, drain);
         self.leases.tell_drain(Cause::Stop, Some(drain));
-        let told = async {
-            if !drain.is_zero() {
-                join_all(self.units.iter().map(|unit| unit.tell_drain())).await;
-            }
-        };
+        let told = join_all(self.units.iter().map(|unit| unit.tell_drain(Some(drain))));
         let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
         // Their clients' requests go to the sidecars of this process.
         let predecessors = self.predecessors.worked();

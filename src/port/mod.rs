@@ -6,4 +6,4 @@ mod tree;
 
 pub use free::private;
 pub use listening::{Listening, listening_of};
-pub use tree::{all, before_replaced, children, descendants, living_in_group, program};
+pub use tree::{all, before_replaced, children, descendants, living_in_group, program, same_file};

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::log::{SidecarLog, Stream};
+use crate::mutex::lock;
 
 /// A line longer than this is cut in pieces, so that a program that never ends its line cannot eat the memory.
 /// journald's own LineMax is 48 KiB.
@@ -35,7 +36,7 @@ impl Output {
 
     /// The last lines, the oldest first.
     pub fn last_words(&self) -> Vec<String> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        lock(&self.last).iter().cloned().collect()
     }
 
     /// When it last printed, or was started.
@@ -49,7 +50,7 @@ impl Output {
         if let Some(log) = &self.log {
             log.line(stream, text);
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         if last.len() == LAST_LINES {
             last.pop_front();
         }

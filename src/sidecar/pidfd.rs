@@ -65,9 +65,7 @@ impl PidFd {
     /// # Errors
     /// When the descriptor cannot be watched.
     pub fn ended(&self) -> io::Result<Ended> {
-        let fd = self.0.try_clone()?;
-        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here on.
-        unsafe { AsyncFd::register(fd) }.map(Ended).map_err(Into::into)
+        Ended::of(self.0.try_clone()?)
     }
 }
 
@@ -89,11 +87,11 @@ impl AsFd for PidFd {
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
-    /// The end of the other end of a pipe, for work that ends before its process does.
+    /// The end of a process by its pidfd, or the end of a pipe's other side, for work that ends before its process does.
     ///
     /// # Errors
     /// When the descriptor cannot be watched.
-    pub fn of_pipe(read: OwnedFd) -> io::Result<Self> {
+    pub fn of(read: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here on.
         unsafe { AsyncFd::register(read) }.map(Self).map_err(Into::into)
     }

@@ -21,6 +21,7 @@ use super::probe::{Hint, Probe};
 use super::process::{Pipes, Process, describe};
 use crate::config::{OutputMode, Ready, SidecarSpec};
 use crate::log::{SidecarLog, Stream};
+use crate::mutex::lock;
 use crate::oom;
 use crate::port;
 use crate::redact::Redactor;
@@ -172,7 +173,7 @@ impl Sidecar {
     pub async fn stop(&self, limit: Duration) {
         self.patience.fetch_min(limit.as_millis() as u64, Ordering::Relaxed);
         self.stop.cancel();
-        let task = self.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let task = lock(&self.task).take();
         match task {
             // A task that panicked dropped its process, which kills it.
             Some(task) => drop(task.await),

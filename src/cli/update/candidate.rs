@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::super::preflight::{self, Started};
 use super::super::{CliError, Exit};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, Status};
+use crate::port;
 use crate::sidecar::PidFd;
 
 /// How long `--version` and `check` may take: both only read; a program that is slower hangs.
@@ -56,9 +57,9 @@ pub async fn prove(file: &Path, program: &Path, running: &Status) -> Result<Cand
     if metadata.permissions().mode() & 0o111 == 0 {
         return Err(refuse("is not executable".into()).with_help(format!("chmod +x {}", file.display())));
     }
-    let identity = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-    let in_use = identity(Path::new(&format!("/proc/{}/exe", running.pid))).or_else(|| identity(program));
-    if in_use == Some((metadata.dev(), metadata.ino())) {
+    let exe = PathBuf::from(format!("/proc/{}/exe", running.pid));
+    let in_use = if exe.exists() { &exe } else { program };
+    if port::same_file(in_use, &found) {
         return Err(refuse(format!("is the program that {} runs already", running.instance)));
     }
     let answer = run(bare(&found), PROOF).await.map_err(|error| refuse(explain(&error)))?;

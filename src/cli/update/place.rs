@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Uid, User, access};
 
 use super::super::{CliError, Exit};
+use crate::port;
 
 /// A new program in place of the previous one.
 #[derive(Debug)]
@@ -106,9 +107,7 @@ impl Placed {
 
     /// Whether a process runs what lies under the program's name now; where that cannot be seen, it does not.
     pub fn is_run_by(&self, pid: u32) -> bool {
-        let identity = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-        let running = identity(Path::new(&format!("/proc/{pid}/exe")));
-        running.is_some() && running == identity(&self.program)
+        port::same_file(Path::new(&format!("/proc/{pid}/exe")), &self.program)
     }
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::super::restart::status_of;
+use super::super::restart::{status_now, status_of};
 use super::super::status::word;
 use super::super::target::Target;
 use super::super::{CliError, Exit};
-use crate::control::protocol::{Stage, Status};
+use crate::control::protocol::Status;
 
 /// A new program that serves for this long is kept: what crashes at its first requests has done so by then.
 pub const STABLE: Duration = Duration::from_secs(10);
@@ -41,30 +41,22 @@ pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result
         }
         () = sleep_until(begun + stable) => {}
     }
-    let mut client = target.connect().await.map_err(logs)?;
-    let last = status_of(target, &mut client).await.map_err(logs)?;
+    let last = status_now(target).await.map_err(logs)?;
     if last.pid != first.pid {
         return Err(logs(CliError::new(Exit::Failed, format!("pid {}, which ran the new program, is gone", first.pid))));
     }
-    if !serves(last.stage) && last.stage != before.stage {
+    if !last.stage.serves() && last.stage != before.stage {
         let message = format!("with the new program the gateway is {}: {}", word(last.stage), last.detail);
         return Err(logs(CliError::new(Exit::Failed, message)));
     }
     Ok(last)
 }
 
-/// Whether `/readyz` says that it is ready.
-fn serves(stage: Stage) -> bool {
-    matches!(stage, Stage::Ready | Stage::Draining | Stage::Restarting)
-}
-
 /// The gateway that answers, if one does in time.
 pub async fn answers(target: &Target) -> Option<Status> {
     let looking = async {
         loop {
-            if let Ok(mut client) = target.connect().await
-                && let Ok(status) = status_of(target, &mut client).await
-            {
+            if let Ok(status) = status_now(target).await {
                 return status;
             }
             sleep(LOOK_EVERY).await;

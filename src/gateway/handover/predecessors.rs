@@ -53,7 +53,7 @@ impl Process {
     /// The end of its work.
     fn ended(&self) -> io::Result<Ended> {
         match &self.work {
-            Some(work) => Ended::of_pipe(work.try_clone()?),
+            Some(work) => Ended::of(work.try_clone()?),
             None => self.pidfd.ended(),
         }
     }

@@ -3,8 +3,9 @@
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use crate::port::same_file;
 
 /// Variables of the process that they were made for; a successor must not take them for its own.
 const ANCESTORS: &[&str] = &[
@@ -72,9 +73,4 @@ fn named(name: &Path) -> Option<PathBuf> {
         return std::path::absolute(name).ok();
     }
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    identity(one).is_some() && identity(one) == identity(other)
 }

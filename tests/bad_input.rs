@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::client::{self, Conn, Fault, block_on, within};
-use support::gateway::{Gateway, Setup, memory_kib, said};
+use support::gateway::{Gateway, Setup, ctl_in, memory_kib, said};
 use support::upstream::Recorder;
 use support::wait::{self, DEADLINE};
 use support::{port, servers};
@@ -491,7 +491,7 @@ fn a_second_gateway_of_the_same_state_directory_says_who_is_there() {
 fn gatewayctl_without_a_gateway_says_so() {
     let dir = tempfile::tempdir().unwrap();
     for (verb, code) in [("status", 3), ("restart", 3), ("reload", 3), ("stop", 0)] {
-        let output = Command::new(env!("CARGO_BIN_EXE_gatewayctl")).arg("--state-dir").arg(dir.path()).arg(verb).output().unwrap();
+        let output = ctl_in(dir.path()).arg(verb).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{verb}: {}", said(&output));
         assert!(verb == "stop" || !output.stderr.is_empty() || !output.stdout.is_empty(), "{verb} says nothing");
     }

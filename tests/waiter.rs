@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use support::client::{block_on, get};
-use support::gateway::{Gateway, scrub};
+use support::gateway::{Gateway, ctl_in, scrub};
 use support::handover::{self, Failpoint, alive, failed, followed, fresh, one_of, signal, wait_end};
 use support::load::Load;
 use support::report::Part;
@@ -125,9 +125,7 @@ fn by_hand(dir: &std::path::Path, port: u16) -> Vec<String> {
 
 /// `gatewayctl` on that state directory.
 fn ctl(dir: &std::path::Path, args: &[&str]) -> std::process::Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
-    scrub(command.arg("--state-dir").arg(dir.join("state")).args(args));
-    command.stdin(Stdio::null()).output().unwrap()
+    ctl_in(&dir.join("state")).args(args).output().unwrap()
 }
 
 fn owner(dir: &std::path::Path) -> Option<u32> {

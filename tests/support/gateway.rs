@@ -327,10 +327,8 @@ impl Gateway {
     }
 
     fn ctl_command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
-        command.arg("--state-dir").arg(&self.state).args(args.into_iter().map(Into::into));
-        scrub(&mut command);
-        command.stdin(Stdio::null());
+        let mut command = ctl_in(&self.state);
+        command.args(args.into_iter().map(Into::into));
         command
     }
 
@@ -474,6 +472,14 @@ pub fn descendants(root: u32) -> Vec<(u32, u64)> {
         next += 1;
     }
     family.into_iter().skip(1).filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?))).collect()
+}
+
+/// `gatewayctl --state-dir STATE`, for further arguments.
+pub fn ctl_in(state: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+    command.arg("--state-dir").arg(state).stdin(Stdio::null());
+    scrub(&mut command);
+    command
 }
 
 /// Takes away every variable by which the machine that runs the tests could speak to the gateway.

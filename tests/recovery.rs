@@ -63,12 +63,6 @@ fn get(gateway: &Gateway, path: &str) -> Response {
     block_on(client::get(&gateway.target(), path)).unwrap()
 }
 
-/// What a crash is to the gateway.
-fn kill(mut gateway: Gateway) {
-    gateway.signal(Signal::SIGKILL);
-    gateway.wait_exit(SOON);
-}
-
 /// A place whose next life is in safe mode.
 fn prepare_safe_mode(place: &Place) {
     let record = serde_json::json!({
@@ -87,7 +81,7 @@ fn after_three_crashes_the_fourth_start_waits_with_the_door_open() {
     let place = Place::new();
     let Some(setup) = place.node() else { return };
     for _ in 0..3 {
-        kill(setup.start());
+        setup.start().kill();
     }
     let gateway = setup.spawn();
     gateway.wait_line(LISTENING);
@@ -179,7 +173,7 @@ fn a_crash_while_the_file_is_broken_comes_back_with_the_last_good_one() {
     let setup = || place.at(Setup::new());
     let first = setup().config(&config).start();
     wait::until("the configuration is kept", || place.state().join("good.toml").exists().then_some(()));
-    kill(first);
+    first.kill();
     let gateway = setup().config(format!("{config}{BAD}")).start();
     assert_eq!(get(&gateway, "/").status(), 200);
     let ready = get(&gateway, "/readyz");

@@ -31,6 +31,9 @@ const BIND_TRIES: usize = 5;
 /// A gateway may use its stop budget (set to 3 s below) and its force-exit margin (5 s) before we lose patience.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
 
+/// A kill leaves the gateway nothing to do: only the machine takes time.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a gateway is started with.
 #[derive(Clone, Default)]
 pub struct Setup {
@@ -384,6 +387,12 @@ impl Gateway {
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait_exit(STOP_PATIENCE)
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait_exit(KILL_PATIENCE);
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use support::client::{block_on, get};
 use support::gateway::{Gateway, ctl_in, scrub};
-use support::handover::{self, Failpoint, alive, failed, followed, fresh, one_of, signal, wait_end};
+use support::handover::{Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, wait_end};
 use support::load::Load;
 use support::report::Part;
 use support::{port, servers, skip, wait};
@@ -25,7 +25,7 @@ fn ends(gateway: &mut Gateway, code: i32) {
     let status = gateway.wait_exit(wait::DEADLINE);
     assert_eq!(status.code(), Some(code), "{}", gateway.stderr());
     gateway.wait_gone(wait::DEADLINE);
-    wait::until("no sidecar is left", || handover::sidecars(gateway).is_empty().then_some(()));
+    no_sidecar(gateway);
 }
 
 #[test]

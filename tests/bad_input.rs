@@ -186,8 +186,8 @@ fn a_sidecar_that_listens_elsewhere_is_found_out() {
         return;
     }
     let elsewhere = port::private();
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-    let setup = Setup::new().config(format!("[sidecar.main]\ncommand = [{command}]\nstart_timeout = \"2s\"\n"));
+    let command = servers::node();
+    let setup = Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"2s\"\n"));
     let (code, output) = refused(&setup.env("EXTRA_LISTEN", elsewhere.to_string()));
     assert_eq!(code, FAILED, "{output}");
     assert!(output.contains(&format!("listens on {elsewhere}, was told ")), "{output}");
@@ -534,11 +534,9 @@ fn secrets_in_commands_and_variables_are_never_shown() {
         &format!("Authorization: Bearer {BEARER}"),
         "--pin",
         NAMED,
-    ]
-    .map(|word| format!("{word:?}"))
-    .join(", ");
+    ];
     let config = format!(
-        "[gateway]\nredact = [\"pin\"]\n[sidecar.main]\ncommand = [{command}]\nstart_timeout = \"5s\"\nenv = {{ API_KEY = \"{ENV}\", PIN = \"{NAMED}\" }}\n"
+        "[gateway]\nredact = [\"pin\"]\n[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"5s\"\nenv = {{ API_KEY = \"{ENV}\", PIN = \"{NAMED}\" }}\n"
     );
     let gateway = Setup::new().config(&config).start();
     let mut outputs = Vec::new();

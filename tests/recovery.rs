@@ -168,8 +168,8 @@ fn a_crash_while_the_file_is_broken_comes_back_with_the_last_good_one() {
     }
     let told = place.state().join("told");
     let tell = format!("on_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-    let config = format!("[sidecar.main]\ncommand = [{command}]\n[recovery]\n{tell}");
+    let command = servers::node();
+    let config = format!("[sidecar.main]\ncommand = {command:?}\n[recovery]\n{tell}");
     let setup = || place.at(Setup::new());
     let first = setup().config(&config).start();
     wait::until("the configuration is kept", || place.state().join("good.toml").exists().then_some(()));
@@ -250,11 +250,11 @@ fn safe_mode_is_left_when_the_configuration_changes() {
     gateway.wait_status("safe mode", |status| status["stage"] == "safe_mode");
     // One that is not valid leads nowhere, and does not hide the next change.
     let failed = |count: usize| drop(gateway.wait_nth_line("trying the sidecars", count));
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let command = servers::node();
     fs::write(gateway.config_file(), "[sidecar.main]\ncommand = [\"/nonexistent/x\"]\n").unwrap();
     failed(0);
     gateway.wait_status("safe mode again", |status| status["stage"] == "safe_mode");
-    fs::write(gateway.config_file(), format!("[sidecar.main]\ncommand = [{command}]\n")).unwrap();
+    fs::write(gateway.config_file(), format!("[sidecar.main]\ncommand = {command:?}\n")).unwrap();
     failed(1);
     gateway.wait_line(READY);
     assert_eq!(get(&gateway, "/").status(), 200);

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -41,6 +41,13 @@ impl Place {
 
     fn node(&self) -> Option<Setup> {
         servers::have("node").then(|| self.at(Setup::behind(servers::node())))
+    }
+
+    /// A file, and the line that has each alert written into it.
+    fn told(&self) -> (PathBuf, String) {
+        let told = self.state().join("told");
+        let tell = format!("on_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
+        (told, tell)
     }
 
     /// What the history holds, the oldest first.
@@ -166,8 +173,7 @@ fn a_crash_while_the_file_is_broken_comes_back_with_the_last_good_one() {
     if !servers::have("node") {
         return;
     }
-    let told = place.state().join("told");
-    let tell = format!("on_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
+    let (told, tell) = place.told();
     let command = servers::node();
     let config = format!("[sidecar.main]\ncommand = {command:?}\n[recovery]\n{tell}");
     let setup = || place.at(Setup::new());
@@ -215,9 +221,8 @@ fn safe_mode_is_left_by_recover() {
     let place = Place::new();
     let Some(setup) = place.node() else { return };
     prepare_safe_mode(&place);
-    let told = place.state().join("told");
-    let tell = format!("[recovery]\non_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
-    let gateway = setup.config(tell).spawn();
+    let (told, tell) = place.told();
+    let gateway = setup.config(format!("[recovery]\n{tell}")).spawn();
     gateway.wait_line(LISTENING);
     let status = gateway.wait_status("safe mode", |status| status["stage"] == "safe_mode");
     assert_eq!(status["recovery"]["rung"], "safe_mode", "{status:#}");

@@ -71,11 +71,11 @@ impl Copy {
     }
 
     /// A request that the old process does not finish by itself.
-    fn hold(&self) -> Option<TcpStream> {
+    fn hold(&self) -> TcpStream {
         use std::io::Write;
         let mut stream = TcpStream::connect(self.addr).unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nx").unwrap();
-        Some(stream)
+        stream
     }
 
     fn update(&self, file: &Path, more: &[&str]) -> Output {
@@ -266,10 +266,10 @@ fn a_program_that_serves_badly_hands_back() {
 fn a_program_that_dies_soon_is_replaced_by_the_previous_one() {
     let Some(gateway) = mean() else { return };
     // An old request keeps the old process there: nobody else would serve again without a supervisor.
-    let mut held = gateway.hold();
+    let held = gateway.hold();
     let output = gateway.update(&marked(&gateway, "DIE!"), &[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("which ran the new program, ended"), "{}", said(&output));
     assert!(!ends_with(&gateway.program(), "DIE!"));
-    drop(held.take());
+    drop(held);
 }

@@ -3,11 +3,11 @@
 #   python3 told.py PORT
 #
 # SIGUSR1 and POST /drain are said on standard output; POST /deaf is never answered, POST /no with 404.
-# GET /slow/MS is answered after MS milliseconds, everything else at once.
+# Everything else is answered at once.
+import os
 import signal
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -24,8 +24,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self):
-        if self.path.startswith("/slow/"):
-            time.sleep(int(self.path.rsplit("/", 1)[1]) / 1000)
         self.answer(200)
 
     def do_POST(self):
@@ -39,5 +37,5 @@ class Handler(BaseHTTPRequestHandler):
 
 
 signal.signal(signal.SIGUSR1, lambda *_: say("told by USR1"))
-signal.signal(signal.SIGTERM, lambda *_: (say("told to end"), sys.stdout.flush(), __import__("os")._exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: (say("told to end"), os._exit(0)))
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

@@ -36,6 +36,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-signal.signal(signal.SIGUSR1, lambda *_: say("told by USR1"))
-signal.signal(signal.SIGTERM, lambda *_: (say("told to end"), os._exit(0)))
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+# One signal after the other: a handler would be interrupted by the next one, before it has said a word.
+SIGNALS = {signal.SIGUSR1, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+while signal.sigwait(SIGNALS) == signal.SIGUSR1:
+    say("told by USR1")
+say("told to end")
+os._exit(0)

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::client::{self, Conn, Fault, block_on, within};
-use support::gateway::{Gateway, Setup, memory_kib, said};
+use support::gateway::{Gateway, Setup, ctl_in, memory_kib, said};
 use support::upstream::Recorder;
 use support::wait::{self, DEADLINE};
 use support::{port, servers};
@@ -186,8 +186,8 @@ fn a_sidecar_that_listens_elsewhere_is_found_out() {
         return;
     }
     let elsewhere = port::private();
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-    let setup = Setup::new().config(format!("[sidecar.main]\ncommand = [{command}]\nstart_timeout = \"2s\"\n"));
+    let command = servers::node();
+    let setup = Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"2s\"\n"));
     let (code, output) = refused(&setup.env("EXTRA_LISTEN", elsewhere.to_string()));
     assert_eq!(code, FAILED, "{output}");
     assert!(output.contains(&format!("listens on {elsewhere}, was told ")), "{output}");
@@ -491,7 +491,7 @@ fn a_second_gateway_of_the_same_state_directory_says_who_is_there() {
 fn gatewayctl_without_a_gateway_says_so() {
     let dir = tempfile::tempdir().unwrap();
     for (verb, code) in [("status", 3), ("restart", 3), ("reload", 3), ("stop", 0)] {
-        let output = Command::new(env!("CARGO_BIN_EXE_gatewayctl")).arg("--state-dir").arg(dir.path()).arg(verb).output().unwrap();
+        let output = ctl_in(dir.path()).arg(verb).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{verb}: {}", said(&output));
         assert!(verb == "stop" || !output.stderr.is_empty() || !output.stdout.is_empty(), "{verb} says nothing");
     }
@@ -534,11 +534,9 @@ fn secrets_in_commands_and_variables_are_never_shown() {
         &format!("Authorization: Bearer {BEARER}"),
         "--pin",
         NAMED,
-    ]
-    .map(|word| format!("{word:?}"))
-    .join(", ");
+    ];
     let config = format!(
-        "[gateway]\nredact = [\"pin\"]\n[sidecar.main]\ncommand = [{command}]\nstart_timeout = \"5s\"\nenv = {{ API_KEY = \"{ENV}\", PIN = \"{NAMED}\" }}\n"
+        "[gateway]\nredact = [\"pin\"]\n[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"5s\"\nenv = {{ API_KEY = \"{ENV}\", PIN = \"{NAMED}\" }}\n"
     );
     let gateway = Setup::new().config(&config).start();
     let mut outputs = Vec::new();

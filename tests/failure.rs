@@ -96,8 +96,7 @@ impl Versions {
     fn setup(&self) -> Setup {
         let mut command = vec!["sh".to_owned(), self.path().display().to_string()];
         command.extend(servers::node());
-        let quoted: Vec<String> = command.iter().map(|word| format!("{word:?}")).collect();
-        Setup::new().config(format!("[sidecar.main]\ncommand = [{}]\nstart_timeout = \"2s\"\n", quoted.join(", ")))
+        Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"2s\"\n"))
     }
 }
 

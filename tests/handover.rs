@@ -30,7 +30,7 @@ fn successor(gateway: &Gateway) -> u32 {
 /// Nothing is left, and whoever asked for the restart was told.
 fn all_gone(gateway: &mut Gateway, restart: std::thread::JoinHandle<std::process::Output>) {
     gateway.wait_gone(wait::DEADLINE);
-    wait::until("no sidecar is left", || handover::sidecars(gateway).is_empty().then_some(()));
+    handover::no_sidecar(gateway);
     let output = restart.join().unwrap();
     assert!(output.status.success() || !output.stderr.is_empty(), "{}", said(&output));
 }
@@ -57,9 +57,7 @@ fn sigterm_to_old(name: &str) {
     let failpoint = Failpoint::new();
     let Some(setup) = respawning() else { return };
     let mut gateway = failpoint.on(setup).start();
-    failpoint.arm(name, "pause");
-    let restart = gateway.ctl_aside(["restart"]);
-    failpoint.wait_reached();
+    let restart = failpoint.pause(&gateway, name, &["restart"]);
     gateway.signal(Signal::SIGTERM);
     failpoint.go_on();
     let status = gateway.wait_exit(wait::DEADLINE);
@@ -73,9 +71,7 @@ fn a_sigterm_to_a_process_that_only_finishes_its_work_leaves_the_new_one_alone()
         let failpoint = Failpoint::new();
         let Some(setup) = respawning() else { return };
         let mut gateway = failpoint.on(setup).start();
-        failpoint.arm(name, "pause");
-        let restart = gateway.ctl_aside(["restart"]);
-        failpoint.wait_reached();
+        let restart = failpoint.pause(&gateway, name, &["restart"]);
         let new = successor(&gateway);
         gateway.signal(Signal::SIGTERM);
         failpoint.go_on();
@@ -94,9 +90,7 @@ fn a_sigterm_to_a_successor_that_is_not_ready_leaves_the_old_one_alone() {
         let Some(setup) = respawning() else { return };
         let mut gateway = failpoint.on(setup).start();
         let load = Load { new_per_second: 50.0, kept: 4, ..Load::on(gateway.target()) }.start();
-        failpoint.arm(name, "pause");
-        let restart = gateway.ctl_aside(["restart"]);
-        failpoint.wait_reached();
+        let restart = failpoint.pause(&gateway, name, &["restart"]);
         let new = successor(&gateway);
         signal(new, Signal::SIGTERM);
         failpoint.go_on();
@@ -119,9 +113,7 @@ fn a_sigterm_to_the_new_process_once_it_is_ready_is_a_stop_of_everything() {
         let failpoint = Failpoint::new();
         let Some(setup) = respawning() else { return };
         let mut gateway = failpoint.on(setup).start();
-        failpoint.arm(name, "pause");
-        let restart = gateway.ctl_aside(["restart"]);
-        failpoint.wait_reached();
+        let restart = failpoint.pause(&gateway, name, &["restart"]);
         signal(successor(&gateway), Signal::SIGTERM);
         failpoint.go_on();
         let asked = Instant::now();
@@ -283,9 +275,7 @@ fn a_restart_that_is_asked_for_while_the_successor_gets_ready_joins_it() {
     let failpoint = Failpoint::new();
     let Some(setup) = respawning() else { return };
     let mut gateway = failpoint.on(setup).start();
-    failpoint.arm("new.alive", "pause");
-    let first = gateway.ctl_aside(["restart", "--fresh"]);
-    failpoint.wait_reached();
+    let first = failpoint.pause(&gateway, "new.alive", &["restart", "--fresh"]);
     let second = gateway.ctl_aside(["restart", "--fresh"]);
     wait::until("both are asked", || (gateway.stderr().matches(" asked: ").count() == 2).then_some(()));
     failpoint.go_on();
@@ -303,9 +293,7 @@ fn what_is_asked_while_the_successor_takes_over_is_asked_there_again() {
     let Some(setup) = respawning() else { return };
     let mut gateway = failpoint.on(setup).start();
     // It accepts and owns the control socket, but has not said so.
-    failpoint.arm("old.served", "pause");
-    let first = gateway.ctl_aside(["restart", "--fresh"]);
-    failpoint.wait_reached();
+    let first = failpoint.pause(&gateway, "old.served", &["restart", "--fresh"]);
     // On the socket of before, which the old process answers when it goes on.
     gateway.signal(Signal::SIGHUP);
     gateway.signal(Signal::SIGUSR2);

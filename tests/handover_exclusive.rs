@@ -10,7 +10,7 @@ use support::gateway::{READY, Setup, said};
 use support::handover::{self, Failpoint, failed, fresh, one_serves, respawning};
 use support::load::Load;
 use support::report::Part;
-use support::{servers, wait};
+use support::servers;
 
 /// The Node server that ends at once, with a line on stderr, when another copy holds its lock.
 fn locked(dir: &std::path::Path, broken: &std::path::Path) -> Option<Setup> {
@@ -94,7 +94,7 @@ fn killed_at(name: &str) {
     fresh(&gateway);
     one_serves(&gateway);
     gateway.terminate();
-    wait::until("no server is left", || handover::sidecars(&gateway).is_empty().then_some(()));
+    handover::no_sidecar(&gateway);
 }
 
 #[test]

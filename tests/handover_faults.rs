@@ -128,7 +128,7 @@ fn old_dies_before_anything_is_begun_and_the_next_start_needs_no_help() {
     failpoint.arm("old.before-spawn", "kill");
     failed(&gateway.ctl(["restart"]));
     assert_eq!(gateway.wait_exit(wait::DEADLINE).signal(), Some(9));
-    wait::until("its sidecar ends with it", || handover::sidecars(&gateway).is_empty().then_some(()));
+    handover::no_sidecar(&gateway);
     let mut next = setup.state_dir(gateway.state_dir()).port(gateway.addr().port()).start();
     assert_eq!(one_serves(&next), next.pid());
     fresh(&next);
@@ -204,9 +204,7 @@ fn a_successor_that_cannot_read_its_configuration_says_so_and_changes_nothing() 
     let load = light_load(&gateway);
     let good = fs::read_to_string(gateway.config_file()).unwrap();
     // After gatewayctl, which looks at the file itself, has found nothing wrong with it.
-    failpoint.arm("old.before-spawn", "pause");
-    let restart = gateway.ctl_aside(["restart"]);
-    failpoint.wait_reached();
+    let restart = failpoint.pause(&gateway, "old.before-spawn", &["restart"]);
     fs::write(gateway.config_file(), "[restart\nmode = ").unwrap();
     failpoint.go_on();
     let text = failed(&restart.join().unwrap());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use support::gateway::{Gateway, Setup, said};
+use support::gateway::{Gateway, Setup, ctl_in, said};
 use support::{servers, wait};
 
 /// A server that needs nothing and starts at once.
@@ -199,9 +199,7 @@ fn the_command_is_run_only_with_a_lease_and_signals_reach_it() {
     assert!(leases(&gateway).is_empty());
     let untouched = gateway.dir().join("untouched");
     let gone = tempfile::tempdir().unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
-    command.arg("--state-dir").arg(gone.path()).args(["inhibit", "--why", "x", "--", "touch"]).arg(&untouched);
-    let nobody = command.output().unwrap();
+    let nobody = ctl_in(gone.path()).args(["inhibit", "--why", "x", "--", "touch"]).arg(&untouched).output().unwrap();
     assert_eq!(nobody.status.code(), Some(3), "{}", said(&nobody));
     assert!(!untouched.exists());
 }

@@ -115,8 +115,7 @@ fn a_sidecar_that_ignores_the_request_to_end_is_killed() {
     }
     let mut words = vec!["sh".to_owned(), "-c".into(), "trap '' TERM; \"$@\" & wait; sleep 1000".into(), "sh".into()];
     words.extend(servers::node());
-    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    let config = format!("[sidecar.main]\ncommand = [{}]\nstop_timeout = \"500ms\"\n", words.join(", "));
+    let config = format!("[sidecar.main]\ncommand = {words:?}\nstop_timeout = \"500ms\"\n");
     let gateway = Setup::new().config(config).start();
     let family = descendants(gateway.pid());
     assert!(family.len() >= 2, "{family:?}");
@@ -147,9 +146,9 @@ fn sigusr1_restarts_and_can_be_forbidden() {
 
 /// A configuration with two Node servers, the second with a variable.
 fn two(extra: &str) -> String {
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let command = servers::node();
     format!(
-        "[sidecar.one]\ncommand = [{command}]\n[sidecar.two]\ncommand = [{command}]\nenv = {{ X = \"{extra}\" }}\n\
+        "[sidecar.one]\ncommand = {command:?}\n[sidecar.two]\ncommand = {command:?}\nenv = {{ X = \"{extra}\" }}\n\
          [[route]]\nto = \"one\"\n[[route]]\npath = \"/slow\"\nto = \"two\"\n"
     )
 }
@@ -359,9 +358,9 @@ fn every_kind_of_readiness_is_waited_for() {
     if !servers::have("node") {
         return;
     }
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let command = servers::node();
     for ready in ["ready = \"tcp\"", "ready = { http = \"/pid\" }"] {
-        let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = [{command}]\n{ready}\n")).start();
+        let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\n{ready}\n")).start();
         assert_eq!(get(&gateway, "/").status(), 200, "{ready}");
         gateway.restart();
         assert_eq!(get(&gateway, "/").status(), 200, "{ready}");
@@ -369,7 +368,7 @@ fn every_kind_of_readiness_is_waited_for() {
     let gateway = Setup::behind(servers::node()).flag("--ready").flag("/pid").start();
     assert_eq!(get(&gateway, "/").status(), 200);
     // A page that is not there is not readiness.
-    let config = format!("[sidecar.main]\ncommand = [{command}]\nready = {{ http = \"/nowhere\" }}\nstart_timeout = \"1s\"\n");
+    let config = format!("[sidecar.main]\ncommand = {command:?}\nready = {{ http = \"/nowhere\" }}\nstart_timeout = \"1s\"\n");
     let mut gateway = Setup::new().config(config).spawn();
     assert_eq!(gateway.exit_code(SOON), 1);
     assert!(gateway.stderr().contains("/nowhere") && gateway.stderr().contains("404"), "{}", gateway.stderr());
@@ -380,8 +379,8 @@ fn a_server_that_says_when_it_is_ready_gets_no_request_before() {
     if !servers::have("python3") {
         return;
     }
-    let command = servers::python_notify().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-    let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = [{command}]\nready = \"notify\"\n")).start();
+    let command = servers::python_notify();
+    let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\nready = \"notify\"\n")).start();
     let load = support::load::Load { new_per_second: 50.0, kept: 4, ..support::load::Load::on(gateway.target()) }.start();
     load.flows(support::report::Part::New, 20);
     for _ in 0..2 {

@@ -35,11 +35,6 @@ fn healthy(target: &Target) -> bool {
     client::block_on(client::get(target, "/healthz")).is_ok_and(|answer| answer.status() == 200)
 }
 
-fn kill(mut gateway: Gateway) {
-    gateway.signal(Signal::SIGKILL);
-    gateway.exit_code(SOON);
-}
-
 #[test]
 fn a_supervised_duplicate_takes_over_when_the_owner_is_killed() {
     let state = state();
@@ -55,7 +50,7 @@ fn a_supervised_duplicate_takes_over_when_the_owner_is_killed() {
     }
     duplicate.wait_nth_line("there is nothing to restart or to reload here", 2);
 
-    kill(owner);
+    owner.kill();
     duplicate.wait_line("taking over");
     duplicate.wait_line(READY);
     assert!(healthy(&duplicate.target()));
@@ -97,7 +92,7 @@ fn the_service_manager_hears_for_whom_it_stands_by() {
     let said = hear("STATUS=standing by");
     assert_eq!(said, format!("READY=1\nSTATUS=standing by for pid {}\n", owner.pid()));
     hear("WATCHDOG=1");
-    kill(owner);
+    owner.kill();
     hear("STATUS=taking over");
     hear("READY=1");
     drop(duplicate);
@@ -142,7 +137,7 @@ fn another_command_under_a_supervisor_waits_for_its_turn() {
     let another = supervised(state.path(), port::private()).spawn();
     another.wait_line("another command or address");
     another.wait_line(&format!("{STANDING_BY}pid {}", owner.pid()));
-    kill(owner);
+    owner.kill();
     another.wait_line(READY);
     assert!(healthy(&another.target()));
 }
@@ -155,7 +150,7 @@ fn it_takes_over_with_the_configuration_of_that_moment() {
     let duplicate = supervised(state.path(), port).spawn();
     duplicate.wait_line(STANDING_BY);
     std::fs::write(duplicate.config_file(), "[gateway]\nhealth_paths = false\n").unwrap();
-    kill(owner);
+    owner.kill();
     duplicate.wait_line(READY);
     let answer = client::block_on(client::get(&duplicate.target(), "/healthz")).unwrap();
     assert_ne!(answer.status(), 200, "the file of now says that there is no such path");
@@ -169,7 +164,7 @@ fn a_broken_configuration_does_not_keep_it_from_taking_over() {
     let duplicate = supervised(state.path(), port).spawn();
     duplicate.wait_line(STANDING_BY);
     std::fs::write(duplicate.config_file(), "[gateway]\nlisten = 5\n").unwrap();
-    kill(owner);
+    owner.kill();
     duplicate.wait_line("the last good configuration serves");
     duplicate.wait_line(READY);
     assert!(healthy(&duplicate.target()));
@@ -248,6 +243,6 @@ fn supervised_starters_take_their_turns() {
             assert!(!gateway.stderr().contains(READY), "one at a time");
         }
         assert!(healthy(&serving.target()));
-        kill(serving);
+        serving.kill();
     }
 }

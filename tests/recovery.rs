@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -43,6 +43,13 @@ impl Place {
         servers::have("node").then(|| self.at(Setup::behind(servers::node())))
     }
 
+    /// A file, and the line that has each alert written into it.
+    fn told(&self) -> (PathBuf, String) {
+        let told = self.state().join("told");
+        let tell = format!("on_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
+        (told, tell)
+    }
+
     /// What the history holds, the oldest first.
     fn history(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.state().join("history.jsonl")).unwrap_or_default();
@@ -63,12 +70,6 @@ fn get(gateway: &Gateway, path: &str) -> Response {
     block_on(client::get(&gateway.target(), path)).unwrap()
 }
 
-/// What a crash is to the gateway.
-fn kill(mut gateway: Gateway) {
-    gateway.signal(Signal::SIGKILL);
-    gateway.wait_exit(SOON);
-}
-
 /// A place whose next life is in safe mode.
 fn prepare_safe_mode(place: &Place) {
     let record = serde_json::json!({
@@ -87,7 +88,7 @@ fn after_three_crashes_the_fourth_start_waits_with_the_door_open() {
     let place = Place::new();
     let Some(setup) = place.node() else { return };
     for _ in 0..3 {
-        kill(setup.start());
+        setup.start().kill();
     }
     let gateway = setup.spawn();
     gateway.wait_line(LISTENING);
@@ -172,14 +173,13 @@ fn a_crash_while_the_file_is_broken_comes_back_with_the_last_good_one() {
     if !servers::have("node") {
         return;
     }
-    let told = place.state().join("told");
-    let tell = format!("on_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-    let config = format!("[sidecar.main]\ncommand = [{command}]\n[recovery]\n{tell}");
+    let (told, tell) = place.told();
+    let command = servers::node();
+    let config = format!("[sidecar.main]\ncommand = {command:?}\n[recovery]\n{tell}");
     let setup = || place.at(Setup::new());
     let first = setup().config(&config).start();
     wait::until("the configuration is kept", || place.state().join("good.toml").exists().then_some(()));
-    kill(first);
+    first.kill();
     let gateway = setup().config(format!("{config}{BAD}")).start();
     assert_eq!(get(&gateway, "/").status(), 200);
     let ready = get(&gateway, "/readyz");
@@ -221,9 +221,8 @@ fn safe_mode_is_left_by_recover() {
     let place = Place::new();
     let Some(setup) = place.node() else { return };
     prepare_safe_mode(&place);
-    let told = place.state().join("told");
-    let tell = format!("[recovery]\non_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
-    let gateway = setup.config(tell).spawn();
+    let (told, tell) = place.told();
+    let gateway = setup.config(format!("[recovery]\n{tell}")).spawn();
     gateway.wait_line(LISTENING);
     let status = gateway.wait_status("safe mode", |status| status["stage"] == "safe_mode");
     assert_eq!(status["recovery"]["rung"], "safe_mode", "{status:#}");
@@ -256,11 +255,11 @@ fn safe_mode_is_left_when_the_configuration_changes() {
     gateway.wait_status("safe mode", |status| status["stage"] == "safe_mode");
     // One that is not valid leads nowhere, and does not hide the next change.
     let failed = |count: usize| drop(gateway.wait_nth_line("trying the sidecars", count));
-    let command = servers::node().iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let command = servers::node();
     fs::write(gateway.config_file(), "[sidecar.main]\ncommand = [\"/nonexistent/x\"]\n").unwrap();
     failed(0);
     gateway.wait_status("safe mode again", |status| status["stage"] == "safe_mode");
-    fs::write(gateway.config_file(), format!("[sidecar.main]\ncommand = [{command}]\n")).unwrap();
+    fs::write(gateway.config_file(), format!("[sidecar.main]\ncommand = {command:?}\n")).unwrap();
     failed(1);
     gateway.wait_line(READY);
     assert_eq!(get(&gateway, "/").status(), 200);

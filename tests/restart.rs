@@ -6,6 +6,7 @@ mod support;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use gateway::gateway::strategy::MAX_DRAINERS;
 use support::gateway::{Gateway, LISTENING, READY, Setup};
 use support::load::{Download, Load};
 use support::report::{Part, Report};
@@ -13,9 +14,6 @@ use support::servers;
 
 /// How often each server is restarted.
 const RESTARTS: usize = 50;
-
-/// So many processes may drain at once (src/gateway/strategy.rs).
-const MAX_DRAINERS: usize = 8;
 
 /// How often the Node server gets a fresh process, and the others, which show only what differs.
 const FRESH: usize = 50;

@@ -12,10 +12,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use gateway::state::owner::Owner;
-use gateway::supervisor::HINTS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::gateway::{family_of, said};
+use support::gateway::{ctl_in, family_of, said, scrub};
 use support::load::{Load, Running};
 use support::report::Part;
 use support::{port, servers, wait};
@@ -104,11 +103,7 @@ impl Supervised {
                 supervisor
             }
         };
-        for (key, _) in std::env::vars_os() {
-            if key.to_str().is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key)) {
-                supervisor.env_remove(key);
-            }
-        }
+        scrub(&mut supervisor);
         let supervisor = supervisor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let this = Self { kind, home, addr, supervisor };
         wait::until("the gateway is ready", || this.log().contains("[gateway] ready (").then_some(()));
@@ -124,7 +119,7 @@ impl Supervised {
     }
 
     fn ctl(&self, args: &[&str]) -> Output {
-        let output = Command::new(env!("CARGO_BIN_EXE_gatewayctl")).arg("--state-dir").arg(self.at("state")).args(args).output().unwrap();
+        let output = ctl_in(&self.at("state")).args(args).output().unwrap();
         assert!(output.status.success(), "gatewayctl {args:?}: {}\n{}", said(&output), self.log());
         output
     }

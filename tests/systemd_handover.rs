@@ -10,7 +10,7 @@ use std::time::Duration;
 use gateway::state::intent::{self, Intent};
 use support::client::{Fault, block_on};
 use support::load::{Load, Running, slow_download};
-use support::report::{Part, Report};
+use support::report::Part;
 use support::servers;
 use support::site::{FRONT, Site, all_of, back, node, prepared};
 use support::wait;
@@ -19,7 +19,7 @@ use support::ws::{Frame, WebSocket};
 /// New connections a second: a debug build carries them on a busy core besides the restarts.
 const RATE: f64 = 80.0;
 
-/// One restart in so many, and all of them say what the service manager would say, too.
+/// Longer than a restart here: downloads begin and end in each generation.
 const DOWNLOAD_TAKES: Duration = Duration::from_millis(1500);
 
 /// What systemd says when the old and the new process and itself do not agree on who is who.
@@ -32,9 +32,8 @@ const COMPLAINTS: [&str; 6] = [
     "Too many notification",
 ];
 
-fn load(site: &Site<'_>) -> Load {
+fn load() -> Load {
     let download = servers::node_download(1_000_000, DOWNLOAD_TAKES);
-    let _ = site;
     Load { path: "/pid".into(), new_per_second: RATE, downloads: 2, download: Some(download), ..Load::on(FRONT) }
 }
 
@@ -64,7 +63,7 @@ fn stored(site: &Site<'_>) -> u32 {
 fn respawns(site: &Site<'_>, count: usize) {
     let sockets = stored(site);
     let mut seen = HashSet::from([site.main_pid()]);
-    let running = start(site, Load { kept: 10, websockets: 6, ..load(site) });
+    let running = start(site, Load { kept: 10, websockets: 6, ..load() });
     running.flows(Part::Download, 1);
     for number in 1..=count {
         // Where more processes drain, a restart stays in its process.
@@ -105,14 +104,13 @@ fn whole(site: &Site<'_>, download: JoinHandle<Result<Option<String>, Fault>>) {
 }
 
 /// Does something under load, of which nothing may be lost.
-fn loses_nothing(site: &Site<'_>, what: &str, act: impl FnOnce()) -> Report {
-    let running = start(site, load(site));
+fn loses_nothing(site: &Site<'_>, what: &str, act: impl FnOnce()) {
+    let running = start(site, load());
     act();
     running.flows(Part::New, 20);
     let report = running.stop();
     eprintln!("{what}: {report}");
     assert_eq!(report.failures(), 0, "{what}: {report}\n{}", site.journal());
-    report
 }
 
 #[test]
@@ -133,7 +131,7 @@ fn stops_while_predecessors_drain(site: &Site<'_>) {
     let restart = || drop(site.must(&["gatewayctl", "restart"]));
     let long = Duration::from_secs(3);
 
-    let running = start(site, load(site));
+    let running = start(site, load());
     let downloads = [download(site, long), {
         restart();
         download(site, long)
@@ -168,18 +166,17 @@ fn watchdog(site: &Site<'_>) {
     site.drop("WatchdogSec=2");
     site.must_systemctl(&["restart", "gateway"]);
     let restarts = site.property("gateway.service", "NRestarts");
-    let report = loses_nothing(site, "three hand-overs with WatchdogSec=2, and 10 s", || {
+    loses_nothing(site, "three hand-overs with WatchdogSec=2, and 10 s", || {
         for _ in 0..3 {
             site.must(&["gatewayctl", "restart"]);
         }
         // Time itself is what this is about: five periods.
         wait::pause(Duration::from_secs(10));
     });
-    drop(report);
     assert_eq!(site.property("gateway.service", "NRestarts"), restarts);
     no_complaints(site);
     let third = site.main_pid();
-    let running = start(site, load(site));
+    let running = start(site, load());
     site.must(&["kill", "-STOP", &third.to_string()]);
     back(site, third);
     running.flows(Part::New, 20);
@@ -202,7 +199,7 @@ fn a_users_service_is_handed_over_and_killed() {
     for _ in 0..2 {
         site.must(&["gatewayctl", "restart"]);
         let pid = site.main_pid();
-        let running = start(&site, load(&site));
+        let running = start(&site, load());
         site.must(&["kill", "-KILL", &pid.to_string()]);
         back(&site, pid);
         running.flows(Part::New, 20);
@@ -302,7 +299,7 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
 fn fails_at(site: &Site<'_>, point: &str, act: impl FnOnce()) {
     site.drop(&format!("Environment=GATEWAY_FAILPOINT={point}\nTimeoutStopSec=4"));
     site.must_systemctl(&["restart", "gateway"]);
-    let running = start(site, load(site));
+    let running = start(site, load());
     act();
     running.flows(Part::New, 40);
     let report = running.stop();
@@ -331,7 +328,7 @@ fn a_process_that_systemd_fails_to_kill_does_not_keep_the_next_life_waiting() {
         restart.join().unwrap();
     });
     assert_ne!(site.main_pid(), hung);
-    let running = start(&site, load(&site));
+    let running = start(&site, load());
     site.settled();
     running.flows(Part::New, 20);
     let report = running.stop();
@@ -354,7 +351,7 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
     site.drop("TimeoutStopSec=3");
     site.must_systemctl(&["restart", "gateway"]);
 
-    let alone = Load { downloads: 0, ..load(&site) };
+    let alone = Load { downloads: 0, ..load() };
     for _ in 0..5 {
         let pid = site.main_pid();
         let running = start(&site, alone.clone());

@@ -77,8 +77,8 @@ fn a_restart_without_overlap_is_traced_with_its_drain() {
     if !servers::have("node") {
         return;
     }
-    let command = serde_json::to_string(&servers::node()).unwrap();
-    let config = format!("[restart]\nmode = \"in-process\"\n[sidecar.main]\ncommand = {command}\noverlap = false\n");
+    let command = servers::node();
+    let config = format!("[restart]\nmode = \"in-process\"\n[sidecar.main]\ncommand = {command:?}\noverlap = false\n");
     let gateway = traced(Setup::new()).config(config).start();
     gateway.signal(Signal::SIGUSR1);
     end(&gateway);

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use support::client::Target;
-use support::gateway::said;
+use support::gateway::{ctl_in, said, scrub};
 use support::load::Load;
 use support::report::Part;
 use support::{port, skip, wait};
@@ -42,10 +42,8 @@ impl Copy {
         command.args(["run", "--config", "/dev/null", "--state-dir"]).arg(&state);
         let addr = SocketAddr::from(([127, 0, 0, 1], port::private()));
         command.args(["--listen", &addr.to_string(), "--"]).args(command_in(dir.path()));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATEWAY_")) {
-            command.env_remove(name);
-        }
-        command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        scrub(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let copy = Self { dir, addr, child };
         wait::until("the gateway is ready", || copy.ctl(&["status"]).status.success().then_some(()));
@@ -57,13 +55,7 @@ impl Copy {
     }
 
     fn ctl(&self, args: &[&str]) -> Output {
-        self.ctl_command(args).output().unwrap()
-    }
-
-    fn ctl_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
-        command.arg("--state-dir").arg(self.dir.path().join("state")).args(args).stdin(Stdio::null());
-        command
+        ctl_in(&self.dir.path().join("state")).args(args).output().unwrap()
     }
 
     fn status(&self) -> Value {
@@ -79,11 +71,11 @@ impl Copy {
     }
 
     /// A request that the old process does not finish by itself.
-    fn hold(&self) -> Option<TcpStream> {
+    fn hold(&self) -> TcpStream {
         use std::io::Write;
         let mut stream = TcpStream::connect(self.addr).unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nx").unwrap();
-        Some(stream)
+        stream
     }
 
     fn update(&self, file: &Path, more: &[&str]) -> Output {
@@ -274,10 +266,10 @@ fn a_program_that_serves_badly_hands_back() {
 fn a_program_that_dies_soon_is_replaced_by_the_previous_one() {
     let Some(gateway) = mean() else { return };
     // An old request keeps the old process there: nobody else would serve again without a supervisor.
-    let mut held = gateway.hold();
+    let held = gateway.hold();
     let output = gateway.update(&marked(&gateway, "DIE!"), &[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("which ran the new program, ended"), "{}", said(&output));
     assert!(!ends_with(&gateway.program(), "DIE!"));
-    drop(held.take());
+    drop(held);
 }

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use support::client::{block_on, get};
-use support::gateway::{Gateway, scrub};
-use support::handover::{self, Failpoint, alive, failed, followed, fresh, one_of, signal, wait_end};
+use support::gateway::{Gateway, ctl_in, scrub};
+use support::handover::{Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, wait_end};
 use support::load::Load;
 use support::report::Part;
 use support::{port, servers, skip, wait};
@@ -25,7 +25,7 @@ fn ends(gateway: &mut Gateway, code: i32) {
     let status = gateway.wait_exit(wait::DEADLINE);
     assert_eq!(status.code(), Some(code), "{}", gateway.stderr());
     gateway.wait_gone(wait::DEADLINE);
-    wait::until("no sidecar is left", || handover::sidecars(gateway).is_empty().then_some(()));
+    no_sidecar(gateway);
 }
 
 #[test]
@@ -125,9 +125,7 @@ fn by_hand(dir: &std::path::Path, port: u16) -> Vec<String> {
 
 /// `gatewayctl` on that state directory.
 fn ctl(dir: &std::path::Path, args: &[&str]) -> std::process::Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
-    scrub(command.arg("--state-dir").arg(dir.join("state")).args(args));
-    command.stdin(Stdio::null()).output().unwrap()
+    ctl_in(&dir.join("state")).args(args).output().unwrap()
 }
 
 fn owner(dir: &std::path::Path) -> Option<u32> {

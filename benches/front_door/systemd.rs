@@ -1,18 +1,17 @@
 //! Restarts of an installed service under a real systemd, and its deaths.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use super::support::load::Load;
 use super::support::report::{Part, Report};
+use super::support::site::{FRONT, node, prepared};
 use super::support::systemd_box::SystemdBox;
-use super::support::{servers, wait};
+use super::support::wait;
 use super::{Size, middle_and_most, tenths};
-
-const FRONT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 18789);
 
 /// Between two disturbances: the load settles, and a life is old enough not to count as a quick death of the one before.
 const PAUSE: Duration = Duration::from_millis(1500);
@@ -21,12 +20,10 @@ const PAUSE: Duration = Duration::from_millis(1500);
 const RESTART_SEC: f64 = 100.0;
 
 pub fn measure(size: Size) -> Value {
-    let Some(systemd) = SystemdBox::boot_or_skip("bench") else { return json!({"skipped": "no systemd can be booted here"}) };
-    systemd.install_programs();
-    systemd.copy_in(servers::NODE_APP, "/srv/node-app.mjs");
+    let Some(systemd) = prepared("bench") else { return json!({"skipped": "no systemd can be booted here"}) };
     systemd.add_plain_user("app");
-    let install = ["gatewayctl", "install", "--now", "--run-as", "app", "--listen", "127.0.0.1:18789", "--"];
-    systemd.must(&[&install[..], &["node", "/srv/node-app.mjs", "{port}"]].concat());
+    let install = ["gatewayctl", "install", "--now", "--run-as", "app", "--listen", "127.0.0.1:18789"];
+    systemd.must(&[&install[..], &node()].concat());
     let count = size.restarts.div_ceil(2);
     let undisturbed = under_load(&systemd, || wait::pause(PAUSE * count as u32));
     let mut all = Map::new();

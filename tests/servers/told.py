@@ -3,11 +3,11 @@
 #   python3 told.py PORT
 #
 # SIGUSR1 and POST /drain are said on standard output; POST /deaf is never answered, POST /no with 404.
-# GET /slow/MS is answered after MS milliseconds, everything else at once.
+# Everything else is answered at once.
+import os
 import signal
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -24,8 +24,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self):
-        if self.path.startswith("/slow/"):
-            time.sleep(int(self.path.rsplit("/", 1)[1]) / 1000)
         self.answer(200)
 
     def do_POST(self):
@@ -38,6 +36,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-signal.signal(signal.SIGUSR1, lambda *_: say("told by USR1"))
-signal.signal(signal.SIGTERM, lambda *_: (say("told to end"), sys.stdout.flush(), __import__("os")._exit(0)))
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+# One signal after the other: a handler would be interrupted by the next one, before it has said a word.
+SIGNALS = {signal.SIGUSR1, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+while signal.sigwait(SIGNALS) == signal.SIGUSR1:
+    say("told by USR1")
+say("told to end")
+os._exit(0)

@@ -31,6 +31,9 @@ const BIND_TRIES: usize = 5;
 /// A gateway may use its stop budget (set to 3 s below) and its force-exit margin (5 s) before we lose patience.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
 
+/// A kill leaves the gateway nothing to do: only the machine takes time.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a gateway is started with.
 #[derive(Clone, Default)]
 pub struct Setup {
@@ -327,10 +330,8 @@ impl Gateway {
     }
 
     fn ctl_command<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
-        command.arg("--state-dir").arg(&self.state).args(args.into_iter().map(Into::into));
-        scrub(&mut command);
-        command.stdin(Stdio::null());
+        let mut command = ctl_in(&self.state);
+        command.args(args.into_iter().map(Into::into));
         command
     }
 
@@ -386,6 +387,12 @@ impl Gateway {
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait_exit(STOP_PATIENCE)
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait_exit(KILL_PATIENCE);
     }
 }
 
@@ -474,6 +481,14 @@ pub fn descendants(root: u32) -> Vec<(u32, u64)> {
         next += 1;
     }
     family.into_iter().skip(1).filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?))).collect()
+}
+
+/// `gatewayctl --state-dir STATE`, for further arguments.
+pub fn ctl_in(state: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+    command.arg("--state-dir").arg(state).stdin(Stdio::null());
+    scrub(&mut command);
+    command
 }
 
 /// Takes away every variable by which the machine that runs the tests could speak to the gateway.

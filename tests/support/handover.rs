@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,6 +38,14 @@ impl Failpoint {
     /// Waits until a process got there.
     pub fn wait_reached(&self) {
         wait::until("the failpoint is reached", || self.reached().exists().then_some(()));
+    }
+
+    /// `gatewayctl ARGS`, returned when a process pauses at `name` for it.
+    pub fn pause(&self, gateway: &Gateway, name: &str, args: &[&str]) -> JoinHandle<Output> {
+        self.arm(name, "pause");
+        let asked = gateway.ctl_aside(args.iter().copied());
+        self.wait_reached();
+        asked
     }
 
     /// Lets a process go on that pauses there.
@@ -108,6 +117,11 @@ pub fn sidecars(gateway: &Gateway) -> Vec<u32> {
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let here = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == gateway.dir());
     pids.filter(|pid| here(pid) && alive(*pid) && !family.contains(pid)).collect()
+}
+
+/// Waits until no sidecar is left, whichever process had it.
+pub fn no_sidecar(gateway: &Gateway) {
+    wait::until("no sidecar is left", || sidecars(gateway).is_empty().then_some(()));
 }
 
 /// Waits until exactly one gateway process is left, and shows that it has everything: owner.json, the control socket, the

@@ -4,12 +4,13 @@
 mod support;
 
 use std::collections::HashSet;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gateway::state::intent::{self, Intent};
 use support::client::{Fault, block_on};
-use support::load::{Load, Running, slow_download};
+use support::load::{Load, Running, slow_download_telling};
 use support::report::Part;
 use support::servers;
 use support::site::{FRONT, Site, all_of, back, node, prepared};
@@ -91,10 +92,13 @@ fn respawns(site: &Site<'_>, count: usize) {
 
 /// A download on its way, which nothing may cut.
 fn download(site: &Site<'_>, takes: Duration) -> JoinHandle<Result<Option<String>, Fault>> {
-    let before = site.status()["requests"].as_u64().unwrap_or(0);
     let download = servers::node_download(2_000_000, takes);
-    let thread = site.systemd.in_netns(|| std::thread::spawn(move || block_on(slow_download(&FRONT.into(), &download))));
-    wait::until("the download is under way", || (site.status()["requests"].as_u64()? > before).then_some(()));
+    let (begun, under_way) = mpsc::channel();
+    let tell = move || begun.send(()).unwrap();
+    let begin = move || block_on(slow_download_telling(&FRONT.into(), &download, tell));
+    let thread = site.systemd.in_netns(|| std::thread::spawn(begin));
+    // What the gateway counts is no sign: the load beside it goes up and down.
+    under_way.recv_timeout(wait::DEADLINE).unwrap_or_else(|error| panic!("the download does not begin: {error}\n{}", site.journal()));
     thread
 }
 

@@ -260,6 +260,11 @@ async fn downloads(load: Arc<Load>, stop: CancellationToken, report: Shared) {
 
 /// Downloads at a steady pace; says what is wrong with what came.
 pub async fn slow_download(target: &Target, download: &Download) -> Result<Option<String>, Fault> {
+    slow_download_telling(target, download, || ()).await
+}
+
+/// The same; `begun` is called when the answer has begun.
+pub async fn slow_download_telling(target: &Target, download: &Download, begun: impl FnOnce()) -> Result<Option<String>, Fault> {
     let mut conn = Conn::open_narrow(target).await?;
     conn.send(request(&download.path, false)).await?;
     let head = conn.head().await?;
@@ -270,6 +275,7 @@ pub async fn slow_download(target: &Target, download: &Download) -> Result<Optio
     if head.framing(false) != Framing::Length(length) {
         return Ok(Some(format!("announced as {:?}", head.framing(false))));
     }
+    begun();
     let slice = usize::try_from(length / SLICES + 1).unwrap();
     let pause = download.takes.div_f64(SLICES as f64);
     let mut read = 0_usize;

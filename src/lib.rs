@@ -54,6 +54,7 @@ pub mod log;
 mod mutex;
 pub mod oom;
 pub mod port;
+pub mod process;
 pub mod redact;
 pub mod service;
 pub mod sidecar;

@@ -9,7 +9,7 @@ mod sockets;
 mod table;
 mod who;
 
-pub use free::private;
+pub use free::{can_be_had, private};
 pub use holders::{Depth, Holders, holders, sockets_of};
 pub use listening::{Listening, listening_of};
 pub use sockets::{Socket, in_the_way_of, tcp, unix};

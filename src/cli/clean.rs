@@ -28,7 +28,10 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     let mut scene = scene(ctx, args).await?;
     scene.protected.extend(&args.protect);
     scene.named = args.pid.filter(|_| args.force);
-    let report = run(&scene, if args.dry_run { Mode::DryRun } else { Mode::Stale }).await?;
+    let mut report = run(&scene, if args.dry_run { Mode::DryRun } else { Mode::Stale }).await?;
+    if let Some(port) = args.port {
+        report.addresses = vec![format!("port {port}")];
+    }
     for line in report.lines() {
         ctx.ui.say(&line);
     }

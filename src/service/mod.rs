@@ -4,16 +4,19 @@
 //! Everything is asked of the manager itself over D-Bus; systemctl is never run. Files are ours only as long as the hash in their
 //! first line fits ([`provenance`]).
 
+mod backup;
 mod drive;
 mod error;
 mod explain;
 mod install;
 mod layout;
+pub mod launchd;
 mod linger;
 pub mod provenance;
 mod quote;
 mod ready;
 pub mod sandbox;
+mod secrets;
 pub mod systemd;
 mod uninstall;
 pub mod unit;
@@ -21,7 +24,7 @@ mod user;
 
 pub use drive::{Driven, Say, configuration, last_words, restart, select, start, state, stop};
 pub use error::{Kind, ServiceError};
-pub use install::{FileText, Report, Request, install};
+pub use install::{Ask, FileText, Report, Request, Supervisor, install};
 pub use layout::{Installed, find, installed};
 pub use systemd::UnitState;
 pub use uninstall::{Uninstalled, uninstall};

@@ -52,7 +52,20 @@ fn the_job_is_shown_and_plistlib_reads_it() {
     let home = home.path().join("Ann & <Bob>'s \"home\" größe");
     std::fs::create_dir(&home).unwrap();
     let show = ["install", "--user", "--for", "launchd", "--dry-run"];
-    let more = ["--json", "--now", "--instance", "web.1", "--set", "COLOR=a <b> & c", "--set", "API_TOKEN=canary-4711", "--", "sh", "-c", "x {port}"];
+    let more = [
+        "--json",
+        "--now",
+        "--instance",
+        "web.1",
+        "--set",
+        "COLOR=a <b> & c",
+        "--set",
+        "API_TOKEN=canary-4711",
+        "--",
+        "sh",
+        "-c",
+        "x {port}",
+    ];
     let report = json(&ctl(&home, &[&show[..], &more].concat()));
     assert_eq!((&report["ok"], &report["unit"], &report["outcome"]), (&true.into(), &"org.gatewayctl.web.1".into(), &"dry run".into()));
     let path = home.join("Library/LaunchAgents/org.gatewayctl.web.1.plist");

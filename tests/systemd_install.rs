@@ -19,6 +19,9 @@ const MIRROR: &str = "/srv/mirror.py";
 /// New connections a second while addresses change hands.
 const RATE: f64 = 80.0;
 
+/// Who comes while addresses change hands: a second of them, where it takes a tenth of that on an idle machine.
+const MOST_REFUSED: u64 = 80;
+
 /// Every character that means something to systemd, to a shell or to TOML.
 const HOSTILE: [&str; 24] = [
     "",
@@ -67,9 +70,8 @@ fn mirror(systemd: &SystemdBox, port: u16) -> Value {
 
 /// Some hundred values that no person would write; always the same ones.
 fn generated() -> Vec<String> {
-    const ALPHABET: [&str; 24] = [
-        " ", "\t", "\"", "'", "\\", "%", "$", "`", ";", "#", "{", "}", "=", "n", "x41", "u00e9", "ü", "中", "😀", "(", "~", "!", "a", "0",
-    ];
+    const ALPHABET: [&str; 24] =
+        [" ", "\t", "\"", "'", "\\", "%", "$", "`", ";", "#", "{", "}", "=", "n", "x41", "u00e9", "ü", "中", "😀", "(", "~", "!", "a", "0"];
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut next = || {
         state ^= state << 13;
@@ -84,7 +86,9 @@ fn arrives(site: &Site<'_>, port: u16) {
     let folder = "/opt/a b \"c\" 'd' %n $HOME ;back\\slash größe 中 #x";
     site.systemd.must(&["mkdir", "-p", folder]);
     let mut install: Vec<String> =
-        ["sh", "-c", "cd \"$1\" && shift && exec \"$@\"", "sh", folder, "gatewayctl", "install", "--now", "--listen"].map(str::to_owned).into();
+        ["sh", "-c", "cd \"$1\" && shift && exec \"$@\"", "sh", folder, "gatewayctl", "install", "--now", "--listen"]
+            .map(str::to_owned)
+            .into();
     install.push(port.to_string());
     let mut variables: Vec<(String, String)> = Vec::new();
     for (number, value) in HOSTILE.iter().map(|value| (*value).to_owned()).chain(generated()).enumerate() {
@@ -141,7 +145,7 @@ fn what_cannot_come_back_as_it_was_is_refused() {
     expect(&ctl(&["--set", "API_TOKEN=two\nlines"]), 2, &["--set API_TOKEN", "'\\n'"]);
     expect(&ctl(&["--set", "API_TOKEN=x{port}"]), 2, &["--set API_TOKEN", "{port}", "$PORT"]);
     expect(&ctl(&["--set", "no name=x"]), 2, &["no name", "letters, digits and _"]);
-    expect(&ctl(&["--set", "COLOR"]), 2, &["KEY=VALUE"]);
+    expect(&ctl(&["--set", "COLOR"]), 2, &["a name and a value"]);
     for name in ["a b", "a/b", "../x", "%n", "$HOME", "a\nb", ".x", ""] {
         let output = ctl(&["--instance", name]);
         assert_eq!(output.status.code(), Some(2), "{name:?}: {}", all_of(&output));
@@ -158,9 +162,7 @@ fn secrets_are_kept_where_nobody_reads_them_and_survive() {
     let Some(systemd) = with_mirror("secrets") else { return };
     let file = "/etc/gateway/gateway.secrets.env";
     let (canary, url) = ("canary-4711 \"x\" $y", "postgres://u:canary-pw@db/x");
-    let install = |more: &[&str]| {
-        systemd.run(&[&["gatewayctl", "install", "--now"], more, &["--", "python3", MIRROR, "{port}"]].concat())
-    };
+    let install = |more: &[&str]| systemd.run(&[&["gatewayctl", "install", "--now"], more, &["--", "python3", MIRROR, "{port}"]].concat());
     let (token, database) = (format!("API_TOKEN={canary}"), format!("DATABASE_URL={url}"));
     let first = install(&["--set", &token, "--set", &database, "--set", "COLOR=blue"]);
     expect(&first, 0, &["writing /etc/gateway/gateway.secrets.env", "installed and ready"]);
@@ -170,7 +172,8 @@ fn secrets_are_kept_where_nobody_reads_them_and_survive() {
     // Nobody but root: neither another user nor the service's own files.
     let someone = systemd.add_plain_user("someone");
     assert!(!systemd.run_as_user(&someone, &["cat", file]).status.success());
-    let open = systemd.run_as_user(&someone, &["sh", "-c", "grep -rs canary /etc/gateway /etc/systemd /run/gateway /run/systemd 2>/dev/null"]);
+    let open =
+        systemd.run_as_user(&someone, &["sh", "-c", "grep -rs canary /etc/gateway /etc/systemd /run/gateway /run/systemd 2>/dev/null"]);
     assert_eq!(all_of(&open).lines().skip(1).collect::<String>(), "");
     assert!(systemd.read("/etc/gateway/gateway.toml").unwrap().contains("COLOR = \"blue\""));
 
@@ -200,7 +203,11 @@ fn secrets_are_kept_where_nobody_reads_them_and_survive() {
     let refused = install(&["--set", "API_TOKEN=canary-next", "--set", "COLOR=red", "--ready", "/"]);
     expect(&refused, 5, &["gateway.secrets.env was changed since", "API_TOKEN=***", "--overwrite"]);
     assert!(!all_of(&refused).contains("canary"), "{}", all_of(&refused));
-    expect(&install(&["--overwrite", "--set", "API_TOKEN=canary-next", "--set", "COLOR=red", "--ready", "/"]), 0, &["is kept in", "updated"]);
+    expect(
+        &install(&["--overwrite", "--set", "API_TOKEN=canary-next", "--set", "COLOR=red", "--ready", "/"]),
+        0,
+        &["is kept in", "updated"],
+    );
     let now = mirror(&systemd, 18789);
     assert_eq!((&now["env"]["API_TOKEN"], &now["env"]["MORE_SECRET"]), (&"canary-next".into(), &"canary-more".into()));
     assert_eq!(systemd.must(&["stat", "-c", "%a", &format!("{file}.edited")]).trim(), "600");
@@ -224,7 +231,11 @@ fn another_command_is_shown_and_applied_only_when_asked() {
     expect(&install(&[], "one"), 0, &["installed and ready"]);
     let pid = mirror(&systemd, 18789)["pid"].clone();
     for flags in [&[][..], &["--dry-run"], &["--set", "COLOR=blue"]] {
-        expect(&install(flags, "two"), 5, &["another command; nothing was changed", "-command = ", "+command = ", "\"two\"", "--overwrite", "--instance NAME"]);
+        expect(
+            &install(flags, "two"),
+            5,
+            &["another command; nothing was changed", "-command = ", "+command = ", "\"two\"", "--overwrite", "--instance NAME"],
+        );
     }
     expect(&install(&["--diff"], "two"), 0, &["+command = "]);
     let elsewhere = systemd.run(&["sh", "-c", "cd /usr && exec gatewayctl install --now -- python3 /srv/mirror.py {port} one"]);
@@ -253,7 +264,11 @@ fn one_address_has_one_owner() {
     expect(&system(&["--listen", ":18789"]), 5, &["0.0.0.0:18789 belongs to gateway.service"]);
     expect(&system(&["--listen", "18790"]), 0, &["is installed"]);
     let said = user(&other, &["--user", "--listen", "18790"]);
-    expect(&said, 5, &["127.0.0.1:18790 belongs to gateway.service (system scope), by /etc/gateway/gateway.toml", "gatewayctl uninstall --system"]);
+    expect(
+        &said,
+        5,
+        &["127.0.0.1:18790 belongs to gateway.service (system scope), by /etc/gateway/gateway.toml", "gatewayctl uninstall --system"],
+    );
     let said = user(&other, &["--user", "--listen", "18791"]);
     expect(&said, 0, &["gateway.service (system scope) has the same name", "--user or --system"]);
     // Two instances of one scope.
@@ -302,12 +317,15 @@ fn addresses_change_hands_only_with_consent() {
         expect(&install(flags), 0, &["updated and ready"]);
         load.flows(Part::New, 20);
         let report = load.stop();
-        // One stop: who comes meanwhile is refused, nobody who was accepted is cut, and it is short.
-        let refused = report.failures_of("refused");
+        // One stop: who comes meanwhile is refused, or reset in the queue of the listener that is closed; nobody gets half an
+        // answer, and it is short.
+        let (refused, reset) = (report.failures_of("refused"), report.failures_of("reset"));
         println!("{flags:?}: {report}");
-        assert_eq!(report.failures(), refused, "{flags:?}: {report}\n{}", site.journal());
-        assert!(refused < (RATE * 2.0) as u64, "{flags:?}: {report}\n{}", site.journal());
+        assert_eq!(report.failures(), refused + reset, "{flags:?}: {report}\n{}", site.journal());
+        assert!(refused + reset < MOST_REFUSED, "{flags:?}: {report}\n{}", site.journal());
         assert_eq!(site.property("gateway.socket", "ActiveState"), socket);
+        let at_boot = site.systemctl(&["is-enabled", "gateway.socket"]);
+        assert_eq!(at_boot.status.success(), socket == "active", "{flags:?}: {}", all_of(&at_boot));
     }
     assert!(asked("y", "--socket").status.success());
     assert_eq!(site.property("gateway.socket", "ActiveState"), "active");
@@ -323,7 +341,8 @@ fn uninstall_puts_back_what_install_wrote_over_and_drop_ins_stay() {
     let Some(systemd) = with_mirror("restores") else { return };
     systemd.add_plain_user("app");
     let (unit, config) = ("/etc/systemd/system/gateway.service", "/etc/gateway/gateway.toml");
-    let foreign = "[Unit]\nDescription=mine\n[Service]\nExecStart=/usr/local/bin/gateway run --listen 18799\n[Install]\nWantedBy=multi-user.target\n";
+    let foreign =
+        "[Unit]\nDescription=mine\n[Service]\nExecStart=/usr/local/bin/gateway run --listen 18799\n[Install]\nWantedBy=multi-user.target\n";
     systemd.write(unit, foreign);
     systemd.write(config, "# my own words\n[gateway]\nlisten = [\"18789\"]\n");
     systemd.must(&["chown", "root:app", config]);
@@ -331,7 +350,8 @@ fn uninstall_puts_back_what_install_wrote_over_and_drop_ins_stay() {
     systemd.write("/etc/systemd/system/gateway.service.d/mine.conf", "[Service]\nEnvironment=FROM_DROP_IN=yes\n");
     let all = || systemd.sh(&format!("stat -c '%n %a %U %G' {unit}* {config}*; cat {unit} {config}"));
     let before = all();
-    let install = |flags: &[&str]| systemd.run(&[&["gatewayctl", "install", "--now"], flags, &["--", "python3", MIRROR, "{port}"]].concat());
+    let install =
+        |flags: &[&str]| systemd.run(&[&["gatewayctl", "install", "--now"], flags, &["--", "python3", MIRROR, "{port}"]].concat());
 
     expect(&install(&[]), 5, &["was not written by gatewayctl", "--overwrite", "systemctl edit gateway.service", "drop-in"]);
     assert_eq!(all(), before);
@@ -351,10 +371,18 @@ fn uninstall_puts_back_what_install_wrote_over_and_drop_ins_stay() {
     systemd.sh(&format!("echo '# edited' >> {unit}"));
     expect(&install(&["--sandbox", "off"]), 5, &["was changed since", "-# edited", "systemctl edit"]);
     expect(&install(&["--sandbox", "off", "--overwrite"]), 0, &["gateway.service.edited"]);
-    expect(&systemd.run(&["gatewayctl", "uninstall", "--dry-run"]), 0, &["would:", "put back what /etc/systemd/system/gateway.service said"]);
+    expect(
+        &systemd.run(&["gatewayctl", "uninstall", "--dry-run"]),
+        0,
+        &["would:", "put back what /etc/systemd/system/gateway.service said"],
+    );
 
     let said = systemd.run(&["gatewayctl", "uninstall"]);
-    expect(&said, 0, &["is again what it was before install", "enable --now gateway.service", "gateway.service.d stays", "gateway.service.edited stays"]);
+    expect(
+        &said,
+        0,
+        &["is again what it was before install", "enable --now gateway.service", "gateway.service.d stays", "gateway.service.edited stays"],
+    );
     systemd.must(&["rm", &format!("{unit}.edited")]);
     assert_eq!(all(), before);
 }

@@ -41,7 +41,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, 
     }
     let set = args.set.iter().map(|pair| match pair.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(CliError::new(Exit::Usage, "--set takes KEY=VALUE")),
+        _ => Err(CliError::new(Exit::Usage, "--set takes a name and a value, as in --set COLOR=blue")),
     });
     Ok(Request {
         instance: target::wanted_name(global, env),

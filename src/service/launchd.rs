@@ -61,10 +61,8 @@ pub enum Unfit {
 impl JobPlan {
     /// The daemon that `launchd/` ships.
     pub fn daemon(instance: &str, run_as: &str) -> Self {
-        let environment = [
-            ("GATEWAY_CONFIG", format!("/etc/gateway/{instance}.toml")),
-            ("GATEWAY_STATE_DIR", format!("/var/db/gateway/{instance}")),
-        ];
+        let environment =
+            [("GATEWAY_CONFIG", format!("/etc/gateway/{instance}.toml")), ("GATEWAY_STATE_DIR", format!("/var/db/gateway/{instance}"))];
         Self {
             instance: instance.to_owned(),
             scope: Scope::System,

@@ -61,7 +61,12 @@ pub async fn uninstall(env: &Env<'_>, unit: &Installed, dry_run: bool, say: Say<
     report.actions.extend(files.iter().chain(&leftovers).map(|path| format!("remove {}", path.display())));
     let returning: Vec<(PathBuf, PathBuf)> = files.iter().filter_map(|path| Some((backup::of(path)?, path.clone()))).collect();
     report.actions.extend(returning.iter().map(|(_, path)| format!("put back what {} said before install --overwrite", path.display())));
-    report.notes.extend(files.iter().flat_map(|path| backup::others(path)).map(|copy| format!("{} stays: it is a copy of what somebody wrote", copy.display())));
+    report.notes.extend(
+        files
+            .iter()
+            .flat_map(|path| backup::others(path))
+            .map(|copy| format!("{} stays: it is a copy of what somebody wrote", copy.display())),
+    );
     let last_of_user = unit.scope == Scope::User && installed(env, Some(Scope::User)).len() <= 1;
     if last_of_user && layout.linger_mark().is_some_and(|mark| mark.exists()) {
         report.actions.push("turn lingering off, which install had turned on".to_owned());
@@ -82,7 +87,11 @@ pub async fn uninstall(env: &Env<'_>, unit: &Installed, dry_run: bool, say: Say<
         say(&format!("putting back {}", path.display()));
         backup::put_back(copy, path).map_err(|error| ServiceError::file("put back", path, &error))?;
         if *path == unit.path {
-            report.notes.push(format!("{} is again what it was before install; it is not enabled: {}", path.display(), systemctl(unit.scope, &format!("enable --now {}", unit.unit))));
+            report.notes.push(format!(
+                "{} is again what it was before install; it is not enabled: {}",
+                path.display(),
+                systemctl(unit.scope, &format!("enable --now {}", unit.unit))
+            ));
         }
     }
     // Asked again: the stop may have brought down what was there, and systemd may have left what was not.

@@ -426,7 +426,9 @@ mod tests {
                 assert_eq!(text.contains(&format!("\n{key}=")), version >= since, "{key} at {version}");
             }
             // Whatever the version: a synchronous reload that can fail, and a stop that can be awaited.
-            for line in ["Type=notify", "Restart=always", "RestartSec=100ms", "TimeoutStopSec=30", "KillMode=mixed", "FileDescriptorStoreMax=64"] {
+            for line in
+                ["Type=notify", "Restart=always", "RestartSec=100ms", "TimeoutStopSec=30", "KillMode=mixed", "FileDescriptorStoreMax=64"]
+            {
                 assert!(text.contains(&format!("\n{line}\n")), "{line} at {version}");
             }
             assert!(!text.contains("notify-reload"), "{version}");

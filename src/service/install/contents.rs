@@ -150,15 +150,19 @@ fn check(request: &Request, instance: &str, place: &Place) -> Result<(), Service
     config::check_instance(instance).map_err(|error| ServiceError::usage(error.to_string()))?;
     for (key, value) in &request.set {
         if !is_name(key) {
-            return Err(ServiceError::usage(format!("--set {key:?}: not a name of a variable")).next("letters, digits and _, not beginning with a digit"));
+            return Err(ServiceError::usage(format!("--set {key:?}: not a name of a variable"))
+                .next("letters, digits and _, not beginning with a digit"));
         }
         if let Some(bad) = value.chars().find(|c| c.is_control() && *c != '\t') {
-            return Err(ServiceError::usage(format!("--set {key}: its value has {bad:?}, and a variable of a service is one line of text"))
-                .next("put it into a file, and let the program read that"));
+            return Err(ServiceError::usage(format!(
+                "--set {key}: its value has {bad:?}, and a variable of a service is one line of text"
+            ))
+            .next("put it into a file, and let the program read that"));
         }
     }
     if !request.command.is_empty() && place.cwd.to_string_lossy().chars().any(char::is_control) {
-        return Err(ServiceError::usage(format!("the current folder {:?} has a control character in its name", place.cwd)).next("cd elsewhere, or rename it"));
+        return Err(ServiceError::usage(format!("the current folder {:?} has a control character in its name", place.cwd))
+            .next("cd elsewhere, or rename it"));
     }
     Ok(())
 }

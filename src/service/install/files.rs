@@ -60,6 +60,16 @@ impl Wanted {
         }
     }
 
+    /// The lines that a replaced file loses and gets.
+    pub fn changed_lines(&self) -> Vec<String> {
+        if self.body.is_none() || self.now == Written::Absent {
+            return Vec::new();
+        }
+        let diff = self.diff();
+        // After the two lines with the names.
+        diff.lines().skip(2).filter(|line| line.starts_with(['+', '-'])).map(|line| format!("    {line}")).collect()
+    }
+
     /// The new text for people's eyes; none where the file is to be removed.
     pub fn text(&self) -> Option<&str> {
         self.body.as_deref().map(|body| self.shown.as_ref().map_or(body, |(_, new)| new))
@@ -111,9 +121,7 @@ impl Before {
         match self.was {
             None => fs::remove_file(&self.path),
             // Others cannot give files away, and their files were their own.
-            Some((bytes, mode, owner)) => {
-                atomic::write_for(&self.path, &bytes, mode, nix::unistd::geteuid().is_root().then_some(owner))
-            }
+            Some((bytes, mode, owner)) => atomic::write_for(&self.path, &bytes, mode, nix::unistd::geteuid().is_root().then_some(owner)),
         }?;
         self.copy.map_or(Ok(()), fs::remove_file)
     }
@@ -140,7 +148,10 @@ impl Applied {
             Written::Edited(_) => Some(true),
             Written::ByUs(_) | Written::Absent => None,
         };
-        let copy = copy.map(|edited| backup::keep(path, edited)).transpose().map_err(|error| ServiceError::file("keep a copy of", path, &error))?;
+        let copy = copy
+            .map(|edited| backup::keep(path, edited))
+            .transpose()
+            .map_err(|error| ServiceError::file("keep a copy of", path, &error))?;
         self.undo.push(Before::of(path, copy).map_err(failed)?);
         let Some(body) = &wanted.body else {
             return fs::remove_file(path).map_err(|error| ServiceError::file("remove", path, &error));

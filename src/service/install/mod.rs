@@ -180,7 +180,9 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_
     }
     if todo.start && plan.former_socket.is_none() && !todo.hand_over {
         let ours = |listen: &&Listen| !state.is_down() && plan.former.gateway.listen.contains(listen);
-        owners::check_free(plan.config.gateway.listen.iter().filter(|listen| !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())))?;
+        owners::check_free(
+            plan.config.gateway.listen.iter().filter(|listen| !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())),
+        )?;
     }
     todo.consent(request, &plan, ask)?;
     report.outcome = if unit.path.exists() { "updated" } else { "installed" };
@@ -198,8 +200,9 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_
 
 /// A service that is installed and does not start keeps trying, as after a crash.
 fn tries_on(error: ServiceError, unit: &Installed) -> ServiceError {
-    let next = error.next.clone().unwrap_or_default();
-    error.next(format!("{next}\ngatewayctl uninstall --instance {}   (it is installed and keeps trying until then)", unit.instance))
+    let undo = format!("gatewayctl uninstall --instance {}   (it is installed and keeps trying until then)", unit.instance);
+    let next = error.next.as_ref().map_or(undo.clone(), |next| format!("{next}\n{undo}"));
+    error.next(next)
 }
 
 /// What is left to do.
@@ -208,6 +211,8 @@ struct Todo {
     unit: bool,
     prove: bool,
     enable: bool,
+    /// The former socket unit starts at boot.
+    disable_socket: bool,
     linger: bool,
     start: bool,
     active: bool,
@@ -224,6 +229,14 @@ impl Todo {
             Some(socket) => manager.state(socket).await.is_ok_and(|state| state.is_active()),
             None => true,
         };
+        let mut enabled = manager.is_enabled(&plan.installed.unit).await;
+        if let Some(socket) = &plan.installed.socket {
+            enabled &= manager.is_enabled(socket).await;
+        }
+        let disable_socket = match &plan.former_socket {
+            Some(socket) => manager.is_enabled(socket).await,
+            None => false,
+        };
         let hand_over = active && !socket_up;
         let start = request.now && (!active || files || hand_over);
         Self {
@@ -232,7 +245,8 @@ impl Todo {
             unit: plan.changed().any(|file| file.path == plan.installed.path || file.shown.is_some()),
             // Two copies of a server that must be alone would harm each other.
             prove: !plan.config.sidecar.is_empty() && (files || start) && !(active && exclusive),
-            enable: !manager.is_enabled(&plan.installed.unit).await,
+            enable: !enabled,
+            disable_socket,
             linger: plan.installed.scope == Scope::User && !linger::is_on(),
             start,
             active,
@@ -306,6 +320,7 @@ async fn carry_out(
     let mut applied = Applied::default();
     for file in plan.changed() {
         say(&file.doing());
+        file.changed_lines().iter().for_each(|line| say(&plan.redactor().text(line)));
         applied.apply(file)?;
     }
     let done = prepare(manager, facts, plan, todo, say).await;
@@ -342,7 +357,7 @@ async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say
         say(&format!("enabling {}", units.join(" ")));
         manager.enable(&units).await?;
     }
-    if let Some(socket) = &plan.former_socket {
+    if let Some(socket) = plan.former_socket.as_ref().filter(|_| todo.disable_socket) {
         manager.disable(&[socket]).await?;
     }
     if todo.linger { linger::turn_on(&facts.layout).await } else { Ok(None) }
@@ -351,7 +366,9 @@ async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say
 /// Starts it, or brings the changes into what runs. The main process.
 async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, say: Say<'_>) -> Result<u32, ServiceError> {
     let unit = &plan.installed;
-    if let Some(socket) = &plan.former_socket {
+    if let Some(socket) = &plan.former_socket
+        && !manager.state(socket).await?.is_down()
+    {
         // It holds the addresses that the service must bind now, and takes the service down with it.
         run_unit(manager, Job::Stop, unit, socket, say).await?;
     }

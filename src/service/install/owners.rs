@@ -89,9 +89,8 @@ fn homes() -> Vec<PathBuf> {
 
 /// Where an installed gateway listens; nothing where its configuration cannot be read or understood.
 fn listeners(env: &Env<'_>, one: &Installed) -> Vec<Listen> {
-    let missing = Layout::of(one.scope, env).is_ok_and(|layout| {
-        layout.config_file(&one.instance).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
-    });
+    let missing = Layout::of(one.scope, env)
+        .is_ok_and(|layout| layout.config_file(&one.instance).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound));
     if missing {
         return Config::default().gateway.listen;
     }
@@ -138,9 +137,10 @@ fn taken(address: &SocketAddr) -> ServiceError {
     let Some((pid, program)) = holder(address) else { return refused("another program".to_owned(), look) };
     let name = program.file_name().map_or_else(|| program.display().to_string(), |name| name.to_string_lossy().into_owned());
     match (name.as_str(), unit_of(pid)) {
-        ("gateway", Some(unit)) => {
-            refused(format!("another gateway (pid {pid}, {unit})"), "gatewayctl list   (which it is)\ngatewayctl stop --instance NAME".to_owned())
-        }
+        ("gateway", Some(unit)) => refused(
+            format!("another gateway (pid {pid}, {unit})"),
+            "gatewayctl list   (which it is)\ngatewayctl stop --instance NAME".to_owned(),
+        ),
         ("gateway", None) => refused(
             format!("a gateway that was started by hand (pid {pid})"),
             "gatewayctl list   (which it is)\ngatewayctl stop --instance NAME   (ends it without cutting a request)".to_owned(),

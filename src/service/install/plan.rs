@@ -155,7 +155,10 @@ impl Plan {
             notes.push("it runs as a user that systemd makes up; --run-as USER chooses one".to_owned());
         }
         if dynamic && contents.tells_in_command() {
-            notes.push("everybody on this machine can read the secret in the command; --set NAME=SECRET hides one, --run-as USER the whole".to_owned());
+            notes.push(
+                "everybody on this machine can read the secret in the command; --set NAME=SECRET hides one, --run-as USER the whole"
+                    .to_owned(),
+            );
         }
         let installed = Installed {
             instance,

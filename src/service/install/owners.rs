@@ -166,7 +166,8 @@ fn unit_of(pid: u32) -> Option<String> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let parts = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| Path::new(path).components());
     let names = parts.filter_map(|part| part.as_os_str().to_str());
-    names.filter(|name| name.ends_with(".service") && !name.starts_with("user@")).last().map(str::to_owned)
+    let services = names.filter(|name| name.ends_with(".service") && !name.starts_with("user@"));
+    services.fold(None, |_, innermost| Some(innermost.to_owned()))
 }
 
 #[cfg(test)]

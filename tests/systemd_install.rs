@@ -283,8 +283,12 @@ fn one_address_has_one_owner() {
     let mut hand = systemd.command(&by_hand).spawn().unwrap();
     wait::until("the gateway listens", || systemd.run(&["curl", "-sf", "http://127.0.0.1:18795/healthz"]).status.success().then_some(()));
     let third = ["--instance", "third", "--now", "--listen", "18795"];
-    expect(&system(&third), 5, &["127.0.0.1:18795 is taken by a gateway that was started by hand (pid ", "gatewayctl stop --instance"]);
-    expect(&system(&["--instance", "web", "--now", "--listen", "18795"]), 5, &["is taken by a gateway"]);
+    expect(
+        &system(&third),
+        5,
+        &["127.0.0.1:18795 is taken by a gateway that was started by hand, gateway (pid ", "gatewayctl stop --instance hand"],
+    );
+    expect(&system(&["--instance", "web", "--now", "--listen", "18795"]), 5, &["127.0.0.1:18795 is taken by a gateway"]);
     systemd.must(&["gatewayctl", "stop", "--instance", "hand"]);
     assert!(hand.wait().unwrap().success());
     expect(&system(&["--instance", "third", "--now", "--listen", "18795"]), 0, &["installed and ready"]);

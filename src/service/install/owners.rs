@@ -1,12 +1,11 @@
 //! Whether an address belongs to somebody already: to another installed gateway, or to whoever listens there now.
 
-use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::config::{Config, Env, Listen};
-use crate::port;
+use crate::port::{self, Depth, Holder};
 use crate::service::drive::{configuration, scope_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};
@@ -112,66 +111,50 @@ fn covers(one: &SocketAddr, other: &SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && (every || one.ip() == other.ip())
 }
 
-/// Tries to bind each address as the gateway would. What is not "in use" is the gateway's own to report.
+/// Tries each address as the gateway would. What is not "in use" is the gateway's own to report.
 ///
 /// # Errors
 /// Kind Refused when somebody listens there: who.
 pub(super) fn check_free<'a>(listen: impl IntoIterator<Item = &'a Listen>) -> Result<(), ServiceError> {
     for one in listen {
-        if let Listen::Tcp(address) = one
-            && let Err(error) = TcpListener::bind(address)
-            && error.kind() == ErrorKind::AddrInUse
-        {
-            return Err(taken(address));
+        if matches!(one, Listen::Tcp(_)) && port::can_be_had(one).is_ok_and(|free| !free) {
+            return Err(taken(one));
         }
     }
     Ok(())
 }
 
-fn taken(address: &SocketAddr) -> ServiceError {
-    let elsewhere = "gatewayctl install --listen ADDRESS …   (another address)";
-    let look = format!("ss -ltnp 'sport = :{}'   (who it is)", address.port());
-    let refused = |who: String, next: String| {
-        ServiceError::refused(format!("{address} is taken by {who}; nothing was changed")).next(format!("{next}\n{elsewhere}"))
+fn taken(listen: &Listen) -> ServiceError {
+    let port = listen.port().unwrap_or_default();
+    let holder = port::who(listen, &[], Depth::First).into_iter().next();
+    let who = holder.as_ref().map_or_else(|| "another program".to_owned(), Holder::to_string);
+    let (who, next) = match holder {
+        Some(Holder::Seen(process)) if process.is_gateway() => {
+            let place = process.service().and_then(|group| group.rsplit('/').next());
+            let how = place.map_or_else(|| "a gateway that was started by hand".to_owned(), |unit| format!("the gateway of {unit}"));
+            let name = named(&process.arguments).unwrap_or("NAME");
+            let stop = format!("gatewayctl stop --instance {name}   (ends it, and what it has begun is finished)");
+            (format!("{how}, {who}"), format!("{stop}\ngatewayctl clean --dry-run --port {port}   (whether it is a stale one)"))
+        }
+        Some(Holder::Seen(process)) if process.is_systemd() => {
+            (format!("a socket unit, {who}"), "systemctl list-sockets   (which it is)".to_owned())
+        }
+        _ => (who, format!("ss -ltnp 'sport = :{port}'   (who it is)")),
     };
-    let Some((pid, program)) = holder(address) else { return refused("another program".to_owned(), look) };
-    let name = program.file_name().map_or_else(|| program.display().to_string(), |name| name.to_string_lossy().into_owned());
-    match (name.as_str(), unit_of(pid)) {
-        ("gateway", Some(unit)) => refused(
-            format!("another gateway (pid {pid}, {unit})"),
-            "gatewayctl list   (which it is)\ngatewayctl stop --instance NAME".to_owned(),
-        ),
-        ("gateway", None) => refused(
-            format!("a gateway that was started by hand (pid {pid})"),
-            "gatewayctl list   (which it is)\ngatewayctl stop --instance NAME   (ends it without cutting a request)".to_owned(),
-        ),
-        ("systemd", _) => refused(format!("systemd (pid {pid}), for a socket unit"), "systemctl list-sockets   (for which)".to_owned()),
-        (name, _) => refused(format!("{name} (pid {pid})"), look),
-    }
+    ServiceError::refused(format!("{listen} is taken by {who}; nothing was changed"))
+        .next(format!("{next}\ngatewayctl install --listen ADDRESS …   (another address)"))
 }
 
-/// Who listens there, as far as we may see it.
-fn holder(address: &SocketAddr) -> Option<(u32, PathBuf)> {
-    let listens = |pid: &u32| {
-        let found = port::listening_of(&HashSet::from([*pid])).addresses;
-        found.iter().any(|other| covers(address, other) || covers(other, address))
-    };
-    // The first in number: a server's children share its listeners.
-    let pid = port::all().filter(listens).min()?;
-    Some((pid, port::program(pid)?))
-}
-
-/// The service that a process belongs to.
-fn unit_of(pid: u32) -> Option<String> {
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let parts = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| Path::new(path).components());
-    let names = parts.filter_map(|part| part.as_os_str().to_str());
-    let services = names.filter(|name| name.ends_with(".service") && !name.starts_with("user@"));
-    services.fold(None, |_, innermost| Some(innermost.to_owned()))
+/// The instance that a gateway's command line names.
+fn named(arguments: &[String]) -> Option<&str> {
+    let at = arguments.iter().position(|word| word == "--instance")?;
+    arguments.get(at + 1).map(String::as_str)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -180,7 +163,7 @@ mod tests {
         let listen = [Listen::Tcp(taken.local_addr().unwrap())];
         let error = check_free(&listen).unwrap_err();
         assert_eq!(error.kind, crate::service::error::Kind::Refused);
-        assert!(error.message.contains(&format!("(pid {})", std::process::id())), "{error}");
+        assert!(error.message.contains(&format!("(pid {}, uid ", std::process::id())), "{error}");
         drop(taken);
         check_free(&listen).unwrap();
     }

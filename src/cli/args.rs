@@ -311,7 +311,8 @@ pub struct InstallArgs {
     /// Read environment variables from this file at each start
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
-    /// Set an environment variable for the server; may be repeated
+    /// Set an environment variable for the server; may be repeated. One that is secret by its name or value goes to a file of
+    /// its own that only the service manager may read, and stays set until it is set to nothing
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// How much the service is shut in
@@ -323,12 +324,27 @@ pub struct InstallArgs {
     /// Show how the files would change, and do nothing
     #[arg(long)]
     pub diff: bool,
-    /// Overwrite files that gatewayctl did not write or that were edited since
+    /// The service manager; another one than this machine's only with --dry-run or --diff [default: this machine's]
+    #[arg(long = "for", value_name = "MANAGER")]
+    pub supervisor: Option<Supervisor>,
+    /// Overwrite files that gatewayctl did not write or that were edited since (copies are kept), and another command
     #[arg(long)]
     pub overwrite: bool,
+    /// Do not ask before the service is stopped for a moment, as --socket needs it when the service runs
+    #[arg(long)]
+    pub yes: bool,
     /// The server and its arguments; {port} becomes its private port
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<String>,
+}
+
+/// Who starts the services of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Supervisor {
+    /// Linux
+    Systemd,
+    /// macOS
+    Launchd,
 }
 
 /// How much a service is shut in.

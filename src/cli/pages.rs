@@ -14,8 +14,9 @@ use super::{CliError, Context, Exit};
 const SECTION: &str = "8";
 
 /// Sections that are written by hand, by page.
-const MORE: [(&str, &str); 5] = [
+const MORE: [(&str, &str); 6] = [
     ("gateway", include_str!("pages/gateway.roff")),
+    ("gatewayctl-install", include_str!("pages/gatewayctl-install.roff")),
     ("gatewayctl-restart", include_str!("pages/gatewayctl-restart.roff")),
     ("gatewayctl-update", include_str!("pages/gatewayctl-update.roff")),
     ("gatewayctl-inhibit", include_str!("pages/gatewayctl-inhibit.roff")),

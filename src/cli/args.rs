@@ -254,6 +254,13 @@ pub enum CtlCommand {
     /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3 when it is stopped or not installed, 4 when it is
     /// starting or draining. Of an installed one that does not run, the service manager tells why.
     Status,
+    /// Say in one sentence why a gateway ended, was restarted, or does not serve; then the evidence
+    ///
+    /// Looks at the gateway itself, its service manager, its record and the journal, and changes nothing. Ends with 0 when there
+    /// is an answer, and with 3 for a gateway that is not installed and never ran.
+    Why,
+    /// Show every life and every restart that is on record, the newest last
+    History(HistoryArgs),
     /// List the gateways that run here or are installed
     List,
     /// Wait until a gateway is ready, or gone
@@ -414,6 +421,14 @@ pub struct WaitArgs {
     /// Give up after this long, with exit code 4
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
+}
+
+/// The flags of `history`.
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// How many lines
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub lines: u32,
 }
 
 /// The flags of `update`.

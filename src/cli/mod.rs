@@ -8,6 +8,7 @@ pub mod config;
 mod double;
 pub mod exit;
 pub mod halt;
+pub mod history;
 pub mod inhibit;
 pub mod install;
 mod installed;
@@ -21,12 +22,14 @@ pub mod restart;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod subject;
 pub mod target;
 pub mod ui;
 pub mod uninstall;
 pub mod update;
 pub mod wait;
 mod watch;
+pub mod why;
 
 pub use exit::Exit;
 pub use ui::{CliError, Ui};
@@ -65,6 +68,8 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Restart(args) => restart::restart(ctx, args).await,
         CtlCommand::Reload => restart::reload(ctx).await,
         CtlCommand::Status => status::status(ctx).await,
+        CtlCommand::Why => why::why(ctx).await,
+        CtlCommand::History(args) => history::history(ctx, args).await,
         CtlCommand::List => list::list(ctx).await,
         CtlCommand::Recover => recover::recover(ctx).await,
         CtlCommand::Update(args) => update::update(ctx, args).await,

@@ -50,7 +50,7 @@ fn tone(stage: Stage) -> Tone {
 }
 
 /// A stage in one word.
-pub(super) fn word(stage: Stage) -> &'static str {
+pub(in crate::cli) fn word(stage: Stage) -> &'static str {
     match stage {
         Stage::Starting => "starting",
         Stage::Ready => "ready",

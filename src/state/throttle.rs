@@ -80,6 +80,27 @@ enum Standing {
     Planned,
 }
 
+/// What the record says, for whoever looks on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Starts in quick succession, the last one included.
+    pub count: u32,
+    /// How long sidecars waited at the last one.
+    pub wait: Duration,
+    /// Whether it led to safe mode.
+    pub safe: bool,
+}
+
+/// Looks at the record of a state directory and changes nothing; none where there is none of this boot.
+pub fn look(dir: &Path) -> Option<Seen> {
+    let record: Record = serde_json::from_slice(&aside::read(&path(dir), RECORD_MAX).ok()?).ok()?;
+    (record.boot_id == super::owner::boot_id()).then_some(Seen {
+        count: record.count,
+        wait: Duration::from_millis(record.wait_ms),
+        safe: record.standing == Standing::Safe,
+    })
+}
+
 /// Records a start and tells what it has to do. Call it once in a life, with the lock held.
 pub fn begin(dir: &Path, throttle: &Throttle, life: &Life<'_>) -> Start {
     let before = aside::read_json::<Record>(&path(dir), RECORD_MAX);

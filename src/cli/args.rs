@@ -252,8 +252,8 @@ pub enum CtlCommand {
     /// Show what a gateway is doing
     ///
     /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3 when it is stopped or not installed, 4 when it is
-    /// starting or draining. Of an installed one that does not run, the service manager tells why.
-    Status,
+    /// starting or draining. Of an installed one that does not run, the service manager tells why; `gatewayctl why` tells more.
+    Status(StatusArgs),
     /// Say in one sentence why a gateway ended, was restarted, or does not serve; then the evidence
     ///
     /// Looks at the gateway itself, its service manager, its record and the journal, and changes nothing. Ends with 0 when there
@@ -421,6 +421,17 @@ pub struct WaitArgs {
     /// Give up after this long, with exit code 4
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
+}
+
+/// The flags of `status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// Also what the service manager knows, drop-ins, and what the journal complains of
+    #[arg(long)]
+    pub deep: bool,
+    /// Go on showing it: on a terminal in place, elsewhere a line for each change; Ctrl-C ends it
+    #[arg(long, short)]
+    pub watch: bool,
 }
 
 /// The flags of `history`.

@@ -89,16 +89,15 @@ pub struct Seen {
     pub wait: Duration,
     /// Whether it led to safe mode.
     pub safe: bool,
+    /// The boot it was written in.
+    pub boot_id: String,
 }
 
-/// Looks at the record of a state directory and changes nothing; none where there is none of this boot.
+/// Looks at the record of a state directory and changes nothing; none where there is none.
 pub fn look(dir: &Path) -> Option<Seen> {
     let record: Record = serde_json::from_slice(&aside::read(&path(dir), RECORD_MAX).ok()?).ok()?;
-    (record.boot_id == super::owner::boot_id()).then_some(Seen {
-        count: record.count,
-        wait: Duration::from_millis(record.wait_ms),
-        safe: record.standing == Standing::Safe,
-    })
+    let (wait, safe) = (Duration::from_millis(record.wait_ms), record.standing == Standing::Safe);
+    Some(Seen { count: record.count, wait, safe, boot_id: record.boot_id })
 }
 
 /// Records a start and tells what it has to do. Call it once in a life, with the lock held.

@@ -39,7 +39,8 @@ pub async fn evidence(subject: &Subject) -> Evidence {
             let lives = owner.lives().unwrap_or(false);
             (owner, lives)
         });
-        evidence.throttle = throttle::look(dir);
+        let boot = evidence.record.last().map(|line| line.boot_id.clone());
+        evidence.throttle = throttle::look(dir).filter(|seen| Some(&seen.boot_id) == boot.as_ref());
         evidence.announced = intent::waits(dir);
         evidence.bundle = bundle::list(dir).pop();
     }

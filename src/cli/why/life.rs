@@ -60,8 +60,15 @@ impl<'a> Lives<'a> {
         let asked = |line: &&Recorded, outcome: &str| matches!(&line.entry, Entry::Request { kind, outcome: ended, .. } if matches!(kind.as_str(), "restart" | "reload") && ended == outcome);
         let scheduled = older.iter().rev().take(4).find(|line| asked(line, "scheduled"));
         let boot_of_last = last_life.map(|index| older[index].boot_id.as_str());
-        let machine_went_down = matches!(before, Some(Before::MachineDown))
-            || boot_of_last.is_some_and(|boot| !boot.is_empty() && !evidence.boot_id.is_empty() && boot != evidence.boot_id);
+        // A service in a container may see another boot id than we do: the life under way is the better witness, and a manager
+        // that remembers a start is one of this boot.
+        let remembers = evidence.unit.as_ref().is_some_and(|unit| unit.started.is_some());
+        let boot = match own.first() {
+            Some(line) => Some(line.boot_id.as_str()),
+            None => Some(evidence.boot_id.as_str()).filter(|_| !remembers),
+        };
+        let rebooted = boot_of_last.zip(boot).is_some_and(|(last, now)| !last.is_empty() && !now.is_empty() && last != now);
+        let machine_went_down = matches!(before, Some(Before::MachineDown)) || rebooted;
         let exit = lines.iter().rev().find(|line| line.kind == Kind::Exit).map(|line| line.at);
         Self {
             end,

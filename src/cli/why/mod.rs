@@ -5,7 +5,7 @@
 mod cause;
 mod evidence;
 mod gather;
-mod journal;
+pub(super) mod journal;
 mod life;
 mod words;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::cause::{Answer, Cause};
 use super::evidence::Evidence;
 use super::journal::Kind;
+use super::life::Lives;
 use crate::cli::ui::{count, span};
 use crate::control::protocol::Stage;
 use crate::state::history::Entry;
@@ -173,8 +174,8 @@ pub fn proofs(evidence: &Evidence) -> Vec<Proof> {
     if evidence.announced {
         add("intent", None, "a restart is announced (restart-intent.json): the next SIGTERM is one".to_owned());
     }
-    if let Some(last) = evidence.record.last().filter(|last| !last.boot_id.is_empty() && last.boot_id != evidence.boot_id) {
-        add("boot", Some(last.at), "the last line of the record is of another boot: the machine was restarted since".to_owned());
+    if Lives::of(evidence).machine_went_down {
+        add("boot", None, "the record goes on in another boot: the machine went down in between".to_owned());
     }
     let shown = |total: usize| total.saturating_sub(SHOWN);
     for line in &evidence.record[shown(evidence.record.len())..] {

@@ -315,6 +315,10 @@ fn one_that_did_not_come_back() {
     check("memory by the unit alone", &blind, &Cause::OutOfMemory, &["memory ran out"]);
 }
 
+fn check_boot(evidence: &Evidence) -> bool {
+    words::proofs(evidence).iter().any(|proof| proof.source == "boot")
+}
+
 #[test]
 fn the_machine_went_down() {
     let other = |line: Recorded| Recorded { boot_id: "a".into(), ..line };
@@ -332,6 +336,15 @@ fn the_machine_went_down() {
         &Cause::MachineDown,
         &["the machine", "it has been ready since"],
     );
+    let gone = check_boot(&up(vec![starting(50), ready(51)], vec![first(), started(50, 9, Before::MachineDown)]));
+    assert!(gone, "the evidence says so");
+    // A service that is shut in may see another boot id than we do.
+    let same = |line: Recorded| Recorded { boot_id: "of the service".into(), ..line };
+    let planned = || vec![same(started(1, 5, Before::Unknown)), same(ended(49, 5, true, 0, "SIGTERM"))];
+    let lives = up(life(vec![]), [planned(), vec![same(started(50, 9, Before::Planned))]].concat());
+    check("another view, up", &lives, &Cause::Signalled { signal: "SIGTERM".into() }, &["SIGTERM"]);
+    let by = "somebody, through the service manager".to_owned();
+    check("another view, down", &down("inactive", "success", (1, 0), vec![], planned()), &Cause::Stopped { by }, &["was stopped"]);
     let not_since = Evidence { unit: None, ..down("", "", (0, 0), vec![], vec![first()]) };
     check("and not started since", &not_since, &Cause::MachineDown, &["the machine", "it does not run"]);
 }

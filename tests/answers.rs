@@ -80,7 +80,7 @@ fn every_answer_is_one_object_of_its_documented_shape() {
     }
     let recover = json(&["recover"]);
     object(&recover, if recover.status.success() { "outcome" } else { "error" });
-    let inhibited = json(&["inhibit", "--why", "test", "--", "echo", "the command's own"]);
+    let inhibited = gateway.ctl(["inhibit", "--json", "--why", "test", "--", "echo", "the command's own"]);
     assert_eq!(inhibited.stdout, b"the command's own\n", "standard output belongs to the command");
     object(&json(&["stop"]), "outcome");
     object(&json(&["stop"]), "outcome");
@@ -181,7 +181,9 @@ fn an_installed_gateway_answers_in_the_documented_shapes_too() {
     let shown = json(&["status", "--deep"], "status");
     assert_eq!((&shown["drift"], &shown["deep"]["unit"]["active"]), (&serde_json::json!([]), &"active".into()), "{shown:#}");
     json(&["restart"], "restart");
-    json(&["update", "--check", "/usr/local/bin/gateway"], "update");
+    systemd.sh("cp /usr/local/bin/gateway /srv/next && echo >> /srv/next");
+    json(&["update", "--check", "/srv/next"], "update");
+    json(&["update", "--check", "/usr/local/bin/gateway"], "error");
     json(&["why"], "why");
     json(&["history"], "history");
     json(&["list"], "list");

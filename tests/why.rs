@@ -101,7 +101,7 @@ fn causes(site: &Site<'_>) {
     let good = site.systemd.read(&site.config()).unwrap();
     site.systemd.write(&site.config(), "[gateway]\nlisen = []\n");
     let state = if site.user.is_some() { "/home" } else { "/var/lib" };
-    site.systemd.sh(&format!("rm $(find -L {state} -name good.toml)"));
+    site.systemd.sh(&format!("rm -f $(find -L {state} -name good.toml)"));
     site.systemctl(&["start", "gateway"]);
     cause(
         site,

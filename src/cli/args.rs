@@ -28,6 +28,8 @@ Examples:
       Install and start it as a service; it comes back after crashes and reboots.
   gatewayctl restart
       Restart without losing a request, and say what clients saw.
+  gatewayctl why
+      Say why it ended, was restarted, or does not serve.
   gatewayctl logs -f
       Follow what it and the programs behind it print.";
 

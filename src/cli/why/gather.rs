@@ -36,7 +36,9 @@ pub async fn evidence(subject: &Subject) -> Evidence {
         lines.reverse();
         evidence.record = lines;
         evidence.owner = Owner::read(dir).map(|owner| {
-            let lives = owner.lives().unwrap_or(false);
+            // A service in a container may have written another boot id than we see: its own answer is the better witness.
+            let answers = subject.status.as_ref().is_some_and(|status| status.pid == owner.pid);
+            let lives = answers || owner.lives().unwrap_or(false);
             (owner, lives)
         });
         let boot = evidence.record.last().map(|line| line.boot_id.clone());

@@ -77,7 +77,12 @@ impl<'a> Lives<'a> {
             request: own.iter().rev().find(|line| asked(line, "done")),
             machine_went_down,
             before,
-            began: own.first().map(|line| line.at).or_else(|| since.first().map(|line| line.at)).filter(|_| up),
+            began: since
+                .first()
+                .filter(|line| line.kind == Kind::Starting)
+                .map(|line| line.at)
+                .or(own.first().map(|line| line.at))
+                .filter(|_| up),
             since: since.iter().collect(),
             lines,
         }

@@ -184,6 +184,9 @@ fn an_installed_gateway_answers_in_the_documented_shapes_too() {
     systemd.sh("cp /usr/local/bin/gateway /srv/next && echo >> /srv/next");
     json(&["update", "--check", "/srv/next"], "update");
     json(&["update", "--check", "/usr/local/bin/gateway"], "error");
+    json(&["restart", "--force"], "driven");
+    json(&["clean"], "clean");
+    json(&["clean", "--dry-run"], "clean");
     json(&["why"], "why");
     json(&["history"], "history");
     json(&["list"], "list");

@@ -1,8 +1,10 @@
 //! The commands, one file each, and what they share.
 
 pub mod args;
+mod asked;
 mod by_manager;
 mod change;
+pub mod clean;
 pub mod config;
 mod deep;
 #[cfg(test)]
@@ -86,6 +88,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Why => why::why(ctx).await,
         CtlCommand::History(args) => history::history(ctx, args).await,
         CtlCommand::List => list::list(ctx).await,
+        CtlCommand::Clean(args) => clean::clean(ctx, args).await,
         CtlCommand::Recover => recover::recover(ctx).await,
         CtlCommand::Update(args) => update::update(ctx, args).await,
         CtlCommand::Inhibit(args) => inhibit::inhibit(ctx, args).await,

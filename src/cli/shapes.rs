@@ -17,7 +17,7 @@ struct Shape {
     schema: fn() -> Value,
 }
 
-const SHAPES: [Shape; 17] = [
+const SHAPES: [Shape; 19] = [
     Shape { name: "error", commands: "every command, when it fails", schema: of::<Failed> },
     Shape { name: "status", commands: "status of a gateway that answers", schema: of::<status::Shown> },
     Shape { name: "down", commands: "status of an installed gateway that does not answer", schema: of::<Down> },
@@ -28,6 +28,8 @@ const SHAPES: [Shape; 17] = [
     Shape { name: "wait", commands: "wait", schema: of::<Waited> },
     Shape { name: "restart", commands: "restart and reload, by the gateway itself", schema: of::<Restarted> },
     Shape { name: "driven", commands: "start, stop and restart, by the service manager", schema: of::<Driven> },
+    Shape { name: "scheduled", commands: "restart by the service manager, asked from inside of the service", schema: of::<Scheduled> },
+    Shape { name: "clean", commands: "clean", schema: of::<Clean> },
     Shape { name: "outcome", commands: "stop and recover of a gateway, and what had nothing to do", schema: of::<Ended> },
     Shape { name: "install", commands: "install, and install --dry-run", schema: of::<Installed> },
     Shape { name: "uninstall", commands: "uninstall", schema: of::<Uninstalled> },
@@ -171,6 +173,73 @@ struct Driven {
     outcome: String,
     /// The main process, 0 when none runs.
     pid: u32,
+    /// restart: the main process before.
+    #[schemars(rename = "pidBefore")]
+    pid_before: Option<u32>,
+    /// restart: how long it took.
+    #[schemars(rename = "tookMs")]
+    took_ms: Option<u64>,
+    /// restart: what a client saw meanwhile.
+    probe: Option<Seen>,
+    /// restart: what was cleaned from the address.
+    clean: Option<Cleaned>,
+}
+
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "what is documented, not what is run")]
+struct Scheduled {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// The instance.
+    instance: String,
+    /// Its unit.
+    unit: String,
+    /// scheduled.
+    outcome: String,
+    /// The unit that carries it out.
+    by: String,
+    /// The command that shows its log.
+    journal: String,
+}
+
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "what is documented, not what is run")]
+struct Clean {
+    /// Always true; an error has its own object.
+    ok: bool,
+    #[schemars(flatten)]
+    report: Cleaned,
+}
+
+/// What `clean` did.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+#[allow(dead_code, reason = "what is documented, not what is run")]
+struct Cleaned {
+    /// The addresses.
+    addresses: Vec<String>,
+    /// The processes that were ended, or would be: pid, name, why.
+    killed: Vec<Process>,
+    /// The processes that were left alone.
+    kept: Vec<Process>,
+    /// free, kept (by the service manager for this gateway), ours, held, busy.
+    state: String,
+    /// Who has it, where somebody does: a text, or several.
+    by: Option<Value>,
+    /// Whether nothing was done.
+    dry_run: bool,
+}
+
+/// A process and what is to be said of it.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "what is documented, not what is run")]
+struct Process {
+    /// Its number.
+    pid: u32,
+    /// Its name.
+    name: String,
+    /// Why it was ended or left alone.
+    why: String,
 }
 
 #[derive(JsonSchema)]

@@ -371,7 +371,7 @@ pub struct StopArgs {}
 /// The flags of `restart`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RestartArgs {
-    /// Cut old requests and tunnels instead of waiting for them
+    /// Cut old work instead of waiting for it; an installed gateway goes through its service manager, whatever is in the way
     #[arg(long, conflicts_with = "wait")]
     pub force: bool,
     /// How long old requests may go on this time, as in 30s, or "forever" [default: `drain` of the configuration]

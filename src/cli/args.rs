@@ -28,6 +28,8 @@ Examples:
       Install and start it as a service; it comes back after crashes and reboots.
   gatewayctl restart
       Restart without losing a request, and say what clients saw.
+  gatewayctl why
+      Say why it ended, was restarted, or does not serve.
   gatewayctl logs -f
       Follow what it and the programs behind it print.";
 
@@ -259,8 +261,15 @@ pub enum CtlCommand {
     /// Show what a gateway is doing
     ///
     /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3 when it is stopped or not installed, 4 when it is
-    /// starting or draining. Of an installed one that does not run, the service manager tells why.
-    Status,
+    /// starting or draining. Of an installed one that does not run, the service manager tells why; `gatewayctl why` tells more.
+    Status(StatusArgs),
+    /// Say in one sentence why a gateway ended, was restarted, or does not serve; then the evidence
+    ///
+    /// Looks at the gateway itself, its service manager, its record and the journal, and changes nothing. Ends with 0 when there
+    /// is an answer, and with 3 for a gateway that is not installed and never ran.
+    Why,
+    /// Show every life and every restart that is on record, the newest last
+    History(HistoryArgs),
     /// List the gateways that run here or are installed
     List,
     /// Wait until a gateway is ready, or gone
@@ -467,6 +476,25 @@ pub struct WaitArgs {
     /// Give up after this long, with exit code 4
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
+}
+
+/// The flags of `status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// Also what the service manager knows, drop-ins, and what the journal complains of
+    #[arg(long)]
+    pub deep: bool,
+    /// Go on showing it: on a terminal in place, elsewhere a line for each change; Ctrl-C ends it
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// The flags of `history`.
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// How many lines
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub lines: u32,
 }
 
 /// The flags of `update`.

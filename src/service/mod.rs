@@ -8,6 +8,7 @@ mod backup;
 mod drive;
 mod error;
 mod explain;
+pub mod inspect;
 mod install;
 pub mod launchd;
 mod layout;

@@ -4,6 +4,7 @@ pub mod args;
 mod by_manager;
 mod change;
 pub mod config;
+pub mod doctor;
 #[cfg(test)]
 mod double;
 pub mod exit;
@@ -68,6 +69,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::List => list::list(ctx).await,
         CtlCommand::Recover => recover::recover(ctx).await,
         CtlCommand::Update(args) => update::update(ctx, args).await,
+        CtlCommand::Doctor(args) => doctor::doctor(ctx, args).await,
         CtlCommand::Inhibit(args) => inhibit::inhibit(ctx, args).await,
         CtlCommand::Wait(args) => wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => logs::logs(ctx, args).await,

@@ -8,7 +8,7 @@ use clap_mangen::Man;
 use serde_json::json;
 
 use super::args::{CompletionsArgs, CtlCli, GatewayCli, ManArgs};
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, doctor};
 
 /// The manual's section for programs that administer a machine.
 const SECTION: &str = "8";
@@ -61,6 +61,7 @@ pub fn pages() -> Vec<(String, String)> {
         program.build();
         collect(&program, program.get_name(), &mut pages);
     }
+    pages.push((doctor::page::NAME.to_owned(), doctor::page::page()));
     pages
 }
 

@@ -7,6 +7,7 @@
 mod drive;
 mod error;
 mod explain;
+pub mod inspect;
 mod install;
 mod layout;
 mod linger;

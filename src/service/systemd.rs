@@ -8,6 +8,7 @@ use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath};
 
 use super::error::ServiceError;
 use super::explain::{explain, unreachable};
+use super::inspect::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
 use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
@@ -180,6 +181,15 @@ impl Manager {
             state.exit_status = proxy.exec_main_status().await?;
         }
         Ok(state)
+    }
+
+    /// Everything that the manager says of a unit.
+    ///
+    /// # Errors
+    /// When the manager does not answer.
+    pub async fn properties(&self, unit: &str) -> Result<Properties, ServiceError> {
+        let asked = async { Properties::read(&self.connection, self.proxy.load_unit(unit).await?, unit).await };
+        asked.await.map_err(|error| explain(&error, &format!("ask about {unit}")))
     }
 
     /// Reads all unit files anew.

@@ -30,18 +30,20 @@
 //! | [`state`] | what outlives a process: lock, owner record, the record of earlier lives, atomic files |
 //! | [`escape`], [`redact`], [`log`], [`trace`] | control characters made harmless, secrets hidden; the journal or standard error; where time went |
 //! | [`oom`] | whether the kernel ended a process for want of memory |
-//! | [`port`] | free ports, and who listens where |
+//! | [`process`] | what the kernel tells of processes and their kin |
+//! | [`port`] | free ports, which sockets listen, and who holds them |
 //! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
 //! | [`sidecar`] | processes: start, readiness, output, restart, end |
 //! | [`systemd`] | the way to a service manager over D-Bus, and what it says of a process |
 //! | [`supervisor`] | who supervises this process, what systemd is told, and the sockets it passes on |
 //! | [`control`] | frames between gatewayctl and a gateway, over a unix socket |
+//! | [`stale`] | gateways left behind on a port: proof, and their end |
 //! | [`gateway`] | generations, the lifecycle machine and its driver |
 //! | [`service`] | installing and driving a service under systemd |
 //! | [`cli`] | command lines of both programs |
 //!
-//! Imports point one way: `config` and `state` at the bottom, `systemd` on them; `front`, `sidecar`, `supervisor` and `port` above;
-//! `gateway` assembles them; `service` and `cli` stand outside and speak to a gateway only through its control socket, its
+//! Imports point one way: `process`, `config` and `state` at the bottom, `systemd` on them; `front`, `sidecar`, `supervisor` and `port`
+//! above, `control` and `stale` on those; `gateway` assembles them; `service` and `cli` stand outside and speak to a gateway only through its control socket, its
 //! state files and the service manager. Nothing imports `cli` but the two programs.
 
 pub mod cli;
@@ -54,9 +56,11 @@ pub mod log;
 mod mutex;
 pub mod oom;
 pub mod port;
+pub mod process;
 pub mod redact;
 pub mod service;
 pub mod sidecar;
+pub mod stale;
 pub mod state;
 pub mod supervisor;
 pub mod systemd;

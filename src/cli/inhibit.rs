@@ -14,7 +14,7 @@ use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::client::Client;
 use crate::control::protocol::{DrainNotice, InhibitParams, Lease, Method};
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 
 /// What shells say of a command that a signal ended: this and the signal's number.
 const BY_SIGNAL: i32 = 128;

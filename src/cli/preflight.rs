@@ -10,7 +10,7 @@ use super::args::{GatewayCli, RestartArgs, Wait};
 use super::config::invalid;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
-use crate::port;
+use crate::process;
 
 /// The configuration as a running gateway would read it now: with its own flags and environment. None where those cannot be
 /// known here; the gateway checks by itself before it changes anything.
@@ -56,7 +56,7 @@ pub(super) struct Started {
 pub(super) fn started(status: &Status) -> Option<Started> {
     let process = PathBuf::from(format!("/proc/{}", status.pid));
     // Another pid namespace has other processes of this number.
-    if !port::program(status.pid)?.file_name()?.as_bytes().starts_with(b"gateway") {
+    if !process::program(status.pid)?.file_name()?.as_bytes().starts_with(b"gateway") {
         return None;
     }
     let line = std::fs::read(process.join("cmdline")).ok()?;

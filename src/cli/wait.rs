@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::args::WaitArgs;
@@ -16,6 +15,7 @@ use super::ui::span;
 use super::watch::Watch;
 use super::{CliError, Context, Exit};
 use crate::config::{self, Env, Listen};
+use crate::port;
 
 /// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);
@@ -116,25 +116,14 @@ async fn port_free(ctx: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether another program could bind an address. It is bound, but never listened on, so no client is caught in between.
+/// Whether another program could bind an address.
 fn is_free(listen: &Listen) -> Result<bool, CliError> {
-    let addr = match listen {
-        Listen::Unix(path) => return Ok(!target::is_alive(path)),
-        Listen::Tcp(addr) => *addr,
-    };
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let bound = socket.and_then(|socket| {
-        socket.set_reuseaddr(true)?;
-        socket.bind(addr)
-    });
-    match bound {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(false),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(CliError::new(Exit::Permission, format!("{addr} cannot be tried: {error}")).with_help("the same command with sudo"))
+    port::can_be_had(listen).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            CliError::new(Exit::Permission, format!("{listen} cannot be tried: {error}")).with_help("the same command with sudo")
         }
-        Err(error) => Err(CliError::new(Exit::Failed, format!("{addr} cannot be tried: {error}"))),
-    }
+        _ => CliError::new(Exit::Failed, format!("{listen} cannot be tried: {error}")),
+    })
 }
 
 fn watching(paths: &[std::path::PathBuf]) -> Result<Watch, CliError> {
@@ -207,17 +196,5 @@ mod tests {
         let until = args(true, false);
         let (waited, ()) = tokio::join!(wait(&ctx, &until), starting);
         assert_eq!(waited, Ok(Exit::Done));
-    }
-
-    #[test]
-    fn ports_and_sockets_are_free_or_not() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = Listen::Tcp(listener.local_addr().unwrap());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _inside = runtime.enter();
-        assert_eq!(is_free(&listen), Ok(false));
-        drop(listener);
-        assert_eq!(is_free(&listen), Ok(true));
-        assert_eq!(is_free(&Listen::Unix("/nonexistent/x".into())), Ok(true));
     }
 }

@@ -16,7 +16,7 @@ use super::handover::{
 use super::lifecycle::{Budget, Event, Phase};
 use super::progress::Reporter;
 use crate::control::protocol::GenerationInfo;
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 use crate::state::lock::Lock;
 use crate::supervisor::Notifier;
 

@@ -13,7 +13,7 @@ use tracing::info;
 use crate::control::protocol::{DrainNotice, Failure, FailureCode, Lease, LeaseStatus};
 use crate::control::server::{Held, Reply};
 use crate::mutex::lock;
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 
 /// Leases at once: half of the connections that the control socket takes, so that gatewayctl always gets in.
 const LEASES_MAX: usize = 64;

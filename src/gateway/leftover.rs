@@ -18,8 +18,7 @@ use tracing::{info, warn};
 
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Status};
-use crate::port;
-use crate::sidecar::PidFd;
+use crate::process::{self, PidFd};
 
 /// How often they are looked for: one that is just dying is none.
 const LOOK: Duration = Duration::from_secs(1);
@@ -62,7 +61,7 @@ impl Leftovers {
 
     fn find(&self) -> HashMap<u32, PidFd> {
         // The descriptor first: what is read afterwards is about the process that it leads to.
-        port::all()
+        process::all()
             .filter(|pid| self.is_left(*pid))
             .filter_map(|pid| Some((pid, PidFd::open(pid).ok()?)))
             .filter(|(pid, _)| self.is_left(*pid))
@@ -122,7 +121,7 @@ impl Leftovers {
 
 /// The file name of a process's program.
 fn program(pid: u32) -> Option<OsString> {
-    Some(port::program(pid)?.file_name()?.to_owned())
+    Some(process::program(pid)?.file_name()?.to_owned())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::material::Material;
 use super::never::or_never;
 use super::signals::{self, Asked, Signals};
 use crate::config::{self, Env, Overrides};
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 use crate::state::lock::Lock;
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;

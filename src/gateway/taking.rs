@@ -16,7 +16,7 @@ use super::handover::{
 use super::lifecycle::{Event, Origin, Phase};
 use super::{Addresses, ownership};
 use crate::control::protocol::LastRestart;
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 use crate::state::owner;
 use crate::supervisor::Notifier;
 

@@ -1,8 +1,13 @@
-//! A port for a sidecar that nobody else will take before the sidecar binds it.
+//! Whether an address can be had, and a port for a sidecar that nobody else will take before the sidecar binds it.
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+
+use crate::config::Listen;
 
 /// Lowest port tried: above the ports that well-known services use.
 const LOWEST: u16 = 10_240;
@@ -35,6 +40,26 @@ pub fn private() -> io::Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr().map(|addr| addr.port())
 }
 
+/// Whether a gateway could listen at an address: it is bound with a gateway's options and let go again. It is never listened on, so no
+/// client is caught in between.
+///
+/// # Errors
+/// What keeps it from being tried: a missing permission, an address that this machine does not have.
+pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
+    let address = match listen {
+        Listen::Unix(path) => return Ok(std::os::unix::net::UnixStream::connect(path).is_err()),
+        Listen::Tcp(address) => *address,
+    };
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket::socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => Ok(true),
+        Err(nix::errno::Errno::EADDRINUSE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn free(port: u16) -> bool {
     let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, port));
     let v6_free = v6.is_ok() || v6.is_err_and(|error| error.kind() != io::ErrorKind::AddrInUse);
@@ -51,6 +76,19 @@ fn ephemeral_start() -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_and_sockets_can_be_had_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        assert!(!can_be_had(&listen).unwrap());
+        drop(listener);
+        assert!(can_be_had(&listen).unwrap());
+        let path = tempfile::tempdir().unwrap().path().join("x");
+        assert!(can_be_had(&Listen::Unix(path)).unwrap());
+        let elsewhere = "192.0.2.1:1".parse().unwrap();
+        assert!(can_be_had(&Listen::Tcp(elsewhere)).is_err());
+    }
 
     #[test]
     fn private_ports_are_free_and_not_for_outgoing_connections() {

@@ -1,9 +1,16 @@
-//! Which ports are free, and which processes listen on which.
+//! Ports: which are free, which sockets listen, and which processes hold those.
 
+#[cfg(target_os = "linux")]
+mod diag;
 mod free;
+mod holders;
 mod listening;
-mod tree;
+mod sockets;
+mod table;
+mod who;
 
-pub use free::private;
+pub use free::{can_be_had, private};
+pub use holders::{Depth, Holders, holders, sockets_of};
 pub use listening::{Listening, listening_of};
-pub use tree::{all, before_replaced, children, descendants, living_in_group, program, same_file};
+pub use sockets::{Socket, in_the_way_of, tcp, unix};
+pub use who::{Holder, who};

@@ -1,6 +1,6 @@
 //! Start, stop and restart of an installed gateway, each awaited to its end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use super::layout::{Installed, Layout, find, installed};
 use super::ready;
 use super::systemd::{self, JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
+use crate::process::{group_of, is_within};
 use crate::state::paths::Scope;
 
 /// How many of the service's last lines are shown when it does not do what was asked.
@@ -181,18 +182,11 @@ pub(super) async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name
 
 /// Refuses what would end the process that asks.
 pub(super) fn refuse_inside(unit: &Installed, state: &UnitState, verb: &str) -> Result<(), ServiceError> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    if !is_inside(&groups, &state.control_group) {
+    if !is_within(&group_of(std::process::id()), &state.control_group) {
         return Ok(());
     }
     Err(ServiceError::refused(format!("refused to {verb} {} from inside of it: that would end this very command half-way", unit.unit))
         .next(format!("gatewayctl {verb} --instance {}   (from another session)", unit.instance)))
-}
-
-/// Whether one of the lines of /proc/PID/cgroup is the group or lies below it.
-fn is_inside(groups: &str, group: &str) -> bool {
-    !group.is_empty()
-        && groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| Path::new(path).starts_with(Path::new(group)))
 }
 
 /// The configuration of an installed gateway; the defaults where it cannot be read, which matters only for the address to ask.
@@ -218,18 +212,4 @@ pub fn configuration(env: &Env<'_>, unit: &Installed) -> Result<Option<(PathBuf,
 /// The last lines of its journal; none where the caller may not read it.
 pub fn last_words(unit: &Installed) -> Vec<String> {
     systemd::last_words(unit.scope, &unit.unit, LAST_WORDS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn inside_means_the_group_or_below() {
-        let groups = "1:name=systemd:/x\n0::/system.slice/gateway.service/sub\n";
-        assert!(is_inside(groups, "/system.slice/gateway.service"));
-        assert!(!is_inside(groups, "/system.slice/gateway.serv"));
-        assert!(!is_inside(groups, ""));
-        assert!(!is_inside("0::/system.slice/gateway.service2\n", "/system.slice/gateway.service"));
-    }
 }

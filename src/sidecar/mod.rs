@@ -8,7 +8,6 @@ pub mod notice;
 mod notify;
 mod oneshot;
 mod output;
-mod pidfd;
 mod policy;
 mod probe;
 mod process;
@@ -16,6 +15,5 @@ mod runner;
 
 pub use environment::Inherited;
 pub use oneshot::oneshot;
-pub use pidfd::{Ended, PidFd};
 pub use probe::Hint;
 pub use runner::{Failure, Sidecar, Start, State};

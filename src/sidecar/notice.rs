@@ -7,9 +7,9 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::pidfd::PidFd;
 use super::runner::{Sidecar, State};
 use crate::config::{DrainNotice, NoticeSignal};
+use crate::process::PidFd;
 
 /// How long the answer to a notice may take. A server that is asked to finish its work answers that at once; a longer wait
 /// would only take from the time that the work itself has.

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::notify::NotifySocket;
 use crate::config::Ready;
 use crate::port;
+use crate::process;
 
 /// Between two looks at a port. The kernel tells nobody when a program begins to listen, so there is nothing to wait for.
 const POLL: Duration = Duration::from_millis(5);
@@ -96,12 +97,12 @@ impl Probe<'_> {
 
     /// Whether the listener belongs to the sidecar: a stranger on its port would be taken for it otherwise.
     fn owned(&self) -> bool {
-        let found = port::listening_of(&port::descendants(self.pid));
+        let found = port::listening_of(&process::descendants(self.pid));
         found.incomplete || found.addresses.iter().any(|address| address.port() == self.port)
     }
 
     fn elsewhere(&self) -> Option<Hint> {
-        let found = port::listening_of(&port::descendants(self.pid));
+        let found = port::listening_of(&process::descendants(self.pid));
         if found.addresses.iter().any(|address| address.port() == self.port) {
             return None;
         }

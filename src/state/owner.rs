@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::atomic;
+use crate::process::Stat;
 
 /// The process that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +76,10 @@ impl Owner {
 
 /// Whether process `pid` that started at `start` lives: none where /proc does not tell (hidepid, or no /proc at all).
 fn lives(pid: u32, start: u64) -> Option<bool> {
-    match stat(pid) {
-        Some((state, now)) => Some(state != 'Z' && state != 'X' && (start == 0 || now == start)),
+    match Stat::read(pid) {
+        Some(stat) => Some(!stat.is_dead() && (start == 0 || stat.start_time == start)),
         // Our own entry tells whether there is anything to read at all.
-        None if stat(std::process::id()).is_none() => None,
+        None if Stat::read(std::process::id()).is_none() => None,
         None => (!signallable(pid)).then_some(false),
     }
 }
@@ -91,16 +92,7 @@ fn signallable(pid: u32) -> bool {
 
 /// When a process started, in clock ticks since boot (proc(5), field 22 of stat).
 pub fn start_time(pid: u32) -> Option<u64> {
-    stat(pid).map(|(_, start)| start)
-}
-
-/// State (field 3) and start time (field 22).
-fn stat(pid: u32) -> Option<(char, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name is in parentheses and may hold anything, parentheses too: count from the last one.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    Stat::read(pid).map(|stat| stat.start_time)
 }
 
 /// The identity of this boot; empty where the kernel does not tell.

@@ -13,8 +13,7 @@ use std::time::Duration;
 use super::super::preflight::{self, Started};
 use super::super::{CliError, Exit};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, Status};
-use crate::port;
-use crate::sidecar::PidFd;
+use crate::process::{self, PidFd};
 
 /// How long `--version` and `check` may take: both only read; a program that is slower hangs.
 const PROOF: Duration = Duration::from_secs(10);
@@ -59,7 +58,7 @@ pub async fn prove(file: &Path, program: &Path, running: &Status) -> Result<Cand
     }
     let exe = PathBuf::from(format!("/proc/{}/exe", running.pid));
     let in_use = if exe.exists() { &exe } else { program };
-    if port::same_file(in_use, &found) {
+    if process::same_file(in_use, &found) {
         return Err(refuse(format!("is the program that {} runs already", running.instance)));
     }
     let answer = run(bare(&found), PROOF).await.map_err(|error| refuse(explain(&error)))?;

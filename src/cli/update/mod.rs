@@ -18,7 +18,7 @@ use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::{Method, RestartParams, Status};
-use crate::port;
+use crate::process;
 
 /// Updates the gateway that is meant.
 ///
@@ -84,11 +84,11 @@ fn program_of(status: &Status) -> Result<PathBuf, CliError> {
             .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
     };
     let named = status.program.as_ref().ok_or_else(|| unknown("it is of a version that does not say"))?;
-    let path = port::before_replaced(Path::new(named));
+    let path = process::before_replaced(Path::new(named));
     // A link keeps leading where it leads: what it leads to is replaced.
     let path = std::fs::canonicalize(&path).map_err(|error| unknown(&format!("{}: {error}", path.display())))?;
     // What a gateway says of itself decides what is overwritten, perhaps by root: the kernel must agree where it can be asked.
-    if let Some(running) = port::program(status.pid)
+    if let Some(running) = process::program(status.pid)
         && std::fs::canonicalize(&running).is_ok_and(|running| running != path)
     {
         return Err(unknown(&format!("it says {}, the kernel {}", path.display(), running.display())));

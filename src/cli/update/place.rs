@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Uid, User, access};
 
 use super::super::{CliError, Exit};
-use crate::port;
+use crate::process;
 
 /// A new program in place of the previous one.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Placed {
 
     /// Whether a process runs what lies under the program's name now; where that cannot be seen, it does not.
     pub fn is_run_by(&self, pid: u32) -> bool {
-        port::same_file(Path::new(&format!("/proc/{pid}/exe")), &self.program)
+        process::same_file(Path::new(&format!("/proc/{pid}/exe")), &self.program)
     }
 }
 

@@ -12,7 +12,7 @@ use super::channel::{self, Receiver, Sender};
 use super::failpoint;
 use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
 use crate::gateway::Happening;
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 
 /// The descriptor that the offer comes through.
 pub(super) const OFFER: &str = "GATEWAY_HANDOVER";

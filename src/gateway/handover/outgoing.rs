@@ -15,8 +15,7 @@ use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
 use super::wire::{Offer, ToPredecessor, ToSuccessor};
 use crate::gateway::Happening;
-use crate::port;
-use crate::sidecar::PidFd;
+use crate::process::{self, PidFd};
 
 /// How long a successor may take to say its first word: it has only read its configuration by then. Generous, because a
 /// machine that restarts a gateway may be busy with an update.
@@ -137,9 +136,10 @@ impl Successor {
 
 /// The sidecars of a process that is about to be killed. The kernel ends them with it; that takes a while.
 fn children_of(pid: u32) -> Vec<PidFd> {
-    let children: Vec<(u32, PidFd)> = port::children(pid).into_iter().filter_map(|child| Some((child, PidFd::open(child).ok()?))).collect();
+    let children: Vec<(u32, PidFd)> =
+        process::children(pid).into_iter().filter_map(|child| Some((child, PidFd::open(child).ok()?))).collect();
     // Whether they still are is asked when the descriptors are there: then none can be mistaken any more.
-    let still = port::children(pid);
+    let still = process::children(pid);
     children.into_iter().filter(|(child, _)| still.contains(child)).map(|(_, process)| process).collect()
 }
 

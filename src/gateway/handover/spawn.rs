@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use super::incoming::OFFER;
 use super::program::Program;
 use crate::gateway::signals;
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 
 /// Whose child a successor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::spawn::{Parentage, Spawned, number, spawn};
 use super::{channel, failpoint};
 use crate::gateway::never::or_never;
 use crate::gateway::signals::{Asked, Signals};
-use crate::sidecar::PidFd;
+use crate::process::PidFd;
 
 /// What happens behind the waiter.
 #[derive(Debug)]

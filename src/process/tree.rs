@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::Stat;
+
 /// What the kernel appends to the name of a program whose file was replaced (proc(5), /proc/PID/exe).
 const DELETED: &str = " (deleted)";
 
@@ -32,18 +34,21 @@ pub fn same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
+/// The most steps up that are taken: deeper trees than this are loops of a /proc that changes while it is read.
+const HOPS: usize = 32;
+
+/// The parent of a process, that one's parent, and so on, process 1 included where it is one. Where /proc hides one, its own parent
+/// is not known.
+pub fn ancestors(of: u32) -> Vec<u32> {
+    let parent = |pid: &u32| Stat::read(*pid).map(|stat| stat.parent).filter(|parent| *parent != 0);
+    std::iter::successors(parent(&of), parent).take(HOPS).collect()
+}
+
 /// Parent and process group of every process that can be seen and is not a zombie.
 fn table() -> HashMap<u32, (u32, u32)> {
     all()
-        .filter_map(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            // The name in parentheses may hold anything: count from the last parenthesis (proc(5)).
-            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-            if matches!(fields.next()?, "Z" | "X") {
-                return None;
-            }
-            Some((pid, (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?)))
-        })
+        .filter_map(|pid| Some((pid, Stat::read(pid).filter(|stat| !stat.is_dead())?)))
+        .map(|(pid, stat)| (pid, (stat.parent, stat.group)))
         .collect()
 }
 
@@ -84,6 +89,9 @@ mod tests {
         let kin = descendants(child.id());
         assert!(kin.contains(&child.id()) && kin.len() == 2, "{kin:?}");
         assert!(descendants(std::process::id()).is_superset(&kin));
+        let grandchild = kin.iter().copied().find(|pid| *pid != child.id()).unwrap();
+        assert_eq!(ancestors(grandchild)[..2], [child.id(), std::process::id()]);
+        assert!(ancestors(1).is_empty());
         for pid in kin {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
         }

@@ -1,0 +1,235 @@
+//! Listening sockets as the kernel lists them: netlink's sock_diag(7).
+//!
+//! One question, one answer: which sockets listen on a port, with inode, user and control group, whoever they belong to. It takes
+//! no privileges and no walk through /proc. The answer is about this network namespace.
+#![allow(clippy::cast_possible_truncation, reason = "constants of the protocol fit, and an inode is given in 32 bits")]
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::sockets::Socket;
+use crate::config::Listen;
+
+/// SOCK_DIAG_BY_FAMILY of linux/sock_diag.h.
+const BY_FAMILY: u16 = 20;
+
+/// TCP_LISTEN of net/tcp_states.h, as a bit of a set of states; unix sockets use the same.
+const LISTEN: u32 = 1 << 10;
+
+/// INET_DIAG_SKV6ONLY and INET_DIAG_CGROUP_ID of linux/inet_diag.h.
+const SKV6ONLY: u16 = 11;
+const CGROUP_ID: u16 = 21;
+
+/// UNIX_DIAG_NAME and UNIX_DIAG_UID of linux/unix_diag.h, and the flags that ask for them.
+const NAME: u16 = 0;
+const UID: u16 = 7;
+const SHOW: u32 = 0x1 | 0x40;
+
+/// A whole dump of listeners fits in a few of these; the kernel never sends longer ones (NLMSG_GOODSIZE is a page or 8 KiB, a
+/// dump's at most 32 KiB).
+const BUFFER: usize = 32 * 1024;
+
+/// The kernel answers from memory, at once.
+const ANSWER_SECONDS: i64 = 2;
+
+/// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
+///
+/// # Errors
+/// When the kernel has no sock_diag, or a sandbox keeps it away.
+pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
+    let mut found = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut request = [0_u8; 56];
+        request[0] = family as u8;
+        request[1] = libc::IPPROTO_TCP as u8;
+        request[4..8].copy_from_slice(&LISTEN.to_ne_bytes());
+        request[8..10].copy_from_slice(&port.to_be_bytes());
+        let asked = dump(&request, |message| {
+            // Old kernels do not look at the port.
+            found.extend(inet(message).filter(|socket| port == 0 || socket.listen.port() == Some(port)));
+        });
+        match asked {
+            // A kernel without IPv6 has no such sockets.
+            Err(error) if family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
+            asked => asked?,
+        }
+    }
+    Ok(found)
+}
+
+/// The unix sockets that listen somewhere in the file system.
+///
+/// # Errors
+/// As [`tcp`].
+pub fn unix() -> io::Result<Vec<Socket>> {
+    let mut request = [0_u8; 24];
+    request[0] = libc::AF_UNIX as u8;
+    request[4..8].copy_from_slice(&LISTEN.to_ne_bytes());
+    request[12..16].copy_from_slice(&SHOW.to_ne_bytes());
+    let mut found = Vec::new();
+    dump(&request, |message| found.extend(local(message)))?;
+    Ok(found)
+}
+
+/// A socket of `struct unix_diag_msg` and its attributes; none for one without a path.
+fn local(message: &[u8]) -> Option<Socket> {
+    let inode = number(message, 4)?;
+    let (mut path, mut uid) = (None, None);
+    for (kind, value) in attributes(message.get(16..)?) {
+        match kind {
+            // Names in the abstract space begin with a zero byte; a path may end with one.
+            NAME if value.first().is_some_and(|byte| *byte != 0) => {
+                path = Some(OsStr::from_bytes(value.strip_suffix(b"\0").unwrap_or(value)).into());
+            }
+            UID => uid = number(value, 0),
+            _ => {}
+        }
+    }
+    Some(Socket { listen: Listen::Unix(path?), inode: inode.into(), uid, cgroup: None, v6only: false })
+}
+
+/// A socket of `struct inet_diag_msg` and its attributes.
+fn inet(message: &[u8]) -> Option<Socket> {
+    let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
+    let source: [u8; 16] = message.get(8..24)?.try_into().ok()?;
+    let ip: IpAddr = match i32::from(*message.first()?) {
+        libc::AF_INET => Ipv4Addr::new(source[0], source[1], source[2], source[3]).into(),
+        libc::AF_INET6 => Ipv6Addr::from(source).into(),
+        _ => return None,
+    };
+    let mut socket = Socket {
+        listen: Listen::Tcp(SocketAddr::new(ip, port)),
+        uid: Some(number(message, 64)?),
+        inode: number(message, 68)?.into(),
+        cgroup: None,
+        v6only: false,
+    };
+    for (kind, value) in attributes(message.get(72..)?) {
+        match kind {
+            SKV6ONLY => socket.v6only = value.first() == Some(&1),
+            CGROUP_ID => socket.cgroup = value.try_into().ok().map(u64::from_ne_bytes),
+            _ => {}
+        }
+    }
+    Some(socket)
+}
+
+/// Asks for a dump; `each` gets the payload of each message of the answer.
+fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS))?;
+    let mut message = Vec::with_capacity(HEADER + request.len());
+    message.extend_from_slice(&((HEADER + request.len()) as u32).to_ne_bytes());
+    message.extend_from_slice(&BY_FAMILY.to_ne_bytes());
+    message.extend_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
+    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(request);
+    sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    read(&socket, &mut each)
+}
+
+/// Length of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
+fn read(socket: &OwnedFd, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of sockets cannot be understood");
+    let mut buffer = vec![0_u8; BUFFER];
+    loop {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        if rest.is_empty() {
+            return Err(broken());
+        }
+        while let (Some(length), Some(kind)) = (number(rest, 0), half(rest, 4)) {
+            let length = length as usize;
+            let payload = rest.get(HEADER..length).ok_or_else(broken)?;
+            match i32::from(kind) {
+                libc::NLMSG_DONE => return Ok(()),
+                libc::NLMSG_ERROR => {
+                    let code = number(payload, 0).ok_or_else(broken)? as i32;
+                    return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+                }
+                _ => each(payload),
+            }
+            rest = rest.get(aligned(length)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The attributes of a message: kind and value.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (length, kind) = (usize::from(half(rest, 0)?), half(rest, 2)?);
+        let value = rest.get(4..length)?;
+        rest = rest.get(aligned(length)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// Messages and attributes begin at multiples of four (NLMSG_ALIGNTO, NLA_ALIGNTO).
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixListener;
+
+    fn inode(fd: &impl AsRawFd) -> u64 {
+        std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap().ino()
+    }
+
+    #[test]
+    fn listeners_of_a_port_in_both_families() {
+        let v6 = TcpListener::bind("[::1]:0").unwrap();
+        let port = v6.local_addr().unwrap().port();
+        let v4 = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut found = tcp(port).unwrap();
+        found.sort_by_key(|socket| socket.listen.to_string());
+        let inodes: Vec<u64> = found.iter().map(|socket| socket.inode).collect();
+        assert_eq!(inodes, [inode(&v4), inode(&v6)], "the connection is none: {found:?}");
+        assert!(found.iter().all(|socket| socket.uid == Some(nix::unistd::getuid().as_raw())));
+        assert!(tcp(0).unwrap().len() >= 2);
+        drop((v4, v6, client));
+        assert_eq!(tcp(port).unwrap(), []);
+    }
+
+    #[test]
+    fn unix_listeners_by_their_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let found: Vec<Socket> = unix().unwrap().into_iter().filter(|socket| socket.listen == Listen::Unix(path.clone())).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].inode, found[0].uid), (inode(&listener), Some(nix::unistd::getuid().as_raw())));
+    }
+
+    #[test]
+    fn garbage_is_no_panic() {
+        for length in 0..80 {
+            let bytes = vec![0xff; length];
+            assert!(inet(&bytes).is_none() && local(&bytes).is_none());
+            assert_eq!(attributes(&bytes).count(), 0);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Which processes on a port are proven stale. Pure: what was seen goes in, a verdict comes out.
+//!
+//! Two parts: who is never signalled, whatever else is known; then, who is proven. Whoever is neither is kept.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::process::{Process, is_within};
+
+/// A process that holds a listener of the port, and what was seen of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// What the kernel tells of it.
+    pub process: Process,
+    /// What more there is to know of a gateway; none for any other program.
+    pub gateway: Option<Gateway>,
+}
+
+/// What counts of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// Whether it answered, at its control socket or its front door, at least once in several questions.
+    pub answers: bool,
+    /// The service whose main process it is: somebody looks after it.
+    pub main_of: Option<String>,
+}
+
+/// A process by number and start: a number alone is given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Its number.
+    pub pid: u32,
+    /// When it began, in clock ticks since boot; 0 where that is not known.
+    pub start_time: u64,
+}
+
+impl Identity {
+    fn is(self, process: &Process) -> bool {
+        self.pid == process.pid && (self.start_time == 0 || self.start_time == process.start_time)
+    }
+}
+
+/// Everything else that counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// The process that decides.
+    pub me: u32,
+    /// Whose processes it may end: its own user's; for root also those of the instance's user.
+    pub users: BTreeSet<u32>,
+    /// Its parent, that one's parent, and so on, process 1 included where it is one.
+    pub ancestors: Vec<u32>,
+    /// The control group of the service that it runs in itself.
+    pub own_service: Option<String>,
+    /// The control group of this gateway's service, while it runs.
+    pub unit_group: Option<String>,
+    /// The main process as the service manager knows it.
+    pub main: Option<u32>,
+    /// The holder of the lock.
+    pub owner: Option<Identity>,
+    /// Predecessors on record that still have time.
+    pub drainers: Vec<Identity>,
+    /// What the user said is not to be touched.
+    pub protected: BTreeSet<u32>,
+    /// The one process that the user named to be ended, whatever it is.
+    pub named: Option<u32>,
+}
+
+/// What becomes of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is ended.
+    Stale(Proof),
+    /// It is left alone.
+    Kept(Reason),
+}
+
+/// Why a process is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A gateway that nobody looks after, that does not own this instance, and that does not answer.
+    Unknown,
+    /// The owner on record, which no service manager looks after, and which does not answer.
+    Silent,
+    /// The user named it.
+    Named,
+}
+
+/// Why a process is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is the process that decides.
+    Myself,
+    /// It is an ancestor of that one.
+    Ancestor,
+    /// The user protects it.
+    Protected,
+    /// It is the service manager.
+    Manager,
+    /// It is somebody else's.
+    OtherUser,
+    /// It is the main process of this gateway's service.
+    Main,
+    /// It belongs to this gateway's service.
+    InUnit,
+    /// It belongs to the service that the process that decides runs in.
+    InOwnService,
+    /// It is no gateway.
+    Foreign,
+    /// It finishes its work and still has time.
+    Drains,
+    /// Another service's manager looks after it.
+    MainOf(String),
+    /// It owns this instance and answers.
+    Owns,
+    /// It answers: no leftover, whatever the records say.
+    Answers,
+    /// It is another one by now, or off the port.
+    Changed,
+}
+
+impl World {
+    /// Judges one process.
+    pub fn judge(&self, suspect: &Suspect) -> Verdict {
+        let process = &suspect.process;
+        if let Some(reason) = self.never(process) {
+            return Verdict::Kept(reason);
+        }
+        if self.named == Some(process.pid) {
+            return Verdict::Stale(Proof::Named);
+        }
+        let Some(gateway) = &suspect.gateway else { return Verdict::Kept(Reason::Foreign) };
+        if self.drainers.iter().any(|drainer| drainer.is(process)) {
+            return Verdict::Kept(Reason::Drains);
+        }
+        if let Some(unit) = &gateway.main_of {
+            return Verdict::Kept(Reason::MainOf(unit.clone()));
+        }
+        match (self.owner.is_some_and(|owner| owner.is(process)), gateway.answers) {
+            (true, true) => Verdict::Kept(Reason::Owns),
+            (true, false) => Verdict::Stale(Proof::Silent),
+            (false, true) => Verdict::Kept(Reason::Answers),
+            (false, false) => Verdict::Stale(Proof::Unknown),
+        }
+    }
+
+    /// Who is never signalled.
+    pub fn never(&self, process: &Process) -> Option<Reason> {
+        let pid = process.pid;
+        let within = |group: &Option<String>| group.as_deref().is_some_and(|group| is_within(&process.group, group));
+        [
+            (pid == self.me, Reason::Myself),
+            (process.is_systemd(), Reason::Manager),
+            (self.ancestors.contains(&pid), Reason::Ancestor),
+            (self.protected.contains(&pid), Reason::Protected),
+            (self.main == Some(pid), Reason::Main),
+            (within(&self.unit_group), Reason::InUnit),
+            (within(&self.own_service), Reason::InOwnService),
+            (!self.users.contains(&process.uid), Reason::OtherUser),
+        ]
+        .into_iter()
+        .find_map(|(holds, reason)| holds.then_some(reason))
+    }
+}
+
+impl Reason {
+    /// Whether it is part of this very gateway, so that its hold on the port is as it should be.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Myself | Self::Main | Self::InUnit | Self::Owns | Self::Drains)
+    }
+
+    /// Whether it is a healthy gateway that nobody looks after: it may be asked to stop, and is never killed.
+    pub fn may_be_asked(&self) -> bool {
+        matches!(self, Self::Owns | Self::Answers)
+    }
+
+    /// The word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Myself => "self",
+            Self::Ancestor => "ancestor",
+            Self::Protected => "protected",
+            Self::Manager => "manager",
+            Self::OtherUser => "other-user",
+            Self::Main => "main",
+            Self::InUnit => "in-unit",
+            Self::InOwnService => "in-own-service",
+            Self::Foreign => "foreign",
+            Self::Drains => "drains",
+            Self::MainOf(_) => "main-of-other",
+            Self::Owns => "owns",
+            Self::Answers => "answers",
+            Self::Changed => "changed",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Myself => "it is this very process",
+            Self::Ancestor => "this command was started from it",
+            Self::Protected => "you protect it",
+            Self::Manager => "it is the service manager",
+            Self::OtherUser => "it is another user's",
+            Self::Main => "it is the service's main process",
+            Self::InUnit => "it belongs to the service",
+            Self::InOwnService => "it belongs to the service that this command runs in",
+            Self::Foreign => "it is no gateway",
+            Self::Drains => "it finishes its work, and still has time",
+            Self::MainOf(unit) => return write!(f, "it is the main process of {unit}"),
+            Self::Owns => "it owns this instance, and answers",
+            Self::Answers => "it answers, so it is no leftover",
+            Self::Changed => "it is another process by now, or has let go of the port",
+        })
+    }
+}
+
+impl Proof {
+    /// The word for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Silent => "silent",
+            Self::Named => "named",
+        }
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "a gateway that nobody looks after, and that answers nobody",
+            Self::Silent => "the owner on record, which nobody looks after, and which answers nobody",
+            Self::Named => "you named it",
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,104 @@
+//! What cleaning has done, for people and for programs.
+
+use serde::Serialize;
+
+/// A process that was ended, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// Its number.
+    pub pid: u32,
+    /// Whose it was.
+    pub uid: u32,
+    /// Its name.
+    pub name: String,
+    /// What it took: TERM, KILL, or none when it was gone by itself or nothing was done.
+    pub signal: Option<&'static str>,
+    /// Why, in a word: unknown, silent, named, asked.
+    pub proof: &'static str,
+    /// The same in a sentence.
+    pub why: String,
+}
+
+/// A process that was left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// Its number.
+    pub pid: u32,
+    /// Whose it is.
+    pub uid: u32,
+    /// Its name.
+    pub name: String,
+    /// Why, in a word.
+    pub reason: &'static str,
+    /// The same in a sentence.
+    pub why: String,
+    /// Whether it is part of this very gateway, so that its hold on the port is as it should be.
+    pub ours: bool,
+}
+
+/// How the addresses stand afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "state", content = "by")]
+pub enum State {
+    /// A gateway could listen there.
+    Free,
+    /// The service manager keeps the listener for this gateway's service: there is nothing to wait for.
+    Kept(String),
+    /// This very gateway has it.
+    Ours,
+    /// Somebody else has it.
+    Held(Vec<String>),
+    /// Nobody can be seen to have it, and yet it cannot be had.
+    Busy(String),
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Where.
+    pub addresses: Vec<String>,
+    /// Those that were ended, or would be.
+    pub killed: Vec<Ended>,
+    /// Those that were left alone.
+    pub kept: Vec<Kept>,
+    /// How the addresses stand; nothing was waited for in a dry run.
+    #[serde(flatten)]
+    pub state: State,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+}
+
+impl Report {
+    /// What happened, a line each, without how it stands.
+    pub fn lines(&self) -> Vec<String> {
+        let killed = self.killed.iter().map(|ended| {
+            let done = match (self.dry_run, ended.signal) {
+                (true, _) => "would end",
+                (false, None) => "gone",
+                (false, Some("KILL")) => "killed",
+                (false, Some(_)) => "ended",
+            };
+            format!("{done} {} (pid {}, uid {}): {}", crate::escape::escape(&ended.name), ended.pid, ended.uid, ended.why)
+        });
+        let kept = self
+            .kept
+            .iter()
+            .map(|kept| format!("kept {} (pid {}, uid {}): {}", crate::escape::escape(&kept.name), kept.pid, kept.uid, kept.why));
+        killed.chain(kept).collect()
+    }
+
+    /// How it stands, in a line.
+    pub fn stands(&self) -> String {
+        let at = self.addresses.join(", ");
+        match &self.state {
+            State::Free => format!("{at}: free"),
+            State::Kept(unit) => format!("{at}: held by systemd for {unit}"),
+            State::Ours => format!("{at}: held by this gateway"),
+            State::Held(by) => format!("{at}: held by {}", by.join(", ")),
+            State::Busy(why) => format!("{at}: cannot be had: {why}"),
+        }
+    }
+}

@@ -27,6 +27,9 @@ const DEFEATING: [(&str, &str); 6] = [
     ("WATCHDOG_USEC", "the gateway pings at the wrong pace, and the watchdog kills it or never bites"),
 ];
 
+/// Those of them that also count in the environment of the process, where a file of variables may have put them.
+const ANYWHERE: [&str; 2] = ["GATEWAY_NO_RESPAWN", "GATEWAY_FAILPOINT"];
+
 pub(super) const CHECKS: &[Check] = &[
     Check {
         code: "unit-type",
@@ -305,14 +308,14 @@ fn output(facts: &Facts) -> Option<Seen> {
 
 fn environment(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts)?;
-    let set: Vec<(&str, String)> = DEFEATING
-        .into_iter()
-        .filter(|(name, _)| says.environment.iter().any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == *name)))
-        .map(|(name, effect)| (name, format!("{name}: {effect}")))
-        .collect();
-    let (name, _) = set.first()?;
-    let cure = command(unit.set(&format!("UnsetEnvironment={name}")));
-    Some(Seen::at(unit.place("Environment"), format!("the unit sets {name}"), cure)?.with(set.into_iter().map(|(_, text)| text).collect()))
+    let in_unit = |name: &str| says.environment.iter().any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name));
+    // Of what systemd sets for every service only the unit tells who meant it.
+    let in_process = |name: &str| ANYWHERE.contains(&name) && facts.process.as_ref().is_some_and(|process| process.environment.contains_key(name));
+    let set: Vec<(&str, &str)> = DEFEATING.into_iter().filter(|(name, _)| in_unit(name) || in_process(name)).collect();
+    let (name, _) = *set.first()?;
+    let place = if in_unit(name) { unit.place("Environment") } else { unit.place("EnvironmentFile") };
+    let found = Seen::at(place, format!("{name} is set"), command(unit.set(&format!("UnsetEnvironment={name}"))))?;
+    Some(found.with(set.into_iter().map(|(name, effect)| format!("{name}: {effect}")).collect()))
 }
 
 fn account(facts: &Facts) -> Option<Seen> {

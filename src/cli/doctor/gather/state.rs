@@ -9,9 +9,9 @@ use nix::sys::statfs;
 use crate::cli::doctor::facts::{Configuration, State};
 use crate::config::Env;
 use crate::control::protocol::Status;
-use crate::port;
+use crate::process::{self, Stat};
 use crate::service::{Installed, inspect};
-use crate::state::owner::{Drainer, Owner, start_time};
+use crate::state::owner::{Drainer, Owner};
 use crate::state::{bundle, paths::Paths};
 
 /// How old a restart's announcement may be: it counts for as long.
@@ -94,7 +94,7 @@ fn overdue(drainers: &[Drainer]) -> Vec<(u32, Duration)> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let late = |drainer: &Drainer| {
         let late = now.checked_sub(Duration::from_millis(drainer.until_ms?))?;
-        (late > OVERDUE && start_time(drainer.pid) == Some(drainer.start_time)).then_some((drainer.pid, late))
+        (late > OVERDUE && Stat::read(drainer.pid).is_some_and(|stat| stat.start_time == drainer.start_time)).then_some((drainer.pid, late))
     };
     drainers.iter().filter_map(late).collect()
 }
@@ -121,8 +121,8 @@ fn lock_holder(lock: &Path) -> Option<(u32, String)> {
         let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         entries.filter_map(|entry| std::fs::metadata(entry.path()).ok()).any(|meta| meta.ino() == inode && meta.is_file())
     };
-    let holders: Vec<u32> = std::iter::once(held).chain(port::all()).filter(holds).collect();
-    let name = |pid: u32| port::program(pid)?.file_name().map(|name| name.to_string_lossy().into_owned());
+    let holders: Vec<u32> = std::iter::once(held).chain(process::all()).filter(holds).collect();
+    let name = |pid: u32| process::program(pid)?.file_name().map(|name| name.to_string_lossy().into_owned());
     if holders.iter().any(|pid| name(*pid).is_none_or(|name| name.starts_with("gateway"))) {
         return None;
     }

@@ -22,8 +22,7 @@ pub struct Properties(HashMap<String, OwnedVariant>);
 impl Properties {
     /// Asks for the properties of a unit, those of its type included.
     pub(super) async fn read(connection: &Connection, path: zbus::OwnedObjectPath, unit: &str) -> zbus::Result<Self> {
-        let proxy =
-            zbus::fdo::PropertiesProxy::builder(connection).destination("org.freedesktop.systemd1").path(path).build().await?;
+        let proxy = zbus::fdo::PropertiesProxy::builder(connection).destination("org.freedesktop.systemd1").path(path).build().await?;
         let mut all = HashMap::new();
         let kind = if unit.ends_with(".socket") { "Socket" } else { "Service" };
         for interface in ["Unit", kind] {
@@ -206,8 +205,7 @@ mod tests {
                 (RunAs::Dynamic, false, "/usr/bin", None),
                 (RunAs::User("app".into()), true, "/opt/my $HOME 100%i", Some(PathBuf::from("/etc/a b%c"))),
             ] {
-                let plan =
-                    UnitPlan { sandbox, run_as, low_port, bin_dir: dir.into(), env_file: file, systemd: 252, ..UnitPlan::default() };
+                let plan = UnitPlan { sandbox, run_as, low_port, bin_dir: dir.into(), env_file: file, systemd: 252, ..UnitPlan::default() };
                 let text = plan.service().unwrap();
                 assert_eq!(outdated(&installed(false), &text, 252), None, "{text}");
                 let older = text.replace("KillMode=mixed", "KillMode=process");

@@ -89,7 +89,8 @@ impl Unit {
     /// The place where a setting is made: the last line that makes it, else the unit's file.
     pub fn place(&self, key: &str) -> String {
         let made = self.files.iter().flat_map(|file| file.lines.iter().map(move |line| (file, line))).filter(|(_, line)| line.key == key);
-        made.last().map_or_else(|| self.installed.path.display().to_string(), |(file, line)| format!("{}:{}", file.path.display(), line.number))
+        made.last()
+            .map_or_else(|| self.installed.path.display().to_string(), |(file, line)| format!("{}:{}", file.path.display(), line.number))
     }
 
     /// The command that takes a setting back: out of a drop-in, or by an own one.

@@ -30,17 +30,18 @@ pub async fn mend(ctx: &Context, facts: &Facts, mend: &Mend) -> Result<(), Strin
         }
         Mend::Enable => {
             let (unit, manager) = manager(facts).await?;
-            let units: Vec<&str> = [Some(&unit.installed.unit), unit.installed.socket.as_ref()].into_iter().flatten().map(String::as_str).collect();
-            manager.enable(&units).await.map_err(|error| error.message)?;
-            // systemctl enable does the same: without it the manager does not know of the links yet.
-            manager.daemon_reload().await.map_err(|error| error.message)
+            let units: Vec<&str> =
+                [Some(&unit.installed.unit), unit.installed.socket.as_ref()].into_iter().flatten().map(String::as_str).collect();
+            manager.enable(&units).await.map(drop).map_err(|error| error.message)
         }
         Mend::Linger => match inspect::turn_linger_on(&Env::real()).await {
             Ok(None) => Ok(()),
             Ok(Some(why)) => Err(why),
             Err(error) => Err(error.message),
         },
-        Mend::Mode(path, mode) => fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(|error| format!("{}: {error}", path.display())),
+        Mend::Mode(path, mode) => {
+            fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(|error| format!("{}: {error}", path.display()))
+        }
         Mend::Remove(paths) => paths.iter().try_for_each(|path| match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
             _ => Ok(()),

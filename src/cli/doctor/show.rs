@@ -115,7 +115,9 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
     line("why", finding.check.why);
     let remedy = shown(finding.seen.remedy.text());
     match (&finding.seen.remedy, finding.mended) {
-        (_, true) => line("done", &ctx.ui.paint(if matches!(finding.seen.remedy, Remedy::Mend(..)) { &remedy } else { "mended" }, Tone::Good)),
+        (_, true) => {
+            line("done", &ctx.ui.paint(if matches!(finding.seen.remedy, Remedy::Mend(..)) { &remedy } else { "mended" }, Tone::Good))
+        }
         (Remedy::Mend(..), false) if !fixed => line("fix", &format!("gatewayctl doctor --fix   ({remedy})")),
         _ => line("fix", &remedy),
     }

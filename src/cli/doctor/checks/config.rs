@@ -88,5 +88,9 @@ fn unreadable(facts: &Facts) -> Option<Seen> {
     }
     let path = facts.config.path.display();
     let gid = unit.gid.unwrap_or(uid);
-    Seen::at(&path, format!("uid {uid} may not read it (mode {mode:03o}, uid {owner}, gid {group})"), command(format!("sudo chgrp {gid} {path} && sudo chmod 640 {path}")))
+    Seen::at(
+        &path,
+        format!("uid {uid} may not read it (mode {mode:03o}, uid {owner}, gid {group})"),
+        command(format!("sudo chgrp {gid} {path} && sudo chmod 640 {path}")),
+    )
 }

@@ -131,7 +131,8 @@ fn unit(facts: &Facts) -> Option<&Unit> {
 }
 
 fn install(facts: &Facts, more: &str) -> String {
-    let instance = if facts.instance == crate::config::DEFAULT_INSTANCE { String::new() } else { format!(" --instance {}", facts.instance) };
+    let instance =
+        if facts.instance == crate::config::DEFAULT_INSTANCE { String::new() } else { format!(" --instance {}", facts.instance) };
     format!("gatewayctl install{instance}{more}")
 }
 
@@ -166,7 +167,11 @@ fn reload_needed(facts: &Facts) -> Option<Seen> {
 
 fn edited(facts: &Facts) -> Option<Seen> {
     let unit = unit(facts).filter(|unit| matches!(unit.written, Written::Edited(_)))?;
-    let next = format!("{}   (keep what you need of it in: {})", install(facts, " --diff"), unit.systemctl(&format!("edit {}", unit.installed.unit)));
+    let next = format!(
+        "{}   (keep what you need of it in: {})",
+        install(facts, " --diff"),
+        unit.systemctl(&format!("edit {}", unit.installed.unit))
+    );
     Seen::at(unit.installed.path.display(), unit.written.why_not(), command(next))
 }
 

@@ -101,14 +101,20 @@ fn says(facts: &Facts) -> Option<(&Unit, &Says)> {
     unit.says.as_ref().filter(|says| says.load == "loaded").map(|says| (unit, says))
 }
 
+/// Whether systemd refuses to start it again. After automatic restarts the result is still that of the last life.
+fn gave_up(says: &Says) -> bool {
+    let used_up = says.limit_interval.is_some() && says.limit_burst > 0 && says.restarts >= says.limit_burst;
+    says.active == "failed" && (says.result == "start-limit-hit" || used_up)
+}
+
 fn limit_hit(facts: &Facts) -> Option<Seen> {
-    let (unit, _) = says(facts).filter(|(_, says)| says.active == "failed" && says.result == "start-limit-hit")?;
+    let (unit, says) = says(facts).filter(|(_, says)| gave_up(says))?;
     let cure = Remedy::Mend(Mend::ResetFailed, unit.systemctl(&format!("reset-failed {}", unit.installed.unit)));
-    Seen::at(&unit.installed.unit, "it is failed (start-limit-hit)", cure)
+    Seen::at(&unit.installed.unit, format!("it is failed ({}), after {} starts", says.result, says.restarts.max(says.limit_burst)), cure)
 }
 
 fn failed(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| says.active == "failed" && says.result != "start-limit-hit")?;
+    let (unit, says) = says(facts).filter(|(_, says)| says.active == "failed" && !gave_up(says))?;
     let next = command(format!("gatewayctl start{0}   (when the cause is mended: gatewayctl logs{0})", facts.flags));
     Seen::at(&unit.installed.unit, format!("it is failed ({})", says.result), next)
 }

@@ -47,10 +47,18 @@ fn journal(facts: &Facts) -> Option<Seen> {
 fn somaxconn(facts: &Facts) -> Option<Seen> {
     let limit = facts.machine.somaxconn.filter(|limit| *limit < u64::try_from(BACKLOG).unwrap_or(0))?;
     let message = format!("net.core.somaxconn is {limit}, and the gateway asks for {BACKLOG}");
-    Seen::at("/proc/sys/net/core/somaxconn", message, command(format!("sudo sysctl -w net.core.somaxconn={BACKLOG}   (and in /etc/sysctl.d)")))
+    Seen::at(
+        "/proc/sys/net/core/somaxconn",
+        message,
+        command(format!("sudo sysctl -w net.core.somaxconn={BACKLOG}   (and in /etc/sysctl.d)")),
+    )
 }
 
 fn inotify(facts: &Facts) -> Option<Seen> {
     let why = facts.machine.inotify.as_ref()?;
-    Seen::at("/proc/sys/fs/inotify/max_user_instances", why, command("sudo sysctl -w fs.inotify.max_user_instances=1024   (and in /etc/sysctl.d)"))
+    Seen::at(
+        "/proc/sys/fs/inotify/max_user_instances",
+        why,
+        command("sudo sysctl -w fs.inotify.max_user_instances=1024   (and in /etc/sysctl.d)"),
+    )
 }

@@ -61,7 +61,10 @@ fn who(stranger: &Stranger) -> String {
 }
 
 fn held<'a>(facts: &'a Facts, by_gateway: bool) -> Option<(&'a Port, &'a Stranger)> {
-    facts.ports.iter().find_map(|port| port.strangers.iter().find(|stranger| stranger.is_gateway == by_gateway).map(|stranger| (port, stranger)))
+    facts
+        .ports
+        .iter()
+        .find_map(|port| port.strangers.iter().find(|stranger| stranger.is_gateway == by_gateway).map(|stranger| (port, stranger)))
 }
 
 fn taken(facts: &Facts) -> Option<Seen> {
@@ -84,7 +87,9 @@ fn clash(one: &Listen, other: &Listen) -> bool {
     match (one, other) {
         (Listen::Tcp(a), Listen::Tcp(b)) => {
             let whole = a.ip().is_unspecified() || b.ip().is_unspecified();
-            a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || (whole && (a.is_ipv4() == b.is_ipv4() || a.is_ipv6() || b.is_ipv6())))
+            a.port() == b.port()
+                && a.port() != 0
+                && (a.ip() == b.ip() || (whole && (a.is_ipv4() == b.is_ipv4() || a.is_ipv6() || b.is_ipv6())))
         }
         (Listen::Unix(a), Listen::Unix(b)) => a == b,
         _ => false,
@@ -94,27 +99,30 @@ fn clash(one: &Listen, other: &Listen) -> bool {
 fn shared(facts: &Facts) -> Option<Seen> {
     let others = facts.neighbours.iter().filter(|other| other.instance != facts.instance);
     let mut pairs = others.flat_map(|other| other.listen.iter().map(move |listen| (other, listen)));
-    let (port, other, listen) = pairs.find_map(|(other, listen)| {
-        facts.ports.iter().find(|port| clash(&port.listen, listen)).map(|port| (port, other, listen))
-    })?;
+    let (port, other, listen) =
+        pairs.find_map(|(other, listen)| facts.ports.iter().find(|port| clash(&port.listen, listen)).map(|port| (port, other, listen)))?;
     let next = command(format!("gatewayctl install --instance {} --listen ADDRESS", other.instance));
     Seen::at(&port.listen, format!("{} ({}) is installed for {listen}", other.instance, other.path.display()), next)
 }
 
 fn ephemeral(facts: &Facts) -> Option<Seen> {
     let (low, high) = facts.machine.ephemeral?;
-    let inside = facts.ports.iter().find_map(|port| port.listen.port().filter(|number| (low..=high).contains(number)).map(|number| (port, number)));
+    let inside =
+        facts.ports.iter().find_map(|port| port.listen.port().filter(|number| (low..=high).contains(number)).map(|number| (port, number)));
     let (port, number) = inside.filter(|(_, number)| !reserved(&facts.machine.reserved, *number))?;
-    let next = command(format!("sudo sysctl -w net.ipv4.ip_local_reserved_ports={number}   (and in /etc/sysctl.d, or --listen another port)"));
+    let next =
+        command(format!("sudo sysctl -w net.ipv4.ip_local_reserved_ports={number}   (and in /etc/sysctl.d, or --listen another port)"));
     Seen::at(&port.listen, format!("the kernel gives ports from {low} to {high} to outgoing connections"), next)
 }
 
 /// Whether a port is in a list like `8080,9000-9010`.
 fn reserved(list: &str, port: u16) -> bool {
-    list.split(',').filter_map(|item| {
-        let (low, high) = item.trim().split_once('-').unwrap_or((item.trim(), item.trim()));
-        Some(low.parse::<u16>().ok()?..=high.parse::<u16>().ok()?)
-    }).any(|range| range.contains(&port))
+    list.split(',')
+        .filter_map(|item| {
+            let (low, high) = item.trim().split_once('-').unwrap_or((item.trim(), item.trim()));
+            Some(low.parse::<u16>().ok()?..=high.parse::<u16>().ok()?)
+        })
+        .any(|range| range.contains(&port))
 }
 
 fn everywhere(facts: &Facts) -> Option<Seen> {

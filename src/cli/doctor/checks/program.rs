@@ -117,7 +117,8 @@ fn version(facts: &Facts) -> Option<Seen> {
 fn temporary(facts: &Facts) -> Option<Seen> {
     let own = facts.unit.as_ref().and_then(|unit| Some((unit.place("ExecStart"), unit.says.as_ref()?.program.clone()?)));
     let config = facts.config.get();
-    let sidecars = config.sidecar.iter().filter_map(|(name, spec)| Some((format!("[sidecar.{name}] command"), spec.command.first()?.into())));
+    let sidecars =
+        config.sidecar.iter().filter_map(|(name, spec)| Some((format!("[sidecar.{name}] command"), spec.command.first()?.into())));
     // Only of a service is expected that it outlives the day.
     let (place, program) = own.into_iter().chain(sidecars).filter(|_| facts.unit.is_some()).find(|(_, program)| is_passing(program))?;
     let cure = advice("copy it to a place that stays, such as /usr/local/bin or /opt, and install again");

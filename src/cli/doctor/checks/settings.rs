@@ -295,7 +295,10 @@ fn nofile(facts: &Facts) -> Option<Seen> {
 fn network_online(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(unit, _)| unit.installed.scope == Scope::User)?;
     says.wants.iter().find(|other| *other == "network-online.target")?;
-    let place = ["Wants", "After", "Requires"].into_iter().map(|key| unit.place(key)).find(|place| place.contains(".service:") || place.contains(".conf:"));
+    let place = ["Wants", "After", "Requires"]
+        .into_iter()
+        .map(|key| unit.place(key))
+        .find(|place| place.contains(".service:") || place.contains(".conf:"));
     let place = place.unwrap_or_else(|| unit.installed.path.display().to_string());
     Seen::at(place, "there is no network-online.target in a user's manager", advice("take network-online.target out of After= and Wants="))
 }
@@ -310,7 +313,8 @@ fn environment(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts)?;
     let in_unit = |name: &str| says.environment.iter().any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name));
     // Of what systemd sets for every service only the unit tells who meant it.
-    let in_process = |name: &str| ANYWHERE.contains(&name) && facts.process.as_ref().is_some_and(|process| process.environment.contains_key(name));
+    let in_process =
+        |name: &str| ANYWHERE.contains(&name) && facts.process.as_ref().is_some_and(|process| process.environment.contains_key(name));
     let set: Vec<(&str, &str)> = DEFEATING.into_iter().filter(|(name, _)| in_unit(name) || in_process(name)).collect();
     let (name, _) = *set.first()?;
     let place = if in_unit(name) { unit.place("Environment") } else { unit.place("EnvironmentFile") };

@@ -102,7 +102,11 @@ fn owner(facts: &Facts) -> Option<Seen> {
     let wanted = facts.unit.as_ref().and_then(|unit| unit.uid);
     let dir = state.dir.display();
     if let Some(uid) = wanted.filter(|uid| *uid != state.uid && state.uid != 0) {
-        return Seen::at(&dir, format!("it belongs to uid {}, and the gateway runs as uid {uid}", state.uid), command(format!("sudo chown -R {uid} {dir}")));
+        return Seen::at(
+            &dir,
+            format!("it belongs to uid {}, and the gateway runs as uid {uid}", state.uid),
+            command(format!("sudo chown -R {uid} {dir}")),
+        );
     }
     if state.mode & 0o022 != 0 {
         return Seen::at(&dir, format!("others may write there (mode {:03o})", state.mode), command(format!("sudo chmod 700 {dir}")));
@@ -113,7 +117,11 @@ fn owner(facts: &Facts) -> Option<Seen> {
 fn file_system(facts: &Facts) -> Option<Seen> {
     let state = state(facts)?;
     let kind = state.poor_file_system.as_ref()?;
-    Seen::at(state.dir.display(), format!("it lies on {kind}"), command(format!("df -T {}   (then [gateway] state_dir elsewhere)", state.dir.display())))
+    Seen::at(
+        state.dir.display(),
+        format!("it lies on {kind}"),
+        command(format!("df -T {}   (then [gateway] state_dir elsewhere)", state.dir.display())),
+    )
 }
 
 fn full(facts: &Facts) -> Option<Seen> {
@@ -123,7 +131,11 @@ fn full(facts: &Facts) -> Option<Seen> {
         return None;
     }
     let what = if bytes < FREE_LEAST { "space" } else { "inodes" };
-    Seen::at(state.dir.display(), format!("less than {FREE_LEAST} % of its {what} is free"), command(format!("df -h {0}; df -i {0}", state.dir.display())))
+    Seen::at(
+        state.dir.display(),
+        format!("less than {FREE_LEAST} % of its {what} is free"),
+        command(format!("df -h {0}; df -i {0}", state.dir.display())),
+    )
 }
 
 fn aside(facts: &Facts) -> Option<Seen> {
@@ -144,7 +156,11 @@ fn owner_stale(facts: &Facts) -> Option<Seen> {
 fn lock_held(facts: &Facts) -> Option<Seen> {
     let state = state(facts)?;
     let (pid, name) = state.lock_holder.as_ref()?;
-    Seen::at(state.dir.join("gateway.lock").display(), format!("{name} (pid {pid}) holds it"), command(format!("ps -fp {pid}   (then end it)")))
+    Seen::at(
+        state.dir.join("gateway.lock").display(),
+        format!("{name} (pid {pid}) holds it"),
+        command(format!("ps -fp {pid}   (then end it)")),
+    )
 }
 
 fn intent(facts: &Facts) -> Option<Seen> {

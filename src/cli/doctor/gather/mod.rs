@@ -16,6 +16,7 @@ use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
 use crate::service::{self, Installed, Kind};
+use crate::state::paths::Scope;
 
 /// The name of who asks.
 fn user_name() -> String {
@@ -72,7 +73,14 @@ fn meant(ctx: &Context, env: &Env<'_>) -> Result<Option<Installed>, CliError> {
     if installed::is_named_outright(ctx) {
         return Ok(None);
     }
-    match service::select(env, target::wanted_name(&ctx.global, env).as_deref(), target::scope(&ctx.global)) {
+    let (name, scope) = (target::wanted_name(&ctx.global, env), target::scope(&ctx.global));
+    let mut all = service::installed(env, scope);
+    all.retain(|unit| name.as_ref().is_none_or(|name| *name == unit.instance));
+    // One name in two scopes is a finding, not a question.
+    if let Some(first) = all.first().filter(|first| all.iter().all(|other| other.instance == first.instance)) {
+        return Ok(Some(first.clone()));
+    }
+    match service::select(env, name.as_deref(), scope) {
         Ok(unit) => Ok(Some(unit)),
         Err(error) if error.kind == Kind::NotInstalled => Ok(None),
         Err(error) => Err(error.into()),
@@ -83,7 +91,7 @@ async fn answering(ctx: &Context, env: &Env<'_>, unit: Option<&Installed>) -> Re
     let mut global = ctx.global.clone();
     if let Some(unit) = unit {
         global.instance = Some(unit.instance.clone());
-        (global.system, global.user) = (unit.scope == crate::state::paths::Scope::System, unit.scope == crate::state::paths::Scope::User);
+        (global.system, global.user) = (unit.scope == Scope::System, unit.scope == Scope::User);
     }
     status_now(&Target::find(&global, env)?).await
 }
@@ -96,7 +104,7 @@ fn neighbours(env: &Env<'_>, instance: &str, own: Option<&Installed>) -> Vec<Nei
             "HOME" => Some(home.clone().into_os_string()),
             _ => None,
         };
-        all.extend(service::installed(&Env(&of_user), Some(crate::state::paths::Scope::User)));
+        all.extend(service::installed(&Env(&of_user), Some(Scope::User)));
     }
     let mut found: Vec<Neighbour> = Vec::new();
     for one in all {

@@ -60,7 +60,8 @@ pub(super) fn ports(facts: &Facts, live: Option<&Status>) -> Vec<Port> {
 /// Who listens at an address and is neither this gateway, nor one of its own, nor a service manager on its behalf.
 fn strangers(facts: &Facts, live: Option<&Status>, listen: &Listen) -> Vec<Stranger> {
     let main = facts.unit.as_ref().and_then(|unit| unit.says.as_ref()).map(|says| says.main_pid);
-    let own: Vec<u32> = live.iter().flat_map(|live| std::iter::once(live.pid).chain(live.drainers.iter().map(|one| one.pid))).chain(main).collect();
+    let own: Vec<u32> =
+        live.iter().flat_map(|live| std::iter::once(live.pid).chain(live.drainers.iter().map(|one| one.pid))).chain(main).collect();
     let group = own.iter().find_map(|pid| process::Process::read(*pid)).and_then(|process| process.service().map(str::to_owned));
     let is_own = |process: &process::Process| {
         own.contains(&process.pid)

@@ -241,6 +241,13 @@ pub enum CtlCommand {
     ///
     /// A configuration that is not valid changes nothing and ends with 78.
     Reload,
+    /// End gateways that were left behind on the port, and no others
+    ///
+    /// A gateway is proven stale when nobody looks after it, no record says that it still has time, and it answers none of three
+    /// questions. Everything else is kept, and named with the reason: other programs, other users' processes, everything of this
+    /// gateway's service and of the service that this command runs in, and every ancestor of this command. Ends with 5 when somebody
+    /// who was kept has the port.
+    Clean(CleanArgs),
     /// Leave safe mode, the last good configuration, or the wait after starts in quick succession, now
     Recover,
     /// Put another version of the gateway in place and restart into it, without losing a request
@@ -387,6 +394,16 @@ pub enum Wait {
     Forever,
 }
 
+impl Wait {
+    /// In milliseconds, 0 for without limit: so the shortest limit is one millisecond.
+    pub fn to_wire(self) -> u64 {
+        match self {
+            Self::Forever => 0,
+            Self::Limit(limit) => u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1),
+        }
+    }
+}
+
 impl std::str::FromStr for Wait {
     type Err = String;
 
@@ -403,6 +420,26 @@ fn reason(text: &str) -> Result<String, String> {
         0..=REASON_MAX => Ok(text.to_owned()),
         length => Err(format!("{length} characters; at most {REASON_MAX} are kept")),
     }
+}
+
+/// The flags of `clean`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CleanArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Look at this port instead of the gateway's own addresses
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Never touch this process; may be repeated
+    #[arg(long, value_name = "PID")]
+    pub protect: Vec<u32>,
+    /// End the process of --pid, whatever it is
+    #[arg(long, requires = "pid")]
+    pub force: bool,
+    /// The one process that --force is about; it must be on the port
+    #[arg(long, value_name = "PID", requires = "force")]
+    pub pid: Option<u32>,
 }
 
 /// The flags of `wait`.

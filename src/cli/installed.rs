@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
+use super::asked;
 use super::preflight::refusal;
 use super::status::LABEL;
 use super::target;
@@ -71,6 +72,24 @@ pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
         ConfigError::Unreadable { path, .. } => Some(path.clone()),
     };
     Err(refusal(error, file, &format!("{} is as it was", unit.unit)))
+}
+
+/// Refuses to restart a service whose program is not there, or does not run: it would be down afterwards.
+///
+/// # Errors
+/// [`Exit::Refused`] with the program and why.
+pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
+    let Some(program) = service::program(env, unit).await? else { return Ok(()) };
+    let mut command = std::process::Command::new(&program);
+    command.arg("--version");
+    let why = match asked::run(command, asked::PROOF).await {
+        Ok(answer) if answer.good().is_some() => return Ok(()),
+        Ok(answer) => format!("does not tell its version: --version {}", answer.ended()),
+        Err(error) => asked::explain(&error),
+    };
+    let message = format!("{program}, which {} runs, {why}\nnothing was changed", unit.unit);
+    let help = format!("gatewayctl install --instance {}   (writes where the program is now)", unit.instance);
+    Err(CliError::new(Exit::Refused, message).with_help(help))
 }
 
 /// The answer with `--json`.

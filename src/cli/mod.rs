@@ -1,8 +1,10 @@
 //! The commands, one file each, and what they share.
 
 pub mod args;
+mod asked;
 mod by_manager;
 mod change;
+pub mod clean;
 pub mod config;
 pub mod doctor;
 #[cfg(test)]
@@ -67,6 +69,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Reload => restart::reload(ctx).await,
         CtlCommand::Status => status::status(ctx).await,
         CtlCommand::List => list::list(ctx).await,
+        CtlCommand::Clean(args) => clean::clean(ctx, args).await,
         CtlCommand::Recover => recover::recover(ctx).await,
         CtlCommand::Update(args) => update::update(ctx, args).await,
         CtlCommand::Doctor(args) => doctor::doctor(ctx, args).await,

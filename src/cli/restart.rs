@@ -35,16 +35,12 @@ struct Verdict<'a> {
 /// # Errors
 /// What the gateway refuses or fails to do; the previous generation then serves on.
 pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError> {
-    if let Some(exit) = by_manager::restart(ctx).await? {
+    if let Some(exit) = by_manager::restart(ctx, args).await? {
         return Ok(exit);
     }
     let params = RestartParams {
         force: args.force,
-        wait_ms: args.wait.map(|wait| match wait {
-            Wait::Forever => 0,
-            // On the wire 0 means without limit, so the shortest limit is one millisecond.
-            Wait::Limit(limit) => u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1),
-        }),
+        wait_ms: args.wait.map(Wait::to_wire),
         reason: args.reason.clone(),
         drained: args.drained,
         fresh: args.fresh,

@@ -33,7 +33,7 @@ pub enum Socket {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else listens there.
-    #[error("{0} is taken by another program: see who with `ss -ltnp`, or choose another address with --listen")]
+    #[error("{0} is taken by another program")]
     Taken(Listen),
     /// A port below 1024, or a folder that is not ours.
     #[error("{listen} may not be used by this user: {source}")]

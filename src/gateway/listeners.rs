@@ -1,19 +1,10 @@
 //! The front door's sockets across lives: taken over from the service manager, bound where missing, stored for the next.
 
-use std::time::{Duration, Instant};
-
 use tracing::{info, warn};
 
 use crate::config::Listen;
 use crate::front::{BindError, Socket};
 use crate::supervisor::{Notifier, Passed};
-
-/// How long a start under a service manager waits for a taken address; a failing one is then tried again every 5 s, not
-/// every RestartSec=100ms.
-const TAKEN_WAIT: Duration = Duration::from_secs(5);
-
-/// Between two tries; nothing tells when a port becomes free.
-const TAKEN_AGAIN: Duration = Duration::from_millis(50);
 
 /// Names in the fd store; the number says nothing about the place in the configuration, which may change.
 const PREFIX: &str = "listen-";
@@ -36,15 +27,9 @@ struct Held {
 }
 
 impl Listeners {
-    /// Takes over those of `passed` that the configuration asks for, binds the rest, and stores what was bound.
-    /// What nobody asks for is closed and forgotten.
-    ///
-    /// Under a service manager a taken address is waited for: whoever had it may be on its way out, and a service that fails
-    /// at once is started again at once, thousands of times a day.
-    ///
-    /// # Errors
-    /// [`BindError`] when an address cannot be had.
-    pub async fn open(wanted: &[Listen], passed: Vec<Passed>, notifier: Notifier) -> Result<Self, BindError> {
+    /// Takes over those of `passed` that the configuration asks for. What nobody asks for is closed and forgotten. What is still
+    /// missing comes back, for [`change`](Self::change) to bind.
+    pub fn adopt(wanted: &[Listen], passed: Vec<Passed>, notifier: Notifier) -> (Self, Vec<Listen>) {
         let mut forgotten = Vec::new();
         let held = passed
             .into_iter()
@@ -60,36 +45,17 @@ impl Listeners {
             })
             .collect();
         forgotten.iter().for_each(|name| notifier.remove(name));
-        let mut listeners = Self { held, notifier, changed: false, forgotten };
+        let listeners = Self { held, notifier, changed: false, forgotten };
         // Port 0 was chosen by the kernel once, in an earlier process; the choice stands.
         let chosen = |listen: &&Listen| listeners.held.iter().any(|held| chosen_by_kernel(listen, &held.socket));
         let missing: Vec<Listen> = wanted.iter().filter(|listen| !chosen(listen)).cloned().collect();
-        listeners.bind_patiently(&missing).await?;
-        listeners.changed = false;
-        Ok(listeners)
+        (listeners, missing)
     }
 
     /// Where the sockets among what was passed on listen.
     pub fn addresses_of(passed: &[Passed]) -> Vec<Listen> {
         let local = |passed: &Passed| Socket::adopt(passed.fd.try_clone().ok()?)?.local();
         passed.iter().filter_map(local).collect()
-    }
-
-    async fn bind_patiently(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
-        let until = Instant::now() + TAKEN_WAIT;
-        let mut told = false;
-        loop {
-            match self.change(wanted) {
-                Err(BindError::Taken(listen)) if self.notifier.active() && Instant::now() < until => {
-                    if !std::mem::replace(&mut told, true) {
-                        info!("[gateway] {listen} is taken; waiting {} s for it to become free", TAKEN_WAIT.as_secs());
-                        self.notifier.status(&format!("waiting for {listen}, which another program has"));
-                    }
-                    tokio::time::sleep(TAKEN_AGAIN).await;
-                }
-                other => return other,
-            }
-        }
     }
 
     /// Binds what is missing. Nothing is closed yet.
@@ -198,12 +164,14 @@ fn shown(socket: &Socket) -> String {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_unix_listener_whose_path_was_removed_is_bound_again_and_the_path_stays() {
+    #[test]
+    fn a_unix_listener_whose_path_was_removed_is_bound_again_and_the_path_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a socket");
         let wanted = [Listen::Unix(path.clone())];
-        let mut listeners = Listeners::open(&wanted, Vec::new(), Notifier::default()).await.unwrap();
+        let (mut listeners, missing) = Listeners::adopt(&wanted, Vec::new(), Notifier::default());
+        listeners.change(&missing).unwrap();
+        listeners.take_changed();
         listeners.prune(&wanted);
         assert!(!listeners.take_changed(), "nothing is to be done about a socket that serves");
         std::fs::remove_file(&path).unwrap();

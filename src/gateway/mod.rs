@@ -16,6 +16,7 @@ mod driver;
 mod generation;
 mod handing;
 mod handover;
+mod held;
 mod keeping;
 mod lease;
 mod leaving;

@@ -13,6 +13,7 @@ use super::context::Context;
 use super::control_end::ControlEnd;
 use super::driver::{Gateway, Inputs};
 use super::handover::{Incoming, Link, Predecessors, Program};
+use super::held::{self, Had};
 use super::keeping;
 use super::lending::Lending;
 use super::lifecycle::{Entry, Fallback, Lifecycle};
@@ -27,9 +28,10 @@ use super::signals::Signals;
 use super::standby::{self, Turn};
 use super::taking::Taking;
 use super::traces::Traces;
-use crate::config::{self, ConfigError, Env, Loaded, Overrides};
+use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
 use crate::control::protocol::FailureCode;
-use crate::front::{Front, Workers};
+use crate::front::{BindError, Front, Workers};
+use crate::port::{self, Depth};
 use crate::redact::Redactor;
 use crate::sidecar::Inherited;
 use crate::state::lock::Lock;
@@ -162,7 +164,15 @@ async fn start(
         passed = listeners.map(|(name, fd)| Passed { name: name.unwrap_or_else(|| "passed".to_owned()), fd }).collect();
     }
     let (kept, passed) = keeping::kept(passed, notifier);
-    let listeners = Listeners::open(&config.gateway.listen, passed, notifier).await.map_err(|error| fail(error.to_string()))?;
+    let waits = incoming.is_none() && standby::waits(notifier, &supervision.verdict);
+    let listeners = match listen(config, passed, notifier, &paths, &mut signals, waits).await {
+        Ok(Some(listeners)) => listeners,
+        Ok(None) => {
+            standing.record.ended(true, DONE, "asked to stop while it waited for its address", 0, Vec::new(), None);
+            return Err(DONE);
+        }
+        Err(error) => return Err(fail(error)),
+    };
     traces.phase("listeners");
     let front = Front::new(&material.loaded.instance, config);
     match ownership::token(config, &paths.state) {
@@ -262,6 +272,41 @@ async fn start(
         gateway.refresh();
     }
     Ok((gateway, Inputs { signals, happenings, calls }))
+}
+
+/// The sockets of the front door; none when the gateway was asked to stop while it waited for one.
+async fn listen(
+    config: &Config,
+    passed: Vec<Passed>,
+    notifier: Notifier,
+    paths: &Paths,
+    signals: &mut Signals,
+    waits: bool,
+) -> Result<Option<Listeners>, String> {
+    let (mut listeners, missing) = Listeners::adopt(&config.gateway.listen, passed, notifier);
+    let had = match waits {
+        true => held::bind(&mut listeners, &missing, &paths.state, notifier, signals).await,
+        false => listeners.change(&missing).map(|()| Had::Ours),
+    };
+    match had {
+        Ok(Had::Ours) => {
+            listeners.take_changed();
+            Ok(Some(listeners))
+        }
+        Ok(Had::Stopped) => Ok(None),
+        Err(BindError::Taken(listen)) => Err(taken(&listen)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Who has an address, and what can be done.
+fn taken(listen: &Listen) -> String {
+    let who: Vec<String> = port::who(listen, &[], Depth::First).iter().map(ToString::to_string).collect();
+    match who.as_slice() {
+        // It was let go in this moment.
+        [] => format!("{listen} was taken by another program a moment ago: try again"),
+        who => format!("{listen} is held by {}: choose another address with --listen, or see `gatewayctl clean`", who.join(", ")),
+    }
 }
 
 /// The lock, and the configuration to go on with; or the exit code of a process that somebody else is in the way of.

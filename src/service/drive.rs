@@ -182,11 +182,37 @@ pub(super) async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name
 
 /// Refuses what would end the process that asks.
 pub(super) fn refuse_inside(unit: &Installed, state: &UnitState, verb: &str) -> Result<(), ServiceError> {
-    if !is_within(&group_of(std::process::id()), &state.control_group) {
+    if !is_inside(state) {
         return Ok(());
     }
     Err(ServiceError::refused(format!("refused to {verb} {} from inside of it: that would end this very command half-way", unit.unit))
         .next(format!("gatewayctl {verb} --instance {}   (from another session)", unit.instance)))
+}
+
+/// The program that a service runs; none where it has none.
+///
+/// # Errors
+/// When the manager cannot be reached.
+pub async fn program(env: &Env<'_>, unit: &Installed) -> Result<Option<String>, ServiceError> {
+    Manager::connect(unit.scope, env).await?.program(&unit.unit).await
+}
+
+/// Whether this process belongs to the service.
+pub fn is_inside(state: &UnitState) -> bool {
+    is_within(&group_of(std::process::id()), &state.control_group)
+}
+
+/// Has the service manager run `command` in a unit of its own: what is inside of the service would end half-way with it. The unit's
+/// name, and the command that shows its log.
+///
+/// # Errors
+/// Kind Permission when the manager does not let this user.
+pub async fn run_outside(env: &Env<'_>, unit: &Installed, command: &[String]) -> Result<(String, String), ServiceError> {
+    let name = format!("gateway-restart-{}.service", unit.instance);
+    let manager = Manager::connect(unit.scope, env).await?;
+    manager.run_outside(&name, &format!("Restart of {}", unit.unit), command).await?;
+    let journal = journalctl(unit.scope, &name);
+    Ok((name, journal))
 }
 
 /// The configuration of an installed gateway; the defaults where it cannot be read, which matters only for the address to ask.

@@ -15,14 +15,16 @@ pub mod provenance;
 mod quote;
 mod ready;
 pub mod sandbox;
+mod scene;
 pub mod systemd;
 mod uninstall;
 pub mod unit;
 mod user;
 
-pub use drive::{Driven, Say, configuration, last_words, restart, select, start, state, stop};
+pub use drive::{Driven, Say, configuration, is_inside, last_words, program, restart, run_outside, select, start, state, stop};
 pub use error::{Kind, ServiceError};
 pub use install::{FileText, Report, Request, install};
 pub use layout::{Installed, find, installed};
+pub use scene::scene;
 pub use systemd::UnitState;
 pub use uninstall::{Uninstalled, uninstall};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::timeout;
-use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath};
+
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
 use super::error::ServiceError;
 use super::explain::{explain, unreachable};
@@ -78,6 +79,8 @@ pub struct UnitState {
     pub exit_kind: i32,
     /// Exit code or signal of the last main process.
     pub exit_status: i32,
+    /// How many descriptors its fd store holds.
+    pub fd_store: u32,
 }
 
 impl UnitState {
@@ -154,6 +157,22 @@ impl Manager {
         Ok(stream)
     }
 
+    /// Has the manager run a command in a unit of its own, outside of whatever this process runs in, and does not wait for it.
+    ///
+    /// # Errors
+    /// When it is not permitted, or a unit of that name runs.
+    pub async fn run_outside(&self, unit: &str, description: &str, command: &[String]) -> Result<(), ServiceError> {
+        let program = command.first().cloned().unwrap_or_default();
+        let exec = vec![(program, command.to_vec(), false)];
+        let properties = [
+            ("Description", Variant::from(description)),
+            ("ExecStart", Variant::from(exec)),
+            ("CollectMode", Variant::from("inactive-or-failed")),
+        ];
+        let started = self.proxy.start_transient_unit(unit, "fail", &properties, &[]).await;
+        started.map(drop).map_err(|error| explain(&error, &format!("start {unit}")))
+    }
+
     /// What a unit is doing. A unit that does not exist has `load` "not-found".
     ///
     /// # Errors
@@ -179,6 +198,7 @@ impl Manager {
             state.control_group = proxy.control_group().await?;
             state.exit_kind = proxy.exec_main_code().await?;
             state.exit_status = proxy.exec_main_status().await?;
+            state.fd_store = proxy.n_file_descriptor_store().await?;
         }
         Ok(state)
     }
@@ -190,6 +210,19 @@ impl Manager {
     pub async fn properties(&self, unit: &str) -> Result<Properties, ServiceError> {
         let asked = async { Properties::read(&self.connection, self.proxy.load_unit(unit).await?, unit).await };
         asked.await.map_err(|error| explain(&error, &format!("ask about {unit}")))
+    }
+
+    /// The program that a service runs; none where it has none.
+    ///
+    /// # Errors
+    /// When the manager does not answer.
+    pub async fn program(&self, unit: &str) -> Result<Option<String>, ServiceError> {
+        let asked = async {
+            let path = self.proxy.load_unit(unit).await?;
+            ServiceProxy::builder(&self.connection).path(path).build().await?.exec_start().await
+        };
+        let commands = asked.await.map_err(|error| explain(&error, &format!("ask what {unit} runs")))?;
+        Ok(commands.into_iter().next().map(|command| command.0))
     }
 
     /// Reads all unit files anew.

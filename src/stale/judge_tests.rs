@@ -178,7 +178,7 @@ impl Tree {
         let proven = suspect
             .gateway
             .as_ref()
-            .is_some_and(|gateway| !gateway.answers && gateway.main_of.is_none() && !world.drainers.iter().any(|drainer| same(drainer)));
+            .is_some_and(|gateway| !gateway.answers && gateway.main_of.is_none() && !world.drainers.iter().any(same));
         touchable && (proven || world.named == Some(process.pid))
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 
 use super::answers::answers;
 use super::judge::{Gateway, Identity, Suspect, World};
@@ -102,7 +102,7 @@ impl Scene {
         }
         let own_service = Process::read(me).and_then(|process| process.service().map(str::to_owned));
         let record = self.state.iter().filter_map(|dir| Owner::read(dir)).find(|owner| owner.lives() != Some(false));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let drainers = self.state.iter().filter_map(|dir| Owner::read(dir)).flat_map(|owner| owner.drainers);
         let unit = self.unit.as_ref();
         World {

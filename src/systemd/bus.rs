@@ -41,6 +41,14 @@ pub(crate) trait Manager {
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
     /// Queues a job.
     fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    /// Starts a unit that has no file.
+    fn start_transient_unit(
+        &self,
+        name: &str,
+        mode: &str,
+        properties: &[(&str, zbus::Variant<'_>)],
+        aux: &[(&str, &[(&str, zbus::Variant<'_>)])],
+    ) -> zbus::Result<zbus::OwnedObjectPath>;
     /// Forgets that the unit failed.
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     /// Makes the links of `[Install]`; with `force`, over links that lead elsewhere.
@@ -56,6 +64,9 @@ pub(crate) trait Manager {
     #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
 }
+
+/// A command of a unit, as D-Bus has it.
+pub(crate) type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
 
 /// What every unit has.
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
@@ -86,6 +97,9 @@ pub(crate) trait Unit {
 /// What a service has besides.
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
 pub(crate) trait Service {
+    /// What it runs: program, arguments, whether a failure is ignored, and when it last began and ended and how.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn exec_start(&self) -> zbus::Result<Vec<ExecCommand>>;
     /// Restart=: no, on-success, on-failure, on-abnormal, on-abort, on-watchdog, always.
     #[zbus(property(emits_changed_signal = "false"))]
     fn restart(&self) -> zbus::Result<String>;

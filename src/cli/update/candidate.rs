@@ -2,24 +2,15 @@
 //! running one and understands its configuration.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
+use super::super::asked::{PROOF, explain, run};
 use super::super::preflight::{self, Started};
 use super::super::{CliError, Exit};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, Status};
-use crate::process::{self, PidFd};
-
-/// How long `--version` and `check` may take: both only read; a program that is slower hangs.
-const PROOF: Duration = Duration::from_secs(10);
-
-/// How much of what a candidate prints is read: its answers are a few lines.
-const OUTPUT_MAX: u64 = 64 * 1024;
+use crate::process;
 
 /// How many lines of a failed check are shown.
 const LINES_SHOWN: usize = 8;
@@ -127,71 +118,6 @@ fn bare(file: &Path) -> Command {
     let mut command = Command::new(file);
     command.arg("--version");
     command
-}
-
-/// How a candidate ended; no status when it did not in time.
-#[derive(Debug)]
-struct Answer {
-    status: Option<ExitStatus>,
-    output: String,
-}
-
-impl Answer {
-    fn good(&self) -> Option<&str> {
-        self.status.filter(|status| status.success()).map(|_| self.output.as_str())
-    }
-
-    fn ended(&self) -> String {
-        match self.status {
-            None => format!("did not end within {} s", PROOF.as_secs()),
-            Some(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => format!("ended with code {code}"),
-                (None, Some(signal)) => format!("was ended by signal {signal}"),
-                (None, None) => "ended in an unknown way".to_owned(),
-            },
-        }
-    }
-}
-
-/// Runs a program to its end, or ends it when its time is over.
-async fn run(mut command: Command, limit: Duration) -> std::io::Result<Answer> {
-    // A file, not a pipe: nobody has to read along, and a grandchild that keeps it open holds nobody up.
-    let mut output = tempfile::tempfile()?;
-    let mut child = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).spawn()?;
-    let ended = async {
-        // Not reaped yet, so the pid is its own.
-        PidFd::open(child.id())?.ended()?.wait().await;
-        std::io::Result::Ok(())
-    };
-    let watched = tokio::time::timeout(limit, ended).await;
-    if !matches!(watched, Ok(Ok(()))) {
-        // An error means that it has just ended.
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    let status = match watched {
-        Ok(watched) => watched.map(|()| Some(status))?,
-        Err(_) => None,
-    };
-    Ok(Answer { status, output: read(&mut output)? })
-}
-
-fn read(output: &mut File) -> std::io::Result<String> {
-    output.rewind()?;
-    let mut bytes = Vec::new();
-    output.take(OUTPUT_MAX).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Why a program that is there cannot be executed.
-fn explain(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::ENOEXEC) => "cannot be executed here: it is for another machine, or no program at all".to_owned(),
-        Some(libc::ENOENT) => "cannot be executed here: the loader or interpreter that it names is missing".to_owned(),
-        Some(libc::EACCES) => "may not be executed here: is its file system mounted noexec?".to_owned(),
-        Some(libc::ETXTBSY) => "is still being written".to_owned(),
-        _ => format!("cannot be executed: {error}"),
-    }
 }
 
 /// Reads `gateway 0.1.0 (handover 1, control 1)`; later versions may say more in the parentheses.

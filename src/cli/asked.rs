@@ -1,0 +1,87 @@
+//! A program that is asked something: run for a moment, and its answer read.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::process::PidFd;
+
+/// How long `--version` and `check` may take: both only read; a program that is slower hangs.
+pub(super) const PROOF: Duration = Duration::from_secs(10);
+
+/// How much of what a program prints is read: its answers are a few lines.
+const OUTPUT_MAX: u64 = 64 * 1024;
+
+/// How a program ended, and what it printed.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// None when it did not end in time.
+    pub(super) status: Option<ExitStatus>,
+    /// Both outputs together.
+    pub(super) output: String,
+}
+
+impl Answer {
+    /// What it printed, when all went well.
+    pub(super) fn good(&self) -> Option<&str> {
+        self.status.filter(|status| status.success()).map(|_| self.output.as_str())
+    }
+
+    /// How it ended, in words.
+    pub(super) fn ended(&self) -> String {
+        match self.status {
+            None => format!("did not end within {} s", PROOF.as_secs()),
+            Some(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("ended with code {code}"),
+                (None, Some(signal)) => format!("was ended by signal {signal}"),
+                (None, None) => "ended in an unknown way".to_owned(),
+            },
+        }
+    }
+}
+
+/// Runs a program to its end, or ends it when its time is over.
+///
+/// # Errors
+/// When it cannot be executed: see [`explain`].
+pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Result<Answer> {
+    // A file, not a pipe: nobody has to read along, and a grandchild that keeps it open holds nobody up.
+    let mut output = tempfile::tempfile()?;
+    let mut child = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).spawn()?;
+    let ended = async {
+        // Not reaped yet, so the pid is its own.
+        PidFd::open(child.id())?.ended()?.wait().await;
+        std::io::Result::Ok(())
+    };
+    let watched = tokio::time::timeout(limit, ended).await;
+    if !matches!(watched, Ok(Ok(()))) {
+        // An error means that it has just ended.
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    let status = match watched {
+        Ok(watched) => watched.map(|()| Some(status))?,
+        Err(_) => None,
+    };
+    Ok(Answer { status, output: read(&mut output)? })
+}
+
+fn read(output: &mut File) -> std::io::Result<String> {
+    output.rewind()?;
+    let mut bytes = Vec::new();
+    output.take(OUTPUT_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Why a program that is there cannot be executed.
+pub(super) fn explain(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOEXEC) => "cannot be executed here: it is for another machine, or no program at all".to_owned(),
+        Some(libc::ENOENT) => "cannot be executed here: the loader or interpreter that it names is missing".to_owned(),
+        Some(libc::EACCES) => "may not be executed here: is its file system mounted noexec?".to_owned(),
+        Some(libc::ETXTBSY) => "is still being written".to_owned(),
+        _ => format!("cannot be executed: {error}"),
+    }
+}

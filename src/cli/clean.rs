@@ -1,0 +1,103 @@
+//! `gatewayctl clean`: gateways left behind on the port.
+
+use serde::Serialize;
+
+use super::args::CleanArgs;
+use super::installed::is_named_outright;
+use super::target;
+use super::ui::Tone;
+use super::{CliError, Context, Exit};
+use crate::config::{self, Env, Listen};
+use crate::service::{self, Kind};
+use crate::stale::{self, Mode, Report, Scene, State};
+use crate::state::paths::Paths;
+
+/// The answer with `--json`.
+#[derive(Serialize)]
+struct Answer<'a> {
+    ok: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Ends what is proven stale.
+///
+/// # Errors
+/// [`Exit::Refused`] when somebody who was kept has the port; [`Exit::Usage`] when several gateways can be meant.
+pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
+    let mut scene = scene(ctx, args).await?;
+    scene.protected.extend(&args.protect);
+    scene.named = args.pid.filter(|_| args.force);
+    let mut report = run(&scene, if args.dry_run { Mode::DryRun } else { Mode::Stale }).await?;
+    if let Some(port) = args.port {
+        report.addresses = vec![format!("port {port}")];
+    }
+    for line in report.lines() {
+        ctx.ui.say(&line);
+    }
+    if let (State::Held(_) | State::Busy(_), false) = (&report.state, args.dry_run) {
+        return Err(held(&report));
+    }
+    let tone = if matches!(report.state, State::Held(_) | State::Busy(_)) { Tone::Busy } else { Tone::Good };
+    ctx.ui.say(&ctx.ui.paint(&report.stands(), tone));
+    ctx.ui.object(&Answer { ok: true, report: &report });
+    Ok(Exit::Done)
+}
+
+/// Cleans.
+///
+/// # Errors
+/// Where the kernel tells of no sockets.
+pub(super) async fn run(scene: &Scene, mode: Mode) -> Result<Report, CliError> {
+    stale::clean(scene, mode).await.map_err(|error| CliError::new(Exit::Failed, format!("cannot see who listens here: {error}")))
+}
+
+/// The refusal when somebody who was kept has the port.
+pub(super) fn held(report: &Report) -> CliError {
+    let stranger = report.kept.iter().find(|kept| !kept.ours);
+    let error = CliError::new(Exit::Refused, report.stands()).with_detail("clean", report);
+    match stranger {
+        Some(stranger) if stranger.reason == "foreign" => error.with_help(format!(
+            "stop {}, or give the gateway another address (`listen`)\ngatewayctl clean --force --pid {}   (ends it, whatever it is)",
+            crate::escape::escape(&stranger.name),
+            stranger.pid
+        )),
+        Some(stranger) if stranger.reason == "answers" || stranger.reason == "owns" => error.with_help(format!(
+            "gatewayctl stop, or gatewayctl restart --force   (asks pid {} to stop, and starts the service)",
+            stranger.pid
+        )),
+        Some(stranger) if stranger.reason == "other-user" => error.with_help("the same command as that user, or with sudo"),
+        _ => error.with_help("stop it, or give the gateway another address (`listen`)"),
+    }
+}
+
+async fn scene(ctx: &Context, args: &CleanArgs) -> Result<Scene, CliError> {
+    let env = Env::real();
+    let mut scene = match installed(ctx, &env).await? {
+        Some(scene) => scene,
+        None => by_configuration(ctx, &env)?,
+    };
+    if let Some(port) = args.port {
+        // The widest address: whoever has the port anywhere is in its way.
+        scene.listen = vec![Listen::Tcp((std::net::Ipv6Addr::UNSPECIFIED, port).into())];
+    }
+    Ok(scene)
+}
+
+async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<Scene>, CliError> {
+    if is_named_outright(ctx) {
+        return Ok(None);
+    }
+    let name = target::wanted_name(&ctx.global, env);
+    match service::select(env, name.as_deref(), target::scope(&ctx.global)) {
+        Ok(unit) => Ok(Some(service::scene(env, &unit).await?)),
+        Err(none) if none.kind == Kind::NotInstalled => Ok(None),
+        Err(several) => Err(several.into()),
+    }
+}
+
+fn by_configuration(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
+    let loaded = config::load(&target::overrides(&ctx.global, env), env).map_err(super::config::invalid)?;
+    let paths = Paths::of_process(env, &loaded.instance, loaded.config.gateway.state_dir.as_deref());
+    Ok(Scene { listen: loaded.config.gateway.listen, state: vec![paths.state], ..Scene::default() })
+}

@@ -1,0 +1,35 @@
+//! What an installed gateway's port is looked at with: its addresses, its records, and what its manager knows.
+
+use super::drive::configuration;
+use super::error::ServiceError;
+use super::layout::{Installed, Layout};
+use super::systemd::Manager;
+use crate::config::Env;
+use crate::stale::{Scene, Unit};
+
+/// Gathers it. The addresses are those of the configuration: what the next start needs.
+///
+/// # Errors
+/// When the manager cannot be reached.
+pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<Scene, ServiceError> {
+    let manager = Manager::connect(unit.scope, env).await?;
+    let state = manager.state(&unit.unit).await?;
+    let socket_up = match &unit.socket {
+        Some(socket) => manager.state(socket).await?.is_active(),
+        None => false,
+    };
+    let config = configuration(env, unit).ok().flatten().map(|(_, config)| config).unwrap_or_default();
+    let mut dirs: Vec<_> = config.gateway.state_dir.into_iter().collect();
+    dirs.extend(Layout::of(unit.scope, env)?.leftovers(&unit.instance));
+    Ok(Scene {
+        listen: config.gateway.listen,
+        state: dirs,
+        unit: Some(Unit {
+            name: unit.unit.clone(),
+            main: (state.main_pid != 0).then_some(state.main_pid),
+            group: Some(state.control_group).filter(|group| !group.is_empty()),
+            holds_listeners: state.fd_store > 0 || socket_up,
+        }),
+        ..Scene::default()
+    })
+}

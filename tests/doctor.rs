@@ -179,9 +179,9 @@ const CASES: &[Case] = &[
     undone(
         "port-taken",
         Script(
-            "systemctl stop gateway; systemd-run --unit=stranger python3 -c 'import socket,time; s=socket.create_server((\"127.0.0.1\",18789)); time.sleep(1000)'; until ss -ltn | grep -q 127.0.0.1:18789; do :; done",
+            "systemctl stop gateway; systemd-run --unit=stranger python3 -c 'import socket,time; s=socket.create_server((\"127.0.0.1\",18789)); time.sleep(1000)'; until ss -ltn | grep -q 127.0.0.1:18789; do :; done; systemctl start gateway",
         ),
-        "systemctl stop stranger; systemctl start gateway",
+        "systemctl stop stranger; systemctl restart gateway",
     ),
     undone(
         "port-stale",
@@ -199,7 +199,7 @@ const CASES: &[Case] = &[
     ),
     case("port-ephemeral", Net("net/ipv4/ip_local_port_range", "10000\t60000")),
     case("somaxconn-low", Net("net/core/somaxconn", "128")),
-    case("listen-everywhere", Config("s|127.0.0.1:18789|0.0.0.0:18789|")),
+    case("listen-everywhere", Config("1a [gateway]\\nlisten = [\"0.0.0.0:18789\"]\\n")),
     // State.
     undone("state-owner", Script("chmod 777 /var/lib/gateway/gateway"), "chmod 700 /var/lib/gateway/gateway"),
     undone("state-file-system", Script("mount -t tmpfs -o size=1m tmpfs /var/lib/gateway/gateway"), "umount /var/lib/gateway/gateway"),
@@ -398,6 +398,9 @@ fn set_up(site: &Site<'_>, case: &Case, unit: &str) -> Option<String> {
 fn judged(site: &Site<'_>, case: &Case) -> Result<(), String> {
     let (answer, exit) = doctor(site, NAMED);
     let Some(found) = finding(&answer, case.code) else { return Err(format!("not found: {:?}", codes(&answer))) };
+    if case.code != "gateway-silent" && finding(&answer, "gateway-silent").is_some() {
+        return Err(format!("it is not silent: {answer:#}"));
+    }
     let texts = ["message", "place", "why"].map(|key| found[key].as_str().unwrap_or_default());
     let (kind, text) = (found["remedy"]["kind"].as_str().unwrap_or_default(), found["remedy"]["text"].as_str().unwrap_or_default());
     if texts.iter().any(|text| text.is_empty()) || text.is_empty() || (kind == "mend") != case.mended {

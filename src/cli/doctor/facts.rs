@@ -88,9 +88,16 @@ impl Unit {
 
     /// The place where a setting is made: the last line that makes it, else the unit's file.
     pub fn place(&self, key: &str) -> String {
-        let made = self.files.iter().flat_map(|file| file.lines.iter().map(move |line| (file, line))).filter(|(_, line)| line.key == key);
-        made.last()
+        let mut made =
+            self.files.iter().flat_map(|file| file.lines.iter().map(move |line| (file, line))).filter(|(_, line)| line.key == key);
+        made.next_back()
             .map_or_else(|| self.installed.path.display().to_string(), |(file, line)| format!("{}:{}", file.path.display(), line.number))
+    }
+
+    /// The value of a setting that is made last.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let mut made = self.files.iter().flat_map(|file| &file.lines).filter(|line| line.key == key);
+        made.next_back().map(|line| line.value.as_str())
     }
 
     /// The command that takes a setting back: out of a drop-in, or by an own one.
@@ -160,6 +167,8 @@ pub struct Says {
     pub socket: bool,
     /// User=
     pub user: String,
+    /// What the service says of itself.
+    pub status: String,
 }
 
 impl Says {

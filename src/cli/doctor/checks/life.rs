@@ -157,9 +157,14 @@ fn duplicate(facts: &Facts) -> Option<Seen> {
     Some(found.with(vec![format!("the other one: {}", other.path.display())]))
 }
 
+/// Whether it waits for another gateway or for its address, and says so to its manager: it has no control socket yet.
+fn waits(says: &Says) -> bool {
+    says.status.starts_with("standing by") || says.status.starts_with("waiting for ")
+}
+
 fn silent(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(_, says)| says.is_active() && says.main_pid != 0)?;
-    if facts.live.is_some() || !facts.unseen.is_empty() {
+    if facts.live.is_some() || !facts.unseen.is_empty() || waits(says) {
         return None;
     }
     let next = command(unit.systemctl(&format!("restart {}", unit.installed.unit)));

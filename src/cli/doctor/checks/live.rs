@@ -101,8 +101,11 @@ fn sidecar_down(facts: &Facts) -> Option<Seen> {
 }
 
 fn standing_by(facts: &Facts) -> Option<Seen> {
-    let live = facts.live.as_ref().filter(|live| live.stage == Stage::StandingBy)?;
-    Seen::at(process(facts), &live.detail, command(format!("gatewayctl status{}", facts.flags)))
+    let told = facts.live.as_ref().filter(|live| live.stage == Stage::StandingBy).map(|live| (process(facts), live.detail.clone()));
+    // The control socket may be that of the one that serves.
+    let said = facts.unit.as_ref().and_then(|unit| Some((unit.installed.unit.clone(), unit.says.as_ref()?.status.clone())));
+    let (place, detail) = told.or_else(|| said.filter(|(_, status)| status.starts_with("standing by")))?;
+    Seen::at(place, detail, command(format!("gatewayctl status{}", facts.flags)))
 }
 
 fn fds(facts: &Facts) -> Option<Seen> {

@@ -60,7 +60,7 @@ fn who(stranger: &Stranger) -> String {
     format!("{name} ({pid}uid {}{unit})", stranger.uid)
 }
 
-fn held<'a>(facts: &'a Facts, by_gateway: bool) -> Option<(&'a Port, &'a Stranger)> {
+fn held(facts: &Facts, by_gateway: bool) -> Option<(&Port, &Stranger)> {
     facts
         .ports
         .iter()

@@ -254,7 +254,9 @@ fn stop_timeout(facts: &Facts) -> Option<Seen> {
 }
 
 fn watchdog(facts: &Facts) -> Option<Seen> {
-    let (unit, _) = says(facts).filter(|(_, says)| says.watchdog.is_none())?;
+    // Of one that runs systemd tells what was set when it started.
+    let off = |unit: &Unit| matches!(unit.value("WatchdogSec"), Some("0" | "infinity"));
+    let (unit, _) = says(facts).filter(|(unit, says)| says.watchdog.is_none() || off(unit))?;
     setting(unit, "WatchdogSec", "0", "WatchdogSec=30")
 }
 

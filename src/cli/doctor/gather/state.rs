@@ -75,7 +75,7 @@ fn file_system(dir: &Path) -> Option<String> {
 /// Free bytes and inodes in percent; a file system without a number of inodes has enough.
 fn free(dir: &Path) -> Option<(u64, u64)> {
     let found = statfs::statfs(dir).ok()?;
-    let percent = |left: u64, of: u64| if of == 0 { 100 } else { left.saturating_mul(100) / of };
+    let percent = |left: u64, of: u64| left.saturating_mul(100).checked_div(of).unwrap_or(100);
     Some((percent(found.blocks_available(), found.blocks()), percent(found.files_free(), found.files())))
 }
 

@@ -73,7 +73,7 @@ async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties),
         sub: said.text("SubState"),
         result: said.text("Result"),
         file_state: manager.file_state(&installed.unit).await,
-        needs_reload: said.flag("NeedDaemonReload"),
+        needs_reload: said.flag("NeedDaemonReload") || has_unread(installed, &said.texts("DropInPaths")),
         kind: said.text("Type"),
         notify_access: said.text("NotifyAccess"),
         kill_mode: said.text("KillMode"),
@@ -95,8 +95,18 @@ async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties),
         main_pid: u32::try_from(said.number("MainPID")).unwrap_or(0),
         socket: said.texts("TriggeredBy").iter().any(|unit| unit.ends_with(".socket")),
         user: said.text("User"),
+        status: said.text("StatusText"),
     };
     Ok((says, said))
+}
+
+/// Whether there is a drop-in that systemd has not read: of a folder that is new it does not know.
+fn has_unread(installed: &Installed, known: &[String]) -> bool {
+    let folder = installed.path.with_file_name(format!("{}.d", installed.unit));
+    let drop_ins = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    drop_ins
+        .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+        .any(|path| !known.iter().any(|known| path == Path::new(known)))
 }
 
 /// The settings of a file, comments and sections left out.

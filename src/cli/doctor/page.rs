@@ -31,8 +31,9 @@ pub fn page() -> String {
 
 fn section(out: &mut String, check: &Check) {
     let _ = writeln!(out, ".SS {}", escape(check.code));
-    let mended = if check.mends { " (mended)" } else { "" };
-    let _ = writeln!(out, ".IR {} {mended}:\n{}.\n.PP", check.level.word(), escape(check.what));
+    let level = check.level.word();
+    let level = if check.mends { format!(".I {level}\n(mended):") } else { format!(".IR {level} :") };
+    let _ = writeln!(out, "{level}\n{}.\n.PP", escape(check.what));
     let _ = writeln!(out, "{}", escape(check.why));
     let _ = writeln!(out, ".PP\n{}", escape(check.cure));
 }

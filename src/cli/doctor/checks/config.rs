@@ -1,5 +1,7 @@
 //! The configuration: valid, used, readable for the gateway and not for everybody.
 
+use std::path::Path;
+
 use super::super::facts::Facts;
 use super::super::finding::{Check, Level, Mend, Remedy, Seen, advice, command};
 
@@ -58,39 +60,60 @@ fn unapplied(facts: &Facts) -> Option<Seen> {
 }
 
 fn secret(facts: &Facts) -> Option<Seen> {
-    let (mode, ..) = facts.config.access.filter(|(mode, ..)| mode & 0o004 != 0)?;
+    let (mode, owner, group) = facts.config.access.filter(|(mode, ..)| mode & 0o004 != 0)?;
     if facts.config.secrets.is_empty() {
         return None;
     }
-    let path = &facts.config.path;
-    let made_up = facts.unit.as_ref().is_some_and(|unit| unit.dynamic);
-    let cure = if made_up {
-        advice("install again with --run-as USER, or keep secrets in a file of mode 0600: gatewayctl install --env-file FILE")
-    } else {
-        let mode = mode & 0o770;
-        Remedy::Mend(Mend::Mode(path.clone(), mode), format!("chmod {mode:03o} {}", path.display()))
+    let (path, narrow) = (&facts.config.path, mode & 0o770);
+    let chmod = format!("chmod {narrow:03o} {}", path.display());
+    let cure = match &facts.unit {
+        Some(unit) if unit.dynamic => {
+            advice("install again with --run-as USER, or keep secrets in a file of mode 0600: gatewayctl install --env-file FILE")
+        }
+        // Never so narrow that the gateway itself could not read it any more.
+        Some(unit) if may_read(narrow, (owner, group), (unit.uid.unwrap_or(0), unit.gid)) => {
+            Remedy::Mend(Mend::Mode(path.clone(), narrow), chmod)
+        }
+        Some(unit) => command(give(path, unit.gid.or(unit.uid).unwrap_or(0))),
+        None => command(chmod),
     };
     Seen::at(path.display(), format!("{} may be read by everybody (mode {mode:03o})", facts.config.secrets.join(", ")), cure)
 }
 
 fn unreadable(facts: &Facts) -> Option<Seen> {
     let unit = facts.unit.as_ref()?;
-    let ((mode, owner, group), uid) = (facts.config.access?, unit.uid.filter(|uid| *uid != 0)?);
-    let may = if uid == owner {
-        mode & 0o400 != 0
-    } else if unit.gid == Some(group) {
-        mode & 0o040 != 0
-    } else {
-        mode & 0o004 != 0
-    };
-    if may {
+    let ((mode, owner, group), uid) = (facts.config.access?, unit.uid?);
+    if may_read(mode, (owner, group), (uid, unit.gid)) {
         return None;
     }
-    let path = facts.config.path.display();
-    let gid = unit.gid.unwrap_or(uid);
-    Seen::at(
-        &path,
-        format!("uid {uid} may not read it (mode {mode:03o}, uid {owner}, gid {group})"),
-        command(format!("sudo chgrp {gid} {path} && sudo chmod 640 {path}")),
-    )
+    let message = format!("uid {uid} may not read it (mode {mode:03o}, uid {owner}, gid {group})");
+    Seen::at(facts.config.path.display(), message, command(give(&facts.config.path, unit.gid.unwrap_or(uid))))
+}
+
+/// Whether a user may read a file of this mode, owner and group; root reads everything.
+fn may_read(mode: u32, (owner, group): (u32, u32), (uid, gid): (u32, Option<u32>)) -> bool {
+    let bit = if uid == owner {
+        0o400
+    } else if gid == Some(group) {
+        0o040
+    } else {
+        0o004
+    };
+    uid == 0 || mode & bit != 0
+}
+
+/// The command that makes a file readable for a group and for nobody else.
+fn give(path: &Path, group: u32) -> String {
+    format!("sudo chgrp {group} {0} && sudo chmod 640 {0}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_read() {
+        assert!(may_read(0o640, (0, 7), (7, Some(7))) && may_read(0o600, (7, 7), (7, None)) && may_read(0, (1, 1), (0, None)));
+        assert!(!may_read(0o640, (0, 0), (7, Some(7))) && !may_read(0o600, (0, 7), (7, Some(7))) && !may_read(0o040, (7, 7), (7, Some(7))));
+    }
 }

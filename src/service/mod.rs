@@ -6,8 +6,8 @@
 
 mod drive;
 mod error;
+pub mod examine;
 mod explain;
-pub mod inspect;
 mod install;
 mod layout;
 mod linger;

@@ -10,7 +10,7 @@ use crate::cli::Context;
 use crate::cli::target::Target;
 use crate::config::Env;
 use crate::control::protocol::{Method, Outcome};
-use crate::service::inspect;
+use crate::service::examine;
 use crate::service::systemd::Manager;
 
 /// Mends one thing.
@@ -34,7 +34,7 @@ pub async fn mend(ctx: &Context, facts: &Facts, mend: &Mend) -> Result<(), Strin
                 [Some(&unit.installed.unit), unit.installed.socket.as_ref()].into_iter().flatten().map(String::as_str).collect();
             manager.enable(&units).await.map(drop).map_err(|error| error.message)
         }
-        Mend::Linger => match inspect::turn_linger_on(&Env::real()).await {
+        Mend::Linger => match examine::turn_linger_on(&Env::real()).await {
             Ok(None) => Ok(()),
             Ok(Some(why)) => Err(why),
             Err(error) => Err(error.message),

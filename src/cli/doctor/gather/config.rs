@@ -9,7 +9,7 @@ use crate::cli::target;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
 use crate::redact::{MASK, Redactor};
-use crate::service::{Installed, inspect};
+use crate::service::{Installed, examine};
 
 /// Where a program is looked for that has neither a folder nor a PATH of its own (systemd's own default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
@@ -24,7 +24,7 @@ pub(super) fn look(
 ) -> Configuration {
     let told = live.and_then(|live| live.config.as_ref()).map(PathBuf::from);
     let path = match unit {
-        Some(unit) => inspect::config_file(env, unit).unwrap_or_default(),
+        Some(unit) => examine::config_file(env, unit).unwrap_or_default(),
         None => told.unwrap_or_else(|| target::config_path(&ctx.global, env)),
     };
     let mut found = Configuration { path: path.clone(), ..Configuration::default() };

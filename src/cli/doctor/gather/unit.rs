@@ -8,7 +8,7 @@ use super::time;
 use crate::cli::doctor::facts::{EnvFile, Says, Setting, Unit, UnitFile};
 use crate::config::Env;
 use crate::redact::{MASK, Redactor};
-use crate::service::inspect::{self, Properties};
+use crate::service::examine::{self, Properties};
 use crate::service::provenance::Written;
 use crate::service::systemd::Manager;
 use crate::service::{Installed, ServiceError};
@@ -26,7 +26,7 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
     let written = Written::at(&installed.path).unwrap_or(Written::Absent);
     let version = says.as_ref().map_or(0, |says| says.version);
     let outdated = match &written {
-        Written::ByUs(text) if version != 0 => inspect::outdated(installed, text, version),
+        Written::ByUs(text) if version != 0 => examine::outdated(installed, text, version),
         _ => None,
     };
     let mut files = vec![read(&installed.path)];
@@ -37,9 +37,9 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
     let own = installed.scope == Scope::User;
     Unit {
         needs_sudo: !own && !nix::unistd::geteuid().is_root(),
-        in_our_place: inspect::unit_dir(env, installed.scope).is_some_and(|dir| installed.path.parent() == Some(&dir)),
-        shadowed: inspect::copies(env, installed).into_iter().skip(1).collect(),
-        lingers: own.then(inspect::lingers),
+        in_our_place: examine::unit_dir(env, installed.scope).is_some_and(|dir| installed.path.parent() == Some(&dir)),
+        shadowed: examine::copies(env, installed).into_iter().skip(1).collect(),
+        lingers: own.then(examine::lingers),
         env_files: properties.files("EnvironmentFiles").into_iter().map(|(path, optional)| env_file(path, optional)).collect(),
         secrets: says.as_ref().map(|says| secret_names(&says.environment)).unwrap_or_default(),
         has_account: user.is_empty() || dynamic || account.is_some() || user.parse::<u32>().is_ok(),

@@ -152,7 +152,8 @@ pub async fn turn_linger_on(env: &Env<'_>) -> Result<Option<String>, ServiceErro
 
 /// How a unit that we wrote differs from what this version writes for the same wishes; none where it does not.
 ///
-/// The wishes are read back from the text: the user, the variables' file, the sockets. Of sandboxes and ports every kind is tried.
+/// The wishes are read back from the text: the user, the sockets. Of sandboxes and ports every kind is tried, and files of variables
+/// are left out of the comparison: they are wishes only.
 pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
     let program = value("ExecStart")?;
@@ -163,11 +164,11 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
         scope: unit.scope,
         bin_dir,
         run_as: value("User").map_or(RunAs::Dynamic, |name| RunAs::User(name.replace("%%", "%"))),
-        env_file: value("EnvironmentFile").map(|file| PathBuf::from(file.replace("%%", "%"))),
         sockets: if unit.socket.is_some() { default_socket().sockets } else { Vec::new() },
         systemd,
         ..UnitPlan::default()
     };
+    let text = without_variables(text);
     let mut nearest: Option<String> = None;
     for sandbox in [Sandbox::App, Sandbox::Strict, Sandbox::Off] {
         for low_port in [false, true] {
@@ -175,13 +176,18 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
             if written == text {
                 return None;
             }
-            let change = diff(&unit.path, text, &written);
+            let change = diff(&unit.path, &text, &written);
             if nearest.as_ref().is_none_or(|known| change.len() < known.len()) {
                 nearest = Some(change);
             }
         }
     }
     nearest
+}
+
+/// A unit without its files of variables.
+fn without_variables(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !line.starts_with("EnvironmentFile=")).collect()
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
 use super::error::ServiceError;
-use super::examine::Properties;
 use super::explain::{explain, unreachable};
+use super::inspect::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
 use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};

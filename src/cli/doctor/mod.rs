@@ -15,6 +15,7 @@ mod tests;
 
 use self::facts::Facts;
 use self::finding::{Check, Level, Remedy, Seen};
+pub use self::show::Answer;
 use super::args::DoctorArgs;
 use super::{CliError, Context, Exit};
 

@@ -1,5 +1,6 @@
 //! What is printed: findings by level, each with its place, its evidence and its cure.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::facts::Facts;
@@ -17,34 +18,52 @@ const DETAIL_MOST: usize = 8;
 const LABEL: usize = 5;
 
 /// The answer with `--json`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Answer<'a> {
+pub struct Answer<'a> {
+    /// Whether nothing that matters is left.
     ok: bool,
+    /// The instance.
     instance: &'a str,
+    /// How many checks were made.
     checks: usize,
+    /// What was found, the worst first.
     findings: Vec<Item<'a>>,
+    /// What could not be looked at, and why.
     unseen: &'a [String],
 }
 
-#[derive(Debug, Serialize)]
+/// A finding.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Item<'a> {
+pub struct Item<'a> {
+    /// Its name, which never changes; gatewayctl-doctor(7) describes it.
     code: &'a str,
+    /// error, warning or note.
     level: &'a str,
+    /// What is wrong here, in one line.
     message: String,
+    /// Evidence, a line each.
     detail: Vec<String>,
+    /// The file, unit, process or address.
     place: String,
+    /// Why it matters.
     why: &'a str,
+    /// What to do about it.
     remedy: Cure<'a>,
+    /// Whether it is gone after `--fix`.
     mended: bool,
+    /// Why `--fix` did not mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_mended: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
-struct Cure<'a> {
+/// What to do about a finding.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Cure<'a> {
+    /// mend (`--fix` does it), command or advice.
     kind: &'a str,
+    /// The command, or the advice.
     text: String,
 }
 

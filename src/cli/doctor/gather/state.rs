@@ -10,7 +10,7 @@ use crate::cli::doctor::facts::{Configuration, State};
 use crate::config::Env;
 use crate::control::protocol::Status;
 use crate::process::{self, Stat};
-use crate::service::{Installed, examine};
+use crate::service::{Installed, inspect};
 use crate::state::owner::{Drainer, Owner};
 use crate::state::{bundle, paths::Paths};
 
@@ -40,7 +40,7 @@ pub(super) fn look(
 ) -> Option<State> {
     let told = live.map(|live| PathBuf::from(&live.state_dir)).or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
     let usual = || match unit {
-        Some(unit) => examine::state_dirs(env, unit).into_iter().find(|dir| dir.exists()),
+        Some(unit) => inspect::state_dirs(env, unit).into_iter().find(|dir| dir.exists()),
         None => Some(Paths::of_process(env, crate::config::DEFAULT_INSTANCE, None).state),
     };
     let dir = told.or_else(usual)?;

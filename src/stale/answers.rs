@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::Listen;
 use crate::control::client::Client;
-use crate::control::protocol::{Method, Status};
+use crate::control::protocol::Method;
 use crate::control::server;
 use crate::port;
 
@@ -54,15 +54,22 @@ fn controls_of(pid: u32) -> Vec<PathBuf> {
 
 async fn by_control(pid: u32, controls: &[PathBuf]) -> bool {
     for control in controls {
-        if status_of(control).await.is_some_and(|status| status.pid == pid) {
+        if asked(control).await == Some(pid) {
             return true;
         }
     }
     false
 }
 
-async fn status_of(control: &Path) -> Option<Status> {
-    Client::connect(control).await.ok()?.call::<Status>(&Method::Status, |_| ()).await.ok()
+/// All that counts of a status: a gateway of another version may have left out the rest, or named it otherwise.
+#[derive(serde::Deserialize)]
+struct Who {
+    pid: u32,
+}
+
+async fn asked(control: &Path) -> Option<u32> {
+    let who: Who = Client::connect(control).await.ok()?.call(&Method::Status, |_| ()).await.ok()?;
+    Some(who.pid)
 }
 
 async fn by_doors(doors: &[Listen]) -> bool {

@@ -2,9 +2,10 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -147,6 +148,12 @@ pub fn live() {
             std::thread::spawn(move || answer(&listener));
         }
     }
+    if member.control && member.kind != Kind::Foreign {
+        let control = gateway::control::server::bind(&orders.dir.join(format!("run.{number}/control.sock"))).unwrap();
+        control.set_nonblocking(false).unwrap();
+        let answers = member.mood == Mood::Answers;
+        std::thread::spawn(move || tell(&control, answers));
+    }
     let pid = std::process::id();
     put(&orders.there(number), &There { pid, start_time: gateway::state::owner::start_time(pid).unwrap() });
     if member.kind == Kind::Foreign {
@@ -204,6 +211,21 @@ fn answer(listener: &TcpListener) {
         let Ok(mut stream) = stream else { continue };
         let mut begin = [0; 4];
         let _ = stream.read_exact(&mut begin).and_then(|()| stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"));
+    }
+}
+
+/// Answers whoever asks at the control socket, or lets them wait.
+fn tell(control: &UnixListener, answers: bool) {
+    let mut waiting = Vec::new();
+    for stream in control.incoming() {
+        let mut stream = stream.unwrap();
+        let mut line = String::new();
+        let asked = BufReader::new(&stream).read_line(&mut line).ok().and_then(|_| serde_json::from_str::<serde_json::Value>(&line).ok());
+        if let Some(asked) = asked.filter(|_| answers) {
+            let answer = serde_json::json!({"type": "res", "id": asked["id"], "ok": true, "payload": {"pid": std::process::id()}});
+            let _ = writeln!(stream, "{answer}");
+        }
+        waiting.push(stream);
     }
 }
 

@@ -123,8 +123,10 @@ impl Tree {
         false
     }
 
+    /// A record of what may be another boot counts only where the start tells that it is the same process.
     fn owns(&self, number: usize) -> bool {
-        self.has_record() && self.this_boot && self.owner.is_some_and(|(owner, start)| owner == number && start != Start::Wrong)
+        let told = |start: Start| start == Start::Right || start == Start::Unknown && self.this_boot;
+        self.has_record() && self.owner.is_some_and(|(owner, start)| owner == number && told(start))
     }
 
     fn drains(&self, number: usize) -> bool {
@@ -141,8 +143,11 @@ impl Tree {
         }
     }
 
-    /// Whether somebody answers at an address that, as far as gatewayctl sees, leads to this member alone.
+    /// Whether it answers at its control socket, or somebody does at an address that, as far as gatewayctl sees, leads to it alone.
     fn answers(&self, number: usize) -> bool {
+        if self.members[number].control && self.members[number].mood == Mood::Answers {
+            return true;
+        }
         self.sockets().into_iter().any(|(_, holders)| {
             let seen: Vec<&Who> = holders.iter().filter(|who| self.sees(**who)).collect();
             let speaks = |who: &Who| match who {

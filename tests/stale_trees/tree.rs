@@ -67,6 +67,8 @@ pub struct Member {
     pub nobody: bool,
     pub kind: Kind,
     pub mood: Mood,
+    /// Whether it has a control socket, and answers there when it answers at all.
+    pub control: bool,
     /// Whether SIGTERM does nothing to it.
     pub stubborn: bool,
     /// Whether its program lies beside gatewayctl.
@@ -136,6 +138,7 @@ impl Tree {
                 nobody: of_nobody || random.percent(12),
                 kind,
                 mood: random.one_of(&[Mood::Answers, Mood::Silent, Mood::Silent, Mood::Stopped]),
+                control: random.percent(30),
                 stubborn: random.percent(50),
                 beside: random.percent(90),
                 own,

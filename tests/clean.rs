@@ -30,9 +30,15 @@ struct Stranger {
 impl Stranger {
     /// `program` with the listener as its standard input.
     fn start(program: &Path) -> Self {
+        Self::of(Command::new(program).arg("1000"))
+    }
+
+    fn of(command: &mut Command) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port::private())).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let child = Command::new(program).arg("1000").stdin(Stdio::from(OwnedFd::from(listener))).spawn().unwrap();
+        let child = command.stdin(Stdio::from(OwnedFd::from(listener))).spawn().unwrap();
+        // The command would hold it as well.
+        command.stdin(Stdio::null());
         Self { child, port }
     }
 
@@ -214,6 +220,18 @@ fn a_program_that_only_bears_the_name_gateway_is_foreign() {
     let program = dir.path().join("gateway");
     fs::copy("/bin/sleep", &program).unwrap();
     let stranger = Stranger::start(&program);
+    let (code, told) = report(&clean(dir.path(), stranger.port, &[]));
+    assert_eq!((code, verdict(&told, stranger.pid()).as_str()), (5, "kept foreign"), "{told:#}");
+    assert!(alive(stranger.pid()));
+}
+
+#[test]
+fn a_gatewayctl_that_was_started_with_the_listener_is_no_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut waits = ctl_in(dir.path());
+    waits.args(["--config", "/dev/null", "wait", "--ready", "--timeout", "60s"]);
+    let stranger = Stranger::of(&mut waits);
+    wait::until("it runs", || Stat::read(stranger.pid()).filter(|stat| stat.name == "gatewayctl"));
     let (code, told) = report(&clean(dir.path(), stranger.port, &[]));
     assert_eq!((code, verdict(&told, stranger.pid()).as_str()), (5, "kept foreign"), "{told:#}");
     assert!(alive(stranger.pid()));

@@ -202,7 +202,7 @@ fn shared(orders: &Orders, number: usize) -> Option<OwnedFd> {
 fn listen(orders: &Orders, ip: std::net::IpAddr) -> TcpListener {
     TcpListener::bind(Tree::at(ip, orders.port)).unwrap_or_else(|error| {
         fs::write(orders.taken(), error.to_string()).unwrap();
-        std::process::exit(1);
+        panic!("{ip}: {error}");
     })
 }
 

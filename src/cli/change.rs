@@ -13,6 +13,7 @@ use super::{CliError, Context, Exit};
 use crate::config::Listen;
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, GenerationInfo, Method, Outcome, Stage, Status};
+use crate::process::Process;
 
 /// How long the next process may take to serve, once the old one is gone and its supervisor has to start it: TimeoutStartSec
 /// of our units.
@@ -96,6 +97,10 @@ async fn ask(ctx: &Context, target: &Target, mut client: Client, before: &Status
     let mut followed = Ok(());
     if let Some(outcome) = answer.as_mut().ok().filter(|outcome| outcome.outcome == "scheduled") {
         step(&format!("pid {} finishes its work and ends; its supervisor starts the next", before.pid));
+        if is_inside(before.pid) {
+            // It will not live to see it: what is left of a service ends with its main process.
+            return Ok(Done { outcome: outcome.clone(), seen: None, now: None });
+        }
         client.closed().await;
         step(&format!("pid {} is gone", before.pid));
         match next_life(target, before).await {
@@ -119,6 +124,12 @@ async fn ask(ctx: &Context, target: &Target, mut client: Client, before: &Status
         Ok(outcome) => Ok(Done { outcome, seen, now }),
         Err(error) => Err(failed(target, error, seen.as_ref(), now.as_ref())),
     }
+}
+
+/// Whether this command runs in the service of process `pid`.
+fn is_inside(pid: u32) -> bool {
+    let service = |pid| Process::read(pid).and_then(|process| process.service().map(str::to_owned));
+    service(pid).is_some_and(|theirs| service(std::process::id()).is_some_and(|ours| ours == theirs))
 }
 
 /// Returns when the gateway that was asked seems to stand still.

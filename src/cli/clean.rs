@@ -25,7 +25,11 @@ struct Answer<'a> {
 /// # Errors
 /// [`Exit::Refused`] when somebody who was kept has the port; [`Exit::Usage`] when several gateways can be meant.
 pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
-    let mut scene = scene(ctx, args).await?;
+    let mut scene = scene(ctx).await?;
+    if let Some(port) = args.port {
+        // The widest address: whoever has the port anywhere is in its way.
+        scene.listen = vec![Listen::Tcp((std::net::Ipv6Addr::UNSPECIFIED, port).into())];
+    }
     scene.protected.extend(&args.protect);
     scene.named = args.pid.filter(|_| args.force);
     let mut report = run(&scene, if args.dry_run { Mode::DryRun } else { Mode::Stale }).await?;
@@ -71,17 +75,16 @@ pub(super) fn held(report: &Report) -> CliError {
     }
 }
 
-async fn scene(ctx: &Context, args: &CleanArgs) -> Result<Scene, CliError> {
+/// The addresses of the gateway that is meant, and what is known around them.
+///
+/// # Errors
+/// [`Exit::Usage`] when several can be meant, [`Exit::Config`] when its configuration is not valid.
+pub(super) async fn scene(ctx: &Context) -> Result<Scene, CliError> {
     let env = Env::real();
-    let mut scene = match installed(ctx, &env).await? {
-        Some(scene) => scene,
-        None => by_configuration(ctx, &env)?,
-    };
-    if let Some(port) = args.port {
-        // The widest address: whoever has the port anywhere is in its way.
-        scene.listen = vec![Listen::Tcp((std::net::Ipv6Addr::UNSPECIFIED, port).into())];
+    match installed(ctx, &env).await? {
+        Some(scene) => Ok(scene),
+        None => by_configuration(ctx, &env),
     }
-    Ok(scene)
 }
 
 async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<Scene>, CliError> {

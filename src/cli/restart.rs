@@ -108,11 +108,12 @@ pub(super) fn verdict(
     let process = outcome.pid.filter(|after| *after != pid).map_or(String::new(), |after| format!("pid {pid} -> {after}, "));
     let head = match (outcome.outcome.as_str(), &outcome.into) {
         ("unchanged", _) => format!("nothing to do: generation {} serves on", outcome.after.number),
+        ("scheduled", _) => "scheduled: it ends when its work is done, and its supervisor starts the next".to_owned(),
         ("coalesced", Some(into)) => format!("joined restart {into}, which was under way: {process}generation {}", numbers(outcome)),
         _ => format!("{done}: {process}generation {} in {}", numbers(outcome), span(outcome.took_ms)),
     };
     let mut lines = vec![ctx.ui.paint(&head, Tone::Good)];
-    if outcome.outcome == "unchanged" {
+    if matches!(outcome.outcome.as_str(), "unchanged" | "scheduled") {
         return lines;
     }
     let width = outcome.after.sidecars.iter().chain(&outcome.before.sidecars).map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -8,20 +8,25 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::args::WaitArgs;
+use super::clean;
 use super::restart::{status_now, status_of};
 use super::status::word;
 use super::target::{self, Target};
 use super::ui::span;
 use super::watch::Watch;
 use super::{CliError, Context, Exit};
-use crate::config::{self, Env, Listen};
+use crate::config::{Env, Listen};
 use crate::port;
+use crate::stale::{self, State};
 
 /// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);
 
 /// How often a port is tried: the kernel tells nobody when one becomes free.
 const PORT_EVERY: Duration = Duration::from_millis(50);
+
+/// How often it is looked who has the port, for the one who waits: that walks through all processes.
+const WHO_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits.
 ///
@@ -33,7 +38,7 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     let (what, waited) = if args.stopped {
         ("stopped", timeout(args.timeout.0, stopped(ctx)).await)
     } else if args.port_free {
-        ("off its port", timeout(args.timeout.0, port_free(ctx)).await)
+        ("off its port", timeout(args.timeout.0, port_free(ctx, &seen)).await)
     } else {
         ("ready", timeout(args.timeout.0, ready(ctx, &seen)).await)
     };
@@ -97,23 +102,32 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
     }
 }
 
-async fn port_free(ctx: &Context) -> Result<(), CliError> {
-    let env = Env::real();
+async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
+    let mut scene = clean::scene(ctx).await?;
     // Of a gateway that runs we know the addresses for sure; otherwise the configuration says them.
-    let listeners: Vec<Listen> = match Target::find(&ctx.global, &env) {
-        Ok(target) => status_now(&target).await?.listeners.iter().filter_map(|address| address.parse().ok()).collect(),
-        Err(error) if error.exit == Exit::NotRunning => {
-            let loaded = config::load(&target::overrides(&ctx.global, &env), &env);
-            loaded.map_err(|error| CliError::new(Exit::Config, error.to_string()))?.config.gateway.listen
-        }
-        Err(error) => return Err(error),
-    };
-    for listen in &listeners {
-        while !is_free(listen)? {
-            sleep(PORT_EVERY).await;
-        }
+    if let Ok(target) = Target::find(&ctx.global, &Env::real()) {
+        scene.listen = status_now(&target).await?.listeners.iter().filter_map(|address| address.parse().ok()).collect();
     }
-    Ok(())
+    let mut look = Instant::now();
+    loop {
+        let mut free = true;
+        for listen in &scene.listen {
+            free &= is_free(listen)?;
+        }
+        if free {
+            return Ok(());
+        }
+        if look <= Instant::now() {
+            look = Instant::now() + WHO_EVERY;
+            let state =
+                stale::state(&scene).map_err(|error| CliError::new(Exit::Failed, format!("cannot see who listens here: {error}")))?;
+            if matches!(state, State::Kept(_)) {
+                return Ok(());
+            }
+            seen.set(Some(state.told(&scene.listen)));
+        }
+        sleep(PORT_EVERY).await;
+    }
 }
 
 /// Whether another program could bind an address.

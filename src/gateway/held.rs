@@ -17,7 +17,7 @@ use crate::config::Listen;
 use crate::front::BindError;
 use crate::process::group_of;
 use crate::stale::{self, Mode, Scene, State, Unit};
-use crate::supervisor::Notifier;
+use crate::supervisor::{Notifier, WAITING};
 use crate::systemd::unit::facts_of;
 
 /// How often the address is tried: nothing tells when a port becomes free.
@@ -28,9 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked again who it is, and whether they are stale by now.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// How STATUS= begins while a service waits for its address.
-pub const WAITING: &str = "waiting for ";
 
 /// How waiting ended.
 #[derive(Debug)]

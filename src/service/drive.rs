@@ -82,6 +82,7 @@ pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driv
     let manager = Manager::connect(unit.scope, env).await?;
     let before = manager.state(&unit.unit).await?;
     if before.is_active() && before.main_pid != 0 {
+        ready::refuse_waiting(unit, &before)?;
         return Ok(Driven::new(unit, "already running", before.main_pid));
     }
     let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;

@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::error::ServiceError;
 use super::layout::Installed;
-use super::systemd::{Manager, journalctl};
+use super::systemd::{Manager, UnitState, journalctl};
 use crate::config::{Config, Listen};
+use crate::supervisor::WAITING;
 
 /// After systemd calls the unit started, its first generation is ready or being tried again: time for a few tries of a slow server.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -38,13 +39,14 @@ pub(super) async fn wait(manager: &Manager, unit: &Installed, config: &Config) -
     };
     let deadline = Instant::now() + READY_LIMIT;
     loop {
+        let state = manager.state(&unit.unit).await?;
+        refuse_waiting(unit, &state)?;
         let why = match timeout(ASK_LIMIT, ask(listen)).await {
             Ok(Ok(Answer::Ready | Answer::Unknown)) => return Ok(()),
             Ok(Ok(Answer::NotYet(why))) => why,
             Ok(Err(error)) => format!("{listen}: {error}"),
             Err(_) => format!("{listen} does not answer"),
         };
-        let state = manager.state(&unit.unit).await?;
         if state.is_down() {
             return Err(ServiceError::failed(format!("{} ended before it was ready ({}): {why}", unit.unit, state.result))
                 .next(journalctl(unit.scope, &unit.unit)));
@@ -59,6 +61,16 @@ pub(super) async fn wait(manager: &Manager, unit: &Installed, config: &Config) -
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Refuses to call a service ready that waits for its address: whoever answers there is somebody else.
+///
+/// # Errors
+/// Kind Refused with whom it waits for.
+pub(super) fn refuse_waiting(unit: &Installed, state: &UnitState) -> Result<(), ServiceError> {
+    let Some(whom) = state.status_text.strip_prefix(WAITING) else { return Ok(()) };
+    Err(ServiceError::refused(format!("{} runs, and is {WAITING}{whom}", unit.unit))
+        .next(format!("gatewayctl clean --instance {}   (ends what is stale, and says who is not)", unit.instance)))
 }
 
 async fn ask(listen: &Listen) -> std::io::Result<Answer> {

@@ -70,6 +70,14 @@ pub async fn clean(scene: &Scene, mode: Mode) -> io::Result<Report> {
     Ok(Report { addresses, killed, kept, state, dry_run: mode == Mode::DryRun })
 }
 
+/// How the scene's addresses stand, without doing anything about it.
+///
+/// # Errors
+/// Where the kernel tells of no sockets.
+pub fn state(scene: &Scene) -> io::Result<State> {
+    stands(scene, &scene.world(), &scene.look()?)
+}
+
 /// Ends one process, or asks it; none when it turned out to be another one by now, or would not go.
 async fn act(world: &World, scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Option<Ended> {
     let process = &suspect.process;

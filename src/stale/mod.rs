@@ -10,7 +10,7 @@ mod judge;
 mod report;
 mod scene;
 
-pub use clean::{Mode, clean};
+pub use clean::{Mode, clean, state};
 pub use judge::{Gateway, Identity, Proof, Reason, Suspect, Verdict, World};
 pub use report::{Ended, Kept, Report, State};
 pub use scene::{Scene, Unit};

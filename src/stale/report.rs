@@ -92,13 +92,20 @@ impl Report {
 
     /// How it stands, in a line.
     pub fn stands(&self) -> String {
-        let at = self.addresses.join(", ");
-        match &self.state {
-            State::Free => format!("{at}: free"),
-            State::Kept(unit) => format!("{at}: held by systemd for {unit}"),
-            State::Ours => format!("{at}: held by this gateway"),
-            State::Held(by) => format!("{at}: held by {}", by.join(", ")),
-            State::Busy(why) => format!("{at}: cannot be had: {why}"),
+        self.state.told(&self.addresses)
+    }
+}
+
+impl State {
+    /// In a line, of these addresses.
+    pub fn told(&self, addresses: &[impl ToString]) -> String {
+        let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Free => format!("{at}: free"),
+            Self::Kept(unit) => format!("{at}: held by systemd for {unit}"),
+            Self::Ours => format!("{at}: held by this gateway"),
+            Self::Held(by) => format!("{at}: held by {}", by.join(", ")),
+            Self::Busy(why) => format!("{at}: cannot be had: {why}"),
         }
     }
 }

@@ -53,6 +53,9 @@ struct Record {
     pid: u32,
     created_at: u64,
     boot_id: String,
+    /// When the gateway began, in clock ticks since boot: it counts where the boot has two identities.
+    #[serde(default)]
+    start_time: u64,
     #[serde(default)]
     reason: String,
     #[serde(default)]
@@ -73,6 +76,7 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
             pid: intent.pid,
             created_at: intent.created_at_ms,
             boot_id: owner::boot_id(),
+            start_time: owner::start_time(intent.pid).unwrap_or_default(),
             reason: reason.clone(),
             force: intent.force,
             wait_ms: intent.wait_ms,
@@ -173,7 +177,7 @@ fn counts(record: &Record, pid: u32, now: u64) -> Result<(), String> {
     if record.pid != pid {
         return Err(format!("it is for pid {}", record.pid));
     }
-    if record.boot_id != owner::boot_id() {
+    if record.boot_id != owner::boot_id() && (record.start_time == 0 || Some(record.start_time) != owner::start_time(pid)) {
         return Err("it is from before the machine was booted".to_owned());
     }
     if record.created_at > now.saturating_add(SKEW_MS) || now.saturating_sub(record.created_at) > TTL_MS {

@@ -56,11 +56,9 @@ impl Owner {
 
     /// Whether the process that wrote this is still there: same boot, same start, not a zombie. None where /proc does not tell.
     pub fn lives(&self) -> Option<bool> {
-        let now = boot_id();
-        if !now.is_empty() && !self.boot_id.is_empty() && now != self.boot_id {
-            return Some(false);
-        }
-        lives(self.pid, self.start_time)
+        // A container may show its sandboxed services another identity than everybody else: the start tells, then.
+        let other_boot = is_other_boot(&self.boot_id);
+        if other_boot && self.start_time == 0 { Some(false) } else { lives(self.pid, self.start_time) }
     }
 
     /// Writes the record.
@@ -93,6 +91,12 @@ fn signallable(pid: u32) -> bool {
 /// When a process started, in clock ticks since boot (proc(5), field 22 of stat).
 pub fn start_time(pid: u32) -> Option<u64> {
     Stat::read(pid).map(|stat| stat.start_time)
+}
+
+/// Whether a record is of another boot than this one, as far as both identities tell.
+pub fn is_other_boot(recorded: &str) -> bool {
+    let now = boot_id();
+    !now.is_empty() && !recorded.is_empty() && now != recorded
 }
 
 /// The identity of this boot; empty where the kernel does not tell.
@@ -151,7 +155,10 @@ mod tests {
         };
         assert_eq!(owner(pid, start, boot_id()).lives(), Some(true));
         assert_eq!(owner(pid, start + 1, boot_id()).lives(), Some(false));
-        assert_eq!(owner(pid, start, "another".into()).lives(), Some(false));
+        assert_eq!(owner(pid, start - 1, "another".into()).lives(), Some(false));
+        assert_eq!(owner(pid, 0, "another".into()).lives(), Some(false));
+        // systemd-nspawn shows a sandboxed service the machine's own identity, and everybody else one of its own.
+        assert_eq!(owner(pid, start, "another".into()).lives(), Some(true));
         // Above the largest pid that Linux gives.
         assert_eq!(owner(1 << 23, start, boot_id()).lives(), Some(false));
     }

@@ -8,6 +8,9 @@ use sd_notify::NotifyState;
 use tokio::net::unix::pipe;
 use tracing::warn;
 
+/// How STATUS= begins while a service runs, but waits for an address that somebody else has.
+pub const WAITING: &str = "waiting for ";
+
 /// Speaks to systemd, where there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Notifier {

@@ -67,6 +67,11 @@ impl Redactor {
         if self.names_secret(key) && !value.is_empty() { MASK.to_owned() } else { self.text(value) }
     }
 
+    /// Whether a variable is secret, by its name or because its value holds something secret, as a password in a URL.
+    pub fn is_secret(&self, key: &str, value: &str) -> bool {
+        !value.is_empty() && (self.names_secret(key) || !self.in_text(value).is_empty())
+    }
+
     /// A text with every secret in it hidden.
     pub fn text(&self, text: &str) -> String {
         let ranges = self.in_text(text);
@@ -89,7 +94,7 @@ impl Redactor {
     }
 
     /// Remembers one value; a value of several lines line by line, because output is read that way.
-    fn learn(&self, value: &str) {
+    pub fn learn(&self, value: &str) {
         let mut learned = self.0.learned.write().unwrap_or_else(PoisonError::into_inner);
         for line in value.lines().map(without_scheme) {
             if line.len() >= LEARN_MIN && !line.starts_with("-----") && !learned.iter().any(|known| known == line) {

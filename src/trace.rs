@@ -65,7 +65,7 @@ impl<'a, V: Into<Value<'a>>> From<Option<V>> for Value<'a> {
 pub type Pair<'a> = (&'a str, Value<'a>);
 
 /// What travels to the process that goes on with a restart: milliseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Carried {
     /// When the restart began.

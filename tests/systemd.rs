@@ -327,6 +327,10 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     expect(&ctl(&["install", "--overwrite", "--now", "--", "node", NODE_APP, "{port}"]), 0, &["updated and ready"]);
     expect(&ctl(&["install", "--listen", "18790", "--", "sleep", "9"]), 5, &["another command on another address", "--instance NAME"]);
     systemd.must(&["gatewayctl", "uninstall"]);
+    // What it wrote over comes back; what was edited stays beside.
+    assert_eq!(systemd.read("/etc/gateway/gateway.toml").unwrap(), "[gateway]\nlisten = [\"18789\"]\n");
+    systemd.must(&["rm", "/etc/gateway/gateway.toml", "/etc/systemd/system/gateway.service.edited"]);
+    systemd.must(&["rmdir", "/etc/gateway"]);
     nothing_there();
 }
 
@@ -344,7 +348,7 @@ fn a_socket_unit_holds_the_front_door_while_the_service_is_down() {
     assert_eq!(report.failures(), 0, "{report}\n{}", site.journal());
     // The flags of the last install hold: without --socket the service binds its addresses itself again, and back.
     for (flag, state) in [(None, "inactive"), (Some("--socket"), "active")] {
-        systemd.must(&[&["gatewayctl", "install", "--now"], flag.as_slice(), &node()].concat());
+        systemd.must(&[&["gatewayctl", "install", "--now", "--yes"], flag.as_slice(), &node()].concat());
         assert_eq!(site.property("gateway.socket", "ActiveState"), state);
         systemd.must(&["curl", "-sSf", "http://127.0.0.1:18789/"]);
     }

@@ -269,9 +269,12 @@ fn an_agent_that_restarts_its_own_gateway_hands_the_work_over_and_it_comes_back(
     let site = Site { systemd: &systemd, user: Some(user) };
     // The server asks once, as soon as it is behind a front door that is ready.
     let ask = "gatewayctl wait --ready && gatewayctl clean --json > clean.json; gatewayctl restart --force --json > said.json 2> said.err; echo $? > code";
-    let script = format!(
-        "cd ~; ! grep -q /gateway.service /proc/self/cgroup || [ -e asked ] || {{ touch asked; ({ask}) & }}; exec node {NODE_APP} \"$1\""
-    );
+    let later = "until [ -e now ]; do sleep 0.05; done; gatewayctl restart --json > later.json 2> later.err";
+    let once = |mark: &str, what: &str| format!("[ -e {mark} ] || {{ touch {mark}; ({what}) & }}");
+    let (first, second) = (once("asked", ask), once("asked-later", later));
+    // The proof of the installation is none of the service's lives.
+    let asks = format!("if grep -q /gateway.service /proc/self/cgroup; then {first}; [ ! -e go ] || {second}; fi");
+    let script = format!("cd ~; {asks}; exec node {NODE_APP} \"$1\"");
     site.must(&["gatewayctl", "install", "--now", "--", "sh", "-c", &script, "sh", "{port}"]);
     let home = "/home/agent";
     let code = wait::within(wait::DEADLINE, || systemd.read(&format!("{home}/code")).ok());
@@ -290,6 +293,20 @@ fn an_agent_that_restarts_its_own_gateway_hands_the_work_over_and_it_comes_back(
     wait::until("the restart is done", || journal().contains("gateway.service: restarted, pid").then_some(()));
     serves(&site);
     assert_eq!(site.property("gateway.service", "NRestarts"), "0", "{}", site.journal());
+
+    // Where a restart ends the whole service, the command that asks for it ends, too: it says so while it can.
+    let config = systemd.read(&site.config()).unwrap();
+    systemd.write(&site.config(), &format!("{config}\n[restart]\nmode = \"exit\"\n"));
+    systemd.write(&format!("{home}/go"), "");
+    site.must(&["gatewayctl", "restart", "--drained"]);
+    let pid = site.main_pid();
+    systemd.write(&format!("{home}/now"), "");
+    let told = || serde_json::from_str::<Value>(&systemd.read(&format!("{home}/later.json")).ok()?).ok();
+    let said = wait::within(wait::DEADLINE, told);
+    let said = said.unwrap_or_else(|| panic!("{:?}\n{}", systemd.read(&format!("{home}/later.err")), site.journal()));
+    assert_eq!((&said["ok"], &said["outcome"]), (&Value::from(true), &Value::from("scheduled")), "{said}");
+    back(&site, pid);
+    wait::until("it serves", || site.run(&["gatewayctl", "status"]).status.success().then_some(()));
 }
 
 #[test]

@@ -8,6 +8,6 @@ fn main() -> ExitCode {
     match CtlCli::read(std::env::args_os()) {
         Ok(cli) => cli::gatewayctl(&cli).into(),
         // `--help` and `--version` come this way, too.
-        Err(error) => error.exit(),
+        Err(error) => cli::unusable(&error).into(),
     }
 }

@@ -28,6 +28,8 @@ Examples:
       Install and start it as a service; it comes back after crashes and reboots.
   gatewayctl restart
       Restart without losing a request, and say what clients saw.
+  gatewayctl why
+      Say why it ended, was restarted, or does not serve.
   gatewayctl logs -f
       Follow what it and the programs behind it print.";
 
@@ -259,8 +261,15 @@ pub enum CtlCommand {
     /// Show what a gateway is doing
     ///
     /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3 when it is stopped or not installed, 4 when it is
-    /// starting or draining. Of an installed one that does not run, the service manager tells why.
-    Status,
+    /// starting or draining. Of an installed one that does not run, the service manager tells why; `gatewayctl why` tells more.
+    Status(StatusArgs),
+    /// Say in one sentence why a gateway ended, was restarted, or does not serve; then the evidence
+    ///
+    /// Looks at the gateway itself, its service manager, its record and the journal, and changes nothing. Ends with 0 when there
+    /// is an answer, and with 3 for a gateway that is not installed and never ran.
+    Why,
+    /// Show every life and every restart that is on record, the newest last
+    History(HistoryArgs),
     /// List the gateways that run here or are installed
     List,
     /// Wait until a gateway is ready, or gone
@@ -311,7 +320,8 @@ pub struct InstallArgs {
     /// Read environment variables from this file at each start
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
-    /// Set an environment variable for the server; may be repeated
+    /// Set an environment variable for the server; may be repeated. One that is secret by its name or value goes to a file of
+    /// its own that only the service manager may read, and stays set until it is set to nothing
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// How much the service is shut in
@@ -323,12 +333,27 @@ pub struct InstallArgs {
     /// Show how the files would change, and do nothing
     #[arg(long)]
     pub diff: bool,
-    /// Overwrite files that gatewayctl did not write or that were edited since
+    /// The service manager; another one than this machine's only with --dry-run or --diff [default: this machine's]
+    #[arg(long = "for", value_name = "MANAGER")]
+    pub supervisor: Option<Supervisor>,
+    /// Overwrite files that gatewayctl did not write or that were edited since (copies are kept), and another command
     #[arg(long)]
     pub overwrite: bool,
+    /// Do not ask before the service is stopped for a moment, as --socket needs it when the service runs
+    #[arg(long)]
+    pub yes: bool,
     /// The server and its arguments; {port} becomes its private port
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<String>,
+}
+
+/// Who starts the services of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Supervisor {
+    /// Linux
+    Systemd,
+    /// macOS
+    Launchd,
 }
 
 /// How much a service is shut in.
@@ -362,7 +387,7 @@ pub struct StopArgs {}
 /// The flags of `restart`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RestartArgs {
-    /// Cut old requests and tunnels instead of waiting for them
+    /// Cut old work instead of waiting for it; an installed gateway goes through its service manager, whatever is in the way
     #[arg(long, conflicts_with = "wait")]
     pub force: bool,
     /// How long old requests may go on this time, as in 30s, or "forever" [default: `drain` of the configuration]
@@ -451,6 +476,25 @@ pub struct WaitArgs {
     /// Give up after this long, with exit code 4
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
+}
+
+/// The flags of `status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// Also what the service manager knows, drop-ins, and what the journal complains of
+    #[arg(long)]
+    pub deep: bool,
+    /// Go on showing it: on a terminal in place, elsewhere a line for each change; Ctrl-C ends it
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// The flags of `history`.
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// How many lines
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub lines: u32,
 }
 
 /// The flags of `update`.

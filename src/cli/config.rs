@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::{ConfigCommand, InitArgs};
+use super::shapes::Text;
 use super::{CliError, Context, Exit, target};
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
 use crate::redact::Redactor;
@@ -92,7 +93,7 @@ fn without_secrets(mut config: Config) -> Config {
 
 fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
     if args.stdout {
-        ctx.ui.raw(config::starter());
+        ctx.ui.text(&Text::new("gateway.toml", config::starter()));
         return Ok(Exit::Done);
     }
     let path = target::config_path(&ctx.global, &Env::real());

@@ -1,6 +1,8 @@
 //! `gatewayctl install`.
 
-use super::args::{InstallArgs, Sandbox};
+use std::io::{BufRead, IsTerminal, Write};
+
+use super::args::{InstallArgs, Sandbox, Supervisor};
 use super::target;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
@@ -13,10 +15,22 @@ use crate::service::{self, Kind, Report, Request, ServiceError, sandbox};
 pub async fn install(ctx: &Context, args: &InstallArgs) -> Result<Exit, CliError> {
     let env = Env::real();
     let request = request(ctx, args, &env)?;
-    let report = service::install(&env, &request, &|line| ctx.ui.progress(line)).await?;
+    let report = service::install(&env, &request, &|line| ctx.ui.progress(line), &ask).await?;
     show(ctx, &request, &report);
     ctx.ui.object(&report);
     Ok(Exit::Done)
+}
+
+/// Asks on the terminal; nobody where there is none.
+fn ask(what: &str) -> Option<bool> {
+    let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
+    if !stdin.is_terminal() || !stderr.is_terminal() {
+        return None;
+    }
+    write!(stderr, "{what}. Go on? [y/N] ").and_then(|()| stderr.flush()).ok()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, CliError> {
@@ -27,7 +41,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, 
     }
     let set = args.set.iter().map(|pair| match pair.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(CliError::new(Exit::Usage, "--set takes KEY=VALUE")),
+        _ => Err(CliError::new(Exit::Usage, "--set takes a name and a value, as in --set COLOR=blue")),
     });
     Ok(Request {
         instance: target::wanted_name(global, env),
@@ -46,6 +60,12 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, 
             Sandbox::Strict => sandbox::Sandbox::Strict,
             Sandbox::Off => sandbox::Sandbox::Off,
         },
+        supervisor: match args.supervisor {
+            Some(Supervisor::Systemd) => service::Supervisor::Systemd,
+            Some(Supervisor::Launchd) => service::Supervisor::Launchd,
+            None => service::Supervisor::default(),
+        },
+        yes: args.yes,
         dry_run: args.dry_run,
         diff: args.diff,
         overwrite: args.overwrite,

@@ -6,29 +6,35 @@ mod by_manager;
 mod change;
 pub mod clean;
 pub mod config;
+mod deep;
 #[cfg(test)]
 mod double;
 pub mod exit;
 pub mod halt;
+pub mod history;
 pub mod inhibit;
 pub mod install;
 mod installed;
 pub mod list;
+mod live;
 pub mod logs;
 pub mod pages;
 mod preflight;
 pub mod probe;
 pub mod recover;
 pub mod restart;
+pub mod shapes;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod subject;
 pub mod target;
 pub mod ui;
 pub mod uninstall;
 pub mod update;
 pub mod wait;
 mod watch;
+pub mod why;
 
 pub use exit::Exit;
 pub use ui::{CliError, Ui};
@@ -58,6 +64,18 @@ pub fn gatewayctl(cli: &CtlCli) -> Exit {
     })
 }
 
+/// Prints what is wrong with a command line, or the help that was asked for; with `--json` an error is the one object, too.
+pub fn unusable(error: &clap::Error) -> Exit {
+    // Nobody is left to tell when the terminal is gone, too.
+    let _ = error.print();
+    let json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+    if error.use_stderr() && json {
+        let global = Global { json: true, ..Global::default() };
+        Ui::new(&global).object(&shapes::usage(&error.render().to_string()));
+    }
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
 async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
     match command {
         CtlCommand::Install(args) => install::install(ctx, args).await,
@@ -66,7 +84,9 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Stop(_) => stop::stop(ctx).await,
         CtlCommand::Restart(args) => restart::restart(ctx, args).await,
         CtlCommand::Reload => restart::reload(ctx).await,
-        CtlCommand::Status => status::status(ctx).await,
+        CtlCommand::Status(args) => status::status(ctx, args).await,
+        CtlCommand::Why => why::why(ctx).await,
+        CtlCommand::History(args) => history::history(ctx, args).await,
         CtlCommand::List => list::list(ctx).await,
         CtlCommand::Clean(args) => clean::clean(ctx, args).await,
         CtlCommand::Recover => recover::recover(ctx).await,

@@ -8,14 +8,16 @@ use clap_mangen::Man;
 use serde_json::json;
 
 use super::args::{CompletionsArgs, CtlCli, GatewayCli, ManArgs};
+use super::shapes::{self, Text};
 use super::{CliError, Context, Exit};
 
 /// The manual's section for programs that administer a machine.
 const SECTION: &str = "8";
 
 /// Sections that are written by hand, by page.
-const MORE: [(&str, &str); 5] = [
+const MORE: [(&str, &str); 6] = [
     ("gateway", include_str!("pages/gateway.roff")),
+    ("gatewayctl-install", include_str!("pages/gatewayctl-install.roff")),
     ("gatewayctl-restart", include_str!("pages/gatewayctl-restart.roff")),
     ("gatewayctl-update", include_str!("pages/gatewayctl-update.roff")),
     ("gatewayctl-inhibit", include_str!("pages/gatewayctl-inhibit.roff")),
@@ -30,7 +32,7 @@ pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
     let pages = pages();
     let Some(dir) = &args.dir else {
         let page = pages.iter().find(|(name, _)| name == "gatewayctl.8").map(|(_, text)| text.as_str()).unwrap_or_default();
-        ctx.ui.raw(page);
+        ctx.ui.text(&Text::new("gatewayctl.8", page));
         return Ok(Exit::Done);
     };
     write(dir, &pages).map_err(|error| CliError::new(Exit::Failed, format!("cannot write man pages to {}: {error}", dir.display())))?;
@@ -44,7 +46,7 @@ pub fn completions(ctx: &Context, args: &CompletionsArgs) -> Exit {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut CtlCli::command(), "gatewayctl", &mut text);
     clap_complete::generate(args.shell, &mut GatewayCli::command(), "gateway", &mut text);
-    ctx.ui.raw(&String::from_utf8_lossy(&text));
+    ctx.ui.text(&Text::new(args.shell.to_string(), String::from_utf8_lossy(&text)));
     Exit::Done
 }
 
@@ -61,6 +63,8 @@ pub fn pages() -> Vec<(String, String)> {
         program.build();
         collect(&program, program.get_name(), &mut pages);
     }
+    pages.push(("gatewayctl-json.7".to_owned(), shapes::page()));
+    pages.push(("gatewayctl-json.schema.json".to_owned(), shapes::schemas()));
     pages
 }
 

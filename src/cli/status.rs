@@ -1,11 +1,18 @@
 //! `gatewayctl status`.
 
-use jiff::Timestamp;
+use std::path::Path;
 
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::args::StatusArgs;
+use super::deep::{self, Deep, Drift};
 use super::restart::status_of;
 use super::target::Target;
 use super::ui::{Tone, count, span};
-use super::{CliError, Context, Exit, Ui, installed};
+use super::{CliError, Context, Exit, Ui, installed, live};
 use crate::config::Env;
 use crate::control::protocol::{DrainStatus, Stage, Status};
 use crate::log::escape;
@@ -13,11 +20,97 @@ use crate::log::escape;
 /// The width of the first column.
 pub(super) const LABEL: usize = 11;
 
+/// The answer: what the gateway says of itself, and what is known of its files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Shown {
+    /// What it says.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The files that are not as install wrote them.
+    pub drift: Vec<Drift>,
+    /// What only `--deep` looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep: Option<Deep>,
+}
+
+/// A line of `--watch` with `--json`: what changed, and the whole status.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// When it was seen, RFC 3339.
+    pub at: String,
+    /// The stage in words; "not running" when nobody answers.
+    pub stage: String,
+    /// Why nobody answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Shown>,
+}
+
+impl Change {
+    /// What is the case now.
+    pub fn of(answer: Result<&Shown, String>, now: Timestamp) -> Self {
+        let stage = live::stage(answer.as_ref().copied());
+        let at = now.strftime("%FT%TZ").to_string();
+        match answer {
+            Ok(shown) => Self { at, stage, error: None, status: Some(shown.clone()) },
+            Err(error) => Self { at, stage, error: Some(error), status: None },
+        }
+    }
+
+    /// What a change is a change of: not the times that run, nor the counts that always change.
+    pub fn key(&self) -> Value {
+        let Some(Shown { status, drift, .. }) = &self.status else { return json!(self.error) };
+        let sidecars: Vec<Value> =
+            status.sidecars.iter().map(|one| json!([one.name, one.state, one.pid, one.restarts, one.cause])).collect();
+        let drainers: Vec<Value> = status.drainers.iter().map(|one| json!([one.generation, one.pid])).collect();
+        let leases: Vec<u64> = status.leases.iter().map(|one| one.lease).collect();
+        let recovery = status.recovery.as_ref().map(|recovery| (&recovery.rung, &recovery.reason));
+        json!([
+            self.stage,
+            status.pid,
+            status.generation,
+            sidecars,
+            drainers,
+            leases,
+            recovery,
+            status.last_restart,
+            status.listeners,
+            drift
+        ])
+    }
+
+    /// For people.
+    pub fn sentence(&self) -> String {
+        let Some(Shown { status, .. }) = &self.status else {
+            return format!("{}  {}: {}", self.at, self.stage, self.error.as_deref().unwrap_or_default());
+        };
+        let detail = if status.detail.is_empty() { String::new() } else { format!(": {}", escape(&status.detail)) };
+        let sidecars: Vec<String> = status.sidecars.iter().map(|one| format!("{} {} (pid {})", one.name, one.state, one.pid)).collect();
+        let sidecars = if sidecars.is_empty() { String::new() } else { format!(", {}", sidecars.join(", ")) };
+        format!("{}  {}: {}, generation {}, pid {}{sidecars}{detail}", self.at, status.instance, self.stage, status.generation, status.pid)
+    }
+}
+
+/// Adds what is known of its files, and with `deep` of its unit.
+pub(super) async fn shown(status: Status, deep: bool) -> Shown {
+    let env = Env::real();
+    let unit = deep::unit_of(&env, &status);
+    let drift = unit.as_ref().map(|unit| deep::drift(&env, unit, deep)).unwrap_or_default();
+    let deep = if deep { Some(Deep::look(&env, unit.as_ref(), Path::new(&status.state_dir)).await) } else { None };
+    Shown { status, drift, deep }
+}
+
 /// Shows what a gateway is doing.
 ///
 /// # Errors
 /// [`Exit::NotRunning`] when it neither runs nor is installed.
-pub async fn status(ctx: &Context) -> Result<Exit, CliError> {
+pub async fn status(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
+    if args.watch {
+        return live::watch(ctx, args).await;
+    }
     let target = match Target::find(&ctx.global, &Env::real()) {
         Ok(target) => target,
         Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => return installed::status(ctx, error).await,
@@ -25,11 +118,12 @@ pub async fn status(ctx: &Context) -> Result<Exit, CliError> {
     };
     let mut client = target.connect().await?;
     let status = status_of(&target, &mut client).await?;
-    ctx.ui.object(&status);
-    for line in lines(&ctx.ui, &status, Timestamp::now()) {
+    let shown = shown(status, args.deep).await;
+    ctx.ui.object(&shown);
+    for line in lines(&ctx.ui, &shown, Timestamp::now()) {
         ctx.ui.say(&line);
     }
-    Ok(exit(status.stage))
+    Ok(exit(shown.status.stage))
 }
 
 /// The exit code of a stage.
@@ -50,7 +144,7 @@ fn tone(stage: Stage) -> Tone {
 }
 
 /// A stage in one word.
-pub(super) fn word(stage: Stage) -> &'static str {
+pub(in crate::cli) fn word(stage: Stage) -> &'static str {
     match stage {
         Stage::Starting => "starting",
         Stage::Ready => "ready",
@@ -66,7 +160,8 @@ pub(super) fn word(stage: Stage) -> &'static str {
 }
 
 /// The status for people: a headline, then a line for each thing.
-fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
+pub(super) fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
+    let status = &shown.status;
     let stage = ui.paint(word(status.stage), tone(status.stage));
     let name = ui.paint(&escape(&status.instance), Tone::Strong);
     let mut lines = vec![format!("{name}: {stage}, generation {}, pid {}, up {}", status.generation, status.pid, span(status.uptime_ms))];
@@ -127,6 +222,17 @@ fn lines(ui: &Ui, status: &Status, now: Timestamp) -> Vec<String> {
     }
     line("restarts", &status.strategy);
     line("supervisor", &status.supervisor);
+    for (index, drift) in shown.drift.iter().enumerate() {
+        let text = match drift.what.as_str() {
+            "edited" => "was changed since gatewayctl wrote it",
+            "foreign" => "was not written by gatewayctl",
+            what => what,
+        };
+        line(if index == 0 { "files" } else { "" }, &format!("{}: {text}", drift.file));
+    }
+    for (label, text) in shown.deep.iter().flat_map(Deep::lines) {
+        line(label, &text);
+    }
     line("config", status.config.as_deref().unwrap_or("none: defaults and flags"));
     line("state", &status.state_dir);
     if status.version != env!("CARGO_PKG_VERSION") {
@@ -200,7 +306,7 @@ mod tests {
             took_ms: 412,
         });
         assert_eq!(
-            lines(&ui, &status, "2026-01-02T03:04:17Z".parse().unwrap()).join("\n"),
+            lines(&ui, &Shown { status, drift: vec![], deep: None }, "2026-01-02T03:04:17Z".parse().unwrap()).join("\n"),
             "gateway: draining, generation 4, pid 1234, up 3 h 12 min\n\
              \x20 detail      ready\n\
              \x20 listening   127.0.0.1:18789\n\
@@ -233,6 +339,6 @@ mod tests {
         let double = Double::start(Ok(double::outcome()));
         let global = Global { state_dir: Some(double.state.clone()), quiet: true, ..Global::default() };
         let ctx = Context { ui: Ui::new(&global), global };
-        assert_eq!(status(&ctx).await, Ok(Exit::Done));
+        assert_eq!(status(&ctx, &StatusArgs::default()).await, Ok(Exit::Done));
     }
 }

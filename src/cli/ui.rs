@@ -1,12 +1,15 @@
 //! What is printed, and where: answers on standard output, progress and errors on standard error.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::args::{Color, Global};
 use super::exit::Exit;
+use super::shapes::Text;
 use crate::log::escape;
 use crate::redact::Redactor;
 
@@ -52,6 +55,7 @@ pub struct Ui {
     out_color: bool,
     err_color: bool,
     redactor: Redactor,
+    closed: Arc<AtomicBool>,
 }
 
 /// A colour with a meaning.
@@ -75,7 +79,10 @@ impl Ui {
         let color = |terminal: bool| match global.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Color::Auto => {
+                let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                terminal && !plain && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
         };
         Self {
             json: global.json,
@@ -83,7 +90,13 @@ impl Ui {
             out_color: color(std::io::stdout().is_terminal()),
             err_color: color(std::io::stderr().is_terminal()),
             redactor: Redactor::default(),
+            closed: Arc::default(),
         }
+    }
+
+    /// Whether whoever read standard output went away: for what would go on printing.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Whether the answer is one JSON object.
@@ -101,7 +114,14 @@ impl Ui {
     /// Text that was asked for itself, as a script or a page; printed even with `--quiet`.
     pub fn raw(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Text that was asked for itself; with `--json` in the one object.
+    pub fn text(&self, text: &Text) {
+        if self.json { self.object(text) } else { self.raw(&text.text) }
     }
 
     /// A line of progress, on standard error; not with `--quiet`.
@@ -115,6 +135,15 @@ impl Ui {
     pub fn object(&self, answer: &impl Serialize) {
         if self.json {
             let text = serde_json::to_string_pretty(answer).unwrap_or_else(|error| format!("{{\"ok\": false, \"error\": \"{error}\"}}"));
+            self.raw(&format!("{text}\n"));
+        }
+    }
+
+    /// One of many answers, as a JSON object on a line of its own; only with `--json`.
+    pub fn line(&self, answer: &impl Serialize) {
+        if self.json
+            && let Ok(text) = serde_json::to_string(answer)
+        {
             self.raw(&format!("{text}\n"));
         }
     }

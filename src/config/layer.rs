@@ -210,7 +210,11 @@ fn name_from_listeners(listen: &[Listen]) -> String {
     }
 }
 
-fn check_instance(name: &str) -> Result<(), ConfigError> {
+/// Refuses what cannot be the name of an instance: names become parts of paths and of units.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with what can be one.
+pub fn check_instance(name: &str) -> Result<(), ConfigError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty() && name.len() <= 64 && name.chars().all(fits) && !name.starts_with(['.', '-']) {
         return Ok(());

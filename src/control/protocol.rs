@@ -3,6 +3,7 @@
 //! A client sends `{"type":"req","id":…,"method":…,"params":…}` and reads frames until the `res` with its id; `event`
 //! frames about that request may come before it. Every frame is one line of JSON.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -209,7 +210,7 @@ pub struct Progress {
 }
 
 /// How a restart or reload ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The id under which it is recorded.
@@ -237,7 +238,7 @@ pub struct Outcome {
 }
 
 /// A generation: its number and its sidecars.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GenerationInfo {
     /// Counted from 1 in each life of the gateway.
@@ -247,7 +248,7 @@ pub struct GenerationInfo {
 }
 
 /// What a gateway is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// The first generation is being built.
@@ -280,7 +281,7 @@ impl Stage {
 }
 
 /// `status`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// [`PROTOCOL_VERSION`]
@@ -340,7 +341,7 @@ pub struct Status {
 }
 
 /// A lease: work that is not a request, but holds a drain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseStatus {
     /// Its number in this life of the gateway.
@@ -357,7 +358,7 @@ pub struct LeaseStatus {
 }
 
 /// A rung of the recovery ladder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryStatus {
     /// throttled, safe_mode or last_good.
@@ -370,7 +371,7 @@ pub struct RecoveryStatus {
 }
 
 /// One sidecar.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SidecarStatus {
     /// Its name.
@@ -391,7 +392,7 @@ pub struct SidecarStatus {
 }
 
 /// An older generation that finishes its work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainStatus {
     /// Its number.
@@ -419,7 +420,7 @@ fn is_zero(number: &u32) -> bool {
 }
 
 /// The last restart or reload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastRestart {
     /// Its id.

@@ -64,6 +64,24 @@ impl Layout {
         self.config.join(format!("{instance}.toml"))
     }
 
+    /// The variables of an instance that only the service manager may read.
+    pub fn secrets_file(&self, instance: &str) -> PathBuf {
+        self.config.join(format!("{instance}.secrets.env"))
+    }
+
+    /// The directories of launchd: jobs where systemd has units, the configuration where a gateway without systemd looks for it.
+    ///
+    /// # Errors
+    /// Without a home directory, for an agent.
+    pub fn launchd(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
+        let systemd = Self::of(scope, env)?;
+        let units = match (scope, env.path("HOME")) {
+            (Scope::User, Some(home)) => home.join("Library/LaunchAgents"),
+            _ => "/Library/LaunchDaemons".into(),
+        };
+        Ok(Self { units, vendor: Vec::new(), ..systemd })
+    }
+
     /// Everything that StateDirectory= and RuntimeDirectory= may have made for an instance.
     pub fn leftovers(&self, instance: &str) -> Vec<PathBuf> {
         let runtime = [self.runtime.clone(), self.runtime.join("private")];

@@ -4,10 +4,13 @@
 //! Everything is asked of the manager itself over D-Bus; systemctl is never run. Files are ours only as long as the hash in their
 //! first line fits ([`provenance`]).
 
+mod backup;
 mod drive;
 mod error;
 mod explain;
+pub mod inspect;
 mod install;
+pub mod launchd;
 mod layout;
 mod linger;
 pub mod provenance;
@@ -15,6 +18,7 @@ mod quote;
 mod ready;
 pub mod sandbox;
 mod scene;
+mod secrets;
 pub mod systemd;
 mod uninstall;
 pub mod unit;
@@ -22,7 +26,7 @@ mod user;
 
 pub use drive::{Driven, Say, configuration, is_inside, last_words, program, restart, run_outside, select, start, state, stop};
 pub use error::{Kind, ServiceError};
-pub use install::{FileText, Report, Request, install};
+pub use install::{Ask, FileText, Report, Request, Supervisor, install};
 pub use layout::{Installed, find, installed};
 pub use scene::scene;
 pub use systemd::UnitState;

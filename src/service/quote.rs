@@ -31,6 +31,38 @@ pub(super) fn whole(text: &str) -> String {
     text.replace('%', "%%")
 }
 
+/// The value of a variable in an environment file, always in double quotes.
+///
+/// There systemd reads only `"`, `$`, a backtick and a backslash in a way of its own, each after a backslash; `%`, blanks, tabs,
+/// `#` and `;` are themselves, and nothing is replaced (env-file.c; tested on 252).
+pub(super) fn variable(value: &str) -> String {
+    let mut out = String::with_capacity(value.len() + 2);
+    out.push('"');
+    for c in value.chars() {
+        if matches!(c, '"' | '$' | '`' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
+}
+
+/// The opposite of [`variable`]; none for what it does not write.
+pub(super) fn value_of(quoted: &str) -> Option<String> {
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    let mut out = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => return None,
+            '\\' => out.push(chars.next()?),
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
 /// Why a path cannot stand in a unit file at all, if so.
 ///
 /// systemd refuses control characters in paths, cuts spaces off both ends of a value, and joins a line that ends with a backslash with the next.
@@ -50,6 +82,8 @@ pub(super) fn unfit(path: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -66,6 +100,7 @@ mod tests {
             assert_eq!(word(text), expected);
         }
         assert_eq!(program("/opt/$x/gateway"), ":\"/opt/$x/gateway\"");
+        assert_eq!(variable("a\"b$c`d\\e%f"), r#""a\"b\$c\`d\\e%f""#);
     }
 
     #[test]
@@ -73,6 +108,104 @@ mod tests {
         assert_eq!(unfit("/a b\"%$"), None);
         for path in ["/a\nb", "/a ", "/a\\", "a"] {
             assert!(unfit(path).is_some(), "{path:?}");
+        }
+    }
+
+    /// The first word of a command line as systemd 252 reads it: extract_first_word() with EXTRACT_UNQUOTE and
+    /// EXTRACT_CUNESCAPE, then unit_full_printf(). None where it would refuse the line.
+    fn first_word(line: &str) -> Option<String> {
+        let mut word = String::new();
+        let mut quote = None;
+        let mut chars = line.chars();
+        while let Some(c) = chars.next() {
+            match (c, quote) {
+                ('\\', _) => match chars.next()? {
+                    c @ ('\\' | '"' | '\'') => word.push(c),
+                    's' => word.push(' '),
+                    't' => word.push('\t'),
+                    'n' => word.push('\n'),
+                    _ => return None,
+                },
+                (c, Some(open)) if c == open => quote = None,
+                ('"' | '\'', None) => quote = Some(c),
+                (c, None) if c.is_ascii_whitespace() => break,
+                (c, _) => word.push(c),
+            }
+        }
+        if quote.is_some() { None } else { specifiers(&word) }
+    }
+
+    /// `%%` is a percent sign; what else a percent sign begins is something else.
+    fn specifiers(text: &str) -> Option<String> {
+        let mut out = String::new();
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '%' if chars.next()? == '%' => out.push('%'),
+                '%' => return None,
+                c => out.push(c),
+            }
+        }
+        Some(out)
+    }
+
+    /// The rest of a line `NAME=…` of an environment file: the states of parse_env_file_internal() that such a line can reach.
+    fn env_file_value(text: &str) -> Option<String> {
+        let mut out = String::new();
+        let mut chars = text.trim_start_matches([' ', '\t']).chars();
+        match chars.next()? {
+            '"' => {}
+            _ => return None,
+        }
+        loop {
+            match chars.next()? {
+                '"' => break,
+                '\\' => match chars.next()? {
+                    c @ ('"' | '\\' | '`' | '$') => out.push(c),
+                    '\n' => {}
+                    c => {
+                        out.push('\\');
+                        out.push(c);
+                    }
+                },
+                c => out.push(c),
+            }
+        }
+        chars.next().is_none().then_some(out)
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        r#"/[ -~äß中😀]{0,40}"#.prop_filter("a path that can be said", |text| unfit(text).is_none())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn a_word_is_read_back_as_it_was(text in r#"[ -~äß中😀\t]{0,40}"#) {
+            prop_assert_eq!(first_word(&format!("{} run", word(&text))), Some(text));
+        }
+
+        #[test]
+        fn a_program_is_read_back_as_it_was(text in path()) {
+            let line = program(&text);
+            let (raw, line) = line.strip_prefix(':').map_or((false, line.as_str()), |rest| (true, rest));
+            prop_assert_eq!(raw, text.contains('$'), "with `:` nothing is replaced");
+            prop_assert_eq!(first_word(&format!("{line} run")), Some(text));
+        }
+
+        #[test]
+        fn a_whole_value_is_read_back_as_it_was(text in path()) {
+            let line = whole(&text);
+            prop_assert_eq!(line.trim(), &line, "systemd cuts blanks off both ends");
+            prop_assert!(!line.ends_with('\\'), "and joins such a line with the next");
+            prop_assert_eq!(specifiers(&line), Some(text));
+        }
+
+        #[test]
+        fn a_variable_is_read_back_as_it_was(text in any::<String>()) {
+            prop_assert_eq!(env_file_value(&variable(&text)), Some(text.clone()));
+            prop_assert_eq!(value_of(&variable(&text)), Some(text));
         }
     }
 }

@@ -9,6 +9,7 @@ use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
 use super::error::ServiceError;
 use super::explain::{explain, unreachable};
+use super::inspect::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
 use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
@@ -200,6 +201,15 @@ impl Manager {
             state.fd_store = proxy.n_file_descriptor_store().await?;
         }
         Ok(state)
+    }
+
+    /// Everything that the manager says of a unit.
+    ///
+    /// # Errors
+    /// When the manager does not answer.
+    pub async fn properties(&self, unit: &str) -> Result<Properties, ServiceError> {
+        let asked = async { Properties::read(&self.connection, self.proxy.load_unit(unit).await?, unit).await };
+        asked.await.map_err(|error| explain(&error, &format!("ask about {unit}")))
     }
 
     /// The program that a service runs; none where it has none.

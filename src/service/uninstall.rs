@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::backup;
 use super::drive::{Say, refuse_inside, scope_name, take_down};
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, installed};
@@ -58,6 +59,14 @@ pub async fn uninstall(env: &Env<'_>, unit: &Installed, dry_run: bool, say: Say<
     let leftovers: Vec<PathBuf> = layout.leftovers(&unit.instance).into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
     report.actions.push(format!("stop and disable {}", unit.unit));
     report.actions.extend(files.iter().chain(&leftovers).map(|path| format!("remove {}", path.display())));
+    let returning: Vec<(PathBuf, PathBuf)> = files.iter().filter_map(|path| Some((backup::of(path)?, path.clone()))).collect();
+    report.actions.extend(returning.iter().map(|(_, path)| format!("put back what {} said before install --overwrite", path.display())));
+    report.notes.extend(
+        files
+            .iter()
+            .flat_map(|path| backup::others(path))
+            .map(|copy| format!("{} stays: it is a copy of what somebody wrote", copy.display())),
+    );
     let last_of_user = unit.scope == Scope::User && installed(env, Some(Scope::User)).len() <= 1;
     if last_of_user && layout.linger_mark().is_some_and(|mark| mark.exists()) {
         report.actions.push("turn lingering off, which install had turned on".to_owned());
@@ -73,6 +82,17 @@ pub async fn uninstall(env: &Env<'_>, unit: &Installed, dry_run: bool, say: Say<
     for path in &files {
         say(&format!("removing {}", path.display()));
         remove(path)?;
+    }
+    for (copy, path) in &returning {
+        say(&format!("putting back {}", path.display()));
+        backup::put_back(copy, path).map_err(|error| ServiceError::file("put back", path, &error))?;
+        if *path == unit.path {
+            report.notes.push(format!(
+                "{} is again what it was before install; it is not enabled: {}",
+                path.display(),
+                systemctl(unit.scope, &format!("enable --now {}", unit.unit))
+            ));
+        }
     }
     // Asked again: the stop may have brought down what was there, and systemd may have left what was not.
     for path in layout.leftovers(&unit.instance) {
@@ -98,7 +118,7 @@ fn ours(unit: &Installed, layout: &Layout, report: &mut Uninstalled) -> Result<V
         return Err(ServiceError::not_ours(&unit.path, written.why_not(), "").next(next));
     }
     let mut files = vec![unit.path.clone()];
-    let mut others = vec![layout.config_file(&unit.instance)];
+    let mut others = vec![layout.config_file(&unit.instance), layout.secrets_file(&unit.instance)];
     others.extend(unit.socket.as_ref().map(|socket| layout.units.join(socket)));
     for path in others {
         match look(&path)? {
@@ -109,7 +129,7 @@ fn ours(unit: &Installed, layout: &Layout, report: &mut Uninstalled) -> Result<V
     }
     let drop_ins = layout.units.join(format!("{}.d", unit.unit));
     if drop_ins.exists() {
-        report.notes.push(format!("{} stays: drop-ins are yours", drop_ins.display()));
+        report.notes.push(format!("{} stays: drop-ins are yours, and hold again when it is installed again", drop_ins.display()));
     }
     Ok(files)
 }

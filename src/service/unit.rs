@@ -11,6 +11,9 @@ use crate::state::paths::Scope;
 /// The oldest systemd that the text is made for when the version is not known: that of the oldest supported Debian.
 pub const OLDEST_SYSTEMD: u32 = 247;
 
+/// The version that first knew the prefix `:` of a command line, which keeps `$` as it is.
+const NO_REPLACEMENT: u32 = 244;
+
 /// systemd's own default for the hard limit; the soft one carries 10,000 clients with an upstream each, and room for files.
 const NOFILE: &str = "1024:524288";
 
@@ -66,6 +69,8 @@ pub struct UnitPlan {
     pub run_as: RunAs,
     /// A file of variables.
     pub env_file: Option<PathBuf>,
+    /// Another one, of our own: what it says wins.
+    pub secrets: Option<PathBuf>,
     /// What a socket unit listens on; empty for none.
     pub sockets: Vec<Listen>,
     /// Whether the gateway itself must bind a port that only root may bind.
@@ -83,6 +88,7 @@ impl Default for UnitPlan {
             bin_dir: PathBuf::from("/usr/bin"),
             run_as: RunAs::Dynamic,
             env_file: None,
+            secrets: None,
             sockets: Vec::new(),
             low_port: false,
             systemd: OLDEST_SYSTEMD,
@@ -212,13 +218,16 @@ impl UnitPlan {
             // However it is written (systemd's string_is_safe(), tested on 252).
             return Err(Unfit { path, why: "has a quote or a backslash, and systemd starts no program with one in its path" });
         }
+        if self.systemd < NO_REPLACEMENT && path.contains('$') {
+            return Err(Unfit { path, why: "has a `$`, which systemd before version 244 would replace" });
+        }
         let path = quote::program(&path);
         // The arguments are words of ours, instance names, and `%i`, which must stay as it is.
         Ok(format!("{path} {}", args.join(" ")))
     }
 
     fn environment(&self, out: &mut String) -> Result<(), Unfit> {
-        if let Some(file) = &self.env_file {
+        for file in self.env_file.iter().chain(&self.secrets) {
             line(out, "EnvironmentFile", &quote::whole(&text(file)?));
         }
         Ok(())
@@ -250,7 +259,9 @@ impl UnitPlan {
         line(out, "TimeoutStartSec", "90");
         line(out, "TimeoutStopSec", "30");
         line(out, "KillMode", "mixed");
-        line(out, "OOMPolicy", "continue");
+        if self.systemd >= 243 {
+            line(out, "OOMPolicy", "continue");
+        }
         line(out, "LimitNOFILE", NOFILE);
         line(out, "FileDescriptorStoreMax", "64");
     }
@@ -389,8 +400,41 @@ mod tests {
         assert!(lines(&plan).contains(&"RestartSteps=10".to_owned()));
         assert!(lines(&plan).contains(&"StateDirectory=gateway/web".to_owned()));
         assert!(!lines(&UnitPlan::default()).iter().any(|line| line.starts_with("RestartSteps")));
-        let old = UnitPlan { systemd: 239, ..UnitPlan::default() };
-        assert!(!lines(&old).iter().any(|line| line.starts_with("ProtectClock")));
+    }
+
+    /// Every directive that a version in use does not know, and the version that first knew it (systemd's NEWS).
+    const SINCE: [(&str, u32); 10] = [
+        ("PrivateMounts", 239),
+        ("RestrictSUIDSGID", 242),
+        ("ProtectHostname", 242),
+        ("OOMPolicy", 243),
+        ("ProtectKernelLogs", 244),
+        ("ProtectClock", 245),
+        ("RestartSteps", 254),
+        ("RestartMaxDelaySec", 254),
+        // Never, with the reasons in the text above and in the design.
+        ("ExitType", u32::MAX),
+        ("MemoryDenyWriteExecute", u32::MAX),
+    ];
+
+    #[test]
+    fn each_version_is_told_only_what_it_knows() {
+        for version in 235..=260 {
+            let plan = UnitPlan { systemd: version, ..UnitPlan::default() };
+            let text = plan.service().unwrap();
+            for (key, since) in SINCE {
+                assert_eq!(text.contains(&format!("\n{key}=")), version >= since, "{key} at {version}");
+            }
+            // Whatever the version: a synchronous reload that can fail, and a stop that can be awaited.
+            for line in
+                ["Type=notify", "Restart=always", "RestartSec=100ms", "TimeoutStopSec=30", "KillMode=mixed", "FileDescriptorStoreMax=64"]
+            {
+                assert!(text.contains(&format!("\n{line}\n")), "{line} at {version}");
+            }
+            assert!(!text.contains("notify-reload"), "{version}");
+            let odd = UnitPlan { bin_dir: "/opt/$x".into(), ..plan };
+            assert_eq!(odd.service().is_ok(), version >= NO_REPLACEMENT, "a `$` in the path at {version}");
+        }
     }
 
     #[test]

@@ -109,6 +109,11 @@ pub fn consume(dir: &Path, pid: u32, now: u64) -> Option<Intent> {
     }
 }
 
+/// Whether one lies there, counting or not; nothing is changed.
+pub fn waits(dir: &Path) -> bool {
+    std::fs::symlink_metadata(path(dir)).is_ok()
+}
+
 /// Removes the intent: the call that it belongs to failed.
 pub fn remove(dir: &Path) {
     let path = path(dir);

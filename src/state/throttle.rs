@@ -80,6 +80,26 @@ enum Standing {
     Planned,
 }
 
+/// What the record says, for whoever looks on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Starts in quick succession, the last one included.
+    pub count: u32,
+    /// How long sidecars waited at the last one.
+    pub wait: Duration,
+    /// Whether it led to safe mode.
+    pub safe: bool,
+    /// The boot it was written in.
+    pub boot_id: String,
+}
+
+/// Looks at the record of a state directory and changes nothing; none where there is none.
+pub fn look(dir: &Path) -> Option<Seen> {
+    let record: Record = serde_json::from_slice(&aside::read(&path(dir), RECORD_MAX).ok()?).ok()?;
+    let (wait, safe) = (Duration::from_millis(record.wait_ms), record.standing == Standing::Safe);
+    Some(Seen { count: record.count, wait, safe, boot_id: record.boot_id })
+}
+
 /// Records a start and tells what it has to do. Call it once in a life, with the lock held.
 pub fn begin(dir: &Path, throttle: &Throttle, life: &Life<'_>) -> Start {
     let before = aside::read_json::<Record>(&path(dir), RECORD_MAX);

@@ -9,6 +9,7 @@ pub mod handover;
 pub mod load;
 pub mod port;
 pub mod report;
+pub mod schema;
 pub mod servers;
 pub mod site;
 pub mod skip;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use crate::service::backup;
 use crate::service::error::ServiceError;
 use crate::service::provenance::{Written, diff, sign};
 use crate::state::atomic;
@@ -22,6 +23,8 @@ pub(super) struct Wanted {
     pub group: Option<u32>,
     /// What is there now.
     pub now: Written,
+    /// Old and new text for people's eyes, where the real ones are secret.
+    pub shown: Option<(String, String)>,
 }
 
 impl Wanted {
@@ -31,7 +34,7 @@ impl Wanted {
     /// When the file cannot be read.
     pub fn new(path: PathBuf, body: Option<String>, mode: u32) -> Result<Self, ServiceError> {
         let now = Written::at(&path).map_err(|error| ServiceError::file("read", &path, &error))?;
-        Ok(Self { path, body, mode, group: None, now })
+        Ok(Self { path, body, mode, group: None, now, shown: None })
     }
 
     /// Whether anything would be written or removed.
@@ -51,7 +54,25 @@ impl Wanted {
 
     /// What would change.
     pub fn diff(&self) -> String {
-        diff(&self.path, self.now.text().unwrap_or(""), self.body.as_deref().unwrap_or(""))
+        match &self.shown {
+            Some((old, new)) => diff(&self.path, old, new),
+            None => diff(&self.path, self.now.text().unwrap_or(""), self.body.as_deref().unwrap_or("")),
+        }
+    }
+
+    /// The lines that a replaced file loses and gets.
+    pub fn changed_lines(&self) -> Vec<String> {
+        if self.body.is_none() || self.now == Written::Absent {
+            return Vec::new();
+        }
+        let diff = self.diff();
+        // After the two lines with the names.
+        diff.lines().skip(2).filter(|line| line.starts_with(['+', '-'])).map(|line| format!("    {line}")).collect()
+    }
+
+    /// The new text for people's eyes; none where the file is to be removed.
+    pub fn text(&self) -> Option<&str> {
+        self.body.as_deref().map(|body| self.shown.as_ref().map_or(body, |(_, new)| new))
     }
 
     /// What would be done, in words.
@@ -73,8 +94,38 @@ impl Wanted {
     }
 }
 
-/// A file as it was: its path, and its bytes and bits where it existed.
-type Before = (PathBuf, Option<(Vec<u8>, u32)>);
+/// A file as it was.
+#[derive(Debug)]
+struct Before {
+    path: PathBuf,
+    /// Its bytes, bits and owner; none where there was no file.
+    was: Option<(Vec<u8>, u32, (u32, u32))>,
+    /// The copy of what somebody else had written.
+    copy: Option<PathBuf>,
+}
+
+impl Before {
+    fn of(path: &Path, copy: Option<PathBuf>) -> io::Result<Self> {
+        let was = match fs::read(path) {
+            Ok(bytes) => {
+                let meta = fs::metadata(path)?;
+                Some((bytes, meta.permissions().mode() & 0o7777, (meta.uid(), meta.gid())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path: path.to_owned(), was, copy })
+    }
+
+    fn restore(self) -> io::Result<()> {
+        match self.was {
+            None => fs::remove_file(&self.path),
+            // Others cannot give files away, and their files were their own.
+            Some((bytes, mode, owner)) => atomic::write_for(&self.path, &bytes, mode, nix::unistd::geteuid().is_root().then_some(owner)),
+        }?;
+        self.copy.map_or(Ok(()), fs::remove_file)
+    }
+}
 
 /// What was written so far. Undone when dropped, unless kept.
 #[derive(Debug, Default)]
@@ -91,19 +142,23 @@ impl Applied {
     pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ServiceError> {
         let path = &wanted.path;
         let failed = |error: io::Error| ServiceError::file("write", path, &error);
-        let before = match fs::read(path) {
-            Ok(bytes) => Some((bytes, fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(error)),
+        // What somebody else wrote is theirs, and comes back with uninstall.
+        let copy = match &wanted.now {
+            Written::Foreign(_) => Some(false),
+            Written::Edited(_) => Some(true),
+            Written::ByUs(_) | Written::Absent => None,
         };
+        let copy = copy
+            .map(|edited| backup::keep(path, edited))
+            .transpose()
+            .map_err(|error| ServiceError::file("keep a copy of", path, &error))?;
+        self.undo.push(Before::of(path, copy).map_err(failed)?);
         let Some(body) = &wanted.body else {
-            self.undo.push((path.clone(), before));
             return fs::remove_file(path).map_err(|error| ServiceError::file("remove", path, &error));
         };
         self.make_parent(path).map_err(failed)?;
         // Narrow first: a configuration may hold secrets, and gets its reader before its bits are widened.
         atomic::write(path, sign(body).as_bytes(), wanted.mode & 0o700).map_err(failed)?;
-        self.undo.push((path.clone(), before));
         if wanted.group.is_some() {
             chown(path, None, wanted.group).map_err(failed)?;
         }
@@ -119,21 +174,19 @@ impl Applied {
         Ok(())
     }
 
-    /// It worked: nothing is undone.
-    pub fn keep(mut self) {
-        self.undo.clear();
+    /// It worked: nothing is undone. What the operator should know of what was there before.
+    pub fn keep(mut self) -> Vec<String> {
         self.made.clear();
+        let copies = self.undo.drain(..).filter_map(|before| Some((before.path, before.copy?)));
+        copies.map(|(path, copy)| format!("what {} said before is kept in {}", path.display(), copy.display())).collect()
     }
 }
 
 impl Drop for Applied {
     fn drop(&mut self) {
-        for (path, before) in self.undo.drain(..).rev() {
+        for before in self.undo.drain(..).rev() {
             // A second failure here cannot be helped, and the first is being reported.
-            let _ = match before {
-                None => fs::remove_file(&path),
-                Some((bytes, mode)) => atomic::write(&path, &bytes, mode),
-            };
+            let _ = before.restore();
         }
         for dir in self.made.drain(..).rev() {
             let _ = fs::remove_dir(dir);
@@ -156,12 +209,14 @@ mod tests {
         }
         assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(!Wanted::new(new.clone(), Some("x\n".into()), 0o640).unwrap().changes());
+        assert_eq!(fs::read_to_string(backup::of(&old).unwrap()).unwrap(), "before");
         drop(applied);
         assert!(!dir.path().join("a").exists());
         assert_eq!(fs::read_to_string(&old).unwrap(), "before");
+        assert_eq!(backup::of(&old), None);
         let mut applied = Applied::default();
         applied.apply(&Wanted::new(old.clone(), None, 0).unwrap()).unwrap();
-        applied.keep();
-        assert!(!old.exists());
+        let notes = applied.keep();
+        assert!(!old.exists() && notes[0].ends_with("old.before-gatewayctl"), "{notes:?}");
     }
 }

@@ -1,7 +1,9 @@
 //! `gatewayctl install`: looks, decides, shows, proves, writes, starts - in this order.
 
+mod contents;
 mod files;
-mod free;
+mod for_launchd;
+mod owners;
 mod plan;
 mod proof;
 mod settings;
@@ -22,6 +24,24 @@ use super::systemd::{Job, Manager, UnitState, journalctl, systemctl};
 use crate::config::{Env, Listen};
 use crate::redact::Redactor;
 use crate::state::paths::Scope;
+
+/// Who starts the services of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supervisor {
+    /// Linux.
+    Systemd,
+    /// macOS.
+    Launchd,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        if cfg!(target_os = "macos") { Self::Launchd } else { Self::Systemd }
+    }
+}
+
+/// Puts a question to whoever typed the command: the answer, or none where nobody can be asked.
+pub type Ask<'a> = &'a dyn Fn(&str) -> Option<bool>;
 
 /// What is asked for: the flags of `gatewayctl install`.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +70,10 @@ pub struct Request {
     pub set: Vec<(String, String)>,
     /// `--sandbox`
     pub sandbox: Sandbox,
+    /// `--for`
+    pub supervisor: Supervisor,
+    /// `--yes`
+    pub yes: bool,
     /// `--dry-run`
     pub dry_run: bool,
     /// `--diff`
@@ -109,7 +133,10 @@ pub struct FileText {
 ///
 /// # Errors
 /// See [`ServiceError`]; unless it says otherwise nothing was changed.
-pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>) -> Result<Report, ServiceError> {
+pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_>) -> Result<Report, ServiceError> {
+    if request.supervisor == Supervisor::Launchd {
+        return for_launchd::look(env, request);
+    }
     let scope = plan::scope(env, request);
     let manager = Manager::connect(scope, env).await?;
     let layout = Layout::of(scope, env)?;
@@ -139,9 +166,9 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>) -> Result<R
         report.files = plan.changed().map(|file| FileText { path: file.path.clone(), text: redactor.text(&file.diff()) }).collect();
         return Ok(report);
     }
-    plan.refuse_foreign(request, &redactor)?;
+    plan.refuse_unasked(request)?;
     if request.dry_run {
-        report.files = texts(&plan, &redactor);
+        report.files = texts(&plan, redactor);
         return Ok(report);
     }
     plan.refuse_unprivileged(&facts)?;
@@ -151,9 +178,13 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>) -> Result<R
         report.notes.clear();
         return Ok(report);
     }
-    if todo.start && state.is_down() && plan.unit.sockets.is_empty() && plan.former_socket.is_none() {
-        free::check(&plan.config.gateway.listen)?;
+    if todo.start && plan.former_socket.is_none() && !todo.hand_over {
+        let ours = |listen: &&Listen| !state.is_down() && plan.former.gateway.listen.contains(listen);
+        owners::check_free(
+            plan.config.gateway.listen.iter().filter(|listen| !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())),
+        )?;
     }
+    todo.consent(request, &plan, ask)?;
     report.outcome = if unit.path.exists() { "updated" } else { "installed" };
     carry_out(&manager, &facts, &plan, &todo, &mut report, say).await?;
     if request.now {
@@ -169,8 +200,9 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>) -> Result<R
 
 /// A service that is installed and does not start keeps trying, as after a crash.
 fn tries_on(error: ServiceError, unit: &Installed) -> ServiceError {
-    let next = error.next.clone().unwrap_or_default();
-    error.next(format!("{next}\ngatewayctl uninstall --instance {}   (it is installed and keeps trying until then)", unit.instance))
+    let undo = format!("gatewayctl uninstall --instance {}   (it is installed and keeps trying until then)", unit.instance);
+    let next = error.next.as_ref().map_or(undo.clone(), |next| format!("{next}\n{undo}"));
+    error.next(next)
 }
 
 /// What is left to do.
@@ -179,6 +211,8 @@ struct Todo {
     unit: bool,
     prove: bool,
     enable: bool,
+    /// The former socket unit starts at boot.
+    disable_socket: bool,
     linger: bool,
     start: bool,
     active: bool,
@@ -191,21 +225,57 @@ impl Todo {
         let files = plan.changed().next().is_some();
         let active = state.is_active() && state.main_pid != 0;
         let exclusive = plan.config.sidecar.values().any(|spec| !spec.overlaps());
-        let start = request.now && (!active || files);
         let socket_up = match &plan.installed.socket {
             Some(socket) => manager.state(socket).await.is_ok_and(|state| state.is_active()),
             None => true,
         };
+        let mut enabled = manager.is_enabled(&plan.installed.unit).await;
+        if let Some(socket) = &plan.installed.socket {
+            enabled &= manager.is_enabled(socket).await;
+        }
+        let disable_socket = match &plan.former_socket {
+            Some(socket) => manager.is_enabled(socket).await,
+            None => false,
+        };
+        let hand_over = active && !socket_up;
+        let start = request.now && (!active || files || hand_over);
         Self {
             files,
-            unit: plan.changed().any(|file| file.path == plan.installed.path),
+            // systemd reads units and variables only when it starts the service.
+            unit: plan.changed().any(|file| file.path == plan.installed.path || file.shown.is_some()),
             // Two copies of a server that must be alone would harm each other.
             prove: !plan.config.sidecar.is_empty() && (files || start) && !(active && exclusive),
-            enable: !manager.is_enabled(&plan.installed.unit).await,
+            enable: !enabled,
+            disable_socket,
             linger: plan.installed.scope == Scope::User && !linger::is_on(),
             start,
             active,
-            hand_over: active && !socket_up,
+            hand_over,
+        }
+    }
+
+    /// Whether the addresses of a running service go to its socket unit or come from it, which takes one stop.
+    fn stops(&self, plan: &Plan) -> bool {
+        self.active && (self.hand_over || plan.former_socket.is_some())
+    }
+
+    /// Asks before it stops what runs.
+    fn consent(&self, request: &Request, plan: &Plan, ask: Ask<'_>) -> Result<(), ServiceError> {
+        if !self.stops(plan) {
+            return Ok(());
+        }
+        let unit = &plan.installed.unit;
+        let from_to = if self.hand_over { "from the service to its socket unit" } else { "from the socket unit to the service" };
+        let what = format!("{unit} must stop for a moment: its addresses go {from_to}, and clients are refused meanwhile");
+        if !request.now {
+            return Err(ServiceError::usage(format!("{what}; nothing was changed"))
+                .next("the same command with --now --yes   (now)\ngatewayctl stop   (before it, at a time of your choice)"));
+        }
+        match if request.yes { Some(true) } else { ask(&what) } {
+            Some(true) => Ok(()),
+            Some(false) => Err(ServiceError::refused("nothing was changed")),
+            None => Err(ServiceError::usage(format!("{what}; nothing was changed, because nobody could be asked"))
+                .next("the same command with --yes")),
         }
     }
 
@@ -216,11 +286,13 @@ impl Todo {
     fn actions(&self, plan: &Plan) -> Vec<String> {
         let unit = &plan.installed.unit;
         let mut actions: Vec<String> = plan.changed().map(files::Wanted::action).collect();
+        let stop = format!("stop {unit} for a moment, while its addresses change hands (asks first)");
         let steps = [
             (self.files, "make systemd read its unit files".to_owned()),
             (self.prove, "prove in a passing unit that the command starts".to_owned()),
             (self.enable, format!("enable {unit}")),
             (self.linger, "turn lingering on, so that it runs without a login".to_owned()),
+            (self.start && self.stops(plan), stop),
             (self.start, format!("{} {unit} and wait until it is ready", self.verb())),
         ];
         actions.extend(steps.into_iter().filter(|(wanted, _)| *wanted).map(|(_, text)| text));
@@ -248,13 +320,14 @@ async fn carry_out(
     let mut applied = Applied::default();
     for file in plan.changed() {
         say(&file.doing());
+        file.changed_lines().iter().for_each(|line| say(&plan.redactor().text(line)));
         applied.apply(file)?;
     }
     let done = prepare(manager, facts, plan, todo, say).await;
     match done {
         Ok(note) => {
             report.notes.extend(note);
-            applied.keep();
+            report.notes.extend(applied.keep());
             Ok(())
         }
         Err(error) => {
@@ -269,7 +342,7 @@ async fn carry_out(
 async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say: Say<'_>) -> Result<Option<String>, ServiceError> {
     if todo.prove {
         say("proving that the command starts as a service");
-        proof::prove(manager, &facts.layout, &plan.unit, &plan.redactor()).await?;
+        proof::prove(manager, &facts.layout, &plan.unit, plan.redactor()).await?;
     }
     // The proof unit is gone, too.
     manager.daemon_reload().await?;
@@ -284,7 +357,7 @@ async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say
         say(&format!("enabling {}", units.join(" ")));
         manager.enable(&units).await?;
     }
-    if let Some(socket) = &plan.former_socket {
+    if let Some(socket) = plan.former_socket.as_ref().filter(|_| todo.disable_socket) {
         manager.disable(&[socket]).await?;
     }
     if todo.linger { linger::turn_on(&facts.layout).await } else { Ok(None) }
@@ -293,7 +366,9 @@ async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say
 /// Starts it, or brings the changes into what runs. The main process.
 async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, say: Say<'_>) -> Result<u32, ServiceError> {
     let unit = &plan.installed;
-    if let Some(socket) = &plan.former_socket {
+    if let Some(socket) = &plan.former_socket
+        && !manager.state(socket).await?.is_down()
+    {
         // It holds the addresses that the service must bind now, and takes the service down with it.
         run_unit(manager, Job::Stop, unit, socket, say).await?;
     }
@@ -316,6 +391,5 @@ async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, s
 }
 
 fn texts(plan: &Plan, redactor: &Redactor) -> Vec<FileText> {
-    let body = |file: &files::Wanted| file.body.as_deref().map(|text| redactor.text(text));
-    plan.changed().filter_map(|file| Some(FileText { path: file.path.clone(), text: body(file)? })).collect()
+    plan.changed().filter_map(|file| Some(FileText { path: file.path.clone(), text: redactor.text(file.text()?) })).collect()
 }

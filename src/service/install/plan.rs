@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use toml::Table;
-
 use super::Request;
+use super::contents::Contents;
 use super::files::Wanted;
+use super::owners;
 use super::settings::{self, Place};
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use crate::redact::Redactor;
@@ -14,6 +14,7 @@ use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};
 use crate::service::provenance::Written;
 use crate::service::sandbox::Sandbox;
+use crate::service::systemd::systemctl;
 use crate::service::unit::{OLDEST_SYSTEMD, RunAs, Subject, UnitPlan};
 use crate::service::user;
 use crate::state::paths::Scope;
@@ -24,11 +25,11 @@ const LOW_PORTS: u16 = 1024;
 /// What the machine and the caller are.
 pub(super) struct Facts {
     pub layout: Layout,
-    place: Place,
-    bin_dir: PathBuf,
+    pub place: Place,
+    pub bin_dir: PathBuf,
     systemd: u32,
     is_root: bool,
-    sudo_user: Option<String>,
+    pub sudo_user: Option<String>,
     low_ports: u16,
 }
 
@@ -87,11 +88,14 @@ pub(super) struct Plan {
     pub installed: Installed,
     pub unit: UnitPlan,
     pub config: Config,
+    /// The configuration that the running gateway was started with.
+    pub former: Config,
     pub notes: Vec<String>,
     /// A socket unit of ours that is not wanted any more.
     pub former_socket: Option<String>,
     files: Vec<Wanted>,
-    request: Request,
+    redactor: Redactor,
+    contents: Contents,
 }
 
 impl Plan {
@@ -102,20 +106,9 @@ impl Plan {
     pub fn make(env: &Env<'_>, request: &Request, facts: &Facts) -> Result<Self, ServiceError> {
         let layout = &facts.layout;
         let instance = choose_instance(env, request, layout.scope)?;
-        let config_file = layout.config_file(&instance);
-        let before = Written::at(&config_file).map_err(|error| ServiceError::file("read", &config_file, &error))?;
-        let base: Table = match before.text() {
-            None => Table::new(),
-            Some(_) if request.overwrite && !before.is_free() && !request.command.is_empty() => Table::new(),
-            Some(text) => {
-                settings::understand(text, &config_file, &instance)?;
-                text.parse().map_err(|error| ServiceError::config(format!("{}: {error}", config_file.display())))?
-            }
-        };
-        let table = settings::compose(&base, request, &facts.place)?;
-        let text = toml::to_string(&table).map_err(|error| ServiceError::failed(format!("the configuration has no TOML form: {error}")))?;
-        let config = settings::understand(&text, &config_file, &instance)?;
-        guard_second(request, &instance, &base, &table)?;
+        let contents = Contents::make(request, instance.clone(), layout, &facts.place)?;
+        let config = contents.config.clone();
+        guard_other_command(request, &contents)?;
 
         let run_as = run_as(request, facts)?;
         let low_port = needs_low_port(request, facts, &config)?;
@@ -126,6 +119,7 @@ impl Plan {
             bin_dir: facts.bin_dir.clone(),
             run_as: run_as.clone(),
             env_file: env_file(request, facts)?,
+            secrets: contents.secrets_file(),
             sockets: if request.socket { config.gateway.listen.clone() } else { Vec::new() },
             low_port,
             systemd: facts.systemd,
@@ -138,14 +132,13 @@ impl Plan {
             return Err(error.next("move it out of /tmp, or add: --run-as USER --sandbox off"));
         }
 
-        let unfit = |error: crate::service::unit::Unfit| ServiceError::failed(error.to_string());
+        let unfit = |error: crate::service::unit::Unfit| ServiceError::usage(error.to_string());
         let unit_file = layout.units.join(plan.service_name());
         let mut files = Vec::new();
-        if table != base || (request.overwrite && !before.is_free() && !table.is_empty()) {
-            files.push(config_access(Wanted::new(config_file, Some(text), 0o600)?, layout.scope, &run_as)?);
-        } else if matches!(before, Written::ByUs(_)) {
-            files.push(config_access(Wanted::new(config_file, before.text().map(str::to_owned), 0o600)?, layout.scope, &run_as)?);
+        if let Some(file) = contents.configuration()? {
+            files.push(config_access(file, layout.scope, &run_as)?);
         }
+        files.extend(contents.variables()?);
         files.push(Wanted::new(unit_file.clone(), Some(plan.service().map_err(unfit)?), 0o644)?);
         let socket_file = layout.units.join(plan.socket_name());
         let socket = if request.socket { Some(plan.socket().map_err(unfit)?) } else { None };
@@ -161,6 +154,12 @@ impl Plan {
         if dynamic {
             notes.push("it runs as a user that systemd makes up; --run-as USER chooses one".to_owned());
         }
+        if dynamic && contents.tells_in_command() {
+            notes.push(
+                "everybody on this machine can read the secret in the command; --set NAME=SECRET hides one, --run-as USER the whole"
+                    .to_owned(),
+            );
+        }
         let installed = Installed {
             instance,
             scope: layout.scope,
@@ -168,7 +167,9 @@ impl Plan {
             path: unit_file,
             socket: request.socket.then(|| plan.socket_name()),
         };
-        Ok(Self { installed, unit: plan, config, notes, former_socket, files, request: request.clone() })
+        notes.extend(owners::check_installed(env, &installed, &config.gateway.listen)?);
+        let redactor = contents.redactor(request);
+        Ok(Self { installed, unit: plan, config, former: contents.former.clone(), notes, former_socket, files, redactor, contents })
     }
 
     /// The files that would be written or removed.
@@ -177,26 +178,30 @@ impl Plan {
     }
 
     /// Knows every secret of the configuration.
-    pub fn redactor(&self) -> Redactor {
-        let redactor = Redactor::new(&self.config.gateway.redact);
-        redactor.learn_command(&self.request.command);
-        for spec in self.config.sidecar.values() {
-            redactor.learn_command(&spec.command);
-            redactor.learn_command(&spec.prepare);
-            spec.env.iter().for_each(|(key, value)| redactor.learn_env(key, value));
-        }
-        redactor
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
-    /// Refuses to touch what we did not write.
-    pub fn refuse_foreign(&self, request: &Request, redactor: &Redactor) -> Result<(), ServiceError> {
+    /// Refuses to touch what we did not write, and to put another command in the place of the one that is installed.
+    pub fn refuse_unasked(&self, request: &Request) -> Result<(), ServiceError> {
         if request.overwrite {
             return Ok(());
         }
-        match self.changed().find(|file| !file.now.is_free()) {
+        let unit = &self.installed;
+        if let Some(file) = self.changed().find(|file| !file.now.is_free()) {
+            let edit = systemctl(unit.scope, &format!("edit {}", unit.unit));
+            return Err(ServiceError::not_ours(&file.path, file.now.why_not(), &self.redactor.text(&file.diff())).next(format!(
+                "gatewayctl install … --overwrite   (writes over it; a copy is kept, and uninstall puts back what was not ours)\n{edit}   (a drop-in: keeps changes of the unit for ever)"
+            )));
+        }
+        match self.contents.other_command() {
             None => Ok(()),
-            Some(file) => Err(ServiceError::not_ours(&file.path, file.now.why_not(), &redactor.text(&file.diff()))
-                .next("gatewayctl install … --overwrite   (writes over it)\na drop-in   (systemctl edit; keeps your changes for ever)")),
+            Some(diff) => Err(ServiceError::refused(format!(
+                "{} is installed with another command; nothing was changed\n{}",
+                unit.instance,
+                self.redactor.text(diff.trim_end())
+            ))
+            .next("gatewayctl install … --overwrite   (in its place)\ngatewayctl install --instance NAME --listen ADDRESS …   (a second gateway)")),
         }
     }
 
@@ -210,7 +215,7 @@ impl Plan {
     }
 }
 
-fn choose_instance(env: &Env<'_>, request: &Request, scope: Scope) -> Result<String, ServiceError> {
+pub(super) fn choose_instance(env: &Env<'_>, request: &Request, scope: Scope) -> Result<String, ServiceError> {
     if let Some(name) = &request.instance {
         return Ok(name.clone());
     }
@@ -223,15 +228,13 @@ fn choose_instance(env: &Env<'_>, request: &Request, scope: Scope) -> Result<Str
 }
 
 /// Another command on another address is most likely meant as a second gateway, not as the end of the first.
-fn guard_second(request: &Request, instance: &str, base: &Table, table: &Table) -> Result<(), ServiceError> {
-    let command = |table: &Table| table.get("sidecar").and_then(|all| all.get("main")).and_then(|main| main.get("command")).cloned();
-    let listen = |table: &Table| table.get("gateway").and_then(|gateway| gateway.get("listen")).cloned();
-    let replaced = command(base).is_some() && command(base) != command(table) && listen(base) != listen(table);
-    if request.instance.is_some() || !replaced {
+fn guard_other_command(request: &Request, contents: &Contents) -> Result<(), ServiceError> {
+    if request.instance.is_some() || request.overwrite || contents.other_command().is_none() || !contents.moves() {
         return Ok(());
     }
+    let instance = &contents.instance;
     Err(ServiceError::refused(format!("{instance} is installed with another command on another address")).next(format!(
-        "gatewayctl install --instance NAME …   (a second gateway)\ngatewayctl install --instance {instance} …   (in its place)"
+        "gatewayctl install --instance NAME …   (a second gateway)\ngatewayctl install --instance {instance} --overwrite …   (in its place)"
     )))
 }
 

@@ -20,11 +20,12 @@ pub(super) struct Place {
     pub sudo: bool,
 }
 
-/// The configuration of the service: `base` (what is there) with the request laid over it. None when nothing need be written.
+/// The configuration of the service: `base` (what is there) with the request laid over it; `open` are the variables that anybody may
+/// read.
 ///
 /// # Errors
 /// When the command is not found, or a flag speaks of a server that is not there.
-pub(super) fn compose(base: &Table, request: &Request, place: &Place) -> Result<Table, ServiceError> {
+pub(super) fn compose(base: &Table, request: &Request, open: &[(String, String)], place: &Place) -> Result<Table, ServiceError> {
     let mut table = base.clone();
     if !request.listen.is_empty() {
         let list = request.listen.iter().map(|listen| Value::String(listen.to_string())).collect();
@@ -53,7 +54,7 @@ pub(super) fn compose(base: &Table, request: &Request, place: &Place) -> Result<
         if let Some(path) = &request.ready {
             main.insert("ready".into(), Value::Table(Table::from_iter([("http".to_owned(), Value::String(path.clone()))])));
         }
-        for (key, value) in &request.set {
+        for (key, value) in open {
             section(main, "env")?.insert(key.clone(), Value::String(value.clone()));
         }
     }
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn only_what_was_asked_is_written_and_it_is_understood() {
         let request = Request { command: vec!["sh".into(), "-c".into(), "x {port}".into()], exclusive: true, ..Request::default() };
-        let table = compose(&Table::new(), &request, &place()).unwrap();
+        let table = compose(&Table::new(), &request, &[], &place()).unwrap();
         let text = toml::to_string(&table).unwrap();
         assert!(!text.contains("listen") && !text.contains("drain"), "{text}");
         let config = understand(&text, Path::new("/etc/gateway/gateway.toml"), "gateway").unwrap();
@@ -159,19 +160,19 @@ mod tests {
         let base: Table = "[restart]\ndrain = \"9s\"\n[gateway]\nlisten = [\"1\"]\n".parse().unwrap();
         let request = Request { command: vec!["/bin/sh".into()], ..Request::default() };
         let config =
-            understand(&toml::to_string(&compose(&base, &request, &place()).unwrap()).unwrap(), Path::new("x"), "gateway").unwrap();
+            understand(&toml::to_string(&compose(&base, &request, &[], &place()).unwrap()).unwrap(), Path::new("x"), "gateway").unwrap();
         assert_eq!(config.restart.drain, config::Dur::secs(9));
         assert_eq!(config.gateway.listen[0].port(), Some(1));
-        assert_eq!(compose(&base, &Request::default(), &place()).unwrap(), base);
+        assert_eq!(compose(&base, &Request::default(), &[], &place()).unwrap(), base);
     }
 
     #[test]
     fn a_command_that_is_not_there_is_refused_with_the_next_step() {
         let request = Request { command: vec!["no-such-program".into()], ..Request::default() };
-        let error = compose(&Table::new(), &request, &Place { sudo: true, ..place() }).unwrap_err();
+        let error = compose(&Table::new(), &request, &[], &Place { sudo: true, ..place() }).unwrap_err();
         assert!(error.message.contains("no-such-program") && error.next.unwrap().contains("sudo has a PATH of its own"));
         let request = Request { exclusive: true, ..Request::default() };
-        assert_eq!(compose(&Table::new(), &request, &place()).unwrap_err().kind, crate::service::error::Kind::Usage);
+        assert_eq!(compose(&Table::new(), &request, &[], &place()).unwrap_err().kind, crate::service::error::Kind::Usage);
     }
 
     #[test]

@@ -65,8 +65,7 @@ fn a_restart_that_is_asked_for_again_after_each_start_is_one_restart() {
         let state = state();
         let control = state.path().join("run/control.sock");
         let command = ["python3".to_owned(), script("agent.py"), "{port}".to_owned(), control.display().to_string()];
-        let gateway =
-            Setup::behind(command).state_dir(state.path()).env("GATEWAY_SUPERVISOR", supervisor).env("ASK_AGAIN", "1").spawn();
+        let gateway = Setup::behind(command).state_dir(state.path()).env("GATEWAY_SUPERVISOR", supervisor).env("ASK_AGAIN", "1").spawn();
         gateway.wait_line(READY);
         let settled = gateway.wait_status("it has restarted as often as it will", |status| {
             status["stage"] == "ready" && status["drainers"].as_array().is_some_and(Vec::is_empty)
@@ -76,9 +75,45 @@ fn a_restart_that_is_asked_for_again_after_each_start_is_one_restart() {
         assert!(output.status.success(), "{}\n{}", said(&output), gateway.stderr());
         gateway.wait_status("it is quiet", |status| status["stage"] == "ready" && status["generation"] == first + 1);
         let copies = gateway.stderr().matches("[main] asked for a restart").count() as u64;
-        assert_eq!((copies, generation(&gateway)), (first + 1, first + 1), "each asked, and none was started for it:\n{}", gateway.stderr());
+        assert_eq!(
+            (copies, generation(&gateway)),
+            (first + 1, first + 1),
+            "each asked, and none was started for it:\n{}",
+            gateway.stderr()
+        );
         assert!(first <= 2, "{}", gateway.stderr());
     }
+}
+
+/// The same by a server that asks when it serves, and again after each restart: it is given what it asks for, one at a time, and only
+/// the record knows of it.
+#[test]
+fn a_server_that_asks_for_restarts_without_end_is_restarted_one_at_a_time_and_no_client_notices() {
+    const ROUNDS: u64 = 15;
+    if !servers::have("python3") {
+        return;
+    }
+    let state = state();
+    let (again, control) = (state.path().join("again"), state.path().join("run/control.sock"));
+    let command = ["python3".to_owned(), script("agent.py"), "{port}".to_owned(), control.display().to_string()];
+    let gateway = Setup::behind(command).state_dir(state.path()).env("ASK_LATER", &again).start();
+    let load = Load { new_per_second: 50.0, kept: 5, ..Load::on(gateway.target()) }.start();
+    load.flows(Part::New, 10);
+    fs::write(&again, "").unwrap();
+    gateway.restart();
+    let mut most = 0;
+    wait::until("it has asked often", || {
+        most = most.max(descendants(gateway.pid()).len());
+        (generation(&gateway) > ROUNDS).then_some(())
+    });
+    fs::remove_file(&again).unwrap();
+    let report = load.stop();
+    report.assert_clean(&[(Part::New, 10)]);
+    // One serves, one starts, and those that end have nothing to finish.
+    assert!(most <= 6, "{most} copies at once");
+    let history = fs::read_to_string(state.path().join("history.jsonl")).unwrap();
+    let asked = history.lines().filter(|line| line.contains("as my notes say") && line.contains("python3")).count() as u64;
+    assert!(asked + 2 >= ROUNDS, "{history}");
 }
 
 /// The command was ended with the server that had run it, and the service was left down.
@@ -195,8 +230,7 @@ fn a_gateway_killed_while_it_drains_leaves_no_lock_that_keeps_the_next_one_out()
     if !servers::have("node") {
         return;
     }
-    let setup =
-        Setup::behind(servers::node()).config(NO_THROTTLE).state_dir(state.path()).port(port).env("GATEWAY_SUPERVISOR", "s6");
+    let setup = Setup::behind(servers::node()).config(NO_THROTTLE).state_dir(state.path()).port(port).env("GATEWAY_SUPERVISOR", "s6");
     let mut gateway = setup.start();
     for _ in 0..4 {
         let target = gateway.target();
@@ -434,7 +468,8 @@ fn the_last_words_of_a_server_that_crashed_are_kept() {
     // Of one that served: the log, and the state as long as it lasts.
     let pid = gateway.sidecar_pid("main");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
-    gateway.wait_status("the cause is named", |status| status["sidecars"][0]["cause"].as_str().is_some_and(|cause| cause.contains("code 7")));
+    gateway
+        .wait_status("the cause is named", |status| status["sidecars"][0]["cause"].as_str().is_some_and(|cause| cause.contains("code 7")));
     gateway.wait_nth_line("[main] Error: the disk is on fire", 1);
 }
 

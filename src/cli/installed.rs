@@ -134,7 +134,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     }
     let (word, exit) = stage(&state);
     let words = if exit == Exit::NotRunning { Vec::new() } else { service::last_words(&unit) };
-    let next = next(&unit, exit);
+    let next = if state.stands_by() { vec![format!("gatewayctl clean --instance {}", unit.instance)] } else { next(&unit, exit) };
     let cause = cause(&state);
     ctx.ui.object(&Down {
         ok: false,
@@ -167,6 +167,7 @@ fn stage(state: &UnitState) -> (&'static str, Exit) {
         "failed" => ("failed", Exit::Failed),
         "activating" => ("starting", Exit::StillBusy),
         "deactivating" => ("stopping", Exit::StillBusy),
+        _ if state.stands_by() => ("standing by", Exit::StillBusy),
         // It runs, but its control socket is not for us.
         "active" | "reloading" => ("running", Exit::Permission),
         _ => ("stopped", Exit::NotRunning),
@@ -175,6 +176,9 @@ fn stage(state: &UnitState) -> (&'static str, Exit) {
 
 /// Why it is there, in systemd's word and in ours.
 fn cause(state: &UnitState) -> String {
+    if state.stands_by() {
+        return format!("pid {} is {}", state.main_pid, state.status_text);
+    }
     if state.is_active() {
         let said = if state.status_text.is_empty() { String::new() } else { format!(": {}", state.status_text) };
         return format!("pid {} does not let this user ask it{said}", state.main_pid);
@@ -221,6 +225,9 @@ mod tests {
         assert_eq!(shown(&state("inactive", "success", (1, 0))), ("stopped", 3, "the gateway exited with code 0".into()));
         assert_eq!(shown(&state("failed", "exit-code", (1, 78))), ("failed", 1, "exit-code: the gateway exited with code 78".into()));
         assert_eq!(shown(&state("failed", "watchdog", (3, 6))), ("failed", 1, "watchdog: the gateway was ended by SIGABRT".into()));
+        let waits =
+            UnitState { main_pid: 7, status_text: "waiting for 127.0.0.1:1: held by nginx".into(), ..state("active", "success", (0, 0)) };
+        assert_eq!(shown(&waits), ("standing by", 4, "pid 7 is waiting for 127.0.0.1:1: held by nginx".into()));
         let again = UnitState { sub: "auto-restart".into(), ..state("activating", "exit-code", (1, 1)) };
         assert_eq!(shown(&again), ("starting", 4, "exit-code: the gateway exited with code 1; systemd starts it again".into()));
     }

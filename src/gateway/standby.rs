@@ -21,7 +21,7 @@ use crate::process::PidFd;
 use crate::state::lock::Lock;
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;
-use crate::supervisor::{Notifier, Supervisor, Verdict};
+use crate::supervisor::{Notifier, STANDING_BY, Supervisor, Verdict};
 
 /// How often it looks whose record lies there now: an owner that handed over lives on for a while.
 const LOOK: Duration = Duration::from_secs(2);
@@ -85,8 +85,8 @@ pub async fn stand_by(paths: &Paths, notifier: Notifier, signals: &mut Signals) 
             _ = look.tick() => {
                 watched = Watched::open(state);
                 let text = match &watched {
-                    Some(watched) => format!("standing by for pid {}", watched.pid),
-                    None => format!("standing by for whoever holds {}", state.join("gateway.lock").display()),
+                    Some(watched) => format!("{STANDING_BY}pid {}", watched.pid),
+                    None => format!("{STANDING_BY}whoever holds {}", state.join("gateway.lock").display()),
                 };
                 if text != said {
                     info!("[gateway] {text}");

@@ -12,6 +12,7 @@ use super::explain::{explain, unreachable};
 use super::inspect::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
+use crate::supervisor::{STANDING_BY, WAITING};
 use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make progress, a stop takes
@@ -87,6 +88,11 @@ impl UnitState {
     /// Whether it runs, is reloading included.
     pub fn is_active(&self) -> bool {
         matches!(self.active.as_str(), "active" | "reloading")
+    }
+
+    /// Whether it runs, but waits for somebody else to be gone: what answers at its address is not it.
+    pub fn stands_by(&self) -> bool {
+        self.is_active() && [WAITING, STANDING_BY].iter().any(|begins| self.status_text.starts_with(begins))
     }
 
     /// Whether nothing of it runs.

@@ -10,5 +10,5 @@ mod verdict;
 pub use activation::{Passed, take_passed};
 pub use detect::detect;
 pub use evidence::{Evidence, HINTS, Parent, Platform};
-pub use notify::{Notifier, WAITING};
+pub use notify::{Notifier, STANDING_BY, WAITING};
 pub use verdict::{Supervisor, Verdict};

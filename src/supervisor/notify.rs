@@ -11,6 +11,9 @@ use tracing::warn;
 /// How STATUS= begins while a service runs, but waits for an address that somebody else has.
 pub const WAITING: &str = "waiting for ";
 
+/// How STATUS= begins while a service runs, but somebody else owns its state directory.
+pub const STANDING_BY: &str = "standing by for ";
+
 /// Speaks to systemd, where there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Notifier {

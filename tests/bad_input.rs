@@ -111,7 +111,7 @@ fn a_port_that_is_taken_is_named() {
     let (code, output) = refused(&shell("exec sleep 1000").port(port));
     assert_eq!(code, FAILED, "{output}");
     assert!(output.contains(&format!("127.0.0.1:{port}")), "{output}");
-    assert!(output.contains("in use") || output.contains("taken"), "{output}");
+    assert!(output.contains("is held by ") && output.contains(&format!("(pid {}, uid ", std::process::id())), "{output}");
 }
 
 #[test]

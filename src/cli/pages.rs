@@ -17,6 +17,7 @@ const SECTION: &str = "8";
 /// Sections that are written by hand, by page.
 const MORE: [(&str, &str); 6] = [
     ("gateway", include_str!("pages/gateway.roff")),
+    ("gatewayctl-clean", include_str!("pages/gatewayctl-clean.roff")),
     ("gatewayctl-install", include_str!("pages/gatewayctl-install.roff")),
     ("gatewayctl-restart", include_str!("pages/gatewayctl-restart.roff")),
     ("gatewayctl-update", include_str!("pages/gatewayctl-update.roff")),

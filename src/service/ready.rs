@@ -16,7 +16,7 @@ use crate::supervisor::WAITING;
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Between two questions; there is no event for "ready after a failed first try" that reaches another process.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// One question: it goes over loopback to a process that answers from memory.
 const ASK_LIMIT: Duration = Duration::from_secs(2);

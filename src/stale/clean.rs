@@ -1,6 +1,5 @@
 //! Ending what is proven stale, and waiting for the port.
 
-use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
@@ -39,7 +38,8 @@ pub enum Mode {
 /// What is done to one.
 enum Doing {
     Ending(Proof),
-    Asking,
+    /// And why it is left alone when it does not stop.
+    Asking(Reason),
 }
 
 /// Ends the gateways that are proven stale at the scene's addresses, waits for those to become free, and reports.
@@ -50,21 +50,14 @@ pub async fn clean(scene: &Scene, mode: Mode) -> io::Result<Report> {
     let found = scene.look()?;
     let world = scene.world();
     let suspects = suspects(&world, &found).await;
-    let verdicts: Vec<(Suspect, Verdict)> = suspects.into_iter().map(|suspect| (suspect.clone(), world.judge(&suspect))).collect();
-    let acted = join_all(verdicts.iter().filter_map(|(suspect, verdict)| {
-        let doing = match verdict {
-            Verdict::Stale(proof) => Doing::Ending(*proof),
-            Verdict::Kept(reason) if mode == Mode::Ask && reason.may_be_asked() => Doing::Asking,
-            Verdict::Kept(_) => return None,
-        };
-        Some(async { (suspect.process.pid, act(&world, scene, suspect, doing, mode).await) })
-    }))
-    .await;
-    let ended: HashMap<u32, Option<Ended>> = acted.into_iter().collect();
-    let kept: Vec<Kept> =
-        verdicts.iter().filter(|(suspect, _)| !matches!(ended.get(&suspect.process.pid), Some(Some(_)))).map(kept).collect();
-    let mut killed: Vec<Ended> = ended.into_values().flatten().collect();
-    killed.sort_by_key(|ended| ended.pid);
+    let outcomes = join_all(suspects.iter().map(|suspect| deal_with(&world, scene, suspect, mode))).await;
+    let (mut killed, mut kept) = (Vec::new(), Vec::new());
+    for (suspect, outcome) in suspects.iter().zip(outcomes) {
+        match outcome {
+            Ok(ended) => killed.push(ended),
+            Err(reason) => kept.push(left_alone(&suspect.process, &reason)),
+        }
+    }
     let state = if mode == Mode::DryRun { stands(scene, &world, &found)? } else { settle(scene, &world, !killed.is_empty()).await? };
     let addresses = scene.listen.iter().map(ToString::to_string).collect();
     Ok(Report { addresses, killed, kept, state, dry_run: mode == Mode::DryRun })
@@ -78,53 +71,70 @@ pub fn state(scene: &Scene) -> io::Result<State> {
     stands(scene, &scene.world(), &scene.look()?)
 }
 
-/// Ends one process, or asks it; none when it turned out to be another one by now, or would not go.
-async fn act(world: &World, scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Option<Ended> {
+/// What one process deserves.
+async fn deal_with(world: &World, scene: &Scene, suspect: &Suspect, mode: Mode) -> Result<Ended, Reason> {
+    match world.judge(suspect) {
+        Verdict::Stale(proof) => act(world, scene, suspect, Doing::Ending(proof), mode).await,
+        Verdict::Kept(reason) if mode == Mode::Ask && reason.may_be_asked() => {
+            act(world, scene, suspect, Doing::Asking(reason), mode).await
+        }
+        Verdict::Kept(reason) => Err(reason),
+    }
+}
+
+/// Ends one process, or asks it to stop.
+///
+/// # Errors
+/// Why it was left alone after all.
+async fn act(world: &World, scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Result<Ended, Reason> {
     let process = &suspect.process;
     let (proof, why) = match &doing {
         Doing::Ending(proof) => (proof.code(), proof.to_string()),
-        Doing::Asking => ("asked", "it was asked to stop, and did".to_owned()),
+        Doing::Asking(_) => ("asked", "it was asked to stop, and did".to_owned()),
     };
-    let ended = |signal| Some(Ended { pid: process.pid, uid: process.uid, name: process.name.clone(), signal, proof, why: why.clone() });
+    let ended = |signal| Ok(Ended { pid: process.pid, uid: process.uid, name: process.name.clone(), signal, proof, why: why.clone() });
     if mode == Mode::DryRun {
         return ended(None);
     }
     // The descriptor first: what is read afterwards is about the process that it leads to.
     let pidfd = match PidFd::open(process.pid) {
         Ok(pidfd) => pidfd,
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return ended(None),
-        // No descriptor is to be had here; without one there is no certainty.
-        Err(_) => return None,
+        Err(error) if is_gone(&error) => return ended(None),
+        // Without a descriptor there is no certainty.
+        Err(_) => return Err(Reason::NotPermitted),
     };
     let same = Process::read(process.pid).is_some_and(|now| now == *process);
     let holds = scene.look().is_ok_and(|found| found.suspects.contains_key(&process.pid));
-    if !same || !holds || world.never(process).is_some() {
-        return None;
+    if !same || !holds {
+        return Err(Reason::Changed);
     }
-    let end = pidfd.ended().ok()?;
-    let (patience, last) = match doing {
-        Doing::Ending(_) => (TERM_WAIT, true),
-        Doing::Asking => (ASKED_WAIT, false),
+    if let Some(reason) = world.never(process) {
+        return Err(reason);
+    }
+    let end = pidfd.ended().map_err(|_| Reason::NotPermitted)?;
+    let send = |signal| match pidfd.signal(signal) {
+        Err(error) if !is_gone(&error) => Err(Reason::NotPermitted),
+        _ => Ok(()),
     };
-    // Gone is as good.
-    let _ = pidfd.signal(Signal::SIGTERM);
+    let patience = if matches!(doing, Doing::Ending(_)) { TERM_WAIT } else { ASKED_WAIT };
+    send(Signal::SIGTERM)?;
     if timeout(patience, end.wait()).await.is_ok() {
         return ended(Some("TERM"));
     }
-    if !last {
-        return None;
+    if let Doing::Asking(reason) = doing {
+        return Err(reason);
     }
-    let _ = pidfd.signal(Signal::SIGKILL);
+    send(Signal::SIGKILL)?;
+    // One that sleeps in the kernel may take longer; then the port tells.
     let _ = timeout(KILL_WAIT, end.wait()).await;
     ended(Some("KILL"))
 }
 
-fn kept((suspect, verdict): &(Suspect, Verdict)) -> Kept {
-    let reason = match verdict {
-        Verdict::Kept(reason) => reason.clone(),
-        Verdict::Stale(_) => Reason::Changed,
-    };
-    let process = &suspect.process;
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
+fn left_alone(process: &Process, reason: &Reason) -> Kept {
     let (why, code) = (reason.to_string(), reason.code());
     Kept { pid: process.pid, uid: process.uid, name: process.name.clone(), reason: code, why, ours: reason.is_ours() }
 }

@@ -119,6 +119,8 @@ pub enum Reason {
     Answers,
     /// It is another one by now, or off the port.
     Changed,
+    /// The kernel does not let this process end it.
+    NotPermitted,
 }
 
 impl World {
@@ -196,6 +198,7 @@ impl Reason {
             Self::Owns => "owns",
             Self::Answers => "answers",
             Self::Changed => "changed",
+            Self::NotPermitted => "not-permitted",
         }
     }
 }
@@ -218,6 +221,7 @@ impl fmt::Display for Reason {
             Self::Owns => "it owns this instance, and answers",
             Self::Answers => "it answers, so it is no leftover",
             Self::Changed => "it is another process by now, or has let go of the port",
+            Self::NotPermitted => "the kernel does not let this command end it",
         })
     }
 }

@@ -320,6 +320,8 @@ fn process_1_of_a_container_is_never_signalled() {
         scrub(&mut command);
         report(&command.stdin(Stdio::null()).output().unwrap())
     };
+    // It answers before its record is written.
+    wait::until("it is on record", || gateway::state::owner::Owner::read(&state).filter(|owner| owner.pid == 1));
     stop(first);
     for more in [&[][..], &["--force", "--pid", "1"]] {
         let (code, told) = inside(more);

@@ -4,12 +4,14 @@ use serde::Serialize;
 
 use super::args::CleanArgs;
 use super::installed::is_named_outright;
-use super::target;
+use super::restart::status_now;
+use super::target::{self, Target};
 use super::ui::Tone;
 use super::{CliError, Context, Exit};
-use crate::config::{self, Env, Listen};
+use crate::config::{self, Env, Listen, Overrides};
 use crate::service::{self, Kind};
 use crate::stale::{self, Mode, Report, Scene, State};
+use crate::state::owner::Owner;
 use crate::state::paths::Paths;
 
 /// The answer with `--json`.
@@ -83,8 +85,25 @@ pub(super) async fn scene(ctx: &Context) -> Result<Scene, CliError> {
     let env = Env::real();
     match installed(ctx, &env).await? {
         Some(scene) => Ok(scene),
-        None => by_configuration(ctx, &env),
+        None => by_hand(ctx, &env).await,
     }
+}
+
+/// Of the only one that runs, or of the one that is named.
+async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
+    let mut flags = target::overrides(&ctx.global, env);
+    match Target::find(&ctx.global, env) {
+        Ok(target) => {
+            if let Ok(status) = status_now(&target).await {
+                let listen = status.listeners.iter().filter_map(|address| address.parse().ok()).collect();
+                return Ok(Scene { listen, state: vec![status.state_dir.into()], ..Scene::default() });
+            }
+            flags.instance.get_or_insert(target.instance);
+        }
+        Err(several) if several.exit == Exit::Usage => return Err(several),
+        Err(_) => {}
+    }
+    by_configuration(&flags, env)
 }
 
 async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<Scene>, CliError> {
@@ -99,8 +118,12 @@ async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<Scene>, CliErr
     }
 }
 
-fn by_configuration(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
-    let loaded = config::load(&target::overrides(&ctx.global, env), env).map_err(super::config::invalid)?;
+fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<Scene, CliError> {
+    let loaded = config::load(flags, env).map_err(super::config::invalid)?;
     let paths = Paths::of_process(env, &loaded.instance, loaded.config.gateway.state_dir.as_deref());
-    Ok(Scene { listen: loaded.config.gateway.listen, state: vec![paths.state], ..Scene::default() })
+    // One that runs, or hangs, knows better: flags may have said otherwise.
+    let owner = Owner::read(&paths.state).filter(|owner| owner.lives() != Some(false));
+    let recorded = owner.map(|owner| owner.listeners.iter().filter_map(|address| address.parse().ok()).collect::<Vec<Listen>>());
+    let listen = recorded.filter(|listen| !listen.is_empty()).unwrap_or(loaded.config.gateway.listen);
+    Ok(Scene { listen, state: vec![paths.state], ..Scene::default() })
 }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ui::{count, span};
 use super::why::journal::{self, Kind};
-use crate::config::Env;
+use crate::config::{Env, Listen};
+use crate::control::protocol::Status;
+use crate::port::{self, Depth};
 use crate::service::provenance::Written;
 use crate::service::systemd::Manager;
 use crate::service::{self, Installed};
@@ -34,6 +36,8 @@ pub struct Deep {
     /// The unit, where it is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitFacts>,
+    /// Who has the listeners: the gateway, those that finish their work for it, and the service manager.
+    pub holders: Vec<String>,
     /// Starts in quick succession, where they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rapid_starts: Option<u32>,
@@ -69,7 +73,7 @@ pub struct UnitFacts {
 }
 
 /// The unit of a gateway that systemd supervises.
-pub fn unit_of(env: &Env<'_>, status: &crate::control::protocol::Status) -> Option<Installed> {
+pub fn unit_of(env: &Env<'_>, status: &Status) -> Option<Installed> {
     if !status.supervisor.starts_with("systemd") {
         return None;
     }
@@ -109,8 +113,10 @@ fn drop_ins(unit: &Path) -> Vec<PathBuf> {
 
 impl Deep {
     /// Looks.
-    pub async fn look(env: &Env<'_>, unit: Option<&Installed>, state: &Path) -> Self {
-        let mut deep = Self { rapid_starts: throttle::look(state).map(|seen| seen.count), ..Self::default() };
+    pub async fn look(env: &Env<'_>, unit: Option<&Installed>, status: &Status) -> Self {
+        let state = Path::new(&status.state_dir);
+        let rapid_starts = throttle::look(state).map(|seen| seen.count);
+        let mut deep = Self { holders: holders(status), rapid_starts, ..Self::default() };
         let Some(unit) = unit else { return deep };
         match facts(env, unit).await {
             Ok(facts) => deep.unit = Some(facts),
@@ -146,6 +152,9 @@ impl Deep {
                 lines.push(("", "its files changed since systemd read them: systemctl daemon-reload".to_owned()));
             }
         }
+        for (index, text) in self.holders.iter().enumerate() {
+            lines.push((if index == 0 { "held by" } else { "" }, text.clone()));
+        }
         if let Some(starts) = self.rapid_starts.filter(|starts| *starts > 1) {
             lines.push(("throttle", format!("{} in quick succession", count(u64::from(starts), "start"))));
         }
@@ -155,6 +164,16 @@ impl Deep {
         lines.extend(self.unseen.iter().map(|why| ("unseen", why.clone())));
         lines
     }
+}
+
+/// Everybody who holds one of the gateway's listeners.
+fn holders(status: &Status) -> Vec<String> {
+    let addresses = status.listeners.iter().filter_map(|address| address.parse::<Listen>().ok());
+    let mut found: Vec<String> =
+        addresses.flat_map(|listen| port::who(&listen, &[status.pid], Depth::All)).map(|holder| holder.to_string()).collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 async fn facts(env: &Env<'_>, unit: &Installed) -> Result<UnitFacts, service::ServiceError> {

@@ -1,7 +1,5 @@
 //! `gatewayctl status`.
 
-use std::path::Path;
-
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -99,7 +97,7 @@ pub(super) async fn shown(status: Status, deep: bool) -> Shown {
     let env = Env::real();
     let unit = deep::unit_of(&env, &status);
     let drift = unit.as_ref().map(|unit| deep::drift(&env, unit, deep)).unwrap_or_default();
-    let deep = if deep { Some(Deep::look(&env, unit.as_ref(), Path::new(&status.state_dir)).await) } else { None };
+    let deep = if deep { Some(Deep::look(&env, unit.as_ref(), &status).await) } else { None };
     Shown { status, drift, deep }
 }
 

@@ -103,11 +103,7 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
 }
 
 async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
-    let mut scene = clean::scene(ctx).await?;
-    // Of a gateway that runs we know the addresses for sure; otherwise the configuration says them.
-    if let Ok(target) = Target::find(&ctx.global, &Env::real()) {
-        scene.listen = status_now(&target).await?.listeners.iter().filter_map(|address| address.parse().ok()).collect();
-    }
+    let scene = clean::scene(ctx).await?;
     let mut look = Instant::now();
     loop {
         let mut free = true;

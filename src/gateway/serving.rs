@@ -35,6 +35,10 @@ impl Gateway {
         self.finish_reload();
         self.refresh();
         self.log_ready(&current);
+        if self.machine.owns() {
+            // The generation and the addresses may be others now.
+            self.record_owner();
+        }
         draining
     }
 

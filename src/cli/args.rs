@@ -274,6 +274,12 @@ pub enum CtlCommand {
     List,
     /// Wait until a gateway is ready, or gone
     Wait(WaitArgs),
+    /// Look for everything that is known to go wrong, and say what to do about it
+    ///
+    /// Looks at the unit and its drop-ins, the programs, the configuration, the addresses, the state directory, the running gateway
+    /// and the machine. Each finding has a code that never changes; gatewayctl-doctor(7) describes them all. Ends with 0 when
+    /// nothing that matters was found, with 1 when something was, and with 3 when the gateway is neither installed nor runs.
+    Doctor(DoctorArgs),
     /// Run a command that restarts and stops wait for, within their time
     ///
     /// For work that is not a request but needs the programs behind the gateway, as a backup: a drain that begins while the
@@ -476,6 +482,14 @@ pub struct WaitArgs {
     /// Give up after this long, with exit code 4
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Dur,
+}
+
+/// The flags of `doctor`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DoctorArgs {
+    /// Mend what is safe to mend; never ends a process, cuts a client or writes over a file that somebody changed
+    #[arg(long)]
+    pub fix: bool,
 }
 
 /// The flags of `status`.

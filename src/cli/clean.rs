@@ -60,7 +60,9 @@ pub(super) async fn run(scene: &Scene, mode: Mode) -> Result<Report, CliError> {
 
 /// The refusal when somebody who was kept has the port.
 pub(super) fn held(report: &Report) -> CliError {
-    let stranger = report.kept.iter().find(|kept| !kept.ours);
+    // Who only stands above this command may yet be the gateway itself.
+    let strangers = || report.kept.iter().filter(|kept| !kept.ours);
+    let stranger = strangers().find(|kept| kept.reason != "ancestor").or_else(|| strangers().next());
     let error = CliError::new(Exit::Refused, report.stands()).with_detail("clean", report);
     match stranger {
         Some(stranger) if stranger.reason == "foreign" => error.with_help(format!(

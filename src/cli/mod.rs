@@ -7,6 +7,7 @@ mod change;
 pub mod clean;
 pub mod config;
 mod deep;
+pub mod doctor;
 #[cfg(test)]
 mod double;
 pub mod exit;
@@ -91,6 +92,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Clean(args) => clean::clean(ctx, args).await,
         CtlCommand::Recover => recover::recover(ctx).await,
         CtlCommand::Update(args) => update::update(ctx, args).await,
+        CtlCommand::Doctor(args) => doctor::doctor(ctx, args).await,
         CtlCommand::Inhibit(args) => inhibit::inhibit(ctx, args).await,
         CtlCommand::Wait(args) => wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => logs::logs(ctx, args).await,

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::{CompletionsArgs, CtlCli, GatewayCli, ManArgs};
 use super::shapes::{self, Text};
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, doctor};
 
 /// The manual's section for programs that administer a machine.
 const SECTION: &str = "8";
@@ -63,6 +63,7 @@ pub fn pages() -> Vec<(String, String)> {
         program.build();
         collect(&program, program.get_name(), &mut pages);
     }
+    pages.push((doctor::page::NAME.to_owned(), doctor::page::page()));
     pages.push(("gatewayctl-json.7".to_owned(), shapes::page()));
     pages.push(("gatewayctl-json.schema.json".to_owned(), shapes::schemas()));
     pages

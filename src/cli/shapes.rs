@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{history, status, why};
+use super::{doctor, history, status, why};
 use crate::control::protocol::Outcome;
 
 /// A command and what it prints.
@@ -17,7 +17,7 @@ struct Shape {
     schema: fn() -> Value,
 }
 
-const SHAPES: [Shape; 19] = [
+const SHAPES: [Shape; 20] = [
     Shape { name: "error", commands: "every command, when it fails", schema: of::<Failed> },
     Shape { name: "status", commands: "status of a gateway that answers", schema: of::<status::Shown> },
     Shape { name: "down", commands: "status of an installed gateway that does not answer", schema: of::<Down> },
@@ -29,6 +29,7 @@ const SHAPES: [Shape; 19] = [
     Shape { name: "restart", commands: "restart and reload, by the gateway itself", schema: of::<Restarted> },
     Shape { name: "driven", commands: "start, stop and restart, by the service manager", schema: of::<Driven> },
     Shape { name: "scheduled", commands: "restart by the service manager, asked from inside of the service", schema: of::<Scheduled> },
+    Shape { name: "doctor", commands: "doctor, and doctor --fix", schema: of::<doctor::Answer<'static>> },
     Shape { name: "clean", commands: "clean", schema: of::<Clean> },
     Shape { name: "outcome", commands: "stop and recover of a gateway, and what had nothing to do", schema: of::<Ended> },
     Shape { name: "install", commands: "install, and install --dry-run", schema: of::<Installed> },

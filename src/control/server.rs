@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,6 +154,11 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
     std::fs::rename(&own, path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// The names that a socket of [`bind`] may have: the kernel goes on calling it by the one that it was bound with.
+pub fn names(bound: &Path) -> [PathBuf; 2] {
+    [bound.with_extension("sock"), bound.to_owned()]
 }
 
 /// Serves the control socket until `stop`, then takes no more requests and returns when every request has its answer.

@@ -14,7 +14,7 @@ use crate::config::Listen;
 use crate::platform;
 
 /// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by default since 5.4).
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// Seconds of silence before the kernel asks a client whether it is still there; the default of two hours keeps abandoned
 /// WebSockets for too long. 75 s is what macOS waits between its probes.

@@ -37,7 +37,7 @@ pub use backend::{Backend, Counts, Door, Kind, Ticket, What, close_tunnels, firs
 pub use client_io::Patience;
 pub use endpoints::IDENTITY;
 pub use headers::{Peer, Trusted};
-pub use listener::{BindError, Socket};
+pub use listener::{BACKLOG, BindError, Socket};
 pub use refusal::Refusal;
 pub use routes::{Route, Routes};
 pub use stats::Stats;

@@ -47,8 +47,11 @@ impl Process {
     }
 
     /// Whether this is a gateway that runs: its program is one, also when its file was replaced since, and it was told to run, or told
-    /// nothing, which means the same.
+    /// nothing, which means the same. gatewayctl holds the same words, and may have been started with a gateway's listener.
     pub fn is_gateway(&self) -> bool {
+        if self.program.as_deref().and_then(Path::file_name).is_some_and(|name| name == "gatewayctl") {
+            return false;
+        }
         let mut words = self.arguments.iter().skip(1).take_while(|word| *word != "--").filter(|word| !word.starts_with('-'));
         words.next().is_none_or(|word| word != "check") && is_gateway_program(self.pid)
     }

@@ -71,6 +71,14 @@ impl Properties {
         self.items(name).filter_map(file).collect()
     }
 
+    /// Why the unit was not loaded, in systemd's words; empty where it was.
+    pub fn load_error(&self) -> String {
+        match self.0.get("LoadError").map(|value| &**value) {
+            Some(Variant::Structure(error)) => error.fields().get(1).and_then(text).unwrap_or_default(),
+            _ => String::new(),
+        }
+    }
+
     /// The exit codes of a set like `RestartPreventExitStatus`, signals left out.
     pub fn exit_codes(&self, name: &str) -> Vec<i32> {
         let Some(Variant::Structure(sets)) = self.0.get(name).map(|value| &**value) else { return Vec::new() };

@@ -93,7 +93,8 @@ impl Layout {
         (self.scope == Scope::User).then(|| self.state.first().map(|dir| dir.join("gateway/.linger-by-gatewayctl"))).flatten()
     }
 
-    fn unit_dirs(&self) -> impl Iterator<Item = &PathBuf> {
+    /// Where units may lie, the place that wins first.
+    pub fn unit_dirs(&self) -> impl Iterator<Item = &PathBuf> {
         std::iter::once(&self.units).chain(&self.vendor)
     }
 }

@@ -7,6 +7,7 @@
 mod backup;
 mod drive;
 mod error;
+pub mod examine;
 mod explain;
 pub mod inspect;
 mod install;

@@ -254,6 +254,12 @@ impl Manager {
         self.proxy.get_unit_file_state(unit).await.is_ok_and(|state| state == "enabled")
     }
 
+    /// What its links on disk say: enabled, disabled, static, …; empty where that is not known. The property `UnitFileState` is that of
+    /// the last time the unit was read.
+    pub async fn file_state(&self, unit: &str) -> String {
+        self.proxy.get_unit_file_state(unit).await.unwrap_or_default()
+    }
+
     /// Makes the units start at boot (or at login). Whether anything changed.
     ///
     /// # Errors

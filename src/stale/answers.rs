@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::Listen;
 use crate::control::client::Client;
-use crate::control::protocol::{Method, Status};
+use crate::control::protocol::Method;
+use crate::control::server;
 use crate::port;
 
 /// A status and `/healthz` need no work.
@@ -39,28 +40,36 @@ pub async fn answers(pid: u32, doors: &[Listen]) -> bool {
     false
 }
 
-/// The control sockets that a process listens at.
+/// The control sockets that a process listens at, each by every name that it may have now.
 fn controls_of(pid: u32) -> Vec<PathBuf> {
+    let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
     let held = port::sockets_of(pid).unwrap_or_default();
     let path = |listen: Listen| match listen {
         Listen::Unix(path) => Some(path),
         Listen::Tcp(_) => None,
     };
     let found = port::unix().unwrap_or_default().into_iter().filter(|socket| held.contains(&socket.inode));
-    found.filter_map(|socket| path(socket.listen)).collect()
+    found.filter_map(|socket| path(socket.listen)).flat_map(|bound| server::names(&folder.join(bound))).collect()
 }
 
 async fn by_control(pid: u32, controls: &[PathBuf]) -> bool {
     for control in controls {
-        if status_of(control).await.is_some_and(|status| status.pid == pid) {
+        if asked(control).await == Some(pid) {
             return true;
         }
     }
     false
 }
 
-async fn status_of(control: &Path) -> Option<Status> {
-    Client::connect(control).await.ok()?.call::<Status>(&Method::Status, |_| ()).await.ok()
+/// All that counts of a status: a gateway of another version may have left out the rest, or named it otherwise.
+#[derive(serde::Deserialize)]
+struct Who {
+    pid: u32,
+}
+
+async fn asked(control: &Path) -> Option<u32> {
+    let who: Who = Client::connect(control).await.ok()?.call(&Method::Status, |_| ()).await.ok()?;
+    Some(who.pid)
 }
 
 async fn by_doors(doors: &[Listen]) -> bool {
@@ -92,6 +101,15 @@ async fn speaks(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_control_socket_is_found_by_the_name_that_it_has_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/control.sock");
+        let _listener = server::bind(&path).unwrap();
+        let found = controls_of(std::process::id());
+        assert!(found.contains(&path), "{found:?}");
+    }
 
     #[tokio::test]
     async fn an_answer_counts_and_silence_takes_three_questions() {

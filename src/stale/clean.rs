@@ -90,7 +90,12 @@ async fn act(world: &World, scene: &Scene, suspect: &Suspect, doing: Doing, mode
         return ended(None);
     }
     // The descriptor first: what is read afterwards is about the process that it leads to.
-    let Ok(pidfd) = PidFd::open(process.pid) else { return ended(None) };
+    let pidfd = match PidFd::open(process.pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return ended(None),
+        // No descriptor is to be had here; without one there is no certainty.
+        Err(_) => return None,
+    };
     let same = Process::read(process.pid).is_some_and(|now| now == *process);
     let holds = scene.look().is_ok_and(|found| found.suspects.contains_key(&process.pid));
     if !same || !holds || world.never(process).is_some() {
@@ -173,6 +178,6 @@ fn is_ours(scene: &Scene, world: &World, process: &Process) -> bool {
     if process.is_systemd() {
         return scene.unit.as_ref().is_some_and(|unit| unit.holds_listeners);
     }
-    let recorded = |identity: &super::Identity| identity.pid == process.pid && identity.start_time == process.start_time;
-    world.never(process).is_some_and(|reason| reason.is_ours()) || world.owner.iter().chain(&world.drainers).any(recorded)
+    let recorded = world.owner.iter().chain(&world.drainers).any(|identity| identity.is(process));
+    recorded || world.never(process).is_some_and(|reason| reason.is_ours())
 }

@@ -35,7 +35,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn is(self, process: &Process) -> bool {
+    /// Whether this is that process.
+    pub(super) fn is(self, process: &Process) -> bool {
         self.pid == process.pid && (self.start_time == 0 || self.start_time == process.start_time)
     }
 }
@@ -90,6 +91,8 @@ pub enum Proof {
 pub enum Reason {
     /// It is the process that decides.
     Myself,
+    /// It is process 1: with it everything here ends.
+    First,
     /// It is an ancestor of that one.
     Ancestor,
     /// The user protects it.
@@ -151,6 +154,8 @@ impl World {
             (pid == self.me, Reason::Myself),
             (process.is_systemd(), Reason::Manager),
             (self.ancestors.contains(&pid), Reason::Ancestor),
+            // A container's; whoever came in from outside of it is no child of it.
+            (pid == 1, Reason::First),
             (self.protected.contains(&pid), Reason::Protected),
             (self.main == Some(pid), Reason::Main),
             (within(&self.unit_group), Reason::InUnit),
@@ -177,6 +182,7 @@ impl Reason {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Myself => "self",
+            Self::First => "process-1",
             Self::Ancestor => "ancestor",
             Self::Protected => "protected",
             Self::Manager => "manager",
@@ -198,6 +204,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Myself => "it is this very process",
+            Self::First => "it is process 1: everything here would end with it",
             Self::Ancestor => "this command was started from it",
             Self::Protected => "you protect it",
             Self::Manager => "it is the service manager",

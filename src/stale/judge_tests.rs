@@ -49,6 +49,14 @@ fn a_sidecar_kills_neither_its_gateway_nor_anybody_above() {
 }
 
 #[test]
+fn process_1_is_kept_though_this_command_came_from_outside_of_its_container() {
+    let outside = World { ancestors: Vec::new(), owner: Some(Identity { pid: 1, start_time: 101 }), ..world() };
+    assert_eq!(outside.judge(&silent(1)), Verdict::Kept(Reason::First));
+    let named = World { named: Some(1), ..outside };
+    assert_eq!(named.judge(&silent(1)), Verdict::Kept(Reason::First));
+}
+
+#[test]
 fn a_healthy_gateway_is_kept_whatever_the_records_say() {
     let healthy = Suspect { gateway: Some(Gateway { answers: true, main_of: None }), ..silent(7) };
     assert_eq!(world().judge(&healthy), Verdict::Kept(Reason::Answers));

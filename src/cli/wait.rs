@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::args::WaitArgs;
 use super::clean;
-use super::restart::{status_now, status_of};
+use super::restart::status_of;
 use super::status::word;
 use super::target::{self, Target};
 use super::ui::span;

@@ -31,9 +31,14 @@ pub fn user(pid: u32) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}")).ok().map(|meta| meta.uid())
 }
 
+/// What /proc/PID/exe says: a program whose file was replaced has " (deleted)" after it.
+pub fn executable(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
 /// The program of a process, or what lay there before its file was replaced; none where that may not be read.
 pub fn program(pid: u32) -> Option<PathBuf> {
-    Some(before_replaced(&std::fs::read_link(format!("/proc/{pid}/exe")).ok()?))
+    Some(before_replaced(&executable(pid)?))
 }
 
 /// A path that opens the program of a process, also when its file was replaced.

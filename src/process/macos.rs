@@ -23,6 +23,11 @@ pub fn user(pid: u32) -> Option<u32> {
     calls::facts(pid).map(|facts| facts.uid)
 }
 
+/// The same as [`program`].
+pub fn executable(pid: u32) -> Option<PathBuf> {
+    program(pid)
+}
+
 /// The program of a process; none for a zombie, or when its file is gone.
 pub fn program(pid: u32) -> Option<PathBuf> {
     calls::path(pid)

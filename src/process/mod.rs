@@ -16,7 +16,7 @@ pub mod stat;
 mod tree;
 
 pub use facts::{Process, is_within};
-pub use kernel::{all, group_of, program, user};
+pub use kernel::{all, executable, group_of, program, user};
 pub use pidfd::{Ended, PidFd};
 pub use stat::Stat;
 pub use tree::{ancestors, before_replaced, children, descendants, living_in_group, same_file};

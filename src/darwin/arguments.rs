@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     fn block(count: i32, text: &[u8]) -> Vec<u8> {
-        [&count.to_ne_bytes(), text].concat()
+        [count.to_ne_bytes().as_slice(), text].concat()
     }
 
     #[test]

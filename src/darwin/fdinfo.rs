@@ -153,7 +153,7 @@ mod tests {
     fn listeners_at_paths() {
         let path = b"/tmp/a socket";
         let accepts = ACCEPTS.to_ne_bytes();
-        let address = [&[path.len() as u8 + 2, 1], path.as_slice()].concat();
+        let address = [[path.len() as u8 + 2, 1].as_slice(), path].concat();
         let bound = info(UN, &[(188, &accepts), (280, &address)]);
         assert_eq!(listener(&bound).map(|found| found.place), Some(Place::Unix("/tmp/a socket".into())));
         assert_eq!(listener(&info(UN, &[(280, &address)])), None, "one end of a connection");
@@ -169,7 +169,7 @@ mod tests {
             }
         }
         for kind in [TCP, UN] {
-            let mut wild = vec![0xff; SIZE];
+            let mut wild = [0xff_u8; SIZE];
             wild[256..260].copy_from_slice(&kind.to_ne_bytes());
             let _ = listener(&wild);
         }

@@ -188,7 +188,7 @@ mod tests {
         }
         assert_eq!(listeners(&[]), []);
         for byte in [0, 1, 0xff] {
-            assert_eq!(listeners(&vec![byte; 4096]), []);
+            assert_eq!(listeners(&[byte; 4096]), []);
         }
         // A run without its socket does not borrow the next one's.
         let torn = list(&[record(INPCB, 104, &[]), record(TCPCB, 204, &[(36, &LISTENS.to_ne_bytes())])]);

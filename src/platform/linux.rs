@@ -9,6 +9,7 @@ use std::path::Path;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
+use nix::sys::statfs::statfs;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
@@ -78,6 +79,27 @@ pub fn ended_child() -> Option<Pid> {
 /// The identity of this boot; none where it is hidden.
 pub fn boot_id() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).ok()
+}
+
+/// File systems that lose what is written (proc(5), statfs(2)) …
+const FORGETFUL: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+
+/// … and those over a network.
+const REMOTE: [(i64, &str); 5] =
+    [(0x6969, "nfs"), (0xff53_4d42, "cifs"), (0xfe53_4d42, "smb2"), (0x6573_5546, "fuse"), (0x0102_1997, "9p")];
+
+/// The kind of a file system that a state directory should not be on: one that forgets, or one of another machine.
+pub fn poor_file_system(dir: &Path) -> Option<String> {
+    let kind = statfs(dir).ok()?.filesystem_type().0 as i64 & 0xffff_ffff;
+    FORGETFUL.iter().chain(&REMOTE).find(|(magic, _)| *magic == kind).map(|(_, name)| (*name).to_owned())
+}
+
+/// Whether [`Watcher`]s can be had.
+///
+/// # Errors
+/// When the system has no inotify left.
+pub fn can_watch() -> nix::Result<()> {
+    Inotify::init(InitFlags::IN_CLOEXEC).map(drop)
 }
 
 /// An inotify event with the longest name (inotify(7)).

@@ -13,6 +13,7 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::statfs;
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -118,6 +119,23 @@ pub fn ended_child() -> Option<Pid> {
 pub fn boot_id() -> Option<String> {
     let id = crate::darwin::calls::sysctl(c"kern.bootsessionuuid").ok()?;
     Some(String::from_utf8_lossy(&id).trim_end_matches('\0').to_owned())
+}
+
+/// File systems that lose what is written, and those over a network or of a program (statfs(2), `f_fstypename`).
+const POOR: [&str; 7] = ["tmpfs", "nfs", "smbfs", "afpfs", "webdav", "macfuse", "osxfuse"];
+
+/// The kind of a file system that a state directory should not be on: one that forgets, or one of another machine.
+pub fn poor_file_system(dir: &Path) -> Option<String> {
+    let found = statfs(dir).ok()?;
+    Some(found.filesystem_type_name()).filter(|name| POOR.contains(name)).map(str::to_owned)
+}
+
+/// Whether [`Watcher`]s can be had.
+///
+/// # Errors
+/// When the process has no descriptor left.
+pub fn can_watch() -> nix::Result<()> {
+    Kqueue::new().map(drop)
 }
 
 /// Tells when something changes in folders: kqueue, EVFILT_VNODE. Names that come and go change their folder; of what happens to a file

@@ -57,6 +57,7 @@ fn every_answer_is_one_object_of_its_documented_shape() {
     for (args, shape) in [
         (&["status"][..], "status"),
         (&["status", "--deep"], "status"),
+        (&["doctor"], "doctor"),
         (&["list"], "list"),
         (&["wait", "--ready"], "wait"),
         (&["why"], "why"),

@@ -30,6 +30,7 @@
 //! | [`state`] | what outlives a process: lock, owner record, the record of earlier lives, atomic files |
 //! | [`escape`], [`redact`], [`log`], [`trace`] | control characters made harmless, secrets hidden; the journal or standard error; where time went |
 //! | [`oom`] | whether the kernel ended a process for want of memory |
+//! | `darwin`, [`platform`] | what macOS tells of processes and sockets; system calls that exist on one system only, and their twins |
 //! | [`process`] | what the kernel tells of processes and their kin |
 //! | [`port`] | free ports, which sockets listen, and who holds them |
 //! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
@@ -49,12 +50,15 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+#[cfg(any(test, target_os = "macos"))]
+pub mod darwin;
 pub mod escape;
 pub mod front;
 pub mod gateway;
 pub mod log;
 mod mutex;
 pub mod oom;
+pub mod platform;
 pub mod port;
 pub mod process;
 pub mod redact;

@@ -8,9 +8,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnix, UnixStream as StdUnixStream};
 use std::path::Path;
 
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockaddrStorage, sockopt};
 
 use crate::config::Listen;
+use crate::platform;
 
 /// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by default since 5.4).
 pub const BACKLOG: i32 = 4096;
@@ -149,7 +150,7 @@ impl AsFd for Socket {
 
 fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let fd = platform::stream_socket(family)?;
     // Without this, connections of the previous life in TIME_WAIT keep the port from us.
     socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     if addr.is_ipv6() {

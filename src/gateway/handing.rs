@@ -16,6 +16,7 @@ use super::handover::{
 use super::lifecycle::{Budget, Event, Phase};
 use super::progress::Reporter;
 use crate::control::protocol::GenerationInfo;
+use crate::platform;
 use crate::process::PidFd;
 use crate::state::lock::Lock;
 use crate::supervisor::Notifier;
@@ -74,7 +75,7 @@ impl Gateway {
         let me = Drainer { pid: std::process::id(), generation: self.machine.current(), left_ms: Some(left), stays: self.becomes_waiter() };
         let work = if me.stays {
             // Again for each successor: one that did not come to serve has gone with its own.
-            let (work, ours) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+            let (work, ours) = platform::pipe()?;
             self.at_work = Some(ours);
             Some(work)
         } else {

@@ -47,8 +47,9 @@ impl Asked {
         let who = caller.map_or_else(Who::default, |Caller { uid, pid }| Who {
             uid: Some(uid),
             pid: u32::try_from(pid).unwrap_or(0),
-            program: std::fs::read_link(format!("/proc/{pid}/exe"))
+            program: u32::try_from(pid)
                 .ok()
+                .and_then(crate::process::executable)
                 .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
         });
         Self { who, strategy, phases: Vec::new() }

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 
+use super::kernel::ephemeral_start;
 use crate::config::Listen;
 
 /// Lowest port tried: above the ports that well-known services use.
@@ -14,9 +15,6 @@ const LOWEST: u16 = 10_240;
 
 /// How many ports are tried before the kernel is asked for one.
 const TRIES: u16 = 200;
-
-/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default of Linux).
-const EPHEMERAL: u16 = 32_768;
 
 /// A free TCP port on loopback.
 ///
@@ -64,13 +62,6 @@ fn free(port: u16) -> bool {
     let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, port));
     let v6_free = v6.is_ok() || v6.is_err_and(|error| error.kind() != io::ErrorKind::AddrInUse);
     v6_free && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
-}
-
-fn ephemeral_start() -> u16 {
-    std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
-        .ok()
-        .and_then(|range| range.split_whitespace().next()?.parse().ok())
-        .unwrap_or(EPHEMERAL)
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
-//! Which processes hold a socket, by /proc/PID/fd.
+//! Which processes hold a socket, by their open descriptors.
 //!
 //! Several hold one as a rule: predecessor and successor, a service manager and its service, a program and the child that it forgot
 //! to close it for.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 
-use super::Socket;
+use super::{Socket, kernel};
 use crate::process;
 
 /// How far to look.
@@ -42,7 +40,7 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     }
     // Sockets change hands between users, as those of a service manager do: these are only the first to look at.
     let users: HashSet<u32> = sockets.iter().filter_map(|socket| socket.uid).collect();
-    let (first, rest): (Vec<u32>, Vec<u32>) = process::all().partition(|pid| user(*pid).is_some_and(|user| users.contains(&user)));
+    let (first, rest): (Vec<u32>, Vec<u32>) = process::all().partition(|pid| process::user(*pid).is_some_and(|user| users.contains(&user)));
     for pid in first.into_iter().chain(rest) {
         if enough(&found) {
             break;
@@ -52,26 +50,12 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     found
 }
 
-fn user(pid: u32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}")).ok().map(|meta| meta.uid())
-}
-
 fn look_into(pid: u32, inodes: &HashSet<u64>, found: &mut Holders) {
-    for inode in sockets_of(pid).unwrap_or_default() {
+    for inode in kernel::sockets_of(pid).unwrap_or_default() {
         if inodes.contains(&inode) {
             found.entry(inode).or_default().insert(pid);
         }
     }
-}
-
-/// The sockets that a process has open; none where that may not be seen, or it is gone.
-pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    Some(entries.flatten().filter_map(|entry| inode(&fs::read_link(entry.path()).ok()?.to_string_lossy())).collect())
-}
-
-fn inode(link: &str) -> Option<u64> {
-    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use super::{holders, sockets};
+use super::{kernel, sockets};
 use crate::config::Listen;
 
 /// What is known of the listeners of some processes.
@@ -20,9 +20,9 @@ pub fn listening_of(pids: &HashSet<u32>) -> Listening {
     let mut result = Listening::default();
     let Ok(listeners) = sockets::tcp(0) else { return Listening { incomplete: !pids.is_empty(), ..result } };
     for pid in pids {
-        let Some(held) = holders::sockets_of(*pid) else {
+        let Some(held) = kernel::sockets_of(*pid) else {
             // Gone processes hold nothing; hidden ones may.
-            result.incomplete |= std::path::Path::new(&format!("/proc/{pid}")).exists();
+            result.incomplete |= kernel::is_there(*pid);
             continue;
         };
         for listener in listeners.iter().filter(|listener| held.contains(&listener.inode)) {

@@ -4,13 +4,21 @@
 mod diag;
 mod free;
 mod holders;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod kernel;
+#[cfg(target_os = "macos")]
+#[path = "macos.rs"]
+mod kernel;
 mod listening;
 mod sockets;
+#[cfg(target_os = "linux")]
 mod table;
 mod who;
 
 pub use free::{can_be_had, private};
-pub use holders::{Depth, Holders, holders, sockets_of};
+pub use holders::{Depth, Holders, holders};
+pub use kernel::sockets_of;
 pub use listening::{Listening, listening_of};
 pub use sockets::{Socket, in_the_way_of, tcp, unix};
 pub use who::{Holder, who};

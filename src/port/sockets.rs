@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{diag, table};
+use super::kernel;
 use crate::config::Listen;
 
 /// A socket that listens.
@@ -11,7 +11,7 @@ use crate::config::Listen;
 pub struct Socket {
     /// Where.
     pub listen: Listen,
-    /// Its inode: what /proc/PID/fd calls `socket:[…]`.
+    /// Its inode: what /proc/PID/fd calls `socket:[…]`; on macOS, the kernel's handle of it.
     pub inode: u64,
     /// Who made it, where the kernel tells.
     pub uid: Option<u32>,
@@ -48,9 +48,9 @@ impl Socket {
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
 ///
 /// # Errors
-/// Where neither sock_diag nor /proc/net can be read.
+/// Where the kernel tells nothing: on Linux, where neither sock_diag nor /proc/net can be read.
 pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
-    diag::tcp(port).or_else(|_| table::tcp(port))
+    kernel::tcp(port)
 }
 
 /// The unix sockets that listen somewhere in the file system.
@@ -58,7 +58,7 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
 /// # Errors
 /// As [`tcp`].
 pub fn unix() -> io::Result<Vec<Socket>> {
-    diag::unix().or_else(|_| table::unix())
+    kernel::unix()
 }
 
 /// The sockets that keep a gateway from listening at an address.

@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Stat, program, same_file};
+use super::{Stat, kernel, same_file};
 
 /// Stands in every gateway program, and in no other: a name alone, "gateway" least of all, proves nothing.
 const MARK: &[u8] = b"gatewayctl knows this program by these words: a restart-safe front door";
@@ -18,7 +17,7 @@ const CHUNK: usize = 1 << 20;
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    /// When it began, in clock ticks since boot.
+    /// When it began, in clock ticks since boot; on macOS in microseconds since 1970.
     pub start_time: u64,
     /// Whose it is.
     pub uid: u32,
@@ -28,25 +27,22 @@ pub struct Process {
     pub name: String,
     /// Its arguments, the program's name first; empty where they may not be read.
     pub arguments: Vec<String>,
-    /// Its control group below the root of systemd's hierarchy; empty where it may not be read.
+    /// Its control group below the root of systemd's hierarchy; empty where it may not be read, or there are none.
     pub group: String,
 }
 
 impl Process {
     /// Reads a process; none when it is gone, a zombie, or hidden.
     pub fn read(pid: u32) -> Option<Self> {
-        let dir = PathBuf::from(format!("/proc/{pid}"));
         let stat = Stat::read(pid).filter(|stat| !stat.is_dead())?;
-        let line = std::fs::read(dir.join("cmdline")).unwrap_or_default();
-        let words = line.strip_suffix(b"\0").map(|line| line.split(|byte| *byte == 0));
         Some(Self {
             pid,
             start_time: stat.start_time,
-            uid: std::fs::metadata(&dir).ok()?.uid(),
-            program: program(pid),
+            uid: kernel::user(pid)?,
+            program: kernel::program(pid),
             name: stat.name,
-            arguments: words.into_iter().flatten().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
-            group: group_of(pid),
+            arguments: kernel::arguments(pid),
+            group: kernel::group_of(pid),
         })
     }
 
@@ -83,7 +79,7 @@ impl Process {
 
 /// Whether the program of a process is a gateway.
 fn is_gateway_program(pid: u32) -> bool {
-    let program = PathBuf::from(format!("/proc/{pid}/exe"));
+    let program = kernel::image(pid);
     let beside = std::env::current_exe().ok().map(|path| path.with_file_name("gateway"));
     // The usual case needs no reading.
     beside.is_some_and(|beside| same_file(&program, &beside)) || File::open(program).is_ok_and(|file| holds_mark(file).unwrap_or(false))
@@ -103,23 +99,6 @@ fn holds_mark(mut file: impl Read) -> std::io::Result<bool> {
         // It may begin in one piece and end in the next.
         bytes.drain(..bytes.len().saturating_sub(MARK.len()));
     }
-}
-
-/// The control group of a process below the root of systemd's hierarchy; empty where it cannot be read.
-pub fn group_of(pid: u32) -> String {
-    group_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default())
-}
-
-/// The same of the text of /proc/PID/cgroup: the hierarchy named systemd of a hybrid setup, else the unified one.
-fn group_in(text: &str) -> String {
-    let of = |wanted: &str| {
-        text.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':');
-            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            (controllers == wanted).then(|| path.to_owned())
-        })
-    };
-    of("name=systemd").or_else(|| of("")).unwrap_or_default()
 }
 
 /// Whether a group is `outer`, or lies below it. Nothing is in a group without a name.
@@ -180,10 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_systemd_in_each_setup() {
-        assert_eq!(group_in("4:memory:/x\n1:name=systemd:/system.slice/a.service\n0::/\n"), "/system.slice/a.service");
-        assert_eq!(group_in("0::/user.slice/x\n"), "/user.slice/x");
-        assert_eq!(group_in(""), "");
+    fn groups_of_services() {
         let within = |group| is_within(group, "/system.slice/gateway.service");
         assert!(within("/system.slice/gateway.service/sub") && within("/system.slice/gateway.service"));
         assert!(!within("/system.slice/gateway.service2") && !within("") && !is_within("/x", ""));

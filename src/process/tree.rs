@@ -1,4 +1,4 @@
-//! Processes and their kin, from /proc.
+//! Processes and their kin.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -7,20 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Stat;
+use super::kernel::all;
 
 /// What the kernel appends to the name of a program whose file was replaced (proc(5), /proc/PID/exe).
 const DELETED: &str = " (deleted)";
-
-/// Every process that can be seen.
-pub fn all() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// The program of a process, or what lay there before its file was replaced; none where that may not be read.
-pub fn program(pid: u32) -> Option<PathBuf> {
-    Some(before_replaced(&std::fs::read_link(format!("/proc/{pid}/exe")).ok()?))
-}
 
 /// The path of a program as it was before its file was replaced.
 pub fn before_replaced(path: &Path) -> PathBuf {

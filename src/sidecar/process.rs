@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 
 use super::environment::Inherited;
+use crate::platform;
 use crate::process::{Ended, PidFd};
 
 /// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5), oom_score_adj; -1000 to 1000).
@@ -168,13 +169,12 @@ async fn group_ended(group: u32) {
 fn prepare_child(gateway: Pid, open_files: Option<(u64, u64)>, oom_score: &[u8]) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     // A gateway that is killed outright takes its sidecars along; otherwise they would stay as orphans on their ports.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    platform::die_with_parent(Signal::SIGTERM)?;
     if nix::unistd::getppid() != gateway {
         return Err(io::ErrorKind::Interrupted.into());
     }
     // Whatever the gateway was started with, or a library forgot to mark: a sidecar gets its three and nothing else.
-    // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails, and close-on-exec of our own must do.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    platform::mark_rest_close_on_exec();
     if let Some((soft, hard)) = open_files {
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
     }

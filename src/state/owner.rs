@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::atomic;
+use crate::platform;
 use crate::process::Stat;
 
 /// The process that holds the lock.
@@ -101,7 +102,7 @@ pub fn is_other_boot(recorded: &str) -> bool {
 
 /// The identity of this boot; empty where the kernel does not tell.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    platform::boot_id().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -152,6 +152,18 @@ impl Evidence {
 /// As much of a command line as holds an interpreter, an option of it and the script.
 const ARGUMENTS: usize = 3;
 
+#[cfg(target_os = "macos")]
+fn parent() -> Parent {
+    let pid = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or(0);
+    Parent {
+        pid,
+        comm: crate::process::Stat::read(pid).map(|stat| stat.name).unwrap_or_default(),
+        executable: crate::process::executable(pid),
+        arguments: crate::process::Process::read(pid).into_iter().flat_map(|parent| parent.arguments).take(ARGUMENTS).collect(),
+    }
+}
+
+#[cfg(target_os = "linux")]
 fn parent() -> Parent {
     let pid = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or(0);
     let folder = PathBuf::from(format!("/proc/{pid}"));

@@ -2,16 +2,18 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, recvmsg, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::platform;
 
 /// The most descriptors in one message (unix(7), SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 253;
@@ -107,7 +109,7 @@ pub fn send_raw(stream: &impl AsRawFd, bytes: &[u8], descriptors: &[BorrowedFd<'
     let raw: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
-    Ok(sendmsg::<()>(stream.as_raw_fd(), &[io::IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
+    Ok(sendmsg::<()>(stream.as_raw_fd(), &[io::IoSlice::new(bytes)], control, platform::send_flags(stream), None)?)
 }
 
 /// Reads up to `buffer.len()` bytes and the descriptors that come with them, close-on-exec.
@@ -118,12 +120,12 @@ pub fn send_raw(stream: &impl AsRawFd, bytes: &[u8], descriptors: &[BorrowedFd<'
 pub fn receive_with(stream: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([i32; DESCRIPTORS_MAX]);
     let mut slices = [io::IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), platform::receive_flags())?;
     let mut descriptors = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {
             // SAFETY: the kernel has just made these for us, and each is taken once.
-            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            descriptors.extend(unsafe { platform::descriptors_from(raw) });
         }
     }
     Ok((message.bytes, descriptors))

@@ -16,6 +16,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use super::incoming::OFFER;
 use super::program::Program;
 use crate::gateway::signals;
+use crate::platform;
 use crate::process::PidFd;
 
 /// Whose child a successor is.
@@ -147,10 +148,7 @@ fn stay_between(child: Pid, to: RawFd, report: RawFd) -> ! {
         libc::write(to, bytes.as_ptr().cast(), bytes.len());
         // Before Linux 5.9 the rest stays open, which does no harm; this would.
         libc::close(report);
-        if to > 0 {
-            libc::syscall(libc::SYS_close_range, 0, to - 1, 0);
-        }
-        libc::syscall(libc::SYS_close_range, to + 1, libc::c_uint::MAX, 0);
+        platform::close_others(to);
         libc::read(to, (&raw mut byte).cast(), 1);
         libc::_exit(0)
     }

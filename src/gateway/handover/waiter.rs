@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -22,6 +22,7 @@ use super::spawn::{Parentage, Spawned, number, spawn};
 use super::{channel, failpoint};
 use crate::gateway::never::or_never;
 use crate::gateway::signals::{Asked, Signals};
+use crate::platform;
 use crate::process::PidFd;
 
 /// What happens behind the waiter.
@@ -146,10 +147,8 @@ impl Waiter {
     }
 
     fn reap_orphans(&mut self) {
-        use nix::sys::wait::{Id, waitid};
         // Looked at before it is taken: our own are taken where their end is dealt with.
-        while let Ok(found) = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
-            let Some(pid) = found.pid() else { return };
+        while let Some(pid) = platform::ended_child() {
             if self.children.contains_key(&(pid.as_raw() as u32)) {
                 return;
             }

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use nix::sys::inotify::{InitFlags, Inotify};
-
 use crate::cli::doctor::facts::Machine;
+use crate::platform;
 
 /// Looks at the kernel's limits and at the journal.
 pub(super) fn look() -> Machine {
@@ -18,7 +17,7 @@ pub(super) fn look() -> Machine {
         ephemeral: range,
         reserved: sysctl("net/ipv4/ip_local_reserved_ports").unwrap_or_default().trim().to_owned(),
         journal_kept: journal_kept(),
-        inotify: Inotify::init(InitFlags::IN_CLOEXEC).err().map(|error| format!("nothing can be watched: {error}")),
+        inotify: platform::can_watch().err().map(|error| format!("nothing can be watched: {error}")),
     }
 }
 

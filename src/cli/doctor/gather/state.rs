@@ -9,6 +9,7 @@ use nix::sys::statfs;
 use crate::cli::doctor::facts::{Configuration, State};
 use crate::config::Env;
 use crate::control::protocol::Status;
+use crate::platform;
 use crate::process::{self, Stat};
 use crate::service::{Installed, inspect};
 use crate::state::owner::{Drainer, Owner};
@@ -22,13 +23,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// How long after its time an older process may take to end.
 const OVERDUE: Duration = Duration::from_secs(30);
-
-/// File systems that lose what is written (proc(5), statfs(2)) …
-const FORGETFUL: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
-
-/// … and those over a network.
-const REMOTE: [(i64, &str); 5] =
-    [(0x6969, "nfs"), (0xff53_4d42, "cifs"), (0xfe53_4d42, "smb2"), (0x6573_5546, "fuse"), (0x0102_1997, "9p")];
 
 /// Looks at the state directory; none where there is none yet.
 pub(super) fn look(
@@ -54,7 +48,7 @@ pub(super) fn look(
     Some(State {
         uid: meta.uid(),
         mode: meta.permissions().mode() & 0o777,
-        poor_file_system: file_system(&dir),
+        poor_file_system: platform::poor_file_system(&dir),
         free: free(&dir),
         owner_lives: owner.as_ref().and_then(Owner::lives),
         aside: names.iter().filter(|path| path.extension().is_some_and(|end| end == "corrupt")).cloned().collect(),
@@ -65,11 +59,6 @@ pub(super) fn look(
         owner,
         dir,
     })
-}
-
-fn file_system(dir: &Path) -> Option<String> {
-    let kind = statfs::statfs(dir).ok()?.filesystem_type().0 as i64 & 0xffff_ffff;
-    FORGETFUL.iter().chain(&REMOTE).find(|(magic, _)| *magic == kind).map(|(_, name)| (*name).to_owned())
 }
 
 /// Free bytes and inodes in percent; a file system without a number of inodes has enough.

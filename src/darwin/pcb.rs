@@ -1,0 +1,197 @@
+//! The list that sysctl net.inet.tcp.pcblist_n gives: every TCP socket of the machine, to everybody.
+//!
+//! A header, then for each socket a run of records, then a trailer. Each record begins with its length and its kind, and the next one
+//! lies at a multiple of eight. Lengths grow from release to release (Darwin 22 added to two of them), so records are found by kind
+//! and length; within a record, what is read here has never moved. Layouts: bsd/netinet/in_pcb.h, bsd/sys/socketvar.h and
+//! bsd/netinet/tcp_var.h of xnu, all under `#pragma pack(4)`.
+#![allow(dead_code, reason = "of the structures, only the layout is used")]
+
+use std::mem::{offset_of, size_of};
+
+use super::{LISTENS, Listener, TAKES_IPV4, bytes, number, place};
+
+/// Kinds of records, of bsd/sys/socketvar.h.
+const SOCKET: u32 = 0x001;
+const INPCB: u32 = 0x010;
+const TCPCB: u32 = 0x020;
+
+/// The beginning of `struct xsocket_n`.
+#[repr(C, packed(4))]
+struct XSocket {
+    len: u32,
+    kind: u32,
+    so: u64,
+    kind_of_socket: i16,
+    options: u32,
+    linger: i16,
+    state: i16,
+    pcb: u64,
+    protocol: i32,
+    family: i32,
+    qlen: i16,
+    incqlen: i16,
+    qlimit: i16,
+    timeo: i16,
+    error: u16,
+    pgid: i32,
+    oobmark: u32,
+    uid: u32,
+}
+
+/// The beginning of `struct xinpcb_n`.
+#[repr(C, packed(4))]
+struct XInpcb {
+    len: u32,
+    kind: u32,
+    inpp: u64,
+    foreign_port: u16,
+    local_port: u16,
+    ppcb: u64,
+    gencnt: u64,
+    flags: i32,
+    flow: u32,
+    vflag: u8,
+    ttl: u8,
+    protocol: u8,
+    foreign: [u32; 4],
+    local: [u32; 4],
+}
+
+/// The beginning of `struct xtcpcb_n`.
+#[repr(C, packed(4))]
+struct XTcpcb {
+    len: u32,
+    kind: u32,
+    segq: u64,
+    dupacks: i32,
+    timer: [i32; 4],
+    state: i32,
+}
+
+// As clang lays them out for arm64 and x86_64.
+const _: () = assert!(offset_of!(XSocket, family) == 40 && offset_of!(XSocket, uid) == 64 && size_of::<XSocket>() == 68);
+const _: () = assert!(offset_of!(XInpcb, vflag) == 44 && offset_of!(XInpcb, local) == 64 && size_of::<XInpcb>() == 80);
+const _: () = assert!(offset_of!(XTcpcb, state) == 36 && size_of::<XTcpcb>() == 40);
+
+/// The sockets of the list that listen.
+pub fn listeners(list: &[u8]) -> Vec<Listener> {
+    let mut found = Vec::new();
+    let (mut socket, mut inpcb): (Option<&[u8]>, Option<&[u8]>) = (None, None);
+    for record in records(list) {
+        match number(record, offset_of!(XSocket, kind)) {
+            // The control block begins a socket's run.
+            Some(INPCB) => (socket, inpcb) = (None, Some(record)),
+            Some(SOCKET) => socket = Some(record),
+            Some(TCPCB) => {
+                if let (Some(socket), Some(inpcb)) = (socket.take(), inpcb.take()) {
+                    found.extend(listener(socket, inpcb, record));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The records between header and trailer. Both of these are `struct xinpgen`, whose second number is a count and no kind: the header
+/// is skipped, and the trailer comes after everything.
+fn records(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let header = number(list, 0).and_then(|length| usize::try_from(length).ok()).unwrap_or(list.len());
+    let mut rest = list.get(header.next_multiple_of(8)..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let length = usize::try_from(number(rest, 0)?).ok().filter(|length| *length >= 8)?;
+        let record = rest.get(..length)?;
+        rest = rest.get(length.next_multiple_of(8)..).unwrap_or_default();
+        Some(record)
+    })
+}
+
+fn listener(socket: &[u8], inpcb: &[u8], tcpcb: &[u8]) -> Option<Listener> {
+    if number(tcpcb, offset_of!(XTcpcb, state))? != LISTENS {
+        return None;
+    }
+    let family = number(socket, offset_of!(XSocket, family))?.cast_signed();
+    let place = place(family, bytes(inpcb, offset_of!(XInpcb, local_port))?, bytes(inpcb, offset_of!(XInpcb, local))?)?;
+    Some(Listener {
+        handle: bytes(socket, offset_of!(XSocket, so)).map(u64::from_ne_bytes)?,
+        place,
+        v6only: family == super::INET6 && inpcb.get(offset_of!(XInpcb, vflag))? & TAKES_IPV4 == 0,
+        uid: number(socket, offset_of!(XSocket, uid)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{INET, INET6, Place};
+    use super::*;
+
+    /// A record of `length` bytes with these parts, filled up to a multiple of eight.
+    fn record(kind: u32, length: usize, parts: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![0; length.next_multiple_of(8)];
+        bytes[..4].copy_from_slice(&(length as u32).to_ne_bytes());
+        bytes[4..8].copy_from_slice(&kind.to_ne_bytes());
+        for (at, part) in parts {
+            bytes[*at..at + part.len()].copy_from_slice(part);
+        }
+        bytes
+    }
+
+    /// The run of one socket; `more` is how much longer a later release makes its records.
+    fn run(handle: u64, family: i32, vflag: u8, port: u16, address: [u8; 16], state: u32, more: usize) -> Vec<u8> {
+        let port = port.to_be_bytes();
+        [
+            record(INPCB, 104 + more, &[(18, &port), (44, &[vflag]), (64, &address)]),
+            record(SOCKET, 100 + more, &[(8, &handle.to_ne_bytes()), (40, &family.to_ne_bytes()), (64, &501_u32.to_ne_bytes())]),
+            // Buffers and statistics are of no interest.
+            record(0x002, 36, &[]),
+            record(0x008, 136, &[]),
+            record(TCPCB, 204 + more, &[(36, &state.to_ne_bytes())]),
+        ]
+        .concat()
+    }
+
+    fn list(runs: &[Vec<u8>]) -> Vec<u8> {
+        let end = record(runs.len() as u32, 24, &[]);
+        [end.clone(), runs.concat(), end].concat()
+    }
+
+    const V4: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 127, 0, 0, 1];
+
+    #[test]
+    fn listeners_of_both_families_and_nothing_else() {
+        for more in [0, 4, 24] {
+            let list = list(&[
+                run(0xa1, INET, 1, 18789, V4, LISTENS, more),
+                run(0xa2, INET, 1, 18789, V4, 4, more),
+                run(0xa3, INET6, 2, 80, [0; 16], LISTENS, more),
+                run(0xa4, INET6, 3, 81, [0; 16], LISTENS, more),
+            ]);
+            let found = listeners(&list);
+            let told: Vec<_> = found.iter().map(|one| (one.handle, one.place.clone(), one.v6only, one.uid)).collect();
+            let tcp = |address: &str| Place::Tcp(address.parse().unwrap());
+            assert_eq!(
+                told,
+                [
+                    (0xa1, tcp("127.0.0.1:18789"), false, Some(501)),
+                    (0xa3, tcp("[::]:80"), true, Some(501)),
+                    (0xa4, tcp("[::]:81"), false, Some(501)),
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_cut_short_or_wrong_gives_what_is_whole() {
+        let whole = list(&[run(1, INET, 1, 1, V4, LISTENS, 0), run(2, INET, 1, 2, V4, LISTENS, 0)]);
+        for length in 0..whole.len() {
+            assert!(listeners(&whole[..length]).len() <= 2);
+        }
+        assert_eq!(listeners(&[]), []);
+        for byte in [0, 1, 0xff] {
+            assert_eq!(listeners(&[byte; 4096]), []);
+        }
+        // A run without its socket does not borrow the next one's.
+        let torn = list(&[record(INPCB, 104, &[]), record(TCPCB, 204, &[(36, &LISTENS.to_ne_bytes())])]);
+        assert_eq!(listeners(&torn), []);
+    }
+}

@@ -1,0 +1,147 @@
+//! Linux.
+#![allow(unsafe_code, reason = "close_range has no safe wrapper in nix, and descriptors come as bare numbers in a control message")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
+use nix::sys::statfs::statfs;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use tokio::net::unix::pipe;
+
+/// A TCP socket, close-on-exec and non-blocking.
+pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
+    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+}
+
+/// The reading and the writing end of a pipe, close-on-exec.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+}
+
+/// What to send with, so that a closed other side is an error and no signal.
+pub fn send_flags(_: &impl AsRawFd) -> MsgFlags {
+    MsgFlags::MSG_NOSIGNAL
+}
+
+/// What to receive descriptors with, so that they are close-on-exec.
+pub fn receive_flags() -> MsgFlags {
+    MsgFlags::MSG_CMSG_CLOEXEC
+}
+
+/// Descriptors of a control message that was received with [`receive_flags`].
+///
+/// # Safety
+/// The kernel has just made them for this process, and each is taken once.
+pub unsafe fn descriptors_from(raw: Vec<RawFd>) -> Vec<OwnedFd> {
+    // SAFETY: as above.
+    raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+}
+
+/// Closes every descriptor but `keep`; async-signal-safe. Before Linux 5.9 nothing is closed.
+///
+/// # Safety
+/// Nobody in this process uses another descriptor afterwards.
+pub unsafe fn close_others(keep: RawFd) {
+    // SAFETY: as above; plain system calls.
+    unsafe {
+        if keep > 0 {
+            libc::syscall(libc::SYS_close_range, 0, keep - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, keep + 1, libc::c_uint::MAX, 0);
+    }
+}
+
+/// Marks every descriptor from 3 on to be closed on exec; async-signal-safe.
+pub fn mark_rest_close_on_exec() {
+    // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails, and close-on-exec of our own must do.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Lets the kernel send `signal` to this process when its parent ends; async-signal-safe.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn die_with_parent(signal: Signal) -> nix::Result<()> {
+    nix::sys::prctl::set_pdeathsig(signal)
+}
+
+/// A child that has ended and was not reaped, which this leaves as it is.
+pub fn ended_child() -> Option<Pid> {
+    waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).ok()?.pid()
+}
+
+/// The identity of this boot; none where it is hidden.
+pub fn boot_id() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).ok()
+}
+
+/// File systems that lose what is written (proc(5), statfs(2)) …
+const FORGETFUL: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+
+/// … and those over a network.
+const REMOTE: [(i64, &str); 5] =
+    [(0x6969, "nfs"), (0xff53_4d42, "cifs"), (0xfe53_4d42, "smb2"), (0x6573_5546, "fuse"), (0x0102_1997, "9p")];
+
+/// The kind of a file system that a state directory should not be on: one that forgets, or one of another machine.
+pub fn poor_file_system(dir: &Path) -> Option<String> {
+    let kind = statfs(dir).ok()?.filesystem_type().0 as i64 & 0xffff_ffff;
+    FORGETFUL.iter().chain(&REMOTE).find(|(magic, _)| *magic == kind).map(|(_, name)| (*name).to_owned())
+}
+
+/// Whether [`Watcher`]s can be had.
+///
+/// # Errors
+/// When the system has no inotify left.
+pub fn can_watch() -> nix::Result<()> {
+    Inotify::init(InitFlags::IN_CLOEXEC).map(drop)
+}
+
+/// An inotify event with the longest name (inotify(7)).
+const EVENT_MAX: usize = 16 + 256;
+
+/// Tells when something changes in folders: inotify.
+pub struct Watcher {
+    // An inotify descriptor is waited for and read like the end of a pipe.
+    events: pipe::Receiver,
+}
+
+impl Watcher {
+    /// Watches these folders.
+    ///
+    /// # Errors
+    /// When the system has no inotify left (fs.inotify.max_user_instances).
+    pub fn new<'a>(folders: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let what = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_ATTRIB
+            | AddWatchFlags::IN_DELETE_SELF;
+        for folder in folders {
+            inotify.add_watch(folder, what)?;
+        }
+        Ok(Self { events: pipe::Receiver::from_file_unchecked(File::from(OwnedFd::from(inotify)))? })
+    }
+
+    /// Returns when something changed.
+    ///
+    /// # Errors
+    /// When the runtime is ending.
+    pub async fn changed(&self) -> io::Result<()> {
+        let mut event = [0; EVENT_MAX];
+        loop {
+            self.events.readable().await?;
+            match self.events.try_read(&mut event) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -105,6 +105,7 @@ async fn ask(ctx: &Context, target: &Target, mut client: Client, before: &Status
         step(&format!("pid {} is gone", before.pid));
         match next_life(target, before).await {
             Ok(next) => {
+                outcome.outcome = "done".to_owned();
                 outcome.pid = Some(next.pid);
                 outcome.after = generation(&next);
                 outcome.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -15,7 +15,7 @@ use super::{CliError, Context, Exit, doctor};
 const SECTION: &str = "8";
 
 /// Sections that are written by hand, by page.
-const MORE: [(&str, &str); 6] = [
+const MORE: [(&str, &str); 7] = [
     ("gateway", include_str!("pages/gateway.roff")),
     ("gatewayctl-clean", include_str!("pages/gatewayctl-clean.roff")),
     ("gatewayctl-install", include_str!("pages/gatewayctl-install.roff")),

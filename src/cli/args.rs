@@ -393,7 +393,8 @@ pub struct StopArgs {}
 /// The flags of `restart`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RestartArgs {
-    /// Cut old work instead of waiting for it; an installed gateway goes through its service manager, whatever is in the way
+    /// Cut old work instead of waiting for it; an installed gateway goes through its service manager, whatever is in the way, and its
+    /// work has a second
     #[arg(long, conflicts_with = "wait")]
     pub force: bool,
     /// How long old requests may go on this time, as in 30s, or "forever" [default: `drain` of the configuration]

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -26,6 +27,9 @@ use crate::stale::{Mode, Report, Scene, State};
 use crate::state::intent::{self, Intent};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
+
+/// What work under way has with `--force`: an ordinary request is answered by then, and nobody calls it waiting.
+const FORCE_GRACE: Duration = Duration::from_secs(1);
 
 /// The answer with `--json`.
 #[derive(Serialize)]
@@ -227,9 +231,9 @@ impl Left {
         let pid = this.before.main_pid;
         let dir = scene.state.iter().find(|dir| Owner::read(dir).is_some_and(|owner| owner.pid == pid && owner.lives() != Some(false)))?;
         let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let wait_ms = this.args.wait.map(Wait::to_wire);
+        let wait = if this.args.force { Some(Wait::Limit(FORCE_GRACE)) } else { this.args.wait };
         let reason = this.args.reason.clone().unwrap_or_else(|| "gatewayctl restart".to_owned());
-        let intent = Intent { pid, created_at_ms: now, reason, force: this.args.force, wait_ms };
+        let intent = Intent { pid, created_at_ms: now, reason, force: false, wait_ms: wait.map(Wait::to_wire) };
         // Without it the stop is an ordinary one.
         intent::write(dir, &intent).is_ok().then(|| Self(dir.clone()))
     }

@@ -15,13 +15,15 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+#[path = "../shared/parts.rs"]
+mod parts;
 mod proxy;
 mod restart;
 mod slope;
 mod start;
 mod systemd;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -41,59 +43,16 @@ pub struct Size {
 const FULL: Size = Size { starts: 20, restarts: 20, slope_restarts: 300, rounds: 3, seconds: 8 };
 const QUICK: Size = Size { starts: 5, restarts: 5, slope_restarts: 30, rounds: 1, seconds: 3 };
 
-type Part = fn(Size) -> Value;
-
-const PARTS: [(&str, Part); 6] = [
-    ("start", start::measure),
-    ("restart", restart::in_process),
-    ("respawn", restart::respawn),
-    ("systemd", systemd::measure),
-    ("slope", slope::measure),
-    ("proxy", proxy::measure),
-];
-
 fn main() {
-    let mut size = FULL;
-    let (mut json, mut only) = (false, None);
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--quick" => size = QUICK,
-            "--json" => json = true,
-            "--only" => only = args.next(),
-            // cargo bench passes this one.
-            "--bench" => {}
-            other => {
-                eprintln!("front_door: `{other}`? There are --quick, --json and --only PART");
-                return;
-            }
-        }
-    }
-    if cfg!(debug_assertions) {
-        eprintln!("built for debugging: the figures say little (cargo bench builds for release)");
-    }
-    let mut all = Map::new();
-    for (name, part) in PARTS {
-        if only.as_ref().is_none_or(|only| only == name) {
-            eprintln!("{name} …");
-            let result = part(size);
-            if !json {
-                print(name, &result);
-            }
-            all.insert(name.to_owned(), result);
-        }
-    }
-    if json {
-        println!("{:#}", Value::Object(all));
-    }
-}
-
-fn print(part: &str, result: &Value) {
-    println!("\n{part}");
-    for (key, value) in result.as_object().unwrap() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        println!("  {key:<44} {text}");
-    }
+    let parts: [parts::Part<Size>; 6] = [
+        ("start", start::measure),
+        ("restart", restart::in_process),
+        ("respawn", restart::respawn),
+        ("systemd", systemd::measure),
+        ("slope", slope::measure),
+        ("proxy", proxy::measure),
+    ];
+    parts::run("front_door", FULL, QUICK, &parts);
 }
 
 /// One decimal is all that these measurements are worth.

@@ -12,57 +12,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod lookup;
+#[path = "../shared/parts.rs"]
+mod parts;
 mod restart;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use serde_json::{Map, Value};
-
-type Part = fn(bool) -> Value;
-
-const PARTS: [(&str, Part); 2] = [("lookup", lookup::measure), ("restart", restart::measure)];
-
 fn main() {
-    let (mut quick, mut json, mut only) = (false, false, None);
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--quick" => quick = true,
-            "--json" => json = true,
-            "--only" => only = args.next(),
-            // cargo bench passes this one.
-            "--bench" => {}
-            other => {
-                eprintln!("owner: `{other}`? There are --quick, --json and --only PART");
-                return;
-            }
-        }
-    }
-    if cfg!(debug_assertions) {
-        eprintln!("built for debugging: ours would be faster (cargo bench builds for release)");
-    }
-    let mut all = Map::new();
-    for (name, part) in PARTS {
-        if only.as_ref().is_none_or(|only| only == name) {
-            eprintln!("{name} …");
-            let result = part(quick);
-            if !json {
-                print(name, &result);
-            }
-            all.insert(name.to_owned(), result);
-        }
-    }
-    if json {
-        println!("{:#}", Value::Object(all));
-    }
-}
-
-fn print(part: &str, result: &Value) {
-    println!("\n{part}");
-    for (key, value) in result.as_object().unwrap() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        println!("  {key:<44} {text}");
-    }
+    parts::run("owner", false, true, &[("lookup", lookup::measure), ("restart", restart::measure)]);
 }
 
 /// The middle of some measurements.

@@ -36,7 +36,7 @@ pub(super) fn compose(base: &Table, request: &Request, open: &[(String, String)]
         let command = absolute(&request.command, place)?;
         spec.insert("command".into(), Value::Array(command.into_iter().map(Value::String).collect()));
         spec.insert("cwd".into(), Value::String(utf8(&place.cwd)?));
-        section(&mut spec, "env")?.insert("PATH".into(), Value::String(place.path.clone()));
+        section(&mut spec, "env")?.insert("PATH".into(), Value::String(there(&place.path)));
         section(&mut table, "sidecar")?.insert(MAIN_SIDECAR.into(), Value::Table(spec));
     }
     if request.exclusive || request.port.is_some() || request.ready.is_some() || !request.set.is_empty() {
@@ -134,6 +134,12 @@ pub(super) fn lost_in_tmp(config: &Config) -> Option<String> {
     None
 }
 
+/// The folders of PATH that are there: the others are the leavings of a shell's set-up, as is "the current folder".
+fn there(path: &str) -> String {
+    let folders: Vec<&str> = path.split(':').filter(|folder| folder.starts_with('/') && Path::new(folder).is_dir()).collect();
+    folders.join(":")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +159,11 @@ mod tests {
         assert!(main.command[0] == "/usr/bin/sh" || main.command[0] == "/bin/sh");
         assert_eq!((main.overlaps(), main.cwd.as_deref()), (false, Some(Path::new("/srv/my app"))));
         assert_eq!(main.env["PATH"], "/usr/bin:/bin");
+    }
+
+    #[test]
+    fn only_folders_of_the_path_that_are_there_are_kept() {
+        assert_eq!(there("/usr/bin::/nonexistent/bin:.:/bin"), "/usr/bin:/bin");
     }
 
     #[test]

@@ -123,7 +123,7 @@ const CASES: &[Case] = &[
         ..mended(
             "env-file-mode",
             Script(
-                "install -m 0644 /dev/null /etc/gw.env; mkdir -p /etc/systemd/system/gateway.service.d; printf '[Service]\\nEnvironmentFile=/etc/gw.env\\n' > /etc/systemd/system/gateway.service.d/test.conf; systemctl daemon-reload",
+                "echo API_TOKEN=abcdefghijkl > /etc/gw.env; chmod 644 /etc/gw.env; mkdir -p /etc/systemd/system/gateway.service.d; printf '[Service]\\nEnvironmentFile=/etc/gw.env\\n' > /etc/systemd/system/gateway.service.d/test.conf; systemctl daemon-reload",
             ),
         )
     },
@@ -179,14 +179,14 @@ const CASES: &[Case] = &[
     undone(
         "port-taken",
         Script(
-            "systemctl stop gateway; systemd-run --unit=stranger python3 -c 'import socket,time; s=socket.create_server((\"127.0.0.1\",18789)); time.sleep(1000)'; until ss -ltn | grep -q 127.0.0.1:18789; do :; done; systemctl start gateway",
+            "systemctl stop gateway; systemd-run --unit=stranger python3 -c 'import socket,time; s=socket.create_server((\"127.0.0.1\",18789)); time.sleep(1000)'; n=0; until ss -ltn | grep -q 127.0.0.1:18789; do n=$((n+1)); [ $n -lt 600 ]; sleep 0.05; done; systemctl start gateway",
         ),
         "systemctl stop stranger; systemctl restart gateway",
     ),
     undone(
         "port-stale",
         Script(
-            "systemctl stop gateway; systemd-run --unit=byhand /usr/local/bin/gateway run --listen 127.0.0.1:18789 --state-dir /var/lib/byhand; until ss -ltn | grep -q 127.0.0.1:18789; do :; done",
+            "systemctl stop gateway; systemd-run --unit=byhand /usr/local/bin/gateway run --listen 127.0.0.1:18789 --state-dir /var/lib/byhand; n=0; until ss -ltn | grep -q 127.0.0.1:18789; do n=$((n+1)); [ $n -lt 600 ]; sleep 0.05; done",
         ),
         "systemctl stop byhand; systemctl start gateway",
     ),
@@ -218,7 +218,7 @@ const CASES: &[Case] = &[
     undone(
         "lock-held",
         Script(
-            "systemctl stop gateway; systemd-run --unit=holder flock /var/lib/gateway/gateway/gateway.lock sleep 1000; until grep -q \":$(stat -c %i /var/lib/gateway/gateway/gateway.lock) \" /proc/locks; do :; done",
+            "systemctl stop gateway; systemd-run --unit=holder flock /var/lib/gateway/gateway/gateway.lock sleep 1000; n=0; until grep -q \":$(stat -c %i /var/lib/gateway/gateway/gateway.lock) \" /proc/locks; do n=$((n+1)); [ $n -lt 600 ]; sleep 0.05; done",
         ),
         "systemctl stop holder; systemctl start gateway",
     ),
@@ -242,14 +242,14 @@ const CASES: &[Case] = &[
     undone(
         "sidecar-down",
         Script(
-            "touch /run/ill; pkill -P $(systemctl show --value -p MainPID gateway) node; until gatewayctl status --json | grep -q '\"stage\": \"degraded\"'; do :; done",
+            "touch /run/ill; pkill -P $(systemctl show --value -p MainPID gateway) node; n=0; until gatewayctl status --json | grep -q '\"stage\": \"degraded\"'; do n=$((n+1)); [ $n -lt 600 ]; sleep 0.05; done",
         ),
         "rm /run/ill; systemctl restart gateway",
     ),
     undone(
         "standing-by",
         Script(
-            "systemctl stop gateway; systemd-run --unit=other -p User=app -p RuntimeDirectory=other /usr/local/bin/gateway run --listen 127.0.0.1:18790 --state-dir /var/lib/gateway/gateway; until ss -ltn | grep -q 127.0.0.1:18790; do :; done; systemctl start gateway",
+            "systemctl stop gateway; systemd-run --unit=other -p User=app -p RuntimeDirectory=other /usr/local/bin/gateway run --listen 127.0.0.1:18790 --state-dir /var/lib/gateway/gateway; n=0; until ss -ltn | grep -q 127.0.0.1:18790; do n=$((n+1)); [ $n -lt 600 ]; sleep 0.05; done; systemctl start gateway",
         ),
         "systemctl stop other; systemctl restart gateway",
     ),

@@ -507,7 +507,7 @@ fn a_start_after_the_start_limit_starts() {
 fn active_means_that_it_serves() {
     let Some(systemd) = prepared("active").filter(|_| servers::have("node")) else { return };
     let site = Site { systemd: &systemd, user: None };
-    installed(&site, &["--set", "START_DELAY_MS=1500"]);
+    installed(&site, &["--set", "START_DELAY_MS=6000"]);
     for _ in 0..2 {
         site.must_systemctl(&["--no-block", "restart", "gateway"]);
         let output = wait::until("it says that it is starting", || {

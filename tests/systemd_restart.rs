@@ -313,7 +313,7 @@ fn an_agent_that_restarts_its_own_gateway_hands_the_work_over_and_it_comes_back(
 fn a_restart_that_nobody_waits_for_any_more_says_how_it_stands_and_leaves_no_intent() {
     let Some(systemd) = prepared("ctrl-c") else { return };
     let site = Site { systemd: &systemd, user: None };
-    site.must(&["gatewayctl", "install", "--now", "--set", "STOP_DELAY_MS=3000", "--exclusive", "--", "node", NODE_APP, "{port}"]);
+    site.must(&["gatewayctl", "install", "--now", "--set", "STOP_DELAY_MS=10000", "--exclusive", "--", "node", NODE_APP, "{port}"]);
     let pid = site.main_pid();
     let mut command = systemd.command(&["sh", "-c", "echo $$ > /tmp/ctl; exec gatewayctl restart --force"]);
     let child = command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();

@@ -393,7 +393,7 @@ pub struct StopArgs {}
 /// The flags of `restart`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RestartArgs {
-    /// Cut old work instead of waiting for it; an installed gateway goes through its service manager, whatever is in the way, and its
+    /// Cut old work instead of waiting for it; an installed gateway goes through its service manager, whatever gateway is in the way, and its
     /// work has a second
     #[arg(long, conflicts_with = "wait")]
     pub force: bool,
@@ -474,7 +474,7 @@ pub struct WaitArgs {
     /// Until it serves and every sidecar is ready (the default)
     #[arg(long, group = "what")]
     pub ready: bool,
-    /// Until its addresses can be bound by another program
+    /// Until its addresses are free, or kept by systemd for its service
     #[arg(long, group = "what")]
     pub port_free: bool,
     /// Until it has ended

@@ -87,7 +87,8 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
     let Ok(unit) = service::select(&env, name.as_deref(), target::scope(&ctx.global)) else { return Ok(None) };
     let answer = answer(ctx).await;
     match &answer {
-        Ok(_) if !args.force => return Ok(None),
+        // It restarts itself; so does one of another name, which is no service.
+        Ok(status) if !args.force || status.instance != unit.instance => return Ok(None),
         Err(error) if matches!(error.exit, Exit::Usage | Exit::Permission) => return Ok(None),
         _ => {}
     }
@@ -137,6 +138,7 @@ impl ByManager<'_> {
         let say = |line: &str| ui.progress(&format!("{:>7.2}s  {line}", begun.elapsed().as_secs_f64()));
         let probe = self.probe().await;
         let scene = service::scene(&self.env, &self.unit).await?;
+        self.stage.set("gateways that were in the way may have been ended; the service itself is as it was");
         let cleaned = clean::run(&scene, if self.args.force { Mode::Ask } else { Mode::Stale }).await?;
         cleaned.lines().iter().for_each(|line| say(line));
         match &cleaned.state {

@@ -1,5 +1,7 @@
 //! `gatewayctl clean`: gateways left behind on the port.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use serde::Serialize;
 
 use super::args::CleanArgs;
@@ -29,8 +31,8 @@ struct Answer<'a> {
 pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     let mut scene = scene(ctx).await?;
     if let Some(port) = args.port {
-        // The widest address: whoever has the port anywhere is in its way.
-        scene.listen = vec![Listen::Tcp((std::net::Ipv6Addr::UNSPECIFIED, port).into())];
+        // The widest addresses: whoever has the port anywhere is in their way.
+        scene.listen = vec![Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()), Listen::Tcp((Ipv6Addr::UNSPECIFIED, port).into())];
     }
     scene.protected.extend(&args.protect);
     scene.named = args.pid.filter(|_| args.force);
@@ -98,7 +100,7 @@ async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
         Ok(target) => {
             if let Ok(status) = status_now(&target).await {
                 let listen = status.listeners.iter().filter_map(|address| address.parse().ok()).collect();
-                return Ok(Scene { listen, state: vec![status.state_dir.into()], ..Scene::default() });
+                return Ok(Scene { instance: Some(status.instance), listen, state: vec![status.state_dir.into()], ..Scene::default() });
             }
             flags.instance.get_or_insert(target.instance);
         }
@@ -127,5 +129,5 @@ fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<Scene, CliError>
     let owner = Owner::read(&paths.state).filter(|owner| owner.lives() != Some(false));
     let recorded = owner.map(|owner| owner.listeners.iter().filter_map(|address| address.parse().ok()).collect::<Vec<Listen>>());
     let listen = recorded.filter(|listen| !listen.is_empty()).unwrap_or(loaded.config.gateway.listen);
-    Ok(Scene { listen, state: vec![paths.state], ..Scene::default() })
+    Ok(Scene { instance: Some(loaded.instance), listen, state: vec![paths.state], ..Scene::default() })
 }

@@ -58,7 +58,7 @@ pub async fn all(ctx: &Context) -> Vec<Service> {
 
 /// Whether flags name a state folder or a configuration: that is no service's way.
 pub fn is_named_outright(ctx: &Context) -> bool {
-    ctx.global.state_dir.is_some() || ctx.global.config.is_some()
+    ctx.global.state_dir.is_some() || ctx.global.config.is_some() || Env::real().path("GATEWAY_STATE_DIR").is_some()
 }
 
 /// Refuses to start a service whose configuration is not valid: it would only fail, and be down after a restart.
@@ -132,10 +132,21 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         // Somebody runs one of that name by hand.
         return Err(error);
     }
-    let (word, exit) = stage(&state);
+    let (mut word, mut exit) = stage(&state);
+    // Root may ask everybody: it is the gateway that says nothing.
+    let silent = exit == Exit::Permission && nix::unistd::geteuid().is_root();
+    if silent {
+        (word, exit) = ("silent", Exit::Failed);
+    }
     let words = if exit == Exit::NotRunning { Vec::new() } else { service::last_words(&unit) };
-    let next = if state.stands_by() { vec![format!("gatewayctl clean --instance {}", unit.instance)] } else { next(&unit, exit) };
-    let cause = cause(&state);
+    let next = if silent {
+        vec![format!("gatewayctl restart --force --instance {}", unit.instance), format!("gatewayctl logs --instance {}", unit.instance)]
+    } else if state.stands_by() {
+        vec![format!("gatewayctl clean --instance {}", unit.instance)]
+    } else {
+        next(&unit, exit)
+    };
+    let cause = if silent { format!("pid {} does not answer at its control socket", state.main_pid) } else { cause(&state) };
     ctx.ui.object(&Down {
         ok: false,
         exit: exit.code(),

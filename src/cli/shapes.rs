@@ -56,6 +56,10 @@ struct Failed {
     error: String,
     /// The next command, or what to change.
     next: Option<String>,
+    /// clean, restart: what was found and done at the address.
+    clean: Option<Cleaned>,
+    /// restart: what a client saw meanwhile.
+    probe: Option<Seen>,
 }
 
 #[derive(JsonSchema)]
@@ -68,7 +72,7 @@ struct Down {
     exit: u8,
     /// The instance.
     instance: String,
-    /// stopped, starting, stopping, failed, running (it is not for this user).
+    /// stopped, starting, stopping, failed, silent, standing by (somebody else has its address or its name), running (it is not for this user).
     stage: String,
     /// Its unit.
     unit: String,
@@ -237,8 +241,18 @@ struct Cleaned {
 struct Process {
     /// Its number.
     pid: u32,
+    /// Whose it is.
+    uid: u32,
     /// Its name.
     name: String,
+    /// killed: what it took, TERM or KILL; null when it was gone by itself or nothing was done.
+    signal: Option<String>,
+    /// killed: why, in a word of gatewayctl-clean(8).
+    proof: Option<String>,
+    /// kept: why, in a word of gatewayctl-clean(8).
+    reason: Option<String>,
+    /// kept: whether it is part of this very gateway.
+    ours: Option<bool>,
     /// Why it was ended or left alone.
     why: String,
 }
@@ -280,6 +294,14 @@ struct Installed {
     /// What would be written; only with --dry-run and --diff, secrets hidden.
     #[serde(default)]
     files: Vec<FileText>,
+    /// Where it listens.
+    listen: Vec<String>,
+    /// Whether it runs and is ready.
+    ready: bool,
+    /// The main process, 0 when none runs.
+    pid: u32,
+    /// The command that shows its log.
+    journal: String,
 }
 
 /// A file and its text, or its difference.

@@ -5,13 +5,15 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcp};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnix, UnixStream as StdUnixStream};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnix};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockaddrStorage, sockopt};
 
 use crate::config::Listen;
 use crate::platform;
+use crate::port::knock;
 
 /// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by default since 5.4).
 pub const BACKLOG: i32 = 4096;
@@ -165,10 +167,11 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
 /// Binds a unix listener; a socket that nobody listens on any more is replaced, a living one is not.
 fn bind_unix(path: &Path) -> io::Result<StdUnix> {
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => match StdUnixStream::connect(path) {
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            Err(error) => return Err(error),
+        Ok(meta) if meta.file_type().is_socket() => match knock(path) {
+            // A full queue is somebody's, too; waiting for room in it would have no end.
+            Ok(()) | Err(Errno::EAGAIN) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(Errno::ECONNREFUSED) => fs::remove_file(path)?,
+            Err(error) => return Err(error.into()),
         },
         Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name that is not a socket")),
         Err(_) => {}
@@ -229,7 +232,7 @@ mod tests {
         let first = Socket::bind(&listen).unwrap();
         assert!(first.serves(&listen));
         assert!(matches!(Socket::bind(&listen), Err(BindError::Taken(_))));
-        let _client = StdUnixStream::connect(&path).unwrap();
+        let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         assert!(first.serves(&listen), "with a client in its queue, too");
         let Socket::Unix(listener, _) = &first else { unreachable!() };
         assert!(Socket::adopt(listener.try_clone().unwrap().into()).unwrap().serves(&listen), "as the next life finds it, too");

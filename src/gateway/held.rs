@@ -15,6 +15,7 @@ use super::never::or_never;
 use super::signals::{Asked, Signals};
 use crate::config::Listen;
 use crate::front::BindError;
+use crate::port;
 use crate::process::group_of;
 use crate::stale::{self, Mode, Scene, State, Unit};
 use crate::supervisor::{Notifier, WAITING};
@@ -52,7 +53,9 @@ pub async fn bind(
     let mut waiting: Option<Waiting> = None;
     let mut watchdog = notifier.watchdog_interval().map(interval);
     loop {
-        let taken = match listeners.change(wanted) {
+        // Looked at without listening: those that are free must not be opened and closed again and again meanwhile.
+        let held = wanted.iter().find(|listen| port::can_be_had(listen).is_ok_and(|free| !free));
+        let taken = match held.map_or_else(|| listeners.change(wanted), |listen| Err(BindError::Taken(listen.clone()))) {
             Ok(()) => {
                 if waiting.is_some() {
                     info!("[gateway] the address is free now");

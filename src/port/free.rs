@@ -4,11 +4,14 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockaddrStorage, UnixAddr, sockopt};
 
 use super::kernel::ephemeral_start;
 use crate::config::Listen;
+use crate::platform;
 
 /// Lowest port tried: above the ports that well-known services use.
 const LOWEST: u16 = 10_240;
@@ -45,17 +48,29 @@ pub fn private() -> io::Result<u16> {
 /// What keeps it from being tried: a missing permission, an address that this machine does not have.
 pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
     let address = match listen {
-        Listen::Unix(path) => return Ok(std::os::unix::net::UnixStream::connect(path).is_err()),
+        Listen::Unix(path) => return Ok(!matches!(knock(path), Ok(()) | Err(Errno::EAGAIN))),
         Listen::Tcp(address) => *address,
     };
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = socket::socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    let socket = platform::stream_socket(family)?;
     socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
     match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) => Ok(true),
-        Err(nix::errno::Errno::EADDRINUSE) => Ok(false),
+        Err(Errno::EADDRINUSE) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Knocks at a unix listener without waiting, and goes away again.
+///
+/// # Errors
+/// EAGAIN where its queue is full: nobody takes connections, and yet the path is taken; ECONNREFUSED where nobody listens any more.
+pub fn knock(path: &Path) -> nix::Result<()> {
+    let socket = platform::stream_socket(AddressFamily::Unix)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 fn free(port: u16) -> bool {

@@ -16,7 +16,7 @@ mod sockets;
 mod table;
 mod who;
 
-pub use free::{can_be_had, private};
+pub use free::{can_be_had, knock, private};
 pub use holders::{Depth, Holders, holders};
 pub use kernel::sockets_of;
 pub use listening::{Listening, listening_of};

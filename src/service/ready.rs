@@ -10,7 +10,6 @@ use super::error::ServiceError;
 use super::layout::Installed;
 use super::systemd::{Manager, UnitState, journalctl};
 use crate::config::{Config, Listen};
-use crate::supervisor::WAITING;
 
 /// After systemd calls the unit started, its first generation is ready or being tried again: time for a few tries of a slow server.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -68,8 +67,10 @@ pub(super) async fn wait(manager: &Manager, unit: &Installed, config: &Config) -
 /// # Errors
 /// Kind Refused with whom it waits for.
 pub(super) fn refuse_waiting(unit: &Installed, state: &UnitState) -> Result<(), ServiceError> {
-    let Some(whom) = state.status_text.strip_prefix(WAITING) else { return Ok(()) };
-    Err(ServiceError::refused(format!("{} runs, and is {WAITING}{whom}", unit.unit))
+    if !state.stands_by() {
+        return Ok(());
+    }
+    Err(ServiceError::refused(format!("{} runs, and is {}", unit.unit, state.status_text))
         .next(format!("gatewayctl clean --instance {}   (ends what is stale, and says who is not)", unit.instance)))
 }
 

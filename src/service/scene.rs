@@ -4,13 +4,13 @@ use super::drive::configuration;
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::systemd::Manager;
-use crate::config::Env;
+use crate::config::{Config, Env};
 use crate::stale::{Scene, Unit};
 
 /// Gathers it. The addresses are those of the configuration: what the next start needs.
 ///
 /// # Errors
-/// When the manager cannot be reached.
+/// When the manager cannot be reached; Kind Config or Permission when the configuration cannot be read.
 pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<Scene, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;
@@ -18,10 +18,25 @@ pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<Scene, ServiceErro
         Some(socket) => manager.state(socket).await?.is_active(),
         None => false,
     };
-    let config = configuration(env, unit).ok().flatten().map(|(_, config)| config).unwrap_or_default();
+    let layout = Layout::of(unit.scope, env)?;
+    let file = layout.config_file(&unit.instance);
+    let config = match configuration(env, unit) {
+        Ok(Some((_, config))) => config,
+        // Without a file the defaults hold; one that is not for us is another thing.
+        Ok(None) if file.exists() => {
+            return Err(
+                ServiceError::permission(format!("{} is not for this user to read", file.display())).next("the same command with sudo")
+            );
+        }
+        Ok(None) => Config::default(),
+        Err(error) => {
+            return Err(ServiceError::config(error.to_string()).next(format!("gatewayctl config check --config {}", file.display())));
+        }
+    };
     let mut dirs: Vec<_> = config.gateway.state_dir.into_iter().collect();
-    dirs.extend(Layout::of(unit.scope, env)?.leftovers(&unit.instance));
+    dirs.extend(layout.leftovers(&unit.instance));
     Ok(Scene {
+        instance: Some(unit.instance.clone()),
         listen: config.gateway.listen,
         state: dirs,
         unit: Some(Unit {

@@ -17,27 +17,28 @@ use crate::port;
 const PROBE: Duration = Duration::from_secs(1);
 
 /// So many questions in a row without an answer tell one that hangs: a busy machine may delay one.
-const PROBES: u32 = 3;
+pub const PROBES: u32 = 3;
 
-/// Whether gateway `pid` answers in [`PROBES`] questions of [`PROBE`] each, at its control socket or, at one of `doors` that lead to
-/// nobody else, with any answer at all.
-pub async fn answers(pid: u32, doors: &[Listen]) -> bool {
-    let controls = controls_of(pid);
-    for _ in 0..PROBES {
+/// What gateway `pid` says of itself in at most `questions` of [`PROBE`] each, at its control socket or, at one of `doors` that lead to
+/// nobody else, with any answer at all; none when it answered nothing.
+pub async fn answers(pid: u32, doors: &[Listen], questions: u32) -> Option<Who> {
+    for _ in 0..questions {
         let next = Instant::now() + PROBE;
+        // Looked for each time: a successor opens its own when it takes over.
+        let controls = controls_of(pid);
         let asked = async {
             tokio::select! {
-                true = by_control(pid, &controls) => true,
-                true = by_doors(doors) => true,
-                else => false,
+                Some(who) = by_control(pid, &controls) => Some(who),
+                true = by_doors(doors) => Some(Who { pid, ..Who::default() }),
+                else => None,
             }
         };
-        if timeout(PROBE, asked).await.unwrap_or(false) {
-            return true;
+        if let Ok(Some(who)) = timeout(PROBE, asked).await {
+            return Some(who);
         }
         sleep_until(next).await;
     }
-    false
+    None
 }
 
 /// The control sockets that a process listens at, each by every name that it may have now.
@@ -52,24 +53,40 @@ fn controls_of(pid: u32) -> Vec<PathBuf> {
     found.filter_map(|socket| path(socket.listen)).flat_map(|bound| server::names(&folder.join(bound))).collect()
 }
 
-async fn by_control(pid: u32, controls: &[PathBuf]) -> bool {
+async fn by_control(pid: u32, controls: &[PathBuf]) -> Option<Who> {
     for control in controls {
-        if asked(control).await == Some(pid) {
-            return true;
+        let told = asked(control).await;
+        // Its own socket has the successor's name by now: that one knows who still finishes work.
+        if let Some(who) = told.filter(|who| who.pid == pid || who.drainers.iter().any(|drainer| drainer.pid == pid)) {
+            return Some(who);
         }
     }
-    false
+    None
 }
 
 /// All that counts of a status: a gateway of another version may have left out the rest, or named it otherwise.
-#[derive(serde::Deserialize)]
-struct Who {
-    pid: u32,
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct Who {
+    /// Its process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// Its predecessors that still finish their work.
+    #[serde(default)]
+    pub drainers: Vec<Drains>,
 }
 
-async fn asked(control: &Path) -> Option<u32> {
-    let who: Who = Client::connect(control).await.ok()?.call(&Method::Status, |_| ()).await.ok()?;
-    Some(who.pid)
+/// A predecessor in a status.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct Drains {
+    /// Its process; 0 for work within the process itself.
+    #[serde(default)]
+    pub pid: u32,
+}
+
+async fn asked(control: &Path) -> Option<Who> {
+    Client::connect(control).await.ok()?.call(&Method::Status, |_| ()).await.ok()
 }
 
 async fn by_doors(doors: &[Listen]) -> bool {
@@ -116,14 +133,14 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = [Listen::Tcp(listener.local_addr().unwrap())];
         let me = std::process::id();
-        let (answered, ()) = tokio::join!(answers(me, &door), async {
+        let (answered, ()) = tokio::join!(answers(me, &door, PROBES), async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap();
         });
-        assert!(answered);
+        assert!(answered.is_some());
         let begun = Instant::now();
         // Connections wait in the queue; nobody takes them.
-        assert!(!answers(me, &door).await);
+        assert!(answers(me, &door, PROBES).await.is_none());
         assert!(begun.elapsed() >= PROBE * PROBES);
     }
 }

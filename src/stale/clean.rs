@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::judge::{Proof, Reason, Suspect, Verdict, World};
 use super::report::{Ended, Kept, Report, State};
-use super::scene::{Found, Scene, suspects};
+use super::scene::{Found, Scene, suspect as suspect_again, suspects};
 use crate::port;
 use crate::process::{PidFd, Process};
 
@@ -49,7 +49,7 @@ enum Doing {
 pub async fn clean(scene: &Scene, mode: Mode) -> io::Result<Report> {
     let found = scene.look()?;
     let world = scene.world();
-    let suspects = suspects(&world, &found).await;
+    let suspects = suspects(&world, scene, &found).await;
     let outcomes = join_all(suspects.iter().map(|suspect| deal_with(&world, scene, suspect, mode))).await;
     let (mut killed, mut kept) = (Vec::new(), Vec::new());
     for (suspect, outcome) in suspects.iter().zip(outcomes) {
@@ -74,9 +74,9 @@ pub fn state(scene: &Scene) -> io::Result<State> {
 /// What one process deserves.
 async fn deal_with(world: &World, scene: &Scene, suspect: &Suspect, mode: Mode) -> Result<Ended, Reason> {
     match world.judge(suspect) {
-        Verdict::Stale(proof) => act(world, scene, suspect, Doing::Ending(proof), mode).await,
-        Verdict::Kept(reason) if mode == Mode::Ask && reason.may_be_asked() => {
-            act(world, scene, suspect, Doing::Asking(reason), mode).await
+        Verdict::Stale(proof) => act(scene, suspect, Doing::Ending(proof), mode).await,
+        Verdict::Kept(reason) if mode == Mode::Ask && World::may_be_asked(suspect, &reason) => {
+            act(scene, suspect, Doing::Asking(reason), mode).await
         }
         Verdict::Kept(reason) => Err(reason),
     }
@@ -86,7 +86,7 @@ async fn deal_with(world: &World, scene: &Scene, suspect: &Suspect, mode: Mode) 
 ///
 /// # Errors
 /// Why it was left alone after all.
-async fn act(world: &World, scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Result<Ended, Reason> {
+async fn act(scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Result<Ended, Reason> {
     let process = &suspect.process;
     let (proof, why) = match &doing {
         Doing::Ending(proof) => (proof.code(), proof.to_string()),
@@ -103,13 +103,16 @@ async fn act(world: &World, scene: &Scene, suspect: &Suspect, doing: Doing, mode
         // Without a descriptor there is no certainty.
         Err(_) => return Err(Reason::NotPermitted),
     };
-    let same = Process::read(process.pid).is_some_and(|now| now == *process);
-    let holds = scene.look().is_ok_and(|found| found.suspects.contains_key(&process.pid));
-    if !same || !holds {
-        return Err(Reason::Changed);
-    }
-    if let Some(reason) = world.never(process) {
-        return Err(reason);
+    // The questions took seconds: what was known then may be otherwise now.
+    let found = scene.look().map_err(|_| Reason::Changed)?;
+    let doors = found.suspects.get(&process.pid).ok_or(Reason::Changed)?;
+    let world = scene.world();
+    let now = suspect_again(&world, scene, process.pid, doors, 1).await.filter(|now| now.process == *process).ok_or(Reason::Changed)?;
+    match (world.judge(&now), &doing) {
+        (Verdict::Stale(_), Doing::Ending(_)) => {}
+        (Verdict::Kept(reason), Doing::Asking(_)) if World::may_be_asked(&now, &reason) => {}
+        (Verdict::Kept(reason), _) => return Err(reason),
+        (Verdict::Stale(_), Doing::Asking(_)) => return Err(Reason::Changed),
     }
     let end = pidfd.ended().map_err(|_| Reason::NotPermitted)?;
     let send = |signal| match pidfd.signal(signal) {

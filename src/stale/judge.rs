@@ -23,6 +23,10 @@ pub struct Gateway {
     pub answers: bool,
     /// The service whose main process it is: somebody looks after it.
     pub main_of: Option<String>,
+    /// Whether a healthy one holds the very same listener: one of the two is about to take over from the other, or has.
+    pub beside: bool,
+    /// Whether it says that it is of the very instance whose addresses these are.
+    pub of_this: bool,
 }
 
 /// A process by number and start: a number alone is given again.
@@ -117,6 +121,8 @@ pub enum Reason {
     Owns,
     /// It answers: no leftover, whatever the records say.
     Answers,
+    /// It shares its listener with one that answers: a successor that is not there yet, or a predecessor that finishes its work.
+    Beside,
     /// It is another one by now, or off the port.
     Changed,
     /// The kernel does not let this process end it.
@@ -124,6 +130,11 @@ pub enum Reason {
 }
 
 impl World {
+    /// Whether a healthy gateway may be asked to stop: it is of this instance, and nobody looks after it. It is never killed.
+    pub fn may_be_asked(suspect: &Suspect, reason: &Reason) -> bool {
+        *reason == Reason::Owns || *reason == Reason::Answers && suspect.gateway.as_ref().is_some_and(|gateway| gateway.of_this)
+    }
+
     /// Judges one process.
     pub fn judge(&self, suspect: &Suspect) -> Verdict {
         let process = &suspect.process;
@@ -144,6 +155,7 @@ impl World {
             (true, true) => Verdict::Kept(Reason::Owns),
             (true, false) => Verdict::Stale(Proof::Silent),
             (false, true) => Verdict::Kept(Reason::Answers),
+            (false, false) if gateway.beside => Verdict::Kept(Reason::Beside),
             (false, false) => Verdict::Stale(Proof::Unknown),
         }
     }
@@ -175,11 +187,6 @@ impl Reason {
         matches!(self, Self::Myself | Self::Main | Self::InUnit | Self::Owns | Self::Drains)
     }
 
-    /// Whether it is a healthy gateway that nobody looks after: it may be asked to stop, and is never killed.
-    pub fn may_be_asked(&self) -> bool {
-        matches!(self, Self::Owns | Self::Answers)
-    }
-
     /// The word for programs.
     pub fn code(&self) -> &'static str {
         match self {
@@ -197,6 +204,7 @@ impl Reason {
             Self::MainOf(_) => "main-of-other",
             Self::Owns => "owns",
             Self::Answers => "answers",
+            Self::Beside => "beside",
             Self::Changed => "changed",
             Self::NotPermitted => "not-permitted",
         }
@@ -220,6 +228,7 @@ impl fmt::Display for Reason {
             Self::MainOf(unit) => return write!(f, "it is the main process of {unit}"),
             Self::Owns => "it owns this instance, and answers",
             Self::Answers => "it answers, so it is no leftover",
+            Self::Beside => "it shares its listener with one that answers",
             Self::Changed => "it is another process by now, or has let go of the port",
             Self::NotPermitted => "the kernel does not let this command end it",
         })

@@ -58,9 +58,9 @@ fn process_1_is_kept_though_this_command_came_from_outside_of_its_container() {
 
 #[test]
 fn a_healthy_gateway_is_kept_whatever_the_records_say() {
-    let healthy = Suspect { gateway: Some(Gateway { answers: true, main_of: None }), ..silent(7) };
+    let healthy = Suspect { gateway: Some(Gateway { answers: true, ..Gateway::default() }), ..silent(7) };
     assert_eq!(world().judge(&healthy), Verdict::Kept(Reason::Answers));
-    let managed = Suspect { gateway: Some(Gateway { answers: false, main_of: Some("web.service".into()) }), ..silent(7) };
+    let managed = Suspect { gateway: Some(Gateway { main_of: Some("web.service".into()), ..Gateway::default() }), ..silent(7) };
     assert_eq!(world().judge(&managed), Verdict::Kept(Reason::MainOf("web.service".into())));
     let drains = World { drainers: vec![Identity { pid: 7, start_time: 107 }], ..world() };
     assert_eq!(drains.judge(&silent(7)), Verdict::Kept(Reason::Drains));
@@ -105,7 +105,10 @@ prop_compose! {
     fn member(pid: u32)(
         uid in prop_oneof![4 => Just(1000_u32), 1 => Just(0), 1 => Just(33)],
         group in prop::sample::select(&GROUPS[..]),
-        gateway in prop::option::weighted(0.7, (any::<bool>(), prop::option::weighted(0.2, Just("web.service".to_owned())))),
+        gateway in prop::option::weighted(
+            0.7,
+            (any::<bool>(), prop::option::weighted(0.2, Just("web.service".to_owned())), prop::bool::weighted(0.2)),
+        ),
         systemd in prop::bool::weighted(0.05),
     ) -> Suspect {
         let mut process = Process { uid, group: group.to_owned(), ..process(pid) };
@@ -113,7 +116,7 @@ prop_compose! {
             process.program = Some("/usr/lib/systemd/systemd".into());
             process.arguments.push("--user".to_owned());
         }
-        Suspect { process, gateway: gateway.map(|(answers, main_of)| Gateway { answers, main_of }) }
+        Suspect { process, gateway: gateway.map(|(answers, main_of, beside)| Gateway { answers, main_of, beside, of_this: false }) }
     }
 }
 
@@ -183,10 +186,10 @@ impl Tree {
             && outside(&world.unit_group)
             && outside(&world.own_service)
             && world.users.contains(&process.uid);
-        let proven = suspect
-            .gateway
-            .as_ref()
-            .is_some_and(|gateway| !gateway.answers && gateway.main_of.is_none() && !world.drainers.iter().any(same));
+        let proven = suspect.gateway.as_ref().is_some_and(|gateway| {
+            let owns = world.owner.as_ref().is_some_and(same);
+            !gateway.answers && gateway.main_of.is_none() && (owns || !gateway.beside) && !world.drainers.iter().any(same)
+        });
         touchable && (proven || world.named == Some(process.pid))
     }
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::answers::answers;
-use super::judge::{Gateway, Identity, Suspect, World};
+use super::answers::{PROBES, answers};
+use super::judge::{Gateway, Identity, Reason, Suspect, World};
 use crate::config::Listen;
 use crate::port::{self, Depth, Socket};
 use crate::process::{self, Process};
@@ -31,6 +31,8 @@ pub struct Unit {
 /// Whose port it is, and on whose behalf it is looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scene {
+    /// Whose addresses they are, by name; none where that is not known.
+    pub instance: Option<String>,
     /// The addresses of the front door.
     pub listen: Vec<Listen>,
     /// The state directories where the instance may have left its record.
@@ -48,6 +50,8 @@ pub struct Scene {
 pub(super) struct Found {
     /// Processes that hold such a socket, and the addresses at which each is alone.
     pub suspects: HashMap<u32, Vec<Listen>>,
+    /// For each, the others that hold one and the same socket.
+    pub beside: HashMap<u32, BTreeSet<u32>>,
     /// Users of sockets whose holders cannot be seen.
     pub hidden: Vec<Option<u32>>,
 }
@@ -71,6 +75,7 @@ impl Scene {
             };
             for pid in pids {
                 let alone_at = found.suspects.entry(*pid).or_default();
+                found.beside.entry(*pid).or_default().extend(pids.iter().filter(|other| *other != pid));
                 if pids.len() == 1 {
                     alone_at.push(socket.listen.clone());
                 }
@@ -124,19 +129,36 @@ impl Scene {
 }
 
 /// What there is to know of each; whoever is never signalled is not asked anything.
-pub(super) async fn suspects(world: &World, found: &Found) -> Vec<Suspect> {
-    let asked = found.suspects.iter().map(|(pid, doors)| suspect(world, *pid, doors));
+pub(super) async fn suspects(world: &World, scene: &Scene, found: &Found) -> Vec<Suspect> {
+    let asked = found.suspects.iter().map(|(pid, doors)| suspect(world, scene, *pid, doors, PROBES));
     let mut suspects: Vec<Suspect> = join_all(asked).await.into_iter().flatten().collect();
     suspects.sort_by_key(|suspect| suspect.process.pid);
+    let is_healthy = |suspect: &Suspect| match &suspect.gateway {
+        Some(gateway) => gateway.answers,
+        None => matches!(world.never(&suspect.process), Some(Reason::Main | Reason::InUnit)),
+    };
+    let healthy: BTreeSet<u32> = suspects.iter().filter(|suspect| is_healthy(suspect)).map(|suspect| suspect.process.pid).collect();
+    for suspect in &mut suspects {
+        if let (Some(gateway), Some(beside)) = (&mut suspect.gateway, found.beside.get(&suspect.process.pid)) {
+            gateway.beside = !beside.is_disjoint(&healthy);
+        }
+    }
     suspects
 }
 
-async fn suspect(world: &World, pid: u32, doors: &[Listen]) -> Option<Suspect> {
+/// One process again, with so many questions to it.
+pub(super) async fn suspect(world: &World, scene: &Scene, pid: u32, doors: &[Listen], questions: u32) -> Option<Suspect> {
     let process = Process::read(pid)?;
     if world.never(&process).is_some() || !process.is_gateway() {
         return Some(Suspect { process, gateway: None });
     }
-    let (facts, answers) = tokio::join!(facts_of(pid), answers(pid, doors));
-    let main_of = facts.filter(|facts| facts.main_pid == pid).map(|facts| facts.unit);
-    Some(Suspect { process, gateway: Some(Gateway { answers, main_of }) })
+    let (facts, told) = tokio::join!(facts_of(pid), answers(pid, doors, questions));
+    let main_of = match (facts, process.service()) {
+        (Some(facts), _) => (facts.main_pid == pid).then_some(facts.unit),
+        // Its manager cannot be asked, or is another user's: that nobody looks after it is not known.
+        (None, Some(service)) => service.rsplit('/').next().map(str::to_owned),
+        (None, None) => None,
+    };
+    let of_this = told.as_ref().is_some_and(|who| who.instance.is_some() && who.instance == scene.instance);
+    Some(Suspect { process, gateway: Some(Gateway { answers: told.is_some(), main_of, of_this, beside: false }) })
 }

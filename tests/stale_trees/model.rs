@@ -75,8 +75,20 @@ impl Tree {
             (true, true) => Err("owns"),
             (true, false) => Ok("silent"),
             (false, true) => Err("answers"),
+            (false, false) if self.is_beside_a_healthy_one(number) => Err("beside"),
             (false, false) => Ok("unknown"),
         }
+    }
+
+    /// Whether a healthy gateway, which may be asked, shares the listener.
+    fn is_beside_a_healthy_one(&self, number: usize) -> bool {
+        let asked = |other: usize| {
+            let member = &self.members[other];
+            let ours = member.nobody == self.caller_is_nobody() || member.nobody && self.nobodys_state;
+            member.kind == Kind::Gateway && !self.is_above_ctl(other) && !self.protected.contains(&other) && ours
+        };
+        let healthy = |other: usize| other != number && self.members[other].shares && asked(other) && self.answers(other);
+        self.members[number].shares && (0..self.members.len()).any(healthy)
     }
 
     /// Every listener with all that hold it.

@@ -209,6 +209,10 @@ pub struct EnvFile {
     pub optional: bool,
     /// Permission bits; none where it is missing.
     pub mode: Option<u32>,
+    /// Whether it sets a variable that is secret.
+    pub secret: bool,
+    /// Whether it and its folder are root's, or the caller's, and no link: nobody else chose what it leads to.
+    pub ours: bool,
 }
 
 /// A configuration file.

@@ -9,7 +9,7 @@ use super::finding::Mend;
 use crate::cli::Context;
 use crate::cli::target::Target;
 use crate::config::Env;
-use crate::control::protocol::{Method, Outcome};
+use crate::control::protocol::{Method, Outcome, Stage, Status};
 use crate::service::examine;
 use crate::service::systemd::Manager;
 
@@ -63,6 +63,11 @@ async fn reload(ctx: &Context, facts: &Facts) -> Result<(), String> {
     }
     let target = Target::find(&global, &Env::real()).map_err(|error| error.message)?;
     let mut client = target.connect().await.map_err(|error| error.message)?;
+    let status: Status = client.call(&Method::Status, |_| ()).await.map_err(|error| error.to_string())?;
+    if status.stage != Stage::Ready || status.recovery.is_some() {
+        // A reload would end a wait, or safe mode.
+        return Err(format!("it does not serve as usual now: {}", status.detail));
+    }
     let step = |progress: crate::control::protocol::Progress| ctx.ui.progress(&progress.text);
     client.call::<Outcome>(&Method::Reload, step).await.map(drop).map_err(|error| error.to_string())
 }

@@ -84,6 +84,7 @@ fn compare(findings: &mut Vec<Finding>, now: Vec<Finding>) {
             (true, true) if !finding.mended => {
                 finding.failed.get_or_insert_with(|| "it was tried, and nothing changed".to_owned());
             }
+            (_, true) if finding.mended => (finding.mended, finding.failed) = (false, Some("it came back".to_owned())),
             // What no cure of ours was for can go with another one's.
             (_, false) => (finding.mended, finding.failed) = (true, None),
             _ => {}

@@ -131,6 +131,8 @@ fn read(entry: &Value) -> Option<Line> {
     let by_id = KINDS.iter().find(|(id, _)| *id == field("MESSAGE_ID")).map(|(_, kind)| *kind);
     let kind = match by_id {
         _ if field("SYSLOG_IDENTIFIER") == IDENTIFIER => Kind::Gateway,
+        // That of ExecReload= has the same id.
+        Some(Kind::Exit) if !text.contains("Main process exited") => Kind::Complaint,
         Some(kind) => kind,
         None if text.contains("Watchdog timeout") => Kind::Watchdog,
         None if text.contains("Start request repeated too quickly") => Kind::TooOften,

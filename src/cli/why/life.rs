@@ -1,10 +1,13 @@
 //! Which lines of journal and record belong to the life that has ended, and which to the one after.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::evidence::Evidence;
 use super::journal::{Kind, Line};
 use crate::state::history::{Before, Entry, Recorded};
+
+/// What was said so long before an end may have to do with it.
+const LAST_MOMENTS: SignedDuration = SignedDuration::from_secs(10);
 
 /// The last two lives, as far as lines tell.
 pub struct Lives<'a> {
@@ -58,7 +61,9 @@ impl<'a> Lives<'a> {
             older[index..].iter().rev().find(|line| line.pid == pid && matches!(line.entry, Entry::Ended { .. }))
         });
         let asked = |line: &&Recorded, outcome: &str| matches!(&line.entry, Entry::Request { kind, outcome: ended, .. } if matches!(kind.as_str(), "restart" | "reload") && ended == outcome);
-        let scheduled = older.iter().rev().take(4).find(|line| asked(line, "scheduled"));
+        let scheduled = last_life.and_then(|index| {
+            older[index..].iter().rev().find(|line| asked(line, "scheduled") && end.is_some_and(|end| end.pid == line.pid))
+        });
         let boot_of_last = last_life.map(|index| older[index].boot_id.as_str());
         // A service in a container may see another boot id than we do: the life under way is the better witness, and a manager
         // that remembers a start is one of this boot.
@@ -88,6 +93,11 @@ impl<'a> Lives<'a> {
         }
     }
 
+    /// Whether a line is of the last moments: an older one explains no end.
+    fn is_near_end(&self, line: &Line) -> bool {
+        self.ended.is_none_or(|ended| ended.duration_since(line.at) <= LAST_MOMENTS)
+    }
+
     /// When the life under way began.
     pub fn current_began(&self) -> Option<Timestamp> {
         self.began
@@ -95,7 +105,8 @@ impl<'a> Lives<'a> {
 
     /// Whether nothing is known of a life before.
     pub fn is_first(&self) -> bool {
-        self.end.is_none() && self.lines.is_empty() && matches!(self.before, None | Some(Before::Unknown))
+        let speaks = |line: &&Line| matches!(line.kind, Kind::Exit | Kind::Failed | Kind::Stopping | Kind::OutOfMemory);
+        self.end.is_none() && !self.lines.iter().any(speaks) && matches!(self.before, None | Some(Before::Unknown))
     }
 
     /// The last line of this kind in the life that has ended.
@@ -124,7 +135,8 @@ impl<'a> Lives<'a> {
         let by_result =
             self.last(Kind::Failed).is_some_and(|line| line.result == "oom-kill") || unit.is_some_and(|unit| unit.result == "oom-kill");
         // With OOMPolicy=continue the kernel may have ended a sidecar, and the service lived on.
-        let by_line = self.last(Kind::OutOfMemory).is_some() && self.exit().is_none_or(|exit| exit.status == libc::SIGKILL);
+        let by_line = self.last(Kind::OutOfMemory).is_some_and(|line| self.is_near_end(line))
+            && self.exit().is_none_or(|exit| exit.status == libc::SIGKILL);
         let by_record = matches!(self.before, Some(Before::Unplanned(Some(cause))) if cause.contains("memory ran out"));
         by_result || (by_line && (self.exit().is_some() || self.end.is_none())) || by_record
     }
@@ -143,7 +155,7 @@ impl<'a> Lives<'a> {
 
     /// The last error of the gateway itself.
     pub fn last_words(&self) -> Option<String> {
-        let line = self.lines.iter().rev().find(|line| line.kind == Kind::Gateway && line.priority <= 3)?;
+        let line = self.lines.iter().rev().find(|line| line.kind == Kind::Gateway && line.priority <= 3 && self.is_near_end(line))?;
         Some(line.text.strip_prefix("[gateway] ").unwrap_or(&line.text).to_owned())
     }
 

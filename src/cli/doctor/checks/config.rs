@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::super::facts::Facts;
 use super::super::finding::{Check, Level, Mend, Remedy, Seen, advice, command};
+use crate::control::protocol::Stage;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -52,7 +53,9 @@ fn invalid(facts: &Facts) -> Option<Seen> {
 }
 
 fn unapplied(facts: &Facts) -> Option<Seen> {
-    if facts.config.unapplied != Some(true) || facts.config.invalid.is_some() || facts.live.is_none() {
+    // What is kept of the last good one is older while a start is under way, or waits after bad ones.
+    let serves = facts.live.as_ref().is_some_and(|live| live.stage == Stage::Ready && live.recovery.is_none());
+    if facts.config.unapplied != Some(true) || facts.config.invalid.is_some() || !serves {
         return None;
     }
     let cure = Remedy::Mend(Mend::Reload, format!("gatewayctl reload{}", facts.flags));
@@ -71,7 +74,7 @@ fn secret(facts: &Facts) -> Option<Seen> {
             advice("install again with --run-as USER, or keep secrets in a file of mode 0600: gatewayctl install --env-file FILE")
         }
         // Never so narrow that the gateway itself could not read it any more.
-        Some(unit) if may_read(narrow, (owner, group), (unit.uid.unwrap_or(0), unit.gid)) => {
+        Some(unit) if unit.uid.is_some_and(|uid| may_read(narrow, (owner, group), (uid, unit.gid))) => {
             Remedy::Mend(Mend::Mode(path.clone(), narrow), chmod)
         }
         Some(unit) => command(give(path, unit.gid.or(unit.uid).unwrap_or(0))),

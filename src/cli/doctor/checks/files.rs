@@ -226,7 +226,10 @@ fn env_missing(facts: &Facts) -> Option<Seen> {
 }
 
 fn env_mode(facts: &Facts) -> Option<Seen> {
-    let file = unit(facts)?.env_files.iter().find(|file| file.mode.is_some_and(|mode| mode & 0o007 != 0))?;
-    let cure = Remedy::Mend(Mend::Mode(file.path.clone(), 0o600), format!("chmod 600 {}", file.path.display()));
+    let file = unit(facts)?.env_files.iter().find(|file| file.secret && file.mode.is_some_and(|mode| mode & 0o007 != 0))?;
+    let chmod = format!("chmod o-rwx {}", file.path.display());
+    let narrow = file.mode.unwrap_or(0) & 0o770;
+    // The service manager reads it; whoever else does is known to its owner only.
+    let cure = if file.ours { Remedy::Mend(Mend::Mode(file.path.clone(), narrow), chmod) } else { command(chmod) };
     Seen::at(file.path.display(), format!("every user of the machine may read it (mode {:03o})", file.mode.unwrap_or(0)), cure)
 }

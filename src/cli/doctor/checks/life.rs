@@ -125,7 +125,7 @@ fn stopped(facts: &Facts) -> Option<Seen> {
 }
 
 fn not_enabled(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| says.file_state == "disabled")?;
+    let (unit, says) = says(facts).filter(|(_, says)| says.file_state == "disabled" && says.active == "active")?;
     let units = [Some(&unit.installed.unit), unit.installed.socket.as_ref()].into_iter().flatten().cloned().collect::<Vec<_>>();
     let cure = Remedy::Mend(Mend::Enable, unit.systemctl(&format!("enable {}", units.join(" "))));
     Seen::at(&unit.installed.unit, format!("it is {}", says.file_state), cure)

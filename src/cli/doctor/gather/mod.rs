@@ -34,7 +34,7 @@ pub async fn facts(ctx: &Context) -> Result<Facts, CliError> {
     let unit = meant(ctx, &env)?;
     let live = match answering(ctx, &env, unit.as_ref()).await {
         Ok(live) => Some(live),
-        Err(error) if unit.is_none() && error.exit != Exit::Permission => return Err(error),
+        Err(error) if unit.is_none() => return Err(error),
         Err(error) => {
             if error.exit == Exit::Permission {
                 unseen.push(format!("what the gateway says of itself: {}", error.message));

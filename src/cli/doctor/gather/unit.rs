@@ -1,6 +1,6 @@
 //! The unit: its files, and what its manager makes of them.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -47,6 +47,8 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
         uid: match (&account, own) {
             (Some(account), false) => Some(account.uid.as_raw()),
             (None, true) => Some(nix::unistd::geteuid().as_raw()),
+            (None, false) if user.is_empty() && !dynamic => Some(0),
+            (None, false) => user.parse().ok(),
             _ => None,
         },
         gid: account.as_ref().map(|account| account.gid.as_raw()),
@@ -124,7 +126,14 @@ fn read(path: &Path) -> UnitFile {
 
 fn env_file(path: PathBuf, optional: bool) -> EnvFile {
     let mode = std::fs::metadata(&path).ok().map(|meta| meta.permissions().mode() & 0o7777);
-    EnvFile { path, optional, mode }
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let secret = !secret_names(&text.lines().map(str::to_owned).collect::<Vec<_>>()).is_empty();
+    let ours = |path: &Path| {
+        let users = [0, nix::unistd::geteuid().as_raw()];
+        std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_symlink() && users.contains(&meta.uid()))
+    };
+    let ours = ours(&path) && path.parent().is_some_and(ours);
+    EnvFile { path, optional, mode, secret, ours }
 }
 
 /// The names of variables whose values are secret.

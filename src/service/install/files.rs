@@ -134,9 +134,15 @@ impl Applied {
     /// Writes or removes one file.
     ///
     /// # Errors
-    /// What the file system says; earlier files are put back when this is dropped.
+    /// Kind Refused when it is not what was looked at any more, and what the file system says; earlier files are put back when this
+    /// is dropped.
     pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ServiceError> {
         let path = &wanted.path;
+        // The user may have been asked in between.
+        if Written::at(path).map_err(|error| ServiceError::file("read", path, &error))? != wanted.now {
+            return Err(ServiceError::refused(format!("{} was changed meanwhile; nothing was changed by this command", path.display()))
+                .next("the same command again"));
+        }
         let failed = |error: io::Error| ServiceError::file("write", path, &error);
         // What somebody else wrote is theirs, and comes back with uninstall.
         let copy = match &wanted.now {
@@ -214,6 +220,24 @@ mod tests {
         applied.apply(&Wanted::new(old.clone(), None, 0).unwrap()).unwrap();
         let notes = applied.keep();
         assert!(!old.exists() && notes[0].ends_with("old.before-gatewayctl"), "{notes:?}");
+    }
+
+    #[test]
+    fn what_was_changed_since_it_was_looked_at_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, path) = (dir.path().join("first"), dir.path().join("second"));
+        let wanted = |path: &Path| Wanted::new(path.to_owned(), Some("x\n".into()), 0o644).unwrap();
+        let (one, other) = (wanted(&first), wanted(&path));
+        fs::write(&path, "theirs").unwrap();
+        let mut applied = Applied::default();
+        applied.apply(&one).unwrap();
+        let error = applied.apply(&other).unwrap_err();
+        assert_eq!(error.kind, crate::service::error::Kind::Refused);
+        assert!(error.message.contains("second was changed meanwhile"), "{error}");
+        drop(applied);
+        assert!(!first.exists());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+        assert_eq!(backup::of(&path), None);
     }
 
     #[test]

@@ -318,7 +318,9 @@ fn addresses_change_hands_only_with_consent() {
     for (flags, socket) in [(&["--now", "--socket", "--yes"][..], "active"), (&["--now", "--yes"], "inactive")] {
         let load = systemd.in_netns(|| Load { path: "/pid".into(), new_per_second: RATE, ..Load::on(FRONT) }.start());
         load.flows(Part::New, 20);
+        let before = site.main_pid();
         expect(&install(flags), 0, &["updated and ready"]);
+        assert_ne!(site.main_pid(), before, "{flags:?}: the old process went on\n{}", site.journal());
         load.flows(Part::New, 20);
         let report = load.stop();
         // One stop: who comes meanwhile is refused, or reset in the queue of the listener that is closed; nobody gets half an

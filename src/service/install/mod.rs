@@ -373,8 +373,9 @@ async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, s
         run_unit(manager, Job::Stop, unit, socket, say).await?;
     }
     if !todo.active || todo.hand_over || plan.former_socket.is_some() {
-        if todo.hand_over {
-            // A socket unit cannot start while the service holds the addresses.
+        if todo.active {
+            // A socket unit cannot start while the service holds the addresses; and a service whose new unit file no longer speaks of
+            // its socket outlives that one's stop, with the old command.
             run(manager, Job::Stop, unit, say).await?;
         }
         return bring_up(manager, unit, &plan.config, say).await;

@@ -335,6 +335,10 @@ fn addresses_change_hands_only_with_consent() {
     }
     assert!(asked("y", "--socket").status.success());
     assert_eq!(site.property("gateway.socket", "ActiveState"), "active");
+    // Its own socket unit, still up, is nobody else.
+    systemd.must(&["systemctl", "stop", "gateway.service"]);
+    assert_eq!(site.property("gateway.socket", "ActiveState"), "active");
+    expect(&install(&["--now", "--socket"]), 0, &["and ready"]);
     // A service that is down need not be asked about.
     systemd.must(&["gatewayctl", "stop"]);
     expect(&install(&["--now"]), 0, &["updated and ready"]);

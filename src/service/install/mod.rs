@@ -179,7 +179,12 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_
         return Ok(report);
     }
     if todo.start && plan.former_socket.is_none() && !todo.hand_over {
-        let ours = |listen: &&Listen| !state.is_down() && plan.former.gateway.listen.contains(listen);
+        // The socket unit may be up while its service is down.
+        let socket_up = match &unit.socket {
+            Some(socket) => manager.state(socket).await?.is_active(),
+            None => false,
+        };
+        let ours = |listen: &&Listen| (socket_up || !state.is_down()) && plan.former.gateway.listen.contains(listen);
         owners::check_free(
             plan.config.gateway.listen.iter().filter(|listen| !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())),
         )?;

@@ -318,7 +318,9 @@ fn addresses_change_hands_only_with_consent() {
     for (flags, socket) in [(&["--now", "--socket", "--yes"][..], "active"), (&["--now", "--yes"], "inactive")] {
         let load = systemd.in_netns(|| Load { path: "/pid".into(), new_per_second: RATE, ..Load::on(FRONT) }.start());
         load.flows(Part::New, 20);
+        let before = site.main_pid();
         expect(&install(flags), 0, &["updated and ready"]);
+        assert_ne!(site.main_pid(), before, "{flags:?}: the old process went on\n{}", site.journal());
         load.flows(Part::New, 20);
         let report = load.stop();
         // One stop: who comes meanwhile is refused, or reset in the queue of the listener that is closed; nobody gets half an
@@ -333,6 +335,10 @@ fn addresses_change_hands_only_with_consent() {
     }
     assert!(asked("y", "--socket").status.success());
     assert_eq!(site.property("gateway.socket", "ActiveState"), "active");
+    // Its own socket unit, still up, is nobody else.
+    systemd.must(&["systemctl", "stop", "gateway.service"]);
+    assert_eq!(site.property("gateway.socket", "ActiveState"), "active");
+    expect(&install(&["--now", "--socket"]), 0, &["and ready"]);
     // A service that is down need not be asked about.
     systemd.must(&["gatewayctl", "stop"]);
     expect(&install(&["--now"]), 0, &["updated and ready"]);

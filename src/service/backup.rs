@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::state::atomic;
@@ -16,6 +16,9 @@ const EDITED: &str = ".edited";
 /// So many are looked for; who overwrites foreign files more often than this loses nothing, but is refused.
 const MOST: u32 = 100;
 
+/// The bits that nothing gets back: whoever may write a unit or a configuration is whoever it runs as.
+const WRITE_BY_OTHERS: u32 = 0o022;
+
 /// Keeps a file under a name that is free; where.
 ///
 /// # Errors
@@ -24,7 +27,7 @@ pub(super) fn keep(path: &Path, edited: bool) -> io::Result<PathBuf> {
     let ending = if edited { EDITED } else { FOREIGN };
     let free = names(path, ending).find(|name| name.symlink_metadata().is_err());
     let name = free.ok_or_else(|| io::Error::other(format!("there are {MOST} of {}{ending} already", path.display())))?;
-    copy(path, &name)?;
+    Original::of(path)?.write(&name)?;
     Ok(name)
 }
 
@@ -59,11 +62,55 @@ fn names(path: &Path, ending: &str) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let meta = fs::metadata(from)?;
-    let bytes = fs::read(from)?;
-    let owner = nix::unistd::geteuid().is_root().then(|| (meta.uid(), meta.gid()));
-    atomic::write_for(to, &bytes, meta.permissions().mode() & 0o7777, owner)
+/// What somebody else put somewhere, to be put there again or beside it.
+#[derive(Debug)]
+pub(super) struct Original {
+    what: What,
+    owner: (u32, u32),
+}
+
+#[derive(Debug)]
+enum What {
+    /// Its bytes and bits.
+    File(Vec<u8>, u32),
+    /// Where it leads; what is there is none of ours.
+    Link(PathBuf),
+}
+
+impl Original {
+    /// Looks at a file or a link.
+    ///
+    /// # Errors
+    /// What the file system says, also when nothing is there.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let meta = path.symlink_metadata()?;
+        let what = if meta.is_symlink() {
+            What::Link(fs::read_link(path)?)
+        } else {
+            What::File(fs::read(path)?, meta.permissions().mode() & 0o7777 & !WRITE_BY_OTHERS)
+        };
+        Ok(Self { what, owner: (meta.uid(), meta.gid()) })
+    }
+
+    /// Puts the same at a path, in the place of what is there.
+    ///
+    /// # Errors
+    /// What the file system says; what was there is still there then.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        // Others cannot give files away, and their files were their own.
+        let owner = nix::unistd::geteuid().is_root().then_some(self.owner);
+        let target = match &self.what {
+            What::File(bytes, mode) => return atomic::write_for(path, bytes, *mode, owner),
+            What::Link(target) => target,
+        };
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let link = tempfile::Builder::new().prefix(".tmp-").make_in(dir, |name| symlink(target, name))?;
+        if let Some((uid, gid)) = owner {
+            lchown(link.path(), Some(uid), Some(gid))?;
+        }
+        link.persist(path).map_err(|error| error.error)?;
+        fs::File::open(dir)?.sync_all()
+    }
 }
 
 #[cfg(test)]
@@ -87,5 +134,21 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "second");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(of(&path).unwrap(), others[0]);
+    }
+
+    #[test]
+    fn a_link_is_kept_as_a_link_and_nothing_is_kept_writable_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.service");
+        symlink("/dev/null", &path).unwrap();
+        let copy = keep(&path, false).unwrap();
+        assert_eq!(fs::read_link(&copy).unwrap(), Path::new("/dev/null"));
+        fs::remove_file(&path).unwrap();
+        put_back(&copy, &path).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("/dev/null"));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(fs::metadata(keep(&path, false).unwrap()).unwrap().permissions().mode() & 0o777, 0o644);
     }
 }

@@ -25,9 +25,13 @@ impl Written {
     /// Looks at a file.
     ///
     /// # Errors
-    /// Whatever the file system says, but for a missing file. A file that is not text is somebody else's.
+    /// Whatever the file system says, but for a missing file. A file that is not text is somebody else's, and so is a link, wherever it
+    /// leads: we write none, and a masked unit is one.
     pub fn at(path: &Path) -> io::Result<Self> {
+        let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
         match std::fs::read(path) {
+            Ok(bytes) if is_link => Ok(Self::Foreign(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) if is_link && error.kind() == io::ErrorKind::NotFound => Ok(Self::Foreign(String::new())),
             Ok(bytes) => Ok(Self::of(&String::from_utf8_lossy(&bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
             Err(error) => Err(error),
@@ -98,6 +102,13 @@ mod tests {
         assert!(!Written::at(&path).unwrap().is_free());
         std::fs::write(&path, b"\xff\xfe").unwrap();
         assert!(matches!(Written::at(&path).unwrap(), Written::Foreign(_)));
+        std::fs::write(&path, &signed).unwrap();
+        for target in [path.as_path(), Path::new("/dev/null"), Path::new("nowhere")] {
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            assert!(matches!(Written::at(&link).unwrap(), Written::Foreign(_)), "{}", target.display());
+            std::fs::remove_file(&link).unwrap();
+        }
     }
 
     #[test]

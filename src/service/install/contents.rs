@@ -19,7 +19,7 @@ pub(super) struct Contents {
     pub instance: String,
     /// As the gateway will understand it.
     pub config: Config,
-    /// As the gateway understood it before; the defaults where there was none.
+    /// As the gateway understood it before; the defaults where there was none, or none that can be understood is written over.
     pub former: Config,
     pub secrets: Secrets,
     config_file: PathBuf,
@@ -45,7 +45,10 @@ impl Contents {
         let (before, secrets_before) = (look(&config_file)?, look(&secrets_file)?);
         let (base, former) = match before.text() {
             None => (Table::new(), Config::default()),
-            Some(_) if request.overwrite && !before.is_free() && !request.command.is_empty() => (Table::new(), Config::default()),
+            // Nothing of it stays, but its secrets are not to be shown, and its addresses are ours.
+            Some(text) if request.overwrite && !before.is_free() && !request.command.is_empty() => {
+                (Table::new(), settings::understand(text, &config_file, &instance).unwrap_or_default())
+            }
             Some(text) => {
                 let former = settings::understand(text, &config_file, &instance)?;
                 (text.parse().map_err(|error| ServiceError::config(format!("{}: {error}", config_file.display())))?, former)
@@ -114,7 +117,7 @@ impl Contents {
 
     /// Teaches every secret that there is and that there will be.
     pub fn redactor(&self, request: &Request) -> Redactor {
-        let redactor = Redactor::new(&self.config.gateway.redact);
+        let redactor = Redactor::new(&[self.config.gateway.redact.as_slice(), &self.former.gateway.redact].concat());
         redactor.learn_command(&request.command);
         request.set.iter().for_each(|(key, value)| redactor.learn_env(key, value));
         for spec in self.config.sidecar.values().chain(self.former.sidecar.values()) {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use crate::service::backup;
+use crate::service::backup::{self, Original};
 use crate::service::error::ServiceError;
 use crate::service::provenance::{Written, diff, sign};
 use crate::state::atomic;
@@ -98,19 +98,16 @@ impl Wanted {
 #[derive(Debug)]
 struct Before {
     path: PathBuf,
-    /// Its bytes, bits and owner; none where there was no file.
-    was: Option<(Vec<u8>, u32, (u32, u32))>,
+    /// None where there was nothing.
+    was: Option<Original>,
     /// The copy of what somebody else had written.
     copy: Option<PathBuf>,
 }
 
 impl Before {
     fn of(path: &Path, copy: Option<PathBuf>) -> io::Result<Self> {
-        let was = match fs::read(path) {
-            Ok(bytes) => {
-                let meta = fs::metadata(path)?;
-                Some((bytes, meta.permissions().mode() & 0o7777, (meta.uid(), meta.gid())))
-            }
+        let was = match Original::of(path) {
+            Ok(original) => Some(original),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -120,8 +117,7 @@ impl Before {
     fn restore(self) -> io::Result<()> {
         match self.was {
             None => fs::remove_file(&self.path),
-            // Others cannot give files away, and their files were their own.
-            Some((bytes, mode, owner)) => atomic::write_for(&self.path, &bytes, mode, nix::unistd::geteuid().is_root().then_some(owner)),
+            Some(original) => original.write(&self.path),
         }?;
         self.copy.map_or(Ok(()), fs::remove_file)
     }
@@ -138,9 +134,15 @@ impl Applied {
     /// Writes or removes one file.
     ///
     /// # Errors
-    /// What the file system says; earlier files are put back when this is dropped.
+    /// Kind Refused when it is not what was looked at any more, and what the file system says; earlier files are put back when this
+    /// is dropped.
     pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ServiceError> {
         let path = &wanted.path;
+        // The user may have been asked in between.
+        if Written::at(path).map_err(|error| ServiceError::file("read", path, &error))? != wanted.now {
+            return Err(ServiceError::refused(format!("{} was changed meanwhile; nothing was changed by this command", path.display()))
+                .next("the same command again"));
+        }
         let failed = |error: io::Error| ServiceError::file("write", path, &error);
         // What somebody else wrote is theirs, and comes back with uninstall.
         let copy = match &wanted.now {
@@ -218,5 +220,42 @@ mod tests {
         applied.apply(&Wanted::new(old.clone(), None, 0).unwrap()).unwrap();
         let notes = applied.keep();
         assert!(!old.exists() && notes[0].ends_with("old.before-gatewayctl"), "{notes:?}");
+    }
+
+    #[test]
+    fn what_was_changed_since_it_was_looked_at_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, path) = (dir.path().join("first"), dir.path().join("second"));
+        let wanted = |path: &Path| Wanted::new(path.to_owned(), Some("x\n".into()), 0o644).unwrap();
+        let (one, other) = (wanted(&first), wanted(&path));
+        fs::write(&path, "theirs").unwrap();
+        let mut applied = Applied::default();
+        applied.apply(&one).unwrap();
+        let error = applied.apply(&other).unwrap_err();
+        assert_eq!(error.kind, crate::service::error::Kind::Refused);
+        assert!(error.message.contains("second was changed meanwhile"), "{error}");
+        drop(applied);
+        assert!(!first.exists());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+        assert_eq!(backup::of(&path), None);
+    }
+
+    #[test]
+    fn a_link_comes_back_as_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.service");
+        for (target, body) in [("/dev/null", Some("x\n".to_owned())), ("nowhere", Some("x\n".to_owned())), ("/dev/null", None)] {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            let wanted = Wanted::new(path.clone(), body, 0o644).unwrap();
+            assert!(!wanted.now.is_free() && wanted.changes());
+            let mut applied = Applied::default();
+            applied.apply(&wanted).unwrap();
+            assert!(!path.is_symlink());
+            assert_eq!(fs::read_link(backup::of(&path).unwrap()).unwrap(), Path::new(target));
+            drop(applied);
+            assert_eq!(fs::read_link(&path).unwrap(), Path::new(target));
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+            fs::remove_file(&path).unwrap();
+        }
     }
 }

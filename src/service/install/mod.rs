@@ -179,7 +179,12 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_
         return Ok(report);
     }
     if todo.start && plan.former_socket.is_none() && !todo.hand_over {
-        let ours = |listen: &&Listen| !state.is_down() && plan.former.gateway.listen.contains(listen);
+        // The socket unit may be up while its service is down.
+        let socket_up = match &unit.socket {
+            Some(socket) => manager.state(socket).await?.is_active(),
+            None => false,
+        };
+        let ours = |listen: &&Listen| (socket_up || !state.is_down()) && plan.former.gateway.listen.contains(listen);
         owners::check_free(
             plan.config.gateway.listen.iter().filter(|listen| !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())),
         )?;
@@ -373,8 +378,9 @@ async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, s
         run_unit(manager, Job::Stop, unit, socket, say).await?;
     }
     if !todo.active || todo.hand_over || plan.former_socket.is_some() {
-        if todo.hand_over {
-            // A socket unit cannot start while the service holds the addresses.
+        if todo.active {
+            // A socket unit cannot start while the service holds the addresses; and a service whose new unit file no longer speaks of
+            // its socket outlives that one's stop, with the old command.
             run(manager, Job::Stop, unit, say).await?;
         }
         return bring_up(manager, unit, &plan.config, say).await;

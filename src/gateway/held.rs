@@ -54,7 +54,7 @@ pub async fn bind(
     let mut watchdog = notifier.watchdog_interval().map(interval);
     loop {
         // Looked at without listening: those that are free must not be opened and closed again and again meanwhile.
-        let held = wanted.iter().find(|listen| port::can_be_had(listen).is_ok_and(|free| !free));
+        let held = wanted.iter().find(|listen| listeners.lacks(listen) && port::can_be_had(listen).is_ok_and(|free| !free));
         let taken = match held.map_or_else(|| listeners.change(wanted), |listen| Err(BindError::Taken(listen.clone()))) {
             Ok(()) => {
                 if waiting.is_some() {

@@ -58,12 +58,17 @@ impl Listeners {
         passed.iter().filter_map(local).collect()
     }
 
+    /// Whether nothing is there yet that serves an address.
+    pub fn lacks(&self, listen: &Listen) -> bool {
+        !self.held.iter().any(|held| held.socket.serves(listen))
+    }
+
     /// Binds what is missing. Nothing is closed yet.
     ///
     /// # Errors
     /// [`BindError`]; then nothing has changed.
     pub fn change(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
-        let missing: Vec<&Listen> = wanted.iter().filter(|listen| !self.held.iter().any(|held| held.socket.serves(listen))).collect();
+        let missing: Vec<&Listen> = wanted.iter().filter(|listen| self.lacks(listen)).collect();
         let bound: Vec<Socket> = missing.iter().map(|listen| Socket::bind(listen)).collect::<Result<_, _>>()?;
         for socket in bound {
             use std::os::fd::AsFd;

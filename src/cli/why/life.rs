@@ -61,9 +61,7 @@ impl<'a> Lives<'a> {
             older[index..].iter().rev().find(|line| line.pid == pid && matches!(line.entry, Entry::Ended { .. }))
         });
         let asked = |line: &&Recorded, outcome: &str| matches!(&line.entry, Entry::Request { kind, outcome: ended, .. } if matches!(kind.as_str(), "restart" | "reload") && ended == outcome);
-        let scheduled = last_life.and_then(|index| {
-            older[index..].iter().rev().find(|line| asked(line, "scheduled") && end.is_some_and(|end| end.pid == line.pid))
-        });
+        let scheduled = last_life.and_then(|index| older[index..].iter().rev().find(|line| asked(line, "scheduled")));
         let boot_of_last = last_life.map(|index| older[index].boot_id.as_str());
         // A service in a container may see another boot id than we do: the life under way is the better witness, and a manager
         // that remembers a start is one of this boot.

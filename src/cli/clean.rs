@@ -72,8 +72,8 @@ pub(super) fn held(report: &Report) -> CliError {
             crate::escape::escape(&stranger.name),
             stranger.pid
         )),
-        Some(stranger) if stranger.reason == "answers" || stranger.reason == "owns" => error.with_help(format!(
-            "gatewayctl stop, or gatewayctl restart --force   (asks pid {} to stop, and starts the service)",
+        Some(stranger) if stranger.reason == "answers" => error.with_help(format!(
+            "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {} to stop, and starts the service)",
             stranger.pid
         )),
         Some(stranger) if stranger.reason == "other-user" => error.with_help("the same command as that user, or with sudo"),

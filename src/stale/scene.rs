@@ -106,9 +106,10 @@ impl Scene {
             users.extend(self.state.iter().filter_map(|dir| std::fs::metadata(dir).ok()).map(|meta| meta.uid()));
         }
         let own_service = Process::read(me).and_then(|process| process.service().map(str::to_owned));
-        let record = self.state.iter().filter_map(|dir| Owner::read(dir)).find(|owner| owner.lives() != Some(false));
+        let records: Vec<Owner> = self.state.iter().filter_map(|dir| Owner::read(dir)).collect();
+        let owner = records.iter().find(|owner| owner.lives() != Some(false));
         let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let drainers = self.state.iter().filter_map(|dir| Owner::read(dir)).flat_map(|owner| owner.drainers);
+        let drainers = records.iter().flat_map(|owner| &owner.drainers);
         let unit = self.unit.as_ref();
         World {
             me,
@@ -117,7 +118,7 @@ impl Scene {
             own_service,
             unit_group: unit.and_then(|unit| unit.group.clone()),
             main: unit.and_then(|unit| unit.main),
-            owner: record.map(|owner| Identity { pid: owner.pid, start_time: owner.start_time }),
+            owner: owner.map(|owner| Identity { pid: owner.pid, start_time: owner.start_time }),
             drainers: drainers
                 .filter(|drainer| drainer.until_ms.is_none_or(|until| until > now))
                 .map(|drainer| Identity { pid: drainer.pid, start_time: drainer.start_time })

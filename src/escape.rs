@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Control characters but tab as `\n`, `\x1b` or `\u{…}`, so that no text drives a terminal or forges a line.
+/// Control characters but tab as `\n`, `\x1b` or `\u{…}`, so that no text drives a terminal or
+/// forges a line.
 pub fn escape(text: &str) -> Cow<'_, str> {
     let bad = |c: char| c != '\t' && (c.is_control() || is_direction(c));
     if !text.contains(bad) {
@@ -38,6 +39,9 @@ mod tests {
     #[test]
     fn no_text_drives_a_terminal() {
         assert_eq!(escape("a\tb ü"), "a\tb ü");
-        assert_eq!(escape("a\r\n\u{1b}[2J\u{7f}\u{9b}\u{202e}"), r"a\r\n\x1b[2J\x7f\u{9b}\u{202e}");
+        assert_eq!(
+            escape("a\r\n\u{1b}[2J\u{7f}\u{9b}\u{202e}"),
+            r"a\r\n\x1b[2J\x7f\u{9b}\u{202e}"
+        );
     }
 }

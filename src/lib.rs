@@ -2,25 +2,29 @@
 //!
 //! # Theory
 //!
-//! A **generation** is one checked configuration with its sidecars, its routes and its readiness. A gateway process owns
-//! the **listeners** and the client connections, and serves exactly one current generation. A **restart** builds the next
-//! generation beside it, shows it ready, sends new requests to it, lets the old one finish its work, and reports. If the
-//! next generation does not become ready, the old one serves on and the restart ends failed.
+//! A **generation** is one checked configuration with its sidecars, its routes and its readiness. A
+//! gateway process owns the **listeners** and the client connections, and serves exactly one
+//! current generation. A **restart** builds the next generation beside it, shows it ready, sends
+//! new requests to it, lets the old one finish its work, and reports. If the next generation does
+//! not become ready, the old one serves on and the restart ends failed.
 //!
-//! A client connection belongs to the process, not to a generation: for each request the routing table that is current at
-//! that moment is looked up, and the backend's **door** decides. An open door lets the request through; a held one makes it
-//! wait (the server behind is away, or must not run twice and is being replaced); one that is gone sends it back to the
-//! table. Whatever went through holds a **ticket** until its last byte, and a **drain** waits for tickets.
+//! A client connection belongs to the process, not to a generation: for each request the routing
+//! table that is current at that moment is looked up, and the backend's **door** decides. An open
+//! door lets the request through; a held one makes it wait (the server behind is away, or must not
+//! run twice and is being replaced); one that is gone sends it back to the table. Whatever went
+//! through holds a **ticket** until its last byte, and a **drain** waits for tickets.
 //!
-//! A **sidecar** is a program behind the front door: a task owns one process at a time, restarts it when it dies, and
-//! shows only its state. What the next step is, is decided by a pure machine ([`gateway::lifecycle`]) that takes events and
-//! gives actions; a driver performs them. So every order of events can be tried without a process.
+//! A **sidecar** is a program behind the front door: a task owns one process at a time, restarts it
+//! when it dies, and shows only its state. What the next step is, is decided by a pure machine
+//! ([`gateway::lifecycle`]) that takes events and gives actions; a driver performs them. So every
+//! order of events can be tried without a process.
 //!
-//! The sockets outlive the process where somebody can hold them: under systemd they lie in its fd store, so a crash or
-//! `systemctl restart` closes no port, and whoever connects meanwhile waits in the queue of the very same socket.
+//! The sockets outlive the process where somebody can hold them: under systemd they lie in its fd
+//! store, so a crash or `systemctl restart` closes no port, and whoever connects meanwhile waits in
+//! the queue of the very same socket.
 //!
-//! Four promises, in this order when they pull against each other: nothing is lost; nothing healthy is killed; it always
-//! comes back; it says what happened.
+//! Four promises, in this order when they pull against each other: nothing is lost; nothing healthy
+//! is killed; it always comes back; it says what happened.
 //!
 //! # Map
 //!
@@ -43,9 +47,11 @@
 //! | [`service`] | installing and driving a service under systemd |
 //! | [`cli`] | command lines of both programs |
 //!
-//! Imports point one way: `process`, `config` and `state` at the bottom, `systemd` on them; `front`, `sidecar`, `supervisor` and `port`
-//! above, `control` and `stale` on those; `gateway` assembles them; `service` and `cli` stand outside and speak to a gateway only through its control socket, its
-//! state files and the service manager. Nothing imports `cli` but the two programs.
+//! Imports point one way: `process`, `config` and `state` at the bottom, `systemd` on them;
+//! `front`, `sidecar`, `supervisor` and `port` above, `control` and `stale` on those; `gateway`
+//! assembles them; `service` and `cli` stand outside and speak to a gateway only through its
+//! control socket, its state files and the service manager. Nothing imports `cli` but the two
+//! programs.
 
 pub mod cli;
 pub mod config;

@@ -1,6 +1,7 @@
 //! Where messages go: the journal when standard error is connected to it, else standard error.
 //!
-//! Messages carry their `[gateway] ` prefix themselves, so that the journal's MESSAGE is the text that a terminal shows.
+//! Messages carry their `[gateway] ` prefix themselves, so that the journal's MESSAGE is the text
+//! that a terminal shows.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -24,7 +25,8 @@ pub fn sidecar_identifier(name: &str) -> String {
 
 /// Starts logging; once, in main. Without effect when logging was started before.
 pub fn init() {
-    let ours = |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;
+    let ours =
+        |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;
     let ours = filter_fn(ours).with_max_level_hint(LevelFilter::INFO);
     let registry = tracing_subscriber::registry();
     let dispatch = match journal(IDENTIFIER) {
@@ -41,11 +43,16 @@ pub fn error_lines(text: &str) {
     lines.for_each(|line| tracing::info!("[gateway] {line}"));
 }
 
-/// Whether standard error leads to the journal: `$JOURNAL_STREAM` names device and inode of the stream that the service
-/// manager made, and a redirected descriptor is another one (systemd.exec(5)).
+/// Whether standard error leads to the journal: `$JOURNAL_STREAM` names device and inode of the
+/// stream that the service manager made, and a redirected descriptor is another one
+/// (systemd.exec(5)).
 pub fn to_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let Ok(stat) = nix::sys::stat::fstat(std::io::stderr().as_fd()) else { return false };
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stat) = nix::sys::stat::fstat(std::io::stderr().as_fd()) else {
+        return false;
+    };
     stream == format!("{}:{}", stat.st_dev, stat.st_ino)
 }
 
@@ -54,12 +61,18 @@ fn journal(identifier: &str) -> Option<tracing_journald::Layer> {
         return None;
     }
     let priorities = tracing_journald::PriorityMappings {
-        // What a service prints by itself has this priority too, and `journalctl -p notice` is meant to be short.
+        // What a service prints by itself has this priority too, and `journalctl -p notice` is
+        // meant to be short.
         info: tracing_journald::Priority::Informational,
         ..tracing_journald::PriorityMappings::new()
     };
     let layer = tracing_journald::layer().ok()?;
-    Some(layer.with_syslog_identifier(identifier.to_owned()).with_field_prefix(None).with_priority_mappings(priorities))
+    Some(
+        layer
+            .with_syslog_identifier(identifier.to_owned())
+            .with_field_prefix(None)
+            .with_priority_mappings(priorities),
+    )
 }
 
 /// The stream a sidecar printed to.
@@ -80,22 +93,34 @@ pub struct SidecarLog {
 }
 
 impl SidecarLog {
-    /// The log of the sidecar `name`; in the journal its lines carry the identifier `gateway-NAME` and the field SIDECAR.
+    /// The log of the sidecar `name`; in the journal its lines carry the identifier `gateway-NAME`
+    /// and the field SIDECAR.
     pub fn new(name: &str, redactor: Redactor) -> Self {
-        let journal = journal(&sidecar_identifier(name))
-            .map(|layer| Dispatch::new(tracing_subscriber::registry().with(layer.with_custom_fields([("SIDECAR", name)]))));
-        Self { name: name.to_owned(), redactor, journal }
+        let journal = journal(&sidecar_identifier(name)).map(|layer| {
+            Dispatch::new(
+                tracing_subscriber::registry().with(layer.with_custom_fields([("SIDECAR", name)])),
+            )
+        });
+        Self {
+            name: name.to_owned(),
+            redactor,
+            journal,
+        }
     }
 
-    /// Logs one line, secrets hidden and control characters but tab escaped. Never fails and never panics: a full disk or
-    /// a closed standard error costs the line, not the sidecar.
+    /// Logs one line, secrets hidden and control characters but tab escaped. Never fails and never
+    /// panics: a full disk or a closed standard error costs the line, not the sidecar.
     pub fn line(&self, stream: Stream, text: &str) {
         let text = self.redactor.text(text);
         let text = escape(text.trim_end_matches(['\r', '\n']));
         match (&self.journal, stream) {
             (None, _) => print(&format!("[{}] {text}\n", self.name)),
-            (Some(journal), Stream::Out) => tracing::dispatcher::with_default(journal, || tracing::info!(STREAM = "stdout", "{text}")),
-            (Some(journal), Stream::Err) => tracing::dispatcher::with_default(journal, || tracing::info!(STREAM = "stderr", "{text}")),
+            (Some(journal), Stream::Out) => tracing::dispatcher::with_default(journal, || {
+                tracing::info!(STREAM = "stdout", "{text}")
+            }),
+            (Some(journal), Stream::Err) => tracing::dispatcher::with_default(journal, || {
+                tracing::info!(STREAM = "stderr", "{text}")
+            }),
         }
     }
 }
@@ -147,13 +172,19 @@ mod tests {
 
     #[test]
     fn no_text_drives_a_terminal_or_forges_a_line() {
-        assert_eq!(format(Level::INFO, "a\n[gateway] ready"), "a\\n[gateway] ready\n");
+        assert_eq!(
+            format(Level::INFO, "a\n[gateway] ready"),
+            "a\\n[gateway] ready\n"
+        );
     }
 
     #[test]
     fn the_level_stands_behind_the_prefix() {
         assert_eq!(format(Level::INFO, "[gateway] ready"), "[gateway] ready\n");
-        assert_eq!(format(Level::WARN, "[gateway] slow"), "[gateway] warning: slow\n");
+        assert_eq!(
+            format(Level::WARN, "[gateway] slow"),
+            "[gateway] warning: slow\n"
+        );
         assert_eq!(format(Level::ERROR, "bare"), "error: bare\n");
     }
 
@@ -170,7 +201,9 @@ mod tests {
         }
         let seen = Seen::default();
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(seen.clone()));
-        tracing::dispatcher::with_default(&dispatch, || tracing::info!(generation = 3, "[gateway] ready ({})", "x"));
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::info!(generation = 3, "[gateway] ready ({})", "x")
+        });
         assert_eq!(*seen.0.lock().unwrap(), ["[gateway] ready (x)"]);
     }
 

@@ -1,4 +1,5 @@
-//! Mutexes whose holders cannot panic half-way through a change: the value is whole even if one is poisoned.
+//! Mutexes whose holders cannot panic half-way through a change: the value is whole even if one is
+//! poisoned.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

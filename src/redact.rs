@@ -1,8 +1,9 @@
 //! Keeps secrets out of everything that is printed, logged or shown.
 //!
-//! A value is secret when the name before it says so (`--token X`, `API_KEY=X`, `"password": "X"`), when it follows
-//! `Bearer`, or when it stands in a URL before the `@`. Values found in commands and environments are remembered, so that
-//! [`Redactor::text`] hides them wherever they turn up again, as in the output of a sidecar.
+//! A value is secret when the name before it says so (`--token X`, `API_KEY=X`, `"password": "X"`),
+//! when it follows `Bearer`, or when it stands in a URL before the `@`. Values found in commands
+//! and environments are remembered, so that [`Redactor::text`] hides them wherever they turn up
+//! again, as in the output of a sidecar.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,12 +14,33 @@ pub const MASK: &str = "***";
 /// Shorter values are not searched for in free text: "1234" would be hidden in every port number.
 const LEARN_MIN: usize = 6;
 
-/// Words that mark a value as secret wherever they stand in its name. "key" has rules of its own: see [`names_key`].
-const WORDS: [&str; 7] = ["token", "secret", "password", "passwd", "passphrase", "credential", "authorization"];
+/// Words that mark a value as secret wherever they stand in its name. "key" has rules of its own:
+/// see [`names_key`].
+const WORDS: [&str; 7] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "credential",
+    "authorization",
+];
 
 /// What is written before "key" without a break: `apikey`, but not `monkey`.
-const KEY_PREFIXES: [&str; 12] =
-    ["api", "access", "private", "auth", "signing", "encryption", "master", "shared", "session", "ssh", "app", "license"];
+const KEY_PREFIXES: [&str; 12] = [
+    "api",
+    "access",
+    "private",
+    "auth",
+    "signing",
+    "encryption",
+    "master",
+    "shared",
+    "session",
+    "ssh",
+    "app",
+    "license",
+];
 
 /// Endings that make a name speak of a place rather than of the secret itself: `TOKEN_FILE`.
 const PLACES: [&str; 4] = ["file", "path", "dir", "error"];
@@ -42,8 +64,15 @@ impl Default for Redactor {
 impl Redactor {
     /// A redactor for the usual words and for `extra` ones (`[gateway] redact`), in any case.
     pub fn new(extra: &[String]) -> Self {
-        let extra = extra.iter().map(|word| word.trim().to_ascii_lowercase()).filter(|word| !word.is_empty()).collect();
-        Self(Arc::new(Inner { extra, learned: RwLock::default() }))
+        let extra = extra
+            .iter()
+            .map(|word| word.trim().to_ascii_lowercase())
+            .filter(|word| !word.is_empty())
+            .collect();
+        Self(Arc::new(Inner {
+            extra,
+            learned: RwLock::default(),
+        }))
     }
 
     /// A command line as it could be typed into a shell, secret values as `***`.
@@ -54,7 +83,10 @@ impl Redactor {
 
     /// The arguments of a command, secret values as `***`: [`Redactor::command`] before quoting.
     pub fn arguments(&self, argv: &[String]) -> Vec<String> {
-        argv.iter().zip(self.in_command(argv)).map(|(arg, ranges)| self.hide_learned(&mask(arg, ranges))).collect()
+        argv.iter()
+            .zip(self.in_command(argv))
+            .map(|(arg, ranges)| self.hide_learned(&mask(arg, ranges)))
+            .collect()
     }
 
     /// `KEY=VALUE`, the value hidden when it is secret.
@@ -64,10 +96,15 @@ impl Redactor {
 
     /// The value of a variable, hidden when it is secret.
     pub fn value(&self, key: &str, value: &str) -> String {
-        if self.names_secret(key) && !value.is_empty() { MASK.to_owned() } else { self.text(value) }
+        if self.names_secret(key) && !value.is_empty() {
+            MASK.to_owned()
+        } else {
+            self.text(value)
+        }
     }
 
-    /// Whether a variable is secret, by its name or because its value holds something secret, as a password in a URL.
+    /// Whether a variable is secret, by its name or because its value holds something secret, as a
+    /// password in a URL.
     pub fn is_secret(&self, key: &str, value: &str) -> bool {
         !value.is_empty() && (self.names_secret(key) || !self.in_text(value).is_empty())
     }
@@ -90,14 +127,23 @@ impl Redactor {
         if self.names_secret(key) {
             self.learn(value);
         }
-        self.in_text(value).into_iter().for_each(|range| self.learn(&value[range]));
+        self.in_text(value)
+            .into_iter()
+            .for_each(|range| self.learn(&value[range]));
     }
 
     /// Remembers one value; a value of several lines line by line, because output is read that way.
     pub fn learn(&self, value: &str) {
-        let mut learned = self.0.learned.write().unwrap_or_else(PoisonError::into_inner);
+        let mut learned = self
+            .0
+            .learned
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         for line in value.lines().map(without_scheme) {
-            if line.len() >= LEARN_MIN && !line.starts_with("-----") && !learned.iter().any(|known| known == line) {
+            if line.len() >= LEARN_MIN
+                && !line.starts_with("-----")
+                && !learned.iter().any(|known| known == line)
+            {
                 learned.push(line.to_owned());
             }
         }
@@ -106,22 +152,41 @@ impl Redactor {
     }
 
     fn hide_learned(&self, text: &str) -> String {
-        let learned = self.0.learned.read().unwrap_or_else(PoisonError::into_inner);
+        let learned = self
+            .0
+            .learned
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         learned
             .iter()
             .filter(|value| text.contains(value.as_str()))
-            .fold(None, |hidden: Option<String>, value| Some(hidden.as_deref().unwrap_or(text).replace(value.as_str(), MASK)))
+            .fold(None, |hidden: Option<String>, value| {
+                Some(
+                    hidden
+                        .as_deref()
+                        .unwrap_or(text)
+                        .replace(value.as_str(), MASK),
+                )
+            })
             .unwrap_or_else(|| text.to_owned())
     }
 
     /// Whether a name says that its value is secret.
     fn names_secret(&self, name: &str) -> bool {
         let lower = name.to_ascii_lowercase();
-        if self.0.extra.iter().any(|word| lower.contains(word.as_str())) {
+        if self
+            .0
+            .extra
+            .iter()
+            .any(|word| lower.contains(word.as_str()))
+        {
             return true;
         }
         let parts = parts(name);
-        if parts.last().is_some_and(|last| PLACES.contains(&last.as_str())) {
+        if parts
+            .last()
+            .is_some_and(|last| PLACES.contains(&last.as_str()))
+        {
             return false;
         }
         WORDS.iter().any(|word| lower.contains(word)) || parts.iter().any(|part| names_key(part))
@@ -132,8 +197,14 @@ impl Redactor {
         argv.iter()
             .map(|arg| {
                 let whole = after_name && !arg.starts_with("--");
-                after_name = arg.starts_with('-') && !arg.contains(['=', ' ', ':']) && self.names_secret(arg);
-                if whole { std::iter::once(0..arg.len()).collect() } else { self.in_text(arg) }
+                after_name = arg.starts_with('-')
+                    && !arg.contains(['=', ' ', ':'])
+                    && self.names_secret(arg);
+                if whole {
+                    std::iter::once(0..arg.len()).collect()
+                } else {
+                    self.in_text(arg)
+                }
             })
             .collect()
     }
@@ -143,14 +214,18 @@ impl Redactor {
         let mut found = in_urls(text);
         let mut at = 0;
         while let Some(start) = text[at..].find(is_name).map(|offset| at + offset) {
-            let end = text[start..].find(|c| !is_name(c)).map_or(text.len(), |offset| start + offset);
+            let end = text[start..]
+                .find(|c| !is_name(c))
+                .map_or(text.len(), |offset| start + offset);
             at = end;
             let name = &text[start..end];
             let value = if name.eq_ignore_ascii_case("bearer") {
                 Some(word_after(text, end))
             } else if name.eq_ignore_ascii_case("basic") {
-                // "basic" is an English word too; credentials are base64 and hardly ever all lower case.
-                Some(word_after(text, end)).filter(|range| text[range.clone()].contains(|c: char| !c.is_ascii_lowercase()))
+                // "basic" is an English word too; credentials are base64 and hardly ever all lower
+                // case.
+                Some(word_after(text, end))
+                    .filter(|range| text[range.clone()].contains(|c: char| !c.is_ascii_lowercase()))
             } else if self.names_secret(name) {
                 value_after(text, name, end)
             } else {
@@ -169,7 +244,9 @@ impl Redactor {
 /// Whether a part of a name means a key: "key" itself, or a known word that ends in it.
 fn names_key(part: &str) -> bool {
     let stem = part.strip_suffix('s').unwrap_or(part);
-    stem.strip_suffix("key").is_some_and(|prefix| prefix.is_empty() || KEY_PREFIXES.iter().any(|known| prefix.ends_with(known)))
+    stem.strip_suffix("key").is_some_and(|prefix| {
+        prefix.is_empty() || KEY_PREFIXES.iter().any(|known| prefix.ends_with(known))
+    })
 }
 
 /// The words of a name in lower case: `X-Api-Key`, `apiKey` and `API_KEY` all give "api" and "key".
@@ -192,7 +269,11 @@ fn parts(name: &str) -> Vec<String> {
 /// Credentials without the word before them that says of what kind they are.
 fn without_scheme(value: &str) -> &str {
     match value.trim().split_once(' ') {
-        Some((scheme, rest)) if ["bearer", "basic", "token", "digest"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
+        Some((scheme, rest))
+            if ["bearer", "basic", "token", "digest"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known)) =>
+        {
             rest.trim()
         }
         _ => value.trim(),
@@ -203,7 +284,8 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
-/// The value that belongs to a secret name ending at `end`: after `=`, after `:`, or after a blank when the name is a flag.
+/// The value that belongs to a secret name ending at `end`: after `=`, after `:`, or after a blank
+/// when the name is a flag.
 fn value_after(text: &str, name: &str, end: usize) -> Option<Range<usize>> {
     let rest = &text[end..];
     let unquoted = rest.trim_start_matches(['"', '\'', '\\', ']']);
@@ -211,7 +293,8 @@ fn value_after(text: &str, name: &str, end: usize) -> Option<Range<usize>> {
     let separated = unquoted.trim_start_matches([' ', '\t']);
     let Some(separator @ ('=' | ':')) = separated.chars().next() else {
         let blank = rest.starts_with([' ', '\t', '=']);
-        return (name.starts_with('-') && blank && !separated.starts_with('-')).then(|| word_after(text, end));
+        return (name.starts_with('-') && blank && !separated.starts_with('-'))
+            .then(|| word_after(text, end));
     };
     if separator == ':' && !quoted && parts(name) == ["key"] {
         return None; // prose: "unknown key: x"
@@ -237,7 +320,11 @@ fn word_after(text: &str, from: usize) -> Range<usize> {
     let start = text.len() - body.len();
     let length = match open {
         Some(quote) => body.find(quote).unwrap_or(body.len()),
-        None => body.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '&' | ';' | ',' | ')' | '}' | ']')).unwrap_or(body.len()),
+        None => body
+            .find(|c: char| {
+                c.is_whitespace() || matches!(c, '"' | '\'' | '&' | ';' | ',' | ')' | '}' | ']')
+            })
+            .unwrap_or(body.len()),
     };
     start..start + length
 }
@@ -249,8 +336,12 @@ fn in_urls(text: &str) -> Vec<Range<usize>> {
     for (at, mark) in text.match_indices("://") {
         let start = at + mark.len();
         let rest = &text[start..];
-        let authority = &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'')).unwrap_or(rest.len())];
-        let Some(user_info) = authority.rfind('@').map(|at| &authority[..at]) else { continue };
+        let authority = &rest[..rest
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\''))
+            .unwrap_or(rest.len())];
+        let Some(user_info) = authority.rfind('@').map(|at| &authority[..at]) else {
+            continue;
+        };
         match user_info.find(':') {
             Some(colon) => found.push(start + colon + 1..start + user_info.len()),
             None if user_info.len() >= TOKEN_MIN => found.push(start..start + user_info.len()),
@@ -279,7 +370,11 @@ fn mask(text: &str, ranges: Vec<Range<usize>>) -> String {
 fn quote(arg: &str) -> String {
     let arg = crate::escape::escape(arg);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,*{}[]?&~^".contains(c);
-    if !arg.is_empty() && arg.chars().all(plain) { arg.into_owned() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+    if !arg.is_empty() && arg.chars().all(plain) {
+        arg.into_owned()
+    } else {
+        format!("'{}'", arg.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -296,20 +391,43 @@ mod tests {
     fn commands_are_shown_without_their_secrets() {
         let redactor = Redactor::default();
         for (args, shown) in [
-            (&["node", "server.js", "--port", "{port}"][..], "node server.js --port {port}"),
+            (
+                &["node", "server.js", "--port", "{port}"][..],
+                "node server.js --port {port}",
+            ),
             (&["x", "--token", "hunter2"], "x --token ***"),
-            (&["x", "--token=hunter2", "--api-key=a"], "x --token=*** --api-key=***"),
+            (
+                &["x", "--token=hunter2", "--api-key=a"],
+                "x --token=*** --api-key=***",
+            ),
             (&["x", "--token", "--verbose"], "x --token --verbose"),
             (&["env", "DB_PASSWORD=a b", "x"], "env DB_PASSWORD=*** b x"),
-            (&["curl", "-H", "Authorization: Bearer abc.def"], "curl -H 'Authorization: ***'"),
-            (&["x", "postgres://u:p%40ss@db/x"], "x postgres://u:***@db/x"),
-            (&["sh", "-c", "TOKEN='a b' exec \"x\""], r#"sh -c 'TOKEN='\''***'\'' exec "x"'"#),
-            (&["x", "--keyboard", "us", "--monkey=y"], "x --keyboard us --monkey=y"),
+            (
+                &["curl", "-H", "Authorization: Bearer abc.def"],
+                "curl -H 'Authorization: ***'",
+            ),
+            (
+                &["x", "postgres://u:p%40ss@db/x"],
+                "x postgres://u:***@db/x",
+            ),
+            (
+                &["sh", "-c", "TOKEN='a b' exec \"x\""],
+                r#"sh -c 'TOKEN='\''***'\'' exec "x"'"#,
+            ),
+            (
+                &["x", "--keyboard", "us", "--monkey=y"],
+                "x --keyboard us --monkey=y",
+            ),
             (&["x", "--token-file", "/run/t"], "x --token-file /run/t"),
             (&["x", "a\u{1b}[2Jb"], r"x 'a\x1b[2Jb'"),
         ] {
-            // A value with blanks is a whole argument only after a flag; a variable's ends where a shell's would.
-            let expected = if args[0] == "env" { "env 'DB_PASSWORD=*** b' x" } else { shown };
+            // A value with blanks is a whole argument only after a flag; a variable's ends where a
+            // shell's would.
+            let expected = if args[0] == "env" {
+                "env 'DB_PASSWORD=*** b' x"
+            } else {
+                shown
+            };
             assert_eq!(redactor.command(&argv(args)), expected);
         }
     }
@@ -319,9 +437,15 @@ mod tests {
         let redactor = Redactor::new(&["pin".into()]);
         for (text, shown) in [
             (r#"{"apiKey":"abc","n":1}"#, r#"{"apiKey":"***","n":1}"#),
-            ("GET /?token=abc&x=1 HTTP/1.1", "GET /?token=***&x=1 HTTP/1.1"),
+            (
+                "GET /?token=abc&x=1 HTTP/1.1",
+                "GET /?token=***&x=1 HTTP/1.1",
+            ),
             ("x-api-key: abc", "x-api-key: ***"),
-            ("started with --secret abc --x", "started with --secret *** --x"),
+            (
+                "started with --secret abc --x",
+                "started with --secret *** --x",
+            ),
             ("Bearer abc", "Bearer ***"),
             ("basic questions", "basic questions"),
             ("Basic YWJj", "Basic ***"),

@@ -1,8 +1,9 @@
 //! Traces: where the time of a start or a restart went, one line for each step.
 //!
-//! `startup trace: NAME 1.2ms total=3.4ms key=value` and the same with `restart trace:`. The first time is since the step
-//! before, `total` since the beginning. A restart trace goes on in the process that takes over, so its times are those of
-//! the wall clock, and [`Carried`] travels with the hand-over or in the record of the life before.
+//! `startup trace: NAME 1.2ms total=3.4ms key=value` and the same with `restart trace:`. The first
+//! time is since the step before, `total` since the beginning. A restart trace goes on in the
+//! process that takes over, so its times are those of the wall clock, and [`Carried`] travels with
+//! the hand-over or in the record of the life before.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -78,8 +79,13 @@ impl Carried {
     /// Whether it can be of the restart that brought this process about.
     fn fits(&self, now_ms: f64) -> bool {
         let longest = AGE_MAX.as_millis() as f64;
-        let Self { started_at_ms: started, last_at_ms: last } = *self;
-        started > 0.0 && (started..=started + longest).contains(&last) && (started..=started + longest).contains(&now_ms)
+        let Self {
+            started_at_ms: started,
+            last_at_ms: last,
+        } = *self;
+        started > 0.0
+            && (started..=started + longest).contains(&last)
+            && (started..=started + longest).contains(&now_ms)
     }
 }
 
@@ -96,17 +102,33 @@ struct Going {
 /// The trace of the start of this process, which began `before` ago.
 pub fn startup(env: &Env<'_>, before: Duration) -> Trace {
     let begun = now_ms() - millis(before);
-    Trace::begin("startup", env, STARTUP_SWITCH, Carried { started_at_ms: begun, last_at_ms: begun })
+    Trace::begin(
+        "startup",
+        env,
+        STARTUP_SWITCH,
+        Carried {
+            started_at_ms: begun,
+            last_at_ms: begun,
+        },
+    )
 }
 
 /// The trace of a restart that begins now.
 pub fn restart(env: &Env<'_>) -> Trace {
     let now = now_ms();
-    Trace::begin("restart", env, RESTART_SWITCH, Carried { started_at_ms: now, last_at_ms: now })
+    Trace::begin(
+        "restart",
+        env,
+        RESTART_SWITCH,
+        Carried {
+            started_at_ms: now,
+            last_at_ms: now,
+        },
+    )
 }
 
-/// The trace of the restart that brought this process about; without effect when `carried` is none, lies ahead, or is older
-/// than 10 minutes.
+/// The trace of the restart that brought this process about; without effect when `carried` is none,
+/// lies ahead, or is older than 10 minutes.
 pub fn resume(env: &Env<'_>, carried: Option<Carried>) -> Trace {
     match carried.filter(|carried| carried.fits(now_ms())) {
         Some(times) => Trace::begin("restart", env, RESTART_SWITCH, times),
@@ -144,7 +166,9 @@ impl Trace {
     pub fn finish(&mut self, name: &str, pairs: &[Pair<'_>]) {
         if self.0.is_some() {
             let held = held();
-            let held = held.iter().map(|(key, value)| (*key, Value::Number(*value)));
+            let held = held
+                .iter()
+                .map(|(key, value)| (*key, Value::Number(*value)));
             self.mark(name, &pairs.iter().copied().chain(held).collect::<Vec<_>>());
             self.0 = None;
         }
@@ -165,7 +189,12 @@ impl Going {
         // The wall clock may be set back meanwhile.
         let total = (now_ms - self.times.started_at_ms).max(0.0);
         self.times.last_at_ms = now_ms;
-        format!("{} trace: {name} {:.1}ms total={total:.1}ms{}", self.word, took_ms.max(0.0), shown(pairs))
+        format!(
+            "{} trace: {name} {:.1}ms total={total:.1}ms{}",
+            self.word,
+            took_ms.max(0.0),
+            shown(pairs)
+        )
     }
 
     fn detail(&self, name: &str, pairs: &[Pair<'_>]) -> Option<String> {
@@ -188,7 +217,11 @@ fn shown(pairs: &[Pair<'_>]) -> String {
 /// Letters and digits, beginning with a letter: what every tool takes for one word.
 fn key(name: &str) -> String {
     let kept: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-    if kept.starts_with(|c: char| c.is_ascii_alphabetic()) { kept } else { format!("metric{kept}") }
+    if kept.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        kept
+    } else {
+        format!("metric{kept}")
+    }
 }
 
 fn value_text(value: Value<'_>) -> Option<String> {
@@ -198,7 +231,13 @@ fn value_text(value: Value<'_>) -> Option<String> {
         Value::Null => Some("null".to_owned()),
         Value::Text(text) => {
             let words = text.split_whitespace().collect::<Vec<_>>().join("_");
-            let kept = |c: char| if c.is_ascii_alphanumeric() || "_.:/-".contains(c) { c } else { '_' };
+            let kept = |c: char| {
+                if c.is_ascii_alphanumeric() || "_.:/-".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            };
             let text: String = words.chars().take(TEXT_MAX).map(kept).collect();
             (!text.is_empty()).then_some(text)
         }
@@ -206,7 +245,10 @@ fn value_text(value: Value<'_>) -> Option<String> {
 }
 
 fn now_ms() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(millis).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map(millis)
+        .unwrap_or_default()
 }
 
 fn millis(time: Duration) -> f64 {
@@ -216,10 +258,26 @@ fn millis(time: Duration) -> f64 {
 /// What the process holds (proc(5)); what cannot be told is left out.
 fn held() -> Vec<(&'static str, f64)> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok());
-    let descriptors = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as f64);
-    let all = [("rssMb", field("VmRSS:").map(|kib| kib / 1024.0)), ("fdCount", descriptors), ("threadCount", field("Threads:"))];
-    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    let field = |name: &str| {
+        status.lines().find_map(|line| {
+            line.strip_prefix(name)?
+                .split_whitespace()
+                .next()?
+                .parse::<f64>()
+                .ok()
+        })
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd")
+        .ok()
+        .map(|entries| entries.count().saturating_sub(1) as f64);
+    let all = [
+        ("rssMb", field("VmRSS:").map(|kib| kib / 1024.0)),
+        ("fdCount", descriptors),
+        ("threadCount", field("Threads:")),
+    ];
+    all.into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -227,13 +285,23 @@ mod tests {
     use super::*;
 
     fn going(word: &'static str) -> Going {
-        Going { word, times: Carried { started_at_ms: 1000.0, last_at_ms: 1000.0 } }
+        Going {
+            word,
+            times: Carried {
+                started_at_ms: 1000.0,
+                last_at_ms: 1000.0,
+            },
+        }
     }
 
     #[test]
     fn lines_have_the_form_that_tools_read() {
         let mut trace = going("restart");
-        let pairs = [("signal", "SIGUSR1".into()), ("force", false.into()), ("waitMs", Value::Null)];
+        let pairs = [
+            ("signal", "SIGUSR1".into()),
+            ("force", false.into()),
+            ("waitMs", Value::Null),
+        ];
         assert_eq!(
             trace.mark("restart.signal.received", &pairs, 1000.04),
             "restart trace: restart.signal.received 0.0ms total=0.0ms signal=SIGUSR1 force=false waitMs=null"
@@ -242,13 +310,33 @@ mod tests {
             trace.mark("restart.drain", &[("activeTasks", 3_u64.into())], 1012.36),
             "restart trace: restart.drain 12.3ms total=12.4ms activeTasks=3.0"
         );
-        assert_eq!(trace.span("restart.close.http", 1.25, &[], 1020.0), "restart trace: restart.close.http 1.2ms total=20.0ms");
-        assert_eq!(trace.mark("restart.ready", &[], 1021.0), "restart trace: restart.ready 1.0ms total=21.0ms");
+        assert_eq!(
+            trace.span("restart.close.http", 1.25, &[], 1020.0),
+            "restart trace: restart.close.http 1.2ms total=20.0ms"
+        );
+        assert_eq!(
+            trace.mark("restart.ready", &[], 1021.0),
+            "restart trace: restart.ready 1.0ms total=21.0ms"
+        );
         let mut trace = going("startup");
-        assert_eq!(trace.mark("config", &[], 1001.2), "startup trace: config 1.2ms total=1.2ms");
-        assert_eq!(trace.detail("config", &[("sidecars", 2_u64.into())]).as_deref(), Some("startup trace: config sidecars=2.0"));
-        assert_eq!(trace.detail("config", &[("odd", Value::Number(f64::NAN))]), None);
-        assert_eq!(trace.mark("set.back", &[], 10.0), "startup trace: set.back 0.0ms total=0.0ms");
+        assert_eq!(
+            trace.mark("config", &[], 1001.2),
+            "startup trace: config 1.2ms total=1.2ms"
+        );
+        assert_eq!(
+            trace
+                .detail("config", &[("sidecars", 2_u64.into())])
+                .as_deref(),
+            Some("startup trace: config sidecars=2.0")
+        );
+        assert_eq!(
+            trace.detail("config", &[("odd", Value::Number(f64::NAN))]),
+            None
+        );
+        assert_eq!(
+            trace.mark("set.back", &[], 10.0),
+            "startup trace: set.back 0.0ms total=0.0ms"
+        );
     }
 
     #[test]
@@ -261,10 +349,18 @@ mod tests {
         ] {
             assert_eq!(value_text(value.into()).as_deref(), expected, "{value:?}");
         }
-        assert_eq!(value_text(Value::Text(&"x".repeat(500))).unwrap().len(), TEXT_MAX);
+        assert_eq!(
+            value_text(Value::Text(&"x".repeat(500))).unwrap().len(),
+            TEXT_MAX
+        );
         assert_eq!(value_text(Value::Number(f64::INFINITY)), None);
         assert_eq!(value_text(Some(true).into()).as_deref(), Some("true"));
-        for (name, expected) in [("rssMb", "rssMb"), ("a b=c", "abc"), ("9lives", "metric9lives"), ("ü", "metric")] {
+        for (name, expected) in [
+            ("rssMb", "rssMb"),
+            ("a b=c", "abc"),
+            ("9lives", "metric9lives"),
+            ("ü", "metric"),
+        ] {
             assert_eq!(key(name), expected);
         }
     }
@@ -273,7 +369,10 @@ mod tests {
     fn a_switch_says_yes() {
         let on = |text: &'static str| Env(&|_| Some(text.into())).is_on(RESTART_SWITCH);
         assert!(["1", "true", "TRUE", " yes ", "On"].into_iter().all(on));
-        assert!(!["", "0", "false", "no", "off", "2"].into_iter().any(on) && !Env(&|_| None).is_on(RESTART_SWITCH));
+        assert!(
+            !["", "0", "false", "no", "off", "2"].into_iter().any(on)
+                && !Env(&|_| None).is_on(RESTART_SWITCH)
+        );
         let env = |name: &str| (name == RESTART_SWITCH).then(|| "1".into());
         assert!(restart(&Env(&env)).0.is_some());
         let mut off = startup(&Env(&env), Duration::ZERO);
@@ -286,7 +385,12 @@ mod tests {
     fn a_restart_goes_on_in_the_next_process_unless_it_cannot_be_the_same() {
         let now = now_ms();
         let env = |_: &str| Some("1".into());
-        let at = |started: f64, last: f64| Some(Carried { started_at_ms: now + started, last_at_ms: now + last });
+        let at = |started: f64, last: f64| {
+            Some(Carried {
+                started_at_ms: now + started,
+                last_at_ms: now + last,
+            })
+        };
         let going_on = |carried| resume(&Env(&env), carried).carry();
         assert_eq!(going_on(at(-5000.0, -100.0)), at(-5000.0, -100.0));
         for carried in [
@@ -296,12 +400,18 @@ mod tests {
             at(-100.0, -200.0),
             at(-1000.0, 700_000.0),
             at(-now, -now),
-            Some(Carried { started_at_ms: f64::NAN, last_at_ms: f64::NAN }),
+            Some(Carried {
+                started_at_ms: f64::NAN,
+                last_at_ms: f64::NAN,
+            }),
         ] {
             assert_eq!(going_on(carried), None, "{carried:?}");
         }
         let text = serde_json::to_string(&at(-5.0, -1.0)).unwrap();
-        assert!(text.contains("startedAtMs") && text.contains("lastAtMs"), "{text}");
+        assert!(
+            text.contains("startedAtMs") && text.contains("lastAtMs"),
+            "{text}"
+        );
         let mut trace = resume(&Env(&env), at(-5000.0, -100.0));
         trace.finish("restart.ready", &[]);
         assert_eq!(trace.carry(), None, "the end is the end");
@@ -312,6 +422,9 @@ mod tests {
     fn what_the_process_holds() {
         let held = held();
         let of = |name: &str| held.iter().find(|(key, _)| *key == name).unwrap().1;
-        assert!(of("rssMb") > 1.0 && of("fdCount") >= 3.0 && of("threadCount") >= 1.0, "{held:?}");
+        assert!(
+            of("rssMb") > 1.0 && of("fdCount") >= 3.0 && of("threadCount") >= 1.0,
+            "{held:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What scripts and terminals see of gatewayctl: one JSON object each, exit codes, completions, widths and colours.
+//! What scripts and terminals see of gatewayctl: one JSON object each, exit codes, completions,
+//! widths and colours.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -20,13 +21,16 @@ const SCHEMAS: &str = include_str!("../man/gatewayctl-json.schema.json");
 
 fn schema_of(name: &str) -> Value {
     let all: Value = serde_json::from_str(SCHEMAS).unwrap();
-    all.get(name).unwrap_or_else(|| panic!("no schema {name}")).clone()
+    all.get(name)
+        .unwrap_or_else(|| panic!("no schema {name}"))
+        .clone()
 }
 
 /// Exactly one object, of this shape.
 fn object(output: &Output, shape: &str) -> Value {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
-    let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {}", said(output)));
+    let value: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {}", said(output)));
     assert!(value.is_object(), "{text}");
     let faults = schema::faults(&schema_of(shape), &value);
     assert!(faults.is_empty(), "{shape}: {faults:#?} in: {text}");
@@ -36,8 +40,19 @@ fn object(output: &Output, shape: &str) -> Value {
 /// gatewayctl for nobody: no gateway, no home of before.
 fn alone(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
-    command.args(args).stdin(Stdio::null()).env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run"));
-    for variable in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "DBUS_SESSION_BUS_ADDRESS", "NO_COLOR", "TERM", "COLUMNS"] {
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .env("HOME", home)
+        .env("XDG_RUNTIME_DIR", home.join("run"));
+    for variable in [
+        "XDG_CONFIG_HOME",
+        "XDG_STATE_HOME",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "NO_COLOR",
+        "TERM",
+        "COLUMNS",
+    ] {
         command.env_remove(variable);
     }
     scrub(&mut command);
@@ -65,7 +80,10 @@ fn every_answer_is_one_object_of_its_documented_shape() {
         (&["reload"], "restart"),
         (&["history"], "history"),
         (&["config", "check", "--config", config], "config"),
-        (&["config", "init", "--config", fresh.to_str().unwrap()], "config"),
+        (
+            &["config", "init", "--config", fresh.to_str().unwrap()],
+            "config",
+        ),
         (&["config", "init", "--stdout"], "text"),
         (&["completions", "bash"], "text"),
         (&["man"], "text"),
@@ -77,13 +95,39 @@ fn every_answer_is_one_object_of_its_documented_shape() {
     }
     // Its exit code is the machine's.
     object(&json(&["doctor"]), "doctor");
-    for args in [&["config", "show", "--config", config][..], &["config", "schema"]] {
-        assert!(serde_json::from_slice::<Value>(&json(args).stdout).unwrap().is_object(), "{args:?}");
+    for args in [
+        &["config", "show", "--config", config][..],
+        &["config", "schema"],
+    ] {
+        assert!(
+            serde_json::from_slice::<Value>(&json(args).stdout)
+                .unwrap()
+                .is_object(),
+            "{args:?}"
+        );
     }
     let recover = json(&["recover"]);
-    object(&recover, if recover.status.success() { "outcome" } else { "error" });
-    let inhibited = gateway.ctl(["inhibit", "--json", "--why", "test", "--", "echo", "the command's own"]);
-    assert_eq!(inhibited.stdout, b"the command's own\n", "standard output belongs to the command");
+    object(
+        &recover,
+        if recover.status.success() {
+            "outcome"
+        } else {
+            "error"
+        },
+    );
+    let inhibited = gateway.ctl([
+        "inhibit",
+        "--json",
+        "--why",
+        "test",
+        "--",
+        "echo",
+        "the command's own",
+    ]);
+    assert_eq!(
+        inhibited.stdout, b"the command's own\n",
+        "standard output belongs to the command"
+    );
     object(&json(&["stop"]), "outcome");
     object(&json(&["stop"]), "outcome");
     object(&json(&["why"]), "why");
@@ -94,12 +138,14 @@ fn every_answer_is_one_object_of_its_documented_shape() {
 #[test]
 fn the_schemas_tell_a_wrong_answer() {
     let schema = schema_of("wait");
-    for (wrong, fault) in [(r#"{"ok":true,"state":"ready"}"#, "tookMs"), (r#"{"ok":1,"state":"ready","tookMs":1}"#, "boolean")] {
+    for (wrong, fault) in [
+        (r#"{"ok":true,"state":"ready"}"#, "tookMs"),
+        (r#"{"ok":1,"state":"ready","tookMs":1}"#, "boolean"),
+    ] {
         let faults = schema::faults(&schema, &serde_json::from_str(wrong).unwrap());
         assert!(faults.iter().any(|text| text.contains(fault)), "{faults:?}");
     }
-    let unknown =
-        serde_json::json!({"ok": true, "instance": "a", "sentence": "", "cause": {"kind": "magic"}, "running": true, "evidence": []});
+    let unknown = serde_json::json!({"ok": true, "instance": "a", "sentence": "", "cause": {"kind": "magic"}, "running": true, "evidence": []});
     assert!(!schema::faults(&schema_of("why"), &unknown).is_empty());
 }
 
@@ -130,12 +176,21 @@ fn every_error_has_its_exit_code_and_its_object() {
         (3, vec!["restart", "--state-dir", state]),
         (3, vec!["reload", "--state-dir", state]),
         (3, vec!["recover", "--state-dir", state]),
-        (3, vec!["update", "--check", "/bin/true", "--state-dir", state]),
+        (
+            3,
+            vec!["update", "--check", "/bin/true", "--state-dir", state],
+        ),
         (3, vec!["logs", "--state-dir", state]),
         (3, vec!["list", "--state-dir", state]),
-        (3, vec!["inhibit", "--state-dir", state, "--why", "x", "--", "true"]),
+        (
+            3,
+            vec!["inhibit", "--state-dir", state, "--why", "x", "--", "true"],
+        ),
         (3, vec!["start", "--instance", "nobody-has-this"]),
-        (4, vec!["wait", "--ready", "--timeout", "50ms", "--state-dir", state]),
+        (
+            4,
+            vec!["wait", "--ready", "--timeout", "50ms", "--state-dir", state],
+        ),
         (5, vec!["config", "init", "--config", there]),
         (78, vec!["config", "check", "--config", bad]),
         (78, vec!["config", "show", "--config", bad]),
@@ -146,42 +201,93 @@ fn every_error_has_its_exit_code_and_its_object() {
     ];
     for (code, args) in cases {
         let plain = alone(dir, &args).output().unwrap();
-        assert_eq!(plain.status.code(), Some(code), "{args:?}: {}", said(&plain));
+        assert_eq!(
+            plain.status.code(),
+            Some(code),
+            "{args:?}: {}",
+            said(&plain)
+        );
         if code != 0 {
-            assert!(plain.stdout.is_empty() && !plain.stderr.is_empty(), "errors go to standard error: {args:?}: {}", said(&plain));
+            assert!(
+                plain.stdout.is_empty() && !plain.stderr.is_empty(),
+                "errors go to standard error: {args:?}: {}",
+                said(&plain)
+            );
         }
         // Before `--`: what follows belongs to another command.
-        let at = args.iter().position(|word| *word == "--").unwrap_or(args.len());
+        let at = args
+            .iter()
+            .position(|word| *word == "--")
+            .unwrap_or(args.len());
         let with = [&args[..at], &["--json"], &args[at..]].concat();
         let output = alone(dir, &with).output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{with:?}: {}", said(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{with:?}: {}",
+            said(&output)
+        );
         if code != 0 {
             let value = object(&output, "error");
-            assert_eq!((&value["ok"], &value["exit"]), (&false.into(), &code.into()), "{args:?}");
+            assert_eq!(
+                (&value["ok"], &value["exit"]),
+                (&false.into(), &code.into()),
+                "{args:?}"
+            );
             assert!(!value["error"].as_str().unwrap().is_empty(), "{args:?}");
         } else {
-            assert!(serde_json::from_slice::<Value>(&output.stdout).unwrap().is_object(), "{args:?}: {}", said(&output));
+            assert!(
+                serde_json::from_slice::<Value>(&output.stdout)
+                    .unwrap()
+                    .is_object(),
+                "{args:?}: {}",
+                said(&output)
+            );
         }
     }
     if !root {
-        let output = alone(dir, &["--system", "install", "--json", "--", "sleep", "9"]).output().unwrap();
-        assert!(matches!(output.status.code(), Some(77 | 1)), "{}", said(&output));
+        let output = alone(dir, &["--system", "install", "--json", "--", "sleep", "9"])
+            .output()
+            .unwrap();
+        assert!(
+            matches!(output.status.code(), Some(77 | 1)),
+            "{}",
+            said(&output)
+        );
     }
-    let output = alone(dir, &["config", "check", "--config", gone, "--json"]).output().unwrap();
+    let output = alone(dir, &["config", "check", "--config", gone, "--json"])
+        .output()
+        .unwrap();
     assert_ne!(output.status.code(), Some(0), "{}", said(&output));
     object(&output, "error");
 }
 
 #[test]
 fn an_installed_gateway_answers_in_the_documented_shapes_too() {
-    let Some(systemd) = prepared("json").filter(|_| servers::have("node")) else { return };
-    let site = Site { systemd: &systemd, user: None };
-    let json = |args: &[&str], shape: &str| object(&site.run(&[&["gatewayctl"], args, &["--json"]].concat()), shape);
-    let install = |flags: &[&str]| site.run(&[&["gatewayctl", "install", "--json"], flags, &node()[..]].concat());
+    let Some(systemd) = prepared("json").filter(|_| servers::have("node")) else {
+        return;
+    };
+    let site = Site {
+        systemd: &systemd,
+        user: None,
+    };
+    let json = |args: &[&str], shape: &str| {
+        object(
+            &site.run(&[&["gatewayctl"], args, &["--json"]].concat()),
+            shape,
+        )
+    };
+    let install = |flags: &[&str]| {
+        site.run(&[&["gatewayctl", "install", "--json"], flags, &node()[..]].concat())
+    };
     object(&install(&["--dry-run"]), "install");
     object(&install(&["--now"]), "install");
     let shown = json(&["status", "--deep"], "status");
-    assert_eq!((&shown["drift"], &shown["deep"]["unit"]["active"]), (&serde_json::json!([]), &"active".into()), "{shown:#}");
+    assert_eq!(
+        (&shown["drift"], &shown["deep"]["unit"]["active"]),
+        (&serde_json::json!([]), &"active".into()),
+        "{shown:#}"
+    );
     json(&["restart"], "restart");
     systemd.sh("cp /usr/local/bin/gateway /srv/next && echo >> /srv/next");
     json(&["update", "--check", "/srv/next"], "update");
@@ -201,7 +307,11 @@ fn an_installed_gateway_answers_in_the_documented_shapes_too() {
     systemd.sh("echo '# mine' >> /etc/systemd/system/gateway.service");
     site.drop("Environment=A=b");
     let text = site.must(&["gatewayctl", "status"]);
-    assert!(text.contains("gateway.service: was changed since gatewayctl wrote it") && !text.contains("test.conf"), "{text}");
+    assert!(
+        text.contains("gateway.service: was changed since gatewayctl wrote it")
+            && !text.contains("test.conf"),
+        "{text}"
+    );
     let text = site.must(&["gatewayctl", "status", "--deep"]);
     for word in [
         "/etc/systemd/system/gateway.service.d/test.conf: drop-in",
@@ -214,10 +324,17 @@ fn an_installed_gateway_answers_in_the_documented_shapes_too() {
 
     // The log: of the unit, of one sidecar, as objects.
     let lines = |args: &[&str]| site.must(&[&["gatewayctl", "logs", "-n", "500"], args].concat());
-    wait::until("the journal has it", || lines(&[]).contains("[gateway] ready (").then_some(()));
+    wait::until("the journal has it", || {
+        lines(&[]).contains("[gateway] ready (").then_some(())
+    });
     assert!(!lines(&["--sidecar", "main"]).contains("[gateway] ready ("));
     let entries = lines(&["--json"]);
-    assert!(entries.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|entry| entry.is_object())), "{entries}");
+    assert!(
+        entries
+            .lines()
+            .all(|line| serde_json::from_str::<Value>(line).is_ok_and(|entry| entry.is_object())),
+        "{entries}"
+    );
     systemd.sh("head -n -1 /etc/systemd/system/gateway.service > /tmp/unit && cp /tmp/unit /etc/systemd/system/gateway.service");
     json(&["uninstall"], "uninstall");
     json(&["uninstall"], "outcome");
@@ -240,13 +357,33 @@ fn completions_load_in_every_shell_that_reads_them() {
         if !skip::unless_there(shell) {
             continue;
         }
-        let script = alone(home.path(), &["completions", shell]).output().unwrap();
+        let script = alone(home.path(), &["completions", shell])
+            .output()
+            .unwrap();
         assert!(script.status.success(), "{}", said(&script));
         std::fs::write(home.path().join("file"), &script.stdout).unwrap();
-        let flags: &[&str] = if shell == "zsh" { &["-f", "-c"] } else { &["-c"] };
-        let output = Command::new(shell).args(flags).arg(check).current_dir(home.path()).env("HOME", home.path()).output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", said(&output));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("why"), "{shell}: {}", said(&output));
+        let flags: &[&str] = if shell == "zsh" {
+            &["-f", "-c"]
+        } else {
+            &["-c"]
+        };
+        let output = Command::new(shell)
+            .args(flags)
+            .arg(check)
+            .current_dir(home.path())
+            .env("HOME", home.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{shell}: {}",
+            said(&output)
+        );
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("why"),
+            "{shell}: {}",
+            said(&output)
+        );
     }
 }
 
@@ -258,11 +395,24 @@ struct Terminal {
 
 impl Terminal {
     fn start(mut command: Command, columns: u16) -> Self {
-        let size = nix::pty::Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = nix::pty::Winsize {
+            ws_row: 24,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         let pty = nix::pty::openpty(Some(&size), None).unwrap();
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let child = command.stdin(end(&pty.slave)).stdout(end(&pty.slave)).stderr(end(&pty.slave)).spawn().unwrap();
-        Self { child, screen: File::from(pty.master) }
+        let child = command
+            .stdin(end(&pty.slave))
+            .stdout(end(&pty.slave))
+            .stderr(end(&pty.slave))
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            screen: File::from(pty.master),
+        }
     }
 
     /// Everything until it ends.
@@ -296,7 +446,10 @@ impl Drop for Terminal {
 
 fn asking(gateway: &Gateway, args: &[&str]) -> Command {
     let mut command = ctl_in(gateway.state_dir());
-    command.args(args).env_remove("NO_COLOR").env("TERM", "xterm");
+    command
+        .args(args)
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm");
     command
 }
 
@@ -309,7 +462,11 @@ fn colours_are_for_terminals_that_want_them() {
         Terminal::start(command, 80).all().contains("\x1b[")
     };
     assert!(colored(asking(&gateway, &["status"])));
-    for (variable, value, shown) in [("NO_COLOR", "1", false), ("NO_COLOR", "", true), ("TERM", "dumb", false)] {
+    for (variable, value, shown) in [
+        ("NO_COLOR", "1", false),
+        ("NO_COLOR", "", true),
+        ("TERM", "dumb", false),
+    ] {
         let mut command = asking(&gateway, &["status"]);
         command.env(variable, value);
         assert_eq!(colored(command), shown, "{variable}={value}");
@@ -317,15 +474,30 @@ fn colours_are_for_terminals_that_want_them() {
     assert!(!colored(asking(&gateway, &["status", "--color", "never"])));
     let piped = asking(&gateway, &["status"]).output().unwrap();
     assert!(!piped.stdout.contains(&0x1b), "a pipe is no terminal");
-    let forced = asking(&gateway, &["status", "--color", "always"]).output().unwrap();
+    let forced = asking(&gateway, &["status", "--color", "always"])
+        .output()
+        .unwrap();
     assert!(forced.stdout.contains(&0x1b));
-    let json = asking(&gateway, &["status", "--json", "--color", "always"]).output().unwrap();
+    let json = asking(&gateway, &["status", "--json", "--color", "always"])
+        .output()
+        .unwrap();
     assert!(!json.stdout.contains(&0x1b), "JSON has no colours");
     for locale in ["C", "de_DE.ISO-8859-1"] {
-        let output = asking(&gateway, &["status"]).env("LC_ALL", locale).output().unwrap();
-        assert!(output.status.success() && output.stdout.is_ascii(), "{}", said(&output));
+        let output = asking(&gateway, &["status"])
+            .env("LC_ALL", locale)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && output.stdout.is_ascii(),
+            "{}",
+            said(&output)
+        );
     }
-    let output = asking(&gateway, &["status"]).arg("--instance").arg(OsStr::from_bytes(b"\xff")).output().unwrap();
+    let output = asking(&gateway, &["status"])
+        .arg("--instance")
+        .arg(OsStr::from_bytes(b"\xff"))
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
 }
 
@@ -334,8 +506,15 @@ fn help_is_as_wide_as_the_terminal() {
     let home = tempfile::tempdir().unwrap();
     for (columns, most) in [(60_u16, 60), (100, 100)] {
         let text = Terminal::start(alone(home.path(), &["restart", "--help"]), columns).all();
-        let widest = text.lines().map(|line| strip(line).chars().count()).max().unwrap();
-        assert!(widest <= most && widest > most / 2, "{columns}: {widest}\n{text}");
+        let widest = text
+            .lines()
+            .map(|line| strip(line).chars().count())
+            .max()
+            .unwrap();
+        assert!(
+            widest <= most && widest > most / 2,
+            "{columns}: {widest}\n{text}"
+        );
     }
 }
 
@@ -350,16 +529,35 @@ fn strip(line: &str) -> String {
 #[test]
 fn whoever_stops_reading_ends_it_quietly() {
     let gateway = Setup::new().start();
-    for args in [&["status"][..], &["man"], &["completions", "bash"], &["status", "--help"], &["status", "--json"], &["status", "--watch"]]
-    {
+    for args in [
+        &["status"][..],
+        &["man"],
+        &["completions", "bash"],
+        &["status", "--help"],
+        &["status", "--json"],
+        &["status", "--watch"],
+    ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let mut child = asking(&gateway, args).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = asking(&gateway, args)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let status = wait::within(wait::DEADLINE, || child.try_wait().unwrap());
         let _ = child.kill();
         let mut errors = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-        assert_eq!(status.and_then(|status| status.code()), Some(0), "{args:?}: {errors}");
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut errors)
+            .unwrap();
+        assert_eq!(
+            status.and_then(|status| status.code()),
+            Some(0),
+            "{args:?}: {errors}"
+        );
         assert_eq!(errors, "", "{args:?}");
     }
 }
@@ -373,24 +571,48 @@ fn a_watched_status_follows_a_restart_and_the_end() {
     let mut screen = Terminal::start(asking(&gateway, &["status", "--watch"]), 40);
     let first = screen.until("generation 1");
     assert!(first.starts_with("\x1b[2J\x1b[H"), "{first:?}");
-    let mut piped = asking(&gateway, &["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(piped.stdout.take().unwrap()).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let mut piped = asking(&gateway, &["status", "--watch", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(piped.stdout.take().unwrap())
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
     let change = lines.next().unwrap();
     let faults = schema::faults(&schema_of("change"), &change);
     assert!(faults.is_empty(), "{faults:?} in: {change:#}");
-    assert_eq!((&change["stage"], &change["status"]["generation"]), (&"ready".into(), &1.into()));
+    assert_eq!(
+        (&change["stage"], &change["status"]["generation"]),
+        (&"ready".into(), &1.into())
+    );
     gateway.restart();
     let shown = screen.until("generation 2");
     let widest = shown
         .split("\r\n")
-        .map(|line| strip(&line.replace("\x1b[H", "").replace("\x1b[K", "").replace("\x1b[J", "")).chars().count())
+        .map(|line| {
+            strip(
+                &line
+                    .replace("\x1b[H", "")
+                    .replace("\x1b[K", "")
+                    .replace("\x1b[J", ""),
+            )
+            .chars()
+            .count()
+        })
         .max();
     assert!(widest.unwrap() <= 40, "{shown}");
-    assert!(lines.by_ref().any(|change| change["status"]["generation"] == 2 && change["stage"] == "ready"));
+    assert!(
+        lines
+            .by_ref()
+            .any(|change| change["status"]["generation"] == 2 && change["stage"] == "ready")
+    );
     gateway.stop();
     screen.until("no gateway runs");
     let last = lines.next().unwrap();
-    assert!(last["stage"] == "not running" || last["stage"] == "stopping", "{last:#}");
+    assert!(
+        last["stage"] == "not running" || last["stage"] == "stopping",
+        "{last:#}"
+    );
     piped.kill().unwrap();
     piped.wait().unwrap();
 }
@@ -399,7 +621,11 @@ fn a_watched_status_follows_a_restart_and_the_end() {
 fn the_log_of_a_gateway_started_by_hand_is_where_its_output_went() {
     let mut gateway = Setup::new().start();
     let output = gateway.ctl(["logs"]);
-    assert!(output.status.success() && said(&output).contains("its output goes to whoever started it"), "{}", said(&output));
+    assert!(
+        output.status.success() && said(&output).contains("its output goes to whoever started it"),
+        "{}",
+        said(&output)
+    );
     gateway.signal(nix::sys::signal::Signal::SIGTERM);
     gateway.wait_exit(wait::DEADLINE);
     let output = gateway.ctl(["logs"]);

@@ -18,20 +18,27 @@ const HUGE: u64 = 512 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the gateway may grow by, whatever passes through it.
 const GROWTH_KIB: u64 = 20 * 1024;
-/// Whoever is not read from may have this much on the way: the kernel's buffers at four ends, and ours.
+/// Whoever is not read from may have this much on the way: the kernel's buffers at four ends, and
+/// ours.
 const UNDERWAY: u64 = 32 * 1024 * 1024;
 
 static PIECE: [u8; 256 * 1024] = [b'g'; 256 * 1024];
 
 /// Swallows uploads and counts them; sends `HUGE` to who asks.
-fn upstream(received: &Arc<AtomicU64>, sent: &Arc<AtomicU64>, reads: &CancellationToken) -> Upstream {
+fn upstream(
+    received: &Arc<AtomicU64>,
+    sent: &Arc<AtomicU64>,
+    reads: &CancellationToken,
+) -> Upstream {
     let (received, sent, reads) = (Arc::clone(received), Arc::clone(sent), reads.clone());
     Upstream::serve(move |mut conn| {
         let (received, sent, reads) = (Arc::clone(&received), Arc::clone(&sent), reads.clone());
         async move {
             let Ok(head) = conn.head().await else { return };
             if head.first.starts_with("GET") {
-                conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {HUGE}\r\n\r\n")).await.unwrap();
+                conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {HUGE}\r\n\r\n"))
+                    .await
+                    .unwrap();
                 while sent.load(Ordering::Relaxed) < HUGE {
                     if conn.send(&PIECE).await.is_err() {
                         return;
@@ -46,7 +53,9 @@ fn upstream(received: &Arc<AtomicU64>, sent: &Arc<AtomicU64>, reads: &Cancellati
                 received.fetch_add(piece.len() as u64, Ordering::Relaxed);
             });
             if counted.await.is_ok() {
-                let _ = conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngot ").await;
+                let _ = conn
+                    .send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngot ")
+                    .await;
             }
         }
     })
@@ -93,11 +102,16 @@ fn half_a_gigabyte_down_passes_through_without_being_kept() {
     let (got, growth) = growth_of(&gateway, || {
         block_on(async {
             let mut conn = Conn::open_narrow(&gateway.target()).await.unwrap();
-            conn.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+            conn.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                .await
+                .unwrap();
             let head = conn.head().await.unwrap();
             // A client that pauses is felt by the upstream.
             let underway = settled(&sent);
-            assert!(underway < UNDERWAY, "the upstream could send {underway} bytes to a client that does not read");
+            assert!(
+                underway < UNDERWAY,
+                "the upstream could send {underway} bytes to a client that does not read"
+            );
             let mut got = 0;
             let body = conn.body_into(head.framing(false), |piece| got += piece.len() as u64);
             within(PATIENCE, body).await.unwrap();
@@ -122,8 +136,14 @@ fn half_a_gigabyte_up_passes_through_without_being_kept() {
             let client = std::thread::spawn(move || {
                 block_on(async {
                     let mut conn = Conn::open(&target).await.unwrap();
-                    let framing = if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {HUGE}") };
-                    conn.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n")).await.unwrap();
+                    let framing = if chunked {
+                        "Transfer-Encoding: chunked".to_owned()
+                    } else {
+                        format!("Content-Length: {HUGE}")
+                    };
+                    conn.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n"))
+                        .await
+                        .unwrap();
                     while counter.load(Ordering::Relaxed) < HUGE {
                         if chunked {
                             conn.send(format!("{:x}\r\n", PIECE.len())).await.unwrap();
@@ -142,25 +162,44 @@ fn half_a_gigabyte_up_passes_through_without_being_kept() {
             });
             // An upstream that does not read is felt by the client.
             let underway = settled(&written);
-            assert!(underway < UNDERWAY, "the client could send {underway} bytes to an upstream that does not read");
+            assert!(
+                underway < UNDERWAY,
+                "the client could send {underway} bytes to an upstream that does not read"
+            );
             reads.cancel();
             client.join().unwrap()
         });
-        assert_eq!((answer.status(), received.load(Ordering::Relaxed)), (200, HUGE), "chunked {chunked}");
-        assert!(growth < GROWTH_KIB, "chunked {chunked}: the gateway grew by {growth} KiB");
+        assert_eq!(
+            (answer.status(), received.load(Ordering::Relaxed)),
+            (200, HUGE),
+            "chunked {chunked}"
+        );
+        assert!(
+            growth < GROWTH_KIB,
+            "chunked {chunked}: the gateway grew by {growth} KiB"
+        );
     }
 }
 
 #[test]
 fn a_body_over_the_limit_is_413_and_one_below_it_passes() {
     let recorder = support::upstream::Recorder::ok();
-    let gateway = Setup::upstream(recorder.addr()).config("[limits]\nbody = 1000\n").start();
+    let gateway = Setup::upstream(recorder.addr())
+        .config("[limits]\nbody = 1000\n")
+        .start();
     block_on(async {
-        for (length, chunked, status) in [(1000, false, 200), (1000, true, 200), (1001, false, 413), (1001, true, 413)] {
+        for (length, chunked, status) in [
+            (1000, false, 200),
+            (1000, true, 200),
+            (1001, false, 413),
+            (1001, true, 413),
+        ] {
             let mut conn = Conn::open(&gateway.target()).await.unwrap();
             let body = "x".repeat(length);
             let text = if chunked {
-                format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n")
+                format!(
+                    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+                )
             } else {
                 format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{body}")
             };
@@ -168,5 +207,9 @@ fn a_body_over_the_limit_is_413_and_one_below_it_passes() {
             assert_eq!(answer.status(), status, "{length} bytes, chunked {chunked}");
         }
     });
-    assert_eq!(recorder.seen().len(), 2, "what is too large never arrives whole");
+    assert_eq!(
+        recorder.seen().len(),
+        2,
+        "what is too large never arrives whole"
+    );
 }

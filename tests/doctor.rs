@@ -1,4 +1,5 @@
-//! Every finding of `gatewayctl doctor` produced for real, and mended where it says so; our own install produces none.
+//! Every finding of `gatewayctl doctor` produced for real, and mended where it says so; our own
+//! install produces none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -12,10 +13,12 @@ use support::site::{Site, all_of, prepared};
 use support::systemd_box::SystemdBox;
 use support::wait;
 
-/// What no box can produce: another version of the program, and a limit of the whole machine. The checks' own tests have them.
+/// What no box can produce: another version of the program, and a limit of the whole machine. The
+/// checks' own tests have them.
 const NOT_IN_A_BOX: [&str; 2] = ["inotify-limit", "program-version"];
 
-/// Produced by tests of their own below: they need a user's manager, or a service that is ill for longer.
+/// Produced by tests of their own below: they need a user's manager, or a service that is ill for
+/// longer.
 const ELSEWHERE: [&str; 9] = [
     "manager-unreachable",
     "unit-linger",
@@ -54,7 +57,8 @@ struct Case {
 enum Setup {
     /// Lines of a drop-in below [Service].
     Drop(&'static str),
-    /// The unit's text with one thing replaced by another, as another version would have written it.
+    /// The unit's text with one thing replaced by another, as another version would have written
+    /// it.
     Written(&'static str, &'static str),
     /// A change of the configuration, by sed.
     Config(&'static str),
@@ -67,15 +71,30 @@ enum Setup {
 use Setup::{Config, Drop, Net, Script};
 
 const fn case(code: &'static str, setup: Setup) -> Case {
-    Case { code, setup, undo: "", mended: false }
+    Case {
+        code,
+        setup,
+        undo: "",
+        mended: false,
+    }
 }
 
 const fn mended(code: &'static str, setup: Setup) -> Case {
-    Case { code, setup, undo: "", mended: true }
+    Case {
+        code,
+        setup,
+        undo: "",
+        mended: true,
+    }
 }
 
 const fn undone(code: &'static str, setup: Setup, undo: &'static str) -> Case {
-    Case { code, setup, undo, mended: false }
+    Case {
+        code,
+        setup,
+        undo,
+        mended: false,
+    }
 }
 
 /// A restart by the manager that does not run into our own drop-ins.
@@ -94,7 +113,10 @@ const CASES: &[Case] = &[
     case("unit-stop-timeout", Drop("TimeoutStopSec=10")),
     case("unit-watchdog", Drop("WatchdogSec=0")),
     case("unit-fd-store", Drop("FileDescriptorStoreMax=0")),
-    case("unit-start-limit", Drop("[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=5")),
+    case(
+        "unit-start-limit",
+        Drop("[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=5"),
+    ),
     case("unit-oom-policy", Drop("OOMPolicy=stop")),
     case("unit-nofile", Drop("LimitNOFILE=1024")),
     case("unit-output", Drop("StandardError=null")),
@@ -108,12 +130,23 @@ const CASES: &[Case] = &[
             "mkdir -p /etc/systemd/system/gateway.service.d; printf '[Service]\\nTimeoutStopSec=61\\n' > /etc/systemd/system/gateway.service.d/test.conf",
         ),
     ),
-    case("unit-edited", Script("echo '# mine' >> /etc/systemd/system/gateway.service; systemctl daemon-reload")),
-    case("unit-foreign", Script("sed -i 1d /etc/systemd/system/gateway.service; systemctl daemon-reload")),
-    case("unit-outdated", Setup::Written("LimitNOFILE=1024:524288", "LimitNOFILE=1024:500000")),
+    case(
+        "unit-edited",
+        Script("echo '# mine' >> /etc/systemd/system/gateway.service; systemctl daemon-reload"),
+    ),
+    case(
+        "unit-foreign",
+        Script("sed -i 1d /etc/systemd/system/gateway.service; systemctl daemon-reload"),
+    ),
+    case(
+        "unit-outdated",
+        Setup::Written("LimitNOFILE=1024:524288", "LimitNOFILE=1024:500000"),
+    ),
     undone(
         "unit-shadowed",
-        Script("mkdir -p /usr/local/lib/systemd/system; cp /etc/systemd/system/gateway.service /usr/local/lib/systemd/system/"),
+        Script(
+            "mkdir -p /usr/local/lib/systemd/system; cp /etc/systemd/system/gateway.service /usr/local/lib/systemd/system/",
+        ),
         "rm /usr/local/lib/systemd/system/gateway.service",
     ),
     case("unit-secret", Drop("Environment=API_TOKEN=abcdefghijkl")),
@@ -129,7 +162,11 @@ const CASES: &[Case] = &[
     },
     // The service.
     mended("unit-not-enabled", Script("systemctl disable gateway")),
-    undone("unit-stopped", Script("systemctl stop gateway"), "systemctl start gateway"),
+    undone(
+        "unit-stopped",
+        Script("systemctl stop gateway"),
+        "systemctl start gateway",
+    ),
     undone(
         "unit-failed",
         Script(
@@ -137,9 +174,16 @@ const CASES: &[Case] = &[
         ),
         RESTART,
     ),
-    undone("gateway-silent", Script("systemctl kill -s STOP --kill-who=main gateway"), "systemctl kill -s CONT --kill-who=main gateway"),
+    undone(
+        "gateway-silent",
+        Script("systemctl kill -s STOP --kill-who=main gateway"),
+        "systemctl kill -s CONT --kill-who=main gateway",
+    ),
     // Programs.
-    case("program-missing", Drop("ExecStart=\nExecStart=/opt/none/gateway run")),
+    case(
+        "program-missing",
+        Drop("ExecStart=\nExecStart=/opt/none/gateway run"),
+    ),
     undone(
         "program-temporary",
         Script(
@@ -149,10 +193,15 @@ const CASES: &[Case] = &[
     ),
     undone(
         "program-replaced",
-        Script("cp /usr/local/bin/gateway /usr/local/bin/gateway.new; mv /usr/local/bin/gateway.new /usr/local/bin/gateway"),
+        Script(
+            "cp /usr/local/bin/gateway /usr/local/bin/gateway.new; mv /usr/local/bin/gateway.new /usr/local/bin/gateway",
+        ),
         RESTART,
     ),
-    case("command-missing", Config("s|\"/bin/sh\"|\"/opt/none/sh\"|; s|\"/usr/bin/sh\"|\"/opt/none/sh\"|")),
+    case(
+        "command-missing",
+        Config("s|\"/bin/sh\"|\"/opt/none/sh\"|; s|\"/usr/bin/sh\"|\"/opt/none/sh\"|"),
+    ),
     undone(
         "command-version-manager",
         Script(
@@ -161,10 +210,19 @@ const CASES: &[Case] = &[
         "rm -r /opt/.nvm",
     ),
     case("cwd-missing", Config("s|^cwd = .*|cwd = \"/srv/none\"|")),
-    case("path-missing", Config("s|^PATH = \"|PATH = \"/srv/none/bin:|")),
+    case(
+        "path-missing",
+        Config("s|^PATH = \"|PATH = \"/srv/none/bin:|"),
+    ),
     // The configuration.
     case("config-invalid", Config("$a nonsense = 1")),
-    Case { undo: "gatewayctl reload", ..mended("config-unapplied", Config("1a [restart]\\ndrain = \"299s\"\\n")) },
+    Case {
+        undo: "gatewayctl reload",
+        ..mended(
+            "config-unapplied",
+            Config("1a [restart]\\ndrain = \"299s\"\\n"),
+        )
+    },
     Case {
         undo: "gatewayctl reload; chmod 640 /etc/gateway/gateway.toml",
         ..mended(
@@ -174,7 +232,11 @@ const CASES: &[Case] = &[
             ),
         )
     },
-    undone("config-unreadable", Script("chgrp root /etc/gateway/gateway.toml"), "chgrp app /etc/gateway/gateway.toml"),
+    undone(
+        "config-unreadable",
+        Script("chgrp root /etc/gateway/gateway.toml"),
+        "chgrp app /etc/gateway/gateway.toml",
+    ),
     // Addresses.
     undone(
         "port-taken",
@@ -197,12 +259,26 @@ const CASES: &[Case] = &[
         ),
         "rm /etc/systemd/system/gateway@two.service /etc/gateway/two.toml",
     ),
-    case("port-ephemeral", Net("net/ipv4/ip_local_port_range", "10000\t60000")),
+    case(
+        "port-ephemeral",
+        Net("net/ipv4/ip_local_port_range", "10000\t60000"),
+    ),
     case("somaxconn-low", Net("net/core/somaxconn", "128")),
-    case("listen-everywhere", Config("1a [gateway]\\nlisten = [\"0.0.0.0:18789\"]\\n")),
+    case(
+        "listen-everywhere",
+        Config("1a [gateway]\\nlisten = [\"0.0.0.0:18789\"]\\n"),
+    ),
     // State.
-    undone("state-owner", Script("chmod 777 /var/lib/gateway/gateway"), "chmod 700 /var/lib/gateway/gateway"),
-    undone("state-file-system", Script("mount -t tmpfs -o size=1m tmpfs /var/lib/gateway/gateway"), "umount /var/lib/gateway/gateway"),
+    undone(
+        "state-owner",
+        Script("chmod 777 /var/lib/gateway/gateway"),
+        "chmod 700 /var/lib/gateway/gateway",
+    ),
+    undone(
+        "state-file-system",
+        Script("mount -t tmpfs -o size=1m tmpfs /var/lib/gateway/gateway"),
+        "umount /var/lib/gateway/gateway",
+    ),
     undone(
         "disk-full",
         Script(
@@ -210,10 +286,18 @@ const CASES: &[Case] = &[
         ),
         "umount /var/lib/gateway/gateway",
     ),
-    mended("state-aside", Script("echo x > /var/lib/gateway/gateway/startup-throttle.json.corrupt")),
+    mended(
+        "state-aside",
+        Script("echo x > /var/lib/gateway/gateway/startup-throttle.json.corrupt"),
+    ),
     Case {
         undo: RESTART,
-        ..mended("owner-stale", Script("sed -i 's/\"pid\": *[0-9]*/\"pid\": 4194000/' /var/lib/gateway/gateway/owner.json"))
+        ..mended(
+            "owner-stale",
+            Script(
+                "sed -i 's/\"pid\": *[0-9]*/\"pid\": 4194000/' /var/lib/gateway/gateway/owner.json",
+            ),
+        )
     },
     undone(
         "lock-held",
@@ -222,7 +306,10 @@ const CASES: &[Case] = &[
         ),
         "systemctl stop holder; systemctl start gateway",
     ),
-    mended("intent-stale", Script("touch -d '5 minutes ago' /var/lib/gateway/gateway/restart-intent.json")),
+    mended(
+        "intent-stale",
+        Script("touch -d '5 minutes ago' /var/lib/gateway/gateway/restart-intent.json"),
+    ),
     undone(
         "drainer-overdue",
         Script(
@@ -238,7 +325,11 @@ const CASES: &[Case] = &[
         "rm -r /var/lib/gateway/gateway/bundles",
     ),
     // The running gateway.
-    undone("last-good", Script("echo 'nonsense = 1' >> /etc/gateway/gateway.toml; systemctl restart gateway"), RESTART),
+    undone(
+        "last-good",
+        Script("echo 'nonsense = 1' >> /etc/gateway/gateway.toml; systemctl restart gateway"),
+        RESTART,
+    ),
     undone(
         "sidecar-down",
         Script(
@@ -263,7 +354,9 @@ const CASES: &[Case] = &[
     // The machine.
     undone(
         "journal-volatile",
-        Script("mkdir -p /run/log/journal /var/log/journal; mv /var/log/journal /var/log/journal.away"),
+        Script(
+            "mkdir -p /run/log/journal /var/log/journal; mv /var/log/journal /var/log/journal.away",
+        ),
         "mv /var/log/journal.away /var/log/journal",
     ),
 ];
@@ -271,25 +364,41 @@ const CASES: &[Case] = &[
 /// `gatewayctl doctor --json`, and its exit code.
 fn doctor(site: &Site<'_>, more: &[&str]) -> (Value, i32) {
     let output = site.run(&[&["gatewayctl", "doctor", "--json"], more].concat());
-    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}\n{}", all_of(&output), site.journal()));
+    let answer = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", all_of(&output), site.journal()));
     (answer, output.status.code().unwrap())
 }
 
 fn codes(answer: &Value) -> Vec<String> {
-    let findings = answer["findings"].as_array().unwrap_or_else(|| panic!("{answer}"));
-    findings.iter().map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
+    let findings = answer["findings"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{answer}"));
+    findings
+        .iter()
+        .map(|finding| finding["code"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn finding<'a>(answer: &'a Value, code: &str) -> Option<&'a Value> {
-    answer["findings"].as_array().unwrap_or_else(|| panic!("{answer}")).iter().find(|finding| finding["code"] == code)
+    answer["findings"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{answer}"))
+        .iter()
+        .find(|finding| finding["code"] == code)
 }
 
 /// Nothing is found but what the box itself is like.
 fn healthy(site: &Site<'_>, when: &str) {
     let (answer, exit) = doctor(site, &[]);
-    assert!(codes(&answer).is_empty() && exit == 0 && answer["unseen"].as_array().unwrap().is_empty(), "{when}: {answer:#}");
+    assert!(
+        codes(&answer).is_empty() && exit == 0 && answer["unseen"].as_array().unwrap().is_empty(),
+        "{when}: {answer:#}"
+    );
     let said = site.must(&["gatewayctl", "doctor"]);
-    assert!(said.starts_with("no findings: ") && said.lines().count() == 1, "{when}: {said}");
+    assert!(
+        said.starts_with("no findings: ") && said.lines().count() == 1,
+        "{when}: {said}"
+    );
 }
 
 /// A box whose journal is kept, as on a machine.
@@ -306,23 +415,49 @@ fn install(site: &Site<'_>, more: &[&str]) {
 
 #[test]
 fn our_own_install_has_no_findings() {
-    let Some(systemd) = ready("healthy") else { return };
+    let Some(systemd) = ready("healthy") else {
+        return;
+    };
     systemd.add_plain_user("app");
-    let machine = Site { systemd: &systemd, user: None };
-    for more in [&[][..], &["--run-as", "app"], &["--run-as", "app", "--socket"], &["--sandbox", "strict"]] {
+    let machine = Site {
+        systemd: &systemd,
+        user: None,
+    };
+    for more in [
+        &[][..],
+        &["--run-as", "app"],
+        &["--run-as", "app", "--socket"],
+        &["--sandbox", "strict"],
+    ] {
         install(&machine, more);
         healthy(&machine, &format!("system scope {more:?}"));
         machine.must(&["gatewayctl", "uninstall"]);
     }
-    let user = Site { systemd: &systemd, user: Some(systemd.add_user("alice")) };
-    for more in [&[][..], &["--socket"], &["--instance", "web", "--listen", "127.0.0.1:18790"]] {
+    let user = Site {
+        systemd: &systemd,
+        user: Some(systemd.add_user("alice")),
+    };
+    for more in [
+        &[][..],
+        &["--socket"],
+        &["--instance", "web", "--listen", "127.0.0.1:18790"],
+    ] {
         install(&user, more);
         healthy(&user, &format!("user scope {more:?}"));
-        let instance: &[&str] = if more.contains(&"web") { &["--instance", "web"] } else { &[] };
+        let instance: &[&str] = if more.contains(&"web") {
+            &["--instance", "web"]
+        } else {
+            &[]
+        };
         user.must(&[&["gatewayctl", "uninstall"], instance].concat());
     }
     let output = machine.run(&["gatewayctl", "doctor"]);
-    assert_eq!(output.status.code(), Some(3), "neither installed nor running: {}", all_of(&output));
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "neither installed nor running: {}",
+        all_of(&output)
+    );
 }
 
 #[test]
@@ -335,17 +470,24 @@ fn every_finding_of_the_second_half_is_produced_and_what_can_be_mended_is() {
     produced("doctor-b", &CASES[CASES.len() / 2..]);
 }
 
-/// Goes through cases in one box, each taken back before the next. `ONLY=CODE,CODE` tries only those.
+/// Goes through cases in one box, each taken back before the next. `ONLY=CODE,CODE` tries only
+/// those.
 fn produced(name: &str, cases: &[Case]) {
     let Some(systemd) = ready(name) else { return };
     systemd.add_plain_user("app");
-    let site = Site { systemd: &systemd, user: None };
+    let site = Site {
+        systemd: &systemd,
+        user: None,
+    };
     install(&site, &["--run-as", "app"]);
     healthy(&site, "at first");
     let (unit, config) = (systemd.read(UNIT).unwrap(), systemd.read(CONFIG).unwrap());
     let only = std::env::var("ONLY").ok();
     let mut wrong = Vec::new();
-    for case in cases.iter().filter(|case| only.as_ref().is_none_or(|only| only.split(',').any(|only| only == case.code))) {
+    for case in cases.iter().filter(|case| {
+        only.as_ref()
+            .is_none_or(|only| only.split(',').any(|only| only == case.code))
+    }) {
         let before = set_up(&site, case, &unit);
         if let Err(why) = judged(&site, case) {
             wrong.push(format!("{}: {why}", case.code));
@@ -380,7 +522,11 @@ fn net(systemd: &SystemdBox, file: &str, value: &str) {
 fn set_up(site: &Site<'_>, case: &Case, unit: &str) -> Option<String> {
     match case.setup {
         Drop(lines) => {
-            let text = if lines.starts_with('[') { lines.to_owned() } else { format!("[Service]\n{lines}\n") };
+            let text = if lines.starts_with('[') {
+                lines.to_owned()
+            } else {
+                format!("[Service]\n{lines}\n")
+            };
             site.systemd.write(DROP_IN, &text);
             site.must(&["systemctl", "daemon-reload"]);
         }
@@ -388,7 +534,9 @@ fn set_up(site: &Site<'_>, case: &Case, unit: &str) -> Option<String> {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("unit");
             std::fs::write(&file, unit).unwrap();
-            let Written::ByUs(body) = Written::at(&file).unwrap() else { panic!("{unit}") };
+            let Written::ByUs(body) = Written::at(&file).unwrap() else {
+                panic!("{unit}")
+            };
             assert!(body.contains(from));
             site.systemd.write(UNIT, &sign(&body.replace(from, to)));
             site.must(&["systemctl", "daemon-reload"]);
@@ -396,7 +544,9 @@ fn set_up(site: &Site<'_>, case: &Case, unit: &str) -> Option<String> {
         Config(script) => drop(site.must(&["sed", "-i", script, CONFIG])),
         Script(script) => drop(site.systemd.sh(script)),
         Net(file, value) => {
-            let before = site.systemd.in_netns(|| std::fs::read_to_string(Path::new("/proc/sys").join(file)).unwrap());
+            let before = site
+                .systemd
+                .in_netns(|| std::fs::read_to_string(Path::new("/proc/sys").join(file)).unwrap());
             net(site.systemd, file, value);
             return Some(before);
         }
@@ -407,16 +557,28 @@ fn set_up(site: &Site<'_>, case: &Case, unit: &str) -> Option<String> {
 /// Whether doctor finds it, says all that it should, and mends it where it says so.
 fn judged(site: &Site<'_>, case: &Case) -> Result<(), String> {
     let (answer, exit) = doctor(site, NAMED);
-    let Some(found) = finding(&answer, case.code) else { return Err(format!("not found: {:?}", codes(&answer))) };
+    let Some(found) = finding(&answer, case.code) else {
+        return Err(format!("not found: {:?}", codes(&answer)));
+    };
     if case.code != "gateway-silent" && finding(&answer, "gateway-silent").is_some() {
         return Err(format!("it is not silent: {answer:#}"));
     }
     let texts = ["message", "place", "why"].map(|key| found[key].as_str().unwrap_or_default());
-    let (kind, text) = (found["remedy"]["kind"].as_str().unwrap_or_default(), found["remedy"]["text"].as_str().unwrap_or_default());
-    if texts.iter().any(|text| text.is_empty()) || text.is_empty() || (kind == "mend") != case.mended {
+    let (kind, text) = (
+        found["remedy"]["kind"].as_str().unwrap_or_default(),
+        found["remedy"]["text"].as_str().unwrap_or_default(),
+    );
+    if texts.iter().any(|text| text.is_empty())
+        || text.is_empty()
+        || (kind == "mend") != case.mended
+    {
         return Err(format!("it does not say all: {found:#}"));
     }
-    let matters = answer["findings"].as_array().unwrap().iter().any(|finding| finding["level"] != "note");
+    let matters = answer["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|finding| finding["level"] != "note");
     if exit != i32::from(matters) {
         return Err(format!("exit {exit}: {answer:#}"));
     }
@@ -428,7 +590,8 @@ fn judged(site: &Site<'_>, case: &Case) -> Result<(), String> {
     }
     let pid = site.main_pid();
     let (answer, exit) = doctor(site, &["--fix"]);
-    let fixed = finding(&answer, case.code).ok_or_else(|| format!("--fix forgot it: {answer:#}"))?;
+    let fixed =
+        finding(&answer, case.code).ok_or_else(|| format!("--fix forgot it: {answer:#}"))?;
     if fixed["mended"] != true || exit != 0 {
         return Err(format!("not mended: {answer:#}"));
     }
@@ -436,39 +599,72 @@ fn judged(site: &Site<'_>, case: &Case) -> Result<(), String> {
         return Err("it was restarted".to_owned());
     }
     let left = codes(&doctor(site, &[]).0);
-    if left.iter().any(|code| code == case.code) { Err(format!("it is back: {left:?}")) } else { Ok(()) }
+    if left.iter().any(|code| code == case.code) {
+        Err(format!("it is back: {left:?}"))
+    } else {
+        Ok(())
+    }
 }
 
 #[test]
 fn every_code_has_a_case_and_a_section_of_the_manual() {
     let page = include_str!("../man/gatewayctl-doctor.7");
-    let known: BTreeSet<String> = page.lines().filter_map(|line| line.strip_prefix(".SS ")).map(|code| code.replace("\\-", "-")).collect();
-    let cases = CASES.iter().map(|case| case.code).chain(NOT_IN_A_BOX).chain(ELSEWHERE);
+    let known: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".SS "))
+        .map(|code| code.replace("\\-", "-"))
+        .collect();
+    let cases = CASES
+        .iter()
+        .map(|case| case.code)
+        .chain(NOT_IN_A_BOX)
+        .chain(ELSEWHERE);
     let tried: BTreeSet<String> = cases.map(str::to_owned).collect();
     assert_eq!(tried, known);
 }
 
 #[test]
 fn a_user_s_service_has_findings_of_its_own() {
-    let Some(systemd) = ready("doctor-user") else { return };
-    let site = Site { systemd: &systemd, user: Some(systemd.add_user("alice")) };
+    let Some(systemd) = ready("doctor-user") else {
+        return;
+    };
+    let site = Site {
+        systemd: &systemd,
+        user: Some(systemd.add_user("alice")),
+    };
     install(&site, &[]);
     let found = |code: &str| {
         let (answer, _) = doctor(&site, &[]);
         assert!(finding(&answer, code).is_some(), "{code}: {answer:#}");
         answer
     };
-    site.systemd.write(&site.drop_in(), "[Unit]\nWants=network-online.target\nAfter=network-online.target\n");
+    site.systemd.write(
+        &site.drop_in(),
+        "[Unit]\nWants=network-online.target\nAfter=network-online.target\n",
+    );
     site.must_systemctl(&["daemon-reload"]);
     let answer = found("unit-network-online");
-    assert!(finding(&answer, "unit-network-online").unwrap()["place"].as_str().unwrap().ends_with("test.conf:2"), "{answer:#}");
+    assert!(
+        finding(&answer, "unit-network-online").unwrap()["place"]
+            .as_str()
+            .unwrap()
+            .ends_with("test.conf:2"),
+        "{answer:#}"
+    );
     systemd.must(&["rm", &site.drop_in()]);
     site.must_systemctl(&["daemon-reload"]);
 
     // Both scopes have it, and root's doctor sees the user's.
-    systemd.must(&["cp", "/home/alice/.config/systemd/user/gateway.service", UNIT]);
+    systemd.must(&[
+        "cp",
+        "/home/alice/.config/systemd/user/gateway.service",
+        UNIT,
+    ]);
     found("scope-duplicate");
-    let of_root = Site { systemd: &systemd, user: None };
+    let of_root = Site {
+        systemd: &systemd,
+        user: None,
+    };
     assert!(finding(&doctor(&of_root, &["--system"]).0, "scope-duplicate").is_some());
     systemd.must(&["rm", UNIT]);
 
@@ -477,22 +673,36 @@ fn a_user_s_service_has_findings_of_its_own() {
     systemd.must(&["rm", record]);
     found("unit-linger");
     let (answer, exit) = doctor(&site, &["--fix"]);
-    assert!(finding(&answer, "unit-linger").is_some_and(|found| found["mended"] == true) && exit == 0, "{answer:#}");
+    assert!(
+        finding(&answer, "unit-linger").is_some_and(|found| found["mended"] == true) && exit == 0,
+        "{answer:#}"
+    );
     assert!(systemd.path(record).exists());
     healthy(&site, "lingering again");
 
     systemd.must(&["loginctl", "disable-linger", "alice"]);
-    systemd.must(&["systemctl", "stop", &format!("user@{}.service", site.user.as_ref().unwrap().uid)]);
+    systemd.must(&[
+        "systemctl",
+        "stop",
+        &format!("user@{}.service", site.user.as_ref().unwrap().uid),
+    ]);
     let answer = found("manager-unreachable");
-    let remedy = finding(&answer, "manager-unreachable").unwrap()["remedy"]["text"].as_str().unwrap();
+    let remedy = finding(&answer, "manager-unreachable").unwrap()["remedy"]["text"]
+        .as_str()
+        .unwrap();
     assert_eq!(remedy, "sudo loginctl enable-linger alice");
 }
 
 #[test]
 fn a_service_that_ends_again_and_again_is_told_apart() {
-    let Some(systemd) = ready("doctor-storm") else { return };
+    let Some(systemd) = ready("doctor-storm") else {
+        return;
+    };
     systemd.add_plain_user("app");
-    let site = Site { systemd: &systemd, user: None };
+    let site = Site {
+        systemd: &systemd,
+        user: None,
+    };
     install(&site, &["--run-as", "app"]);
     let kill = || {
         let pid = site.main_pid();
@@ -503,7 +713,13 @@ fn a_service_that_ends_again_and_again_is_told_apart() {
         kill();
     }
     let (answer, exit) = doctor(&site, &[]);
-    assert!(["restart-storm", "throttled"].iter().all(|code| finding(&answer, code).is_some()) && exit == 1, "{answer:#}");
+    assert!(
+        ["restart-storm", "throttled"]
+            .iter()
+            .all(|code| finding(&answer, code).is_some())
+            && exit == 1,
+        "{answer:#}"
+    );
 
     // The same with waits that are over at once leads to safe mode.
     let config = systemd.read(CONFIG).unwrap();
@@ -512,9 +728,14 @@ fn a_service_that_ends_again_and_again_is_told_apart() {
     for _ in 0..3 {
         kill();
     }
-    wait::until("safe mode", || finding(&doctor(&site, &[]).0, "safe-mode").is_some().then_some(()));
+    wait::until("safe mode", || {
+        finding(&doctor(&site, &[]).0, "safe-mode")
+            .is_some()
+            .then_some(())
+    });
 
-    // Lines are left out by a limit of the service's own, and journald says so with the next one that passes.
+    // Lines are left out by a limit of the service's own, and journald says so with the next one
+    // that passes.
     systemd.write(CONFIG, &config);
     site.drop("LogRateLimitIntervalSec=1s\nLogRateLimitBurst=1");
     wait::until("lines that are left out", || {
@@ -522,12 +743,22 @@ fn a_service_that_ends_again_and_again_is_told_apart() {
         finding(&doctor(&site, &[]).0, "log-suppressed").map(drop)
     });
 
-    site.drop("ExecStart=\nExecStart=/bin/false\n[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=2");
+    site.drop(
+        "ExecStart=\nExecStart=/bin/false\n[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=2",
+    );
     let _ = site.systemctl(&["restart", "gateway"]);
-    wait::until("the start limit", || (site.property("gateway.service", "ActiveState") == "failed").then_some(()));
+    wait::until("the start limit", || {
+        (site.property("gateway.service", "ActiveState") == "failed").then_some(())
+    });
     let (answer, exit) = doctor(&site, &[]);
-    assert!(finding(&answer, "start-limit-hit").is_some() && exit == 1, "{answer:#}");
+    assert!(
+        finding(&answer, "start-limit-hit").is_some() && exit == 1,
+        "{answer:#}"
+    );
     let (answer, _) = doctor(&site, &["--fix"]);
-    assert!(finding(&answer, "start-limit-hit").is_some_and(|found| found["mended"] == true), "{answer:#}");
+    assert!(
+        finding(&answer, "start-limit-hit").is_some_and(|found| found["mended"] == true),
+        "{answer:#}"
+    );
     assert_eq!(site.property("gateway.service", "ActiveState"), "inactive");
 }

@@ -27,20 +27,35 @@ fn requests_wait_while_a_crashed_sidecar_is_started_again() {
     if !servers::have("node") {
         return;
     }
-    let gateway = Setup::behind(servers::node()).env("START_DELAY_MS", "300").start();
-    let load = Load { new_per_second: 100.0, kept: 20, ..Load::on(gateway.target()) }.start();
+    let gateway = Setup::behind(servers::node())
+        .env("START_DELAY_MS", "300")
+        .start();
+    let load = Load {
+        new_per_second: 100.0,
+        kept: 20,
+        ..Load::on(gateway.target())
+    }
+    .start();
     load.flows(Part::New, 50);
     let old = kill_sidecar(&gateway);
     let status = gateway.wait_status("another sidecar is ready", |status| {
-        status["stage"] == "ready" && status["sidecars"][0]["pid"] != old && status["sidecars"][0]["state"] == "ready"
+        status["stage"] == "ready"
+            && status["sidecars"][0]["pid"] != old
+            && status["sidecars"][0]["state"] == "ready"
     });
     assert_eq!(status["sidecars"][0]["restarts"], 1, "{status:#}");
-    assert_eq!(status["generation"], 1, "a crash is no restart of the gateway: {status:#}");
+    assert_eq!(
+        status["generation"], 1,
+        "a crash is no restart of the gateway: {status:#}"
+    );
     load.flows(Part::New, 50);
     let report = load.stop();
     eprintln!("a crash: {report}");
     report.assert_clean(&[(Part::New, 100), (Part::Busy, 20)]);
-    assert!(report.longest_gap >= Duration::from_millis(300), "nobody had to wait, so nothing crashed: {report}");
+    assert!(
+        report.longest_gap >= Duration::from_millis(300),
+        "nobody had to wait, so nothing crashed: {report}"
+    );
 }
 
 #[test]
@@ -65,7 +80,10 @@ fn a_post_that_a_crash_cut_is_answered_502_and_never_sent_again() {
     let gateway = Setup::behind(servers::node()).start();
     let target = gateway.target();
     let post = std::thread::spawn(move || {
-        block_on(client::request(&target, "POST /slow?ms=20000 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+        block_on(client::request(
+            &target,
+            "POST /slow?ms=20000 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        ))
     });
     gateway.wait_status("the post is under way", |status| status["requests"] == 1);
     kill_sidecar(&gateway);
@@ -80,7 +98,9 @@ struct Versions {
 
 impl Versions {
     fn new() -> Self {
-        let versions = Self { dir: tempfile::tempdir().unwrap() };
+        let versions = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
         versions.set("exec \"$@\"");
         versions
     }
@@ -96,7 +116,9 @@ impl Versions {
     fn setup(&self) -> Setup {
         let mut command = vec!["sh".to_owned(), self.path().display().to_string()];
         command.extend(servers::node());
-        Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"2s\"\n"))
+        Setup::new().config(format!(
+            "[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"2s\"\n"
+        ))
     }
 }
 
@@ -107,18 +129,30 @@ fn fails(script: &str, last_words: &str) {
     }
     let versions = Versions::new();
     let gateway = versions.setup().start();
-    let load = Load { new_per_second: 100.0, kept: 10, ..Load::on(gateway.target()) }.start();
+    let load = Load {
+        new_per_second: 100.0,
+        kept: 10,
+        ..Load::on(gateway.target())
+    }
+    .start();
     load.flows(Part::New, 20);
     let before = gateway.sidecar_pid("main");
     versions.set(script);
     let output = gateway.ctl(["restart"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains(last_words), "the sidecar's last words are not there: {}", said(&output));
+    assert!(
+        said(&output).contains(last_words),
+        "the sidecar's last words are not there: {}",
+        said(&output)
+    );
     load.flows(Part::New, 20);
     assert_eq!(gateway.sidecar_pid("main"), before, "the old one serves on");
     let status = gateway.status();
     assert_eq!(status["stage"], "ready", "{status:#}");
-    let outcome = status["lastRestart"]["outcome"].as_str().unwrap_or_default().to_owned();
+    let outcome = status["lastRestart"]["outcome"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     assert!(outcome.starts_with("failed"), "{status:#}");
     // The operator mends it and asks again.
     versions.set("exec \"$@\"");
@@ -131,17 +165,24 @@ fn fails(script: &str, last_words: &str) {
 }
 
 fn is_node(pid: u32) -> bool {
-    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.file_name() == Path::new("node").file_name())
+    fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|exe| exe.file_name() == Path::new("node").file_name())
 }
 
 #[test]
 fn a_new_version_that_ends_at_once_leaves_the_old_one_serving() {
-    fails("echo 'cannot open the database: no such file' >&2\nexit 3", "cannot open the database: no such file");
+    fails(
+        "echo 'cannot open the database: no such file' >&2\nexit 3",
+        "cannot open the database: no such file",
+    );
 }
 
 #[test]
 fn a_new_version_that_never_listens_leaves_the_old_one_serving() {
-    fails("echo 'waiting for a lock that never comes' >&2\nexec sleep 1000", "waiting for a lock that never comes");
+    fails(
+        "echo 'waiting for a lock that never comes' >&2\nexec sleep 1000",
+        "waiting for a lock that never comes",
+    );
 }
 
 #[test]
@@ -155,23 +196,52 @@ fn a_sidecar_that_dies_again_and_again_gets_503_with_the_cause_and_comes_back_wh
         return;
     }
     let versions = Versions::new();
-    let gateway = versions.setup().config("[restart]\nhold = { time = \"500ms\" }\n").start();
+    let gateway = versions
+        .setup()
+        .config("[restart]\nhold = { time = \"500ms\" }\n")
+        .start();
     versions.set("echo 'license expired' >&2\nexit 4");
     kill_sidecar(&gateway);
     let answer = block_on(client::get(&gateway.target(), "/")).unwrap();
     assert_eq!(answer.status(), 503, "{}", answer.text());
-    assert!(answer.head.get("retry-after").is_some(), "{:?}", answer.head);
-    let status = gateway.wait_status("it waits before it tries again", |status| status["sidecars"][0]["state"] == "backoff");
+    assert!(
+        answer.head.get("retry-after").is_some(),
+        "{:?}",
+        answer.head
+    );
+    let status = gateway.wait_status("it waits before it tries again", |status| {
+        status["sidecars"][0]["state"] == "backoff"
+    });
     assert_eq!(status["stage"], "degraded", "{status:#}");
-    let cause = status["sidecars"][0]["cause"].as_str().unwrap_or_default().to_owned();
-    assert!(cause.contains("license expired") || cause.contains('4'), "the cause is not named: {status:#}");
+    let cause = status["sidecars"][0]["cause"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(
+        cause.contains("license expired") || cause.contains('4'),
+        "the cause is not named: {status:#}"
+    );
     let ready = block_on(client::get(&gateway.target(), "/readyz")).unwrap();
     assert_eq!(ready.status(), 503, "{}", ready.text());
-    assert_eq!(block_on(client::get(&gateway.target(), "/healthz")).unwrap().status(), 200);
+    assert_eq!(
+        block_on(client::get(&gateway.target(), "/healthz"))
+            .unwrap()
+            .status(),
+        200
+    );
     versions.set("exec \"$@\"");
     // An operator's request is never swallowed by a backoff.
     let asked = Instant::now();
     gateway.restart();
-    assert_eq!(block_on(client::get(&gateway.target(), "/")).unwrap().status(), 200);
-    assert!(asked.elapsed() < Duration::from_secs(10), "the restart waited for a backoff: {:?}", asked.elapsed());
+    assert_eq!(
+        block_on(client::get(&gateway.target(), "/"))
+            .unwrap()
+            .status(),
+        200
+    );
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "the restart waited for a backoff: {:?}",
+        asked.elapsed()
+    );
 }

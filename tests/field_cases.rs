@@ -1,4 +1,5 @@
-//! What users of gateways and service managers saw go wrong, done to this one; `field.md` says which report each belongs to.
+//! What users of gateways and service managers saw go wrong, done to this one; `field.md` says
+//! which report each belongs to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -22,7 +23,8 @@ use support::site::{FRONT, Site, all_of, node, prepared};
 use support::ws::{Frame, WebSocket, handshake};
 use support::{port, servers, wait};
 
-/// Far below the drain of 300 s and the age at which others call a lock stale (30 s), far above what anything here takes.
+/// Far below the drain of 300 s and the age at which others call a lock stale (30 s), far above
+/// what anything here takes.
 const SOON: Duration = Duration::from_secs(10);
 
 /// More deaths come in a test than in a month of any service.
@@ -64,17 +66,36 @@ fn a_restart_that_is_asked_for_again_after_each_start_is_one_restart() {
     for supervisor in ["foreground", "none"] {
         let state = state();
         let control = state.path().join("run/control.sock");
-        let command = ["python3".to_owned(), script("agent.py"), "{port}".to_owned(), control.display().to_string()];
-        let gateway = Setup::behind(command).state_dir(state.path()).env("GATEWAY_SUPERVISOR", supervisor).env("ASK_AGAIN", "1").spawn();
+        let command = [
+            "python3".to_owned(),
+            script("agent.py"),
+            "{port}".to_owned(),
+            control.display().to_string(),
+        ];
+        let gateway = Setup::behind(command)
+            .state_dir(state.path())
+            .env("GATEWAY_SUPERVISOR", supervisor)
+            .env("ASK_AGAIN", "1")
+            .spawn();
         gateway.wait_line(READY);
         let settled = gateway.wait_status("it has restarted as often as it will", |status| {
             status["stage"] == "ready" && status["drainers"].as_array().is_some_and(Vec::is_empty)
         });
         let first = settled["generation"].as_u64().unwrap();
         let output = gateway.ctl(["restart", "--drained"]);
-        assert!(output.status.success(), "{}\n{}", said(&output), gateway.stderr());
-        gateway.wait_status("it is quiet", |status| status["stage"] == "ready" && status["generation"] == first + 1);
-        let copies = gateway.stderr().matches("[main] asked for a restart").count() as u64;
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            said(&output),
+            gateway.stderr()
+        );
+        gateway.wait_status("it is quiet", |status| {
+            status["stage"] == "ready" && status["generation"] == first + 1
+        });
+        let copies = gateway
+            .stderr()
+            .matches("[main] asked for a restart")
+            .count() as u64;
         assert_eq!(
             (copies, generation(&gateway)),
             (first + 1, first + 1),
@@ -85,8 +106,8 @@ fn a_restart_that_is_asked_for_again_after_each_start_is_one_restart() {
     }
 }
 
-/// The same by a server that asks when it serves, and again after each restart: it is given what it asks for, one at a time, and only
-/// the record knows of it.
+/// The same by a server that asks when it serves, and again after each restart: it is given what it
+/// asks for, one at a time, and only the record knows of it.
 #[test]
 fn a_server_that_asks_for_restarts_without_end_is_restarted_one_at_a_time_and_no_client_notices() {
     const ROUNDS: u64 = 15;
@@ -94,10 +115,26 @@ fn a_server_that_asks_for_restarts_without_end_is_restarted_one_at_a_time_and_no
         return;
     }
     let state = state();
-    let (again, control) = (state.path().join("again"), state.path().join("run/control.sock"));
-    let command = ["python3".to_owned(), script("agent.py"), "{port}".to_owned(), control.display().to_string()];
-    let gateway = Setup::behind(command).state_dir(state.path()).env("ASK_LATER", &again).start();
-    let load = Load { new_per_second: 50.0, kept: 5, ..Load::on(gateway.target()) }.start();
+    let (again, control) = (
+        state.path().join("again"),
+        state.path().join("run/control.sock"),
+    );
+    let command = [
+        "python3".to_owned(),
+        script("agent.py"),
+        "{port}".to_owned(),
+        control.display().to_string(),
+    ];
+    let gateway = Setup::behind(command)
+        .state_dir(state.path())
+        .env("ASK_LATER", &again)
+        .start();
+    let load = Load {
+        new_per_second: 50.0,
+        kept: 5,
+        ..Load::on(gateway.target())
+    }
+    .start();
     load.flows(Part::New, 10);
     fs::write(&again, "").unwrap();
     gateway.restart();
@@ -111,7 +148,10 @@ fn a_server_that_asks_for_restarts_without_end_is_restarted_one_at_a_time_and_no
     report.assert_clean(&[(Part::New, 10)]);
     assert!(most <= 2, "old copies heap up: {most}");
     let history = fs::read_to_string(state.path().join("history.jsonl")).unwrap();
-    let asked = history.lines().filter(|line| line.contains("as my notes say") && line.contains("python3")).count() as u64;
+    let asked = history
+        .lines()
+        .filter(|line| line.contains("as my notes say") && line.contains("python3"))
+        .count() as u64;
     assert!(asked + 2 >= ROUNDS, "{history}");
 }
 
@@ -123,9 +163,19 @@ fn a_restart_asked_for_by_the_server_itself_is_carried_out_though_its_asker_ends
     }
     for exclusive in [false, true] {
         let state = state();
-        let ctl = format!("{} --state-dir {} restart", env!("CARGO_BIN_EXE_gatewayctl"), state.path().display());
-        let command = ["python3".to_owned(), script("agent.py"), "{port}".to_owned()];
-        let mut setup = Setup::behind(command).state_dir(state.path()).env("GATEWAYCTL", ctl);
+        let ctl = format!(
+            "{} --state-dir {} restart",
+            env!("CARGO_BIN_EXE_gatewayctl"),
+            state.path().display()
+        );
+        let command = [
+            "python3".to_owned(),
+            script("agent.py"),
+            "{port}".to_owned(),
+        ];
+        let mut setup = Setup::behind(command)
+            .state_dir(state.path())
+            .env("GATEWAYCTL", ctl);
         if exclusive {
             setup = setup.flag("--exclusive");
         }
@@ -133,7 +183,9 @@ fn a_restart_asked_for_by_the_server_itself_is_carried_out_though_its_asker_ends
         for round in 1..=3 {
             let before = gateway.sidecar_pid("main");
             assert_eq!(get(&gateway, "/restart").text().trim(), before.to_string());
-            gateway.wait_status("the next copy serves", |status| status["stage"] == "ready" && status["generation"] == round + 1);
+            gateway.wait_status("the next copy serves", |status| {
+                status["stage"] == "ready" && status["generation"] == round + 1
+            });
             assert_ne!(get(&gateway, "/").text().trim(), before.to_string());
         }
     }
@@ -143,17 +195,28 @@ fn a_restart_asked_for_by_the_server_itself_is_carried_out_though_its_asker_ends
 #[test]
 fn after_a_forced_restart_that_cuts_work_something_serves() {
     let Some(setup) = respawning() else { return };
-    for args in [&["restart", "--force"][..], &["restart", "--force", "--fresh"]] {
+    for args in [
+        &["restart", "--force"][..],
+        &["restart", "--force", "--fresh"],
+    ] {
         let gateway = setup.start();
         let target = gateway.target();
-        let under_way = std::thread::spawn(move || block_on(within(wait::DEADLINE, client::get(&target, "/slow?ms=60000"))));
+        let under_way = std::thread::spawn(move || {
+            block_on(within(
+                wait::DEADLINE,
+                client::get(&target, "/slow?ms=60000"),
+            ))
+        });
         gateway.wait_status("it is under way", |status| status["requests"] == 1);
         let asked = Instant::now();
         let output = gateway.ctl(args.iter().copied());
         assert!(output.status.success(), "{}", said(&output));
         assert_eq!(get(&gateway, "/").status(), 200);
         let end = under_way.join().unwrap();
-        assert!(end.is_err() || end.is_ok_and(|answer| answer.status() != 200), "it was cut, as was asked");
+        assert!(
+            end.is_err() || end.is_ok_and(|answer| answer.status() != 200),
+            "it was cut, as was asked"
+        );
         assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
         assert_eq!(get(&gateway, "/").status(), 200);
     }
@@ -167,10 +230,19 @@ fn the_command_that_restarts_never_takes_itself_for_the_gateway() {
     let setup = Setup::new().state_dir(state.path()).port(port);
     setup.start().kill();
     let record = fs::read(state.path().join("owner.json")).unwrap();
-    for args in [&["restart"][..], &["restart", "--force"], &["restart", "--fresh"], &["reload"]] {
+    for args in [
+        &["restart"][..],
+        &["restart", "--force"],
+        &["restart", "--fresh"],
+        &["reload"],
+    ] {
         let output = ctl_in(state.path()).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(3), "{args:?}: {}", said(&output));
-        assert_eq!(fs::read(state.path().join("owner.json")).unwrap(), record, "{args:?}");
+        assert_eq!(
+            fs::read(state.path().join("owner.json")).unwrap(),
+            record,
+            "{args:?}"
+        );
         drop(Lock::take(state.path()).unwrap());
     }
     let gateway = setup.start();
@@ -179,7 +251,8 @@ fn the_command_that_restarts_never_takes_itself_for_the_gateway() {
 
 // --- Ports and locks
 
-/// 43,175 restarts: a second instance loaded everything, failed at the address, and was started again.
+/// 43,175 restarts: a second instance loaded everything, failed at the address, and was started
+/// again.
 #[test]
 fn a_supervised_start_waits_for_a_taken_address_before_anything_is_started() {
     if !servers::have("node") {
@@ -187,11 +260,18 @@ fn a_supervised_start_waits_for_a_taken_address_before_anything_is_started() {
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let mut gateway = Setup::behind(servers::node()).port(port).env("GATEWAY_SUPERVISOR", "s6").spawn();
+    let mut gateway = Setup::behind(servers::node())
+        .port(port)
+        .env("GATEWAY_SUPERVISOR", "s6")
+        .spawn();
     let me = std::process::id();
     let line = gateway.wait_line(&format!("waiting for 127.0.0.1:{port}: held by "));
     assert!(line.contains(&format!("(pid {me}, uid ")), "{line}");
-    assert_eq!(descendants(gateway.pid()), [], "no server is started meanwhile");
+    assert_eq!(
+        descendants(gateway.pid()),
+        [],
+        "no server is started meanwhile"
+    );
     assert!(gateway.exited().is_none());
     drop(taken);
     gateway.wait_line(READY);
@@ -199,20 +279,30 @@ fn a_supervised_start_waits_for_a_taken_address_before_anything_is_started() {
     assert_eq!(gateway.stderr().matches("sidecar main starting").count(), 1);
 }
 
-/// Two healthy instances on one address, each started again and again; the first was ended by the second.
+/// Two healthy instances on one address, each started again and again; the first was ended by the
+/// second.
 #[test]
 fn a_healthy_gateway_on_the_address_is_waited_for_and_never_ended() {
     if !servers::have("node") {
         return;
     }
     let port = port::private();
-    let setup = Setup::behind(servers::node()).port(port).env("GATEWAY_SUPERVISOR", "s6");
+    let setup = Setup::behind(servers::node())
+        .port(port)
+        .env("GATEWAY_SUPERVISOR", "s6");
     let first = setup.start();
-    let load = Load { new_per_second: 100.0, ..Load::on(first.target()) }.start();
+    let load = Load {
+        new_per_second: 100.0,
+        ..Load::on(first.target())
+    }
+    .start();
     // Another state directory: for the lock it is somebody else.
     let second = setup.spawn();
     let line = second.wait_line(&format!("waiting for 127.0.0.1:{port}: held by "));
-    assert!(line.contains(&format!("(pid {}, uid ", first.pid())), "{line}");
+    assert!(
+        line.contains(&format!("(pid {}, uid ", first.pid())),
+        "{line}"
+    );
     load.flows(Part::New, 100);
     load.stop().assert_clean(&[(Part::New, 100)]);
     assert_eq!(descendants(second.pid()), []);
@@ -221,7 +311,8 @@ fn a_healthy_gateway_on_the_address_is_waited_for_and_never_ended() {
     assert_eq!(get(&second, "/").status(), 200);
 }
 
-/// Killed in the middle of its cleaning up, it left a lock that kept the next ones out: 13 days, 250 restarts.
+/// Killed in the middle of its cleaning up, it left a lock that kept the next ones out: 13 days,
+/// 250 restarts.
 #[test]
 fn a_gateway_killed_while_it_drains_leaves_no_lock_that_keeps_the_next_one_out() {
     let state = state();
@@ -229,30 +320,48 @@ fn a_gateway_killed_while_it_drains_leaves_no_lock_that_keeps_the_next_one_out()
     if !servers::have("node") {
         return;
     }
-    let setup = Setup::behind(servers::node()).config(NO_THROTTLE).state_dir(state.path()).port(port).env("GATEWAY_SUPERVISOR", "s6");
+    let setup = Setup::behind(servers::node())
+        .config(NO_THROTTLE)
+        .state_dir(state.path())
+        .port(port)
+        .env("GATEWAY_SUPERVISOR", "s6");
     let mut gateway = setup.start();
     for _ in 0..4 {
         let target = gateway.target();
-        let cut = std::thread::spawn(move || block_on(within(wait::DEADLINE, client::get(&target, "/slow?ms=60000"))));
+        let cut = std::thread::spawn(move || {
+            block_on(within(
+                wait::DEADLINE,
+                client::get(&target, "/slow?ms=60000"),
+            ))
+        });
         gateway.wait_status("it is under way", |status| status["requests"] == 1);
         gateway.signal(Signal::SIGTERM);
-        gateway.wait_status("it drains", |status| status["stage"] == "stopping" || status["stage"] == "draining");
+        gateway.wait_status("it drains", |status| {
+            status["stage"] == "stopping" || status["stage"] == "draining"
+        });
         let (left, killed) = (Owner::read(state.path()).unwrap().pid, Instant::now());
         gateway.kill();
         assert!(cut.join().unwrap().is_err());
         gateway = setup.start();
         assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
         assert_ne!(Owner::read(state.path()).unwrap().pid, left);
-        assert!(!gateway.stderr().contains("standing by"), "{}", gateway.stderr());
+        assert!(
+            !gateway.stderr().contains("standing by"),
+            "{}",
+            gateway.stderr()
+        );
     }
 }
 
-/// A client that had stalled kept a soft restart from closing its WebSocket server, so the address stayed taken: 160 starts failed.
+/// A client that had stalled kept a soft restart from closing its WebSocket server, so the address
+/// stayed taken: 160 starts failed.
 #[test]
 fn stalled_clients_hold_neither_a_restart_nor_the_address() {
     let Some(setup) = respawning() else { return };
     let port = port::private();
-    let setup = setup.port(port).config("[restart]\ntunnel_drain = \"1s\"\nstop_drain = \"1s\"\n");
+    let setup = setup
+        .port(port)
+        .config("[restart]\ntunnel_drain = \"1s\"\nstop_drain = \"1s\"\n");
     let mut gateway = setup.start();
     // One says nothing more on its WebSocket and reads nothing, one reads nothing of its download.
     let mut stalled = Vec::new();
@@ -263,7 +372,10 @@ fn stalled_clients_hold_neither_a_restart_nor_the_address() {
             socket.send(handshake("/ws")).await.unwrap();
             assert_eq!(within(SOON, socket.head()).await.unwrap().status(), 101);
             let mut download = Conn::open_narrow(&target).await.unwrap();
-            download.send("GET /download?bytes=50000000 HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+            download
+                .send("GET /download?bytes=50000000 HTTP/1.1\r\nHost: test\r\n\r\n")
+                .await
+                .unwrap();
             assert_eq!(within(SOON, download.head()).await.unwrap().status(), 200);
             stalled.push((socket, download));
         });
@@ -286,7 +398,8 @@ fn stalled_clients_hold_neither_a_restart_nor_the_address() {
 
 // --- Drains
 
-/// Blocked for 27 days by tasks that were dead: what has ended holds no drain, even where nobody has taken its exit status.
+/// Blocked for 27 days by tasks that were dead: what has ended holds no drain, even where nobody
+/// has taken its exit status.
 #[test]
 fn zombies_hold_no_drain() {
     if !servers::have("python3") {
@@ -295,9 +408,20 @@ fn zombies_hold_no_drain() {
     let state = state();
     let path = state.path().join("fifo");
     let holds = fifo(&path);
-    let command = ["python3".to_owned(), script("zombies.py"), "{port}".to_owned(), path.display().to_string()];
+    let command = [
+        "python3".to_owned(),
+        script("zombies.py"),
+        "{port}".to_owned(),
+        path.display().to_string(),
+    ];
     let gateway = Setup::behind(command).state_dir(state.path()).start();
-    let zombie = gateway.wait_line("[main] zombie ").rsplit(' ').next().unwrap().parse::<u32>().unwrap();
+    let zombie = gateway
+        .wait_line("[main] zombie ")
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse::<u32>()
+        .unwrap();
     let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert!(stat(zombie).contains(") Z "), "{}", stat(zombie));
 
@@ -309,19 +433,39 @@ fn zombies_hold_no_drain() {
         if os.fork() == 0:\n    sys.stdin.read()\n    os._exit(0)\n\
         os._exit(0)\n";
     let control = state.path().join("run/control.sock");
-    let mut task = Command::new("python3").arg("-c").arg(take).arg(control).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut task = Command::new("python3")
+        .arg("-c")
+        .arg(take)
+        .arg(control)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut answer = String::new();
-    BufReader::new(task.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+    BufReader::new(task.stdout.take().unwrap())
+        .read_line(&mut answer)
+        .unwrap();
     assert!(answer.contains("\"ok\":true"), "{answer}");
-    wait::until("it is a zombie", || stat(task.id()).contains(") Z ").then_some(()));
+    wait::until("it is a zombie", || {
+        stat(task.id()).contains(") Z ").then_some(())
+    });
 
     let old = gateway.sidecar_pid("main");
     let asked = Instant::now();
     let output = gateway.ctl(["restart", "--drained"]);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(asked.elapsed() < SOON, "{:?}: {}", asked.elapsed(), said(&output));
+    assert!(
+        asked.elapsed() < SOON,
+        "{:?}: {}",
+        asked.elapsed(),
+        said(&output)
+    );
     assert!(!alive(old));
-    assert!(stat(zombie).contains(") Z "), "it is there all the same: {}", stat(zombie));
+    assert!(
+        stat(zombie).contains(") Z "),
+        "it is there all the same: {}",
+        stat(zombie)
+    );
     drop(task.stdin.take());
     task.wait().unwrap();
     drop(holds.join().unwrap());
@@ -335,9 +479,17 @@ fn when_it_says_ready_a_websocket_can_be_opened_and_one_that_comes_earlier_waits
     let Some(setup) = respawning() else { return };
     let echo = |gateway: &Gateway| {
         let opened = block_on(async {
-            let mut socket = WebSocket::open(&gateway.target(), "/ws").await.map_err(|(fault, head)| format!("{fault} {head:?}"))?;
-            socket.echo("hello").await.map_err(|fault| fault.to_string())?;
-            socket.close(1000).await.map_err(|fault| fault.to_string())?;
+            let mut socket = WebSocket::open(&gateway.target(), "/ws")
+                .await
+                .map_err(|(fault, head)| format!("{fault} {head:?}"))?;
+            socket
+                .echo("hello")
+                .await
+                .map_err(|fault| fault.to_string())?;
+            socket
+                .close(1000)
+                .await
+                .map_err(|fault| fault.to_string())?;
             match socket.next().await {
                 Ok(Frame::Close(1000, _)) => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -374,14 +526,26 @@ fn one_backend_that_dies_again_and_again_or_hangs_restarts_nobody_else() {
     );
     let gateway = Setup::new().config(config).start();
     let good = gateway.sidecar_pid("good");
-    let load = Load { new_per_second: 100.0, kept: 10, websockets: 2, ..Load::on(gateway.target()) }.start();
+    let load = Load {
+        new_per_second: 100.0,
+        kept: 10,
+        websockets: 2,
+        ..Load::on(gateway.target())
+    }
+    .start();
     load.flows(Part::New, 20);
     for _ in 0..3 {
         let bad = gateway.sidecar_pid("bad");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(bad).unwrap()), Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(bad).unwrap()),
+            Signal::SIGKILL,
+        )
+        .unwrap();
         gateway.wait_status("the bad one is back", |status| {
             let sidecars = status["sidecars"].as_array().unwrap();
-            sidecars.iter().any(|one| one["name"] == "bad" && one["state"] == "ready" && one["pid"] != bad)
+            sidecars
+                .iter()
+                .any(|one| one["name"] == "bad" && one["state"] == "ready" && one["pid"] != bad)
         });
     }
     let hung = nix::unistd::Pid::from_raw(i32::try_from(gateway.sidecar_pid("bad")).unwrap());
@@ -389,7 +553,14 @@ fn one_backend_that_dies_again_and_again_or_hangs_restarts_nobody_else() {
     load.flows(Part::New, 100);
     nix::sys::signal::kill(hung, Signal::SIGCONT).unwrap();
     load.stop().assert_clean(&[(Part::New, 120)]);
-    assert_eq!((gateway.sidecar_pid("good"), gateway.main_pid(), generation(&gateway)), (good, gateway.pid(), 1));
+    assert_eq!(
+        (
+            gateway.sidecar_pid("good"),
+            gateway.main_pid(),
+            generation(&gateway)
+        ),
+        (good, gateway.pid(), 1)
+    );
 }
 
 // --- Logs
@@ -420,16 +591,26 @@ fn the_same_failure_thousands_of_times_is_a_few_lines_and_no_file_grows() {
             // A connection is closed now and then.
             match answer {
                 Ok(answer) => assert_eq!(answer.status(), 502),
-                Err(Fault::Eof | Fault::Reset) => conn = Conn::open(&gateway.target()).await.unwrap(),
+                Err(Fault::Eof | Fault::Reset) => {
+                    conn = Conn::open(&gateway.target()).await.unwrap()
+                }
                 Err(other) => panic!("{other}"),
             }
         }
     });
     let text = gateway.stderr();
     let lines = text.matches("answered 502").count() as u64;
-    assert!((1..=begun.elapsed().as_secs() + 2).contains(&lines), "{lines} lines in {:?}", begun.elapsed());
+    assert!(
+        (1..=begun.elapsed().as_secs() + 2).contains(&lines),
+        "{lines} lines in {:?}",
+        begun.elapsed()
+    );
     assert!(text.len() < 16 * 1024, "{} bytes", text.len());
-    assert!(size(gateway.state_dir()) < 64 * 1024, "{} bytes", size(gateway.state_dir()));
+    assert!(
+        size(gateway.state_dir()) < 64 * 1024,
+        "{} bytes",
+        size(gateway.state_dir())
+    );
 }
 
 #[test]
@@ -439,11 +620,19 @@ fn what_a_server_prints_grows_no_file_of_ours() {
     }
     // 2 MB in lines of 15,000 bytes.
     let print = "head -c 2000000 /dev/zero | tr '\\0' x | fold -w 15000; echo; echo all is said; exec \"$@\"";
-    let command = [["sh", "-c", print, "sh"].map(str::to_owned).to_vec(), servers::node()].concat();
+    let command = [
+        ["sh", "-c", print, "sh"].map(str::to_owned).to_vec(),
+        servers::node(),
+    ]
+    .concat();
     let gateway = Setup::behind(command).start();
     gateway.wait_line("[main] all is said");
     gateway.restart();
-    assert!(size(gateway.state_dir()) < 64 * 1024, "{} bytes", size(gateway.state_dir()));
+    assert!(
+        size(gateway.state_dir()) < 64 * 1024,
+        "{} bytes",
+        size(gateway.state_dir())
+    );
 }
 
 /// What a crash had printed was lost.
@@ -456,19 +645,38 @@ fn the_last_words_of_a_server_that_crashed_are_kept() {
     let version = dir.path().join("version");
     let broken = "echo 'Error: the disk is on fire' >&2\nexit 7\n";
     fs::write(&version, "exec \"$@\"").unwrap();
-    let command = [vec!["sh".to_owned(), version.display().to_string()], servers::node()].concat();
-    let gateway = Setup::behind(command).config("[restart]\nhold = { time = \"100ms\" }\n").start();
+    let command = [
+        vec!["sh".to_owned(), version.display().to_string()],
+        servers::node(),
+    ]
+    .concat();
+    let gateway = Setup::behind(command)
+        .config("[restart]\nhold = { time = \"100ms\" }\n")
+        .start();
     // Of a version that does not start: the answer and the record.
     fs::write(&version, broken).unwrap();
     let output = gateway.ctl(["restart", "--reason", "version 2"]);
-    assert!(!output.status.success() && said(&output).contains("the disk is on fire"), "{}", said(&output));
+    assert!(
+        !output.status.success() && said(&output).contains("the disk is on fire"),
+        "{}",
+        said(&output)
+    );
     let history = || fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap();
-    wait::until("the record has it", || history().contains("the disk is on fire").then_some(()));
+    wait::until("the record has it", || {
+        history().contains("the disk is on fire").then_some(())
+    });
     // Of one that served: the log, and the state as long as it lasts.
     let pid = gateway.sidecar_pid("main");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
-    gateway
-        .wait_status("the cause is named", |status| status["sidecars"][0]["cause"].as_str().is_some_and(|cause| cause.contains("code 7")));
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    gateway.wait_status("the cause is named", |status| {
+        status["sidecars"][0]["cause"]
+            .as_str()
+            .is_some_and(|cause| cause.contains("code 7"))
+    });
     gateway.wait_nth_line("[main] Error: the disk is on fire", 1);
 }
 
@@ -480,82 +688,169 @@ fn installed(site: &Site<'_>, more: &[&str]) {
 
 fn code_of(site: &Site<'_>, path: &str) -> String {
     let url = format!("http://{FRONT}{path}");
-    site.systemd.must(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url]).trim().to_owned()
+    site.systemd
+        .must(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url])
+        .trim()
+        .to_owned()
 }
 
 /// After the start limit every start failed for ever, for only a restart reset it.
 #[test]
 fn a_start_after_the_start_limit_starts() {
-    let Some(systemd) = prepared("limit").filter(|_| servers::have("node")) else { return };
-    let site = Site { systemd: &systemd, user: None };
+    let Some(systemd) = prepared("limit").filter(|_| servers::have("node")) else {
+        return;
+    };
+    let site = Site {
+        systemd: &systemd,
+        user: None,
+    };
     installed(&site, &[]);
     // Our own unit has no limit that would end in silence.
-    assert_eq!(site.property("gateway.service", "StartLimitIntervalUSec"), "0");
+    assert_eq!(
+        site.property("gateway.service", "StartLimitIntervalUSec"),
+        "0"
+    );
     site.drop("[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h");
     site.must(&["gatewayctl", "stop"]);
     site.must(&["gatewayctl", "start"]);
     site.must(&["kill", "-KILL", &site.main_pid().to_string()]);
-    wait::until("systemd gives up", || (site.property("gateway.service", "ActiveState") == "failed").then_some(()));
-    assert!(!site.systemctl(&["start", "gateway"]).status.success(), "systemd alone refuses");
+    wait::until("systemd gives up", || {
+        (site.property("gateway.service", "ActiveState") == "failed").then_some(())
+    });
+    assert!(
+        !site.systemctl(&["start", "gateway"]).status.success(),
+        "systemd alone refuses"
+    );
     let output = site.run(&["gatewayctl", "start"]);
-    assert!(output.status.success(), "{}\n{}", all_of(&output), site.journal());
-    assert_eq!((site.property("gateway.service", "ActiveState").as_str(), code_of(&site, "/readyz").as_str()), ("active", "200"));
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        all_of(&output),
+        site.journal()
+    );
+    assert_eq!(
+        (
+            site.property("gateway.service", "ActiveState").as_str(),
+            code_of(&site, "/readyz").as_str()
+        ),
+        ("active", "200")
+    );
 }
 
-/// "Active" came 17 s before it served, so scripts slept, and updates reported failures that were none.
+/// "Active" came 17 s before it served, so scripts slept, and updates reported failures that were
+/// none.
 #[test]
 fn active_means_that_it_serves() {
-    let Some(systemd) = prepared("active").filter(|_| servers::have("node")) else { return };
-    let site = Site { systemd: &systemd, user: None };
+    let Some(systemd) = prepared("active").filter(|_| servers::have("node")) else {
+        return;
+    };
+    let site = Site {
+        systemd: &systemd,
+        user: None,
+    };
     installed(&site, &["--set", "START_DELAY_MS=6000"]);
     for _ in 0..2 {
         site.must_systemctl(&["--no-block", "restart", "gateway"]);
         let output = wait::until("it says that it is starting", || {
             let output = site.run(&["gatewayctl", "status"]);
-            all_of(&output).contains("gateway: starting").then_some(output)
+            all_of(&output)
+                .contains("gateway: starting")
+                .then_some(output)
         });
         assert_eq!(output.status.code(), Some(4), "{}", all_of(&output));
-        assert_eq!(site.property("gateway.service", "ActiveState"), "activating");
+        assert_eq!(
+            site.property("gateway.service", "ActiveState"),
+            "activating"
+        );
         // It returns when the job is done.
         site.must_systemctl(&["start", "gateway"]);
         assert_eq!(code_of(&site, "/readyz"), "200", "{}", site.journal());
     }
 }
 
-/// A service of the machine and one of a user fought for the address, and each start ended the other.
+/// A service of the machine and one of a user fought for the address, and each start ended the
+/// other.
 #[test]
 fn a_service_of_the_machine_and_one_of_a_user_do_not_fight_for_one_address() {
-    let Some(systemd) = prepared("duel").filter(|_| servers::have("node")) else { return };
-    let machine = Site { systemd: &systemd, user: None };
+    let Some(systemd) = prepared("duel").filter(|_| servers::have("node")) else {
+        return;
+    };
+    let machine = Site {
+        systemd: &systemd,
+        user: None,
+    };
     installed(&machine, &[]);
-    let mine = Site { systemd: &systemd, user: Some(systemd.add_user("app")) };
-    mine.must(&[&["gatewayctl", "--user", "install", "--listen", "127.0.0.1:18790"][..], &node()].concat());
+    let mine = Site {
+        systemd: &systemd,
+        user: Some(systemd.add_user("app")),
+    };
+    mine.must(
+        &[
+            &[
+                "gatewayctl",
+                "--user",
+                "install",
+                "--listen",
+                "127.0.0.1:18790",
+            ][..],
+            &node(),
+        ]
+        .concat(),
+    );
     let config = systemd.read(&mine.config()).unwrap();
-    systemd.write(&mine.config(), &config.replace("127.0.0.1:18790", &FRONT.to_string()));
+    systemd.write(
+        &mine.config(),
+        &config.replace("127.0.0.1:18790", &FRONT.to_string()),
+    );
 
-    let load = systemd.in_netns(|| Load { path: "/pid".into(), new_per_second: 30.0, ..Load::on(FRONT) }.start());
+    let load = systemd.in_netns(|| {
+        Load {
+            path: "/pid".into(),
+            new_per_second: 30.0,
+            ..Load::on(FRONT)
+        }
+        .start()
+    });
     load.flows(Part::New, 10);
     let serving = machine.main_pid();
     mine.must_systemctl(&["start", "gateway"]);
     let status = mine.property("gateway.service", "StatusText");
-    assert!(status.starts_with(&format!("waiting for {FRONT}")), "{status}\n{}", mine.journal());
+    assert!(
+        status.starts_with(&format!("waiting for {FRONT}")),
+        "{status}\n{}",
+        mine.journal()
+    );
     load.flows(Part::New, 10);
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report}");
     let restarts = |site: &Site<'_>| site.property("gateway.service", "NRestarts");
-    assert_eq!((machine.main_pid(), restarts(&machine), restarts(&mine)), (serving, "0".to_owned(), "0".to_owned()));
+    assert_eq!(
+        (machine.main_pid(), restarts(&machine), restarts(&mine)),
+        (serving, "0".to_owned(), "0".to_owned())
+    );
 
     // The one that waited has its turn, without a start.
     let waiting = mine.main_pid();
     machine.must(&["gatewayctl", "stop"]);
-    wait::until("the user's serves", || mine.run(&["gatewayctl", "--user", "status"]).status.success().then_some(()));
-    assert_eq!((mine.main_pid(), restarts(&mine)), (waiting, "0".to_owned()));
+    wait::until("the user's serves", || {
+        mine.run(&["gatewayctl", "--user", "status"])
+            .status
+            .success()
+            .then_some(())
+    });
+    assert_eq!(
+        (mine.main_pid(), restarts(&mine)),
+        (waiting, "0".to_owned())
+    );
     // And each command speaks of the one that its caller means.
     let stopped = systemd.run(&["gatewayctl", "--system", "status"]);
     assert_eq!(stopped.status.code(), Some(3), "{}", all_of(&stopped));
     let text = all_of(&mine.run(&["gatewayctl", "--user", "status"]));
     assert!(text.contains(&format!("pid {waiting}")), "{text}");
     machine.must_systemctl(&["start", "gateway"]);
-    assert_eq!((mine.main_pid(), restarts(&machine)), (waiting, "0".to_owned()));
+    assert_eq!(
+        (mine.main_pid(), restarts(&machine)),
+        (waiting, "0".to_owned())
+    );
     assert_eq!(code_of(&mine, "/"), "200");
 }

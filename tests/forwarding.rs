@@ -19,7 +19,8 @@ fn before(recorder: &Recorder) -> Gateway {
 }
 
 fn ask(gateway: &Gateway, text: &str) -> Response {
-    block_on(request(&gateway.target(), text)).unwrap_or_else(|fault| panic!("{fault} in answer to {text:?}"))
+    block_on(request(&gateway.target(), text))
+        .unwrap_or_else(|fault| panic!("{fault} in answer to {text:?}"))
 }
 
 #[test]
@@ -37,15 +38,24 @@ fn host_origin_path_and_repeated_headers_pass_untouched() {
     );
     let got = recorder.only();
     assert_eq!(got.target(), path);
-    assert_eq!(got.head.all("host").collect::<Vec<_>>(), ["Example.ORG:8080"]);
+    assert_eq!(
+        got.head.all("host").collect::<Vec<_>>(),
+        ["Example.ORG:8080"]
+    );
     assert_eq!(got.head.get("origin"), Some("https://Other.example"));
     assert_eq!(got.head.get("user-agent"), Some("me"));
     assert_eq!(got.head.get("x-empty"), Some(""));
     assert_eq!(got.head.all("accept").collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(got.head.get("via"), None, "no Via unless it is asked for");
-    assert_eq!(answer.head.all("set-cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
+    assert_eq!(
+        answer.head.all("set-cookie").collect::<Vec<_>>(),
+        ["a=1", "b=2"]
+    );
     assert_eq!(answer.head.all("server").collect::<Vec<_>>(), ["mine/1"]);
-    assert_eq!(answer.head.all("date").collect::<Vec<_>>(), ["Tue, 01 Jan 2030 00:00:00 GMT"]);
+    assert_eq!(
+        answer.head.all("date").collect::<Vec<_>>(),
+        ["Tue, 01 Jan 2030 00:00:00 GMT"]
+    );
     assert_eq!(answer.head.get("via"), None);
 }
 
@@ -67,9 +77,18 @@ fn headers_of_one_connection_stay_on_it() {
     assert!(!got.has_token("connection", "x-mine"), "{got:?}");
     assert_eq!(got.get("x-stays"), Some("2"));
     for name in ["x-up", "keep-alive"] {
-        assert_eq!(answer.head.get(name), None, "{name} came back: {:?}", answer.head);
+        assert_eq!(
+            answer.head.get(name),
+            None,
+            "{name} came back: {:?}",
+            answer.head
+        );
     }
-    assert!(!answer.head.has_token("connection", "x-up"), "{:?}", answer.head);
+    assert!(
+        !answer.head.has_token("connection", "x-up"),
+        "{:?}",
+        answer.head
+    );
     assert_eq!(answer.head.get("x-stays"), Some("2"));
 }
 
@@ -82,7 +101,10 @@ fn a_stranger_cannot_say_whom_it_forwards_for() {
         "GET / HTTP/1.1\r\nHost: h:1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nConnection: close\r\n\r\n",
     );
     let got = recorder.only().head;
-    assert_eq!(got.all("x-forwarded-for").collect::<Vec<_>>(), ["127.0.0.1"]);
+    assert_eq!(
+        got.all("x-forwarded-for").collect::<Vec<_>>(),
+        ["127.0.0.1"]
+    );
     assert_eq!(got.all("x-forwarded-proto").collect::<Vec<_>>(), ["http"]);
     assert_eq!(got.all("x-forwarded-host").collect::<Vec<_>>(), ["h:1"]);
 }
@@ -90,25 +112,48 @@ fn a_stranger_cannot_say_whom_it_forwards_for() {
 #[test]
 fn a_trusted_proxy_is_believed_and_appended_to() {
     let recorder = Recorder::ok();
-    let gateway = Setup::upstream(recorder.addr()).config("[gateway]\ntrusted_proxies = [\"127.0.0.0/8\"]\n").start();
+    let gateway = Setup::upstream(recorder.addr())
+        .config("[gateway]\ntrusted_proxies = [\"127.0.0.0/8\"]\n")
+        .start();
     ask(
         &gateway,
         "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\nConnection: close\r\n\r\n",
     );
     let got = recorder.only().head;
-    let list: Vec<&str> = got.all("x-forwarded-for").flat_map(|value| value.split(',')).map(str::trim).collect();
+    let list: Vec<&str> = got
+        .all("x-forwarded-for")
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
     assert_eq!(list, ["1.2.3.4", "5.6.7.8", "127.0.0.1"]);
     assert_eq!(got.all("x-forwarded-proto").collect::<Vec<_>>(), ["https"]);
-    assert_eq!(got.all("x-forwarded-host").collect::<Vec<_>>(), ["shop.example"]);
+    assert_eq!(
+        got.all("x-forwarded-host").collect::<Vec<_>>(),
+        ["shop.example"]
+    );
 }
 
 #[test]
 fn via_is_added_both_ways_when_asked_for() {
-    let recorder = Recorder::answering(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVia: 1.1 up\r\n\r\n".to_vec());
-    let gateway = Setup::upstream(recorder.addr()).config("[gateway]\nvia = true\n").start();
-    let answer = ask(&gateway, "GET / HTTP/1.1\r\nHost: h\r\nVia: 1.0 fred\r\nConnection: close\r\n\r\n");
-    for (head, first) in [(&recorder.only().head, "1.0 fred"), (&answer.head, "1.1 up")] {
-        let list: Vec<&str> = head.all("via").flat_map(|value| value.split(',')).map(str::trim).collect();
+    let recorder = Recorder::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVia: 1.1 up\r\n\r\n".to_vec()
+    });
+    let gateway = Setup::upstream(recorder.addr())
+        .config("[gateway]\nvia = true\n")
+        .start();
+    let answer = ask(
+        &gateway,
+        "GET / HTTP/1.1\r\nHost: h\r\nVia: 1.0 fred\r\nConnection: close\r\n\r\n",
+    );
+    for (head, first) in [
+        (&recorder.only().head, "1.0 fred"),
+        (&answer.head, "1.1 up"),
+    ] {
+        let list: Vec<&str> = head
+            .all("via")
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .collect();
         assert_eq!((list.len(), list[0]), (2, first), "{head:?}");
         assert!(list[1].starts_with("1.1 "), "{head:?}");
     }
@@ -127,10 +172,16 @@ fn trailers_pass_in_both_directions() {
     let got = recorder.only();
     assert_eq!(got.body, "hello");
     assert_eq!(got.trailers.len(), 1, "{got:?}");
-    assert!(got.trailers[0].0.eq_ignore_ascii_case("x-check") && got.trailers[0].1 == "7", "{got:?}");
+    assert!(
+        got.trailers[0].0.eq_ignore_ascii_case("x-check") && got.trailers[0].1 == "7",
+        "{got:?}"
+    );
     assert_eq!(answer.text(), "ok\n");
     assert_eq!(answer.trailers.len(), 1, "{answer:?}");
-    assert!(answer.trailers[0].0.eq_ignore_ascii_case("x-sum") && answer.trailers[0].1 == "42", "{answer:?}");
+    assert!(
+        answer.trailers[0].0.eq_ignore_ascii_case("x-sum") && answer.trailers[0].1 == "42",
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -159,12 +210,18 @@ fn answers_without_a_body_end_where_they_should_and_the_connection_serves_on() {
                 ("DELETE", "/204", 204, None),
                 ("GET", "/last", 200, Some("4")),
             ] {
-                let answer = within(DEADLINE, conn.exchange(format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n"))).await;
-                let answer = answer.unwrap_or_else(|fault| panic!("round {round}, {method} {path}: {fault}"));
+                let answer = within(
+                    DEADLINE,
+                    conn.exchange(format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n")),
+                )
+                .await;
+                let answer = answer
+                    .unwrap_or_else(|fault| panic!("round {round}, {method} {path}: {fault}"));
                 assert_eq!(answer.status(), status, "{method} {path}");
                 // A 304 may leave the length out; another one would be a lie.
                 assert!(
-                    answer.head.get("content-length") == length || (status == 304 && answer.head.get("content-length").is_none()),
+                    answer.head.get("content-length") == length
+                        || (status == 304 && answer.head.get("content-length").is_none()),
                     "{method} {path}: {:?}",
                     answer.head
                 );
@@ -180,36 +237,73 @@ fn methods_nobody_knows_pass_and_connect_does_not() {
     let recorder = Recorder::ok();
     let gateway = before(&recorder);
     for method in ["PROPFIND", "PATCH", "OPTIONS", "FOO-BAR"] {
-        let answer = ask(&gateway, &format!("{method} /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"));
+        let answer = ask(
+            &gateway,
+            &format!(
+                "{method} /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+            ),
+        );
         assert_eq!(answer.status(), 200, "{method}");
     }
-    let firsts: Vec<String> = recorder.seen().iter().map(|got| got.head.first.clone()).collect();
-    assert_eq!(firsts, ["PROPFIND /x HTTP/1.1", "PATCH /x HTTP/1.1", "OPTIONS /x HTTP/1.1", "FOO-BAR /x HTTP/1.1"]);
+    let firsts: Vec<String> = recorder
+        .seen()
+        .iter()
+        .map(|got| got.head.first.clone())
+        .collect();
+    assert_eq!(
+        firsts,
+        [
+            "PROPFIND /x HTTP/1.1",
+            "PATCH /x HTTP/1.1",
+            "OPTIONS /x HTTP/1.1",
+            "FOO-BAR /x HTTP/1.1"
+        ]
+    );
     assert!(recorder.seen().iter().all(|got| got.body == "hi"));
-    let answer = ask(&gateway, "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\nConnection: close\r\n\r\n");
+    let answer = ask(
+        &gateway,
+        "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\nConnection: close\r\n\r\n",
+    );
     assert!((400..600).contains(&answer.status()), "{:?}", answer.head);
-    assert_eq!(recorder.seen().len(), 4, "the upstream never heard of CONNECT");
+    assert_eq!(
+        recorder.seen().len(),
+        4,
+        "the upstream never heard of CONNECT"
+    );
 }
 
 #[test]
 fn an_old_client_gets_a_body_it_understands() {
-    let recorder =
-        Recorder::answering(|_| b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n".to_vec());
+    let recorder = Recorder::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+            .to_vec()
+    });
     let gateway = before(&recorder);
     let answer = ask(&gateway, "GET / HTTP/1.0\r\nHost: h\r\n\r\n");
     assert_eq!(answer.text(), "abcdef");
-    assert_eq!(answer.head.get("transfer-encoding"), None, "HTTP/1.0 knows no chunks: {:?}", answer.head);
+    assert_eq!(
+        answer.head.get("transfer-encoding"),
+        None,
+        "HTTP/1.0 knows no chunks: {:?}",
+        answer.head
+    );
 }
 
 #[test]
 fn an_old_upstream_serves_a_kept_connection() {
-    let recorder = Recorder::answering(|_| b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nto the end".to_vec());
+    let recorder =
+        Recorder::answering(|_| b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nto the end".to_vec());
     let gateway = before(&recorder);
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
         for _ in 0..5 {
-            let answer = within(DEADLINE, conn.exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n")).await.unwrap();
-            assert_eq!((answer.status(), answer.text().as_str()), (200, "to the end"));
+            let answer = within(DEADLINE, conn.exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n"))
+                .await
+                .unwrap();
+            assert_eq!(
+                (answer.status(), answer.text().as_str()),
+                (200, "to the end")
+            );
             assert!(answer.head.keeps(), "{:?}", answer.head);
         }
     });
@@ -221,10 +315,20 @@ fn an_upload_waits_for_the_go_ahead_it_asked_for() {
     let gateway = before(&recorder);
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
-        conn.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+        conn.send(
+            "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        )
+        .await
+        .unwrap();
         assert_eq!(within(DEADLINE, conn.head()).await.unwrap().status(), 100);
         conn.send("hello").await.unwrap();
-        assert_eq!(within(DEADLINE, conn.response(false)).await.unwrap().status(), 200);
+        assert_eq!(
+            within(DEADLINE, conn.response(false))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     });
     assert_eq!(recorder.only().body, "hello");
 }
@@ -237,7 +341,10 @@ fn early_hints_do_not_disturb_the_answer() {
     });
     let gateway = before(&recorder);
     for _ in 0..3 {
-        let answer = ask(&gateway, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        let answer = ask(
+            &gateway,
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        );
         assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"));
     }
 }
@@ -245,8 +352,16 @@ fn early_hints_do_not_disturb_the_answer() {
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let recorder = Recorder::answering(|received| {
-        let body = format!("{} {}", received.target(), String::from_utf8_lossy(&received.body));
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        let body = format!(
+            "{} {}",
+            received.target(),
+            String::from_utf8_lossy(&received.body)
+        );
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
     });
     let gateway = before(&recorder);
     block_on(async {
@@ -273,13 +388,34 @@ fn a_request_with_two_lengths_reaches_the_upstream_in_one_way_or_not_at_all() {
             "chunked and a length",
             "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
         ),
-        ("two different lengths", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 30\r\n\r\nhi"),
-        ("a list of different lengths", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2, 30\r\n\r\nhi"),
-        ("a length with a sign", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\nhi"),
-        ("chunked that is not last", "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
-        ("a coding nobody knows", "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\nContent-Length: 2\r\n\r\nhi"),
-        ("a space before the colon", "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\nContent-Length: 2\r\n\r\nhi"),
-        ("a chunk size that is none", "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n"),
+        (
+            "two different lengths",
+            "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 30\r\n\r\nhi",
+        ),
+        (
+            "a list of different lengths",
+            "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2, 30\r\n\r\nhi",
+        ),
+        (
+            "a length with a sign",
+            "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\nhi",
+        ),
+        (
+            "chunked that is not last",
+            "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "a coding nobody knows",
+            "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\nContent-Length: 2\r\n\r\nhi",
+        ),
+        (
+            "a space before the colon",
+            "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\nContent-Length: 2\r\n\r\nhi",
+        ),
+        (
+            "a chunk size that is none",
+            "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n",
+        ),
     ] {
         let recorder = Recorder::ok();
         let gateway = before(&recorder);
@@ -287,10 +423,16 @@ fn a_request_with_two_lengths_reaches_the_upstream_in_one_way_or_not_at_all() {
             let mut conn = Conn::open(&gateway.target()).await.unwrap();
             conn.send(text).await.unwrap();
             conn.finish().await.unwrap();
-            let (bytes, _) = tokio::time::timeout(DEADLINE, conn.drain()).await.expect("the connection ends");
+            let (bytes, _) = tokio::time::timeout(DEADLINE, conn.drain())
+                .await
+                .expect("the connection ends");
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        let status: u16 = answers.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let status: u16 = answers
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0);
         let seen = recorder.seen();
         // Whatever it made of the request, the upstream must not be able to read it in another way.
         match status {
@@ -299,11 +441,20 @@ fn a_request_with_two_lengths_reaches_the_upstream_in_one_way_or_not_at_all() {
                 assert_eq!(seen.len(), 1, "{name}: {seen:?}");
                 assert_eq!(seen[0].body, "hi", "{name}: {seen:?}");
                 let head = &seen[0].head;
-                assert!(head.get("content-length").is_none() || head.get("transfer-encoding").is_none(), "{name}: {head:?}");
+                assert!(
+                    head.get("content-length").is_none() || head.get("transfer-encoding").is_none(),
+                    "{name}: {head:?}"
+                );
             }
-            400 | 501 | 502 => assert!(seen.is_empty(), "{name}: refused, yet the upstream got {seen:?}"),
+            400 | 501 | 502 => assert!(
+                seen.is_empty(),
+                "{name}: refused, yet the upstream got {seen:?}"
+            ),
             // Closing without a word is also safe.
-            0 => assert!(seen.is_empty() && answers.is_empty(), "{name}: {answers:?} {seen:?}"),
+            0 => assert!(
+                seen.is_empty() && answers.is_empty(),
+                "{name}: {answers:?} {seen:?}"
+            ),
             other => panic!("{name}: answered {other}: {answers}"),
         }
     }
@@ -317,13 +468,22 @@ fn an_answer_with_two_lengths_reaches_the_client_in_one_way_or_not_at_all() {
     ] {
         let recorder = Recorder::answering(move |_| text.as_bytes().to_vec());
         let gateway = before(&recorder);
-        let answer = ask(&gateway, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        let answer = ask(
+            &gateway,
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        );
         match answer.status() {
             200 => {
                 assert_eq!(answer.text(), "hi", "{text:?}");
                 let head = &answer.head;
-                assert!(head.all("content-length").count() <= 1, "{text:?}: {head:?}");
-                assert!(head.get("content-length").is_none() || head.get("transfer-encoding").is_none(), "{text:?}: {head:?}");
+                assert!(
+                    head.all("content-length").count() <= 1,
+                    "{text:?}: {head:?}"
+                );
+                assert!(
+                    head.get("content-length").is_none() || head.get("transfer-encoding").is_none(),
+                    "{text:?}: {head:?}"
+                );
             }
             status => assert_eq!(status, 502, "{text:?}"),
         }
@@ -334,7 +494,10 @@ fn an_answer_with_two_lengths_reaches_the_client_in_one_way_or_not_at_all() {
 fn a_request_without_a_host_is_refused() {
     let recorder = Recorder::ok();
     let gateway = before(&recorder);
-    for text in ["GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n"] {
+    for text in [
+        "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
+    ] {
         assert_eq!(ask(&gateway, text).status(), 400, "{text:?}");
     }
     assert!(recorder.seen().is_empty(), "{:?}", recorder.seen());
@@ -344,7 +507,10 @@ fn a_request_without_a_host_is_refused() {
 fn a_whole_url_in_the_request_line_is_forwarded_as_a_path() {
     let recorder = Recorder::ok();
     let gateway = before(&recorder);
-    let answer = ask(&gateway, "GET http://example.org/x?y=1 HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n");
+    let answer = ask(
+        &gateway,
+        "GET http://example.org/x?y=1 HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n",
+    );
     assert_eq!(answer.status(), 200);
     let got = recorder.only();
     assert_eq!(got.target(), "/x?y=1");
@@ -354,12 +520,23 @@ fn a_whole_url_in_the_request_line_is_forwarded_as_a_path() {
 #[test]
 fn the_longest_path_and_the_nearest_host_decide_where_a_request_goes() {
     let name = |name: &'static str| {
-        Recorder::answering(move |_| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()).into_bytes())
+        Recorder::answering(move |_| {
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
+                name.len()
+            )
+            .into_bytes()
+        })
     };
     let (root, api, deep, shop) = (name("root"), name("api"), name("deep"), name("shop"));
     let route = |path: &str, host: Option<&str>, to: &Recorder| {
-        let host = host.map(|host| format!("host = \"{host}\"\n")).unwrap_or_default();
-        format!("[[route]]\npath = \"{path}\"\n{host}to = \"http://{}\"\n", to.addr())
+        let host = host
+            .map(|host| format!("host = \"{host}\"\n"))
+            .unwrap_or_default();
+        format!(
+            "[[route]]\npath = \"{path}\"\n{host}to = \"http://{}\"\n",
+            to.addr()
+        )
     };
     let gateway = Setup::new()
         .config(route("/", None, &root))
@@ -379,7 +556,10 @@ fn the_longest_path_and_the_nearest_host_decide_where_a_request_goes() {
         ("WWW.Shop.Example:8080", "/x", "shop"),
         ("notshop.example", "/x", "root"),
     ] {
-        let answer = ask(&gateway, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        let answer = ask(
+            &gateway,
+            &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),
+        );
         assert_eq!(answer.text(), expected, "{host}{path}");
     }
 }
@@ -387,8 +567,20 @@ fn the_longest_path_and_the_nearest_host_decide_where_a_request_goes() {
 #[test]
 fn a_path_without_a_route_is_404() {
     let recorder = Recorder::ok();
-    let gateway = Setup::new().config(format!("[[route]]\npath = \"/only\"\nto = \"http://{}\"\n", recorder.addr())).start();
-    assert_eq!(ask(&gateway, "GET /other HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").status(), 404);
+    let gateway = Setup::new()
+        .config(format!(
+            "[[route]]\npath = \"/only\"\nto = \"http://{}\"\n",
+            recorder.addr()
+        ))
+        .start();
+    assert_eq!(
+        ask(
+            &gateway,
+            "GET /other HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+        )
+        .status(),
+        404
+    );
     assert!(recorder.seen().is_empty());
 }
 
@@ -402,28 +594,53 @@ fn a_refused_upgrade_is_an_answer_like_any_other() {
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
         for _ in 0..3 {
-            let answer = within(DEADLINE, conn.exchange(handshake("/ws"))).await.unwrap();
+            let answer = within(DEADLINE, conn.exchange(handshake("/ws")))
+                .await
+                .unwrap();
             assert_eq!((answer.status(), answer.text().as_str()), (403, "no entry"));
-            let answer = within(DEADLINE, conn.exchange("GET /next HTTP/1.1\r\nHost: h\r\n\r\n")).await.unwrap();
+            let answer = within(
+                DEADLINE,
+                conn.exchange("GET /next HTTP/1.1\r\nHost: h\r\n\r\n"),
+            )
+            .await
+            .unwrap();
             assert_eq!((answer.status(), answer.text().as_str()), (200, "next"));
         }
     });
     let got = &recorder.seen()[0].head;
-    assert_eq!(got.get("upgrade"), Some("websocket"), "the upstream is asked: {got:?}");
+    assert_eq!(
+        got.get("upgrade"),
+        Some("websocket"),
+        "the upstream is asked: {got:?}"
+    );
     assert!(got.has_token("connection", "upgrade"), "{got:?}");
 }
 
 #[test]
 fn nothing_is_tunnelled_to_an_upstream_that_did_not_agree() {
     let recorder = Recorder::answering(|received| match received.target() {
-        "/ws" => b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nno tunnel".get(..47).unwrap().to_vec(),
+        "/ws" => b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nno tunnel"
+            .get(..47)
+            .unwrap()
+            .to_vec(),
         _ => b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext".to_vec(),
     });
-    let gateway = Setup::new().config(format!("[[route]]\npath = \"/ws\"\nto = \"http://{}\"\n", recorder.addr())).start();
+    let gateway = Setup::new()
+        .config(format!(
+            "[[route]]\npath = \"/ws\"\nto = \"http://{}\"\n",
+            recorder.addr()
+        ))
+        .start();
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
-        // What a tunnel would carry to the upstream unseen is to the gateway just a request without a route.
-        conn.send(format!("{}GET /admin HTTP/1.1\r\nHost: h\r\n\r\n", handshake("/ws"))).await.unwrap();
+        // What a tunnel would carry to the upstream unseen is to the gateway just a request without
+        // a route.
+        conn.send(format!(
+            "{}GET /admin HTTP/1.1\r\nHost: h\r\n\r\n",
+            handshake("/ws")
+        ))
+        .await
+        .unwrap();
         let answer = within(DEADLINE, conn.response(false)).await.unwrap();
         assert_eq!(answer.status(), 200);
         match within(DEADLINE, conn.response(false)).await {
@@ -431,8 +648,16 @@ fn nothing_is_tunnelled_to_an_upstream_that_did_not_agree() {
             Err(fault) => assert!(matches!(fault, Fault::Eof | Fault::Reset), "{fault}"),
         }
     });
-    let targets: Vec<String> = recorder.seen().iter().map(|got| got.target().to_owned()).collect();
-    assert_eq!(targets, ["/ws"], "the upstream got what was meant for a tunnel");
+    let targets: Vec<String> = recorder
+        .seen()
+        .iter()
+        .map(|got| got.target().to_owned())
+        .collect();
+    assert_eq!(
+        targets,
+        ["/ws"],
+        "the upstream got what was meant for a tunnel"
+    );
 }
 
 #[test]
@@ -442,11 +667,17 @@ fn bytes_sent_too_early_wait_for_the_101() {
     let upstream = Upstream::serve(move |mut conn| {
         let (mut agreed, told) = (agreed.clone(), told.clone());
         async move {
-            let Ok(_) = receive(&mut conn).await else { return };
+            let Ok(_) = receive(&mut conn).await else {
+                return;
+            };
             let before = tokio::time::timeout(SILENCE, conn.more()).await;
             told.send(before.is_ok()).unwrap();
             agreed.wait_for(|agreed| *agreed).await.unwrap();
-            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
+            conn.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            )
+            .await
+            .unwrap();
             while let Ok(bytes) = conn.some().await {
                 if bytes.is_empty() || conn.send(bytes).await.is_err() {
                     return;
@@ -457,8 +688,14 @@ fn bytes_sent_too_early_wait_for_the_101() {
     let gateway = Setup::upstream(upstream.addr()).start();
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
-        conn.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly").await.unwrap();
-        assert_eq!(early.recv().await, Some(false), "the upstream got bytes before it agreed");
+        conn.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly")
+            .await
+            .unwrap();
+        assert_eq!(
+            early.recv().await,
+            Some(false),
+            "the upstream got bytes before it agreed"
+        );
         agree.send(true).unwrap();
         let head = within(DEADLINE, conn.head()).await.unwrap();
         assert_eq!(head.status(), 101, "{head:?}");
@@ -467,7 +704,13 @@ fn bytes_sent_too_early_wait_for_the_101() {
         conn.send("late").await.unwrap();
         assert_eq!(within(DEADLINE, conn.take(4)).await.unwrap(), "late");
         conn.finish().await.unwrap();
-        assert_eq!(within(DEADLINE, async { Ok(conn.ended().await) }).await.unwrap(), Fault::Eof, "the end passes through too");
+        assert_eq!(
+            within(DEADLINE, async { Ok(conn.ended().await) })
+                .await
+                .unwrap(),
+            Fault::Eof,
+            "the end passes through too"
+        );
     });
     gateway.wait_status("the tunnel is gone", |status| status["tunnels"] == 0);
 }
@@ -475,14 +718,18 @@ fn bytes_sent_too_early_wait_for_the_101() {
 #[test]
 fn the_bytes_after_the_101_are_the_first_of_the_tunnel() {
     let upstream = Upstream::serve(|mut conn| async move {
-        let Ok(_) = receive(&mut conn).await else { return };
+        let Ok(_) = receive(&mut conn).await else {
+            return;
+        };
         conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nwelcome").await.unwrap();
         conn.ended().await;
     });
     let gateway = Setup::upstream(upstream.addr()).start();
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
-        conn.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
+        conn.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            .await
+            .unwrap();
         assert_eq!(within(DEADLINE, conn.head()).await.unwrap().status(), 101);
         assert_eq!(within(DEADLINE, conn.take(7)).await.unwrap(), "welcome");
     });
@@ -491,12 +738,17 @@ fn the_bytes_after_the_101_are_the_first_of_the_tunnel() {
 #[test]
 fn a_switch_that_nobody_asked_for_is_an_error_of_the_upstream() {
     let upstream = Upstream::serve(|mut conn| async move {
-        let Ok(_) = receive(&mut conn).await else { return };
+        let Ok(_) = receive(&mut conn).await else {
+            return;
+        };
         let _ = conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nsurprise").await;
         conn.ended().await;
     });
     let gateway = Setup::upstream(upstream.addr()).start();
-    let answer = ask(&gateway, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let answer = ask(
+        &gateway,
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+    );
     assert_eq!(answer.status(), 502, "{:?}", answer.head);
     assert_eq!(gateway.status()["tunnels"], 0);
 }

@@ -1,4 +1,5 @@
-//! Fresh processes that take over: stops and further restarts at any moment, and nothing that grows.
+//! Fresh processes that take over: stops and further restarts at any moment, and nothing that
+//! grows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -9,13 +10,16 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::client::{Fault, block_on};
 use support::gateway::{Gateway, said};
-use support::handover::{self, Failpoint, alive, failed, family, fresh, one_serves, respawning, signal, wait_end};
+use support::handover::{
+    self, Failpoint, alive, failed, family, fresh, one_serves, respawning, signal, wait_end,
+};
 use support::load::{Download, Load, slow_download};
 use support::report::Part;
 use support::ws::{Frame, WebSocket};
 use support::{servers, wait};
 
-/// What a gateway may hold open for a moment besides: the answer that is just being written, a probe.
+/// What a gateway may hold open for a moment besides: the answer that is just being written, a
+/// probe.
 const SLACK: usize = 3;
 
 /// Far less than any time that one process allows another for its end.
@@ -23,7 +27,11 @@ const AT_ONCE: Duration = Duration::from_secs(6);
 
 /// The process that is not the first one.
 fn successor(gateway: &Gateway) -> u32 {
-    let new = || family(gateway).into_iter().find(|pid| *pid != gateway.pid());
+    let new = || {
+        family(gateway)
+            .into_iter()
+            .find(|pid| *pid != gateway.pid())
+    };
     wait::until("the successor is there", new)
 }
 
@@ -32,13 +40,25 @@ fn all_gone(gateway: &mut Gateway, restart: std::thread::JoinHandle<std::process
     gateway.wait_gone(wait::DEADLINE);
     handover::no_sidecar(gateway);
     let output = restart.join().unwrap();
-    assert!(output.status.success() || !output.stderr.is_empty(), "{}", said(&output));
+    assert!(
+        output.status.success() || !output.stderr.is_empty(),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
 fn a_sigterm_to_the_old_process_before_the_new_one_serves_ends_both() {
     std::thread::scope(|scope| {
-        for name in ["old.spawned", "old.before-mainpid", "old.after-mainpid", "old.after-go", "new.started", "new.alive", "new.ready"] {
+        for name in [
+            "old.spawned",
+            "old.before-mainpid",
+            "old.after-mainpid",
+            "old.after-go",
+            "new.started",
+            "new.alive",
+            "new.ready",
+        ] {
             scope.spawn(move || sigterm_to_old(name));
         }
     });
@@ -77,7 +97,12 @@ fn a_sigterm_to_a_process_that_only_finishes_its_work_leaves_the_new_one_alone()
         failpoint.go_on();
         let output = restart.join().unwrap();
         assert!(output.status.success(), "{name}: {}", said(&output));
-        assert_eq!(gateway.wait_exit(wait::DEADLINE).code(), Some(0), "{name}: {}", gateway.stderr());
+        assert_eq!(
+            gateway.wait_exit(wait::DEADLINE).code(),
+            Some(0),
+            "{name}: {}",
+            gateway.stderr()
+        );
         assert_eq!(one_serves(&gateway), new, "{name}");
         gateway.terminate();
     }
@@ -89,7 +114,12 @@ fn a_sigterm_to_a_successor_that_is_not_ready_leaves_the_old_one_alone() {
         let failpoint = Failpoint::new();
         let Some(setup) = respawning() else { return };
         let mut gateway = failpoint.on(setup).start();
-        let load = Load { new_per_second: 50.0, kept: 4, ..Load::on(gateway.target()) }.start();
+        let load = Load {
+            new_per_second: 50.0,
+            kept: 4,
+            ..Load::on(gateway.target())
+        }
+        .start();
         let restart = failpoint.pause(&gateway, name, &["restart"]);
         let new = successor(&gateway);
         signal(new, Signal::SIGTERM);
@@ -118,7 +148,12 @@ fn a_sigterm_to_the_new_process_once_it_is_ready_is_a_stop_of_everything() {
         failpoint.go_on();
         let asked = Instant::now();
         all_gone(&mut gateway, restart);
-        assert!(asked.elapsed() < AT_ONCE, "{name}: nothing was under way, and it took {:?}\n{}", asked.elapsed(), gateway.stderr());
+        assert!(
+            asked.elapsed() < AT_ONCE,
+            "{name}: nothing was under way, and it took {:?}\n{}",
+            asked.elapsed(),
+            gateway.stderr()
+        );
     }
 }
 
@@ -133,7 +168,9 @@ fn what_was_begun_before_three_restarts_is_finished_by_the_process_that_began_it
     let mut gateway = setup.start();
     let target = gateway.target();
     let slow = std::thread::spawn(move || block_on(slow_download(&target, &download())));
-    gateway.wait_status("the download is under way", |status| status["requests"] == 1);
+    gateway.wait_status("the download is under way", |status| {
+        status["requests"] == 1
+    });
     block_on(async {
         let mut sockets = Vec::new();
         let mut pids = vec![gateway.pid()];
@@ -146,10 +183,24 @@ fn what_was_begun_before_three_restarts_is_finished_by_the_process_that_began_it
         for socket in &mut sockets {
             socket.echo("still here").await.unwrap();
         }
-        assert!(pids.iter().all(|pid| alive(*pid)), "each still has a client: {pids:?}\n{}", gateway.stderr());
+        assert!(
+            pids.iter().all(|pid| alive(*pid)),
+            "each still has a client: {pids:?}\n{}",
+            gateway.stderr()
+        );
         let status = gateway.status();
-        let drainers: Vec<u64> = status["drainers"].as_array().unwrap().iter().filter_map(|one| one["pid"].as_u64()).collect();
-        assert!(pids[..3].iter().all(|pid| drainers.contains(&u64::from(*pid))), "{status:#}");
+        let drainers: Vec<u64> = status["drainers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|one| one["pid"].as_u64())
+            .collect();
+        assert!(
+            pids[..3]
+                .iter()
+                .all(|pid| drainers.contains(&u64::from(*pid))),
+            "{status:#}"
+        );
         assert_eq!(slow.join().unwrap(), Ok(None), "the download is whole");
         for mut socket in sockets {
             socket.close(1000).await.unwrap();
@@ -174,11 +225,17 @@ fn a_stop_while_predecessors_finish_gives_them_the_time_of_a_stop_and_leaves_not
             sockets.push(socket);
         }
         let short = {
-            let (target, download) = (gateway.target(), servers::node_download(2 * 1024 * 1024, Duration::from_millis(1500)));
+            let (target, download) = (
+                gateway.target(),
+                servers::node_download(2 * 1024 * 1024, Duration::from_millis(1500)),
+            );
             std::thread::spawn(move || block_on(slow_download(&target, &download)))
         };
         let endless = {
-            let (target, download) = (gateway.target(), servers::node_download(64 * 1024 * 1024, Duration::from_secs(60)));
+            let (target, download) = (
+                gateway.target(),
+                servers::node_download(64 * 1024 * 1024, Duration::from_secs(60)),
+            );
             std::thread::spawn(move || block_on(slow_download(&target, &download)))
         };
         gateway.wait_status("both are under way", |status| status["requests"] == 2);
@@ -186,10 +243,16 @@ fn a_stop_while_predecessors_finish_gives_them_the_time_of_a_stop_and_leaves_not
         let output = gateway.ctl(["stop"]);
         assert!(output.status.success(), "{}", said(&output));
         for socket in &mut sockets {
-            let end = tokio::time::timeout(wait::DEADLINE, socket.next()).await.unwrap();
+            let end = tokio::time::timeout(wait::DEADLINE, socket.next())
+                .await
+                .unwrap();
             assert!(matches!(end, Ok(Frame::Close(1012, _))), "{end:?}");
         }
-        assert_eq!(short.join().unwrap(), Ok(None), "it fits into the time of a stop");
+        assert_eq!(
+            short.join().unwrap(),
+            Ok(None),
+            "it fits into the time of a stop"
+        );
         assert!(endless.join().unwrap().is_err(), "it does not");
     });
     gateway.wait_gone(wait::DEADLINE);
@@ -197,7 +260,8 @@ fn a_stop_while_predecessors_finish_gives_them_the_time_of_a_stop_and_leaves_not
 }
 
 #[test]
-fn a_ninth_draining_process_is_not_made_unless_a_fresh_one_is_asked_for_and_then_the_oldest_is_cut() {
+fn a_ninth_draining_process_is_not_made_unless_a_fresh_one_is_asked_for_and_then_the_oldest_is_cut()
+{
     let Some(setup) = respawning() else { return };
     let mut gateway = setup.start();
     block_on(async {
@@ -209,18 +273,44 @@ fn a_ninth_draining_process_is_not_made_unless_a_fresh_one_is_asked_for_and_then
             sockets.push(socket);
             pids.push(fresh(&gateway));
         }
-        assert_eq!(family(&gateway).len(), 9, "eight that drain and one that serves");
+        assert_eq!(
+            family(&gateway).len(),
+            9,
+            "eight that drain and one that serves"
+        );
         let output = gateway.restart();
-        assert_eq!(gateway.main_pid(), pids[8], "in the same process: {}", said(&output));
-        let strategy = gateway.status()["strategy"].as_str().unwrap_or_default().to_owned();
-        assert!(strategy.contains("8 older processes still drain"), "{strategy}");
+        assert_eq!(
+            gateway.main_pid(),
+            pids[8],
+            "in the same process: {}",
+            said(&output)
+        );
+        let strategy = gateway.status()["strategy"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(
+            strategy.contains("8 older processes still drain"),
+            "{strategy}"
+        );
         for socket in &mut sockets {
             socket.echo("still here").await.unwrap();
         }
         pids.push(fresh(&gateway));
-        assert!(gateway.stderr().contains(&format!("pid {} finishes as in a stop", pids[0])), "{}", gateway.stderr());
-        let end = tokio::time::timeout(wait::DEADLINE, sockets[0].next()).await.unwrap();
-        assert!(matches!(end, Ok(Frame::Close(1012, _))), "the oldest is cut: {end:?}");
+        assert!(
+            gateway
+                .stderr()
+                .contains(&format!("pid {} finishes as in a stop", pids[0])),
+            "{}",
+            gateway.stderr()
+        );
+        let end = tokio::time::timeout(wait::DEADLINE, sockets[0].next())
+            .await
+            .unwrap();
+        assert!(
+            matches!(end, Ok(Frame::Close(1012, _))),
+            "the oldest is cut: {end:?}"
+        );
         for socket in &mut sockets[1..] {
             socket.echo("still here").await.unwrap();
         }
@@ -234,12 +324,16 @@ fn sigusr2_brings_a_fresh_process_and_sigusr1_what_fits() {
     let Some(setup) = respawning() else { return };
     let mut gateway = setup.config("[restart]\nmode = \"in-process\"").start();
     gateway.signal(Signal::SIGUSR2);
-    let new = wait::until("another process serves", || Some(gateway.main_pid()).filter(|pid| *pid != gateway.pid()));
+    let new = wait::until("another process serves", || {
+        Some(gateway.main_pid()).filter(|pid| *pid != gateway.pid())
+    });
     assert_eq!(one_serves(&gateway), new);
     let before = gateway.sidecar_pid("main");
     signal(new, Signal::SIGUSR1);
     gateway.wait_status("another sidecar serves", |status| {
-        status["stage"] == "ready" && status["sidecars"][0]["pid"] != before && status["sidecars"][0]["state"] == "ready"
+        status["stage"] == "ready"
+            && status["sidecars"][0]["pid"] != before
+            && status["sidecars"][0]["state"] == "ready"
     });
     assert_eq!(one_serves(&gateway), new, "in the same process");
     gateway.terminate();
@@ -261,11 +355,17 @@ fn signals_to_restart_are_refused_where_the_configuration_says_so() {
 #[test]
 fn a_variable_forbids_fresh_processes() {
     let Some(setup) = respawning() else { return };
-    let mut gateway = setup.env("GATEWAY_NO_RESPAWN", "1").config("[restart]\nmode = \"respawn\"").start();
+    let mut gateway = setup
+        .env("GATEWAY_NO_RESPAWN", "1")
+        .config("[restart]\nmode = \"respawn\"")
+        .start();
     gateway.restart();
     assert_eq!(one_serves(&gateway), gateway.pid(), "in the same process");
     let text = failed(&gateway.ctl(["restart", "--fresh"]));
-    assert!(text.contains("GATEWAY_NO_RESPAWN forbids a fresh process"), "{text}");
+    assert!(
+        text.contains("GATEWAY_NO_RESPAWN forbids a fresh process"),
+        "{text}"
+    );
     assert_eq!(one_serves(&gateway), gateway.pid());
     gateway.terminate();
 }
@@ -277,13 +377,31 @@ fn a_restart_that_is_asked_for_while_the_successor_gets_ready_joins_it() {
     let mut gateway = failpoint.on(setup).start();
     let first = failpoint.pause(&gateway, "new.alive", &["restart", "--fresh"]);
     let second = gateway.ctl_aside(["restart", "--fresh"]);
-    wait::until("both are asked", || (gateway.stderr().matches(" asked: ").count() == 2).then_some(()));
+    wait::until("both are asked", || {
+        (gateway.stderr().matches(" asked: ").count() == 2).then_some(())
+    });
     failpoint.go_on();
     let (first, second) = (first.join().unwrap(), second.join().unwrap());
-    assert!(first.status.success() && second.status.success(), "{}{}", said(&first), said(&second));
-    assert!(said(&second).contains("joined restart"), "{}", said(&second));
+    assert!(
+        first.status.success() && second.status.success(),
+        "{}{}",
+        said(&first),
+        said(&second)
+    );
+    assert!(
+        said(&second).contains("joined restart"),
+        "{}",
+        said(&second)
+    );
     one_serves(&gateway);
-    assert_eq!(gateway.stderr().matches(support::gateway::LISTENING).count(), 2, "one fresh process for both");
+    assert_eq!(
+        gateway
+            .stderr()
+            .matches(support::gateway::LISTENING)
+            .count(),
+        2,
+        "one fresh process for both"
+    );
     gateway.terminate();
 }
 
@@ -312,7 +430,11 @@ fn what_is_asked_while_the_successor_takes_over_is_asked_there_again() {
 fn thirty_fresh_processes_hold_no_more_than_the_first() {
     let Some(setup) = respawning() else { return };
     let mut gateway = setup.start();
-    let fds = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let fds = |pid: u32| {
+        std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .count()
+    };
     let mut pids = HashSet::from([gateway.pid()]);
     fresh(&gateway);
     let second = one_serves(&gateway);
@@ -322,13 +444,29 @@ fn thirty_fresh_processes_hold_no_more_than_the_first() {
         assert!(pids.insert(fresh(&gateway)), "a pid of its own");
     }
     let last = one_serves(&gateway);
-    wait::within(wait::DEADLINE, || (fds(last) <= first_fds + SLACK).then_some(()))
-        .unwrap_or_else(|| panic!("{} descriptors, {first_fds} in the second process", fds(last)));
+    wait::within(wait::DEADLINE, || {
+        (fds(last) <= first_fds + SLACK).then_some(())
+    })
+    .unwrap_or_else(|| {
+        panic!(
+            "{} descriptors, {first_fds} in the second process",
+            fds(last)
+        )
+    });
     let memory = support::gateway::memory_kib(last).0;
-    assert!(memory < first_memory * 5 / 4 + 1024, "{memory} KiB, {first_memory} KiB in the second process");
-    let environment = std::fs::read(format!("/proc/{last}/environ")).unwrap().len();
-    let before = std::fs::read(format!("/proc/{second}/environ")).map_or(environment, |text| text.len());
+    assert!(
+        memory < first_memory * 5 / 4 + 1024,
+        "{memory} KiB, {first_memory} KiB in the second process"
+    );
+    let environment = std::fs::read(format!("/proc/{last}/environ"))
+        .unwrap()
+        .len();
+    let before =
+        std::fs::read(format!("/proc/{second}/environ")).map_or(environment, |text| text.len());
     assert_eq!(environment, before, "the environment does not grow");
     gateway.terminate();
-    assert_eq!(block_on(support::client::get(&gateway.target(), "/")).unwrap_err(), Fault::Refused);
+    assert_eq!(
+        block_on(support::client::get(&gateway.target(), "/")).unwrap_err(),
+        Fault::Refused
+    );
 }

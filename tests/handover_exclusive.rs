@@ -1,5 +1,5 @@
-//! A server that can run only once goes from process to process: two copies never run at once, and clients wait instead of
-//! failing.
+//! A server that can run only once goes from process to process: two copies never run at once, and
+//! clients wait instead of failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -28,7 +28,13 @@ fn locked(dir: &std::path::Path, broken: &std::path::Path) -> Option<Setup> {
 
 fn patient(gateway: &support::gateway::Gateway) -> support::load::Running {
     let patience = std::time::Duration::from_secs(35);
-    let load = Load { new_per_second: 50.0, kept: 10, patience, ..Load::on(gateway.target()) }.start();
+    let load = Load {
+        new_per_second: 50.0,
+        kept: 10,
+        patience,
+        ..Load::on(gateway.target())
+    }
+    .start();
     load.flows(Part::New, 20);
     load
 }
@@ -36,7 +42,9 @@ fn patient(gateway: &support::gateway::Gateway) -> support::load::Running {
 #[test]
 fn a_server_with_a_lock_goes_through_ten_processes_and_no_request_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(setup) = locked(dir.path(), &dir.path().join("broken")) else { return };
+    let Some(setup) = locked(dir.path(), &dir.path().join("broken")) else {
+        return;
+    };
     let mut gateway = setup.start();
     let load = patient(&gateway);
     for _ in 0..10 {
@@ -58,7 +66,9 @@ fn a_server_with_a_lock_goes_through_ten_processes_and_no_request_fails() {
 fn a_successor_whose_server_fails_gives_it_back_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let broken = dir.path().join("broken");
-    let Some(setup) = locked(dir.path(), &broken) else { return };
+    let Some(setup) = locked(dir.path(), &broken) else {
+        return;
+    };
     let mut gateway = setup.start();
     let before = gateway.sidecar_pid("main");
     let load = patient(&gateway);
@@ -75,14 +85,20 @@ fn a_successor_whose_server_fails_gives_it_back_and_nothing_is_lost() {
     load.stop().assert_clean(&[(Part::New, 40)]);
     fresh(&gateway);
     one_serves(&gateway);
-    assert!(!gateway.stderr().contains("two copies at once"), "{}", gateway.stderr());
+    assert!(
+        !gateway.stderr().contains("two copies at once"),
+        "{}",
+        gateway.stderr()
+    );
     gateway.terminate();
 }
 
 /// Whichever process dies, its server dies with it before the other's begins.
 fn killed_at(name: &str) {
     let (dir, failpoint) = (tempfile::tempdir().unwrap(), Failpoint::new());
-    let Some(setup) = locked(dir.path(), &dir.path().join("broken")) else { return };
+    let Some(setup) = locked(dir.path(), &dir.path().join("broken")) else {
+        return;
+    };
     let mut gateway = failpoint.on(setup).start();
     failpoint.arm(name, "kill");
     let output = gateway.ctl(["restart"]);
@@ -90,7 +106,11 @@ fn killed_at(name: &str) {
     gateway.exited();
     one_serves(&gateway);
     let log = gateway.stderr();
-    assert!(!log.contains("two copies at once"), "{name}: {}\n{log}", said(&output));
+    assert!(
+        !log.contains("two copies at once"),
+        "{name}: {}\n{log}",
+        said(&output)
+    );
     fresh(&gateway);
     one_serves(&gateway);
     gateway.terminate();
@@ -99,7 +119,12 @@ fn killed_at(name: &str) {
 
 #[test]
 fn two_copies_never_run_at_once_when_the_old_process_dies() {
-    for name in ["old.spawned", "old.release", "old.before-mainpid", "old.served"] {
+    for name in [
+        "old.spawned",
+        "old.release",
+        "old.before-mainpid",
+        "old.served",
+    ] {
         killed_at(name);
     }
 }

@@ -1,5 +1,5 @@
-//! Either process of a hand-over dies, hangs or errs at any step: one gateway serves afterwards, no client is refused, whoever
-//! asked learns why, and the next restart works.
+//! Either process of a hand-over dies, hangs or errs at any step: one gateway serves afterwards, no
+//! client is refused, whoever asked learns why, and the next restart works.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -27,23 +27,40 @@ const OLD: [&str; 8] = [
 ];
 
 /// Each step of the process that takes over.
-const NEW: [&str; 6] = ["new.started", "new.alive", "new.ready", "new.go", "new.accepting", "new.before-serving"];
+const NEW: [&str; 6] = [
+    "new.started",
+    "new.alive",
+    "new.ready",
+    "new.go",
+    "new.accepting",
+    "new.before-serving",
+];
 
 /// Only behind a waiter; tests/waiter.rs.
 const WAITER: [&str; 1] = ["waiter.alone"];
 
-/// Some new clients all the time, each with one request: enough to be hurt by a moment without a listener.
+/// Some new clients all the time, each with one request: enough to be hurt by a moment without a
+/// listener.
 fn light_load(gateway: &Gateway) -> Running {
-    let load = Load { new_per_second: 50.0, ..Load::on(gateway.target()) }.start();
+    let load = Load {
+        new_per_second: 50.0,
+        ..Load::on(gateway.target())
+    }
+    .start();
     load.flows(Part::New, 5);
     load
 }
 
-/// Nobody was refused, and nobody got an error; `cut` when those may have lost their answer whose process was killed.
+/// Nobody was refused, and nobody got an error; `cut` when those may have lost their answer whose
+/// process was killed.
 fn unhurt(load: Running, cut: bool) {
     load.flows(Part::New, 10);
     let report = load.stop();
-    let of_the_dead = if cut { report.failures_of("reset") + report.failures_of("eof") + report.failures_of("truncated") } else { 0 };
+    let of_the_dead = if cut {
+        report.failures_of("reset") + report.failures_of("eof") + report.failures_of("truncated")
+    } else {
+        0
+    };
     assert_eq!(report.failures(), of_the_dead, "{report}");
     // What was accepted by the one that died, and no more.
     assert!(of_the_dead <= 10, "{report}");
@@ -53,21 +70,37 @@ fn setup(name: &str, dir: &Path) -> Option<Setup> {
     let setup = respawning()?;
     // Only what must not run twice is released.
     let alone = name == "old.release";
-    Some(if alone { setup.command(servers::node_with_lock(&dir.join("lock"))).flag("--exclusive") } else { setup })
+    Some(if alone {
+        setup
+            .command(servers::node_with_lock(&dir.join("lock")))
+            .flag("--exclusive")
+    } else {
+        setup
+    })
 }
 
 fn old_is_killed(name: &str) {
     let (dir, failpoint) = (tempfile::tempdir().unwrap(), Failpoint::new());
-    let Some(setup) = setup(name, dir.path()) else { return };
+    let Some(setup) = setup(name, dir.path()) else {
+        return;
+    };
     let mut gateway = failpoint.on(setup).start();
     let old = gateway.pid();
     let load = light_load(&gateway);
     failpoint.arm(name, "kill");
     let output = gateway.ctl(["restart"]);
     failpoint.wait_reached();
-    assert_eq!(gateway.wait_exit(wait::DEADLINE).signal(), Some(9), "{name} is in the old process");
+    assert_eq!(
+        gateway.wait_exit(wait::DEADLINE).signal(),
+        Some(9),
+        "{name} is in the old process"
+    );
     // It may have come far enough for gatewayctl to see the next one serve.
-    assert!(output.status.success() || !output.stderr.is_empty(), "{}", said(&output));
+    assert!(
+        output.status.success() || !output.stderr.is_empty(),
+        "{}",
+        said(&output)
+    );
     let new = one_serves(&gateway);
     assert_ne!(new, old);
     unhurt(load, true);
@@ -87,7 +120,11 @@ fn new_is_killed(name: &str) {
     failpoint.wait_reached();
     let text = failed(&output);
     assert!(text.contains("the successor ended"), "{text}");
-    assert_eq!(one_serves(&gateway), gateway.pid(), "{name}: the old one serves on");
+    assert_eq!(
+        one_serves(&gateway),
+        gateway.pid(),
+        "{name}: the old one serves on"
+    );
     unhurt(load, true);
     fresh(&gateway);
     one_serves(&gateway);
@@ -129,7 +166,10 @@ fn old_dies_before_anything_is_begun_and_the_next_start_needs_no_help() {
     failed(&gateway.ctl(["restart"]));
     assert_eq!(gateway.wait_exit(wait::DEADLINE).signal(), Some(9));
     handover::no_sidecar(&gateway);
-    let mut next = setup.state_dir(gateway.state_dir()).port(gateway.addr().port()).start();
+    let mut next = setup
+        .state_dir(gateway.state_dir())
+        .port(gateway.addr().port())
+        .start();
     assert_eq!(one_serves(&next), next.pid());
     fresh(&next);
     next.terminate();
@@ -148,7 +188,10 @@ fn every_failpoint_is_one_of_these() {
                 continue;
             }
             let text = fs::read_to_string(entry.path()).unwrap();
-            let names = text.split("failpoint::pass(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            let names = text
+                .split("failpoint::pass(\"")
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next());
             found.extend(names.map(str::to_owned));
         }
     }
@@ -174,7 +217,11 @@ fn new_hangs(name: &str) {
     let text = failed(&gateway.ctl(["restart"]));
     failpoint.wait_reached();
     assert!(text.contains("the successor hangs"), "{name}: {text}");
-    assert_eq!(one_serves(&gateway), gateway.pid(), "{name}: the old one serves on");
+    assert_eq!(
+        one_serves(&gateway),
+        gateway.pid(),
+        "{name}: the old one serves on"
+    );
     unhurt(load, true);
     fresh(&gateway);
     one_serves(&gateway);
@@ -219,7 +266,10 @@ fn a_successor_that_cannot_read_its_configuration_says_so_and_changes_nothing() 
 
 /// A script that is the Node server unless the file says otherwise.
 fn breakable(setup: Setup, broken: &Path) -> Setup {
-    let script = format!("if [ -s {0} ]; then cat {0} >&2; exit 3; fi; exec \"$@\"", broken.display());
+    let script = format!(
+        "if [ -s {0} ]; then cat {0} >&2; exit 3; fi; exec \"$@\"",
+        broken.display()
+    );
     let mut command = vec!["sh".to_owned(), "-c".into(), script, "sh".into()];
     command.extend(servers::node());
     setup.command(command)

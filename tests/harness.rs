@@ -14,8 +14,13 @@ use support::{port, servers, wait};
 fn node(port: u16) -> Child {
     let mut command = servers::node();
     command[2] = port.to_string();
-    let child = Command::new(&command[0]).args(&command[1..]).spawn().unwrap();
-    wait::until("node listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    let child = Command::new(&command[0])
+        .args(&command[1..])
+        .spawn()
+        .unwrap();
+    wait::until("node listens", || {
+        TcpStream::connect(("127.0.0.1", port)).ok()
+    });
     child
 }
 
@@ -24,7 +29,10 @@ fn load(port: u16) -> Load {
         new_per_second: 100.0,
         kept: 20,
         downloads: 4,
-        download: Some(servers::node_download(1_000_000, Duration::from_millis(500))),
+        download: Some(servers::node_download(
+            1_000_000,
+            Duration::from_millis(500),
+        )),
         websockets: 4,
         ..Load::on(SocketAddr::from(([127, 0, 0, 1], port)))
     }
@@ -43,7 +51,13 @@ fn a_server_left_alone_loses_nothing() {
     let report = running.stop();
     child.kill().unwrap();
     child.wait().unwrap();
-    report.assert_clean(&[(Part::New, 100), (Part::Busy, 50), (Part::Idle, 10), (Part::Download, 4), (Part::WebSocket, 10)]);
+    report.assert_clean(&[
+        (Part::New, 100),
+        (Part::Busy, 50),
+        (Part::Idle, 10),
+        (Part::Download, 4),
+        (Part::WebSocket, 10),
+    ]);
 }
 
 #[test]
@@ -71,7 +85,9 @@ fn a_server_killed_and_started_again_is_seen_to_lose_of_every_kind() {
         (Part::Download, ["truncated", "reset"]),
         (Part::WebSocket, ["cut", "not opened"]),
     ] {
-        let seen = kinds.iter().any(|kind| report.failed.contains_key(&(part, (*kind).to_owned())));
+        let seen = kinds
+            .iter()
+            .any(|kind| report.failed.contains_key(&(part, (*kind).to_owned())));
         assert!(seen, "{part:?} lost nothing of {kinds:?}: {report}");
     }
 }

@@ -33,11 +33,15 @@ fn get(gateway: &Gateway, path: &str) -> Response {
 }
 
 fn under_way(gateway: &Gateway, requests: u64) {
-    gateway.wait_status("the requests are under way", |status| status["requests"] == requests);
+    gateway.wait_status("the requests are under way", |status| {
+        status["requests"] == requests
+    });
 }
 
 fn gone(pid: u32) {
-    wait::until(&format!("process {pid} is gone"), || (!PathBuf::from(format!("/proc/{pid}")).exists()).then_some(()));
+    wait::until(&format!("process {pid} is gone"), || {
+        (!PathBuf::from(format!("/proc/{pid}")).exists()).then_some(())
+    });
 }
 
 #[test]
@@ -57,13 +61,20 @@ fn a_stop_finishes_what_was_begun_and_leaves_nothing_behind() {
                 assert!(output.status.success(), "{}", said(&output));
             }
         }
-        let answer = slow.join().unwrap().unwrap_or_else(|fault| panic!("{how}: the request under way was lost: {fault}"));
+        let answer = slow
+            .join()
+            .unwrap()
+            .unwrap_or_else(|fault| panic!("{how}: the request under way was lost: {fault}"));
         assert_eq!(answer.status(), 200, "{how}");
         assert_eq!(gateway.exit_code(SOON), 0, "{how}: {}", gateway.stderr());
         for (pid, _) in family {
             gone(pid);
         }
-        assert_eq!(block_on(client::get(&gateway.target(), "/")).unwrap_err(), Fault::Refused, "{how}");
+        assert_eq!(
+            block_on(client::get(&gateway.target(), "/")).unwrap_err(),
+            Fault::Refused,
+            "{how}"
+        );
         assert_eq!(gateway.ctl(["status"]).status.code(), Some(3), "{how}");
     }
 }
@@ -80,13 +91,22 @@ fn a_stop_cuts_what_does_not_end_within_its_budget() {
         let asked = Instant::now();
         gateway.signal(Signal::SIGTERM);
         let close = within(DEADLINE, socket.next()).await;
-        assert!(matches!(close, Ok(Frame::Close(1001 | 1012, _))), "{close:?}");
+        assert!(
+            matches!(close, Ok(Frame::Close(1001 | 1012, _))),
+            "{close:?}"
+        );
         asked
     });
     assert_eq!(gateway.exit_code(SOON), 0, "{}", gateway.stderr());
     let took = asked.elapsed();
-    assert!(took >= Duration::from_millis(950) && took < Duration::from_secs(5), "it took {took:?}");
-    assert!(matches!(stream.join().unwrap(), Err(Fault::Truncated | Fault::Reset)), "the stream cannot look whole");
+    assert!(
+        took >= Duration::from_millis(950) && took < Duration::from_secs(5),
+        "it took {took:?}"
+    );
+    assert!(
+        matches!(stream.join().unwrap(), Err(Fault::Truncated | Fault::Reset)),
+        "the stream cannot look whole"
+    );
 }
 
 #[test]
@@ -101,7 +121,11 @@ fn a_second_interrupt_ends_at_once() {
     let again = Instant::now();
     gateway.signal(Signal::SIGINT);
     gateway.exit_code(SOON);
-    assert!(again.elapsed() < Duration::from_secs(5), "{:?}", again.elapsed());
+    assert!(
+        again.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        again.elapsed()
+    );
     assert!(stream.join().unwrap().is_err());
     for (pid, _) in family {
         gone(pid);
@@ -113,7 +137,12 @@ fn a_sidecar_that_ignores_the_request_to_end_is_killed() {
     if !servers::have("node") {
         return;
     }
-    let mut words = vec!["sh".to_owned(), "-c".into(), "trap '' TERM; \"$@\" & wait; sleep 1000".into(), "sh".into()];
+    let mut words = vec![
+        "sh".to_owned(),
+        "-c".into(),
+        "trap '' TERM; \"$@\" & wait; sleep 1000".into(),
+        "sh".into(),
+    ];
     words.extend(servers::node());
     let config = format!("[sidecar.main]\ncommand = {words:?}\nstop_timeout = \"500ms\"\n");
     let gateway = Setup::new().config(config).start();
@@ -141,7 +170,11 @@ fn sigusr1_restarts_and_can_be_forbidden() {
     gateway.wait_line("SIGUSR1");
     assert_eq!(gateway.sidecar_pid("main"), before);
     gateway.restart();
-    assert_ne!(gateway.sidecar_pid("main"), before, "an operator's own restart is not forbidden");
+    assert_ne!(
+        gateway.sidecar_pid("main"),
+        before,
+        "an operator's own restart is not forbidden"
+    );
 }
 
 /// A configuration with two Node servers, the second with a variable.
@@ -162,17 +195,36 @@ fn a_reload_restarts_only_what_changed() {
     let (one, other) = (gateway.sidecar_pid("one"), gateway.sidecar_pid("two"));
     let output = gateway.ctl(["reload"]);
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!((gateway.sidecar_pid("one"), gateway.sidecar_pid("two")), (one, other), "nothing changed, nothing is restarted");
+    assert_eq!(
+        (gateway.sidecar_pid("one"), gateway.sidecar_pid("two")),
+        (one, other),
+        "nothing changed, nothing is restarted"
+    );
     fs::write(gateway.config_file(), two("b")).unwrap();
     let slow = get_aside(&gateway, "/slow?ms=1000");
     under_way(&gateway, 1);
     let output = gateway.ctl(["reload"]);
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(gateway.sidecar_pid("one"), one, "what did not change is left alone");
-    assert_ne!(gateway.sidecar_pid("two"), other, "what changed is restarted");
+    assert_eq!(
+        gateway.sidecar_pid("one"),
+        one,
+        "what did not change is left alone"
+    );
+    assert_ne!(
+        gateway.sidecar_pid("two"),
+        other,
+        "what changed is restarted"
+    );
     let answer = slow.join().unwrap().unwrap();
-    assert_eq!((answer.status(), answer.text()), (200, format!("{other}\n")), "its old self finished what it had begun");
-    assert_eq!(get(&gateway, "/slow?ms=0").text(), format!("{}\n", gateway.sidecar_pid("two")));
+    assert_eq!(
+        (answer.status(), answer.text()),
+        (200, format!("{other}\n")),
+        "its old self finished what it had begun"
+    );
+    assert_eq!(
+        get(&gateway, "/slow?ms=0").text(),
+        format!("{}\n", gateway.sidecar_pid("two"))
+    );
     gone(other);
     // The same by signal.
     let two_b = gateway.sidecar_pid("two");
@@ -191,14 +243,34 @@ fn a_reload_of_a_bad_file_fails_and_changes_nothing() {
     }
     let gateway = Setup::new().config(two("a")).start();
     let before = (gateway.sidecar_pid("one"), gateway.sidecar_pid("two"));
-    for (text, code) in [("[gateway]\nlisten = 5\n", 78), ("[sidecar.one]\ncommand = [\"/nonexistent/x\"]\n", 1)] {
+    for (text, code) in [
+        ("[gateway]\nlisten = 5\n", 78),
+        ("[sidecar.one]\ncommand = [\"/nonexistent/x\"]\n", 1),
+    ] {
         fs::write(gateway.config_file(), text).unwrap();
         for verb in ["reload", "restart"] {
             let output = gateway.ctl([verb]);
-            assert_eq!(output.status.code(), Some(code), "{verb} {text}: {}", said(&output));
-            let expected = if code == 78 { "gateway.toml:2:" } else { "/nonexistent/x" };
-            assert!(said(&output).contains(expected), "{verb} {text}: {}", said(&output));
-            assert_eq!((gateway.sidecar_pid("one"), gateway.sidecar_pid("two")), before, "{verb} {text}");
+            assert_eq!(
+                output.status.code(),
+                Some(code),
+                "{verb} {text}: {}",
+                said(&output)
+            );
+            let expected = if code == 78 {
+                "gateway.toml:2:"
+            } else {
+                "/nonexistent/x"
+            };
+            assert!(
+                said(&output).contains(expected),
+                "{verb} {text}: {}",
+                said(&output)
+            );
+            assert_eq!(
+                (gateway.sidecar_pid("one"), gateway.sidecar_pid("two")),
+                before,
+                "{verb} {text}"
+            );
             assert_eq!(get(&gateway, "/").status(), 200);
         }
     }
@@ -215,11 +287,17 @@ fn old_work_is_finished_by_the_old_sidecar_which_then_ends() {
     let new = gateway.sidecar_pid("main");
     let status = gateway.status();
     assert_eq!(status["drainers"][0]["requests"], 1, "{status:#}");
-    assert_eq!(get(&gateway, "/pid").text(), format!("{new}\n"), "new requests go to the new one at once");
+    assert_eq!(
+        get(&gateway, "/pid").text(),
+        format!("{new}\n"),
+        "new requests go to the new one at once"
+    );
     let answer = stream.join().unwrap().unwrap();
     assert_eq!(answer.text().matches(&format!("from {old}")).count(), 10);
     gone(old);
-    gateway.wait_status("nothing drains", |status| status["drainers"].as_array().is_none_or(Vec::is_empty) && status["stage"] == "ready");
+    gateway.wait_status("nothing drains", |status| {
+        status["drainers"].as_array().is_none_or(Vec::is_empty) && status["stage"] == "ready"
+    });
 }
 
 #[test]
@@ -231,7 +309,11 @@ fn a_restart_that_waits_for_the_drain_returns_when_the_old_sidecar_is_gone() {
     under_way(&gateway, 1);
     let output = gateway.ctl(["restart", "--drained"]);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(!PathBuf::from(format!("/proc/{old}")).exists(), "{}", said(&output));
+    assert!(
+        !PathBuf::from(format!("/proc/{old}")).exists(),
+        "{}",
+        said(&output)
+    );
     assert_eq!(slow.join().unwrap().unwrap().status(), 200);
 }
 
@@ -239,7 +321,10 @@ fn a_restart_that_waits_for_the_drain_returns_when_the_old_sidecar_is_gone() {
 fn a_budget_given_for_one_restart_ends_old_work_in_time() {
     let Some(setup) = node() else { return };
     let gateway = setup.start();
-    for (args, least, most) in [(&["restart", "--wait", "1s"][..], 950, 4000), (&["restart", "--force"], 0, 2500)] {
+    for (args, least, most) in [
+        (&["restart", "--wait", "1s"][..], 950, 4000),
+        (&["restart", "--force"], 0, 2500),
+    ] {
         let old = gateway.sidecar_pid("main");
         let stream = get_aside(&gateway, "/stream?ms=60000&chunks=600");
         under_way(&gateway, 1);
@@ -247,9 +332,15 @@ fn a_budget_given_for_one_restart_ends_old_work_in_time() {
         let output = gateway.ctl(args.iter().copied());
         assert!(output.status.success(), "{args:?}: {}", said(&output));
         let end = stream.join().unwrap();
-        assert!(matches!(end, Err(Fault::Truncated | Fault::Reset)), "{args:?}: {end:?}");
+        assert!(
+            matches!(end, Err(Fault::Truncated | Fault::Reset)),
+            "{args:?}: {end:?}"
+        );
         let took = asked.elapsed().as_millis();
-        assert!((least..most).contains(&took), "{args:?}: it was cut after {took} ms");
+        assert!(
+            (least..most).contains(&took),
+            "{args:?}: it was cut after {took} ms"
+        );
         gone(old);
     }
 }
@@ -257,7 +348,9 @@ fn a_budget_given_for_one_restart_ends_old_work_in_time() {
 #[test]
 fn a_websocket_lives_to_the_end_of_its_budget_and_is_told() {
     let Some(setup) = node() else { return };
-    let gateway = setup.config("[restart]\ntunnel_drain = \"1500ms\"\n").start();
+    let gateway = setup
+        .config("[restart]\ntunnel_drain = \"1500ms\"\n")
+        .start();
     block_on(async {
         let mut socket = WebSocket::open(&gateway.target(), "/ws").await.unwrap();
         socket.echo("hello").await.unwrap();
@@ -276,9 +369,18 @@ fn a_websocket_lives_to_the_end_of_its_budget_and_is_told() {
         };
         assert!(matches!(close, Frame::Close(1012, _)), "{close:?}");
         assert!(echoes > 10, "only {echoes} echoes within the budget");
-        assert!(asked.elapsed() >= Duration::from_millis(1450), "{:?}", asked.elapsed());
-        let end = within(DEADLINE, async { Ok(socket.conn().ended().await) }).await.unwrap();
-        assert!(matches!(end, Fault::Eof | Fault::Reset | Fault::Garbage(_)), "{end}");
+        assert!(
+            asked.elapsed() >= Duration::from_millis(1450),
+            "{:?}",
+            asked.elapsed()
+        );
+        let end = within(DEADLINE, async { Ok(socket.conn().ended().await) })
+            .await
+            .unwrap();
+        assert!(
+            matches!(end, Fault::Eof | Fault::Reset | Fault::Garbage(_)),
+            "{end}"
+        );
     });
 }
 
@@ -301,7 +403,9 @@ fn two_restarts_asked_at_once_are_both_answered() {
 fn the_first_restart_with_overlap_says_once_how_to_ask_for_none() {
     let Some(setup) = node() else { return };
     let gateway = setup.start();
-    let told: Vec<bool> = (0..3).map(|_| said(&gateway.restart()).contains("--exclusive")).collect();
+    let told: Vec<bool> = (0..3)
+        .map(|_| said(&gateway.restart()).contains("--exclusive"))
+        .collect();
     assert_eq!(told, [true, false, false]);
 }
 
@@ -313,21 +417,31 @@ fn a_restart_says_in_one_object_what_it_did() {
     let output = gateway.ctl(["restart", "--json", "--reason", "new certificates"]);
     assert!(output.status.success(), "{}", said(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    let outcome: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let outcome: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let find = |key: &str| find(&outcome, key).unwrap_or_else(|| panic!("no {key} in {text}"));
     assert_eq!(find("before")["number"], 1, "{text}");
     assert_eq!(find("after")["number"], 2, "{text}");
     assert_eq!(find("before")["sidecars"][0][1], before, "{text}");
-    assert_eq!(find("after")["sidecars"][0][1], gateway.sidecar_pid("main"), "{text}");
+    assert_eq!(
+        find("after")["sidecars"][0][1],
+        gateway.sidecar_pid("main"),
+        "{text}"
+    );
     let status = gateway.status();
-    assert_eq!(status["lastRestart"]["reason"], "new certificates", "{status:#}");
+    assert_eq!(
+        status["lastRestart"]["reason"], "new certificates",
+        "{status:#}"
+    );
     assert_eq!(status["lastRestart"]["outcome"], "done", "{status:#}");
 }
 
 /// The value of a key, at whatever depth.
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     match value {
-        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|inner| find(inner, key))),
+        Value::Object(map) => map
+            .get(key)
+            .or_else(|| map.values().find_map(|inner| find(inner, key))),
         Value::Array(list) => list.iter().find_map(|inner| find(inner, key)),
         _ => None,
     }
@@ -341,7 +455,14 @@ fn status_and_wait_tell_by_their_exit_code() {
     let status = gateway.status();
     assert_eq!(status["stage"], "starting", "{status:#}");
     assert_eq!(gateway.ctl(["status"]).status.code(), Some(4));
-    assert_eq!(gateway.ctl(["wait", "--ready", "--timeout", "100ms"]).status.code(), Some(4), "still starting");
+    assert_eq!(
+        gateway
+            .ctl(["wait", "--ready", "--timeout", "100ms"])
+            .status
+            .code(),
+        Some(4),
+        "still starting"
+    );
     // The door is open already; who comes now waits for the sidecar.
     let early = get_aside(&gateway, "/");
     assert_eq!(get(&gateway, "/healthz").status(), 200);
@@ -360,18 +481,29 @@ fn every_kind_of_readiness_is_waited_for() {
     }
     let command = servers::node();
     for ready in ["ready = \"tcp\"", "ready = { http = \"/pid\" }"] {
-        let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\n{ready}\n")).start();
+        let gateway = Setup::new()
+            .config(format!("[sidecar.main]\ncommand = {command:?}\n{ready}\n"))
+            .start();
         assert_eq!(get(&gateway, "/").status(), 200, "{ready}");
         gateway.restart();
         assert_eq!(get(&gateway, "/").status(), 200, "{ready}");
     }
-    let gateway = Setup::behind(servers::node()).flag("--ready").flag("/pid").start();
+    let gateway = Setup::behind(servers::node())
+        .flag("--ready")
+        .flag("/pid")
+        .start();
     assert_eq!(get(&gateway, "/").status(), 200);
     // A page that is not there is not readiness.
-    let config = format!("[sidecar.main]\ncommand = {command:?}\nready = {{ http = \"/nowhere\" }}\nstart_timeout = \"1s\"\n");
+    let config = format!(
+        "[sidecar.main]\ncommand = {command:?}\nready = {{ http = \"/nowhere\" }}\nstart_timeout = \"1s\"\n"
+    );
     let mut gateway = Setup::new().config(config).spawn();
     assert_eq!(gateway.exit_code(SOON), 1);
-    assert!(gateway.stderr().contains("/nowhere") && gateway.stderr().contains("404"), "{}", gateway.stderr());
+    assert!(
+        gateway.stderr().contains("/nowhere") && gateway.stderr().contains("404"),
+        "{}",
+        gateway.stderr()
+    );
 }
 
 #[test]
@@ -380,13 +512,23 @@ fn a_server_that_says_when_it_is_ready_gets_no_request_before() {
         return;
     }
     let command = servers::python_notify();
-    let gateway = Setup::new().config(format!("[sidecar.main]\ncommand = {command:?}\nready = \"notify\"\n")).start();
-    let load = support::load::Load { new_per_second: 50.0, kept: 4, ..support::load::Load::on(gateway.target()) }.start();
+    let gateway = Setup::new()
+        .config(format!(
+            "[sidecar.main]\ncommand = {command:?}\nready = \"notify\"\n"
+        ))
+        .start();
+    let load = support::load::Load {
+        new_per_second: 50.0,
+        kept: 4,
+        ..support::load::Load::on(gateway.target())
+    }
+    .start();
     load.flows(support::report::Part::New, 20);
     for _ in 0..2 {
         gateway.restart();
     }
-    load.stop().assert_clean(&[(support::report::Part::New, 40)]);
+    load.stop()
+        .assert_clean(&[(support::report::Part::New, 40)]);
 }
 
 #[test]
@@ -397,15 +539,24 @@ fn a_fixed_port_is_used_again_by_the_next_sidecar() {
     let port = support::port::private();
     let mut command = servers::node();
     command[2] = port.to_string();
-    let gateway = Setup::behind(command).flag("--port").flag(port.to_string()).start();
-    let load = support::load::Load { new_per_second: 50.0, kept: 6, ..support::load::Load::on(gateway.target()) }.start();
+    let gateway = Setup::behind(command)
+        .flag("--port")
+        .flag(port.to_string())
+        .start();
+    let load = support::load::Load {
+        new_per_second: 50.0,
+        kept: 6,
+        ..support::load::Load::on(gateway.target())
+    }
+    .start();
     load.flows(support::report::Part::New, 20);
     for _ in 0..3 {
         let before = gateway.sidecar_pid("main");
         gateway.restart();
         assert_ne!(gateway.sidecar_pid("main"), before);
     }
-    load.stop().assert_clean(&[(support::report::Part::New, 20)]);
+    load.stop()
+        .assert_clean(&[(support::report::Part::New, 20)]);
     assert_eq!(gateway.status()["sidecars"][0]["port"], port);
 }
 
@@ -416,7 +567,12 @@ fn a_client_that_keeps_its_connection_meets_every_generation_on_it() {
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
         for _ in 0..5 {
-            let answer = within(DEADLINE, conn.exchange("GET /pid HTTP/1.1\r\nHost: h\r\n\r\n")).await.unwrap();
+            let answer = within(
+                DEADLINE,
+                conn.exchange("GET /pid HTTP/1.1\r\nHost: h\r\n\r\n"),
+            )
+            .await
+            .unwrap();
             assert_eq!(answer.text(), format!("{}\n", gateway.sidecar_pid("main")));
             assert!(answer.head.keeps(), "{:?}", answer.head);
             gateway.restart();

@@ -18,7 +18,9 @@ fn gateway(drain: &str, more: &str) -> Option<Gateway> {
         return None;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/told.py");
-    let text = format!("[sidecar.main]\ncommand = [\"python3\", {script:?}, \"{{port}}\"]\ndrain = {drain}\n{more}\n");
+    let text = format!(
+        "[sidecar.main]\ncommand = [\"python3\", {script:?}, \"{{port}}\"]\ndrain = {drain}\n{more}\n"
+    );
     Some(Setup::new().config(text).start())
 }
 
@@ -29,7 +31,9 @@ fn told(gateway: &Gateway) -> Vec<String> {
 
 #[test]
 fn a_signal_and_then_the_end_in_a_restart_and_in_a_stop() {
-    let Some(mut gateway) = gateway("{ signal = \"USR1\" }", "") else { return };
+    let Some(mut gateway) = gateway("{ signal = \"USR1\" }", "") else {
+        return;
+    };
     gateway.ctl(["restart", "--drained"]);
     assert_eq!(told(&gateway), ["by USR1", "to end"]);
     gateway.signal(Signal::SIGTERM);
@@ -39,34 +43,57 @@ fn a_signal_and_then_the_end_in_a_restart_and_in_a_stop() {
 
 #[test]
 fn a_request_where_two_copies_must_not_run_at_once() {
-    let Some(mut gateway) = gateway("{ path = \"/drain\" }", "overlap = false") else { return };
+    let Some(mut gateway) = gateway("{ path = \"/drain\" }", "overlap = false") else {
+        return;
+    };
     let output = gateway.ctl(["restart"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(told(&gateway), ["by POST /drain", "to end"]);
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.exit_code(Duration::from_secs(12)), 0);
     assert_eq!(told(&gateway)[2..], ["by POST /drain", "to end"]);
-    assert!(!gateway.stderr().contains("was not told"), "{}", gateway.stderr());
+    assert!(
+        !gateway.stderr().contains("was not told"),
+        "{}",
+        gateway.stderr()
+    );
 }
 
 #[test]
 fn a_notice_that_fails_is_logged_and_changes_nothing() {
-    let Some(gateway) = gateway("{ path = \"/deaf\" }", "") else { return };
+    let Some(gateway) = gateway("{ path = \"/deaf\" }", "") else {
+        return;
+    };
     let begun = Instant::now();
     let output = gateway.ctl(["restart", "--drained"]);
     assert!(output.status.success(), "{}", said(&output));
     let took = begun.elapsed();
-    assert!(took > AT_ONCE && took < AT_ONCE + Duration::from_secs(6), "{took:?}");
-    gateway.wait_line("sidecar main was not told of the drain: it did not answer POST /deaf within 2 s");
+    assert!(
+        took > AT_ONCE && took < AT_ONCE + Duration::from_secs(6),
+        "{took:?}"
+    );
+    gateway.wait_line(
+        "sidecar main was not told of the drain: it did not answer POST /deaf within 2 s",
+    );
     let begun = Instant::now();
     let forced = gateway.ctl(["restart", "--force", "--drained"]);
-    assert!(forced.status.success() && begun.elapsed() < AT_ONCE, "{}", said(&forced));
-    assert_eq!(told(&gateway), ["by POST /deaf", "to end", "to end"], "--force leaves no time to be told");
+    assert!(
+        forced.status.success() && begun.elapsed() < AT_ONCE,
+        "{}",
+        said(&forced)
+    );
+    assert_eq!(
+        told(&gateway),
+        ["by POST /deaf", "to end", "to end"],
+        "--force leaves no time to be told"
+    );
 }
 
 #[test]
 fn an_answer_that_is_no_success_is_named() {
-    let Some(gateway) = gateway("{ path = \"/no\" }", "") else { return };
+    let Some(gateway) = gateway("{ path = \"/no\" }", "") else {
+        return;
+    };
     gateway.ctl(["restart", "--drained"]);
     gateway.wait_line("sidecar main was not told of the drain: it answered POST /no with 404");
 }

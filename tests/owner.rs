@@ -16,7 +16,8 @@ use support::{port, wait};
 
 const STANDING_BY: &str = "[gateway] standing by for ";
 
-/// An answer by hand comes at once, or after a look whether the record of a gateway that just starts is there.
+/// An answer by hand comes at once, or after a look whether the record of a gateway that just
+/// starts is there.
 const SOON: Duration = Duration::from_secs(10);
 
 fn by_hand(state: &Path, port: u16) -> Setup {
@@ -81,16 +82,24 @@ fn the_service_manager_hears_for_whom_it_stands_by() {
     let hear = |needle: &str| {
         let mut buffer = [0; 4096];
         loop {
-            let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("no message with `{needle}`: {error}"));
+            let length = manager
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("no message with `{needle}`: {error}"));
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if text.contains(needle) {
                 return text;
             }
         }
     };
-    let duplicate = by_hand(state.path(), port).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000").spawn();
+    let duplicate = by_hand(state.path(), port)
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "200000")
+        .spawn();
     let said = hear("STATUS=standing by");
-    assert_eq!(said, format!("READY=1\nSTATUS=standing by for pid {}\n", owner.pid()));
+    assert_eq!(
+        said,
+        format!("READY=1\nSTATUS=standing by for pid {}\n", owner.pid())
+    );
     hear("WATCHDOG=1");
     owner.kill();
     hear("STATUS=taking over");
@@ -121,12 +130,20 @@ fn by_hand_the_same_command_is_done_and_another_is_refused() {
     let owner = by_hand(state.path(), port).start();
     let mut same = by_hand(state.path(), port).spawn();
     assert_eq!(same.exit_code(SOON), 0, "{}", same.stderr());
-    assert!(same.stderr().contains(&format!("runs already: pid {}", owner.pid())), "{}", same.stderr());
+    assert!(
+        same.stderr()
+            .contains(&format!("runs already: pid {}", owner.pid())),
+        "{}",
+        same.stderr()
+    );
 
     let mut another = by_hand(state.path(), port::private()).spawn();
     assert_eq!(another.exit_code(SOON), 5, "{}", another.stderr());
     let said = another.stderr();
-    assert!(said.contains("another command or address") && said.contains("--instance NAME"), "{said}");
+    assert!(
+        said.contains("another command or address") && said.contains("--instance NAME"),
+        "{said}"
+    );
     assert!(healthy(&owner.target()));
 }
 
@@ -153,7 +170,11 @@ fn it_takes_over_with_the_configuration_of_that_moment() {
     owner.kill();
     duplicate.wait_line(READY);
     let answer = client::block_on(client::get(&duplicate.target(), "/healthz")).unwrap();
-    assert_ne!(answer.status(), 200, "the file of now says that there is no such path");
+    assert_ne!(
+        answer.status(),
+        200,
+        "the file of now says that there is no such path"
+    );
 }
 
 #[test]
@@ -208,7 +229,11 @@ fn a_held_lock_counts_whatever_the_record_says() {
         let mut by_hand = by_hand(state.path(), port).spawn();
         let duplicate = supervised(state.path(), port).spawn();
         assert_eq!(by_hand.exit_code(SOON), 5, "{}", by_hand.stderr());
-        assert!(by_hand.stderr().contains("another gateway holds"), "{}", by_hand.stderr());
+        assert!(
+            by_hand.stderr().contains("another gateway holds"),
+            "{}",
+            by_hand.stderr()
+        );
         duplicate.wait_line(&format!("{STANDING_BY}whoever holds"));
         drop(lock);
         duplicate.wait_line(READY);
@@ -221,9 +246,13 @@ fn of_two_that_start_at_once_one_serves() {
     for _ in 0..5 {
         let state = state();
         let port = port::private();
-        let two = [by_hand(state.path(), port).spawn(), by_hand(state.path(), port).spawn()];
-        let (mut losers, winners): (Vec<Gateway>, Vec<Gateway>) =
-            two.into_iter().partition(|gateway| gateway.wait_line_or_exit(READY).is_none());
+        let two = [
+            by_hand(state.path(), port).spawn(),
+            by_hand(state.path(), port).spawn(),
+        ];
+        let (mut losers, winners): (Vec<Gateway>, Vec<Gateway>) = two
+            .into_iter()
+            .partition(|gateway| gateway.wait_line_or_exit(READY).is_none());
         assert_eq!((winners.len(), losers.len()), (1, 1));
         assert_eq!(losers[0].exit_code(SOON), 0, "{}", losers[0].stderr());
     }
@@ -233,9 +262,15 @@ fn of_two_that_start_at_once_one_serves() {
 fn supervised_starters_take_their_turns() {
     let state = state();
     let port = port::private();
-    let mut waiting: Vec<Gateway> = (0..4).map(|_| supervised(state.path(), port).spawn()).collect();
+    let mut waiting: Vec<Gateway> = (0..4)
+        .map(|_| supervised(state.path(), port).spawn())
+        .collect();
     while !waiting.is_empty() {
-        let serving = wait::until("one serves", || waiting.iter().position(|gateway| gateway.stderr().contains(READY)));
+        let serving = wait::until("one serves", || {
+            waiting
+                .iter()
+                .position(|gateway| gateway.stderr().contains(READY))
+        });
         let serving = waiting.remove(serving);
         let standing_by = format!("{STANDING_BY}pid {}", serving.pid());
         for gateway in &waiting {

@@ -14,7 +14,8 @@ use support::{skip, wait};
 const FAILED: i32 = 1;
 const PERMISSION: i32 = 77;
 
-/// Both programs where any user can run them; none without root, who alone can become somebody else.
+/// Both programs where any user can run them; none without root, who alone can become somebody
+/// else.
 fn public_copies() -> Option<tempfile::TempDir> {
     if !nix::unistd::geteuid().is_root() {
         skip::because("only root can become another user");
@@ -25,16 +26,33 @@ fn public_copies() -> Option<tempfile::TempDir> {
     }
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    for program in [env!("CARGO_BIN_EXE_gateway"), env!("CARGO_BIN_EXE_gatewayctl")] {
-        fs::copy(program, dir.path().join(Path::new(program).file_name().unwrap())).unwrap();
+    for program in [
+        env!("CARGO_BIN_EXE_gateway"),
+        env!("CARGO_BIN_EXE_gatewayctl"),
+    ] {
+        fs::copy(
+            program,
+            dir.path().join(Path::new(program).file_name().unwrap()),
+        )
+        .unwrap();
     }
     Some(dir)
 }
 
 fn as_nobody(dir: &Path, program: &str, args: &[&str]) -> Output {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
-    command.arg(dir.join(program)).args(args).env("HOME", "/nonexistent").env_remove("XDG_RUNTIME_DIR");
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--bounding-set=-all",
+    ]);
+    command
+        .arg(dir.join(program))
+        .args(args)
+        .env("HOME", "/nonexistent")
+        .env_remove("XDG_RUNTIME_DIR");
     command.output().unwrap()
 }
 
@@ -45,11 +63,29 @@ fn a_state_directory_of_somebody_else_is_refused_and_named() {
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
     let listen = format!("127.0.0.1:{}", support::port::private());
-    let output =
-        as_nobody(dir.path(), "gateway", &["run", "--config", "/dev/null", "--state-dir", state.to_str().unwrap(), "--listen", &listen]);
-    assert!(matches!(output.status.code(), Some(FAILED | PERMISSION)), "{}", said(&output));
+    let output = as_nobody(
+        dir.path(),
+        "gateway",
+        &[
+            "run",
+            "--config",
+            "/dev/null",
+            "--state-dir",
+            state.to_str().unwrap(),
+            "--listen",
+            &listen,
+        ],
+    );
+    assert!(
+        matches!(output.status.code(), Some(FAILED | PERMISSION)),
+        "{}",
+        said(&output)
+    );
     let text = said(&output);
-    assert!(text.contains(state.to_str().unwrap()) && text.to_lowercase().contains("permission denied"), "{text}");
+    assert!(
+        text.contains(state.to_str().unwrap()) && text.to_lowercase().contains("permission denied"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -66,11 +102,26 @@ fn a_port_that_needs_privileges_is_refused_and_named() {
     let output = as_nobody(
         dir.path(),
         "gateway",
-        &["run", "--config", "/dev/null", "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:81"],
+        &[
+            "run",
+            "--config",
+            "/dev/null",
+            "--state-dir",
+            state.to_str().unwrap(),
+            "--listen",
+            "127.0.0.1:81",
+        ],
     );
-    assert!(matches!(output.status.code(), Some(FAILED | PERMISSION)), "{}", said(&output));
+    assert!(
+        matches!(output.status.code(), Some(FAILED | PERMISSION)),
+        "{}",
+        said(&output)
+    );
     let text = said(&output);
-    assert!(text.contains("127.0.0.1:81") && text.to_lowercase().contains("permission denied"), "{text}");
+    assert!(
+        text.contains("127.0.0.1:81") && text.to_lowercase().contains("permission denied"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -83,14 +134,33 @@ fn another_users_gateway_is_not_ones_own_to_restart() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
     for verb in ["status", "restart", "stop"] {
-        let output = as_nobody(dir.path(), "gatewayctl", &["--state-dir", state.to_str().unwrap(), verb]);
-        assert_eq!(output.status.code(), Some(PERMISSION), "{verb}: {}", said(&output));
+        let output = as_nobody(
+            dir.path(),
+            "gatewayctl",
+            &["--state-dir", state.to_str().unwrap(), verb],
+        );
+        assert_eq!(
+            output.status.code(),
+            Some(PERMISSION),
+            "{verb}: {}",
+            said(&output)
+        );
     }
     assert_eq!(gateway.status()["generation"], 1);
     // And where the socket's mode alone would not, the peer's identity does.
-    fs::set_permissions(state.join("run/control.sock"), fs::Permissions::from_mode(0o777)).unwrap();
-    let output = as_nobody(dir.path(), "gatewayctl", &["--state-dir", state.to_str().unwrap(), "restart"]);
+    fs::set_permissions(
+        state.join("run/control.sock"),
+        fs::Permissions::from_mode(0o777),
+    )
+    .unwrap();
+    let output = as_nobody(
+        dir.path(),
+        "gatewayctl",
+        &["--state-dir", state.to_str().unwrap(), "restart"],
+    );
     assert!(!output.status.success(), "{}", said(&output));
     assert_eq!(gateway.status()["generation"], 1, "a stranger restarted it");
-    wait::until("the refusal is recorded", || gateway.stderr().contains("65534").then_some(()));
+    wait::until("the refusal is recorded", || {
+        gateway.stderr().contains("65534").then_some(())
+    });
 }

@@ -14,7 +14,8 @@ use support::wait::{self, DEADLINE};
 use support::ws::{Frame, WebSocket, handshake};
 use support::{servers, upstream::Recorder};
 
-/// A server in sh and Python: never answers `/never`, streams `/stream` for three seconds whatever is asked, agrees to `/ws`.
+/// A server in sh and Python: never answers `/never`, streams `/stream` for three seconds whatever
+/// is asked, agrees to `/ws`.
 const SERVER: &str = r#"
 import http.server, os, sys, time
 class H(http.server.BaseHTTPRequestHandler):
@@ -40,23 +41,35 @@ fn python() -> Option<Setup> {
 #[test]
 fn a_handshake_without_an_answer_keeps_no_drain_open() {
     let Some(setup) = python() else { return };
-    let gateway = setup.config("[restart]\ndrain = \"1s\"\ntunnel_drain = \"500ms\"\n").start();
+    let gateway = setup
+        .config("[restart]\ndrain = \"1s\"\ntunnel_drain = \"500ms\"\n")
+        .start();
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
         conn.send(handshake("/never")).await.unwrap();
-        gateway.wait_status("the handshake is under way", |status| status["requests"] == 1);
+        gateway.wait_status("the handshake is under way", |status| {
+            status["requests"] == 1
+        });
         let begun = Instant::now();
         let output = gateway.ctl(["restart"]);
         assert!(output.status.success(), "{}", said(&output));
-        gateway.wait_status("the old generation is gone", |status| status["drainers"] == serde_json::json!([]));
-        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        gateway.wait_status("the old generation is gone", |status| {
+            status["drainers"] == serde_json::json!([])
+        });
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            begun.elapsed()
+        );
     });
 }
 
 #[test]
 fn an_upgrade_that_is_answered_with_a_stream_has_the_time_of_a_request() {
     let Some(setup) = python() else { return };
-    let gateway = setup.config("[restart]\ndrain = \"20s\"\ntunnel_drain = \"200ms\"\n").start();
+    let gateway = setup
+        .config("[restart]\ndrain = \"20s\"\ntunnel_drain = \"200ms\"\n")
+        .start();
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
         conn.send(handshake("/stream")).await.unwrap();
@@ -64,7 +77,9 @@ fn an_upgrade_that_is_answered_with_a_stream_has_the_time_of_a_request() {
         assert_eq!(head.status(), 200);
         let output = gateway.ctl(["restart"]);
         assert!(output.status.success(), "{}", said(&output));
-        let (body, _) = within(DEADLINE, conn.body(head.framing(false))).await.unwrap();
+        let (body, _) = within(DEADLINE, conn.body(head.framing(false)))
+            .await
+            .unwrap();
         assert_eq!(body.len(), 60, "the stream is whole");
     });
 }
@@ -74,18 +89,42 @@ fn a_tunnel_takes_up_a_place_among_the_connections() {
     if !servers::have("node") {
         return;
     }
-    let gateway = Setup::behind(servers::node()).config("[limits]\nconnections = 2\n").start();
+    let gateway = Setup::behind(servers::node())
+        .config("[limits]\nconnections = 2\n")
+        .start();
     block_on(async {
         let mut socket = WebSocket::open(&gateway.target(), "/ws").await.unwrap();
         let mut kept = Conn::open(&gateway.target()).await.unwrap();
-        assert_eq!(kept.exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap().status(), 200);
-        gateway.wait_status("both count", |status| status["connections"] == 2 && status["tunnels"] == 1);
+        assert_eq!(
+            kept.exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
+        gateway.wait_status("both count", |status| {
+            status["connections"] == 2 && status["tunnels"] == 1
+        });
         let mut third = Conn::open(&gateway.target()).await.unwrap();
-        third.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(300), third.head()).await.is_err(), "the third waits");
+        third
+            .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            tokio::time::timeout(Duration::from_millis(300), third.head())
+                .await
+                .is_err(),
+            "the third waits"
+        );
         socket.echo("still here").await.unwrap();
         drop(socket);
-        assert_eq!(within(DEADLINE, third.response(false)).await.unwrap().status(), 200);
+        assert_eq!(
+            within(DEADLINE, third.response(false))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     });
 }
 
@@ -93,19 +132,28 @@ fn a_tunnel_takes_up_a_place_among_the_connections() {
 fn a_stop_during_the_first_start_lets_the_sidecar_end_and_answers_who_waits() {
     let dir = tempfile::tempdir().unwrap();
     let ended = dir.path().join("ended");
-    let script = format!("trap 'sleep 0.5; echo done > {}; exit 0' TERM; echo up; while :; do sleep 0.05; done", ended.display());
+    let script = format!(
+        "trap 'sleep 0.5; echo done > {}; exit 0' TERM; echo up; while :; do sleep 0.05; done",
+        ended.display()
+    );
     let mut gateway = Setup::behind(["sh", "-c", &script]).spawn();
     gateway.wait_line("[main] up");
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
-        conn.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        conn.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
         gateway.wait_status("the request waits", |status| status["held"] == 1);
         let begun = Instant::now();
         gateway.signal(Signal::SIGTERM);
         let answer = within(DEADLINE, conn.response(false)).await.unwrap();
         assert_eq!(answer.status(), 503, "{}", answer.text());
         assert_eq!(gateway.exit_code(DEADLINE), 0);
-        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            begun.elapsed()
+        );
     });
     assert!(ended.exists(), "the sidecar ended in its own time");
 }
@@ -131,7 +179,11 @@ fn a_stop_during_a_restart_lets_the_new_sidecar_end() {
     assert_eq!(gateway.exit_code(DEADLINE), 0);
     assert!(ended.exists(), "the new sidecar ended in its own time");
     let output = restart.join().unwrap();
-    assert!(!output.status.success() && said(&output).contains("stopping"), "{}", said(&output));
+    assert!(
+        !output.status.success() && said(&output).contains("stopping"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -142,16 +194,26 @@ fn an_end_at_once_still_answers_who_waits_for_a_drain() {
     let mut gateway = Setup::behind(servers::node()).start();
     block_on(async {
         let mut conn = Conn::open(&gateway.target()).await.unwrap();
-        conn.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        conn.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
         gateway.wait_status("the request is under way", |status| status["requests"] == 1);
         let restart = gateway.ctl_aside(["restart", "--drained"]);
-        gateway.wait_status("the old generation drains", |status| status["drainers"].as_array().is_some_and(|all| !all.is_empty()));
+        gateway.wait_status("the old generation drains", |status| {
+            status["drainers"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty())
+        });
         gateway.signal(Signal::SIGINT);
         gateway.wait_line("once more to stop at once");
         gateway.signal(Signal::SIGINT);
         gateway.exit_code(DEADLINE);
         let output = restart.join().unwrap();
-        assert!(said(&output).contains("the gateway ended before it could answer"), "{}", said(&output));
+        assert!(
+            said(&output).contains("the gateway ended before it could answer"),
+            "{}",
+            said(&output)
+        );
     });
 }
 
@@ -185,34 +247,66 @@ fn a_storm_of_signals_ends_in_order_and_leaves_nothing_behind() {
             .filter(|line| line.contains("] restart r") || line.contains("] reload r"))
             .filter(|line| line.contains(" -> "))
             .count();
-        (status["stage"] == "ready" && status["drainers"] == serde_json::json!([]) && asked == answered && asked > 2).then_some(())
+        (status["stage"] == "ready"
+            && status["drainers"] == serde_json::json!([])
+            && asked == answered
+            && asked > 2)
+            .then_some(())
     });
-    assert_eq!(block_on(client::get(&gateway.target(), "/")).unwrap().status(), 200);
+    assert_eq!(
+        block_on(client::get(&gateway.target(), "/"))
+            .unwrap()
+            .status(),
+        200
+    );
     assert!(gateway.status()["generation"].as_u64().unwrap() > before + 1);
-    wait::until("no descriptor is left over", || (gateway.fds() <= fds + 2).then_some(()));
+    wait::until("no descriptor is left over", || {
+        (gateway.fds() <= fds + 2).then_some(())
+    });
     assert_eq!(tasks(gateway.pid()), threads);
-    assert_eq!(support::gateway::descendants(gateway.pid()).len(), 1, "one sidecar");
+    assert_eq!(
+        support::gateway::descendants(gateway.pid()).len(),
+        1,
+        "one sidecar"
+    );
 }
 
 #[test]
 fn an_upload_that_is_refused_lives_to_read_why() {
     let recorder = Recorder::ok();
-    let gateway =
-        Setup::new().config(format!("[limits]\nbody = 1000\n[[route]]\npath = \"/in\"\nto = \"http://{}\"\n", recorder.addr())).start();
+    let gateway = Setup::new()
+        .config(format!(
+            "[limits]\nbody = 1000\n[[route]]\npath = \"/in\"\nto = \"http://{}\"\n",
+            recorder.addr()
+        ))
+        .start();
     let body = vec![b'x'; 256 * 1024];
-    for (path, at_once, at_last) in [("/in", 413, 413), ("/nowhere", 413, 404), ("/_gateway/metrics", 401, 401)] {
+    for (path, at_once, at_last) in [
+        ("/in", 413, 413),
+        ("/nowhere", 413, 404),
+        ("/_gateway/metrics", 401, 401),
+    ] {
         for chunked in [false, true] {
             let expected = if chunked { at_last } else { at_once };
             block_on(async {
                 let mut conn = Conn::open(&gateway.target()).await.unwrap();
-                let framing =
-                    if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {}", body.len() * 64) };
-                conn.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n")).await.unwrap();
+                let framing = if chunked {
+                    "Transfer-Encoding: chunked".to_owned()
+                } else {
+                    format!("Content-Length: {}", body.len() * 64)
+                };
+                conn.send(format!(
+                    "POST {path} HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n"
+                ))
+                .await
+                .unwrap();
                 for _ in 0..64 {
                     if chunked {
                         conn.send(format!("{:x}\r\n", body.len())).await.unwrap();
                     }
-                    conn.send(&body).await.unwrap_or_else(|fault| panic!("{path} chunked {chunked}: {fault}"));
+                    conn.send(&body)
+                        .await
+                        .unwrap_or_else(|fault| panic!("{path} chunked {chunked}: {fault}"));
                     if chunked {
                         conn.send("\r\n").await.unwrap();
                     }
@@ -232,14 +326,28 @@ fn an_upload_that_is_refused_lives_to_read_why() {
 fn an_old_client_without_a_host_and_a_user_in_the_url_reach_the_upstream() {
     let recorder = Recorder::ok();
     let gateway = Setup::upstream(recorder.addr()).start();
-    for request in ["GET /old HTTP/1.0\r\n\r\n", "GET http://me:secret@example.org:8080/whole HTTP/1.1\r\nHost: other\r\n\r\n"] {
-        assert_eq!(block_on(client::request(&gateway.target(), request)).unwrap().status(), 200, "{request}");
+    for request in [
+        "GET /old HTTP/1.0\r\n\r\n",
+        "GET http://me:secret@example.org:8080/whole HTTP/1.1\r\nHost: other\r\n\r\n",
+    ] {
+        assert_eq!(
+            block_on(client::request(&gateway.target(), request))
+                .unwrap()
+                .status(),
+            200,
+            "{request}"
+        );
     }
     let seen = recorder.seen();
     assert_eq!(seen[0].head.get("host"), Some("localhost"));
     assert_eq!(seen[1].head.get("host"), Some("example.org:8080"));
     let coded = "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n";
-    assert_eq!(block_on(client::request(&gateway.target(), coded)).unwrap().status(), 501);
+    assert_eq!(
+        block_on(client::request(&gateway.target(), coded))
+            .unwrap()
+            .status(),
+        501
+    );
 }
 
 #[test]
@@ -247,7 +355,9 @@ fn a_websocket_in_the_middle_of_its_handshake_is_told_when_the_others_are() {
     if !servers::have("node") {
         return;
     }
-    let gateway = Setup::behind(servers::node()).config("[restart]\ntunnel_drain = \"300ms\"\n").start();
+    let gateway = Setup::behind(servers::node())
+        .config("[restart]\ntunnel_drain = \"300ms\"\n")
+        .start();
     block_on(async {
         let mut socket = WebSocket::open(&gateway.target(), "/ws").await.unwrap();
         let output = gateway.ctl(["restart"]);
@@ -261,13 +371,18 @@ fn a_websocket_in_the_middle_of_its_handshake_is_told_when_the_others_are() {
 fn a_unix_socket_whose_path_was_removed_is_back_after_a_reload() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a b.sock");
-    let gateway = Setup::new().flag("--listen").flag(format!("unix:{}", path.display())).spawn();
+    let gateway = Setup::new()
+        .flag("--listen")
+        .flag(format!("unix:{}", path.display()))
+        .spawn();
     gateway.wait_line(READY);
     let ask = |path: &Path| {
         std::os::unix::net::UnixStream::connect(path).map(|mut stream| {
             use std::io::{Read, Write};
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+            stream
+                .write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+                .unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();
             text
@@ -283,7 +398,9 @@ fn a_unix_socket_whose_path_was_removed_is_back_after_a_reload() {
 #[test]
 fn secrets_of_the_inherited_environment_are_never_shown() {
     const CANARY: &str = "canaryinherited4f";
-    let mut gateway = Setup::behind(["sh", "-c", "echo \"I have $SERVICE_TOKEN\"; exit 3"]).env("SERVICE_TOKEN", CANARY).spawn();
+    let mut gateway = Setup::behind(["sh", "-c", "echo \"I have $SERVICE_TOKEN\"; exit 3"])
+        .env("SERVICE_TOKEN", CANARY)
+        .spawn();
     gateway.exit_code(DEADLINE);
     let log = gateway.stderr();
     assert!(log.contains("I have ***") && !log.contains(CANARY), "{log}");
@@ -291,7 +408,10 @@ fn secrets_of_the_inherited_environment_are_never_shown() {
 
 #[test]
 fn listeners_that_nobody_comes_to_take_no_place_from_the_others() {
-    let gateway = Setup::new().unix_listener().config("[limits]\nconnections = 1\n[gateway]\nworkers = 4\n").start();
+    let gateway = Setup::new()
+        .unix_listener()
+        .config("[limits]\nconnections = 1\n[gateway]\nworkers = 4\n")
+        .start();
     for _ in 0..20 {
         for target in [gateway.target(), gateway.unix_target()] {
             let answer = block_on(within(DEADLINE, client::get(&target, "/healthz")));
@@ -323,13 +443,34 @@ fn a_reload_changes_how_many_clients_are_served_at_once() {
     let gateway = Setup::new().config("[limits]\nconnections = 1\n").start();
     block_on(async {
         let mut first = Conn::open(&gateway.target()).await.unwrap();
-        assert_eq!(first.exchange("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap().status(), 200);
+        assert_eq!(
+            first
+                .exchange("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
         let mut second = Conn::open(&gateway.target()).await.unwrap();
-        second.send("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(300), second.head()).await.is_err(), "the second waits");
+        second
+            .send("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            tokio::time::timeout(Duration::from_millis(300), second.head())
+                .await
+                .is_err(),
+            "the second waits"
+        );
         fs::write(gateway.config_file(), "[limits]\nconnections = 2\n").unwrap();
         let output = gateway.ctl(["reload"]);
         assert!(output.status.success(), "{}", said(&output));
-        assert_eq!(within(DEADLINE, second.response(false)).await.unwrap().status(), 200);
+        assert_eq!(
+            within(DEADLINE, second.response(false))
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     });
 }

@@ -1,4 +1,5 @@
-//! Lives that end unplanned and configurations that are not valid: the service comes back, says why, and hammers nobody.
+//! Lives that end unplanned and configurations that are not valid: the service comes back, says
+//! why, and hammers nobody.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -28,7 +29,10 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), port: port::private() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            port: port::private(),
+        }
     }
 
     fn state(&self) -> &Path {
@@ -46,23 +50,41 @@ impl Place {
     /// A file, and the line that has each alert written into it.
     fn told(&self) -> (PathBuf, String) {
         let told = self.state().join("told");
-        let tell = format!("on_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n", told.display());
+        let tell = format!(
+            "on_give_up = [\"sh\", \"-c\", \"env | grep GATEWAY_ALERT_ >> {}\"]\n",
+            told.display()
+        );
         (told, tell)
     }
 
     /// What the history holds, the oldest first.
     fn history(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.state().join("history.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     fn events(&self, event: &str) -> Vec<Value> {
-        self.history().into_iter().filter(|line| line["event"] == event).collect()
+        self.history()
+            .into_iter()
+            .filter(|line| line["event"] == event)
+            .collect()
     }
 
     fn bundles(&self, reason: &str) -> usize {
-        let Ok(entries) = fs::read_dir(self.state().join("bundles")) else { return 0 };
-        entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(|name| name.contains(reason))).count()
+        let Ok(entries) = fs::read_dir(self.state().join("bundles")) else {
+            return 0;
+        };
+        entries
+            .flatten()
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|name| name.contains(reason))
+            })
+            .count()
     }
 }
 
@@ -80,7 +102,11 @@ fn prepare_safe_mode(place: &Place) {
         "waitMs": 0,
         "standing": "last-try",
     });
-    fs::write(place.state().join("startup-throttle.json"), record.to_string()).unwrap();
+    fs::write(
+        place.state().join("startup-throttle.json"),
+        record.to_string(),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -94,24 +120,57 @@ fn after_three_crashes_the_fourth_start_waits_with_the_door_open() {
     gateway.wait_line(LISTENING);
     let listening = Instant::now();
     let answer = get(&gateway, "/");
-    assert!(listening.elapsed() < Duration::from_millis(100), "{:?}", listening.elapsed());
+    assert!(
+        listening.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        listening.elapsed()
+    );
     assert_eq!(answer.status(), 503);
-    assert!(answer.text().contains("start 4 in quick succession"), "{}", answer.text());
+    assert!(
+        answer.text().contains("start 4 in quick succession"),
+        "{}",
+        answer.text()
+    );
     let seconds: u64 = answer.head.get("retry-after").unwrap().parse().unwrap();
     assert!((1..=5).contains(&seconds), "{seconds}");
     assert_eq!(get(&gateway, "/healthz").status(), 200);
     let ready = get(&gateway, "/readyz");
-    assert!(ready.status() == 503 && ready.text().contains("throttled"), "{}", ready.text());
+    assert!(
+        ready.status() == 503 && ready.text().contains("throttled"),
+        "{}",
+        ready.text()
+    );
     let status = gateway.status();
-    assert_eq!((&status["stage"], &status["recovery"]["rung"]), (&"throttled".into(), &"throttled".into()), "{status:#}");
-    assert!(status["recovery"]["retryMs"].as_u64().is_some_and(|left| left <= 5000), "{status:#}");
+    assert_eq!(
+        (&status["stage"], &status["recovery"]["rung"]),
+        (&"throttled".into(), &"throttled".into()),
+        "{status:#}"
+    );
+    assert!(
+        status["recovery"]["retryMs"]
+            .as_u64()
+            .is_some_and(|left| left <= 5000),
+        "{status:#}"
+    );
     let output = gateway.ctl(["status"]);
-    assert!(output.status.code() == Some(1) && said(&output).contains("gatewayctl recover"), "{}", said(&output));
+    assert!(
+        output.status.code() == Some(1) && said(&output).contains("gatewayctl recover"),
+        "{}",
+        said(&output)
+    );
     gateway.wait_line(READY);
-    assert!((Duration::from_millis(4500)..SOON).contains(&listening.elapsed()), "{:?}", listening.elapsed());
+    assert!(
+        (Duration::from_millis(4500)..SOON).contains(&listening.elapsed()),
+        "{:?}",
+        listening.elapsed()
+    );
     assert_eq!(get(&gateway, "/").status(), 200);
     assert!(gateway.status()["recovery"].is_null());
-    let before: Vec<Value> = place.events("started").iter().map(|line| line["before"]["ended"].clone()).collect();
+    let before: Vec<Value> = place
+        .events("started")
+        .iter()
+        .map(|line| line["before"]["ended"].clone())
+        .collect();
     assert_eq!(before, ["unknown", "unplanned", "unplanned", "unplanned"]);
 }
 
@@ -131,11 +190,23 @@ fn what_somebody_wanted_is_no_crash() {
     }
     let started = place.events("started");
     assert_eq!(started.len(), 9, "{started:#?}");
-    let handed = started.iter().filter(|line| line["before"]["ended"] == "handed-over").count();
-    let planned = started.iter().filter(|line| line["before"]["ended"] == "planned").count();
+    let handed = started
+        .iter()
+        .filter(|line| line["before"]["ended"] == "handed-over")
+        .count();
+    let planned = started
+        .iter()
+        .filter(|line| line["before"]["ended"] == "planned")
+        .count();
     assert_eq!((handed, planned), (3, 5), "{started:#?}");
     let ended = place.events("ended");
-    assert!(ended.len() == 9 && ended.iter().all(|line| line["planned"] == true && line["code"] == 0), "{ended:#?}");
+    assert!(
+        ended.len() == 9
+            && ended
+                .iter()
+                .all(|line| line["planned"] == true && line["code"] == 0),
+        "{ended:#?}"
+    );
     assert!(place.events("rung").is_empty());
 }
 
@@ -151,19 +222,43 @@ fn the_history_says_who_asked_for_what_and_how_it_went() {
     gateway.wait_nth_line(READY, 3);
     fs::write(gateway.config_file(), BAD).unwrap();
     gateway.signal(Signal::SIGHUP);
-    wait::until("all four are recorded", || (place.events("request").len() == 4).then_some(()));
+    wait::until("all four are recorded", || {
+        (place.events("request").len() == 4).then_some(())
+    });
     gateway.terminate();
     let requests = place.events("request");
-    let column = |name: &str| requests.iter().map(|line| line[name].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    let column = |name: &str| {
+        requests
+            .iter()
+            .map(|line| line[name].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(column("kind"), ["restart", "reload", "restart", "reload"]);
-    assert_eq!(column("reason"), ["new certificates", "gatewayctl reload", "SIGUSR1", "SIGHUP"]);
+    assert_eq!(
+        column("reason"),
+        ["new certificates", "gatewayctl reload", "SIGUSR1", "SIGHUP"]
+    );
     assert_eq!(column("outcome")[..3], ["done", "unchanged", "done"]);
-    assert!(column("outcome")[3].starts_with("failed: ") && column("outcome")[3].contains("drian"), "{requests:#?}");
+    assert!(
+        column("outcome")[3].starts_with("failed: ") && column("outcome")[3].contains("drian"),
+        "{requests:#?}"
+    );
     let who = &requests[0]["who"];
-    assert!(who["program"] == "gatewayctl" && who["uid"].is_u64() && who["pid"].as_u64() > Some(0), "{who}");
+    assert!(
+        who["program"] == "gatewayctl" && who["uid"].is_u64() && who["pid"].as_u64() > Some(0),
+        "{who}"
+    );
     assert!(requests[2]["who"]["uid"].is_null(), "a signal does not say");
-    let phases: Vec<&str> = requests[0]["phases"].as_array().unwrap().iter().filter_map(|phase| phase["name"].as_str()).collect();
-    assert!(phases.starts_with(&["accepted", "starting", "ready"]), "{phases:?}");
+    let phases: Vec<&str> = requests[0]["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|phase| phase["name"].as_str())
+        .collect();
+    assert!(
+        phases.starts_with(&["accepted", "starting", "ready"]),
+        "{phases:?}"
+    );
     assert_eq!(place.events("ended")[0]["reason"], "SIGTERM");
 }
 
@@ -178,29 +273,73 @@ fn a_crash_while_the_file_is_broken_comes_back_with_the_last_good_one() {
     let config = format!("[sidecar.main]\ncommand = {command:?}\n[recovery]\n{tell}");
     let setup = || place.at(Setup::new());
     let first = setup().config(&config).start();
-    wait::until("the configuration is kept", || place.state().join("good.toml").exists().then_some(()));
+    wait::until("the configuration is kept", || {
+        place.state().join("good.toml").exists().then_some(())
+    });
     first.kill();
     let gateway = setup().config(format!("{config}{BAD}")).start();
     assert_eq!(get(&gateway, "/").status(), 200);
     let ready = get(&gateway, "/readyz");
-    assert!(ready.status() == 200 && ready.text().contains("drian"), "{}", ready.text());
+    assert!(
+        ready.status() == 200 && ready.text().contains("drian"),
+        "{}",
+        ready.text()
+    );
     let status = gateway.status();
-    assert_eq!((&status["stage"], &status["recovery"]["rung"]), (&"degraded".into(), &"last_good".into()), "{status:#}");
-    assert!(status["recovery"]["reason"].as_str().unwrap().contains("gateway.toml"), "{status:#}");
-    assert!(gateway.stderr().contains("the last good configuration serves"), "{}", gateway.stderr());
-    let text = wait::until("somebody is told", || fs::read_to_string(&told).ok().filter(|text| text.contains("_REASON=")));
-    assert!(text.contains("GATEWAY_ALERT_RUNG=last-good") && text.contains("GATEWAY_ALERT_INSTANCE=gateway"), "{text}");
+    assert_eq!(
+        (&status["stage"], &status["recovery"]["rung"]),
+        (&"degraded".into(), &"last_good".into()),
+        "{status:#}"
+    );
+    assert!(
+        status["recovery"]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("gateway.toml"),
+        "{status:#}"
+    );
+    assert!(
+        gateway
+            .stderr()
+            .contains("the last good configuration serves"),
+        "{}",
+        gateway.stderr()
+    );
+    let text = wait::until("somebody is told", || {
+        fs::read_to_string(&told)
+            .ok()
+            .filter(|text| text.contains("_REASON="))
+    });
+    assert!(
+        text.contains("GATEWAY_ALERT_RUNG=last-good")
+            && text.contains("GATEWAY_ALERT_INSTANCE=gateway"),
+        "{text}"
+    );
     let output = gateway.ctl(["recover"]);
     assert_eq!(output.status.code(), Some(INVALID), "{}", said(&output));
-    fs::write(gateway.config_file(), format!("{config}[restart]\ndrain = \"9s\"\n")).unwrap();
+    fs::write(
+        gateway.config_file(),
+        format!("{config}[restart]\ndrain = \"9s\"\n"),
+    )
+    .unwrap();
     let output = gateway.ctl(["recover"]);
     assert!(output.status.success(), "{}", said(&output));
-    gateway.wait_status("all is as it should be", |status| status["stage"] == "ready" && status["recovery"].is_null());
+    gateway.wait_status("all is as it should be", |status| {
+        status["stage"] == "ready" && status["recovery"].is_null()
+    });
     assert_eq!(get(&gateway, "/readyz").text().trim(), r#"{"ready":true}"#);
     let good = fs::read_to_string(place.state().join("good.toml")).unwrap();
     assert!(good.contains("9s"), "{good}");
-    assert_eq!(fs::read_to_string(&told).unwrap().matches("_RUNG=").count(), 1, "told once");
-    let rungs: Vec<Value> = place.events("rung").iter().map(|line| line["rung"].clone()).collect();
+    assert_eq!(
+        fs::read_to_string(&told).unwrap().matches("_RUNG=").count(),
+        1,
+        "told once"
+    );
+    let rungs: Vec<Value> = place
+        .events("rung")
+        .iter()
+        .map(|line| line["rung"].clone())
+        .collect();
     assert_eq!(rungs, ["normal"], "it began on the last good one");
 }
 
@@ -211,7 +350,11 @@ fn with_nothing_to_serve_on_an_invalid_file_is_the_end() {
     assert_eq!(gateway.exit_code(SOON), INVALID);
     assert!(gateway.stderr().contains("drian"), "{}", gateway.stderr());
     // A last good one that flags of now do not go with is none.
-    fs::write(place.state().join("good.toml"), "[gateway]\nkey_of_a_later_version = 1\n").unwrap();
+    fs::write(
+        place.state().join("good.toml"),
+        "[gateway]\nkey_of_a_later_version = 1\n",
+    )
+    .unwrap();
     let mut gateway = place.at(Setup::new()).config(BAD).spawn();
     assert_eq!(gateway.exit_code(SOON), INVALID);
 }
@@ -226,13 +369,26 @@ fn safe_mode_is_left_by_recover() {
     gateway.wait_line(LISTENING);
     let status = gateway.wait_status("safe mode", |status| status["stage"] == "safe_mode");
     assert_eq!(status["recovery"]["rung"], "safe_mode", "{status:#}");
-    assert!(status["recovery"]["retryMs"].as_u64().is_some_and(|left| left > 500_000), "{status:#}");
+    assert!(
+        status["recovery"]["retryMs"]
+            .as_u64()
+            .is_some_and(|left| left > 500_000),
+        "{status:#}"
+    );
     let answer = get(&gateway, "/");
-    assert!(answer.status() == 503 && answer.text().contains("safe mode"), "{}", answer.text());
+    assert!(
+        answer.status() == 503 && answer.text().contains("safe mode"),
+        "{}",
+        answer.text()
+    );
     assert_eq!(get(&gateway, "/healthz").status(), 200);
     assert_eq!(gateway.sidecar_pid("main"), 0);
     assert_eq!(place.bundles("safe-mode"), 1);
-    let text = wait::until("somebody is told", || fs::read_to_string(&told).ok().filter(|text| text.contains("_REASON=")));
+    let text = wait::until("somebody is told", || {
+        fs::read_to_string(&told)
+            .ok()
+            .filter(|text| text.contains("_REASON="))
+    });
     assert!(text.contains("GATEWAY_ALERT_RUNG=safe-mode"), "{text}");
     let output = gateway.ctl(["recover"]);
     assert!(output.status.success(), "{}", said(&output));
@@ -240,8 +396,16 @@ fn safe_mode_is_left_by_recover() {
     assert_eq!(get(&gateway, "/").status(), 200);
     assert!(gateway.status()["recovery"].is_null());
     let output = gateway.ctl(["recover"]);
-    assert!(output.status.success() && said(&output).contains("nothing to recover from"), "{}", said(&output));
-    assert_eq!(fs::read_to_string(&told).unwrap().matches("_RUNG=").count(), 1, "told once");
+    assert!(
+        output.status.success() && said(&output).contains("nothing to recover from"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(
+        fs::read_to_string(&told).unwrap().matches("_RUNG=").count(),
+        1,
+        "told once"
+    );
 }
 
 #[test]
@@ -256,10 +420,18 @@ fn safe_mode_is_left_when_the_configuration_changes() {
     // One that is not valid leads nowhere, and does not hide the next change.
     let failed = |count: usize| drop(gateway.wait_nth_line("trying the sidecars", count));
     let command = servers::node();
-    fs::write(gateway.config_file(), "[sidecar.main]\ncommand = [\"/nonexistent/x\"]\n").unwrap();
+    fs::write(
+        gateway.config_file(),
+        "[sidecar.main]\ncommand = [\"/nonexistent/x\"]\n",
+    )
+    .unwrap();
     failed(0);
     gateway.wait_status("safe mode again", |status| status["stage"] == "safe_mode");
-    fs::write(gateway.config_file(), format!("[sidecar.main]\ncommand = {command:?}\n")).unwrap();
+    fs::write(
+        gateway.config_file(),
+        format!("[sidecar.main]\ncommand = {command:?}\n"),
+    )
+    .unwrap();
     failed(1);
     gateway.wait_line(READY);
     assert_eq!(get(&gateway, "/").status(), 200);
@@ -267,7 +439,13 @@ fn safe_mode_is_left_when_the_configuration_changes() {
 
 #[test]
 fn no_state_is_in_the_way_of_a_start() {
-    for name in ["startup-throttle.json", "history.jsonl", "good.toml", "owner.json", "bundles"] {
+    for name in [
+        "startup-throttle.json",
+        "history.jsonl",
+        "good.toml",
+        "owner.json",
+        "bundles",
+    ] {
         for text in ["", "{", "\u{0}\u{0}", "[]", "{\"count\": -1}"] {
             let place = Place::new();
             fs::write(place.state().join(name), text).unwrap();

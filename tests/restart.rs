@@ -26,7 +26,13 @@ const DOWNLOAD_LENGTH: u64 = 12 * 1024 * 1024;
 
 /// 50 kept connections and 10 slow downloads, besides what differs from server to server.
 fn load(gateway: &Gateway, new_per_second: f64, download: Download) -> Load {
-    Load { new_per_second, kept: 50, downloads: 10, download: Some(download), ..Load::on(gateway.target()) }
+    Load {
+        new_per_second,
+        kept: 50,
+        downloads: 10,
+        download: Some(download),
+        ..Load::on(gateway.target())
+    }
 }
 
 /// Restarts again and again under a load; everything that any client could notice is a failure.
@@ -46,27 +52,52 @@ fn restart_as(gateway: &Gateway, load: Load, restarts: usize, fresh: bool) -> Re
     for number in 1..=restarts {
         if fresh {
             // As many as may drain at once would make the next restart stay in its process.
-            let few = |status: &serde_json::Value| status["drainers"].as_array().is_some_and(|all| all.len() < MAX_DRAINERS);
+            let few = |status: &serde_json::Value| {
+                status["drainers"]
+                    .as_array()
+                    .is_some_and(|all| all.len() < MAX_DRAINERS)
+            };
             gateway.wait_status("a further process may drain", few);
         }
         gateway.restart();
         let pid = gateway.sidecar_pid("main");
-        assert!(pid != 0 && pids.insert(pid), "restart {number} has no sidecar of its own, but {pid}, seen before");
-        assert_eq!(processes.insert(gateway.main_pid()), fresh, "restart {number} is in process {}", gateway.main_pid());
+        assert!(
+            pid != 0 && pids.insert(pid),
+            "restart {number} has no sidecar of its own, but {pid}, seen before"
+        );
+        assert_eq!(
+            processes.insert(gateway.main_pid()),
+            fresh,
+            "restart {number} is in process {}",
+            gateway.main_pid()
+        );
     }
     running.flows(Part::New, 50);
     running.flows(Part::Idle, 10);
     running.flows(Part::Download, 1);
     let report = running.stop();
     eprintln!("{restarts} restarts: {report}");
-    report.assert_clean(&[(Part::New, 100), (Part::Busy, 100), (Part::Idle, 50), (Part::Download, 20)]);
+    report.assert_clean(&[
+        (Part::New, 100),
+        (Part::Busy, 100),
+        (Part::Idle, 50),
+        (Part::Download, 20),
+    ]);
     if websockets {
         report.assert_clean(&[(Part::WebSocket, 100)]);
     }
     let said = gateway.stderr();
     let processes = if fresh { restarts + 1 } else { 1 };
-    assert_eq!(said.matches(LISTENING).count(), processes, "the listener is opened once for each process");
-    assert_eq!(said.matches(READY).count(), restarts + 1, "every generation says once that it is ready");
+    assert_eq!(
+        said.matches(LISTENING).count(),
+        processes,
+        "the listener is opened once for each process"
+    );
+    assert_eq!(
+        said.matches(READY).count(),
+        restarts + 1,
+        "every generation says once that it is ready"
+    );
     report
 }
 
@@ -76,8 +107,18 @@ fn clients_of_a_node_server_notice_nothing_of_50_restarts() {
         return;
     }
     let gateway = Setup::behind(servers::node()).start();
-    let load = load(&gateway, 300.0, servers::node_download(DOWNLOAD_LENGTH, DOWNLOAD_TAKES));
-    restart_under(&gateway, Load { websockets: 10, ..load });
+    let load = load(
+        &gateway,
+        300.0,
+        servers::node_download(DOWNLOAD_LENGTH, DOWNLOAD_TAKES),
+    );
+    restart_under(
+        &gateway,
+        Load {
+            websockets: 10,
+            ..load
+        },
+    );
 }
 
 #[test]
@@ -88,9 +129,16 @@ fn clients_of_a_python_server_notice_nothing_of_50_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
     let gateway = Setup::behind(servers::python(dir.path())).start();
-    // It closes every connection after one answer and starts a thread for each: what it carries beside the load itself.
+    // It closes every connection after one answer and starts a thread for each: what it carries
+    // beside the load itself.
     let load = load(&gateway, 60.0, download);
-    restart_under(&gateway, Load { busy_pause: Duration::from_millis(500), ..load });
+    restart_under(
+        &gateway,
+        Load {
+            busy_pause: Duration::from_millis(500),
+            ..load
+        },
+    );
 }
 
 #[test]
@@ -100,8 +148,15 @@ fn clients_of_nginx_notice_nothing_of_50_restarts() {
     }
     let dir = tempfile::tempdir().unwrap();
     let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
-    let gateway = Setup::behind(servers::nginx(dir.path())).unix_listener().start();
-    let aside = Load { new_per_second: 20.0, kept: 4, ..Load::on(gateway.unix_target()) }.start();
+    let gateway = Setup::behind(servers::nginx(dir.path()))
+        .unix_listener()
+        .start();
+    let aside = Load {
+        new_per_second: 20.0,
+        kept: 4,
+        ..Load::on(gateway.unix_target())
+    }
+    .start();
     restart_under(&gateway, load(&gateway, 300.0, download));
     let aside = aside.stop();
     eprintln!("over the unix socket: {aside}");
@@ -113,9 +168,23 @@ fn clients_of_a_node_server_notice_nothing_of_50_fresh_processes() {
     if !servers::have("node") {
         return;
     }
-    let mut gateway = Setup::behind(servers::node()).config("[restart]\nmode = \"respawn\"").start();
-    let load = load(&gateway, 200.0, servers::node_download(DOWNLOAD_LENGTH, DOWNLOAD_TAKES));
-    restart_as(&gateway, Load { websockets: 10, ..load }, FRESH, true);
+    let mut gateway = Setup::behind(servers::node())
+        .config("[restart]\nmode = \"respawn\"")
+        .start();
+    let load = load(
+        &gateway,
+        200.0,
+        servers::node_download(DOWNLOAD_LENGTH, DOWNLOAD_TAKES),
+    );
+    restart_as(
+        &gateway,
+        Load {
+            websockets: 10,
+            ..load
+        },
+        FRESH,
+        true,
+    );
     gateway.terminate();
 }
 
@@ -126,9 +195,19 @@ fn clients_of_a_python_server_notice_nothing_of_15_fresh_processes() {
     }
     let dir = tempfile::tempdir().unwrap();
     let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
-    let mut gateway = Setup::behind(servers::python(dir.path())).config("[restart]\nmode = \"respawn\"").start();
+    let mut gateway = Setup::behind(servers::python(dir.path()))
+        .config("[restart]\nmode = \"respawn\"")
+        .start();
     let load = load(&gateway, 60.0, download);
-    restart_as(&gateway, Load { busy_pause: Duration::from_millis(500), ..load }, FRESH_FEW, true);
+    restart_as(
+        &gateway,
+        Load {
+            busy_pause: Duration::from_millis(500),
+            ..load
+        },
+        FRESH_FEW,
+        true,
+    );
     gateway.terminate();
 }
 
@@ -141,8 +220,16 @@ fn clients_of_nginx_notice_nothing_of_15_fresh_processes_on_either_listener() {
     let download = servers::files(dir.path(), DOWNLOAD_LENGTH, DOWNLOAD_TAKES);
     // Nobody follows this pid, so that no process stays in front.
     let setup = Setup::behind(servers::nginx(dir.path())).env("GATEWAY_SUPERVISOR", "none");
-    let mut gateway = setup.config("[restart]\nmode = \"respawn\"").unix_listener().start();
-    let aside = Load { new_per_second: 20.0, kept: 4, ..Load::on(gateway.unix_target()) }.start();
+    let mut gateway = setup
+        .config("[restart]\nmode = \"respawn\"")
+        .unix_listener()
+        .start();
+    let aside = Load {
+        new_per_second: 20.0,
+        kept: 4,
+        ..Load::on(gateway.unix_target())
+    }
+    .start();
     restart_as(&gateway, load(&gateway, 200.0, download), FRESH_FEW, true);
     let aside = aside.stop();
     eprintln!("over the unix socket: {aside}");

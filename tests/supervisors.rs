@@ -1,4 +1,5 @@
-//! Under supervisors that follow one pid: s6, runit and supervisord, each with a service directory of its own.
+//! Under supervisors that follow one pid: s6, runit and supervisord, each with a service directory
+//! of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -65,16 +66,26 @@ struct Supervised {
 
 impl Supervised {
     fn start(kind: Kind) -> Self {
-        let home = tempfile::Builder::new().prefix("gw-sup-").tempdir().unwrap();
+        let home = tempfile::Builder::new()
+            .prefix("gw-sup-")
+            .tempdir()
+            .unwrap();
         let addr = SocketAddr::from(([127, 0, 0, 1], port::private()));
         fs::copy(env!("CARGO_BIN_EXE_gateway"), home.path().join("gateway")).unwrap();
-        fs::write(home.path().join("gateway.toml"), "[restart]\nstop_drain = \"3s\"\n").unwrap();
+        fs::write(
+            home.path().join("gateway.toml"),
+            "[restart]\nstop_drain = \"3s\"\n",
+        )
+        .unwrap();
         let service = home.path().join("services/gateway");
         fs::create_dir_all(&service).unwrap();
         let at = |name: &str| home.path().join(name).display().to_string();
         let (log, config, state) = (at("log"), at("gateway.toml"), at("state"));
-        let command =
-            format!("{} run --config {config} --state-dir {state} --listen {addr} -- {}", at("gateway"), servers::node().join(" "));
+        let command = format!(
+            "{} run --config {config} --state-dir {state} --listen {addr} -- {}",
+            at("gateway"),
+            servers::node().join(" ")
+        );
         let mut supervisor = match kind {
             Kind::S6 | Kind::Runit => {
                 let run = service.join("run");
@@ -99,14 +110,28 @@ impl Supervised {
                 );
                 fs::write(home.path().join("supervisord.conf"), text).unwrap();
                 let mut supervisor = Command::new("supervisord");
-                supervisor.arg("-c").arg(home.path().join("supervisord.conf"));
+                supervisor
+                    .arg("-c")
+                    .arg(home.path().join("supervisord.conf"));
                 supervisor
             }
         };
         scrub(&mut supervisor);
-        let supervisor = supervisor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let this = Self { kind, home, addr, supervisor };
-        wait::until("the gateway is ready", || this.log().contains("[gateway] ready (").then_some(()));
+        let supervisor = supervisor
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let this = Self {
+            kind,
+            home,
+            addr,
+            supervisor,
+        };
+        wait::until("the gateway is ready", || {
+            this.log().contains("[gateway] ready (").then_some(())
+        });
         this
     }
 
@@ -120,7 +145,12 @@ impl Supervised {
 
     fn ctl(&self, args: &[&str]) -> Output {
         let output = ctl_in(&self.at("state")).args(args).output().unwrap();
-        assert!(output.status.success(), "gatewayctl {args:?}: {}\n{}", said(&output), self.log());
+        assert!(
+            output.status.success(),
+            "gatewayctl {args:?}: {}\n{}",
+            said(&output),
+            self.log()
+        );
         output
     }
 
@@ -140,36 +170,69 @@ impl Supervised {
     /// The pid that the supervisor follows.
     fn tracked(&self) -> u32 {
         let (output, text): (Output, fn(&str) -> Option<&str>) = match self.kind {
-            Kind::S6 => (self.ask("s6-svstat", &["-o".as_ref(), "pid".as_ref(), self.service().as_ref()]), |text| Some(text.trim())),
-            Kind::Runit => {
-                (self.ask("sv", &["status".as_ref(), self.service().as_ref()]), |text| text.split("(pid ").nth(1)?.split(')').next())
-            }
+            Kind::S6 => (
+                self.ask(
+                    "s6-svstat",
+                    &["-o".as_ref(), "pid".as_ref(), self.service().as_ref()],
+                ),
+                |text| Some(text.trim()),
+            ),
+            Kind::Runit => (
+                self.ask("sv", &["status".as_ref(), self.service().as_ref()]),
+                |text| text.split("(pid ").nth(1)?.split(')').next(),
+            ),
             Kind::Supervisord => (self.supervisorctl("pid"), |text| Some(text.trim())),
         };
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        text(&out).and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{}", said(&output)))
+        text(&out)
+            .and_then(|pid| pid.parse().ok())
+            .unwrap_or_else(|| panic!("{}", said(&output)))
     }
 
     fn supervisorctl(&self, verb: &str) -> Output {
-        self.ask("supervisorctl", &["-c".as_ref(), self.at("supervisord.conf").as_ref(), verb.as_ref(), "gateway".as_ref()])
+        self.ask(
+            "supervisorctl",
+            &[
+                "-c".as_ref(),
+                self.at("supervisord.conf").as_ref(),
+                verb.as_ref(),
+                "gateway".as_ref(),
+            ],
+        )
     }
 
     fn ask(&self, program: &str, args: &[&Path]) -> Output {
-        Command::new(program).args(args).stdin(Stdio::null()).output().unwrap()
+        Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Through the supervisor, which goes with it.
     fn stop(&mut self) {
         match self.kind {
-            Kind::S6 => drop(self.ask("s6-svscanctl", &["-t".as_ref(), self.at("services").as_ref()])),
+            Kind::S6 => drop(self.ask(
+                "s6-svscanctl",
+                &["-t".as_ref(), self.at("services").as_ref()],
+            )),
             Kind::Runit => drop(self.ask("sv", &["force-stop".as_ref(), self.service().as_ref()])),
             Kind::Supervisord => drop(self.supervisorctl("stop")),
         }
         if self.kind != Kind::S6 {
-            let end = if self.kind == Kind::Runit { Signal::SIGHUP } else { Signal::SIGTERM };
-            kill(Pid::from_raw(i32::try_from(self.supervisor.id()).unwrap()), end).unwrap();
+            let end = if self.kind == Kind::Runit {
+                Signal::SIGHUP
+            } else {
+                Signal::SIGTERM
+            };
+            kill(
+                Pid::from_raw(i32::try_from(self.supervisor.id()).unwrap()),
+                end,
+            )
+            .unwrap();
         }
-        wait::within(END_LIMIT, || self.supervisor.try_wait().unwrap()).unwrap_or_else(|| panic!("{} stays", self.kind.name()));
+        wait::within(END_LIMIT, || self.supervisor.try_wait().unwrap())
+            .unwrap_or_else(|| panic!("{} stays", self.kind.name()));
     }
 
     fn load(&self) -> Running {
@@ -191,7 +254,11 @@ impl Supervised {
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        if self.supervisor.try_wait().is_ok_and(|status| status.is_none()) {
+        if self
+            .supervisor
+            .try_wait()
+            .is_ok_and(|status| status.is_none())
+        {
             self.stop();
         }
         for (pid, _) in family_of(&self.at("gateway.toml")) {
@@ -204,46 +271,86 @@ impl Drop for Supervised {
 }
 
 fn life(kind: Kind) {
-    if !kind.programs().iter().all(|program| support::skip::unless_there(program)) || !servers::have("node") {
+    if !kind
+        .programs()
+        .iter()
+        .all(|program| support::skip::unless_there(program))
+        || !servers::have("node")
+    {
         return;
     }
     let mut supervised = Supervised::start(kind);
     let status = supervised.status();
-    assert!(status["supervisor"].as_str().unwrap().starts_with(kind.name()), "{status}");
-    assert!(status["strategy"].as_str().unwrap().starts_with("in-process"), "{status}");
+    assert!(
+        status["supervisor"]
+            .as_str()
+            .unwrap()
+            .starts_with(kind.name()),
+        "{status}"
+    );
+    assert!(
+        status["strategy"]
+            .as_str()
+            .unwrap()
+            .starts_with("in-process"),
+        "{status}"
+    );
     let tracked = supervised.tracked();
     assert_eq!(u64::from(tracked), status["pid"].as_u64().unwrap());
 
     let running = supervised.load();
     for _ in 0..5 {
         supervised.ctl(&["restart"]);
-        assert_eq!((supervised.tracked(), supervised.main_pid()), (tracked, tracked), "{}", supervised.log());
+        assert_eq!(
+            (supervised.tracked(), supervised.main_pid()),
+            (tracked, tracked),
+            "{}",
+            supervised.log()
+        );
     }
     let mut mains = HashSet::from([tracked]);
     for _ in 0..4 {
         supervised.ctl(&["restart", "--fresh"]);
         assert_eq!(supervised.tracked(), tracked, "{}", supervised.log());
         assert!(mains.insert(supervised.main_pid()), "{}", supervised.log());
-        assert!(supervised.status()["supervisor"].as_str().unwrap().starts_with(kind.name()));
+        assert!(
+            supervised.status()["supervisor"]
+                .as_str()
+                .unwrap()
+                .starts_with(kind.name())
+        );
     }
     // Another program in its place: the next one runs it.
     fs::copy(env!("CARGO_BIN_EXE_gateway"), supervised.at("next")).unwrap();
     fs::rename(supervised.at("next"), supervised.at("gateway")).unwrap();
     supervised.ctl(&["restart", "--fresh"]);
     let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
-    assert_eq!(inode(format!("/proc/{}/exe", supervised.main_pid()).into()), inode(supervised.at("gateway")));
+    assert_eq!(
+        inode(format!("/proc/{}/exe", supervised.main_pid()).into()),
+        inode(supervised.at("gateway"))
+    );
     assert_eq!(supervised.tracked(), tracked);
     running.flows(Part::New, 20);
     running.flows(Part::Idle, 3);
     running.flows(Part::Download, 1);
     let report = running.stop();
     eprintln!("{}: {report}", kind.name());
-    report.assert_clean(&[(Part::New, 100), (Part::Busy, 50), (Part::Download, 3), (Part::WebSocket, 20)]);
+    report.assert_clean(&[
+        (Part::New, 100),
+        (Part::Busy, 50),
+        (Part::Download, 3),
+        (Part::WebSocket, 20),
+    ]);
 
     supervised.stop();
     let config = supervised.at("gateway.toml");
-    wait::until("nothing is left", || family_of(&config).is_empty().then_some(()));
-    assert!(std::net::TcpStream::connect(supervised.addr).is_err(), "nobody listens");
+    wait::until("nothing is left", || {
+        family_of(&config).is_empty().then_some(())
+    });
+    assert!(
+        std::net::TcpStream::connect(supervised.addr).is_err(),
+        "nobody listens"
+    );
 }
 
 #[test]

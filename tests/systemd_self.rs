@@ -1,4 +1,5 @@
-//! What a service learns about itself under a real systemd, from within the sandbox of the shipped unit and in user scope.
+//! What a service learns about itself under a real systemd, from within the sandbox of the shipped
+//! unit and in user scope.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -17,20 +18,28 @@ const PROBE: &str = "/usr/local/bin/probe";
 
 const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Not a test: the service whose report the tests read. Its folder is the state directory that systemd gives it.
+/// Not a test: the service whose report the tests read. Its folder is the state directory that
+/// systemd gives it.
 #[test]
 #[ignore = "runs inside of a box, as a service"]
 fn inside() {
     let folder = PathBuf::from(std::env::var_os("STATE_DIRECTORY").unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        let mut term =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         let plain = detect(&Evidence::gather(&Env::real(), "gateway"));
         let begun = Instant::now();
         let manager = systemd::unit::facts_of(std::process::id()).await;
         let took = begun.elapsed();
         let facts = format!("{manager:?}");
-        let mut evidence = Evidence { manager, ..Evidence::gather(&Env::real(), "gateway") };
+        let mut evidence = Evidence {
+            manager,
+            ..Evidence::gather(&Env::real(), "gateway")
+        };
         evidence.environment.remove("SYSTEMD_EXEC_PID");
         let asked = detect(&evidence);
         let notifier = Notifier::new();
@@ -38,10 +47,18 @@ fn inside() {
         let heard = notifier.barrier(BARRIER_LIMIT).await;
         let stopping = systemd::machine_stopping().await;
         let quick = took < systemd::ANSWER;
-        report(&folder, "facts", &format!("{plain}\n{asked}\n{facts}\nquick={quick} heard={heard} stopping={stopping}"));
+        report(
+            &folder,
+            "facts",
+            &format!("{plain}\n{asked}\n{facts}\nquick={quick} heard={heard} stopping={stopping}"),
+        );
         loop {
             term.recv().await;
-            report(&folder, "end", &format!("stopping={}", systemd::machine_stopping().await));
+            report(
+                &folder,
+                "end",
+                &format!("stopping={}", systemd::machine_stopping().await),
+            );
         }
     });
 }
@@ -70,13 +87,24 @@ fn install_probe(systemd: &SystemdBox, user: &str) {
 
 fn start(systemd: &SystemdBox) {
     let started = systemd.run(&["systemctl", "start", "probe.service"]);
-    let journal = systemd.must(&["journalctl", "--no-pager", "-o", "cat", "-n", "30", "-u", "probe.service"]);
+    let journal = systemd.must(&[
+        "journalctl",
+        "--no-pager",
+        "-o",
+        "cat",
+        "-n",
+        "30",
+        "-u",
+        "probe.service",
+    ]);
     assert!(started.status.success(), "{journal}");
 }
 
 #[test]
 fn a_sandboxed_service_knows_its_unit_and_when_the_machine_goes_down() {
-    let Some(systemd) = SystemdBox::boot_or_skip("self") else { return };
+    let Some(systemd) = SystemdBox::boot_or_skip("self") else {
+        return;
+    };
     systemd.add_plain_user("probe");
     install_probe(&systemd, "User=probe");
     start(&systemd);
@@ -94,8 +122,19 @@ fn a_sandboxed_service_knows_its_unit_and_when_the_machine_goes_down() {
         assert!(said.contains(part), "{part}:\n{said}");
     }
     systemd.must(&["systemctl", "--no-block", "stop", "probe.service"]);
-    assert_eq!(read("end"), "stopping=false", "a stop of the unit is none of the machine");
-    let pid = systemd.must(&["systemctl", "show", "--value", "-p", "MainPID", "probe.service"]);
+    assert_eq!(
+        read("end"),
+        "stopping=false",
+        "a stop of the unit is none of the machine"
+    );
+    let pid = systemd.must(&[
+        "systemctl",
+        "show",
+        "--value",
+        "-p",
+        "MainPID",
+        "probe.service",
+    ]);
     systemd.must(&["kill", "-KILL", pid.trim()]);
     systemd.must(&["rm", &format!("{folder}/end")]);
     start(&systemd);
@@ -103,26 +142,65 @@ fn a_sandboxed_service_knows_its_unit_and_when_the_machine_goes_down() {
     assert_eq!(read("end"), "stopping=true");
 }
 
-/// The bus may not know a dynamic user and not answer: then what systemd put into the environment must do.
+/// The bus may not know a dynamic user and not answer: then what systemd put into the environment
+/// must do.
 #[test]
 fn a_dynamic_user_knows_its_unit_with_and_without_a_bus() {
-    let Some(systemd) = SystemdBox::boot_or_skip("self-dynamic") else { return };
+    let Some(systemd) = SystemdBox::boot_or_skip("self-dynamic") else {
+        return;
+    };
     install_probe(&systemd, "DynamicUser=yes");
     start(&systemd);
-    let said = wait::until("facts", || systemd.read("/var/lib/private/gateway/gateway/facts").ok());
-    assert!(said.starts_with("systemd probe.service (SYSTEMD_EXEC_PID is this process)\n"), "{said}");
-    assert!(said.contains("quick=true heard=true stopping=false"), "{said}");
+    let said = wait::until("facts", || {
+        systemd.read("/var/lib/private/gateway/gateway/facts").ok()
+    });
+    assert!(
+        said.starts_with("systemd probe.service (SYSTEMD_EXEC_PID is this process)\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("quick=true heard=true stopping=false"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_user_s_service_knows_its_unit_and_when_its_manager_ends() {
-    let Some(systemd) = SystemdBox::boot_or_skip("self-user") else { return };
+    let Some(systemd) = SystemdBox::boot_or_skip("self-user") else {
+        return;
+    };
     install_probe(&systemd, "");
     let user = systemd.add_user("alice");
-    let run = ["systemd-run", "--user", "--unit=probe", "-p", "Type=notify", "-p", "StateDirectory=probe", "-p", "TimeoutStopSec=77"];
-    systemd.must_as_user(&user, &[&run[..], &[PROBE, "--exact", "inside", "--ignored", "--nocapture"]].concat());
-    let folders = ["/home/alice/.config/probe", "/home/alice/.local/state/probe"];
-    let read = |name: &str| wait::until(name, || folders.iter().find_map(|folder| systemd.read(&format!("{folder}/{name}")).ok()));
+    let run = [
+        "systemd-run",
+        "--user",
+        "--unit=probe",
+        "-p",
+        "Type=notify",
+        "-p",
+        "StateDirectory=probe",
+        "-p",
+        "TimeoutStopSec=77",
+    ];
+    systemd.must_as_user(
+        &user,
+        &[
+            &run[..],
+            &[PROBE, "--exact", "inside", "--ignored", "--nocapture"],
+        ]
+        .concat(),
+    );
+    let folders = [
+        "/home/alice/.config/probe",
+        "/home/alice/.local/state/probe",
+    ];
+    let read = |name: &str| {
+        wait::until(name, || {
+            folders
+                .iter()
+                .find_map(|folder| systemd.read(&format!("{folder}/{name}")).ok())
+        })
+    };
     let said = read("facts");
     for part in [
         "systemd --user probe.service (SYSTEMD_EXEC_PID is this process)\n",
@@ -133,6 +211,11 @@ fn a_user_s_service_knows_its_unit_and_when_its_manager_ends() {
     ] {
         assert!(said.contains(part), "{part}:\n{said}");
     }
-    systemd.must(&["systemctl", "--no-block", "stop", &format!("user@{}.service", user.uid)]);
+    systemd.must(&[
+        "systemctl",
+        "--no-block",
+        "stop",
+        &format!("user@{}.service", user.uid),
+    ]);
     assert_eq!(read("end"), "stopping=true");
 }

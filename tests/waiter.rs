@@ -1,5 +1,5 @@
-//! Where our pid must survive, the first process stays in front of those that follow: it passes signals on, starts them,
-//! reaps, and ends as the last one ended.
+//! Where our pid must survive, the first process stays in front of those that follow: it passes
+//! signals on, starts them, reaps, and ends as the last one ended.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use support::client::{block_on, get};
 use support::gateway::{Gateway, ctl_in, scrub};
-use support::handover::{Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, wait_end};
+use support::handover::{
+    Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, wait_end,
+};
 use support::load::Load;
 use support::report::Part;
 use support::{port, servers, skip, wait};
@@ -18,7 +20,14 @@ use support::{port, servers, skip, wait};
 /// The parent of a process.
 fn parent(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
+    stat.rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn ends(gateway: &mut Gateway, code: i32) {
@@ -32,13 +41,22 @@ fn ends(gateway: &mut Gateway, code: i32) {
 fn the_first_process_stays_and_starts_all_that_follow() {
     let Some(setup) = followed() else { return };
     let mut gateway = setup.start();
-    let load = Load { new_per_second: 50.0, kept: 6, ..Load::on(gateway.target()) }.start();
+    let load = Load {
+        new_per_second: 50.0,
+        kept: 6,
+        ..Load::on(gateway.target())
+    }
+    .start();
     load.flows(Part::New, 10);
     for _ in 0..3 {
         let new = fresh(&gateway);
         assert!(alive(gateway.pid()), "{}", gateway.stderr());
         assert_eq!(parent(new), gateway.pid(), "started by the first");
-        assert_eq!(one_of(&gateway, 2), new, "nobody but the first and the last is left");
+        assert_eq!(
+            one_of(&gateway, 2),
+            new,
+            "nobody but the first and the last is left"
+        );
     }
     load.flows(Part::New, 10);
     load.stop().assert_clean(&[(Part::New, 20)]);
@@ -55,7 +73,9 @@ fn signals_to_the_first_process_reach_the_one_that_serves() {
     gateway.signal(Signal::SIGHUP);
     gateway.wait_line("asked: SIGHUP");
     gateway.signal(Signal::SIGUSR2);
-    let second = wait::until("a fresh process serves", || Some(gateway.main_pid()).filter(|pid| *pid != first));
+    let second = wait::until("a fresh process serves", || {
+        Some(gateway.main_pid()).filter(|pid| *pid != first)
+    });
     assert_eq!(one_of(&gateway, 2), second);
     gateway.signal(Signal::SIGINT);
     ends(&mut gateway, 0);
@@ -89,7 +109,11 @@ fn a_successor_that_dies_behind_the_first_process_changes_nothing() {
         failpoint.arm("new.ready", "kill");
         let text = failed(&gateway.ctl(["restart", "--fresh"]));
         assert!(text.contains("the successor ended"), "{text}");
-        let (count, serves) = if before == 0 { (2, gateway.main_pid()) } else { (1, before) };
+        let (count, serves) = if before == 0 {
+            (2, gateway.main_pid())
+        } else {
+            (1, before)
+        };
         assert_eq!(one_of(&gateway, count), serves);
         fresh(&gateway);
         one_of(&gateway, 2);
@@ -119,8 +143,22 @@ fn a_first_process_that_dies_in_front_leaves_the_service_where_it_is() {
 fn by_hand(dir: &std::path::Path, port: u16) -> Vec<String> {
     let listen = format!("127.0.0.1:{port}");
     let state = dir.join("state").display().to_string();
-    let words = [env!("CARGO_BIN_EXE_gateway"), "run", "--config", "/dev/null", "--state-dir", &state, "--listen", &listen, "--"];
-    words.into_iter().map(str::to_owned).chain(servers::node()).collect()
+    let words = [
+        env!("CARGO_BIN_EXE_gateway"),
+        "run",
+        "--config",
+        "/dev/null",
+        "--state-dir",
+        &state,
+        "--listen",
+        &listen,
+        "--",
+    ];
+    words
+        .into_iter()
+        .map(str::to_owned)
+        .chain(servers::node())
+        .collect()
 }
 
 /// `gatewayctl` on that state directory.
@@ -143,22 +181,40 @@ fn as_process_1_it_stays_through_fresh_restarts_and_reaps_what_nobody_else_does(
         return;
     }
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    if !Command::new("unshare").args(namespace).arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+    if !Command::new("unshare")
+        .args(namespace)
+        .arg("true")
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         return skip::because("no PID namespace may be made here");
     }
     let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
     let mut command = Command::new("unshare");
     scrub(command.args(namespace).args(by_hand(dir.path(), port)));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(dir.path().join("log")).unwrap());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(dir.path().join("log")).unwrap());
     let mut outside = command.current_dir(dir.path()).spawn().unwrap();
     let log = || fs::read_to_string(dir.path().join("log")).unwrap();
     wait::until("it serves", || answers(port).then_some(()));
     assert_eq!(owner(dir.path()), Some(1), "{}", log());
-    let first = wait::until("unshare has its child", || support::gateway::descendants(outside.id()).first().map(|(pid, _)| *pid));
+    let first = wait::until("unshare has its child", || {
+        support::gateway::descendants(outside.id())
+            .first()
+            .map(|(pid, _)| *pid)
+    });
     let mut before = 1;
     for _ in 0..2 {
         let output = ctl(dir.path(), &["restart", "--fresh"]);
-        assert!(output.status.success(), "{}\n{}", support::gateway::said(&output), log());
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            support::gateway::said(&output),
+            log()
+        );
         let now = owner(dir.path()).unwrap();
         assert!(now != before && now != 1, "pid {now} after {before}");
         before = now;
@@ -166,7 +222,17 @@ fn as_process_1_it_stays_through_fresh_restarts_and_reaps_what_nobody_else_does(
     }
     // An orphan inside: its parent is gone, so it is a child of process 1 when it ends.
     let orphan = "sleep 0.2 & exit 0";
-    let inside = Command::new("nsenter").args(["--target", &first.to_string(), "--pid", "--mount", "sh", "-c", orphan]).status();
+    let inside = Command::new("nsenter")
+        .args([
+            "--target",
+            &first.to_string(),
+            "--pid",
+            "--mount",
+            "sh",
+            "-c",
+            orphan,
+        ])
+        .status();
     assert!(inside.unwrap().success());
     let settled = || {
         let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
@@ -191,26 +257,60 @@ fn a_terminals_foreground_job_keeps_its_pid_and_ends_with_an_interrupt() {
         return;
     }
     let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
-    let line = format!("exec {}", by_hand(dir.path(), port).iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "));
+    let line = format!(
+        "exec {}",
+        by_hand(dir.path(), port)
+            .iter()
+            .map(|word| format!("'{word}'"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
     let mut command = Command::new("script");
-    scrub(command.args(["--quiet", "--return", "--command", &line]).arg(dir.path().join("typescript")));
+    scrub(
+        command
+            .args(["--quiet", "--return", "--command", &line])
+            .arg(dir.path().join("typescript")),
+    );
     // A terminal whose other end stays open as long as we keep the pipe.
-    let mut terminal = command.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut terminal = command
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut keyboard = terminal.stdin.take().unwrap();
     let said = || fs::read_to_string(dir.path().join("typescript")).unwrap_or_default();
-    wait::within(wait::DEADLINE, || answers(port).then_some(())).unwrap_or_else(|| panic!("it does not serve: {}", said()));
+    wait::within(wait::DEADLINE, || answers(port).then_some(()))
+        .unwrap_or_else(|| panic!("it does not serve: {}", said()));
     let job = owner(dir.path()).unwrap();
     let status = ctl(dir.path(), &["status", "--json"]);
-    assert!(String::from_utf8_lossy(&status.stdout).contains("terminal"), "{}", support::gateway::said(&status));
+    assert!(
+        String::from_utf8_lossy(&status.stdout).contains("terminal"),
+        "{}",
+        support::gateway::said(&status)
+    );
     for _ in 0..2 {
         let output = ctl(dir.path(), &["restart", "--fresh"]);
-        assert!(output.status.success(), "{}\n{}", support::gateway::said(&output), said());
-        assert!(alive(job) && owner(dir.path()) != Some(job) && answers(port), "{}", said());
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            support::gateway::said(&output),
+            said()
+        );
+        assert!(
+            alive(job) && owner(dir.path()) != Some(job) && answers(port),
+            "{}",
+            said()
+        );
     }
     let last = owner(dir.path()).unwrap();
     // Ctrl-C, as the terminal gives it to the job in its foreground.
     std::io::Write::write_all(&mut keyboard, b"\x03").unwrap();
-    wait::within(wait::DEADLINE, || (!alive(job) && !alive(last)).then_some(())).unwrap_or_else(|| panic!("it goes on: {}", said()));
+    wait::within(wait::DEADLINE, || {
+        (!alive(job) && !alive(last)).then_some(())
+    })
+    .unwrap_or_else(|| panic!("it goes on: {}", said()));
     drop(keyboard);
     let status = wait::until("the terminal is closed", || terminal.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{}", said());
@@ -219,7 +319,10 @@ fn a_terminals_foreground_job_keeps_its_pid_and_ends_with_an_interrupt() {
 }
 
 fn family_in(dir: &std::path::Path) -> Vec<u32> {
-    support::gateway::family_of(&dir.join("state")).into_iter().map(|(pid, _)| pid).collect()
+    support::gateway::family_of(&dir.join("state"))
+        .into_iter()
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
 #[test]

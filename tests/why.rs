@@ -1,4 +1,5 @@
-//! `gatewayctl why` in a real systemd: every cause that can be produced there is, and is named in the first line.
+//! `gatewayctl why` in a real systemd: every cause that can be produced there is, and is named in
+//! the first line.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -30,7 +31,9 @@ fn cause(site: &Site<'_>, kind: &str, words: &[&str]) -> Value {
 
 fn has_source(answer: &Value, source: &str, word: &str) {
     let all = answer["evidence"].as_array().unwrap();
-    let found = all.iter().any(|proof| proof["source"] == source && proof["text"].as_str().unwrap().contains(word));
+    let found = all
+        .iter()
+        .any(|proof| proof["source"] == source && proof["text"].as_str().unwrap().contains(word));
     assert!(found, "{source} says `{word}` in: {answer:#}");
 }
 
@@ -45,68 +48,154 @@ fn ends(site: &Site<'_>, signal: &str) {
 fn causes(site: &Site<'_>) {
     // In the box only: what somebody ran by hand on this machine is not what this is about.
     site.systemd.sh("rm -rf /root/.local/state/gateway");
-    assert_eq!(site.run(&["gatewayctl", "why"]).status.code(), Some(3), "neither installed nor ever run");
+    assert_eq!(
+        site.run(&["gatewayctl", "why"]).status.code(),
+        Some(3),
+        "neither installed nor ever run"
+    );
     site.must(&[&["gatewayctl", "install"], &node()[..]].concat());
     cause(site, "never-ran", &["gateway.service has not run yet"]);
     site.must(&["gatewayctl", "start"]);
     site.settled();
-    cause(site, "never-ended", &["nothing has ended gateway.service since", "it has been ready since"]);
+    cause(
+        site,
+        "never-ended",
+        &[
+            "nothing has ended gateway.service since",
+            "it has been ready since",
+        ],
+    );
 
     ends(site, "-KILL");
-    let answer =
-        cause(site, "killed", &["gateway.service was ended by SIGKILL at", "somebody sent it", "systemd started it again", "later"]);
-    assert!(answer["downMs"].as_u64().unwrap() >= 1 && answer["running"] == true, "{answer:#}");
+    let answer = cause(
+        site,
+        "killed",
+        &[
+            "gateway.service was ended by SIGKILL at",
+            "somebody sent it",
+            "systemd started it again",
+            "later",
+        ],
+    );
+    assert!(
+        answer["downMs"].as_u64().unwrap() >= 1 && answer["running"] == true,
+        "{answer:#}"
+    );
     has_source(&answer, "journal", "status=9/KILL");
     has_source(&answer, "record", "after an unplanned end");
     has_source(&answer, "unit", "NRestarts 1");
 
     ends(site, "-TERM");
-    cause(site, "signalled", &["ended by SIGTERM", "not on record", "systemd started it again"]);
+    cause(
+        site,
+        "signalled",
+        &[
+            "ended by SIGTERM",
+            "not on record",
+            "systemd started it again",
+        ],
+    );
 
     site.must(&["gatewayctl", "restart", "--reason", "deploy 42"]);
-    let answer = cause(site, "requested", &["restarted at", "on request: deploy 42", "by uid", "respawn"]);
+    let answer = cause(
+        site,
+        "requested",
+        &["restarted at", "on request: deploy 42", "by uid", "respawn"],
+    );
     assert_eq!(answer["cause"]["what"], "restart");
     site.must_systemctl(&["restart", "gateway"]);
-    cause(site, "restarted-by-manager", &["on request, through the service manager"]);
+    cause(
+        site,
+        "restarted-by-manager",
+        &["on request, through the service manager"],
+    );
 
     site.drop("WatchdogSec=3");
     site.must_systemctl(&["restart", "gateway"]);
     ends(site, "-STOP");
-    cause(site, "watchdog", &["no sign of life within 3s (watchdog)", "systemd started it again"]);
+    cause(
+        site,
+        "watchdog",
+        &[
+            "no sign of life within 3s (watchdog)",
+            "systemd started it again",
+        ],
+    );
     site.drop("");
 
     let sidecar = site.status()["sidecars"][0]["pid"].to_string();
     site.must(&["kill", "-KILL", &sidecar]);
-    wait::until("it is back", || (site.status()["sidecars"][0]["restarts"] == 1 && site.status()["stage"] == "ready").then_some(()));
-    cause(site, "sidecar", &["itself lives", "sidecar main", "was ended by SIGKILL", "it is back"]);
+    wait::until("it is back", || {
+        (site.status()["sidecars"][0]["restarts"] == 1 && site.status()["stage"] == "ready")
+            .then_some(())
+    });
+    cause(
+        site,
+        "sidecar",
+        &[
+            "itself lives",
+            "sidecar main",
+            "was ended by SIGKILL",
+            "it is back",
+        ],
+    );
 
     // The fourth start in quick succession and later ones wait.
     let mut pid = site.main_pid();
     wait::until("it is slowed down", || {
-        (site.status()["stage"] == "throttled").then_some(()).or_else(|| {
-            site.must(&["kill", "-KILL", &pid.to_string()]);
-            back(site, pid);
-            pid = site.main_pid();
-            None
-        })
+        (site.status()["stage"] == "throttled")
+            .then_some(())
+            .or_else(|| {
+                site.must(&["kill", "-KILL", &pid.to_string()]);
+                back(site, pid);
+                pid = site.main_pid();
+                None
+            })
     });
-    let answer = cause(site, "throttled", &["waits before it starts its sidecars", "in quick succession", "SIGKILL", "next try in"]);
+    let answer = cause(
+        site,
+        "throttled",
+        &[
+            "waits before it starts its sidecars",
+            "in quick succession",
+            "SIGKILL",
+            "next try in",
+        ],
+    );
     has_source(&answer, "throttle", "in quick succession");
     site.must(&["gatewayctl", "recover"]);
 
     site.must(&["gatewayctl", "stop"]);
-    let answer = cause(site, "stopped", &["was stopped at", "through the service manager", "it does not run"]);
+    let answer = cause(
+        site,
+        "stopped",
+        &[
+            "was stopped at",
+            "through the service manager",
+            "it does not run",
+        ],
+    );
     assert_eq!(answer["running"], false);
 
     let good = site.systemd.read(&site.config()).unwrap();
-    site.systemd.write(&site.config(), "[gateway]\nlisen = []\n");
-    let state = if site.user.is_some() { "/home" } else { "/var/lib" };
-    site.systemd.sh(&format!("rm -f $(find -L {state} -name good.toml)"));
+    site.systemd
+        .write(&site.config(), "[gateway]\nlisen = []\n");
+    let state = if site.user.is_some() {
+        "/home"
+    } else {
+        "/var/lib"
+    };
+    site.systemd
+        .sh(&format!("rm -f $(find -L {state} -name good.toml)"));
     site.systemctl(&["start", "gateway"]);
     cause(
         site,
         "invalid-configuration",
-        &["exit code 78 (configuration invalid)", "gateway.toml:2:1: unknown key `lisen`", "it does not run"],
+        &[
+            "exit code 78 (configuration invalid)",
+            "gateway.toml:2:1: unknown key `lisen`",
+            "it does not run",
+        ],
     );
 
     site.systemd.write(
@@ -116,9 +205,20 @@ fn causes(site: &Site<'_>) {
     site.must_systemctl(&["daemon-reload"]);
     site.systemctl(&["reset-failed", "gateway"]);
     site.systemctl(&["start", "gateway"]);
-    wait::until("it is given up", || site.journal().contains("Start request repeated too quickly").then_some(()));
-    wait::until("it has failed", || (site.property("gateway.service", "ActiveState") == "failed").then_some(()));
-    let words = ["3 times within 60 s", "start-limit-hit", "exit code 78 (configuration invalid)", "unknown key `lisen`"];
+    wait::until("it is given up", || {
+        site.journal()
+            .contains("Start request repeated too quickly")
+            .then_some(())
+    });
+    wait::until("it has failed", || {
+        (site.property("gateway.service", "ActiveState") == "failed").then_some(())
+    });
+    let words = [
+        "3 times within 60 s",
+        "start-limit-hit",
+        "exit code 78 (configuration invalid)",
+        "unknown key `lisen`",
+    ];
     cause(site, "start-limit", &words);
     site.systemd.write(&site.config(), &good);
     site.drop("");
@@ -126,55 +226,109 @@ fn causes(site: &Site<'_>) {
     site.settled();
 
     let text = site.must(&["gatewayctl", "history"]);
-    for word in ["restart done (respawn)", "deploy 42", "ended, code 0", "started", "in "] {
+    for word in [
+        "restart done (respawn)",
+        "deploy 42",
+        "ended, code 0",
+        "started",
+        "in ",
+    ] {
         assert!(text.contains(word), "`{word}` in: {text}");
     }
-    assert_eq!(site.must(&["gatewayctl", "history", "-n", "2"]).lines().count(), 2);
-    let history: Value = serde_json::from_str(&site.must(&["gatewayctl", "history", "--json"])).unwrap();
-    let events: Vec<&str> = history["entries"].as_array().unwrap().iter().map(|entry| entry["event"].as_str().unwrap()).collect();
-    assert!(["started", "ended", "request"].iter().all(|event| events.contains(event)), "{history:#}");
+    assert_eq!(
+        site.must(&["gatewayctl", "history", "-n", "2"])
+            .lines()
+            .count(),
+        2
+    );
+    let history: Value =
+        serde_json::from_str(&site.must(&["gatewayctl", "history", "--json"])).unwrap();
+    let events: Vec<&str> = history["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["event"].as_str().unwrap())
+        .collect();
+    assert!(
+        ["started", "ended", "request"]
+            .iter()
+            .all(|event| events.contains(event)),
+        "{history:#}"
+    );
 }
 
 #[test]
 fn every_cause_of_a_system_service_is_named() {
-    let Some(systemd) = prepared("why").filter(|_| servers::have("node")) else { return };
-    let site = Site { systemd: &systemd, user: None };
+    let Some(systemd) = prepared("why").filter(|_| servers::have("node")) else {
+        return;
+    };
+    let site = Site {
+        systemd: &systemd,
+        user: None,
+    };
     causes(&site);
 
     // Who may not read the record is told so, and what the manager says still counts.
     let user = systemd.add_plain_user("someone");
     let output = systemd.run_as_user(&user, &["gatewayctl", "why"]);
     let text = all_of(&output);
-    assert!(output.status.success() && text.contains("unseen") && text.contains("cannot be asked"), "{text}");
+    assert!(
+        output.status.success() && text.contains("unseen") && text.contains("cannot be asked"),
+        "{text}"
+    );
     let output = systemd.run_as_user(&user, &["gatewayctl", "history"]);
     assert_eq!(output.status.code(), Some(77), "{}", all_of(&output));
 
     // A box may not be able to limit memory: the journal that systemd writes then is played back.
     let tale = include_str!("data/oom.json");
     systemd.write("/srv/tale/oom.json", tale);
-    systemd.write("/srv/tale/journalctl", "#!/bin/sh\nexec cat /srv/tale/oom.json\n");
+    systemd.write(
+        "/srv/tale/journalctl",
+        "#!/bin/sh\nexec cat /srv/tale/oom.json\n",
+    );
     systemd.must(&["chmod", "755", "/srv/tale/journalctl"]);
     let text = systemd.sh("PATH=/srv/tale:$PATH gatewayctl why");
-    assert!(text.starts_with("gateway.service was killed by the kernel at"), "{text}");
-    assert!(text.lines().next().unwrap().contains("because memory ran out (OOM); systemd started it again 120 ms later"), "{text}");
+    assert!(
+        text.starts_with("gateway.service was killed by the kernel at"),
+        "{text}"
+    );
+    assert!(
+        text.lines()
+            .next()
+            .unwrap()
+            .contains("because memory ran out (OOM); systemd started it again 120 ms later"),
+        "{text}"
+    );
 
     // No journalctl is no reason to say nothing.
     let text = systemd.sh("mkdir /srv/bare && ln -s $(command -v gatewayctl) /srv/bare/ && PATH=/srv/bare gatewayctl why");
-    assert!(text.contains("unseen") && text.contains("journalctl cannot be run"), "{text}");
+    assert!(
+        text.contains("unseen") && text.contains("journalctl cannot be run"),
+        "{text}"
+    );
 }
 
 #[test]
 fn every_cause_of_a_users_service_is_named() {
-    let Some(systemd) = prepared("why-user").filter(|_| servers::have("node")) else { return };
+    let Some(systemd) = prepared("why-user").filter(|_| servers::have("node")) else {
+        return;
+    };
     let user = systemd.add_user("app");
-    causes(&Site { systemd: &systemd, user: Some(user) });
+    causes(&Site {
+        systemd: &systemd,
+        user: Some(user),
+    });
 }
 
 /// The first line of `why`, of a gateway without a service manager.
 fn sentence(gateway: &support::gateway::Gateway) -> String {
     let output = gateway.ctl(["why"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    String::from_utf8_lossy(&output.stdout).lines().next().unwrap().to_owned()
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned()
 }
 
 #[test]
@@ -183,17 +337,31 @@ fn a_gateway_that_was_started_by_hand_is_explained_from_its_record() {
         return;
     }
     let mut gateway = Setup::behind(["node", servers::NODE_APP, "{port}"]).start();
-    assert!(sentence(&gateway).starts_with("nothing has ended gateway"), "{}", sentence(&gateway));
+    assert!(
+        sentence(&gateway).starts_with("nothing has ended gateway"),
+        "{}",
+        sentence(&gateway)
+    );
     let output = gateway.ctl(["restart", "--reason", "new key"]);
     assert!(output.status.success(), "{}", said(&output));
     let told = sentence(&gateway);
-    assert!(told.contains("on request: new key, by uid") && told.contains("in-process"), "{told}");
+    assert!(
+        told.contains("on request: new key, by uid") && told.contains("in-process"),
+        "{told}"
+    );
     gateway.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(gateway.exit_code(wait::DEADLINE), 0);
     let told = sentence(&gateway);
-    assert!(told.contains("ended by SIGTERM at") && told.contains("it does not run"), "{told}");
+    assert!(
+        told.contains("ended by SIGTERM at") && told.contains("it does not run"),
+        "{told}"
+    );
     let output = gateway.ctl(["history"]);
-    assert!(said(&output).contains("restart done (in-process)"), "{}", said(&output));
+    assert!(
+        said(&output).contains("restart done (in-process)"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -202,5 +370,10 @@ fn a_gateway_that_was_killed_leaves_no_word_and_why_says_so() {
     gateway.signal(nix::sys::signal::Signal::SIGKILL);
     gateway.wait_exit(wait::DEADLINE);
     let told = sentence(&gateway);
-    assert!(told.contains("ended unplanned") && told.contains("killed or it crashed") && told.contains("does not run"), "{told}");
+    assert!(
+        told.contains("ended unplanned")
+            && told.contains("killed or it crashed")
+            && told.contains("does not run"),
+        "{told}"
+    );
 }

@@ -6,10 +6,11 @@
 //! cargo bench --bench front_door -- --only proxy --json
 //! ```
 //!
-//! Parts: `start` (start to ready, idle memory), `restart` and `respawn` (restart time, longest gap and added p99 against an
-//! undisturbed run of the same length, in-process and in a fresh process), `systemd` (the same under a real systemd for
-//! respawn and exit, and from kill -9 to the first answer; needs root), `slope` (memory and descriptors over 300 restarts), `proxy` (requests per second of the proxy's
-//! own CPU, beside nginx on the same upstream in the same run).
+//! Parts: `start` (start to ready, idle memory), `restart` and `respawn` (restart time, longest gap
+//! and added p99 against an undisturbed run of the same length, in-process and in a fresh process),
+//! `systemd` (the same under a real systemd for respawn and exit, and from kill -9 to the first
+//! answer; needs root), `slope` (memory and descriptors over 300 restarts), `proxy` (requests per
+//! second of the proxy's own CPU, beside nginx on the same upstream in the same run).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../../tests/support/mod.rs"]
@@ -40,8 +41,20 @@ pub struct Size {
     seconds: u64,
 }
 
-const FULL: Size = Size { starts: 20, restarts: 20, slope_restarts: 300, rounds: 3, seconds: 8 };
-const QUICK: Size = Size { starts: 5, restarts: 5, slope_restarts: 30, rounds: 1, seconds: 3 };
+const FULL: Size = Size {
+    starts: 20,
+    restarts: 20,
+    slope_restarts: 300,
+    rounds: 3,
+    seconds: 8,
+};
+const QUICK: Size = Size {
+    starts: 5,
+    restarts: 5,
+    slope_restarts: 30,
+    rounds: 1,
+    seconds: 3,
+};
 
 fn main() {
     let parts: [parts::Part<Size>; 6] = [

@@ -1,4 +1,5 @@
-//! Requests per second of the proxy's own CPU time, beside nginx with the same upstream on the same machine in the same run.
+//! Requests per second of the proxy's own CPU time, beside nginx with the same upstream on the same
+//! machine in the same run.
 
 use std::fs;
 use std::net::TcpStream;
@@ -35,21 +36,40 @@ impl Nginx {
         );
         let conf = dir.path().join("nginx.conf");
         fs::write(&conf, text).unwrap();
-        let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
-        let child = Command::new(program).args(["-e", "stderr", "-c"]).arg(&conf).stderr(Stdio::null()).spawn().unwrap();
-        wait::until("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
-        Self { child, port, _dir: dir }
+        let program = if Path::new("/usr/sbin/nginx").exists() {
+            "/usr/sbin/nginx"
+        } else {
+            "nginx"
+        };
+        let child = Command::new(program)
+            .args(["-e", "stderr", "-c"])
+            .arg(&conf)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait::until("nginx listens", || {
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        Self {
+            child,
+            port,
+            _dir: dir,
+        }
     }
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
+        let _ = kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            Signal::SIGTERM,
+        );
         let _ = self.child.wait();
     }
 }
 
-/// CPU seconds that a process and its present descendants used so far; `alone` leaves the descendants out.
+/// CPU seconds that a process and its present descendants used so far; `alone` leaves the
+/// descendants out.
 fn cpu_seconds(pid: u32, alone: bool) -> f64 {
     let ticks = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as f64;
     let family = if alone { Vec::new() } else { descendants(pid) };
@@ -57,7 +77,11 @@ fn cpu_seconds(pid: u32, alone: bool) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let fields: Vec<f64> = stat
             .rsplit_once(')')
-            .map(|(_, rest)| rest.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
+            .map(|(_, rest)| {
+                rest.split_whitespace()
+                    .map(|field| field.parse().unwrap_or(0.0))
+                    .collect()
+            })
             .unwrap_or_default();
         // Fields 14 and 15, utime and stime; the state is the third.
         fields.get(11).unwrap_or(&0.0) + fields.get(12).unwrap_or(&0.0)
@@ -76,19 +100,34 @@ struct Round {
 fn round(port: u16, pid: u32, alone: bool, seconds: u64) -> Round {
     let before = cpu_seconds(pid, alone);
     let url = format!("http://127.0.0.1:{port}/");
-    let output = Command::new("wrk").args(["-t1", "-c64", &format!("-d{seconds}s"), "--latency", &url]).output().unwrap();
+    let output = Command::new("wrk")
+        .args(["-t1", "-c64", &format!("-d{seconds}s"), "--latency", &url])
+        .output()
+        .unwrap();
     let used = cpu_seconds(pid, alone) - before;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let find = |needle: &str| text.lines().find(|line| line.contains(needle)).map(str::trim);
-    let requests: f64 =
-        find(" requests in ").and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("wrk said: {text}"));
-    let bad = find("Non-2xx").and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0);
-    let socket_errors = find("Socket errors")
-        .map_or(0, |line| line.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u64>().ok()).sum::<u64>());
+    let find = |needle: &str| {
+        text.lines()
+            .find(|line| line.contains(needle))
+            .map(str::trim)
+    };
+    let requests: f64 = find(" requests in ")
+        .and_then(|line| line.split(' ').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("wrk said: {text}"));
+    let bad = find("Non-2xx")
+        .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0);
+    let socket_errors = find("Socket errors").map_or(0, |line| {
+        line.split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse::<u64>().ok())
+            .sum::<u64>()
+    });
     Round {
         per_second: requests / seconds as f64,
         per_cpu_second: requests / used.max(0.01),
-        p99_ms: find("99%").and_then(|line| milliseconds(line.rsplit(' ').next()?)).unwrap_or(f64::NAN),
+        p99_ms: find("99%")
+            .and_then(|line| milliseconds(line.rsplit(' ').next()?))
+            .unwrap_or(f64::NAN),
         bad: bad + socket_errors,
     }
 }
@@ -110,7 +149,10 @@ pub fn measure(size: Size) -> Value {
             return json!({ "skipped": format!("{program} is not installed") });
         }
     }
-    let upstream = Nginx::start(1, &format!("server {{ listen 127.0.0.1:PORT; location / {{ return 200 \"{ANSWER}\"; }} }}"));
+    let upstream = Nginx::start(
+        1,
+        &format!("server {{ listen 127.0.0.1:PORT; location / {{ return 200 \"{ANSWER}\"; }} }}"),
+    );
     let nginx = Nginx::start(
         2,
         &format!(
@@ -125,16 +167,24 @@ pub fn measure(size: Size) -> Value {
     // The first round of each only warms.
     for number in 0..=size.rounds {
         let seconds = if number == 0 { 1 } else { size.seconds };
-        let measured = [round(nginx.port, nginx.child.id(), false, seconds), round(gateway.addr().port(), gateway.pid(), true, seconds)];
+        let measured = [
+            round(nginx.port, nginx.child.id(), false, seconds),
+            round(gateway.addr().port(), gateway.pid(), true, seconds),
+        ];
         if number > 0 {
             for (row, measured) in rows.iter_mut().zip(measured) {
                 row.push(measured);
             }
         }
     }
-    let middle = |row: &[Round], of: fn(&Round) -> f64| middle_and_most(&mut row.iter().map(of).collect::<Vec<_>>()).0;
+    let middle = |row: &[Round], of: fn(&Round) -> f64| {
+        middle_and_most(&mut row.iter().map(of).collect::<Vec<_>>()).0
+    };
     let [theirs, ours] = &rows;
-    let (their_cpu, our_cpu) = (middle(theirs, |round| round.per_cpu_second), middle(ours, |round| round.per_cpu_second));
+    let (their_cpu, our_cpu) = (
+        middle(theirs, |round| round.per_cpu_second),
+        middle(ours, |round| round.per_cpu_second),
+    );
     json!({
         "nginx, requests/s": middle(theirs, |round| round.per_second).round(),
         "gateway, requests/s": middle(ours, |round| round.per_second).round(),

@@ -14,7 +14,12 @@ use super::{Size, middle_and_most, tenths};
 const PAUSE: Duration = Duration::from_millis(300);
 
 fn load(gateway: &Gateway) -> Load {
-    Load { new_per_second: 200.0, kept: 50, websockets: 10, ..Load::on(gateway.target()) }
+    Load {
+        new_per_second: 200.0,
+        kept: 50,
+        websockets: 10,
+        ..Load::on(gateway.target())
+    }
 }
 
 /// In this process, the next generation beside the old one.
@@ -28,7 +33,9 @@ pub fn respawn(size: Size) -> Value {
 }
 
 fn measure(size: Size, mode: &str) -> Value {
-    let gateway = Setup::behind(servers::node()).config(format!("[restart]\nmode = \"{mode}\"\n")).start();
+    let gateway = Setup::behind(servers::node())
+        .config(format!("[restart]\nmode = \"{mode}\"\n"))
+        .start();
     // Both runs find everything warm.
     let warm = load(&gateway).start();
     warm.flows(Part::New, 200);
@@ -41,7 +48,11 @@ fn measure(size: Size, mode: &str) -> Value {
         let asked = Instant::now();
         gateway.restart();
         commands.push(asked.elapsed().as_secs_f64() * 1000.0);
-        switches.push(gateway.status()["lastRestart"]["tookMs"].as_f64().unwrap_or(f64::NAN));
+        switches.push(
+            gateway.status()["lastRestart"]["tookMs"]
+                .as_f64()
+                .unwrap_or(f64::NAN),
+        );
         wait::pause(PAUSE);
     }
     let length = began.elapsed();

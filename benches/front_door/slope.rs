@@ -12,7 +12,12 @@ const WARM: usize = 20;
 
 pub fn measure(size: Size) -> Value {
     let gateway = Setup::behind(servers::node()).start();
-    let load = Load { new_per_second: 20.0, kept: 10, ..Load::on(gateway.target()) }.start();
+    let load = Load {
+        new_per_second: 20.0,
+        kept: 10,
+        ..Load::on(gateway.target())
+    }
+    .start();
     let (mut memory, mut fds) = (Vec::new(), Vec::new());
     for number in 0..WARM + size.slope_restarts {
         let output = gateway.ctl(["restart", "--drained"]);

@@ -13,16 +13,28 @@ use super::support::systemd_box::SystemdBox;
 use super::support::wait;
 use super::{Size, middle_and_most, tenths};
 
-/// Between two disturbances: the load settles, and a life is old enough not to count as a quick death of the one before.
+/// Between two disturbances: the load settles, and a life is old enough not to count as a quick
+/// death of the one before.
 const PAUSE: Duration = Duration::from_millis(1500);
 
-/// RestartSec= of our units; systemd's timer may be up to 250 ms late (the default accuracy of sd-event(3)).
+/// RestartSec= of our units; systemd's timer may be up to 250 ms late (the default accuracy of
+/// sd-event(3)).
 const RESTART_SEC: f64 = 100.0;
 
 pub fn measure(size: Size) -> Value {
-    let Some(systemd) = prepared("bench") else { return json!({"skipped": "no systemd can be booted here"}) };
+    let Some(systemd) = prepared("bench") else {
+        return json!({"skipped": "no systemd can be booted here"});
+    };
     systemd.add_plain_user("app");
-    let install = ["gatewayctl", "install", "--now", "--run-as", "app", "--listen", "127.0.0.1:18789"];
+    let install = [
+        "gatewayctl",
+        "install",
+        "--now",
+        "--run-as",
+        "app",
+        "--listen",
+        "127.0.0.1:18789",
+    ];
     systemd.must(&[&install[..], &node()].concat());
     let count = size.restarts.div_ceil(2);
     let undisturbed = under_load(&systemd, || wait::pause(PAUSE * count as u32));
@@ -46,16 +58,28 @@ pub fn measure(size: Size) -> Value {
             }
         });
         all.insert(format!("{mode}: restarts"), json!(count));
-        all.insert(format!("{mode}: failed of"), json!(format!("{} of {}", report.failures(), report.latency.len())));
+        all.insert(
+            format!("{mode}: failed of"),
+            json!(format!("{} of {}", report.failures(), report.latency.len())),
+        );
         all.insert(format!("{mode}: longest gap, ms"), gap(&report));
         let added = report.quantile(0.99).as_secs_f64() - undisturbed.quantile(0.99).as_secs_f64();
         all.insert(format!("{mode}: p99 added, ms"), tenths(added * 1000.0));
     }
     let mut answers: Vec<f64> = (0..count.min(3)).map(|_| kill(&systemd)).collect();
     let (middle, most) = middle_and_most(&mut answers);
-    all.insert("kill -9 to the front door's answer, p50 ms".into(), tenths(middle));
-    all.insert("the same without RestartSec, p50 ms".into(), tenths(middle - RESTART_SEC));
-    all.insert("kill -9 to the front door's answer, max ms".into(), tenths(most));
+    all.insert(
+        "kill -9 to the front door's answer, p50 ms".into(),
+        tenths(middle),
+    );
+    all.insert(
+        "the same without RestartSec, p50 ms".into(),
+        tenths(middle - RESTART_SEC),
+    );
+    all.insert(
+        "kill -9 to the front door's answer, max ms".into(),
+        tenths(most),
+    );
     Value::Object(all)
 }
 
@@ -64,7 +88,12 @@ fn gap(report: &Report) -> Value {
 }
 
 fn under_load(systemd: &SystemdBox, what: impl FnOnce()) -> Report {
-    let load = Load { new_per_second: 200.0, kept: 20, ends_announced: true, ..Load::on(FRONT) };
+    let load = Load {
+        new_per_second: 200.0,
+        kept: 20,
+        ends_announced: true,
+        ..Load::on(FRONT)
+    };
     let running = systemd.in_netns(|| load.start());
     running.flows(Part::New, 100);
     what();
@@ -72,7 +101,8 @@ fn under_load(systemd: &SystemdBox, what: impl FnOnce()) -> Report {
     running.stop()
 }
 
-/// Kills the main process and asks at once: systemd holds the socket, so the question waits for the next life.
+/// Kills the main process and asks at once: systemd holds the socket, so the question waits for the
+/// next life.
 fn kill(systemd: &SystemdBox) -> f64 {
     // The front door answers before its sidecars are there; the next death finds a settled service.
     systemd.must(&["gatewayctl", "wait", "--ready", "--timeout", "30s"]);
@@ -81,7 +111,9 @@ fn kill(systemd: &SystemdBox) -> f64 {
     let began = Instant::now();
     systemd.in_netns(|| {
         let mut stream = TcpStream::connect(FRONT).unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

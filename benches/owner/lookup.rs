@@ -39,11 +39,20 @@ impl Drop for Crowd {
 }
 
 fn idle(stdin: Stdio) -> Child {
-    Command::new("sleep").arg("3600").stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    Command::new("sleep")
+        .arg("3600")
+        .stdin(stdin)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 pub fn measure(quick: bool) -> Value {
-    if !["lsof", "ss", "fuser"].iter().all(|program| skip::unless_there(program)) {
+    if !["lsof", "ss", "fuser"]
+        .iter()
+        .all(|program| skip::unless_there(program))
+    {
         return json!({"skipped": "lsof, ss and fuser are needed"});
     }
     let rounds = if quick { 5 } else { 21 };
@@ -60,22 +69,43 @@ pub fn measure(quick: bool) -> Value {
         crowd.0.push(holder);
         crowd.grow(count + 1);
         let state = tempfile::tempdir().unwrap();
-        let ours = |likely: &[u32]| assert_eq!(black_box(who(&listen, likely, Depth::First)).len(), 1);
+        let ours =
+            |likely: &[u32]| assert_eq!(black_box(who(&listen, likely, Depth::First)).len(), 1);
         let run = |command: &mut Command| {
             let output = command.stdin(Stdio::null()).output().unwrap();
             let said = [output.stdout, output.stderr].concat();
-            assert!(String::from_utf8_lossy(&said).contains(&pid.to_string()), "{command:?}: {}", String::from_utf8_lossy(&said));
+            assert!(
+                String::from_utf8_lossy(&said).contains(&pid.to_string()),
+                "{command:?}: {}",
+                String::from_utf8_lossy(&said)
+            );
         };
         let at = format!("sport = :{port}");
         let ways: [(&str, &dyn Fn()); 6] = [
             ("own port", &|| ours(&[pid])),
             ("any port", &|| ours(&[])),
             ("gatewayctl clean --dry-run", &|| {
-                run(ctl_in(state.path()).args(["--config", "/dev/null", "clean", "--dry-run", "--port", &port.to_string()]));
+                run(ctl_in(state.path()).args([
+                    "--config",
+                    "/dev/null",
+                    "clean",
+                    "--dry-run",
+                    "--port",
+                    &port.to_string(),
+                ]));
             }),
-            ("lsof", &|| run(Command::new("lsof").args(["-nP", &format!("-iTCP:{port}"), "-sTCP:LISTEN", "-t"]))),
+            ("lsof", &|| {
+                run(Command::new("lsof").args([
+                    "-nP",
+                    &format!("-iTCP:{port}"),
+                    "-sTCP:LISTEN",
+                    "-t",
+                ]))
+            }),
             ("ss", &|| run(Command::new("ss").args(["-Hltnp", &at]))),
-            ("fuser", &|| run(Command::new("fuser").arg(format!("{port}/tcp")))),
+            ("fuser", &|| {
+                run(Command::new("fuser").arg(format!("{port}/tcp")))
+            }),
         ];
         let mut times = ways.map(|_| Vec::new());
         for _ in 0..rounds {
@@ -87,11 +117,20 @@ pub fn measure(quick: bool) -> Value {
         }
         let middles = times.map(|mut times| middle(&mut times));
         for ((name, _), middle) in ways.iter().zip(middles) {
-            all.insert(format!("{count} others: {name}, ms"), json!((middle * 1000.0).round() / 1000.0));
+            all.insert(
+                format!("{count} others: {name}, ms"),
+                json!((middle * 1000.0).round() / 1000.0),
+            );
         }
         let [own, any, _, lsof, ss, _] = middles;
-        all.insert(format!("{count} others: lsof / own port"), json!((lsof / own).round()));
-        all.insert(format!("{count} others: ss / any port"), json!((ss / any * 10.0).round() / 10.0));
+        all.insert(
+            format!("{count} others: lsof / own port"),
+            json!((lsof / own).round()),
+        );
+        all.insert(
+            format!("{count} others: ss / any port"),
+            json!((ss / any * 10.0).round() / 10.0),
+        );
     }
     Value::Object(all)
 }

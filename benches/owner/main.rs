@@ -6,9 +6,10 @@
 //! cargo bench --bench owner -- --only lookup --json
 //! ```
 //!
-//! Parts: `lookup` (the holder of a port among 10, 1,000 and 5,000 other processes, by the library, by `gatewayctl clean --dry-run`, by
-//! lsof, ss and fuser; those four are whole processes, as a script would start them), `restart` (`gatewayctl restart --force` in five
-//! situations under a real systemd, against a script of lsof, kill and systemctl; needs root).
+//! Parts: `lookup` (the holder of a port among 10, 1,000 and 5,000 other processes, by the library,
+//! by `gatewayctl clean --dry-run`, by lsof, ss and fuser; those four are whole processes, as a
+//! script would start them), `restart` (`gatewayctl restart --force` in five situations under a
+//! real systemd, against a script of lsof, kill and systemctl; needs root).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod lookup;
@@ -19,7 +20,12 @@ mod restart;
 mod support;
 
 fn main() {
-    parts::run("owner", false, true, &[("lookup", lookup::measure), ("restart", restart::measure)]);
+    parts::run(
+        "owner",
+        false,
+        true,
+        &[("lookup", lookup::measure), ("restart", restart::measure)],
+    );
 }
 
 /// The middle of some measurements.

@@ -45,7 +45,9 @@ pub fn run<S: Copy>(program: &str, full: S, quick: S, parts: &[Part<S>]) {
 fn print(part: &str, result: &Value) {
     println!("\n{part}");
     for (key, value) in result.as_object().unwrap() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         println!("  {key:<44} {text}");
     }
 }

@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// `gateway check`: says that the configuration is valid, and with `--start` whether the sidecars start.
+/// `gateway check`: says that the configuration is valid, and with `--start` whether the sidecars
+/// start.
 fn prove(flags: &Overrides, start: bool) -> ExitCode {
     let (loaded, verdict) = match cli::config::verdict(flags, &Env::real()) {
         Ok(checked) => checked,

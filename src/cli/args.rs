@@ -1,4 +1,5 @@
-//! The command lines of both programs, declared. `--help`, completions and man pages are made from this.
+//! The command lines of both programs, declared. `--help`, completions and man pages are made from
+//! this.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,11 +36,13 @@ Examples:
 
 /// A front door that restarts the server behind it without losing a request
 ///
-/// gateway listens on an address, starts your server on a private port behind it, and forwards HTTP and WebSocket traffic.
-/// When you restart (gatewayctl restart, or SIGUSR1), a new copy of your server is started and shown to work before it gets
-/// the traffic; the old copy finishes what it had begun. Clients see no refused connection and no cut answer.
+/// gateway listens on an address, starts your server on a private port behind it, and forwards HTTP
+/// and WebSocket traffic. When you restart (gatewayctl restart, or SIGUSR1), a new copy of your
+/// server is started and shown to work before it gets the traffic; the old copy finishes what it
+/// had begun. Clients see no refused connection and no cut answer.
 ///
-/// Without a subcommand, gateway runs. Without a command and without a configuration it answers with its own status.
+/// Without a subcommand, gateway runs. Without a command and without a configuration it answers
+/// with its own status.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version = version(), args_conflicts_with_subcommands = true, after_help = GATEWAY_AFTER)]
 pub struct GatewayCli {
@@ -53,7 +56,10 @@ pub struct GatewayCli {
 
 /// What `gateway --version` prints after the name: also which other gateways it can take over from.
 fn version() -> String {
-    format!("{} (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})", env!("CARGO_PKG_VERSION"))
+    format!(
+        "{} (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// What `gateway` does.
@@ -80,13 +86,16 @@ pub struct RunArgs {
     /// Keep state and control socket in this folder
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
-    /// The name of this gateway, when several run on a machine [default: gateway, or gateway-PORT on another port]
+    /// The name of this gateway, when several run on a machine [default: gateway, or gateway-PORT
+    /// on another port]
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
-    /// Never run two copies of the server at once: on a restart requests wait while it ends and starts again
+    /// Never run two copies of the server at once: on a restart requests wait while it ends and
+    /// starts again
     #[arg(long)]
     pub exclusive: bool,
-    /// The port that the server always listens on, for one that cannot be told {port} or $PORT (implies --exclusive)
+    /// The port that the server always listens on, for one that cannot be told {port} or $PORT
+    /// (implies --exclusive)
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
     /// The server is ready when this path answers, as in /health [default: when it listens]
@@ -111,22 +120,34 @@ pub struct CheckArgs {
 /// An error whose cause is that a command to run does not stand behind `--` says so.
 fn with_dashes(mut error: clap::Error, before: &str) -> clap::Error {
     let word = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-') => word.clone(),
+        Some(ContextValue::String(word))
+            if error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-') =>
+        {
+            word.clone()
+        }
         _ => return error,
     };
     let tip = format!("the command to run stands behind `--`: {before} {word} …");
-    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![tip.into()]),
+    );
     error
 }
 
 impl CtlCli {
-    /// Reads a command line. `inhibit` and `install` without `--` before the command are told how it is written.
+    /// Reads a command line. `inhibit` and `install` without `--` before the command are told how
+    /// it is written.
     ///
     /// # Errors
     /// What clap says, `--help` and `--version` included: print it and use its exit code.
-    pub fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+    pub fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
         let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
-        let takes = ["inhibit", "install"].into_iter().find(|name| line.iter().skip(1).any(|word| word == name));
+        let takes = ["inhibit", "install"]
+            .into_iter()
+            .find(|name| line.iter().skip(1).any(|word| word == name));
         Self::try_parse_from(line).map_err(|error| match takes {
             Some(name) => with_dashes(error, &format!("gatewayctl {name} … --")),
             None => error,
@@ -135,11 +156,14 @@ impl CtlCli {
 }
 
 impl GatewayCli {
-    /// Reads a command line. A command without `--` before it, the commonest slip, is told how it is written.
+    /// Reads a command line. A command without `--` before it, the commonest slip, is told how it
+    /// is written.
     ///
     /// # Errors
     /// What clap says, `--help` and `--version` included: print it and use its exit code.
-    pub fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+    pub fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
         Self::try_parse_from(line).map_err(|error| with_dashes(error, "gateway run --"))
     }
 
@@ -156,15 +180,34 @@ impl GatewayCli {
 impl RunArgs {
     /// What the flags say.
     pub fn overrides(&self) -> Overrides {
-        let Self { listen, config, state_dir, instance, exclusive, port, ready, command } = self.clone();
-        Overrides { config, instance, state_dir, listen, exclusive, port, ready, command }
+        let Self {
+            listen,
+            config,
+            state_dir,
+            instance,
+            exclusive,
+            port,
+            ready,
+            command,
+        } = self.clone();
+        Overrides {
+            config,
+            instance,
+            state_dir,
+            listen,
+            exclusive,
+            port,
+            ready,
+            command,
+        }
     }
 }
 
 /// Install, restart and explain a gateway
 ///
-/// gatewayctl speaks to a running gateway over its control socket, and to the service manager about an installed one.
-/// Without --instance it acts on the only gateway there is; with several it lists them and asks.
+/// gatewayctl speaks to a running gateway over its control socket, and to the service manager about
+/// an installed one. Without --instance it acts on the only gateway there is; with several it lists
+/// them and asks.
 #[derive(Debug, Parser)]
 #[command(name = "gatewayctl", version, after_help = CTL_AFTER, subcommand_required = true, arg_required_else_help = true)]
 pub struct CtlCli {
@@ -223,8 +266,9 @@ pub enum Color {
 pub enum CtlCommand {
     /// Install a gateway as a service of the service manager
     ///
-    /// Writes a configuration and a unit, proves that the command starts, and enables the service. Files that were not
-    /// written by gatewayctl, or were edited since, are never overwritten without --overwrite.
+    /// Writes a configuration and a unit, proves that the command starts, and enables the service.
+    /// Files that were not written by gatewayctl, or were edited since, are never overwritten
+    /// without --overwrite.
     Install(InstallArgs),
     /// Remove an installed gateway: stop it, remove what install wrote
     Uninstall(UninstallArgs),
@@ -234,10 +278,11 @@ pub enum CtlCommand {
     Stop(StopArgs),
     /// Restart without losing a request, and say what clients saw
     ///
-    /// The next copy of every sidecar is started and must show that it is ready before it gets traffic; the old one
-    /// finishes what it had begun. When the next one does not become ready, the old one serves on and this ends with 1; a
-    /// configuration that is not valid changes nothing and ends with 78. Returns when the next generation serves all new
-    /// requests. An installed gateway that is stopped is started.
+    /// The next copy of every sidecar is started and must show that it is ready before it gets
+    /// traffic; the old one finishes what it had begun. When the next one does not become ready,
+    /// the old one serves on and this ends with 1; a configuration that is not valid changes
+    /// nothing and ends with 78. Returns when the next generation serves all new requests. An
+    /// installed gateway that is stopped is started.
     Restart(RestartArgs),
     /// Read the configuration again and restart only what changed
     ///
@@ -245,28 +290,33 @@ pub enum CtlCommand {
     Reload,
     /// End gateways that were left behind on the port, and no others
     ///
-    /// A gateway is proven stale when nobody looks after it, no record says that it still has time, and it answers none of three
-    /// questions. Everything else is kept, and named with the reason: other programs, other users' processes, everything of this
-    /// gateway's service and of the service that this command runs in, and every ancestor of this command. Ends with 5 when somebody
-    /// who was kept has the port.
+    /// A gateway is proven stale when nobody looks after it, no record says that it still has time,
+    /// and it answers none of three questions. Everything else is kept, and named with the reason:
+    /// other programs, other users' processes, everything of this gateway's service and of the
+    /// service that this command runs in, and every ancestor of this command. Ends with 5 when
+    /// somebody who was kept has the port.
     Clean(CleanArgs),
-    /// Leave safe mode, the last good configuration, or the wait after starts in quick succession, now
+    /// Leave safe mode, the last good configuration, or the wait after starts in quick succession,
+    /// now
     Recover,
     /// Put another version of the gateway in place and restart into it, without losing a request
     ///
-    /// The new program must prove itself before anything is replaced: that it runs here, can take over from the running one,
-    /// and understands its configuration. It is then put in place of the running program, of which a copy is kept beside as
-    /// NAME.previous, and watched. When it does not take over, or ends or fails soon after, the previous one is put back.
+    /// The new program must prove itself before anything is replaced: that it runs here, can take
+    /// over from the running one, and understands its configuration. It is then put in place of the
+    /// running program, of which a copy is kept beside as NAME.previous, and watched. When it does
+    /// not take over, or ends or fails soon after, the previous one is put back.
     Update(UpdateArgs),
     /// Show what a gateway is doing
     ///
-    /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3 when it is stopped or not installed, 4 when it is
-    /// starting or draining. Of an installed one that does not run, the service manager tells why; `gatewayctl why` tells more.
+    /// Exits with 0 when it is ready, 1 when it failed, is degraded, throttled or in safe mode, 3
+    /// when it is stopped or not installed, 4 when it is starting or draining. Of an installed one
+    /// that does not run, the service manager tells why; `gatewayctl why` tells more.
     Status(StatusArgs),
     /// Say in one sentence why a gateway ended, was restarted, or does not serve; then the evidence
     ///
-    /// Looks at the gateway itself, its service manager, its record and the journal, and changes nothing. Ends with 0 when there
-    /// is an answer, and with 3 for a gateway that is not installed and never ran.
+    /// Looks at the gateway itself, its service manager, its record and the journal, and changes
+    /// nothing. Ends with 0 when there is an answer, and with 3 for a gateway that is not installed
+    /// and never ran.
     Why,
     /// Show every life and every restart that is on record, the newest last
     History(HistoryArgs),
@@ -276,15 +326,17 @@ pub enum CtlCommand {
     Wait(WaitArgs),
     /// Look for everything that is known to go wrong, and say what to do about it
     ///
-    /// Looks at the unit and its drop-ins, the programs, the configuration, the addresses, the state directory, the running gateway
-    /// and the machine. Each finding has a code that never changes; gatewayctl-doctor(7) describes them all. Ends with 0 when
-    /// nothing that matters was found, with 1 when something was, and with 3 when the gateway is neither installed nor runs.
+    /// Looks at the unit and its drop-ins, the programs, the configuration, the addresses, the
+    /// state directory, the running gateway and the machine. Each finding has a code that never
+    /// changes; gatewayctl-doctor(7) describes them all. Ends with 0 when nothing that matters was
+    /// found, with 1 when something was, and with 3 when the gateway is neither installed nor runs.
     Doctor(DoctorArgs),
     /// Run a command that restarts and stops wait for, within their time
     ///
-    /// For work that is not a request but needs the programs behind the gateway, as a backup: a drain that begins while the
-    /// command runs waits for its end, and status and log name it. Ends with the command's exit code. Neither --force
-    /// nor a drain whose time is over waits; the command is told on standard error and goes on.
+    /// For work that is not a request but needs the programs behind the gateway, as a backup: a
+    /// drain that begins while the command runs waits for its end, and status and log name it. Ends
+    /// with the command's exit code. Neither --force nor a drain whose time is over waits; the
+    /// command is told on standard error and goes on.
     Inhibit(InhibitArgs),
     /// Show what a gateway and its sidecars print
     Logs(LogsArgs),
@@ -311,7 +363,8 @@ pub struct InstallArgs {
     /// Never run two copies of the server at once
     #[arg(long)]
     pub exclusive: bool,
-    /// The port that the server always listens on, for one that cannot be told {port} or $PORT (implies --exclusive)
+    /// The port that the server always listens on, for one that cannot be told {port} or $PORT
+    /// (implies --exclusive)
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
     /// The server is ready when this path answers, as in /health [default: when it listens]
@@ -326,8 +379,9 @@ pub struct InstallArgs {
     /// Read environment variables from this file at each start
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
-    /// Set an environment variable for the server; may be repeated. One that is secret by its name or value goes to a file of
-    /// its own that only the service manager may read, and stays set until it is set to nothing
+    /// Set an environment variable for the server; may be repeated. One that is secret by its name
+    /// or value goes to a file of its own that only the service manager may read, and stays set
+    /// until it is set to nothing
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// How much the service is shut in
@@ -339,13 +393,16 @@ pub struct InstallArgs {
     /// Show how the files would change, and do nothing
     #[arg(long)]
     pub diff: bool,
-    /// The service manager; another one than this machine's only with --dry-run or --diff [default: this machine's]
+    /// The service manager; another one than this machine's only with --dry-run or --diff [default:
+    /// this machine's]
     #[arg(long = "for", value_name = "MANAGER")]
     pub supervisor: Option<Supervisor>,
-    /// Overwrite files that gatewayctl did not write or that were edited since (copies are kept), and another command
+    /// Overwrite files that gatewayctl did not write or that were edited since (copies are kept),
+    /// and another command
     #[arg(long)]
     pub overwrite: bool,
-    /// Do not ask before the service is stopped for a moment, as --socket needs it when the service runs
+    /// Do not ask before the service is stopped for a moment, as --socket needs it when the service
+    /// runs
     #[arg(long)]
     pub yes: bool,
     /// The server and its arguments; {port} becomes its private port
@@ -393,11 +450,12 @@ pub struct StopArgs {}
 /// The flags of `restart`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RestartArgs {
-    /// Cut old work instead of waiting for it; an installed gateway goes through its service manager, whatever gateway is in the way, and its
-    /// work has a second
+    /// Cut old work instead of waiting for it; an installed gateway goes through its service
+    /// manager, whatever gateway is in the way, and its work has a second
     #[arg(long, conflicts_with = "wait")]
     pub force: bool,
-    /// How long old requests may go on this time, as in 30s, or "forever" [default: `drain` of the configuration]
+    /// How long old requests may go on this time, as in 30s, or "forever" [default: `drain` of the
+    /// configuration]
     #[arg(long, value_name = "DURATION")]
     pub wait: Option<Wait>,
     /// Why, for the record; at most 200 characters
@@ -436,7 +494,10 @@ impl std::str::FromStr for Wait {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "forever" => Ok(Self::Forever),
-            _ => text.parse::<Dur>().map(|dur| Self::Limit(dur.0)).map_err(|error| format!("{error}, or \"forever\"")),
+            _ => text
+                .parse::<Dur>()
+                .map(|dur| Self::Limit(dur.0))
+                .map_err(|error| format!("{error}, or \"forever\"")),
         }
     }
 }
@@ -444,7 +505,9 @@ impl std::str::FromStr for Wait {
 fn reason(text: &str) -> Result<String, String> {
     match text.chars().count() {
         0..=REASON_MAX => Ok(text.to_owned()),
-        length => Err(format!("{length} characters; at most {REASON_MAX} are kept")),
+        length => Err(format!(
+            "{length} characters; at most {REASON_MAX} are kept"
+        )),
     }
 }
 
@@ -488,7 +551,8 @@ pub struct WaitArgs {
 /// The flags of `doctor`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
-    /// Mend what is safe to mend; never ends a process, cuts a client or writes over a file that somebody changed
+    /// Mend what is safe to mend; never ends a process, cuts a client or writes over a file that
+    /// somebody changed
     #[arg(long)]
     pub fix: bool,
 }
@@ -526,7 +590,8 @@ pub struct UpdateArgs {
 /// The flags of `inhibit`.
 #[derive(Clone, Debug, Args)]
 pub struct InhibitArgs {
-    /// What the command does, in a few words: shown wherever something waits for it; at most 200 characters
+    /// What the command does, in a few words: shown wherever something waits for it; at most 200
+    /// characters
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub why: String,
     /// Let nothing wait for the command after this long
@@ -539,7 +604,11 @@ pub struct InhibitArgs {
 
 fn some_time(text: &str) -> Result<Dur, String> {
     let time: Dur = text.parse()?;
-    if time.0.as_millis() == 0 { Err("no time at all".to_owned()) } else { Ok(time) }
+    if time.0.as_millis() == 0 {
+        Err("no time at all".to_owned())
+    } else {
+        Ok(time)
+    }
 }
 
 /// The flags of `logs`.
@@ -563,7 +632,8 @@ pub enum ConfigCommand {
     Check,
     /// Print the configuration as it is used: file, environment and defaults together
     Show,
-    /// Write a commented configuration to start from, to the usual place or to --config; never over a file
+    /// Write a commented configuration to start from, to the usual place or to --config; never over
+    /// a file
     Init(InitArgs),
     /// Print the JSON schema of the configuration, for editors
     Schema,
@@ -607,34 +677,80 @@ mod tests {
     #[test]
     fn a_bare_gateway_runs() {
         for line in [
-            &["gateway", "--listen", "8080", "--exclusive", "--", "x", "--listen"][..],
-            &["gateway", "run", "--listen", "8080", "--exclusive", "--", "x", "--listen"],
+            &[
+                "gateway",
+                "--listen",
+                "8080",
+                "--exclusive",
+                "--",
+                "x",
+                "--listen",
+            ][..],
+            &[
+                "gateway",
+                "run",
+                "--listen",
+                "8080",
+                "--exclusive",
+                "--",
+                "x",
+                "--listen",
+            ],
         ] {
             let flags = GatewayCli::try_parse_from(line).unwrap().overrides();
-            assert_eq!((flags.listen[0].port(), flags.exclusive), (Some(8080), true));
+            assert_eq!(
+                (flags.listen[0].port(), flags.exclusive),
+                (Some(8080), true)
+            );
             assert_eq!(flags.command, ["x", "--listen"]);
         }
-        let cli = GatewayCli::try_parse_from(["gateway", "check", "--start", "--config", "g.toml"]).unwrap();
-        assert!(matches!(cli.command, Some(GatewayCommand::Check(CheckArgs { start: true, .. }))));
+        let cli = GatewayCli::try_parse_from(["gateway", "check", "--start", "--config", "g.toml"])
+            .unwrap();
+        assert!(matches!(
+            cli.command,
+            Some(GatewayCommand::Check(CheckArgs { start: true, .. }))
+        ));
     }
 
     #[test]
     fn a_command_without_the_dashes_is_told_how() {
-        for line in [&["gateway", "run", "node", "server.js"][..], &["gateway", "node", "server.js"]] {
+        for line in [
+            &["gateway", "run", "node", "server.js"][..],
+            &["gateway", "node", "server.js"],
+        ] {
             let error = GatewayCli::read(line).unwrap_err().to_string();
             assert!(error.contains("gateway run -- node"), "{error}");
         }
-        let error = CtlCli::read(["gatewayctl", "inhibit", "--why", "backup", "./backup.sh"]).unwrap_err().to_string();
+        let error = CtlCli::read(["gatewayctl", "inhibit", "--why", "backup", "./backup.sh"])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("inhibit … -- ./backup.sh"), "{error}");
-        let error = CtlCli::read(["gatewayctl", "status", "please"]).unwrap_err().to_string();
+        let error = CtlCli::read(["gatewayctl", "status", "please"])
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains(" -- "), "{error}");
     }
 
     #[test]
     fn flags_of_gatewayctl() {
-        let cli = CtlCli::try_parse_from(["gatewayctl", "restart", "--wait", "forever", "--json", "--instance", "a"]).unwrap();
+        let cli = CtlCli::try_parse_from([
+            "gatewayctl",
+            "restart",
+            "--wait",
+            "forever",
+            "--json",
+            "--instance",
+            "a",
+        ])
+        .unwrap();
         assert!(cli.global.json && cli.global.instance.as_deref() == Some("a"));
-        assert!(matches!(cli.command, CtlCommand::Restart(RestartArgs { wait: Some(Wait::Forever), .. })));
+        assert!(matches!(
+            cli.command,
+            CtlCommand::Restart(RestartArgs {
+                wait: Some(Wait::Forever),
+                ..
+            })
+        ));
         for wrong in [
             &["gatewayctl", "restart", "--force", "--wait", "1s"][..],
             &["gatewayctl", "restart", "--wait", "soon"],
@@ -642,10 +758,23 @@ mod tests {
             &["gatewayctl", "status", "--user", "--system"],
             &["gatewayctl", "inhibit", "--", "true"],
             &["gatewayctl", "inhibit", "--why", "backup"],
-            &["gatewayctl", "inhibit", "--why", "backup", "--ttl", "0s", "--", "true"],
+            &[
+                "gatewayctl",
+                "inhibit",
+                "--why",
+                "backup",
+                "--ttl",
+                "0s",
+                "--",
+                "true",
+            ],
             &["gatewayctl"],
         ] {
-            assert_eq!(CtlCli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+            assert_eq!(
+                CtlCli::try_parse_from(wrong).unwrap_err().exit_code(),
+                2,
+                "{wrong:?}"
+            );
         }
         let long = "x".repeat(201);
         assert!(CtlCli::try_parse_from(["gatewayctl", "restart", "--reason", &long]).is_err());

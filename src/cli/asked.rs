@@ -26,7 +26,9 @@ pub(super) struct Answer {
 impl Answer {
     /// What it printed, when all went well.
     pub(super) fn good(&self) -> Option<&str> {
-        self.status.filter(|status| status.success()).map(|_| self.output.as_str())
+        self.status
+            .filter(|status| status.success())
+            .map(|_| self.output.as_str())
     }
 
     /// How it ended, in words.
@@ -47,9 +49,14 @@ impl Answer {
 /// # Errors
 /// When it cannot be executed: see [`explain`].
 pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Result<Answer> {
-    // A file, not a pipe: nobody has to read along, and a grandchild that keeps it open holds nobody up.
+    // A file, not a pipe: nobody has to read along, and a grandchild that keeps it open holds
+    // nobody up.
     let mut output = tempfile::tempfile()?;
-    let mut child = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?)
+        .spawn()?;
     let ended = async {
         // Not reaped yet, so the pid is its own.
         PidFd::open(child.id())?.ended()?.wait().await;
@@ -65,7 +72,10 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Resul
         Ok(watched) => watched.map(|()| Some(status))?,
         Err(_) => None,
     };
-    Ok(Answer { status, output: read(&mut output)? })
+    Ok(Answer {
+        status,
+        output: read(&mut output)?,
+    })
 }
 
 fn read(output: &mut File) -> std::io::Result<String> {
@@ -78,9 +88,15 @@ fn read(output: &mut File) -> std::io::Result<String> {
 /// Why a program that is there cannot be executed.
 pub(super) fn explain(error: &std::io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::ENOEXEC) => "cannot be executed here: it is for another machine, or no program at all".to_owned(),
-        Some(libc::ENOENT) => "cannot be executed here: the loader or interpreter that it names is missing".to_owned(),
-        Some(libc::EACCES) => "may not be executed here: is its file system mounted noexec?".to_owned(),
+        Some(libc::ENOEXEC) => {
+            "cannot be executed here: it is for another machine, or no program at all".to_owned()
+        }
+        Some(libc::ENOENT) => {
+            "cannot be executed here: the loader or interpreter that it names is missing".to_owned()
+        }
+        Some(libc::EACCES) => {
+            "may not be executed here: is its file system mounted noexec?".to_owned()
+        }
         Some(libc::ETXTBSY) => "is still being written".to_owned(),
         _ => format!("cannot be executed: {error}"),
     }

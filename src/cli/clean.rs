@@ -27,16 +27,28 @@ struct Answer<'a> {
 /// Ends what is proven stale.
 ///
 /// # Errors
-/// [`Exit::Refused`] when somebody who was kept has the port; [`Exit::Usage`] when several gateways can be meant.
+/// [`Exit::Refused`] when somebody who was kept has the port; [`Exit::Usage`] when several gateways
+/// can be meant.
 pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     let mut scene = scene(ctx).await?;
     if let Some(port) = args.port {
         // The widest addresses: whoever has the port anywhere is in their way.
-        scene.listen = vec![Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()), Listen::Tcp((Ipv6Addr::UNSPECIFIED, port).into())];
+        scene.listen = vec![
+            Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()),
+            Listen::Tcp((Ipv6Addr::UNSPECIFIED, port).into()),
+        ];
     }
     scene.protected.extend(&args.protect);
     scene.named = args.pid.filter(|_| args.force);
-    let mut report = run(&scene, if args.dry_run { Mode::DryRun } else { Mode::Stale }).await?;
+    let mut report = run(
+        &scene,
+        if args.dry_run {
+            Mode::DryRun
+        } else {
+            Mode::Stale
+        },
+    )
+    .await?;
     if let Some(port) = args.port {
         report.addresses = vec![format!("port {port}")];
     }
@@ -46,9 +58,16 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     if let (State::Held(_) | State::Busy(_), false) = (&report.state, args.dry_run) {
         return Err(held(&report));
     }
-    let tone = if matches!(report.state, State::Held(_) | State::Busy(_)) { Tone::Busy } else { Tone::Good };
+    let tone = if matches!(report.state, State::Held(_) | State::Busy(_)) {
+        Tone::Busy
+    } else {
+        Tone::Good
+    };
     ctx.ui.say(&ctx.ui.paint(&report.stands(), tone));
-    ctx.ui.object(&Answer { ok: true, report: &report });
+    ctx.ui.object(&Answer {
+        ok: true,
+        report: &report,
+    });
     Ok(Exit::Done)
 }
 
@@ -57,14 +76,21 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
 /// # Errors
 /// Where the kernel tells of no sockets.
 pub(super) async fn run(scene: &Scene, mode: Mode) -> Result<Report, CliError> {
-    stale::clean(scene, mode).await.map_err(|error| CliError::new(Exit::Failed, format!("cannot see who listens here: {error}")))
+    stale::clean(scene, mode).await.map_err(|error| {
+        CliError::new(
+            Exit::Failed,
+            format!("cannot see who listens here: {error}"),
+        )
+    })
 }
 
 /// The refusal when somebody who was kept has the port.
 pub(super) fn held(report: &Report) -> CliError {
     // Who only stands above this command may yet be the gateway itself.
     let strangers = || report.kept.iter().filter(|kept| !kept.ours);
-    let stranger = strangers().find(|kept| kept.reason != "ancestor").or_else(|| strangers().next());
+    let stranger = strangers()
+        .find(|kept| kept.reason != "ancestor")
+        .or_else(|| strangers().next());
     let error = CliError::new(Exit::Refused, report.stands()).with_detail("clean", report);
     match stranger {
         Some(stranger) if stranger.reason == "foreign" => error.with_help(format!(
@@ -99,8 +125,17 @@ async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
     match Target::find(&ctx.global, env) {
         Ok(target) => {
             if let Ok(status) = status_now(&target).await {
-                let listen = status.listeners.iter().filter_map(|address| address.parse().ok()).collect();
-                return Ok(Scene { instance: Some(status.instance), listen, state: vec![status.state_dir.into()], ..Scene::default() });
+                let listen = status
+                    .listeners
+                    .iter()
+                    .filter_map(|address| address.parse().ok())
+                    .collect();
+                return Ok(Scene {
+                    instance: Some(status.instance),
+                    listen,
+                    state: vec![status.state_dir.into()],
+                    ..Scene::default()
+                });
             }
             flags.instance.get_or_insert(target.instance);
         }
@@ -124,10 +159,27 @@ async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<Scene>, CliErr
 
 fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<Scene, CliError> {
     let loaded = config::load(flags, env).map_err(super::config::invalid)?;
-    let paths = Paths::of_process(env, &loaded.instance, loaded.config.gateway.state_dir.as_deref());
+    let paths = Paths::of_process(
+        env,
+        &loaded.instance,
+        loaded.config.gateway.state_dir.as_deref(),
+    );
     // One that runs, or hangs, knows better: flags may have said otherwise.
     let owner = Owner::read(&paths.state).filter(|owner| owner.lives() != Some(false));
-    let recorded = owner.map(|owner| owner.listeners.iter().filter_map(|address| address.parse().ok()).collect::<Vec<Listen>>());
-    let listen = recorded.filter(|listen| !listen.is_empty()).unwrap_or(loaded.config.gateway.listen);
-    Ok(Scene { instance: Some(loaded.instance), listen, state: vec![paths.state], ..Scene::default() })
+    let recorded = owner.map(|owner| {
+        owner
+            .listeners
+            .iter()
+            .filter_map(|address| address.parse().ok())
+            .collect::<Vec<Listen>>()
+    });
+    let listen = recorded
+        .filter(|listen| !listen.is_empty())
+        .unwrap_or(loaded.config.gateway.listen);
+    Ok(Scene {
+        instance: Some(loaded.instance),
+        listen,
+        state: vec![paths.state],
+        ..Scene::default()
+    })
 }

@@ -1,5 +1,5 @@
-//! What `gatewayctl status` adds about an installed gateway: whether its files are as install wrote them, and with `--deep` what
-//! its manager and the journal know.
+//! What `gatewayctl status` adds about an installed gateway: whether its files are as install wrote
+//! them, and with `--deep` what its manager and the journal know.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,8 @@ pub struct Deep {
     /// The unit, where it is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitFacts>,
-    /// Who has the listeners: the gateway, those that finish their work for it, and the service manager.
+    /// Who has the listeners: the gateway, those that finish their work for it, and the service
+    /// manager.
     pub holders: Vec<String>,
     /// Starts in quick succession, where they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,14 +81,27 @@ pub fn unit_of(env: &Env<'_>, status: &Status) -> Option<Installed> {
     service::find(env, &status.instance, None)
 }
 
-/// The files of a unit that are not as install wrote them; drop-ins, which are the place for wishes, only with `deep`.
+/// The files of a unit that are not as install wrote them; drop-ins, which are the place for
+/// wishes, only with `deep`.
 pub fn drift(env: &Env<'_>, unit: &Installed, deep: bool) -> Vec<Drift> {
-    let socket = unit.socket.as_ref().map(|socket| unit.path.with_file_name(socket));
-    let config = service::configuration(env, unit).ok().flatten().map(|(file, _)| file);
-    let mut found: Vec<Drift> =
-        [Some(unit.path.clone()), socket, config].into_iter().flatten().filter_map(|file| look(&file, deep)).collect();
+    let socket = unit
+        .socket
+        .as_ref()
+        .map(|socket| unit.path.with_file_name(socket));
+    let config = service::configuration(env, unit)
+        .ok()
+        .flatten()
+        .map(|(file, _)| file);
+    let mut found: Vec<Drift> = [Some(unit.path.clone()), socket, config]
+        .into_iter()
+        .flatten()
+        .filter_map(|file| look(&file, deep))
+        .collect();
     if deep {
-        found.extend(drop_ins(&unit.path).iter().map(|file| Drift { file: file.display().to_string(), what: "drop-in".to_owned() }));
+        found.extend(drop_ins(&unit.path).iter().map(|file| Drift {
+            file: file.display().to_string(),
+            what: "drop-in".to_owned(),
+        }));
     }
     found
 }
@@ -98,15 +112,20 @@ fn look(file: &Path, deep: bool) -> Option<Drift> {
         Written::Foreign(_) if deep => "foreign",
         _ => return None,
     };
-    Some(Drift { file: file.display().to_string(), what: what.to_owned() })
+    Some(Drift {
+        file: file.display().to_string(),
+        what: what.to_owned(),
+    })
 }
 
 fn drop_ins(unit: &Path) -> Vec<PathBuf> {
     let mut folder = unit.as_os_str().to_owned();
     folder.push(".d");
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> =
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "conf")).collect();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+        .collect();
     files.sort();
     files
 }
@@ -116,11 +135,17 @@ impl Deep {
     pub async fn look(env: &Env<'_>, unit: Option<&Installed>, status: &Status) -> Self {
         let state = Path::new(&status.state_dir);
         let rapid_starts = throttle::look(state).map(|seen| seen.count);
-        let mut deep = Self { holders: holders(status), rapid_starts, ..Self::default() };
+        let mut deep = Self {
+            holders: holders(status),
+            rapid_starts,
+            ..Self::default()
+        };
         let Some(unit) = unit else { return deep };
         match facts(env, unit).await {
             Ok(facts) => deep.unit = Some(facts),
-            Err(error) => deep.unseen.push(format!("the service manager: {}", error.message)),
+            Err(error) => deep
+                .unseen
+                .push(format!("the service manager: {}", error.message)),
         }
         match journal::of_unit(unit.scope, &unit.unit) {
             Ok(lines) => {
@@ -140,23 +165,42 @@ impl Deep {
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = Vec::new();
         if let Some(unit) = &self.unit {
-            let memory = unit.memory.map_or(String::new(), |bytes| format!(", {} MiB", bytes >> 20));
-            let watchdog = if unit.watchdog_ms == 0 { "none".to_owned() } else { span(unit.watchdog_ms) };
-            let text = format!("{}: {} ({}), Result {}{memory}", unit.name, unit.active, unit.sub, unit.result);
+            let memory = unit
+                .memory
+                .map_or(String::new(), |bytes| format!(", {} MiB", bytes >> 20));
+            let watchdog = if unit.watchdog_ms == 0 {
+                "none".to_owned()
+            } else {
+                span(unit.watchdog_ms)
+            };
+            let text = format!(
+                "{}: {} ({}), Result {}{memory}",
+                unit.name, unit.active, unit.sub, unit.result
+            );
             lines.push(("unit", text));
             lines.push((
                 "",
-                format!("{}, {} stored, watchdog {watchdog}", count(unit.restarts, "automatic restart"), count(unit.stored, "listener")),
+                format!(
+                    "{}, {} stored, watchdog {watchdog}",
+                    count(unit.restarts, "automatic restart"),
+                    count(unit.stored, "listener")
+                ),
             ));
             if unit.needs_reload {
-                lines.push(("", "its files changed since systemd read them: systemctl daemon-reload".to_owned()));
+                lines.push((
+                    "",
+                    "its files changed since systemd read them: systemctl daemon-reload".to_owned(),
+                ));
             }
         }
         for (index, text) in self.holders.iter().enumerate() {
             lines.push((if index == 0 { "held by" } else { "" }, text.clone()));
         }
         if let Some(starts) = self.rapid_starts.filter(|starts| *starts > 1) {
-            lines.push(("throttle", format!("{} in quick succession", count(u64::from(starts), "start"))));
+            lines.push((
+                "throttle",
+                format!("{} in quick succession", count(u64::from(starts), "start")),
+            ));
         }
         for (index, text) in self.complaints.iter().enumerate() {
             lines.push((if index == 0 { "journal" } else { "" }, text.clone()));
@@ -168,18 +212,28 @@ impl Deep {
 
 /// Everybody who holds one of the gateway's listeners.
 fn holders(status: &Status) -> Vec<String> {
-    let addresses = status.listeners.iter().filter_map(|address| address.parse::<Listen>().ok());
-    let mut found: Vec<String> =
-        addresses.flat_map(|listen| port::who(&listen, &[status.pid], Depth::All)).map(|holder| holder.to_string()).collect();
+    let addresses = status
+        .listeners
+        .iter()
+        .filter_map(|address| address.parse::<Listen>().ok());
+    let mut found: Vec<String> = addresses
+        .flat_map(|listen| port::who(&listen, &[status.pid], Depth::All))
+        .map(|holder| holder.to_string())
+        .collect();
     found.sort();
     found.dedup();
     found
 }
 
 async fn facts(env: &Env<'_>, unit: &Installed) -> Result<UnitFacts, service::ServiceError> {
-    let properties = Manager::connect(unit.scope, env).await?.properties(&unit.unit).await?;
+    let properties = Manager::connect(unit.scope, env)
+        .await?
+        .properties(&unit.unit)
+        .await?;
     // systemd writes what is not known, or infinite, as the largest number.
-    let known = |name: &str| Some(properties.number(name)).filter(|number| *number != u64::MAX && *number != 0);
+    let known = |name: &str| {
+        Some(properties.number(name)).filter(|number| *number != u64::MAX && *number != 0)
+    };
     Ok(UnitFacts {
         name: unit.unit.clone(),
         active: properties.text("ActiveState"),

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::control::protocol::{
-    Failure, FailureCode, GenerationInfo, HANDOVER_VERSION, Lease, Method, Outcome, PROTOCOL_VERSION, Progress, Stage, Status,
+    Failure, FailureCode, GenerationInfo, HANDOVER_VERSION, Lease, Method, Outcome,
+    PROTOCOL_VERSION, Progress, Stage, Status,
 };
 use crate::control::server;
 use crate::state::paths::Paths;
@@ -34,7 +35,11 @@ impl Double {
         let listener = server::bind(&Paths::in_state_dir(state).control).unwrap();
         let (sender, mut calls) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        tokio::spawn(server::serve(tokio::net::UnixListener::from_std(listener).unwrap(), sender, stop.clone()));
+        tokio::spawn(server::serve(
+            tokio::net::UnixListener::from_std(listener).unwrap(),
+            sender,
+            stop.clone(),
+        ));
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, ending) = (Arc::clone(&asked), stop.clone());
         tokio::spawn(async move {
@@ -49,10 +54,17 @@ impl Double {
                     // The connection is held by the answer's receiver alone, and so is the lease.
                     Method::Inhibit(_) => call.reply.done(&Lease { lease: 1, pid: 1 }),
                     Method::Recover => {
-                        call.reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".into() });
+                        call.reply.fail(Failure {
+                            code: FailureCode::Rejected,
+                            message: "nothing to recover from".into(),
+                        });
                     }
                     Method::Restart(_) | Method::Reload => {
-                        call.reply.progress(&Progress { request: "r1".into(), stage: "starting".into(), text: "main".into() });
+                        call.reply.progress(&Progress {
+                            request: "r1".into(),
+                            stage: "starting".into(),
+                            text: "main".into(),
+                        });
                         match answer.clone() {
                             Ok(outcome) => call.reply.done(&outcome),
                             Err(failure) => call.reply.fail(failure),
@@ -61,7 +73,13 @@ impl Double {
                 }
             }
         });
-        Self { _dir: None, _guard: stop.clone().drop_guard(), stop, state: state.to_owned(), asked }
+        Self {
+            _dir: None,
+            _guard: stop.clone().drop_guard(),
+            stop,
+            state: state.to_owned(),
+            asked,
+        }
     }
 
     fn keeping(mut self, dir: tempfile::TempDir) -> Self {
@@ -87,8 +105,14 @@ pub fn outcome() -> Outcome {
         request: "r1".into(),
         outcome: "done".into(),
         into: None,
-        before: GenerationInfo { number: 3, sidecars: vec![("main".into(), 100)] },
-        after: GenerationInfo { number: 4, sidecars: vec![("main".into(), 200)] },
+        before: GenerationInfo {
+            number: 3,
+            sidecars: vec![("main".into(), 100)],
+        },
+        after: GenerationInfo {
+            number: 4,
+            sidecars: vec![("main".into(), 200)],
+        },
         pid: None,
         took_ms: 412,
         drained: false,

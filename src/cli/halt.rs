@@ -16,28 +16,33 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
         Ok(target) => over_control(ctx, &target).await,
         Err(error) if error.exit == Exit::NotRunning => {
             ctx.ui.say(&format!("nothing to stop: {}", error.message));
-            ctx.ui.object(&json!({"ok": true, "outcome": "not running"}));
+            ctx.ui
+                .object(&json!({"ok": true, "outcome": "not running"}));
             Ok(Exit::Done)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Asks `target` to stop and waits until it is gone. It finishes what it had begun within `stop_drain`; Ctrl-C only ends
-/// the waiting.
+/// Asks `target` to stop and waits until it is gone. It finishes what it had begun within
+/// `stop_drain`; Ctrl-C only ends the waiting.
 ///
 /// # Errors
 /// When it cannot be reached or refuses.
 pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliError> {
     let mut client = target.connect().await?;
     client
-        .call::<Value>(&Method::Stop, |step| ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text)))
+        .call::<Value>(&Method::Stop, |step| {
+            ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text))
+        })
         .await
         .map_err(|error| target.call_failed(error))?;
-    ctx.ui.progress(&format!("{} finishes what it had begun", target.instance));
+    ctx.ui
+        .progress(&format!("{} finishes what it had begun", target.instance));
     client.closed().await;
     ctx.ui.say(&format!("stopped: {}", target.instance));
-    ctx.ui.object(&json!({"ok": true, "instance": target.instance, "outcome": "stopped"}));
+    ctx.ui
+        .object(&json!({"ok": true, "instance": target.instance, "outcome": "stopped"}));
     Ok(Exit::Done)
 }
 
@@ -51,11 +56,25 @@ mod tests {
     #[tokio::test]
     async fn it_returns_when_the_gateway_is_gone() {
         let double = Double::start(Ok(double::outcome()));
-        let global = Global { state_dir: Some(double.state.clone()), quiet: true, ..Global::default() };
-        let ctx = Context { ui: Ui::new(&global), global };
+        let global = Global {
+            state_dir: Some(double.state.clone()),
+            quiet: true,
+            ..Global::default()
+        };
+        let ctx = Context {
+            ui: Ui::new(&global),
+            global,
+        };
         let target = Target::find(&ctx.global, &Env::real()).unwrap();
         assert_eq!(over_control(&ctx, &target).await, Ok(Exit::Done));
-        assert_eq!(Target::find(&ctx.global, &Env::real()).unwrap_err().exit, Exit::NotRunning);
-        assert_eq!(stop(&ctx).await, Ok(Exit::Done), "stopping twice is no error");
+        assert_eq!(
+            Target::find(&ctx.global, &Env::real()).unwrap_err().exit,
+            Exit::NotRunning
+        );
+        assert_eq!(
+            stop(&ctx).await,
+            Ok(Exit::Done),
+            "stopping twice is no error"
+        );
     }
 }

@@ -30,26 +30,52 @@ const NOT_EXECUTABLE: u8 = 126;
 pub async fn inhibit(ctx: &Context, args: &InhibitArgs) -> Result<Exit, CliError> {
     let target = Target::find(&ctx.global, &Env::real())?;
     let mut client = target.connect().await?;
-    let ttl_ms = args.ttl.map(|ttl| u64::try_from(ttl.0.as_millis()).unwrap_or(u64::MAX));
-    let method = Method::Inhibit(InhibitParams { why: args.why.clone(), ttl_ms });
-    client.call::<Lease>(&method, |_| ()).await.map_err(|error| target.call_failed(error))?;
+    let ttl_ms = args
+        .ttl
+        .map(|ttl| u64::try_from(ttl.0.as_millis()).unwrap_or(u64::MAX));
+    let method = Method::Inhibit(InhibitParams {
+        why: args.why.clone(),
+        ttl_ms,
+    });
+    client
+        .call::<Lease>(&method, |_| ())
+        .await
+        .map_err(|error| target.call_failed(error))?;
     let (mut child, process) = match start(&args.command) {
         Ok(started) => started,
         Err(error) => {
-            let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-            let name = args.command.first().map(|word| word.display().to_string()).unwrap_or_default();
-            return Err(CliError::new(Exit::Command(code), format!("cannot run {name}: {error}")));
+            let code = if error.kind() == std::io::ErrorKind::NotFound {
+                NOT_FOUND
+            } else {
+                NOT_EXECUTABLE
+            };
+            let name = args
+                .command
+                .first()
+                .map(|word| word.display().to_string())
+                .unwrap_or_default();
+            return Err(CliError::new(
+                Exit::Command(code),
+                format!("cannot run {name}: {error}"),
+            ));
         }
     };
     let status = tokio::select! {
         status = run(&mut child, &process) => status,
         never = follow(ctx, &target, client) => match never {},
     };
-    status.map(code).map_err(|error| CliError::new(Exit::Failed, format!("cannot wait for the command: {error}")))
+    status.map(code).map_err(|error| {
+        CliError::new(
+            Exit::Failed,
+            format!("cannot wait for the command: {error}"),
+        )
+    })
 }
 
 fn start(command: &[std::ffi::OsString]) -> std::io::Result<(Child, PidFd)> {
-    let Some((program, args)) = command.split_first() else { return Err(std::io::ErrorKind::NotFound.into()) };
+    let Some((program, args)) = command.split_first() else {
+        return Err(std::io::ErrorKind::NotFound.into());
+    };
     let child = Command::new(program).args(args).spawn()?;
     // Not reaped yet, so the pid is its own.
     let process = PidFd::open(child.id())?;
@@ -59,7 +85,10 @@ fn start(command: &[std::ffi::OsString]) -> std::io::Result<(Child, PidFd)> {
 /// Waits for the command, and passes on what asks it to end.
 async fn run(child: &mut Child, process: &PidFd) -> std::io::Result<ExitStatus> {
     let ended = process.ended()?;
-    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut int, mut term) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     loop {
         let passed = tokio::select! {
             () = ended.wait() => return child.wait(),
@@ -74,12 +103,17 @@ async fn run(child: &mut Child, process: &PidFd) -> std::io::Result<ExitStatus> 
     }
 }
 
-/// Whether we are the foreground job of a terminal: then it signals the command as well. Fields 5 and 8 of proc(5) stat.
+/// Whether we are the foreground job of a terminal: then it signals the command as well. Fields 5
+/// and 8 of proc(5) stat.
 fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return false;
+    };
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    fields.get(2).is_some_and(|group| fields.get(5) == Some(group))
+    fields
+        .get(2)
+        .is_some_and(|group| fields.get(5) == Some(group))
 }
 
 /// Says what the gateway tells the holder of a lease. The command goes on whatever it is.
@@ -90,8 +124,12 @@ async fn follow(ctx: &Context, target: &Target, mut client: Client) -> std::conv
             ctx.ui.progress(&text);
         }
     }
-    ctx.ui.progress(&format!("{} ended or closed the connection; nothing waits for this command any more", target.instance));
-    // The lease must not be taken from anybody else than the one that gave it: the work belongs to that process.
+    ctx.ui.progress(&format!(
+        "{} ended or closed the connection; nothing waits for this command any more",
+        target.instance
+    ));
+    // The lease must not be taken from anybody else than the one that gave it: the work belongs to
+    // that process.
     std::future::pending().await
 }
 
@@ -99,17 +137,25 @@ fn said(instance: &str, event: &str, payload: Value) -> Option<String> {
     match event {
         "drain" => {
             let DrainNotice { cause, left_ms } = serde_json::from_value(payload).ok()?;
-            let limit = left_ms.map_or(String::new(), |left| format!(", for {} at most", span(left)));
-            Some(format!("a {cause} of {instance} waits for this command{limit}"))
+            let limit = left_ms.map_or(String::new(), |left| {
+                format!(", for {} at most", span(left))
+            });
+            Some(format!(
+                "a {cause} of {instance} waits for this command{limit}"
+            ))
         }
         "deadline" => Some(format!("{instance} no longer waits for this command")),
-        "released" => Some(format!("--ttl is over: {instance} no longer waits for this command")),
+        "released" => Some(format!(
+            "--ttl is over: {instance} no longer waits for this command"
+        )),
         _ => None,
     }
 }
 
 fn code(status: ExitStatus) -> Exit {
-    let code = status.code().unwrap_or_else(|| BY_SIGNAL + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| BY_SIGNAL + status.signal().unwrap_or(0));
     Exit::Command(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
@@ -126,8 +172,14 @@ mod tests {
     #[test]
     fn events_in_words() {
         let drain = serde_json::json!({"cause": "restart", "leftMs": 300_000});
-        assert_eq!(said("a", "drain", drain).unwrap(), "a restart of a waits for this command, for 5 min 0 s at most");
-        assert_eq!(said("a", "drain", serde_json::json!({"cause": "stop"})).unwrap(), "a stop of a waits for this command");
+        assert_eq!(
+            said("a", "drain", drain).unwrap(),
+            "a restart of a waits for this command, for 5 min 0 s at most"
+        );
+        assert_eq!(
+            said("a", "drain", serde_json::json!({"cause": "stop"})).unwrap(),
+            "a stop of a waits for this command"
+        );
         assert_eq!(said("a", "news", Value::Null), None);
     }
 }

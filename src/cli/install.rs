@@ -27,21 +27,32 @@ fn ask(what: &str) -> Option<bool> {
     if !stdin.is_terminal() || !stderr.is_terminal() {
         return None;
     }
-    write!(stderr, "{what}. Go on? [y/N] ").and_then(|()| stderr.flush()).ok()?;
+    write!(stderr, "{what}. Go on? [y/N] ")
+        .and_then(|()| stderr.flush())
+        .ok()?;
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer).ok()?;
-    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Some(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
 }
 
 fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, CliError> {
     let global = &ctx.global;
     if global.config.is_some() || global.state_dir.is_some() {
-        let error = CliError::new(Exit::Usage, "an installed gateway has its files where the service manager expects them");
+        let error = CliError::new(
+            Exit::Usage,
+            "an installed gateway has its files where the service manager expects them",
+        );
         return Err(error.with_help("put the configuration into /etc/gateway or ~/.config/gateway, and leave --config and --state-dir out"));
     }
     let set = args.set.iter().map(|pair| match pair.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(CliError::new(Exit::Usage, "--set takes a name and a value, as in --set COLOR=blue")),
+        _ => Err(CliError::new(
+            Exit::Usage,
+            "--set takes a name and a value, as in --set COLOR=blue",
+        )),
     });
     Ok(Request {
         instance: target::wanted_name(global, env),
@@ -80,7 +91,9 @@ fn show(ctx: &Context, request: &Request, report: &Report) {
             ui.say(file.text.trim_end());
         } else {
             ui.say(&format!("{}:", file.path.display()));
-            file.text.lines().for_each(|line| ui.say(&format!("    {line}")));
+            file.text
+                .lines()
+                .for_each(|line| ui.say(&format!("    {line}")));
         }
     }
     if request.diff {
@@ -88,20 +101,36 @@ fn show(ctx: &Context, request: &Request, report: &Report) {
     }
     if request.dry_run {
         ui.say("would:");
-        report.actions.iter().for_each(|action| ui.say(&format!("  {action}")));
-        report.notes.iter().for_each(|note| ui.say(&format!("note: {note}")));
+        report
+            .actions
+            .iter()
+            .for_each(|action| ui.say(&format!("  {action}")));
+        report
+            .notes
+            .iter()
+            .for_each(|note| ui.say(&format!("note: {note}")));
         return;
     }
     let listen = report.listen.join(", ");
     ui.say(&match (report.outcome, report.ready) {
-        ("already installed", true) => format!("{} is already installed, and runs on {listen}", report.unit),
+        ("already installed", true) => {
+            format!("{} is already installed, and runs on {listen}", report.unit)
+        }
         ("already installed", false) => format!("{} is already installed", report.unit),
-        (outcome, true) if request.now => format!("{} is {outcome} and ready on {listen}", report.unit),
+        (outcome, true) if request.now => {
+            format!("{} is {outcome} and ready on {listen}", report.unit)
+        }
         (outcome, _) => format!("{} is {outcome}", report.unit),
     });
-    report.notes.iter().for_each(|note| ui.say(&format!("note: {note}")));
+    report
+        .notes
+        .iter()
+        .for_each(|note| ui.say(&format!("note: {note}")));
     if !report.ready {
-        ui.say(&format!("start:  gatewayctl start --instance {}", report.instance));
+        ui.say(&format!(
+            "start:  gatewayctl start --instance {}",
+            report.instance
+        ));
     }
     ui.say(&format!("log:    {}", report.journal));
 }
@@ -117,6 +146,11 @@ impl From<ServiceError> for CliError {
             Kind::Permission => Exit::Permission,
             Kind::Config => Exit::Config,
         };
-        Self { exit, message: error.message, help: error.next, details: Vec::new() }
+        Self {
+            exit,
+            message: error.message,
+            help: error.next,
+            details: Vec::new(),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What the service manager knows of the gateways that are installed: those that do not run cannot be asked themselves.
+//! What the service manager knows of the gateways that are installed: those that do not run cannot
+//! be asked themselves.
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -27,7 +28,9 @@ pub struct Service {
 impl Service {
     /// The stage in one word.
     pub fn word(&self) -> &'static str {
-        self.state.as_ref().map_or("unknown", |state| stage(state).0)
+        self.state
+            .as_ref()
+            .map_or("unknown", |state| stage(state).0)
     }
 }
 
@@ -58,15 +61,20 @@ pub async fn all(ctx: &Context) -> Vec<Service> {
 
 /// Whether flags name a state folder or a configuration: that is no service's way.
 pub fn is_named_outright(ctx: &Context) -> bool {
-    ctx.global.state_dir.is_some() || ctx.global.config.is_some() || Env::real().path("GATEWAY_STATE_DIR").is_some()
+    ctx.global.state_dir.is_some()
+        || ctx.global.config.is_some()
+        || Env::real().path("GATEWAY_STATE_DIR").is_some()
 }
 
-/// Refuses to start a service whose configuration is not valid: it would only fail, and be down after a restart.
+/// Refuses to start a service whose configuration is not valid: it would only fail, and be down
+/// after a restart.
 ///
 /// # Errors
 /// Exit code 78 with place and next command.
 pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
-    let Err(error) = service::configuration(env, unit) else { return Ok(()) };
+    let Err(error) = service::configuration(env, unit) else {
+        return Ok(());
+    };
     let file = match &error {
         ConfigError::Invalid { path, .. } => path.clone(),
         ConfigError::Unreadable { path, .. } => Some(path.clone()),
@@ -74,12 +82,15 @@ pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
     Err(refusal(error, file, &format!("{} is as it was", unit.unit)))
 }
 
-/// Refuses to restart a service whose program is not there, or does not run: it would be down afterwards.
+/// Refuses to restart a service whose program is not there, or does not run: it would be down
+/// afterwards.
 ///
 /// # Errors
 /// [`Exit::Refused`] with the program and why.
 pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
-    let Some(program) = service::program(env, unit).await? else { return Ok(()) };
+    let Some(program) = service::program(env, unit).await? else {
+        return Ok(());
+    };
     let mut command = std::process::Command::new(&program);
     command.arg("--version");
     let why = match asked::run(command, asked::PROOF).await {
@@ -87,8 +98,14 @@ pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result
         Ok(answer) => format!("does not tell its version: --version {}", answer.ended()),
         Err(error) => asked::explain(&error),
     };
-    let message = format!("{program}, which {} runs, {why}\nnothing was changed", unit.unit);
-    let help = format!("gatewayctl install --instance {}   (writes where the program is now)", unit.instance);
+    let message = format!(
+        "{program}, which {} runs, {why}\nnothing was changed",
+        unit.unit
+    );
+    let help = format!(
+        "gatewayctl install --instance {}   (writes where the program is now)",
+        unit.instance
+    );
     Err(CliError::new(Exit::Refused, message).with_help(help))
 }
 
@@ -125,8 +142,16 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         Err(several) => return Err(several.into()),
     };
     let state = service::state(&env, &unit).await.map_err(|unknown| {
-        let message = format!("{}, and what {} is doing cannot be asked: {}", error.message, unit.unit, unknown.message);
-        CliError { exit: error.exit, message, help: unknown.next, details: Vec::new() }
+        let message = format!(
+            "{}, and what {} is doing cannot be asked: {}",
+            error.message, unit.unit, unknown.message
+        );
+        CliError {
+            exit: error.exit,
+            message,
+            help: unknown.next,
+            details: Vec::new(),
+        }
     })?;
     if error.exit == Exit::Permission && state.is_down() {
         // Somebody runs one of that name by hand.
@@ -138,15 +163,29 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     if silent {
         (word, exit) = ("silent", Exit::Failed);
     }
-    let words = if exit == Exit::NotRunning { Vec::new() } else { service::last_words(&unit) };
+    let words = if exit == Exit::NotRunning {
+        Vec::new()
+    } else {
+        service::last_words(&unit)
+    };
     let next = if silent {
-        vec![format!("gatewayctl restart --force --instance {}", unit.instance), format!("gatewayctl logs --instance {}", unit.instance)]
+        vec![
+            format!("gatewayctl restart --force --instance {}", unit.instance),
+            format!("gatewayctl logs --instance {}", unit.instance),
+        ]
     } else if state.stands_by() {
         vec![format!("gatewayctl clean --instance {}", unit.instance)]
     } else {
         next(&unit, exit)
     };
-    let cause = if silent { format!("pid {} does not answer at its control socket", state.main_pid) } else { cause(&state) };
+    let cause = if silent {
+        format!(
+            "pid {} does not answer at its control socket",
+            state.main_pid
+        )
+    } else {
+        cause(&state)
+    };
     ctx.ui.object(&Down {
         ok: false,
         exit: exit.code(),
@@ -160,13 +199,33 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         last_words: &words,
         next: &next,
     });
-    let tone = if exit == Exit::StillBusy { Tone::Busy } else { Tone::Bad };
-    let (name, word) = (ctx.ui.paint(&crate::log::escape(&unit.instance), Tone::Strong), ctx.ui.paint(word, tone));
-    ctx.ui.say(&format!("{name}: {word}, {} ({} scope)", unit.unit, scope_name(unit.scope)));
-    for (label, lines) in [("cause", std::slice::from_ref(&cause)), ("log", &words[..]), ("next", &next[..])] {
+    let tone = if exit == Exit::StillBusy {
+        Tone::Busy
+    } else {
+        Tone::Bad
+    };
+    let (name, word) = (
+        ctx.ui
+            .paint(&crate::log::escape(&unit.instance), Tone::Strong),
+        ctx.ui.paint(word, tone),
+    );
+    ctx.ui.say(&format!(
+        "{name}: {word}, {} ({} scope)",
+        unit.unit,
+        scope_name(unit.scope)
+    ));
+    for (label, lines) in [
+        ("cause", std::slice::from_ref(&cause)),
+        ("log", &words[..]),
+        ("next", &next[..]),
+    ] {
         for (index, line) in lines.iter().enumerate() {
             let label = if index == 0 { label } else { "" };
-            ctx.ui.say(&format!("  {} {}", ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim), crate::log::escape(line)));
+            ctx.ui.say(&format!(
+                "  {} {}",
+                ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim),
+                crate::log::escape(line)
+            ));
         }
     }
     Ok(exit)
@@ -191,7 +250,11 @@ fn cause(state: &UnitState) -> String {
         return format!("pid {} is {}", state.main_pid, state.status_text);
     }
     if state.is_active() {
-        let said = if state.status_text.is_empty() { String::new() } else { format!(": {}", state.status_text) };
+        let said = if state.status_text.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", state.status_text)
+        };
         return format!("pid {} does not let this user ask it{said}", state.main_pid);
     }
     let ended = match (state.exit_kind, state.exit_status) {
@@ -199,11 +262,18 @@ fn cause(state: &UnitState) -> String {
         (0, _) => "it was stopped, or not yet started".to_owned(),
         (CLD_EXITED, code) => format!("the gateway exited with code {code}"),
         (_, signal) => {
-            let name = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned());
+            let name = Signal::try_from(signal).map_or_else(
+                |_| format!("signal {signal}"),
+                |signal| signal.as_str().to_owned(),
+            );
             format!("the gateway was ended by {name}")
         }
     };
-    let again = if state.sub == "auto-restart" { "; systemd starts it again" } else { "" };
+    let again = if state.sub == "auto-restart" {
+        "; systemd starts it again"
+    } else {
+        ""
+    };
     match state.result.as_str() {
         "" | "success" => format!("{ended}{again}"),
         result => format!("{result}: {ended}{again}"),
@@ -216,7 +286,10 @@ fn next(unit: &Installed, exit: Exit) -> Vec<String> {
         Exit::NotRunning => vec![format!("gatewayctl start{flags}")],
         Exit::Permission => vec![format!("sudo gatewayctl status{flags}")],
         Exit::StillBusy => vec![format!("gatewayctl wait --ready{flags}")],
-        _ => vec![format!("gatewayctl start{flags}   (when the cause is mended)"), format!("gatewayctl logs{flags}")],
+        _ => vec![
+            format!("gatewayctl start{flags}   (when the cause is mended)"),
+            format!("gatewayctl logs{flags}"),
+        ],
     }
 }
 
@@ -226,20 +299,66 @@ mod tests {
 
     fn state(active: &str, result: &str, exit: (i32, i32)) -> UnitState {
         let (exit_kind, exit_status) = exit;
-        UnitState { active: active.into(), result: result.into(), exit_kind, exit_status, ..UnitState::default() }
+        UnitState {
+            active: active.into(),
+            result: result.into(),
+            exit_kind,
+            exit_status,
+            ..UnitState::default()
+        }
     }
 
     #[test]
     fn what_systemd_knows_in_words() {
         let shown = |state: &UnitState| (stage(state).0, stage(state).1.code(), cause(state));
-        assert_eq!(shown(&state("inactive", "success", (0, 0))), ("stopped", 3, "it was stopped, or not yet started".into()));
-        assert_eq!(shown(&state("inactive", "success", (1, 0))), ("stopped", 3, "the gateway exited with code 0".into()));
-        assert_eq!(shown(&state("failed", "exit-code", (1, 78))), ("failed", 1, "exit-code: the gateway exited with code 78".into()));
-        assert_eq!(shown(&state("failed", "watchdog", (3, 6))), ("failed", 1, "watchdog: the gateway was ended by SIGABRT".into()));
-        let waits =
-            UnitState { main_pid: 7, status_text: "waiting for 127.0.0.1:1: held by nginx".into(), ..state("active", "success", (0, 0)) };
-        assert_eq!(shown(&waits), ("standing by", 4, "pid 7 is waiting for 127.0.0.1:1: held by nginx".into()));
-        let again = UnitState { sub: "auto-restart".into(), ..state("activating", "exit-code", (1, 1)) };
-        assert_eq!(shown(&again), ("starting", 4, "exit-code: the gateway exited with code 1; systemd starts it again".into()));
+        assert_eq!(
+            shown(&state("inactive", "success", (0, 0))),
+            ("stopped", 3, "it was stopped, or not yet started".into())
+        );
+        assert_eq!(
+            shown(&state("inactive", "success", (1, 0))),
+            ("stopped", 3, "the gateway exited with code 0".into())
+        );
+        assert_eq!(
+            shown(&state("failed", "exit-code", (1, 78))),
+            (
+                "failed",
+                1,
+                "exit-code: the gateway exited with code 78".into()
+            )
+        );
+        assert_eq!(
+            shown(&state("failed", "watchdog", (3, 6))),
+            (
+                "failed",
+                1,
+                "watchdog: the gateway was ended by SIGABRT".into()
+            )
+        );
+        let waits = UnitState {
+            main_pid: 7,
+            status_text: "waiting for 127.0.0.1:1: held by nginx".into(),
+            ..state("active", "success", (0, 0))
+        };
+        assert_eq!(
+            shown(&waits),
+            (
+                "standing by",
+                4,
+                "pid 7 is waiting for 127.0.0.1:1: held by nginx".into()
+            )
+        );
+        let again = UnitState {
+            sub: "auto-restart".into(),
+            ..state("activating", "exit-code", (1, 1))
+        };
+        assert_eq!(
+            shown(&again),
+            (
+                "starting",
+                4,
+                "exit-code: the gateway exited with code 1; systemd starts it again".into()
+            )
+        );
     }
 }

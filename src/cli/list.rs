@@ -40,7 +40,8 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     let mut found = target::all(&ctx.global, &env);
     found.retain(|target| target::is_alive(&target.control));
     if found.is_empty() && services.is_empty() {
-        // It may be the one whose configuration or --state-dir puts it elsewhere; otherwise this says what to do.
+        // It may be the one whose configuration or --state-dir puts it elsewhere; otherwise this
+        // says what to do.
         found.push(Target::find(&ctx.global, &env)?);
     }
     let mut instances = Vec::new();
@@ -74,40 +75,86 @@ async fn running(target: &Target) -> Option<Listed> {
         Err(error) if error.exit == Exit::NotRunning => None,
         Err(_) => {
             let (instance, stage) = (target.instance.clone(), "no answer".to_owned());
-            Some(Listed { instance, stage, pid: None, generation: None, listeners: Vec::new(), control, unit, scope })
+            Some(Listed {
+                instance,
+                stage,
+                pid: None,
+                generation: None,
+                listeners: Vec::new(),
+                control,
+                unit,
+                scope,
+            })
         }
     }
 }
 
 /// Adds a service: to the line of its main process, or as a line of its own.
 fn join(instances: &mut Vec<Listed>, service: &Service) {
-    let pid = service.state.as_ref().map(|state| state.main_pid).filter(|pid| *pid != 0);
+    let pid = service
+        .state
+        .as_ref()
+        .map(|state| state.main_pid)
+        .filter(|pid| *pid != 0);
     let unit = Some(service.unit.unit.clone());
     let scope = Some(installed::scope_name(service.unit.scope));
-    let silent = |item: &&mut Listed| item.pid.is_none() && item.unit.is_none() && item.instance == service.unit.instance;
-    let mut same = instances.iter_mut().filter(|item| (pid.is_some() && item.pid == pid) || (pid.is_some() && silent(item)));
+    let silent = |item: &&mut Listed| {
+        item.pid.is_none() && item.unit.is_none() && item.instance == service.unit.instance
+    };
+    let mut same = instances
+        .iter_mut()
+        .filter(|item| (pid.is_some() && item.pid == pid) || (pid.is_some() && silent(item)));
     if let Some(item) = same.next() {
         (item.unit, item.scope, item.pid) = (unit, scope, pid);
         return;
     }
     let (instance, stage) = (service.unit.instance.clone(), service.word().to_owned());
-    instances.push(Listed { instance, stage, pid, generation: None, listeners: Vec::new(), control: None, unit, scope });
+    instances.push(Listed {
+        instance,
+        stage,
+        pid,
+        generation: None,
+        listeners: Vec::new(),
+        control: None,
+        unit,
+        scope,
+    });
 }
 
 /// The list for people: name, stage, process, unit and addresses under each other.
 fn table(instances: &[Listed]) -> Vec<String> {
     let row = |item: &Listed| {
-        let pid = item.pid.map_or("no process".to_owned(), |pid| format!("pid {pid}"));
+        let pid = item
+            .pid
+            .map_or("no process".to_owned(), |pid| format!("pid {pid}"));
         let unit = match (&item.unit, item.scope) {
             (Some(unit), Some(scope)) => format!("{unit} ({scope})"),
             _ => "by hand".to_owned(),
         };
-        [item.instance.clone(), item.stage.clone(), pid, unit, item.listeners.join(", ")].map(|cell| escape(&cell).into_owned())
+        [
+            item.instance.clone(),
+            item.stage.clone(),
+            pid,
+            unit,
+            item.listeners.join(", "),
+        ]
+        .map(|cell| escape(&cell).into_owned())
     };
     let rows: Vec<[String; 5]> = instances.iter().map(row).collect();
-    let widths: Vec<usize> = (0..5).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..5)
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let line = |row: &[String; 5]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -129,7 +176,14 @@ mod tests {
             path: PathBuf::new(),
             socket: None,
         };
-        Service { unit, state: Some(UnitState { active: active.into(), main_pid, ..UnitState::default() }) }
+        Service {
+            unit,
+            state: Some(UnitState {
+                active: active.into(),
+                main_pid,
+                ..UnitState::default()
+            }),
+        }
     }
 
     #[test]
@@ -144,8 +198,19 @@ mod tests {
             unit: None,
             scope: None,
         };
-        let mut all = vec![by_hand.clone(), Listed { instance: "b".into(), pid: Some(8000), ..by_hand }];
-        for service in [service("b", "active", 8000), service("a", "inactive", 0), service("web", "failed", 0)] {
+        let mut all = vec![
+            by_hand.clone(),
+            Listed {
+                instance: "b".into(),
+                pid: Some(8000),
+                ..by_hand
+            },
+        ];
+        for service in [
+            service("b", "active", 8000),
+            service("a", "inactive", 0),
+            service("web", "failed", 0),
+        ] {
             join(&mut all, &service);
         }
         assert_eq!(

@@ -14,11 +14,12 @@ use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::client::Client;
 
-/// How often it is asked. A gateway tells nobody of a change by itself; an answer takes well below a millisecond of its time, and
-/// people see no more than this of times that run.
+/// How often it is asked. A gateway tells nobody of a change by itself; an answer takes well below
+/// a millisecond of its time, and people see no more than this of times that run.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The top left corner; what follows a line; what follows the last one (ECMA-48, which every terminal but a dumb one knows).
+/// The top left corner; what follows a line; what follows the last one (ECMA-48, which every
+/// terminal but a dumb one knows).
 const HOME: &str = "\x1b[H";
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
@@ -29,7 +30,9 @@ const CLEAR_ALL: &str = "\x1b[2J";
 /// # Errors
 /// When the flags cannot mean one gateway.
 pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
-    let in_place = std::io::stdout().is_terminal() && !ctx.ui.is_json() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let in_place = std::io::stdout().is_terminal()
+        && !ctx.ui.is_json()
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
     let mut connection: Option<(Target, Client)> = None;
     let mut last: Option<Value> = None;
     if in_place {
@@ -49,7 +52,10 @@ pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
             ctx.ui.raw(&frame(ctx, &answer));
             continue;
         }
-        let change = Change::of(answer.as_ref().map_err(|error| error.message.clone()), Timestamp::now());
+        let change = Change::of(
+            answer.as_ref().map_err(|error| error.message.clone()),
+            Timestamp::now(),
+        );
         let key = change.key();
         if last.as_ref() != Some(&key) {
             last = Some(key);
@@ -60,7 +66,11 @@ pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-async fn ask(ctx: &Context, connection: &mut Option<(Target, Client)>, deep: bool) -> Result<Shown, CliError> {
+async fn ask(
+    ctx: &Context,
+    connection: &mut Option<(Target, Client)>,
+    deep: bool,
+) -> Result<Shown, CliError> {
     let (target, mut client) = match connection.take() {
         Some(kept) => kept,
         None => {
@@ -89,7 +99,8 @@ fn frame(ctx: &Context, answer: &Result<Shown, CliError>) -> String {
         Ok(shown) => lines(&ctx.ui, shown, now),
         Err(error) => vec![error.message.clone()],
     };
-    let (columns, rows) = terminal_size::terminal_size().map_or((80, 24), |(width, height)| (width.0, height.0));
+    let (columns, rows) =
+        terminal_size::terminal_size().map_or((80, 24), |(width, height)| (width.0, height.0));
     let mut frame = HOME.to_owned();
     for line in text.iter().take(usize::from(rows).saturating_sub(1)) {
         frame.push_str(&clip(line, usize::from(columns)));
@@ -121,7 +132,10 @@ fn clip(line: &str, width: usize) -> String {
 
 /// The word for a stage, or that nobody answers.
 pub(super) fn stage(answer: Result<&Shown, &String>) -> String {
-    answer.map_or_else(|_| "not running".to_owned(), |shown| word(shown.status.stage).to_owned())
+    answer.map_or_else(
+        |_| "not running".to_owned(),
+        |shown| word(shown.status.stage).to_owned(),
+    )
 }
 
 #[cfg(test)]

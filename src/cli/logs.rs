@@ -1,4 +1,5 @@
-//! `gatewayctl logs`: the journal of an installed gateway, or the file that another one prints to; else where its output goes.
+//! `gatewayctl logs`: the journal of an installed gateway, or the file that another one prints to;
+//! else where its output goes.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -33,13 +34,22 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         Err(_) => None,
     };
     let unit = unit_name(&name);
-    let installed = scopes(ctx).into_iter().find(|scope| is_installed(&env, *scope, &unit));
-    let by_systemd = running.as_ref().is_none_or(|status| status.supervisor.starts_with("systemd"));
+    let installed = scopes(ctx)
+        .into_iter()
+        .find(|scope| is_installed(&env, *scope, &unit));
+    let by_systemd = running
+        .as_ref()
+        .is_none_or(|status| status.supervisor.starts_with("systemd"));
     if let (Some(scope), true) = (installed, by_systemd) {
-        return Err(turn_into("journalctl", &journalctl(scope, &unit, args, ctx.ui.is_json())));
+        return Err(turn_into(
+            "journalctl",
+            &journalctl(scope, &unit, args, ctx.ui.is_json()),
+        ));
     }
     let Some(status) = running else {
-        return Err(found.err().unwrap_or_else(|| CliError::new(Exit::NotRunning, format!("{name} is not running"))));
+        return Err(found
+            .err()
+            .unwrap_or_else(|| CliError::new(Exit::NotRunning, format!("{name} is not running"))));
     };
     let output = std::fs::read_link(format!("/proc/{}/fd/2", status.pid)).ok();
     let text = match &output {
@@ -47,16 +57,33 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
             if args.sidecar.is_none() && !ctx.ui.is_json() {
                 return Err(turn_into("tail", &tail(path, args)));
             }
-            let filter = args.sidecar.as_ref().map(|sidecar| format!(" | grep '^\\[{sidecar}\\]'")).unwrap_or_default();
-            format!("{name} (pid {}) writes everything to one file: tail -n {} {}{filter}", status.pid, args.lines, path.display())
+            let filter = args
+                .sidecar
+                .as_ref()
+                .map(|sidecar| format!(" | grep '^\\[{sidecar}\\]'"))
+                .unwrap_or_default();
+            format!(
+                "{name} (pid {}) writes everything to one file: tail -n {} {}{filter}",
+                status.pid,
+                args.lines,
+                path.display()
+            )
         }
         Some(path) if path.starts_with("/dev/") => {
-            format!("{name} (pid {}) was started by hand and prints on {}", status.pid, path.display())
+            format!(
+                "{name} (pid {}) was started by hand and prints on {}",
+                status.pid,
+                path.display()
+            )
         }
-        _ => format!("{name} (pid {}) is no service: its output goes to whoever started it", status.pid),
+        _ => format!(
+            "{name} (pid {}) is no service: its output goes to whoever started it",
+            status.pid
+        ),
     };
     ctx.ui.say(&text);
-    ctx.ui.object(&json!({"ok": true, "instance": name, "pid": status.pid, "output": output}));
+    ctx.ui
+        .object(&json!({"ok": true, "instance": name, "pid": status.pid, "output": output}));
     Ok(Exit::Done)
 }
 
@@ -79,19 +106,34 @@ fn scopes(ctx: &Context) -> Vec<Scope> {
 
 /// Whether the unit, or the template it is made from, is there.
 fn is_installed(env: &Env<'_>, scope: Scope, unit: &str) -> bool {
-    let template = unit.split_once('@').map(|(base, _)| format!("{base}@.service"));
+    let template = unit
+        .split_once('@')
+        .map(|(base, _)| format!("{base}@.service"));
     let folders: Vec<PathBuf> = match scope {
-        Scope::System => ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"]
-            .map(PathBuf::from)
-            .into(),
+        Scope::System => [
+            "/etc/systemd/system",
+            "/run/systemd/system",
+            "/usr/local/lib/systemd/system",
+            "/usr/lib/systemd/system",
+        ]
+        .map(PathBuf::from)
+        .into(),
         Scope::User => {
-            let home = env.path("XDG_CONFIG_HOME").or_else(|| env.path("HOME").map(|home| home.join(".config")));
+            let home = env
+                .path("XDG_CONFIG_HOME")
+                .or_else(|| env.path("HOME").map(|home| home.join(".config")));
             let own = home.map(|dir| dir.join("systemd/user"));
-            own.into_iter().chain(["/etc/systemd/user", "/usr/lib/systemd/user"].map(PathBuf::from)).collect()
+            own.into_iter()
+                .chain(["/etc/systemd/user", "/usr/lib/systemd/user"].map(PathBuf::from))
+                .collect()
         }
     };
     let names = std::iter::once(unit).chain(template.as_deref());
-    names.into_iter().any(|name| folders.iter().any(|folder: &PathBuf| Path::exists(&folder.join(name))))
+    names.into_iter().any(|name| {
+        folders
+            .iter()
+            .any(|folder: &PathBuf| Path::exists(&folder.join(name)))
+    })
 }
 
 /// The arguments of journalctl.
@@ -104,7 +146,11 @@ fn journalctl(scope: Scope, unit: &str, args: &LogsArgs, json: bool) -> Vec<OsSt
     if let Some(name) = &args.sidecar {
         line.extend(["--identifier".into(), sidecar_identifier(name)]);
     }
-    line.extend(["--lines".into(), args.lines.to_string(), "--no-hostname".into()]);
+    line.extend([
+        "--lines".into(),
+        args.lines.to_string(),
+        "--no-hostname".into(),
+    ]);
     if args.follow {
         line.push("--follow".into());
     }
@@ -124,7 +170,8 @@ fn tail(path: &Path, args: &LogsArgs) -> Vec<OsString> {
     line
 }
 
-/// Becomes another program, so that its pager, its signals and its exit code are its own. Returns only when it cannot.
+/// Becomes another program, so that its pager, its signals and its exit code are its own. Returns
+/// only when it cannot.
 fn turn_into(program: &str, line: &[OsString]) -> CliError {
     let error = Command::new(program).args(line).exec();
     CliError::new(Exit::Failed, format!("cannot run {program}: {error}"))
@@ -136,13 +183,24 @@ mod tests {
 
     #[test]
     fn the_journal_is_asked_for_the_unit_and_the_sidecar() {
-        let args = LogsArgs { follow: true, sidecar: Some("web".into()), lines: 5 };
-        let line = |scope, unit: &str| journalctl(scope, unit, &args, false).join(std::ffi::OsStr::new(" ")).into_string().unwrap();
+        let args = LogsArgs {
+            follow: true,
+            sidecar: Some("web".into()),
+            lines: 5,
+        };
+        let line = |scope, unit: &str| {
+            journalctl(scope, unit, &args, false)
+                .join(std::ffi::OsStr::new(" "))
+                .into_string()
+                .unwrap()
+        };
         assert_eq!(
             line(Scope::System, &unit_name("gateway")),
             "--unit gateway.service --identifier gateway-web --lines 5 --no-hostname --follow"
         );
-        assert!(line(Scope::User, &unit_name("a")).starts_with("--user --user-unit gateway@a.service "));
+        assert!(
+            line(Scope::User, &unit_name("a")).starts_with("--user --user-unit gateway@a.service ")
+        );
     }
 
     #[test]

@@ -53,11 +53,19 @@ pub struct Context {
 
 /// Runs a gatewayctl command to its end, errors printed.
 pub fn gatewayctl(cli: &CtlCli) -> Exit {
-    let ctx = Context { global: cli.global.clone(), ui: Ui::new(&cli.global) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ctx = Context {
+        global: cli.global.clone(),
+        ui: Ui::new(&cli.global),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(&ctx, &cli.command)),
-        Err(error) => Err(CliError::new(Exit::Failed, format!("cannot start: {error}"))),
+        Err(error) => Err(CliError::new(
+            Exit::Failed,
+            format!("cannot start: {error}"),
+        )),
     };
     result.unwrap_or_else(|error| {
         ctx.ui.error(&error);
@@ -65,16 +73,26 @@ pub fn gatewayctl(cli: &CtlCli) -> Exit {
     })
 }
 
-/// Prints what is wrong with a command line, or the help that was asked for; with `--json` an error is the one object, too.
+/// Prints what is wrong with a command line, or the help that was asked for; with `--json` an error
+/// is the one object, too.
 pub fn unusable(error: &clap::Error) -> Exit {
     // Nobody is left to tell when the terminal is gone, too.
     let _ = error.print();
-    let json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+    let json = std::env::args_os()
+        .take_while(|word| word != "--")
+        .any(|word| word == "--json");
     if error.use_stderr() && json {
-        let global = Global { json: true, ..Global::default() };
+        let global = Global {
+            json: true,
+            ..Global::default()
+        };
         Ui::new(&global).object(&shapes::usage(&error.render().to_string()));
     }
-    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    }
 }
 
 async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {

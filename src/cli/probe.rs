@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::ui::count;
 use crate::config::Listen;
 
-/// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to cost a busy gateway nothing.
+/// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to
+/// cost a busy gateway nothing.
 const EVERY: Duration = Duration::from_millis(25);
 
 /// A request without an answer for this long is one that a person notices.
@@ -34,7 +35,8 @@ pub struct Seen {
     pub sent: u64,
     /// Requests refused, reset, timed out or answered wrongly.
     pub failed: u64,
-    /// Milliseconds in which requests that were sent failed: from the first failed one to the next good one.
+    /// Milliseconds in which requests that were sent failed: from the first failed one to the next
+    /// good one.
     pub downtime_ms: u64,
     /// The slowest good answer, in milliseconds.
     pub slowest_ms: u64,
@@ -45,11 +47,24 @@ pub struct Seen {
 impl Seen {
     /// One sentence for people.
     pub fn sentence(&self) -> String {
-        let failures: Vec<String> = self.failures.iter().map(|(what, times)| format!("{times} {what}")).collect();
+        let failures: Vec<String> = self
+            .failures
+            .iter()
+            .map(|(what, times)| format!("{times} {what}"))
+            .collect();
         match self.failed {
-            0 => format!("downtime 0 ms: {}, none failed, slowest answer {} ms", count(self.sent, "probe"), self.slowest_ms),
+            0 => format!(
+                "downtime 0 ms: {}, none failed, slowest answer {} ms",
+                count(self.sent, "probe"),
+                self.slowest_ms
+            ),
             failed => {
-                format!("downtime {} ms: {failed} of {} failed ({})", self.downtime_ms, count(self.sent, "probe"), failures.join(", "))
+                format!(
+                    "downtime {} ms: {failed} of {} failed ({})",
+                    self.downtime_ms,
+                    count(self.sent, "probe"),
+                    failures.join(", ")
+                )
             }
         }
     }
@@ -63,15 +78,19 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Starts probing `/healthz` of a listener; none when it does not answer even now, since it would tell nothing then.
+    /// Starts probing `/healthz` of a listener; none when it does not answer even now, since it
+    /// would tell nothing then.
     ///
-    /// What `/healthz` answers at the beginning is taken for good, because with `health_paths = false` it is the
-    /// application's, which may not know it.
+    /// What `/healthz` answers at the beginning is taken for good, because with `health_paths =
+    /// false` it is the application's, which may not know it.
     pub async fn start(listen: &Listen) -> Option<Self> {
         let listen = reachable(listen);
         let good = ask(&listen).await.ok().filter(|status| *status < 500)?;
         let (stop, stopped) = oneshot::channel();
-        Some(Self { stop, task: tokio::spawn(run(listen, good, stopped)) })
+        Some(Self {
+            stop,
+            task: tokio::spawn(run(listen, good, stopped)),
+        })
     }
 
     /// Ends it, waits for what is under way, and tells what it saw.
@@ -82,7 +101,13 @@ impl Probe {
 }
 
 async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Seen {
-    let mut tally = Tally { seen: Seen { address: listen.to_string(), ..Seen::default() }, down_since: None };
+    let mut tally = Tally {
+        seen: Seen {
+            address: listen.to_string(),
+            ..Seen::default()
+        },
+        down_since: None,
+    };
     let mut under_way: VecDeque<JoinHandle<Shot>> = VecDeque::new();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -101,7 +126,9 @@ async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> S
 
 /// The oldest shot, when it has ended: shots are counted in the order in which they were sent.
 async fn first(under_way: &mut VecDeque<JoinHandle<Shot>>) -> Option<Shot> {
-    let Some(oldest) = under_way.front_mut() else { return std::future::pending().await };
+    let Some(oldest) = under_way.front_mut() else {
+        return std::future::pending().await;
+    };
     let shot = oldest.await.ok();
     under_way.pop_front();
     shot
@@ -126,7 +153,11 @@ async fn shoot(listen: Listen, good: u16) -> Shot {
             _ => error.to_string(),
         }),
     };
-    Shot { sent, ended: Instant::now(), failure }
+    Shot {
+        sent,
+        ended: Instant::now(),
+        failure,
+    }
 }
 
 struct Tally {
@@ -145,7 +176,10 @@ impl Tally {
                 self.down_since.get_or_insert(shot.sent);
             }
             None => {
-                self.seen.slowest_ms = self.seen.slowest_ms.max(millis(shot.ended.saturating_duration_since(shot.sent)));
+                self.seen.slowest_ms = self
+                    .seen
+                    .slowest_ms
+                    .max(millis(shot.ended.saturating_duration_since(shot.sent)));
                 self.up_at(shot.sent);
             }
         }
@@ -171,7 +205,11 @@ fn millis(span: Duration) -> u64 {
 fn reachable(listen: &Listen) -> Listen {
     match listen {
         Listen::Tcp(addr) if addr.ip().is_unspecified() => {
-            let ip = if addr.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+            let ip = if addr.is_ipv4() {
+                IpAddr::V4(Ipv4Addr::LOCALHOST)
+            } else {
+                IpAddr::V6(Ipv6Addr::LOCALHOST)
+            };
             Listen::Tcp(SocketAddr::new(ip, addr.port()))
         }
         other => other.clone(),
@@ -194,7 +232,10 @@ async fn speak(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<u1
     if line.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)).and_then(|status| status.trim().parse().ok());
+    let status = line
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1))
+        .and_then(|status| status.trim().parse().ok());
     let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not HTTP"))?;
     // To the end: leaving early would make the server see a reset.
     tokio::io::copy(&mut reader, &mut tokio::io::sink()).await?;
@@ -211,15 +252,32 @@ mod tests {
     fn downtime_is_counted_from_the_first_failed_probe_to_the_next_good_one() {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
-        let mut tally = Tally { seen: Seen::default(), down_since: None };
-        for (sent, ended, failure) in
-            [(0, 2, None), (25, 26, Some("refused")), (50, 51, Some("refused")), (75, 85, None), (100, 101, Some("reset"))]
-        {
-            tally.add(Some(Shot { sent: at(sent), ended: at(ended), failure: failure.map(str::to_owned) }));
+        let mut tally = Tally {
+            seen: Seen::default(),
+            down_since: None,
+        };
+        for (sent, ended, failure) in [
+            (0, 2, None),
+            (25, 26, Some("refused")),
+            (50, 51, Some("refused")),
+            (75, 85, None),
+            (100, 101, Some("reset")),
+        ] {
+            tally.add(Some(Shot {
+                sent: at(sent),
+                ended: at(ended),
+                failure: failure.map(str::to_owned),
+            }));
         }
         let seen = tally.finish(at(110));
-        assert_eq!((seen.sent, seen.failed, seen.downtime_ms, seen.slowest_ms), (5, 3, 60, 10));
-        assert_eq!(seen.sentence(), "downtime 60 ms: 3 of 5 probes failed (2 refused, 1 reset)");
+        assert_eq!(
+            (seen.sent, seen.failed, seen.downtime_ms, seen.slowest_ms),
+            (5, 3, 60, 10)
+        );
+        assert_eq!(
+            seen.sentence(),
+            "downtime 60 ms: 3 of 5 probes failed (2 refused, 1 reset)"
+        );
     }
 
     /// Answers `answer` to every connection until it is dropped.
@@ -239,14 +297,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_goes_away_is_seen() {
-        let (listen, task) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+        let (listen, task) =
+            server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
         let probe = Probe::start(&listen).await.unwrap();
         tokio::time::sleep(Duration::from_millis(80)).await;
         task.abort();
         let _ = task.await;
         tokio::time::sleep(Duration::from_millis(80)).await;
         let seen = probe.finish().await;
-        assert!(seen.sent > seen.failed && seen.failures.contains_key("refused") && seen.downtime_ms > 0, "{seen:?}");
+        assert!(
+            seen.sent > seen.failed
+                && seen.failures.contains_key("refused")
+                && seen.downtime_ms > 0,
+            "{seen:?}"
+        );
     }
 
     #[tokio::test]
@@ -257,13 +321,21 @@ mod tests {
         let _ = task.await;
         assert!(Probe::start(&listen).await.is_none());
         let (listen, _task) = server("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n").await;
-        assert_eq!(Probe::start(&listen).await.unwrap().finish().await.failed, 0, "the application's own 404 is an answer");
+        assert_eq!(
+            Probe::start(&listen).await.unwrap().finish().await.failed,
+            0,
+            "the application's own 404 is an answer"
+        );
     }
 
     #[test]
     fn wildcards_are_reached_over_loopback() {
-        for (listen, reached) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1"), ("unix:/x", "unix:/x")]
-        {
+        for (listen, reached) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("unix:/x", "unix:/x"),
+        ] {
             assert_eq!(reachable(&listen.parse().unwrap()).to_string(), reached);
         }
     }

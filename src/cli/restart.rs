@@ -14,7 +14,9 @@ use super::ui::{Tone, span};
 use super::{CliError, Context, Exit, by_manager, preflight};
 use crate::config::Env;
 use crate::control::client::Client;
-use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, RestartParams, Status};
+use crate::control::protocol::{
+    DrainStatus, GenerationInfo, Method, Outcome, RestartParams, Status,
+};
 
 /// A status needs no work; a gateway that takes longer is stopped or stuck.
 pub(super) const STATUS_TIME: Duration = Duration::from_secs(5);
@@ -57,24 +59,40 @@ pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
     change(ctx, &Method::Reload, None).await
 }
 
-async fn change(ctx: &Context, method: &Method, restart: Option<&RestartArgs>) -> Result<Exit, CliError> {
+async fn change(
+    ctx: &Context,
+    method: &Method,
+    restart: Option<&RestartArgs>,
+) -> Result<Exit, CliError> {
     let target = Target::find(&ctx.global, &Env::real())?;
     let mut client = target.connect().await?;
     let status = status_of(&target, &mut client).await?;
     if let Some(args) = restart {
         let config = preflight::check(&status)?;
-        ctx.ui.progress(
-            &config.map_or_else(|| format!("plan: {}", status.strategy), |config| preflight::plan(&config, args, &status.strategy)),
-        );
+        ctx.ui.progress(&config.map_or_else(
+            || format!("plan: {}", status.strategy),
+            |config| preflight::plan(&config, args, &status.strategy),
+        ));
     }
     let Done { outcome, seen, now } = carry_out(ctx, &target, client, &status, method).await?;
-    ctx.ui.object(&Verdict { ok: true, instance: &status.instance, outcome: &outcome, probe: seen.as_ref() });
+    ctx.ui.object(&Verdict {
+        ok: true,
+        instance: &status.instance,
+        outcome: &outcome,
+        probe: seen.as_ref(),
+    });
     let drainers = now.map(|now| now.drainers).unwrap_or_default();
     for line in verdict(ctx, method, status.pid, &outcome, seen.as_ref(), &drainers) {
         ctx.ui.say(&line);
     }
     let drained = restart.is_some_and(|args| args.drained);
-    Ok(if drained && !outcome.drained && outcome.outcome == "done" { Exit::StillBusy } else { Exit::Done })
+    Ok(
+        if drained && !outcome.drained && outcome.outcome == "done" {
+            Exit::StillBusy
+        } else {
+            Exit::Done
+        },
+    )
 }
 
 /// The status of a gateway, over a connection of its own.
@@ -88,7 +106,11 @@ pub(super) async fn status_of(target: &Target, client: &mut Client) -> Result<St
         Ok(answer) => answer.map_err(|error| target.call_failed(error)),
         Err(_) => Err(CliError::new(
             Exit::Failed,
-            format!("{} accepts connections at {} but does not answer: it is stopped or stuck", target.instance, target.control.display()),
+            format!(
+                "{} accepts connections at {} but does not answer: it is stopped or stuck",
+                target.instance,
+                target.control.display()
+            ),
         )
         .with_help(format!("gatewayctl logs{}", target.flags))),
     }
@@ -103,33 +125,75 @@ pub(super) fn verdict(
     seen: Option<&Seen>,
     drainers: &[DrainStatus],
 ) -> Vec<String> {
-    let done = if matches!(method, Method::Reload) { "reloaded" } else { "restarted" };
+    let done = if matches!(method, Method::Reload) {
+        "reloaded"
+    } else {
+        "restarted"
+    };
     // The number of a generation alone says less than the process that serves it.
-    let process = outcome.pid.filter(|after| *after != pid).map_or(String::new(), |after| format!("pid {pid} -> {after}, "));
+    let process = outcome
+        .pid
+        .filter(|after| *after != pid)
+        .map_or(String::new(), |after| format!("pid {pid} -> {after}, "));
     let head = match (outcome.outcome.as_str(), &outcome.into) {
-        ("unchanged", _) => format!("nothing to do: generation {} serves on", outcome.after.number),
-        ("scheduled", _) => "scheduled: it ends when its work is done, and its supervisor starts the next".to_owned(),
-        ("coalesced", Some(into)) => format!("joined restart {into}, which was under way: {process}generation {}", numbers(outcome)),
-        _ => format!("{done}: {process}generation {} in {}", numbers(outcome), span(outcome.took_ms)),
+        ("unchanged", _) => format!(
+            "nothing to do: generation {} serves on",
+            outcome.after.number
+        ),
+        ("scheduled", _) => {
+            "scheduled: it ends when its work is done, and its supervisor starts the next"
+                .to_owned()
+        }
+        ("coalesced", Some(into)) => format!(
+            "joined restart {into}, which was under way: {process}generation {}",
+            numbers(outcome)
+        ),
+        _ => format!(
+            "{done}: {process}generation {} in {}",
+            numbers(outcome),
+            span(outcome.took_ms)
+        ),
     };
     let mut lines = vec![ctx.ui.paint(&head, Tone::Good)];
     if matches!(outcome.outcome.as_str(), "unchanged" | "scheduled") {
         return lines;
     }
-    let width = outcome.after.sidecars.iter().chain(&outcome.before.sidecars).map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = outcome
+        .after
+        .sidecars
+        .iter()
+        .chain(&outcome.before.sidecars)
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0);
     for name in names(&outcome.before, &outcome.after) {
-        lines.push(format!("  {name:<width$}  {}", pids(pid_in(&outcome.before, name), pid_in(&outcome.after, name))));
+        lines.push(format!(
+            "  {name:<width$}  {}",
+            pids(pid_in(&outcome.before, name), pid_in(&outcome.after, name))
+        ));
     }
     if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
-        let tone = if seen.failed == 0 { Tone::Good } else { Tone::Bad };
+        let tone = if seen.failed == 0 {
+            Tone::Good
+        } else {
+            Tone::Bad
+        };
         lines.push(format!("  {}", ctx.ui.paint(&seen.sentence(), tone)));
     } else {
         lines.push("  downtime unknown: the front door did not answer the probe before".to_owned());
     }
-    for drainer in drainers.iter().filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0) {
+    for drainer in drainers
+        .iter()
+        .filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0)
+    {
         lines.push(format!("  still finishing: {}", draining(drainer)));
     }
-    lines.extend(outcome.notes.iter().map(|note| format!("  note: {}", crate::log::escape(note))));
+    lines.extend(
+        outcome
+            .notes
+            .iter()
+            .map(|note| format!("  note: {}", crate::log::escape(note))),
+    );
     lines
 }
 
@@ -141,19 +205,35 @@ fn numbers(outcome: &Outcome) -> String {
 }
 
 fn names<'a>(before: &'a GenerationInfo, after: &'a GenerationInfo) -> Vec<&'a str> {
-    let mut names: Vec<&str> = before.sidecars.iter().chain(&after.sidecars).map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<&str> = before
+        .sidecars
+        .iter()
+        .chain(&after.sidecars)
+        .map(|(name, _)| name.as_str())
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
-/// The process id of a sidecar; none when it is not part of that generation, 0 when it does not run.
+/// The process id of a sidecar; none when it is not part of that generation, 0 when it does not
+/// run.
 fn pid_in(generation: &GenerationInfo, name: &str) -> Option<u32> {
-    generation.sidecars.iter().find(|(known, _)| known == name).map(|(_, pid)| *pid)
+    generation
+        .sidecars
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, pid)| *pid)
 }
 
 fn pids(before: Option<u32>, after: Option<u32>) -> String {
-    let shown = |pid: u32| if pid == 0 { "none".to_owned() } else { pid.to_string() };
+    let shown = |pid: u32| {
+        if pid == 0 {
+            "none".to_owned()
+        } else {
+            pid.to_string()
+        }
+    };
     match (before, after) {
         (Some(before), Some(after)) if before == after => format!("pid {} (kept)", shown(after)),
         (Some(before), Some(after)) => format!("pid {} -> {}", shown(before), shown(after)),
@@ -170,22 +250,56 @@ mod tests {
     use crate::cli::double::{self, Double};
 
     fn context(double: &Double) -> Context {
-        let global = Global { state_dir: Some(double.state.clone()), quiet: true, ..Global::default() };
-        Context { ui: crate::cli::Ui::new(&global), global }
+        let global = Global {
+            state_dir: Some(double.state.clone()),
+            quiet: true,
+            ..Global::default()
+        };
+        Context {
+            ui: crate::cli::Ui::new(&global),
+            global,
+        }
     }
 
     #[test]
     fn the_verdict_says_what_a_user_asks() {
         let ctx = Context {
-            ui: crate::cli::Ui::new(&Global { color: crate::cli::args::Color::Never, ..Global::default() }),
+            ui: crate::cli::Ui::new(&Global {
+                color: crate::cli::args::Color::Never,
+                ..Global::default()
+            }),
             global: Global::default(),
         };
         let mut outcome = double::outcome();
-        outcome.notes.push("two copies of main ran side by side".into());
-        let seen = Seen { sent: 38, slowest_ms: 2, ..Seen::default() };
-        let drainer = DrainStatus { generation: 3, requests: 1, tunnels: 0, leases: 0, pid: 0, left_ms: None, blockers: Vec::new() };
-        let idle = DrainStatus { requests: 0, ..drainer.clone() };
-        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), 12, &outcome, Some(&seen), &[idle, drainer]);
+        outcome
+            .notes
+            .push("two copies of main ran side by side".into());
+        let seen = Seen {
+            sent: 38,
+            slowest_ms: 2,
+            ..Seen::default()
+        };
+        let drainer = DrainStatus {
+            generation: 3,
+            requests: 1,
+            tunnels: 0,
+            leases: 0,
+            pid: 0,
+            left_ms: None,
+            blockers: Vec::new(),
+        };
+        let idle = DrainStatus {
+            requests: 0,
+            ..drainer.clone()
+        };
+        let lines = verdict(
+            &ctx,
+            &Method::Restart(RestartParams::default()),
+            12,
+            &outcome,
+            Some(&seen),
+            &[idle, drainer],
+        );
         assert_eq!(
             lines,
             [
@@ -197,11 +311,29 @@ mod tests {
             ]
         );
         outcome.pid = Some(34);
-        let lines = verdict(&ctx, &Method::Restart(RestartParams::default()), 12, &outcome, None, &[]);
-        assert_eq!(lines[0], "restarted: pid 12 -> 34, generation 3 -> 4 in 412 ms");
+        let lines = verdict(
+            &ctx,
+            &Method::Restart(RestartParams::default()),
+            12,
+            &outcome,
+            None,
+            &[],
+        );
         assert_eq!(
-            (pids(Some(0), Some(5)), pids(None, Some(5)), pids(Some(5), Some(5))),
-            ("pid none -> 5".into(), "pid 5 (new)".into(), "pid 5 (kept)".into())
+            lines[0],
+            "restarted: pid 12 -> 34, generation 3 -> 4 in 412 ms"
+        );
+        assert_eq!(
+            (
+                pids(Some(0), Some(5)),
+                pids(None, Some(5)),
+                pids(Some(5), Some(5))
+            ),
+            (
+                "pid none -> 5".into(),
+                "pid 5 (new)".into(),
+                "pid 5 (kept)".into()
+            )
         );
     }
 
@@ -214,28 +346,62 @@ mod tests {
             (Err(FailureCode::Failed), false, Err(Exit::Failed)),
             (Err(FailureCode::ConfigInvalid), false, Err(Exit::Config)),
         ] {
-            let answer = answer.map(|()| double::outcome()).map_err(|code| Failure { code, message: "why".into() });
+            let answer = answer.map(|()| double::outcome()).map_err(|code| Failure {
+                code,
+                message: "why".into(),
+            });
             let double = Double::start(answer);
-            let args = RestartArgs { drained, ..RestartArgs::default() };
-            assert_eq!(restart(&context(&double), &args).await.map_err(|error| error.exit), expected);
+            let args = RestartArgs {
+                drained,
+                ..RestartArgs::default()
+            };
+            assert_eq!(
+                restart(&context(&double), &args)
+                    .await
+                    .map_err(|error| error.exit),
+                expected
+            );
         }
     }
 
     #[tokio::test]
     async fn what_was_asked_arrives() {
         let double = Double::start(Ok(double::outcome()));
-        let args = RestartArgs { wait: Some(Wait::Limit(Duration::ZERO)), reason: Some("deploy".into()), ..RestartArgs::default() };
+        let args = RestartArgs {
+            wait: Some(Wait::Limit(Duration::ZERO)),
+            reason: Some("deploy".into()),
+            ..RestartArgs::default()
+        };
         restart(&context(&double), &args).await.unwrap();
         let asked = double.asked.lock().unwrap().clone();
-        let params = RestartParams { wait_ms: Some(1), reason: Some("deploy".into()), ..RestartParams::default() };
-        assert_eq!(asked, [Method::Status, Method::Restart(params), Method::Status]);
+        let params = RestartParams {
+            wait_ms: Some(1),
+            reason: Some("deploy".into()),
+            ..RestartParams::default()
+        };
+        assert_eq!(
+            asked,
+            [Method::Status, Method::Restart(params), Method::Status]
+        );
     }
 
     #[tokio::test]
     async fn nobody_there_is_exit_3() {
         let dir = tempfile::tempdir().unwrap();
-        let global = Global { state_dir: Some(dir.path().to_owned()), ..Global::default() };
-        let ctx = Context { ui: crate::cli::Ui::new(&global), global };
-        assert_eq!(restart(&ctx, &RestartArgs::default()).await.unwrap_err().exit, Exit::NotRunning);
+        let global = Global {
+            state_dir: Some(dir.path().to_owned()),
+            ..Global::default()
+        };
+        let ctx = Context {
+            ui: crate::cli::Ui::new(&global),
+            global,
+        };
+        assert_eq!(
+            restart(&ctx, &RestartArgs::default())
+                .await
+                .unwrap_err()
+                .exit,
+            Exit::NotRunning
+        );
     }
 }

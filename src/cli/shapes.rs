@@ -1,5 +1,5 @@
-//! What each command prints with `--json`: the shapes, as schemas. gatewayctl-json(7) and `man/gatewayctl-json.schema.json`
-//! are made from this, and the tests hold every command to it.
+//! What each command prints with `--json`: the shapes, as schemas. gatewayctl-json(7) and
+//! `man/gatewayctl-json.schema.json` are made from this, and the tests hold every command to it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,26 +18,106 @@ struct Shape {
 }
 
 const SHAPES: [Shape; 20] = [
-    Shape { name: "error", commands: "every command, when it fails", schema: of::<Failed> },
-    Shape { name: "status", commands: "status of a gateway that answers", schema: of::<status::Shown> },
-    Shape { name: "down", commands: "status of an installed gateway that does not answer", schema: of::<Down> },
-    Shape { name: "change", commands: "status --watch, a line for each change", schema: of::<status::Change> },
-    Shape { name: "why", commands: "why", schema: of::<why::Why> },
-    Shape { name: "history", commands: "history", schema: of::<history::History> },
-    Shape { name: "list", commands: "list", schema: of::<List> },
-    Shape { name: "wait", commands: "wait", schema: of::<Waited> },
-    Shape { name: "restart", commands: "restart and reload, by the gateway itself", schema: of::<Restarted> },
-    Shape { name: "driven", commands: "start, stop and restart, by the service manager", schema: of::<Driven> },
-    Shape { name: "scheduled", commands: "restart by the service manager, asked from inside of the service", schema: of::<Scheduled> },
-    Shape { name: "doctor", commands: "doctor, and doctor --fix", schema: of::<doctor::Answer<'static>> },
-    Shape { name: "clean", commands: "clean", schema: of::<Clean> },
-    Shape { name: "outcome", commands: "stop and recover of a gateway, and what had nothing to do", schema: of::<Ended> },
-    Shape { name: "install", commands: "install, and install --dry-run", schema: of::<Installed> },
-    Shape { name: "uninstall", commands: "uninstall", schema: of::<Uninstalled> },
-    Shape { name: "update", commands: "update --check, and update", schema: of::<Updated> },
-    Shape { name: "config", commands: "config check, config init", schema: of::<Configuration> },
-    Shape { name: "text", commands: "completions, man without a folder, config init --stdout", schema: of::<Text> },
-    Shape { name: "pages", commands: "man DIR", schema: of::<Pages> },
+    Shape {
+        name: "error",
+        commands: "every command, when it fails",
+        schema: of::<Failed>,
+    },
+    Shape {
+        name: "status",
+        commands: "status of a gateway that answers",
+        schema: of::<status::Shown>,
+    },
+    Shape {
+        name: "down",
+        commands: "status of an installed gateway that does not answer",
+        schema: of::<Down>,
+    },
+    Shape {
+        name: "change",
+        commands: "status --watch, a line for each change",
+        schema: of::<status::Change>,
+    },
+    Shape {
+        name: "why",
+        commands: "why",
+        schema: of::<why::Why>,
+    },
+    Shape {
+        name: "history",
+        commands: "history",
+        schema: of::<history::History>,
+    },
+    Shape {
+        name: "list",
+        commands: "list",
+        schema: of::<List>,
+    },
+    Shape {
+        name: "wait",
+        commands: "wait",
+        schema: of::<Waited>,
+    },
+    Shape {
+        name: "restart",
+        commands: "restart and reload, by the gateway itself",
+        schema: of::<Restarted>,
+    },
+    Shape {
+        name: "driven",
+        commands: "start, stop and restart, by the service manager",
+        schema: of::<Driven>,
+    },
+    Shape {
+        name: "scheduled",
+        commands: "restart by the service manager, asked from inside of the service",
+        schema: of::<Scheduled>,
+    },
+    Shape {
+        name: "doctor",
+        commands: "doctor, and doctor --fix",
+        schema: of::<doctor::Answer<'static>>,
+    },
+    Shape {
+        name: "clean",
+        commands: "clean",
+        schema: of::<Clean>,
+    },
+    Shape {
+        name: "outcome",
+        commands: "stop and recover of a gateway, and what had nothing to do",
+        schema: of::<Ended>,
+    },
+    Shape {
+        name: "install",
+        commands: "install, and install --dry-run",
+        schema: of::<Installed>,
+    },
+    Shape {
+        name: "uninstall",
+        commands: "uninstall",
+        schema: of::<Uninstalled>,
+    },
+    Shape {
+        name: "update",
+        commands: "update --check, and update",
+        schema: of::<Updated>,
+    },
+    Shape {
+        name: "config",
+        commands: "config check, config init",
+        schema: of::<Configuration>,
+    },
+    Shape {
+        name: "text",
+        commands: "completions, man without a folder, config init --stdout",
+        schema: of::<Text>,
+    },
+    Shape {
+        name: "pages",
+        commands: "man DIR",
+        schema: of::<Pages>,
+    },
 ];
 
 fn of<T: JsonSchema>() -> Value {
@@ -72,7 +152,8 @@ struct Down {
     exit: u8,
     /// The instance.
     instance: String,
-    /// stopped, starting, stopping, failed, silent, standing by (somebody else has its address or its name), running (it is not for this user).
+    /// stopped, starting, stopping, failed, silent, standing by (somebody else has its address or
+    /// its name), running (it is not for this user).
     stage: String,
     /// Its unit.
     unit: String,
@@ -382,7 +463,11 @@ pub struct Text {
 impl Text {
     /// Text with its name.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { ok: true, name: name.into(), text: text.into() }
+        Self {
+            ok: true,
+            name: name.into(),
+            text: text.into(),
+        }
     }
 }
 
@@ -398,7 +483,10 @@ struct Pages {
 
 /// All schemas, by name: the text of `gatewayctl-json.schema.json`.
 pub fn schemas() -> String {
-    let all: Map<String, Value> = SHAPES.iter().map(|shape| (shape.name.to_owned(), (shape.schema)())).collect();
+    let all: Map<String, Value> = SHAPES
+        .iter()
+        .map(|shape| (shape.name.to_owned(), (shape.schema)()))
+        .collect();
     format!("{:#}\n", Value::Object(all))
 }
 
@@ -437,19 +525,56 @@ fn describe(page: &mut String, schema: &Value) {
     if let Some(text) = schema.get("description").and_then(Value::as_str) {
         page.push_str(&format!("{}\n", roff(text)));
     }
-    let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let optional = if required.contains(&name.as_str()) { "" } else { ", optional" };
-        let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
-        page.push_str(&format!(".TP\n\\fB{}\\fR ({}{optional})\n{}\n", roff(name), roff(&kind(field)), roff(text)));
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (name, field) in schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let optional = if required.contains(&name.as_str()) {
+            ""
+        } else {
+            ", optional"
+        };
+        let text = field
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        page.push_str(&format!(
+            ".TP\n\\fB{}\\fR ({}{optional})\n{}\n",
+            roff(name),
+            roff(&kind(field)),
+            roff(text)
+        ));
     }
-    for word in schema.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    for word in schema
+        .get("enum")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         page.push_str(&format!(".br\n\\(dq{}\\(dq\n", roff(word)));
     }
-    for part in ["oneOf", "anyOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten() {
+    for part in ["oneOf", "anyOf"]
+        .iter()
+        .filter_map(|key| schema.get(key)?.as_array())
+        .flatten()
+    {
         page.push_str(".PP\n");
         match part.get("const").and_then(Value::as_str) {
-            Some(word) => page.push_str(&format!("\\(dq{}\\(dq: {}\n", roff(word), roff(part["description"].as_str().unwrap_or_default()))),
+            Some(word) => page.push_str(&format!(
+                "\\(dq{}\\(dq: {}\n",
+                roff(word),
+                roff(part["description"].as_str().unwrap_or_default())
+            )),
             None => describe(page, part),
         }
     }
@@ -464,13 +589,21 @@ fn kind(field: &Value) -> String {
     if let Some(word) = field.get("const") {
         return word.to_string();
     }
-    if let Some(all) = ["anyOf", "allOf", "oneOf"].iter().find_map(|key| field.get(key)?.as_array()) {
+    if let Some(all) = ["anyOf", "allOf", "oneOf"]
+        .iter()
+        .find_map(|key| field.get(key)?.as_array())
+    {
         let kinds: Vec<String> = all.iter().map(kind).filter(|kind| kind != "null").collect();
         return kinds.join(" or ");
     }
     let word = match field.get("type") {
         Some(Value::String(word)) => word.clone(),
-        Some(Value::Array(words)) => words.iter().filter_map(Value::as_str).find(|word| *word != "null").unwrap_or_default().to_owned(),
+        Some(Value::Array(words)) => words
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|word| *word != "null")
+            .unwrap_or_default()
+            .to_owned(),
         _ => return "anything".to_owned(),
     };
     match field.get("items") {
@@ -481,8 +614,17 @@ fn kind(field: &Value) -> String {
 
 /// Text as roff takes it.
 fn roff(text: &str) -> String {
-    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "...").replace(['[', ']'], "").replace('\n', " ");
-    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+    let text = text
+        .replace('\\', "\\e")
+        .replace('-', "\\-")
+        .replace('…', "...")
+        .replace(['[', ']'], "")
+        .replace('\n', " ");
+    if text.starts_with(['.', '\'']) {
+        format!("\\&{text}")
+    } else {
+        text
+    }
 }
 
 /// A usage error as the one object.

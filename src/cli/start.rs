@@ -9,7 +9,8 @@ use crate::service::{self, Driven};
 /// Starts an installed gateway and waits until it is ready. One that runs is fine.
 ///
 /// # Errors
-/// [`Exit::NotRunning`] when none is installed, [`Exit::Config`] when its configuration is not valid, [`Exit::StillBusy`] when it is not ready in time.
+/// [`Exit::NotRunning`] when none is installed, [`Exit::Config`] when its configuration is not
+/// valid, [`Exit::StillBusy`] when it is not ready in time.
 pub async fn start(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     let name = target::wanted_name(&ctx.global, &env);
@@ -24,7 +25,11 @@ pub async fn start(ctx: &Context) -> Result<Exit, CliError> {
 
 /// Says what was done.
 pub(super) fn report(ctx: &Context, done: &Driven) {
-    let pid = if done.pid == 0 { String::new() } else { format!(" (pid {})", done.pid) };
+    let pid = if done.pid == 0 {
+        String::new()
+    } else {
+        format!(" (pid {})", done.pid)
+    };
     ctx.ui.say(&format!("{}: {}{pid}", done.unit, done.outcome));
     ctx.ui.object(done);
 }

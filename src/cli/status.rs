@@ -53,19 +53,41 @@ impl Change {
         let stage = live::stage(answer.as_ref().copied());
         let at = now.strftime("%FT%TZ").to_string();
         match answer {
-            Ok(shown) => Self { at, stage, error: None, status: Some(shown.clone()) },
-            Err(error) => Self { at, stage, error: Some(error), status: None },
+            Ok(shown) => Self {
+                at,
+                stage,
+                error: None,
+                status: Some(shown.clone()),
+            },
+            Err(error) => Self {
+                at,
+                stage,
+                error: Some(error),
+                status: None,
+            },
         }
     }
 
     /// What a change is a change of: not the times that run, nor the counts that always change.
     pub fn key(&self) -> Value {
-        let Some(Shown { status, drift, .. }) = &self.status else { return json!(self.error) };
-        let sidecars: Vec<Value> =
-            status.sidecars.iter().map(|one| json!([one.name, one.state, one.pid, one.restarts, one.cause])).collect();
-        let drainers: Vec<Value> = status.drainers.iter().map(|one| json!([one.generation, one.pid])).collect();
+        let Some(Shown { status, drift, .. }) = &self.status else {
+            return json!(self.error);
+        };
+        let sidecars: Vec<Value> = status
+            .sidecars
+            .iter()
+            .map(|one| json!([one.name, one.state, one.pid, one.restarts, one.cause]))
+            .collect();
+        let drainers: Vec<Value> = status
+            .drainers
+            .iter()
+            .map(|one| json!([one.generation, one.pid]))
+            .collect();
         let leases: Vec<u64> = status.leases.iter().map(|one| one.lease).collect();
-        let recovery = status.recovery.as_ref().map(|recovery| (&recovery.rung, &recovery.reason));
+        let recovery = status
+            .recovery
+            .as_ref()
+            .map(|recovery| (&recovery.rung, &recovery.reason));
         json!([
             self.stage,
             status.pid,
@@ -83,12 +105,32 @@ impl Change {
     /// For people.
     pub fn sentence(&self) -> String {
         let Some(Shown { status, .. }) = &self.status else {
-            return format!("{}  {}: {}", self.at, self.stage, self.error.as_deref().unwrap_or_default());
+            return format!(
+                "{}  {}: {}",
+                self.at,
+                self.stage,
+                self.error.as_deref().unwrap_or_default()
+            );
         };
-        let detail = if status.detail.is_empty() { String::new() } else { format!(": {}", escape(&status.detail)) };
-        let sidecars: Vec<String> = status.sidecars.iter().map(|one| format!("{} {} (pid {})", one.name, one.state, one.pid)).collect();
-        let sidecars = if sidecars.is_empty() { String::new() } else { format!(", {}", sidecars.join(", ")) };
-        format!("{}  {}: {}, generation {}, pid {}{sidecars}{detail}", self.at, status.instance, self.stage, status.generation, status.pid)
+        let detail = if status.detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", escape(&status.detail))
+        };
+        let sidecars: Vec<String> = status
+            .sidecars
+            .iter()
+            .map(|one| format!("{} {} (pid {})", one.name, one.state, one.pid))
+            .collect();
+        let sidecars = if sidecars.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", sidecars.join(", "))
+        };
+        format!(
+            "{}  {}: {}, generation {}, pid {}{sidecars}{detail}",
+            self.at, status.instance, self.stage, status.generation, status.pid
+        )
     }
 }
 
@@ -96,9 +138,20 @@ impl Change {
 pub(super) async fn shown(status: Status, deep: bool) -> Shown {
     let env = Env::real();
     let unit = deep::unit_of(&env, &status);
-    let drift = unit.as_ref().map(|unit| deep::drift(&env, unit, deep)).unwrap_or_default();
-    let deep = if deep { Some(Deep::look(&env, unit.as_ref(), &status).await) } else { None };
-    Shown { status, drift, deep }
+    let drift = unit
+        .as_ref()
+        .map(|unit| deep::drift(&env, unit, deep))
+        .unwrap_or_default();
+    let deep = if deep {
+        Some(Deep::look(&env, unit.as_ref(), &status).await)
+    } else {
+        None
+    };
+    Shown {
+        status,
+        drift,
+        deep,
+    }
 }
 
 /// Shows what a gateway is doing.
@@ -111,7 +164,9 @@ pub async fn status(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> 
     }
     let target = match Target::find(&ctx.global, &Env::real()) {
         Ok(target) => target,
-        Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => return installed::status(ctx, error).await,
+        Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => {
+            return installed::status(ctx, error).await;
+        }
         Err(error) => return Err(error),
     };
     let mut client = target.connect().await?;
@@ -129,7 +184,11 @@ fn exit(stage: Stage) -> Exit {
     match stage {
         Stage::Ready => Exit::Done,
         Stage::Degraded | Stage::Failed | Stage::Throttled | Stage::SafeMode => Exit::Failed,
-        Stage::Starting | Stage::Restarting | Stage::Draining | Stage::Stopping | Stage::StandingBy => Exit::StillBusy,
+        Stage::Starting
+        | Stage::Restarting
+        | Stage::Draining
+        | Stage::Stopping
+        | Stage::StandingBy => Exit::StillBusy,
     }
 }
 
@@ -162,7 +221,12 @@ pub(super) fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
     let status = &shown.status;
     let stage = ui.paint(word(status.stage), tone(status.stage));
     let name = ui.paint(&escape(&status.instance), Tone::Strong);
-    let mut lines = vec![format!("{name}: {stage}, generation {}, pid {}, up {}", status.generation, status.pid, span(status.uptime_ms))];
+    let mut lines = vec![format!(
+        "{name}: {stage}, generation {}, pid {}, up {}",
+        status.generation,
+        status.pid,
+        span(status.uptime_ms)
+    )];
     let mut line = |label: &str, text: &str| {
         let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
         lines.push(format!("  {label} {}", escape(text)));
@@ -170,23 +234,45 @@ pub(super) fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
     // The line of the recovery says the same below.
     if status.stage != Stage::Ready
         && !status.detail.is_empty()
-        && !status.recovery.as_ref().is_some_and(|recovery| status.detail.contains(&recovery.reason))
+        && !status
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| status.detail.contains(&recovery.reason))
     {
         line("detail", &status.detail);
     }
     line("listening", &status.listeners.join(", "));
-    let mut load =
-        format!("{}, {}, {}", count(status.connections, "connection"), count(status.requests, "request"), count(status.tunnels, "tunnel"));
+    let mut load = format!(
+        "{}, {}, {}",
+        count(status.connections, "connection"),
+        count(status.requests, "request"),
+        count(status.tunnels, "tunnel")
+    );
     if status.held > 0 {
         load.push_str(&format!(", {} waiting for a sidecar", status.held));
     }
     line("serving", &load);
-    let width = status.sidecars.iter().map(|sidecar| sidecar.name.len()).max().unwrap_or(0);
+    let width = status
+        .sidecars
+        .iter()
+        .map(|sidecar| sidecar.name.len())
+        .max()
+        .unwrap_or(0);
     for sidecar in &status.sidecars {
-        let pid = if sidecar.pid == 0 { "no process".to_owned() } else { format!("pid {}", sidecar.pid) };
-        let mut text = format!("{:<width$}  {}, {pid}, port {}", sidecar.name, sidecar.state, sidecar.port);
+        let pid = if sidecar.pid == 0 {
+            "no process".to_owned()
+        } else {
+            format!("pid {}", sidecar.pid)
+        };
+        let mut text = format!(
+            "{:<width$}  {}, {pid}, port {}",
+            sidecar.name, sidecar.state, sidecar.port
+        );
         if sidecar.restarts > 0 {
-            text.push_str(&format!(", {}", count(sidecar.restarts, "unplanned restart")));
+            text.push_str(&format!(
+                ", {}",
+                count(sidecar.restarts, "unplanned restart")
+            ));
         }
         line("sidecar", &format!("{text}: {}", sidecar.command));
         if let Some(cause) = &sidecar.cause {
@@ -195,27 +281,64 @@ pub(super) fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
     }
     for drainer in &status.drainers {
         line("draining", &draining(drainer));
-        drainer.blockers.iter().for_each(|blocker| line("", blocker));
+        drainer
+            .blockers
+            .iter()
+            .for_each(|blocker| line("", blocker));
     }
     for lease in &status.leases {
-        let left = lease.left_ms.map_or("without limit".to_owned(), |left| format!("{} left", span(left)));
-        line("lease", &format!("pid {}, held for {}, {left}: {}", lease.pid, span(lease.held_ms), lease.why));
+        let left = lease.left_ms.map_or("without limit".to_owned(), |left| {
+            format!("{} left", span(left))
+        });
+        line(
+            "lease",
+            &format!(
+                "pid {}, held for {}, {left}: {}",
+                lease.pid,
+                span(lease.held_ms),
+                lease.why
+            ),
+        );
     }
     if let Some(recovery) = &status.recovery {
-        let next = recovery.retry_ms.map_or(String::new(), |left| format!("; tried again in {}", span(left)));
-        line("recovery", &format!("{}: {}{next}", recovery.rung.replace('_', " "), recovery.reason));
+        let next = recovery.retry_ms.map_or(String::new(), |left| {
+            format!("; tried again in {}", span(left))
+        });
+        line(
+            "recovery",
+            &format!(
+                "{}: {}{next}",
+                recovery.rung.replace('_', " "),
+                recovery.reason
+            ),
+        );
         match recovery.rung.as_str() {
-            "last_good" => line("", "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended"),
+            "last_good" => line(
+                "",
+                "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended",
+            ),
             _ => line("", "gatewayctl recover tries again now"),
         }
     }
     if let Some(last) = &status.last_restart {
-        let reason = if last.reason.is_empty() { String::new() } else { format!(" ({})", last.reason) };
+        let reason = if last.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", last.reason)
+        };
         let (ended, cause) = match last.outcome.strip_prefix("failed: ") {
             Some(cause) => ("failed after".to_owned(), cause),
             None => (format!("{} in", last.outcome), ""),
         };
-        line("last", &format!("{} {}, {ended} {}{reason}", last.kind, when(&last.at, now), span(last.took_ms)));
+        line(
+            "last",
+            &format!(
+                "{} {}, {ended} {}{reason}",
+                last.kind,
+                when(&last.at, now),
+                span(last.took_ms)
+            ),
+        );
         cause.lines().for_each(|text| line("", text));
     }
     line("restarts", &status.strategy);
@@ -226,23 +349,44 @@ pub(super) fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
             "foreign" => "was not written by gatewayctl",
             what => what,
         };
-        line(if index == 0 { "files" } else { "" }, &format!("{}: {text}", drift.file));
+        line(
+            if index == 0 { "files" } else { "" },
+            &format!("{}: {text}", drift.file),
+        );
     }
     for (label, text) in shown.deep.iter().flat_map(Deep::lines) {
         line(label, &text);
     }
-    line("config", status.config.as_deref().unwrap_or("none: defaults and flags"));
+    line(
+        "config",
+        status
+            .config
+            .as_deref()
+            .unwrap_or("none: defaults and flags"),
+    );
     line("state", &status.state_dir);
     if status.version != env!("CARGO_PKG_VERSION") {
-        line("version", &format!("{}, while gatewayctl is {}", status.version, env!("CARGO_PKG_VERSION")));
+        line(
+            "version",
+            &format!(
+                "{}, while gatewayctl is {}",
+                status.version,
+                env!("CARGO_PKG_VERSION")
+            ),
+        );
     }
     lines
 }
 
 /// "12 s ago"; the time itself where it cannot be read.
 fn when(at: &str, now: Timestamp) -> String {
-    let Ok(then) = at.parse::<Timestamp>() else { return format!("at {at}") };
-    format!("{} ago", span(u64::try_from(now.duration_since(then).as_millis()).unwrap_or(0)))
+    let Ok(then) = at.parse::<Timestamp>() else {
+        return format!("at {at}");
+    };
+    format!(
+        "{} ago",
+        span(u64::try_from(now.duration_since(then).as_millis()).unwrap_or(0))
+    )
 }
 
 /// What an older generation still does.
@@ -251,14 +395,31 @@ pub(super) fn draining(drainer: &DrainStatus) -> String {
         Some(left) => format!("the rest is cut in {}", span(left)),
         None => "without limit".to_owned(),
     };
-    let pid = if drainer.pid == 0 { String::new() } else { format!(" (pid {})", drainer.pid) };
-    let leases = if drainer.leases > 0 { format!(", {}", count(drainer.leases, "lease")) } else { String::new() };
+    let pid = if drainer.pid == 0 {
+        String::new()
+    } else {
+        format!(" (pid {})", drainer.pid)
+    };
+    let leases = if drainer.leases > 0 {
+        format!(", {}", count(drainer.leases, "lease"))
+    } else {
+        String::new()
+    };
     if drainer.pid != 0 && drainer.requests + drainer.tunnels + drainer.leases == 0 {
         // Another process tells its successor how much it has left, and nobody after that.
-        return format!("generation {}{pid}: finishes its work; {left}", drainer.generation);
+        return format!(
+            "generation {}{pid}: finishes its work; {left}",
+            drainer.generation
+        );
     }
-    let (requests, tunnels) = (count(drainer.requests, "request"), count(drainer.tunnels, "tunnel"));
-    format!("generation {}{pid}: {requests}, {tunnels}{leases}; {left}", drainer.generation)
+    let (requests, tunnels) = (
+        count(drainer.requests, "request"),
+        count(drainer.tunnels, "tunnel"),
+    );
+    format!(
+        "generation {}{pid}: {requests}, {tunnels}{leases}; {left}",
+        drainer.generation
+    )
 }
 
 #[cfg(test)]
@@ -270,7 +431,10 @@ mod tests {
 
     #[test]
     fn aligned_and_short() {
-        let ui = Ui::new(&Global { color: Color::Never, ..Global::default() });
+        let ui = Ui::new(&Global {
+            color: Color::Never,
+            ..Global::default()
+        });
         let mut status = double::status();
         status.stage = Stage::Draining;
         status.listeners = vec!["127.0.0.1:18789".into()];
@@ -293,8 +457,18 @@ mod tests {
             blockers: vec!["GET /big".into()],
         }];
         let reason = "4 starts within 30 min".to_owned();
-        status.recovery = Some(RecoveryStatus { rung: "safe_mode".into(), reason, retry_ms: Some(60_000) });
-        status.leases = vec![LeaseStatus { lease: 1, why: "backup".into(), pid: 7, held_ms: 3000, left_ms: None }];
+        status.recovery = Some(RecoveryStatus {
+            rung: "safe_mode".into(),
+            reason,
+            retry_ms: Some(60_000),
+        });
+        status.leases = vec![LeaseStatus {
+            lease: 1,
+            why: "backup".into(),
+            pid: 7,
+            held_ms: 3000,
+            left_ms: None,
+        }];
         status.last_restart = Some(LastRestart {
             request: "r1".into(),
             kind: "restart".into(),
@@ -304,7 +478,16 @@ mod tests {
             took_ms: 412,
         });
         assert_eq!(
-            lines(&ui, &Shown { status, drift: vec![], deep: None }, "2026-01-02T03:04:17Z".parse().unwrap()).join("\n"),
+            lines(
+                &ui,
+                &Shown {
+                    status,
+                    drift: vec![],
+                    deep: None
+                },
+                "2026-01-02T03:04:17Z".parse().unwrap()
+            )
+            .join("\n"),
             "gateway: draining, generation 4, pid 1234, up 3 h 12 min\n\
              \x20 detail      ready\n\
              \x20 listening   127.0.0.1:18789\n\
@@ -328,15 +511,27 @@ mod tests {
     #[test]
     fn exit_codes_of_stages() {
         use Stage::{Degraded, Draining, Failed, Ready, SafeMode, StandingBy, Starting, Throttled};
-        let stages = [Ready, Degraded, Failed, Throttled, SafeMode, Starting, Draining, StandingBy];
-        assert_eq!(stages.map(|stage| exit(stage).code()), [0, 1, 1, 1, 1, 4, 4, 4]);
+        let stages = [
+            Ready, Degraded, Failed, Throttled, SafeMode, Starting, Draining, StandingBy,
+        ];
+        assert_eq!(
+            stages.map(|stage| exit(stage).code()),
+            [0, 1, 1, 1, 1, 4, 4, 4]
+        );
     }
 
     #[tokio::test]
     async fn status_over_the_socket() {
         let double = Double::start(Ok(double::outcome()));
-        let global = Global { state_dir: Some(double.state.clone()), quiet: true, ..Global::default() };
-        let ctx = Context { ui: Ui::new(&global), global };
+        let global = Global {
+            state_dir: Some(double.state.clone()),
+            quiet: true,
+            ..Global::default()
+        };
+        let ctx = Context {
+            ui: Ui::new(&global),
+            global,
+        };
         assert_eq!(status(&ctx, &StatusArgs::default()).await, Ok(Exit::Done));
     }
 }

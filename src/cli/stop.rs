@@ -1,4 +1,5 @@
-//! `gatewayctl stop`: through the service manager where it runs the gateway, else over the control socket.
+//! `gatewayctl stop`: through the service manager where it runs the gateway, else over the control
+//! socket.
 
 use super::start::report;
 use super::target;
@@ -9,8 +10,8 @@ use crate::service::{self, Kind};
 /// Stops the gateway that is meant; one that does not run is stopped already.
 ///
 /// # Errors
-/// [`Exit::Refused`] from inside the service, [`Exit::Usage`] when several can be meant, and what the manager or the gateway
-/// refuses.
+/// [`Exit::Refused`] from inside the service, [`Exit::Usage`] when several can be meant, and what
+/// the manager or the gateway refuses.
 pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     if ctx.global.state_dir.is_some() || ctx.global.config.is_some() {
@@ -22,15 +23,27 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
         Err(error) if error.kind == Kind::NotInstalled => return halt::stop(ctx).await,
         Err(error) => return Err(error.into()),
     };
-    let others =
-        target::all(&ctx.global, &env).into_iter().filter(|other| other.instance != unit.instance && target::is_alive(&other.control));
+    let others = target::all(&ctx.global, &env)
+        .into_iter()
+        .filter(|other| other.instance != unit.instance && target::is_alive(&other.control));
     let others: Vec<String> = others.map(|other| other.instance).collect();
     if name.is_none() && !others.is_empty() {
-        let error = CliError::new(Exit::Usage, format!("several gateways are here: {}, {}", unit.instance, others.join(", ")));
+        let error = CliError::new(
+            Exit::Usage,
+            format!(
+                "several gateways are here: {}, {}",
+                unit.instance,
+                others.join(", ")
+            ),
+        );
         return Err(error.with_help(format!("say which one, as in --instance {}", unit.instance)));
     }
     let done = service::stop(&env, &unit, &|line| ctx.ui.progress(line)).await?;
-    if done.outcome == "already stopped" && target::all(&ctx.global, &env).iter().any(|target| target::is_alive(&target.control)) {
+    if done.outcome == "already stopped"
+        && target::all(&ctx.global, &env)
+            .iter()
+            .any(|target| target::is_alive(&target.control))
+    {
         // One of that name runs by hand.
         return halt::stop(ctx).await;
     }

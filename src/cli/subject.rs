@@ -1,4 +1,5 @@
-//! The gateway that somebody asks about, whether it runs or not: what answers, what is installed, and where its state lies.
+//! The gateway that somebody asks about, whether it runs or not: what answers, what is installed,
+//! and where its state lies.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -44,11 +45,19 @@ impl Subject {
             Err(error) => (None, Some(error)),
         };
         let status = match &target {
-            Some(target) => status_now(target).await.map_err(|error| unseen.push(error.message)).ok(),
+            Some(target) => status_now(target)
+                .await
+                .map_err(|error| unseen.push(error.message))
+                .ok(),
             None => None,
         };
-        let by_hand = status.as_ref().is_some_and(|status| !status.supervisor.starts_with("systemd"));
-        let name = target.as_ref().map(|target| target.instance.clone()).or_else(|| wanted.clone());
+        let by_hand = status
+            .as_ref()
+            .is_some_and(|status| !status.supervisor.starts_with("systemd"));
+        let name = target
+            .as_ref()
+            .map(|target| target.instance.clone())
+            .or_else(|| wanted.clone());
         let unit = if outright || by_hand {
             None
         } else {
@@ -58,20 +67,47 @@ impl Subject {
                 Err(error) => return Err(error.into()),
             }
         };
-        let instance = unit.as_ref().map(|unit| unit.instance.clone()).or(name).unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
-        let mut subject = Self { instance, status, unit, state: None, unseen, silent };
+        let instance = unit
+            .as_ref()
+            .map(|unit| unit.instance.clone())
+            .or(name)
+            .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
+        let mut subject = Self {
+            instance,
+            status,
+            unit,
+            state: None,
+            unseen,
+            silent,
+        };
         subject.state = subject.find_state(ctx, &env);
         Ok(subject)
     }
 
     fn find_state(&mut self, ctx: &Context, env: &Env<'_>) -> Option<PathBuf> {
-        let mut places: Vec<PathBuf> = self.status.iter().map(|status| PathBuf::from(&status.state_dir)).collect();
-        if let Some(dir) = ctx.global.state_dir.clone().or_else(|| env.path("GATEWAY_STATE_DIR")) {
+        let mut places: Vec<PathBuf> = self
+            .status
+            .iter()
+            .map(|status| PathBuf::from(&status.state_dir))
+            .collect();
+        if let Some(dir) = ctx
+            .global
+            .state_dir
+            .clone()
+            .or_else(|| env.path("GATEWAY_STATE_DIR"))
+        {
             places.push(dir);
         } else {
             if let Some(unit) = &self.unit {
-                let configured = service::configuration(env, unit).ok().flatten().and_then(|(_, config)| config.gateway.state_dir);
-                places.extend(configured.into_iter().chain(service::inspect::state_dirs(env, unit)));
+                let configured = service::configuration(env, unit)
+                    .ok()
+                    .flatten()
+                    .and_then(|(_, config)| config.gateway.state_dir);
+                places.extend(
+                    configured
+                        .into_iter()
+                        .chain(service::inspect::state_dirs(env, unit)),
+                );
             } else {
                 let loaded = crate::config::load(&target::overrides(&ctx.global, env), env).ok();
                 places.extend(loaded.and_then(|loaded| loaded.config.gateway.state_dir));
@@ -91,9 +127,16 @@ impl Subject {
     /// What nobody can tell anything about.
     pub fn unknown(self) -> CliError {
         let denied = self.unseen.into_iter().find(|why| why.contains("denied"));
-        let silent = self.silent.unwrap_or_else(|| CliError::new(Exit::NotRunning, format!("{} is not running", self.instance)));
+        let silent = self.silent.unwrap_or_else(|| {
+            CliError::new(
+                Exit::NotRunning,
+                format!("{} is not running", self.instance),
+            )
+        });
         match denied {
-            Some(why) => CliError::new(Exit::Permission, why).with_help("the same command with sudo"),
+            Some(why) => {
+                CliError::new(Exit::Permission, why).with_help("the same command with sudo")
+            }
             None => silent,
         }
     }
@@ -103,9 +146,10 @@ impl Subject {
 fn may_read(dir: &Path) -> Result<bool, String> {
     match std::fs::File::open(dir.join("history.jsonl")) {
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            Err(format!("the record in {} cannot be read: {error}", dir.display()))
-        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(format!(
+            "the record in {} cannot be read: {error}",
+            dir.display()
+        )),
         Err(_) => Ok(false),
     }
 }

@@ -29,20 +29,40 @@ pub struct Target {
 struct Hints {
     name: Option<String>,
     state_dir: Option<PathBuf>,
-    /// Whether `state_dir` was named for this very call, rather than by a configuration that happens to lie in its place.
+    /// Whether `state_dir` was named for this very call, rather than by a configuration that
+    /// happens to lie in its place.
     outright: bool,
 }
 
 impl Hints {
     fn read(global: &Global, env: &Env<'_>) -> Self {
         let name = wanted_name(global, env);
-        if let Some(dir) = global.state_dir.clone().or_else(|| env.path("GATEWAY_STATE_DIR")) {
-            return Self { name, state_dir: Some(dir), outright: true };
+        if let Some(dir) = global
+            .state_dir
+            .clone()
+            .or_else(|| env.path("GATEWAY_STATE_DIR"))
+        {
+            return Self {
+                name,
+                state_dir: Some(dir),
+                outright: true,
+            };
         }
-        // A file that cannot be read now may have been fine when the gateway started: then the usual places are looked at.
-        let Ok(loaded) = config::load(&overrides(global, env), env) else { return Self { name, state_dir: None, outright: false } };
+        // A file that cannot be read now may have been fine when the gateway started: then the
+        // usual places are looked at.
+        let Ok(loaded) = config::load(&overrides(global, env), env) else {
+            return Self {
+                name,
+                state_dir: None,
+                outright: false,
+            };
+        };
         let by_file = global.config.is_some();
-        Self { name: name.or_else(|| by_file.then_some(loaded.instance)), state_dir: loaded.config.gateway.state_dir, outright: by_file }
+        Self {
+            name: name.or_else(|| by_file.then_some(loaded.instance)),
+            state_dir: loaded.config.gateway.state_dir,
+            outright: by_file,
+        }
     }
 }
 
@@ -57,29 +77,44 @@ enum Life {
 impl Target {
     /// The gateway that the flags mean.
     ///
-    /// `--state-dir` names it outright, and so does a `--config` that says where its state is; `--instance` looks in every
-    /// place of that name; without any it is the only one there is.
+    /// `--state-dir` names it outright, and so does a `--config` that says where its state is;
+    /// `--instance` looks in every place of that name; without any it is the only one there is.
     ///
     /// # Errors
-    /// [`Exit::NotRunning`] with the next command; [`Exit::Usage`] with the list when there are several;
-    /// [`Exit::Permission`] when it is another user's.
+    /// [`Exit::NotRunning`] with the next command; [`Exit::Usage`] with the list when there are
+    /// several; [`Exit::Permission`] when it is another user's.
     pub fn find(global: &Global, env: &Env<'_>) -> Result<Self, CliError> {
         let hints = Hints::read(global, env);
         if let (Some(dir), true) = (&hints.state_dir, hints.outright) {
-            let name = hints.name.or_else(|| Owner::read(dir).map(|owner| owner.instance));
-            let target = Self::in_state_dir(name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), dir);
+            let name = hints
+                .name
+                .or_else(|| Owner::read(dir).map(|owner| owner.instance));
+            let target =
+                Self::in_state_dir(name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), dir);
             return match life(&target.control) {
                 Life::Alive => Ok(target),
                 Life::Denied => Err(target.denied()),
-                Life::Dead => Err(CliError::new(Exit::NotRunning, format!("no gateway runs with the state folder {}", dir.display()))
-                    .with_help(format!("gateway run --state-dir {} -- COMMAND", dir.display()))),
+                Life::Dead => Err(CliError::new(
+                    Exit::NotRunning,
+                    format!("no gateway runs with the state folder {}", dir.display()),
+                )
+                .with_help(format!(
+                    "gateway run --state-dir {} -- COMMAND",
+                    dir.display()
+                ))),
             };
         }
         let found = match &hints.name {
             Some(name) => {
                 let places = Paths::candidates(env, name, scope(global)).into_iter();
-                let elsewhere = hints.state_dir.iter().map(|dir| Self::in_state_dir(name.clone(), dir));
-                places.map(|control| Self::named(name.clone(), control)).chain(elsewhere).collect()
+                let elsewhere = hints
+                    .state_dir
+                    .iter()
+                    .map(|dir| Self::in_state_dir(name.clone(), dir));
+                places
+                    .map(|control| Self::named(name.clone(), control))
+                    .chain(elsewhere)
+                    .collect()
             }
             None => all(global, env),
         };
@@ -87,18 +122,34 @@ impl Target {
     }
 
     fn named(instance: String, control: PathBuf) -> Self {
-        Self { flags: format!(" --instance {instance}"), instance, control }
+        Self {
+            flags: format!(" --instance {instance}"),
+            instance,
+            control,
+        }
     }
 
     fn in_state_dir(instance: String, dir: &Path) -> Self {
-        Self { flags: format!(" --state-dir {}", dir.display()), instance, control: Paths::in_state_dir(dir).control }
+        Self {
+            flags: format!(" --state-dir {}", dir.display()),
+            instance,
+            control: Paths::in_state_dir(dir).control,
+        }
     }
 
-    fn choose(found: Vec<Self>, name: Option<&str>, global: &Global, env: &Env<'_>) -> Result<Self, CliError> {
+    fn choose(
+        found: Vec<Self>,
+        name: Option<&str>,
+        global: &Global,
+        env: &Env<'_>,
+    ) -> Result<Self, CliError> {
         let mut alive = Vec::new();
         let mut locked = None;
         for target in found {
-            if alive.iter().any(|known: &Self| known.control == target.control) {
+            if alive
+                .iter()
+                .any(|known: &Self| known.control == target.control)
+            {
                 continue;
             }
             match life(&target.control) {
@@ -108,16 +159,28 @@ impl Target {
             }
         }
         if alive.len() > 1 {
-            let lines: Vec<String> = alive.iter().map(|target| format!("{}  ({})", target.instance, target.control.display())).collect();
-            let error = CliError::new(Exit::Usage, format!("several gateways run here:\n{}", lines.join("\n")));
+            let lines: Vec<String> = alive
+                .iter()
+                .map(|target| format!("{}  ({})", target.instance, target.control.display()))
+                .collect();
+            let error = CliError::new(
+                Exit::Usage,
+                format!("several gateways run here:\n{}", lines.join("\n")),
+            );
             return Err(error.with_help(match name {
                 Some(_) => "say --user or --system".to_owned(),
-                None => format!("say which one, as in --instance {}", alive.first().map_or("NAME", |target| &target.instance)),
+                None => format!(
+                    "say which one, as in --instance {}",
+                    alive.first().map_or("NAME", |target| &target.instance)
+                ),
             }));
         }
         match (alive.pop(), locked) {
             // The only one need not be named.
-            (Some(target), _) if name.is_none() => Ok(Self { flags: String::new(), ..target }),
+            (Some(target), _) if name.is_none() => Ok(Self {
+                flags: String::new(),
+                ..target
+            }),
             (Some(target), _) => Ok(target),
             (None, Some(target)) => Err(target.denied()),
             (None, None) => Err(not_running(name, global, env)),
@@ -129,17 +192,30 @@ impl Target {
     /// # Errors
     /// [`Exit::NotRunning`] when it is gone by now, [`Exit::Permission`], or [`Exit::Failed`].
     pub async fn connect(&self) -> Result<Client, CliError> {
-        Client::connect(&self.control).await.map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied => self.denied(),
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => not_running(Some(&self.instance), &Global::default(), &Env::real()),
-            _ => CliError::new(Exit::Failed, format!("cannot reach {} at {}: {error}", self.instance, self.control.display())),
-        })
+        Client::connect(&self.control)
+            .await
+            .map_err(|error| match error.kind() {
+                ErrorKind::PermissionDenied => self.denied(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                    not_running(Some(&self.instance), &Global::default(), &Env::real())
+                }
+                _ => CliError::new(
+                    Exit::Failed,
+                    format!(
+                        "cannot reach {} at {}: {error}",
+                        self.instance,
+                        self.control.display()
+                    ),
+                ),
+            })
     }
 
     /// What a failed call means for the exit code.
     pub fn call_failed(&self, error: CallError) -> CliError {
         let exit = match &error {
-            CallError::Refused(failure) if failure.code == FailureCode::ConfigInvalid => Exit::Config,
+            CallError::Refused(failure) if failure.code == FailureCode::ConfigInvalid => {
+                Exit::Config
+            }
             _ => Exit::Failed,
         };
         let shown = CliError::new(exit, error.to_string());
@@ -153,22 +229,32 @@ impl Target {
     }
 
     fn denied(&self) -> CliError {
-        let message = format!("{} runs as another user: no access to {}", self.instance, self.control.display());
+        let message = format!(
+            "{} runs as another user: no access to {}",
+            self.instance,
+            self.control.display()
+        );
         CliError::new(Exit::Permission, message).with_help("the same command with sudo")
     }
 }
 
-/// Every gateway with a control socket in a usual place, dead ones included, and the one whose configuration lies in its usual
-/// place and puts its state elsewhere.
+/// Every gateway with a control socket in a usual place, dead ones included, and the one whose
+/// configuration lies in its usual place and puts its state elsewhere.
 pub fn all(global: &Global, env: &Env<'_>) -> Vec<Target> {
     let mut found = Paths::instances(env, scope(global));
     if let Some(name) = wanted_name(global, env) {
         found.retain(|(instance, _)| *instance == name);
     }
-    let mut found: Vec<Target> = found.into_iter().map(|(instance, control)| Target::named(instance, control)).collect();
+    let mut found: Vec<Target> = found
+        .into_iter()
+        .map(|(instance, control)| Target::named(instance, control))
+        .collect();
     let hints = Hints::read(global, env);
     if let Some(dir) = &hints.state_dir {
-        found.push(Target::in_state_dir(hints.name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), dir));
+        found.push(Target::in_state_dir(
+            hints.name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()),
+            dir,
+        ));
     }
     found
 }
@@ -179,7 +265,11 @@ pub fn expected(global: &Global, env: &Env<'_>) -> Vec<PathBuf> {
     if let (Some(dir), true) = (&hints.state_dir, hints.outright) {
         return vec![Paths::in_state_dir(dir).control];
     }
-    let mut paths = Paths::candidates(env, hints.name.as_deref().unwrap_or(DEFAULT_INSTANCE), scope(global));
+    let mut paths = Paths::candidates(
+        env,
+        hints.name.as_deref().unwrap_or(DEFAULT_INSTANCE),
+        scope(global),
+    );
     paths.extend(hints.state_dir.map(|dir| Paths::in_state_dir(&dir).control));
     paths
 }
@@ -220,20 +310,33 @@ pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
     let name = wanted_name(global, env).unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
     let file = format!("{name}.toml");
     let system = Path::new("/etc/gateway").join(&file);
-    let home = || env.path("XDG_CONFIG_HOME").or_else(|| env.path("HOME").map(|home| home.join(".config")));
+    let home = || {
+        env.path("XDG_CONFIG_HOME")
+            .or_else(|| env.path("HOME").map(|home| home.join(".config")))
+    };
     match scope(global) {
         Some(Scope::System) => system,
-        Some(Scope::User) => home().map_or_else(|| config::default_path(env, &name), |dir| dir.join("gateway").join(&file)),
+        Some(Scope::User) => home().map_or_else(
+            || config::default_path(env, &name),
+            |dir| dir.join("gateway").join(&file),
+        ),
         None => {
             let usual = config::default_path(env, &name);
-            if !usual.exists() && system.exists() { system } else { usual }
+            if !usual.exists() && system.exists() {
+                system
+            } else {
+                usual
+            }
         }
     }
 }
 
 /// The name that flags and environment give.
 pub fn wanted_name(global: &Global, env: &Env<'_>) -> Option<String> {
-    global.instance.clone().or_else(|| env.text("GATEWAY_INSTANCE"))
+    global
+        .instance
+        .clone()
+        .or_else(|| env.text("GATEWAY_INSTANCE"))
 }
 
 fn life(control: &Path) -> Life {
@@ -246,16 +349,23 @@ fn life(control: &Path) -> Life {
 
 fn not_running(name: Option<&str>, global: &Global, env: &Env<'_>) -> CliError {
     let (message, flag) = match name {
-        Some(name) => (format!("{name} is not running"), format!(" --instance {name}")),
+        Some(name) => (
+            format!("{name} is not running"),
+            format!(" --instance {name}"),
+        ),
         None => ("no gateway is running".to_owned(), String::new()),
     };
     let mut installed = service::installed(env, scope(global)).into_iter();
     let mut help = match installed.any(|unit| name.is_none_or(|name| unit.instance == name)) {
         true => format!("gatewayctl start{flag}"),
-        false => format!("gateway run{flag} -- COMMAND   (in this terminal)\ngatewayctl install --now{flag} -- COMMAND   (as a service)"),
+        false => format!(
+            "gateway run{flag} -- COMMAND   (in this terminal)\ngatewayctl install --now{flag} -- COMMAND   (as a service)"
+        ),
     };
     if hidden(global) {
-        help.push_str("\nsudo gatewayctl list   (some folders in /run/gateway are open to root only)");
+        help.push_str(
+            "\nsudo gatewayctl list   (some folders in /run/gateway are open to root only)",
+        );
     }
     CliError::new(Exit::NotRunning, message).with_help(help)
 }
@@ -265,8 +375,13 @@ fn hidden(global: &Global) -> bool {
     if scope(global) == Some(Scope::User) {
         return false;
     }
-    let Ok(entries) = std::fs::read_dir("/run/gateway") else { return false };
-    entries.flatten().any(|entry| std::fs::read_dir(entry.path()).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied))
+    let Ok(entries) = std::fs::read_dir("/run/gateway") else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        std::fs::read_dir(entry.path())
+            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    })
 }
 
 #[cfg(test)]
@@ -290,8 +405,16 @@ mod tests {
     }
 
     fn find(dir: &Path, global: Global) -> Result<Target, CliError> {
-        let env = |name: &str| -> Option<OsString> { matches!(name, "XDG_RUNTIME_DIR" | "HOME").then(|| dir.into()) };
-        Target::find(&Global { user: true, ..global }, &Env(&env))
+        let env = |name: &str| -> Option<OsString> {
+            matches!(name, "XDG_RUNTIME_DIR" | "HOME").then(|| dir.into())
+        };
+        Target::find(
+            &Global {
+                user: true,
+                ..global
+            },
+            &Env(&env),
+        )
     }
 
     #[test]
@@ -301,15 +424,29 @@ mod tests {
         let (dir, _two) = machine(&["a", "b"]);
         let error = find(dir.path(), Global::default()).unwrap_err();
         assert_eq!(error.exit, Exit::Usage);
-        assert!(error.message.contains("a  (") && error.message.contains("b  (") && !error.message.contains("dead"), "{error:?}");
-        let named = Global { instance: Some("b".into()), ..Global::default() };
+        assert!(
+            error.message.contains("a  (")
+                && error.message.contains("b  (")
+                && !error.message.contains("dead"),
+            "{error:?}"
+        );
+        let named = Global {
+            instance: Some("b".into()),
+            ..Global::default()
+        };
         assert_eq!(find(dir.path(), named).unwrap().instance, "b");
     }
 
     #[test]
     fn none_is_not_running_with_the_next_command() {
         let (dir, _none) = machine(&[]);
-        for global in [Global::default(), Global { instance: Some("dead".into()), ..Global::default() }] {
+        for global in [
+            Global::default(),
+            Global {
+                instance: Some("dead".into()),
+                ..Global::default()
+            },
+        ] {
             let error = find(dir.path(), global).unwrap_err();
             assert_eq!(error.exit, Exit::NotRunning);
             assert!(error.help.unwrap().contains("gateway run"));
@@ -321,25 +458,49 @@ mod tests {
         let (dir, _none) = machine(&["a", "b"]);
         let state = dir.path().join("state");
         std::fs::create_dir_all(state.join("run")).unwrap();
-        let by_flag = Global { state_dir: Some(state.clone()), ..Global::default() };
-        assert_eq!(find(dir.path(), by_flag.clone()).unwrap_err().exit, Exit::NotRunning);
+        let by_flag = Global {
+            state_dir: Some(state.clone()),
+            ..Global::default()
+        };
+        assert_eq!(
+            find(dir.path(), by_flag.clone()).unwrap_err().exit,
+            Exit::NotRunning
+        );
         let _listener = UnixListener::bind(state.join("run/control.sock")).unwrap();
-        assert_eq!(find(dir.path(), by_flag).unwrap().control, state.join("run/control.sock"));
+        assert_eq!(
+            find(dir.path(), by_flag).unwrap().control,
+            state.join("run/control.sock")
+        );
         let file = dir.path().join("g.toml");
         std::fs::write(&file, format!("[gateway]\nstate_dir = {state:?}\n")).unwrap();
-        let by_file = Global { config: Some(file), ..Global::default() };
-        assert_eq!(find(dir.path(), by_file).unwrap().control, state.join("run/control.sock"));
+        let by_file = Global {
+            config: Some(file),
+            ..Global::default()
+        };
+        assert_eq!(
+            find(dir.path(), by_file).unwrap().control,
+            state.join("run/control.sock")
+        );
     }
 
     #[test]
     fn a_configuration_that_is_named_says_which_instance_it_is() {
         let (dir, _two) = machine(&["a", "gateway-8099"]);
         let file = dir.path().join("g.toml");
-        let by_file = Global { config: Some(file.clone()), ..Global::default() };
-        for (text, instance) in [("[gateway]\ninstance = \"a\"\n", "a"), ("[gateway]\nlisten = [\"8099\"]\n", "gateway-8099")] {
+        let by_file = Global {
+            config: Some(file.clone()),
+            ..Global::default()
+        };
+        for (text, instance) in [
+            ("[gateway]\ninstance = \"a\"\n", "a"),
+            ("[gateway]\nlisten = [\"8099\"]\n", "gateway-8099"),
+        ] {
             std::fs::write(&file, text).unwrap();
             let target = find(dir.path(), by_file.clone()).unwrap();
-            assert_eq!((target.instance.as_str(), target.flags), (instance, format!(" --instance {instance}")));
+            assert_eq!(
+                (target.instance.as_str(), target.flags),
+                (instance, format!(" --instance {instance}"))
+            );
         }
     }
 }

@@ -29,7 +29,12 @@ pub struct CliError {
 impl CliError {
     /// An error of this exit code.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), help: None, details: Vec::new() }
+        Self {
+            exit,
+            message: message.into(),
+            help: None,
+            details: Vec::new(),
+        }
     }
 
     /// Adds the next command, or what to change.
@@ -42,7 +47,10 @@ impl CliError {
     /// Adds something that only `--json` shows.
     #[must_use]
     pub fn with_detail(mut self, key: &str, value: &impl Serialize) -> Self {
-        self.details.push((key.to_owned(), serde_json::to_value(value).unwrap_or_default()));
+        self.details.push((
+            key.to_owned(),
+            serde_json::to_value(value).unwrap_or_default(),
+        ));
         self
     }
 }
@@ -114,27 +122,40 @@ impl Ui {
     /// Text that was asked for itself, as a script or a page; printed even with `--quiet`.
     pub fn raw(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if out
+            .write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err()
+        {
             self.closed.store(true, Ordering::Relaxed);
         }
     }
 
     /// Text that was asked for itself; with `--json` in the one object.
     pub fn text(&self, text: &Text) {
-        if self.json { self.object(text) } else { self.raw(&text.text) }
+        if self.json {
+            self.object(text)
+        } else {
+            self.raw(&text.text)
+        }
     }
 
     /// A line of progress, on standard error; not with `--quiet`.
     pub fn progress(&self, line: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr().lock(), "{}", paint(&escape(line), Tone::Dim, self.err_color));
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "{}",
+                paint(&escape(line), Tone::Dim, self.err_color)
+            );
         }
     }
 
     /// The answer as the one JSON object; only with `--json`.
     pub fn object(&self, answer: &impl Serialize) {
         if self.json {
-            let text = serde_json::to_string_pretty(answer).unwrap_or_else(|error| format!("{{\"ok\": false, \"error\": \"{error}\"}}"));
+            let text = serde_json::to_string_pretty(answer)
+                .unwrap_or_else(|error| format!("{{\"ok\": false, \"error\": \"{error}\"}}"));
             self.raw(&format!("{text}\n"));
         }
     }
@@ -153,11 +174,20 @@ impl Ui {
         let message = self.redactor.text(&error.message);
         let mut err = std::io::stderr().lock();
         for (index, line) in message.lines().enumerate() {
-            let mark = if index == 0 { paint("error:", Tone::Bad, self.err_color) } else { "      ".to_owned() };
+            let mark = if index == 0 {
+                paint("error:", Tone::Bad, self.err_color)
+            } else {
+                "      ".to_owned()
+            };
             let _ = writeln!(err, "{mark} {}", escape(line));
         }
         for line in error.help.iter().flat_map(|help| help.lines()) {
-            let _ = writeln!(err, "  {} {}", paint("next:", Tone::Strong, self.err_color), escape(line));
+            let _ = writeln!(
+                err,
+                "  {} {}",
+                paint("next:", Tone::Strong, self.err_color),
+                escape(line)
+            );
         }
         if self.json {
             let mut object = Map::new();
@@ -186,7 +216,11 @@ fn paint(text: &str, tone: Tone, color: bool) -> String {
         Tone::Dim => "2",
         Tone::Strong => "1",
     };
-    if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if color {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// A length of time for people: "412 ms", "3.2 s", "5 min 2 s", "3 h 12 min", "4 d 1 h".
@@ -203,7 +237,11 @@ pub fn span(millis: u64) -> String {
 
 /// "1 request", "2 requests".
 pub fn count(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
 }
 
 #[cfg(test)]
@@ -212,9 +250,25 @@ mod tests {
 
     #[test]
     fn spans_and_counts() {
-        let shown: Vec<String> = [0, 412, 3250, 302_000, 11_520_000, 350_000_000].into_iter().map(span).collect();
-        assert_eq!(shown, ["0 ms", "412 ms", "3.2 s", "5 min 2 s", "3 h 12 min", "4 d 1 h"]);
-        assert_eq!((count(1, "request"), count(0, "tunnel")), ("1 request".into(), "0 tunnels".into()));
+        let shown: Vec<String> = [0, 412, 3250, 302_000, 11_520_000, 350_000_000]
+            .into_iter()
+            .map(span)
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "0 ms",
+                "412 ms",
+                "3.2 s",
+                "5 min 2 s",
+                "3 h 12 min",
+                "4 d 1 h"
+            ]
+        );
+        assert_eq!(
+            (count(1, "request"), count(0, "tunnel")),
+            ("1 request".into(), "0 tunnels".into())
+        );
     }
 
     #[test]

@@ -17,19 +17,27 @@ pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliE
         Ok(unit) => unit,
         Err(error) if error.kind == Kind::NotInstalled => {
             ctx.ui.say(&format!("{}: nothing to do", error.message));
-            ctx.ui.object(&serde_json::json!({ "ok": true, "outcome": "not installed" }));
+            ctx.ui
+                .object(&serde_json::json!({ "ok": true, "outcome": "not installed" }));
             return Ok(Exit::Done);
         }
         Err(error) => return Err(error.into()),
     };
-    let report = service::uninstall(&env, &unit, args.dry_run, &|line| ctx.ui.progress(line)).await?;
+    let report =
+        service::uninstall(&env, &unit, args.dry_run, &|line| ctx.ui.progress(line)).await?;
     if report.dry_run {
         ctx.ui.say("would:");
-        report.actions.iter().for_each(|action| ctx.ui.say(&format!("  {action}")));
+        report
+            .actions
+            .iter()
+            .for_each(|action| ctx.ui.say(&format!("  {action}")));
     } else {
         ctx.ui.say(&format!("{} is removed", report.unit));
     }
-    report.notes.iter().for_each(|note| ctx.ui.say(&format!("note: {note}")));
+    report
+        .notes
+        .iter()
+        .for_each(|note| ctx.ui.say(&format!("note: {note}")));
     ctx.ui.object(&report);
     Ok(Exit::Done)
 }

@@ -25,32 +25,43 @@ const READY_EVERY: Duration = Duration::from_millis(50);
 /// How often a port is tried: the kernel tells nobody when one becomes free.
 const PORT_EVERY: Duration = Duration::from_millis(50);
 
-/// How often it is looked who has the port, for the one who waits: that walks through all processes.
+/// How often it is looked who has the port, for the one who waits: that walks through all
+/// processes.
 const WHO_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits.
 ///
 /// # Errors
-/// [`Exit::StillBusy`] when the time is over; [`Exit::Usage`] and [`Exit::Permission`] when no gateway can be meant.
+/// [`Exit::StillBusy`] when the time is over; [`Exit::Usage`] and [`Exit::Permission`] when no
+/// gateway can be meant.
 pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     let begun = Instant::now();
     let seen = Cell::new(None);
     let (what, waited) = if args.stopped {
         ("stopped", timeout(args.timeout.0, stopped(ctx)).await)
     } else if args.port_free {
-        ("off its port", timeout(args.timeout.0, port_free(ctx, &seen)).await)
+        (
+            "off its port",
+            timeout(args.timeout.0, port_free(ctx, &seen)).await,
+        )
     } else {
         ("ready", timeout(args.timeout.0, ready(ctx, &seen)).await)
     };
     let Ok(result) = waited else {
-        let stands = seen.take().map_or(String::new(), |seen: String| format!(": {seen}"));
-        let error = CliError::new(Exit::StillBusy, format!("not {what} within {}{stands}", args.timeout));
+        let stands = seen
+            .take()
+            .map_or(String::new(), |seen: String| format!(": {seen}"));
+        let error = CliError::new(
+            Exit::StillBusy,
+            format!("not {what} within {}{stands}", args.timeout),
+        );
         return Err(error.with_help("gatewayctl status"));
     };
     result?;
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     ctx.ui.say(&format!("{what} after {}", span(took)));
-    ctx.ui.object(&json!({"ok": true, "state": what, "tookMs": took}));
+    ctx.ui
+        .object(&json!({"ok": true, "state": what, "tookMs": took}));
     Ok(Exit::Done)
 }
 
@@ -74,14 +85,23 @@ async fn ready(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliErro
 
 /// Asks until it is ready; false when it went away.
 async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
-    let Ok(mut client) = target.connect().await else { return false };
+    let Ok(mut client) = target.connect().await else {
+        return false;
+    };
     while let Ok(status) = status_of(target, &mut client).await {
         if status.stage.serves() {
             return true;
         }
         // Some tell their stage themselves.
-        let detail = status.detail.strip_prefix(&format!("{}: ", word(status.stage))).unwrap_or(&status.detail);
-        seen.set(Some(format!("{}: {}, {detail}", status.instance, word(status.stage))));
+        let detail = status
+            .detail
+            .strip_prefix(&format!("{}: ", word(status.stage)))
+            .unwrap_or(&status.detail);
+        seen.set(Some(format!(
+            "{}: {}, {detail}",
+            status.instance,
+            word(status.stage)
+        )));
         sleep(READY_EVERY).await;
     }
     seen.set(None);
@@ -95,7 +115,8 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
             Err(error) if error.exit == Exit::NotRunning => return Ok(()),
             Err(error) => return Err(error),
         };
-        // The gateway closes the connection when it ends; a second look tells a restart from a stop.
+        // The gateway closes the connection when it ends; a second look tells a restart from a
+        // stop.
         if let Ok(mut client) = target.connect().await {
             client.closed().await;
         }
@@ -115,8 +136,12 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
         }
         if look <= Instant::now() {
             look = Instant::now() + WHO_EVERY;
-            let state =
-                stale::state(&scene).map_err(|error| CliError::new(Exit::Failed, format!("cannot see who listens here: {error}")))?;
+            let state = stale::state(&scene).map_err(|error| {
+                CliError::new(
+                    Exit::Failed,
+                    format!("cannot see who listens here: {error}"),
+                )
+            })?;
             if matches!(state, State::Kept(_)) {
                 return Ok(());
             }
@@ -129,17 +154,22 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
 /// Whether another program could bind an address.
 fn is_free(listen: &Listen) -> Result<bool, CliError> {
     port::can_be_had(listen).map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            CliError::new(Exit::Permission, format!("{listen} cannot be tried: {error}")).with_help("the same command with sudo")
-        }
+        std::io::ErrorKind::PermissionDenied => CliError::new(
+            Exit::Permission,
+            format!("{listen} cannot be tried: {error}"),
+        )
+        .with_help("the same command with sudo"),
         _ => CliError::new(Exit::Failed, format!("{listen} cannot be tried: {error}")),
     })
 }
 
 fn watching(paths: &[std::path::PathBuf]) -> Result<Watch, CliError> {
     Watch::new(paths).map_err(|error| {
-        CliError::new(Exit::Failed, format!("cannot watch for the control socket: {error}"))
-            .with_help("sysctl fs.inotify.max_user_instances")
+        CliError::new(
+            Exit::Failed,
+            format!("cannot watch for the control socket: {error}"),
+        )
+        .with_help("sysctl fs.inotify.max_user_instances")
     })
 }
 
@@ -149,7 +179,12 @@ async fn changed(watch: &Watch, paths: &[std::path::PathBuf]) -> Result<(), CliE
         let _ = timeout(READY_EVERY, watch.changed()).await;
         return Ok(());
     }
-    watch.changed().await.map_err(|error| CliError::new(Exit::Failed, format!("cannot watch for the control socket: {error}")))
+    watch.changed().await.map_err(|error| {
+        CliError::new(
+            Exit::Failed,
+            format!("cannot watch for the control socket: {error}"),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -162,12 +197,24 @@ mod tests {
     use crate::control::protocol::Stage;
 
     fn context(state: &Path) -> Context {
-        let global = Global { state_dir: Some(state.to_owned()), quiet: true, ..Global::default() };
-        Context { ui: Ui::new(&global), global }
+        let global = Global {
+            state_dir: Some(state.to_owned()),
+            quiet: true,
+            ..Global::default()
+        };
+        Context {
+            ui: Ui::new(&global),
+            global,
+        }
     }
 
     fn args(ready: bool, stopped: bool) -> WaitArgs {
-        WaitArgs { ready, port_free: false, stopped, timeout: Dur::secs(10) }
+        WaitArgs {
+            ready,
+            port_free: false,
+            stopped,
+            timeout: Dur::secs(10),
+        }
     }
 
     #[tokio::test]
@@ -175,7 +222,10 @@ mod tests {
         let double = Double::start(Ok(double::outcome()));
         let ctx = context(&double.state);
         assert_eq!(wait(&ctx, &args(true, false)).await, Ok(Exit::Done));
-        let soon = WaitArgs { timeout: Dur::millis(50), ..args(false, true) };
+        let soon = WaitArgs {
+            timeout: Dur::millis(50),
+            ..args(false, true)
+        };
         assert_eq!(wait(&ctx, &soon).await.unwrap_err().exit, Exit::StillBusy);
         let until = args(false, true);
         let (waited, ()) = tokio::join!(wait(&ctx, &until), async {
@@ -195,7 +245,11 @@ mod tests {
             let listener = crate::control::server::bind(&path).unwrap();
             let (sender, mut calls) = tokio::sync::mpsc::channel(8);
             let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-            tokio::spawn(crate::control::server::serve(listener, sender, Default::default()));
+            tokio::spawn(crate::control::server::serve(
+                listener,
+                sender,
+                Default::default(),
+            ));
             let mut status = double::status();
             status.stage = Stage::Starting;
             for stage in [Stage::Starting, Stage::Starting, Stage::Ready] {

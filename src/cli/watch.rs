@@ -9,9 +9,11 @@ use crate::platform::Watcher;
 pub struct Watch(Watcher);
 
 impl Watch {
-    /// Watches the folders of `paths`; of a folder that is not there, the nearest one above it that is.
+    /// Watches the folders of `paths`; of a folder that is not there, the nearest one above it that
+    /// is.
     ///
-    /// Look at the paths after this and before [`Watch::changed`]: what changed in between is then not missed.
+    /// Look at the paths after this and before [`Watch::changed`]: what changed in between is then
+    /// not missed.
     ///
     /// # Errors
     /// When the system has no watches left (on Linux: fs.inotify.max_user_instances).

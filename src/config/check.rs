@@ -8,38 +8,57 @@ use super::error::ConfigError;
 use super::model::{Config, DrainNotice, Ready, RecoverySection, SidecarSpec};
 use super::place::{locate, nearest};
 
-/// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the place.
+/// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
+/// place.
 pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), ConfigError> {
     let refuse = |keys: &[&str], message: String| {
         let place = from.and_then(|(_, text)| locate(text, keys));
         ConfigError::invalid(from.map(|(path, _)| path), place, message)
     };
     if config.gateway.listen.is_empty() {
-        return Err(refuse(&["gateway", "listen"], "`listen` is empty: the front door needs an address".into()));
+        return Err(refuse(
+            &["gateway", "listen"],
+            "`listen` is empty: the front door needs an address".into(),
+        ));
     }
     let mut seen = HashSet::new();
     for (index, listen) in config.gateway.listen.iter().enumerate() {
         if !seen.insert(listen) {
-            return Err(refuse(&["gateway", "listen", &index.to_string()], format!("`{listen}` is listed twice")));
+            return Err(refuse(
+                &["gateway", "listen", &index.to_string()],
+                format!("`{listen}` is listed twice"),
+            ));
         }
     }
     for text in &config.gateway.trusted_proxies {
         if text != "unix" && parse_net(text).is_none() {
-            let message = format!("`{text}` is neither an address, a network like 10.0.0.0/8, nor \"unix\"");
+            let message =
+                format!("`{text}` is neither an address, a network like 10.0.0.0/8, nor \"unix\"");
             return Err(refuse(&["gateway", "trusted_proxies"], message));
         }
     }
-    check_recovery(&config.recovery).map_err(|(key, message)| refuse(&["recovery", key], message))?;
+    check_recovery(&config.recovery)
+        .map_err(|(key, message)| refuse(&["recovery", key], message))?;
     let mut ports = HashSet::new();
     for (name, spec) in &config.sidecar {
         let at = |key| ["sidecar", name.as_str(), key];
         check_sidecar(name, spec).map_err(|(key, message)| refuse(&at(key), message))?;
         if let Some(port) = spec.port {
             if !ports.insert(port) {
-                return Err(refuse(&at("port"), format!("two sidecars have port {port}")));
+                return Err(refuse(
+                    &at("port"),
+                    format!("two sidecars have port {port}"),
+                ));
             }
-            if config.gateway.listen.iter().any(|listen| listen.port() == Some(port)) {
-                let message = format!("port {port} is the front door's own: give the sidecar another one, or none for a private one");
+            if config
+                .gateway
+                .listen
+                .iter()
+                .any(|listen| listen.port() == Some(port))
+            {
+                let message = format!(
+                    "port {port} is the front door's own: give the sidecar another one, or none for a private one"
+                );
                 return Err(refuse(&at("port"), message));
             }
         }
@@ -49,20 +68,31 @@ pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), 
         let index = index.to_string();
         let at = |key| ["route", index.as_str(), key];
         if !route.path.starts_with('/') {
-            return Err(refuse(&at("path"), format!("path `{}` must begin with `/`", route.path)));
+            return Err(refuse(
+                &at("path"),
+                format!("path `{}` must begin with `/`", route.path),
+            ));
         }
-        if !taken.insert((route.host.as_deref().unwrap_or("").to_ascii_lowercase(), route.path.trim_end_matches('/'))) {
-            return Err(refuse(&at("path"), format!("two routes have path `{}` and the same host", route.path)));
+        if !taken.insert((
+            route.host.as_deref().unwrap_or("").to_ascii_lowercase(),
+            route.path.trim_end_matches('/'),
+        )) {
+            return Err(refuse(
+                &at("path"),
+                format!("two routes have path `{}` and the same host", route.path),
+            ));
         }
         if route.to.contains("://") {
             parse_upstream(&route.to).map_err(|message| refuse(&at("to"), message))?;
         } else if !config.sidecar.contains_key(&route.to) {
             let message = format!("there is no sidecar `{}`", route.to);
             let error = refuse(&at("to"), message);
-            return Err(match nearest(&route.to, config.sidecar.keys().map(String::as_str)) {
-                Some(near) => error.with_help(format!("did you mean `{near}`?")),
-                None => error,
-            });
+            return Err(
+                match nearest(&route.to, config.sidecar.keys().map(String::as_str)) {
+                    Some(near) => error.with_help(format!("did you mean `{near}`?")),
+                    None => error,
+                },
+            );
         }
     }
     Ok(())
@@ -71,14 +101,23 @@ pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), 
 fn check_recovery(recovery: &RecoverySection) -> Result<(), (&'static str, String)> {
     let throttle = &recovery.throttle;
     if throttle.base.0.is_zero() {
-        return Err(("throttle", "a first wait (`base`) of 0 s is none: `window = \"0s\"` turns the throttle off".into()));
+        return Err((
+            "throttle",
+            "a first wait (`base`) of 0 s is none: `window = \"0s\"` turns the throttle off".into(),
+        ));
     }
     if throttle.max < throttle.base {
-        let message = format!("the longest wait (`max = \"{}\"`) is shorter than the first (`base = \"{}\"`)", throttle.max, throttle.base);
+        let message = format!(
+            "the longest wait (`max = \"{}\"`) is shorter than the first (`base = \"{}\"`)",
+            throttle.max, throttle.base
+        );
         return Err(("throttle", message));
     }
     if recovery.on_give_up.first().is_some_and(String::is_empty) {
-        return Err(("on_give_up", "`on_give_up` begins with an empty text: leave it out, or name a program".into()));
+        return Err((
+            "on_give_up",
+            "`on_give_up` begins with an empty text: leave it out, or name a program".into(),
+        ));
     }
     Ok(())
 }
@@ -86,13 +125,19 @@ fn check_recovery(recovery: &RecoverySection) -> Result<(), (&'static str, Strin
 fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, String)> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(fits) {
-        return Err(("command", format!("`{name}` is not a sidecar name: letters, digits, `-`, `_` and `.`")));
+        return Err((
+            "command",
+            format!("`{name}` is not a sidecar name: letters, digits, `-`, `_` and `.`"),
+        ));
     }
     if spec.command.first().is_none_or(String::is_empty) {
         return Err(("command", format!("sidecar `{name}` has no command")));
     }
     if spec.port == Some(0) {
-        return Err(("port", "port 0 is no fixed port: leave `port` out for a private one".into()));
+        return Err((
+            "port",
+            "port 0 is no fixed port: leave `port` out for a private one".into(),
+        ));
     }
     if spec.port.is_some() && spec.overlap == Some(true) {
         return Err((
@@ -110,10 +155,19 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, St
     if let Some(DrainNotice::Path(path)) = &spec.drain
         && (!path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()))
     {
-        return Err(("drain", format!("drain path `{}` must begin with `/` and have no blanks", crate::escape::escape(path))));
+        return Err((
+            "drain",
+            format!(
+                "drain path `{}` must begin with `/` and have no blanks",
+                crate::escape::escape(path)
+            ),
+        ));
     }
     if spec.start_timeout.0.is_zero() {
-        return Err(("start_timeout", "a start timeout of 0 s lets nothing start".into()));
+        return Err((
+            "start_timeout",
+            "a start timeout of 0 s lets nothing start".into(),
+        ));
     }
     Ok(())
 }
@@ -126,14 +180,23 @@ pub(crate) fn parse_upstream(url: &str) -> Result<(String, u16), String> {
         return Err(format!("`{shown}`: only http:// upstreams are spoken to"));
     };
     if !matches!(uri.path(), "" | "/") {
-        return Err(format!("`{shown}`: an upstream is http://HOST:PORT, without a path"));
+        return Err(format!(
+            "`{shown}`: an upstream is http://HOST:PORT, without a path"
+        ));
     }
     let host = authority.host();
     let port = match authority.as_str().strip_prefix(host) {
         Some("") => 80,
-        Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(|| format!("`{shown}`: its port is no port"))?,
+        Some(port) => port
+            .strip_prefix(':')
+            .and_then(|port| port.parse().ok())
+            .ok_or_else(|| format!("`{shown}`: its port is no port"))?,
         // It would be shown wherever the upstream is named, and is never sent.
-        None => return Err(format!("`{shown}`: an upstream has no user name and no password")),
+        None => {
+            return Err(format!(
+                "`{shown}`: an upstream has no user name and no password"
+            ));
+        }
     };
     Ok((host.trim_matches(['[', ']']).to_owned(), port))
 }
@@ -169,7 +232,9 @@ mod tests {
         ] {
             match (parse_upstream(url), expected) {
                 (Ok((host, port)), Ok(expected)) => assert_eq!((host.as_str(), port), expected),
-                (Err(why), Err(expected)) => assert!(why.contains(expected) && !why.contains("canary"), "{why}"),
+                (Err(why), Err(expected)) => {
+                    assert!(why.contains(expected) && !why.contains("canary"), "{why}")
+                }
                 (got, _) => panic!("{url}: {got:?}"),
             }
         }
@@ -177,46 +242,104 @@ mod tests {
 
     #[test]
     fn a_text_of_the_wrong_type_is_not_repeated() {
-        let why = parse("[sidecar.main]\ncommand = \"x --token canary, \\\", expected\"\n", None).unwrap_err().to_string();
-        assert!(why.contains("a text, expected a sequence") && !why.contains("canary"), "{why}");
+        let why = parse(
+            "[sidecar.main]\ncommand = \"x --token canary, \\\", expected\"\n",
+            None,
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            why.contains("a text, expected a sequence") && !why.contains("canary"),
+            "{why}"
+        );
     }
 
     #[test]
     fn a_signal_that_means_the_end_is_no_notice() {
-        let with = |signal: &str| parse(&format!("[sidecar.a]\ncommand = [\"x\"]\ndrain = {{ signal = \"{signal}\" }}\n"), None);
-        assert_eq!(with("USR1").unwrap().sidecar["a"].drain, Some(DrainNotice::Signal(crate::config::NoticeSignal::Usr1)));
+        let with = |signal: &str| {
+            parse(
+                &format!("[sidecar.a]\ncommand = [\"x\"]\ndrain = {{ signal = \"{signal}\" }}\n"),
+                None,
+            )
+        };
+        assert_eq!(
+            with("USR1").unwrap().sidecar["a"].drain,
+            Some(DrainNotice::Signal(crate::config::NoticeSignal::Usr1))
+        );
         let why = with("KILL").unwrap_err().to_string();
         assert!(why.contains("KILL") && why.contains("USR1"), "{why}");
     }
 
     fn refusal(text: &str) -> String {
         let config = parse(text, None).unwrap();
-        check(&config, Some((Path::new("g.toml"), text))).unwrap_err().to_string()
+        check(&config, Some((Path::new("g.toml"), text)))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn contradictions_are_refused_with_their_place() {
         for (text, expected) in [
             ("[gateway]\nlisten = []\n", "g.toml:2:1: `listen` is empty"),
-            ("[sidecar.a]\ncommand = []\n", "g.toml:2:1: sidecar `a` has no command"),
-            ("[sidecar.a]\ncommand = [\"x\"]\nport = 5\noverlap = true\n", "g.toml:4:1: sidecar `a` has a fixed port"),
-            ("[sidecar.a]\ncommand = [\"x\"]\nport = 18789\n", "g.toml:3:1: port 18789 is the front door's own"),
-            ("[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"x\" }\n", "g.toml:3:1: drain path `x` must begin"),
-            ("[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"/x y\" }\n", "g.toml:3:1: drain path `/x y` must begin"),
-            ("[sidecar.web]\ncommand = [\"x\"]\n[[route]]\nto = \"wbe\"\n", "g.toml:4:1: there is no sidecar `wbe` (did you mean `web`?)"),
-            ("[recovery]\nthrottle = { base = \"9s\", max = \"5s\" }\n", "g.toml:2:1: the longest wait (`max = \"5s\"`) is shorter"),
-            ("[recovery.throttle]\nbase = \"0s\"\n", "g.toml:1:11: a first wait (`base`) of 0 s"),
-            ("[recovery]\non_give_up = [\"\"]\n", "g.toml:2:1: `on_give_up` begins with an empty text"),
-            ("[[route]]\nto = \"https://x\"\n", "g.toml:2:1: `https://x`: only http://"),
-            ("[[route]]\npath = \"x\"\nto = \"http://x\"\n", "g.toml:2:1: path `x` must begin"),
+            (
+                "[sidecar.a]\ncommand = []\n",
+                "g.toml:2:1: sidecar `a` has no command",
+            ),
+            (
+                "[sidecar.a]\ncommand = [\"x\"]\nport = 5\noverlap = true\n",
+                "g.toml:4:1: sidecar `a` has a fixed port",
+            ),
+            (
+                "[sidecar.a]\ncommand = [\"x\"]\nport = 18789\n",
+                "g.toml:3:1: port 18789 is the front door's own",
+            ),
+            (
+                "[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"x\" }\n",
+                "g.toml:3:1: drain path `x` must begin",
+            ),
+            (
+                "[sidecar.a]\ncommand = [\"x\"]\ndrain = { path = \"/x y\" }\n",
+                "g.toml:3:1: drain path `/x y` must begin",
+            ),
+            (
+                "[sidecar.web]\ncommand = [\"x\"]\n[[route]]\nto = \"wbe\"\n",
+                "g.toml:4:1: there is no sidecar `wbe` (did you mean `web`?)",
+            ),
+            (
+                "[recovery]\nthrottle = { base = \"9s\", max = \"5s\" }\n",
+                "g.toml:2:1: the longest wait (`max = \"5s\"`) is shorter",
+            ),
+            (
+                "[recovery.throttle]\nbase = \"0s\"\n",
+                "g.toml:1:11: a first wait (`base`) of 0 s",
+            ),
+            (
+                "[recovery]\non_give_up = [\"\"]\n",
+                "g.toml:2:1: `on_give_up` begins with an empty text",
+            ),
+            (
+                "[[route]]\nto = \"https://x\"\n",
+                "g.toml:2:1: `https://x`: only http://",
+            ),
+            (
+                "[[route]]\npath = \"x\"\nto = \"http://x\"\n",
+                "g.toml:2:1: path `x` must begin",
+            ),
         ] {
-            assert!(refusal(text).starts_with(expected), "{text}: {}", refusal(text));
+            assert!(
+                refusal(text).starts_with(expected),
+                "{text}: {}",
+                refusal(text)
+            );
         }
     }
 
     #[test]
     fn networks() {
-        assert_eq!(parse_net("10.0.0.0/8"), Some(("10.0.0.0".parse().unwrap(), 8)));
+        assert_eq!(
+            parse_net("10.0.0.0/8"),
+            Some(("10.0.0.0".parse().unwrap(), 8))
+        );
         assert_eq!(parse_net("::1"), Some(("::1".parse().unwrap(), 128)));
         assert_eq!(parse_net("10.0.0.0/33"), None);
         assert_eq!(parse_net("x"), None);

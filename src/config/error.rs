@@ -33,14 +33,29 @@ pub enum ConfigError {
 impl ConfigError {
     /// A refusal at a place in a file.
     pub fn invalid(path: Option<&Path>, place: Option<Place>, message: impl Into<String>) -> Self {
-        Self::Invalid { path: path.map(Path::to_owned), place, message: message.into(), help: None }
+        Self::Invalid {
+            path: path.map(Path::to_owned),
+            place,
+            message: message.into(),
+            help: None,
+        }
     }
 
     /// Adds what to write instead.
     #[must_use]
     pub fn with_help(self, text: impl Into<String>) -> Self {
         match self {
-            Self::Invalid { path, place, message, .. } => Self::Invalid { path, place, message, help: Some(text.into()) },
+            Self::Invalid {
+                path,
+                place,
+                message,
+                ..
+            } => Self::Invalid {
+                path,
+                place,
+                message,
+                help: Some(text.into()),
+            },
             other => other,
         }
     }

@@ -11,7 +11,8 @@ use super::place::{Place, nearest};
 use super::types::{Dur, Listen};
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
 
-/// The environment as far as the configuration reads it; a function, so that tests need not change the real one.
+/// The environment as far as the configuration reads it; a function, so that tests need not change
+/// the real one.
 pub struct Env<'a>(pub &'a (dyn Fn(&str) -> Option<OsString> + Sync));
 
 impl Env<'_> {
@@ -27,12 +28,18 @@ impl Env<'_> {
 
     /// Whether a variable is a switch that says yes: as the seed systems read theirs.
     pub fn is_on(&self, name: &str) -> bool {
-        self.text(name).is_some_and(|value| ["1", "true", "yes", "on"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes)))
+        self.text(name).is_some_and(|value| {
+            ["1", "true", "yes", "on"]
+                .iter()
+                .any(|yes| value.trim().eq_ignore_ascii_case(yes))
+        })
     }
 
     /// A variable that is set and not empty.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        (self.0)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        (self.0)(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
     }
 }
 
@@ -72,8 +79,8 @@ pub struct Loaded {
 
 /// Where the configuration of `instance` is looked for without `--config`.
 ///
-/// `$CONFIGURATION_DIRECTORY` (set by systemd from ConfigurationDirectory=) wins; then /etc/gateway for root,
-/// `$XDG_CONFIG_HOME/gateway` or `~/.config/gateway` for everybody else.
+/// `$CONFIGURATION_DIRECTORY` (set by systemd from ConfigurationDirectory=) wins; then /etc/gateway
+/// for root, `$XDG_CONFIG_HOME/gateway` or `~/.config/gateway` for everybody else.
 pub fn default_path(env: &Env<'_>, instance: &str) -> PathBuf {
     let file = format!("{instance}.toml");
     if let Some(dir) = env.path("CONFIGURATION_DIRECTORY") {
@@ -82,21 +89,25 @@ pub fn default_path(env: &Env<'_>, instance: &str) -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return Path::new("/etc/gateway").join(file);
     }
-    let base =
-        env.path("XDG_CONFIG_HOME").or_else(|| env.path("HOME").map(|home| home.join(".config"))).unwrap_or_else(|| PathBuf::from("/etc"));
+    let base = env
+        .path("XDG_CONFIG_HOME")
+        .or_else(|| env.path("HOME").map(|home| home.join(".config")))
+        .unwrap_or_else(|| PathBuf::from("/etc"));
     base.join("gateway").join(file)
 }
 
 /// Reads the configuration, lays environment and flags over it, and checks the whole.
 ///
 /// # Errors
-/// [`ConfigError`] when the file named by `--config` or `$GATEWAY_CONFIG` is missing, when a file cannot be read,
-/// or when what was written is wrong. A missing default file is an empty one.
+/// [`ConfigError`] when the file named by `--config` or `$GATEWAY_CONFIG` is missing, when a file
+/// cannot be read, or when what was written is wrong. A missing default file is an empty one.
 pub fn load(flags: &Overrides, env: &Env<'_>) -> Result<Loaded, ConfigError> {
     let (path, explicit) = locate(flags, env);
     match std::fs::read_to_string(&path) {
         Ok(text) => load_text(flags, env, &path, Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => load_text(flags, env, &path, None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => {
+            load_text(flags, env, &path, None)
+        }
         Err(source) => Err(ConfigError::Unreadable { path, source }),
     }
 }
@@ -106,29 +117,47 @@ fn locate(flags: &Overrides, env: &Env<'_>) -> (PathBuf, bool) {
     match flags.config.clone().or_else(|| env.path("GATEWAY_CONFIG")) {
         Some(path) => (path, true),
         None => {
-            let provisional = named(flags, env).unwrap_or_else(|| name_from_listeners(&flags.listen));
+            let provisional =
+                named(flags, env).unwrap_or_else(|| name_from_listeners(&flags.listen));
             (default_path(env, &provisional), false)
         }
     }
 }
 
 fn named(flags: &Overrides, env: &Env<'_>) -> Option<String> {
-    flags.instance.clone().or_else(|| env.text("GATEWAY_INSTANCE"))
+    flags
+        .instance
+        .clone()
+        .or_else(|| env.text("GATEWAY_INSTANCE"))
 }
 
-/// Lays environment and flags over the text of a file (none: no file), as [`load`] does, and checks the whole.
+/// Lays environment and flags over the text of a file (none: no file), as [`load`] does, and checks
+/// the whole.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`], which names `path`.
-pub fn load_text(flags: &Overrides, env: &Env<'_>, path: &Path, text: Option<String>) -> Result<Loaded, ConfigError> {
-    let mut config = text.as_deref().map_or_else(|| Ok(Config::default()), |text| parse(text, Some(path)))?;
+pub fn load_text(
+    flags: &Overrides,
+    env: &Env<'_>,
+    path: &Path,
+    text: Option<String>,
+) -> Result<Loaded, ConfigError> {
+    let mut config = text
+        .as_deref()
+        .map_or_else(|| Ok(Config::default()), |text| parse(text, Some(path)))?;
     apply_env(&mut config, env)?;
     apply_flags(&mut config, flags)?;
     check(&config, text.as_deref().map(|text| (path, text)))?;
-    let instance =
-        named(flags, env).or_else(|| config.gateway.instance.clone()).unwrap_or_else(|| name_from_listeners(&config.gateway.listen));
+    let instance = named(flags, env)
+        .or_else(|| config.gateway.instance.clone())
+        .unwrap_or_else(|| name_from_listeners(&config.gateway.listen));
     check_instance(&instance)?;
-    Ok(Loaded { config, path: text.is_some().then(|| path.to_owned()), instance, text })
+    Ok(Loaded {
+        config,
+        path: text.is_some().then(|| path.to_owned()),
+        instance,
+        text,
+    })
 }
 
 /// What can be said of a configuration that is not valid: enough to find the state of its instance.
@@ -145,7 +174,10 @@ pub struct Whereabouts {
 /// Reads past whatever is wrong.
 pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
     let (path, _) = locate(flags, env);
-    let file = std::fs::read_to_string(&path).ok().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
+    let file = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| text.parse::<toml::Table>().ok())
+        .unwrap_or_default();
     let key = |name: &str| file.get("gateway").and_then(|section| section.get(name));
     let text = |name: &str| key(name).and_then(toml::Value::as_str).map(str::to_owned);
     let first = |value: Option<String>| value.and_then(|text| text.parse().ok());
@@ -153,14 +185,29 @@ pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
         .listen
         .first()
         .cloned()
-        .or_else(|| first(env.text("GATEWAY_LISTEN")?.split(',').next().map(|item| item.trim().to_owned())))
+        .or_else(|| {
+            first(
+                env.text("GATEWAY_LISTEN")?
+                    .split(',')
+                    .next()
+                    .map(|item| item.trim().to_owned()),
+            )
+        })
         .or_else(|| first(key("listen")?.get(0)?.as_str().map(str::to_owned)));
     let instance = named(flags, env)
         .or_else(|| text("instance"))
         .filter(|name| check_instance(name).is_ok())
         .unwrap_or_else(|| name_from_listeners(listen.as_slice()));
-    let state_dir = flags.state_dir.clone().or_else(|| env.path("GATEWAY_STATE_DIR")).or_else(|| text("state_dir").map(PathBuf::from));
-    Whereabouts { path, instance, state_dir }
+    let state_dir = flags
+        .state_dir
+        .clone()
+        .or_else(|| env.path("GATEWAY_STATE_DIR"))
+        .or_else(|| text("state_dir").map(PathBuf::from));
+    Whereabouts {
+        path,
+        instance,
+        state_dir,
+    }
 }
 
 /// Parses a file's text; unknown keys and wrong types are refused with their place.
@@ -185,7 +232,11 @@ fn explain(message: &str) -> (String, Option<String>) {
     let (Some(unknown), true) = (quoted.next(), message.starts_with("unknown ")) else {
         return (without_value(message.trim()).replace('\n', " "), None);
     };
-    let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
+    let what = if message.starts_with("unknown field") {
+        "unknown key"
+    } else {
+        "unknown value"
+    };
     let known: Vec<&str> = quoted.collect();
     let help = match nearest(unknown, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -216,17 +267,30 @@ fn name_from_listeners(listen: &[Listen]) -> String {
 /// [`ConfigError::Invalid`] with what can be one.
 pub fn check_instance(name: &str) -> Result<(), ConfigError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !name.is_empty() && name.len() <= 64 && name.chars().all(fits) && !name.starts_with(['.', '-']) {
+    if !name.is_empty()
+        && name.len() <= 64
+        && name.chars().all(fits)
+        && !name.starts_with(['.', '-'])
+    {
         return Ok(());
     }
-    Err(ConfigError::invalid(None, None, format!("`{name}` is not an instance name"))
-        .with_help("at most 64 letters, digits, `-`, `_` and `.`, not beginning with `-` or `.`"))
+    Err(
+        ConfigError::invalid(None, None, format!("`{name}` is not an instance name")).with_help(
+            "at most 64 letters, digits, `-`, `_` and `.`, not beginning with `-` or `.`",
+        ),
+    )
 }
 
 fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
-    fn set<T: FromStr<Err = String>>(env: &Env<'_>, name: &str, slot: &mut T) -> Result<(), ConfigError> {
+    fn set<T: FromStr<Err = String>>(
+        env: &Env<'_>,
+        name: &str,
+        slot: &mut T,
+    ) -> Result<(), ConfigError> {
         if let Some(text) = env.text(name) {
-            *slot = text.parse().map_err(|error| ConfigError::invalid(None, None, format!("{name}: {error}")))?;
+            *slot = text
+                .parse()
+                .map_err(|error| ConfigError::invalid(None, None, format!("{name}: {error}")))?;
         }
         Ok(())
     }
@@ -236,14 +300,19 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
             Some("1" | "true" | "yes" | "on") => true,
             Some("0" | "false" | "no" | "off") => false,
             Some(other) => {
-                return Err(ConfigError::invalid(None, None, format!("{name}: `{other}` is neither true nor false")));
+                return Err(ConfigError::invalid(
+                    None,
+                    None,
+                    format!("{name}: `{other}` is neither true nor false"),
+                ));
             }
         };
         Ok(())
     }
     fn number(env: &Env<'_>, name: &str, slot: &mut u32) -> Result<(), ConfigError> {
         if let Some(text) = env.text(name) {
-            let refuse = |_| ConfigError::invalid(None, None, format!("{name}: `{text}` is not a number"));
+            let refuse =
+                |_| ConfigError::invalid(None, None, format!("{name}: `{text}` is not a number"));
             *slot = text.trim().parse().map_err(refuse)?;
         }
         Ok(())
@@ -253,7 +322,9 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
             .split(',')
             .map(|item| item.trim().parse())
             .collect::<Result<_, String>>()
-            .map_err(|error| ConfigError::invalid(None, None, format!("GATEWAY_LISTEN: {error}")))?;
+            .map_err(|error| {
+                ConfigError::invalid(None, None, format!("GATEWAY_LISTEN: {error}"))
+            })?;
     }
     if let Some(dir) = env.path("GATEWAY_STATE_DIR") {
         config.gateway.state_dir = Some(dir);
@@ -261,19 +332,47 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
     if let Some(file) = env.path("GATEWAY_TOKEN_FILE") {
         config.gateway.token_file = Some(file);
     }
-    flag(env, "GATEWAY_HEALTH_PATHS", &mut config.gateway.health_paths)?;
+    flag(
+        env,
+        "GATEWAY_HEALTH_PATHS",
+        &mut config.gateway.health_paths,
+    )?;
     flag(env, "GATEWAY_VIA", &mut config.gateway.via)?;
-    flag(env, "GATEWAY_RESTART_EXTERNAL_SIGNAL", &mut config.restart.external_signal)?;
+    flag(
+        env,
+        "GATEWAY_RESTART_EXTERNAL_SIGNAL",
+        &mut config.restart.external_signal,
+    )?;
     set(env, "GATEWAY_RESTART_MODE", &mut config.restart.mode)?;
     set(env, "GATEWAY_RESTART_DRAIN", &mut config.restart.drain)?;
-    set(env, "GATEWAY_RESTART_STOP_DRAIN", &mut config.restart.stop_drain)?;
-    set(env, "GATEWAY_RESTART_LAUNCHD_EXIT_DELAY", &mut config.restart.launchd_exit_delay)?;
+    set(
+        env,
+        "GATEWAY_RESTART_STOP_DRAIN",
+        &mut config.restart.stop_drain,
+    )?;
+    set(
+        env,
+        "GATEWAY_RESTART_LAUNCHD_EXIT_DELAY",
+        &mut config.restart.launchd_exit_delay,
+    )?;
     let throttle = &mut config.recovery.throttle;
-    set(env, "GATEWAY_RECOVERY_THROTTLE_WINDOW", &mut throttle.window)?;
+    set(
+        env,
+        "GATEWAY_RECOVERY_THROTTLE_WINDOW",
+        &mut throttle.window,
+    )?;
     set(env, "GATEWAY_RECOVERY_THROTTLE_BASE", &mut throttle.base)?;
     set(env, "GATEWAY_RECOVERY_THROTTLE_MAX", &mut throttle.max)?;
-    set(env, "GATEWAY_RECOVERY_THROTTLE_STABLE", &mut throttle.stable)?;
-    number(env, "GATEWAY_RECOVERY_THROTTLE_THRESHOLD", &mut throttle.threshold)?;
+    set(
+        env,
+        "GATEWAY_RECOVERY_THROTTLE_STABLE",
+        &mut throttle.stable,
+    )?;
+    number(
+        env,
+        "GATEWAY_RECOVERY_THROTTLE_THRESHOLD",
+        &mut throttle.threshold,
+    )?;
     let mut tunnel = config.restart.tunnel_drain.unwrap_or(Dur::secs(0));
     set(env, "GATEWAY_RESTART_TUNNEL_DRAIN", &mut tunnel)?;
     if env.text("GATEWAY_RESTART_TUNNEL_DRAIN").is_some() {
@@ -291,7 +390,9 @@ impl FromStr for Mode {
             "in-process" => Ok(Self::InProcess),
             "respawn" => Ok(Self::Respawn),
             "exit" => Ok(Self::Exit),
-            _ => Err(format!("`{text}` is not a restart mode: auto, in-process, respawn or exit")),
+            _ => Err(format!(
+                "`{text}` is not a restart mode: auto, in-process, respawn or exit"
+            )),
         }
     }
 }
@@ -307,14 +408,21 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         config.gateway.instance = Some(name.clone());
     }
     if !flags.command.is_empty() {
-        config.sidecar.insert(MAIN_SIDECAR.to_owned(), SidecarSpec::new(flags.command.clone()));
+        config.sidecar.insert(
+            MAIN_SIDECAR.to_owned(),
+            SidecarSpec::new(flags.command.clone()),
+        );
     }
     if flags.port.is_none() && flags.ready.is_none() && !flags.exclusive {
         return Ok(());
     }
     let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
-        return Err(ConfigError::invalid(None, None, "--exclusive, --port and --ready speak of the sidecar `main`, and there is none")
-            .with_help("add `-- COMMAND` or a [sidecar.main] section"));
+        return Err(ConfigError::invalid(
+            None,
+            None,
+            "--exclusive, --port and --ready speak of the sidecar `main`, and there is none",
+        )
+        .with_help("add `-- COMMAND` or a [sidecar.main] section"));
     };
     if flags.exclusive {
         main.overlap = Some(false);
@@ -339,19 +447,39 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
-        let error = parse("[gateway]\nvia = true\n lisen = []\n", Some(Path::new("g.toml"))).unwrap_err();
-        assert_eq!(error.to_string(), "g.toml:3:2: unknown key `lisen` (did you mean `listen`?)");
+        let error = parse(
+            "[gateway]\nvia = true\n lisen = []\n",
+            Some(Path::new("g.toml")),
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "g.toml:3:2: unknown key `lisen` (did you mean `listen`?)"
+        );
         let error = parse("[sidecar.web]\ncommand = [\"x\"]\nready = \"tpc\"\n", None).unwrap_err();
-        assert_eq!(error.to_string(), "unknown value `tpc` (did you mean `tcp`?)");
+        assert_eq!(
+            error.to_string(),
+            "unknown value `tpc` (did you mean `tcp`?)"
+        );
     }
 
     #[test]
     fn flags_overrule_variables_and_variables_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
-        std::fs::write(&file, "[gateway]\nlisten = [\"1001\"]\n[restart]\ndrain = \"1s\"\n").unwrap();
-        let mut flags = Overrides { config: Some(file), ..Overrides::default() };
-        assert_eq!(load(&flags, &Env(&none)).unwrap().config.gateway.listen[0].port(), Some(1001));
+        std::fs::write(
+            &file,
+            "[gateway]\nlisten = [\"1001\"]\n[restart]\ndrain = \"1s\"\n",
+        )
+        .unwrap();
+        let mut flags = Overrides {
+            config: Some(file),
+            ..Overrides::default()
+        };
+        assert_eq!(
+            load(&flags, &Env(&none)).unwrap().config.gateway.listen[0].port(),
+            Some(1001)
+        );
         let env = |name: &str| match name {
             "GATEWAY_LISTEN" => Some("1002, unix:/x".into()),
             "GATEWAY_RESTART_DRAIN" => Some("2s".into()),
@@ -362,7 +490,10 @@ mod tests {
         assert_eq!(loaded.config.restart.drain, Dur::secs(2));
         assert_eq!(loaded.instance, "gateway-1002");
         flags.listen = vec!["1003".parse().unwrap()];
-        assert_eq!(load(&flags, &Env(&env)).unwrap().config.gateway.listen[0].port(), Some(1003));
+        assert_eq!(
+            load(&flags, &Env(&env)).unwrap().config.gateway.listen[0].port(),
+            Some(1003)
+        );
     }
 
     #[test]
@@ -379,16 +510,37 @@ mod tests {
         };
         let config = load(&Overrides::default(), &Env(&value)).unwrap().config;
         let (window, base, max, stable) = (Dur::secs(1), Dur::secs(3), Dur::secs(4), Dur::secs(5));
-        assert_eq!(config.recovery.throttle, Throttle { window, threshold: 2, base, max, stable });
+        assert_eq!(
+            config.recovery.throttle,
+            Throttle {
+                window,
+                threshold: 2,
+                base,
+                max,
+                stable
+            }
+        );
         assert_eq!(config.restart.launchd_exit_delay, Dur::secs(6));
-        let bad = |name: &str| (name == "GATEWAY_RECOVERY_THROTTLE_THRESHOLD").then(|| "many".into());
-        assert!(load(&Overrides::default(), &Env(&bad)).unwrap_err().to_string().contains("`many` is not a number"));
+        let bad =
+            |name: &str| (name == "GATEWAY_RECOVERY_THROTTLE_THRESHOLD").then(|| "many".into());
+        assert!(
+            load(&Overrides::default(), &Env(&bad))
+                .unwrap_err()
+                .to_string()
+                .contains("`many` is not a number")
+        );
     }
 
     #[test]
     fn a_named_file_that_is_missing_is_an_error_and_a_default_one_is_not() {
-        let flags = Overrides { config: Some("/nonexistent/x.toml".into()), ..Overrides::default() };
-        assert!(matches!(load(&flags, &Env(&none)), Err(ConfigError::Unreadable { .. })));
+        let flags = Overrides {
+            config: Some("/nonexistent/x.toml".into()),
+            ..Overrides::default()
+        };
+        assert!(matches!(
+            load(&flags, &Env(&none)),
+            Err(ConfigError::Unreadable { .. })
+        ));
         let env = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
         assert_eq!(load(&Overrides::default(), &Env(&env)).unwrap().path, None);
     }
@@ -397,15 +549,33 @@ mod tests {
     fn of_a_configuration_that_is_not_valid_the_state_is_found_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
-        let flags = Overrides { config: Some(file.clone()), ..Overrides::default() };
+        let flags = Overrides {
+            config: Some(file.clone()),
+            ..Overrides::default()
+        };
         let of = |text: &str| {
             std::fs::write(&file, text).unwrap();
             whereabouts(&flags, &Env(&none))
         };
         let found = of("[gateway]\ninstance = \"a\"\nstate_dir = \"/s\"\nlisen = 1\n");
-        assert_eq!(found, Whereabouts { path: file.clone(), instance: "a".into(), state_dir: Some("/s".into()) });
-        assert_eq!(of("[gateway]\nlisten = [\"1001\"]\nvia = 3\n").instance, "gateway-1001");
-        for text in ["[gateway", "gateway = 3", "[gateway]\ninstance = \"../x\"\nlisten = {}", ""] {
+        assert_eq!(
+            found,
+            Whereabouts {
+                path: file.clone(),
+                instance: "a".into(),
+                state_dir: Some("/s".into())
+            }
+        );
+        assert_eq!(
+            of("[gateway]\nlisten = [\"1001\"]\nvia = 3\n").instance,
+            "gateway-1001"
+        );
+        for text in [
+            "[gateway",
+            "gateway = 3",
+            "[gateway]\ninstance = \"../x\"\nlisten = {}",
+            "",
+        ] {
             assert_eq!(of(text).instance, DEFAULT_INSTANCE, "{text}");
         }
         std::fs::remove_file(&file).unwrap();
@@ -416,8 +586,12 @@ mod tests {
     #[test]
     fn hostile_instance_names_are_refused() {
         for name in ["", "../x", "a/b", "-x", ".hidden", "a b", "ü"] {
-            let flags = Overrides { instance: Some(name.into()), ..Overrides::default() };
-            let env = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
+            let flags = Overrides {
+                instance: Some(name.into()),
+                ..Overrides::default()
+            };
+            let env =
+                |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
             assert!(load(&flags, &Env(&env)).is_err(), "{name}");
         }
     }

@@ -16,10 +16,14 @@ mod template;
 mod types;
 
 pub use error::ConfigError;
-pub use layer::{Env, Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, parse, whereabouts};
+pub use layer::{
+    Env, Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, parse,
+    whereabouts,
+};
 pub use model::{
-    Config, DrainNotice, GatewaySection, Hold, LimitsSection, Mode, NoticeSignal, OutputMode, Ready, RecoverySection, RestartSection,
-    RouteSpec, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
+    Config, DrainNotice, GatewaySection, Hold, LimitsSection, Mode, NoticeSignal, OutputMode,
+    Ready, RecoverySection, RestartSection, RouteSpec, SidecarSpec, TUNNEL_DRAIN,
+    TUNNEL_DRAIN_ALONE, Throttle,
 };
 pub use place::Place;
 pub use template::{schema, starter, to_toml};

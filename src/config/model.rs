@@ -48,7 +48,8 @@ pub struct GatewaySection {
     /// Where state is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
-    /// A file holding the bearer token for `/_gateway/…`; without it a token is made in the state directory.
+    /// A file holding the bearer token for `/_gateway/…`; without it a token is made in the state
+    /// directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
     /// Whether `/healthz` and `/readyz` are answered by the gateway.
@@ -57,7 +58,8 @@ pub struct GatewaySection {
     pub via: bool,
     /// Peers whose `X-Forwarded-*` headers are believed, as addresses or networks, or "unix".
     pub trusted_proxies: Vec<String>,
-    /// Further words that mark a value as secret, besides token, secret, password, key, authorization.
+    /// Further words that mark a value as secret, besides token, secret, password, key,
+    /// authorization.
     pub redact: Vec<String>,
     /// Threads that serve clients; 0 means one per CPU, at most 4.
     pub workers: usize,
@@ -90,7 +92,8 @@ pub enum Mode {
     InProcess,
     /// In a fresh process that takes over listeners and lock.
     Respawn,
-    /// In whatever the service manager starts next; it must hold the listeners and start again after a clean end.
+    /// In whatever the service manager starts next; it must hold the listeners and start again
+    /// after a clean end.
     Exit,
 }
 
@@ -102,7 +105,8 @@ pub struct RestartSection {
     pub mode: Mode,
     /// How long work of the old generation may go on after a restart.
     pub drain: Dur,
-    /// How long tunnels (WebSockets) may go on; 300 s where old and new overlap, 5 s where they cannot.
+    /// How long tunnels (WebSockets) may go on; 300 s where old and new overlap, 5 s where they
+    /// cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnel_drain: Option<Dur>,
     /// How long work may go on after a stop.
@@ -111,7 +115,8 @@ pub struct RestartSection {
     pub hold: Hold,
     /// Whether SIGUSR1 and SIGUSR2 from outside restart.
     pub external_signal: bool,
-    /// How long launchd is given, while serving, before an exit that it shall answer with a new start.
+    /// How long launchd is given, while serving, before an exit that it shall answer with a new
+    /// start.
     pub launchd_exit_delay: Dur,
 }
 
@@ -135,7 +140,8 @@ impl Default for RestartSection {
 pub struct RecoverySection {
     /// How starts in quick succession are slowed down.
     pub throttle: Throttle,
-    /// A command that is run once when the gateway enters safe mode or serves with the last good configuration.
+    /// A command that is run once when the gateway enters safe mode or serves with the last good
+    /// configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on_give_up: Vec<String>,
 }
@@ -158,7 +164,13 @@ pub struct Throttle {
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { window: Dur::secs(1800), threshold: 3, base: Dur::secs(5), max: Dur::secs(120), stable: Dur::secs(600) }
+        Self {
+            window: Dur::secs(1800),
+            threshold: 3,
+            base: Dur::secs(5),
+            max: Dur::secs(120),
+            stable: Dur::secs(600),
+        }
     }
 }
 
@@ -174,7 +186,10 @@ pub struct Hold {
 
 impl Default for Hold {
     fn default() -> Self {
-        Self { requests: 1024, time: Dur::secs(30) }
+        Self {
+            requests: 1024,
+            time: Dur::secs(30),
+        }
     }
 }
 
@@ -196,7 +211,13 @@ pub struct LimitsSection {
 
 impl Default for LimitsSection {
     fn default() -> Self {
-        Self { connections: 10_000, header_size: 64 * 1024, header_time: Dur::secs(15), idle: Dur::secs(600), body: 0 }
+        Self {
+            connections: 10_000,
+            header_size: 64 * 1024,
+            header_time: Dur::secs(15),
+            idle: Dur::secs(600),
+            body: 0,
+        }
     }
 }
 
@@ -274,7 +295,8 @@ pub struct SidecarSpec {
     /// The folder it starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,
-    /// A fixed port; then two copies cannot run side by side. Without it a private port is chosen for each start.
+    /// A fixed port; then two copies cannot run side by side. Without it a private port is chosen
+    /// for each start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// How it shows that it is ready.
@@ -332,7 +354,11 @@ impl SidecarSpec {
     ///
     /// 300 s where a successor serves already, 5 s where everyone waits for the old one to end.
     pub fn tunnel_drain(&self, restart: &RestartSection) -> Duration {
-        let default = if self.overlaps() { TUNNEL_DRAIN } else { TUNNEL_DRAIN_ALONE };
+        let default = if self.overlaps() {
+            TUNNEL_DRAIN
+        } else {
+            TUNNEL_DRAIN_ALONE
+        };
         restart.tunnel_drain.map_or(default, |time| time.0)
     }
 }

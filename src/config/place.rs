@@ -21,11 +21,17 @@ impl Place {
     }
 }
 
-/// The candidate that `word` was most likely meant to be: more than half of it is right, swapped letters counting as one slip.
+/// The candidate that `word` was most likely meant to be: more than half of it is right, swapped
+/// letters counting as one slip.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LIKELY: f64 = 0.5;
     known
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
+        .map(|candidate| {
+            (
+                strsim::normalized_damerau_levenshtein(word, candidate),
+                candidate,
+            )
+        })
         .filter(|(score, _)| *score > LIKELY)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
@@ -48,7 +54,12 @@ pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Place> {
             }
             Some(_) => break,
         };
-        let Some((name, inner)) = table.iter().find(|(name, _)| name.get_ref().as_ref() == *key) else { break };
+        let Some((name, inner)) = table
+            .iter()
+            .find(|(name, _)| name.get_ref().as_ref() == *key)
+        else {
+            break;
+        };
         offset = Some(name.span().start);
         value = Some(inner.get_ref());
     }

@@ -30,13 +30,20 @@ mod tests {
         let text = starter();
         let mut config = parse(text, None).unwrap();
         config.sidecar.clear();
-        assert_eq!(config, Config::default(), "every value in the starter but the sidecar is the default");
+        assert_eq!(
+            config,
+            Config::default(),
+            "every value in the starter but the sidecar is the default"
+        );
         let uncommented: String = text
             .lines()
             .map(|line| line.strip_prefix("# ").unwrap_or(line))
-            .filter(|line| !line.starts_with(['"', '#']) && (line.contains(" = ") || line.starts_with('[')))
+            .filter(|line| {
+                !line.starts_with(['"', '#']) && (line.contains(" = ") || line.starts_with('['))
+            })
             .fold(String::new(), |all, line| all + line + "\n");
-        parse(&uncommented, None).unwrap_or_else(|error| panic!("commented keys are known too: {error}\n{uncommented}"));
+        parse(&uncommented, None)
+            .unwrap_or_else(|error| panic!("commented keys are known too: {error}\n{uncommented}"));
     }
 
     #[test]
@@ -48,7 +55,9 @@ mod tests {
     #[test]
     fn the_schema_names_every_section() {
         let schema = schema();
-        for section in ["gateway", "restart", "recovery", "limits", "sidecar", "route"] {
+        for section in [
+            "gateway", "restart", "recovery", "limits", "sidecar", "route",
+        ] {
             assert!(schema["properties"][section].is_object(), "{section}");
         }
     }

@@ -31,7 +31,8 @@ impl FromStr for Dur {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || format!("`{text}` is not a duration: write it like \"300s\", \"1500ms\" or \"5m\"");
+        let bad =
+            || format!("`{text}` is not a duration: write it like \"300s\", \"1500ms\" or \"5m\"");
         let parsed: SignedDuration = text.trim().parse().map_err(|_| bad())?;
         Duration::try_from(parsed).map(Self).map_err(|_| bad())
     }
@@ -109,22 +110,33 @@ impl FromStr for Listen {
             return if path.is_absolute() {
                 Ok(Self::Unix(path))
             } else {
-                Err(format!("`{text}`: a unix listener needs an absolute path, as in \"unix:/run/app.sock\""))
+                Err(format!(
+                    "`{text}`: a unix listener needs an absolute path, as in \"unix:/run/app.sock\""
+                ))
             };
         }
         if let Ok(addr) = text.parse::<SocketAddr>() {
             return Ok(Self::Tcp(addr));
         }
         if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
-            let host = if text.starts_with(':') { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+            let host = if text.starts_with(':') {
+                Ipv4Addr::UNSPECIFIED
+            } else {
+                Ipv4Addr::LOCALHOST
+            };
             return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(host), port)));
         }
         if let Some(("localhost", port)) = text.rsplit_once(':')
             && let Ok(port) = port.parse()
         {
-            return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
+            return Ok(Self::Tcp(SocketAddr::new(
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                port,
+            )));
         }
-        Err(format!("`{text}` is not an address: write \"127.0.0.1:18789\", \"[::1]:18789\", \"18789\" or \"unix:/run/app.sock\""))
+        Err(format!(
+            "`{text}` is not an address: write \"127.0.0.1:18789\", \"[::1]:18789\", \"18789\" or \"unix:/run/app.sock\""
+        ))
     }
 }
 
@@ -166,7 +178,14 @@ mod tests {
 
     #[test]
     fn durations_round_trip() {
-        for (text, shown) in [("300s", "300s"), ("1500ms", "1500ms"), ("5m", "300s"), ("1h", "1h"), ("0s", "0s"), ("1h 30m", "5400s")] {
+        for (text, shown) in [
+            ("300s", "300s"),
+            ("1500ms", "1500ms"),
+            ("5m", "300s"),
+            ("1h", "1h"),
+            ("0s", "0s"),
+            ("1h 30m", "5400s"),
+        ] {
             let dur: Dur = text.parse().unwrap();
             assert_eq!(dur.to_string(), shown);
             assert_eq!(shown.parse::<Dur>().unwrap(), dur);

@@ -41,21 +41,38 @@ impl Client {
     /// Connects to a control socket.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] mean that no gateway runs there.
+    /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] mean that no gateway
+    /// runs there.
     pub async fn connect(path: &Path) -> io::Result<Self> {
         let (reader, writer) = UnixStream::connect(path).await?.into_split();
-        Ok(Self { reader: BufReader::new(reader), writer, calls: 0 })
+        Ok(Self {
+            reader: BufReader::new(reader),
+            writer,
+            calls: 0,
+        })
     }
 
     /// Asks and waits for the answer; `progress` hears every step before it.
     ///
     /// # Errors
     /// [`CallError`]; after all but [`CallError::Refused`] the connection is of no more use.
-    pub async fn call<T: DeserializeOwned>(&mut self, method: &Method, mut progress: impl FnMut(Progress)) -> Result<T, CallError> {
+    pub async fn call<T: DeserializeOwned>(
+        &mut self,
+        method: &Method,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<T, CallError> {
         self.calls += 1;
         let mine = self.calls.to_string();
         let (name, params) = method.encode();
-        frames::write(&mut self.writer, &Frame::Req { id: mine.clone(), method: name.to_owned(), params }).await?;
+        frames::write(
+            &mut self.writer,
+            &Frame::Req {
+                id: mine.clone(),
+                method: name.to_owned(),
+                params,
+            },
+        )
+        .await?;
         loop {
             match frames::read(&mut self.reader).await? {
                 Incoming::Frame(Frame::Event { event, payload }) if event == "progress" => {
@@ -64,16 +81,26 @@ impl Client {
                         progress(step);
                     }
                 }
-                Incoming::Frame(Frame::Res { id, ok, payload, error }) if id == mine => {
+                Incoming::Frame(Frame::Res {
+                    id,
+                    ok,
+                    payload,
+                    error,
+                }) if id == mine => {
                     return match error {
                         Some(failure) if !ok => Err(CallError::Refused(failure)),
                         _ if !ok => Err(CallError::Protocol("a failure without a reason".into())),
-                        _ => serde_json::from_value(payload).map_err(|error| CallError::Protocol(error.to_string())),
+                        _ => serde_json::from_value(payload)
+                            .map_err(|error| CallError::Protocol(error.to_string())),
                     };
                 }
                 Incoming::Frame(_) => {}
                 Incoming::Garbage(error) => return Err(CallError::Protocol(error)),
-                Incoming::TooLong => return Err(CallError::Protocol(format!("a frame over {FRAME_MAX} bytes"))),
+                Incoming::TooLong => {
+                    return Err(CallError::Protocol(format!(
+                        "a frame over {FRAME_MAX} bytes"
+                    )));
+                }
                 Incoming::End => return Err(CallError::Closed),
             }
         }
@@ -86,7 +113,9 @@ impl Client {
     pub async fn event(&mut self) -> io::Result<Option<(String, Value)>> {
         loop {
             match frames::read(&mut self.reader).await? {
-                Incoming::Frame(Frame::Event { event, payload }) => return Ok(Some((event, payload))),
+                Incoming::Frame(Frame::Event { event, payload }) => {
+                    return Ok(Some((event, payload)));
+                }
                 Incoming::Frame(_) | Incoming::Garbage(_) => {}
                 Incoming::End | Incoming::TooLong => return Ok(None),
             }

@@ -19,17 +19,25 @@ pub(super) enum Incoming {
     End,
 }
 
-/// Reads the next frame; empty lines are skipped. A last line without its newline was cut, and is no frame.
+/// Reads the next frame; empty lines are skipped. A last line without its newline was cut, and is
+/// no frame.
 pub(super) async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Incoming> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let limit = u64::try_from(FRAME_MAX).unwrap_or(u64::MAX).saturating_add(1);
-        (&mut *stream).take(limit).read_until(b'\n', &mut line).await?;
+        let limit = u64::try_from(FRAME_MAX)
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
+        (&mut *stream)
+            .take(limit)
+            .read_until(b'\n', &mut line)
+            .await?;
         if line.len() > FRAME_MAX {
             return Ok(Incoming::TooLong);
         }
-        let Some(text) = line.strip_suffix(b"\n") else { return Ok(Incoming::End) };
+        let Some(text) = line.strip_suffix(b"\n") else {
+            return Ok(Incoming::End);
+        };
         if text.trim_ascii().is_empty() {
             continue;
         }

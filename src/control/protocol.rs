@@ -1,7 +1,8 @@
 //! The frames and what they carry. `man/gateway-control.7` describes the same for other clients.
 //!
-//! A client sends `{"type":"req","id":…,"method":…,"params":…}` and reads frames until the `res` with its id; `event`
-//! frames about that request may come before it. Every frame is one line of JSON.
+//! A client sends `{"type":"req","id":…,"method":…,"params":…}` and reads frames until the `res`
+//! with its id; `event` frames about that request may come before it. Every frame is one line of
+//! JSON.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,11 +11,12 @@ use serde_json::Value;
 /// The version of this protocol, carried in every status.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// The version of the hand-over of listeners and lock from an old gateway process to a new one. Processes whose versions
-/// differ cannot hand over to each other.
+/// The version of the hand-over of listeners and lock from an old gateway process to a new one.
+/// Processes whose versions differ cannot hand over to each other.
 pub const HANDOVER_VERSION: u32 = 1;
 
-/// The longest frame either side reads, in bytes; a status with some hundred sidecars stays far below.
+/// The longest frame either side reads, in bytes; a status with some hundred sidecars stays far
+/// below.
 pub const FRAME_MAX: usize = 1024 * 1024;
 
 /// One line on the wire.
@@ -46,7 +48,8 @@ pub enum Frame {
     },
     /// Something happened.
     Event {
-        /// What: "progress" carries a [`Progress`]; "drain" ([`DrainNotice`]), "deadline" and "released" go to holders of leases.
+        /// What: "progress" carries a [`Progress`]; "drain" ([`DrainNotice`]), "deadline" and
+        /// "released" go to holders of leases.
         event: String,
         /// Its details.
         #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -94,7 +97,8 @@ pub enum Method {
     Stop,
     /// `inhibit`: a [`Lease`], held until its connection or process ends or its time is over.
     Inhibit(InhibitParams),
-    /// `recover`: leave safe mode or a wait of the throttle at once; answered when the trial begins.
+    /// `recover`: leave safe mode or a wait of the throttle at once; answered when the trial
+    /// begins.
     Recover,
 }
 
@@ -104,16 +108,27 @@ impl Method {
     /// # Errors
     /// [`FailureCode::UnknownMethod`] and [`FailureCode::BadRequest`].
     pub fn parse(name: &str, params: Value) -> Result<Self, Failure> {
-        let bad = |error: serde_json::Error| Failure { code: FailureCode::BadRequest, message: format!("{name}: {error}") };
+        let bad = |error: serde_json::Error| Failure {
+            code: FailureCode::BadRequest,
+            message: format!("{name}: {error}"),
+        };
         match name {
             "status" => Ok(Self::Status),
             "restart" if params.is_null() => Ok(Self::Restart(RestartParams::default())),
-            "restart" => serde_json::from_value(params).map(Self::Restart).map_err(bad),
+            "restart" => serde_json::from_value(params)
+                .map(Self::Restart)
+                .map_err(bad),
             "reload" => Ok(Self::Reload),
             "stop" => Ok(Self::Stop),
-            "inhibit" => serde_json::from_value::<InhibitParams>(params).map_err(bad)?.checked().map(Self::Inhibit),
+            "inhibit" => serde_json::from_value::<InhibitParams>(params)
+                .map_err(bad)?
+                .checked()
+                .map(Self::Inhibit),
             "recover" => Ok(Self::Recover),
-            _ => Err(Failure { code: FailureCode::UnknownMethod, message: format!("there is no method `{name}`") }),
+            _ => Err(Failure {
+                code: FailureCode::UnknownMethod,
+                message: format!("there is no method `{name}`"),
+            }),
         }
     }
 
@@ -136,7 +151,8 @@ impl Method {
 pub struct RestartParams {
     /// Do not wait for old work: cut it.
     pub force: bool,
-    /// How long old work may go on this time, in milliseconds; 0 means without limit, absent the configured `drain`.
+    /// How long old work may go on this time, in milliseconds; 0 means without limit, absent the
+    /// configured `drain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
     /// Why, at most 200 characters.
@@ -157,21 +173,32 @@ pub const REASON_MAX: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InhibitParams {
-    /// What the work is, 1 to [`REASON_MAX`] characters: it is named wherever something waits for it.
+    /// What the work is, 1 to [`REASON_MAX`] characters: it is named wherever something waits for
+    /// it.
     pub why: String,
-    /// After this many milliseconds nothing waits for it any more, however long it goes on; absent means without limit.
+    /// After this many milliseconds nothing waits for it any more, however long it goes on; absent
+    /// means without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
 }
 
 impl InhibitParams {
     fn checked(self) -> Result<Self, Failure> {
-        let refuse = |message: String| Err(Failure { code: FailureCode::BadRequest, message });
+        let refuse = |message: String| {
+            Err(Failure {
+                code: FailureCode::BadRequest,
+                message,
+            })
+        };
         match self.why.trim().chars().count() {
             0 => refuse("inhibit: `why` is empty: say what the work is".into()),
-            1..=REASON_MAX if self.ttl_ms == Some(0) => refuse("inhibit: `ttlMs` 0 holds nothing".into()),
+            1..=REASON_MAX if self.ttl_ms == Some(0) => {
+                refuse("inhibit: `ttlMs` 0 holds nothing".into())
+            }
             1..=REASON_MAX => Ok(self),
-            length => refuse(format!("inhibit: `why` has {length} characters; at most {REASON_MAX} are kept")),
+            length => refuse(format!(
+                "inhibit: `why` has {length} characters; at most {REASON_MAX} are kept"
+            )),
         }
     }
 }
@@ -192,7 +219,8 @@ pub struct Lease {
 pub struct DrainNotice {
     /// restart or stop.
     pub cause: String,
-    /// Milliseconds until it goes on without the lease, which the event "deadline" tells; absent without limit.
+    /// Milliseconds until it goes on without the lease, which the event "deadline" tells; absent
+    /// without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
 }
@@ -203,7 +231,8 @@ pub struct DrainNotice {
 pub struct Progress {
     /// The request this is about.
     pub request: String,
-    /// A word for programs: accepted, preparing, starting, ready, switched, fading, holding, draining, drained.
+    /// A word for programs: accepted, preparing, starting, ready, switched, fading, holding,
+    /// draining, drained.
     pub stage: String,
     /// A sentence for people.
     pub text: String,
@@ -215,8 +244,9 @@ pub struct Progress {
 pub struct Outcome {
     /// The id under which it is recorded.
     pub request: String,
-    /// `done`, `coalesced` (into the request named by `into`), `unchanged` (a reload with nothing to do) or `scheduled` (this
-    /// process finishes its work and ends, and the supervisor starts the next).
+    /// `done`, `coalesced` (into the request named by `into`), `unchanged` (a reload with nothing
+    /// to do) or `scheduled` (this process finishes its work and ends, and the supervisor starts
+    /// the next).
     pub outcome: String,
     /// The request that this one was coalesced into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -265,7 +295,8 @@ pub enum Stage {
     Stopping,
     /// The first generation failed and is tried again.
     Failed,
-    /// Earlier lives ended too soon: the sidecars wait before they are started, the front door answers 503.
+    /// Earlier lives ended too soon: the sidecars wait before they are started, the front door
+    /// answers 503.
     Throttled,
     /// Front door and control only: the sidecars are off until a trial or `recover`.
     SafeMode,
@@ -292,7 +323,8 @@ pub struct Status {
     pub instance: String,
     /// The gateway's process id.
     pub pid: u32,
-    /// The version of the hand-over between an old and a new process, [`HANDOVER_VERSION`]; 0 of a gateway that knows none.
+    /// The version of the hand-over between an old and a new process, [`HANDOVER_VERSION`]; 0 of a
+    /// gateway that knows none.
     #[serde(default)]
     pub handover: u32,
     /// The program that it was started from.
@@ -443,20 +475,48 @@ mod tests {
 
     #[test]
     fn frames_have_the_documented_shape() {
-        let frame: Frame = serde_json::from_str(r#"{"type":"req","id":"1","method":"restart","params":{"waitMs":5}}"#).unwrap();
-        let Frame::Req { method, params, .. } = frame else { panic!("a request") };
-        assert_eq!(Method::parse(&method, params).unwrap(), Method::Restart(RestartParams { wait_ms: Some(5), ..Default::default() }));
-        let frame = Frame::Res { id: "1".into(), ok: true, payload: Value::Null, error: None };
-        assert_eq!(serde_json::to_string(&frame).unwrap(), r#"{"type":"res","id":"1","ok":true}"#);
+        let frame: Frame = serde_json::from_str(
+            r#"{"type":"req","id":"1","method":"restart","params":{"waitMs":5}}"#,
+        )
+        .unwrap();
+        let Frame::Req { method, params, .. } = frame else {
+            panic!("a request")
+        };
+        assert_eq!(
+            Method::parse(&method, params).unwrap(),
+            Method::Restart(RestartParams {
+                wait_ms: Some(5),
+                ..Default::default()
+            })
+        );
+        let frame = Frame::Res {
+            id: "1".into(),
+            ok: true,
+            payload: Value::Null,
+            error: None,
+        };
+        assert_eq!(
+            serde_json::to_string(&frame).unwrap(),
+            r#"{"type":"res","id":"1","ok":true}"#
+        );
         assert!(Method::parse("restart", serde_json::json!({"froce": true})).is_err());
-        assert_eq!(Method::parse("x", Value::Null).unwrap_err().code, FailureCode::UnknownMethod);
+        assert_eq!(
+            Method::parse("x", Value::Null).unwrap_err().code,
+            FailureCode::UnknownMethod
+        );
     }
 
     #[test]
     fn a_lease_needs_a_reason_and_some_time() {
         let parse = |params: Value| Method::parse("inhibit", params);
-        let params = InhibitParams { why: "backup".into(), ttl_ms: Some(5) };
-        assert_eq!(parse(serde_json::json!({"why": "backup", "ttlMs": 5})).unwrap(), Method::Inhibit(params));
+        let params = InhibitParams {
+            why: "backup".into(),
+            ttl_ms: Some(5),
+        };
+        assert_eq!(
+            parse(serde_json::json!({"why": "backup", "ttlMs": 5})).unwrap(),
+            Method::Inhibit(params)
+        );
         for wrong in [
             Value::Null,
             serde_json::json!({}),
@@ -465,7 +525,11 @@ mod tests {
             serde_json::json!({"why": "x", "ttlMs": 0}),
             serde_json::json!({"why": "x", "forever": true}),
         ] {
-            assert_eq!(parse(wrong.clone()).unwrap_err().code, FailureCode::BadRequest, "{wrong}");
+            assert_eq!(
+                parse(wrong.clone()).unwrap_err().code,
+                FailureCode::BadRequest,
+                "{wrong}"
+            );
         }
     }
 }

@@ -22,7 +22,8 @@ use super::protocol::{FRAME_MAX, Failure, FailureCode, Frame, Method, Progress};
 /// Connections at once. Each waiting gatewayctl holds one; more than this is a script gone wrong.
 const CONNECTIONS_MAX: usize = 128;
 
-/// How long a client may take to read an answer; they fit the socket's buffer, so this ends only clients that stopped reading.
+/// How long a client may take to read an answer; they fit the socket's buffer, so this ends only
+/// clients that stopped reading.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// How long to wait when the process has no descriptor left: nothing tells when one is free again.
@@ -48,8 +49,8 @@ pub struct Call {
     pub reply: Reply,
 }
 
-/// Where the answer to one request goes. The answer is lost when the client went away; that is not the request's business.
-/// Dropped without an answer it says that the gateway ended first.
+/// Where the answer to one request goes. The answer is lost when the client went away; that is not
+/// the request's business. Dropped without an answer it says that the gateway ended first.
 #[derive(Debug)]
 pub struct Reply {
     id: String,
@@ -57,7 +58,8 @@ pub struct Reply {
     gone: CancellationToken,
 }
 
-/// The connection of a request that was answered, for what goes on beyond the answer. It keeps [`serve`] like a [`Reply`].
+/// The connection of a request that was answered, for what goes on beyond the answer. It keeps
+/// [`serve`] like a [`Reply`].
 #[derive(Debug)]
 pub struct Held {
     out: mpsc::UnboundedSender<Frame>,
@@ -67,7 +69,10 @@ pub struct Held {
 impl Held {
     /// Sends an event; lost when the client went away.
     pub fn event(&self, event: &str, payload: serde_json::Value) {
-        let _ = self.out.send(Frame::Event { event: event.to_owned(), payload });
+        let _ = self.out.send(Frame::Event {
+            event: event.to_owned(),
+            payload,
+        });
     }
 
     /// Cancelled when the client closes the connection, or nothing is read from it any more.
@@ -78,12 +83,19 @@ impl Held {
 
 impl Reply {
     fn new(id: String, out: mpsc::UnboundedSender<Frame>, gone: CancellationToken) -> Self {
-        Self { id, out: Some(out), gone }
+        Self {
+            id,
+            out: Some(out),
+            gone,
+        }
     }
 
     /// Answers: done, and keeps the connection for events; none when the answer could not be given.
     pub fn hold(self, payload: &impl Serialize) -> Option<Held> {
-        let held = self.out.clone().map(|out| Held { out, gone: self.gone.clone() });
+        let held = self.out.clone().map(|out| Held {
+            out,
+            gone: self.gone.clone(),
+        });
         self.done(payload);
         held
     }
@@ -92,7 +104,10 @@ impl Reply {
     pub fn progress(&self, progress: &Progress) {
         let payload = serde_json::to_value(progress).unwrap_or_default();
         if let Some(out) = &self.out {
-            let _ = out.send(Frame::Event { event: "progress".into(), payload });
+            let _ = out.send(Frame::Event {
+                event: "progress".into(),
+                payload,
+            });
         }
     }
 
@@ -100,7 +115,10 @@ impl Reply {
     pub fn done(mut self, payload: &impl Serialize) {
         match serde_json::to_value(payload) {
             Ok(payload) => self.send(true, payload, None),
-            Err(error) => self.refuse(FailureCode::Failed, format!("the answer has no JSON form: {error}")),
+            Err(error) => self.refuse(
+                FailureCode::Failed,
+                format!("the answer has no JSON form: {error}"),
+            ),
         }
     }
 
@@ -110,12 +128,21 @@ impl Reply {
     }
 
     fn refuse(&mut self, code: FailureCode, message: String) {
-        self.send(false, serde_json::Value::Null, Some(Failure { code, message }));
+        self.send(
+            false,
+            serde_json::Value::Null,
+            Some(Failure { code, message }),
+        );
     }
 
     fn send(&mut self, ok: bool, payload: serde_json::Value, error: Option<Failure>) {
         if let Some(out) = self.out.take() {
-            let _ = out.send(Frame::Res { id: std::mem::take(&mut self.id), ok, payload, error });
+            let _ = out.send(Frame::Res {
+                id: std::mem::take(&mut self.id),
+                ok,
+                payload,
+                error,
+            });
         }
     }
 }
@@ -123,24 +150,34 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if self.out.is_some() {
-            self.refuse(FailureCode::Failed, "the gateway ended before it could answer".into());
+            self.refuse(
+                FailureCode::Failed,
+                "the gateway ended before it could answer".into(),
+            );
         }
     }
 }
 
-/// Binds the control socket, 0600, its folder 0700 when it has to be made. A socket that lies there is replaced: the caller
-/// holds the lock, so nobody serves it.
+/// Binds the control socket, 0600, its folder 0700 when it has to be made. A socket that lies there
+/// is replaced: the caller holds the lock, so nobody serves it.
 ///
 /// # Errors
-/// Whatever the file system says; [`io::ErrorKind::AlreadyExists`] when something that is not a socket lies there.
+/// Whatever the file system says; [`io::ErrorKind::AlreadyExists`] when something that is not a
+/// socket lies there.
 pub fn bind(path: &Path) -> io::Result<StdListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)?;
     }
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
         Ok(_) => {
-            let message = format!("{} is not a socket: remove it or choose another --state-dir", path.display());
+            let message = format!(
+                "{} is not a socket: remove it or choose another --state-dir",
+                path.display()
+            );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -156,14 +193,17 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
     Ok(listener)
 }
 
-/// The names that a socket of [`bind`] may have: the kernel goes on calling it by the one that it was bound with.
+/// The names that a socket of [`bind`] may have: the kernel goes on calling it by the one that it
+/// was bound with.
 pub fn names(bound: &Path) -> [PathBuf; 2] {
     [bound.with_extension("sock"), bound.to_owned()]
 }
 
-/// Serves the control socket until `stop`, then takes no more requests and returns when every request has its answer.
+/// Serves the control socket until `stop`, then takes no more requests and returns when every
+/// request has its answer.
 ///
-/// A [`Reply`] that is kept keeps this function; a closed `calls` answers every request with a failure.
+/// A [`Reply`] that is kept keeps this function; a closed `calls` answers every request with a
+/// failure.
 pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: CancellationToken) {
     let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -180,9 +220,14 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: Canc
                 continue;
             }
         };
-        let Some(caller) = admit(&stream) else { continue };
+        let Some(caller) = admit(&stream) else {
+            continue;
+        };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::warn!("[gateway] control socket: more than {CONNECTIONS_MAX} connections at once, pid {} was turned away", caller.pid);
+            tracing::warn!(
+                "[gateway] control socket: more than {CONNECTIONS_MAX} connections at once, pid {} was turned away",
+                caller.pid
+            );
             continue;
         };
         let (calls, stop) = (calls.clone(), stop.clone());
@@ -196,27 +241,43 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: Canc
     connections.wait().await;
 }
 
-/// Lets in root and our own user; the file's mode already keeps others out, unless somebody changed it.
+/// Lets in root and our own user; the file's mode already keeps others out, unless somebody changed
+/// it.
 fn admit(stream: &UnixStream) -> Option<Caller> {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw() => {
-            Some(Caller { uid: peer.uid(), pid: peer.pid().unwrap_or(0) })
+            Some(Caller {
+                uid: peer.uid(),
+                pid: peer.pid().unwrap_or(0),
+            })
         }
         Ok(peer) => {
-            tracing::warn!("[gateway] control socket: refused uid {} (pid {})", peer.uid(), peer.pid().unwrap_or(0));
+            tracing::warn!(
+                "[gateway] control socket: refused uid {} (pid {})",
+                peer.uid(),
+                peer.pid().unwrap_or(0)
+            );
             None
         }
         Err(error) => {
-            tracing::warn!("[gateway] control socket: refused a peer that cannot be known: {error}");
+            tracing::warn!(
+                "[gateway] control socket: refused a peer that cannot be known: {error}"
+            );
             None
         }
     }
 }
 
-async fn converse(stream: UnixStream, caller: Caller, calls: mpsc::Sender<Call>, stop: CancellationToken) {
+async fn converse(
+    stream: UnixStream,
+    caller: Caller,
+    calls: mpsc::Sender<Call>,
+    stop: CancellationToken,
+) {
     let (reader, writer) = stream.into_split();
     let (out, frames) = mpsc::unbounded_channel();
-    // The writer ends when the last reply is gone, so answers survive both the end of the requests and `stop`.
+    // The writer ends when the last reply is gone, so answers survive both the end of the requests
+    // and `stop`.
     let writing = write_all(writer, frames);
     let gone = CancellationToken::new();
     let reading = async move {
@@ -238,7 +299,10 @@ async fn read_all(
 ) {
     let mut reader = BufReader::new(reader);
     let refuse = |id: &str, message: String| {
-        Reply::new(id.to_owned(), out.clone(), gone.clone()).fail(Failure { code: FailureCode::BadRequest, message });
+        Reply::new(id.to_owned(), out.clone(), gone.clone()).fail(Failure {
+            code: FailureCode::BadRequest,
+            message,
+        });
     };
     loop {
         let (id, method, params) = match frames::read(&mut reader).await {
@@ -251,14 +315,22 @@ async fn read_all(
                 refuse("", format!("not a frame: {error}"));
                 continue;
             }
-            Ok(Incoming::TooLong) => return refuse("", format!("a frame may have {FRAME_MAX} bytes")),
+            Ok(Incoming::TooLong) => {
+                return refuse("", format!("a frame may have {FRAME_MAX} bytes"));
+            }
             Ok(Incoming::End) | Err(_) => return,
         };
         let reply = Reply::new(id, out.clone(), gone.clone());
         match Method::parse(&method, params) {
             Ok(method) => {
                 // A failed send drops the call and with it the reply, which then says so.
-                let _ = calls.send(Call { method, caller, reply }).await;
+                let _ = calls
+                    .send(Call {
+                        method,
+                        caller,
+                        reply,
+                    })
+                    .await;
             }
             Err(failure) => reply.fail(failure),
         }
@@ -297,7 +369,13 @@ mod tests {
         let (sender, calls) = mpsc::channel(8);
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, sender, stop.clone()));
-        Fixture { _dir: dir, path, stop, server, calls }
+        Fixture {
+            _dir: dir,
+            path,
+            stop,
+            server,
+            calls,
+        }
     }
 
     fn outcome() -> Outcome {
@@ -324,7 +402,10 @@ mod tests {
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         let file = dir.path().join("run/file");
         std::fs::write(&file, "x").unwrap();
-        assert_eq!(bind(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            bind(&file).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         assert!(file.exists());
     }
 
@@ -334,14 +415,27 @@ mod tests {
         let mut client = Client::connect(&fixture.path).await.unwrap();
         let answering = async {
             let call = fixture.calls.recv().await.unwrap();
-            assert_eq!(call.method, Method::Restart(RestartParams { force: true, ..Default::default() }));
+            assert_eq!(
+                call.method,
+                Method::Restart(RestartParams {
+                    force: true,
+                    ..Default::default()
+                })
+            );
             assert_eq!(call.caller.uid, nix::unistd::geteuid().as_raw());
             assert_eq!(call.caller.pid, i32::try_from(std::process::id()).unwrap());
-            call.reply.progress(&Progress { request: "r1".into(), stage: "starting".into(), text: "t".into() });
+            call.reply.progress(&Progress {
+                request: "r1".into(),
+                stage: "starting".into(),
+                text: "t".into(),
+            });
             call.reply.done(&outcome());
         };
         let mut stages = Vec::new();
-        let method = Method::Restart(RestartParams { force: true, ..Default::default() });
+        let method = Method::Restart(RestartParams {
+            force: true,
+            ..Default::default()
+        });
         let calling = client.call::<Outcome>(&method, |progress| stages.push(progress.stage));
         let (answer, ()) = tokio::join!(calling, answering);
         assert_eq!(answer.unwrap(), outcome());
@@ -352,49 +446,86 @@ mod tests {
     async fn failures_and_dropped_replies_reach_the_client() {
         let mut fixture = fixture();
         let mut client = Client::connect(&fixture.path).await.unwrap();
-        let failure = Failure { code: FailureCode::ConfigInvalid, message: "g.toml:1:1: bad".into() };
+        let failure = Failure {
+            code: FailureCode::ConfigInvalid,
+            message: "g.toml:1:1: bad".into(),
+        };
         let sent = failure.clone();
         let answering = async {
             fixture.calls.recv().await.unwrap().reply.fail(sent);
             drop(fixture.calls.recv().await.unwrap());
         };
-        let calling =
-            async { (client.call::<Outcome>(&Method::Reload, |_| ()).await, client.call::<Status>(&Method::Status, |_| ()).await) };
+        let calling = async {
+            (
+                client.call::<Outcome>(&Method::Reload, |_| ()).await,
+                client.call::<Status>(&Method::Status, |_| ()).await,
+            )
+        };
         let ((refused, dropped), ()) = tokio::join!(calling, answering);
         assert!(matches!(refused, Err(CallError::Refused(got)) if got == failure));
-        assert!(matches!(dropped, Err(CallError::Refused(got)) if got.message == "the gateway ended before it could answer"));
+        assert!(
+            matches!(dropped, Err(CallError::Refused(got)) if got.message == "the gateway ended before it could answer")
+        );
     }
 
     #[tokio::test]
     async fn a_request_survives_its_client_and_answers_survive_the_stop() {
         let mut fixture = fixture();
         let mut gone = UnixStream::connect(&fixture.path).await.unwrap();
-        gone.write_all(b"{\"type\":\"req\",\"id\":\"1\",\"method\":\"reload\"}\n").await.unwrap();
+        gone.write_all(b"{\"type\":\"req\",\"id\":\"1\",\"method\":\"reload\"}\n")
+            .await
+            .unwrap();
         let orphan = fixture.calls.recv().await.unwrap();
         drop(gone);
         let mut client = Client::connect(&fixture.path).await.unwrap();
-        let calling = tokio::spawn(async move { client.call::<Outcome>(&Method::Reload, |_| ()).await });
+        let calling =
+            tokio::spawn(async move { client.call::<Outcome>(&Method::Reload, |_| ()).await });
         let call = fixture.calls.recv().await.unwrap();
         fixture.stop.cancel();
-        orphan.reply.progress(&Progress { request: "r1".into(), stage: "ready".into(), text: "t".into() });
+        orphan.reply.progress(&Progress {
+            request: "r1".into(),
+            stage: "ready".into(),
+            text: "t".into(),
+        });
         orphan.reply.done(&outcome());
         call.reply.done(&outcome());
         assert_eq!(calling.await.unwrap().unwrap(), outcome());
         fixture.server.await.unwrap();
-        assert!(Client::connect(&fixture.path).await.is_err(), "nobody listens any more");
+        assert!(
+            Client::connect(&fixture.path).await.is_err(),
+            "nobody listens any more"
+        );
     }
 
     #[tokio::test]
     async fn a_connection_that_is_held_gets_events_and_its_end_is_known() {
         let mut fixture = fixture();
         let mut client = Client::connect(&fixture.path).await.unwrap();
-        let method = Method::Inhibit(InhibitParams { why: "backup".into(), ttl_ms: None });
+        let method = Method::Inhibit(InhibitParams {
+            why: "backup".into(),
+            ttl_ms: None,
+        });
         let (answer, held) = tokio::join!(client.call::<Lease>(&method, |_| ()), async {
-            fixture.calls.recv().await.unwrap().reply.hold(&Lease { lease: 1, pid: 7 }).unwrap()
+            fixture
+                .calls
+                .recv()
+                .await
+                .unwrap()
+                .reply
+                .hold(&Lease { lease: 1, pid: 7 })
+                .unwrap()
         });
         assert_eq!(answer.unwrap(), Lease { lease: 1, pid: 7 });
         held.event("deadline", serde_json::Value::Null);
-        assert_eq!(client.event().await.unwrap().map(|(event, _)| event).as_deref(), Some("deadline"));
+        assert_eq!(
+            client
+                .event()
+                .await
+                .unwrap()
+                .map(|(event, _)| event)
+                .as_deref(),
+            Some("deadline")
+        );
         let gone = held.gone();
         assert!(!gone.is_cancelled());
         drop(client);
@@ -405,16 +536,29 @@ mod tests {
     async fn garbage_is_answered_and_a_frame_without_end_is_refused() {
         let fixture = fixture();
         let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
-        stream.write_all(b"{\n\n{\"type\":\"req\",\"id\":\"9\",\"method\":\"fly\"}\n").await.unwrap();
+        stream
+            .write_all(b"{\n\n{\"type\":\"req\",\"id\":\"9\",\"method\":\"fly\"}\n")
+            .await
+            .unwrap();
         let (reader, mut writer) = stream.into_split();
-        let flood = tokio::spawn(async move { while writer.write_all(&[b'x'; 65536]).await.is_ok() {} });
-        // The end is a reset, because the flood was not read; what was answered before it has arrived.
+        let flood =
+            tokio::spawn(async move { while writer.write_all(&[b'x'; 65536]).await.is_ok() {} });
+        // The end is a reset, because the flood was not read; what was answered before it has
+        // arrived.
         let mut answers = Vec::new();
         let _ = BufReader::new(reader).read_to_end(&mut answers).await;
         let answers = String::from_utf8(answers).unwrap();
         flood.await.unwrap();
-        let codes: Vec<serde_json::Value> =
-            answers.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["error"]["code"].clone()).collect();
-        assert_eq!(codes, ["bad_request", "unknown_method", "bad_request"], "{answers}");
+        let codes: Vec<serde_json::Value> = answers
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["error"]["code"].clone()
+            })
+            .collect();
+        assert_eq!(
+            codes,
+            ["bad_request", "unknown_method", "bad_request"],
+            "{answers}"
+        );
     }
 }

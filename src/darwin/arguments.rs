@@ -1,14 +1,18 @@
 //! The arguments of a process as sysctl KERN_PROCARGS2 gives them (sys/sysctl.h).
 
-/// Takes the block apart: the number of arguments, the path that was executed, zero bytes up to a word's boundary, the arguments, the
-/// environment; each string ends with a zero byte. None where it is cut short: arguments that end nowhere are no arguments.
+/// Takes the block apart: the number of arguments, the path that was executed, zero bytes up to a
+/// word's boundary, the arguments, the environment; each string ends with a zero byte. None where
+/// it is cut short: arguments that end nowhere are no arguments.
 pub fn parse(block: &[u8]) -> Option<Vec<String>> {
     let count = usize::try_from(i32::from_ne_bytes(super::bytes(block, 0)?)).ok()?;
     let rest = block.get(4..)?;
     let path = rest.iter().position(|byte| *byte == 0)?;
     let rest = rest.get(path..)?;
     // A first argument that is empty cannot be told from these.
-    let padding = rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
+    let padding = rest
+        .iter()
+        .position(|byte| *byte != 0)
+        .unwrap_or(rest.len());
     let mut rest = rest.get(padding..)?;
     let mut found = Vec::new();
     for _ in 0..count {
@@ -37,9 +41,14 @@ mod tests {
 
     #[test]
     fn garbage_is_nothing_and_no_panic() {
-        for bad in
-            [block(2, b"/x\0\0a\0"), block(-1, b"/x\0a\0"), block(i32::MAX, b"/x\0a\0"), block(1, b"/x"), block(1, b"/x\0a"), vec![1]]
-        {
+        for bad in [
+            block(2, b"/x\0\0a\0"),
+            block(-1, b"/x\0a\0"),
+            block(i32::MAX, b"/x\0a\0"),
+            block(1, b"/x"),
+            block(1, b"/x\0a"),
+            vec![1],
+        ] {
             assert_eq!(parse(&bad), None, "{bad:?}");
         }
         let whole = block(2, b"/x\0\0a\0b\0");

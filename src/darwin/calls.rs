@@ -1,7 +1,7 @@
 //! The calls: sysctl(3) and libproc (libproc.h).
 //!
-//! Whatever the kernel writes lands in plain bytes or in a structure of plain numbers that was zeroed before, and counts only as far as
-//! the kernel says that it wrote.
+//! Whatever the kernel writes lands in plain bytes or in a structure of plain numbers that was
+//! zeroed before, and counts only as far as the kernel says that it wrote.
 #![allow(unsafe_code, reason = "sysctl and libproc have no safe wrapper in nix")]
 
 use std::ffi::{CStr, OsStr, c_int, c_void};
@@ -41,8 +41,8 @@ pub struct Facts {
 /// When there is none of that name, or it may not be read.
 pub fn sysctl(name: &CStr) -> io::Result<Vec<u8>> {
     grow(|buffer, length| {
-        // SAFETY: the name ends with a zero byte; the kernel writes at most `length` bytes to `buffer`, or only the length where that
-        // is null.
+        // SAFETY: the name ends with a zero byte; the kernel writes at most `length` bytes to
+        // `buffer`, or only the length where that is null.
         unsafe { libc::sysctlbyname(name.as_ptr(), buffer, length, std::ptr::null_mut(), 0) }
     })
 }
@@ -80,19 +80,31 @@ fn grow(mut ask: impl FnMut(*mut c_void, *mut usize) -> c_int) -> io::Result<Vec
 /// Every process.
 pub fn pids() -> Vec<u32> {
     let found = list(|buffer, length| {
-        // SAFETY: writes at most `length` bytes to `buffer`, or tells how many there are where that is null.
+        // SAFETY: writes at most `length` bytes to `buffer`, or tells how many there are where that
+        // is null.
         unsafe { libc::proc_listpids(ALL_PIDS, 0, buffer, length) }
     });
-    found.chunks_exact(4).filter_map(|pid| super::number(pid, 0)).filter(|pid| *pid != 0).collect()
+    found
+        .chunks_exact(4)
+        .filter_map(|pid| super::number(pid, 0))
+        .filter(|pid| *pid != 0)
+        .collect()
 }
 
-/// What a process's list holds: asked for a size first, and again while the answer fills what was offered.
+/// What a process's list holds: asked for a size first, and again while the answer fills what was
+/// offered.
 fn list(mut ask: impl FnMut(*mut c_void, c_int) -> c_int) -> Vec<u8> {
     for _ in 0..TRIES {
-        let Ok(size @ 1..) = usize::try_from(ask(std::ptr::null_mut(), 0)) else { break };
+        let Ok(size @ 1..) = usize::try_from(ask(std::ptr::null_mut(), 0)) else {
+            break;
+        };
         let mut buffer = vec![0_u8; size + size / 8 + 256];
-        let Ok(offered) = c_int::try_from(buffer.len()) else { break };
-        let Ok(written @ 1..) = usize::try_from(ask(buffer.as_mut_ptr().cast(), offered)) else { break };
+        let Ok(offered) = c_int::try_from(buffer.len()) else {
+            break;
+        };
+        let Ok(written @ 1..) = usize::try_from(ask(buffer.as_mut_ptr().cast(), offered)) else {
+            break;
+        };
         if written < buffer.len() {
             buffer.truncate(written);
             return buffer;
@@ -119,7 +131,8 @@ fn full(pid: u32) -> Option<Facts> {
     })
 }
 
-/// The processes of others tell less, and are needed as well: they stand between a process and the first one.
+/// The processes of others tell less, and are needed as well: they stand between a process and the
+/// first one.
 fn short(pid: u32) -> Option<Facts> {
     let info: libc::proc_bsdshortinfo = info(pid, libc::PROC_PIDT_SHORTBSDINFO)?;
     Some(Facts {
@@ -132,9 +145,16 @@ fn short(pid: u32) -> Option<Facts> {
     })
 }
 
-/// The start of anybody's process: `struct kinfo_proc` (sys/sysctl.h) begins with it, as a `timeval`.
+/// The start of anybody's process: `struct kinfo_proc` (sys/sysctl.h) begins with it, as a
+/// `timeval`.
 fn start_of(pid: u32) -> Option<u64> {
-    let found = sysctl_of([libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PID, c_int::try_from(pid).ok()?]).ok()?;
+    let found = sysctl_of([
+        libc::CTL_KERN,
+        libc::KERN_PROC,
+        libc::KERN_PROC_PID,
+        c_int::try_from(pid).ok()?,
+    ])
+    .ok()?;
     let seconds = super::bytes(&found, 0).map(u64::from_ne_bytes)?;
     Some(micros(seconds, super::number(&found, 8)?.into()))
 }
@@ -149,7 +169,8 @@ impl Plain for libc::proc_bsdinfo {}
 impl Plain for libc::proc_bsdshortinfo {}
 
 // sys/proc_info.h: the kernel refuses less than its own size, and tells it.
-const _: () = assert!(size_of::<libc::proc_bsdinfo>() == 136 && size_of::<libc::proc_bsdshortinfo>() == 64);
+const _: () =
+    assert!(size_of::<libc::proc_bsdinfo>() == 136 && size_of::<libc::proc_bsdshortinfo>() == 64);
 
 fn info<T: Plain>(pid: u32, flavor: c_int) -> Option<T> {
     /// Zombies, too.
@@ -157,14 +178,26 @@ fn info<T: Plain>(pid: u32, flavor: c_int) -> Option<T> {
     let size = c_int::try_from(size_of::<T>()).ok()?;
     let mut info = std::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: writes at most `size` bytes to the structure.
-    let written = unsafe { libc::proc_pidinfo(c_int::try_from(pid).ok()?, flavor, ZOMBIES, info.as_mut_ptr().cast(), size) };
+    let written = unsafe {
+        libc::proc_pidinfo(
+            c_int::try_from(pid).ok()?,
+            flavor,
+            ZOMBIES,
+            info.as_mut_ptr().cast(),
+            size,
+        )
+    };
     // SAFETY: zeroed, then written by the kernel; any bytes are a value of it.
     (written == size).then(|| unsafe { info.assume_init() })
 }
 
 /// A name in a field of fixed length; whatever it chose to call itself.
 fn name(field: &[libc::c_char]) -> String {
-    let bytes: Vec<u8> = field.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    let bytes: Vec<u8> = field
+        .iter()
+        .map(|byte| byte.cast_unsigned())
+        .take_while(|byte| *byte != 0)
+        .collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -172,8 +205,16 @@ fn name(field: &[libc::c_char]) -> String {
 pub fn path(pid: u32) -> Option<PathBuf> {
     let mut buffer = vec![0_u8; libc::PROC_PIDPATHINFO_MAXSIZE as usize];
     // SAFETY: writes at most the buffer's length to it.
-    let written = unsafe { libc::proc_pidpath(c_int::try_from(pid).ok()?, buffer.as_mut_ptr().cast(), buffer.len() as u32) };
-    let path = buffer.get(..usize::try_from(written).ok()?).filter(|path| !path.is_empty())?;
+    let written = unsafe {
+        libc::proc_pidpath(
+            c_int::try_from(pid).ok()?,
+            buffer.as_mut_ptr().cast(),
+            buffer.len() as u32,
+        )
+    };
+    let path = buffer
+        .get(..usize::try_from(written).ok()?)
+        .filter(|path| !path.is_empty())?;
     Some(OsStr::from_bytes(path).into())
 }
 
@@ -182,32 +223,64 @@ pub fn arguments_of(pid: u32) -> Option<Vec<String>> {
     // This sysctl does not tell its size: all of it fits in kern.argmax.
     let mut length = usize::try_from(super::number(&sysctl(c"kern.argmax").ok()?, 0)?).ok()?;
     let mut block = vec![0_u8; length];
-    let mut mib = [libc::CTL_KERN, libc::KERN_PROCARGS2, c_int::try_from(pid).ok()?];
+    let mut mib = [
+        libc::CTL_KERN,
+        libc::KERN_PROCARGS2,
+        c_int::try_from(pid).ok()?,
+    ];
     // SAFETY: three numbers; writes at most `length` bytes to the block.
-    let result = unsafe { libc::sysctl(mib.as_mut_ptr(), 3, block.as_mut_ptr().cast(), &mut length, std::ptr::null_mut(), 0) };
-    (result == 0).then(|| arguments::parse(block.get(..length)?)).flatten()
+    let result = unsafe {
+        libc::sysctl(
+            mib.as_mut_ptr(),
+            3,
+            block.as_mut_ptr().cast(),
+            &mut length,
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    (result == 0)
+        .then(|| arguments::parse(block.get(..length)?))
+        .flatten()
 }
 
-/// The sockets that a process has open, each as [`fdinfo`] reads it; none where that may not be seen, or it is gone.
+/// The sockets that a process has open, each as [`fdinfo`] reads it; none where that may not be
+/// seen, or it is gone.
 pub fn sockets(pid: u32) -> Option<Vec<[u8; fdinfo::SIZE]>> {
     let number = c_int::try_from(pid).ok()?;
     let found = list(|buffer, length| {
-        // SAFETY: writes at most `length` bytes to `buffer`, or tells how many there are where that is null.
+        // SAFETY: writes at most `length` bytes to `buffer`, or tells how many there are where that
+        // is null.
         unsafe { libc::proc_pidinfo(number, libc::PROC_PIDLISTFDS, 0, buffer, length) }
     });
-    // A process without any descriptors is answered like one that may not be looked into: only facts tell these apart.
+    // A process without any descriptors is answered like one that may not be looked into: only
+    // facts tell these apart.
     if found.is_empty() {
         return full(pid).filter(|facts| !facts.dead).map(|_| Vec::new());
     }
     // `struct proc_fdinfo`: the descriptor and what it is.
-    let sockets = found.chunks_exact(8).filter(|entry| super::number(entry, 4) == Some(libc::PROX_FDTYPE_SOCKET.cast_unsigned()));
-    Some(sockets.filter_map(|entry| socket(number, super::number(entry, 0)?.cast_signed())).collect())
+    let sockets = found
+        .chunks_exact(8)
+        .filter(|entry| super::number(entry, 4) == Some(libc::PROX_FDTYPE_SOCKET.cast_unsigned()));
+    Some(
+        sockets
+            .filter_map(|entry| socket(number, super::number(entry, 0)?.cast_signed()))
+            .collect(),
+    )
 }
 
 fn socket(pid: c_int, fd: c_int) -> Option<[u8; fdinfo::SIZE]> {
     let mut info = [0; fdinfo::SIZE];
     // SAFETY: writes at most the buffer's length to it.
-    let written = unsafe { libc::proc_pidfdinfo(pid, fd, FD_SOCKET_INFO, info.as_mut_ptr().cast(), fdinfo::SIZE as c_int) };
+    let written = unsafe {
+        libc::proc_pidfdinfo(
+            pid,
+            fd,
+            FD_SOCKET_INFO,
+            info.as_mut_ptr().cast(),
+            fdinfo::SIZE as c_int,
+        )
+    };
     // Another size would be another layout.
     (usize::try_from(written) == Ok(fdinfo::SIZE)).then_some(info)
 }

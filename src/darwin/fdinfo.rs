@@ -1,4 +1,5 @@
-//! What proc_pidfdinfo(PROC_PIDFDSOCKETINFO) tells of a descriptor: `struct socket_fdinfo` of sys/proc_info.h.
+//! What proc_pidfdinfo(PROC_PIDFDSOCKETINFO) tells of a descriptor: `struct socket_fdinfo` of
+//! sys/proc_info.h.
 #![allow(dead_code, reason = "of the structures, only the layout is used")]
 
 use std::ffi::OsStr;
@@ -72,8 +73,11 @@ struct UnSockInfo {
 }
 
 // As clang lays them out for arm64 and x86_64.
-const _: () = assert!(SIZE == 792 && offset_of!(SocketFdInfo, so) == 160 && offset_of!(SocketFdInfo, options) == 188);
-const _: () = assert!(offset_of!(SocketFdInfo, kind) == 256 && offset_of!(SocketFdInfo, proto) == 264);
+const _: () = assert!(
+    SIZE == 792 && offset_of!(SocketFdInfo, so) == 160 && offset_of!(SocketFdInfo, options) == 188
+);
+const _: () =
+    assert!(offset_of!(SocketFdInfo, kind) == 256 && offset_of!(SocketFdInfo, proto) == 264);
 const _: () = assert!(offset_of!(TcpSockInfo, local) == 48 && offset_of!(TcpSockInfo, state) == 80);
 const _: () = assert!(offset_of!(UnSockInfo, path) == 18);
 
@@ -91,7 +95,12 @@ pub fn listener(info: &[u8]) -> Option<Listener> {
         UN => (unix(info)?, false),
         _ => return None,
     };
-    Some(Listener { handle: handle(info)?, place, v6only, uid: None })
+    Some(Listener {
+        handle: handle(info)?,
+        place,
+        v6only,
+        uid: None,
+    })
 }
 
 fn tcp(info: &[u8]) -> Option<(Place, bool)> {
@@ -101,8 +110,13 @@ fn tcp(info: &[u8]) -> Option<(Place, bool)> {
     }
     let family = number(info, offset_of!(SocketFdInfo, family))?.cast_signed();
     // The port's two bytes are the first of the number's four.
-    let place = place(family, bytes(info, at(offset_of!(TcpSockInfo, local_port)))?, bytes(info, at(offset_of!(TcpSockInfo, local)))?)?;
-    let v6only = family == super::INET6 && info.get(at(offset_of!(TcpSockInfo, vflag)))? & TAKES_IPV4 == 0;
+    let place = place(
+        family,
+        bytes(info, at(offset_of!(TcpSockInfo, local_port)))?,
+        bytes(info, at(offset_of!(TcpSockInfo, local)))?,
+    )?;
+    let v6only =
+        family == super::INET6 && info.get(at(offset_of!(TcpSockInfo, vflag)))? & TAKES_IPV4 == 0;
     Some((place, v6only))
 }
 
@@ -113,8 +127,13 @@ fn unix(info: &[u8]) -> Option<Place> {
     }
     // The length counts the two bytes before the path; a path may end with a zero byte before that.
     let length = usize::from(*info.get(PROTO + offset_of!(UnSockInfo, length))?);
-    let path = info.get(PROTO + offset_of!(UnSockInfo, path)..PROTO + offset_of!(UnSockInfo, length) + length)?;
-    let path = path.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
+    let path = info.get(
+        PROTO + offset_of!(UnSockInfo, path)..PROTO + offset_of!(UnSockInfo, length) + length,
+    )?;
+    let path = path
+        .split(|byte| *byte == 0)
+        .next()
+        .filter(|path| !path.is_empty())?;
     Some(Place::Unix(OsStr::from_bytes(path).into()))
 }
 
@@ -136,16 +155,41 @@ mod tests {
     #[test]
     fn listeners_at_addresses() {
         let (listens, port) = (LISTENS.to_ne_bytes(), 18789_u16.to_be_bytes());
-        let v4 = info(TCP, &[(184, &INET.to_ne_bytes()), (268, &port), (288, &[1]), (264 + 60, &[127, 0, 0, 1]), (344, &listens)]);
-        let expected = Listener { handle: 0xabc, place: Place::Tcp("127.0.0.1:18789".parse().unwrap()), v6only: false, uid: None };
+        let v4 = info(
+            TCP,
+            &[
+                (184, &INET.to_ne_bytes()),
+                (268, &port),
+                (288, &[1]),
+                (264 + 60, &[127, 0, 0, 1]),
+                (344, &listens),
+            ],
+        );
+        let expected = Listener {
+            handle: 0xabc,
+            place: Place::Tcp("127.0.0.1:18789".parse().unwrap()),
+            v6only: false,
+            uid: None,
+        };
         assert_eq!(listener(&v4), Some(expected));
         let mut connected = v4.clone();
         connected[344..348].copy_from_slice(&4_u32.to_ne_bytes());
         assert_eq!(listener(&connected), None);
         for (vflag, v6only) in [(2, true), (3, false)] {
-            let v6 = info(TCP, &[(184, &INET6.to_ne_bytes()), (268, &port), (288, &[vflag]), (344, &listens)]);
+            let v6 = info(
+                TCP,
+                &[
+                    (184, &INET6.to_ne_bytes()),
+                    (268, &port),
+                    (288, &[vflag]),
+                    (344, &listens),
+                ],
+            );
             let found = listener(&v6).unwrap();
-            assert_eq!((found.place, found.v6only), (Place::Tcp("[::]:18789".parse().unwrap()), v6only));
+            assert_eq!(
+                (found.place, found.v6only),
+                (Place::Tcp("[::]:18789".parse().unwrap()), v6only)
+            );
         }
     }
 
@@ -155,9 +199,20 @@ mod tests {
         let accepts = ACCEPTS.to_ne_bytes();
         let address = [[path.len() as u8 + 2, 1].as_slice(), path].concat();
         let bound = info(UN, &[(188, &accepts), (280, &address)]);
-        assert_eq!(listener(&bound).map(|found| found.place), Some(Place::Unix("/tmp/a socket".into())));
-        assert_eq!(listener(&info(UN, &[(280, &address)])), None, "one end of a connection");
-        assert_eq!(listener(&info(UN, &[(188, &accepts)])), None, "bound nowhere");
+        assert_eq!(
+            listener(&bound).map(|found| found.place),
+            Some(Place::Unix("/tmp/a socket".into()))
+        );
+        assert_eq!(
+            listener(&info(UN, &[(280, &address)])),
+            None,
+            "one end of a connection"
+        );
+        assert_eq!(
+            listener(&info(UN, &[(188, &accepts)])),
+            None,
+            "bound nowhere"
+        );
         assert_eq!(listener(&info(UN, &[(188, &accepts), (280, &[1])])), None);
     }
 

@@ -1,6 +1,8 @@
-//! What macOS tells of processes and sockets: its calls behind safe functions, and its records taken apart.
+//! What macOS tells of processes and sockets: its calls behind safe functions, and its records
+//! taken apart.
 //!
-//! Taking apart is plain work on bytes, and tested wherever the tests run; the calls exist on macOS alone.
+//! Taking apart is plain work on bytes, and tested wherever the tests run; the calls exist on macOS
+//! alone.
 
 pub mod arguments;
 #[cfg(target_os = "macos")]
@@ -15,8 +17,8 @@ use std::path::PathBuf;
 const INET: i32 = 2;
 const INET6: i32 = 30;
 
-/// INP_IPV4 of netinet/in_pcb.h, a bit of `inp_vflag`: the socket takes IPv4. An IPv6 socket that is bound to all addresses has it
-/// as well, unless it was told IPV6_V6ONLY.
+/// INP_IPV4 of netinet/in_pcb.h, a bit of `inp_vflag`: the socket takes IPv4. An IPv6 socket that
+/// is bound to all addresses has it as well, unless it was told IPV6_V6ONLY.
 const TAKES_IPV4: u8 = 0x1;
 
 /// TCPS_LISTEN of netinet/tcp_fsm.h; TSI_S_LISTEN of sys/proc_info.h is the same.
@@ -34,7 +36,8 @@ pub enum Place {
 /// A socket that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// The kernel's handle of the socket, the same from each source: its address, made unreadable (VM_KERNEL_ADDRPERM).
+    /// The kernel's handle of the socket, the same from each source: its address, made unreadable
+    /// (VM_KERNEL_ADDRPERM).
     pub handle: u64,
     /// Where.
     pub place: Place,
@@ -44,8 +47,8 @@ pub struct Listener {
     pub uid: Option<u32>,
 }
 
-/// The place that a socket of `family` has by its control block: port in network byte order, and the 16 bytes of the union of
-/// `in_addr_4in6` and `in6_addr`, whose last four are an IPv4 address.
+/// The place that a socket of `family` has by its control block: port in network byte order, and
+/// the 16 bytes of the union of `in_addr_4in6` and `in6_addr`, whose last four are an IPv4 address.
 fn place(family: i32, port: [u8; 2], address: [u8; 16]) -> Option<Place> {
     let ip: IpAddr = match family {
         INET => Ipv4Addr::new(address[12], address[13], address[14], address[15]).into(),

@@ -1,9 +1,11 @@
-//! The list that sysctl net.inet.tcp.pcblist_n gives: every TCP socket of the machine, to everybody.
+//! The list that sysctl net.inet.tcp.pcblist_n gives: every TCP socket of the machine, to
+//! everybody.
 //!
-//! A header, then for each socket a run of records, then a trailer. Each record begins with its length and its kind, and the next one
-//! lies at a multiple of eight. Lengths grow from release to release (Darwin 22 added to two of them), so records are found by kind
-//! and length; within a record, what is read here has never moved. Layouts: bsd/netinet/in_pcb.h, bsd/sys/socketvar.h and
-//! bsd/netinet/tcp_var.h of xnu, all under `#pragma pack(4)`.
+//! A header, then for each socket a run of records, then a trailer. Each record begins with its
+//! length and its kind, and the next one lies at a multiple of eight. Lengths grow from release to
+//! release (Darwin 22 added to two of them), so records are found by kind and length; within a
+//! record, what is read here has never moved. Layouts: bsd/netinet/in_pcb.h, bsd/sys/socketvar.h
+//! and bsd/netinet/tcp_var.h of xnu, all under `#pragma pack(4)`.
 #![allow(dead_code, reason = "of the structures, only the layout is used")]
 
 use std::mem::{offset_of, size_of};
@@ -69,8 +71,14 @@ struct XTcpcb {
 }
 
 // As clang lays them out for arm64 and x86_64.
-const _: () = assert!(offset_of!(XSocket, family) == 40 && offset_of!(XSocket, uid) == 64 && size_of::<XSocket>() == 68);
-const _: () = assert!(offset_of!(XInpcb, vflag) == 44 && offset_of!(XInpcb, local) == 64 && size_of::<XInpcb>() == 80);
+const _: () = assert!(
+    offset_of!(XSocket, family) == 40
+        && offset_of!(XSocket, uid) == 64
+        && size_of::<XSocket>() == 68
+);
+const _: () = assert!(
+    offset_of!(XInpcb, vflag) == 44 && offset_of!(XInpcb, local) == 64 && size_of::<XInpcb>() == 80
+);
 const _: () = assert!(offset_of!(XTcpcb, state) == 36 && size_of::<XTcpcb>() == 40);
 
 /// The sockets of the list that listen.
@@ -93,13 +101,17 @@ pub fn listeners(list: &[u8]) -> Vec<Listener> {
     found
 }
 
-/// The records between header and trailer. Both of these are `struct xinpgen`, whose second number is a count and no kind: the header
-/// is skipped, and the trailer comes after everything.
+/// The records between header and trailer. Both of these are `struct xinpgen`, whose second number
+/// is a count and no kind: the header is skipped, and the trailer comes after everything.
 fn records(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let header = number(list, 0).and_then(|length| usize::try_from(length).ok()).unwrap_or(list.len());
+    let header = number(list, 0)
+        .and_then(|length| usize::try_from(length).ok())
+        .unwrap_or(list.len());
     let mut rest = list.get(header.next_multiple_of(8)..).unwrap_or_default();
     std::iter::from_fn(move || {
-        let length = usize::try_from(number(rest, 0)?).ok().filter(|length| *length >= 8)?;
+        let length = usize::try_from(number(rest, 0)?)
+            .ok()
+            .filter(|length| *length >= 8)?;
         let record = rest.get(..length)?;
         rest = rest.get(length.next_multiple_of(8)..).unwrap_or_default();
         Some(record)
@@ -111,7 +123,11 @@ fn listener(socket: &[u8], inpcb: &[u8], tcpcb: &[u8]) -> Option<Listener> {
         return None;
     }
     let family = number(socket, offset_of!(XSocket, family))?.cast_signed();
-    let place = place(family, bytes(inpcb, offset_of!(XInpcb, local_port))?, bytes(inpcb, offset_of!(XInpcb, local))?)?;
+    let place = place(
+        family,
+        bytes(inpcb, offset_of!(XInpcb, local_port))?,
+        bytes(inpcb, offset_of!(XInpcb, local))?,
+    )?;
     Some(Listener {
         handle: bytes(socket, offset_of!(XSocket, so)).map(u64::from_ne_bytes)?,
         place,
@@ -137,11 +153,31 @@ mod tests {
     }
 
     /// The run of one socket; `more` is how much longer a later release makes its records.
-    fn run(handle: u64, family: i32, vflag: u8, port: u16, address: [u8; 16], state: u32, more: usize) -> Vec<u8> {
+    fn run(
+        handle: u64,
+        family: i32,
+        vflag: u8,
+        port: u16,
+        address: [u8; 16],
+        state: u32,
+        more: usize,
+    ) -> Vec<u8> {
         let port = port.to_be_bytes();
         [
-            record(INPCB, 104 + more, &[(18, &port), (44, &[vflag]), (64, &address)]),
-            record(SOCKET, 100 + more, &[(8, &handle.to_ne_bytes()), (40, &family.to_ne_bytes()), (64, &501_u32.to_ne_bytes())]),
+            record(
+                INPCB,
+                104 + more,
+                &[(18, &port), (44, &[vflag]), (64, &address)],
+            ),
+            record(
+                SOCKET,
+                100 + more,
+                &[
+                    (8, &handle.to_ne_bytes()),
+                    (40, &family.to_ne_bytes()),
+                    (64, &501_u32.to_ne_bytes()),
+                ],
+            ),
             // Buffers and statistics are of no interest.
             record(0x002, 36, &[]),
             record(0x008, 136, &[]),
@@ -167,7 +203,10 @@ mod tests {
                 run(0xa4, INET6, 3, 81, [0; 16], LISTENS, more),
             ]);
             let found = listeners(&list);
-            let told: Vec<_> = found.iter().map(|one| (one.handle, one.place.clone(), one.v6only, one.uid)).collect();
+            let told: Vec<_> = found
+                .iter()
+                .map(|one| (one.handle, one.place.clone(), one.v6only, one.uid))
+                .collect();
             let tcp = |address: &str| Place::Tcp(address.parse().unwrap());
             assert_eq!(
                 told,
@@ -182,7 +221,10 @@ mod tests {
 
     #[test]
     fn a_list_that_is_cut_short_or_wrong_gives_what_is_whole() {
-        let whole = list(&[run(1, INET, 1, 1, V4, LISTENS, 0), run(2, INET, 1, 2, V4, LISTENS, 0)]);
+        let whole = list(&[
+            run(1, INET, 1, 1, V4, LISTENS, 0),
+            run(2, INET, 1, 2, V4, LISTENS, 0),
+        ]);
         for length in 0..whole.len() {
             assert!(listeners(&whole[..length]).len() <= 2);
         }
@@ -191,7 +233,10 @@ mod tests {
             assert_eq!(listeners(&[byte; 4096]), []);
         }
         // A run without its socket does not borrow the next one's.
-        let torn = list(&[record(INPCB, 104, &[]), record(TCPCB, 204, &[(36, &LISTENS.to_ne_bytes())])]);
+        let torn = list(&[
+            record(INPCB, 104, &[]),
+            record(TCPCB, 204, &[(36, &LISTENS.to_ne_bytes())]),
+        ]);
         assert_eq!(listeners(&torn), []);
     }
 }

@@ -1,5 +1,5 @@
-//! Threads that accept clients and serve them. Each has a runtime of its own and shares the listeners: measured, this
-//! carries a tenth more than one work-stealing runtime.
+//! Threads that accept clients and serve them. Each has a runtime of its own and shares the
+//! listeners: measured, this carries a tenth more than one work-stealing runtime.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -36,18 +36,19 @@ use super::stats::Open;
 use super::{Client, Front, endpoints, proxy, worker};
 use crate::mutex::lock;
 
-/// Pause after an accept error that is not the client's: no descriptor or memory left. Something must be closed first,
-/// and nothing tells when.
+/// Pause after an accept error that is not the client's: no descriptor or memory left. Something
+/// must be closed first, and nothing tells when.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long a client that was accepted just before a stop may take to send its request.
 const NEWCOMER: Duration = Duration::from_secs(1);
 
-/// How long a kept connection may be silent before a process that ends without a successor closes it: longer than most clients'
-/// pause between two requests.
+/// How long a kept connection may be silent before a process that ends without a successor closes
+/// it: longer than most clients' pause between two requests.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How many sockets may wait for a thread: the watchdog's, one at a time, and those that a predecessor passes on.
+/// How many sockets may wait for a thread: the watchdog's, one at a time, and those that a
+/// predecessor passes on.
 const QUEUE: usize = 64;
 
 /// The serving threads.
@@ -84,7 +85,8 @@ struct Shared {
     fading: CancellationToken,
     /// Set when idle clients are sent away.
     quiet: CancellationToken,
-    /// Set after the first of these three: until then it is all that a connection looks at besides itself.
+    /// Set after the first of these three: until then it is all that a connection looks at besides
+    /// itself.
     stirred: CancellationToken,
     /// Set when the threads must end whatever they do.
     abort: CancellationToken,
@@ -124,19 +126,28 @@ impl Workers {
         let mut queues = Vec::new();
         for index in 0..count.max(1) {
             let (sender, receiver) = mpsc::channel(QUEUE);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let shared = Arc::clone(&shared);
             let sockets = sockets.subscribe();
-            let thread = std::thread::Builder::new().name(format!("front-{index}")).spawn(move || {
-                worker::become_worker(index);
-                runtime.block_on(serve(shared, sockets, receiver));
-                // What still runs here was given up.
-                runtime.shutdown_background();
-            })?;
+            let thread = std::thread::Builder::new()
+                .name(format!("front-{index}"))
+                .spawn(move || {
+                    worker::become_worker(index);
+                    runtime.block_on(serve(shared, sockets, receiver));
+                    // What still runs here was given up.
+                    runtime.shutdown_background();
+                })?;
             threads.push(thread);
             queues.push(sender);
         }
-        Ok(Self { threads: Mutex::new(threads), queues, shared, sockets })
+        Ok(Self {
+            threads: Mutex::new(threads),
+            queues,
+            shared,
+            sockets,
+        })
     }
 
     /// How many threads serve.
@@ -144,8 +155,8 @@ impl Workers {
         self.queues.len()
     }
 
-    /// Puts one end of a socket pair into each thread's own queue, as if a client had connected; the other ends come back.
-    /// A thread that does not take its end is shown by its index.
+    /// Puts one end of a socket pair into each thread's own queue, as if a client had connected;
+    /// the other ends come back. A thread that does not take its end is shown by its index.
     ///
     /// # Errors
     /// The index of a thread whose queue is full or gone, or why no pair could be made.
@@ -154,22 +165,25 @@ impl Workers {
         for (index, queue) in self.queues.iter().enumerate() {
             let (ours, theirs) = StdUnixStream::pair().map_err(|error| error.to_string())?;
             for end in [&ours, &theirs] {
-                end.set_nonblocking(true).map_err(|error| error.to_string())?;
+                end.set_nonblocking(true)
+                    .map_err(|error| error.to_string())?;
             }
-            queue.try_send(Passed::Probe(theirs)).map_err(|_| format!("thread {index} takes no connections"))?;
+            queue
+                .try_send(Passed::Probe(theirs))
+                .map_err(|_| format!("thread {index} takes no connections"))?;
             ends.push(ours);
         }
         Ok(ends)
     }
 
-    /// From here on, clients of these sockets are accepted. A socket that is no longer among them is closed after what
-    /// waits in its queue is accepted.
+    /// From here on, clients of these sockets are accepted. A socket that is no longer among them
+    /// is closed after what waits in its queue is accepted.
     pub fn listen(&self, sockets: Vec<Socket>) {
         self.sockets.send_replace(Arc::new(sockets));
     }
 
-    /// From here on this many clients are served at once. Where more are there already, nobody is sent away: fewer slots
-    /// come back at the next call.
+    /// From here on this many clients are served at once. Where more are there already, nobody is
+    /// sent away: fewer slots come back at the next call.
     pub fn allow(&self, connections: usize) {
         let mut allowed = lock(&self.shared.allowed);
         if connections > *allowed {
@@ -180,8 +194,8 @@ impl Workers {
         }
     }
 
-    /// Accepts what waits already, then nobody any more. `leave_queue` when somebody else holds the sockets too and will
-    /// serve those who wait.
+    /// Accepts what waits already, then nobody any more. `leave_queue` when somebody else holds the
+    /// sockets too and will serve those who wait.
     pub fn close(&self, leave_queue: bool) {
         if leave_queue {
             self.shared.abort_accepting();
@@ -189,7 +203,8 @@ impl Workers {
         self.shared.closing.cancel();
     }
 
-    /// Sends every client elsewhere as soon as it is between two requests; it does not notice. Returns when none is left here.
+    /// Sends every client elsewhere as soon as it is between two requests; it does not notice.
+    /// Returns when none is left here.
     pub async fn move_to(&self, elsewhere: mpsc::UnboundedSender<OwnedFd>) {
         *lock(&self.shared.elsewhere) = Some(elsewhere);
         self.shared.moving.cancel();
@@ -197,8 +212,9 @@ impl Workers {
         self.shared.all_gone().await;
     }
 
-    /// Asks clients to come again over a new connection: with their next answer, or by an end after a long silence. Returns
-    /// when none of those who are there now is left; newcomers are served meanwhile.
+    /// Asks clients to come again over a new connection: with their next answer, or by an end after
+    /// a long silence. Returns when none of those who are there now is left; newcomers are served
+    /// meanwhile.
     pub async fn fade(&self) {
         let before = std::mem::take(&mut *lock(&self.shared.clients));
         *lock(&self.shared.faded) = before.clone();
@@ -213,14 +229,16 @@ impl Workers {
         *lock(&self.shared.elsewhere) = None;
     }
 
-    /// Serves a client that a predecessor passes on. Waits while all threads are busy taking others.
+    /// Serves a client that a predecessor passes on. Waits while all threads are busy taking
+    /// others.
     pub async fn adopt(&self, client: OwnedFd) {
         let next = self.shared.adopted.fetch_add(1, Ordering::Relaxed) % self.queues.len();
         // A thread is gone only when the process ends.
         let _ = self.queues[next].send(Passed::Client(client)).await;
     }
 
-    /// Sends idle clients away and tells the others to close after their answer; returns when no client is left.
+    /// Sends idle clients away and tells the others to close after their answer; returns when no
+    /// client is left.
     pub async fn quiet(&self) {
         self.shared.quiet.cancel();
         self.shared.stirred.cancel();
@@ -255,7 +273,11 @@ impl Shared {
     }
 }
 
-async fn serve(shared: Arc<Shared>, mut sockets: watch::Receiver<Arc<Vec<Socket>>>, mut queue: mpsc::Receiver<Passed>) {
+async fn serve(
+    shared: Arc<Shared>,
+    mut sockets: watch::Receiver<Arc<Vec<Socket>>>,
+    mut queue: mpsc::Receiver<Passed>,
+) {
     let abort = shared.abort.clone();
     let accepting = async {
         let mut listeners: JoinSet<()> = JoinSet::new();
@@ -283,8 +305,17 @@ fn take(shared: &Arc<Shared>, passed: Passed) {
     let (stream, client) = match passed {
         Passed::Probe(end) => {
             if let Ok(stream) = UnixStream::from_std(end) {
-                let client = Client { peer: Peer::Unix, unix: true, internal: true };
-                tokio::spawn(connection(Arc::clone(shared), Stream::Unix(Arc::new(stream)), client, None));
+                let client = Client {
+                    peer: Peer::Unix,
+                    unix: true,
+                    internal: true,
+                };
+                tokio::spawn(connection(
+                    Arc::clone(shared),
+                    Stream::Unix(Arc::new(stream)),
+                    client,
+                    None,
+                ));
             }
             return;
         }
@@ -294,7 +325,12 @@ fn take(shared: &Arc<Shared>, passed: Passed) {
         },
     };
     // Those who come this way have a place already, in the process that they come from.
-    begin(shared, stream, client, Arc::clone(&shared.slots).try_acquire_owned().ok());
+    begin(
+        shared,
+        stream,
+        client,
+        Arc::clone(&shared.slots).try_acquire_owned().ok(),
+    );
 }
 
 /// Whose socket it is.
@@ -307,7 +343,14 @@ fn known(fd: OwnedFd) -> io::Result<(Stream, Client)> {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(error),
         Err(_) => {
             let stream = UnixStream::from_std(OwnedFd::from(stream).into())?;
-            Ok((Stream::Unix(Arc::new(stream)), Client { peer: Peer::Unix, unix: true, internal: false }))
+            Ok((
+                Stream::Unix(Arc::new(stream)),
+                Client {
+                    peer: Peer::Unix,
+                    unix: true,
+                    internal: false,
+                },
+            ))
         }
     }
 }
@@ -316,7 +359,8 @@ fn begin(shared: &Arc<Shared>, stream: Stream, client: Client, slot: Option<Owne
     let stats = &shared.front.stats;
     // Held by the socket itself: a tunnel takes up a place, too.
     let seat = Some((slot, Open::new(stats, |stats| &stats.connections)));
-    let tracked = lock(&shared.clients).track_future(connection(Arc::clone(shared), stream, client, seat));
+    let tracked =
+        lock(&shared.clients).track_future(connection(Arc::clone(shared), stream, client, seat));
     tokio::spawn(tracked);
 }
 
@@ -334,7 +378,11 @@ fn start_listeners(
                 continue;
             }
         };
-        listeners.spawn(shared.accepting.track_future(accept_all(Arc::clone(shared), listener, current.clone())));
+        listeners.spawn(shared.accepting.track_future(accept_all(
+            Arc::clone(shared),
+            listener,
+            current.clone(),
+        )));
     }
 }
 
@@ -363,20 +411,35 @@ impl Listener {
             Self::Tcp(listener) => listener.accept().await.map(tcp_client),
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(Arc::new(stream)), Client { peer: Peer::Unix, unix: true, internal: false }))
+                Ok((
+                    Stream::Unix(Arc::new(stream)),
+                    Client {
+                        peer: Peer::Unix,
+                        unix: true,
+                        internal: false,
+                    },
+                ))
             }
         }
     }
 }
 
 fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (Stream, Client) {
-    (Stream::Tcp(Arc::new(stream)), Client { peer: Peer::Tcp(addr.ip()), unix: false, internal: false })
+    (
+        Stream::Tcp(Arc::new(stream)),
+        Client {
+            peer: Peer::Tcp(addr.ip()),
+            unix: false,
+            internal: false,
+        },
+    )
 }
 
 async fn accept_all(shared: Arc<Shared>, listener: Listener, current: CancellationToken) {
     let mut complained = false;
     loop {
-        // Waits for a place without taking it: several of these loops wait, and those nobody comes to need none.
+        // Waits for a place without taking it: several of these loops wait, and those nobody comes
+        // to need none.
         if shared.slots.acquire().await.is_err() {
             return;
         }
@@ -408,7 +471,10 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, current: Cancellati
 
 fn client_is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 /// What becomes of a connection that does not end by itself.
@@ -424,7 +490,12 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
     let phase = Phase::new();
     let gone = stream.reset();
     let handle = stream.handle();
-    let io = TokioIo::new(ClientIo::new(stream, seat, Arc::clone(&phase), settings.patience));
+    let io = TokioIo::new(ClientIo::new(
+        stream,
+        seat,
+        Arc::clone(&phase),
+        settings.patience,
+    ));
     let service = service_fn(|request: Request<Incoming>| {
         let answering = Answering::begin(&phase, &front.stats, request.body().size_hint().exact());
         let answer = answer(Arc::clone(&front), client, request, answering);
@@ -432,21 +503,37 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
         async move {
             let mut answer = answer.await?;
             // Not when more of the client's was read already: it would be lost.
-            if shared.fading.is_cancelled() && phase.read_whole() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            if shared.fading.is_cancelled()
+                && phase.read_whole()
+                && answer.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                answer
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
         }
     });
     let mut builder = http1::Builder::new();
     // A client may close its sending side and still read; ours own patience counts, see ClientIo.
-    builder.half_close(true).header_read_timeout(None).max_header_size(settings.header_size);
+    builder
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_header_size(settings.header_size);
     let connection = builder.serve_connection(io, service).with_upgrades();
     tokio::pin!(connection);
     let at_rest = async {
         shared.moving.cancelled().await;
-        // Asked whenever the connection has just done what it could, as both are parts of this task.
-        poll_fn(|_| if phase.at_rest() { Poll::Ready(()) } else { Poll::Pending }).await;
+        // Asked whenever the connection has just done what it could, as both are parts of this
+        // task.
+        poll_fn(|_| {
+            if phase.at_rest() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     };
     let silent = async {
         shared.fading.cancelled().await;
@@ -464,7 +551,8 @@ async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: S
     let ended = tokio::select! {
         biased;
         ended = &mut connection => ended,
-        // hyper does not look at the socket while it waits for an answer, as half-closed clients must be answered.
+        // hyper does not look at the socket while it waits for an answer, as half-closed clients
+        // must be answered.
         () = gone => return,
         turn = turn => match turn {
             Turn::Moved => return move_on(&shared, &handle),
@@ -492,9 +580,12 @@ fn move_on(shared: &Shared, handle: &Handle) {
 
 /// Serves the request that was begun, if any was, and closes.
 ///
-/// hyper's graceful shutdown closes a connection at once that has sent nothing yet; whoever was accepted a moment ago is
-/// about to.
-async fn finish<I, S>(mut connection: Pin<&mut http1::UpgradeableConnection<I, S>>, phase: &Phase) -> hyper::Result<()>
+/// hyper's graceful shutdown closes a connection at once that has sent nothing yet; whoever was
+/// accepted a moment ago is about to.
+async fn finish<I, S>(
+    mut connection: Pin<&mut http1::UpgradeableConnection<I, S>>,
+    phase: &Phase,
+) -> hyper::Result<()>
 where
     S: hyper::service::HttpService<Incoming, ResBody = ResponseBody>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -16,28 +16,39 @@ pub fn text(status: StatusCode, text: impl Into<String>) -> Response<ResponseBod
     text.push('\n');
     let mut response = Response::new(ResponseBody::own(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 
 /// JSON.
 pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
     let mut response = text(status, value.to_string());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
 /// 503 with Retry-After.
 pub fn unavailable(why: &str) -> Response<ResponseBody> {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("gateway: {why}"));
-    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, RETRY_AFTER);
     response
 }
 
 /// 503 for longer than a restart takes, with the time until the next try as Retry-After.
 pub fn refused(refusal: &Refusal) -> Response<ResponseBody> {
     let mut response = unavailable(&refusal.why);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(refusal.retry_after(Instant::now())));
+    response.headers_mut().insert(
+        header::RETRY_AFTER,
+        HeaderValue::from(refusal.retry_after(Instant::now())),
+    );
     response
 }
 

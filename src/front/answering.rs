@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::client_io::Phase;
 use super::stats::{Open, Stats};
 
-/// One request on its way to its answer; dropped when the last byte is handed over or the client is gone.
+/// One request on its way to its answer; dropped when the last byte is handed over or the client is
+/// gone.
 #[derive(Debug)]
 pub struct Answering {
     phase: Option<Arc<Phase>>,
@@ -16,7 +17,10 @@ impl Answering {
     /// A request whose head just came in, with a body of this length or one in chunks.
     pub fn begin(phase: &Arc<Phase>, stats: &Arc<Stats>, body: Option<u64>) -> Self {
         phase.busy(body);
-        Self { phase: Some(Arc::clone(phase)), _open: Open::new(stats, |stats| &stats.requests) }
+        Self {
+            phase: Some(Arc::clone(phase)),
+            _open: Open::new(stats, |stats| &stats.requests),
+        }
     }
 }
 

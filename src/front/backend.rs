@@ -1,5 +1,5 @@
-//! A backend as the front door sees it: a door that is open, held or gone, and everything that went through it and is
-//! not finished yet.
+//! A backend as the front door sees it: a door that is open, held or gone, and everything that went
+//! through it and is not finished yet.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ const PATH_SHOWN: usize = 200;
 pub enum Door {
     /// Come in.
     Open(Arc<Upstream>),
-    /// Requests still go through, tunnels wait: this backend is about to be replaced and cannot overlap.
+    /// Requests still go through, tunnels wait: this backend is about to be replaced and cannot
+    /// overlap.
     Fading(Arc<Upstream>),
     /// Wait here; the text says for what.
     Held(Arc<str>),
@@ -83,7 +84,10 @@ pub struct What {
 impl What {
     /// A request. Cheap: nothing is copied.
     pub fn new(method: &Method, target: &Uri) -> Self {
-        Self { method: method.clone(), target: target.clone() }
+        Self {
+            method: method.clone(),
+            target: target.clone(),
+        }
     }
 
     /// The path without the query, which may hold secrets.
@@ -150,36 +154,61 @@ impl Backend {
         self.door.subscribe()
     }
 
-    /// Registers a request or tunnel, then looks at the door: whoever holds the door first and counts afterwards misses nobody.
+    /// Registers a request or tunnel, then looks at the door: whoever holds the door first and
+    /// counts afterwards misses nobody.
     ///
     /// # Errors
     /// The door as it is, when it does not let this kind through.
-    pub fn enter(self: &Arc<Self>, kind: Kind, what: &What) -> Result<(Ticket, Arc<Upstream>), Door> {
-        // Before it is counted: whoever ends the tunnels afterwards ends this one, too, even while it waits for its 101.
+    pub fn enter(
+        self: &Arc<Self>,
+        kind: Kind,
+        what: &What,
+    ) -> Result<(Ticket, Arc<Upstream>), Door> {
+        // Before it is counted: whoever ends the tunnels afterwards ends this one, too, even while
+        // it waits for its 101.
         let end = (kind == Kind::Tunnel).then(|| lock(&self.tunnels_end).clone());
         let ticket = self.register(kind, what.clone(), end);
         let door = self.door.borrow().clone();
         match (door, kind) {
-            (Door::Open(upstream), _) | (Door::Fading(upstream), Kind::Request) => Ok((ticket, upstream)),
+            (Door::Open(upstream), _) | (Door::Fading(upstream), Kind::Request) => {
+                Ok((ticket, upstream))
+            }
             (door, _) => Err(door),
         }
     }
 
-    fn register(self: &Arc<Self>, kind: Kind, what: What, end: Option<CancellationToken>) -> Ticket {
+    fn register(
+        self: &Arc<Self>,
+        kind: Kind,
+        what: What,
+        end: Option<CancellationToken>,
+    ) -> Ticket {
         let mut work = self.work();
         let epoch = work.epoch;
         match kind {
             Kind::Request => work.requests += 1,
             Kind::Tunnel => work.tunnels += 1,
         }
-        let key = work.items.insert(Item { kind, epoch, what, since: Instant::now() });
-        Ticket { backend: Arc::clone(self), key, end }
+        let key = work.items.insert(Item {
+            kind,
+            epoch,
+            what,
+            since: Instant::now(),
+        });
+        Ticket {
+            backend: Arc::clone(self),
+            key,
+            end,
+        }
     }
 
     /// What is going on now.
     pub fn counts(&self) -> Counts {
         let work = self.work();
-        Counts { requests: work.requests, tunnels: work.tunnels }
+        Counts {
+            requests: work.requests,
+            tunnels: work.tunnels,
+        }
     }
 
     /// From here on, [`wait_before`](Self::wait_before) waits for what is going on now.
@@ -201,7 +230,8 @@ impl Backend {
 
     /// Waits until nothing is left.
     pub async fn wait_all(&self) {
-        self.wait(|work| work.requests == 0 && work.tunnels == 0).await;
+        self.wait(|work| work.requests == 0 && work.tunnels == 0)
+            .await;
     }
 
     async fn wait(&self, done: impl Fn(&Work) -> bool) {
@@ -216,7 +246,8 @@ impl Backend {
         }
     }
 
-    /// Ends the tunnels there are, and those that still wait for their 101 when they have it: a WebSocket is told 1012 first.
+    /// Ends the tunnels there are, and those that still wait for their 101 when they have it: a
+    /// WebSocket is told 1012 first.
     pub fn end_tunnels(&self) {
         std::mem::take(&mut *lock(&self.tunnels_end)).cancel();
     }
@@ -226,7 +257,8 @@ impl Backend {
         lock(&self.cut).clone()
     }
 
-    /// Cuts what is not finished: the time for it is over. A request that may be repeated goes to the next run.
+    /// Cuts what is not finished: the time for it is over. A request that may be repeated goes to
+    /// the next run.
     pub fn cut(&self) {
         self.end_tunnels();
         std::mem::take(&mut *lock(&self.cut)).cancel();
@@ -252,8 +284,13 @@ pub fn first_few(all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
     all.take(BLOCKERS_SHOWN).chain(rest).collect()
 }
 
-/// Lets the tunnels of `all` close by themselves until `at`, then ends them and waits for `last` at most.
-pub async fn close_tunnels<'a>(all: impl Iterator<Item = &'a Arc<Backend>> + Clone, at: tokio::time::Instant, last: Duration) {
+/// Lets the tunnels of `all` close by themselves until `at`, then ends them and waits for `last` at
+/// most.
+pub async fn close_tunnels<'a>(
+    all: impl Iterator<Item = &'a Arc<Backend>> + Clone,
+    at: tokio::time::Instant,
+    last: Duration,
+) {
     let closed = || join_all(all.clone().map(|backend| backend.wait_tunnels()));
     if tokio::time::timeout_at(at, closed()).await.is_err() {
         all.clone().for_each(|backend| backend.end_tunnels());
@@ -268,7 +305,11 @@ impl Item {
             Kind::Request => "",
             Kind::Tunnel => "tunnel ",
         };
-        format!("{kind}{} for {} s", self.what, self.since.elapsed().as_secs())
+        format!(
+            "{kind}{} for {} s",
+            self.what,
+            self.since.elapsed().as_secs()
+        )
     }
 }
 
@@ -284,7 +325,12 @@ pub struct Ticket {
 impl Ticket {
     /// How long this has been going on.
     pub fn age(&self) -> Duration {
-        self.backend.work().items.get(self.key).map(|item| item.since.elapsed()).unwrap_or_default()
+        self.backend
+            .work()
+            .items
+            .get(self.key)
+            .map(|item| item.since.elapsed())
+            .unwrap_or_default()
     }
 
     /// Ends the tunnel that this is for.
@@ -314,7 +360,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut work = self.backend.work();
-        let Some(item) = work.items.try_remove(self.key) else { return };
+        let Some(item) = work.items.try_remove(self.key) else {
+            return;
+        };
         match item.kind {
             Kind::Request => work.requests -= 1,
             Kind::Tunnel => work.tunnels -= 1,
@@ -332,7 +380,11 @@ mod tests {
     use super::*;
 
     fn upstream() -> Arc<Upstream> {
-        Upstream::new(super::super::upstream::Address::Socket(([127, 0, 0, 1], 1).into()), 1, CancellationToken::new())
+        Upstream::new(
+            super::super::upstream::Address::Socket(([127, 0, 0, 1], 1).into()),
+            1,
+            CancellationToken::new(),
+        )
     }
 
     fn get(path: &str) -> What {
@@ -358,21 +410,38 @@ mod tests {
         let backend = Backend::open("a", upstream());
         backend.set(Door::Fading(upstream()));
         assert!(backend.enter(Kind::Request, &get("/")).is_ok());
-        assert!(matches!(backend.enter(Kind::Tunnel, &get("/")), Err(Door::Fading(_))));
-        assert_eq!(backend.counts(), Counts::default(), "who is turned away is not counted");
+        assert!(matches!(
+            backend.enter(Kind::Tunnel, &get("/")),
+            Err(Door::Fading(_))
+        ));
+        assert_eq!(
+            backend.counts(),
+            Counts::default(),
+            "who is turned away is not counted"
+        );
         backend.set(Door::Gone);
         backend.set(Door::Open(upstream()));
-        assert!(matches!(backend.enter(Kind::Request, &get("/")), Err(Door::Gone)), "gone stays gone");
+        assert!(
+            matches!(backend.enter(Kind::Request, &get("/")), Err(Door::Gone)),
+            "gone stays gone"
+        );
     }
 
     #[tokio::test]
-    async fn a_tunnel_that_waits_for_its_101_is_ended_with_the_others_and_a_refused_one_is_a_request() {
+    async fn a_tunnel_that_waits_for_its_101_is_ended_with_the_others_and_a_refused_one_is_a_request()
+     {
         let backend = Backend::open("a", upstream());
         let (mut early, _) = backend.enter(Kind::Tunnel, &get("/ws")).unwrap();
         backend.end_tunnels();
         assert!(early.tunnel_end().is_cancelled());
         early.is_request();
-        assert_eq!(backend.counts(), Counts { requests: 1, tunnels: 0 });
+        assert_eq!(
+            backend.counts(),
+            Counts {
+                requests: 1,
+                tunnels: 0
+            }
+        );
         let (late, _) = backend.enter(Kind::Tunnel, &get("/ws")).unwrap();
         assert!(!late.tunnel_end().is_cancelled());
         drop((early, late));
@@ -383,7 +452,13 @@ mod tests {
     #[test]
     fn many_blockers_are_counted_not_listed() {
         let backend = Backend::open("a", upstream());
-        let tickets: Vec<_> = (0..11).map(|n| backend.enter(Kind::Request, &get(&format!("/{n}"))).unwrap()).collect();
+        let tickets: Vec<_> = (0..11)
+            .map(|n| {
+                backend
+                    .enter(Kind::Request, &get(&format!("/{n}")))
+                    .unwrap()
+            })
+            .collect();
         assert_eq!(backend.blockers().len(), BLOCKERS_SHOWN + 1);
         assert_eq!(backend.blockers()[BLOCKERS_SHOWN], "+3 more");
         drop(tickets);

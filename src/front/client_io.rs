@@ -1,4 +1,5 @@
-//! A client's socket, with the patience that the limits give it: for one request's head, and for silence between requests.
+//! A client's socket, with the patience that the limits give it: for one request's head, and for
+//! silence between requests.
 
 use std::future::Future;
 use std::io;
@@ -18,7 +19,8 @@ use super::stats::Open;
 use crate::mutex::lock;
 
 /// What a client is told that takes too long over a request's head.
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// A connected client.
 #[derive(Debug)]
@@ -48,8 +50,8 @@ impl Handle {
 }
 
 impl Stream {
-    /// Done when the connection was reset: by the client, or because it does not answer the kernel's keep-alive any more.
-    /// A client that only closed its sending side is still there.
+    /// Done when the connection was reset: by the client, or because it does not answer the
+    /// kernel's keep-alive any more. A client that only closed its sending side is still there.
     pub fn reset(&self) -> impl Future<Output = ()> + use<> {
         let tcp = match self {
             Self::Tcp(stream) => Some(Arc::clone(stream)),
@@ -78,11 +80,19 @@ impl Stream {
             let result = match self {
                 Self::Tcp(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    read_then(buf, |buf| stream.try_read_buf(buf), |read| stream.try_io(Interest::READABLE, read))
+                    read_then(
+                        buf,
+                        |buf| stream.try_read_buf(buf),
+                        |read| stream.try_io(Interest::READABLE, read),
+                    )
                 }
                 Self::Unix(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    read_then(buf, |buf| stream.try_read_buf(buf), |read| stream.try_io(Interest::READABLE, read))
+                    read_then(
+                        buf,
+                        |buf| stream.try_read_buf(buf),
+                        |read| stream.try_io(Interest::READABLE, read),
+                    )
                 }
             };
             match result {
@@ -92,7 +102,11 @@ impl Stream {
         }
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let result = match self {
                 Self::Tcp(stream) => {
@@ -116,12 +130,16 @@ impl Stream {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
         };
-        Ok(nix::sys::socket::shutdown(fd, nix::sys::socket::Shutdown::Write)?)
+        Ok(nix::sys::socket::shutdown(
+            fd,
+            nix::sys::socket::Shutdown::Write,
+        )?)
     }
 }
 
-/// Reads within `io`. When less comes than there is room for, the socket is empty: `io` is told so, which spares the read
-/// that would find that out. What arrives meanwhile still rings, as its readiness is a newer one.
+/// Reads within `io`. When less comes than there is room for, the socket is empty: `io` is told so,
+/// which spares the read that would find that out. What arrives meanwhile still rings, as its
+/// readiness is a newer one.
 fn read_then(
     buf: &mut ReadBuf<'_>,
     mut read: impl FnMut(&mut ReadBuf<'_>) -> io::Result<usize>,
@@ -132,7 +150,11 @@ fn read_then(
     let told = io(&mut || {
         let count = read(buf)?;
         came = true;
-        if count > 0 && count < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        if count > 0 && count < room {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(())
+        }
     });
     if came { Ok(()) } else { told }
 }
@@ -250,9 +272,11 @@ impl Phase {
         }
     }
 
-    /// Whether the connection is between two requests, or before the first, with nothing read ahead and nothing left to write.
+    /// Whether the connection is between two requests, or before the first, with nothing read ahead
+    /// and nothing left to write.
     pub fn at_rest(&self) -> bool {
-        let waits = self.unflushed.load(Ordering::Acquire) || self.half_closed.load(Ordering::Acquire);
+        let waits =
+            self.unflushed.load(Ordering::Acquire) || self.half_closed.load(Ordering::Acquire);
         self.state.load(Ordering::Acquire) != BUSY && !waits && lock(&self.read).whole()
     }
 
@@ -266,7 +290,10 @@ impl Phase {
             *read = Read::default();
         }
         if read.bytes == 0 {
-            read.head = bytes.windows(END.len()).position(|end| end == END).map_or(0, |at| (at + END.len()) as u64);
+            read.head = bytes
+                .windows(END.len())
+                .position(|end| end == END)
+                .map_or(0, |at| (at + END.len()) as u64);
         }
         read.add(bytes);
     }
@@ -286,7 +313,8 @@ impl Phase {
     }
 }
 
-/// What a client connection takes up: its place among `limits.connections`, and in the count. None for the watchdog's.
+/// What a client connection takes up: its place among `limits.connections`, and in the count. None
+/// for the watchdog's.
 pub type Seat = Option<(Option<OwnedSemaphorePermit>, Open)>;
 
 /// The socket under a client connection, or under the tunnel that it became.
@@ -302,18 +330,29 @@ pub struct ClientIo {
 impl ClientIo {
     /// Watches over `stream`.
     pub fn new(stream: Stream, seat: Seat, phase: Arc<Phase>, patience: Patience) -> Self {
-        Self { stream, _seat: seat, phase, patience, timer: None }
+        Self {
+            stream,
+            _seat: seat,
+            phase,
+            patience,
+            timer: None,
+        }
     }
 
-    /// Whether the client used up its patience. The timer is set once for each wait, not for each request.
+    /// Whether the client used up its patience. The timer is set once for each wait, not for each
+    /// request.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(deadline) = self.phase.deadline(self.patience) else { return Poll::Pending };
+            let Some(deadline) = self.phase.deadline(self.patience) else {
+                return Poll::Pending;
+            };
             let now = Instant::now();
             if now >= deadline {
                 return Poll::Ready(());
             }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             if timer.deadline() > deadline || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
             }
@@ -325,8 +364,11 @@ impl ClientIo {
 
     fn say_timeout(&mut self) {
         // Into the middle of an earlier answer nothing may be written.
-        if self.phase.state.load(Ordering::Acquire) == HEAD && !self.phase.unflushed.load(Ordering::Acquire) {
-            // The answer is a courtesy to a client that is given up: if it does not fit into the socket, it is lost.
+        if self.phase.state.load(Ordering::Acquire) == HEAD
+            && !self.phase.unflushed.load(Ordering::Acquire)
+        {
+            // The answer is a courtesy to a client that is given up: if it does not fit into the
+            // socket, it is lost.
             let _ = match &self.stream {
                 Stream::Tcp(stream) => stream.try_write(REQUEST_TIMEOUT),
                 Stream::Unix(stream) => stream.try_write(REQUEST_TIMEOUT),
@@ -336,7 +378,11 @@ impl ClientIo {
 }
 
 impl AsyncRead for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = self.stream.poll_read(cx, buf);
         if result.is_ready() {
@@ -352,12 +398,20 @@ impl AsyncRead for ClientIo {
 }
 
 impl AsyncWrite for ClientIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.phase.unflushed.store(true, Ordering::Release);
         self.stream.poll_write(cx, &[io::IoSlice::new(buf)])
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.phase.unflushed.store(true, Ordering::Release);
         self.stream.poll_write(cx, bufs)
     }

@@ -7,7 +7,8 @@ use tracing::warn;
 
 use crate::mutex::lock;
 
-/// At most one line in this time: thousands of requests may fail in a second, all for the same reason.
+/// At most one line in this time: thousands of requests may fail in a second, all for the same
+/// reason.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells the first of many.

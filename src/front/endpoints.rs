@@ -1,4 +1,5 @@
-//! What the gateway answers itself: `/healthz`, `/readyz`, `/_gateway/…`, and a page where nothing is behind it.
+//! What the gateway answers itself: `/healthz`, `/readyz`, `/_gateway/…`, and a page where nothing
+//! is behind it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,7 +18,12 @@ use super::{Client, Front, Table};
 pub const IDENTITY: &str = "x-gateway-identity";
 
 /// The gateway's own answer, where the request is for the gateway.
-pub(super) fn own(front: &Arc<Front>, table: &Table, client: &Client, request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
+pub(super) fn own(
+    front: &Arc<Front>,
+    table: &Table,
+    client: &Client,
+    request: &Request<Incoming>,
+) -> Option<Response<ResponseBody>> {
     let path = request.uri().path();
     let ours = client.internal || table.settings.health_paths;
     let response = match path {
@@ -25,18 +31,28 @@ pub(super) fn own(front: &Arc<Front>, table: &Table, client: &Client, request: &
         "/readyz" if ours => ready(front),
         _ if path == "/_gateway" || path.starts_with("/_gateway/") => {
             if !client.unix && !authorised(front, request.headers()) {
-                let mut response =
-                    answer::text(StatusCode::UNAUTHORIZED, "gateway: this page needs the bearer token of the state directory");
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                let mut response = answer::text(
+                    StatusCode::UNAUTHORIZED,
+                    "gateway: this page needs the bearer token of the state directory",
+                );
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 return Some(response);
             }
             match path {
                 "/_gateway/metrics" => metrics(front, table),
                 "/_gateway" | "/_gateway/" => page(front, table),
-                _ => answer::text(StatusCode::NOT_FOUND, "gateway: no such page; there is /_gateway/ and /_gateway/metrics"),
+                _ => answer::text(
+                    StatusCode::NOT_FOUND,
+                    "gateway: no such page; there is /_gateway/ and /_gateway/metrics",
+                ),
             }
         }
-        _ if request.method() == Method::CONNECT => answer::text(StatusCode::METHOD_NOT_ALLOWED, "gateway: CONNECT is for forward proxies"),
+        _ if request.method() == Method::CONNECT => answer::text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "gateway: CONNECT is for forward proxies",
+        ),
         _ => return None,
     };
     Some(response)
@@ -56,7 +72,10 @@ fn ready(front: &Front) -> Response<ResponseBody> {
     let health = front.health();
     if health.is_empty() {
         return match front.remark() {
-            Some(remark) => answer::json(StatusCode::OK, &json!({"ready": true, "degraded": [*remark]})),
+            Some(remark) => answer::json(
+                StatusCode::OK,
+                &json!({"ready": true, "degraded": [*remark]}),
+            ),
             None => answer::json(StatusCode::OK, &json!({"ready": true})),
         };
     }
@@ -66,7 +85,8 @@ fn ready(front: &Front) -> Response<ResponseBody> {
     };
     let (parts, _) = answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({})).into_parts();
     response.headers_mut().extend(parts.headers);
-    response.map(|_| ResponseBody::own(format!("{}\n", json!({"ready": false, "reasons": *health}))))
+    response
+        .map(|_| ResponseBody::own(format!("{}\n", json!({"ready": false, "reasons": *health}))))
 }
 
 pub(super) fn page(front: &Front, table: &Table) -> Response<ResponseBody> {
@@ -90,29 +110,83 @@ fn metrics(front: &Front, table: &Table) -> Response<ResponseBody> {
     let mut text = String::new();
     let mut line = |name: &str, kind: &str, help: &str, value: u64| {
         // Writing to a String cannot fail.
-        let _ = write!(text, "# HELP gateway_{name} {help}\n# TYPE gateway_{name} {kind}\ngateway_{name} {value}\n");
+        let _ = write!(
+            text,
+            "# HELP gateway_{name} {help}\n# TYPE gateway_{name} {kind}\ngateway_{name} {value}\n"
+        );
     };
     let now = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    line("generation", "gauge", "The generation that serves new requests.", table.generation);
-    line("ready", "gauge", "1 when /readyz answers 200.", u64::from(front.health().is_empty()));
-    line("connections", "gauge", "Client connections open now.", now(&stats.connections));
-    line("connections_total", "counter", "Client connections accepted.", now(&stats.accepted));
-    line("requests", "gauge", "Requests being answered or held now.", now(&stats.requests));
+    line(
+        "generation",
+        "gauge",
+        "The generation that serves new requests.",
+        table.generation,
+    );
+    line(
+        "ready",
+        "gauge",
+        "1 when /readyz answers 200.",
+        u64::from(front.health().is_empty()),
+    );
+    line(
+        "connections",
+        "gauge",
+        "Client connections open now.",
+        now(&stats.connections),
+    );
+    line(
+        "connections_total",
+        "counter",
+        "Client connections accepted.",
+        now(&stats.accepted),
+    );
+    line(
+        "requests",
+        "gauge",
+        "Requests being answered or held now.",
+        now(&stats.requests),
+    );
     line("tunnels", "gauge", "Tunnels open now.", now(&stats.tunnels));
-    line("held", "gauge", "Requests waiting for a sidecar now.", now(&stats.held));
-    line("held_total", "counter", "Requests that had to wait for a sidecar.", now(&stats.held_total));
-    line("retries_total", "counter", "Tries repeated on another upstream connection.", now(&stats.retries));
+    line(
+        "held",
+        "gauge",
+        "Requests waiting for a sidecar now.",
+        now(&stats.held),
+    );
+    line(
+        "held_total",
+        "counter",
+        "Requests that had to wait for a sidecar.",
+        now(&stats.held_total),
+    );
+    line(
+        "retries_total",
+        "counter",
+        "Tries repeated on another upstream connection.",
+        now(&stats.retries),
+    );
     text.push_str("# HELP gateway_answers_total Answers by class of status.\n# TYPE gateway_answers_total counter\n");
     for (class, count) in stats.answers.iter().enumerate() {
-        let _ = writeln!(text, "gateway_answers_total{{class=\"{}xx\"}} {}", class + 1, now(count));
+        let _ = writeln!(
+            text,
+            "gateway_answers_total{{class=\"{}xx\"}} {}",
+            class + 1,
+            now(count)
+        );
     }
     let mut response = answer::text(StatusCode::OK, "");
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4"),
+    );
     response.map(|_| ResponseBody::own(text))
 }
 
 fn authorised(front: &Front, headers: &HeaderMap) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
     match (front.token(), given) {
         (Some(token), Some(given)) => same(token.as_bytes(), given.trim().as_bytes()),
         _ => false,
@@ -121,5 +195,9 @@ fn authorised(front: &Front, headers: &HeaderMap) -> bool {
 
 /// Compares without telling by its duration how much was right.
 fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .fold(0, |difference, (a, b)| difference | (a ^ b))
+            == 0
 }

@@ -40,13 +40,22 @@ impl Trusted {
     /// Reads `gateway.trusted_proxies`, which the check found to be right.
     pub fn new(config: &Config) -> Self {
         let list = &config.gateway.trusted_proxies;
-        Self { nets: list.iter().filter_map(|text| crate::config::parse_net(text)).collect(), unix: list.iter().any(|text| text == "unix") }
+        Self {
+            nets: list
+                .iter()
+                .filter_map(|text| crate::config::parse_net(text))
+                .collect(),
+            unix: list.iter().any(|text| text == "unix"),
+        }
     }
 
     fn believes(&self, peer: Peer) -> bool {
         match peer {
             Peer::Unix => self.unix,
-            Peer::Tcp(addr) => self.nets.iter().any(|&(net, prefix)| contains(net, prefix, addr)),
+            Peer::Tcp(addr) => self
+                .nets
+                .iter()
+                .any(|&(net, prefix)| contains(net, prefix, addr)),
         }
     }
 }
@@ -65,21 +74,34 @@ fn contains(net: IpAddr, prefix: u8, addr: IpAddr) -> bool {
     }
 }
 
-/// The protocol that a request asks to upgrade to. HTTP/2 is not offered: its preface would pass unseen by the proxy.
+/// The protocol that a request asks to upgrade to. HTTP/2 is not offered: its preface would pass
+/// unseen by the proxy.
 pub fn wants_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
-    let asked = version == Version::HTTP_11 && tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let http2 = tokens(headers, &header::UPGRADE).any(|token| token.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("h2c")));
+    let asked = version == Version::HTTP_11
+        && tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let http2 = tokens(headers, &header::UPGRADE).any(|token| {
+        token
+            .get(..3)
+            .is_some_and(|start| start.eq_ignore_ascii_case("h2c"))
+    });
     (asked && !http2).then(|| upgrade.clone())
 }
 
 /// Makes a client's head fit for the upstream. `upgrade` when the request asks for a tunnel.
-pub fn to_upstream(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, peer: Peer, trusted: &Trusted, via: bool) {
+pub fn to_upstream(
+    headers: &mut HeaderMap,
+    upgrade: Option<HeaderValue>,
+    peer: Peer,
+    trusted: &Trusted,
+    via: bool,
+) {
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     strip(headers);
     if chunked {
-        // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites request smuggling.
+        // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites
+        // request smuggling.
         headers.remove(header::CONTENT_LENGTH);
     }
     // We answer `Expect: 100-continue` ourselves, when the body is first wanted.
@@ -112,9 +134,15 @@ pub fn to_client(headers: &mut HeaderMap, via: bool) {
 
 fn strip(headers: &mut HeaderMap) {
     // The usual ones go anyway.
-    let usual = |token: &str| ["keep-alive", "close", "upgrade", "te"].iter().any(|known| token.eq_ignore_ascii_case(known));
-    let named: Vec<HeaderName> =
-        tokens(headers, &header::CONNECTION).filter(|token| !usual(token)).filter_map(|token| token.parse().ok()).collect();
+    let usual = |token: &str| {
+        ["keep-alive", "close", "upgrade", "te"]
+            .iter()
+            .any(|known| token.eq_ignore_ascii_case(known))
+    };
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter(|token| !usual(token))
+        .filter_map(|token| token.parse().ok())
+        .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         // A client must not be able to take these away by naming them in Connection.
         if *name != header::HOST && *name != header::CONTENT_LENGTH {
@@ -126,7 +154,11 @@ fn strip(headers: &mut HeaderMap) {
 
 fn forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
     if !trusted.believes(peer) {
-        let claims: Vec<HeaderName> = headers.keys().filter(|name| says_who(name.as_str())).cloned().collect();
+        let claims: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| says_who(name.as_str()))
+            .cloned()
+            .collect();
         claims.iter().for_each(|name| drop(headers.remove(name)));
     }
     if let Peer::Tcp(addr) = peer {
@@ -142,7 +174,8 @@ fn forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
     }
 }
 
-/// Whether a field speaks for whom a request is forwarded. CGI and its heirs take an underscore for a hyphen.
+/// Whether a field speaks for whom a request is forwarded. CGI and its heirs take an underscore for
+/// a hyphen.
 fn says_who(name: &str) -> bool {
     const START: &[u8] = b"x-forwarded-";
     let same = |(a, b): (u8, &u8)| a == *b || (a == b'_' && *b == b'-');
@@ -162,18 +195,32 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
 }
 
 /// Whether repeating a request does no harm (RFC 9110, 9.2.2).
 pub fn idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
 }
 
 /// Whether an upstream keeps the connection open after this answer.
 pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
-    let says = |word: &str| tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case(word));
-    if version == Version::HTTP_11 { !says("close") } else { says("keep-alive") }
+    let says = |word: &str| {
+        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case(word))
+    };
+    if version == Version::HTTP_11 {
+        !says("close")
+    } else {
+        says("keep-alive")
+    }
 }
 
 #[cfg(test)]
@@ -208,7 +255,13 @@ mod tests {
         assert_eq!(headers["origin"], "http://example.org");
         assert_eq!(headers["trailer"], "x-sum");
         assert_eq!(headers["te"], "trailers");
-        for gone in ["x-secret", "keep-alive", "transfer-encoding", "content-length", "via"] {
+        for gone in [
+            "x-secret",
+            "keep-alive",
+            "transfer-encoding",
+            "content-length",
+            "via",
+        ] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
     }
@@ -229,7 +282,10 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a");
         assert_eq!(headers.len(), 4, "every other claim is gone: {headers:?}");
-        let trusted = Trusted { nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)], unix: false };
+        let trusted = Trusted {
+            nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
+            unix: false,
+        };
         let mut headers = map(&sent);
         to_upstream(&mut headers, None, PEER, &trusted, true);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.1.2.3");
@@ -238,23 +294,50 @@ mod tests {
         assert_eq!(headers["forwarded"], "for=1.1.1.1");
         assert!(!trusted.believes(Peer::Unix));
         assert!(!trusted.believes(Peer::Tcp(IpAddr::from([11, 0, 0, 1]))));
-        assert!(Trusted { nets: vec![(IpAddr::from([0, 0, 0, 0]), 0)], unix: false }.believes(PEER));
+        assert!(
+            Trusted {
+                nets: vec![(IpAddr::from([0, 0, 0, 0]), 0)],
+                unix: false
+            }
+            .believes(PEER)
+        );
     }
 
     #[test]
     fn upgrades_are_websockets_and_the_like_but_not_http2() {
-        let ws = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        let ws = map(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ]);
         assert_eq!(wants_upgrade(&ws, Version::HTTP_11).unwrap(), "websocket");
         assert_eq!(wants_upgrade(&ws, Version::HTTP_10), None);
-        assert_eq!(wants_upgrade(&map(&[("upgrade", "websocket")]), Version::HTTP_11), None);
-        assert_eq!(wants_upgrade(&map(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]), Version::HTTP_11), None);
+        assert_eq!(
+            wants_upgrade(&map(&[("upgrade", "websocket")]), Version::HTTP_11),
+            None
+        );
+        assert_eq!(
+            wants_upgrade(
+                &map(&[
+                    ("connection", "upgrade, http2-settings"),
+                    ("upgrade", "h2c")
+                ]),
+                Version::HTTP_11
+            ),
+            None
+        );
     }
 
     #[test]
     fn keep_alive_by_version_and_word() {
         assert!(keeps_alive(&map(&[]), Version::HTTP_11));
-        assert!(!keeps_alive(&map(&[("connection", "Close")]), Version::HTTP_11));
+        assert!(!keeps_alive(
+            &map(&[("connection", "Close")]),
+            Version::HTTP_11
+        ));
         assert!(!keeps_alive(&map(&[]), Version::HTTP_10));
-        assert!(keeps_alive(&map(&[("connection", "keep-alive")]), Version::HTTP_10));
+        assert!(keeps_alive(
+            &map(&[("connection", "keep-alive")]),
+            Version::HTTP_10
+        ));
     }
 }

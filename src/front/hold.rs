@@ -12,7 +12,8 @@ use super::stats::Open;
 use super::upstream::Upstream;
 use super::{Front, Refusal};
 
-/// How often a sidecar that runs but refuses connections is tried again; its end is noticed at once, without polling.
+/// How often a sidecar that runs but refuses connections is tried again; its end is noticed at
+/// once, without polling.
 const REFUSED_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why a request was not let through.
@@ -38,13 +39,20 @@ pub struct Admission<'a> {
 impl<'a> Admission<'a> {
     /// The way of the request `what` to `host`.
     pub fn new(front: &'a Arc<Front>, host: &'a str, kind: Kind, what: &'a What) -> Self {
-        Self { front, host, kind, what, until: None }
+        Self {
+            front,
+            host,
+            kind,
+            what,
+            until: None,
+        }
     }
 
     /// Goes through the door, waiting for it to open if need be.
     ///
     /// # Errors
-    /// [`Refused`] when there is no route, when `hold.time` is over, when `hold.requests` wait already, or when nothing is let in.
+    /// [`Refused`] when there is no route, when `hold.time` is over, when `hold.requests` wait
+    /// already, or when nothing is let in.
     pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
         match self.backend() {
             Ok(backend) => match backend.enter(self.kind, self.what) {
@@ -70,7 +78,11 @@ impl<'a> Admission<'a> {
         let until = self.until();
         let again = (Instant::now() + REFUSED_AGAIN).min(until);
         let _ = tokio::time::timeout_at(again, door.changed()).await;
-        if Instant::now() >= until { Err(Refused::Unavailable(cause.to_owned())) } else { Ok(()) }
+        if Instant::now() >= until {
+            Err(Refused::Unavailable(cause.to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
@@ -86,7 +98,9 @@ impl<'a> Admission<'a> {
                     let why = match backend.enter(self.kind, self.what) {
                         Ok(entered) => return Ok(entered),
                         Err(Door::Held(why)) => why.to_string(),
-                        Err(Door::Fading(_) | Door::Open(_)) => format!("{} is restarting", backend.name()),
+                        Err(Door::Fading(_) | Door::Open(_)) => {
+                            format!("{} is restarting", backend.name())
+                        }
                         Err(Door::Gone) => "the gateway is going away".to_owned(),
                     };
                     (why, Some(door))
@@ -110,19 +124,28 @@ impl<'a> Admission<'a> {
                     _ = refusal.changed() => {}
                 }
             };
-            if tokio::time::timeout_at(self.until(), something).await.is_err() {
+            if tokio::time::timeout_at(self.until(), something)
+                .await
+                .is_err()
+            {
                 return Err(Refused::Unavailable(why));
             }
         }
     }
 
-    /// Before the first generation nobody knows where requests go; after a restart of the process clients are there at once.
+    /// Before the first generation nobody knows where requests go; after a restart of the process
+    /// clients are there at once.
     fn starting(&self) -> bool {
         self.front.table().generation == 0
     }
 
     fn backend(&self) -> Result<Arc<Backend>, Refused> {
-        self.front.table().routes.find(self.host, self.what.path()).cloned().ok_or(Refused::NoRoute)
+        self.front
+            .table()
+            .routes
+            .find(self.host, self.what.path())
+            .cloned()
+            .ok_or(Refused::NoRoute)
     }
 
     fn hold(&self, why: &str) -> Result<Open, Refused> {
@@ -130,7 +153,9 @@ impl<'a> Admission<'a> {
         let open = Open::new(stats, |stats| &stats.held);
         stats.held_total.fetch_add(1, Ordering::Relaxed);
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
-            return Err(Refused::Unavailable(format!("{why}, and too many requests wait already")));
+            return Err(Refused::Unavailable(format!(
+                "{why}, and too many requests wait already"
+            )));
         }
         Ok(open)
     }
@@ -158,7 +183,10 @@ mod tests {
     use crate::front::{Address, Route, Routes, Settings, Table};
 
     fn refusal(why: &str) -> Refusal {
-        Refusal { why: why.to_owned(), until: std::time::Instant::now() + Duration::from_secs(5) }
+        Refusal {
+            why: why.to_owned(),
+            until: std::time::Instant::now() + Duration::from_secs(5),
+        }
     }
 
     fn what() -> What {
@@ -166,12 +194,24 @@ mod tests {
     }
 
     fn open() -> Door {
-        Door::Open(Upstream::new(Address::Socket(([127, 0, 0, 1], 9).into()), 1, Default::default()))
+        Door::Open(Upstream::new(
+            Address::Socket(([127, 0, 0, 1], 9).into()),
+            1,
+            Default::default(),
+        ))
     }
 
     fn publish(front: &Front, generation: u64, backend: &Arc<Backend>) {
-        let routes = Routes::new(vec![Route { host: None, path: "/".to_owned(), backend: Arc::clone(backend) }]);
-        front.publish(Table { generation, routes, settings: Settings::new(&Config::default()) });
+        let routes = Routes::new(vec![Route {
+            host: None,
+            path: "/".to_owned(),
+            backend: Arc::clone(backend),
+        }]);
+        front.publish(Table {
+            generation,
+            routes,
+            settings: Settings::new(&Config::default()),
+        });
     }
 
     #[tokio::test]
@@ -181,7 +221,12 @@ mod tests {
         front.refuse(Some(refusal("safe mode")));
         assert_eq!(*front.health(), ["safe mode"]);
         let what = what();
-        let ask = async || Admission::new(&front, "h", Kind::Request, &what).enter().await.map(drop);
+        let ask = async || {
+            Admission::new(&front, "h", Kind::Request, &what)
+                .enter()
+                .await
+                .map(drop)
+        };
         let closed = |result: Result<(), Refused>| matches!(&result, Err(Refused::Closed(refusal)) if refusal.why == "safe mode");
         assert!(closed(ask().await), "before there are routes");
         let backend = Backend::held("app", "app is starting");
@@ -202,14 +247,21 @@ mod tests {
         publish(&front, 1, &backend);
         let waiting = |front: &Arc<Front>| {
             let front = Arc::clone(front);
-            tokio::spawn(async move { Admission::new(&front, "h", Kind::Request, &what()).enter().await.map(drop) })
+            tokio::spawn(async move {
+                Admission::new(&front, "h", Kind::Request, &what())
+                    .enter()
+                    .await
+                    .map(drop)
+            })
         };
         let first = waiting(&front);
         while front.stats.held.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
         front.refuse(Some(refusal("throttled")));
-        assert!(matches!(first.await.unwrap(), Err(Refused::Closed(refusal)) if refusal.why == "throttled"));
+        assert!(
+            matches!(first.await.unwrap(), Err(Refused::Closed(refusal)) if refusal.why == "throttled")
+        );
         front.refuse(None);
         let second = waiting(&front);
         while front.stats.held.load(Ordering::Relaxed) == 0 {

@@ -1,4 +1,5 @@
-//! Listening sockets: bound here or passed on by a service manager, and never closed while clients may be queued.
+//! Listening sockets: bound here or passed on by a service manager, and never closed while clients
+//! may be queued.
 
 use std::fs;
 use std::io;
@@ -15,11 +16,12 @@ use crate::config::Listen;
 use crate::platform;
 use crate::port::knock;
 
-/// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by default since 5.4).
+/// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by
+/// default since 5.4).
 pub const BACKLOG: i32 = 4096;
 
-/// Seconds of silence before the kernel asks a client whether it is still there; the default of two hours keeps abandoned
-/// WebSockets for too long. 75 s is what macOS waits between its probes.
+/// Seconds of silence before the kernel asks a client whether it is still there; the default of two
+/// hours keeps abandoned WebSockets for too long. 75 s is what macOS waits between its probes.
 #[cfg(target_os = "linux")]
 const KEEPALIVE_IDLE: u32 = 75;
 
@@ -68,8 +70,14 @@ impl Socket {
         };
         result.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken(listen.clone()),
-            io::ErrorKind::PermissionDenied => BindError::Denied { listen: listen.clone(), source },
-            _ => BindError::Failed { listen: listen.clone(), source },
+            io::ErrorKind::PermissionDenied => BindError::Denied {
+                listen: listen.clone(),
+                source,
+            },
+            _ => BindError::Failed {
+                listen: listen.clone(),
+                source,
+            },
         })
     }
 
@@ -78,16 +86,24 @@ impl Socket {
         if !socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false) {
             return None;
         }
-        let family = socket::getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().and_then(|addr| {
-            use nix::sys::socket::SockaddrLike;
-            addr.family()
-        })?;
+        let family = socket::getsockname::<SockaddrStorage>(fd.as_raw_fd())
+            .ok()
+            .and_then(|addr| {
+                use nix::sys::socket::SockaddrLike;
+                addr.family()
+            })?;
         match family {
             AddressFamily::Inet | AddressFamily::Inet6 => Some(Self::Tcp(fd.into())),
             AddressFamily::Unix => {
                 let listener = StdUnix::from(fd);
-                let path = listener.local_addr().ok()?.as_pathname().map(Path::to_owned);
-                let place = path.filter(|path| leads_here(listener.as_fd(), path)).and_then(|path| place(&path));
+                let path = listener
+                    .local_addr()
+                    .ok()?
+                    .as_pathname()
+                    .map(Path::to_owned);
+                let place = path
+                    .filter(|path| leads_here(listener.as_fd(), path))
+                    .and_then(|path| place(&path));
                 Some(Self::Unix(listener, place))
             }
             _ => None,
@@ -98,24 +114,31 @@ impl Socket {
     pub fn local(&self) -> Option<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
-            Self::Unix(listener, _) => {
-                listener.local_addr().ok().and_then(|addr| addr.as_pathname().map(|path| Listen::Unix(path.to_owned())))
-            }
+            Self::Unix(listener, _) => listener
+                .local_addr()
+                .ok()
+                .and_then(|addr| addr.as_pathname().map(|path| Listen::Unix(path.to_owned()))),
         }
     }
 
-    /// Whether this is the socket that the configuration speaks of, and clients still reach it there.
+    /// Whether this is the socket that the configuration speaks of, and clients still reach it
+    /// there.
     pub fn serves(&self, listen: &Listen) -> bool {
         match (self, listen) {
-            (Self::Tcp(listener), Listen::Tcp(addr)) => listener.local_addr().is_ok_and(|local| local == *addr),
-            // As long as the socket is open, its inode belongs to no other file, even when the path is gone.
-            (Self::Unix(_, known), Listen::Unix(path)) => self.local().as_ref() == Some(listen) && known.is_some() && *known == place(path),
+            (Self::Tcp(listener), Listen::Tcp(addr)) => {
+                listener.local_addr().is_ok_and(|local| local == *addr)
+            }
+            // As long as the socket is open, its inode belongs to no other file, even when the path
+            // is gone.
+            (Self::Unix(_, known), Listen::Unix(path)) => {
+                self.local().as_ref() == Some(listen) && known.is_some() && *known == place(path)
+            }
             _ => false,
         }
     }
 
-    /// Makes the connections that will be accepted here send small answers at once, and notice clients that vanished.
-    /// Linux hands these options down from the listener.
+    /// Makes the connections that will be accepted here send small answers at once, and notice
+    /// clients that vanished. Linux hands these options down from the listener.
     ///
     /// # Errors
     /// When the kernel refuses an option.
@@ -136,7 +159,9 @@ impl Socket {
     pub fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
-            Self::Unix(listener, place) => listener.try_clone().map(|listener| Self::Unix(listener, *place)),
+            Self::Unix(listener, place) => listener
+                .try_clone()
+                .map(|listener| Self::Unix(listener, *place)),
         }
     }
 }
@@ -151,7 +176,11 @@ impl AsFd for Socket {
 }
 
 fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
-    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if addr.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let fd = platform::stream_socket(family)?;
     // Without this, connections of the previous life in TIME_WAIT keep the port from us.
     socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
@@ -164,7 +193,8 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
     Ok(fd.into())
 }
 
-/// Binds a unix listener; a socket that nobody listens on any more is replaced, a living one is not.
+/// Binds a unix listener; a socket that nobody listens on any more is replaced, a living one is
+/// not.
 fn bind_unix(path: &Path) -> io::Result<StdUnix> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.file_type().is_socket() => match knock(path) {
@@ -173,7 +203,12 @@ fn bind_unix(path: &Path) -> io::Result<StdUnix> {
             Err(Errno::ECONNREFUSED) => fs::remove_file(path)?,
             Err(error) => return Err(error.into()),
         },
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name that is not a socket")),
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a file of that name that is not a socket",
+            ));
+        }
         Err(_) => {}
     }
     let listener = StdUnix::bind_addr(&UnixAddr::from_pathname(path)?)?;
@@ -185,27 +220,44 @@ fn bind_unix(path: &Path) -> io::Result<StdUnix> {
 
 /// Device and inode of a socket's path.
 fn place(path: &Path) -> Option<(u64, u64)> {
-    let meta = fs::symlink_metadata(path).ok().filter(|meta| meta.file_type().is_socket())?;
+    let meta = fs::symlink_metadata(path)
+        .ok()
+        .filter(|meta| meta.file_type().is_socket())?;
     Some((meta.dev(), meta.ino()))
 }
 
-/// Whether connecting to `path` reaches this very socket. The path may have been removed, or lead to another one by now.
+/// Whether connecting to `path` reaches this very socket. The path may have been removed, or lead
+/// to another one by now.
 fn leads_here(socket: BorrowedFd<'_>, path: &Path) -> bool {
-    let Ok(meta) = fs::symlink_metadata(path) else { return false };
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return false;
+    };
     if !meta.file_type().is_socket() {
         return false;
     }
-    // /proc/net/unix lists each bound socket's inode and path; the socket's own inode is that of its descriptor.
-    let Ok(ours) = nix::sys::stat::fstat(socket) else { return false };
-    let Ok(table) = fs::read_to_string("/proc/net/unix") else { return meta.ino() != 0 };
-    // Columns: number, references, protocol, flags, type, state, inode, path. Accepted connections bear the path, too, but
-    // only listeners have the flag __SO_ACCEPTCON; a newer socket bound to the same path would be a second one of them.
+    // /proc/net/unix lists each bound socket's inode and path; the socket's own inode is that of
+    // its descriptor.
+    let Ok(ours) = nix::sys::stat::fstat(socket) else {
+        return false;
+    };
+    let Ok(table) = fs::read_to_string("/proc/net/unix") else {
+        return meta.ino() != 0;
+    };
+    // Columns: number, references, protocol, flags, type, state, inode, path. Accepted connections
+    // bear the path, too, but only listeners have the flag __SO_ACCEPTCON; a newer socket bound to
+    // the same path would be a second one of them.
     const LISTENS: &str = "00010000";
-    let Some(path) = path.to_str() else { return true };
+    let Some(path) = path.to_str() else {
+        return true;
+    };
     // A path may hold blanks: it is what the line ends with.
     let here: Vec<_> = table
         .lines()
-        .filter_map(|line| line.strip_suffix(path)?.strip_suffix(' ').map(|before| before.split_whitespace().collect::<Vec<_>>()))
+        .filter_map(|line| {
+            line.strip_suffix(path)?
+                .strip_suffix(' ')
+                .map(|before| before.split_whitespace().collect::<Vec<_>>())
+        })
         .filter(|columns| columns.len() == 7 && columns[3] == LISTENS)
         .collect();
     matches!(here.as_slice(), [only] if only[6] == ours.st_ino.to_string())
@@ -221,7 +273,10 @@ mod tests {
         let listen = first.local().unwrap();
         assert!(first.serves(&listen));
         let error = Socket::bind(&listen).unwrap_err();
-        assert!(matches!(&error, BindError::Taken(at) if *at == listen), "{error}");
+        assert!(
+            matches!(&error, BindError::Taken(at) if *at == listen),
+            "{error}"
+        );
     }
 
     #[test]
@@ -234,8 +289,15 @@ mod tests {
         assert!(matches!(Socket::bind(&listen), Err(BindError::Taken(_))));
         let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         assert!(first.serves(&listen), "with a client in its queue, too");
-        let Socket::Unix(listener, _) = &first else { unreachable!() };
-        assert!(Socket::adopt(listener.try_clone().unwrap().into()).unwrap().serves(&listen), "as the next life finds it, too");
+        let Socket::Unix(listener, _) = &first else {
+            unreachable!()
+        };
+        assert!(
+            Socket::adopt(listener.try_clone().unwrap().into())
+                .unwrap()
+                .serves(&listen),
+            "as the next life finds it, too"
+        );
         drop(first);
         let second = Socket::bind(&listen).unwrap();
         fs::remove_file(&path).unwrap();

@@ -1,8 +1,9 @@
 //! The front door: listeners, connections, routes and the way of a request to its backend and back.
 //!
-//! A client connection belongs to the process and outlives every generation. For each request the [`Table`] that is
-//! current at that moment tells the [`Backend`]; its [`Door`] lets the request through, holds it, or sends it back to the
-//! table. What went through holds a [`Ticket`] until it is finished, and a drain waits for tickets.
+//! A client connection belongs to the process and outlives every generation. For each request the
+//! [`Table`] that is current at that moment tells the [`Backend`]; its [`Door`] lets the request
+//! through, holds it, or sends it back to the table. What went through holds a [`Ticket`] until it
+//! is finished, and a drain waits for tickets.
 
 mod accept;
 mod answer;
@@ -87,7 +88,10 @@ impl Settings {
             body: config.limits.body,
             connections: config.limits.connections,
             header_size: config.limits.header_size,
-            patience: Patience { head: config.limits.header_time.0, idle: config.limits.idle.0 },
+            patience: Patience {
+                head: config.limits.header_time.0,
+                idle: config.limits.idle.0,
+            },
         }
     }
 }
@@ -130,7 +134,11 @@ pub struct Client {
 impl Front {
     /// A front door without routes, which is not ready yet.
     pub fn new(instance: &str, config: &Config) -> Arc<Self> {
-        let table = Table { generation: 0, routes: Routes::default(), settings: Settings::new(config) };
+        let table = Table {
+            generation: 0,
+            routes: Routes::default(),
+            settings: Settings::new(config),
+        };
         Arc::new(Self {
             instance: instance.to_owned(),
             identity: format!("{}-{:016x}", std::process::id(), random()),
@@ -178,8 +186,9 @@ impl Front {
         });
     }
 
-    /// While set, a request whose door is not open is answered 503 at once instead of waiting, and so are those that wait
-    /// now; `/readyz` gives the reason. `/healthz`, the control socket and what is served by others stay up.
+    /// While set, a request whose door is not open is answered 503 at once instead of waiting, and
+    /// so are those that wait now; `/readyz` gives the reason. `/healthz`, the control socket and
+    /// what is served by others stay up.
     pub fn refuse(&self, refusal: Option<Refusal>) {
         self.refusal.send_replace(refusal.map(Arc::new));
     }
@@ -230,5 +239,7 @@ impl Front {
 /// A number that nobody can guess well enough to mistake one process for another. Not for secrets.
 fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
 }

@@ -1,4 +1,5 @@
-//! One request: let in, sent to its backend, answered. What may be tried again, and when, stands here.
+//! One request: let in, sent to its backend, answered. What may be tried again, and when, stands
+//! here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +23,8 @@ use super::tunnel::Tunnel;
 use super::upstream::{Connection, Upstream};
 use super::{Front, Table, endpoints};
 
-/// How often one request is tried on connections that turn out dead; each further try is on a fresh connection.
+/// How often one request is tried on connections that turn out dead; each further try is on a fresh
+/// connection.
 const TRIES: usize = 3;
 
 /// What a request needs, to be sent once or again.
@@ -55,34 +57,76 @@ pub(super) async fn forward(
     let refuse = |status, why: &str| answer::text(status, format!("gateway: {why}"));
     let host = match host_of(&parts.uri, &parts.headers, parts.version) {
         Ok(host) => host,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, why).map(|body| body.answering(answering)),
+        Err(why) => {
+            return refuse(StatusCode::BAD_REQUEST, why).map(|body| body.answering(answering));
+        }
     };
-    if parts.headers.get(header::TRANSFER_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    if parts
+        .headers
+        .get(header::TRANSFER_ENCODING)
+        .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
         // The chunks are taken off here; what is under them would arrive as if it had no coding.
         let why = "no transfer coding but chunked is understood";
         return refuse(StatusCode::NOT_IMPLEMENTED, why).map(|body| body.answering(answering));
     }
     if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
-        return GaveUp::TooLarge(limit).response().map(|body| body.answering(answering));
+        return GaveUp::TooLarge(limit)
+            .response()
+            .map(|body| body.answering(answering));
     }
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
-    let on_upgrade = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+    let on_upgrade = upgrade
+        .is_some()
+        .then(|| parts.extensions.remove::<OnUpgrade>())
+        .flatten();
     if parts.uri.authority().is_some() || !parts.headers.contains_key(header::HOST) {
         parts.headers.insert(header::HOST, host.clone());
     }
-    let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
-    headers::to_upstream(&mut parts.headers, upgrade, peer, &table.settings.trusted, table.settings.via);
-    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let kind = if upgrade.is_some() {
+        Kind::Tunnel
+    } else {
+        Kind::Request
+    };
+    headers::to_upstream(
+        &mut parts.headers,
+        upgrade,
+        peer,
+        &table.settings.trusted,
+        table.settings.via,
+    );
+    let path = parts
+        .uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     let home = path.path() == "/";
-    let head = Head { method: parts.method, uri: Uri::from(path), headers: parts.headers };
+    let head = Head {
+        method: parts.method,
+        uri: Uri::from(path),
+        headers: parts.headers,
+    };
     // Text: host_of saw to that.
     let host = host.to_str().unwrap_or_default();
-    let exchange = Exchange { front, host, kind, body, via: table.settings.via };
+    let exchange = Exchange {
+        front,
+        host,
+        kind,
+        body,
+        via: table.settings.via,
+    };
     match exchange.run(head).await {
-        Ok(Answer { response, mut ticket, lease }) => match (response.status(), on_upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => tunnel(front, response, client, ticket, answering),
+        Ok(Answer {
+            response,
+            mut ticket,
+            lease,
+        }) => match (response.status(), on_upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
+                tunnel(front, response, client, ticket, answering)
+            }
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                answer::bad_gateway("the server switched protocols without being asked").map(|body| body.answering(answering))
+                answer::bad_gateway("the server switched protocols without being asked")
+                    .map(|body| body.answering(answering))
             }
             _ => {
                 ticket.is_request();
@@ -120,13 +164,16 @@ impl From<Refused> for GaveUp {
 impl GaveUp {
     fn response(self) -> Response<ResponseBody> {
         match self {
-            Self::Refused(Refused::NoRoute) => answer::text(StatusCode::NOT_FOUND, "gateway: no route leads here"),
+            Self::Refused(Refused::NoRoute) => {
+                answer::text(StatusCode::NOT_FOUND, "gateway: no route leads here")
+            }
             Self::Refused(Refused::Unavailable(why)) => answer::unavailable(&why),
             Self::Refused(Refused::Closed(refusal)) => answer::refused(&refusal),
             Self::BadGateway(why) => answer::bad_gateway(&why),
-            Self::TooLarge(limit) => {
-                answer::text(StatusCode::PAYLOAD_TOO_LARGE, format!("gateway: a request's body may have {limit} bytes here"))
-            }
+            Self::TooLarge(limit) => answer::text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("gateway: a request's body may have {limit} bytes here"),
+            ),
         }
     }
 }
@@ -153,7 +200,10 @@ impl Exchange<'_> {
         let mut tries = 0;
         loop {
             let (ticket, upstream) = admission.enter().await?;
-            let connection = match upstream.connection(safe, tries > 0 || self.kind == Kind::Tunnel).await {
+            let connection = match upstream
+                .connection(safe, tries > 0 || self.kind == Kind::Tunnel)
+                .await
+            {
                 Ok(connection) => connection,
                 Err(error) => {
                     let why = format!("{} refuses connections: {error}", ticket.backend().name());
@@ -168,7 +218,13 @@ impl Exchange<'_> {
             // The connection may die after the head is gone with it.
             let spare = (safe && !self.body.taken()).then(|| head.copy());
             match self.attempt(&upstream, connection, head).await {
-                Ok((response, lease)) => return Ok(Answer { response, ticket, lease }),
+                Ok((response, lease)) => {
+                    return Ok(Answer {
+                        response,
+                        ticket,
+                        lease,
+                    });
+                }
                 Err(failed) => {
                     tries += 1;
                     self.front.stats.retries.fetch_add(1, Ordering::Relaxed);
@@ -190,7 +246,8 @@ impl Exchange<'_> {
             Failed::Unsent(_, why) | Failed::Midway(why) => (None, why),
         };
         debug!("try {tries} failed: {why}");
-        head.filter(|_| tries < TRIES).ok_or(GaveUp::BadGateway(why))
+        head.filter(|_| tries < TRIES)
+            .ok_or(GaveUp::BadGateway(why))
     }
 
     async fn attempt(
@@ -201,43 +258,73 @@ impl Exchange<'_> {
     ) -> Result<(Response<Incoming>, Option<Lease>), Failed> {
         let before = connection.received();
         let bodiless = self.body.ended() && !self.body.taken();
-        let body = if bodiless { RequestBody::empty() } else { self.body.offer() };
-        let sent = connection.sender().try_send_request(head.request(body)).await;
+        let body = if bodiless {
+            RequestBody::empty()
+        } else {
+            self.body.offer()
+        };
+        let sent = connection
+            .sender()
+            .try_send_request(head.request(body))
+            .await;
         let mut response = match sent {
             Ok(response) => response,
             Err(mut error) => {
                 let unsent = error.take_message();
-                let why = format!("{} broke off: {}", upstream.address(), in_full(&error.into_error()));
+                let why = format!(
+                    "{} broke off: {}",
+                    upstream.address(),
+                    in_full(&error.into_error())
+                );
                 return Err(match unsent {
                     Some(request) => Failed::Unsent(Box::new(Head::of(request)), why),
-                    None if connection.received() == before && !self.body.taken() => Failed::Silent(why),
+                    None if connection.received() == before && !self.body.taken() => {
+                        Failed::Silent(why)
+                    }
                     None => Failed::Midway(why),
                 });
             }
         };
-        if let Some(announced) = response.headers().get("keep-alive").and_then(|value| value.to_str().ok()) {
+        if let Some(announced) = response
+            .headers()
+            .get("keep-alive")
+            .and_then(|value| value.to_str().ok())
+        {
             upstream.announced(announced);
         }
-        // An answer before the end of the body, or an error about it: the server may never read the rest, and the next request
-        // would wait behind it.
+        // An answer before the end of the body, or an error about it: the server may never read the
+        // rest, and the next request would wait behind it.
         let unread = !self.body.ended() || (!bodiless && response.status().as_u16() >= 400);
         let keeps = !unread && headers::keeps_alive(response.headers(), response.version());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);
+        let protocol = response
+            .headers_mut()
+            .remove(header::UPGRADE)
+            .filter(|_| switched);
         headers::to_client(response.headers_mut(), self.via);
         if let Some(protocol) = protocol {
             response.headers_mut().insert(header::UPGRADE, protocol);
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         }
         *response.version_mut() = Version::HTTP_11;
-        let lease = (keeps && !switched).then(|| Lease { connection, upstream: Arc::clone(upstream), sent: self.body.clone() });
+        let lease = (keeps && !switched).then(|| Lease {
+            connection,
+            upstream: Arc::clone(upstream),
+            sent: self.body.clone(),
+        });
         Ok((response, lease))
     }
 }
 
 impl Head {
     fn copy(&self) -> Self {
-        Self { method: self.method.clone(), uri: self.uri.clone(), headers: self.headers.clone() }
+        Self {
+            method: self.method.clone(),
+            uri: self.uri.clone(),
+            headers: self.headers.clone(),
+        }
     }
 
     fn request(self, body: RequestBody) -> Request<RequestBody> {
@@ -250,7 +337,11 @@ impl Head {
 
     fn of(request: Request<RequestBody>) -> Self {
         let (parts, _) = request.into_parts();
-        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+        Self {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+        }
     }
 }
 
@@ -264,8 +355,14 @@ fn tunnel(
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
     let protocol = response.headers().get(header::UPGRADE);
-    let websocket = protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let tunnel = Tunnel { websocket, end: ticket.tunnel_end(), ticket, stats: Arc::clone(&front.stats) };
+    let websocket =
+        protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let tunnel = Tunnel {
+        websocket,
+        end: ticket.tunnel_end(),
+        ticket,
+        stats: Arc::clone(&front.stats),
+    };
     tokio::spawn(tunnel.run(client, upstream));
     let (parts, _) = response.into_parts();
     answering.upgraded();
@@ -279,7 +376,12 @@ fn in_full(error: &dyn std::error::Error) -> String {
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// A request's head, and its body, which may have `limit` bytes; 0 means any.
@@ -289,12 +391,15 @@ pub(super) fn body_of(request: Request<Incoming>, limit: u64) -> (Parts, ClientB
     (parts, ClientBody::new(body, limit, awaits_word))
 }
 
-/// The host a request is for, as text: the authority of an absolute URI, else the one Host field (RFC 9112, 3.2).
-/// Clients of before HTTP/1.1 may name none; what they ask for is here.
+/// The host a request is for, as text: the authority of an absolute URI, else the one Host field
+/// (RFC 9112, 3.2). Clients of before HTTP/1.1 may name none; what they ask for is here.
 fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<HeaderValue, &'static str> {
     if let Some(authority) = uri.authority() {
         // Without the user information, which a Host field cannot have.
-        let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+        let host = authority
+            .as_str()
+            .rsplit_once('@')
+            .map_or(authority.as_str(), |(_, host)| host);
         return HeaderValue::from_str(host).map_err(|_| "the URI's host is not text");
     }
     let mut hosts = headers.get_all(header::HOST).iter();

@@ -12,7 +12,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whole seconds that a client should wait (RFC 9110, 10.2.3): at least one, and never less than what is left.
+    /// Whole seconds that a client should wait (RFC 9110, 10.2.3): at least one, and never less
+    /// than what is left.
     pub fn retry_after(&self, now: Instant) -> u64 {
         let left = self.until.saturating_duration_since(now);
         left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs()) || left.is_zero())
@@ -27,10 +28,16 @@ mod tests {
     fn nobody_is_told_to_come_too_early() {
         let now = Instant::now();
         for (millis, told) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (120_000, 120)] {
-            let refusal = Refusal { why: String::new(), until: now + Duration::from_millis(millis) };
+            let refusal = Refusal {
+                why: String::new(),
+                until: now + Duration::from_millis(millis),
+            };
             assert_eq!(refusal.retry_after(now), told, "{millis}");
         }
-        let past = Refusal { why: String::new(), until: now };
+        let past = Refusal {
+            why: String::new(),
+            until: now,
+        };
         assert_eq!(past.retry_after(now + Duration::from_secs(9)), 1);
     }
 }

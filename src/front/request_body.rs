@@ -12,8 +12,9 @@ use hyper::body::Incoming;
 
 use crate::mutex::lock;
 
-/// How long what a client still sends is read and thrown away after an answer that did not want it, so that the client
-/// lives to read the answer instead of a reset. nginx's lingering_time is 30 s, its lingering_timeout 5 s.
+/// How long what a client still sends is read and thrown away after an answer that did not want it,
+/// so that the client lives to read the answer instead of a reset. nginx's lingering_time is 30 s,
+/// its lingering_timeout 5 s.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// The body of a client's request, shared between attempts.
@@ -36,7 +37,8 @@ struct Shared {
 }
 
 impl ClientBody {
-    /// Wraps a body of at most `limit` bytes; 0 means any. `awaits_word` when the client expects 100-continue.
+    /// Wraps a body of at most `limit` bytes; 0 means any. `awaits_word` when the client expects
+    /// 100-continue.
     pub fn new(body: Incoming, limit: u64, awaits_word: bool) -> Self {
         let ended = body.is_end_stream();
         let left = if limit == 0 { u64::MAX } else { limit };
@@ -48,7 +50,9 @@ impl ClientBody {
             too_large: AtomicBool::new(false),
             left: Mutex::new(left),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Whether a byte of it was taken: then it cannot be offered again.
@@ -72,7 +76,13 @@ impl ClientBody {
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(frame) = self.body().as_mut().map(|body| Pin::new(body).poll_frame(cx)) else { return Poll::Ready(None) };
+        let Some(frame) = self
+            .body()
+            .as_mut()
+            .map(|body| Pin::new(body).poll_frame(cx))
+        else {
+            return Poll::Ready(None);
+        };
         match ready!(frame) {
             Some(Ok(frame)) => {
                 self.shared.taken.store(true, Ordering::Release);
@@ -108,12 +118,23 @@ impl ClientBody {
 }
 
 impl Drop for Shared {
-    /// Nobody wants it any more: reads and throws away what the client still sends, so that it lives to read the answer.
+    /// Nobody wants it any more: reads and throws away what the client still sends, so that it
+    /// lives to read the answer.
     fn drop(&mut self) {
         let wanted = !*self.ended.get_mut() && (!self.awaits_word || *self.taken.get_mut());
-        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner).take().filter(|_| wanted);
+        let body = self
+            .body
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .filter(|_| wanted);
         if let (Some(mut body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
-            let drain = async move { while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {} };
+            let drain = async move {
+                while let Some(Ok(_)) =
+                    std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+                {
+                }
+            };
             runtime.spawn(tokio::time::timeout(LINGER, drain));
         }
     }
@@ -145,7 +166,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &self.0 {
             Some(body) => body.poll(cx),
             None => Poll::Ready(None),
@@ -157,7 +181,10 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = self.0.as_ref().and_then(|body| body.body().as_ref().map(Body::size_hint));
+        let hint = self
+            .0
+            .as_ref()
+            .and_then(|body| body.body().as_ref().map(Body::size_hint));
         hint.unwrap_or_else(|| SizeHint::with_exact(0))
     }
 }

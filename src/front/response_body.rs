@@ -17,7 +17,10 @@ use super::upstream::{Connection, Upstream};
 #[derive(Debug)]
 pub enum ResponseBody {
     /// An answer of our own.
-    Own(Option<Bytes>, #[allow(dead_code, reason = "held until the answer is written")] Option<Answering>),
+    Own(
+        Option<Bytes>,
+        #[allow(dead_code, reason = "held until the answer is written")] Option<Answering>,
+    ),
     /// An upstream's answer.
     Proxied(Box<Proxied>),
 }
@@ -58,8 +61,18 @@ impl ResponseBody {
     }
 
     /// An upstream's answer; `lease` when its connection can be used again.
-    pub fn proxied(body: Incoming, lease: Option<Lease>, ticket: Ticket, answering: Answering) -> Self {
-        let mut proxied = Proxied { body, lease, _ticket: ticket, _answering: answering };
+    pub fn proxied(
+        body: Incoming,
+        lease: Option<Lease>,
+        ticket: Ticket,
+        answering: Answering,
+    ) -> Self {
+        let mut proxied = Proxied {
+            body,
+            lease,
+            _ticket: ticket,
+            _answering: answering,
+        };
         if proxied.body.is_end_stream() {
             proxied.finish();
         }
@@ -87,9 +100,16 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
-            Self::Own(text, _) => Poll::Ready(text.take().filter(|text| !text.is_empty()).map(|text| Ok(Frame::data(text)))),
+            Self::Own(text, _) => Poll::Ready(
+                text.take()
+                    .filter(|text| !text.is_empty())
+                    .map(|text| Ok(Frame::data(text))),
+            ),
             Self::Proxied(proxied) => {
                 let frame = ready!(Pin::new(&mut proxied.body).poll_frame(cx));
                 if frame.is_none() || proxied.body.is_end_stream() {
@@ -109,7 +129,9 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Own(text, _) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
             Self::Proxied(proxied) => proxied.body.size_hint(),
         }
     }

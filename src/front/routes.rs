@@ -27,7 +27,9 @@ impl Routes {
             let trimmed = route.path.trim_end_matches('/').len();
             route.path.truncate(trimmed);
         }
-        routes.sort_by_key(|route| std::cmp::Reverse((host_rank(route.host.as_deref()), route.path.len())));
+        routes.sort_by_key(|route| {
+            std::cmp::Reverse((host_rank(route.host.as_deref()), route.path.len()))
+        });
         Self(routes)
     }
 
@@ -39,7 +41,8 @@ impl Routes {
     /// The backend for a host (as in the Host field) and a path.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Backend>> {
         let host = without_port(host);
-        let fits = |route: &&Route| host_fits(route.host.as_deref(), host) && path_fits(&route.path, path);
+        let fits =
+            |route: &&Route| host_fits(route.host.as_deref(), host) && path_fits(&route.path, path);
         self.0.iter().find(fits).map(|route| &route.backend)
     }
 
@@ -73,7 +76,8 @@ fn host_fits(rule: Option<&str>, host: &str) -> bool {
 }
 
 fn path_fits(rule: &str, path: &str) -> bool {
-    path.strip_prefix(rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(rule)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn without_port(host: &str) -> &str {
@@ -117,7 +121,11 @@ mod tests {
             ("example.org", "/y", Some("root")),
             ("[::1]:80", "/", Some("root")),
         ] {
-            assert_eq!(routes.find(host, path).map(|backend| backend.name()), expected, "{host}{path}");
+            assert_eq!(
+                routes.find(host, path).map(|backend| backend.name()),
+                expected,
+                "{host}{path}"
+            );
         }
         assert!(super::Routes::default().find("a", "/").is_none());
     }

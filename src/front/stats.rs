@@ -33,7 +33,10 @@ impl Stats {
 
     /// All answers so far.
     pub fn answers_total(&self) -> u64 {
-        self.answers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.answers
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 }
 
@@ -48,7 +51,10 @@ impl Open {
     /// Counts one more.
     pub fn new(stats: &Arc<Stats>, counter: fn(&Stats) -> &AtomicU64) -> Self {
         counter(stats).fetch_add(1, Ordering::Relaxed);
-        Self { stats: Arc::clone(stats), counter }
+        Self {
+            stats: Arc::clone(stats),
+            counter,
+        }
     }
 }
 

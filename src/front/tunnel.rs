@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// Bytes carried in one go; hyper's own buffers start at 8 KiB.
 const CHUNK: usize = 16 * 1024;
 
-/// How long a WebSocket that was told 1012, or whose other side is gone, may take to finish its frame and say goodbye.
+/// How long a WebSocket that was told 1012, or whose other side is gone, may take to finish its
+/// frame and say goodbye.
 pub const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What a tunnel needs to know.
@@ -36,8 +37,12 @@ pub struct Tunnel {
 impl Tunnel {
     /// Waits for both sides to be handed over, then carries bytes until the end.
     pub async fn run(self, client: OnUpgrade, upstream: OnUpgrade) {
-        let open = Open::new(&self.stats, |stats: &Stats| -> &AtomicU64 { &stats.tunnels });
-        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
+        let open = Open::new(&self.stats, |stats: &Stats| -> &AtomicU64 {
+            &stats.tunnels
+        });
+        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
+            return;
+        };
         self.carry(client, upstream).await;
         drop((self.ticket, open));
     }
@@ -47,15 +52,22 @@ impl Tunnel {
         let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
         let inward = self.direction(from_client, to_upstream, websocket::close_to_server);
         let outward = self.direction(from_upstream, to_client, websocket::close_to_client);
-        // An error on one side ends both: half a tunnel is of use to nobody. A clean end of one direction waits for the other;
-        // not for long with a WebSocket, which says Close before its side ends, and otherwise is gone.
+        // An error on one side ends both: half a tunnel is of use to nobody. A clean end of one
+        // direction waits for the other; not for long with a WebSocket, which says Close before its
+        // side ends, and otherwise is gone.
         let both = async {
             tokio::pin!(inward, outward);
             let inward_first = tokio::select! {
                 end = &mut inward => end.map(|()| true)?,
                 end = &mut outward => end.map(|()| false)?,
             };
-            let other = async { if inward_first { outward.await } else { inward.await } };
+            let other = async {
+                if inward_first {
+                    outward.await
+                } else {
+                    inward.await
+                }
+            };
             match self.websocket {
                 true => tokio::time::timeout(GOODBYE, other).await.unwrap_or(Ok(())),
                 false => other.await,
@@ -72,7 +84,12 @@ impl Tunnel {
         }
     }
 
-    async fn direction<S>(&self, mut from: ReadHalf<S>, mut to: WriteHalf<S>, close: fn() -> Vec<u8>) -> io::Result<()>
+    async fn direction<S>(
+        &self,
+        mut from: ReadHalf<S>,
+        mut to: WriteHalf<S>,
+        close: fn() -> Vec<u8>,
+    ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite,
     {

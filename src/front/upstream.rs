@@ -1,4 +1,5 @@
-//! Connections to one upstream: opened, kept between requests, and chosen by what a request can risk.
+//! Connections to one upstream: opened, kept between requests, and chosen by what a request can
+//! risk.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,20 +19,24 @@ use super::request_body::RequestBody;
 use super::worker;
 use crate::mutex::lock;
 
-/// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit is minutes.
+/// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit
+/// is minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a kept connection may take to be ready for its next request: a turn of its task.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A request that must not be sent twice takes a kept connection only if it was idle for less than this:
-/// at the edge of the upstream's own idle timeout 45 of 302 POSTs failed (measured with Node).
+/// A request that must not be sent twice takes a kept connection only if it was idle for less than
+/// this: at the edge of the upstream's own idle timeout 45 of 302 POSTs failed (measured with
+/// Node).
 const RISKY_IDLE: Duration = Duration::from_secs(1);
 
-/// Idle connections kept for each worker; more than this many at once is a burst that need not be remembered.
+/// Idle connections kept for each worker; more than this many at once is a burst that need not be
+/// remembered.
 const IDLE_MAX: usize = 64;
 
-/// An idle connection older than this is closed rather than tried: below the usual upstream default of 60 to 75 s.
+/// An idle connection older than this is closed rather than tried: below the usual upstream default
+/// of 60 to 75 s.
 const IDLE_KEEP: Duration = Duration::from_secs(55);
 
 /// Where an upstream listens.
@@ -56,7 +61,8 @@ impl std::fmt::Display for Address {
 #[derive(Debug)]
 pub struct Upstream {
     address: Address,
-    /// Half of what the upstream announced as its idle timeout, in milliseconds; 0 when it announced none.
+    /// Half of what the upstream announced as its idle timeout, in milliseconds; 0 when it
+    /// announced none.
     half_announced: AtomicU64,
     idle: Box<[Mutex<Vec<Idle>>]>,
     /// Cuts every connection.
@@ -89,7 +95,12 @@ impl Upstream {
     /// An upstream without connections yet, for `workers` threads; `cut` ends all of them.
     pub fn new(address: Address, workers: usize, cut: CancellationToken) -> Arc<Self> {
         let idle = (0..workers.max(1)).map(|_| Mutex::default()).collect();
-        Arc::new(Self { address, half_announced: AtomicU64::new(0), idle, cut })
+        Arc::new(Self {
+            address,
+            half_announced: AtomicU64::new(0),
+            idle,
+            cut,
+        })
     }
 
     /// Where it listens.
@@ -110,7 +121,10 @@ impl Upstream {
         if !fresh {
             while let Some(mut connection) = self.take_idle(safe) {
                 // One whose upstream never took the end of the request before is never ready.
-                if matches!(tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await, Ok(Ok(()))) {
+                if matches!(
+                    tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await,
+                    Ok(Ok(()))
+                ) {
                     connection.reused = true;
                     return Ok(connection);
                 }
@@ -128,7 +142,8 @@ impl Upstream {
         {
             idle.retain(|one| now.duration_since(one.since) <= IDLE_KEEP);
         }
-        // The youngest is the likeliest to be alive; a request that cannot be repeated takes only one surely within the idle timeout.
+        // The youngest is the likeliest to be alive; a request that cannot be repeated takes only
+        // one surely within the idle timeout.
         let youngest = idle.last()?;
         if !safe && now.duration_since(youngest.since) >= risk {
             return None;
@@ -150,15 +165,25 @@ impl Upstream {
         }
         let mut idle = lock(self.slot());
         if idle.len() < IDLE_MAX {
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle {
+                connection,
+                since: Instant::now(),
+            });
         }
     }
 
     /// Remembers the `Keep-Alive: timeout=N` of an answer.
     pub fn announced(&self, keep_alive: &str) {
-        let timeout = keep_alive.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.trim().parse::<u64>().ok());
+        let timeout = keep_alive.split(',').find_map(|part| {
+            part.trim()
+                .strip_prefix("timeout=")?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
         if let Some(seconds) = timeout {
-            self.half_announced.store(seconds.saturating_mul(500).max(1), Ordering::Relaxed);
+            self.half_announced
+                .store(seconds.saturating_mul(500).max(1), Ordering::Relaxed);
         }
     }
 
@@ -173,14 +198,30 @@ impl Upstream {
                 Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
             }
         };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         let traffic = Arc::new(Traffic::default());
-        let io = TokioIo::new(UpstreamIo { stream, traffic: Arc::clone(&traffic) });
-        let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(io::Error::other)?;
+        let io = TokioIo::new(UpstreamIo {
+            stream,
+            traffic: Arc::clone(&traffic),
+        });
+        let (sender, driver) = http1::Builder::new()
+            .handshake(io)
+            .await
+            .map_err(io::Error::other)?;
         // The driver ends with its connection; its error reaches the request that it was for.
-        tokio::spawn(self.cut.clone().run_until_cancelled_owned(driver.with_upgrades()));
-        Ok(Connection { sender, traffic, reused: false })
+        tokio::spawn(
+            self.cut
+                .clone()
+                .run_until_cancelled_owned(driver.with_upgrades()),
+        );
+        Ok(Connection {
+            sender,
+            traffic,
+            reused: false,
+        })
     }
 }
 
@@ -213,8 +254,9 @@ impl Traffic {
     }
 }
 
-/// A socket whose write errors are swallowed: an upstream may answer before it has read the whole body and close, and
-/// then the read side decides. hyper would give up at the failed write and lose the answer.
+/// A socket whose write errors are swallowed: an upstream may answer before it has read the whole
+/// body and close, and then the read side decides. hyper would give up at the failed write and lose
+/// the answer.
 struct UpstreamIo {
     stream: TcpStream,
     traffic: Arc<Traffic>,
@@ -233,24 +275,38 @@ impl UpstreamIo {
 }
 
 impl AsyncRead for UpstreamIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let count = buf.filled().len() - before;
         if count > 0 {
-            self.traffic.received.fetch_add(count as u64, Ordering::Relaxed);
+            self.traffic
+                .received
+                .fetch_add(count as u64, Ordering::Relaxed);
         }
         result
     }
 }
 
 impl AsyncWrite for UpstreamIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.swallow(result, buf.len())
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.swallow(result, bufs.iter().map(|buf| buf.len()).sum())
     }

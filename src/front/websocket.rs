@@ -1,6 +1,8 @@
-//! Just enough of RFC 6455 to end a WebSocket politely: where frames begin and end, and the Close frame 1012.
+//! Just enough of RFC 6455 to end a WebSocket politely: where frames begin and end, and the Close
+//! frame 1012.
 
-/// "Service Restart" (registered with IANA for RFC 6455): the client should come back, after a random 5 to 30 s.
+/// "Service Restart" (registered with IANA for RFC 6455): the client should come back, after a
+/// random 5 to 30 s.
 const SERVICE_RESTART: u16 = 1012;
 
 const REASON: &[u8] = b"service restart";
@@ -14,13 +16,17 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// How many of `bytes` may pass so that the stream stands between two frames as early as possible; all of them when
-    /// no frame ends in them. Does not move on.
+    /// How many of `bytes` may pass so that the stream stands between two frames as early as
+    /// possible; all of them when no frame ends in them. Does not move on.
     pub fn boundary_in(&self, bytes: &[u8]) -> Option<usize> {
         if self.between() {
             return Some(0);
         }
-        let mut probe = Self { header: self.header.clone(), payload: self.payload, closing: self.closing };
+        let mut probe = Self {
+            header: self.header.clone(),
+            payload: self.payload,
+            closing: self.closing,
+        };
         let mut at = 0;
         while at < bytes.len() {
             at += probe.step(&bytes[at..]);
@@ -52,7 +58,9 @@ impl Frames {
     /// Takes some of `bytes`, at least one, and at most to the end of the frame.
     fn step(&mut self, bytes: &[u8]) -> usize {
         if self.payload > 0 {
-            let count = bytes.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
+            let count = bytes
+                .len()
+                .min(usize::try_from(self.payload).unwrap_or(usize::MAX));
             self.payload -= count as u64;
             return count;
         }
@@ -76,7 +84,11 @@ fn header_length(second: u8) -> usize {
 }
 
 fn payload_length(header: &[u8]) -> u64 {
-    let big_endian = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| (all << 8) | u64::from(*byte));
+    let big_endian = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |all, byte| (all << 8) | u64::from(*byte))
+    };
     match header[1] & 0x7f {
         126 => big_endian(&header[2..4]),
         127 => big_endian(&header[2..10]),
@@ -92,7 +104,8 @@ pub fn close_to_client() -> Vec<u8> {
     frame
 }
 
-/// A Close frame as a client sends it: masked, as the protocol demands; with a mask of zeros, which changes nothing.
+/// A Close frame as a client sends it: masked, as the protocol demands; with a mask of zeros, which
+/// changes nothing.
 pub fn close_to_server() -> Vec<u8> {
     let mut frame = vec![0x88, 0x80 | (2 + REASON.len()) as u8, 0, 0, 0, 0];
     frame.extend_from_slice(&SERVICE_RESTART.to_be_bytes());

@@ -1,4 +1,5 @@
-//! `[recovery] on_give_up`: a command that tells somebody outside that the gateway helps itself no further.
+//! `[recovery] on_give_up`: a command that tells somebody outside that the gateway helps itself no
+//! further.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use super::context::Context;
 use crate::log::SidecarLog;
 use crate::sidecar::oneshot;
 
-/// Time for a mail to be handed over or a web hook to be called, retries included; a command that hangs must not stay.
+/// Time for a mail to be handed over or a web hook to be called, retries included; a command that
+/// hangs must not stay.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Under which name its output stands in the log.
@@ -27,18 +29,29 @@ pub struct Alert {
 impl Alert {
     /// What the command finds in its environment.
     fn variables(&self, instance: &str, reason: String) -> Vec<(String, String)> {
-        let pairs = [("INSTANCE", instance.to_owned()), ("RUNG", self.rung.to_owned()), ("REASON", reason)];
-        pairs.into_iter().map(|(name, value)| (format!("GATEWAY_ALERT_{name}"), value)).collect()
+        let pairs = [
+            ("INSTANCE", instance.to_owned()),
+            ("RUNG", self.rung.to_owned()),
+            ("REASON", reason),
+        ];
+        pairs
+            .into_iter()
+            .map(|(name, value)| (format!("GATEWAY_ALERT_{name}"), value))
+            .collect()
     }
 }
 
-/// Runs the command, if there is one, in a task of its own: nothing waits for it. On the gateway's main thread.
+/// Runs the command, if there is one, in a task of its own: nothing waits for it. On the gateway's
+/// main thread.
 pub fn run(context: &Arc<Context>, command: &[String], alert: &Alert) {
     if command.is_empty() {
         return;
     }
     context.redactor.learn_command(command);
-    let variables = alert.variables(&context.front.instance, context.redactor.text(&alert.reason));
+    let variables = alert.variables(
+        &context.front.instance,
+        context.redactor.text(&alert.reason),
+    );
     let (context, command, rung) = (Arc::clone(context), command.to_owned(), alert.rung);
     let log = SidecarLog::new(NAME, context.redactor.clone());
     tokio::spawn(async move {
@@ -56,9 +69,17 @@ mod tests {
 
     #[test]
     fn the_command_learns_who_what_and_why() {
-        let alert = Alert { rung: "safe-mode", reason: "unused".to_owned() };
-        let expected = [("INSTANCE", "a"), ("RUNG", "safe-mode"), ("REASON", "9 starts")];
-        let expected = expected.map(|(name, value)| (format!("GATEWAY_ALERT_{name}"), value.to_owned()));
+        let alert = Alert {
+            rung: "safe-mode",
+            reason: "unused".to_owned(),
+        };
+        let expected = [
+            ("INSTANCE", "a"),
+            ("RUNG", "safe-mode"),
+            ("REASON", "9 starts"),
+        ];
+        let expected =
+            expected.map(|(name, value)| (format!("GATEWAY_ALERT_{name}"), value.to_owned()));
         assert_eq!(alert.variables("a", "9 starts".to_owned()), expected);
     }
 }

@@ -11,7 +11,10 @@ use super::generation::one_line;
 use super::lifecycle::{Event, Kind, Phase, Verdict};
 use super::record::{Asked, Record};
 use super::recovery::Rung;
-use crate::control::protocol::{Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress, RestartParams};
+use crate::control::protocol::{
+    Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress,
+    RestartParams,
+};
 use crate::control::server::{Caller, Reply};
 use crate::state::history;
 
@@ -71,7 +74,10 @@ pub struct Answers {
 impl Answers {
     /// None yet; each is remembered at its end.
     pub fn recorded(record: Record) -> Self {
-        Self { record: Some(record), ..Self::default() }
+        Self {
+            record: Some(record),
+            ..Self::default()
+        }
     }
 
     /// A name for a request: the process and a number, so that it is unique across lives.
@@ -87,29 +93,62 @@ impl Answers {
 
     /// Why a request was asked, and when.
     pub fn about(&self, id: &str) -> (String, String) {
-        self.waiting.get(id).map(|waiting| (waiting.reason.clone(), waiting.at.clone())).unwrap_or_default()
+        self.waiting
+            .get(id)
+            .map(|waiting| (waiting.reason.clone(), waiting.at.clone()))
+            .unwrap_or_default()
     }
 
-    /// What a signal asked for, which nobody waits for; none for a request with somebody who asks again.
+    /// What a signal asked for, which nobody waits for; none for a request with somebody who asks
+    /// again.
     pub fn unattended(&self, id: &str) -> Option<Kind> {
-        self.waiting.get(id).filter(|waiting| waiting.reply.is_none()).map(|waiting| waiting.kind)
+        self.waiting
+            .get(id)
+            .filter(|waiting| waiting.reply.is_none())
+            .map(|waiting| waiting.kind)
     }
 
     /// Passes a step on.
     pub fn progress(&mut self, progress: &Progress) {
-        if let Some(waiting) = self.waiting.get_mut(&progress.request).filter(|waiting| waiting.asked.phases.len() < PHASES_MAX) {
+        if let Some(waiting) = self
+            .waiting
+            .get_mut(&progress.request)
+            .filter(|waiting| waiting.asked.phases.len() < PHASES_MAX)
+        {
             let at_ms = waiting.begun.elapsed().as_millis() as u64;
-            waiting.asked.phases.push(history::Phase { name: progress.stage.clone(), at_ms });
+            waiting.asked.phases.push(history::Phase {
+                name: progress.stage.clone(),
+                at_ms,
+            });
         }
-        let waiting = self.waiting.get(&progress.request).and_then(|waiting| waiting.reply.as_ref());
-        let draining = self.for_drain.iter().filter(|(_, _, outcome)| outcome.request == progress.request).map(|(_, reply, _)| reply);
-        waiting.into_iter().chain(draining).for_each(|reply| reply.progress(progress));
+        let waiting = self
+            .waiting
+            .get(&progress.request)
+            .and_then(|waiting| waiting.reply.as_ref());
+        let draining = self
+            .for_drain
+            .iter()
+            .filter(|(_, _, outcome)| outcome.request == progress.request)
+            .map(|(_, reply, _)| reply);
+        waiting
+            .into_iter()
+            .chain(draining)
+            .for_each(|reply| reply.progress(progress));
     }
 
     /// A request has ended.
     pub fn end(&mut self, id: &str, verdict: Verdict, end: &End) {
-        let Some(waiting) = self.waiting.remove(id) else { return };
-        let End { after, code, notes, draining, unchanged, pid } = end.clone();
+        let Some(waiting) = self.waiting.remove(id) else {
+            return;
+        };
+        let End {
+            after,
+            code,
+            notes,
+            draining,
+            unchanged,
+            pid,
+        } = end.clone();
         let took_ms = waiting.begun.elapsed().as_millis() as u64;
         let kind = match waiting.kind {
             Kind::Restart => "restart",
@@ -129,9 +168,17 @@ impl Answers {
             _ => word.to_owned(),
         };
         if matches!(verdict, Verdict::Failed(_)) {
-            warn!(REQUEST = id, "[gateway] {kind} {id} {text}; generation {} serves on", after.number);
+            warn!(
+                REQUEST = id,
+                "[gateway] {kind} {id} {text}; generation {} serves on", after.number
+            );
         } else {
-            info!(REQUEST = id, "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms", waiting.before.number, after.number);
+            info!(
+                REQUEST = id,
+                "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms",
+                waiting.before.number,
+                after.number
+            );
         }
         if let Some(record) = &self.record {
             record.request(waiting.asked, id, kind, &waiting.reason, &text, took_ms);
@@ -146,11 +193,17 @@ impl Answers {
         });
         let Some(reply) = waiting.reply else { return };
         match verdict {
-            Verdict::Rejected(why) => reply.fail(Failure { code: FailureCode::Rejected, message: why }),
+            Verdict::Rejected(why) => reply.fail(Failure {
+                code: FailureCode::Rejected,
+                message: why,
+            }),
             Verdict::Failed(why) => reply.fail(Failure { code, message: why }),
             Verdict::Moved => {
                 let message = "another process has just taken over: ask again".to_owned();
-                reply.fail(Failure { code: FailureCode::Moved, message });
+                reply.fail(Failure {
+                    code: FailureCode::Moved,
+                    message,
+                });
             }
             Verdict::Done(_) | Verdict::Coalesced { .. } | Verdict::Scheduled => {
                 let drained = draining.is_none();
@@ -166,7 +219,9 @@ impl Answers {
                     notes,
                 };
                 match draining {
-                    Some(generation) if waiting.drained => self.for_drain.push((generation, reply, outcome)),
+                    Some(generation) if waiting.drained => {
+                        self.for_drain.push((generation, reply, outcome))
+                    }
                     _ => reply.done(&outcome),
                 }
             }
@@ -183,7 +238,10 @@ impl Answers {
 
     /// A generation is gone: tells those who waited for that.
     pub fn drained(&mut self, generation: u64) {
-        for (_, reply, mut outcome) in self.for_drain.extract_if(.., |(waits_for, ..)| *waits_for == generation) {
+        for (_, reply, mut outcome) in self
+            .for_drain
+            .extract_if(.., |(waits_for, ..)| *waits_for == generation)
+        {
             outcome.drained = true;
             reply.done(&outcome);
         }
@@ -194,33 +252,66 @@ impl Gateway {
     /// `inhibit`: a lease, unless the gateway is on its way out.
     pub(super) fn inhibit(&mut self, params: InhibitParams, caller: Caller, reply: Reply) {
         if matches!(self.machine.phase(), Phase::Stopping { .. } | Phase::Ended) {
-            return reply.fail(Failure { code: FailureCode::Rejected, message: "the gateway is stopping".to_owned() });
+            return reply.fail(Failure {
+                code: FailureCode::Rejected,
+                message: "the gateway is stopping".to_owned(),
+            });
         }
         let why = self.context.redactor.text(params.why.trim());
         let pid = u32::try_from(caller.pid).unwrap_or(0);
-        self.leases.grant(why, params.ttl_ms.map(Duration::from_millis), pid, reply);
+        self.leases
+            .grant(why, params.ttl_ms.map(Duration::from_millis), pid, reply);
     }
 
-    /// `recover`: nothing can be recovered from while the configured sidecars run or are being started.
+    /// `recover`: nothing can be recovered from while the configured sidecars run or are being
+    /// started.
     pub(super) fn recover(&mut self, caller: Caller, reply: Reply) {
         if matches!(self.machine.phase(), Phase::Waiting { .. }) {
-            info!("[gateway] recover asked by uid {} (pid {}): trying the sidecars", caller.uid, caller.pid);
+            info!(
+                "[gateway] recover asked by uid {} (pid {}): trying the sidecars",
+                caller.uid, caller.pid
+            );
             self.standing.record.forgive();
             let id = self.answers.next_id();
-            self.standing.record.request(Asked::by(Some(caller), "in-process"), &id, "recover", "gatewayctl recover", "done", 0);
+            self.standing.record.request(
+                Asked::by(Some(caller), "in-process"),
+                &id,
+                "recover",
+                "gatewayctl recover",
+                "done",
+                0,
+            );
             reply.done(&json!({"trying": true}));
             self.step(Event::Recover);
-        } else if matches!((self.machine.phase(), self.standing.recovery.rung()), (Phase::Serving, Rung::LastGood { .. })) {
-            self.ask(Kind::Reload, RestartParams::default(), "gatewayctl recover", Some((caller, reply)));
+        } else if matches!(
+            (self.machine.phase(), self.standing.recovery.rung()),
+            (Phase::Serving, Rung::LastGood { .. })
+        ) {
+            self.ask(
+                Kind::Reload,
+                RestartParams::default(),
+                "gatewayctl recover",
+                Some((caller, reply)),
+            );
         } else {
-            reply.fail(Failure { code: FailureCode::Rejected, message: "nothing to recover from".to_owned() });
+            reply.fail(Failure {
+                code: FailureCode::Rejected,
+                message: "nothing to recover from".to_owned(),
+            });
         }
     }
 
     /// A request that is not even tried.
     pub(super) fn refuse(&mut self, id: &str, why: String) {
         let info = self.after();
-        let end = End { after: info, pid: None, code: FailureCode::Rejected, notes: Vec::new(), draining: None, unchanged: false };
+        let end = End {
+            after: info,
+            pid: None,
+            code: FailureCode::Rejected,
+            notes: Vec::new(),
+            draining: None,
+            unchanged: false,
+        };
         self.answers.end(id, Verdict::Rejected(why), &end);
     }
 }

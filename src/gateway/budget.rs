@@ -1,20 +1,23 @@
 //! How long an end may take: what was asked for, within what the supervisor allows.
 //!
-//! Our own forced end must come before the supervisor's SIGKILL: only then is it told what was cut, and only then do sidecars get
-//! their own end.
+//! Our own forced end must come before the supervisor's SIGKILL: only then is it told what was cut,
+//! and only then do sidecars get their own end.
 
 use std::time::Duration;
 
-/// From the end of the drain of a restart to the forced end: for closing, for the sidecars' ends, for the record.
+/// From the end of the drain of a restart to the forced end: for closing, for the sidecars' ends,
+/// for the record.
 pub const RESTART_MARGIN: Duration = Duration::from_secs(25);
 
-/// The same for a stop, whose drain is a few seconds (20 s, so 25 s in all; the units' TimeoutStopSec is 30 s).
+/// The same for a stop, whose drain is a few seconds (20 s, so 25 s in all; the units'
+/// TimeoutStopSec is 30 s).
 pub const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 /// So much earlier than the supervisor's SIGKILL comes our own forced end.
 pub const BEFORE_KILL: Duration = Duration::from_secs(5);
 
-/// At shutdown of the machine, or at the end of the user's manager, an end takes no longer than this in all.
+/// At shutdown of the machine, or at the end of the user's manager, an end takes no longer than
+/// this in all.
 pub const MACHINE_STOPPING: Duration = Duration::from_secs(30);
 
 /// systemd's DefaultTimeoutStopSec=, for a unit whose manager does not answer …
@@ -34,7 +37,8 @@ pub const EXTEND_BY: Duration = Duration::from_secs(30);
 pub enum Asked {
     /// Stop: what is under way gets this long.
     Stop(Duration),
-    /// End so that the next one can follow: what is under way gets this long; none for as long as it takes.
+    /// End so that the next one can follow: what is under way gets this long; none for as long as
+    /// it takes.
     Restart(Option<Duration>),
 }
 
@@ -52,11 +56,13 @@ pub enum Patience {
 /// What surrounds the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Whether a supervisor's clock runs, and how long. [`Patience::Endless`] for an end that it did not ask for.
+    /// Whether a supervisor's clock runs, and how long. [`Patience::Endless`] for an end that it
+    /// did not ask for.
     pub patience: Patience,
     /// It listens to EXTEND_TIMEOUT_USEC.
     pub extends: bool,
-    /// The machine or the user's manager goes down ([`machine_stopping`](crate::systemd::machine_stopping)).
+    /// The machine or the user's manager goes down
+    /// ([`machine_stopping`](crate::systemd::machine_stopping)).
     pub machine_stopping: bool,
 }
 
@@ -65,9 +71,11 @@ pub struct Surroundings {
 pub struct Budget {
     /// For what is under way; none for as long as it takes.
     pub drain: Option<Duration>,
-    /// Then the process ends, whatever is left; none where the drain has no end: then the margin begins when closing begins.
+    /// Then the process ends, whatever is left; none where the drain has no end: then the margin
+    /// begins when closing begins.
     pub force_exit: Option<Duration>,
-    /// The supervisor must be asked for more time: at once, every [`EXTEND_EVERY`], each time for [`EXTEND_BY`].
+    /// The supervisor must be asked for more time: at once, every [`EXTEND_EVERY`], each time for
+    /// [`EXTEND_BY`].
     pub extend: bool,
 }
 
@@ -80,13 +88,29 @@ impl Budget {
         };
         let wanted = drain.map(|drain| drain.saturating_add(margin));
         // A stop is never extended: whoever asked for it wants it to end.
-        let may_extend = around.extends && matches!(asked, Asked::Restart(_)) && !around.machine_stopping;
+        let may_extend =
+            around.extends && matches!(asked, Asked::Restart(_)) && !around.machine_stopping;
         let allowed = around.patience.allows();
-        let extend = may_extend && allowed.is_some_and(|allowed| wanted.is_none_or(|wanted| wanted > allowed));
-        let cap = [allowed.filter(|_| !extend), around.machine_stopping.then_some(MACHINE_STOPPING)].into_iter().flatten().min();
+        let extend = may_extend
+            && allowed.is_some_and(|allowed| wanted.is_none_or(|wanted| wanted > allowed));
+        let cap = [
+            allowed.filter(|_| !extend),
+            around.machine_stopping.then_some(MACHINE_STOPPING),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         match cap.filter(|cap| wanted.is_none_or(|wanted| wanted > *cap)) {
-            None => Self { drain, force_exit: wanted, extend },
-            Some(cap) => Self { drain: Some(share(drain, cap)), force_exit: Some(cap), extend },
+            None => Self {
+                drain,
+                force_exit: wanted,
+                extend,
+            },
+            Some(cap) => Self {
+                drain: Some(share(drain, cap)),
+                force_exit: Some(cap),
+                extend,
+            },
         }
     }
 }
@@ -103,7 +127,8 @@ impl Patience {
     }
 }
 
-/// What of a capped end goes to what is under way: all but the stop's margin, and no less than half.
+/// What of a capped end goes to what is under way: all but the stop's margin, and no less than
+/// half.
 fn share(drain: Option<Duration>, cap: Duration) -> Duration {
     let most = cap.saturating_sub(STOP_MARGIN).max(cap / 2);
     drain.map_or(most, |drain| drain.min(most))
@@ -113,14 +138,21 @@ fn share(drain: Option<Duration>, cap: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const ALONE: Surroundings = Surroundings { patience: Patience::Endless, extends: false, machine_stopping: false };
+    const ALONE: Surroundings = Surroundings {
+        patience: Patience::Endless,
+        extends: false,
+        machine_stopping: false,
+    };
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
     }
 
     fn limit(limit: u64) -> Surroundings {
-        Surroundings { patience: Patience::Limit(secs(limit)), ..ALONE }
+        Surroundings {
+            patience: Patience::Limit(secs(limit)),
+            ..ALONE
+        }
     }
 
     #[test]
@@ -128,9 +160,18 @@ mod tests {
         let stop = |drain| Asked::Stop(secs(drain));
         let restart = |drain| Asked::Restart(Some(secs(drain)));
         let forever = Asked::Restart(None);
-        let unanswered = Surroundings { patience: Patience::Unanswered, ..ALONE };
-        let going_down = |around| Surroundings { machine_stopping: true, ..around };
-        let told = |around| Surroundings { extends: true, ..around };
+        let unanswered = Surroundings {
+            patience: Patience::Unanswered,
+            ..ALONE
+        };
+        let going_down = |around| Surroundings {
+            machine_stopping: true,
+            ..around
+        };
+        let told = |around| Surroundings {
+            extends: true,
+            ..around
+        };
         // (asked, around, drain, forced end, asked for more time)
         for (asked, around, drain, force_exit, extend) in [
             (stop(20), ALONE, Some(20), Some(25), false),
@@ -157,12 +198,28 @@ mod tests {
             (forever, told(ALONE), None, None, false),
             (restart(300), told(unanswered), Some(300), Some(325), true),
             (restart(300), unanswered, Some(70), Some(75), false),
-            (restart(300), going_down(told(limit(30))), Some(20), Some(25), false),
+            (
+                restart(300),
+                going_down(told(limit(30))),
+                Some(20),
+                Some(25),
+                false,
+            ),
             (forever, going_down(ALONE), Some(25), Some(30), false),
-            (restart(300), going_down(limit(90)), Some(25), Some(30), false),
+            (
+                restart(300),
+                going_down(limit(90)),
+                Some(25),
+                Some(30),
+                false,
+            ),
         ] {
             let budget = Budget::of(asked, around);
-            let expected = Budget { drain: drain.map(secs), force_exit: force_exit.map(secs), extend };
+            let expected = Budget {
+                drain: drain.map(secs),
+                force_exit: force_exit.map(secs),
+                extend,
+            };
             assert_eq!(budget, expected, "{asked:?} {around:?}");
         }
     }
@@ -170,10 +227,18 @@ mod tests {
     #[test]
     fn our_own_end_comes_before_the_kill() {
         for limit_secs in 0..400 {
-            for asked in [Asked::Stop(secs(20)), Asked::Stop(secs(600)), Asked::Restart(Some(secs(300))), Asked::Restart(None)] {
+            for asked in [
+                Asked::Stop(secs(20)),
+                Asked::Stop(secs(600)),
+                Asked::Restart(Some(secs(300))),
+                Asked::Restart(None),
+            ] {
                 let budget = Budget::of(asked, limit(limit_secs));
                 let end = budget.force_exit.unwrap();
-                assert!(end < secs(limit_secs).max(Duration::from_nanos(1)), "{asked:?} {limit_secs}");
+                assert!(
+                    end < secs(limit_secs).max(Duration::from_nanos(1)),
+                    "{asked:?} {limit_secs}"
+                );
                 assert!(budget.drain.unwrap() <= end, "{asked:?} {limit_secs}");
             }
         }

@@ -32,7 +32,14 @@ pub(super) struct Building {
 
 impl Gateway {
     /// Reads the configuration again, unless the process has just begun, and builds from it.
-    pub(super) fn build(&mut self, number: u64, kind: Kind, budget: Budget, request: Option<String>, persist: bool) {
+    pub(super) fn build(
+        &mut self,
+        number: u64,
+        kind: Kind,
+        budget: Budget,
+        request: Option<String>,
+        persist: bool,
+    ) {
         let first = self.current.is_none();
         if let Some(id) = &request {
             self.traces.perform(id);
@@ -41,7 +48,10 @@ impl Gateway {
             self.reloading = true;
             self.notifier.reloading("reloading the configuration");
         }
-        let Material { loaded: next, configuration } = match self.material() {
+        let Material {
+            loaded: next,
+            configuration,
+        } = match self.material() {
             Ok(material) => material,
             Err(error) => {
                 self.failed_as = FailureCode::ConfigInvalid;
@@ -62,8 +72,11 @@ impl Gateway {
             gate: if first { self.gate() } else { None },
         };
         let started = plan.started.clone();
-        let report =
-            Reporter::new(request, self.happened.clone()).passing_on(self.taking.as_ref().map(|taking| taking.predecessor.clone()));
+        let report = Reporter::new(request, self.happened.clone()).passing_on(
+            self.taking
+                .as_ref()
+                .map(|taking| taking.predecessor.clone()),
+        );
         let next_report = report.clone();
         let context = Arc::clone(&self.context);
         let happened = self.happened.clone();
@@ -72,28 +85,54 @@ impl Gateway {
             // When the loop is gone, dropping the result stops its sidecars.
             let _ = happened.send(Happening::Built(number, Box::new(result)));
         });
-        self.building = Some(Building { number, task, started });
-        self.next = Some(Next { material: Material { loaded: next, configuration }, report: next_report });
+        self.building = Some(Building {
+            number,
+            task,
+            started,
+        });
+        self.next = Some(Next {
+            material: Material {
+                loaded: next,
+                configuration,
+            },
+            report: next_report,
+        });
         if self.announced && !self.reloading {
             self.notifier.status(&self.stage().1);
         }
     }
 
-    /// What the next generation is made of. While nobody serves, something stands in for a configuration that is not valid.
+    /// What the next generation is made of. While nobody serves, something stands in for a
+    /// configuration that is not valid.
     fn material(&mut self) -> Result<Material, String> {
         let env = Env::real();
-        let flags = Overrides { instance: Some(self.loaded.instance.clone()), ..self.context.flags.clone() };
+        let flags = Overrides {
+            instance: Some(self.loaded.instance.clone()),
+            ..self.context.flags.clone()
+        };
         let nobody_serves = matches!(self.machine.phase(), Phase::Starting(..));
-        let waited = matches!(self.standing.recovery.rung(), Rung::Throttled { .. } | Rung::Safe { .. });
-        let before = Material { loaded: self.loaded.clone(), configuration: self.standing.configuration.clone() };
+        let waited = matches!(
+            self.standing.recovery.rung(),
+            Rung::Throttled { .. } | Rung::Safe { .. }
+        );
+        let before = Material {
+            loaded: self.loaded.clone(),
+            configuration: self.standing.configuration.clone(),
+        };
         if nobody_serves && !waited && self.current.is_none() {
             // It was read a moment ago.
             return Ok(before);
         }
         let read = config::load(&flags, &env).map_err(|error| error.to_string());
-        let mut material = if nobody_serves { before.again(read, &flags, &env, &self.paths.state)? } else { Material::valid(read?) };
+        let mut material = if nobody_serves {
+            before.again(read, &flags, &env, &self.paths.state)?
+        } else {
+            Material::valid(read?)
+        };
         // Port 0 was chosen by the kernel once; the choice stands.
-        self.listeners.change(&needed(&material.loaded.config, &self.loaded.config)).map_err(|error| error.to_string())?;
+        self.listeners
+            .change(&needed(&material.loaded.config, &self.loaded.config))
+            .map_err(|error| error.to_string())?;
         material.loaded.path = material.loaded.path.or_else(|| self.loaded.path.clone());
         if nobody_serves {
             let actions = self.standing.recovery.adopted(&material.configuration);
@@ -106,11 +145,21 @@ impl Gateway {
         self.building.take_if(|building| building.number == number);
         match result {
             Ok(generation) => {
-                if self.machine.phase() == &Phase::Ended || matches!(self.machine.phase(), Phase::Stopping { .. }) {
+                if self.machine.phase() == &Phase::Ended
+                    || matches!(self.machine.phase(), Phase::Stopping { .. })
+                {
                     // The stop sees to its sidecars: they are among the abandoned.
                     return;
                 }
-                if let Some(Next { material: Material { loaded, configuration }, report }) = self.next.take() {
+                if let Some(Next {
+                    material:
+                        Material {
+                            loaded,
+                            configuration,
+                        },
+                    report,
+                }) = self.next.take()
+                {
                     self.loaded = loaded;
                     self.report = report;
                     let actions = self.standing.recovery.adopted(&configuration);
@@ -135,7 +184,9 @@ impl Gateway {
             self.start_failed(why);
         }
         if self.is_candidate() {
-            self.tell_predecessor(&ToPredecessor::Failed { why: why.to_owned() });
+            self.tell_predecessor(&ToPredecessor::Failed {
+                why: why.to_owned(),
+            });
         }
         self.traces.give_up();
         self.next = None;
@@ -155,7 +206,8 @@ impl Gateway {
 }
 
 impl Gateway {
-    /// Keeps what is known about a start that failed. A candidate's predecessor does that, and a trial was one of many.
+    /// Keeps what is known about a start that failed. A candidate's predecessor does that, and a
+    /// trial was one of many.
     fn start_failed(&mut self, why: &str) {
         self.standing.recovery.failed(why);
         self.standing.broken = Some(why.to_owned());
@@ -167,6 +219,12 @@ impl Gateway {
 
 /// The addresses to have sockets for; a port 0 that is served already needs no second one.
 fn needed(next: &Config, now: &Config) -> Vec<config::Listen> {
-    let zero_before = |listen: &config::Listen| listen.port() == Some(0) && now.gateway.listen.contains(listen);
-    next.gateway.listen.iter().filter(|listen| !zero_before(listen)).cloned().collect()
+    let zero_before =
+        |listen: &config::Listen| listen.port() == Some(0) && now.gateway.listen.contains(listen);
+    next.gateway
+        .listen
+        .iter()
+        .filter(|listen| !zero_before(listen))
+        .cloned()
+        .collect()
 }

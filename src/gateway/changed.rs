@@ -4,8 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Between two looks. Nothing tells in every case: a file may be replaced behind a symbolic link, on a file system of the
-/// network, or come to be in a folder that does not exist yet. Somebody who just saved it waits for no longer than this.
+/// Between two looks. Nothing tells in every case: a file may be replaced behind a symbolic link,
+/// on a file system of the network, or come to be in a folder that does not exist yet. Somebody who
+/// just saved it waits for no longer than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file from another; none where there is no file.
@@ -13,7 +14,13 @@ type State = Option<(u64, u64, i64, i64, u64)>;
 
 fn state(path: &Path) -> State {
     let file = std::fs::metadata(path).ok()?;
-    Some((file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
+    Some((
+        file.dev(),
+        file.ino(),
+        file.mtime(),
+        file.mtime_nsec(),
+        file.size(),
+    ))
 }
 
 /// Waits until the file at `path` changes, comes or goes, counted from the call.
@@ -52,9 +59,16 @@ mod tests {
             let watched = path.clone();
             let wait = async move { changed_every(&watched, Duration::from_millis(5)).await };
             tokio::pin!(wait);
-            assert!(tokio::time::timeout(Duration::from_millis(20), &mut wait).await.is_err(), "nothing changed yet");
+            assert!(
+                tokio::time::timeout(Duration::from_millis(20), &mut wait)
+                    .await
+                    .is_err(),
+                "nothing changed yet"
+            );
             step();
-            tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(10), wait)
+                .await
+                .unwrap();
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::control::server::{self, Call};
 /// Calls on the control socket that may wait for the loop.
 const CALLS: usize = 64;
 
-/// How long the last answers on the control socket may take to be written; they are short, and their readers wait for them.
+/// How long the last answers on the control socket may take to be written; they are short, and
+/// their readers wait for them.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// See the module.
@@ -31,16 +32,34 @@ impl ControlEnd {
     /// A control socket that will be at `path`; its calls come out of the receiver.
     pub fn new(path: PathBuf) -> (Self, mpsc::Receiver<Call>) {
         let (calls, receiver) = mpsc::channel(CALLS);
-        (Self { path, calls, stop: CancellationToken::new(), answering: None }, receiver)
+        (
+            Self {
+                path,
+                calls,
+                stop: CancellationToken::new(),
+                answering: None,
+            },
+            receiver,
+        )
     }
 
-    /// Puts the socket in place of whatever was there before. Again, when a successor had taken the place.
+    /// Puts the socket in place of whatever was there before. Again, when a successor had taken the
+    /// place.
     pub fn open(&mut self) {
         let calls = self.calls.clone();
         match server::bind(&self.path).and_then(UnixListener::from_std) {
-            Ok(listener) => self.answering = Some(tokio::spawn(server::serve(listener, calls, self.stop.clone()))),
+            Ok(listener) => {
+                self.answering = Some(tokio::spawn(server::serve(
+                    listener,
+                    calls,
+                    self.stop.clone(),
+                )))
+            }
             Err(error) => {
-                warn!("[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway", self.path.display());
+                warn!(
+                    "[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway",
+                    self.path.display()
+                );
             }
         }
     }

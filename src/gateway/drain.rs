@@ -35,10 +35,23 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A drain of these units, each with its patience, that waits for these leases and for what is lent, too; `report` tells whoever asked for the
-    /// restart.
-    pub fn new(generation: u64, units: Vec<(Arc<Unit>, Patience)>, leases: Claim, lent: Lent, report: Reporter) -> Arc<Self> {
-        Arc::new(Self { generation, units, leases, lent, begun: Instant::now(), report })
+    /// A drain of these units, each with its patience, that waits for these leases and for what is
+    /// lent, too; `report` tells whoever asked for the restart.
+    pub fn new(
+        generation: u64,
+        units: Vec<(Arc<Unit>, Patience)>,
+        leases: Claim,
+        lent: Lent,
+        report: Reporter,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            generation,
+            units,
+            leases,
+            lent,
+            begun: Instant::now(),
+            report,
+        })
     }
 
     /// Closes the doors, waits, cuts what is left, stops the sidecars.
@@ -49,7 +62,11 @@ impl Drain {
             let finished = finish(unit, &self.leases, &self.lent, *patience, self.begun);
             if !tokio::join!(finished, unit.tell_drain(patience.requests)).0 {
                 let left = [unit.backend().blockers(), self.leases.blockers()].concat();
-                warn!("[gateway] generation {}: drain time is over; cutting {}", self.generation, left.join(", "));
+                warn!(
+                    "[gateway] generation {}: drain time is over; cutting {}",
+                    self.generation,
+                    left.join(", ")
+                );
                 self.leases.tell_deadline();
                 unit.backend().cut();
             }
@@ -68,27 +85,46 @@ impl Drain {
                 _ = tell.tick() => self.tell(&mut told),
             }
         }
-        self.report.tell("drained", format!("generation {} is gone", self.generation));
-        info!("[gateway] generation {} is gone after {} ms", self.generation, self.begun.elapsed().as_millis());
+        self.report
+            .tell("drained", format!("generation {} is gone", self.generation));
+        info!(
+            "[gateway] generation {} is gone after {} ms",
+            self.generation,
+            self.begun.elapsed().as_millis()
+        );
     }
 
     /// Tells what is left, when it changed.
     fn tell(&self, told: &mut (u64, u64, u64)) {
-        let DrainStatus { requests, tunnels, leases, .. } = self.status();
+        let DrainStatus {
+            requests,
+            tunnels,
+            leases,
+            ..
+        } = self.status();
         let now = (requests, tunnels, leases);
         if now != std::mem::replace(told, now) && now != (0, 0, 0) {
             let mut left = format!("requests {requests}, tunnels {tunnels}");
             if leases > 0 {
                 left.push_str(&format!(", {}", self.leases.blockers().join(", ")));
             }
-            self.report.tell("draining", format!("generation {} finishes its work: {left}", self.generation));
+            self.report.tell(
+                "draining",
+                format!("generation {} finishes its work: {left}", self.generation),
+            );
         }
     }
 
     fn warn(&self) {
         let status = self.status();
-        let left = status.left_ms.map_or("without limit".to_owned(), |left| format!("for {} s more", left / 1000));
-        warn!("[gateway] generation {} still drains, {left}: {}", self.generation, status.blockers.join(", "));
+        let left = status.left_ms.map_or("without limit".to_owned(), |left| {
+            format!("for {} s more", left / 1000)
+        });
+        warn!(
+            "[gateway] generation {} still drains, {left}: {}",
+            self.generation,
+            status.blockers.join(", ")
+        );
     }
 
     /// What it still waits for.
@@ -99,7 +135,9 @@ impl Drain {
             tunnels: 0,
             leases: self.leases.count(),
             pid: 0,
-            left_ms: self.limit().map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
+            left_ms: self
+                .limit()
+                .map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
             blockers: Vec::new(),
         };
         for (unit, _) in &self.units {
@@ -108,13 +146,19 @@ impl Drain {
             status.tunnels += counts.tunnels as u64;
             status.blockers.extend(unit.backend().blockers());
         }
-        status.blockers.extend(first_few(self.leases.blockers().into_iter()));
+        status
+            .blockers
+            .extend(first_few(self.leases.blockers().into_iter()));
         status
     }
 
     /// How long it may take; none means for ever.
     fn limit(&self) -> Option<Duration> {
-        self.units.iter().try_fold(Duration::ZERO, |most, (_, patience)| Some(most.max(patience.requests?)))
+        self.units
+            .iter()
+            .try_fold(Duration::ZERO, |most, (_, patience)| {
+                Some(most.max(patience.requests?))
+            })
     }
 
     /// The sidecars that are on their way out.
@@ -123,8 +167,15 @@ impl Drain {
     }
 }
 
-/// Waits for a unit's work, for the leases and for what is lent; false when its time is over before. Tunnels are ended at the end of theirs.
-async fn finish(unit: &Unit, leases: &Claim, lent: &Lent, patience: Patience, begun: Instant) -> bool {
+/// Waits for a unit's work, for the leases and for what is lent; false when its time is over
+/// before. Tunnels are ended at the end of theirs.
+async fn finish(
+    unit: &Unit,
+    leases: &Claim,
+    lent: &Lent,
+    patience: Patience,
+    begun: Instant,
+) -> bool {
     let backend = unit.backend();
     let tunnels = async {
         tokio::time::sleep_until(begun + patience.tunnels).await;

@@ -21,7 +21,9 @@ use super::control_end::ControlEnd;
 use super::drain::Drain;
 use super::generation::Generation;
 use super::handing::Handing;
-use super::handover::{Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving};
+use super::handover::{
+    Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, moving,
+};
 use super::lease::Leases;
 use super::lending::Lending;
 use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Place, Request, Verdict};
@@ -146,7 +148,11 @@ impl Gateway {
     pub(super) async fn drive(mut self, mut inputs: Inputs) -> u8 {
         let mut extend = every(EXTEND_EVERY);
         let mut alive = every(ALIVE_EVERY);
-        let period = self.taking.as_ref().map_or(self.notifier, Taking::notifier).watchdog_interval();
+        let period = self
+            .taking
+            .as_ref()
+            .map_or(self.notifier, Taking::notifier)
+            .watchdog_interval();
         let mut watchdog = period.map(every);
         let code = loop {
             if let Some(code) = self.exit {
@@ -170,7 +176,10 @@ impl Gateway {
         };
         self.control.close();
         drop(inputs.calls);
-        let predecessor = self.taking.as_ref().map(|taking| taking.predecessor.clone());
+        let predecessor = self
+            .taking
+            .as_ref()
+            .map(|taking| taking.predecessor.clone());
         let (control, waiter) = self.end(code);
         if let Some(predecessor) = predecessor {
             predecessor.heard().await;
@@ -189,8 +198,19 @@ impl Gateway {
         let mut cut = Vec::new();
         if forced {
             let leases = self.leases.claim().blockers();
-            cut = units.iter().flat_map(|unit| unit.backend().blockers()).chain(leases).collect();
-            warn!("[gateway] forced to end; cut: {}", if cut.is_empty() { "nothing".to_owned() } else { cut.join(", ") });
+            cut = units
+                .iter()
+                .flat_map(|unit| unit.backend().blockers())
+                .chain(leases)
+                .collect();
+            warn!(
+                "[gateway] forced to end; cut: {}",
+                if cut.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    cut.join(", ")
+                }
+            );
             self.bundle("forced-exit", &format!("cut: {}", cut.join(", ")));
         }
         self.tell_predecessor(&ToPredecessor::Bye);
@@ -201,7 +221,8 @@ impl Gateway {
             if !self.manager_holds() {
                 self.listeners.remove_paths();
             }
-            // The next life replaces a socket that was left behind; gone, it says sooner that nobody is here.
+            // The next life replaces a socket that was left behind; gone, it says sooner that
+            // nobody is here.
             let _ = std::fs::remove_file(&self.paths.control);
             let _ = std::fs::remove_file(moving::place(&self.paths.control));
         }
@@ -230,17 +251,40 @@ impl Gateway {
 
     /// What this process still does after a hand-over.
     pub(super) fn tell_successor(&self) {
-        let Some(handing) = self.handing.as_ref().filter(|_| self.succeeded_by.is_some()) else { return };
-        let status = self.drains.iter().map(|drain| DrainStatus { pid: std::process::id(), ..drain.status() }).collect();
+        let Some(handing) = self
+            .handing
+            .as_ref()
+            .filter(|_| self.succeeded_by.is_some())
+        else {
+            return;
+        };
+        let status = self
+            .drains
+            .iter()
+            .map(|drain| DrainStatus {
+                pid: std::process::id(),
+                ..drain.status()
+            })
+            .collect();
         let counts = self.doors.values().map(|door| door.counts());
         let own: usize = counts.map(|counts| counts.requests + counts.tunnels).sum();
         let borrowed = own as u64 + self.lending.borrowed();
-        handing.successor.say(&ToSuccessor::Draining { status, heard: self.heard, borrowed });
+        handing.successor.say(&ToSuccessor::Draining {
+            status,
+            heard: self.heard,
+            borrowed,
+        });
     }
 
     pub(super) fn units(&self) -> Vec<Arc<Unit>> {
-        let current = self.current.iter().flat_map(|generation| generation.units.values().cloned());
-        current.chain(self.drains.iter().flat_map(|drain| drain.units())).chain(self.abandoned.iter().cloned()).collect()
+        let current = self
+            .current
+            .iter()
+            .flat_map(|generation| generation.units.values().cloned());
+        current
+            .chain(self.drains.iter().flat_map(|drain| drain.units()))
+            .chain(self.abandoned.iter().cloned())
+            .collect()
     }
 
     fn signal(&mut self, asked: Asked) {
@@ -253,18 +297,39 @@ impl Gateway {
         match asked {
             Asked::Stop => self.terminate(),
             Asked::Interrupt => {
-                info!("[gateway] received SIGINT: stopping{}", if self.interrupted { " at once" } else { "; once more to stop at once" });
+                info!(
+                    "[gateway] received SIGINT: stopping{}",
+                    if self.interrupted {
+                        " at once"
+                    } else {
+                        "; once more to stop at once"
+                    }
+                );
                 self.wanted("SIGINT");
                 self.stop(self.interrupted);
                 self.interrupted = true;
             }
             Asked::Reload => self.ask(Kind::Reload, RestartParams::default(), "SIGHUP", None),
             Asked::Restart | Asked::Respawn if !self.loaded.config.restart.external_signal => {
-                let name = if asked == Asked::Restart { "SIGUSR1" } else { "SIGUSR2" };
-                warn!("[gateway] {name} is refused: [restart] external_signal is false; use gatewayctl restart");
+                let name = if asked == Asked::Restart {
+                    "SIGUSR1"
+                } else {
+                    "SIGUSR2"
+                };
+                warn!(
+                    "[gateway] {name} is refused: [restart] external_signal is false; use gatewayctl restart"
+                );
             }
             Asked::Restart => self.ask(Kind::Restart, RestartParams::default(), "SIGUSR1", None),
-            Asked::Respawn => self.ask(Kind::Restart, RestartParams { fresh: true, ..RestartParams::default() }, "SIGUSR2", None),
+            Asked::Respawn => self.ask(
+                Kind::Restart,
+                RestartParams {
+                    fresh: true,
+                    ..RestartParams::default()
+                },
+                "SIGUSR2",
+                None,
+            ),
         }
     }
 
@@ -272,44 +337,101 @@ impl Gateway {
         match call.method {
             Method::Status => call.reply.done(&self.status()),
             Method::Stop => {
-                info!("[gateway] stop asked by uid {} (pid {})", call.caller.uid, call.caller.pid);
-                self.wanted(&format!("gatewayctl stop, by uid {} (pid {})", call.caller.uid, call.caller.pid));
+                info!(
+                    "[gateway] stop asked by uid {} (pid {})",
+                    call.caller.uid, call.caller.pid
+                );
+                self.wanted(&format!(
+                    "gatewayctl stop, by uid {} (pid {})",
+                    call.caller.uid, call.caller.pid
+                ));
                 call.reply.done(&stopping());
                 self.stop(false);
             }
             Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
             Method::Recover => self.recover(call.caller, call.reply),
-            Method::Reload => self.ask(Kind::Reload, RestartParams::default(), "gatewayctl reload", Some((call.caller, call.reply))),
+            Method::Reload => self.ask(
+                Kind::Reload,
+                RestartParams::default(),
+                "gatewayctl reload",
+                Some((call.caller, call.reply)),
+            ),
             Method::Restart(params) => {
-                let reason = params.reason.clone().unwrap_or_else(|| "gatewayctl restart".to_owned());
-                let reason = self.context.redactor.text(&reason.chars().take(200).collect::<String>());
-                self.ask(Kind::Restart, params, &reason, Some((call.caller, call.reply)));
+                let reason = params
+                    .reason
+                    .clone()
+                    .unwrap_or_else(|| "gatewayctl restart".to_owned());
+                let reason = self
+                    .context
+                    .redactor
+                    .text(&reason.chars().take(200).collect::<String>());
+                self.ask(
+                    Kind::Restart,
+                    params,
+                    &reason,
+                    Some((call.caller, call.reply)),
+                );
             }
         }
     }
 
-    pub(super) fn ask(&mut self, kind: Kind, params: RestartParams, reason: &str, by: Option<(Caller, Reply)>) {
+    pub(super) fn ask(
+        &mut self,
+        kind: Kind,
+        params: RestartParams,
+        reason: &str,
+        by: Option<(Caller, Reply)>,
+    ) {
         let budget = budget_of(params.force, params.wait_ms);
-        let place = if kind == Kind::Reload { Ok(Place::Here) } else { self.place(&params, budget) };
+        let place = if kind == Kind::Reload {
+            Ok(Place::Here)
+        } else {
+            self.place(&params, budget)
+        };
         let (caller, reply) = by.unzip();
         let asked = Origin::by(caller, place.as_ref().map_or("none", |place| place.word()));
         let id = self.answers.next_id();
-        let what = if kind == Kind::Reload { "reload" } else { "restart" };
+        let what = if kind == Kind::Reload {
+            "reload"
+        } else {
+            "restart"
+        };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         if kind == Kind::Restart {
             // A SIGTERM that restarts brings a reason of its own.
-            let signal =
-                if reply.is_some() { "control" } else { Some(reason).filter(|reason| reason.starts_with("SIG")).unwrap_or("SIGTERM") };
-            self.traces.asked(&id, signal, reason, params.force, params.wait_ms);
+            let signal = if reply.is_some() {
+                "control"
+            } else {
+                Some(reason)
+                    .filter(|reason| reason.starts_with("SIG"))
+                    .unwrap_or("SIGTERM")
+            };
+            self.traces
+                .asked(&id, signal, reason, params.force, params.wait_ms);
         }
         let before = self.info();
         let drained = params.drained;
         let (begun, at) = (Instant::now(), Timestamp::now().to_string());
-        let waiting = Waiting { reply, kind, reason: reason.to_owned(), drained, begun, at, before, asked };
+        let waiting = Waiting {
+            reply,
+            kind,
+            reason: reason.to_owned(),
+            drained,
+            begun,
+            at,
+            before,
+            asked,
+        };
         self.answers.wait(id.clone(), waiting);
-        Reporter::new(Some(id.clone()), self.happened.clone()).tell("accepted", format!("{what} {id} accepted"));
+        Reporter::new(Some(id.clone()), self.happened.clone())
+            .tell("accepted", format!("{what} {id} accepted"));
         match place {
-            Ok(place) => self.step(Event::Asked(Request { id, kind, budget, place })),
+            Ok(place) => self.step(Event::Asked(Request {
+                id,
+                kind,
+                budget,
+                place,
+            })),
             Err(refusal) => self.refuse(&id, refusal.why),
         }
     }
@@ -324,7 +446,11 @@ impl Gateway {
         };
         info!("[gateway] received SIGTERM to restart: {}", intent.reason);
         if !self.supervision.is_service() {
-            let params = RestartParams { force: intent.force, wait_ms: intent.wait_ms, ..RestartParams::default() };
+            let params = RestartParams {
+                force: intent.force,
+                wait_ms: intent.wait_ms,
+                ..RestartParams::default()
+            };
             return self.ask(Kind::Restart, params, &intent.reason, None);
         }
         let happened = self.happened.clone();
@@ -340,7 +466,13 @@ impl Gateway {
         self.asked_to_leave = true;
         self.wanted(&format!("SIGTERM to restart: {}", intent.reason));
         if !matches!(self.machine.phase(), Phase::Leaving { .. }) {
-            self.traces.asked("SIGTERM", "SIGTERM", &intent.reason, intent.force, intent.wait_ms);
+            self.traces.asked(
+                "SIGTERM",
+                "SIGTERM",
+                &intent.reason,
+                intent.force,
+                intent.wait_ms,
+            );
             self.traces.perform("SIGTERM");
         }
         let budget = budget_of(intent.force, intent.wait_ms);
@@ -357,11 +489,16 @@ impl Gateway {
 
     /// The generation that serves, here or in a successor.
     pub(super) fn after(&self) -> GenerationInfo {
-        self.succeeded_by.as_ref().map_or_else(|| self.info(), |(_, info)| info.clone())
+        self.succeeded_by
+            .as_ref()
+            .map_or_else(|| self.info(), |(_, info)| info.clone())
     }
 
     fn info(&self) -> GenerationInfo {
-        self.current.as_ref().map(|generation| generation.info()).unwrap_or_default()
+        self.current
+            .as_ref()
+            .map(|generation| generation.info())
+            .unwrap_or_default()
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -400,7 +537,9 @@ impl Gateway {
             Happening::Step(name) => self.traces.step(name),
             Happening::Quiet => self.step(Event::Quiet),
             Happening::Checked(Ok(())) => self.notifier.watchdog(),
-            Happening::Checked(Err(why)) => error!("[gateway] the front door does not answer itself: {why}; the watchdog is not fed"),
+            Happening::Checked(Err(why)) => error!(
+                "[gateway] the front door does not answer itself: {why}; the watchdog is not fed"
+            ),
         }
     }
 
@@ -442,7 +581,11 @@ impl Gateway {
 
     /// Whoever asked by a signal does not ask the successor again: that is for us to do.
     fn pass_on(&self, id: &str, verdict: &Verdict) {
-        let signal = match self.answers.unattended(id).filter(|_| verdict == &Verdict::Moved) {
+        let signal = match self
+            .answers
+            .unattended(id)
+            .filter(|_| verdict == &Verdict::Moved)
+        {
             Some(Kind::Reload) => Signal::SIGHUP,
             Some(Kind::Restart) => Signal::SIGUSR1,
             None => return,
@@ -455,8 +598,18 @@ impl Gateway {
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Build { generation, kind, budget, request, persist } => self.build(generation, kind, budget, request, persist),
-                Action::HandOver { generation, budget, request } => self.hand_over(generation, budget, request),
+                Action::Build {
+                    generation,
+                    kind,
+                    budget,
+                    request,
+                    persist,
+                } => self.build(generation, kind, budget, request, persist),
+                Action::HandOver {
+                    generation,
+                    budget,
+                    request,
+                } => self.hand_over(generation, budget, request),
                 Action::Commit => self.commit(),
                 Action::TakeBack => self.take_back(),
                 Action::Resume => self.resume(),
@@ -465,7 +618,10 @@ impl Gateway {
                 Action::Leave { budget } => self.leave(budget),
                 Action::Abandon(generation) => {
                     self.abandon_successor();
-                    if let Some(building) = self.building.take_if(|building| building.number == generation) {
+                    if let Some(building) = self
+                        .building
+                        .take_if(|building| building.number == generation)
+                    {
                         building.task.abort();
                         self.abandoned = building.started.units();
                     }
@@ -476,7 +632,10 @@ impl Gateway {
                 }
                 Action::Exit(code) => self.exit = Some(code),
                 // Done in step_with, where the generation before is known.
-                Action::Serve { .. } | Action::Answer { .. } | Action::Own | Action::Yield { .. } => {}
+                Action::Serve { .. }
+                | Action::Answer { .. }
+                | Action::Own
+                | Action::Yield { .. } => {}
             }
         }
     }
@@ -491,7 +650,8 @@ fn budget_of(force: bool, wait_ms: Option<u64>) -> Budget {
     }
 }
 
-/// A tick that is late is not made up for: after a long time without any there would be thousands at once.
+/// A tick that is late is not made up for: after a long time without any there would be thousands
+/// at once.
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

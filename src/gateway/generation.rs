@@ -1,4 +1,5 @@
-//! A generation: one checked configuration with its sidecars and routes. How the next one is built beside the old.
+//! A generation: one checked configuration with its sidecars and routes. How the next one is built
+//! beside the old.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,7 +55,8 @@ pub struct Plan {
     pub gate: Option<Gate>,
 }
 
-/// The way to the process that this one is to replace: it must end what must not run twice before we start ours.
+/// The way to the process that this one is to replace: it must end what must not run twice before
+/// we start ours.
 #[derive(Debug)]
 pub struct Gate {
     /// What it has of that kind.
@@ -65,7 +67,8 @@ pub struct Gate {
     pub released: oneshot::Receiver<()>,
 }
 
-/// The sidecars that a build started: when it is given up, somebody else must see them to their end.
+/// The sidecars that a build started: when it is given up, somebody else must see them to their
+/// end.
 #[derive(Clone, Debug, Default)]
 pub struct Started(Arc<Mutex<Vec<Arc<Unit>>>>);
 
@@ -95,15 +98,23 @@ pub fn one_line(text: &str) -> String {
 
 /// The last words of a sidecar, each on a line.
 fn words(failure: &Failure) -> String {
-    failure.last_words.iter().fold(String::new(), |text, line| text + "\n  | " + line)
+    failure
+        .last_words
+        .iter()
+        .fold(String::new(), |text, line| text + "\n  | " + line)
 }
 
 impl Plan {
-    /// Builds it: starts what is new beside what runs, waits until it is ready, then replaces what cannot overlap.
+    /// Builds it: starts what is new beside what runs, waits until it is ready, then replaces what
+    /// cannot overlap.
     ///
     /// # Errors
     /// [`BuildError`] of the first sidecar that failed; everything new is stopped again.
-    pub async fn build(mut self, context: &Arc<Context>, report: &Reporter) -> Result<Generation, BuildError> {
+    pub async fn build(
+        mut self,
+        context: &Arc<Context>,
+        report: &Reporter,
+    ) -> Result<Generation, BuildError> {
         let mut units = BTreeMap::new();
         let mut fresh = Vec::new();
         let mut exclusive = Vec::new();
@@ -111,7 +122,12 @@ impl Plan {
         let mut gated = Vec::new();
         for (name, spec) in &self.config.sidecar {
             match self.previous_unit(name) {
-                None if gate.as_ref().is_some_and(|gate| gate.theirs.contains(name) || !spec.overlaps()) => gated.push((name, spec)),
+                None if gate
+                    .as_ref()
+                    .is_some_and(|gate| gate.theirs.contains(name) || !spec.overlaps()) =>
+                {
+                    gated.push((name, spec))
+                }
                 Some(unit) if self.kind == Kind::Reload && unit.spec() == *spec => {
                     units.insert(name.clone(), unit);
                 }
@@ -141,53 +157,105 @@ impl Plan {
         if self.previous.is_none() {
             // Who comes before the first generation is ready waits at its doors.
             let routes = routes(&self.config, &doors(&units), context.workers, None);
-            context.front.publish(Table { generation: 0, routes, settings: Settings::new(&self.config) });
+            context.front.publish(Table {
+                generation: 0,
+                routes,
+                settings: Settings::new(&self.config),
+            });
         }
         self.settle_or_stop(&fresh, report).await?;
         self.replace(context, &exclusive, report).await?;
-        let routes = routes(&self.config, &doors(&units), context.workers, self.previous.as_deref());
-        Ok(Generation { number: self.number, config: self.config, units, routes })
+        let routes = routes(
+            &self.config,
+            &doors(&units),
+            context.workers,
+            self.previous.as_deref(),
+        );
+        Ok(Generation {
+            number: self.number,
+            config: self.config,
+            units,
+            routes,
+        })
     }
 
-    fn start(&self, context: &Arc<Context>, name: &str, spec: &SidecarSpec, report: &Reporter) -> Arc<Unit> {
+    fn start(
+        &self,
+        context: &Arc<Context>,
+        name: &str,
+        spec: &SidecarSpec,
+        report: &Reporter,
+    ) -> Arc<Unit> {
         report.tell("starting", format!("starting {name}"));
         let unit = Unit::start(context, name, spec, self.persist);
         self.started.add(&unit);
         unit
     }
 
-    async fn settle_or_stop(&self, fresh: &[Arc<Unit>], report: &Reporter) -> Result<(), BuildError> {
+    async fn settle_or_stop(
+        &self,
+        fresh: &[Arc<Unit>],
+        report: &Reporter,
+    ) -> Result<(), BuildError> {
         let settled = self.settle(fresh, report).await;
         if settled.is_err() {
-            join_all(fresh.iter().map(async |unit| unit.stop(unit.spec().stop_timeout.0).await)).await;
+            join_all(
+                fresh
+                    .iter()
+                    .map(async |unit| unit.stop(unit.spec().stop_timeout.0).await),
+            )
+            .await;
         }
         settled
     }
 
     async fn settle(&self, fresh: &[Arc<Unit>], report: &Reporter) -> Result<(), BuildError> {
-        let all = fresh.iter().map(async |unit| match unit.sidecar().settled().await {
-            Ok(address) => {
-                report.tell("ready", format!("{} is ready on {address}", unit.name()));
-                Ok(())
-            }
-            Err(_) if self.persist => Ok(()),
-            Err(failure) => Err(BuildError { name: unit.name().to_owned(), failure }),
-        });
+        let all = fresh
+            .iter()
+            .map(async |unit| match unit.sidecar().settled().await {
+                Ok(address) => {
+                    report.tell("ready", format!("{} is ready on {address}", unit.name()));
+                    Ok(())
+                }
+                Err(_) if self.persist => Ok(()),
+                Err(failure) => Err(BuildError {
+                    name: unit.name().to_owned(),
+                    failure,
+                }),
+            });
         try_join_all(all).await.map(drop)
     }
 
-    async fn replace(&self, context: &Arc<Context>, exclusive: &[(Arc<Unit>, &SidecarSpec)], report: &Reporter) -> Result<(), BuildError> {
+    async fn replace(
+        &self,
+        context: &Arc<Context>,
+        exclusive: &[(Arc<Unit>, &SidecarSpec)],
+        report: &Reporter,
+    ) -> Result<(), BuildError> {
         let mut replaced: Vec<(&Arc<Unit>, SidecarSpec)> = Vec::new();
         for (unit, spec) in exclusive {
             let before = unit.spec();
             let patience = patience_of(self.budget, &before, &self.config);
-            if let Err(failure) = unit.replace(context, spec, patience, &self.leases, report).await {
-                // Those replaced already go back to what they were, so that one generation serves, not a mixture.
-                for (unit, before) in replaced.into_iter().filter(|(unit, before)| unit.spec() != *before) {
+            if let Err(failure) = unit
+                .replace(context, spec, patience, &self.leases, report)
+                .await
+            {
+                // Those replaced already go back to what they were, so that one generation serves,
+                // not a mixture.
+                for (unit, before) in replaced
+                    .into_iter()
+                    .filter(|(unit, before)| unit.spec() != *before)
+                {
                     let patience = patience_of(self.budget, &before, &self.config);
-                    drop(unit.replace(context, &before, patience, &Claim::default(), report).await);
+                    drop(
+                        unit.replace(context, &before, patience, &Claim::default(), report)
+                            .await,
+                    );
                 }
-                return Err(BuildError { name: unit.name().to_owned(), failure });
+                return Err(BuildError {
+                    name: unit.name().to_owned(),
+                    failure,
+                });
             }
             report.tell("ready", format!("{} is ready again", unit.name()));
             replaced.push((unit, before));
@@ -204,34 +272,67 @@ impl Plan {
 pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> Patience {
     let requests = budget.time(config.restart.drain.0);
     let tunnels = spec.tunnel_drain(&config.restart);
-    Patience { requests, tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)) }
+    Patience {
+        requests,
+        tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
+    }
 }
 
 fn doors(units: &BTreeMap<String, Arc<Unit>>) -> BTreeMap<String, Arc<Backend>> {
-    units.iter().map(|(name, unit)| (name.clone(), Arc::clone(unit.backend()))).collect()
+    units
+        .iter()
+        .map(|(name, unit)| (name.clone(), Arc::clone(unit.backend())))
+        .collect()
 }
 
-fn routes(config: &Config, doors: &BTreeMap<String, Arc<Backend>>, workers: usize, previous: Option<&Generation>) -> Routes {
-    // No sidecar's name is a URL. Kept, so that the connections and tunnels to it are known to every later generation.
-    let kept = |url: &str| previous.and_then(|previous| previous.routes.backends().find(|backend| backend.name() == url).cloned());
+fn routes(
+    config: &Config,
+    doors: &BTreeMap<String, Arc<Backend>>,
+    workers: usize,
+    previous: Option<&Generation>,
+) -> Routes {
+    // No sidecar's name is a URL. Kept, so that the connections and tunnels to it are known to
+    // every later generation.
+    let kept = |url: &str| {
+        previous.and_then(|previous| {
+            previous
+                .routes
+                .backends()
+                .find(|backend| backend.name() == url)
+                .cloned()
+        })
+    };
     let mut routes: Vec<Route> = Vec::new();
     for rule in &config.route {
         let known = doors.get(&rule.to).cloned().or_else(|| kept(&rule.to));
         let backend = match known {
             Some(backend) => backend,
             None => match parse_upstream(&rule.to) {
-                Ok((host, port)) => {
-                    Backend::open(rule.to.clone(), Upstream::new(Address::Name(host, port), workers, CancellationToken::new()))
-                }
+                Ok((host, port)) => Backend::open(
+                    rule.to.clone(),
+                    Upstream::new(Address::Name(host, port), workers, CancellationToken::new()),
+                ),
                 // The check refused everything else.
                 Err(_) => continue,
             },
         };
-        routes.push(Route { host: rule.host.clone(), path: rule.path.clone(), backend });
+        routes.push(Route {
+            host: rule.host.clone(),
+            path: rule.path.clone(),
+            backend,
+        });
     }
-    let lone = if doors.len() == 1 { doors.values().next() } else { doors.get(MAIN_SIDECAR) };
+    let lone = if doors.len() == 1 {
+        doors.values().next()
+    } else {
+        doors.get(MAIN_SIDECAR)
+    };
     if let Some(door) = lone.filter(|_| config.route.is_empty()) {
-        routes.push(Route { host: None, path: "/".to_owned(), backend: Arc::clone(door) });
+        routes.push(Route {
+            host: None,
+            path: "/".to_owned(),
+            backend: Arc::clone(door),
+        });
     }
     Routes::new(routes)
 }
@@ -239,15 +340,32 @@ fn routes(config: &Config, doors: &BTreeMap<String, Arc<Backend>>, workers: usiz
 impl Generation {
     /// What the front door needs to know of it.
     pub fn table(&self) -> Table {
-        Table { generation: self.number, routes: self.routes.clone(), settings: Settings::new(&self.config) }
+        Table {
+            generation: self.number,
+            routes: self.routes.clone(),
+            settings: Settings::new(&self.config),
+        }
     }
 
     /// The same with these doors in place of its own: those of a successor in another process.
-    pub fn redirected(&self, doors: &BTreeMap<String, Arc<Backend>>, number: u64, workers: usize) -> Table {
+    pub fn redirected(
+        &self,
+        doors: &BTreeMap<String, Arc<Backend>>,
+        number: u64,
+        workers: usize,
+    ) -> Table {
         // What the successor does not have any more, is served by what is still here.
         let mut all = self::doors(&self.units);
-        all.extend(doors.iter().map(|(name, door)| (name.clone(), Arc::clone(door))));
-        Table { generation: number, routes: routes(&self.config, &all, workers, Some(self)), settings: Settings::new(&self.config) }
+        all.extend(
+            doors
+                .iter()
+                .map(|(name, door)| (name.clone(), Arc::clone(door))),
+        );
+        Table {
+            generation: number,
+            routes: routes(&self.config, &all, workers, Some(self)),
+            settings: Settings::new(&self.config),
+        }
     }
 
     /// Where its sidecars listen; none while one is away.
@@ -256,36 +374,61 @@ impl Generation {
             State::Ready { address, .. } => Some(address),
             _ => None,
         };
-        self.units.iter().map(|(name, unit)| (name.clone(), address(unit))).collect()
+        self.units
+            .iter()
+            .map(|(name, unit)| (name.clone(), address(unit)))
+            .collect()
     }
 
     /// Its sidecars that must not run twice, each with its process; 0 while none runs.
     pub fn exclusive(&self) -> Vec<(String, u32)> {
         let alone = self.units.values().filter(|unit| !unit.spec().overlaps());
-        alone.map(|unit| (unit.name().to_owned(), pid_of(unit))).collect()
+        alone
+            .map(|unit| (unit.name().to_owned(), pid_of(unit)))
+            .collect()
     }
 
     /// Its sidecars that `next` does not keep.
     pub fn left_by(&self, next: &Self) -> Vec<Arc<Unit>> {
-        let kept = |unit: &Arc<Unit>| next.units.get(unit.name()).is_some_and(|other| Arc::ptr_eq(unit, other));
-        self.units.values().filter(|unit| !kept(unit)).cloned().collect()
+        let kept = |unit: &Arc<Unit>| {
+            next.units
+                .get(unit.name())
+                .is_some_and(|other| Arc::ptr_eq(unit, other))
+        };
+        self.units
+            .values()
+            .filter(|unit| !kept(unit))
+            .cloned()
+            .collect()
     }
 
     /// Its number and the processes of its sidecars.
     pub fn info(&self) -> GenerationInfo {
-        GenerationInfo { number: self.number, sidecars: self.units.iter().map(|(name, unit)| (name.clone(), pid_of(unit))).collect() }
+        GenerationInfo {
+            number: self.number,
+            sidecars: self
+                .units
+                .iter()
+                .map(|(name, unit)| (name.clone(), pid_of(unit)))
+                .collect(),
+        }
     }
 
     /// Which sidecars are not ready, and why.
     pub fn troubles(&self) -> Vec<String> {
         let trouble = |unit: &Arc<Unit>| match unit.sidecar().state() {
             State::Ready { .. } => None,
-            State::Starting { hint: Some(hint), .. } => Some(format!("sidecar {} {}", unit.name(), hint.text)),
+            State::Starting {
+                hint: Some(hint), ..
+            } => Some(format!("sidecar {} {}", unit.name(), hint.text)),
             State::Starting { .. } => Some(format!("sidecar {} is starting", unit.name())),
-            State::Backoff { failure } | State::Stopped { failure: Some(failure) } => {
-                Some(format!("sidecar {} {}", unit.name(), failure.cause))
+            State::Backoff { failure }
+            | State::Stopped {
+                failure: Some(failure),
+            } => Some(format!("sidecar {} {}", unit.name(), failure.cause)),
+            State::Stopping { .. } | State::Stopped { .. } => {
+                Some(format!("sidecar {} is stopped", unit.name()))
             }
-            State::Stopping { .. } | State::Stopped { .. } => Some(format!("sidecar {} is stopped", unit.name())),
         };
         self.units.values().filter_map(trouble).collect()
     }

@@ -1,4 +1,5 @@
-//! Handing over, the old process's part: start a successor, release what must not run twice, make it the main process.
+//! Handing over, the old process's part: start a successor, release what must not run twice, make
+//! it the main process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +12,8 @@ use super::Happening;
 use super::driver::Gateway;
 use super::generation::patience_of;
 use super::handover::{
-    Drainer, Exclusive, News, Offer, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION, Waiter, failpoint, orphan, prepare,
+    Drainer, Exclusive, News, Offer, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION,
+    Waiter, failpoint, orphan, prepare,
 };
 use super::lifecycle::{Budget, Event, Phase};
 use super::progress::Reporter;
@@ -51,13 +53,26 @@ impl Gateway {
         match self.start_successor(generation, &request) {
             Ok((successor, behind)) => {
                 info!("[gateway] pid {} is starting to take over", successor.pid);
-                report.tell("starting", format!("pid {} is starting to take over", successor.pid));
-                self.handing = Some(Handing { successor, report, budget, offered: None, released: Vec::new(), begun: false, behind });
+                report.tell(
+                    "starting",
+                    format!("pid {} is starting to take over", successor.pid),
+                );
+                self.handing = Some(Handing {
+                    successor,
+                    report,
+                    budget,
+                    offered: None,
+                    released: Vec::new(),
+                    begun: false,
+                    behind,
+                });
             }
             Err(error) => {
                 let why = format!("cannot start {}: {error}", self.program.path().display());
                 // Not at once: the step that led here must end first.
-                let _ = self.happened.send(Happening::Successor(generation, News::Lost(why)));
+                let _ = self
+                    .happened
+                    .send(Happening::Successor(generation, News::Lost(why)));
             }
         }
         if self.announced {
@@ -72,7 +87,12 @@ impl Gateway {
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
         let left = self.loaded.config.restart.drain.0.as_millis() as u64;
-        let me = Drainer { pid: std::process::id(), generation: self.machine.current(), left_ms: Some(left), stays: self.becomes_waiter() };
+        let me = Drainer {
+            pid: std::process::id(),
+            generation: self.machine.current(),
+            left_ms: Some(left),
+            stays: self.becomes_waiter(),
+        };
         let work = if me.stays {
             // Again for each successor: one that did not come to serve has gone with its own.
             let (work, ours) = platform::pipe()?;
@@ -81,9 +101,16 @@ impl Gateway {
         } else {
             None
         };
-        let alone = self.current.as_ref().map(|current| current.exclusive()).unwrap_or_default();
+        let alone = self
+            .current
+            .as_ref()
+            .map(|current| current.exclusive())
+            .unwrap_or_default();
         // Our own children, not reaped yet: no other process has their numbers.
-        let alone: Vec<(String, Option<PidFd>)> = alone.into_iter().map(|(name, pid)| (name, PidFd::open(pid).ok())).collect();
+        let alone: Vec<(String, Option<PidFd>)> = alone
+            .into_iter()
+            .map(|(name, pid)| (name, PidFd::open(pid).ok()))
+            .collect();
         let lock = self.lock.as_ref().map(AsFd::as_fd);
         let descriptors: Vec<BorrowedFd<'_>> = lock
             .into_iter()
@@ -91,7 +118,11 @@ impl Gateway {
             .chain(std::iter::once(own.as_fd()))
             .chain(work.as_ref().map(AsFd::as_fd))
             .chain(older.iter().flat_map(|(_, fds)| fds.iter().copied()))
-            .chain(alone.iter().filter_map(|(_, process)| process.as_ref().map(AsFd::as_fd)))
+            .chain(
+                alone
+                    .iter()
+                    .filter_map(|(_, process)| process.as_ref().map(AsFd::as_fd)),
+            )
             .collect();
         let (reason, asked_at) = self.answers.about(request);
         self.traces.perform(request);
@@ -106,11 +137,23 @@ impl Gateway {
             asked_at,
             lock: self.lock.is_some(),
             listeners: listeners.iter().map(|(name, _)| name.clone()).collect(),
-            drainers: std::iter::once(me).chain(older.iter().map(|(drainer, _)| drainer.clone())).collect(),
-            exclusive: alone.iter().map(|(name, process)| Exclusive { name: name.clone(), runs: process.is_some() }).collect(),
+            drainers: std::iter::once(me)
+                .chain(older.iter().map(|(drainer, _)| drainer.clone()))
+                .collect(),
+            exclusive: alone
+                .iter()
+                .map(|(name, process)| Exclusive {
+                    name: name.clone(),
+                    runs: process.is_some(),
+                })
+                .collect(),
             notify: self.notifier.address(),
             watchdog_usec: self.notifier.watchdog_usec(),
-            trace: self.traces.hand_over("spawned", "respawn", &self.supervision.verdict.supervisor.to_string()),
+            trace: self.traces.hand_over(
+                "spawned",
+                "respawn",
+                &self.supervision.verdict.supervisor.to_string(),
+            ),
             verdict: self.supervision.verdict.clone(),
         };
         let (ours, theirs) = prepare(&offer, &descriptors)?;
@@ -125,13 +168,19 @@ impl Gateway {
         self.stays && !self.link.as_ref().is_some_and(super::handover::Link::alive)
     }
 
-    /// By the waiter before us, by a waiter that we become, or as an orphan that the manager adopts.
-    fn spawn_with(&mut self, theirs: &std::os::unix::net::UnixStream) -> io::Result<(Spawned, bool)> {
+    /// By the waiter before us, by a waiter that we become, or as an orphan that the manager
+    /// adopts.
+    fn spawn_with(
+        &mut self,
+        theirs: &std::os::unix::net::UnixStream,
+    ) -> io::Result<(Spawned, bool)> {
         if let Some(link) = self.link.as_ref().filter(|link| link.alive()) {
             return Ok((link.spawn(theirs)?, true));
         }
         if self.becomes_waiter() {
-            let waiter = self.waiter.get_or_insert_with(|| Waiter::new(self.program.clone()));
+            let waiter = self
+                .waiter
+                .get_or_insert_with(|| Waiter::new(self.program.clone()));
             return Ok((waiter.spawn(theirs)?, true));
         }
         Ok((orphan(&self.program, theirs)?, false))
@@ -143,9 +192,18 @@ impl Gateway {
             News::Said(message) => message,
             News::Lost(why) => return self.lost(generation, &why),
         };
-        let Some(handing) = self.handing.as_mut().filter(|handing| handing.successor.generation == generation) else { return };
+        let Some(handing) = self
+            .handing
+            .as_mut()
+            .filter(|handing| handing.successor.generation == generation)
+        else {
+            return;
+        };
         match message {
-            ToPredecessor::Hello { pid, .. } => handing.report.tell("preparing", format!("pid {pid} has what it needs to take over")),
+            ToPredecessor::Hello { pid, .. } => handing.report.tell(
+                "preparing",
+                format!("pid {pid} has what it needs to take over"),
+            ),
             ToPredecessor::Alive => {}
             ToPredecessor::Progress { stage, text } => {
                 handing.successor.know_children();
@@ -168,7 +226,9 @@ impl Gateway {
             }
             ToPredecessor::Failed { why } => self.lost(generation, &why),
             // It ends in order: nobody is to take its place but whoever it chose.
-            ToPredecessor::Bye if matches!(self.machine.phase(), Phase::Yielded { .. }) => self.handing = None,
+            ToPredecessor::Bye if matches!(self.machine.phase(), Phase::Yielded { .. }) => {
+                self.handing = None
+            }
             ToPredecessor::Finished => {}
             ToPredecessor::Bye => self.lost(generation, "the successor was told to stop"),
         }
@@ -177,14 +237,30 @@ impl Gateway {
     /// Ends what must not run twice; requests wait at its door from here on.
     fn release(&mut self, names: Vec<String>) {
         failpoint::pass("old.release");
-        let (Some(handing), Some(current)) = (self.handing.as_mut(), self.current.as_ref()) else { return };
-        handing.released = names.iter().filter(|name| current.units.contains_key(*name)).cloned().collect();
-        let units: Vec<_> = handing.released.iter().filter_map(|name| current.units.get(name).cloned()).collect();
-        let (report, budget, config) = (handing.report.clone(), handing.budget, Arc::clone(&current.config));
+        let (Some(handing), Some(current)) = (self.handing.as_mut(), self.current.as_ref()) else {
+            return;
+        };
+        handing.released = names
+            .iter()
+            .filter(|name| current.units.contains_key(*name))
+            .cloned()
+            .collect();
+        let units: Vec<_> = handing
+            .released
+            .iter()
+            .filter_map(|name| current.units.get(name).cloned())
+            .collect();
+        let (report, budget, config) = (
+            handing.report.clone(),
+            handing.budget,
+            Arc::clone(&current.config),
+        );
         let (happened, generation) = (self.happened.clone(), handing.successor.generation);
         let leases = self.leases.claim();
         tokio::spawn(async move {
-            let all = units.iter().map(|unit| unit.release(patience_of(budget, &unit.spec(), &config), &leases, &report));
+            let all = units.iter().map(|unit| {
+                unit.release(patience_of(budget, &unit.spec(), &config), &leases, &report)
+            });
             join_all(all).await;
             let _ = happened.send(Happening::Released(generation));
         });
@@ -192,20 +268,30 @@ impl Gateway {
 
     pub(super) fn released(&mut self, generation: u64) {
         match self.handing.as_ref() {
-            Some(handing) if handing.successor.generation == generation => handing.successor.say(&ToSuccessor::Released),
+            Some(handing) if handing.successor.generation == generation => {
+                handing.successor.say(&ToSuccessor::Released)
+            }
             // Given up meanwhile, while its sidecars still stopped.
             _ => self.resume_stopped(),
         }
     }
 
-    /// Starts again what was stopped for a successor that did not take over, and is gone with all that it had started.
+    /// Starts again what was stopped for a successor that did not take over, and is gone with all
+    /// that it had started.
     pub(super) fn resume_stopped(&self) {
         // A build that began meanwhile replaces them itself; another successor asks for them again.
         if self.machine.phase() != &Phase::Serving {
             return;
         }
-        for unit in self.current.iter().flat_map(|current| current.units.values()) {
-            if matches!(unit.sidecar().state(), crate::sidecar::State::Stopped { .. }) {
+        for unit in self
+            .current
+            .iter()
+            .flat_map(|current| current.units.values())
+        {
+            if matches!(
+                unit.sidecar().state(),
+                crate::sidecar::State::Stopped { .. }
+            ) {
                 let (unit, context) = (Arc::clone(unit), Arc::clone(&self.context));
                 tokio::spawn(async move { unit.resume(&context).await });
             }
@@ -215,12 +301,20 @@ impl Gateway {
     /// The successor is ready: from here on it is the main process.
     pub(super) fn commit(&mut self) {
         failpoint::pass("old.before-mainpid");
-        let Some(handing) = self.handing.as_mut() else { return };
+        let Some(handing) = self.handing.as_mut() else {
+            return;
+        };
         handing.begun = true;
         if !handing.behind {
-            self.notifier.main_pid(handing.successor.pid, &format!("pid {} takes over", handing.successor.pid));
+            self.notifier.main_pid(
+                handing.successor.pid,
+                &format!("pid {} takes over", handing.successor.pid),
+            );
             // From here on only the new main process is listened to.
-            self.silenced = Some(std::mem::replace(&mut self.notifier, Notifier::from_parts(None, 0)));
+            self.silenced = Some(std::mem::replace(
+                &mut self.notifier,
+                Notifier::from_parts(None, 0),
+            ));
         }
         failpoint::pass("old.after-mainpid");
         handing.successor.say(&ToSuccessor::Go);
@@ -228,13 +322,21 @@ impl Gateway {
     }
 
     fn lost(&mut self, generation: u64, why: &str) {
-        let known = self.handing.as_ref().is_some_and(|handing| handing.successor.generation == generation);
-        let never_began = self.handing.is_none() && matches!(self.machine.phase(), Phase::Handing { .. });
+        let known = self
+            .handing
+            .as_ref()
+            .is_some_and(|handing| handing.successor.generation == generation);
+        let never_began =
+            self.handing.is_none() && matches!(self.machine.phase(), Phase::Handing { .. });
         if known || never_began {
             self.bundle("respawn-failed", why);
         }
         if matches!(self.machine.phase(), Phase::Yielded { .. }) {
-            if self.handing.take_if(|handing| handing.successor.generation == generation).is_none() {
+            if self
+                .handing
+                .take_if(|handing| handing.successor.generation == generation)
+                .is_none()
+            {
                 return;
             }
             if self.manager_ends_us() {
@@ -281,7 +383,11 @@ impl Gateway {
             // Once it was told to begin, it may have clients, and be the main process.
             let begun = handing.begun;
             self.ending.push(tokio::spawn(async move {
-                if begun { handing.successor.finish().await } else { handing.successor.end(false).await }
+                if begun {
+                    handing.successor.finish().await
+                } else {
+                    handing.successor.end(false).await
+                }
             }));
         }
     }

@@ -1,7 +1,8 @@
 //! An address that somebody else has, at a start under a service manager.
 //!
-//! An exit would only be answered by the next start, thousands of times a day. So what is proven stale is ended, and whoever else is
-//! there is waited for: the manager is told that the service runs, and for whom it waits.
+//! An exit would only be answered by the next start, thousands of times a day. So what is proven
+//! stale is ended, and whoever else is there is waited for: the manager is told that the service
+//! runs, and for whom it waits.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use crate::systemd::unit::facts_of;
 /// How often the address is tried: nothing tells when a port becomes free.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// How long somebody may be on the way out before the manager hears that the start is over and the service waits.
+/// How long somebody may be on the way out before the manager hears that the start is over and the
+/// service waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked again who it is, and whether they are stale by now.
@@ -53,9 +55,15 @@ pub async fn bind(
     let mut waiting: Option<Waiting> = None;
     let mut watchdog = notifier.watchdog_interval().map(interval);
     loop {
-        // Looked at without listening: those that are free must not be opened and closed again and again meanwhile.
-        let held = wanted.iter().find(|listen| listeners.lacks(listen) && port::can_be_had(listen).is_ok_and(|free| !free));
-        let taken = match held.map_or_else(|| listeners.change(wanted), |listen| Err(BindError::Taken(listen.clone()))) {
+        // Looked at without listening: those that are free must not be opened and closed again and
+        // again meanwhile.
+        let held = wanted.iter().find(|listen| {
+            listeners.lacks(listen) && port::can_be_had(listen).is_ok_and(|free| !free)
+        });
+        let taken = match held.map_or_else(
+            || listeners.change(wanted),
+            |listen| Err(BindError::Taken(listen.clone())),
+        ) {
             Ok(()) => {
                 if waiting.is_some() {
                     info!("[gateway] the address is free now");
@@ -95,9 +103,21 @@ struct Waiting {
 
 impl Waiting {
     fn begin(wanted: &[Listen], state: &Path, notifier: Notifier) -> Self {
-        let scene = Scene { listen: wanted.to_vec(), state: vec![state.to_owned()], ..Scene::default() };
+        let scene = Scene {
+            listen: wanted.to_vec(),
+            state: vec![state.to_owned()],
+            ..Scene::default()
+        };
         let cleaning = tokio::spawn(clean(scene.clone(), Duration::ZERO));
-        Self { begun: Instant::now(), scene, notifier, cleaning, who: Vec::new(), told: String::new(), ready: false }
+        Self {
+            begun: Instant::now(),
+            scene,
+            notifier,
+            cleaning,
+            who: Vec::new(),
+            told: String::new(),
+            ready: false,
+        }
     }
 
     fn learn(&mut self, who: Vec<String>) {
@@ -133,16 +153,22 @@ impl Drop for Waiting {
 async fn clean(mut scene: Scene, after: Duration) -> Vec<String> {
     sleep(after).await;
     let me = std::process::id();
-    scene.unit = facts_of(me).await.filter(|facts| facts.main_pid == me).map(|facts| Unit {
-        holds_listeners: facts.holds_listeners(),
-        name: facts.unit,
-        main: Some(me),
-        group: Some(group_of(me)).filter(|group| !group.is_empty()),
-    });
+    scene.unit = facts_of(me)
+        .await
+        .filter(|facts| facts.main_pid == me)
+        .map(|facts| Unit {
+            holds_listeners: facts.holds_listeners(),
+            name: facts.unit,
+            main: Some(me),
+            group: Some(group_of(me)).filter(|group| !group.is_empty()),
+        });
     match stale::clean(&scene, Mode::Stale).await {
         Ok(report) => {
             for ended in &report.killed {
-                warn!("[gateway] pid {} had the address and was ended: {}", ended.pid, ended.why);
+                warn!(
+                    "[gateway] pid {} had the address and was ended: {}",
+                    ended.pid, ended.why
+                );
             }
             match report.state {
                 State::Held(by) => by,

@@ -1,5 +1,6 @@
-//! Leases: work that is not a request but holds a drain, as a backup or a migration. Each belongs to a process and a
-//! connection on the control socket, and goes with them or when its time is over, so that no dead work blocks a restart.
+//! Leases: work that is not a request but holds a drain, as a backup or a migration. Each belongs
+//! to a process and a connection on the control socket, and goes with them or when its time is
+//! over, so that no dead work blocks a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -15,7 +16,8 @@ use crate::control::server::{Held, Reply};
 use crate::mutex::lock;
 use crate::process::PidFd;
 
-/// Leases at once: half of the connections that the control socket takes, so that gatewayctl always gets in.
+/// Leases at once: half of the connections that the control socket takes, so that gatewayctl always
+/// gets in.
 const LEASES_MAX: usize = 64;
 
 /// All leases of this process.
@@ -66,29 +68,51 @@ pub struct Claim {
 
 impl Default for Leases {
     fn default() -> Self {
-        Self { held: Mutex::default(), released: watch::Sender::new(()) }
+        Self {
+            held: Mutex::default(),
+            released: watch::Sender::new(()),
+        }
     }
 }
 
 impl Leases {
-    /// Gives a lease and answers. It ends with its connection, with the process `pid` (0: not known) or after `ttl`.
+    /// Gives a lease and answers. It ends with its connection, with the process `pid` (0: not
+    /// known) or after `ttl`.
     pub fn grant(self: &Arc<Self>, why: String, ttl: Option<Duration>, pid: u32, reply: Reply) {
-        // The connection is open, so the process that made it lives or has given it on; without a pidfd, the connection must do.
-        let process = (pid != 0).then(|| PidFd::open(pid).and_then(|process| process.ended()).ok()).flatten();
+        // The connection is open, so the process that made it lives or has given it on; without a
+        // pidfd, the connection must do.
+        let process = (pid != 0)
+            .then(|| PidFd::open(pid).and_then(|process| process.ended()).ok())
+            .flatten();
         let mut table = self.table();
         if table.entries.len() >= LEASES_MAX {
-            let message = format!("there are {LEASES_MAX} leases already: gatewayctl status shows them");
-            return reply.fail(Failure { code: FailureCode::Rejected, message });
+            let message =
+                format!("there are {LEASES_MAX} leases already: gatewayctl status shows them");
+            return reply.fail(Failure {
+                code: FailureCode::Rejected,
+                message,
+            });
         }
         table.count += 1;
         let number = table.count;
-        let Some(connection) = reply.hold(&Lease { lease: number, pid }) else { return };
+        let Some(connection) = reply.hold(&Lease { lease: number, pid }) else {
+            return;
+        };
         let gone = connection.gone();
         let since = Instant::now();
         // A time that no clock can reach is no limit.
         let until = ttl.and_then(|ttl| since.checked_add(ttl));
         info!("[gateway] lease {number} taken by pid {pid}: {why}");
-        table.entries.insert(number, Entry { why, pid, since, until, connection });
+        table.entries.insert(
+            number,
+            Entry {
+                why,
+                pid,
+                since,
+                until,
+                connection,
+            },
+        );
         drop(table);
         let leases = Arc::clone(self);
         tokio::spawn(async move {
@@ -114,16 +138,23 @@ impl Leases {
     }
 
     fn release(&self, number: u64, end: End) {
-        let Some(entry) = self.table().entries.remove(&number) else { return };
+        let Some(entry) = self.table().entries.remove(&number) else {
+            return;
+        };
         let held = entry.since.elapsed().as_secs();
         let how = match end {
             End::Closed => "released",
             End::Died => "released, for its process has ended",
             End::AgedOut => "aged out",
         };
-        info!("[gateway] lease {number} of pid {} {how} after {held} s: {}", entry.pid, entry.why);
+        info!(
+            "[gateway] lease {number} of pid {} {how} after {held} s: {}",
+            entry.pid, entry.why
+        );
         if end == End::AgedOut {
-            entry.connection.event("released", serde_json::json!({"cause": "ttl"}));
+            entry
+                .connection
+                .event("released", serde_json::json!({"cause": "ttl"}));
         }
         self.released.send_replace(());
     }
@@ -131,7 +162,9 @@ impl Leases {
     /// The leases of this moment.
     pub fn claim(self: &Arc<Self>) -> Claim {
         let numbers: BTreeSet<u64> = self.table().entries.keys().copied().collect();
-        Claim { of: (!numbers.is_empty()).then(|| (Arc::clone(self), numbers)) }
+        Claim {
+            of: (!numbers.is_empty()).then(|| (Arc::clone(self), numbers)),
+        }
     }
 
     /// Every lease, for `status`.
@@ -142,7 +175,9 @@ impl Leases {
             why: entry.why.clone(),
             pid: entry.pid,
             held_ms: millis(now.duration_since(entry.since)),
-            left_ms: entry.until.map(|until| millis(until.saturating_duration_since(now))),
+            left_ms: entry
+                .until
+                .map(|until| millis(until.saturating_duration_since(now))),
         };
         self.table().entries.iter().map(status).collect()
     }
@@ -168,7 +203,14 @@ impl Claim {
 
     /// Those still held, as in "lease of pid 7 for 3 s: backup".
     pub fn blockers(&self) -> Vec<String> {
-        self.map(|_, entry| format!("lease of pid {} for {} s: {}", entry.pid, entry.since.elapsed().as_secs(), entry.why))
+        self.map(|_, entry| {
+            format!(
+                "lease of pid {} for {} s: {}",
+                entry.pid,
+                entry.since.elapsed().as_secs(),
+                entry.why
+            )
+        })
     }
 
     /// Tells their owners that something waits for them; `left` is for how long.
@@ -177,7 +219,10 @@ impl Claim {
             Cause::Restart => "restart",
             Cause::Stop => "stop",
         };
-        let notice = DrainNotice { cause: cause.to_owned(), left_ms: left.map(millis) };
+        let notice = DrainNotice {
+            cause: cause.to_owned(),
+            left_ms: left.map(millis),
+        };
         let payload = serde_json::to_value(notice).unwrap_or_default();
         self.map(|_, entry| entry.connection.event("drain", payload.clone()));
     }
@@ -188,9 +233,14 @@ impl Claim {
     }
 
     fn map<T>(&self, mut of: impl FnMut(u64, &Entry) -> T) -> Vec<T> {
-        let Some((leases, numbers)) = &self.of else { return Vec::new() };
+        let Some((leases, numbers)) = &self.of else {
+            return Vec::new();
+        };
         let table = leases.table();
-        numbers.iter().filter_map(|number| table.entries.get(number).map(|entry| of(*number, entry))).collect()
+        numbers
+            .iter()
+            .filter_map(|number| table.entries.get(number).map(|entry| of(*number, entry)))
+            .collect()
     }
 }
 
@@ -217,16 +267,27 @@ mod tests {
 
     fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::from_std(server::bind(&dir.path().join("control.sock")).unwrap()).unwrap();
+        let listener =
+            UnixListener::from_std(server::bind(&dir.path().join("control.sock")).unwrap())
+                .unwrap();
         let (sender, calls) = mpsc::channel(8);
         tokio::spawn(server::serve(listener, sender, CancellationToken::new()));
-        Fixture { dir, calls, leases: Arc::default() }
+        Fixture {
+            dir,
+            calls,
+            leases: Arc::default(),
+        }
     }
 
     impl Fixture {
         async fn take(&mut self, ttl: Option<Duration>, pid: u32) -> Client {
-            let mut client = Client::connect(&self.dir.path().join("control.sock")).await.unwrap();
-            let method = Method::Inhibit(InhibitParams { why: "backup".into(), ttl_ms: None });
+            let mut client = Client::connect(&self.dir.path().join("control.sock"))
+                .await
+                .unwrap();
+            let method = Method::Inhibit(InhibitParams {
+                why: "backup".into(),
+                ttl_ms: None,
+            });
             let (answer, ()) = tokio::join!(client.call::<Lease>(&method, |_| ()), async {
                 let reply = self.calls.recv().await.unwrap().reply;
                 self.leases.grant("backup".into(), ttl, pid, reply);
@@ -244,11 +305,20 @@ mod tests {
         let mut first = fixture.take(None, 0).await;
         let claim = fixture.leases.claim();
         let _later = fixture.take(None, 0).await;
-        assert_eq!((claim.blockers(), fixture.leases.status().len()), (vec!["lease of pid 0 for 0 s: backup".to_owned()], 2));
+        assert_eq!(
+            (claim.blockers(), fixture.leases.status().len()),
+            (vec!["lease of pid 0 for 0 s: backup".to_owned()], 2)
+        );
         claim.tell_drain(Cause::Restart, Some(Duration::from_secs(3)));
         claim.tell_deadline();
         let (event, payload) = first.event().await.unwrap().unwrap();
-        assert_eq!((event.as_str(), payload), ("drain", serde_json::json!({"cause": "restart", "leftMs": 3000})));
+        assert_eq!(
+            (event.as_str(), payload),
+            (
+                "drain",
+                serde_json::json!({"cause": "restart", "leftMs": 3000})
+            )
+        );
         assert_eq!(first.event().await.unwrap().unwrap().0, "deadline");
         drop(first);
         claim.released().await;
@@ -258,13 +328,18 @@ mod tests {
     #[tokio::test]
     async fn it_goes_with_its_process_and_when_its_time_is_over() {
         let mut fixture = fixture();
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
         let _open = fixture.take(None, child.id()).await;
         let claim = fixture.leases.claim();
         child.kill().unwrap();
         claim.released().await;
         child.wait().unwrap();
-        let mut aged = fixture.take(Some(Duration::from_millis(20)), std::process::id()).await;
+        let mut aged = fixture
+            .take(Some(Duration::from_millis(20)), std::process::id())
+            .await;
         fixture.leases.claim().released().await;
         assert_eq!(aged.event().await.unwrap().unwrap().0, "released");
     }

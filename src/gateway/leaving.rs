@@ -1,5 +1,5 @@
-//! Leaving, for a next generation that the service manager starts: fade, then accept nobody more, finish, end. Those who
-//! connect meanwhile wait in the queue of a socket that the manager holds.
+//! Leaving, for a next generation that the service manager starts: fade, then accept nobody more,
+//! finish, end. Those who connect meanwhile wait in the queue of a socket that the manager holds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use crate::front::{Backend, GOODBYE, Workers, close_tunnels};
 use crate::supervisor::Notifier;
 
 impl Gateway {
-    /// Finishes what is under way, new requests of the beginning included, then says that all is quiet.
+    /// Finishes what is under way, new requests of the beginning included, then says that all is
+    /// quiet.
     pub(super) fn leave(&mut self, budget: Budget) {
         info!("[gateway] leaving: the service manager starts the next generation");
         self.wanted("a restart by the service manager");
@@ -33,18 +34,31 @@ impl Gateway {
             self.notifier.extend(EXTEND_BY);
         }
         let requests = end.drain;
-        let tunnels = restart.tunnel_drain.map_or(TUNNEL_DRAIN_ALONE, |time| time.0);
+        let tunnels = restart
+            .tunnel_drain
+            .map_or(TUNNEL_DRAIN_ALONE, |time| time.0);
         let leaving = Leaving {
             steps: self.happened.clone(),
-            workers: std::iter::once(&self.workers).chain(&self.retired).cloned().collect(),
+            workers: std::iter::once(&self.workers)
+                .chain(&self.retired)
+                .cloned()
+                .collect(),
             units: self.units(),
-            upstreams: self.context.front.table().routes.backends().cloned().collect(),
+            upstreams: self
+                .context
+                .front
+                .table()
+                .routes
+                .backends()
+                .cloned()
+                .collect(),
             requests,
             tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
             predecessors: self.predecessors.watched(),
             ending: std::mem::take(&mut self.ending),
             at_least: self.launchd_delay(budget),
-            store: Some(self.notifier).filter(|notifier| notifier.active() && self.manager_ends_us()),
+            store: Some(self.notifier)
+                .filter(|notifier| notifier.active() && self.manager_ends_us()),
         };
         let (happened, hurry) = (self.happened.clone(), self.hurry.clone());
         tokio::spawn(async move {
@@ -78,7 +92,12 @@ struct Leaving {
 impl Leaving {
     async fn run(mut self) {
         let begun = Instant::now();
-        let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
+        let backends = || {
+            self.units
+                .iter()
+                .map(|unit| unit.backend())
+                .chain(&self.upstreams)
+        };
         let tunnels = || close_tunnels(backends(), begun + self.tunnels, GOODBYE);
         let work = async {
             // Fade: those who come now are still served, until the work of this moment is done.
@@ -90,7 +109,8 @@ impl Leaving {
                 }
             };
             let done = join_all(backends().map(|backend| backend.wait_before()));
-            let before = async { tokio::join!(done, tunnels(), self.predecessors.ended(), clients) };
+            let before =
+                async { tokio::join!(done, tunnels(), self.predecessors.ended(), clients) };
             let fade = async {
                 match self.requests {
                     Some(time) => drop(tokio::time::timeout(time / 2, before).await),
@@ -104,7 +124,9 @@ impl Leaving {
             let quiet = async {
                 match self.store {
                     Some(notifier) => self.keep(notifier).await,
-                    None => drop(join_all(self.workers.iter().map(|workers| workers.quiet())).await),
+                    None => {
+                        drop(join_all(self.workers.iter().map(|workers| workers.quiet())).await)
+                    }
                 }
             };
             tokio::join!(quiet, self.predecessors.ended());
@@ -113,7 +135,10 @@ impl Leaving {
         };
         match self.requests {
             Some(time) => {
-                if tokio::time::timeout_at(begun + time.max(self.at_least), work).await.is_err() {
+                if tokio::time::timeout_at(begun + time.max(self.at_least), work)
+                    .await
+                    .is_err()
+                {
                     self.workers.iter().for_each(|workers| workers.close(true));
                     backends().for_each(|backend| backend.cut());
                 }
@@ -124,7 +149,12 @@ impl Leaving {
         self.done("restart.close.clients");
         self.predecessors.kill();
         self.predecessors.ended().await;
-        join_all(self.units.iter().map(|unit| unit.stop(unit.spec().stop_timeout.0))).await;
+        join_all(
+            self.units
+                .iter()
+                .map(|unit| unit.stop(unit.spec().stop_timeout.0)),
+        )
+        .await;
         join_all(std::mem::take(&mut self.ending)).await;
         self.done("restart.close.sidecars");
     }
@@ -134,12 +164,20 @@ impl Leaving {
         let _ = self.steps.send(Happening::Step(step));
     }
 
-    /// Puts every client that is between two requests where the next life finds it; returns when none is left here.
+    /// Puts every client that is between two requests where the next life finds it; returns when
+    /// none is left here.
     async fn keep(&self, notifier: Notifier) {
         let (elsewhere, clients) = mpsc::unbounded_channel();
         let keeping = tokio::spawn(keeping::keep(notifier, clients));
-        join_all(self.workers.iter().map(|workers| workers.move_to(elsewhere.clone()))).await;
-        self.workers.iter().for_each(|workers| workers.forget_elsewhere());
+        join_all(
+            self.workers
+                .iter()
+                .map(|workers| workers.move_to(elsewhere.clone())),
+        )
+        .await;
+        self.workers
+            .iter()
+            .for_each(|workers| workers.forget_elsewhere());
         drop(elsewhere);
         // Those that are on their way.
         let _ = keeping.await;

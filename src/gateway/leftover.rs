@@ -1,9 +1,11 @@
 //! Gateways that an earlier life of our own unit left behind.
 //!
-//! systemd ends a life with the SIGKILL of whatever is left in its control group. When the kernel's list of the group cannot be
-//! read at that moment, which happens while a process of it is just dying ("Failed to kill control group … Input/output error"),
-//! one stays, hung or serving, and the next life would stand by for it for ever. Such a process is proven by three things: our
-//! program, our control group, and the number of another invocation than ours in its environment (systemd.exec(5)).
+//! systemd ends a life with the SIGKILL of whatever is left in its control group. When the kernel's
+//! list of the group cannot be read at that moment, which happens while a process of it is just
+//! dying ("Failed to kill control group … Input/output error"), one stays, hung or serving, and the
+//! next life would stand by for it for ever. Such a process is proven by three things: our program,
+//! our control group, and the number of another invocation than ours in its environment
+//! (systemd.exec(5)).
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -42,14 +44,25 @@ impl Leftovers {
     /// None unless systemd started this very process.
     pub fn of_unit(control: &Path) -> Option<Self> {
         let started: u32 = std::env::var("SYSTEMD_EXEC_PID").ok()?.parse().ok()?;
-        let invocation = std::env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty())?;
-        let group = std::fs::read_to_string("/proc/self/cgroup").ok().filter(|group| !group.is_empty())?;
-        (started == std::process::id()).then_some(Self { invocation, group, program: program(started)?, control: control.to_owned() })
+        let invocation = std::env::var("INVOCATION_ID")
+            .ok()
+            .filter(|id| !id.is_empty())?;
+        let group = std::fs::read_to_string("/proc/self/cgroup")
+            .ok()
+            .filter(|group| !group.is_empty())?;
+        (started == std::process::id()).then_some(Self {
+            invocation,
+            group,
+            program: program(started)?,
+            control: control.to_owned(),
+        })
     }
 
     /// Ends those that there are, now and later; never returns.
     pub async fn end(this: Option<&Self>) {
-        let Some(this) = this else { return pending().await };
+        let Some(this) = this else {
+            return pending().await;
+        };
         loop {
             let found = this.find();
             if !found.is_empty() {
@@ -70,10 +83,15 @@ impl Leftovers {
 
     fn is_left(&self, pid: u32) -> bool {
         pid != std::process::id()
-            && std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|group| group == self.group)
+            && std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+                .is_ok_and(|group| group == self.group)
             && program(pid).is_some_and(|program| program == self.program)
             && std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-                let other = |variable: &[u8]| variable.strip_prefix(b"INVOCATION_ID=").is_some_and(|id| id != self.invocation.as_bytes());
+                let other = |variable: &[u8]| {
+                    variable
+                        .strip_prefix(b"INVOCATION_ID=")
+                        .is_some_and(|id| id != self.invocation.as_bytes())
+                };
                 environ.split(|byte| *byte == 0).any(other)
             })
     }
@@ -101,21 +119,30 @@ impl Leftovers {
         .await;
     }
 
-    /// Returns when one that was told to stop does not answer. One that does ends by itself: it knows its own limit.
+    /// Returns when one that was told to stop does not answer. One that does ends by itself: it
+    /// knows its own limit.
     async fn silent(&self, pid: u32) {
         let mut silent = 0;
         while silent < PROBES {
             let next = Instant::now() + PROBE;
-            silent = if timeout(PROBE, self.answers(pid)).await.unwrap_or_default() { 0 } else { silent + 1 };
+            silent = if timeout(PROBE, self.answers(pid)).await.unwrap_or_default() {
+                0
+            } else {
+                silent + 1
+            };
             sleep_until(next).await;
         }
     }
 
     /// Whether a gateway answers that is `pid`, or knows that it finishes its work.
     async fn answers(&self, pid: u32) -> bool {
-        let Ok(mut client) = Client::connect(&self.control).await else { return false };
+        let Ok(mut client) = Client::connect(&self.control).await else {
+            return false;
+        };
         let status = client.call::<Status>(&Method::Status, |_| ()).await;
-        status.is_ok_and(|status| status.pid == pid || status.drainers.iter().any(|drainer| drainer.pid == pid))
+        status.is_ok_and(|status| {
+            status.pid == pid || status.drainers.iter().any(|drainer| drainer.pid == pid)
+        })
     }
 }
 
@@ -130,7 +157,11 @@ mod tests {
     use std::process::{Child, Command};
 
     fn sleeper(invocation: &str) -> Child {
-        Command::new("sleep").arg("60").env("INVOCATION_ID", invocation).spawn().unwrap()
+        Command::new("sleep")
+            .arg("60")
+            .env("INVOCATION_ID", invocation)
+            .spawn()
+            .unwrap()
     }
 
     #[tokio::test]
@@ -138,9 +169,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut left, mut ours) = (sleeper("before"), sleeper("now"));
         let group = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-        let this =
-            Leftovers { invocation: "now".into(), program: program(left.id()).unwrap(), control: dir.path().join("control.sock"), group };
-        let elsewhere = Leftovers { group: "0::/elsewhere\n".into(), ..this.clone() };
+        let this = Leftovers {
+            invocation: "now".into(),
+            program: program(left.id()).unwrap(),
+            control: dir.path().join("control.sock"),
+            group,
+        };
+        let elsewhere = Leftovers {
+            group: "0::/elsewhere\n".into(),
+            ..this.clone()
+        };
         // Between fork and exec it still is another program.
         let found = loop {
             let found = this.find();
@@ -150,7 +188,10 @@ mod tests {
             tokio::task::yield_now().await;
         };
         assert!(!found.contains_key(&ours.id()) && !elsewhere.find().contains_key(&left.id()));
-        let only: HashMap<u32, PidFd> = found.into_iter().filter(|(pid, _)| *pid == left.id()).collect();
+        let only: HashMap<u32, PidFd> = found
+            .into_iter()
+            .filter(|(pid, _)| *pid == left.id())
+            .collect();
         this.end_all(&only).await;
         assert!(left.wait().unwrap().code().is_none(), "by a signal");
         assert!(ours.try_wait().unwrap().is_none());

@@ -1,5 +1,6 @@
-//! What a predecessor still has under way at the sidecars of this process: requests and tunnels of clients that could not
-//! be passed on. A sidecar ends only when all of it is finished, though no door of this process counts it.
+//! What a predecessor still has under way at the sidecars of this process: requests and tunnels of
+//! clients that could not be passed on. A sidecar ends only when all of it is finished, though no
+//! door of this process counts it.
 
 use tokio::sync::watch;
 
@@ -24,7 +25,10 @@ struct Seen {
 impl Lending {
     /// With a predecessor.
     pub(super) fn begin() -> Self {
-        Self { told: 0, seen: watch::Sender::new(Some(Seen::default())) }
+        Self {
+            told: 0,
+            seen: watch::Sender::new(Some(Seen::default())),
+        }
     }
 
     /// It is being told where the sidecars are from now on.
@@ -49,7 +53,10 @@ impl Lending {
 
     /// What it may have at the sidecars of before the last [`tell`](Self::tell).
     pub(super) fn claim(&self) -> Lent {
-        Lent { told: self.told, seen: self.seen.subscribe() }
+        Lent {
+            told: self.told,
+            seen: self.seen.subscribe(),
+        }
     }
 }
 
@@ -61,9 +68,12 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// Returns when nothing is under way there any more. What was said before the predecessor knew the new place does not count.
+    /// Returns when nothing is under way there any more. What was said before the predecessor knew
+    /// the new place does not count.
     pub async fn returned(&self) {
-        let back = |seen: &Option<Seen>| seen.is_none_or(|seen| seen.heard >= self.told && seen.borrowed == 0);
+        let back = |seen: &Option<Seen>| {
+            seen.is_none_or(|seen| seen.heard >= self.told && seen.borrowed == 0)
+        };
         // When the loop is gone, nothing is waited for.
         let _ = self.seen.clone().wait_for(back).await;
     }
@@ -76,14 +86,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_lent_is_back_only_when_the_borrower_knows_the_new_place_and_has_nothing_left() {
+    async fn what_is_lent_is_back_only_when_the_borrower_knows_the_new_place_and_has_nothing_left()
+    {
         let nobody = Lending::default();
         nobody.claim().returned().await;
         let mut lending = Lending::begin();
         lending.tell();
         let lent = lending.claim();
         lending.said(0, 0);
-        assert!(lent.returned().now_or_never().is_none(), "it may borrow yet");
+        assert!(
+            lent.returned().now_or_never().is_none(),
+            "it may borrow yet"
+        );
         lending.said(1, 2);
         assert!(lent.returned().now_or_never().is_none());
         assert_eq!(lending.borrowed(), 2);

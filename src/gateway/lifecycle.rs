@@ -1,9 +1,10 @@
-//! What a gateway does next: a pure machine. [`Lifecycle::step`] takes what happened and says what to do; it has no clock
-//! and does nothing itself, so every order of events can be tried in a test.
+//! What a gateway does next: a pure machine. [`Lifecycle::step`] takes what happened and says what
+//! to do; it has no clock and does nothing itself, so every order of events can be tried in a test.
 //!
-//! The next generation lives in this process, in a successor, or in whatever the service manager starts next ([`Place`]).
-//! A hand-over is two of these machines that talk: the old one is `Handing` until the successor serves, then `Yielded`;
-//! the new one is `Starting` as a candidate, `Prepared`, and owns the service from [`Action::Own`] on.
+//! The next generation lives in this process, in a successor, or in whatever the service manager
+//! starts next ([`Place`]). A hand-over is two of these machines that talk: the old one is
+//! `Handing` until the successor serves, then `Yielded`; the new one is `Starting` as a candidate,
+//! `Prepared`, and owns the service from [`Action::Own`] on.
 
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ pub use build::Build;
 use build::Next;
 pub use vocabulary::{Action, Budget, Entry, Event, Fallback, Kind, Place, Request, Verdict};
 
-/// Between two trials of a gateway in safe mode: long enough to be no storm, short enough that a cause that went away is
-/// noticed within a coffee break.
+/// Between two trials of a gateway in safe mode: long enough to be no storm, short enough that a
+/// cause that went away is noticed within a coffee break.
 pub const TRIAL_EVERY: Duration = Duration::from_secs(600);
 
-/// After this long a stop is over, whatever still goes on: before the service manager's TimeoutStopSec=30 s, so that our
-/// own end, which says why, comes before its SIGKILL.
+/// After this long a stop is over, whatever still goes on: before the service manager's
+/// TimeoutStopSec=30 s, so that our own end, which says why, comes before its SIGKILL.
 pub const FORCE_EXIT: Duration = Duration::from_secs(25);
 
 /// The exit code of a stop that had to be forced, and of a start that failed.
@@ -28,7 +29,8 @@ const FAILED: u8 = 1;
 /// Where the gateway stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Only the front door is there; the first generation is built at this moment, or sooner when somebody asks.
+    /// Only the front door is there; the first generation is built at this moment, or sooner when
+    /// somebody asks.
     Waiting {
         /// When.
         until: Duration,
@@ -95,7 +97,12 @@ pub struct Lifecycle {
 impl Lifecycle {
     /// A gateway that begins, and the first thing to do.
     pub fn start(entry: Entry) -> (Self, Vec<Action>) {
-        let mut machine = Self { phase: Phase::Ended, current: 0, last: 0, candidate: false };
+        let mut machine = Self {
+            phase: Phase::Ended,
+            current: 0,
+            last: 0,
+            candidate: false,
+        };
         let actions = match entry {
             Entry::First(then) => vec![machine.begin(Origin::Alone(then), None)],
             Entry::Candidate { generation } => {
@@ -121,9 +128,18 @@ impl Lifecycle {
         self.current
     }
 
-    /// Whether the service is this process's: not a candidate's, nor that of one that has handed over, or has just said so.
+    /// Whether the service is this process's: not a candidate's, nor that of one that has handed
+    /// over, or has just said so.
     pub fn owns(&self) -> bool {
-        !self.candidate && !matches!(self.phase, Phase::Yielded { .. } | Phase::Handing { committed: true, .. })
+        !self.candidate
+            && !matches!(
+                self.phase,
+                Phase::Yielded { .. }
+                    | Phase::Handing {
+                        committed: true,
+                        ..
+                    }
+            )
     }
 
     /// Whether this process has, or had, the service: everything but a candidate.
@@ -149,13 +165,17 @@ impl Lifecycle {
             Event::Built(generation) => self.built(generation),
             Event::Broken(generation, why) => self.broken(generation, &why, now),
             Event::SuccessorReady(generation) => self.successor_ready(generation),
-            Event::SuccessorServes { generation, limit } => self.successor_serves(generation, limit.map(|limit| now + limit)),
+            Event::SuccessorServes { generation, limit } => {
+                self.successor_serves(generation, limit.map(|limit| now + limit))
+            }
             Event::SuccessorLost(generation, why) => self.successor_lost(generation, &why),
             Event::Go => self.go(),
             Event::Orphaned => self.orphaned(),
             Event::Recover => self.recover(None),
             Event::Quiet => match self.phase {
-                Phase::Stopping { .. } | Phase::Yielded { .. } | Phase::Leaving { .. } => self.exit(0),
+                Phase::Stopping { .. } | Phase::Yielded { .. } | Phase::Leaving { .. } => {
+                    self.exit(0)
+                }
                 _ => Vec::new(),
             },
             Event::Tick => self.tick(now),
@@ -174,15 +194,26 @@ impl Lifecycle {
 
     fn asked(&mut self, request: Request) -> Vec<Action> {
         match &mut self.phase {
-            Phase::Serving => self.next(Next { request, joined: Vec::new() }),
+            Phase::Serving => self.next(Next {
+                request,
+                joined: Vec::new(),
+            }),
             Phase::Waiting { .. } => self.recover(Some(request.id)),
-            Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_) => vec![reject(request.id, "this process does not serve yet")],
+            Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_) => {
+                vec![reject(request.id, "this process does not serve yet")]
+            }
             Phase::Starting(build, _) | Phase::Building(build) | Phase::Handing { build, .. } => {
                 build.ask(request);
                 Vec::new()
             }
-            Phase::Yielded { .. } => vec![Action::Answer { id: request.id, verdict: Verdict::Moved }],
-            Phase::Leaving { .. } => vec![Action::Answer { id: request.id, verdict: Verdict::Scheduled }],
+            Phase::Yielded { .. } => vec![Action::Answer {
+                id: request.id,
+                verdict: Verdict::Moved,
+            }],
+            Phase::Leaving { .. } => vec![Action::Answer {
+                id: request.id,
+                verdict: Verdict::Scheduled,
+            }],
             Phase::Stopping { .. } | Phase::Ended => vec![reject(request.id, STOPPING)],
         }
     }
@@ -198,7 +229,10 @@ impl Lifecycle {
                 return vec![Action::Hurry { at_once }];
             }
             Phase::Serving | Phase::Waiting { .. } | Phase::Leaving { .. } => {}
-            Phase::Starting(build, _) | Phase::Prepared(build) | Phase::Building(build) | Phase::Handing { build, .. } => {
+            Phase::Starting(build, _)
+            | Phase::Prepared(build)
+            | Phase::Building(build)
+            | Phase::Handing { build, .. } => {
                 actions.push(Action::Abandon(build.generation));
                 actions.extend(build.everybody().map(|id| reject(id, STOPPING)));
             }
@@ -212,11 +246,20 @@ impl Lifecycle {
         let mut actions = Vec::new();
         match &mut self.phase {
             Phase::Serving | Phase::Waiting { .. } => {}
-            Phase::Starting(build, _) | Phase::Prepared(build) | Phase::Building(build) | Phase::Handing { build, .. } => {
+            Phase::Starting(build, _)
+            | Phase::Prepared(build)
+            | Phase::Building(build)
+            | Phase::Handing { build, .. } => {
                 actions.push(Action::Abandon(build.generation));
-                actions.extend(build.everybody().map(|id| Action::Answer { id, verdict: Verdict::Scheduled }));
+                actions.extend(build.everybody().map(|id| Action::Answer {
+                    id,
+                    verdict: Verdict::Scheduled,
+                }));
             }
-            Phase::Yielded { .. } | Phase::Leaving { .. } | Phase::Stopping { .. } | Phase::Ended => return actions,
+            Phase::Yielded { .. }
+            | Phase::Leaving { .. }
+            | Phase::Stopping { .. }
+            | Phase::Ended => return actions,
         }
         self.phase = Phase::Leaving { until };
         actions.push(Action::Leave { budget });
@@ -229,7 +272,11 @@ impl Lifecycle {
                 self.phase = Phase::Prepared(build);
                 vec![Action::Announce]
             }
-            Phase::Starting(build, _) | Phase::Building(build) if build.generation == generation => self.serve(build),
+            Phase::Starting(build, _) | Phase::Building(build)
+                if build.generation == generation =>
+            {
+                self.serve(build)
+            }
             other => {
                 self.phase = other;
                 Vec::new()
@@ -241,22 +288,33 @@ impl Lifecycle {
         let generation = build.generation;
         self.current = generation;
         self.phase = Phase::Serving;
-        let mut actions = vec![Action::Serve { generation, budget: build.budget }];
+        let mut actions = vec![Action::Serve {
+            generation,
+            budget: build.budget,
+        }];
         actions.extend(build.done());
         actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
         actions
     }
 
     fn broken(&mut self, generation: u64, why: &str, now: Duration) -> Vec<Action> {
-        let failed = |id| Action::Answer { id, verdict: Verdict::Failed(why.to_owned()) };
+        let failed = |id| Action::Answer {
+            id,
+            verdict: Verdict::Failed(why.to_owned()),
+        };
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Starting(build, origin) if build.generation == generation => {
                 let mut actions: Vec<Action> = build.everybody().map(failed).collect();
                 match origin {
                     Origin::Alone(Fallback::Safe) => {
-                        self.phase = Phase::Waiting { until: now + TRIAL_EVERY, then: Fallback::Safe };
+                        self.phase = Phase::Waiting {
+                            until: now + TRIAL_EVERY,
+                            then: Fallback::Safe,
+                        };
                     }
-                    Origin::Orphan => actions.push(self.begin(Origin::Alone(Fallback::Persist), None)),
+                    Origin::Orphan => {
+                        actions.push(self.begin(Origin::Alone(Fallback::Persist), None))
+                    }
                     Origin::Alone(_) | Origin::Candidate => actions.extend(self.exit(FAILED)),
                 }
                 actions
@@ -270,7 +328,12 @@ impl Lifecycle {
     }
 
     fn failed(&mut self, build: Build, failed: impl Fn(String) -> Action) -> Vec<Action> {
-        let mut actions: Vec<Action> = build.leader.into_iter().chain(build.joined).map(failed).collect();
+        let mut actions: Vec<Action> = build
+            .leader
+            .into_iter()
+            .chain(build.joined)
+            .map(failed)
+            .collect();
         actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
         actions
     }
@@ -287,12 +350,24 @@ impl Lifecycle {
 
     fn successor_serves(&mut self, serves: u64, until: Option<Duration>) -> Vec<Action> {
         match std::mem::replace(&mut self.phase, Phase::Yielded { until }) {
-            Phase::Handing { build, committed: true } if build.generation == serves => {
-                let mut actions = vec![Action::Yield { generation: serves, budget: build.budget }];
+            Phase::Handing {
+                build,
+                committed: true,
+            } if build.generation == serves => {
+                let mut actions = vec![Action::Yield {
+                    generation: serves,
+                    budget: build.budget,
+                }];
                 actions.extend(build.done());
                 // Who asked after the successor had begun asks the successor.
-                let then = build.then.into_iter().flat_map(|next| std::iter::once(next.request.id).chain(next.joined));
-                actions.extend(then.map(|id| Action::Answer { id, verdict: Verdict::Moved }));
+                let then = build
+                    .then
+                    .into_iter()
+                    .flat_map(|next| std::iter::once(next.request.id).chain(next.joined));
+                actions.extend(then.map(|id| Action::Answer {
+                    id,
+                    verdict: Verdict::Moved,
+                }));
                 actions
             }
             other => {
@@ -306,11 +381,17 @@ impl Lifecycle {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Handing { build, .. } if build.generation == lost => {
                 let mut actions = vec![Action::TakeBack];
-                actions.extend(self.failed(build, |id| Action::Answer { id, verdict: Verdict::Failed(why.to_owned()) }));
+                actions.extend(self.failed(build, |id| Action::Answer {
+                    id,
+                    verdict: Verdict::Failed(why.to_owned()),
+                }));
                 actions
             }
             Phase::Yielded { .. } if lost == self.last => {
-                vec![Action::Resume, self.begin(Origin::Alone(Fallback::Persist), None)]
+                vec![
+                    Action::Resume,
+                    self.begin(Origin::Alone(Fallback::Persist), None),
+                ]
             }
             other => {
                 self.phase = other;
@@ -362,20 +443,39 @@ impl Lifecycle {
     }
 
     fn next(&mut self, next: Next) -> Vec<Action> {
-        let Next { request: Request { id, kind, budget, place }, joined } = next;
+        let Next {
+            request:
+                Request {
+                    id,
+                    kind,
+                    budget,
+                    place,
+                },
+            joined,
+        } = next;
         match place {
             Place::Next { until } if kind == Kind::Restart => {
                 self.phase = Phase::Leaving { until };
                 let mut actions = vec![Action::Leave { budget }];
-                actions.extend(std::iter::once(id).chain(joined).map(|id| Action::Answer { id, verdict: Verdict::Scheduled }));
+                actions.extend(std::iter::once(id).chain(joined).map(|id| Action::Answer {
+                    id,
+                    verdict: Verdict::Scheduled,
+                }));
                 actions
             }
             Place::Successor { update } if kind == Kind::Restart => {
                 let mut build = self.build(kind, budget, Some(id.clone()), joined);
                 build.place = Place::Successor { update };
                 let generation = build.generation;
-                self.phase = Phase::Handing { build, committed: false };
-                vec![Action::HandOver { generation, budget, request: id }]
+                self.phase = Phase::Handing {
+                    build,
+                    committed: false,
+                };
+                vec![Action::HandOver {
+                    generation,
+                    budget,
+                    request: id,
+                }]
             }
             _ => {
                 let build = self.build(kind, budget, Some(id), joined);
@@ -386,9 +486,23 @@ impl Lifecycle {
         }
     }
 
-    fn build(&mut self, kind: Kind, budget: Budget, leader: Option<String>, joined: Vec<String>) -> Build {
+    fn build(
+        &mut self,
+        kind: Kind,
+        budget: Budget,
+        leader: Option<String>,
+        joined: Vec<String>,
+    ) -> Build {
         self.last += 1;
-        Build { generation: self.last, kind, budget, place: Place::Here, leader, joined, then: None }
+        Build {
+            generation: self.last,
+            kind,
+            budget,
+            place: Place::Here,
+            leader,
+            joined,
+            then: None,
+        }
     }
 
     fn exit(&mut self, code: u8) -> Vec<Action> {
@@ -400,7 +514,10 @@ impl Lifecycle {
 const STOPPING: &str = "the gateway is stopping";
 
 fn reject(id: String, why: &str) -> Action {
-    Action::Answer { id, verdict: Verdict::Rejected(why.to_owned()) }
+    Action::Answer {
+        id,
+        verdict: Verdict::Rejected(why.to_owned()),
+    }
 }
 
 #[cfg(test)]

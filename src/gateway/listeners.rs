@@ -1,4 +1,5 @@
-//! The front door's sockets across lives: taken over from the service manager, bound where missing, stored for the next.
+//! The front door's sockets across lives: taken over from the service manager, bound where missing,
+//! stored for the next.
 
 use tracing::{info, warn};
 
@@ -6,7 +7,8 @@ use crate::config::Listen;
 use crate::front::{BindError, Socket};
 use crate::supervisor::{Notifier, Passed};
 
-/// Names in the fd store; the number says nothing about the place in the configuration, which may change.
+/// Names in the fd store; the number says nothing about the place in the configuration, which may
+/// change.
 const PREFIX: &str = "listen-";
 
 /// The sockets of this process with the names they are stored under.
@@ -27,9 +29,13 @@ struct Held {
 }
 
 impl Listeners {
-    /// Takes over those of `passed` that the configuration asks for. What nobody asks for is closed and forgotten. What is still
-    /// missing comes back, for [`change`](Self::change) to bind.
-    pub fn adopt(wanted: &[Listen], passed: Vec<Passed>, notifier: Notifier) -> (Self, Vec<Listen>) {
+    /// Takes over those of `passed` that the configuration asks for. What nobody asks for is closed
+    /// and forgotten. What is still missing comes back, for [`change`](Self::change) to bind.
+    pub fn adopt(
+        wanted: &[Listen],
+        passed: Vec<Passed>,
+        notifier: Notifier,
+    ) -> (Self, Vec<Listen>) {
         let mut forgotten = Vec::new();
         let held = passed
             .into_iter()
@@ -45,10 +51,24 @@ impl Listeners {
             })
             .collect();
         forgotten.iter().for_each(|name| notifier.remove(name));
-        let listeners = Self { held, notifier, changed: false, forgotten };
+        let listeners = Self {
+            held,
+            notifier,
+            changed: false,
+            forgotten,
+        };
         // Port 0 was chosen by the kernel once, in an earlier process; the choice stands.
-        let chosen = |listen: &&Listen| listeners.held.iter().any(|held| chosen_by_kernel(listen, &held.socket));
-        let missing: Vec<Listen> = wanted.iter().filter(|listen| !chosen(listen)).cloned().collect();
+        let chosen = |listen: &&Listen| {
+            listeners
+                .held
+                .iter()
+                .any(|held| chosen_by_kernel(listen, &held.socket))
+        };
+        let missing: Vec<Listen> = wanted
+            .iter()
+            .filter(|listen| !chosen(listen))
+            .cloned()
+            .collect();
         (listeners, missing)
     }
 
@@ -69,22 +89,31 @@ impl Listeners {
     /// [`BindError`]; then nothing has changed.
     pub fn change(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
         let missing: Vec<&Listen> = wanted.iter().filter(|listen| self.lacks(listen)).collect();
-        let bound: Vec<Socket> = missing.iter().map(|listen| Socket::bind(listen)).collect::<Result<_, _>>()?;
+        let bound: Vec<Socket> = missing
+            .iter()
+            .map(|listen| Socket::bind(listen))
+            .collect::<Result<_, _>>()?;
         for socket in bound {
             use std::os::fd::AsFd;
             let name = self.unused_name();
             self.notifier.store(&name, socket.as_fd());
-            self.held.push(Held { socket, name: Some(name) });
+            self.held.push(Held {
+                socket,
+                name: Some(name),
+            });
             self.changed = true;
         }
         Ok(())
     }
 
-    /// From here on the service manager listens to this process: it learns what changed while it did not.
+    /// From here on the service manager listens to this process: it learns what changed while it
+    /// did not.
     pub fn speak(&mut self, notifier: Notifier) {
         use std::os::fd::AsFd;
         self.notifier = notifier;
-        std::mem::take(&mut self.forgotten).iter().for_each(|name| notifier.remove(name));
+        std::mem::take(&mut self.forgotten)
+            .iter()
+            .for_each(|name| notifier.remove(name));
         for held in &self.held {
             if let Some(name) = &held.name {
                 // What it has already, it does not store twice (sd_pid_notify_with_fds(3)).
@@ -96,7 +125,10 @@ impl Listeners {
     /// The sockets with the names that the service manager keeps them under, for a successor.
     pub fn to_hand_over(&self) -> Vec<(Option<String>, std::os::fd::BorrowedFd<'_>)> {
         use std::os::fd::AsFd;
-        self.held.iter().map(|held| (held.name.clone(), held.socket.as_fd())).collect()
+        self.held
+            .iter()
+            .map(|held| (held.name.clone(), held.socket.as_fd()))
+            .collect()
     }
 
     /// Closes what is not wanted any more.
@@ -105,13 +137,16 @@ impl Listeners {
         let before = self.held.len();
         self.held.retain(|held| {
             // Port 0 in the configuration is whatever the kernel chose.
-            let keep = wanted.iter().any(|listen| held.socket.serves(listen) || chosen_by_kernel(listen, &held.socket));
+            let keep = wanted
+                .iter()
+                .any(|listen| held.socket.serves(listen) || chosen_by_kernel(listen, &held.socket));
             if !keep {
                 if let Some(name) = &held.name {
                     notifier.remove(name);
                     self.forgotten.push(name.clone());
                 }
-                // Nobody may connect to a socket that nobody accepts from. A path that is still wanted leads to another one.
+                // Nobody may connect to a socket that nobody accepts from. A path that is still
+                // wanted leads to another one.
                 if let Some(local @ Listen::Unix(path)) = &held.socket.local()
                     && !wanted.contains(local)
                 {
@@ -134,7 +169,10 @@ impl Listeners {
     /// # Errors
     /// When the process has no file descriptor left.
     pub fn handles(&self) -> std::io::Result<Vec<Socket>> {
-        self.held.iter().map(|held| held.socket.try_clone()).collect()
+        self.held
+            .iter()
+            .map(|held| held.socket.try_clone())
+            .collect()
     }
 
     /// Where the front door really is.
@@ -152,8 +190,15 @@ impl Listeners {
     }
 
     fn unused_name(&self) -> String {
-        let used = |name: &str| self.held.iter().any(|held| held.name.as_deref() == Some(name));
-        (0..).map(|number: usize| format!("{PREFIX}{number}")).find(|name| !used(name)).unwrap_or_default()
+        let used = |name: &str| {
+            self.held
+                .iter()
+                .any(|held| held.name.as_deref() == Some(name))
+        };
+        (0..)
+            .map(|number: usize| format!("{PREFIX}{number}"))
+            .find(|name| !used(name))
+            .unwrap_or_default()
     }
 }
 
@@ -162,7 +207,10 @@ fn chosen_by_kernel(listen: &Listen, socket: &Socket) -> bool {
 }
 
 fn shown(socket: &Socket) -> String {
-    socket.local().map_or_else(|| "an unnamed socket".to_owned(), |listen| listen.to_string())
+    socket.local().map_or_else(
+        || "an unnamed socket".to_owned(),
+        |listen| listen.to_string(),
+    )
 }
 
 #[cfg(test)]
@@ -178,7 +226,10 @@ mod tests {
         listeners.change(&missing).unwrap();
         listeners.take_changed();
         listeners.prune(&wanted);
-        assert!(!listeners.take_changed(), "nothing is to be done about a socket that serves");
+        assert!(
+            !listeners.take_changed(),
+            "nothing is to be done about a socket that serves"
+        );
         std::fs::remove_file(&path).unwrap();
         listeners.change(&wanted).unwrap();
         listeners.prune(&wanted);

@@ -1,5 +1,5 @@
-//! What a generation is made of: the user's configuration, or what stands in for one that is not valid. A bad file must never
-//! close a port that was open.
+//! What a generation is made of: the user's configuration, or what stands in for one that is not
+//! valid. A bad file must never close a port that was open.
 
 use std::path::Path;
 
@@ -19,41 +19,70 @@ pub struct Material {
 impl Material {
     /// The user's.
     pub fn valid(loaded: Loaded) -> Self {
-        Self { loaded, configuration: Configuration::Valid }
+        Self {
+            loaded,
+            configuration: Configuration::Valid,
+        }
     }
 
-    /// For the start of a process: the user's, else the last good one, else nothing but a front door on the addresses that were
-    /// passed on.
+    /// For the start of a process: the user's, else the last good one, else nothing but a front
+    /// door on the addresses that were passed on.
     ///
     /// # Errors
     /// What is wrong with the user's, when there is nothing to serve on.
-    pub fn at_start(flags: &Overrides, env: &Env<'_>, passed: impl FnOnce() -> Vec<Listen>) -> Result<Self, ConfigError> {
+    pub fn at_start(
+        flags: &Overrides,
+        env: &Env<'_>,
+        passed: impl FnOnce() -> Vec<Listen>,
+    ) -> Result<Self, ConfigError> {
         let error = match config::load(flags, env) {
             Ok(loaded) => return Ok(Self::valid(loaded)),
             Err(error) => error,
         };
         let why = error.to_string();
         if let Some(loaded) = good::load(flags, env) {
-            return Ok(Self { loaded, configuration: Configuration::LastGood { why } });
+            return Ok(Self {
+                loaded,
+                configuration: Configuration::LastGood { why },
+            });
         }
         let listen = passed();
         if listen.is_empty() {
             return Err(error);
         }
-        let Whereabouts { path, instance, state_dir } = config::whereabouts(flags, env);
+        let Whereabouts {
+            path,
+            instance,
+            state_dir,
+        } = config::whereabouts(flags, env);
         let mut config = Config::default();
         config.gateway.listen = listen;
         config.gateway.state_dir = state_dir;
-        let loaded = Loaded { config, path: Some(path), instance, text: None };
-        Ok(Self { loaded, configuration: Configuration::Nothing { why } })
+        let loaded = Loaded {
+            config,
+            path: Some(path),
+            instance,
+            text: None,
+        };
+        Ok(Self {
+            loaded,
+            configuration: Configuration::Nothing { why },
+        })
     }
 
-    /// For a later try of a process that serves nothing: `read` is the user's as it is now. When that is not valid, the last good
-    /// one of `state` stands in for it, else the one from before (`self`), unless that was nothing.
+    /// For a later try of a process that serves nothing: `read` is the user's as it is now. When
+    /// that is not valid, the last good one of `state` stands in for it, else the one from before
+    /// (`self`), unless that was nothing.
     ///
     /// # Errors
     /// What is wrong with the user's.
-    pub fn again(self, read: Result<Loaded, String>, flags: &Overrides, env: &Env<'_>, state: &Path) -> Result<Self, String> {
+    pub fn again(
+        self,
+        read: Result<Loaded, String>,
+        flags: &Overrides,
+        env: &Env<'_>,
+        state: &Path,
+    ) -> Result<Self, String> {
         let why = match read {
             Ok(loaded) => return Ok(Self::valid(loaded)),
             Err(why) => why,
@@ -63,7 +92,10 @@ impl Material {
             (None, Configuration::Nothing { .. }) => return Err(why),
             (None, Configuration::Valid | Configuration::LastGood { .. }) => self.loaded,
         };
-        Ok(Self { loaded, configuration: Configuration::LastGood { why } })
+        Ok(Self {
+            loaded,
+            configuration: Configuration::LastGood { why },
+        })
     }
 }
 
@@ -93,8 +125,15 @@ mod tests {
         assert!(Material::at_start(&flags, &env, no_listeners).is_err());
         let listen: Listen = "1007".parse().unwrap();
         let door = Material::at_start(&flags, &env, || vec![listen.clone()]).unwrap();
-        assert!(matches!(&door.configuration, Configuration::Nothing { why } if why.contains("drian")), "{:?}", door.configuration);
-        assert_eq!((door.loaded.config.gateway.listen, door.loaded.path), (vec![listen], Some(file)));
+        assert!(
+            matches!(&door.configuration, Configuration::Nothing { why } if why.contains("drian")),
+            "{:?}",
+            door.configuration
+        );
+        assert_eq!(
+            (door.loaded.config.gateway.listen, door.loaded.path),
+            (vec![listen], Some(file))
+        );
         good::save(dir.path(), &first.loaded).unwrap();
         let good = Material::at_start(&flags, &env, no_listeners).unwrap();
         assert!(matches!(good.configuration, Configuration::LastGood { .. }));
@@ -106,13 +145,29 @@ mod tests {
         let (dir, flags) = setting("");
         let env = Env(&none);
         let first = Material::at_start(&flags, &env, no_listeners).unwrap();
-        let again = |of: &Material, read: Result<Loaded, String>| of.clone().again(read, &flags, &env, dir.path());
+        let again = |of: &Material, read: Result<Loaded, String>| {
+            of.clone().again(read, &flags, &env, dir.path())
+        };
         let bad = || Err("bad".to_owned());
-        assert_eq!(again(&first, Ok(first.loaded.clone())).unwrap().configuration, Configuration::Valid);
-        assert_eq!(again(&first, bad()).unwrap().configuration, Configuration::LastGood { why: "bad".into() });
-        let nothing = Material { configuration: Configuration::Nothing { why: String::new() }, ..first.clone() };
+        assert_eq!(
+            again(&first, Ok(first.loaded.clone()))
+                .unwrap()
+                .configuration,
+            Configuration::Valid
+        );
+        assert_eq!(
+            again(&first, bad()).unwrap().configuration,
+            Configuration::LastGood { why: "bad".into() }
+        );
+        let nothing = Material {
+            configuration: Configuration::Nothing { why: String::new() },
+            ..first.clone()
+        };
         assert_eq!(again(&nothing, bad()).unwrap_err(), "bad");
         good::save(dir.path(), &first.loaded).unwrap();
-        assert_eq!(again(&nothing, bad()).unwrap().configuration, Configuration::LastGood { why: "bad".into() });
+        assert_eq!(
+            again(&nothing, bad()).unwrap().configuration,
+            Configuration::LastGood { why: "bad".into() }
+        );
     }
 }

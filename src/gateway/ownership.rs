@@ -12,8 +12,8 @@ use crate::config::{Config, Loaded};
 use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
 
-/// A gateway has the lock a moment before it has its sockets and writes its record: a second one that starts at the same time waits so
-/// long to see whose it is …
+/// A gateway has the lock a moment before it has its sockets and writes its record: a second one
+/// that starts at the same time waits so long to see whose it is …
 const RECORD_WAIT: Duration = Duration::from_secs(2);
 
 /// … and looks again after this.
@@ -36,10 +36,19 @@ pub enum Ownership {
 /// When the directory cannot be made or locked; the text says where and what to do.
 pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
     let denied = |error: &io::Error| {
-        format!("cannot use the state directory {}: {error} (choose another with --state-dir, or make it writable)", state.display())
+        format!(
+            "cannot use the state directory {}: {error} (choose another with --state-dir, or make it writable)",
+            state.display()
+        )
     };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| denied(&error))?;
-    let owner = std::fs::metadata(state).map_err(|error| denied(&error))?.uid();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|error| denied(&error))?;
+    let owner = std::fs::metadata(state)
+        .map_err(|error| denied(&error))?
+        .uid();
     if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
         // Whoever owns it could put a token of their own there, or take the lock away.
         return Err(format!(
@@ -47,21 +56,27 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
             state.display()
         ));
     }
-    // It may have been there before, with other permissions; where it is root's, the lock below tells.
+    // It may have been there before, with other permissions; where it is root's, the lock below
+    // tells.
     let _ = std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700));
     let until = Instant::now() + RECORD_WAIT;
     loop {
         match Lock::take(state) {
             Ok(lock) => return Ok(Ownership::Ours(Some(lock))),
             // The record of somebody who is gone says nothing about who has the lock now.
-            Err(LockError::Held) => match Owner::read(state).filter(|owner| owner.lives() != Some(false)) {
-                Some(owner) => return Ok(describe(loaded, &owner)),
-                None if Instant::now() < until => tokio::time::sleep(RECORD_AGAIN).await,
-                None => return Ok(unknown(state)),
-            },
+            Err(LockError::Held) => {
+                match Owner::read(state).filter(|owner| owner.lives() != Some(false)) {
+                    Some(owner) => return Ok(describe(loaded, &owner)),
+                    None if Instant::now() < until => tokio::time::sleep(RECORD_AGAIN).await,
+                    None => return Ok(unknown(state)),
+                }
+            }
             Err(error @ LockError::Foreign(_)) => return Err(error.to_string()),
             Err(LockError::Io(error)) if full(&error) => {
-                warn!("[gateway] the state directory {} takes no lock: {error}; going on without one", state.display());
+                warn!(
+                    "[gateway] the state directory {} takes no lock: {error}; going on without one",
+                    state.display()
+                );
                 return Ok(Ownership::Ours(None));
             }
             Err(LockError::Io(error)) => return Err(denied(&error)),
@@ -70,18 +85,29 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
 }
 
 fn full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 fn unknown(state: &Path) -> Ownership {
-    Ownership::Other(format!("another gateway holds {}; choose another name with --instance", state.display()))
+    Ownership::Other(format!(
+        "another gateway holds {}; choose another name with --instance",
+        state.display()
+    ))
 }
 
 fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     let name = &loaded.instance;
     let at = owner.listeners.join(", ");
     if owner.command == fingerprint(&loaded.config) {
-        Ownership::Same(format!("instance {name} runs already: pid {}, {at}", owner.pid))
+        Ownership::Same(format!(
+            "instance {name} runs already: pid {}, {at}",
+            owner.pid
+        ))
     } else {
         Ownership::Other(format!(
             "instance {name} runs already with another command or address: pid {}, {at} (give this one a name of its own: --instance NAME, and another --listen)",
@@ -90,10 +116,20 @@ fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     }
 }
 
-/// Writes who owns the directory, which generation serves and which predecessors still drain. A full disk does not stop a start.
-pub fn record(loaded: &Loaded, state: &Path, listeners: &[String], generation: u64, drainers: &[Drainer]) {
+/// Writes who owns the directory, which generation serves and which predecessors still drain. A
+/// full disk does not stop a start.
+pub fn record(
+    loaded: &Loaded,
+    state: &Path,
+    listeners: &[String],
+    generation: u64,
+    drainers: &[Drainer],
+) {
     let pid = std::process::id();
-    let port = listeners.iter().find_map(|address| address.parse::<std::net::SocketAddr>().ok()).map(|address| address.port());
+    let port = listeners
+        .iter()
+        .find_map(|address| address.parse::<std::net::SocketAddr>().ok())
+        .map(|address| address.port());
     let owner = Owner {
         pid,
         start_time: owner::start_time(pid).unwrap_or_default(),
@@ -106,14 +142,22 @@ pub fn record(loaded: &Loaded, state: &Path, listeners: &[String], generation: u
         command: fingerprint(&loaded.config),
     };
     if let Err(error) = owner.write(state) {
-        warn!("[gateway] cannot write owner.json in {}: {error}", state.display());
+        warn!(
+            "[gateway] cannot write owner.json in {}: {error}",
+            state.display()
+        );
     }
 }
 
-/// Tells whether two configurations run the same behind the same addresses, without storing commands.
+/// Tells whether two configurations run the same behind the same addresses, without storing
+/// commands.
 fn fingerprint(config: &Config) -> String {
     let text = format!("{:?} {:?}", config.gateway.listen, config.sidecar);
-    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The bearer token of `/_gateway/…`: from the configured file, or one kept in the state directory.
@@ -121,10 +165,18 @@ fn fingerprint(config: &Config) -> String {
 /// # Errors
 /// When it can be neither read nor made.
 pub fn token(config: &Config, state: &Path) -> io::Result<String> {
-    let path = config.gateway.token_file.clone().unwrap_or_else(|| state.join("token"));
+    let path = config
+        .gateway
+        .token_file
+        .clone()
+        .unwrap_or_else(|| state.join("token"));
     match std::fs::read_to_string(&path) {
         Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound || config.gateway.token_file.is_some() => return Err(error),
+        Err(error)
+            if error.kind() != io::ErrorKind::NotFound || config.gateway.token_file.is_some() =>
+        {
+            return Err(error);
+        }
         _ => {}
     }
     let mut bytes = [0; 24];

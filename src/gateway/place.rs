@@ -29,15 +29,27 @@ impl Supervision {
     /// What can be told without asking anybody.
     pub(super) fn at_first(instance: &str, handed: Option<Verdict>) -> Self {
         let env = Env::real();
-        let verdict = detect(&Evidence { handed: handed.clone(), ..Evidence::gather(&env, instance) });
+        let verdict = detect(&Evidence {
+            handed: handed.clone(),
+            ..Evidence::gather(&env, instance)
+        });
         let no_respawn = env.is_on("GATEWAY_NO_RESPAWN");
-        Self { verdict, unit: None, handed, no_respawn }
+        Self {
+            verdict,
+            unit: None,
+            handed,
+            no_respawn,
+        }
     }
 
     /// systemd has answered.
     fn learn(&mut self, instance: &str, unit: Option<UnitFacts>) {
         let evidence = Evidence::gather(&Env::real(), instance);
-        self.verdict = detect(&Evidence { manager: unit.clone(), handed: self.handed.clone(), ..evidence });
+        self.verdict = detect(&Evidence {
+            manager: unit.clone(),
+            handed: self.handed.clone(),
+            ..evidence
+        });
         self.unit = unit;
     }
 
@@ -87,7 +99,11 @@ impl Gateway {
     }
 
     /// The same for the lifecycle.
-    pub(super) fn place(&mut self, params: &RestartParams, budget: Budget) -> Result<Place, Refusal> {
+    pub(super) fn place(
+        &mut self,
+        params: &RestartParams,
+        budget: Budget,
+    ) -> Result<Place, Refusal> {
         let choice = self.choice(params)?;
         Ok(match choice.strategy {
             Strategy::InProcess => Place::Here,
@@ -100,21 +116,34 @@ impl Gateway {
                 {
                     warn!("[gateway] {}: pid {pid} finishes as in a stop", choice.why);
                 }
-                Place::Successor { update: params.update }
+                Place::Successor {
+                    update: params.update,
+                }
             }
-            Strategy::Exit => Place::Next { until: self.leave_budget(budget, false).force_exit.map(|limit| self.now() + limit) },
+            Strategy::Exit => Place::Next {
+                until: self
+                    .leave_budget(budget, false)
+                    .force_exit
+                    .map(|limit| self.now() + limit),
+            },
         })
     }
 
-    /// How long an end may take that makes room for the next start. `asked` when the service manager has asked for it, whose
-    /// clock then runs.
+    /// How long an end may take that makes room for the next start. `asked` when the service
+    /// manager has asked for it, whose clock then runs.
     pub(super) fn leave_budget(&self, budget: Budget, asked: bool) -> End {
-        End::of(Asked::Restart(self.drain_time(budget)), self.surroundings(asked))
+        End::of(
+            Asked::Restart(self.drain_time(budget)),
+            self.surroundings(asked),
+        )
     }
 
     /// How long a stop may take.
     pub(super) fn stop_limit(&self) -> Duration {
-        let end = End::of(Asked::Stop(self.loaded.config.restart.stop_drain.0), self.surroundings(true));
+        let end = End::of(
+            Asked::Stop(self.loaded.config.restart.stop_drain.0),
+            self.surroundings(true),
+        );
         end.force_exit.unwrap_or(FORCE_EXIT)
     }
 
@@ -126,7 +155,11 @@ impl Gateway {
             None => Patience::Endless,
         };
         let extends = self.notifier.active() && self.supervision.by_systemd();
-        Surroundings { patience, extends, machine_stopping: self.machine_stops }
+        Surroundings {
+            patience,
+            extends,
+            machine_stopping: self.machine_stops,
+        }
     }
 
     /// How long work may go on; none for ever.
@@ -139,17 +172,27 @@ impl Gateway {
         self.notifier.active() || self.silenced.is_some_and(Notifier::active)
     }
 
-    /// Whether the service manager ends what is left when its main process dies, and starts the next one.
+    /// Whether the service manager ends what is left when its main process dies, and starts the
+    /// next one.
     pub(super) fn manager_ends_us(&self) -> bool {
         self.supervision.by_systemd() && self.waiter.is_none()
     }
 
-    /// How long launchd must see this process before it starts the next one without a pause; a restart by force does not wait.
+    /// How long launchd must see this process before it starts the next one without a pause; a
+    /// restart by force does not wait.
     pub(super) fn launchd_delay(&self, budget: Budget) -> Duration {
-        if !matches!(self.supervision.verdict.supervisor, Supervisor::Launchd { .. }) || budget == Budget::Force {
+        if !matches!(
+            self.supervision.verdict.supervisor,
+            Supervisor::Launchd { .. }
+        ) || budget == Budget::Force
+        {
             return Duration::ZERO;
         }
-        launchd::exit_delay(self.now(), launchd::throttle_interval(None), self.loaded.config.restart.launchd_exit_delay.0)
+        launchd::exit_delay(
+            self.now(),
+            launchd::throttle_interval(None),
+            self.loaded.config.restart.launchd_exit_delay.0,
+        )
     }
 
     /// Since this process began.

@@ -17,21 +17,35 @@ pub struct Reporter {
 impl Reporter {
     /// A reporter for a request.
     pub fn new(request: Option<String>, to: mpsc::UnboundedSender<Happening>) -> Self {
-        Self { request, to, predecessor: None }
+        Self {
+            request,
+            to,
+            predecessor: None,
+        }
     }
 
     /// The same, telling a predecessor too: who asked for the restart is connected there.
     pub fn passing_on(self, predecessor: Option<Predecessor>) -> Self {
-        Self { predecessor, ..self }
+        Self {
+            predecessor,
+            ..self
+        }
     }
 
     /// Tells a step.
     pub fn tell(&self, stage: &str, text: String) {
         if let Some(predecessor) = &self.predecessor {
-            predecessor.say(&ToPredecessor::Progress { stage: stage.to_owned(), text: text.clone() });
+            predecessor.say(&ToPredecessor::Progress {
+                stage: stage.to_owned(),
+                text: text.clone(),
+            });
         }
         if let Some(request) = &self.request {
-            let progress = Progress { request: request.clone(), stage: stage.to_owned(), text };
+            let progress = Progress {
+                request: request.clone(),
+                stage: stage.to_owned(),
+                text,
+            };
             // When the loop is gone, so is everybody who might listen.
             let _ = self.to.send(Happening::Progress(progress));
         }

@@ -1,4 +1,5 @@
-//! `gateway check --start`: do the sidecars start where this runs? Nothing listens for clients meanwhile.
+//! `gateway check --start`: do the sidecars start where this runs? Nothing listens for clients
+//! meanwhile.
 
 use std::sync::Arc;
 
@@ -8,19 +9,25 @@ use crate::config::Loaded;
 use crate::redact::Redactor;
 use crate::sidecar::{Inherited, Sidecar, Start};
 
-/// Starts every sidecar on a private port, waits until it is ready, and stops it again. One line for each that was.
+/// Starts every sidecar on a private port, waits until it is ready, and stops it again. One line
+/// for each that was.
 ///
 /// # Errors
 /// Which did not start, why, and what it printed last.
 pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let inherited = Arc::new(Inherited::take());
     let redactor = Redactor::new(&loaded.config.gateway.redact);
     inherited.teach(&redactor);
     runtime.block_on(async {
         let proofs = loaded.config.sidecar.iter().map(async |(name, spec)| {
             redactor.learn_command(&spec.command);
-            spec.env.iter().for_each(|(key, value)| redactor.learn_env(key, value));
+            spec.env
+                .iter()
+                .for_each(|(key, value)| redactor.learn_env(key, value));
             let sidecar = Sidecar::start(Start {
                 name: name.clone(),
                 spec: spec.clone(),
@@ -34,7 +41,10 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
             match settled {
                 Ok(address) => Ok(format!("sidecar {name} starts and is ready on {address}")),
                 Err(failure) => {
-                    let words = failure.last_words.iter().fold(String::new(), |text, line| text + "\n  | " + line);
+                    let words = failure
+                        .last_words
+                        .iter()
+                        .fold(String::new(), |text, line| text + "\n  | " + line);
                     Err(format!("sidecar {name} {}{words}", failure.cause))
                 }
             }

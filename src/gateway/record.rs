@@ -1,4 +1,5 @@
-//! What one life of a gateway leaves behind: the throttle's record, the history, bundles, the last good configuration.
+//! What one life of a gateway leaves behind: the throttle's record, the history, bundles, the last
+//! good configuration.
 //!
 //! Nothing here fails: a full disk costs the record, not the service.
 
@@ -52,7 +53,11 @@ impl Asked {
                 .and_then(crate::process::executable)
                 .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
         });
-        Self { who, strategy, phases: Vec::new() }
+        Self {
+            who,
+            strategy,
+            phases: Vec::new(),
+        }
     }
 }
 
@@ -81,16 +86,26 @@ impl Record {
     }
 
     fn life(&self) -> Life<'_> {
-        Life { pid: self.pid, boot_id: &self.boot_id, now: BootTime::now() }
+        Life {
+            pid: self.pid,
+            boot_id: &self.boot_id,
+            now: BootTime::now(),
+        }
     }
 
-    /// A life begins by itself. With the lock held, once. `unit_result` is the service manager's word for the end before,
-    /// where it still has one.
+    /// A life begins by itself. With the lock held, once. `unit_result` is the service manager's
+    /// word for the end before, where it still has one.
     pub fn begin(&self, throttle: &Throttle, unit_result: Option<&str>) -> Begun {
         let lines: Vec<Recorded> = history::read(&self.dir).collect();
         let kills = oom::count().map(|count| count.kills);
-        let (before, trace) = how_it_ended(&lines, &self.boot_id, |kills_before| oom::end_of_life(unit_result, kills_before, kills));
-        Begun { start: throttle::begin(&self.dir, throttle, &self.life()), before, trace }
+        let (before, trace) = how_it_ended(&lines, &self.boot_id, |kills_before| {
+            oom::end_of_life(unit_result, kills_before, kills)
+        });
+        Begun {
+            start: throttle::begin(&self.dir, throttle, &self.life()),
+            before,
+            trace,
+        }
     }
 
     /// A life begins by taking over from one that lives: when that one has let go.
@@ -104,7 +119,10 @@ impl Record {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             supervisor: supervisor.to_owned(),
             rung: standing.rung.to_owned(),
-            reason: standing.reason.as_deref().map(|reason| self.redactor.text(reason)),
+            reason: standing
+                .reason
+                .as_deref()
+                .map(|reason| self.redactor.text(reason)),
             before,
             oom_kills: oom::count().map(|count| count.kills),
         });
@@ -112,13 +130,31 @@ impl Record {
 
     /// Another rung of the ladder is reached.
     pub fn rung(&self, standing: &Shown) {
-        let reason = standing.reason.as_deref().map(|reason| self.redactor.text(reason));
-        self.history.append(&Entry::Rung { rung: standing.rung.to_owned(), reason });
+        let reason = standing
+            .reason
+            .as_deref()
+            .map(|reason| self.redactor.text(reason));
+        self.history.append(&Entry::Rung {
+            rung: standing.rung.to_owned(),
+            reason,
+        });
     }
 
     /// A request is at its end.
-    pub fn request(&self, asked: Asked, id: &str, kind: &str, reason: &str, outcome: &str, took_ms: u64) {
-        let Asked { who, strategy, phases } = asked;
+    pub fn request(
+        &self,
+        asked: Asked,
+        id: &str,
+        kind: &str,
+        reason: &str,
+        outcome: &str,
+        took_ms: u64,
+    ) {
+        let Asked {
+            who,
+            strategy,
+            phases,
+        } = asked;
         self.history.append(&Entry::Request {
             id: id.to_owned(),
             kind: kind.to_owned(),
@@ -151,39 +187,87 @@ impl Record {
     /// A generation of this configuration is ready: it will do when a later one will not.
     pub fn good(&self, loaded: &Loaded) {
         if let Err(error) = good::save(&self.dir, loaded) {
-            warn!("[gateway] cannot keep the configuration as the last good one in {}: {error}", self.dir.display());
+            warn!(
+                "[gateway] cannot keep the configuration as the last good one in {}: {error}",
+                self.dir.display()
+            );
         }
     }
 
-    /// The life ends. `planned` says that somebody wanted it: then the next start is not slowed down for it.
-    pub fn ended(&self, planned: bool, code: u8, reason: &str, uptime_ms: u64, cut: Vec<String>, trace: Option<Carried>) {
+    /// The life ends. `planned` says that somebody wanted it: then the next start is not slowed
+    /// down for it.
+    pub fn ended(
+        &self,
+        planned: bool,
+        code: u8,
+        reason: &str,
+        uptime_ms: u64,
+        cut: Vec<String>,
+        trace: Option<Carried>,
+    ) {
         if planned {
             throttle::ended_planned(&self.dir, self.pid);
         }
-        self.history.append(&Entry::Ended { planned, code, reason: self.redactor.text(reason), uptime_ms, cut, trace });
+        self.history.append(&Entry::Ended {
+            planned,
+            code,
+            reason: self.redactor.text(reason),
+            uptime_ms,
+            cut,
+            trace,
+        });
     }
 
     /// Keeps what is known in a bundle, and tells where.
     pub fn bundle(&self, reason: &str, error: Option<&str>, uptime_ms: u64, status: Value) {
-        let bundle = Bundle { reason, error, uptime_ms, instance: &self.instance, status, evidence: oom::evidence() };
+        let bundle = Bundle {
+            reason,
+            error,
+            uptime_ms,
+            instance: &self.instance,
+            status,
+            evidence: oom::evidence(),
+        };
         match bundle::write(&self.dir, &bundle, &self.redactor) {
-            Ok(path) => info!("[gateway] what is known about it is kept in {}", path.display()),
-            Err(error) => warn!("[gateway] cannot keep a bundle in {}: {error}", self.dir.display()),
+            Ok(path) => info!(
+                "[gateway] what is known about it is kept in {}",
+                path.display()
+            ),
+            Err(error) => warn!(
+                "[gateway] cannot keep a bundle in {}: {error}",
+                self.dir.display()
+            ),
         }
     }
 }
 
-/// How the life before ended, by the history, and the trace it left. `memory` tells whether memory ran out, by the count at
-/// that life's beginning.
-fn how_it_ended(lines: &[Recorded], boot_id: &str, memory: impl Fn(Option<u64>) -> Option<String>) -> (Before, Option<Carried>) {
-    // A predecessor that hands over ends after its successor began, so the end is looked for by process.
-    let begun = lines.iter().enumerate().rev().find_map(|(index, line)| match &line.entry {
-        Entry::Started { oom_kills, .. } => Some((index, line, *oom_kills)),
-        _ => None,
-    });
-    let Some((index, life, kills)) = begun else { return (Before::Unknown, None) };
+/// How the life before ended, by the history, and the trace it left. `memory` tells whether memory
+/// ran out, by the count at that life's beginning.
+fn how_it_ended(
+    lines: &[Recorded],
+    boot_id: &str,
+    memory: impl Fn(Option<u64>) -> Option<String>,
+) -> (Before, Option<Carried>) {
+    // A predecessor that hands over ends after its successor began, so the end is looked for by
+    // process.
+    let begun = lines
+        .iter()
+        .enumerate()
+        .rev()
+        .find_map(|(index, line)| match &line.entry {
+            Entry::Started { oom_kills, .. } => Some((index, line, *oom_kills)),
+            _ => None,
+        });
+    let Some((index, life, kills)) = begun else {
+        return (Before::Unknown, None);
+    };
     let end = lines[index..].iter().find_map(|line| match &line.entry {
-        Entry::Ended { planned, reason, trace, .. } if line.pid == life.pid => Some((*planned, reason, *trace)),
+        Entry::Ended {
+            planned,
+            reason,
+            trace,
+            ..
+        } if line.pid == life.pid => Some((*planned, reason, *trace)),
         _ => None,
     });
     match end {
@@ -203,15 +287,27 @@ mod tests {
     fn record(dir: &Path, pid: u32) -> Record {
         let redactor = Redactor::default();
         redactor.learn_env("API_TOKEN", "CANARY-1");
-        Record { pid, ..Record::new(dir, "a", &redactor) }
+        Record {
+            pid,
+            ..Record::new(dir, "a", &redactor)
+        }
     }
 
     fn normal() -> Shown {
-        Shown { rung: "normal", reason: None, left_ms: None }
+        Shown {
+            rung: "normal",
+            reason: None,
+            left_ms: None,
+        }
     }
 
     fn line(pid: u32, boot_id: &str, entry: Entry) -> Recorded {
-        Recorded { at: jiff::Timestamp::now(), pid, boot_id: boot_id.to_owned(), entry }
+        Recorded {
+            at: jiff::Timestamp::now(),
+            pid,
+            boot_id: boot_id.to_owned(),
+            entry,
+        }
     }
 
     fn started(pid: u32, boot_id: &str) -> Recorded {
@@ -227,23 +323,58 @@ mod tests {
     }
 
     fn ended(pid: u32, planned: bool, trace: Option<Carried>) -> Recorded {
-        line(pid, "b", Entry::Ended { planned, code: 0, reason: "why".into(), uptime_ms: 1, cut: vec![], trace })
+        line(
+            pid,
+            "b",
+            Entry::Ended {
+                planned,
+                code: 0,
+                reason: "why".into(),
+                uptime_ms: 1,
+                cut: vec![],
+                trace,
+            },
+        )
     }
 
     #[test]
     fn how_the_life_before_ended() {
         let none = |_: Option<u64>| None;
-        let trace = Some(Carried { started_at_ms: 1.0, last_at_ms: 2.0 });
+        let trace = Some(Carried {
+            started_at_ms: 1.0,
+            last_at_ms: 2.0,
+        });
         assert_eq!(how_it_ended(&[], "b", none), (Before::Unknown, None));
-        assert_eq!(how_it_ended(&[ended(1, true, None)], "b", none), (Before::Unknown, None), "a torn beginning");
-        assert_eq!(how_it_ended(&[started(1, "b"), ended(1, true, trace)], "b", none), (Before::Planned, trace));
-        assert_eq!(how_it_ended(&[started(1, "b"), ended(1, false, None)], "b", none).0, Before::Unplanned(Some("why".into())));
-        assert_eq!(how_it_ended(&[started(1, "b")], "b", none).0, Before::Unplanned(None));
+        assert_eq!(
+            how_it_ended(&[ended(1, true, None)], "b", none),
+            (Before::Unknown, None),
+            "a torn beginning"
+        );
+        assert_eq!(
+            how_it_ended(&[started(1, "b"), ended(1, true, trace)], "b", none),
+            (Before::Planned, trace)
+        );
+        assert_eq!(
+            how_it_ended(&[started(1, "b"), ended(1, false, None)], "b", none).0,
+            Before::Unplanned(Some("why".into()))
+        );
+        assert_eq!(
+            how_it_ended(&[started(1, "b")], "b", none).0,
+            Before::Unplanned(None)
+        );
         let memory = |kills: Option<u64>| oom::end_of_life(None, kills, Some(4));
-        let Before::Unplanned(Some(cause)) = how_it_ended(&[started(1, "b")], "b", memory).0 else { panic!("no cause") };
+        let Before::Unplanned(Some(cause)) = how_it_ended(&[started(1, "b")], "b", memory).0 else {
+            panic!("no cause")
+        };
         assert!(cause.contains("memory ran out"), "{cause}");
-        assert_eq!(how_it_ended(&[started(1, "a")], "b", none).0, Before::MachineDown);
-        assert_eq!(how_it_ended(&[started(1, "a"), ended(1, true, None)], "b", none).0, Before::Planned);
+        assert_eq!(
+            how_it_ended(&[started(1, "a")], "b", none).0,
+            Before::MachineDown
+        );
+        assert_eq!(
+            how_it_ended(&[started(1, "a"), ended(1, true, None)], "b", none).0,
+            Before::Planned
+        );
         // 1 handed over to 2 and ended after 2 began; then 2 died.
         let lines = [started(1, "b"), started(2, "b"), ended(1, true, None)];
         assert_eq!(how_it_ended(&lines, "b", none).0, Before::Unplanned(None));
@@ -256,7 +387,14 @@ mod tests {
         let pid = std::process::id();
         let life = || record(dir.path(), pid);
         let throttle = Throttle::default();
-        assert_eq!(life().begin(&throttle, None), Begun { start: Start::Go, before: Before::Unknown, trace: None });
+        assert_eq!(
+            life().begin(&throttle, None),
+            Begun {
+                start: Start::Go,
+                before: Before::Unknown,
+                trace: None
+            }
+        );
         life().started("none", &normal(), Before::Unknown);
         life().ended(true, 0, "SIGTERM", 5, vec![], None);
         assert_eq!(life().begin(&throttle, None).before, Before::Planned);
@@ -264,12 +402,20 @@ mod tests {
             life().started("none", &normal(), Before::Planned);
             let begun = life().begin(&throttle, Some("oom-kill"));
             assert_eq!(begun.start, Start::Go, "{count}");
-            assert!(matches!(begun.before, Before::Unplanned(Some(cause)) if cause.contains("oom-kill")));
+            assert!(
+                matches!(begun.before, Before::Unplanned(Some(cause)) if cause.contains("oom-kill"))
+            );
         }
-        assert!(matches!(life().begin(&throttle, None).start, Start::Wait { count: 4, .. }));
+        assert!(matches!(
+            life().begin(&throttle, None).start,
+            Start::Wait { count: 4, .. }
+        ));
         life().perform(&Action::MarkTrial);
         life().perform(&Action::MarkSafe);
-        assert!(matches!(life().begin(&throttle, None).start, Start::Safe { again: true, .. }));
+        assert!(matches!(
+            life().begin(&throttle, None).start,
+            Start::Safe { again: true, .. }
+        ));
         life().perform(&Action::MarkStable);
         assert_eq!(life().begin(&throttle, None).start, Start::Go);
         life().take_over();
@@ -281,15 +427,31 @@ mod tests {
     fn no_secret_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let record = record(dir.path(), 1);
-        let start = Start::Safe { reason: "it said CANARY-1".into(), again: false };
-        let (recovery, _) = Recovery::begin(start, Configuration::Valid, std::time::Duration::ZERO, std::time::Duration::ZERO);
+        let start = Start::Safe {
+            reason: "it said CANARY-1".into(),
+            again: false,
+        };
+        let (recovery, _) = Recovery::begin(
+            start,
+            Configuration::Valid,
+            std::time::Duration::ZERO,
+            std::time::Duration::ZERO,
+        );
         let standing = recovery.shown(std::time::Duration::ZERO);
         record.started("none", &standing, Before::Unknown);
         record.rung(&standing);
         record.ended(false, 1, "CANARY-1", 1, vec![], None);
-        record.bundle("safe-mode", Some("CANARY-1"), 1, serde_json::json!({"detail": "CANARY-1"}));
+        record.bundle(
+            "safe-mode",
+            Some("CANARY-1"),
+            1,
+            serde_json::json!({"detail": "CANARY-1"}),
+        );
         assert_eq!(bundle::list(dir.path()).len(), 1);
-        for path in [dir.path().join("history.jsonl"), bundle::list(dir.path()).remove(0)] {
+        for path in [
+            dir.path().join("history.jsonl"),
+            bundle::list(dir.path()).remove(0),
+        ] {
             assert!(!std::fs::read_to_string(path).unwrap().contains("CANARY"));
         }
     }

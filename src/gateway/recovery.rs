@@ -1,8 +1,10 @@
-//! The recovery ladder: where a gateway stands after lives that ended unplanned, or with a configuration that is not valid.
+//! The recovery ladder: where a gateway stands after lives that ended unplanned, or with a
+//! configuration that is not valid.
 //!
-//! A pure machine beside [`super::lifecycle`]: that one waits, builds and tries again; this one says with which of its entries
-//! a life begins, follows its phases, and knows what is to be remembered, told and shown. Times are counted from the start of
-//! the process. It always leads back: a wait ends, safe mode tries again, and what serves for long enough is trusted anew.
+//! A pure machine beside [`super::lifecycle`]: that one waits, builds and tries again; this one
+//! says with which of its entries a life begins, follows its phases, and knows what is to be
+//! remembered, told and shown. Times are counted from the start of the process. It always leads
+//! back: a wait ends, safe mode tries again, and what serves for long enough is trusted anew.
 
 use std::time::Duration;
 
@@ -94,13 +96,17 @@ pub struct Recovery {
     instead: Option<String>,
     /// `[recovery] throttle.stable`
     stable: Duration,
-    /// When what serves will have served for long enough; none while something of it is not ready, and after that.
+    /// When what serves will have served for long enough; none while something of it is not ready,
+    /// and after that.
     stable_at: Option<Duration>,
     trusted: bool,
 }
 
 fn safe(reason: String, now: Duration) -> Rung {
-    Rung::Safe { reason, trial_at: Some(now + TRIAL_EVERY) }
+    Rung::Safe {
+        reason,
+        trial_at: Some(now + TRIAL_EVERY),
+    }
 }
 
 /// Where a gateway stands, for status and history.
@@ -116,20 +122,52 @@ pub struct Shown {
 
 impl Recovery {
     /// The rung of a start, and what is to be told about it.
-    pub fn begin(start: Start, configuration: Configuration, stable: Duration, now: Duration) -> (Self, Vec<Action>) {
+    pub fn begin(
+        start: Start,
+        configuration: Configuration,
+        stable: Duration,
+        now: Duration,
+    ) -> (Self, Vec<Action>) {
         let (rung, cause, tell) = match (start, &configuration) {
-            // Somebody was told already; a loop of deaths in safe mode must not send a mail each time.
+            // Somebody was told already; a loop of deaths in safe mode must not send a mail each
+            // time.
             (Start::Safe { reason, again }, _) => (safe(reason, now), Cause::Deaths, !again),
             (_, Configuration::Nothing { why }) => {
-                let reason = format!("the configuration is not valid, and there is no last good one: {why}");
+                let reason =
+                    format!("the configuration is not valid, and there is no last good one: {why}");
                 (safe(reason, now), Cause::Configuration, true)
             }
-            (Start::Wait { delay, count }, _) => (Rung::Throttled { until: now + delay, delay, count }, Cause::Deaths, false),
-            (Start::Go, Configuration::LastGood { why }) => (Rung::LastGood { reason: why.clone() }, Cause::Deaths, true),
+            (Start::Wait { delay, count }, _) => (
+                Rung::Throttled {
+                    until: now + delay,
+                    delay,
+                    count,
+                },
+                Cause::Deaths,
+                false,
+            ),
+            (Start::Go, Configuration::LastGood { why }) => (
+                Rung::LastGood {
+                    reason: why.clone(),
+                },
+                Cause::Deaths,
+                true,
+            ),
             (Start::Go, Configuration::Valid) => (Rung::Normal, Cause::Deaths, false),
         };
-        let machine = Self { rung, cause, instead: configuration.instead(), stable, stable_at: None, trusted: false };
-        let actions = if tell { vec![machine.alert()] } else { Vec::new() };
+        let machine = Self {
+            rung,
+            cause,
+            instead: configuration.instead(),
+            stable,
+            stable_at: None,
+            trusted: false,
+        };
+        let actions = if tell {
+            vec![machine.alert()]
+        } else {
+            Vec::new()
+        };
         (machine, actions)
     }
 
@@ -142,8 +180,14 @@ impl Recovery {
     pub fn entry(&self, usual: Fallback) -> Entry {
         match &self.rung {
             Rung::Normal | Rung::LastGood { .. } => Entry::First(usual),
-            Rung::Throttled { until, .. } => Entry::Later { at: *until, then: usual },
-            Rung::Safe { trial_at, .. } => Entry::Later { at: trial_at.unwrap_or_default(), then: Fallback::Safe },
+            Rung::Throttled { until, .. } => Entry::Later {
+                at: *until,
+                then: usual,
+            },
+            Rung::Safe { trial_at, .. } => Entry::Later {
+                at: trial_at.unwrap_or_default(),
+                then: Fallback::Safe,
+            },
         }
     }
 
@@ -152,13 +196,14 @@ impl Recovery {
         &self.rung
     }
 
-    /// When [`follow`](Self::follow) has something to do though nothing happened: what serves was ready for long enough.
+    /// When [`follow`](Self::follow) has something to do though nothing happened: what serves was
+    /// ready for long enough.
     pub fn deadline(&self) -> Option<Duration> {
         self.stable_at
     }
 
-    /// Follows the lifecycle; call it after each of its steps, when a sidecar changed, and at the deadline. `ready` says that
-    /// a generation serves and all of it is ready.
+    /// Follows the lifecycle; call it after each of its steps, when a sidecar changed, and at the
+    /// deadline. `ready` says that a generation serves and all of it is ready.
     pub fn follow(&mut self, phase: &Phase, ready: bool, now: Duration) -> Vec<Action> {
         let mut actions = self.climb(phase);
         if !ready {
@@ -177,12 +222,25 @@ impl Recovery {
     fn climb(&mut self, phase: &Phase) -> Vec<Action> {
         let deaths = self.cause == Cause::Deaths;
         match (phase, &mut self.rung) {
-            (Phase::Starting(..) | Phase::Serving, Rung::Throttled { .. }) | (Phase::Serving, Rung::Safe { .. }) => self.leave(),
-            (Phase::Starting(..), Rung::Safe { trial_at: trial_at @ Some(_), .. }) => {
+            (Phase::Starting(..) | Phase::Serving, Rung::Throttled { .. })
+            | (Phase::Serving, Rung::Safe { .. }) => self.leave(),
+            (
+                Phase::Starting(..),
+                Rung::Safe {
+                    trial_at: trial_at @ Some(_),
+                    ..
+                },
+            ) => {
                 *trial_at = None;
                 deaths.then_some(Action::MarkTrial).into_iter().collect()
             }
-            (Phase::Waiting { until, .. }, Rung::Safe { trial_at: trial_at @ None, .. }) => {
+            (
+                Phase::Waiting { until, .. },
+                Rung::Safe {
+                    trial_at: trial_at @ None,
+                    ..
+                },
+            ) => {
                 *trial_at = Some(*until);
                 deaths.then_some(Action::MarkSafe).into_iter().collect()
             }
@@ -204,20 +262,25 @@ impl Recovery {
         }
     }
 
-    /// A generation of this configuration serves from now on, or is about to be tried for the first time.
+    /// A generation of this configuration serves from now on, or is about to be tried for the first
+    /// time.
     pub fn adopted(&mut self, configuration: &Configuration) -> Vec<Action> {
         self.instead = configuration.instead();
         match (&self.rung, configuration) {
-            (Rung::LastGood { .. }, Configuration::Valid) | (Rung::Normal, Configuration::LastGood { .. }) => self.leave(),
+            (Rung::LastGood { .. }, Configuration::Valid)
+            | (Rung::Normal, Configuration::LastGood { .. }) => self.leave(),
             (Rung::LastGood { .. }, Configuration::LastGood { why }) => {
-                self.rung = Rung::LastGood { reason: why.clone() };
+                self.rung = Rung::LastGood {
+                    reason: why.clone(),
+                };
                 Vec::new()
             }
             _ => Vec::new(),
         }
     }
 
-    /// A trial failed for this reason: where the configuration is the trouble, it is the reason of now.
+    /// A trial failed for this reason: where the configuration is the trouble, it is the reason of
+    /// now.
     pub fn failed(&mut self, why: &str) {
         if let (Rung::Safe { reason, .. }, Cause::Configuration) = (&mut self.rung, self.cause) {
             why.clone_into(reason);
@@ -226,20 +289,46 @@ impl Recovery {
 
     fn alert(&self) -> Action {
         let Shown { rung, reason, .. } = self.shown(Duration::ZERO);
-        Action::Alert(Alert { rung, reason: reason.unwrap_or_default() })
+        Action::Alert(Alert {
+            rung,
+            reason: reason.unwrap_or_default(),
+        })
     }
 
     /// For status and history.
     pub fn shown(&self, now: Duration) -> Shown {
         let left = |at: Duration| at.saturating_sub(now).as_millis() as u64;
         match &self.rung {
-            Rung::Normal => Shown { rung: "normal", reason: None, left_ms: None },
-            Rung::Throttled { until, delay, count } => {
-                let reason = format!("start {count} in quick succession after unplanned ends waits {} s", delay.as_secs());
-                Shown { rung: "throttled", reason: Some(reason), left_ms: Some(left(*until)) }
+            Rung::Normal => Shown {
+                rung: "normal",
+                reason: None,
+                left_ms: None,
+            },
+            Rung::Throttled {
+                until,
+                delay,
+                count,
+            } => {
+                let reason = format!(
+                    "start {count} in quick succession after unplanned ends waits {} s",
+                    delay.as_secs()
+                );
+                Shown {
+                    rung: "throttled",
+                    reason: Some(reason),
+                    left_ms: Some(left(*until)),
+                }
             }
-            Rung::Safe { reason, trial_at } => Shown { rung: "safe-mode", reason: Some(reason.clone()), left_ms: trial_at.map(left) },
-            Rung::LastGood { reason } => Shown { rung: "last-good", reason: Some(reason.clone()), left_ms: None },
+            Rung::Safe { reason, trial_at } => Shown {
+                rung: "safe-mode",
+                reason: Some(reason.clone()),
+                left_ms: trial_at.map(left),
+            },
+            Rung::LastGood { reason } => Shown {
+                rung: "last-good",
+                reason: Some(reason.clone()),
+                left_ms: None,
+            },
         }
     }
 
@@ -249,16 +338,26 @@ impl Recovery {
             Rung::Normal => None,
             Rung::Throttled { .. } => {
                 let reason = self.shown(Duration::ZERO).reason.unwrap_or_default();
-                Some(format!("throttled: {reason} before it starts sidecars; `gatewayctl recover` starts them now"))
+                Some(format!(
+                    "throttled: {reason} before it starts sidecars; `gatewayctl recover` starts them now"
+                ))
             }
-            Rung::Safe { reason, trial_at: Some(_) } => {
+            Rung::Safe {
+                reason,
+                trial_at: Some(_),
+            } => {
                 let every = TRIAL_EVERY.as_secs() / 60;
-                Some(format!("safe mode: {reason}; sidecars are off and tried every {every} min, or now by `gatewayctl recover`"))
+                Some(format!(
+                    "safe mode: {reason}; sidecars are off and tried every {every} min, or now by `gatewayctl recover`"
+                ))
             }
-            Rung::Safe { reason, trial_at: None } => Some(format!("safe mode: {reason}; sidecars are being tried")),
-            Rung::LastGood { reason } => {
-                Some(format!("the last good configuration serves, because the present one is not valid: {reason}"))
-            }
+            Rung::Safe {
+                reason,
+                trial_at: None,
+            } => Some(format!("safe mode: {reason}; sidecars are being tried")),
+            Rung::LastGood { reason } => Some(format!(
+                "the last good configuration serves, because the present one is not valid: {reason}"
+            )),
         }
     }
 

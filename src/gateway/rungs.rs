@@ -24,7 +24,8 @@ use crate::trace::Carried;
 pub(super) struct Standing {
     pub(super) record: Record,
     pub(super) recovery: Recovery,
-    /// What the configuration of the current generation is worth; before the first, that of the one to be tried.
+    /// What the configuration of the current generation is worth; before the first, that of the one
+    /// to be tried.
     pub(super) configuration: Configuration,
     /// How the process before ended.
     pub(super) before: Before,
@@ -43,38 +44,82 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// A life that begins by itself, with the lock held, and the restart trace that the one before left. `usual` is what a failing
-    /// start leads to elsewhere.
-    pub(super) fn begin(record: Record, material: &Material, usual: Fallback) -> (Self, Entry, Option<Carried>) {
+    /// A life that begins by itself, with the lock held, and the restart trace that the one before
+    /// left. `usual` is what a failing start leads to elsewhere.
+    pub(super) fn begin(
+        record: Record,
+        material: &Material,
+        usual: Fallback,
+    ) -> (Self, Entry, Option<Carried>) {
         let throttle = &material.loaded.config.recovery.throttle;
-        // systemd forgets the result of a run when it begins the next: there is none to be had here.
-        let Begun { start, before, trace } = record.begin(throttle, None);
-        let (recovery, first) = Recovery::begin(start, material.configuration.clone(), throttle.stable.0, Duration::ZERO);
+        // systemd forgets the result of a run when it begins the next: there is none to be had
+        // here.
+        let Begun {
+            start,
+            before,
+            trace,
+        } = record.begin(throttle, None);
+        let (recovery, first) = Recovery::begin(
+            start,
+            material.configuration.clone(),
+            throttle.stable.0,
+            Duration::ZERO,
+        );
         let entry = recovery.entry(usual);
-        (Self { first, before, ..Self::new(record, recovery, material.configuration.clone()) }, entry, trace)
+        (
+            Self {
+                first,
+                before,
+                ..Self::new(record, recovery, material.configuration.clone())
+            },
+            entry,
+            trace,
+        )
     }
 
     /// A life that is to take over from one that serves.
     pub(super) fn successor(record: Record, material: &Material) -> Self {
         let recovery = Recovery::successor(material.loaded.config.recovery.throttle.stable.0);
-        Self { before: Before::HandedOver, ..Self::new(record, recovery, material.configuration.clone()) }
+        Self {
+            before: Before::HandedOver,
+            ..Self::new(record, recovery, material.configuration.clone())
+        }
     }
 
     fn new(record: Record, recovery: Recovery, configuration: Configuration) -> Self {
         let told = recovery.shown(Duration::ZERO).rung;
         let before = Before::Unknown;
-        Self { record, recovery, configuration, before, wanted: None, broken: None, told, kept: 0, watch: None, first: Vec::new() }
+        Self {
+            record,
+            recovery,
+            configuration,
+            before,
+            wanted: None,
+            broken: None,
+            told,
+            kept: 0,
+            watch: None,
+            first: Vec::new(),
+        }
     }
 
     /// Writes that the life is under way.
     pub(super) fn started(&self, supervisor: &str) {
-        self.record.started(supervisor, &self.recovery.shown(Duration::ZERO), self.before.clone());
+        self.record.started(
+            supervisor,
+            &self.recovery.shown(Duration::ZERO),
+            self.before.clone(),
+        );
     }
 
     /// For status; none when normal.
     pub(super) fn status(&self, now: Duration) -> Option<RecoveryStatus> {
         let shown = self.recovery.shown(now);
-        Some(RecoveryStatus { rung: shown.rung.replace('-', "_"), reason: shown.reason?, retry_ms: shown.left_ms })
+        Some(RecoveryStatus {
+            rung: shown.rung.replace('-', "_"),
+            reason: shown.reason?,
+            retry_ms: shown.left_ms,
+        })
     }
 }
 
@@ -88,10 +133,19 @@ impl Gateway {
         self.climb(first);
     }
 
-    /// Follows the lifecycle. After each of its steps, when a sidecar changed, and when the ladder's time has come.
+    /// Follows the lifecycle. After each of its steps, when a sidecar changed, and when the
+    /// ladder's time has come.
     pub(super) fn follow_recovery(&mut self) {
-        let serves = matches!(self.machine.phase(), Phase::Serving | Phase::Building(_) | Phase::Handing { .. });
-        let ready = serves && self.machine.owns() && self.current.as_ref().is_some_and(|current| current.troubles().is_empty());
+        let serves = matches!(
+            self.machine.phase(),
+            Phase::Serving | Phase::Building(_) | Phase::Handing { .. }
+        );
+        let ready = serves
+            && self.machine.owns()
+            && self
+                .current
+                .as_ref()
+                .is_some_and(|current| current.troubles().is_empty());
         if ready && self.machine.phase() == &Phase::Serving {
             // What served at first without being ready.
             self.traces.ready();
@@ -100,7 +154,10 @@ impl Gateway {
             self.keep_good();
         }
         let now = self.now();
-        let actions = self.standing.recovery.follow(self.machine.phase(), ready, now);
+        let actions = self
+            .standing
+            .recovery
+            .follow(self.machine.phase(), ready, now);
         self.climb(actions);
     }
 
@@ -116,8 +173,14 @@ impl Gateway {
     pub(super) fn climb(&mut self, actions: Vec<Action>) {
         for action in actions {
             self.standing.record.perform(&action);
-            let Action::Alert(alert) = action else { continue };
-            alert::run(&self.context, &self.loaded.config.recovery.on_give_up, &alert);
+            let Action::Alert(alert) = action else {
+                continue;
+            };
+            alert::run(
+                &self.context,
+                &self.loaded.config.recovery.on_give_up,
+                &alert,
+            );
             if alert.rung == "safe-mode" {
                 self.bundle("safe-mode", &alert.reason);
             }
@@ -126,13 +189,21 @@ impl Gateway {
         let standing = &mut self.standing;
         let why = standing.recovery.sentence();
         let refusal = standing.recovery.refused_until().zip(why.clone());
-        front.refuse(refusal.map(|(until, why)| Refusal { why, until: front.started + until }));
-        front.set_remark(why.clone().filter(|_| matches!(standing.recovery.rung(), Rung::LastGood { .. })));
+        front.refuse(refusal.map(|(until, why)| Refusal {
+            why,
+            until: front.started + until,
+        }));
+        front.set_remark(
+            why.clone()
+                .filter(|_| matches!(standing.recovery.rung(), Rung::LastGood { .. })),
+        );
         let shown = standing.recovery.shown(front.started.elapsed());
         if shown.rung != std::mem::replace(&mut standing.told, shown.rung) {
             match why {
                 Some(why) => warn!("[gateway] {why}"),
-                None => info!("[gateway] no longer in the way: the configured sidecars run or are being started"),
+                None => info!(
+                    "[gateway] no longer in the way: the configured sidecars run or are being started"
+                ),
             }
             standing.record.rung(&shown);
             self.refresh();
@@ -142,7 +213,13 @@ impl Gateway {
 
     /// In safe mode a change of the file leads to a trial.
     fn watch_configuration(&mut self) {
-        let waits = matches!(self.standing.recovery.rung(), Rung::Safe { trial_at: Some(_), .. });
+        let waits = matches!(
+            self.standing.recovery.rung(),
+            Rung::Safe {
+                trial_at: Some(_),
+                ..
+            }
+        );
         match (waits, self.standing.watch.take()) {
             (true, None) => {
                 let (path, happened) = (self.configuration_file(), self.happened.clone());
@@ -159,7 +236,10 @@ impl Gateway {
     }
 
     fn configuration_file(&self) -> PathBuf {
-        self.loaded.path.clone().unwrap_or_else(|| whereabouts(&self.context.flags, &Env::real()).path)
+        self.loaded
+            .path
+            .clone()
+            .unwrap_or_else(|| whereabouts(&self.context.flags, &Env::real()).path)
     }
 
     pub(super) fn configuration_changed(&mut self) {
@@ -189,7 +269,11 @@ impl Gateway {
         if !self.machine.owned() {
             return;
         }
-        let carried = self.traces.hand_over("supervised", "exit", &self.supervision.verdict.supervisor.to_string());
+        let carried = self.traces.hand_over(
+            "supervised",
+            "exit",
+            &self.supervision.verdict.supervisor.to_string(),
+        );
         let standing = &self.standing;
         let reason = match (&standing.wanted, &standing.broken) {
             (Some(wanted), _) => wanted.clone(),
@@ -198,13 +282,26 @@ impl Gateway {
         };
         let uptime = self.now().as_millis() as u64;
         // Who starts it by hand, reads why it failed, and tries again, is not slowed down.
-        let by_hand = self.current.is_none() && standing.broken.is_some() && self.supervision.by_hand();
-        standing.record.ended(standing.wanted.is_some() || by_hand, code, &reason, uptime, cut, carried);
+        let by_hand =
+            self.current.is_none() && standing.broken.is_some() && self.supervision.by_hand();
+        standing.record.ended(
+            standing.wanted.is_some() || by_hand,
+            code,
+            &reason,
+            uptime,
+            cut,
+            carried,
+        );
     }
 
     /// Keeps what is known about trouble.
     pub(super) fn bundle(&self, reason: &str, error: &str) {
         let uptime = self.now().as_millis() as u64;
-        self.standing.record.bundle(reason, Some(error), uptime, serde_json::to_value(self.status()).unwrap_or_default());
+        self.standing.record.bundle(
+            reason,
+            Some(error),
+            uptime,
+            serde_json::to_value(self.status()).unwrap_or_default(),
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The current generation: requests go to it, the one before drains, the service manager and `/readyz` know.
+//! The current generation: requests go to it, the one before drains, the service manager and
+//! `/readyz` know.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,13 @@ use super::wind::Wind;
 use super::{Happening, watchdog};
 
 impl Gateway {
-    /// Sends new requests to the current generation and lets the one before finish. Tells which one drains, if one does.
-    pub(super) fn serve(&mut self, previous: Option<&Arc<Generation>>, budget: Budget) -> Option<u64> {
+    /// Sends new requests to the current generation and lets the one before finish. Tells which one
+    /// drains, if one does.
+    pub(super) fn serve(
+        &mut self,
+        previous: Option<&Arc<Generation>>,
+        budget: Budget,
+    ) -> Option<u64> {
         let current = Arc::clone(self.current.as_ref()?);
         self.context.front.publish(current.table());
         self.workers.allow(current.config.limits.connections);
@@ -42,22 +48,55 @@ impl Gateway {
         draining
     }
 
-    fn drain(&mut self, previous: &Arc<Generation>, current: &Generation, budget: Budget) -> Option<u64> {
+    fn drain(
+        &mut self,
+        previous: &Arc<Generation>,
+        current: &Generation,
+        budget: Budget,
+    ) -> Option<u64> {
         self.drain_units(previous, previous.left_by(current), budget, current.number)
     }
 
     /// Drains everything of a generation whose successor lives in another process.
     pub(super) fn drain_all(&mut self, previous: &Arc<Generation>, budget: Budget) -> Option<u64> {
-        self.drain_units(previous, previous.units.values().cloned().collect(), budget, previous.number + 1)
+        self.drain_units(
+            previous,
+            previous.units.values().cloned().collect(),
+            budget,
+            previous.number + 1,
+        )
     }
 
-    fn drain_units(&mut self, previous: &Arc<Generation>, left: Vec<Arc<Unit>>, budget: Budget, next: u64) -> Option<u64> {
-        let units: Vec<_> = left.into_iter().map(|unit| (Arc::clone(&unit), patience_of(budget, &unit.spec(), &previous.config))).collect();
+    fn drain_units(
+        &mut self,
+        previous: &Arc<Generation>,
+        left: Vec<Arc<Unit>>,
+        budget: Budget,
+        next: u64,
+    ) -> Option<u64> {
+        let units: Vec<_> = left
+            .into_iter()
+            .map(|unit| {
+                (
+                    Arc::clone(&unit),
+                    patience_of(budget, &unit.spec(), &previous.config),
+                )
+            })
+            .collect();
         if units.is_empty() {
             return None;
         }
-        self.report.tell("switched", format!("generation {next} has all new requests"));
-        let drain = Drain::new(previous.number, units, self.leases.claim(), self.lending.claim(), self.report.clone());
+        self.report.tell(
+            "switched",
+            format!("generation {next} has all new requests"),
+        );
+        let drain = Drain::new(
+            previous.number,
+            units,
+            self.leases.claim(),
+            self.lending.claim(),
+            self.report.clone(),
+        );
         self.drains.push(Arc::clone(&drain));
         let happened = self.happened.clone();
         let generation = previous.number;
@@ -75,7 +114,9 @@ impl Gateway {
             let mut state = unit.sidecar().watch();
             let happened = self.happened.clone();
             self.followers.push(tokio::spawn(async move {
-                while state.changed().await.is_ok() && happened.send(Happening::SidecarChanged).is_ok() {}
+                while state.changed().await.is_ok()
+                    && happened.send(Happening::SidecarChanged).is_ok()
+                {}
             }));
         }
     }
@@ -85,18 +126,33 @@ impl Gateway {
         let (_, detail) = self.stage();
         let serving = matches!(
             self.machine.phase(),
-            Phase::Serving | Phase::Building(_) | Phase::Handing { .. } | Phase::Waiting { .. } | Phase::Leaving { .. }
+            Phase::Serving
+                | Phase::Building(_)
+                | Phase::Handing { .. }
+                | Phase::Waiting { .. }
+                | Phase::Leaving { .. }
         );
-        let troubles = self.current.as_ref().map(|generation| generation.troubles()).unwrap_or_default();
+        let troubles = self
+            .current
+            .as_ref()
+            .map(|generation| generation.troubles())
+            .unwrap_or_default();
         match self.machine.phase() {
             // In a planned restart, requests are served or wait: that is ready.
             Phase::Building(_) | Phase::Handing { .. } => {}
             Phase::Serving => self.context.front.set_health(troubles),
             Phase::Waiting { .. } => self.context.front.set_health(vec![self.stage().1]),
-            Phase::Starting(..) | Phase::Prepared(_) => self.context.front.set_health(vec!["starting".to_owned()]),
+            Phase::Starting(..) | Phase::Prepared(_) => {
+                self.context.front.set_health(vec!["starting".to_owned()])
+            }
             // Those whose connection is still here learn that another one is better.
-            Phase::Yielded { .. } | Phase::Leaving { .. } => self.context.front.set_health(vec!["finishing its work".to_owned()]),
-            Phase::Stopping { .. } | Phase::Ended => self.context.front.set_health(vec!["stopping".to_owned()]),
+            Phase::Yielded { .. } | Phase::Leaving { .. } => self
+                .context
+                .front
+                .set_health(vec!["finishing its work".to_owned()]),
+            Phase::Stopping { .. } | Phase::Ended => {
+                self.context.front.set_health(vec!["stopping".to_owned()])
+            }
         }
         if serving && !self.announced {
             self.announced = true;
@@ -118,14 +174,29 @@ impl Gateway {
         let number = current.number;
         let troubles = current.troubles();
         if !troubles.is_empty() {
-            warn!(GENERATION = number, "[gateway] generation {number} serves, but is not ready: {}", troubles.join("; "));
+            warn!(
+                GENERATION = number,
+                "[gateway] generation {number} serves, but is not ready: {}",
+                troubles.join("; ")
+            );
             return;
         }
-        let sidecars = current.info().sidecars.into_iter().map(|(name, pid)| format!("{name} pid {pid}"));
+        let sidecars = current
+            .info()
+            .sidecars
+            .into_iter()
+            .map(|(name, pid)| format!("{name} pid {pid}"));
         let mut details = vec![format!("generation {number}")];
         details.extend(sidecars);
-        details.push(format!("up {} ms", self.context.front.started.elapsed().as_millis()));
-        info!(GENERATION = number, "[gateway] ready ({})", details.join(", "));
+        details.push(format!(
+            "up {} ms",
+            self.context.front.started.elapsed().as_millis()
+        ));
+        info!(
+            GENERATION = number,
+            "[gateway] ready ({})",
+            details.join(", ")
+        );
         self.traces.ready();
     }
 
@@ -140,25 +211,39 @@ impl Gateway {
 
     pub(super) fn wind(&mut self, at_once: bool) {
         if self.machine.owns() {
-            self.notifier.stopping("stopping: finishing what is under way");
+            self.notifier
+                .stopping("stopping: finishing what is under way");
         }
         let front = &self.context.front;
         front.set_closing();
         front.set_health(vec!["stopping".to_owned()]);
         // What the service manager or a successor holds, too, is served there.
-        self.workers.close(self.manager_holds() || self.succeeded_by.is_some());
+        self.workers
+            .close(self.manager_holds() || self.succeeded_by.is_some());
         let predecessors = self.stop_predecessors();
         let front = &self.context.front;
         let wind = Wind {
-            workers: std::iter::once(&self.workers).chain(&self.retired).cloned().collect(),
+            workers: std::iter::once(&self.workers)
+                .chain(&self.retired)
+                .cloned()
+                .collect(),
             units: self.units(),
-            upstreams: front.table().routes.backends().chain(self.doors.values()).cloned().collect(),
+            upstreams: front
+                .table()
+                .routes
+                .backends()
+                .chain(self.doors.values())
+                .cloned()
+                .collect(),
             restart: self.loaded.config.restart.clone(),
             at_once,
             limit: self.stop_limit(),
             leases: self.leases.claim(),
             predecessors,
-            predecessor: self.taking.as_ref().map(|taking| taking.predecessor.clone()),
+            predecessor: self
+                .taking
+                .as_ref()
+                .map(|taking| taking.predecessor.clone()),
             ending: std::mem::take(&mut self.ending),
         };
         let happened = self.happened.clone();

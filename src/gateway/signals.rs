@@ -6,7 +6,13 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{self, SignalKind};
 
 /// The signals that mean something to a gateway.
-const OURS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+const OURS: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +29,8 @@ pub enum Asked {
     Respawn,
 }
 
-/// Keeps the signals pending until [`Signals::install`], so that none that arrives during the start is lost or deadly.
+/// Keeps the signals pending until [`Signals::install`], so that none that arrives during the start
+/// is lost or deadly.
 pub fn hold() {
     // It fails only for an unknown `how`.
     let _ = set().thread_block();
@@ -49,7 +56,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers and lets in what arrived meanwhile. Threads made before this have the signals blocked.
+    /// Installs the handlers and lets in what arrived meanwhile. Threads made before this have the
+    /// signals blocked.
     ///
     /// # Errors
     /// When a handler cannot be installed.

@@ -1,7 +1,8 @@
 //! A duplicate under a supervisor stands by: an exit would only be answered by its next start.
 //!
-//! Its turn comes when the lock is free, and the kernel says so: it queues for it like every other one that stands by. Process ids,
-//! records and clocks tell people whom it waits for; nothing is decided by them.
+//! Its turn comes when the lock is free, and the kernel says so: it queues for it like every other
+//! one that stands by. Process ids, records and clocks tell people whom it waits for; nothing is
+//! decided by them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ use crate::supervisor::{Notifier, STANDING_BY, Supervisor, Verdict};
 /// How often it looks whose record lies there now: an owner that handed over lives on for a while.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// A process that dies lets go of its files one by one: its sockets are free when its end is seen. More than this takes none that
-/// still has a say; then the lock alone counts.
+/// A process that dies lets go of its files one by one: its sockets are free when its end is seen.
+/// More than this takes none that still has a say; then the lock alone counts.
 const OWNER_END: Duration = Duration::from_secs(1);
 
 /// How standing by ended.
@@ -39,17 +40,23 @@ pub enum Turn {
     Stopped,
 }
 
-/// Whether a duplicate waits for its turn: somebody would answer its exit. A person gets an answer instead.
+/// Whether a duplicate waits for its turn: somebody would answer its exit. A person gets an answer
+/// instead.
 pub fn waits(notifier: Notifier, verdict: &Verdict) -> bool {
-    verdict.supervisor.is_service() || notifier.active() && verdict.supervisor != Supervisor::Terminal
+    verdict.supervisor.is_service()
+        || notifier.active() && verdict.supervisor != Supervisor::Terminal
 }
 
-/// Stands by until the lock is free or a signal ends it. The service manager is told that it is ready, and for whom it
-/// stands by.
+/// Stands by until the lock is free or a signal ends it. The service manager is told that it is
+/// ready, and for whom it stands by.
 ///
 /// # Errors
 /// When the lock cannot be waited for.
-pub async fn stand_by(paths: &Paths, notifier: Notifier, signals: &mut Signals) -> io::Result<Turn> {
+pub async fn stand_by(
+    paths: &Paths,
+    notifier: Notifier,
+    signals: &mut Signals,
+) -> io::Result<Turn> {
     let state = paths.state.as_path();
     let mut lock = queue(state.to_owned())?;
     let leftovers = Leftovers::of_unit(&paths.control);
@@ -100,30 +107,46 @@ pub async fn stand_by(paths: &Paths, notifier: Notifier, signals: &mut Signals) 
     }
 }
 
-/// The configuration as it is now: standing by may have taken days. One that cannot be read is stood in for; one that would have its
-/// state elsewhere does not count.
+/// The configuration as it is now: standing by may have taken days. One that cannot be read is
+/// stood in for; one that would have its state elsewhere does not count.
 pub fn read_again(before: Material, flags: &Overrides, paths: &Paths) -> Material {
     let env = Env::real();
     let read = match config::load(flags, &env) {
-        Ok(next) if Paths::of_process(&env, &next.instance, next.config.gateway.state_dir.as_deref()) == *paths => Ok(next),
+        Ok(next)
+            if Paths::of_process(
+                &env,
+                &next.instance,
+                next.config.gateway.state_dir.as_deref(),
+            ) == *paths =>
+        {
+            Ok(next)
+        }
         Ok(_) => {
-            warn!("[gateway] the configuration has another instance or state directory now: going on with the one read before");
+            warn!(
+                "[gateway] the configuration has another instance or state directory now: going on with the one read before"
+            );
             return before;
         }
         Err(error) => Err(error.to_string()),
     };
-    before.clone().again(read, flags, &env, &paths.state).unwrap_or(before)
+    before
+        .clone()
+        .again(read, flags, &env, &paths.state)
+        .unwrap_or(before)
 }
 
 /// Waits for the lock on a thread of its own, which ends with the process if need be.
 fn queue(state: PathBuf) -> io::Result<oneshot::Receiver<io::Result<Lock>>> {
     let (sender, receiver) = oneshot::channel();
-    std::thread::Builder::new().name("standby".to_owned()).spawn(move || {
-        // Signals are for the loop.
-        signals::hold();
-        // Nobody is there any more when the gateway was stopped meanwhile; the lock is let go again.
-        let _ = sender.send(Lock::wait(&state));
-    })?;
+    std::thread::Builder::new()
+        .name("standby".to_owned())
+        .spawn(move || {
+            // Signals are for the loop.
+            signals::hold();
+            // Nobody is there any more when the gateway was stopped meanwhile; the lock is let go
+            // again.
+            let _ = sender.send(Lock::wait(&state));
+        })?;
     Ok(receiver)
 }
 
@@ -138,7 +161,10 @@ impl Watched {
         let owner = Owner::read(state)?;
         let process = PidFd::open(owner.pid).ok()?;
         // Only now: before, the pid could still have become another's.
-        (owner.lives() == Some(true)).then_some(Self { pid: owner.pid, process })
+        (owner.lives() == Some(true)).then_some(Self {
+            pid: owner.pid,
+            process,
+        })
     }
 
     async fn ended(&self) {
@@ -156,16 +182,28 @@ mod tests {
     #[test]
     fn a_supervised_duplicate_waits_and_a_person_gets_an_answer() {
         let nobody = Notifier::from_parts(None, 0);
-        let verdict = |supervisor| Verdict { supervisor, reason: String::new() };
+        let verdict = |supervisor| Verdict {
+            supervisor,
+            reason: String::new(),
+        };
         for (supervisor, expected) in [
             (Supervisor::S6, true),
             (Supervisor::Container { main: true }, true),
             (Supervisor::Container { main: false }, false),
             (Supervisor::Terminal, false),
             (Supervisor::Init, false),
-            (Supervisor::Unknown { parent: "bash".into() }, false),
+            (
+                Supervisor::Unknown {
+                    parent: "bash".into(),
+                },
+                false,
+            ),
         ] {
-            assert_eq!(waits(nobody, &verdict(supervisor.clone())), expected, "{supervisor}");
+            assert_eq!(
+                waits(nobody, &verdict(supervisor.clone())),
+                expected,
+                "{supervisor}"
+            );
         }
     }
 
@@ -173,7 +211,10 @@ mod tests {
     async fn the_lock_comes_to_one_of_those_who_queue() {
         let dir = tempfile::tempdir().unwrap();
         let held = Lock::take(dir.path()).unwrap();
-        let (mut one, mut two) = (queue(dir.path().to_owned()).unwrap(), queue(dir.path().to_owned()).unwrap());
+        let (mut one, mut two) = (
+            queue(dir.path().to_owned()).unwrap(),
+            queue(dir.path().to_owned()).unwrap(),
+        );
         drop(held);
         let (first, rest) = tokio::select! {
             lock = &mut one => (lock, two),
@@ -193,7 +234,9 @@ mod tests {
         let pid = std::process::id();
         let start = crate::state::owner::start_time(pid).unwrap();
         for (start_time, watched) in [(start, true), (start - 1, false)] {
-            let text = format!(r#"{{"pid":{pid},"startTime":{start_time},"bootId":"","instance":"a","listeners":[],"command":""}}"#);
+            let text = format!(
+                r#"{{"pid":{pid},"startTime":{start_time},"bootId":"","instance":"a","listeners":[],"command":""}}"#
+            );
             std::fs::write(dir.path().join("owner.json"), text).unwrap();
             assert_eq!(Watched::open(dir.path()).is_some(), watched);
         }

@@ -1,4 +1,5 @@
-//! The beginning: lock and sockets before anything heavy, then the serving threads and the control socket.
+//! The beginning: lock and sockets before anything heavy, then the serving threads and the control
+//! socket.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +39,8 @@ use crate::state::lock::Lock;
 use crate::state::paths::Paths;
 use crate::supervisor::{self, Evidence, Notifier, Passed, take_passed};
 
-/// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs behind need CPUs, too.
+/// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs
+/// behind need CPUs, too.
 const WORKERS_MAX: usize = 4;
 
 /// Exit codes (gateway(8)).
@@ -57,7 +59,11 @@ pub fn run(flags: Overrides) -> u8 {
         }
     };
     // A successor inherits variables that speak of its ancestor's descriptors.
-    let passed = if incoming.is_some() { Vec::new() } else { take_passed() };
+    let passed = if incoming.is_some() {
+        Vec::new()
+    } else {
+        take_passed()
+    };
     let mut traces = Traces::begin(incoming.as_ref().and_then(|incoming| incoming.offer.trace));
     let (incoming, material) = match read(&flags, incoming, &passed) {
         Ok(read) => read,
@@ -68,7 +74,10 @@ pub fn run(flags: Overrides) -> u8 {
     };
     traces.phase("config");
     let inherited = Arc::new(Inherited::take());
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(cause) => {
             error!("[gateway] cannot start: {cause}");
@@ -85,11 +94,19 @@ pub fn run(flags: Overrides) -> u8 {
     code
 }
 
-/// The configuration. A successor whose own is not valid leaves the service to its predecessor; anybody else finds something.
-fn read(flags: &Overrides, incoming: Option<Incoming>, passed: &[Passed]) -> Result<(Option<Incoming>, Material), ConfigError> {
+/// The configuration. A successor whose own is not valid leaves the service to its predecessor;
+/// anybody else finds something.
+fn read(
+    flags: &Overrides,
+    incoming: Option<Incoming>,
+    passed: &[Passed],
+) -> Result<(Option<Incoming>, Material), ConfigError> {
     let env = Env::real();
     let Some(incoming) = incoming else {
-        return Ok((None, Material::at_start(flags, &env, || Listeners::addresses_of(passed))?));
+        return Ok((
+            None,
+            Material::at_start(flags, &env, || Listeners::addresses_of(passed))?,
+        ));
     };
     match config::load(flags, &env) {
         Ok(loaded) => Ok((Some(incoming), Material::valid(loaded))),
@@ -118,9 +135,17 @@ async fn start(
         notifier.extend(EXTEND_BY);
     }
     let env = Env::real();
-    let paths = Paths::of_process(&env, &material.loaded.instance, material.loaded.config.gateway.state_dir.as_deref());
-    let mut signals = Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
-    let incoming = incoming.map(|incoming| fitting(incoming, &material.loaded, &paths)).transpose().map_err(fail)?;
+    let paths = Paths::of_process(
+        &env,
+        &material.loaded.instance,
+        material.loaded.config.gateway.state_dir.as_deref(),
+    );
+    let mut signals =
+        Signals::install().map_err(|error| fail(format!("cannot handle signals: {error}")))?;
+    let incoming = incoming
+        .map(|incoming| fitting(incoming, &material.loaded, &paths))
+        .transpose()
+        .map_err(fail)?;
     let (lock, passed, notifier) = match incoming.as_ref() {
         // The service manager does not listen to a successor before it is told to.
         Some(_) => (None, passed, Notifier::from_parts(None, 0)),
@@ -135,14 +160,25 @@ async fn start(
     let redactor = Redactor::new(&config.gateway.redact);
     inherited.teach(&redactor);
     let record = Record::new(&paths.state, &material.loaded.instance, &redactor);
-    let supervision = Supervision::at_first(&material.loaded.instance, incoming.as_ref().map(|incoming| incoming.offer.verdict.clone()));
+    let supervision = Supervision::at_first(
+        &material.loaded.instance,
+        incoming
+            .as_ref()
+            .map(|incoming| incoming.offer.verdict.clone()),
+    );
     let (standing, entry, carried) = match &incoming {
         Some(incoming) => {
-            let entry = Entry::Candidate { generation: incoming.offer.generation };
+            let entry = Entry::Candidate {
+                generation: incoming.offer.generation,
+            };
             (Standing::successor(record, &material), entry, None)
         }
         None => {
-            let usual = if notifier.active() || supervision.is_service() { Fallback::Persist } else { Fallback::End };
+            let usual = if notifier.active() || supervision.is_service() {
+                Fallback::Persist
+            } else {
+                Fallback::End
+            };
             let begun = Standing::begin(record, &material, usual);
             begun.0.started(&supervision.verdict.to_string());
             begun
@@ -153,22 +189,41 @@ async fn start(
     let by_hand = supervision.by_hand();
     let fail = |text: String| {
         if !candidate {
-            standing.record.ended(by_hand, FAILED, &text, 0, Vec::new(), None);
+            standing
+                .record
+                .ended(by_hand, FAILED, &text, 0, Vec::new(), None);
         }
         fail(text)
     };
     let (mut incoming, mut lock, mut passed) = (incoming, lock, passed);
     if let Some(incoming) = incoming.as_mut() {
-        lock = incoming.lock.take().map(|fd| Lock::from_fd(fd, &paths.state)).transpose().map_err(|error| fail(error.to_string()))?;
+        lock = incoming
+            .lock
+            .take()
+            .map(|fd| Lock::from_fd(fd, &paths.state))
+            .transpose()
+            .map_err(|error| fail(error.to_string()))?;
         let listeners = std::mem::take(&mut incoming.listeners).into_iter();
-        passed = listeners.map(|(name, fd)| Passed { name: name.unwrap_or_else(|| "passed".to_owned()), fd }).collect();
+        passed = listeners
+            .map(|(name, fd)| Passed {
+                name: name.unwrap_or_else(|| "passed".to_owned()),
+                fd,
+            })
+            .collect();
     }
     let (kept, passed) = keeping::kept(passed, notifier);
     let waits = incoming.is_none() && standby::waits(notifier, &supervision.verdict);
     let listeners = match listen(config, passed, notifier, &paths, &mut signals, waits).await {
         Ok(Some(listeners)) => listeners,
         Ok(None) => {
-            standing.record.ended(true, DONE, "asked to stop while it waited for its address", 0, Vec::new(), None);
+            standing.record.ended(
+                true,
+                DONE,
+                "asked to stop while it waited for its address",
+                0,
+                Vec::new(),
+                None,
+            );
             return Err(DONE);
         }
         Err(error) => return Err(fail(error)),
@@ -177,34 +232,55 @@ async fn start(
     let front = Front::new(&material.loaded.instance, config);
     match ownership::token(config, &paths.state) {
         Ok(token) => front.set_token(token),
-        Err(error) => warn!("[gateway] no bearer token, so /_gateway/ answers on unix listeners only: {error}"),
+        Err(error) => warn!(
+            "[gateway] no bearer token, so /_gateway/ answers on unix listeners only: {error}"
+        ),
     }
     let count = if config.gateway.workers > 0 {
         config.gateway.workers
     } else {
-        std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX)
+        std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(WORKERS_MAX)
     };
     let sockets = match &incoming {
         // Until it owns the service, a successor accepts nobody.
         Some(_) => Vec::new(),
-        None => listeners.handles().map_err(|error| fail(format!("cannot share the listeners: {error}")))?,
+        None => listeners
+            .handles()
+            .map_err(|error| fail(format!("cannot share the listeners: {error}")))?,
     };
-    let workers = Workers::start(&front, sockets, count).map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
+    let workers = Workers::start(&front, sockets, count)
+        .map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
     keeping::take_up(kept, &workers).await;
     traces.phase("workers");
     let (control, calls) = ControlEnd::new(paths.control.clone());
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
-    let context = Arc::new(Context { front, flags, inherited, redactor, run_dir, workers: workers.count() });
+    let context = Arc::new(Context {
+        front,
+        flags,
+        inherited,
+        redactor,
+        run_dir,
+        workers: workers.count(),
+    });
     let (happened, happenings) = mpsc::unbounded_channel();
     let later = matches!(entry, Entry::Later { .. });
     let (machine, first) = Lifecycle::start(entry);
     let report = Reporter::new(None, happened.clone());
-    let program = Program::of_this_process().map_err(|error| fail(format!("cannot tell which program this is: {error}")))?;
+    let program = Program::of_this_process()
+        .map_err(|error| fail(format!("cannot tell which program this is: {error}")))?;
     let mut predecessors = Predecessors::default();
     let mut taking = None;
     if let Some(mut incoming) = incoming {
-        predecessors = Predecessors::new(&incoming.offer.drainers, std::mem::take(&mut incoming.drainers), &happened);
-        let predecessor = incoming.converse(&happened).map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
+        predecessors = Predecessors::new(
+            &incoming.offer.drainers,
+            std::mem::take(&mut incoming.drainers),
+            &happened,
+        );
+        let predecessor = incoming
+            .converse(&happened)
+            .map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
         taking = Some(Taking::new(predecessor, &mut incoming));
     }
     let answers = Answers::recorded(standing.record.clone());
@@ -250,7 +326,11 @@ async fn start(
         waiter: None,
         handing: None,
         succeeded_by: None,
-        lending: if taking.is_some() { Lending::begin() } else { Lending::default() },
+        lending: if taking.is_some() {
+            Lending::begin()
+        } else {
+            Lending::default()
+        },
         heard: 0,
         taking,
         predecessors,
@@ -271,7 +351,14 @@ async fn start(
         // There is nothing to wait for that the service manager should wait for, too.
         gateway.refresh();
     }
-    Ok((gateway, Inputs { signals, happenings, calls }))
+    Ok((
+        gateway,
+        Inputs {
+            signals,
+            happenings,
+            calls,
+        },
+    ))
 }
 
 /// The sockets of the front door; none when the gateway was asked to stop while it waited for one.
@@ -301,15 +388,22 @@ async fn listen(
 
 /// Who has an address, and what can be done.
 fn taken(listen: &Listen) -> String {
-    let who: Vec<String> = port::who(listen, &[], Depth::First).iter().map(ToString::to_string).collect();
+    let who: Vec<String> = port::who(listen, &[], Depth::First)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     match who.as_slice() {
         // It was let go in this moment.
         [] => format!("{listen} was taken by another program a moment ago: try again"),
-        who => format!("{listen} is held by {}: choose another address with --listen, or see `gatewayctl clean`", who.join(", ")),
+        who => format!(
+            "{listen} is held by {}: choose another address with --listen, or see `gatewayctl clean`",
+            who.join(", ")
+        ),
     }
 }
 
-/// The lock, and the configuration to go on with; or the exit code of a process that somebody else is in the way of.
+/// The lock, and the configuration to go on with; or the exit code of a process that somebody else
+/// is in the way of.
 async fn own(
     material: Material,
     flags: &Overrides,
@@ -320,14 +414,22 @@ async fn own(
     match ownership::take(&material.loaded, &paths.state).await {
         Ok(Ownership::Ours(lock)) => Ok((material, lock)),
         Ok(Ownership::Same(text) | Ownership::Other(text))
-            if standby::waits(notifier, &supervisor::detect(&Evidence::gather(&Env::real(), &material.loaded.instance))) =>
+            if standby::waits(
+                notifier,
+                &supervisor::detect(&Evidence::gather(&Env::real(), &material.loaded.instance)),
+            ) =>
         {
             info!("[gateway] {text}");
             match standby::stand_by(paths, notifier, signals).await {
-                Ok(Turn::Ours(lock)) => Ok((standby::read_again(material, flags, paths), Some(lock))),
+                Ok(Turn::Ours(lock)) => {
+                    Ok((standby::read_again(material, flags, paths), Some(lock)))
+                }
                 Ok(Turn::Stopped) => Err(DONE),
                 Err(error) => {
-                    error!("[gateway] cannot wait for the lock in {}: {error}", paths.state.display());
+                    error!(
+                        "[gateway] cannot wait for the lock in {}: {error}",
+                        paths.state.display()
+                    );
                     Err(FAILED)
                 }
             }
@@ -347,11 +449,15 @@ async fn own(
     }
 }
 
-/// An offer that this process can take: a configuration may change anything but who the instance is.
+/// An offer that this process can take: a configuration may change anything but who the instance
+/// is.
 fn fitting(incoming: Incoming, loaded: &Loaded, paths: &Paths) -> Result<Incoming, String> {
     let offer = &incoming.offer;
     let why = if offer.instance != loaded.instance {
-        format!("the instance cannot change its name in a restart (it is {}, the configuration says {})", offer.instance, loaded.instance)
+        format!(
+            "the instance cannot change its name in a restart (it is {}, the configuration says {})",
+            offer.instance, loaded.instance
+        )
     } else if offer.state_dir != paths.state {
         format!(
             "the state directory cannot change in a restart (it is {}, the configuration says {})",

@@ -1,11 +1,13 @@
-//! Where the next generation lives: in this process, in a fresh one that takes over, or in what the service manager starts next.
+//! Where the next generation lives: in this process, in a fresh one that takes over, or in what the
+//! service manager starts next.
 
 use std::fmt;
 
 use crate::config::Mode;
 use crate::supervisor::{Supervisor, Verdict};
 
-/// So many older processes may drain at once. Each holds its sidecars' memory, and none of them ends before its last client.
+/// So many older processes may drain at once. Each holds its sidecars' memory, and none of them
+/// ends before its last client.
 pub const MAX_DRAINERS: usize = 8;
 
 /// Where the next generation lives.
@@ -46,7 +48,8 @@ pub struct Facts<'a> {
     pub update: bool,
     /// `$GATEWAY_NO_RESPAWN`
     pub no_respawn: bool,
-    /// systemd listens to us (`$NOTIFY_SOCKET`) and the unit's NotifyAccess lets the main process name another one.
+    /// systemd listens to us (`$NOTIFY_SOCKET`) and the unit's NotifyAccess lets the main process
+    /// name another one.
     pub can_speak_mainpid: bool,
     /// The supervisor holds every listener and starts us again after an exit with 0.
     pub holder: bool,
@@ -85,7 +88,11 @@ pub struct Refusal {
 /// # Errors
 /// [`Refusal`] when a fresh process was asked for and there is no way to one that loses nothing.
 pub fn choose(facts: &Facts<'_>) -> Result<Choice, Refusal> {
-    let wanted = if facts.fresh || facts.update { fresh(facts)? } else { plain(facts) };
+    let wanted = if facts.fresh || facts.update {
+        fresh(facts)?
+    } else {
+        plain(facts)
+    };
     Ok(within_bounds(facts, wanted))
 }
 
@@ -95,13 +102,23 @@ type Wanted = (Strategy, String);
 fn plain(facts: &Facts<'_>) -> Wanted {
     let of_mode = match facts.mode {
         Mode::Auto => return auto(facts),
-        Mode::InProcess => return (Strategy::InProcess, "[restart] mode is in-process".to_owned()),
-        Mode::Respawn => respawn(facts).map(|strategy| (strategy, "[restart] mode is respawn".to_owned())),
+        Mode::InProcess => {
+            return (
+                Strategy::InProcess,
+                "[restart] mode is in-process".to_owned(),
+            );
+        }
+        Mode::Respawn => {
+            respawn(facts).map(|strategy| (strategy, "[restart] mode is respawn".to_owned()))
+        }
         Mode::Exit => exit(facts).map(|strategy| (strategy, "[restart] mode is exit".to_owned())),
     };
     of_mode.unwrap_or_else(|refusal| {
         let (strategy, why) = auto(facts);
-        (strategy, format!("{why}; [restart] mode is not followed: {refusal}"))
+        (
+            strategy,
+            format!("{why}; [restart] mode is not followed: {refusal}"),
+        )
     })
 }
 
@@ -129,13 +146,22 @@ fn auto(facts: &Facts<'_>) -> Wanted {
 
 /// A restart that only a fresh process can do.
 fn fresh(facts: &Facts<'_>) -> Result<Wanted, Refusal> {
-    let what = if facts.update { "only a fresh process runs the new program" } else { "a fresh process was asked for" };
+    let what = if facts.update {
+        "only a fresh process runs the new program"
+    } else {
+        "a fresh process was asked for"
+    };
     // An exit gives a fresh process as well, where nothing is lost by it.
     let by_exit = facts.update && matches!(facts.verdict.supervisor, Supervisor::Launchd { .. })
         || facts.mode == Mode::Exit
         || facts.no_respawn
-        || matches!(facts.verdict.supervisor, Supervisor::Systemd { .. }) && !facts.can_speak_mainpid;
-    let strategy = if by_exit && facts.holder { Strategy::Exit } else { respawn(facts)? };
+        || matches!(facts.verdict.supervisor, Supervisor::Systemd { .. })
+            && !facts.can_speak_mainpid;
+    let strategy = if by_exit && facts.holder {
+        Strategy::Exit
+    } else {
+        respawn(facts)?
+    };
     Ok((strategy, what.to_owned()))
 }
 
@@ -146,12 +172,17 @@ fn respawn(facts: &Facts<'_>) -> Result<Strategy, Refusal> {
         } else {
             "a plain restart stays in this process; for a fresh one stop and start the job: gatewayctl restart --force"
         };
-        return Err(Refusal { why: format!("launchd follows this pid and ends what it leaves behind, so there is no respawn; {next}") });
+        return Err(Refusal {
+            why: format!(
+                "launchd follows this pid and ends what it leaves behind, so there is no respawn; {next}"
+            ),
+        });
     }
     if facts.no_respawn {
         return Err(Refusal { why: "GATEWAY_NO_RESPAWN forbids a fresh process; unset it, or stop and start the gateway".to_owned() });
     }
-    let told = matches!(facts.verdict.supervisor, Supervisor::Systemd { .. }) && facts.can_speak_mainpid;
+    let told =
+        matches!(facts.verdict.supervisor, Supervisor::Systemd { .. }) && facts.can_speak_mainpid;
     let waiter = !told && !matches!(facts.verdict.supervisor, Supervisor::Init);
     Ok(Strategy::Respawn { waiter })
 }
@@ -161,7 +192,11 @@ fn exit(facts: &Facts<'_>) -> Result<Strategy, Refusal> {
         return Ok(Strategy::Exit);
     }
     let supervisor = &facts.verdict.supervisor;
-    Err(Refusal { why: format!("nobody would hold the listeners and start the next one after an exit (supervisor: {supervisor})") })
+    Err(Refusal {
+        why: format!(
+            "nobody would hold the listeners and start the next one after an exit (supervisor: {supervisor})"
+        ),
+    })
 }
 
 /// No more than [`MAX_DRAINERS`] older processes at once.
@@ -169,13 +204,25 @@ fn within_bounds(facts: &Facts<'_>, (strategy, why): Wanted) -> Choice {
     let full = matches!(strategy, Strategy::Respawn { .. }) && facts.drainers >= MAX_DRAINERS;
     let drainers = facts.drainers;
     match full {
-        false => Choice { strategy, why, cut_oldest: false },
-        true if facts.fresh || facts.update => {
-            Choice { strategy, why: format!("{why}; {drainers} older processes still drain, so the oldest is cut"), cut_oldest: true }
-        }
+        false => Choice {
+            strategy,
+            why,
+            cut_oldest: false,
+        },
+        true if facts.fresh || facts.update => Choice {
+            strategy,
+            why: format!("{why}; {drainers} older processes still drain, so the oldest is cut"),
+            cut_oldest: true,
+        },
         true => {
-            let why = format!("{drainers} older processes still drain, and no more than {MAX_DRAINERS} may");
-            Choice { strategy: Strategy::InProcess, why, cut_oldest: false }
+            let why = format!(
+                "{drainers} older processes still drain, and no more than {MAX_DRAINERS} may"
+            );
+            Choice {
+                strategy: Strategy::InProcess,
+                why,
+                cut_oldest: false,
+            }
         }
     }
 }
@@ -189,7 +236,10 @@ mod tests {
     const WAITER: Strategy = Strategy::Respawn { waiter: true };
 
     fn verdict(supervisor: Supervisor) -> Verdict {
-        Verdict { supervisor, reason: "it looks so".into() }
+        Verdict {
+            supervisor,
+            reason: "it looks so".into(),
+        }
     }
 
     fn facts(verdict: &Verdict) -> Facts<'_> {
@@ -206,7 +256,10 @@ mod tests {
     }
 
     fn systemd() -> Verdict {
-        verdict(Supervisor::Systemd { unit: None, user: false })
+        verdict(Supervisor::Systemd {
+            unit: None,
+            user: false,
+        })
     }
 
     fn launchd() -> Verdict {
@@ -231,21 +284,52 @@ mod tests {
             OpenRc { watched: false },
             Supervisord,
             Pm2,
-            Declared { name: "monit".into() },
+            Declared {
+                name: "monit".into(),
+            },
             Terminal,
-            Unknown { parent: "bash".into() },
+            Unknown {
+                parent: "bash".into(),
+            },
         ];
         for supervisor in followed {
             let verdict = verdict(supervisor);
             let facts = facts(&verdict);
             assert_eq!(strategy(facts), Some(IN_PROCESS), "{verdict}");
-            assert_eq!(strategy(Facts { fresh: true, ..facts }), Some(WAITER), "{verdict}");
-            assert_eq!(strategy(Facts { update: true, ..facts }), Some(WAITER), "{verdict}");
-            assert_eq!(strategy(Facts { mode: Mode::Respawn, ..facts }), Some(WAITER), "{verdict}");
+            assert_eq!(
+                strategy(Facts {
+                    fresh: true,
+                    ..facts
+                }),
+                Some(WAITER),
+                "{verdict}"
+            );
+            assert_eq!(
+                strategy(Facts {
+                    update: true,
+                    ..facts
+                }),
+                Some(WAITER),
+                "{verdict}"
+            );
+            assert_eq!(
+                strategy(Facts {
+                    mode: Mode::Respawn,
+                    ..facts
+                }),
+                Some(WAITER),
+                "{verdict}"
+            );
         }
         let nobody = verdict(Init);
         assert_eq!(strategy(facts(&nobody)), Some(RESPAWN));
-        assert_eq!(strategy(Facts { update: true, ..facts(&nobody) }), Some(RESPAWN));
+        assert_eq!(
+            strategy(Facts {
+                update: true,
+                ..facts(&nobody)
+            }),
+            Some(RESPAWN)
+        );
     }
 
     #[test]
@@ -258,71 +342,231 @@ mod tests {
             (false, true, Strategy::Exit, Strategy::Exit),
             (false, false, IN_PROCESS, WAITER),
         ] {
-            let facts = Facts { can_speak_mainpid: told, holder, ..facts(&verdict) };
+            let facts = Facts {
+                can_speak_mainpid: told,
+                holder,
+                ..facts(&verdict)
+            };
             assert_eq!(strategy(facts), Some(plain), "{told} {holder}");
-            assert_eq!(strategy(Facts { fresh: true, ..facts }), Some(fresh), "{told} {holder}");
-            assert_eq!(strategy(Facts { update: true, ..facts }), Some(fresh), "{told} {holder}");
+            assert_eq!(
+                strategy(Facts {
+                    fresh: true,
+                    ..facts
+                }),
+                Some(fresh),
+                "{told} {holder}"
+            );
+            assert_eq!(
+                strategy(Facts {
+                    update: true,
+                    ..facts
+                }),
+                Some(fresh),
+                "{told} {holder}"
+            );
         }
     }
 
     #[test]
     fn launchd_starts_the_next_one_or_stays_in_process() {
         let verdict = launchd();
-        let held = Facts { holder: true, ..facts(&verdict) };
+        let held = Facts {
+            holder: true,
+            ..facts(&verdict)
+        };
         assert_eq!(strategy(held), Some(Strategy::Exit));
-        assert_eq!(strategy(Facts { update: true, ..held }), Some(Strategy::Exit));
+        assert_eq!(
+            strategy(Facts {
+                update: true,
+                ..held
+            }),
+            Some(Strategy::Exit)
+        );
         assert_eq!(strategy(facts(&verdict)), Some(IN_PROCESS));
-        let refused = choose(&Facts { fresh: true, ..held }).unwrap_err();
-        assert!(refused.why.contains("launchd") && refused.why.contains("a plain restart starts a fresh process"), "{refused}");
-        assert!(choose(&Facts { fresh: true, ..facts(&verdict) }).is_err());
-        assert!(choose(&Facts { update: true, ..facts(&verdict) }).is_err());
+        let refused = choose(&Facts {
+            fresh: true,
+            ..held
+        })
+        .unwrap_err();
+        assert!(
+            refused.why.contains("launchd")
+                && refused
+                    .why
+                    .contains("a plain restart starts a fresh process"),
+            "{refused}"
+        );
+        assert!(
+            choose(&Facts {
+                fresh: true,
+                ..facts(&verdict)
+            })
+            .is_err()
+        );
+        assert!(
+            choose(&Facts {
+                update: true,
+                ..facts(&verdict)
+            })
+            .is_err()
+        );
     }
 
     #[test]
     fn the_mode_overrules_where_nothing_is_lost_by_it() {
         let systemd = systemd();
-        let told = Facts { can_speak_mainpid: true, holder: true, ..facts(&systemd) };
-        assert_eq!(strategy(Facts { mode: Mode::InProcess, ..told }), Some(IN_PROCESS));
-        assert_eq!(strategy(Facts { mode: Mode::Exit, ..told }), Some(Strategy::Exit));
-        assert_eq!(strategy(Facts { mode: Mode::Exit, fresh: true, ..told }), Some(Strategy::Exit));
-        assert_eq!(strategy(Facts { mode: Mode::InProcess, fresh: true, ..told }), Some(RESPAWN), "one restart may ask for it");
+        let told = Facts {
+            can_speak_mainpid: true,
+            holder: true,
+            ..facts(&systemd)
+        };
+        assert_eq!(
+            strategy(Facts {
+                mode: Mode::InProcess,
+                ..told
+            }),
+            Some(IN_PROCESS)
+        );
+        assert_eq!(
+            strategy(Facts {
+                mode: Mode::Exit,
+                ..told
+            }),
+            Some(Strategy::Exit)
+        );
+        assert_eq!(
+            strategy(Facts {
+                mode: Mode::Exit,
+                fresh: true,
+                ..told
+            }),
+            Some(Strategy::Exit)
+        );
+        assert_eq!(
+            strategy(Facts {
+                mode: Mode::InProcess,
+                fresh: true,
+                ..told
+            }),
+            Some(RESPAWN),
+            "one restart may ask for it"
+        );
 
         let nobody = verdict(Supervisor::Init);
-        let choice = choose(&Facts { mode: Mode::Exit, ..facts(&nobody) }).unwrap();
+        let choice = choose(&Facts {
+            mode: Mode::Exit,
+            ..facts(&nobody)
+        })
+        .unwrap();
         assert_eq!(choice.strategy, RESPAWN);
-        assert!(choice.why.contains("mode is not followed: nobody would hold the listeners"), "{choice}");
+        assert!(
+            choice
+                .why
+                .contains("mode is not followed: nobody would hold the listeners"),
+            "{choice}"
+        );
         let launchd = launchd();
-        let choice = choose(&Facts { mode: Mode::Respawn, holder: true, ..facts(&launchd) }).unwrap();
+        let choice = choose(&Facts {
+            mode: Mode::Respawn,
+            holder: true,
+            ..facts(&launchd)
+        })
+        .unwrap();
         assert_eq!(choice.strategy, Strategy::Exit, "{choice}");
     }
 
     #[test]
     fn no_respawn_stays_in_process_and_refuses_what_it_cannot_give() {
         let nobody = verdict(Supervisor::Init);
-        let forbidden = Facts { no_respawn: true, ..facts(&nobody) };
+        let forbidden = Facts {
+            no_respawn: true,
+            ..facts(&nobody)
+        };
         assert_eq!(strategy(forbidden), Some(IN_PROCESS));
-        assert_eq!(strategy(Facts { mode: Mode::Respawn, ..forbidden }), Some(IN_PROCESS));
-        for refused in [Facts { fresh: true, ..forbidden }, Facts { update: true, ..forbidden }] {
-            assert!(choose(&refused).unwrap_err().why.contains("GATEWAY_NO_RESPAWN"));
+        assert_eq!(
+            strategy(Facts {
+                mode: Mode::Respawn,
+                ..forbidden
+            }),
+            Some(IN_PROCESS)
+        );
+        for refused in [
+            Facts {
+                fresh: true,
+                ..forbidden
+            },
+            Facts {
+                update: true,
+                ..forbidden
+            },
+        ] {
+            assert!(
+                choose(&refused)
+                    .unwrap_err()
+                    .why
+                    .contains("GATEWAY_NO_RESPAWN")
+            );
         }
         let verdict = systemd();
-        let held = Facts { no_respawn: true, holder: true, can_speak_mainpid: true, ..facts(&verdict) };
+        let held = Facts {
+            no_respawn: true,
+            holder: true,
+            can_speak_mainpid: true,
+            ..facts(&verdict)
+        };
         assert_eq!(strategy(held), Some(IN_PROCESS));
-        assert_eq!(strategy(Facts { update: true, ..held }), Some(Strategy::Exit), "the supervisor starts the new program");
+        assert_eq!(
+            strategy(Facts {
+                update: true,
+                ..held
+            }),
+            Some(Strategy::Exit),
+            "the supervisor starts the new program"
+        );
     }
 
     #[test]
     fn no_more_than_eight_processes_drain() {
         let nobody = verdict(Supervisor::Init);
-        let full = Facts { drainers: MAX_DRAINERS, ..facts(&nobody) };
+        let full = Facts {
+            drainers: MAX_DRAINERS,
+            ..facts(&nobody)
+        };
         let choice = choose(&full).unwrap();
-        assert_eq!((choice.strategy, choice.cut_oldest), (IN_PROCESS, false), "{choice}");
-        assert!(choice.why.contains("8 older processes still drain"), "{choice}");
-        let choice = choose(&Facts { fresh: true, ..full }).unwrap();
-        assert_eq!((choice.strategy, choice.cut_oldest), (RESPAWN, true), "{choice}");
+        assert_eq!(
+            (choice.strategy, choice.cut_oldest),
+            (IN_PROCESS, false),
+            "{choice}"
+        );
+        assert!(
+            choice.why.contains("8 older processes still drain"),
+            "{choice}"
+        );
+        let choice = choose(&Facts {
+            fresh: true,
+            ..full
+        })
+        .unwrap();
+        assert_eq!(
+            (choice.strategy, choice.cut_oldest),
+            (RESPAWN, true),
+            "{choice}"
+        );
         assert!(choice.why.contains("the oldest is cut"), "{choice}");
-        assert_eq!(strategy(Facts { drainers: MAX_DRAINERS - 1, ..facts(&nobody) }), Some(RESPAWN));
+        assert_eq!(
+            strategy(Facts {
+                drainers: MAX_DRAINERS - 1,
+                ..facts(&nobody)
+            }),
+            Some(RESPAWN)
+        );
         let held = launchd();
-        assert_eq!(strategy(Facts { holder: true, drainers: MAX_DRAINERS, ..facts(&held) }), Some(Strategy::Exit));
+        assert_eq!(
+            strategy(Facts {
+                holder: true,
+                drainers: MAX_DRAINERS,
+                ..facts(&held)
+            }),
+            Some(Strategy::Exit)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Taking over, the successor's part: say what is ready, begin when told to, and know who came before.
+//! Taking over, the successor's part: say what is ready, begin when told to, and know who came
+//! before.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use tracing::{info, warn};
 use super::driver::Gateway;
 use super::generation::Gate;
 use super::handover::{
-    Incoming, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, Together, failpoint, follow_to_its_end, moving,
+    Incoming, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, Together, failpoint,
+    follow_to_its_end, moving,
 };
 use super::lifecycle::{Event, Origin, Phase};
 use super::{Addresses, ownership};
@@ -44,7 +46,11 @@ pub(super) struct Taking {
 impl Taking {
     pub(super) fn new(predecessor: Predecessor, incoming: &mut Incoming) -> Self {
         let offer = &incoming.offer;
-        let exclusive = offer.exclusive.iter().map(|sidecar| sidecar.name.clone()).collect();
+        let exclusive = offer
+            .exclusive
+            .iter()
+            .map(|sidecar| sidecar.name.clone())
+            .collect();
         let notifier = Notifier::from_parts(offer.notify.as_deref(), offer.watchdog_usec);
         let restart = LastRestart {
             request: offer.request.clone(),
@@ -68,7 +74,10 @@ impl Taking {
 
     /// What must not run twice dies with its gateway, which takes a while.
     fn release_when_dead(&mut self) {
-        let (Some(released), running) = (self.released.take(), std::mem::take(&mut self.running)) else { return };
+        let (Some(released), running) = (self.released.take(), std::mem::take(&mut self.running))
+        else {
+            return;
+        };
         tokio::spawn(async move {
             join_all(running.iter().map(follow_to_its_end)).await;
             // A build that was given up does not wait any more.
@@ -103,12 +112,18 @@ impl Gateway {
                 predecessor.say(&ToPredecessor::Release { names });
             }
         });
-        Some(Gate { theirs: taking.exclusive.clone(), ask, released })
+        Some(Gate {
+            theirs: taking.exclusive.clone(),
+            ask,
+            released,
+        })
     }
 
     /// What the predecessor says; none when it is gone.
     pub(super) fn predecessor(&mut self, message: Option<ToSuccessor>) {
-        let Some(taking) = self.taking.as_mut() else { return };
+        let Some(taking) = self.taking.as_mut() else {
+            return;
+        };
         match message {
             Some(ToSuccessor::Released) => taking.release(),
             Some(ToSuccessor::Go) => {
@@ -116,22 +131,35 @@ impl Gateway {
                 self.step(Event::Go);
             }
             Some(ToSuccessor::Abort { main }) => {
-                info!("[gateway] the predecessor does not hand over: ending{}", if main { " after it" } else { "" });
+                info!(
+                    "[gateway] the predecessor does not hand over: ending{}",
+                    if main { " after it" } else { "" }
+                );
                 taking.together.aborted(main);
                 if !main {
-                    // It keeps the service, or ends with it and waits for this process: either way none is to be stopped from here.
+                    // It keeps the service, or ends with it and waits for this process: either way
+                    // none is to be stopped from here.
                     self.predecessors = Predecessors::default();
                 }
                 self.stop(false);
             }
-            Some(ToSuccessor::Draining { status, heard, borrowed }) => {
+            Some(ToSuccessor::Draining {
+                status,
+                heard,
+                borrowed,
+            }) => {
                 self.lending.said(heard, borrowed);
                 let pid = taking.pid;
                 self.predecessors.told(pid, status);
             }
             None => {
-                if !self.machine.owned() && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. }) {
-                    warn!("[gateway] pid {} died while it handed over: taking the service", taking.pid);
+                if !self.machine.owned()
+                    && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. })
+                {
+                    warn!(
+                        "[gateway] pid {} died while it handed over: taking the service",
+                        taking.pid
+                    );
                 }
                 taking.release_when_dead();
                 self.lending.over();
@@ -156,14 +184,20 @@ impl Gateway {
 
     /// Whether this process waits for the word to go.
     pub(super) fn is_candidate(&self) -> bool {
-        matches!(self.machine.phase(), Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_))
+        matches!(
+            self.machine.phase(),
+            Phase::Starting(_, Origin::Candidate) | Phase::Prepared(_)
+        )
     }
 
     /// The generation is ready: says so.
     pub(super) fn announce(&self) {
         failpoint::pass("new.ready");
         if let Some(current) = &self.current {
-            self.tell_predecessor(&ToPredecessor::Ready { info: current.info(), sidecars: current.addresses() });
+            self.tell_predecessor(&ToPredecessor::Ready {
+                info: current.info(),
+                sidecars: current.addresses(),
+            });
         }
     }
 
@@ -172,9 +206,19 @@ impl Gateway {
         if let Some(taking) = self.taking.as_mut() {
             self.notifier = taking.notifier;
             self.listeners.speak(taking.notifier);
-            let took = taking.restart.at.parse::<Timestamp>().map(|at| Timestamp::now().duration_since(at).as_millis());
-            let took_ms = took.ok().and_then(|took| u64::try_from(took).ok()).unwrap_or_default();
-            self.answers.last = Some(LastRestart { took_ms, ..taking.restart.clone() });
+            let took = taking
+                .restart
+                .at
+                .parse::<Timestamp>()
+                .map(|at| Timestamp::now().duration_since(at).as_millis());
+            let took_ms = took
+                .ok()
+                .and_then(|took| u64::try_from(took).ok())
+                .unwrap_or_default();
+            self.answers.last = Some(LastRestart {
+                took_ms,
+                ..taking.restart.clone()
+            });
         }
         self.standing.record.take_over();
         self.standing.started(&self.supervision.verdict.to_string());
@@ -198,14 +242,21 @@ impl Gateway {
         self.control.open();
         self.traces.phase("control");
         self.take_clients();
-        info!("[gateway] http server listening ({})", self.listeners.addresses().join(", "));
+        info!(
+            "[gateway] http server listening ({})",
+            self.listeners.addresses().join(", ")
+        );
     }
 
     /// Takes over clients of processes that finish their work, from now on.
     pub(super) fn take_clients(&mut self) {
         self.taking_clients = CancellationToken::new();
         let place = moving::place(&self.paths.control);
-        if let Err(error) = moving::take(&place, Arc::clone(&self.workers), self.taking_clients.clone()) {
+        if let Err(error) = moving::take(
+            &place,
+            Arc::clone(&self.workers),
+            self.taking_clients.clone(),
+        ) {
             warn!("[gateway] kept connections of predecessors cannot be taken over: {error}");
         }
     }
@@ -246,17 +297,33 @@ impl Gateway {
             start_time: owner::start_time(drainer.pid).unwrap_or_default(),
             until_ms: drainer.left_ms.map(|left| now + left),
         };
-        let drainers: Vec<owner::Drainer> = self.predecessors.drainers().iter().map(drainer).collect();
-        ownership::record(&self.loaded, &self.paths.state, &self.listeners.addresses(), self.machine.current(), &drainers);
+        let drainers: Vec<owner::Drainer> =
+            self.predecessors.drainers().iter().map(drainer).collect();
+        ownership::record(
+            &self.loaded,
+            &self.paths.state,
+            &self.listeners.addresses(),
+            self.machine.current(),
+            &drainers,
+        );
     }
 
     /// Those that a stop must wait for.
     pub(super) fn stop_predecessors(&mut self) -> Stopping {
         self.tell_predecessor(&ToPredecessor::Bye);
         let predecessors = std::mem::take(&mut self.predecessors);
-        // Before it is ready nobody can have made it the main process: its end is none of the service's.
+        // Before it is ready nobody can have made it the main process: its end is none of the
+        // service's.
         let main = self.machine.owned() || self.current.is_some();
-        let together = self.taking.as_ref().map(|taking| taking.together.clone()).unwrap_or_default();
-        if main { predecessors.into_stopping(together) } else { Stopping::default() }
+        let together = self
+            .taking
+            .as_ref()
+            .map(|taking| taking.together.clone())
+            .unwrap_or_default();
+        if main {
+            predecessors.into_stopping(together)
+        } else {
+            Stopping::default()
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What the driver does about traces: a restart's begins when it is asked for, and goes on in whoever performs it.
+//! What the driver does about traces: a restart's begins when it is asked for, and goes on in
+//! whoever performs it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +28,13 @@ impl Traces {
     /// Those of a process that begins, perhaps to go on with a restart.
     pub(super) fn begin(carried: Option<Carried>) -> Self {
         let startup = trace::startup(&Env::real(), age());
-        let mut traces = Self { startup, restart: Trace::default(), request: None, begun: true, asked: HashMap::new() };
+        let mut traces = Self {
+            startup,
+            restart: Trace::default(),
+            request: None,
+            begun: true,
+            asked: HashMap::new(),
+        };
         traces.resume(carried);
         traces
     }
@@ -36,7 +43,10 @@ impl Traces {
     pub(super) fn resume(&mut self, carried: Option<Carried>) {
         if carried.is_some() {
             self.restart = trace::resume(&Env::real(), carried);
-            self.restart.mark("restart.process-resume", &[("pid", u64::from(std::process::id()).into())]);
+            self.restart.mark(
+                "restart.process-resume",
+                &[("pid", u64::from(std::process::id()).into())],
+            );
         }
     }
 
@@ -54,9 +64,21 @@ impl Traces {
     }
 
     /// A restart is asked for: by a signal, or as `control`.
-    pub(super) fn asked(&mut self, id: &str, signal: &str, reason: &str, force: bool, wait_ms: Option<u64>) {
+    pub(super) fn asked(
+        &mut self,
+        id: &str,
+        signal: &str,
+        reason: &str,
+        force: bool,
+        wait_ms: Option<u64>,
+    ) {
         let mut trace = trace::restart(&Env::real());
-        let pairs = [("signal", signal.into()), ("reason", reason.into()), ("force", force.into()), ("waitMs", wait_ms.into())];
+        let pairs = [
+            ("signal", signal.into()),
+            ("reason", reason.into()),
+            ("force", force.into()),
+            ("waitMs", wait_ms.into()),
+        ];
         trace.mark("restart.signal.received", &pairs);
         self.asked.insert(id.to_owned(), trace);
     }
@@ -100,12 +122,21 @@ impl Traces {
         }
     }
 
-    /// It goes on in another process: what that one needs. Written before that one begins, so that the order is right; the pid
-    /// is therefore ours.
-    pub(super) fn hand_over(&mut self, kind: &str, mode: &str, supervisor: &str) -> Option<Carried> {
+    /// It goes on in another process: what that one needs. Written before that one begins, so that
+    /// the order is right; the pid is therefore ours.
+    pub(super) fn hand_over(
+        &mut self,
+        kind: &str,
+        mode: &str,
+        supervisor: &str,
+    ) -> Option<Carried> {
         let pid = u64::from(std::process::id());
-        let pairs: [Pair<'_>; 4] =
-            [("kind", kind.into()), ("mode", mode.into()), ("pid", pid.into()), ("supervisorMode", Value::Text(supervisor))];
+        let pairs: [Pair<'_>; 4] = [
+            ("kind", kind.into()),
+            ("mode", mode.into()),
+            ("pid", pid.into()),
+            ("supervisorMode", Value::Text(supervisor)),
+        ];
         self.restart.mark("restart.full-process-handoff", &pairs);
         let carried = self.restart.carry();
         self.give_up();
@@ -122,6 +153,9 @@ impl Traces {
 /// How long this process has been there; zero where it cannot be told.
 fn age() -> Duration {
     // Field 22 of proc(5) counts in hundredths of a second on every Linux.
-    let started = owner::start_time(std::process::id()).map(|ticks| BootTime::from(Duration::from_millis(ticks * 10)));
-    started.and_then(|started| BootTime::now().since(started)).unwrap_or_default()
+    let started = owner::start_time(std::process::id())
+        .map(|ticks| BootTime::from(Duration::from_millis(ticks * 10)));
+    started
+        .and_then(|started| BootTime::now().since(started))
+        .unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! Proof that the front door works: a connection put into each serving thread's own queue must bring back our own
-//! `/healthz` through the whole HTTP stack. A probe by address would reach the wrong process during a hand-over, and
-//! fail on a full queue.
+//! Proof that the front door works: a connection put into each serving thread's own queue must
+//! bring back our own `/healthz` through the whole HTTP stack. A probe by address would reach the
+//! wrong process during a hand-over, and fail on a full queue.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
@@ -21,14 +21,21 @@ pub async fn check(workers: &Workers, front: &Front, limit: Duration) -> Result<
     let ends = match workers.probe() {
         Ok(ends) => ends,
         Err(why) => {
-            // No descriptor is left for a pair: then the clients' own requests tell whether it works.
+            // No descriptor is left for a pair: then the clients' own requests tell whether it
+            // works.
             tokio::time::sleep(limit / 2).await;
-            return if front.stats.answers_total() > before { Ok(()) } else { Err(why) };
+            return if front.stats.answers_total() > before {
+                Ok(())
+            } else {
+                Err(why)
+            };
         }
     };
     let asking = async {
         for (index, end) in ends.into_iter().enumerate() {
-            ask(end, &front.identity).await.map_err(|why| format!("thread {index}: {why}"))?;
+            ask(end, &front.identity)
+                .await
+                .map_err(|why| format!("thread {index}: {why}"))?;
         }
         Ok(())
     };
@@ -48,6 +55,13 @@ async fn ask(end: StdUnixStream, identity: &str) -> Result<(), String> {
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = talk.await.map_err(|error| error.to_string())?;
-    let ours = answer.lines().any(|line| line.strip_prefix(IDENTITY).is_some_and(|rest| rest.trim_start_matches([':', ' ']) == identity));
-    if answer.starts_with("HTTP/1.1 200") && ours { Ok(()) } else { Err("the answer is not ours".to_owned()) }
+    let ours = answer.lines().any(|line| {
+        line.strip_prefix(IDENTITY)
+            .is_some_and(|rest| rest.trim_start_matches([':', ' ']) == identity)
+    });
+    if answer.starts_with("HTTP/1.1 200") && ours {
+        Ok(())
+    } else {
+        Err("the answer is not ours".to_owned())
+    }
 }

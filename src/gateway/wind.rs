@@ -14,7 +14,8 @@ use super::unit::Unit;
 use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
 use crate::front::{Backend, Door, GOODBYE, Workers, close_tunnels};
 
-/// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by itself.
+/// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by
+/// itself.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Sidecars have at least this long to end, even when work used up the time.
@@ -51,16 +52,32 @@ impl Wind {
         let begun = Instant::now();
         let limit = self.limit;
         let longest = limit.saturating_sub(MARGIN + SIDECARS).max(limit / 2);
-        let drain = if self.at_once { Duration::ZERO } else { self.restart.stop_drain.0.min(longest) };
+        let drain = if self.at_once {
+            Duration::ZERO
+        } else {
+            self.restart.stop_drain.0.min(longest)
+        };
         // Time for their goodbye is kept back.
-        let tunnels = self.restart.tunnel_drain.map_or(TUNNEL_DRAIN_ALONE, |time| time.0).min(drain.saturating_sub(GOODBYE));
+        let tunnels = self
+            .restart
+            .tunnel_drain
+            .map_or(TUNNEL_DRAIN_ALONE, |time| time.0)
+            .min(drain.saturating_sub(GOODBYE));
         for unit in &self.units {
-            if !matches!(*unit.backend().watch().borrow(), Door::Open(_) | Door::Fading(_)) {
+            if !matches!(
+                *unit.backend().watch().borrow(),
+                Door::Open(_) | Door::Fading(_)
+            ) {
                 // Whoever waits here would wait in vain.
                 unit.backend().set(Door::Gone);
             }
         }
-        let backends = || self.units.iter().map(|unit| unit.backend()).chain(&self.upstreams);
+        let backends = || {
+            self.units
+                .iter()
+                .map(|unit| unit.backend())
+                .chain(&self.upstreams)
+        };
         // The last of them are cut with the rest.
         let end_tunnels = close_tunnels(backends(), begun + tunnels, drain);
         self.leases.tell_drain(Cause::Stop, Some(drain));
@@ -68,10 +85,21 @@ impl Wind {
         let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
         // Their clients' requests go to the sidecars of this process.
         let predecessors = self.predecessors.worked();
-        let work = async { tokio::join!(told, quiet, end_tunnels, self.leases.released(), predecessors) };
+        let work = async {
+            tokio::join!(
+                told,
+                quiet,
+                end_tunnels,
+                self.leases.released(),
+                predecessors
+            )
+        };
         // What is not finished by then is cut: that is what the time is for.
         if tokio::time::timeout_at(begun + drain, work).await.is_err() && self.leases.count() > 0 {
-            warn!("[gateway] time to stop is over; no longer waiting for {}", self.leases.blockers().join(", "));
+            warn!(
+                "[gateway] time to stop is over; no longer waiting for {}",
+                self.leases.blockers().join(", ")
+            );
             self.leases.tell_deadline();
         }
         backends().for_each(|backend| backend.cut());
@@ -82,7 +110,14 @@ impl Wind {
             predecessor.say(&ToPredecessor::Finished);
         }
         // They stop within the same time as this process, and began just after it.
-        if self.at_once || tokio::time::timeout_at(begun + limit.saturating_sub(MARGIN / 2), self.predecessors.ended()).await.is_err() {
+        if self.at_once
+            || tokio::time::timeout_at(
+                begun + limit.saturating_sub(MARGIN / 2),
+                self.predecessors.ended(),
+            )
+            .await
+            .is_err()
+        {
             self.predecessors.kill();
             self.predecessors.ended().await;
         }

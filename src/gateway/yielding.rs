@@ -1,4 +1,5 @@
-//! After the hand-over, the old process's part: nobody new, kept connections go to the successor, then the end.
+//! After the hand-over, the old process's part: nobody new, kept connections go to the successor,
+//! then the end.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -34,16 +35,31 @@ impl Gateway {
         let handing = self.handing.as_ref()?;
         let pid = handing.successor.pid;
         self.report = handing.report.clone();
-        info!("[gateway] pid {pid} serves generation {generation}; pid {} finishes its work", std::process::id());
+        info!(
+            "[gateway] pid {pid} serves generation {generation}; pid {} finishes its work",
+            std::process::id()
+        );
         self.wanted(&format!("handed over to pid {pid}"));
         // The successor's alone: should it die, whoever stands by has the next turn.
         self.lock = None;
         self.succeeded_by = Some((pid, info));
         self.workers.close(true);
         self.taking_clients.cancel();
-        self.doors = sidecars.keys().map(|name| (name.clone(), Backend::held(name, &format!("{name} is restarting")))).collect();
+        self.doors = sidecars
+            .keys()
+            .map(|name| {
+                (
+                    name.clone(),
+                    Backend::held(name, &format!("{name} is restarting")),
+                )
+            })
+            .collect();
         self.redirect(&sidecars);
-        self.context.front.publish(current.redirected(&self.doors, generation, self.context.workers));
+        self.context.front.publish(current.redirected(
+            &self.doors,
+            generation,
+            self.context.workers,
+        ));
         self.followers.drain(..).for_each(|task| task.abort());
         self.farewell(budget);
         failpoint::pass("old.yielded");
@@ -56,7 +72,11 @@ impl Gateway {
         for (name, door) in &self.doors {
             match sidecars.get(name) {
                 Some(Some(address)) => {
-                    door.set(Door::Open(Upstream::new(Address::Socket(*address), self.context.workers, door.cut_token())));
+                    door.set(Door::Open(Upstream::new(
+                        Address::Socket(*address),
+                        self.context.workers,
+                        door.cut_token(),
+                    )));
                 }
                 _ => door.set(Door::Held(format!("{name} is restarting").into())),
             }
@@ -69,7 +89,9 @@ impl Gateway {
     fn farewell(&mut self, budget: Budget) {
         let restart = &self.loaded.config.restart;
         let requests = self.drain_time(budget);
-        let overlapping = restart.tunnel_drain.map_or(crate::config::TUNNEL_DRAIN, |time| time.0);
+        let overlapping = restart
+            .tunnel_drain
+            .map_or(crate::config::TUNNEL_DRAIN, |time| time.0);
         let (elsewhere, clients) = mpsc::unbounded_channel();
         let farewell = Farewell {
             leases: self.leases.claim(),
@@ -77,7 +99,14 @@ impl Gateway {
             sending: tokio::spawn(moving::send(moving::place(&self.paths.control), clients)),
             workers: Arc::clone(&self.workers),
             doors: self.doors.values().cloned().collect(),
-            upstreams: self.context.front.table().routes.backends().cloned().collect(),
+            upstreams: self
+                .context
+                .front
+                .table()
+                .routes
+                .backends()
+                .cloned()
+                .collect(),
             requests,
             tunnels: requests.map_or(overlapping, |requests| overlapping.min(requests)),
         };
@@ -94,7 +123,10 @@ impl Gateway {
 
     /// Ends when nothing is left to do.
     pub(super) fn maybe_quiet(&mut self) {
-        if self.clients_gone && self.drains.is_empty() && matches!(self.machine.phase(), Phase::Yielded { .. }) {
+        if self.clients_gone
+            && self.drains.is_empty()
+            && matches!(self.machine.phase(), Phase::Yielded { .. })
+        {
             self.answers.all_drained();
             self.step(Event::Quiet);
         }
@@ -120,7 +152,9 @@ impl Gateway {
         };
         match Workers::start(&self.context.front, sockets, self.context.workers) {
             // Those of before still have clients; they end with the process.
-            Ok(workers) => self.retired.push(std::mem::replace(&mut self.workers, Arc::new(workers))),
+            Ok(workers) => self
+                .retired
+                .push(std::mem::replace(&mut self.workers, Arc::new(workers))),
             Err(error) => warn!("[gateway] cannot accept again: {error}"),
         }
         self.doors = BTreeMap::new();
@@ -150,10 +184,15 @@ impl Farewell {
     async fn run(self) {
         let begun = Instant::now();
         let all = || self.doors.iter().chain(&self.upstreams);
-        // Longer than the goodbye only a handshake without an answer takes, which is cut with the rest.
+        // Longer than the goodbye only a handshake without an answer takes, which is cut with the
+        // rest.
         let tunnels = || close_tunnels(all(), begun + self.tunnels, GOODBYE);
         let work = async {
-            tokio::join!(self.workers.move_to(self.elsewhere.clone()), tunnels(), self.leases.released());
+            tokio::join!(
+                self.workers.move_to(self.elsewhere.clone()),
+                tunnels(),
+                self.leases.released()
+            );
             // The last of the clients may have become a tunnel when the others had ended already.
             tunnels().await;
         };

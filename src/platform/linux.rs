@@ -1,5 +1,8 @@
 //! Linux.
-#![allow(unsafe_code, reason = "close_range has no safe wrapper in nix, and descriptors come as bare numbers in a control message")]
+#![allow(
+    unsafe_code,
+    reason = "close_range has no safe wrapper in nix, and descriptors come as bare numbers in a control message"
+)]
 
 use std::fs::File;
 use std::io;
@@ -16,7 +19,12 @@ use tokio::net::unix::pipe;
 
 /// A TCP socket, close-on-exec and non-blocking.
 pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
-    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+    socket(
+        family,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )
 }
 
 /// The reading and the writing end of a pipe, close-on-exec.
@@ -40,7 +48,9 @@ pub fn receive_flags() -> MsgFlags {
 /// The kernel has just made them for this process, and each is taken once.
 pub unsafe fn descriptors_from(raw: Vec<RawFd>) -> Vec<OwnedFd> {
     // SAFETY: as above.
-    raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+    raw.into_iter()
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect()
 }
 
 /// Closes every descriptor but `keep`; async-signal-safe. Before Linux 5.9 nothing is closed.
@@ -59,8 +69,16 @@ pub unsafe fn close_others(keep: RawFd) {
 
 /// Marks every descriptor from 3 on to be closed on exec; async-signal-safe.
 pub fn mark_rest_close_on_exec() {
-    // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails, and close-on-exec of our own must do.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails, and close-on-exec of our
+    // own must do.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
 }
 
 /// Lets the kernel send `signal` to this process when its parent ends; async-signal-safe.
@@ -73,25 +91,42 @@ pub fn die_with_parent(signal: Signal) -> nix::Result<()> {
 
 /// A child that has ended and was not reaped, which this leaves as it is.
 pub fn ended_child() -> Option<Pid> {
-    waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT).ok()?.pid()
+    waitid(
+        Id::All,
+        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
+    )
+    .ok()?
+    .pid()
 }
 
 /// The identity of this boot; none where it is hidden.
 pub fn boot_id() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).ok()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .ok()
 }
 
 /// File systems that lose what is written (proc(5), statfs(2)) …
 const FORGETFUL: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 
 /// … and those over a network.
-const REMOTE: [(i64, &str); 5] =
-    [(0x6969, "nfs"), (0xff53_4d42, "cifs"), (0xfe53_4d42, "smb2"), (0x6573_5546, "fuse"), (0x0102_1997, "9p")];
+const REMOTE: [(i64, &str); 5] = [
+    (0x6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x6573_5546, "fuse"),
+    (0x0102_1997, "9p"),
+];
 
-/// The kind of a file system that a state directory should not be on: one that forgets, or one of another machine.
+/// The kind of a file system that a state directory should not be on: one that forgets, or one of
+/// another machine.
 pub fn poor_file_system(dir: &Path) -> Option<String> {
     let kind = statfs(dir).ok()?.filesystem_type().0 as i64 & 0xffff_ffff;
-    FORGETFUL.iter().chain(&REMOTE).find(|(magic, _)| *magic == kind).map(|(_, name)| (*name).to_owned())
+    FORGETFUL
+        .iter()
+        .chain(&REMOTE)
+        .find(|(magic, _)| *magic == kind)
+        .map(|(_, name)| (*name).to_owned())
 }
 
 /// Whether [`Watcher`]s can be had.
@@ -126,7 +161,9 @@ impl Watcher {
         for folder in folders {
             inotify.add_watch(folder, what)?;
         }
-        Ok(Self { events: pipe::Receiver::from_file_unchecked(File::from(OwnedFd::from(inotify)))? })
+        Ok(Self {
+            events: pipe::Receiver::from_file_unchecked(File::from(OwnedFd::from(inotify)))?,
+        })
     }
 
     /// Returns when something changed.

@@ -1,4 +1,5 @@
-//! System calls that Linux and macOS have under different names, or only one of them has. Both twins have the same functions.
+//! System calls that Linux and macOS have under different names, or only one of them has. Both
+//! twins have the same functions.
 
 #[cfg(target_os = "linux")]
 mod linux;

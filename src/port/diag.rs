@@ -1,8 +1,12 @@
 //! Listening sockets as the kernel lists them: netlink's sock_diag(7).
 //!
-//! One question, one answer: which sockets listen on a port, with inode, user and control group, whoever they belong to. It takes
-//! no privileges and no walk through /proc. The answer is about this network namespace.
-#![allow(clippy::cast_possible_truncation, reason = "constants of the protocol fit, and an inode is given in 32 bits")]
+//! One question, one answer: which sockets listen on a port, with inode, user and control group,
+//! whoever they belong to. It takes no privileges and no walk through /proc. The answer is about
+//! this network namespace.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "constants of the protocol fit, and an inode is given in 32 bits"
+)]
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,7 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
+    setsockopt, socket, sockopt,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::sockets::Socket;
@@ -31,8 +38,8 @@ const NAME: u16 = 0;
 const UID: u16 = 7;
 const SHOW: u32 = 0x1 | 0x40;
 
-/// A whole dump of listeners fits in a few of these; the kernel never sends longer ones (NLMSG_GOODSIZE is a page or 8 KiB, a
-/// dump's at most 32 KiB).
+/// A whole dump of listeners fits in a few of these; the kernel never sends longer ones
+/// (NLMSG_GOODSIZE is a page or 8 KiB, a dump's at most 32 KiB).
 const BUFFER: usize = 32 * 1024;
 
 /// The kernel answers from memory, at once.
@@ -52,11 +59,14 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
         request[8..10].copy_from_slice(&port.to_be_bytes());
         let asked = dump(&request, |message| {
             // Old kernels do not look at the port.
-            found.extend(inet(message).filter(|socket| port == 0 || socket.listen.port() == Some(port)));
+            found.extend(
+                inet(message).filter(|socket| port == 0 || socket.listen.port() == Some(port)),
+            );
         });
         match asked {
             // A kernel without IPv6 has no such sockets.
-            Err(error) if family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error)
+                if family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
             asked => asked?,
         }
     }
@@ -91,7 +101,13 @@ fn local(message: &[u8]) -> Option<Socket> {
             _ => {}
         }
     }
-    Some(Socket { listen: Listen::Unix(path?), inode: inode.into(), uid, cgroup: None, v6only: false })
+    Some(Socket {
+        listen: Listen::Unix(path?),
+        inode: inode.into(),
+        uid,
+        cgroup: None,
+        v6only: false,
+    })
 }
 
 /// A socket of `struct inet_diag_msg` and its attributes.
@@ -123,15 +139,29 @@ fn inet(message: &[u8]) -> Option<Socket> {
 /// Asks for a dump; `each` gets the payload of each message of the answer.
 fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS))?;
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        flags,
+        SockProtocol::NetlinkSockDiag,
+    )?;
+    setsockopt(
+        &socket,
+        sockopt::ReceiveTimeout,
+        &TimeVal::seconds(ANSWER_SECONDS),
+    )?;
     let mut message = Vec::with_capacity(HEADER + request.len());
     message.extend_from_slice(&((HEADER + request.len()) as u32).to_ne_bytes());
     message.extend_from_slice(&BY_FAMILY.to_ne_bytes());
     message.extend_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
     message.extend_from_slice(&[0; 8]);
     message.extend_from_slice(request);
-    sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    sendto(
+        socket.as_raw_fd(),
+        &message,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )?;
     read(&socket, &mut each)
 }
 
@@ -139,7 +169,12 @@ fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
 const HEADER: usize = 16;
 
 fn read(socket: &OwnedFd, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
-    let broken = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of sockets cannot be understood");
+    let broken = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the kernel's list of sockets cannot be understood",
+        )
+    };
     let mut buffer = vec![0_u8; BUFFER];
     loop {
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -154,7 +189,11 @@ fn read(socket: &OwnedFd, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
                 libc::NLMSG_DONE => return Ok(()),
                 libc::NLMSG_ERROR => {
                     let code = number(payload, 0).ok_or_else(broken)? as i32;
-                    return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+                    return if code == 0 {
+                        Ok(())
+                    } else {
+                        Err(io::Error::from_raw_os_error(-code))
+                    };
                 }
                 _ => each(payload),
             }
@@ -179,11 +218,19 @@ fn aligned(length: usize) -> usize {
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+    bytes
+        .get(at..at + 4)?
+        .try_into()
+        .ok()
+        .map(u32::from_ne_bytes)
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+    bytes
+        .get(at..at + 2)?
+        .try_into()
+        .ok()
+        .map(u16::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -194,7 +241,9 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     fn inode(fd: &impl AsRawFd) -> u64 {
-        std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap().ino()
+        std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+            .unwrap()
+            .ino()
     }
 
     #[test]
@@ -206,8 +255,16 @@ mod tests {
         let mut found = tcp(port).unwrap();
         found.sort_by_key(|socket| socket.listen.to_string());
         let inodes: Vec<u64> = found.iter().map(|socket| socket.inode).collect();
-        assert_eq!(inodes, [inode(&v4), inode(&v6)], "the connection is none: {found:?}");
-        assert!(found.iter().all(|socket| socket.uid == Some(nix::unistd::getuid().as_raw())));
+        assert_eq!(
+            inodes,
+            [inode(&v4), inode(&v6)],
+            "the connection is none: {found:?}"
+        );
+        assert!(
+            found
+                .iter()
+                .all(|socket| socket.uid == Some(nix::unistd::getuid().as_raw()))
+        );
         assert!(tcp(0).unwrap().len() >= 2);
         drop((v4, v6, client));
         assert_eq!(tcp(port).unwrap(), []);
@@ -219,9 +276,16 @@ mod tests {
         let path = dir.path().join("a socket");
         let listener = UnixListener::bind(&path).unwrap();
         let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        let found: Vec<Socket> = unix().unwrap().into_iter().filter(|socket| socket.listen == Listen::Unix(path.clone())).collect();
+        let found: Vec<Socket> = unix()
+            .unwrap()
+            .into_iter()
+            .filter(|socket| socket.listen == Listen::Unix(path.clone()))
+            .collect();
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((found[0].inode, found[0].uid), (inode(&listener), Some(nix::unistd::getuid().as_raw())));
+        assert_eq!(
+            (found[0].inode, found[0].uid),
+            (inode(&listener), Some(nix::unistd::getuid().as_raw()))
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Whether an address can be had, and a port for a sidecar that nobody else will take before the sidecar binds it.
+//! Whether an address can be had, and a port for a sidecar that nobody else will take before the
+//! sidecar binds it.
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -21,8 +22,9 @@ const TRIES: u16 = 200;
 
 /// A free TCP port on loopback.
 ///
-/// It lies below the range from which the kernel serves outgoing connections: one of our own connections, made between
-/// this choice and the sidecar's bind, would otherwise take the port away now and then.
+/// It lies below the range from which the kernel serves outgoing connections: one of our own
+/// connections, made between this choice and the sidecar's bind, would otherwise take the port away
+/// now and then.
 ///
 /// # Errors
 /// When not even the kernel has one.
@@ -30,7 +32,10 @@ pub fn private() -> io::Result<u16> {
     let below = ephemeral_start();
     if below > LOWEST {
         let span = below - LOWEST;
-        let start = (std::collections::hash_map::RandomState::new().build_hasher().finish() % u64::from(span)) as u16;
+        let start = (std::collections::hash_map::RandomState::new()
+            .build_hasher()
+            .finish()
+            % u64::from(span)) as u16;
         for step in 0..TRIES.min(span) {
             let port = LOWEST + (start + step) % span;
             if free(port) {
@@ -38,20 +43,27 @@ pub fn private() -> io::Result<u16> {
             }
         }
     }
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr().map(|addr| addr.port())
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()
+        .map(|addr| addr.port())
 }
 
-/// Whether a gateway could listen at an address: it is bound with a gateway's options and let go again. It is never listened on, so no
-/// client is caught in between.
+/// Whether a gateway could listen at an address: it is bound with a gateway's options and let go
+/// again. It is never listened on, so no client is caught in between.
 ///
 /// # Errors
-/// What keeps it from being tried: a missing permission, an address that this machine does not have.
+/// What keeps it from being tried: a missing permission, an address that this machine does not
+/// have.
 pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
     let address = match listen {
         Listen::Unix(path) => return Ok(!matches!(knock(path), Ok(()) | Err(Errno::EAGAIN))),
         Listen::Tcp(address) => *address,
     };
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let socket = platform::stream_socket(family)?;
     socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     if address.is_ipv6() {
@@ -67,7 +79,8 @@ pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
 /// Knocks at a unix listener without waiting, and goes away again.
 ///
 /// # Errors
-/// EAGAIN where its queue is full: nobody takes connections, and yet the path is taken; ECONNREFUSED where nobody listens any more.
+/// EAGAIN where its queue is full: nobody takes connections, and yet the path is taken;
+/// ECONNREFUSED where nobody listens any more.
 pub fn knock(path: &Path) -> nix::Result<()> {
     let socket = platform::stream_socket(AddressFamily::Unix)?;
     socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
@@ -100,7 +113,10 @@ mod tests {
     fn private_ports_are_free_and_not_for_outgoing_connections() {
         for _ in 0..50 {
             let port = private().unwrap();
-            assert!(port >= LOWEST && (port < ephemeral_start() || ephemeral_start() <= LOWEST), "{port}");
+            assert!(
+                port >= LOWEST && (port < ephemeral_start() || ephemeral_start() <= LOWEST),
+                "{port}"
+            );
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         }
     }

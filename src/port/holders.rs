@@ -1,7 +1,7 @@
 //! Which processes hold a socket, by their open descriptors.
 //!
-//! Several hold one as a rule: predecessor and successor, a service manager and its service, a program and the child that it forgot
-//! to close it for.
+//! Several hold one as a rule: predecessor and successor, a service manager and its service, a
+//! program and the child that it forgot to close it for.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -17,16 +17,20 @@ pub enum Depth {
     All,
 }
 
-/// The holders of each socket by its inode. A socket without one belongs to somebody who cannot be seen: another user's process, or
-/// one of another namespace.
+/// The holders of each socket by its inode. A socket without one belongs to somebody who cannot be
+/// seen: another user's process, or one of another namespace.
 pub type Holders = HashMap<u64, BTreeSet<u32>>;
 
-/// Looks for the holders of `sockets`: among `likely` processes first, then among those of the sockets' users, then among the rest.
+/// Looks for the holders of `sockets`: among `likely` processes first, then among those of the
+/// sockets' users, then among the rest.
 pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     let inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
     let mut found = Holders::new();
     let mut seen = HashSet::new();
-    let enough = |found: &Holders| inodes.is_empty() || depth == Depth::First && inodes.iter().all(|inode| found.contains_key(inode));
+    let enough = |found: &Holders| {
+        inodes.is_empty()
+            || depth == Depth::First && inodes.iter().all(|inode| found.contains_key(inode))
+    };
     let mut look = |pid: u32, found: &mut Holders| {
         if seen.insert(pid) {
             look_into(pid, &inodes, found);
@@ -38,9 +42,11 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     if enough(&found) {
         return found;
     }
-    // Sockets change hands between users, as those of a service manager do: these are only the first to look at.
+    // Sockets change hands between users, as those of a service manager do: these are only the
+    // first to look at.
     let users: HashSet<u32> = sockets.iter().filter_map(|socket| socket.uid).collect();
-    let (first, rest): (Vec<u32>, Vec<u32>) = process::all().partition(|pid| process::user(*pid).is_some_and(|user| users.contains(&user)));
+    let (first, rest): (Vec<u32>, Vec<u32>) = process::all()
+        .partition(|pid| process::user(*pid).is_some_and(|user| users.contains(&user)));
     for pid in first.into_iter().chain(rest) {
         if enough(&found) {
             break;
@@ -69,15 +75,26 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = super::super::tcp(listener.local_addr().unwrap().port()).unwrap();
         // As its standard input, a child has the socket too.
-        let mut child =
-            Command::new("sleep").arg("60").stdin(Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()))).spawn().unwrap();
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(
+                listener.try_clone().unwrap(),
+            )))
+            .spawn()
+            .unwrap();
         let me = std::process::id();
         let both: BTreeSet<u32> = [me, child.id()].into();
         assert_eq!(holders(&sockets, &[], Depth::All)[&sockets[0].inode], both);
-        assert_eq!(holders(&sockets, &[me], Depth::First)[&sockets[0].inode], [me].into());
+        assert_eq!(
+            holders(&sockets, &[me], Depth::First)[&sockets[0].inode],
+            [me].into()
+        );
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(holders(&sockets, &[], Depth::All)[&sockets[0].inode], [me].into());
+        assert_eq!(
+            holders(&sockets, &[], Depth::All)[&sockets[0].inode],
+            [me].into()
+        );
         drop(listener);
         assert_eq!(holders(&sockets, &[], Depth::All), Holders::new());
         assert_eq!(holders(&[], &[me], Depth::All), Holders::new());

@@ -5,7 +5,8 @@ use std::{fs, io};
 
 use super::{Socket, diag, table};
 
-/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default of Linux).
+/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default
+/// of Linux).
 const EPHEMERAL: u16 = 32_768;
 
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
@@ -21,11 +22,19 @@ pub fn unix() -> io::Result<Vec<Socket>> {
 /// The sockets that a process has open; none where that may not be seen, or it is gone.
 pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    Some(entries.flatten().filter_map(|entry| inode(&fs::read_link(entry.path()).ok()?.to_string_lossy())).collect())
+    Some(
+        entries
+            .flatten()
+            .filter_map(|entry| inode(&fs::read_link(entry.path()).ok()?.to_string_lossy()))
+            .collect(),
+    )
 }
 
 fn inode(link: &str) -> Option<u64> {
-    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    link.strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
 }
 
 /// Whether there is such a process, whoever may look into it.

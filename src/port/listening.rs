@@ -18,14 +18,22 @@ pub struct Listening {
 /// The TCP listeners that `pids` hold.
 pub fn listening_of(pids: &HashSet<u32>) -> Listening {
     let mut result = Listening::default();
-    let Ok(listeners) = sockets::tcp(0) else { return Listening { incomplete: !pids.is_empty(), ..result } };
+    let Ok(listeners) = sockets::tcp(0) else {
+        return Listening {
+            incomplete: !pids.is_empty(),
+            ..result
+        };
+    };
     for pid in pids {
         let Some(held) = kernel::sockets_of(*pid) else {
             // Gone processes hold nothing; hidden ones may.
             result.incomplete |= kernel::is_there(*pid);
             continue;
         };
-        for listener in listeners.iter().filter(|listener| held.contains(&listener.inode)) {
+        for listener in listeners
+            .iter()
+            .filter(|listener| held.contains(&listener.inode))
+        {
             if let Listen::Tcp(address) = listener.listen
                 && !result.addresses.contains(&address)
             {
@@ -49,7 +57,10 @@ mod tests {
         let found = listening_of(&HashSet::from([std::process::id()]));
         assert!(!found.incomplete);
         for listener in [v4, v6] {
-            assert!(found.addresses.contains(&listener.local_addr().unwrap()), "{found:?}");
+            assert!(
+                found.addresses.contains(&listener.local_addr().unwrap()),
+                "{found:?}"
+            );
         }
         assert_eq!(listening_of(&HashSet::new()), Listening::default());
     }

@@ -1,5 +1,6 @@
-//! Sockets as macOS tells of them: the list of all TCP sockets, which everybody may read, and libproc, which shows own processes (all
-//! of them to root). A socket's "inode" is the kernel's handle of it: the same from both.
+//! Sockets as macOS tells of them: the list of all TCP sockets, which everybody may read, and
+//! libproc, which shows own processes (all of them to root). A socket's "inode" is the kernel's
+//! handle of it: the same from both.
 
 use std::io;
 
@@ -8,7 +9,8 @@ use crate::config::Listen;
 use crate::darwin::{Listener, Place, calls, fdinfo, pcb};
 use crate::process;
 
-/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default of macOS).
+/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default
+/// of macOS).
 const EPHEMERAL: u16 = 49_152;
 
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
@@ -17,13 +19,16 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     let mut found: Vec<Socket> = match listeners {
         Ok(listeners) => listeners.into_iter().map(socket).collect(),
         // As under a sandbox: what libproc shows is better than nothing.
-        Err(error) => Some(of_processes()).filter(|found| !found.is_empty()).ok_or(error)?,
+        Err(error) => Some(of_processes())
+            .filter(|found| !found.is_empty())
+            .ok_or(error)?,
     };
     found.retain(|socket| matches!(socket.listen, Listen::Tcp(address) if port == 0 || address.port() == port));
     Ok(found)
 }
 
-/// The unix sockets that listen somewhere in the file system, as far as their processes may be looked into.
+/// The unix sockets that listen somewhere in the file system, as far as their processes may be
+/// looked into.
 pub fn unix() -> io::Result<Vec<Socket>> {
     let mut found = of_processes();
     found.retain(|socket| matches!(socket.listen, Listen::Unix(_)));
@@ -48,12 +53,23 @@ fn socket(listener: Listener) -> Socket {
         Place::Tcp(address) => Listen::Tcp(address),
         Place::Unix(path) => Listen::Unix(path),
     };
-    Socket { listen, inode: listener.handle, uid: listener.uid, cgroup: None, v6only: listener.v6only }
+    Socket {
+        listen,
+        inode: listener.handle,
+        uid: listener.uid,
+        cgroup: None,
+        v6only: listener.v6only,
+    }
 }
 
 /// The sockets that a process has open; none where that may not be seen, or it is gone.
 pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
-    Some(calls::sockets(pid)?.iter().filter_map(|info| fdinfo::handle(info)).collect())
+    Some(
+        calls::sockets(pid)?
+            .iter()
+            .filter_map(|info| fdinfo::handle(info))
+            .collect(),
+    )
 }
 
 /// Whether there is such a process, whoever may look into it.

@@ -15,8 +15,9 @@ pub struct Socket {
     pub inode: u64,
     /// Who made it, where the kernel tells.
     pub uid: Option<u32>,
-    /// The inode of its control group's directory in the unified hierarchy, where the kernel tells (5.8 and newer). A hint: a socket
-    /// stays with the group that it was made in, whoever has it now.
+    /// The inode of its control group's directory in the unified hierarchy, where the kernel tells
+    /// (5.8 and newer). A hint: a socket stays with the group that it was made in, whoever has it
+    /// now.
     pub cgroup: Option<u64>,
     /// An IPv6 socket that takes no IPv4 connections.
     pub v6only: bool,
@@ -26,7 +27,9 @@ impl Socket {
     /// Whether it keeps others from listening at `listen`.
     fn is_in_the_way_of(&self, listen: &Listen) -> bool {
         match (&self.listen, listen) {
-            (Listen::Tcp(ours), Listen::Tcp(theirs)) => ours.port() == theirs.port() && self.overlaps(ours.ip(), theirs.ip()),
+            (Listen::Tcp(ours), Listen::Tcp(theirs)) => {
+                ours.port() == theirs.port() && self.overlaps(ours.ip(), theirs.ip())
+            }
             (Listen::Unix(ours), Listen::Unix(theirs)) => ours == theirs,
             _ => false,
         }
@@ -35,8 +38,12 @@ impl Socket {
     fn overlaps(&self, ours: IpAddr, wanted: IpAddr) -> bool {
         match (ours, wanted) {
             (ours, wanted) if ours == wanted => true,
-            (IpAddr::V4(ours), IpAddr::V4(wanted)) => ours.is_unspecified() || wanted.is_unspecified(),
-            (IpAddr::V6(ours), IpAddr::V6(wanted)) => ours.is_unspecified() || wanted.is_unspecified(),
+            (IpAddr::V4(ours), IpAddr::V4(wanted)) => {
+                ours.is_unspecified() || wanted.is_unspecified()
+            }
+            (IpAddr::V6(ours), IpAddr::V6(wanted)) => {
+                ours.is_unspecified() || wanted.is_unspecified()
+            }
             // [::] takes both families, unless it says otherwise.
             (IpAddr::V6(ours), IpAddr::V4(_)) => ours.is_unspecified() && !self.v6only,
             // A gateway's own IPv6 listener takes no IPv4 (IPV6_V6ONLY).
@@ -67,7 +74,9 @@ pub fn unix() -> io::Result<Vec<Socket>> {
 /// As [`tcp`].
 pub fn in_the_way_of(listen: &Listen) -> io::Result<Vec<Socket>> {
     let mut found = match listen {
-        Listen::Tcp(SocketAddr::V4(_) | SocketAddr::V6(_)) => tcp(listen.port().unwrap_or_default())?,
+        Listen::Tcp(SocketAddr::V4(_) | SocketAddr::V6(_)) => {
+            tcp(listen.port().unwrap_or_default())?
+        }
         Listen::Unix(_) => unix()?,
     };
     // The kernel chooses another one for port 0.
@@ -93,9 +102,17 @@ mod tests {
                 let free = can_be_had(&Listen::Tcp(address)).unwrap();
                 let found = in_the_way_of(&Listen::Tcp(address)).unwrap();
                 // Another test may have the port on another address.
-                let ours = found.iter().any(|socket| socket.listen == Listen::Tcp(listener.local_addr().unwrap()));
-                assert!(!free || !ours, "{held} is held, {wanted} can be had, but {found:?}");
-                assert!(free || !found.is_empty(), "{held} is held, {wanted} cannot be had, and nothing is in its way");
+                let ours = found
+                    .iter()
+                    .any(|socket| socket.listen == Listen::Tcp(listener.local_addr().unwrap()));
+                assert!(
+                    !free || !ours,
+                    "{held} is held, {wanted} can be had, but {found:?}"
+                );
+                assert!(
+                    free || !found.is_empty(),
+                    "{held} is held, {wanted} cannot be had, and nothing is in its way"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Listening sockets from the tables in /proc/net: for kernels and sandboxes without sock_diag, as gVisor.
+//! Listening sockets from the tables in /proc/net: for kernels and sandboxes without sock_diag, as
+//! gVisor.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,7 +16,11 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     let mut table = fs::read_to_string("/proc/net/tcp")?;
     // A kernel without IPv6 has no such table.
     table.push_str(&fs::read_to_string("/proc/net/tcp6").unwrap_or_default());
-    Ok(table.lines().filter_map(inet).filter(|socket| port == 0 || socket.listen.port() == Some(port)).collect())
+    Ok(table
+        .lines()
+        .filter_map(inet)
+        .filter(|socket| port == 0 || socket.listen.port() == Some(port))
+        .collect())
 }
 
 /// The unix sockets that listen somewhere in the file system.
@@ -23,7 +28,10 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
 /// # Errors
 /// As [`tcp`].
 pub fn unix() -> io::Result<Vec<Socket>> {
-    Ok(fs::read_to_string("/proc/net/unix")?.lines().filter_map(local).collect())
+    Ok(fs::read_to_string("/proc/net/unix")?
+        .lines()
+        .filter_map(local)
+        .collect())
 }
 
 /// A line about a TCP socket that listens.
@@ -38,7 +46,11 @@ fn inet(line: &str) -> Option<Socket> {
     let port = u16::from_str_radix(port, 16).ok()?;
     // Addresses stand there as 32-bit words in the machine's own byte order.
     let words: Vec<[u8; 4]> = (0..addr.len() / 8)
-        .map(|index| u32::from_str_radix(addr.get(index * 8..index * 8 + 8)?, 16).ok().map(u32::to_ne_bytes))
+        .map(|index| {
+            u32::from_str_radix(addr.get(index * 8..index * 8 + 8)?, 16)
+                .ok()
+                .map(u32::to_ne_bytes)
+        })
         .collect::<Option<_>>()?;
     let addr: IpAddr = match words.as_slice() {
         [word] => Ipv4Addr::from(*word).into(),
@@ -64,14 +76,21 @@ fn inet(line: &str) -> Option<Socket> {
 fn local(line: &str) -> Option<Socket> {
     /// __SO_ACCEPTCON of the kernel's linux/net.h.
     const LISTENS: &str = "00010000";
-    // Columns: number, references, protocol, flags, type, state, inode, path; a path may hold blanks.
+    // Columns: number, references, protocol, flags, type, state, inode, path; a path may hold
+    // blanks.
     let at = line.find(" /")?;
     let fields: Vec<&str> = line.get(..at)?.split_whitespace().collect();
     if *fields.get(3)? != LISTENS {
         return None;
     }
     let path = PathBuf::from(line.get(at + 1..)?);
-    Some(Socket { listen: Listen::Unix(path), inode: fields.get(6)?.parse().ok()?, uid: None, cgroup: None, v6only: false })
+    Some(Socket {
+        listen: Listen::Unix(path),
+        inode: fields.get(6)?.parse().ok()?,
+        uid: None,
+        cgroup: None,
+        v6only: false,
+    })
 }
 
 #[cfg(test)]
@@ -84,7 +103,10 @@ mod tests {
 
     /// What both ways tell.
     fn told(sockets: std::io::Result<Vec<Socket>>, listen: &Listen) -> Vec<(u64, Listen)> {
-        let found = sockets.unwrap().into_iter().filter(|socket| socket.listen == *listen);
+        let found = sockets
+            .unwrap()
+            .into_iter()
+            .filter(|socket| socket.listen == *listen);
         found.map(|socket| (socket.inode, socket.listen)).collect()
     }
 

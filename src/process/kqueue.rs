@@ -1,9 +1,13 @@
-//! A process that cannot be mistaken for another, on a system without pidfds: its number and its start, compared before each signal,
-//! and its end by kqueue(2).
+//! A process that cannot be mistaken for another, on a system without pidfds: its number and its
+//! start, compared before each signal, and its end by kqueue(2).
 //!
-//! Between the comparison and the signal a process could end, be reaped, and its number be given again: what a pidfd rules out is here
-//! a matter of microseconds. For children that were not reaped yet there is no such gap.
-#![allow(unsafe_code, reason = "AsyncFd registers a descriptor that must stay the same")]
+//! Between the comparison and the signal a process could end, be reaped, and its number be given
+//! again: what a pidfd rules out is here a matter of microseconds. For children that were not
+//! reaped yet there is no such gap.
+#![allow(
+    unsafe_code,
+    reason = "AsyncFd registers a descriptor that must stay the same"
+)]
 
 use std::fs::File;
 use std::io;
@@ -21,8 +25,8 @@ use super::Stat;
 /// Number and start, as they stand in the record.
 const LENGTH: usize = 12;
 
-/// A process, by number and start. The descriptor leads to a file without a name that says both, so that another process can be given
-/// it: a kqueue cannot be passed on.
+/// A process, by number and start. The descriptor leads to a file without a name that says both, so
+/// that another process can be given it: a kqueue cannot be passed on.
 #[derive(Debug)]
 pub struct PidFd {
     process: Option<Identity>,
@@ -36,28 +40,39 @@ struct Identity {
 }
 
 impl Identity {
-    /// What is known of it now; none when it is gone, and its number perhaps another's. A zombie is still there.
+    /// What is known of it now; none when it is gone, and its number perhaps another's. A zombie is
+    /// still there.
     fn now(self) -> Option<Stat> {
         Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time)
     }
 
     fn number(self) -> io::Result<Pid> {
         // 0 and negative numbers would mean whole groups.
-        i32::try_from(self.pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw).ok_or_else(gone)
+        i32::try_from(self.pid)
+            .ok()
+            .filter(|pid| *pid > 0)
+            .map(Pid::from_raw)
+            .ok_or_else(gone)
     }
 }
 
 impl PidFd {
-    /// Opens a process. Whoever calls this must know that the pid was not recycled: its own child that was not reaped yet,
-    /// or a process whose identity is checked after this call.
+    /// Opens a process. Whoever calls this must know that the pid was not recycled: its own child
+    /// that was not reaped yet, or a process whose identity is checked after this call.
     ///
     /// # Errors
     /// ESRCH when there is no such process; whatever keeps a file from being made.
     pub fn open(pid: u32) -> io::Result<Self> {
         let start_time = Stat::read(pid).ok_or_else(gone)?.start_time;
         let record = tempfile::tempfile()?;
-        record.write_all_at(&[pid.to_ne_bytes().as_slice(), &start_time.to_ne_bytes()].concat(), 0)?;
-        Ok(Self { process: Some(Identity { pid, start_time }), record: record.into() })
+        record.write_all_at(
+            &[pid.to_ne_bytes().as_slice(), &start_time.to_ne_bytes()].concat(),
+            0,
+        )?;
+        Ok(Self {
+            process: Some(Identity { pid, start_time }),
+            record: record.into(),
+        })
     }
 
     /// Sends a signal to the process.
@@ -78,7 +93,10 @@ impl PidFd {
         let process = self.process.ok_or_else(gone)?;
         let group = process.now().ok_or_else(gone)?.group;
         // Groups 0 and 1 are the caller's own, and the machine's.
-        let group = i32::try_from(group).ok().filter(|group| *group > 1).ok_or_else(gone)?;
+        let group = i32::try_from(group)
+            .ok()
+            .filter(|group| *group > 1)
+            .ok_or_else(gone)?;
         Ok(killpg(Pid::from_raw(group), signal)?)
     }
 
@@ -87,16 +105,29 @@ impl PidFd {
     /// # Errors
     /// When the system has no descriptor left.
     pub fn ended(&self) -> io::Result<Ended> {
-        let Some(process) = self.process else { return Ended::already() };
+        let Some(process) = self.process else {
+            return Ended::already();
+        };
         let queue = Kqueue::new()?;
-        let exit = KEvent::new(process.number()?.as_raw() as usize, EventFilter::EVFILT_PROC, EvFlags::EV_ADD, FilterFlag::NOTE_EXIT, 0, 0);
+        let exit = KEvent::new(
+            process.number()?.as_raw() as usize,
+            EventFilter::EVFILT_PROC,
+            EvFlags::EV_ADD,
+            FilterFlag::NOTE_EXIT,
+            0,
+            0,
+        );
         match queue.kevent(&[exit], &mut [], None) {
             Ok(_) => {}
             Err(nix::errno::Errno::ESRCH) => return Ended::already(),
             Err(error) => return Err(error.into()),
         }
         // Compared after this: from now on, the number's next owner is not watched by mistake.
-        if process.now().is_none() { Ended::already() } else { Ended::of(queue.into()) }
+        if process.now().is_none() {
+            Ended::already()
+        } else {
+            Ended::of(queue.into())
+        }
     }
 }
 
@@ -109,9 +140,17 @@ impl From<OwnedFd> for PidFd {
     fn from(record: OwnedFd) -> Self {
         let file = File::from(record);
         let (mut pid, mut start_time) = ([0; 4], [0; LENGTH - 4]);
-        let read = file.read_exact_at(&mut pid, 0).and_then(|()| file.read_exact_at(&mut start_time, 4));
-        let identity = Identity { pid: u32::from_ne_bytes(pid), start_time: u64::from_ne_bytes(start_time) };
-        Self { process: read.ok().map(|()| identity), record: file.into() }
+        let read = file
+            .read_exact_at(&mut pid, 0)
+            .and_then(|()| file.read_exact_at(&mut start_time, 4));
+        let identity = Identity {
+            pid: u32::from_ne_bytes(pid),
+            start_time: u64::from_ne_bytes(start_time),
+        };
+        Self {
+            process: read.ok().map(|()| identity),
+            record: file.into(),
+        }
     }
 }
 
@@ -126,15 +165,17 @@ impl AsFd for PidFd {
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
-    /// The end of a process by the kqueue that waits for it, or the end of a pipe's other side, for work that ends before its process
-    /// does.
+    /// The end of a process by the kqueue that waits for it, or the end of a pipe's other side, for
+    /// work that ends before its process does.
     ///
     /// # Errors
     /// When the descriptor cannot be watched.
     pub fn of(read: OwnedFd) -> io::Result<Self> {
-        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here on. A kqueue cannot be written to, so
-        // only reading is of interest.
-        unsafe { AsyncFd::register_with_interest(read, Interest::READABLE) }.map(Self).map_err(Into::into)
+        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
+        // on. A kqueue cannot be written to, so only reading is of interest.
+        unsafe { AsyncFd::register_with_interest(read, Interest::READABLE) }
+            .map(Self)
+            .map_err(Into::into)
     }
 
     /// One that has been.

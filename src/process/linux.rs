@@ -18,17 +18,26 @@ pub fn stat(pid: u32) -> Option<Stat> {
 
 fn parse(line: &[u8]) -> Option<Stat> {
     let line = String::from_utf8_lossy(line);
-    // The name stands in parentheses and may hold anything, parentheses too: count from the last one.
+    // The name stands in parentheses and may hold anything, parentheses too: count from the last
+    // one.
     let (head, tail) = line.rsplit_once(')')?;
     let mut fields = tail.split_whitespace();
     let state = fields.next()?.chars().next()?;
     let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(Stat { name: head.split_once('(')?.1.to_owned(), state, parent, group, start_time: fields.nth(16)?.parse().ok()? })
+    Some(Stat {
+        name: head.split_once('(')?.1.to_owned(),
+        state,
+        parent,
+        group,
+        start_time: fields.nth(16)?.parse().ok()?,
+    })
 }
 
 /// Whose a process is; none when it is gone, or hidden.
 pub fn user(pid: u32) -> Option<u32> {
-    std::fs::metadata(format!("/proc/{pid}")).ok().map(|meta| meta.uid())
+    std::fs::metadata(format!("/proc/{pid}"))
+        .ok()
+        .map(|meta| meta.uid())
 }
 
 /// What /proc/PID/exe says: a program whose file was replaced has " (deleted)" after it.
@@ -36,7 +45,8 @@ pub fn executable(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// The program of a process, or what lay there before its file was replaced; none where that may not be read.
+/// The program of a process, or what lay there before its file was replaced; none where that may
+/// not be read.
 pub fn program(pid: u32) -> Option<PathBuf> {
     Some(before_replaced(&executable(pid)?))
 }
@@ -49,16 +59,24 @@ pub fn image(pid: u32) -> PathBuf {
 /// The arguments of a process, the program's name first; empty where they may not be read.
 pub fn arguments(pid: u32) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words = line.strip_suffix(b"\0").map(|line| line.split(|byte| *byte == 0));
-    words.into_iter().flatten().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    let words = line
+        .strip_suffix(b"\0")
+        .map(|line| line.split(|byte| *byte == 0));
+    words
+        .into_iter()
+        .flatten()
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
 }
 
-/// The control group of a process below the root of systemd's hierarchy; empty where it cannot be read.
+/// The control group of a process below the root of systemd's hierarchy; empty where it cannot be
+/// read.
 pub fn group_of(pid: u32) -> String {
     group_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default())
 }
 
-/// The same of the text of /proc/PID/cgroup: the hierarchy named systemd of a hybrid setup, else the unified one.
+/// The same of the text of /proc/PID/cgroup: the hierarchy named systemd of a hybrid setup, else
+/// the unified one.
 fn group_in(text: &str) -> String {
     let of = |wanted: &str| {
         text.lines().find_map(|line| {
@@ -78,13 +96,25 @@ mod tests {
     fn a_name_may_hold_anything() {
         let line = b"42 (a) Z (b) S 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0 18446744073709551615";
         let stat = parse(line).unwrap();
-        assert_eq!((stat.name.as_str(), stat.state, stat.parent, stat.group, stat.start_time), ("a) Z (b", 'S', 7, 42, 1234));
+        assert_eq!(
+            (
+                stat.name.as_str(),
+                stat.state,
+                stat.parent,
+                stat.group,
+                stat.start_time
+            ),
+            ("a) Z (b", 'S', 7, 42, 1234)
+        );
         assert!(parse(b"42 (a) S 7").is_none());
     }
 
     #[test]
     fn groups_of_systemd_in_each_setup() {
-        assert_eq!(group_in("4:memory:/x\n1:name=systemd:/system.slice/a.service\n0::/\n"), "/system.slice/a.service");
+        assert_eq!(
+            group_in("4:memory:/x\n1:name=systemd:/system.slice/a.service\n0::/\n"),
+            "/system.slice/a.service"
+        );
         assert_eq!(group_in("0::/user.slice/x\n"), "/user.slice/x");
         assert_eq!(group_in(""), "");
     }

@@ -10,12 +10,19 @@ pub fn all() -> impl Iterator<Item = u32> {
     calls::pids().into_iter()
 }
 
-/// What is known of a process; none when there is none of that number. Its start is in microseconds since 1970.
+/// What is known of a process; none when there is none of that number. Its start is in microseconds
+/// since 1970.
 pub fn stat(pid: u32) -> Option<Stat> {
     let facts = calls::facts(pid)?;
     // Of states, only the end matters.
     let state = if facts.dead { 'Z' } else { 'S' };
-    Some(Stat { name: facts.name, state, parent: facts.parent, group: facts.group, start_time: facts.start_time })
+    Some(Stat {
+        name: facts.name,
+        state,
+        parent: facts.parent,
+        group: facts.group,
+        start_time: facts.start_time,
+    })
 }
 
 /// Whose a process is; none when it is gone.
@@ -33,7 +40,8 @@ pub fn program(pid: u32) -> Option<PathBuf> {
     calls::path(pid)
 }
 
-/// The path of a process's program. Nothing here leads to a file that was replaced: what lies under its name now may be another one.
+/// The path of a process's program. Nothing here leads to a file that was replaced: what lies under
+/// its name now may be another one.
 pub fn image(pid: u32) -> PathBuf {
     calls::path(pid).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Processes: what the kernel tells of them, their kin, and descriptors that cannot mean another one.
+//! Processes: what the kernel tells of them, their kin, and descriptors that cannot mean another
+//! one.
 
 mod facts;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,8 @@
 //! A process that cannot be mistaken for another: a pidfd (Linux 5.3).
-#![allow(unsafe_code, reason = "pidfd_open and pidfd_send_signal have no safe wrapper in nix")]
+#![allow(
+    unsafe_code,
+    reason = "pidfd_open and pidfd_send_signal have no safe wrapper in nix"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -15,13 +18,14 @@ const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// Opens a process. Whoever calls this must know that the pid was not recycled: its own child that was not reaped yet,
-    /// or a process whose identity is checked after this call.
+    /// Opens a process. Whoever calls this must know that the pid was not recycled: its own child
+    /// that was not reaped yet, or a process whose identity is checked after this call.
     ///
     /// # Errors
     /// ESRCH when there is no such process.
     pub fn open(pid: u32) -> io::Result<Self> {
-        // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; close-on-exec is always set.
+        // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; close-on-exec
+        // is always set.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -57,7 +61,11 @@ impl PidFd {
                 flags,
             )
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// A future that is done when the process has ended (it may still be a zombie).
@@ -87,13 +95,17 @@ impl AsFd for PidFd {
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
-    /// The end of a process by its pidfd, or the end of a pipe's other side, for work that ends before its process does.
+    /// The end of a process by its pidfd, or the end of a pipe's other side, for work that ends
+    /// before its process does.
     ///
     /// # Errors
     /// When the descriptor cannot be watched.
     pub fn of(read: OwnedFd) -> io::Result<Self> {
-        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here on.
-        unsafe { AsyncFd::register(read) }.map(Self).map_err(Into::into)
+        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
+        // on.
+        unsafe { AsyncFd::register(read) }
+            .map(Self)
+            .map_err(Into::into)
     }
 
     /// Waits for it.

@@ -13,8 +13,8 @@ pub struct Stat {
     pub parent: u32,
     /// Its process group; field 5.
     pub group: u32,
-    /// When it began, in clock ticks since boot (field 22), on macOS in microseconds since 1970: with the pid it names the process for
-    /// good.
+    /// When it began, in clock ticks since boot (field 22), on macOS in microseconds since 1970:
+    /// with the pid it names the process for good.
     pub start_time: u64,
 }
 
@@ -36,6 +36,9 @@ mod tests {
 
     #[test]
     fn our_own_process_has_a_parent() {
-        assert_eq!(Stat::read(std::process::id()).unwrap().parent, nix::unistd::getppid().as_raw() as u32);
+        assert_eq!(
+            Stat::read(std::process::id()).unwrap().parent,
+            nix::unistd::getppid().as_raw() as u32
+        );
     }
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use super::Stat;
 use super::kernel::all;
 
-/// What the kernel appends to the name of a program whose file was replaced (proc(5), /proc/PID/exe).
+/// What the kernel appends to the name of a program whose file was replaced (proc(5),
+/// /proc/PID/exe).
 const DELETED: &str = " (deleted)";
 
 /// The path of a program as it was before its file was replaced.
@@ -20,18 +21,29 @@ pub fn before_replaced(path: &Path) -> PathBuf {
 
 /// Whether two paths lead to one file.
 pub fn same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    let identity = |path: &Path| {
+        std::fs::metadata(path)
+            .map(|file| (file.dev(), file.ino()))
+            .ok()
+    };
     identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
-/// The most steps up that are taken: deeper trees than this are loops of a /proc that changes while it is read.
+/// The most steps up that are taken: deeper trees than this are loops of a /proc that changes while
+/// it is read.
 const HOPS: usize = 32;
 
-/// The parent of a process, that one's parent, and so on, process 1 included where it is one. Where /proc hides one, its own parent
-/// is not known.
+/// The parent of a process, that one's parent, and so on, process 1 included where it is one. Where
+/// /proc hides one, its own parent is not known.
 pub fn ancestors(of: u32) -> Vec<u32> {
-    let parent = |pid: &u32| Stat::read(*pid).map(|stat| stat.parent).filter(|parent| *parent != 0);
-    std::iter::successors(parent(&of), parent).take(HOPS).collect()
+    let parent = |pid: &u32| {
+        Stat::read(*pid)
+            .map(|stat| stat.parent)
+            .filter(|parent| *parent != 0)
+    };
+    std::iter::successors(parent(&of), parent)
+        .take(HOPS)
+        .collect()
 }
 
 /// Parent and process group of every process that can be seen and is not a zombie.
@@ -45,10 +57,17 @@ fn table() -> HashMap<u32, (u32, u32)> {
 /// A process, the members of its group, and all their descendants.
 pub fn descendants(root: u32) -> HashSet<u32> {
     let table = table();
-    let mut found: HashSet<u32> = table.iter().filter(|(pid, (_, group))| **pid == root || *group == root).map(|(pid, _)| *pid).collect();
+    let mut found: HashSet<u32> = table
+        .iter()
+        .filter(|(pid, (_, group))| **pid == root || *group == root)
+        .map(|(pid, _)| *pid)
+        .collect();
     loop {
-        let more: Vec<u32> =
-            table.iter().filter(|(pid, (parent, _))| found.contains(parent) && !found.contains(pid)).map(|(pid, _)| *pid).collect();
+        let more: Vec<u32> = table
+            .iter()
+            .filter(|(pid, (parent, _))| found.contains(parent) && !found.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
         if more.is_empty() {
             return found;
         }
@@ -58,12 +77,20 @@ pub fn descendants(root: u32) -> HashSet<u32> {
 
 /// The children of a process that live.
 pub fn children(of: u32) -> Vec<u32> {
-    table().into_iter().filter(|(_, (parent, _))| *parent == of).map(|(pid, _)| pid).collect()
+    table()
+        .into_iter()
+        .filter(|(_, (parent, _))| *parent == of)
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
 /// The processes of a group that live; zombies do not count.
 pub fn living_in_group(group: u32) -> Vec<u32> {
-    table().into_iter().filter(|(_, (_, of))| *of == group).map(|(pid, _)| pid).collect()
+    table()
+        .into_iter()
+        .filter(|(_, (_, of))| *of == group)
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,10 +99,17 @@ mod tests {
 
     #[test]
     fn children_and_grandchildren_are_found() {
-        let mut child =
-            std::process::Command::new("sh").args(["-c", "sleep 60 & echo; wait"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 60 & echo; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        std::io::BufRead::read_line(
+            &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+            &mut line,
+        )
+        .unwrap();
         let kin = descendants(child.id());
         assert!(kin.contains(&child.id()) && kin.len() == 2, "{kin:?}");
         assert!(descendants(std::process::id()).is_superset(&kin));
@@ -83,7 +117,10 @@ mod tests {
         assert_eq!(ancestors(grandchild)[..2], [child.id(), std::process::id()]);
         assert!(ancestors(1).is_empty());
         for pid in kin {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid as i32),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         child.wait().unwrap();
     }

@@ -1,4 +1,5 @@
-//! What `install --overwrite` wrote over: kept beside it, with its bits and its owner, and put back by `uninstall`.
+//! What `install --overwrite` wrote over: kept beside it, with its bits and its owner, and put back
+//! by `uninstall`.
 
 use std::fs;
 use std::io;
@@ -7,16 +8,19 @@ use std::path::{Path, PathBuf};
 
 use crate::state::atomic;
 
-/// The ending of a file that somebody else had written. Neither systemd nor the gateway reads a file with such a name.
+/// The ending of a file that somebody else had written. Neither systemd nor the gateway reads a
+/// file with such a name.
 const FOREIGN: &str = ".before-gatewayctl";
 
 /// The ending of a file of ours with somebody's changes.
 const EDITED: &str = ".edited";
 
-/// So many are looked for; who overwrites foreign files more often than this loses nothing, but is refused.
+/// So many are looked for; who overwrites foreign files more often than this loses nothing, but is
+/// refused.
 const MOST: u32 = 100;
 
-/// The bits that nothing gets back: whoever may write a unit or a configuration is whoever it runs as.
+/// The bits that nothing gets back: whoever may write a unit or a configuration is whoever it runs
+/// as.
 const WRITE_BY_OTHERS: u32 = 0o022;
 
 /// Keeps a file under a name that is free; where.
@@ -26,21 +30,29 @@ const WRITE_BY_OTHERS: u32 = 0o022;
 pub(super) fn keep(path: &Path, edited: bool) -> io::Result<PathBuf> {
     let ending = if edited { EDITED } else { FOREIGN };
     let free = names(path, ending).find(|name| name.symlink_metadata().is_err());
-    let name = free.ok_or_else(|| io::Error::other(format!("there are {MOST} of {}{ending} already", path.display())))?;
+    let name = free.ok_or_else(|| {
+        io::Error::other(format!(
+            "there are {MOST} of {}{ending} already",
+            path.display()
+        ))
+    })?;
     Original::of(path)?.write(&name)?;
     Ok(name)
 }
 
 /// The newest of a foreign file's copies, if there is one.
 pub(super) fn of(path: &Path) -> Option<PathBuf> {
-    names(path, FOREIGN).take_while(|name| name.symlink_metadata().is_ok()).last()
+    names(path, FOREIGN)
+        .take_while(|name| name.symlink_metadata().is_ok())
+        .last()
 }
 
 /// All copies of a file that stay where they are when [`of`] is put back.
 pub(super) fn others(path: &Path) -> Vec<PathBuf> {
     let newest = of(path);
     let all = names(path, FOREIGN).chain(names(path, EDITED));
-    all.filter(|name| name.symlink_metadata().is_ok() && Some(name) != newest.as_ref()).collect()
+    all.filter(|name| name.symlink_metadata().is_ok() && Some(name) != newest.as_ref())
+        .collect()
 }
 
 /// Puts a copy back in its place, which must be free by now.
@@ -87,9 +99,15 @@ impl Original {
         let what = if meta.is_symlink() {
             What::Link(fs::read_link(path)?)
         } else {
-            What::File(fs::read(path)?, meta.permissions().mode() & 0o7777 & !WRITE_BY_OTHERS)
+            What::File(
+                fs::read(path)?,
+                meta.permissions().mode() & 0o7777 & !WRITE_BY_OTHERS,
+            )
         };
-        Ok(Self { what, owner: (meta.uid(), meta.gid()) })
+        Ok(Self {
+            what,
+            owner: (meta.uid(), meta.gid()),
+        })
     }
 
     /// Puts the same at a path, in the place of what is there.
@@ -103,8 +121,13 @@ impl Original {
             What::File(bytes, mode) => return atomic::write_for(path, bytes, *mode, owner),
             What::Link(target) => target,
         };
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let link = tempfile::Builder::new().prefix(".tmp-").make_in(dir, |name| symlink(target, name))?;
+        let dir = path
+            .parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let link = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .make_in(dir, |name| symlink(target, name))?;
         if let Some((uid, gid)) = owner {
             lchown(link.path(), Some(uid), Some(gid))?;
         }
@@ -129,10 +152,20 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let newest = of(&path).unwrap();
         let others = others(&path);
-        assert_eq!(others, ["gateway.service.before-gatewayctl", "gateway.service.edited"].map(|name| dir.path().join(name)));
+        assert_eq!(
+            others,
+            [
+                "gateway.service.before-gatewayctl",
+                "gateway.service.edited"
+            ]
+            .map(|name| dir.path().join(name))
+        );
         put_back(&newest, &path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "second");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
         assert_eq!(of(&path).unwrap(), others[0]);
     }
 
@@ -149,6 +182,13 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, "x").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(fs::metadata(keep(&path, false).unwrap()).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(
+            fs::metadata(keep(&path, false).unwrap())
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o644
+        );
     }
 }

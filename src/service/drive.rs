@@ -38,7 +38,14 @@ pub struct Driven {
 
 impl Driven {
     fn new(unit: &Installed, outcome: &'static str, pid: u32) -> Self {
-        Self { ok: true, instance: unit.instance.clone(), unit: unit.unit.clone(), scope: scope_name(unit.scope), outcome, pid }
+        Self {
+            ok: true,
+            instance: unit.instance.clone(),
+            unit: unit.unit.clone(),
+            scope: scope_name(unit.scope),
+            outcome,
+            pid,
+        }
     }
 }
 
@@ -54,10 +61,17 @@ pub(super) fn scope_name(scope: Scope) -> &'static str {
 ///
 /// # Errors
 /// Kind NotInstalled, or Usage when there are several.
-pub fn select(env: &Env<'_>, instance: Option<&str>, scope: Option<Scope>) -> Result<Installed, ServiceError> {
-    let none = |what: String| ServiceError::not_installed(what).next("gatewayctl install --now -- COMMAND");
+pub fn select(
+    env: &Env<'_>,
+    instance: Option<&str>,
+    scope: Option<Scope>,
+) -> Result<Installed, ServiceError> {
+    let none = |what: String| {
+        ServiceError::not_installed(what).next("gatewayctl install --now -- COMMAND")
+    };
     if let Some(name) = instance {
-        return find(env, name, scope).ok_or_else(|| none(format!("{name} is not installed as a service")));
+        return find(env, name, scope)
+            .ok_or_else(|| none(format!("{name} is not installed as a service")));
     }
     let mut all = installed(env, scope);
     match all.len() {
@@ -69,9 +83,22 @@ pub fn select(env: &Env<'_>, instance: Option<&str>, scope: Option<Scope>) -> Re
 
 /// The question which one is meant.
 pub(super) fn several(all: &[Installed]) -> ServiceError {
-    let lines: Vec<String> = all.iter().map(|one| format!("{}  ({}, {} scope)", one.instance, one.unit, scope_name(one.scope))).collect();
-    ServiceError::usage(format!("several gateways are installed:\n{}", lines.join("\n")))
-        .next("say which one: --instance NAME, and --user or --system where both have it")
+    let lines: Vec<String> = all
+        .iter()
+        .map(|one| {
+            format!(
+                "{}  ({}, {} scope)",
+                one.instance,
+                one.unit,
+                scope_name(one.scope)
+            )
+        })
+        .collect();
+    ServiceError::usage(format!(
+        "several gateways are installed:\n{}",
+        lines.join("\n")
+    ))
+    .next("say which one: --instance NAME, and --user or --system where both have it")
 }
 
 /// Starts the service, and its sockets first. Idempotent; a failed unit is reset.
@@ -108,13 +135,19 @@ pub async fn stop(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Drive
     Ok(Driven::new(unit, "stopped", 0))
 }
 
-/// Has the service manager restart the service, or start it when it is stopped, and waits until it is ready.
+/// Has the service manager restart the service, or start it when it is stopped, and waits until it
+/// is ready.
 ///
-/// This is for a gateway that does not answer; one that does restarts itself, without cutting anything.
+/// This is for a gateway that does not answer; one that does restarts itself, without cutting
+/// anything.
 ///
 /// # Errors
 /// When it does not become ready: see [`ServiceError`].
-pub async fn restart(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driven, ServiceError> {
+pub async fn restart(
+    env: &Env<'_>,
+    unit: &Installed,
+    say: Say<'_>,
+) -> Result<Driven, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     if manager.state(&unit.unit).await?.is_down() {
         let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
@@ -122,7 +155,11 @@ pub async fn restart(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Dr
     }
     run(&manager, Job::Restart, unit, say).await?;
     ready::wait(&manager, unit, &settings(env, unit)).await?;
-    Ok(Driven::new(unit, "restarted", manager.state(&unit.unit).await?.main_pid))
+    Ok(Driven::new(
+        unit,
+        "restarted",
+        manager.state(&unit.unit).await?.main_pid,
+    ))
 }
 
 /// What the manager knows of the service.
@@ -130,11 +167,19 @@ pub async fn restart(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Dr
 /// # Errors
 /// When the manager cannot be reached.
 pub async fn state(env: &Env<'_>, unit: &Installed) -> Result<UnitState, ServiceError> {
-    Manager::connect(unit.scope, env).await?.state(&unit.unit).await
+    Manager::connect(unit.scope, env)
+        .await?
+        .state(&unit.unit)
+        .await
 }
 
 /// Starts sockets and service and waits until the front door is ready. The main process.
-pub(super) async fn bring_up(manager: &Manager, unit: &Installed, config: &Config, say: Say<'_>) -> Result<u32, ServiceError> {
+pub(super) async fn bring_up(
+    manager: &Manager,
+    unit: &Installed,
+    config: &Config,
+    say: Say<'_>,
+) -> Result<u32, ServiceError> {
     manager.reset_failed(&unit.unit).await;
     if let Some(socket) = &unit.socket {
         manager.reset_failed(socket).await;
@@ -146,7 +191,11 @@ pub(super) async fn bring_up(manager: &Manager, unit: &Installed, config: &Confi
 }
 
 /// Stops sockets and service.
-pub(super) async fn take_down(manager: &Manager, unit: &Installed, say: Say<'_>) -> Result<(), ServiceError> {
+pub(super) async fn take_down(
+    manager: &Manager,
+    unit: &Installed,
+    say: Say<'_>,
+) -> Result<(), ServiceError> {
     if let Some(socket) = &unit.socket {
         run_unit(manager, Job::Stop, unit, socket, say).await?;
     }
@@ -154,12 +203,23 @@ pub(super) async fn take_down(manager: &Manager, unit: &Installed, say: Say<'_>)
 }
 
 /// One job on the service, awaited; one that ends badly is told with what the service said last.
-pub(super) async fn run(manager: &Manager, job: Job, unit: &Installed, say: Say<'_>) -> Result<(), ServiceError> {
+pub(super) async fn run(
+    manager: &Manager,
+    job: Job,
+    unit: &Installed,
+    say: Say<'_>,
+) -> Result<(), ServiceError> {
     run_unit(manager, job, unit, &unit.unit, say).await
 }
 
 /// The same on another unit of the service: its socket.
-pub(super) async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name: &str, say: Say<'_>) -> Result<(), ServiceError> {
+pub(super) async fn run_unit(
+    manager: &Manager,
+    job: Job,
+    unit: &Installed,
+    name: &str,
+    say: Say<'_>,
+) -> Result<(), ServiceError> {
     let (doing, verb) = match job {
         Job::Start => ("starting", "start"),
         Job::Stop => ("stopping", "stop"),
@@ -173,21 +233,38 @@ pub(super) async fn run_unit(manager: &Manager, job: Job, unit: &Installed, name
             let state = manager.state(name).await.unwrap_or_default();
             let words = systemd::last_words(unit.scope, name, LAST_WORDS);
             let said: String = words.iter().map(|line| format!("\n  {line}")).collect();
-            let why = if state.result.is_empty() || state.result == "success" { result } else { format!("{result}: {}", state.result) };
-            let next =
-                format!("{}\n{}", journalctl(unit.scope, &format!("{name} -n 30")), systemctl(unit.scope, &format!("status {name}")));
+            let why = if state.result.is_empty() || state.result == "success" {
+                result
+            } else {
+                format!("{result}: {}", state.result)
+            };
+            let next = format!(
+                "{}\n{}",
+                journalctl(unit.scope, &format!("{name} -n 30")),
+                systemctl(unit.scope, &format!("status {name}"))
+            );
             Err(ServiceError::failed(format!("{name} did not {verb} ({why}){said}")).next(next))
         }
     }
 }
 
 /// Refuses what would end the process that asks.
-pub(super) fn refuse_inside(unit: &Installed, state: &UnitState, verb: &str) -> Result<(), ServiceError> {
+pub(super) fn refuse_inside(
+    unit: &Installed,
+    state: &UnitState,
+    verb: &str,
+) -> Result<(), ServiceError> {
     if !is_inside(state) {
         return Ok(());
     }
-    Err(ServiceError::refused(format!("refused to {verb} {} from inside of it: that would end this very command half-way", unit.unit))
-        .next(format!("gatewayctl {verb} --instance {}   (from another session)", unit.instance)))
+    Err(ServiceError::refused(format!(
+        "refused to {verb} {} from inside of it: that would end this very command half-way",
+        unit.unit
+    ))
+    .next(format!(
+        "gatewayctl {verb} --instance {}   (from another session)",
+        unit.instance
+    )))
 }
 
 /// The program that a service runs; none where it has none.
@@ -195,7 +272,10 @@ pub(super) fn refuse_inside(unit: &Installed, state: &UnitState, verb: &str) -> 
 /// # Errors
 /// When the manager cannot be reached.
 pub async fn program(env: &Env<'_>, unit: &Installed) -> Result<Option<String>, ServiceError> {
-    Manager::connect(unit.scope, env).await?.program(&unit.unit).await
+    Manager::connect(unit.scope, env)
+        .await?
+        .program(&unit.unit)
+        .await
 }
 
 /// Whether this process belongs to the service.
@@ -203,32 +283,52 @@ pub fn is_inside(state: &UnitState) -> bool {
     is_within(&group_of(std::process::id()), &state.control_group)
 }
 
-/// Has the service manager run `command` in a unit of its own: what is inside of the service would end half-way with it. The unit's
-/// name, and the command that shows its log.
+/// Has the service manager run `command` in a unit of its own: what is inside of the service would
+/// end half-way with it. The unit's name, and the command that shows its log.
 ///
 /// # Errors
 /// Kind Permission when the manager does not let this user.
-pub async fn run_outside(env: &Env<'_>, unit: &Installed, command: &[String]) -> Result<(String, String), ServiceError> {
+pub async fn run_outside(
+    env: &Env<'_>,
+    unit: &Installed,
+    command: &[String],
+) -> Result<(String, String), ServiceError> {
     let name = format!("gateway-restart-{}.service", unit.instance);
     let manager = Manager::connect(unit.scope, env).await?;
-    manager.run_outside(&name, &format!("Restart of {}", unit.unit), command).await?;
+    manager
+        .run_outside(&name, &format!("Restart of {}", unit.unit), command)
+        .await?;
     let journal = journalctl(unit.scope, &name);
     Ok((name, journal))
 }
 
-/// The configuration of an installed gateway; the defaults where it cannot be read, which matters only for the address to ask.
+/// The configuration of an installed gateway; the defaults where it cannot be read, which matters
+/// only for the address to ask.
 pub(super) fn settings(env: &Env<'_>, unit: &Installed) -> Config {
-    configuration(env, unit).ok().flatten().map(|(_, config)| config).unwrap_or_default()
+    configuration(env, unit)
+        .ok()
+        .flatten()
+        .map(|(_, config)| config)
+        .unwrap_or_default()
 }
 
-/// The configuration file of an installed gateway and what it says; none where there is none that the caller may read.
+/// The configuration file of an installed gateway and what it says; none where there is none that
+/// the caller may read.
 ///
 /// # Errors
 /// When it is not valid.
-pub fn configuration(env: &Env<'_>, unit: &Installed) -> Result<Option<(PathBuf, Config)>, ConfigError> {
-    let Ok(layout) = Layout::of(unit.scope, env) else { return Ok(None) };
+pub fn configuration(
+    env: &Env<'_>,
+    unit: &Installed,
+) -> Result<Option<(PathBuf, Config)>, ConfigError> {
+    let Ok(layout) = Layout::of(unit.scope, env) else {
+        return Ok(None);
+    };
     let file = layout.config_file(&unit.instance);
-    let flags = Overrides { config: Some(file.clone()), ..Overrides::default() };
+    let flags = Overrides {
+        config: Some(file.clone()),
+        ..Overrides::default()
+    };
     match config::load(&flags, &Env(&|_| None)) {
         Ok(loaded) => Ok(Some((file, loaded.config))),
         Err(ConfigError::Unreadable { .. }) => Ok(None),

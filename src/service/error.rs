@@ -59,14 +59,23 @@ impl ServiceError {
     pub(crate) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
         let text = format!("cannot {doing} {}: {error}", path.display());
         match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::permission(text).next("the same command with sudo"),
+            io::ErrorKind::PermissionDenied => {
+                Self::permission(text).next("the same command with sudo")
+            }
             _ => Self::failed(text),
         }
     }
 
     /// The refusal for a file that is not ours to change.
     pub(crate) fn not_ours(path: &Path, why: &str, diff: &str) -> Self {
-        let diff = if diff.is_empty() { String::new() } else { format!("\n{}", diff.trim_end()) };
-        Self::refused(format!("{} {why}; nothing was changed{diff}", path.display()))
+        let diff = if diff.is_empty() {
+            String::new()
+        } else {
+            format!("\n{}", diff.trim_end())
+        };
+        Self::refused(format!(
+            "{} {why}; nothing was changed{diff}",
+            path.display()
+        ))
     }
 }

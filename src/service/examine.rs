@@ -1,4 +1,5 @@
-//! What doctor asks of an installed gateway besides its properties: its files, and whether this version would write them as they are.
+//! What doctor asks of an installed gateway besides its properties: its files, and whether this
+//! version would write them as they are.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,9 @@ use crate::state::paths::Scope;
 
 /// Where install writes the configuration of this instance.
 pub fn config_file(env: &Env<'_>, unit: &Installed) -> Option<PathBuf> {
-    Layout::of(unit.scope, env).ok().map(|layout| layout.config_file(&unit.instance))
+    Layout::of(unit.scope, env)
+        .ok()
+        .map(|layout| layout.config_file(&unit.instance))
 }
 
 /// Where install writes units; files elsewhere came with a package or by hand.
@@ -21,12 +24,24 @@ pub fn unit_dir(env: &Env<'_>, scope: Scope) -> Option<PathBuf> {
     Layout::of(scope, env).ok().map(|layout| layout.units)
 }
 
-/// Every file that would be this unit, in the order in which systemd prefers them: all but the first are shadowed.
+/// Every file that would be this unit, in the order in which systemd prefers them: all but the
+/// first are shadowed.
 pub fn copies(env: &Env<'_>, unit: &Installed) -> Vec<PathBuf> {
-    let Ok(layout) = Layout::of(unit.scope, env) else { return Vec::new() };
+    let Ok(layout) = Layout::of(unit.scope, env) else {
+        return Vec::new();
+    };
     let mut found: Vec<PathBuf> = Vec::new();
-    for path in layout.unit_dirs().map(|dir| dir.join(&unit.unit)).filter(|path| path.exists()) {
-        let same = |known: &PathBuf| known.canonicalize().ok().is_some_and(|known| path.canonicalize().is_ok_and(|path| path == known));
+    for path in layout
+        .unit_dirs()
+        .map(|dir| dir.join(&unit.unit))
+        .filter(|path| path.exists())
+    {
+        let same = |known: &PathBuf| {
+            known
+                .canonicalize()
+                .ok()
+                .is_some_and(|known| path.canonicalize().is_ok_and(|path| path == known))
+        };
         if !found.iter().any(same) {
             found.push(path);
         }
@@ -39,7 +54,8 @@ pub fn lingers() -> bool {
     linger::is_on()
 }
 
-/// Turns lingering on, and remembers that it was us. What to do instead, where that is not permitted.
+/// Turns lingering on, and remembers that it was us. What to do instead, where that is not
+/// permitted.
 ///
 /// # Errors
 /// When the note cannot be written.
@@ -47,21 +63,36 @@ pub async fn turn_linger_on(env: &Env<'_>) -> Result<Option<String>, ServiceErro
     linger::turn_on(&Layout::of(Scope::User, env)?).await
 }
 
-/// How a unit that we wrote differs from what this version writes for the same wishes; none where it does not.
+/// How a unit that we wrote differs from what this version writes for the same wishes; none where
+/// it does not.
 ///
-/// The wishes are read back from the text: the user, the sockets. Of sandboxes and ports every kind is tried, and files of variables
-/// are left out of the comparison: they are wishes only.
+/// The wishes are read back from the text: the user, the sockets. Of sandboxes and ports every kind
+/// is tried, and files of variables are left out of the comparison: they are wishes only.
 pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .map(str::to_owned)
+    };
     let program = value("ExecStart")?;
-    let end = program.find("/gateway\"").or_else(|| program.find("/gateway "))?;
-    let bin_dir = PathBuf::from(program[..end].trim_start_matches([':', '"']).replace("%%", "%"));
+    let end = program
+        .find("/gateway\"")
+        .or_else(|| program.find("/gateway "))?;
+    let bin_dir = PathBuf::from(
+        program[..end]
+            .trim_start_matches([':', '"'])
+            .replace("%%", "%"),
+    );
     let plan = UnitPlan {
         subject: Subject::Instance(unit.instance.clone()),
         scope: unit.scope,
         bin_dir,
         run_as: value("User").map_or(RunAs::Dynamic, |name| RunAs::User(name.replace("%%", "%"))),
-        sockets: if unit.socket.is_some() { default_socket().sockets } else { Vec::new() },
+        sockets: if unit.socket.is_some() {
+            default_socket().sockets
+        } else {
+            Vec::new()
+        },
         systemd,
         ..UnitPlan::default()
     };
@@ -69,12 +100,21 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
     let mut nearest: Option<String> = None;
     for sandbox in [Sandbox::App, Sandbox::Strict, Sandbox::Off] {
         for low_port in [false, true] {
-            let written = UnitPlan { sandbox, low_port, ..plan.clone() }.service().ok()?;
+            let written = UnitPlan {
+                sandbox,
+                low_port,
+                ..plan.clone()
+            }
+            .service()
+            .ok()?;
             if written == text {
                 return None;
             }
             let change = diff(&unit.path, &text, &written);
-            if nearest.as_ref().is_none_or(|known| change.len() < known.len()) {
+            if nearest
+                .as_ref()
+                .is_none_or(|known| change.len() < known.len())
+            {
                 nearest = Some(change);
             }
         }
@@ -84,7 +124,9 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
 
 /// A unit without its files of variables.
 fn without_variables(text: &str) -> String {
-    text.split_inclusive('\n').filter(|line| !line.starts_with("EnvironmentFile=")).collect()
+    text.split_inclusive('\n')
+        .filter(|line| !line.starts_with("EnvironmentFile="))
+        .collect()
 }
 
 #[cfg(test)]
@@ -106,18 +148,43 @@ mod tests {
         for sandbox in [Sandbox::App, Sandbox::Strict, Sandbox::Off] {
             for (run_as, low_port, dir, file) in [
                 (RunAs::Dynamic, false, "/usr/bin", None),
-                (RunAs::User("app".into()), true, "/opt/my $HOME 100%i", Some(PathBuf::from("/etc/a b%c"))),
+                (
+                    RunAs::User("app".into()),
+                    true,
+                    "/opt/my $HOME 100%i",
+                    Some(PathBuf::from("/etc/a b%c")),
+                ),
             ] {
-                let plan = UnitPlan { sandbox, run_as, low_port, bin_dir: dir.into(), env_file: file, systemd: 252, ..UnitPlan::default() };
+                let plan = UnitPlan {
+                    sandbox,
+                    run_as,
+                    low_port,
+                    bin_dir: dir.into(),
+                    env_file: file,
+                    systemd: 252,
+                    ..UnitPlan::default()
+                };
                 let text = plan.service().unwrap();
                 assert_eq!(outdated(&installed(false), &text, 252), None, "{text}");
                 let older = text.replace("KillMode=mixed", "KillMode=process");
                 let change = outdated(&installed(false), &older, 252).unwrap();
-                assert!(change.contains("-KillMode=process\n+KillMode=mixed\n"), "{change}");
-                assert!(outdated(&installed(false), &text, 256).is_some(), "systemd can do more since");
+                assert!(
+                    change.contains("-KillMode=process\n+KillMode=mixed\n"),
+                    "{change}"
+                );
+                assert!(
+                    outdated(&installed(false), &text, 256).is_some(),
+                    "systemd can do more since"
+                );
             }
         }
-        let plan = UnitPlan { systemd: 252, ..default_socket() };
-        assert_eq!(outdated(&installed(true), &plan.service().unwrap(), 252), None);
+        let plan = UnitPlan {
+            systemd: 252,
+            ..default_socket()
+        };
+        assert_eq!(
+            outdated(&installed(true), &plan.service().unwrap(), 252),
+            None
+        );
     }
 }

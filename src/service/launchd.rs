@@ -1,8 +1,10 @@
-//! The property list of a launchd job. Pure: what is known goes in, text comes out. `launchd/` holds what the defaults give.
+//! The property list of a launchd job. Pure: what is known goes in, text comes out. `launchd/`
+//! holds what the defaults give.
 //!
-//! Left out on purpose: `EnableTransactions` (launchd may then kill at once on a stop), `AbandonProcessGroup` (a server must not
-//! outlive the gateway), `Sockets` (the gateway does not take them yet), `KeepAlive` with conditions (the gateway must always come
-//! back, after exit 0 too: that is how it restarts itself there).
+//! Left out on purpose: `EnableTransactions` (launchd may then kill at once on a stop),
+//! `AbandonProcessGroup` (a server must not outlive the gateway), `Sockets` (the gateway does not
+//! take them yet), `KeepAlive` with conditions (the gateway must always come back, after exit 0
+//! too: that is how it restarts itself there).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,11 +17,12 @@ use crate::state::paths::Scope;
 /// Before the name of the instance in every label.
 const LABEL: &str = "org.gatewayctl.";
 
-/// Seconds from SIGTERM to SIGKILL, as TimeoutStopSec= of the units: the gateway forces its own end after 25.
+/// Seconds from SIGTERM to SIGKILL, as TimeoutStopSec= of the units: the gateway forces its own end
+/// after 25.
 const EXIT_TIME_OUT: i64 = 30;
 
-/// Seconds from one start to the next, the least that launchd takes (0 is ignored, unset is 10): the gateway slows itself down,
-/// with its port open.
+/// Seconds from one start to the next, the least that launchd takes (0 is ignored, unset is 10):
+/// the gateway slows itself down, with its port open.
 const THROTTLE_INTERVAL: i64 = 1;
 
 /// 077, which a property list can only say in decimal.
@@ -34,7 +37,8 @@ pub struct JobPlan {
     pub scope: Scope,
     /// The folder of `gateway`.
     pub bin_dir: PathBuf,
-    /// Which user a daemon runs as: launchd makes up none, and root would be too much. Without meaning for an agent.
+    /// Which user a daemon runs as: launchd makes up none, and root would be too much. Without
+    /// meaning for an agent.
     pub run_as: Option<String>,
     /// The folder it starts in; servers have their own.
     pub folder: PathBuf,
@@ -61,8 +65,10 @@ pub enum Unfit {
 impl JobPlan {
     /// The daemon that `launchd/` ships.
     pub fn daemon(instance: &str, run_as: &str) -> Self {
-        let environment =
-            [("GATEWAY_CONFIG", format!("/etc/gateway/{instance}.toml")), ("GATEWAY_STATE_DIR", format!("/var/db/gateway/{instance}"))];
+        let environment = [
+            ("GATEWAY_CONFIG", format!("/etc/gateway/{instance}.toml")),
+            ("GATEWAY_STATE_DIR", format!("/var/db/gateway/{instance}")),
+        ];
         Self {
             instance: instance.to_owned(),
             scope: Scope::System,
@@ -70,7 +76,9 @@ impl JobPlan {
             run_as: Some(run_as.to_owned()),
             folder: "/".into(),
             log: format!("/Library/Logs/gateway/{instance}.log").into(),
-            environment: environment.map(|(key, value)| (key.to_owned(), value)).into(),
+            environment: environment
+                .map(|(key, value)| (key.to_owned(), value))
+                .into(),
         }
     }
 
@@ -102,12 +110,18 @@ impl JobPlan {
         set("Label", text(&self.label())?);
         let program = path(&self.bin_dir.join("gateway"))?;
         let arguments = ["run", "--instance"].map(|word| Value::String(word.to_owned()));
-        set("ProgramArguments", Value::Array([&[program][..], &arguments, &[text(&self.instance)?]].concat()));
+        set(
+            "ProgramArguments",
+            Value::Array([&[program][..], &arguments, &[text(&self.instance)?]].concat()),
+        );
         match (self.scope, &self.run_as) {
             (Scope::System, Some(name)) => drop(set("UserName", text(name)?)),
             (Scope::System, None) => {}
             // Without `Background` it would not run for a user who only came by ssh.
-            (Scope::User, _) => drop(set("LimitLoadToSessionType", Value::Array(["Aqua", "Background"].map(Value::from).into()))),
+            (Scope::User, _) => drop(set(
+                "LimitLoadToSessionType",
+                Value::Array(["Aqua", "Background"].map(Value::from).into()),
+            )),
         }
         set("RunAtLoad", true.into());
         set("KeepAlive", true.into());
@@ -119,11 +133,19 @@ impl JobPlan {
         set("WorkingDirectory", path(&self.folder)?);
         set("StandardErrorPath", path(&self.log)?);
         if !self.environment.is_empty() {
-            let entries = self.environment.iter().map(|(key, value)| Ok((key.clone(), text(value)?)));
-            set("EnvironmentVariables", Value::Dictionary(entries.collect::<Result<_, Unfit>>()?));
+            let entries = self
+                .environment
+                .iter()
+                .map(|(key, value)| Ok((key.clone(), text(value)?)));
+            set(
+                "EnvironmentVariables",
+                Value::Dictionary(entries.collect::<Result<_, Unfit>>()?),
+            );
         }
         let mut out = Vec::new();
-        Value::Dictionary(job).to_writer_xml(&mut out).map_err(|error| Unfit::Other(error.to_string()))?;
+        Value::Dictionary(job)
+            .to_writer_xml(&mut out)
+            .map_err(|error| Unfit::Other(error.to_string()))?;
         let mut out = String::from_utf8(out).map_err(|error| Unfit::Other(error.to_string()))?;
         if !out.ends_with('\n') {
             out.push('\n');
@@ -139,14 +161,20 @@ impl Default for JobPlan {
 }
 
 fn text(text: &str) -> Result<Value, Unfit> {
-    if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n')) {
+    if text
+        .chars()
+        .any(|c| c.is_control() && !matches!(c, '\t' | '\n'))
+    {
         return Err(Unfit::Control(text.to_owned()));
     }
     Ok(Value::String(text.to_owned()))
 }
 
 fn path(path: &std::path::Path) -> Result<Value, Unfit> {
-    text(path.to_str().ok_or_else(|| Unfit::NotText(path.to_owned()))?)
+    text(
+        path.to_str()
+            .ok_or_else(|| Unfit::NotText(path.to_owned()))?,
+    )
 }
 
 #[cfg(test)]
@@ -159,15 +187,24 @@ mod tests {
     fn the_shipped_jobs_are_what_the_defaults_give() {
         for (file, plan) in [
             ("daemon/org.gatewayctl.gateway.plist", JobPlan::default()),
-            ("agent/org.gatewayctl.gateway.plist", JobPlan::agent(DEFAULT_INSTANCE, "/Users/me".into())),
+            (
+                "agent/org.gatewayctl.gateway.plist",
+                JobPlan::agent(DEFAULT_INSTANCE, "/Users/me".into()),
+            ),
         ] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("launchd").join(file);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("launchd")
+                .join(file);
             let text = plan.text().unwrap();
             if std::env::var_os("UPDATE_UNITS").is_some() {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(&path, &text).unwrap();
             }
-            assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text, "launchd/{file}: run the tests with UPDATE_UNITS=1");
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap_or_default(),
+                text,
+                "launchd/{file}: run the tests with UPDATE_UNITS=1"
+            );
         }
     }
 
@@ -175,23 +212,57 @@ mod tests {
     fn it_says_what_it_must_and_is_read_back_as_it_was() {
         let hostile = " a <b> & \"c\" 'd' %n $HOME \\ ü\t]]> \n--> ";
         let mut plan = JobPlan::daemon("web", "app");
-        plan.environment.insert("VALUE".to_owned(), hostile.to_owned());
+        plan.environment
+            .insert("VALUE".to_owned(), hostile.to_owned());
         plan.bin_dir = "/Applications/My & <App>".into();
         let text = plan.text().unwrap();
-        let read = Value::from_reader_xml(text.as_bytes()).unwrap().into_dictionary().unwrap();
-        assert_eq!(read["EnvironmentVariables"].as_dictionary().unwrap()["VALUE"].as_string(), Some(hostile), "{text}");
-        let words: Vec<&str> = read["ProgramArguments"].as_array().unwrap().iter().filter_map(Value::as_string).collect();
-        assert_eq!(words, ["/Applications/My & <App>/gateway", "run", "--instance", "web"]);
-        assert_eq!((read["Label"].as_string(), read["UserName"].as_string()), (Some("org.gatewayctl.web"), Some("app")));
-        assert_eq!((read["Umask"].as_signed_integer(), read["KeepAlive"].as_boolean()), (Some(0o077), Some(true)));
+        let read = Value::from_reader_xml(text.as_bytes())
+            .unwrap()
+            .into_dictionary()
+            .unwrap();
+        assert_eq!(
+            read["EnvironmentVariables"].as_dictionary().unwrap()["VALUE"].as_string(),
+            Some(hostile),
+            "{text}"
+        );
+        let words: Vec<&str> = read["ProgramArguments"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_string)
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "/Applications/My & <App>/gateway",
+                "run",
+                "--instance",
+                "web"
+            ]
+        );
+        assert_eq!(
+            (read["Label"].as_string(), read["UserName"].as_string()),
+            (Some("org.gatewayctl.web"), Some("app"))
+        );
+        assert_eq!(
+            (
+                read["Umask"].as_signed_integer(),
+                read["KeepAlive"].as_boolean()
+            ),
+            (Some(0o077), Some(true))
+        );
         let agent = JobPlan::agent("web", "/Users/me".into()).text().unwrap();
-        assert!(!agent.contains("UserName") && agent.contains("<string>Background</string>"), "{agent}");
+        assert!(
+            !agent.contains("UserName") && agent.contains("<string>Background</string>"),
+            "{agent}"
+        );
     }
 
     #[test]
     fn what_xml_cannot_carry_is_refused() {
         let mut plan = JobPlan::default();
-        plan.environment.insert("VALUE".to_owned(), "a\u{1b}b".to_owned());
+        plan.environment
+            .insert("VALUE".to_owned(), "a\u{1b}b".to_owned());
         assert!(matches!(plan.text(), Err(Unfit::Control(_))));
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct Layout {
     pub runtime: PathBuf,
     /// Where distributions put units, after our own.
     vendor: Vec<PathBuf>,
-    /// What StateDirectory= is below: one place or, in user scope, one before systemd 254 and one since.
+    /// What StateDirectory= is below: one place or, in user scope, one before systemd 254 and one
+    /// since.
     state: Vec<PathBuf>,
 }
 
@@ -32,7 +33,10 @@ impl Layout {
     /// # Errors
     /// In user scope without a home directory.
     pub fn of(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
-        let vendor = |kind: &str| ["/usr/local/lib", "/usr/lib", "/lib"].map(|dir| Path::new(dir).join("systemd").join(kind));
+        let vendor = |kind: &str| {
+            ["/usr/local/lib", "/usr/lib", "/lib"]
+                .map(|dir| Path::new(dir).join("systemd").join(kind))
+        };
         if scope == Scope::System {
             return Ok(Self {
                 scope,
@@ -44,9 +48,15 @@ impl Layout {
                 state: vec!["/var/lib".into(), "/var/lib/private".into()],
             });
         }
-        let home = env.path("HOME").ok_or_else(|| ServiceError::failed("HOME is not set, so there is no place for a user's unit"))?;
-        let config = env.path("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
-        let state = env.path("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
+        let home = env.path("HOME").ok_or_else(|| {
+            ServiceError::failed("HOME is not set, so there is no place for a user's unit")
+        })?;
+        let config = env
+            .path("XDG_CONFIG_HOME")
+            .unwrap_or_else(|| home.join(".config"));
+        let state = env
+            .path("XDG_STATE_HOME")
+            .unwrap_or_else(|| home.join(".local/state"));
         let runtime = runtime_dir(env);
         Ok(Self {
             scope,
@@ -69,7 +79,8 @@ impl Layout {
         self.config.join(format!("{instance}.secrets.env"))
     }
 
-    /// The directories of launchd: jobs where systemd has units, the configuration where a gateway without systemd looks for it.
+    /// The directories of launchd: jobs where systemd has units, the configuration where a gateway
+    /// without systemd looks for it.
     ///
     /// # Errors
     /// Without a home directory, for an agent.
@@ -79,18 +90,32 @@ impl Layout {
             (Scope::User, Some(home)) => home.join("Library/LaunchAgents"),
             _ => "/Library/LaunchDaemons".into(),
         };
-        Ok(Self { units, vendor: Vec::new(), ..systemd })
+        Ok(Self {
+            units,
+            vendor: Vec::new(),
+            ..systemd
+        })
     }
 
     /// Everything that StateDirectory= and RuntimeDirectory= may have made for an instance.
     pub fn leftovers(&self, instance: &str) -> Vec<PathBuf> {
         let runtime = [self.runtime.clone(), self.runtime.join("private")];
-        self.state.iter().chain(&runtime).map(|dir| dir.join("gateway").join(instance)).collect()
+        self.state
+            .iter()
+            .chain(&runtime)
+            .map(|dir| dir.join("gateway").join(instance))
+            .collect()
     }
 
     /// What notes that it was us who turned lingering on.
     pub fn linger_mark(&self) -> Option<PathBuf> {
-        (self.scope == Scope::User).then(|| self.state.first().map(|dir| dir.join("gateway/.linger-by-gatewayctl"))).flatten()
+        (self.scope == Scope::User)
+            .then(|| {
+                self.state
+                    .first()
+                    .map(|dir| dir.join("gateway/.linger-by-gatewayctl"))
+            })
+            .flatten()
     }
 
     /// Where units may lie, the place that wins first.
@@ -116,7 +141,9 @@ pub struct Installed {
 
 /// The installed gateway of this name; `scope` none means either, the caller's usual one first.
 pub fn find(env: &Env<'_>, instance: &str, scope: Option<Scope>) -> Option<Installed> {
-    installed(env, scope).into_iter().find(|found| found.instance == instance)
+    installed(env, scope)
+        .into_iter()
+        .find(|found| found.instance == instance)
 }
 
 /// All that are installed, those of the caller's usual scope first.
@@ -127,7 +154,10 @@ pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
     }
     scopes.retain(|one| scope.is_none_or(|scope| scope == *one));
     let mut found = Vec::new();
-    for layout in scopes.into_iter().filter_map(|scope| Layout::of(scope, env).ok()) {
+    for layout in scopes
+        .into_iter()
+        .filter_map(|scope| Layout::of(scope, env).ok())
+    {
         let mut here: Vec<Installed> = Vec::new();
         for dir in layout.unit_dirs() {
             for (instance, path) in units_in(dir) {
@@ -146,7 +176,13 @@ fn describe(layout: &Layout, dir: &Path, instance: String, path: PathBuf) -> Ins
     let stem = super::unit::Subject::Instance(instance.clone()).stem();
     let socket = format!("{stem}.socket");
     let has_socket = dir.join(&socket).exists();
-    Installed { scope: layout.scope, unit: format!("{stem}.service"), path, socket: has_socket.then_some(socket), instance }
+    Installed {
+        scope: layout.scope,
+        unit: format!("{stem}.service"),
+        path,
+        socket: has_socket.then_some(socket),
+        instance,
+    }
 }
 
 /// The gateway units of a directory, instances of a template that are enabled there included.
@@ -158,8 +194,12 @@ fn units_in(dir: &Path) -> Vec<(String, PathBuf)> {
         {
             found.push((instance, path));
         } else if name.ends_with(".wants") {
-            let linked = entries(&path).into_iter().filter_map(|(name, path)| Some((instance_of(&name)?, path)));
-            found.extend(linked.filter(|(instance, path)| instance != DEFAULT_INSTANCE && is_gateway(path)));
+            let linked = entries(&path)
+                .into_iter()
+                .filter_map(|(name, path)| Some((instance_of(&name)?, path)));
+            found.extend(
+                linked.filter(|(instance, path)| instance != DEFAULT_INSTANCE && is_gateway(path)),
+            );
         }
     }
     // The file itself tells more than a link to it.
@@ -168,8 +208,13 @@ fn units_in(dir: &Path) -> Vec<(String, PathBuf)> {
 }
 
 fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect()
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+        .collect()
 }
 
 fn instance_of(file: &str) -> Option<String> {
@@ -177,13 +222,20 @@ fn instance_of(file: &str) -> Option<String> {
     if stem == DEFAULT_INSTANCE {
         return Some(stem.to_owned());
     }
-    stem.strip_prefix(DEFAULT_INSTANCE)?.strip_prefix('@').filter(|name| !name.is_empty()).map(str::to_owned)
+    stem.strip_prefix(DEFAULT_INSTANCE)?
+        .strip_prefix('@')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
 }
 
 /// "gateway" is a name that others use for their services too.
 fn is_gateway(path: &Path) -> bool {
-    let Ok(text) = std::fs::read_to_string(path) else { return false };
-    text.lines().any(|line| line.starts_with("ExecStart=") && line.contains("gateway") && line.contains(" run"))
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return false;
+    };
+    text.lines().any(|line| {
+        line.starts_with("ExecStart=") && line.contains("gateway") && line.contains(" run")
+    })
 }
 
 #[cfg(test)]
@@ -203,17 +255,27 @@ mod tests {
             ("gateway@web.service", ours),
             ("gateway@.service", ours),
             ("gateway.socket", ""),
-            ("gateway@other.service", "[Service]\nExecStart=/opt/api/server\n"),
+            (
+                "gateway@other.service",
+                "[Service]\nExecStart=/opt/api/server\n",
+            ),
         ] {
             std::fs::write(units.join(name), text).unwrap();
         }
-        std::os::unix::fs::symlink("../gateway@.service", units.join("default.target.wants/gateway@linked.service")).unwrap();
+        std::os::unix::fs::symlink(
+            "../gateway@.service",
+            units.join("default.target.wants/gateway@linked.service"),
+        )
+        .unwrap();
         let env = |name: &str| -> Option<OsString> { (name == "HOME").then(|| home.path().into()) };
         let found = installed(&Env(&env), Some(Scope::User));
         let names: Vec<&str> = found.iter().map(|one| one.instance.as_str()).collect();
         assert_eq!(names, ["gateway", "linked", "web"]);
         assert_eq!(found[0].socket.as_deref(), Some("gateway.socket"));
-        assert_eq!(find(&Env(&env), "web", Some(Scope::User)).unwrap().unit, "gateway@web.service");
+        assert_eq!(
+            find(&Env(&env), "web", Some(Scope::User)).unwrap().unit,
+            "gateway@web.service"
+        );
         assert!(find(&Env(&env), "other", Some(Scope::User)).is_none());
     }
 }

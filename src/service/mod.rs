@@ -1,8 +1,8 @@
 //! Installing a gateway as a service and driving it there.
 //!
-//! `install` looks and decides first (`plan`), shows or refuses, then proves, writes, enables and starts; what fails is undone.
-//! Everything is asked of the manager itself over D-Bus; systemctl is never run. Files are ours only as long as the hash in their
-//! first line fits ([`provenance`]).
+//! `install` looks and decides first (`plan`), shows or refuses, then proves, writes, enables and
+//! starts; what fails is undone. Everything is asked of the manager itself over D-Bus; systemctl is
+//! never run. Files are ours only as long as the hash in their first line fits ([`provenance`]).
 
 mod backup;
 mod drive;
@@ -25,7 +25,10 @@ mod uninstall;
 pub mod unit;
 mod user;
 
-pub use drive::{Driven, Say, configuration, is_inside, last_words, program, restart, run_outside, select, start, state, stop};
+pub use drive::{
+    Driven, Say, configuration, is_inside, last_words, program, restart, run_outside, select,
+    start, state, stop,
+};
 pub use error::{Kind, ServiceError};
 pub use install::{Ask, FileText, Report, Request, Supervisor, install};
 pub use layout::{Installed, find, installed};

@@ -6,7 +6,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 /// How the line begins; unit files and TOML both take `#` for a comment.
-const MARK: &str = "# Written by gatewayctl install, which replaces this file only while it is unchanged. sha256:";
+const MARK: &str =
+    "# Written by gatewayctl install, which replaces this file only while it is unchanged. sha256:";
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +26,15 @@ impl Written {
     /// Looks at a file.
     ///
     /// # Errors
-    /// Whatever the file system says, but for a missing file. A file that is not text is somebody else's, and so is a link, wherever it
-    /// leads: we write none, and a masked unit is one.
+    /// Whatever the file system says, but for a missing file. A file that is not text is somebody
+    /// else's, and so is a link, wherever it leads: we write none, and a masked unit is one.
     pub fn at(path: &Path) -> io::Result<Self> {
         let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
         match std::fs::read(path) {
             Ok(bytes) if is_link => Ok(Self::Foreign(String::from_utf8_lossy(&bytes).into_owned())),
-            Err(error) if is_link && error.kind() == io::ErrorKind::NotFound => Ok(Self::Foreign(String::new())),
+            Err(error) if is_link && error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self::Foreign(String::new()))
+            }
             Ok(bytes) => Ok(Self::of(&String::from_utf8_lossy(&bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
             Err(error) => Err(error),
@@ -77,11 +80,17 @@ pub fn sign(body: &str) -> String {
 /// What would change, as a unified diff; empty when nothing would.
 pub fn diff(path: &Path, old: &str, new: &str) -> String {
     let name = path.display().to_string();
-    similar::TextDiff::from_lines(old, new).unified_diff().header(&name, &format!("{name} (new)")).to_string()
+    similar::TextDiff::from_lines(old, new)
+        .unified_diff()
+        .header(&name, &format!("{name} (new)"))
+        .to_string()
 }
 
 fn hash_of(body: &str) -> String {
-    Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(body.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -95,9 +104,15 @@ mod tests {
         assert_eq!(Written::at(&path).unwrap(), Written::Absent);
         let signed = sign("[Unit]\nA=1\n");
         std::fs::write(&path, &signed).unwrap();
-        assert_eq!(Written::at(&path).unwrap(), Written::ByUs("[Unit]\nA=1\n".into()));
+        assert_eq!(
+            Written::at(&path).unwrap(),
+            Written::ByUs("[Unit]\nA=1\n".into())
+        );
         std::fs::write(&path, signed.replace("A=1", "A=2")).unwrap();
-        assert_eq!(Written::at(&path).unwrap(), Written::Edited("[Unit]\nA=2\n".into()));
+        assert_eq!(
+            Written::at(&path).unwrap(),
+            Written::Edited("[Unit]\nA=2\n".into())
+        );
         std::fs::write(&path, "[Unit]\nA=1\n").unwrap();
         assert!(!Written::at(&path).unwrap().is_free());
         std::fs::write(&path, b"\xff\xfe").unwrap();
@@ -106,7 +121,11 @@ mod tests {
         for target in [path.as_path(), Path::new("/dev/null"), Path::new("nowhere")] {
             let link = dir.path().join("link");
             std::os::unix::fs::symlink(target, &link).unwrap();
-            assert!(matches!(Written::at(&link).unwrap(), Written::Foreign(_)), "{}", target.display());
+            assert!(
+                matches!(Written::at(&link).unwrap(), Written::Foreign(_)),
+                "{}",
+                target.display()
+            );
             std::fs::remove_file(&link).unwrap();
         }
     }
@@ -114,7 +133,10 @@ mod tests {
     #[test]
     fn the_diff_names_the_file() {
         let text = diff(Path::new("/etc/x"), "a\nb\n", "a\nc\n");
-        assert!(text.starts_with("--- /etc/x\n+++ /etc/x (new)\n") && text.contains("\n-b\n+c\n"), "{text}");
+        assert!(
+            text.starts_with("--- /etc/x\n+++ /etc/x (new)\n") && text.contains("\n-b\n+c\n"),
+            "{text}"
+        );
         assert_eq!(diff(Path::new("/etc/x"), "a\n", "a\n"), "");
     }
 }

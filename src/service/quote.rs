@@ -2,8 +2,9 @@
 
 /// The program of an `ExecStart=` line.
 ///
-/// systemd replaces `$NAME` in arguments but not in the program's path, and doubling the `$` is right in the one and wrong in
-/// the other; the prefix `:` (systemd 244) switches the replacement off for the whole line, and is used only where it matters.
+/// systemd replaces `$NAME` in arguments but not in the program's path, and doubling the `$` is
+/// right in the one and wrong in the other; the prefix `:` (systemd 244) switches the replacement
+/// off for the whole line, and is used only where it matters.
 pub(super) fn program(path: &str) -> String {
     let prefix = if path.contains('$') { ":" } else { "" };
     format!("{prefix}{}", word(path))
@@ -12,7 +13,12 @@ pub(super) fn program(path: &str) -> String {
 /// A word, quoted where needed; `%`, quotes and backslash are kept from their special meaning.
 fn word(text: &str) -> String {
     let plain = |c: char| {
-        c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | '@' | '=' | ':' | '~' | '%') || !c.is_ascii()
+        c.is_ascii_alphanumeric()
+            || matches!(
+                c,
+                '/' | '.' | '-' | '_' | '+' | ',' | '@' | '=' | ':' | '~' | '%'
+            )
+            || !c.is_ascii()
     };
     let mut out = String::with_capacity(text.len() + 2);
     for c in text.chars() {
@@ -23,18 +29,24 @@ fn word(text: &str) -> String {
             c => out.push(c),
         }
     }
-    if !text.is_empty() && text.chars().all(plain) { out } else { format!("\"{out}\"") }
+    if !text.is_empty() && text.chars().all(plain) {
+        out
+    } else {
+        format!("\"{out}\"")
+    }
 }
 
-/// A value that systemd takes whole to the end of the line, as `EnvironmentFile=` and `ListenStream=`: only `%` is special.
+/// A value that systemd takes whole to the end of the line, as `EnvironmentFile=` and
+/// `ListenStream=`: only `%` is special.
 pub(super) fn whole(text: &str) -> String {
     text.replace('%', "%%")
 }
 
 /// The value of a variable in an environment file, always in double quotes.
 ///
-/// There systemd reads only `"`, `$`, a backtick and a backslash in a way of its own, each after a backslash; `%`, blanks, tabs,
-/// `#` and `;` are themselves, and nothing is replaced (env-file.c; tested on 252).
+/// There systemd reads only `"`, `$`, a backtick and a backslash in a way of its own, each after a
+/// backslash; `%`, blanks, tabs, `#` and `;` are themselves, and nothing is replaced (env-file.c;
+/// tested on 252).
 pub(super) fn variable(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');
@@ -65,7 +77,8 @@ pub(super) fn value_of(quoted: &str) -> Option<String> {
 
 /// Why a path cannot stand in a unit file at all, if so.
 ///
-/// systemd refuses control characters in paths, cuts spaces off both ends of a value, and joins a line that ends with a backslash with the next.
+/// systemd refuses control characters in paths, cuts spaces off both ends of a value, and joins a
+/// line that ends with a backslash with the next.
 pub(super) fn unfit(path: &str) -> Option<&'static str> {
     if path.chars().any(char::is_control) {
         Some("has a control character")
@@ -111,8 +124,9 @@ mod tests {
         }
     }
 
-    /// The first word of a command line as systemd 252 reads it: extract_first_word() with EXTRACT_UNQUOTE and
-    /// EXTRACT_CUNESCAPE, then unit_full_printf(). None where it would refuse the line.
+    /// The first word of a command line as systemd 252 reads it: extract_first_word() with
+    /// EXTRACT_UNQUOTE and EXTRACT_CUNESCAPE, then unit_full_printf(). None where it would refuse
+    /// the line.
     fn first_word(line: &str) -> Option<String> {
         let mut word = String::new();
         let mut quote = None;
@@ -132,7 +146,11 @@ mod tests {
                 (c, _) => word.push(c),
             }
         }
-        if quote.is_some() { None } else { specifiers(&word) }
+        if quote.is_some() {
+            None
+        } else {
+            specifiers(&word)
+        }
     }
 
     /// `%%` is a percent sign; what else a percent sign begins is something else.
@@ -149,7 +167,8 @@ mod tests {
         Some(out)
     }
 
-    /// The rest of a line `NAME=…` of an environment file: the states of parse_env_file_internal() that such a line can reach.
+    /// The rest of a line `NAME=…` of an environment file: the states of parse_env_file_internal()
+    /// that such a line can reach.
     fn env_file_value(text: &str) -> Option<String> {
         let mut out = String::new();
         let mut chars = text.trim_start_matches([' ', '\t']).chars();

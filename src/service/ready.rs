@@ -11,10 +11,12 @@ use super::layout::Installed;
 use super::systemd::{Manager, UnitState, journalctl};
 use crate::config::{Config, Listen};
 
-/// After systemd calls the unit started, its first generation is ready or being tried again: time for a few tries of a slow server.
+/// After systemd calls the unit started, its first generation is ready or being tried again: time
+/// for a few tries of a slow server.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two questions; there is no event for "ready after a failed first try" that reaches another process.
+/// Between two questions; there is no event for "ready after a failed first try" that reaches
+/// another process.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// One question: it goes over loopback to a process that answers from memory.
@@ -32,8 +34,17 @@ enum Answer {
 ///
 /// # Errors
 /// Kind StillStarting when the limit ends, Failed when the service ends meanwhile.
-pub(super) async fn wait(manager: &Manager, unit: &Installed, config: &Config) -> Result<(), ServiceError> {
-    let Some(listen) = config.gateway.listen.first().filter(|listen| config.gateway.health_paths && listen.port() != Some(0)) else {
+pub(super) async fn wait(
+    manager: &Manager,
+    unit: &Installed,
+    config: &Config,
+) -> Result<(), ServiceError> {
+    let Some(listen) = config
+        .gateway
+        .listen
+        .first()
+        .filter(|listen| config.gateway.health_paths && listen.port() != Some(0))
+    else {
         return Ok(());
     };
     let deadline = Instant::now() + READY_LIMIT;
@@ -47,8 +58,11 @@ pub(super) async fn wait(manager: &Manager, unit: &Installed, config: &Config) -
             Err(_) => format!("{listen} does not answer"),
         };
         if state.is_down() {
-            return Err(ServiceError::failed(format!("{} ended before it was ready ({}): {why}", unit.unit, state.result))
-                .next(journalctl(unit.scope, &unit.unit)));
+            return Err(ServiceError::failed(format!(
+                "{} ended before it was ready ({}): {why}",
+                unit.unit, state.result
+            ))
+            .next(journalctl(unit.scope, &unit.unit)));
         }
         if Instant::now() >= deadline {
             return Err(ServiceError::still_starting(format!(
@@ -62,7 +76,8 @@ pub(super) async fn wait(manager: &Manager, unit: &Installed, config: &Config) -
     }
 }
 
-/// Refuses to call a service ready that waits for its address: whoever answers there is somebody else.
+/// Refuses to call a service ready that waits for its address: whoever answers there is somebody
+/// else.
 ///
 /// # Errors
 /// Kind Refused with whom it waits for.
@@ -70,8 +85,14 @@ pub(super) fn refuse_waiting(unit: &Installed, state: &UnitState) -> Result<(), 
     if !state.stands_by() {
         return Ok(());
     }
-    Err(ServiceError::refused(format!("{} runs, and is {}", unit.unit, state.status_text))
-        .next(format!("gatewayctl clean --instance {}   (ends what is stale, and says who is not)", unit.instance)))
+    Err(
+        ServiceError::refused(format!("{} runs, and is {}", unit.unit, state.status_text)).next(
+            format!(
+                "gatewayctl clean --instance {}   (ends what is stale, and says who is not)",
+                unit.instance
+            ),
+        ),
+    )
 }
 
 async fn ask(listen: &Listen) -> std::io::Result<Answer> {
@@ -79,7 +100,11 @@ async fn ask(listen: &Listen) -> std::io::Result<Answer> {
         Listen::Tcp(address) => {
             let mut address = *address;
             if address.ip().is_unspecified() {
-                address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+                address.set_ip(if address.is_ipv4() {
+                    [127, 0, 0, 1].into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                });
             }
             get_readyz(TcpStream::connect(address).await?).await
         }
@@ -88,12 +113,17 @@ async fn ask(listen: &Listen) -> std::io::Result<Answer> {
 }
 
 async fn get_readyz(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<Answer> {
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
     let mut answer = Vec::new();
     stream.take(64 * 1024).read_to_end(&mut answer).await?;
     let text = String::from_utf8_lossy(&answer);
     let status = text.split(' ').nth(1).unwrap_or_default();
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
+    let body = text
+        .split_once("\r\n\r\n")
+        .map_or("", |(_, body)| body)
+        .trim();
     Ok(match status {
         "200" => Answer::Ready,
         "503" => Answer::NotYet(body.to_owned()),

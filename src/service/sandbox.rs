@@ -1,7 +1,8 @@
 //! What a service may do to the machine: `--sandbox app|strict|off`.
 //!
-//! Every line was run with real Node, Python and Java servers. Never here: MemoryDenyWriteExecute (Node and Java die),
-//! `~@resources`, ProtectHome=yes and ProcSubset=pid (servers in home directories, runtimes that read /proc).
+//! Every line was run with real Node, Python and Java servers. Never here: MemoryDenyWriteExecute
+//! (Node and Java die), `~@resources`, ProtectHome=yes and ProcSubset=pid (servers in home
+//! directories, runtimes that read /proc).
 
 use crate::state::paths::Scope;
 
@@ -40,26 +41,33 @@ impl std::fmt::Display for Sandbox {
     }
 }
 
-/// A line of a unit and the systemd version that first knew it; 0 for those older than any version in use.
+/// A line of a unit and the systemd version that first knew it; 0 for those older than any version
+/// in use.
 pub(super) type Line = (&'static str, &'static str, u32);
 
 /// What an unprivileged user manager can apply too: seccomp filters and prctl flags.
 ///
-/// RestrictNamespaces is here and not only in `strict`, for the exposure: 3.1 without it, 2.4 with it (systemd-analyze security, 252).
-/// A browser's or bubblewrap's own sandbox needs `RestrictNamespaces=no` in a drop-in.
+/// RestrictNamespaces is here and not only in `strict`, for the exposure: 3.1 without it, 2.4 with
+/// it (systemd-analyze security, 252). A browser's or bubblewrap's own sandbox needs
+/// `RestrictNamespaces=no` in a drop-in.
 const FILTERS: &[Line] = &[
     ("NoNewPrivileges", "yes", 0),
     ("RestrictRealtime", "yes", 0),
     ("RestrictSUIDSGID", "yes", 242),
     ("RestrictNamespaces", "yes", 0),
     ("LockPersonality", "yes", 0),
-    ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK", 0),
+    (
+        "RestrictAddressFamilies",
+        "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        0,
+    ),
     ("SystemCallArchitectures", "native", 0),
     ("SystemCallFilter", "@system-service", 0),
     ("SystemCallErrorNumber", "EPERM", 0),
 ];
 
-/// What takes a privileged manager: mounts and capabilities. PrivateMounts says what PrivateTmp brings anyway.
+/// What takes a privileged manager: mounts and capabilities. PrivateMounts says what PrivateTmp
+/// brings anyway.
 const MOUNTS: &[Line] = &[
     ("PrivateTmp", "yes", 0),
     ("PrivateMounts", "yes", 239),
@@ -73,7 +81,8 @@ const MOUNTS: &[Line] = &[
 
 const APP_ONLY: &[Line] = &[("ProtectSystem", "full", 0)];
 
-/// A user of the configured name that exists already is used as it is, so DynamicUser and User= go together.
+/// A user of the configured name that exists already is used as it is, so DynamicUser and User= go
+/// together.
 const STRICT_ONLY: &[Line] = &[
     ("DynamicUser", "yes", 0),
     ("ProtectSystem", "strict", 0),

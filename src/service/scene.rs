@@ -1,4 +1,5 @@
-//! What an installed gateway's port is looked at with: its addresses, its records, and what its manager knows.
+//! What an installed gateway's port is looked at with: its addresses, its records, and what its
+//! manager knows.
 
 use super::drive::configuration;
 use super::error::ServiceError;
@@ -10,7 +11,8 @@ use crate::stale::{Scene, Unit};
 /// Gathers it. The addresses are those of the configuration: what the next start needs.
 ///
 /// # Errors
-/// When the manager cannot be reached; Kind Config or Permission when the configuration cannot be read.
+/// When the manager cannot be reached; Kind Config or Permission when the configuration cannot be
+/// read.
 pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<Scene, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;
@@ -24,13 +26,18 @@ pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<Scene, ServiceErro
         Ok(Some((_, config))) => config,
         // Without a file the defaults hold; one that is not for us is another thing.
         Ok(None) if file.exists() => {
-            return Err(
-                ServiceError::permission(format!("{} is not for this user to read", file.display())).next("the same command with sudo")
-            );
+            return Err(ServiceError::permission(format!(
+                "{} is not for this user to read",
+                file.display()
+            ))
+            .next("the same command with sudo"));
         }
         Ok(None) => Config::default(),
         Err(error) => {
-            return Err(ServiceError::config(error.to_string()).next(format!("gatewayctl config check --config {}", file.display())));
+            return Err(ServiceError::config(error.to_string()).next(format!(
+                "gatewayctl config check --config {}",
+                file.display()
+            )));
         }
     };
     let mut dirs: Vec<_> = config.gateway.state_dir.into_iter().collect();

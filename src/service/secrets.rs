@@ -1,8 +1,9 @@
 //! The environment file of an instance: what `--set` gives to a service and nobody else may read.
 //!
-//! A configuration must be readable for the service's user, who may be made up by systemd, and so for everybody; an environment
-//! file is read by the service manager itself, and is 0600. One line for a variable, as [`quote::variable`] writes it. Lines
-//! that somebody added by hand are kept as they are.
+//! A configuration must be readable for the service's user, who may be made up by systemd, and so
+//! for everybody; an environment file is read by the service manager itself, and is 0600. One line
+//! for a variable, as [`quote::variable`] writes it. Lines that somebody added by hand are kept as
+//! they are.
 
 use super::quote;
 use crate::redact::{MASK, Redactor};
@@ -46,18 +47,24 @@ impl Secrets {
 
     /// The variables that can be understood, each with its value.
     pub fn variables(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0.iter().filter_map(|line| Some((key_of(line)?, quote::value_of(line.split_once('=')?.1)?)))
+        self.0
+            .iter()
+            .filter_map(|line| Some((key_of(line)?, quote::value_of(line.split_once('=')?.1)?)))
     }
 
     /// Tells the redactor every value.
     pub fn teach(&self, redactor: &Redactor) {
-        self.variables().for_each(|(_, value)| redactor.learn(&value));
+        self.variables()
+            .for_each(|(_, value)| redactor.learn(&value));
     }
 
-    /// The text without a value; one that is not as in `before` is marked, for otherwise a diff would not show it.
+    /// The text without a value; one that is not as in `before` is marked, for otherwise a diff
+    /// would not show it.
     pub fn shown(&self, before: &Self) -> String {
         let show = |line: &String| match key_of(line) {
-            Some(key) if before.has(key) && !before.0.contains(line) => format!("{key}={MASK} (another value)\n"),
+            Some(key) if before.has(key) && !before.0.contains(line) => {
+                format!("{key}={MASK} (another value)\n")
+            }
             Some(key) => format!("{key}={MASK}\n"),
             None if line.is_empty() || line.starts_with('#') => format!("{line}\n"),
             None => format!("{MASK}\n"),
@@ -68,13 +75,18 @@ impl Secrets {
 
 /// The name of the variable that a line sets, where it sets one.
 fn key_of(line: &str) -> Option<&str> {
-    line.split_once('=').map(|(key, _)| key.trim()).filter(|key| is_name(key))
+    line.split_once('=')
+        .map(|(key, _)| key.trim())
+        .filter(|key| is_name(key))
 }
 
 /// Whether a variable may have this name; systemd ignores others, and no shell could use them.
 pub(super) fn is_name(key: &str) -> bool {
     let mut chars = key.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 #[cfg(test)]
@@ -87,9 +99,18 @@ mod tests {
         secrets.set("API_TOKEN", "new \"$1\\");
         secrets.set("DB_PASSWORD", "p");
         secrets.set("GONE", "");
-        assert_eq!(secrets.text(), "# mine\nOTHER=x y\nAPI_TOKEN=\"new \\\"\\$1\\\\\"\nDB_PASSWORD=\"p\"\n");
+        assert_eq!(
+            secrets.text(),
+            "# mine\nOTHER=x y\nAPI_TOKEN=\"new \\\"\\$1\\\\\"\nDB_PASSWORD=\"p\"\n"
+        );
         let read = Secrets::parse(&secrets.text());
-        assert_eq!(read.variables().collect::<Vec<_>>(), [("API_TOKEN", "new \"$1\\".to_owned()), ("DB_PASSWORD", "p".to_owned())]);
+        assert_eq!(
+            read.variables().collect::<Vec<_>>(),
+            [
+                ("API_TOKEN", "new \"$1\\".to_owned()),
+                ("DB_PASSWORD", "p".to_owned())
+            ]
+        );
         secrets.set("DB_PASSWORD", "");
         assert!(!secrets.has("DB_PASSWORD") && secrets.has("API_TOKEN") && !secrets.is_empty());
         assert!(Secrets::parse("# only words\n\n").is_empty());
@@ -101,7 +122,10 @@ mod tests {
         let mut after = before.clone();
         after.set("A_TOKEN", "a \"b");
         after.set("C", "x");
-        assert_eq!(after.shown(&before), "A_TOKEN=*** (another value)\nB_TOKEN=***\nC=***\n");
+        assert_eq!(
+            after.shown(&before),
+            "A_TOKEN=*** (another value)\nB_TOKEN=***\nC=***\n"
+        );
         assert_eq!(Secrets::parse("what is this\n").shown(&before), "***\n");
     }
 }

@@ -15,8 +15,9 @@ use crate::state::paths::Scope;
 use crate::supervisor::{STANDING_BY, WAITING};
 use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
 
-/// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make progress, a stop takes
-/// TimeoutStopSec=30; a job that says nothing for this long has a manager that hangs.
+/// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
+/// progress, a stop takes TimeoutStopSec=30; a job that says nothing for this long has a manager
+/// that hangs.
 pub const JOB_LIMIT: Duration = Duration::from_secs(600);
 
 /// A service manager.
@@ -90,9 +91,13 @@ impl UnitState {
         matches!(self.active.as_str(), "active" | "reloading")
     }
 
-    /// Whether it runs, but waits for somebody else to be gone: what answers at its address is not it.
+    /// Whether it runs, but waits for somebody else to be gone: what answers at its address is not
+    /// it.
     pub fn stands_by(&self) -> bool {
-        self.is_active() && [WAITING, STANDING_BY].iter().any(|begins| self.status_text.starts_with(begins))
+        self.is_active()
+            && [WAITING, STANDING_BY]
+                .iter()
+                .any(|begins| self.status_text.starts_with(begins))
     }
 
     /// Whether nothing of it runs.
@@ -107,9 +112,17 @@ impl Manager {
     /// # Errors
     /// Where there is no systemd or none that can be reached, with what to do.
     pub async fn connect(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
-        let connection = bus::connect(scope, env).await.map_err(|why| unreachable(scope, env, &why))?;
-        let proxy = ManagerProxy::new(&connection).await.map_err(|error| explain(&error, "speak to systemd"))?;
-        Ok(Self { connection, proxy, scope })
+        let connection = bus::connect(scope, env)
+            .await
+            .map_err(|why| unreachable(scope, env, &why))?;
+        let proxy = ManagerProxy::new(&connection)
+            .await
+            .map_err(|error| explain(&error, "speak to systemd"))?;
+        Ok(Self {
+            connection,
+            proxy,
+            scope,
+        })
     }
 
     /// The manager's version number; 0 where it cannot be understood.
@@ -117,16 +130,30 @@ impl Manager {
     /// # Errors
     /// When it does not answer.
     pub async fn version(&self) -> Result<u32, ServiceError> {
-        let text = self.proxy.version().await.map_err(|error| explain(&error, "ask systemd for its version"))?;
-        let digits: String = text.trim_start_matches("v").chars().take_while(char::is_ascii_digit).collect();
+        let text = self
+            .proxy
+            .version()
+            .await
+            .map_err(|error| explain(&error, "ask systemd for its version"))?;
+        let digits: String = text
+            .trim_start_matches("v")
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
         Ok(digits.parse().unwrap_or(0))
     }
 
     /// Queues a job and waits for its end.
     ///
     /// # Errors
-    /// When the job is refused, or not done after `limit`. A job that ends badly is a [`JobResult`].
-    pub async fn job(&self, job: Job, unit: &str, limit: Duration) -> Result<JobResult, ServiceError> {
+    /// When the job is refused, or not done after `limit`. A job that ends badly is a
+    /// [`JobResult`].
+    pub async fn job(
+        &self,
+        job: Job,
+        unit: &str,
+        limit: Duration,
+    ) -> Result<JobResult, ServiceError> {
         let doing = format!("{} {unit}", job.verb());
         let failed = |error: zbus::Error| explain(&error, &doing);
         // Subscribed before the job is queued, or its end could be missed.
@@ -142,8 +169,11 @@ impl Manager {
             Ok(Ok(result)) if result == "done" => Ok(JobResult::Done),
             Ok(Ok(result)) => Ok(JobResult::Not(result)),
             Ok(Err(error)) => Err(failed(error)),
-            Err(_) => Err(ServiceError::still_starting(format!("{doing} is not done after {} s and goes on", limit.as_secs()))
-                .next(systemctl(self.scope, &format!("status {unit}")))),
+            Err(_) => Err(ServiceError::still_starting(format!(
+                "{doing} is not done after {} s and goes on",
+                limit.as_secs()
+            ))
+            .next(systemctl(self.scope, &format!("status {unit}")))),
         }
     }
 
@@ -154,20 +184,31 @@ impl Manager {
             .interface("org.freedesktop.systemd1.Manager")
             .member("JobRemoved");
         // Messages on the private socket carry no sender.
-        let rule = if self.connection.is_bus() { rule.sender("org.freedesktop.systemd1") } else { rule };
+        let rule = if self.connection.is_bus() {
+            rule.sender("org.freedesktop.systemd1")
+        } else {
+            rule
+        };
         let stream = MessageStream::for_match_rule(rule.build()?, &self.connection, None).await?;
         match self.proxy.subscribe().await {
-            Err(zbus::Error::MethodError(name, ..)) if name.as_str().ends_with("AlreadySubscribed") => {}
+            Err(zbus::Error::MethodError(name, ..))
+                if name.as_str().ends_with("AlreadySubscribed") => {}
             other => other?,
         }
         Ok(stream)
     }
 
-    /// Has the manager run a command in a unit of its own, outside of whatever this process runs in, and does not wait for it.
+    /// Has the manager run a command in a unit of its own, outside of whatever this process runs
+    /// in, and does not wait for it.
     ///
     /// # Errors
     /// When it is not permitted, or a unit of that name runs.
-    pub async fn run_outside(&self, unit: &str, description: &str, command: &[String]) -> Result<(), ServiceError> {
+    pub async fn run_outside(
+        &self,
+        unit: &str,
+        description: &str,
+        command: &[String],
+    ) -> Result<(), ServiceError> {
         let program = command.first().cloned().unwrap_or_default();
         let exec = vec![(program, command.to_vec(), false)];
         let properties = [
@@ -175,8 +216,13 @@ impl Manager {
             ("ExecStart", Variant::from(exec)),
             ("CollectMode", Variant::from("inactive-or-failed")),
         ];
-        let started = self.proxy.start_transient_unit(unit, "fail", &properties, &[]).await;
-        started.map(drop).map_err(|error| explain(&error, &format!("start {unit}")))
+        let started = self
+            .proxy
+            .start_transient_unit(unit, "fail", &properties, &[])
+            .await;
+        started
+            .map(drop)
+            .map_err(|error| explain(&error, &format!("start {unit}")))
     }
 
     /// What a unit is doing. A unit that does not exist has `load` "not-found".
@@ -184,12 +230,17 @@ impl Manager {
     /// # Errors
     /// When the manager does not answer.
     pub async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
-        self.read_state(unit).await.map_err(|error| explain(&error, &format!("ask about {unit}")))
+        self.read_state(unit)
+            .await
+            .map_err(|error| explain(&error, &format!("ask about {unit}")))
     }
 
     async fn read_state(&self, unit: &str) -> zbus::Result<UnitState> {
         let path = self.proxy.load_unit(unit).await?;
-        let proxy = UnitProxy::builder(&self.connection).path(path.clone()).build().await?;
+        let proxy = UnitProxy::builder(&self.connection)
+            .path(path.clone())
+            .build()
+            .await?;
         let mut state = UnitState {
             load: proxy.load_state().await?,
             active: proxy.active_state().await?,
@@ -197,7 +248,10 @@ impl Manager {
             ..UnitState::default()
         };
         if unit.ends_with(".service") {
-            let proxy = ServiceProxy::builder(&self.connection).path(path).build().await?;
+            let proxy = ServiceProxy::builder(&self.connection)
+                .path(path)
+                .build()
+                .await?;
             state.main_pid = proxy.main_pid().await?;
             state.result = proxy.result().await?;
             state.status_text = proxy.status_text().await?;
@@ -214,8 +268,12 @@ impl Manager {
     /// # Errors
     /// When the manager does not answer.
     pub async fn properties(&self, unit: &str) -> Result<Properties, ServiceError> {
-        let asked = async { Properties::read(&self.connection, self.proxy.load_unit(unit).await?, unit).await };
-        asked.await.map_err(|error| explain(&error, &format!("ask about {unit}")))
+        let asked = async {
+            Properties::read(&self.connection, self.proxy.load_unit(unit).await?, unit).await
+        };
+        asked
+            .await
+            .map_err(|error| explain(&error, &format!("ask about {unit}")))
     }
 
     /// The program that a service runs; none where it has none.
@@ -225,9 +283,16 @@ impl Manager {
     pub async fn program(&self, unit: &str) -> Result<Option<String>, ServiceError> {
         let asked = async {
             let path = self.proxy.load_unit(unit).await?;
-            ServiceProxy::builder(&self.connection).path(path).build().await?.exec_start().await
+            ServiceProxy::builder(&self.connection)
+                .path(path)
+                .build()
+                .await?
+                .exec_start()
+                .await
         };
-        let commands = asked.await.map_err(|error| explain(&error, &format!("ask what {unit} runs")))?;
+        let commands = asked
+            .await
+            .map_err(|error| explain(&error, &format!("ask what {unit} runs")))?;
         Ok(commands.into_iter().next().map(|command| command.0))
     }
 
@@ -237,8 +302,16 @@ impl Manager {
     /// When not permitted, or the manager does not answer.
     pub async fn daemon_reload(&self) -> Result<(), ServiceError> {
         match self.proxy.reload().await {
-            // The manager may close its private socket before the answer is out; the reload is done all the same.
-            Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::NoReply(_) | zbus::fdo::Error::Disconnected(_)) => Ok(()),
+            // The manager may close its private socket before the answer is out; the reload is done
+            // all the same.
+            Err(zbus::Error::FDO(error))
+                if matches!(
+                    *error,
+                    zbus::fdo::Error::NoReply(_) | zbus::fdo::Error::Disconnected(_)
+                ) =>
+            {
+                Ok(())
+            }
             other => other.map_err(|error| explain(&error, "make systemd read its unit files")),
         }
     }
@@ -251,13 +324,19 @@ impl Manager {
 
     /// Whether the unit starts at boot (or at login).
     pub async fn is_enabled(&self, unit: &str) -> bool {
-        self.proxy.get_unit_file_state(unit).await.is_ok_and(|state| state == "enabled")
+        self.proxy
+            .get_unit_file_state(unit)
+            .await
+            .is_ok_and(|state| state == "enabled")
     }
 
-    /// What its links on disk say: enabled, disabled, static, …; empty where that is not known. The property `UnitFileState` is that of
-    /// the last time the unit was read.
+    /// What its links on disk say: enabled, disabled, static, …; empty where that is not known. The
+    /// property `UnitFileState` is that of the last time the unit was read.
     pub async fn file_state(&self, unit: &str) -> String {
-        self.proxy.get_unit_file_state(unit).await.unwrap_or_default()
+        self.proxy
+            .get_unit_file_state(unit)
+            .await
+            .unwrap_or_default()
     }
 
     /// Makes the units start at boot (or at login). Whether anything changed.
@@ -266,7 +345,11 @@ impl Manager {
     /// When not permitted, or a unit file is broken.
     pub async fn enable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("enable {}", units.join(" "));
-        let (_, changes) = self.proxy.enable_unit_files(units, false, false).await.map_err(|error| explain(&error, &doing))?;
+        let (_, changes) = self
+            .proxy
+            .enable_unit_files(units, false, false)
+            .await
+            .map_err(|error| explain(&error, &doing))?;
         Ok(!changes.is_empty())
     }
 
@@ -276,7 +359,11 @@ impl Manager {
     /// When not permitted.
     pub async fn disable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("disable {}", units.join(" "));
-        let changes = self.proxy.disable_unit_files(units, false).await.map_err(|error| explain(&error, &doing))?;
+        let changes = self
+            .proxy
+            .disable_unit_files(units, false)
+            .await
+            .map_err(|error| explain(&error, &doing))?;
         Ok(!changes.is_empty())
     }
 
@@ -290,10 +377,13 @@ impl Manager {
 async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<String> {
     loop {
         let Some(message) = ends.next().await else {
-            return Err(zbus::Error::Failure("systemd closed the connection".to_owned()));
+            return Err(zbus::Error::Failure(
+                "systemd closed the connection".to_owned(),
+            ));
         };
         let message = message?;
-        let (_, path, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
+        let (_, path, _, result): (u32, OwnedObjectPath, String, String) =
+            message.body().deserialize()?;
         if path == *job {
             return Ok(result);
         }
@@ -306,7 +396,10 @@ async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<
 /// When login1 cannot be reached, or does not permit it.
 pub(super) async fn set_linger(uid: u32, on: bool) -> zbus::Result<()> {
     let connection = bus::system_bus().await?;
-    LoginProxy::new(&connection).await?.set_user_linger(uid, on, false).await
+    LoginProxy::new(&connection)
+        .await?
+        .set_user_linger(uid, on, false)
+        .await
 }
 
 /// The systemctl command for people: `systemctl --user status x`.
@@ -325,10 +418,19 @@ pub(super) fn last_words(scope: Scope, unit: &str, lines: u32) -> Vec<String> {
     };
     let asked = std::process::Command::new("journalctl")
         .args(flags)
-        .args(["--quiet", "--no-pager", "--boot", "--output=cat", &format!("--lines={lines}"), &format!("{field}={unit}")])
+        .args([
+            "--quiet",
+            "--no-pager",
+            "--boot",
+            "--output=cat",
+            &format!("--lines={lines}"),
+            &format!("{field}={unit}"),
+        ])
         .stdin(std::process::Stdio::null())
         .output();
-    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let text = asked
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 

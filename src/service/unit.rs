@@ -1,4 +1,5 @@
-//! The text of the units. Pure: what is known goes in, text comes out. `units/` holds what the defaults give.
+//! The text of the units. Pure: what is known goes in, text comes out. `units/` holds what the
+//! defaults give.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,15 @@ use super::sandbox::Sandbox;
 use crate::config::{DEFAULT_INSTANCE, DEFAULT_PORT, Listen};
 use crate::state::paths::Scope;
 
-/// The oldest systemd that the text is made for when the version is not known: that of the oldest supported Debian.
+/// The oldest systemd that the text is made for when the version is not known: that of the oldest
+/// supported Debian.
 pub const OLDEST_SYSTEMD: u32 = 247;
 
 /// The version that first knew the prefix `:` of a command line, which keeps `$` as it is.
 const NO_REPLACEMENT: u32 = 244;
 
-/// systemd's own default for the hard limit; the soft one carries 10,000 clients with an upstream each, and room for files.
+/// systemd's own default for the hard limit; the soft one carries 10,000 clients with an upstream
+/// each, and room for files.
 const NOFILE: &str = "1024:524288";
 
 /// Which user the service runs as; only a system unit can choose.
@@ -122,28 +125,52 @@ impl UnitPlan {
     pub fn service(&self) -> Result<String, Unfit> {
         let mut out = String::new();
         section(&mut out, "Unit");
-        line(&mut out, "Description", &format!("Restart-safe front door ({})", self.subject.name()));
+        line(
+            &mut out,
+            "Description",
+            &format!("Restart-safe front door ({})", self.subject.name()),
+        );
         if self.scope == Scope::System {
-            // Specific addresses and most servers need the network; a user's manager cannot order itself after it.
+            // Specific addresses and most servers need the network; a user's manager cannot order
+            // itself after it.
             line(&mut out, "Wants", "network-online.target");
-            // At shutdown the order is reversed: the bus is still there while the gateway asks whether the machine goes down.
+            // At shutdown the order is reversed: the bus is still there while the gateway asks
+            // whether the machine goes down.
             line(&mut out, "After", "network-online.target dbus.service");
         }
         if !self.sockets.is_empty() {
             line(&mut out, "Requires", &self.socket_name());
             line(&mut out, "After", &self.socket_name());
         }
-        // systemd's start limit would end with a closed port; the gateway slows itself down with the port open.
+        // systemd's start limit would end with a closed port; the gateway slows itself down with
+        // the port open.
         line(&mut out, "StartLimitIntervalSec", "0");
 
         section(&mut out, "Service");
-        // Not notify-reload at any version: with it `systemctl reload` succeeds as soon as READY=1 comes, and READY=1 must come
-        // after a failed reload too. A synchronous ExecReload= is the only way for a failed reload to fail; and notify-reload
-        // would send its SIGHUP besides, so that every reload ran twice.
+        // Not notify-reload at any version: with it `systemctl reload` succeeds as soon as READY=1
+        // comes, and READY=1 must come after a failed reload too. A synchronous ExecReload= is the
+        // only way for a failed reload to fail; and notify-reload would send its SIGHUP besides, so
+        // that every reload ran twice.
         line(&mut out, "Type", "notify");
         line(&mut out, "NotifyAccess", "main");
-        line(&mut out, "ExecStart", &self.exec("gateway", &["run", "--instance", self.subject.name()])?);
-        line(&mut out, "ExecReload", &self.exec("gatewayctl", &[self.scope_flag(), "--instance", self.subject.name(), "reload"])?);
+        line(
+            &mut out,
+            "ExecStart",
+            &self.exec("gateway", &["run", "--instance", self.subject.name()])?,
+        );
+        line(
+            &mut out,
+            "ExecReload",
+            &self.exec(
+                "gatewayctl",
+                &[
+                    self.scope_flag(),
+                    "--instance",
+                    self.subject.name(),
+                    "reload",
+                ],
+            )?,
+        );
         self.environment(&mut out)?;
         self.identity(&mut out);
         self.life(&mut out);
@@ -158,9 +185,11 @@ impl UnitPlan {
         Ok(out)
     }
 
-    /// The unit of the proof run: the same service, started once to its end with `gateway check --start`.
+    /// The unit of the proof run: the same service, started once to its end with `gateway check
+    /// --start`.
     ///
-    /// It has directories of its own, so that it never touches those of a running instance, and writes what it says to `log`.
+    /// It has directories of its own, so that it never touches those of a running instance, and
+    /// writes what it says to `log`.
     ///
     /// # Errors
     /// As [`service`](Self::service).
@@ -168,19 +197,39 @@ impl UnitPlan {
         let instance = self.subject.name();
         let mut out = String::new();
         section(&mut out, "Unit");
-        line(&mut out, "Description", &format!("Proof run of the gateway's command ({instance})"));
+        line(
+            &mut out,
+            "Description",
+            &format!("Proof run of the gateway's command ({instance})"),
+        );
         section(&mut out, "Service");
         line(&mut out, "Type", "oneshot");
-        line(&mut out, "ExecStart", &self.exec("gateway", &["check", "--start", "--instance", instance])?);
+        line(
+            &mut out,
+            "ExecStart",
+            &self.exec("gateway", &["check", "--start", "--instance", instance])?,
+        );
         self.environment(&mut out)?;
         self.identity(&mut out);
         line(&mut out, "TimeoutStartSec", "90");
         line(&mut out, "KillMode", "mixed");
         line(&mut out, "LimitNOFILE", NOFILE);
         line(&mut out, "ConfigurationDirectory", "gateway");
-        line(&mut out, "RuntimeDirectory", &format!("gateway-proof-{instance}"));
-        line(&mut out, "Environment", &format!("STATE_DIRECTORY=%t/gateway-proof-{instance}"));
-        line(&mut out, "StandardOutput", &format!("file:{}", quote::whole(&text(log)?)));
+        line(
+            &mut out,
+            "RuntimeDirectory",
+            &format!("gateway-proof-{instance}"),
+        );
+        line(
+            &mut out,
+            "Environment",
+            &format!("STATE_DIRECTORY=%t/gateway-proof-{instance}"),
+        );
+        line(
+            &mut out,
+            "StandardOutput",
+            &format!("file:{}", quote::whole(&text(log)?)),
+        );
         line(&mut out, "StandardError", "inherit");
         self.walls(&mut out);
         Ok(out)
@@ -193,7 +242,14 @@ impl UnitPlan {
     pub fn socket(&self) -> Result<String, Unfit> {
         let mut out = String::new();
         section(&mut out, "Unit");
-        line(&mut out, "Description", &format!("Sockets of the restart-safe front door ({})", self.subject.name()));
+        line(
+            &mut out,
+            "Description",
+            &format!(
+                "Sockets of the restart-safe front door ({})",
+                self.subject.name()
+            ),
+        );
         section(&mut out, "Socket");
         for listen in &self.sockets {
             let address = match listen {
@@ -202,7 +258,11 @@ impl UnitPlan {
             };
             line(&mut out, "ListenStream", &address);
         }
-        if self.sockets.iter().any(|listen| matches!(listen, Listen::Unix(_))) {
+        if self
+            .sockets
+            .iter()
+            .any(|listen| matches!(listen, Listen::Unix(_)))
+        {
             line(&mut out, "RemoveOnStop", "yes");
         }
         // More than 20 starts in 2 s would make systemd close the sockets for good.
@@ -216,10 +276,16 @@ impl UnitPlan {
         let path = text(&self.bin_dir.join(program))?;
         if path.contains(['"', '\'', '\\']) {
             // However it is written (systemd's string_is_safe(), tested on 252).
-            return Err(Unfit { path, why: "has a quote or a backslash, and systemd starts no program with one in its path" });
+            return Err(Unfit {
+                path,
+                why: "has a quote or a backslash, and systemd starts no program with one in its path",
+            });
         }
         if self.systemd < NO_REPLACEMENT && path.contains('$') {
-            return Err(Unfit { path, why: "has a `$`, which systemd before version 244 would replace" });
+            return Err(Unfit {
+                path,
+                why: "has a `$`, which systemd before version 244 would replace",
+            });
         }
         let path = quote::program(&path);
         // The arguments are words of ours, instance names, and `%i`, which must stay as it is.
@@ -249,8 +315,9 @@ impl UnitPlan {
         line(out, "Restart", "always");
         line(out, "RestartSec", "100ms");
         if self.systemd >= 254 {
-            // A gateway that dies again and again comes back at ever longer intervals, but always within two seconds: clients
-            // wait in the queue of the listener meanwhile, and systemd never resets this count by itself.
+            // A gateway that dies again and again comes back at ever longer intervals, but always
+            // within two seconds: clients wait in the queue of the listener meanwhile, and systemd
+            // never resets this count by itself.
             line(out, "RestartSteps", "10");
             line(out, "RestartMaxDelaySec", "2s");
         }
@@ -284,7 +351,11 @@ impl UnitPlan {
             return;
         }
         if self.scope == Scope::System {
-            let capability = if self.low_port { "CAP_NET_BIND_SERVICE" } else { "" };
+            let capability = if self.low_port {
+                "CAP_NET_BIND_SERVICE"
+            } else {
+                ""
+            };
             line(out, "CapabilityBoundingSet", capability);
             if self.low_port {
                 line(out, "AmbientCapabilities", capability);
@@ -327,17 +398,26 @@ fn line(out: &mut String, key: &str, value: &str) {
 /// A path as text that a unit file can carry.
 fn text(path: &Path) -> Result<String, Unfit> {
     let Some(text) = path.to_str() else {
-        return Err(Unfit { path: path.display().to_string(), why: "is not UTF-8" });
+        return Err(Unfit {
+            path: path.display().to_string(),
+            why: "is not UTF-8",
+        });
     };
     match quote::unfit(text) {
-        Some(why) => Err(Unfit { path: text.to_owned(), why }),
+        Some(why) => Err(Unfit {
+            path: text.to_owned(),
+            why,
+        }),
         None => Ok(text.to_owned()),
     }
 }
 
 /// The plan of `units/gateway.socket`: the default address.
 pub fn default_socket() -> UnitPlan {
-    UnitPlan { sockets: vec![Listen::Tcp(([127, 0, 0, 1], DEFAULT_PORT).into())], ..UnitPlan::default() }
+    UnitPlan {
+        sockets: vec![Listen::Tcp(([127, 0, 0, 1], DEFAULT_PORT).into())],
+        ..UnitPlan::default()
+    }
 }
 
 #[cfg(test)]
@@ -346,17 +426,26 @@ mod tests {
 
     #[test]
     fn the_shipped_units_are_what_the_defaults_give() {
-        let template = UnitPlan { subject: Subject::Template, ..UnitPlan::default() };
+        let template = UnitPlan {
+            subject: Subject::Template,
+            ..UnitPlan::default()
+        };
         for (file, text) in [
             ("gateway.service", UnitPlan::default().service().unwrap()),
             ("gateway@.service", template.service().unwrap()),
             ("gateway.socket", default_socket().socket().unwrap()),
         ] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("units").join(file);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("units")
+                .join(file);
             if std::env::var_os("UPDATE_UNITS").is_some() {
                 std::fs::write(&path, &text).unwrap();
             }
-            assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text, "units/{file}: run the tests with UPDATE_UNITS=1");
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap_or_default(),
+                text,
+                "units/{file}: run the tests with UPDATE_UNITS=1"
+            );
         }
     }
 
@@ -367,20 +456,37 @@ mod tests {
     #[test]
     fn a_users_unit_says_only_what_a_users_manager_can_do() {
         for sandbox in [Sandbox::App, Sandbox::Strict] {
-            let plan = UnitPlan { scope: Scope::User, sandbox, low_port: true, ..UnitPlan::default() };
+            let plan = UnitPlan {
+                scope: Scope::User,
+                sandbox,
+                low_port: true,
+                ..UnitPlan::default()
+            };
             for line in lines(&plan) {
                 let key = line.split('=').next().unwrap_or_default();
-                let forbidden = key.starts_with("Private") || key.starts_with("Protect") || key.contains("Capabilit");
-                assert!(!forbidden && !["User", "DynamicUser", "RemoveIPC", "Wants"].contains(&key), "{line}");
+                let forbidden = key.starts_with("Private")
+                    || key.starts_with("Protect")
+                    || key.contains("Capabilit");
+                assert!(
+                    !forbidden && !["User", "DynamicUser", "RemoveIPC", "Wants"].contains(&key),
+                    "{line}"
+                );
             }
         }
     }
 
     #[test]
     fn hostile_paths_are_quoted_or_refused() {
-        let mut plan = UnitPlan { bin_dir: "/opt/my $HOME 100%i".into(), env_file: Some("/etc/a b%c".into()), ..UnitPlan::default() };
+        let mut plan = UnitPlan {
+            bin_dir: "/opt/my $HOME 100%i".into(),
+            env_file: Some("/etc/a b%c".into()),
+            ..UnitPlan::default()
+        };
         let text = plan.service().unwrap();
-        assert!(text.contains("\nExecStart=:\"/opt/my $HOME 100%%i/gateway\" run --instance gateway\n"), "{text}");
+        assert!(
+            text.contains("\nExecStart=:\"/opt/my $HOME 100%%i/gateway\" run --instance gateway\n"),
+            "{text}"
+        );
         assert!(text.contains("\nEnvironmentFile=/etc/a b%%c\n"), "{text}");
         plan.env_file = Some("/etc/x\nExecStartPre=/bin/evil".into());
         assert!(plan.service().is_err());
@@ -395,14 +501,23 @@ mod tests {
 
     #[test]
     fn the_version_and_the_instance_decide() {
-        let plan = UnitPlan { systemd: 254, subject: Subject::Instance("web".into()), ..UnitPlan::default() };
+        let plan = UnitPlan {
+            systemd: 254,
+            subject: Subject::Instance("web".into()),
+            ..UnitPlan::default()
+        };
         assert_eq!(plan.service_name(), "gateway@web.service");
         assert!(lines(&plan).contains(&"RestartSteps=10".to_owned()));
         assert!(lines(&plan).contains(&"StateDirectory=gateway/web".to_owned()));
-        assert!(!lines(&UnitPlan::default()).iter().any(|line| line.starts_with("RestartSteps")));
+        assert!(
+            !lines(&UnitPlan::default())
+                .iter()
+                .any(|line| line.starts_with("RestartSteps"))
+        );
     }
 
-    /// Every directive that a version in use does not know, and the version that first knew it (systemd's NEWS).
+    /// Every directive that a version in use does not know, and the version that first knew it
+    /// (systemd's NEWS).
     const SINCE: [(&str, u32); 10] = [
         ("PrivateMounts", 239),
         ("RestrictSUIDSGID", 242),
@@ -420,29 +535,64 @@ mod tests {
     #[test]
     fn each_version_is_told_only_what_it_knows() {
         for version in 235..=260 {
-            let plan = UnitPlan { systemd: version, ..UnitPlan::default() };
+            let plan = UnitPlan {
+                systemd: version,
+                ..UnitPlan::default()
+            };
             let text = plan.service().unwrap();
             for (key, since) in SINCE {
-                assert_eq!(text.contains(&format!("\n{key}=")), version >= since, "{key} at {version}");
+                assert_eq!(
+                    text.contains(&format!("\n{key}=")),
+                    version >= since,
+                    "{key} at {version}"
+                );
             }
-            // Whatever the version: a synchronous reload that can fail, and a stop that can be awaited.
-            for line in
-                ["Type=notify", "Restart=always", "RestartSec=100ms", "TimeoutStopSec=30", "KillMode=mixed", "FileDescriptorStoreMax=64"]
-            {
+            // Whatever the version: a synchronous reload that can fail, and a stop that can be
+            // awaited.
+            for line in [
+                "Type=notify",
+                "Restart=always",
+                "RestartSec=100ms",
+                "TimeoutStopSec=30",
+                "KillMode=mixed",
+                "FileDescriptorStoreMax=64",
+            ] {
                 assert!(text.contains(&format!("\n{line}\n")), "{line} at {version}");
             }
             assert!(!text.contains("notify-reload"), "{version}");
-            let odd = UnitPlan { bin_dir: "/opt/$x".into(), ..plan };
-            assert_eq!(odd.service().is_ok(), version >= NO_REPLACEMENT, "a `$` in the path at {version}");
+            let odd = UnitPlan {
+                bin_dir: "/opt/$x".into(),
+                ..plan
+            };
+            assert_eq!(
+                odd.service().is_ok(),
+                version >= NO_REPLACEMENT,
+                "a `$` in the path at {version}"
+            );
         }
     }
 
     #[test]
     fn a_socket_unit_lists_every_listener() {
-        let sockets = vec!["[::1]:80".parse().unwrap(), "unix:/run/a b%.sock".parse().unwrap()];
-        let plan = UnitPlan { sockets, ..UnitPlan::default() };
+        let sockets = vec![
+            "[::1]:80".parse().unwrap(),
+            "unix:/run/a b%.sock".parse().unwrap(),
+        ];
+        let plan = UnitPlan {
+            sockets,
+            ..UnitPlan::default()
+        };
         let text = plan.socket().unwrap();
-        assert!(text.contains("ListenStream=[::1]:80\nListenStream=/run/a b%%.sock\nRemoveOnStop=yes\n"), "{text}");
-        assert!(plan.service().unwrap().contains("Requires=gateway.socket\n"));
+        assert!(
+            text.contains(
+                "ListenStream=[::1]:80\nListenStream=/run/a b%%.sock\nRemoveOnStop=yes\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            plan.service()
+                .unwrap()
+                .contains("Requires=gateway.socket\n")
+        );
     }
 }

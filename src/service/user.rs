@@ -10,7 +10,10 @@ pub(super) fn own_name() -> String {
 }
 
 fn name_of(uid: Uid) -> String {
-    User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// The account of a name.
@@ -20,7 +23,10 @@ fn name_of(uid: Uid) -> String {
 pub(super) fn account(name: &str) -> Result<User, ServiceError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(ServiceError::usage(format!("there is no user `{name}`")).next(format!("sudo useradd --system {name}"))),
-        Err(error) => Err(ServiceError::failed(format!("cannot look up user `{name}`: {error}"))),
+        Ok(None) => Err(ServiceError::usage(format!("there is no user `{name}`"))
+            .next(format!("sudo useradd --system {name}"))),
+        Err(error) => Err(ServiceError::failed(format!(
+            "cannot look up user `{name}`: {error}"
+        ))),
     }
 }

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use crate::redact::Redactor;
 use crate::supervisor::HINTS;
 
-/// The gateway's own settings. Not everything that begins with GATEWAY_: a program behind the gateway may be a gateway
-/// itself, with settings of its own.
+/// The gateway's own settings. Not everything that begins with GATEWAY_: a program behind the
+/// gateway may be a gateway itself, with settings of its own.
 const OURS: &[&str] = &[
     "GATEWAY_CONFIG",
     "GATEWAY_INSTANCE",
@@ -32,28 +32,40 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Reads the environment of this process, and raises its soft limit on open files to the hard one.
+    /// Reads the environment of this process, and raises its soft limit on open files to the hard
+    /// one.
     pub fn take() -> Self {
-        let environment = std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(|name| !scrubbed(name))).collect();
-        Self { environment, open_files: raise_open_files() }
+        let environment = std::env::vars_os()
+            .filter(|(name, _)| name.to_str().is_none_or(|name| !scrubbed(name)))
+            .collect();
+        Self {
+            environment,
+            open_files: raise_open_files(),
+        }
     }
 
     /// Tells the redactor which of the values are secret: a sidecar may print them.
     pub fn teach(&self, redactor: &Redactor) {
-        let text = self.environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+        let text = self
+            .environment
+            .iter()
+            .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         text.for_each(|(name, value)| redactor.learn_env(name, value));
     }
 }
 
 fn scrubbed(name: &str) -> bool {
-    HINTS.contains(&name) || OURS.contains(&name) || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    HINTS.contains(&name)
+        || OURS.contains(&name)
+        || OURS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Raises the soft limit; tells what it was.
 fn raise_open_files() -> Option<(u64, u64)> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    // Without the raise the gateway serves fewer clients at once, which `limits.connections` may never reach anyway.
+    // Without the raise the gateway serves fewer clients at once, which `limits.connections` may
+    // never reach anyway.
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     Some((soft, hard))
 }
@@ -64,10 +76,21 @@ mod tests {
 
     #[test]
     fn supervisor_hints_stay_with_the_gateway() {
-        for name in HINTS.iter().chain(&["GATEWAY_RESTART_DRAIN", "GATEWAY_RECOVERY_THROTTLE_MAX", "GATEWAY_NO_RESPAWN"]) {
+        for name in HINTS.iter().chain(&[
+            "GATEWAY_RESTART_DRAIN",
+            "GATEWAY_RECOVERY_THROTTLE_MAX",
+            "GATEWAY_NO_RESPAWN",
+        ]) {
             assert!(scrubbed(name), "{name}");
         }
-        for name in ["PATH", "HOME", "PORT", "NODE_ENV", "GATEWAY_URL", "KUBERNETES_SERVICE_HOST"] {
+        for name in [
+            "PATH",
+            "HOME",
+            "PORT",
+            "NODE_ENV",
+            "GATEWAY_URL",
+            "KUBERNETES_SERVICE_HOST",
+        ] {
             assert!(!scrubbed(name), "{name}");
         }
     }

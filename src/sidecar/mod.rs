@@ -1,7 +1,7 @@
 //! The programs behind the front door: started, watched, restarted when they die, stopped by pidfd.
 //!
-//! [`Sidecar::start`] makes a task that owns one process at a time; outside only its [`State`] is seen and only
-//! [`Sidecar::stop`] can be asked.
+//! [`Sidecar::start`] makes a task that owns one process at a time; outside only its [`State`] is
+//! seen and only [`Sidecar::stop`] can be asked.
 
 mod environment;
 pub mod notice;

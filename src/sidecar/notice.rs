@@ -1,4 +1,5 @@
-//! A sidecar that asked for it is told that its work comes to an end: by a signal, or by a request to a path of its own.
+//! A sidecar that asked for it is told that its work comes to an end: by a signal, or by a request
+//! to a path of its own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use super::runner::{Sidecar, State};
 use crate::config::{DrainNotice, NoticeSignal};
 use crate::process::PidFd;
 
-/// How long the answer to a notice may take. A server that is asked to finish its work answers that at once; a longer wait
-/// would only take from the time that the work itself has.
+/// How long the answer to a notice may take. A server that is asked to finish its work answers that
+/// at once; a longer wait would only take from the time that the work itself has.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Why a sidecar was not told.
@@ -37,14 +38,19 @@ pub enum NoticeError {
 /// # Errors
 /// [`NoticeError`]; the drain goes on without.
 pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeError> {
-    let State::Ready { pid, address } = sidecar.state() else { return Ok(()) };
+    let State::Ready { pid, address } = sidecar.state() else {
+        return Ok(());
+    };
     match notice {
         DrainNotice::Signal(name) => {
             let failed = |error| NoticeError::Signal(*name, error);
             let process = PidFd::open(pid).map_err(failed)?;
-            // A process is reaped only after its sidecar left this state, so the pid was its own when it was opened.
+            // A process is reaped only after its sidecar left this state, so the pid was its own
+            // when it was opened.
             match sidecar.state() {
-                State::Ready { pid: same, .. } if same == pid => process.signal(number(*name)).map_err(failed),
+                State::Ready { pid: same, .. } if same == pid => {
+                    process.signal(number(*name)).map_err(failed)
+                }
                 _ => Ok(()),
             }
         }
@@ -69,14 +75,20 @@ fn number(name: NoticeSignal) -> Signal {
 /// The status that a path answers.
 async fn post(address: SocketAddr, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
-    let request =
-        format!("POST {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     // "HTTP/1.1 200"
     let mut head = [0; 12];
     stream.read_exact(&mut head).await?;
-    let status = std::str::from_utf8(&head).ok().filter(|head| head.starts_with("HTTP/")).and_then(|head| head.get(9..12)?.parse().ok());
-    status.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP"))
+    let status = std::str::from_utf8(&head)
+        .ok()
+        .filter(|head| head.starts_with("HTTP/"))
+        .and_then(|head| head.get(9..12)?.parse().ok());
+    status.ok_or_else(|| {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP")
+    })
 }
 
 #[cfg(test)]
@@ -96,7 +108,12 @@ mod tests {
                 request.push(stream.read_u8().await.unwrap());
             }
             stream.write_all(answer).await.unwrap();
-            String::from_utf8(request).unwrap().lines().next().unwrap().to_owned()
+            String::from_utf8(request)
+                .unwrap()
+                .lines()
+                .next()
+                .unwrap()
+                .to_owned()
         });
         (address, task)
     }
@@ -107,6 +124,9 @@ mod tests {
         assert_eq!(post(address, "/drain").await.unwrap(), 202);
         assert_eq!(asked.await.unwrap(), "POST /drain HTTP/1.1");
         let (address, _asked) = server(b"SSH-2.0-OpenSSH_9\r\n").await;
-        assert_eq!(post(address, "/drain").await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+        assert_eq!(
+            post(address, "/drain").await.unwrap_err().kind(),
+            std::io::ErrorKind::InvalidData
+        );
     }
 }

@@ -28,7 +28,9 @@ impl NotifySocket {
     /// When it cannot be bound there.
     pub fn bind(dir: &Path, name: &str, port: u16) -> io::Result<Self> {
         let mut path = dir.join(format!("notify-{name}-{port}.sock"));
-        let own = (path.as_os_str().len() > PATH_MAX).then(|| tempfile::Builder::new().prefix("gateway-").tempdir()).transpose()?;
+        let own = (path.as_os_str().len() > PATH_MAX)
+            .then(|| tempfile::Builder::new().prefix("gateway-").tempdir())
+            .transpose()?;
         if let Some(own) = &own {
             path = own.path().join("notify.sock");
         }
@@ -36,7 +38,11 @@ impl NotifySocket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        Ok(Self { socket: UnixDatagram::bind(&path)?, path, _own: own })
+        Ok(Self {
+            socket: UnixDatagram::bind(&path)?,
+            path,
+            _own: own,
+        })
     }
 
     /// What `$NOTIFY_SOCKET` is for the sidecar.
@@ -48,14 +54,18 @@ impl NotifySocket {
     pub async fn ready(&self) {
         let mut buffer = vec![0; MESSAGE_MAX];
         while let Ok(count) = self.socket.recv(&mut buffer).await {
-            if String::from_utf8_lossy(&buffer[..count]).lines().any(|line| line == "READY=1") {
+            if String::from_utf8_lossy(&buffer[..count])
+                .lines()
+                .any(|line| line == "READY=1")
+            {
                 return;
             }
         }
         std::future::pending().await
     }
 
-    /// Reads on for as long as the sidecar runs: one that tells its STATUS now and then would hang in a full queue.
+    /// Reads on for as long as the sidecar runs: one that tells its STATUS now and then would hang
+    /// in a full queue.
     pub async fn read_on(&self) -> Infallible {
         let mut buffer = [0; 1];
         while self.socket.recv(&mut buffer).await.is_ok() {}

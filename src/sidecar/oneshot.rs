@@ -12,8 +12,8 @@ use crate::log::SidecarLog;
 /// How long it may take to end after SIGTERM, before SIGKILL: it had its time.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
-/// Runs `argv` with the inherited environment and `variables` over it, for at most `limit`. Must be called on the gateway's
-/// main thread: the kernel ends a child with the thread that made it.
+/// Runs `argv` with the inherited environment and `variables` over it, for at most `limit`. Must be
+/// called on the gateway's main thread: the kernel ends a child with the thread that made it.
 ///
 /// # Errors
 /// Why it did not start, or how it ended, in words, when not with code 0.
@@ -27,7 +27,11 @@ pub async fn oneshot(
     let (mut process, pipes) = Process::spawn(argv, None, inherited, variables)?;
     let readers = read(pipes, &Output::new(Some(log)));
     let in_time = tokio::time::timeout(limit, process.ended()).await.is_ok();
-    let status = if in_time { process.reap().await } else { process.stop(LAST_MOMENTS).await };
+    let status = if in_time {
+        process.reap().await
+    } else {
+        process.stop(LAST_MOMENTS).await
+    };
     let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
     verdict(in_time, status, limit)
 }
@@ -36,7 +40,10 @@ fn verdict(in_time: bool, status: ExitStatus, limit: Duration) -> Result<(), Str
     match (in_time, status.success()) {
         (true, true) => Ok(()),
         (true, false) => Err(describe(status)),
-        (false, _) => Err(format!("did not end in {} s and was stopped", limit.as_secs())),
+        (false, _) => Err(format!(
+            "did not end in {} s and was stopped",
+            limit.as_secs()
+        )),
     }
 }
 
@@ -46,18 +53,33 @@ mod tests {
     use crate::redact::Redactor;
 
     async fn run(script: &str, limit: Duration) -> Result<(), String> {
-        let inherited = Inherited { environment: std::env::vars_os().collect(), open_files: None };
+        let inherited = Inherited {
+            environment: std::env::vars_os().collect(),
+            open_files: None,
+        };
         let argv = ["sh", "-c", script].map(str::to_owned);
         let variables = [("WHY".to_owned(), "x".to_owned())];
-        oneshot(&argv, &inherited, &variables, SidecarLog::new("once", Redactor::default()), limit).await
+        oneshot(
+            &argv,
+            &inherited,
+            &variables,
+            SidecarLog::new("once", Redactor::default()),
+            limit,
+        )
+        .await
     }
 
     #[tokio::test]
     async fn it_runs_to_its_end_and_no_longer_than_it_may() {
         let long = Duration::from_secs(30);
         assert_eq!(run("echo hello; test \"$WHY\" = x", long).await, Ok(()));
-        assert_eq!(run("exit 3", long).await, Err("exited with code 3".to_owned()));
-        let why = run("exec sleep 60", Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(
+            run("exit 3", long).await,
+            Err("exited with code 3".to_owned())
+        );
+        let why = run("exec sleep 60", Duration::from_millis(50))
+            .await
+            .unwrap_err();
         assert!(why.contains("was stopped"), "{why}");
     }
 }

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::log::{SidecarLog, Stream};
 use crate::mutex::lock;
 
-/// A line longer than this is cut in pieces, so that a program that never ends its line cannot eat the memory.
-/// journald's own LineMax is 48 KiB.
+/// A line longer than this is cut in pieces, so that a program that never ends its line cannot eat
+/// the memory. journald's own LineMax is 48 KiB.
 const LINE_MAX: usize = 16 * 1024;
 
 /// Lines kept for error messages, and how much of each.
@@ -31,7 +31,12 @@ pub struct Output {
 impl Output {
     /// Keeps the last lines; passes every line to `log`, if there is one.
     pub fn new(log: Option<SidecarLog>) -> Arc<Self> {
-        Arc::new(Self { log, last: Mutex::default(), begun: Instant::now(), printed: AtomicU64::new(0) })
+        Arc::new(Self {
+            log,
+            last: Mutex::default(),
+            begun: Instant::now(),
+            printed: AtomicU64::new(0),
+        })
     }
 
     /// The last lines, the oldest first.
@@ -67,7 +72,8 @@ impl Output {
             if count == 0 {
                 break;
             }
-            self.printed.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+            self.printed
+                .store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
             filled += count;
             let mut start = 0;
             while let Some(end) = buffer[start..filled].iter().position(|byte| *byte == b'\n') {

@@ -11,7 +11,8 @@ use crate::config::Ready;
 use crate::port;
 use crate::process;
 
-/// Between two looks at a port. The kernel tells nobody when a program begins to listen, so there is nothing to wait for.
+/// Between two looks at a port. The kernel tells nobody when a program begins to listen, so there
+/// is nothing to wait for.
 const POLL: Duration = Duration::from_millis(5);
 
 /// The same for a slow starter, after [`EAGER`].
@@ -23,7 +24,8 @@ const EAGER: Duration = Duration::from_secs(2);
 /// How long one HTTP answer may take; a slower one is asked for again.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// After this long without the right listener we look whether it listens elsewhere, and again each time it passes.
+/// After this long without the right listener we look whether it listens elsewhere, and again each
+/// time it passes.
 const ELSEWHERE: Duration = Duration::from_millis(500);
 
 /// What is odd about a slow start.
@@ -51,7 +53,9 @@ pub struct Probe<'a> {
 impl Probe<'_> {
     /// Waits until the sidecar is ready; tells `hint` once what is odd about a slow one.
     pub async fn ready(&self, hint: impl FnMut(Hint)) -> SocketAddr {
-        let Some(notify) = self.notify else { return self.listens(hint).await };
+        let Some(notify) = self.notify else {
+            return self.listens(hint).await;
+        };
         notify.ready().await;
         tokio::select! {
             address = self.listens(hint) => address,
@@ -68,7 +72,12 @@ impl Probe<'_> {
             if let Some(address) = self.listener().await {
                 match self.answers(address).await {
                     Answer::Good => return address,
-                    Answer::Bad(text) => answer = Some(Hint { text, hopeless: false }),
+                    Answer::Bad(text) => {
+                        answer = Some(Hint {
+                            text,
+                            hopeless: false,
+                        })
+                    }
                     Answer::None => {}
                 }
             }
@@ -80,13 +89,21 @@ impl Probe<'_> {
                     hinted = true;
                 }
             }
-            tokio::time::sleep(if now.duration_since(begun) < EAGER { POLL } else { POLL_LATER }).await;
+            tokio::time::sleep(if now.duration_since(begun) < EAGER {
+                POLL
+            } else {
+                POLL_LATER
+            })
+            .await;
         }
     }
 
     /// The address of the sidecar's own listener on its port.
     async fn listener(&self) -> Option<SocketAddr> {
-        for host in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        for host in [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ] {
             let address = SocketAddr::new(host, self.port);
             if TcpStream::connect(address).await.is_ok() && self.owned() {
                 return Some(address);
@@ -95,33 +112,55 @@ impl Probe<'_> {
         None
     }
 
-    /// Whether the listener belongs to the sidecar: a stranger on its port would be taken for it otherwise.
+    /// Whether the listener belongs to the sidecar: a stranger on its port would be taken for it
+    /// otherwise.
     fn owned(&self) -> bool {
         let found = port::listening_of(&process::descendants(self.pid));
-        found.incomplete || found.addresses.iter().any(|address| address.port() == self.port)
+        found.incomplete
+            || found
+                .addresses
+                .iter()
+                .any(|address| address.port() == self.port)
     }
 
     fn elsewhere(&self) -> Option<Hint> {
         let found = port::listening_of(&process::descendants(self.pid));
-        if found.addresses.iter().any(|address| address.port() == self.port) {
+        if found
+            .addresses
+            .iter()
+            .any(|address| address.port() == self.port)
+        {
             return None;
         }
         let other = found.addresses.first()?.port();
         let told = self.port;
-        let text = format!("listens on {other}, was told {told}: use {{port}} in its command or $PORT in the program, or `--port {other}`");
-        Some(Hint { text, hopeless: true })
+        let text = format!(
+            "listens on {other}, was told {told}: use {{port}} in its command or $PORT in the program, or `--port {other}`"
+        );
+        Some(Hint {
+            text,
+            hopeless: true,
+        })
     }
 
     async fn answers(&self, address: SocketAddr) -> Answer {
-        let Ready::Http(path) = self.ready else { return Answer::Good };
+        let Ready::Http(path) = self.ready else {
+            return Answer::Good;
+        };
         let asking = async {
             let mut stream = TcpStream::connect(address).await.ok()?;
-            let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway-probe\r\nconnection: close\r\n\r\n");
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway-probe\r\nconnection: close\r\n\r\n"
+            );
             stream.write_all(request.as_bytes()).await.ok()?;
             let mut head = [0; 12];
             stream.read_exact(&mut head).await.ok()?;
             // "HTTP/1.1 200"
-            std::str::from_utf8(&head).ok()?.get(9..12)?.parse::<u16>().ok()
+            std::str::from_utf8(&head)
+                .ok()?
+                .get(9..12)?
+                .parse::<u16>()
+                .ok()
         };
         match tokio::time::timeout(ANSWER, asking).await.ok().flatten() {
             Some(200..400) => Answer::Good,

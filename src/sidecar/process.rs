@@ -1,4 +1,5 @@
-//! One process of a sidecar: its own group, an empty signal mask, and an end that is noticed by pidfd.
+//! One process of a sidecar: its own group, an empty signal mask, and an end that is noticed by
+//! pidfd.
 #![allow(unsafe_code, reason = "pre_exec runs between fork and exec")]
 
 use std::io;
@@ -16,7 +17,8 @@ use super::environment::Inherited;
 use crate::platform;
 use crate::process::{Ended, PidFd};
 
-/// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5), oom_score_adj; -1000 to 1000).
+/// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5),
+/// oom_score_adj; -1000 to 1000).
 const OOM_SCORE_ABOVE_OURS: i32 = 200;
 
 /// How long the rest of a group may take to end after its leader did, before it is killed.
@@ -48,13 +50,25 @@ impl Process {
     ///
     /// # Errors
     /// When the program cannot be executed; the text names it and says what to do.
-    pub fn spawn(argv: &[String], cwd: Option<&Path>, inherited: &Inherited, extra: &[(String, String)]) -> Result<(Self, Pipes), String> {
-        let Some((program, args)) = argv.split_first() else { return Err("no command".to_owned()) };
+    pub fn spawn(
+        argv: &[String],
+        cwd: Option<&Path>,
+        inherited: &Inherited,
+        extra: &[(String, String)],
+    ) -> Result<(Self, Pipes), String> {
+        let Some((program, args)) = argv.split_first() else {
+            return Err("no command".to_owned());
+        };
         let mut command = Command::new(program);
         command
             .args(args)
             .env_clear()
-            .envs(inherited.environment.iter().map(|(name, value)| (name, value)))
+            .envs(
+                inherited
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
             .envs(extra.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -65,22 +79,42 @@ impl Process {
         }
         let limit = inherited.open_files;
         let gateway = nix::unistd::getpid();
-        let oom_score = own_oom_score().saturating_add(OOM_SCORE_ABOVE_OURS).min(1000).to_string();
-        // SAFETY: prepare_child makes system calls only, all of them async-signal-safe, and allocates nothing.
+        let oom_score = own_oom_score()
+            .saturating_add(OOM_SCORE_ABOVE_OURS)
+            .min(1000)
+            .to_string();
+        // SAFETY: prepare_child makes system calls only, all of them async-signal-safe, and
+        // allocates nothing.
         unsafe { command.pre_exec(move || prepare_child(gateway, limit, oom_score.as_bytes())) };
-        let mut child = command.spawn().map_err(|error| explain(program, cwd, &error))?;
-        let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else { return Err("no pipes".to_owned()) };
+        let mut child = command
+            .spawn()
+            .map_err(|error| explain(program, cwd, &error))?;
+        let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err("no pipes".to_owned());
+        };
         let prepare = || -> io::Result<_> {
             // The child was not reaped yet, so its pid is its own.
             let pidfd = PidFd::open(child.id())?;
             let ended = pidfd.ended()?;
-            let pipes = Pipes { out: pipe::Receiver::from_owned_fd(out.into())?, err: pipe::Receiver::from_owned_fd(err.into())? };
+            let pipes = Pipes {
+                out: pipe::Receiver::from_owned_fd(out.into())?,
+                err: pipe::Receiver::from_owned_fd(err.into())?,
+            };
             Ok((pidfd, ended, pipes))
         };
         match prepare() {
-            Ok((pidfd, ended, pipes)) => Ok((Self { child, pidfd, ended, reaped: false }, pipes)),
+            Ok((pidfd, ended, pipes)) => Ok((
+                Self {
+                    child,
+                    pidfd,
+                    ended,
+                    reaped: false,
+                },
+                pipes,
+            )),
             Err(error) => {
-                // Without a pidfd it cannot be supervised. It is still our unreaped child, so these reach nobody else.
+                // Without a pidfd it cannot be supervised. It is still our unreaped child, so these
+                // reach nobody else.
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(format!("cannot watch over {program}: {error}"))
@@ -101,13 +135,14 @@ impl Process {
     /// Signals the whole group.
     pub fn signal(&self, signal: Signal) {
         if self.pidfd.signal_group(signal).is_err() {
-            // Before Linux 6.9. The leader is not reaped yet, so the number of the group cannot be anybody else's.
+            // Before Linux 6.9. The leader is not reaped yet, so the number of the group cannot be
+            // anybody else's.
             let _ = killpg(Pid::from_raw(self.child.id() as i32), signal);
         }
     }
 
-    /// SIGTERM, `patience`, SIGKILL; returns how it ended. The patience is for the whole group: a shell or npm that was put
-    /// in front of the server is often the first to go.
+    /// SIGTERM, `patience`, SIGKILL; returns how it ended. The patience is for the whole group: a
+    /// shell or npm that was put in front of the server is often the first to go.
     pub async fn stop(mut self, patience: Duration) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         // A stopped process must continue to see its SIGTERM.
@@ -133,14 +168,16 @@ impl Process {
         }
         self.reaped = true;
         // It has ended, so this does not block.
-        self.child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0))
+        self.child
+            .wait()
+            .unwrap_or_else(|_| ExitStatus::from_raw(0))
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Whoever forgets a process does not leave it running, nor the rest of its group. Once reaped, the number may be
-        // somebody else's.
+        // Whoever forgets a process does not leave it running, nor the rest of its group. Once
+        // reaped, the number may be somebody else's.
         if !self.reaped {
             self.signal(Signal::SIGKILL);
             let _ = self.child.wait();
@@ -149,8 +186,10 @@ impl Drop for Process {
 }
 
 fn others_in_group(group: u32) -> bool {
-    // Signal 0 asks whether there is anybody; the zombie leader does not count as alive but does answer, so look closer then.
-    killpg(Pid::from_raw(group as i32), None).is_ok() && !crate::process::living_in_group(group).is_empty()
+    // Signal 0 asks whether there is anybody; the zombie leader does not count as alive but does
+    // answer, so look closer then.
+    killpg(Pid::from_raw(group as i32), None).is_ok()
+        && !crate::process::living_in_group(group).is_empty()
 }
 
 /// Waits until no process of the group lives.
@@ -159,7 +198,9 @@ async fn group_ended(group: u32) {
         let ended = PidFd::open(member).and_then(|pidfd| pidfd.ended());
         // Looked at again: the number could have become another process's before it was opened.
         match ended {
-            Ok(ended) if crate::process::living_in_group(group).contains(&member) => ended.wait().await,
+            Ok(ended) if crate::process::living_in_group(group).contains(&member) => {
+                ended.wait().await
+            }
             Ok(_) => {}
             Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
@@ -168,34 +209,50 @@ async fn group_ended(group: u32) {
 
 fn prepare_child(gateway: Pid, open_files: Option<(u64, u64)>, oom_score: &[u8]) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    // A gateway that is killed outright takes its sidecars along; otherwise they would stay as orphans on their ports.
+    // A gateway that is killed outright takes its sidecars along; otherwise they would stay as
+    // orphans on their ports.
     platform::die_with_parent(Signal::SIGTERM)?;
     if nix::unistd::getppid() != gateway {
         return Err(io::ErrorKind::Interrupted.into());
     }
-    // Whatever the gateway was started with, or a library forgot to mark: a sidecar gets its three and nothing else.
+    // Whatever the gateway was started with, or a library forgot to mark: a sidecar gets its three
+    // and nothing else.
     platform::mark_rest_close_on_exec();
     if let Some((soft, hard)) = open_files {
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
     }
     // Allowed to everybody as long as the score grows; where /proc is missing, the score stays.
-    if let Ok(file) = nix::fcntl::open(c"/proc/self/oom_score_adj", nix::fcntl::OFlag::O_WRONLY, nix::sys::stat::Mode::empty()) {
+    if let Ok(file) = nix::fcntl::open(
+        c"/proc/self/oom_score_adj",
+        nix::fcntl::OFlag::O_WRONLY,
+        nix::sys::stat::Mode::empty(),
+    ) {
         let _ = nix::unistd::write(&file, oom_score);
     }
     Ok(())
 }
 
 fn own_oom_score() -> i32 {
-    std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    std::fs::read_to_string("/proc/self/oom_score_adj")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
     if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
-        return format!("cannot start {program}: its folder {} does not exist", cwd.display());
+        return format!(
+            "cannot start {program}: its folder {} does not exist",
+            cwd.display()
+        );
     }
     match error.kind() {
-        io::ErrorKind::NotFound => format!("cannot start {program}: command not found (check its spelling and PATH)"),
-        io::ErrorKind::PermissionDenied => format!("cannot start {program}: permission denied (is it executable?)"),
+        io::ErrorKind::NotFound => {
+            format!("cannot start {program}: command not found (check its spelling and PATH)")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot start {program}: permission denied (is it executable?)")
+        }
         _ => format!("cannot start {program}: {error}"),
     }
 }
@@ -221,8 +278,17 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> (Process, Pipes) {
-        let inherited = Inherited { environment: std::env::vars_os().collect(), open_files: None };
-        Process::spawn(&["sh".into(), "-c".into(), script.into()], None, &inherited, &[]).unwrap()
+        let inherited = Inherited {
+            environment: std::env::vars_os().collect(),
+            open_files: None,
+        };
+        Process::spawn(
+            &["sh".into(), "-c".into(), script.into()],
+            None,
+            &inherited,
+            &[],
+        )
+        .unwrap()
     }
 
     #[tokio::test]
@@ -235,14 +301,18 @@ mod tests {
         process.ended().await;
         process.reap().await;
         // ls has the folder itself open.
-        let others: Vec<&str> = text.lines().filter(|line| line.contains(" -> ") && !line.contains("-> /proc/")).collect();
+        let others: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains(" -> ") && !line.contains("-> /proc/"))
+            .collect();
         assert_eq!(others.len(), 3, "{text}");
     }
 
     #[tokio::test]
     async fn what_a_shell_put_in_front_leaves_behind_may_end_in_its_own_time() {
-        let (process, pipes) =
-            shell("(trap 'sleep 0.6; echo done; exit' TERM; echo up; while :; do sleep 0.05; done) & trap 'exit 0' TERM; wait");
+        let (process, pipes) = shell(
+            "(trap 'sleep 0.6; echo done; exit' TERM; echo up; while :; do sleep 0.05; done) & trap 'exit 0' TERM; wait",
+        );
         let mut lines = BufReader::new(pipes.out).lines();
         assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("up"));
         process.stop(Duration::from_secs(20)).await;
@@ -258,6 +328,8 @@ mod tests {
         let group = process.id();
         assert_eq!(crate::process::living_in_group(group).len(), 1);
         drop(process);
-        tokio::time::timeout(Duration::from_secs(10), group_ended(group)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), group_ended(group))
+            .await
+            .unwrap();
     }
 }

@@ -29,10 +29,12 @@ use crate::redact::Redactor;
 /// A start that goes on printing may take this many start timeouts, no more.
 const EXTENSIONS: u32 = 10;
 
-/// A sidecar that listens elsewhere, and prints nothing, has this long to listen where it was told as well.
+/// A sidecar that listens elsewhere, and prints nothing, has this long to listen where it was told
+/// as well.
 const HOPELESS: Duration = Duration::from_secs(10);
 
-/// How long the last output of a dead process is waited for: a grandchild may hold the pipe open for ever.
+/// How long the last output of a dead process is waited for: a grandchild may hold the pipe open
+/// for ever.
 pub(super) const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 /// How often a start is tried again at once when somebody else took its private port first.
@@ -111,7 +113,8 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Starts it. Must be called on the gateway's main thread: the kernel ends a child with the thread that made it.
+    /// Starts it. Must be called on the gateway's main thread: the kernel ends a child with the
+    /// thread that made it.
     pub fn start(start: Start) -> Self {
         let (sender, state) = watch::channel(State::Starting { pid: 0, hint: None });
         let stop = CancellationToken::new();
@@ -127,7 +130,14 @@ impl Sidecar {
             patience: Arc::clone(&patience),
         };
         let task = tokio::spawn(runner.run());
-        Self { state, stop, restarts, port, patience, task: std::sync::Mutex::new(Some(task)) }
+        Self {
+            state,
+            stop,
+            restarts,
+            port,
+            patience,
+            task: std::sync::Mutex::new(Some(task)),
+        }
     }
 
     /// Where it stands.
@@ -159,8 +169,13 @@ impl Sidecar {
         loop {
             match &*state.borrow_and_update() {
                 State::Ready { address, .. } => return Ok(*address),
-                State::Backoff { failure } | State::Stopped { failure: Some(failure) } => return Err(Arc::clone(failure)),
-                State::Stopped { failure: None } | State::Stopping { .. } => return Err(superseded()),
+                State::Backoff { failure }
+                | State::Stopped {
+                    failure: Some(failure),
+                } => return Err(Arc::clone(failure)),
+                State::Stopped { failure: None } | State::Stopping { .. } => {
+                    return Err(superseded());
+                }
                 State::Starting { .. } => {}
             }
             if state.changed().await.is_err() {
@@ -169,9 +184,11 @@ impl Sidecar {
         }
     }
 
-    /// Asks it to end and waits until no process of it is left: at most its stop timeout, and at most `limit`.
+    /// Asks it to end and waits until no process of it is left: at most its stop timeout, and at
+    /// most `limit`.
     pub async fn stop(&self, limit: Duration) {
-        self.patience.fetch_min(limit.as_millis() as u64, Ordering::Relaxed);
+        self.patience
+            .fetch_min(limit.as_millis() as u64, Ordering::Relaxed);
         self.stop.cancel();
         let task = lock(&self.task).take();
         match task {
@@ -180,7 +197,9 @@ impl Sidecar {
             None => {
                 let mut state = self.state.clone();
                 // An error means that the task is gone, which is what we wait for.
-                let _ = state.wait_for(|state| matches!(state, State::Stopped { .. })).await;
+                let _ = state
+                    .wait_for(|state| matches!(state, State::Stopped { .. }))
+                    .await;
             }
         }
     }
@@ -193,7 +212,10 @@ impl Drop for Sidecar {
 }
 
 fn superseded() -> Arc<Failure> {
-    Arc::new(Failure { cause: "was stopped before it was ready".to_owned(), last_words: Vec::new() })
+    Arc::new(Failure {
+        cause: "was stopped before it was ready".to_owned(),
+        last_words: Vec::new(),
+    })
 }
 
 struct Runner {
@@ -224,7 +246,11 @@ impl Runner {
         loop {
             let (failure, ready, port_taken) = match self.once().await {
                 Run::Asked => break,
-                Run::Died { failure, ready, port_taken } => (Arc::new(failure), ready, port_taken),
+                Run::Died {
+                    failure,
+                    ready,
+                    port_taken,
+                } => (Arc::new(failure), ready, port_taken),
             };
             if port_taken && port_tries < PORT_TRIES {
                 port_tries += 1;
@@ -233,13 +259,22 @@ impl Runner {
             port_tries = 0;
             ever_ready |= ready.is_some();
             if !ever_ready && !self.start.persist {
-                self.state.send_replace(State::Stopped { failure: Some(failure) });
+                self.state.send_replace(State::Stopped {
+                    failure: Some(failure),
+                });
                 return;
             }
             let delay = backoff.after(ready.unwrap_or_default());
             let name = &self.start.name;
-            let when = if delay.is_zero() { "at once".to_owned() } else { format!("in {} ms", delay.as_millis()) };
-            warn!(SIDECAR = name, "[gateway] sidecar {name} {}; starting it again {when}", failure.cause);
+            let when = if delay.is_zero() {
+                "at once".to_owned()
+            } else {
+                format!("in {} ms", delay.as_millis())
+            };
+            warn!(
+                SIDECAR = name,
+                "[gateway] sidecar {name} {}; starting it again {when}", failure.cause
+            );
             self.state.send_replace(State::Backoff { failure });
             self.restarts.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
@@ -251,16 +286,24 @@ impl Runner {
     }
 
     async fn once(&self) -> Run {
-        let died =
-            |cause: String, words: Vec<String>| Run::Died { failure: Failure { cause, last_words: words }, ready: None, port_taken: false };
+        let died = |cause: String, words: Vec<String>| Run::Died {
+            failure: Failure {
+                cause,
+                last_words: words,
+            },
+            ready: None,
+            port_taken: false,
+        };
         let spec = &self.start.spec;
-        self.state.send_replace(State::Starting { pid: 0, hint: None });
+        self.state
+            .send_replace(State::Starting { pid: 0, hint: None });
         let port = match spec.port.map_or_else(port::private, Ok) {
             Ok(port) => port,
             Err(error) => return died(format!("found no free port: {error}"), Vec::new()),
         };
         self.port.store(u64::from(port), Ordering::Relaxed);
-        let log = (spec.log == OutputMode::Lines).then(|| SidecarLog::new(&self.start.name, self.start.redactor.clone()));
+        let log = (spec.log == OutputMode::Lines)
+            .then(|| SidecarLog::new(&self.start.name, self.start.redactor.clone()));
         let output = Output::new(log);
         match self.prepare(port, &output).await {
             Ok(true) => {}
@@ -272,41 +315,83 @@ impl Runner {
             .transpose()
         {
             Ok(notify) => notify,
-            Err(error) => return died(format!("cannot be given a notify socket in {}: {error}", self.start.run_dir.display()), Vec::new()),
+            Err(error) => {
+                return died(
+                    format!(
+                        "cannot be given a notify socket in {}: {error}",
+                        self.start.run_dir.display()
+                    ),
+                    Vec::new(),
+                );
+            }
         };
         let mut variables = self.variables(port);
         if let Some(notify) = &notify {
-            variables.push(("NOTIFY_SOCKET".to_owned(), notify.path().display().to_string()));
+            variables.push((
+                "NOTIFY_SOCKET".to_owned(),
+                notify.path().display().to_string(),
+            ));
         }
         let argv = with_port(&spec.command, port);
-        let (process, pipes) = match Process::spawn(&argv, spec.cwd.as_deref(), &self.start.inherited, &variables) {
+        let (process, pipes) = match Process::spawn(
+            &argv,
+            spec.cwd.as_deref(),
+            &self.start.inherited,
+            &variables,
+        ) {
             Ok(spawned) => spawned,
             Err(cause) => return died(self.start.redactor.text(&cause), Vec::new()),
         };
         let pid = process.id();
-        info!(SIDECAR = self.start.name, "[gateway] sidecar {} starting: pid {pid}, port {port}", self.start.name);
+        info!(
+            SIDECAR = self.start.name,
+            "[gateway] sidecar {} starting: pid {pid}, port {port}", self.start.name
+        );
         let readers = read(pipes, &output);
         self.state.send_replace(State::Starting { pid, hint: None });
         let run = self.watch(process, port, notify.as_ref(), &output).await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
         match run {
-            Run::Died { failure, ready, port_taken } => {
-                Run::Died { failure: Failure { last_words: self.words(&output), ..failure }, ready, port_taken }
-            }
+            Run::Died {
+                failure,
+                ready,
+                port_taken,
+            } => Run::Died {
+                failure: Failure {
+                    last_words: self.words(&output),
+                    ..failure
+                },
+                ready,
+                port_taken,
+            },
             asked => asked,
         }
     }
 
     /// From the spawned process to its end.
-    async fn watch(&self, mut process: Process, port: u16, notify: Option<&NotifySocket>, output: &Output) -> Run {
+    async fn watch(
+        &self,
+        mut process: Process,
+        port: u16,
+        notify: Option<&NotifySocket>,
+        output: &Output,
+    ) -> Run {
         let pid = process.id();
         let spec = &self.start.spec;
         let memory = oom::count();
-        let probe = Probe { ready: &spec.ready, port, pid, notify };
+        let probe = Probe {
+            ready: &spec.ready,
+            port,
+            pid,
+            notify,
+        };
         let name = &self.start.name;
         let hinted = |hint: Hint| {
             warn!(SIDECAR = name, "[gateway] sidecar {name} {}", hint.text);
-            self.state.send_replace(State::Starting { pid, hint: Some(hint) });
+            self.state.send_replace(State::Starting {
+                pid,
+                hint: Some(hint),
+            });
         };
         let begun = Instant::now();
         let address = tokio::select! {
@@ -332,7 +417,11 @@ impl Runner {
             }
         };
         let took = begun.elapsed();
-        info!(SIDECAR = name, "[gateway] sidecar {name} ready: pid {pid}, {address}, after {} ms", took.as_millis());
+        info!(
+            SIDECAR = name,
+            "[gateway] sidecar {name} ready: pid {pid}, {address}, after {} ms",
+            took.as_millis()
+        );
         let ready = Instant::now();
         self.state.send_replace(State::Ready { pid, address });
         let talk = async {
@@ -345,7 +434,8 @@ impl Runner {
             never = talk => match never {},
             () = self.stop.cancelled() => self.end(process).await,
             () = process.ended() => {
-                // Before anything that takes time: from here on requests must wait instead of knocking at a dead port.
+                // Before anything that takes time: from here on requests must wait instead of
+                // knocking at a dead port.
                 let failure = Failure { cause: "died".to_owned(), last_words: Vec::new() };
                 self.state.send_replace(State::Backoff { failure: Arc::new(failure) });
                 let status = process.reap().await;
@@ -359,9 +449,15 @@ impl Runner {
     async fn end(&self, process: Process) -> Run {
         let pid = process.id();
         self.state.send_replace(State::Stopping { pid });
-        let status = process.stop(Duration::from_millis(self.patience.load(Ordering::Relaxed))).await;
+        let status = process
+            .stop(Duration::from_millis(self.patience.load(Ordering::Relaxed)))
+            .await;
         let name = &self.start.name;
-        info!(SIDECAR = name, "[gateway] sidecar {name} stopped: pid {pid} {}", describe(status));
+        info!(
+            SIDECAR = name,
+            "[gateway] sidecar {name} stopped: pid {pid} {}",
+            describe(status)
+        );
         Run::Asked
     }
 
@@ -372,8 +468,13 @@ impl Runner {
             return Ok(true);
         }
         let argv = with_port(&spec.prepare, port);
-        let (mut process, pipes) = Process::spawn(&argv, spec.cwd.as_deref(), &self.start.inherited, &self.variables(port))
-            .map_err(|cause| format!("could not be prepared: it {cause}"))?;
+        let (mut process, pipes) = Process::spawn(
+            &argv,
+            spec.cwd.as_deref(),
+            &self.start.inherited,
+            &self.variables(port),
+        )
+        .map_err(|cause| format!("could not be prepared: it {cause}"))?;
         let readers = read(pipes, output);
         tokio::select! {
             () = self.stop.cancelled() => {
@@ -388,20 +489,40 @@ impl Runner {
         }
         let status = process.reap().await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
-        if status.success() { Ok(true) } else { Err(format!("could not be prepared: {} {}", argv[0], describe(status))) }
+        if status.success() {
+            Ok(true)
+        } else {
+            Err(format!(
+                "could not be prepared: {} {}",
+                argv[0],
+                describe(status)
+            ))
+        }
     }
 
     fn variables(&self, port: u16) -> Vec<(String, String)> {
-        let written = self.start.spec.env.iter().map(|(name, value)| (name.clone(), value.replace("{port}", &port.to_string())));
-        std::iter::once(("PORT".to_owned(), port.to_string())).chain(written).collect()
+        let written = self
+            .start
+            .spec
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.replace("{port}", &port.to_string())));
+        std::iter::once(("PORT".to_owned(), port.to_string()))
+            .chain(written)
+            .collect()
     }
 
     fn words(&self, output: &Output) -> Vec<String> {
-        output.last_words().iter().map(|line| self.start.redactor.text(line)).collect()
+        output
+            .last_words()
+            .iter()
+            .map(|line| self.start.redactor.text(line))
+            .collect()
     }
 }
 
-/// How a process ended that nobody asked to, with the kernel's word where memory ran out since `before`.
+/// How a process ended that nobody asked to, with the kernel's word where memory ran out since
+/// `before`.
 fn how_it_ended(status: ExitStatus, before: Option<&oom::Count>) -> String {
     let how = describe(status);
     if oom::killed(status.signal(), before, oom::count().as_ref()) {
@@ -419,15 +540,26 @@ pub(super) fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = (
 }
 
 fn with_port(argv: &[String], port: u16) -> Vec<String> {
-    argv.iter().map(|arg| arg.replace("{port}", &port.to_string())).collect()
+    argv.iter()
+        .map(|arg| arg.replace("{port}", &port.to_string()))
+        .collect()
 }
 
-/// Done when nothing was printed for the length of a start timeout, or after [`EXTENSIONS`] of them; sooner when there is
-/// no hope.
-async fn too_slow(begun: Instant, timeout: Duration, output: &Output, mut state: watch::Receiver<State>) {
+/// Done when nothing was printed for the length of a start timeout, or after [`EXTENSIONS`] of
+/// them; sooner when there is no hope.
+async fn too_slow(
+    begun: Instant,
+    timeout: Duration,
+    output: &Output,
+    mut state: watch::Receiver<State>,
+) {
     loop {
         let hopeless = matches!(&*state.borrow_and_update(), State::Starting { hint: Some(hint), .. } if hint.hopeless);
-        let timeout = if hopeless { timeout.min(HOPELESS) } else { timeout };
+        let timeout = if hopeless {
+            timeout.min(HOPELESS)
+        } else {
+            timeout
+        };
         let quiet = output.last_printed().max(begun) + timeout;
         let deadline = quiet.min(begun + timeout * EXTENSIONS);
         if Instant::now() >= deadline {

@@ -19,20 +19,27 @@ const PROBE: Duration = Duration::from_secs(1);
 /// So many questions in a row without an answer tell one that hangs: a busy machine may delay one.
 pub const PROBES: u32 = 3;
 
-/// What gateway `pid` says of itself in at most `questions` of [`PROBE`] each, at its control socket or, at one of `doors` that lead to
-/// nobody else, with any answer at all; none when it answered nothing.
+/// What gateway `pid` says of itself in at most `questions` of [`PROBE`] each, at its control
+/// socket or, at one of `doors` that lead to nobody else, with any answer at all; none when it
+/// answered nothing.
 pub async fn answers(pid: u32, doors: &[Listen], questions: u32) -> Option<Who> {
     for _ in 0..questions {
         let next = Instant::now() + PROBE;
         // Looked for each time: a successor opens its own when it takes over.
         let controls = controls_of(pid);
         // Both, for what it says of itself tells more than an open door.
-        let (told, opened) = tokio::join!(timeout(PROBE, by_control(pid, &controls)), timeout(PROBE, by_doors(doors)));
+        let (told, opened) = tokio::join!(
+            timeout(PROBE, by_control(pid, &controls)),
+            timeout(PROBE, by_doors(doors))
+        );
         if let Ok(Some(who)) = told {
             return Some(who);
         }
         if opened.unwrap_or(false) {
-            return Some(Who { pid, ..Who::default() });
+            return Some(Who {
+                pid,
+                ..Who::default()
+            });
         }
         sleep_until(next).await;
     }
@@ -47,22 +54,31 @@ fn controls_of(pid: u32) -> Vec<PathBuf> {
         Listen::Unix(path) => Some(path),
         Listen::Tcp(_) => None,
     };
-    let found = port::unix().unwrap_or_default().into_iter().filter(|socket| held.contains(&socket.inode));
-    found.filter_map(|socket| path(socket.listen)).flat_map(|bound| server::names(&folder.join(bound))).collect()
+    let found = port::unix()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|socket| held.contains(&socket.inode));
+    found
+        .filter_map(|socket| path(socket.listen))
+        .flat_map(|bound| server::names(&folder.join(bound)))
+        .collect()
 }
 
 async fn by_control(pid: u32, controls: &[PathBuf]) -> Option<Who> {
     for control in controls {
         let told = asked(control).await;
         // Its own socket has the successor's name by now: that one knows who still finishes work.
-        if let Some(who) = told.filter(|who| who.pid == pid || who.drainers.iter().any(|drainer| drainer.pid == pid)) {
+        if let Some(who) = told
+            .filter(|who| who.pid == pid || who.drainers.iter().any(|drainer| drainer.pid == pid))
+        {
             return Some(who);
         }
     }
     None
 }
 
-/// All that counts of a status: a gateway of another version may have left out the rest, or named it otherwise.
+/// All that counts of a status: a gateway of another version may have left out the rest, or named
+/// it otherwise.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 pub struct Who {
     /// Its process.
@@ -84,7 +100,12 @@ pub struct Drains {
 }
 
 async fn asked(control: &Path) -> Option<Who> {
-    Client::connect(control).await.ok()?.call(&Method::Status, |_| ()).await.ok()
+    Client::connect(control)
+        .await
+        .ok()?
+        .call(&Method::Status, |_| ())
+        .await
+        .ok()
 }
 
 async fn by_doors(doors: &[Listen]) -> bool {
@@ -106,10 +127,13 @@ async fn by_doors(doors: &[Listen]) -> bool {
     false
 }
 
-/// Whether there is somebody who speaks HTTP. With `health_paths = false` the answer is the application's, and may be any.
+/// Whether there is somebody who speaks HTTP. With `health_paths = false` the answer is the
+/// application's, and may be any.
 async fn speaks(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> bool {
     let mut begin = [0_u8; 5];
-    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let asked = stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await;
     asked.is_ok() && stream.read_exact(&mut begin).await.is_ok() && begin == *b"HTTP/"
 }
 
@@ -133,7 +157,10 @@ mod tests {
         let me = std::process::id();
         let (answered, ()) = tokio::join!(answers(me, &door, PROBES), async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 404 Not Found\r\n\r\n")
+                .await
+                .unwrap();
         });
         assert!(answered.is_some());
         let begun = Instant::now();

@@ -13,14 +13,17 @@ use super::scene::{Found, Scene, suspect as suspect_again, suspects};
 use crate::port;
 use crate::process::{PidFd, Process};
 
-/// How long a stale gateway has after SIGTERM, and how long the kernel has after SIGKILL (OpenClaw's restart-stale-pids.ts).
+/// How long a stale gateway has after SIGTERM, and how long the kernel has after SIGKILL
+/// (OpenClaw's restart-stale-pids.ts).
 const TERM_WAIT: Duration = Duration::from_millis(600);
 const KILL_WAIT: Duration = Duration::from_millis(400);
 
-/// How long a healthy gateway that was asked to stop may finish its work: TimeoutStopSec of our units.
+/// How long a healthy gateway that was asked to stop may finish its work: TimeoutStopSec of our
+/// units.
 const ASKED_WAIT: Duration = Duration::from_secs(30);
 
-/// How often the port is tried, and for how long (OpenClaw's constants as well): nothing tells when a port becomes free.
+/// How often the port is tried, and for how long (OpenClaw's constants as well): nothing tells when
+/// a port becomes free.
 const PORT_EVERY: Duration = Duration::from_millis(50);
 const PORT_WAIT: Duration = Duration::from_secs(2);
 
@@ -31,7 +34,8 @@ pub enum Mode {
     DryRun,
     /// What is proven stale is ended.
     Stale,
-    /// And a healthy gateway that nobody looks after is asked to stop, which it does in its own time.
+    /// And a healthy gateway that nobody looks after is asked to stop, which it does in its own
+    /// time.
     Ask,
 }
 
@@ -42,7 +46,8 @@ enum Doing {
     Asking(Reason),
 }
 
-/// Ends the gateways that are proven stale at the scene's addresses, waits for those to become free, and reports.
+/// Ends the gateways that are proven stale at the scene's addresses, waits for those to become
+/// free, and reports.
 ///
 /// # Errors
 /// Where the kernel tells of no sockets.
@@ -50,7 +55,12 @@ pub async fn clean(scene: &Scene, mode: Mode) -> io::Result<Report> {
     let found = scene.look()?;
     let world = scene.world();
     let suspects = suspects(&world, scene, &found).await;
-    let outcomes = join_all(suspects.iter().map(|suspect| deal_with(&world, scene, suspect, mode))).await;
+    let outcomes = join_all(
+        suspects
+            .iter()
+            .map(|suspect| deal_with(&world, scene, suspect, mode)),
+    )
+    .await;
     let (mut killed, mut kept) = (Vec::new(), Vec::new());
     for (suspect, outcome) in suspects.iter().zip(outcomes) {
         match outcome {
@@ -58,9 +68,19 @@ pub async fn clean(scene: &Scene, mode: Mode) -> io::Result<Report> {
             Err(reason) => kept.push(left_alone(&suspect.process, &reason)),
         }
     }
-    let state = if mode == Mode::DryRun { stands(scene, &world, &found)? } else { settle(scene, &world, !killed.is_empty()).await? };
+    let state = if mode == Mode::DryRun {
+        stands(scene, &world, &found)?
+    } else {
+        settle(scene, &world, !killed.is_empty()).await?
+    };
     let addresses = scene.listen.iter().map(ToString::to_string).collect();
-    Ok(Report { addresses, killed, kept, state, dry_run: mode == Mode::DryRun })
+    Ok(Report {
+        addresses,
+        killed,
+        kept,
+        state,
+        dry_run: mode == Mode::DryRun,
+    })
 }
 
 /// How the scene's addresses stand, without doing anything about it.
@@ -72,7 +92,12 @@ pub fn state(scene: &Scene) -> io::Result<State> {
 }
 
 /// What one process deserves.
-async fn deal_with(world: &World, scene: &Scene, suspect: &Suspect, mode: Mode) -> Result<Ended, Reason> {
+async fn deal_with(
+    world: &World,
+    scene: &Scene,
+    suspect: &Suspect,
+    mode: Mode,
+) -> Result<Ended, Reason> {
     match world.judge(suspect) {
         Verdict::Stale(proof) => act(scene, suspect, Doing::Ending(proof), mode).await,
         Verdict::Kept(reason) if mode == Mode::Ask && World::may_be_asked(suspect, &reason) => {
@@ -92,7 +117,16 @@ async fn act(scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Resu
         Doing::Ending(proof) => (proof.code(), proof.to_string()),
         Doing::Asking(_) => ("asked", "it was asked to stop, and did".to_owned()),
     };
-    let ended = |signal| Ok(Ended { pid: process.pid, uid: process.uid, name: process.name.clone(), signal, proof, why: why.clone() });
+    let ended = |signal| {
+        Ok(Ended {
+            pid: process.pid,
+            uid: process.uid,
+            name: process.name.clone(),
+            signal,
+            proof,
+            why: why.clone(),
+        })
+    };
     if mode == Mode::DryRun {
         return ended(None);
     }
@@ -107,7 +141,10 @@ async fn act(scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Resu
     let found = scene.look().map_err(|_| Reason::Changed)?;
     let doors = found.suspects.get(&process.pid).ok_or(Reason::Changed)?;
     let world = scene.world();
-    let now = suspect_again(&world, scene, process.pid, doors, 1).await.filter(|now| now.process == *process).ok_or(Reason::Changed)?;
+    let now = suspect_again(&world, scene, process.pid, doors, 1)
+        .await
+        .filter(|now| now.process == *process)
+        .ok_or(Reason::Changed)?;
     match (world.judge(&now), &doing) {
         (Verdict::Stale(_), Doing::Ending(_)) => {}
         (Verdict::Kept(reason), Doing::Asking(_)) if World::may_be_asked(&now, &reason) => {}
@@ -119,7 +156,11 @@ async fn act(scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Resu
         Err(error) if !is_gone(&error) => Err(Reason::NotPermitted),
         _ => Ok(()),
     };
-    let patience = if matches!(doing, Doing::Ending(_)) { TERM_WAIT } else { ASKED_WAIT };
+    let patience = if matches!(doing, Doing::Ending(_)) {
+        TERM_WAIT
+    } else {
+        ASKED_WAIT
+    };
     send(Signal::SIGTERM)?;
     if timeout(patience, end.wait()).await.is_ok() {
         return ended(Some("TERM"));
@@ -139,7 +180,14 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn left_alone(process: &Process, reason: &Reason) -> Kept {
     let (why, code) = (reason.to_string(), reason.code());
-    Kept { pid: process.pid, uid: process.uid, name: process.name.clone(), reason: code, why, ours: reason.is_ours() }
+    Kept {
+        pid: process.pid,
+        uid: process.uid,
+        name: process.name.clone(),
+        reason: code,
+        why,
+        ours: reason.is_ours(),
+    }
 }
 
 /// Waits until the addresses can be had, as far as that depends on those that were just ended.
@@ -148,7 +196,8 @@ async fn settle(scene: &Scene, world: &World, ended_some: bool) -> io::Result<St
     loop {
         let found = scene.look()?;
         let state = stands(scene, world, &found)?;
-        let may_change = matches!(state, State::Busy(_)) || ended_some && matches!(state, State::Held(_));
+        let may_change =
+            matches!(state, State::Busy(_)) || ended_some && matches!(state, State::Held(_));
         if !may_change || Instant::now() >= until {
             return Ok(state);
         }
@@ -158,10 +207,24 @@ async fn settle(scene: &Scene, world: &World, ended_some: bool) -> io::Result<St
 
 /// How the addresses stand now.
 fn stands(scene: &Scene, world: &World, found: &Found) -> io::Result<State> {
-    let holders: Vec<Process> = found.suspects.keys().filter_map(|pid| Process::read(*pid)).collect();
-    let strangers: Vec<&Process> = holders.iter().filter(|process| !is_ours(scene, world, process)).collect();
-    let hidden = found.hidden.iter().map(|uid| port::Holder::Hidden(*uid).to_string());
-    let mut names: Vec<String> = strangers.iter().map(|process| process.called()).chain(hidden).collect();
+    let holders: Vec<Process> = found
+        .suspects
+        .keys()
+        .filter_map(|pid| Process::read(*pid))
+        .collect();
+    let strangers: Vec<&Process> = holders
+        .iter()
+        .filter(|process| !is_ours(scene, world, process))
+        .collect();
+    let hidden = found
+        .hidden
+        .iter()
+        .map(|uid| port::Holder::Hidden(*uid).to_string());
+    let mut names: Vec<String> = strangers
+        .iter()
+        .map(|process| process.called())
+        .chain(hidden)
+        .collect();
     names.sort();
     names.dedup();
     if !names.is_empty() {
@@ -191,6 +254,10 @@ fn is_ours(scene: &Scene, world: &World, process: &Process) -> bool {
     if process.is_systemd() {
         return scene.unit.as_ref().is_some_and(|unit| unit.holds_listeners);
     }
-    let recorded = world.owner.iter().chain(&world.drainers).any(|identity| identity.is(process));
+    let recorded = world
+        .owner
+        .iter()
+        .chain(&world.drainers)
+        .any(|identity| identity.is(process));
     recorded || world.never(process).is_some_and(|reason| reason.is_ours())
 }

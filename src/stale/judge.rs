@@ -1,6 +1,7 @@
 //! Which processes on a port are proven stale. Pure: what was seen goes in, a verdict comes out.
 //!
-//! Two parts: who is never signalled, whatever else is known; then, who is proven. Whoever is neither is kept.
+//! Two parts: who is never signalled, whatever else is known; then, who is proven. Whoever is
+//! neither is kept.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,11 +20,13 @@ pub struct Suspect {
 /// What counts of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gateway {
-    /// Whether it answered, at its control socket or its front door, at least once in several questions.
+    /// Whether it answered, at its control socket or its front door, at least once in several
+    /// questions.
     pub answers: bool,
     /// The service whose main process it is: somebody looks after it.
     pub main_of: Option<String>,
-    /// Whether a healthy one holds the very same listener: one of the two is about to take over from the other, or has.
+    /// Whether a healthy one holds the very same listener: one of the two is about to take over
+    /// from the other, or has.
     pub beside: bool,
     /// Whether it says that it is of the very instance whose addresses these are.
     pub of_this: bool,
@@ -82,7 +85,8 @@ pub enum Verdict {
 /// Why a process is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// A gateway that nobody looks after, that does not own this instance, and that does not answer.
+    /// A gateway that nobody looks after, that does not own this instance, and that does not
+    /// answer.
     Unknown,
     /// The owner on record, which no service manager looks after, and which does not answer.
     Silent,
@@ -121,7 +125,8 @@ pub enum Reason {
     Owns,
     /// It answers: no leftover, whatever the records say.
     Answers,
-    /// It shares its listener with one that answers: a successor that is not there yet, or a predecessor that finishes its work.
+    /// It shares its listener with one that answers: a successor that is not there yet, or a
+    /// predecessor that finishes its work.
     Beside,
     /// It is another one by now, or off the port.
     Changed,
@@ -130,9 +135,15 @@ pub enum Reason {
 }
 
 impl World {
-    /// Whether a healthy gateway may be asked to stop: it is of this instance, and nobody looks after it. It is never killed.
+    /// Whether a healthy gateway may be asked to stop: it is of this instance, and nobody looks
+    /// after it. It is never killed.
     pub fn may_be_asked(suspect: &Suspect, reason: &Reason) -> bool {
-        *reason == Reason::Owns || *reason == Reason::Answers && suspect.gateway.as_ref().is_some_and(|gateway| gateway.of_this)
+        *reason == Reason::Owns
+            || *reason == Reason::Answers
+                && suspect
+                    .gateway
+                    .as_ref()
+                    .is_some_and(|gateway| gateway.of_this)
     }
 
     /// Judges one process.
@@ -144,14 +155,19 @@ impl World {
         if self.named == Some(process.pid) {
             return Verdict::Stale(Proof::Named);
         }
-        let Some(gateway) = &suspect.gateway else { return Verdict::Kept(Reason::Foreign) };
+        let Some(gateway) = &suspect.gateway else {
+            return Verdict::Kept(Reason::Foreign);
+        };
         if self.drainers.iter().any(|drainer| drainer.is(process)) {
             return Verdict::Kept(Reason::Drains);
         }
         if let Some(unit) = &gateway.main_of {
             return Verdict::Kept(Reason::MainOf(unit.clone()));
         }
-        match (self.owner.is_some_and(|owner| owner.is(process)), gateway.answers) {
+        match (
+            self.owner.is_some_and(|owner| owner.is(process)),
+            gateway.answers,
+        ) {
             (true, true) => Verdict::Kept(Reason::Owns),
             (true, false) => Verdict::Stale(Proof::Silent),
             (false, true) => Verdict::Kept(Reason::Answers),
@@ -163,7 +179,11 @@ impl World {
     /// Who is never signalled.
     pub fn never(&self, process: &Process) -> Option<Reason> {
         let pid = process.pid;
-        let within = |group: &Option<String>| group.as_deref().is_some_and(|group| is_within(&process.group, group));
+        let within = |group: &Option<String>| {
+            group
+                .as_deref()
+                .is_some_and(|group| is_within(&process.group, group))
+        };
         [
             (pid == self.me, Reason::Myself),
             (process.is_systemd(), Reason::Manager),
@@ -184,7 +204,10 @@ impl World {
 impl Reason {
     /// Whether it is part of this very gateway, so that its hold on the port is as it should be.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Myself | Self::Main | Self::InUnit | Self::Owns | Self::Drains)
+        matches!(
+            self,
+            Self::Myself | Self::Main | Self::InUnit | Self::Owns | Self::Drains
+        )
     }
 
     /// The word for programs.
@@ -250,7 +273,9 @@ impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unknown => "a gateway that nobody looks after, and that answers nobody",
-            Self::Silent => "the owner on record, which nobody looks after, and which answers nobody",
+            Self::Silent => {
+                "the owner on record, which nobody looks after, and which answers nobody"
+            }
             Self::Named => "you named it",
         })
     }

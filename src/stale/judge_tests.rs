@@ -6,8 +6,14 @@ use super::*;
 
 const UNIT: &str = "/system.slice/gateway.service";
 const OWN: &str = "/system.slice/agent.service";
-const GROUPS: [&str; 6] =
-    [UNIT, "/system.slice/gateway.service/sub", OWN, "/system.slice/gateway.service2", "/user.slice/session-1.scope", ""];
+const GROUPS: [&str; 6] = [
+    UNIT,
+    "/system.slice/gateway.service/sub",
+    OWN,
+    "/system.slice/gateway.service2",
+    "/user.slice/session-1.scope",
+    "",
+];
 
 fn process(pid: u32) -> Process {
     Process {
@@ -22,57 +28,143 @@ fn process(pid: u32) -> Process {
 }
 
 fn silent(pid: u32) -> Suspect {
-    Suspect { process: process(pid), gateway: Some(Gateway::default()) }
+    Suspect {
+        process: process(pid),
+        gateway: Some(Gateway::default()),
+    }
 }
 
 fn world() -> World {
-    World { me: 50, users: [1000].into(), ancestors: vec![40, 30, 1], ..World::default() }
+    World {
+        me: 50,
+        users: [1000].into(),
+        ancestors: vec![40, 30, 1],
+        ..World::default()
+    }
 }
 
 #[test]
 fn one_that_nobody_looks_after_and_that_answers_nobody_is_stale() {
     assert_eq!(world().judge(&silent(7)), Verdict::Stale(Proof::Unknown));
-    let owner = World { owner: Some(Identity { pid: 7, start_time: 107 }), ..world() };
+    let owner = World {
+        owner: Some(Identity {
+            pid: 7,
+            start_time: 107,
+        }),
+        ..world()
+    };
     assert_eq!(owner.judge(&silent(7)), Verdict::Stale(Proof::Silent));
     // The number was given again since the record was written.
-    let recycled = World { drainers: vec![Identity { pid: 7, start_time: 99 }], ..world() };
+    let recycled = World {
+        drainers: vec![Identity {
+            pid: 7,
+            start_time: 99,
+        }],
+        ..world()
+    };
     assert_eq!(recycled.judge(&silent(7)), Verdict::Stale(Proof::Unknown));
 }
 
 #[test]
 fn a_sidecar_kills_neither_its_gateway_nor_anybody_above() {
     for pid in [50, 40, 30, 1] {
-        assert!(matches!(world().judge(&silent(pid)), Verdict::Kept(Reason::Myself | Reason::Ancestor)), "{pid}");
-        let named = World { named: Some(pid), ..world() };
-        assert!(matches!(named.judge(&silent(pid)), Verdict::Kept(_)), "not even when it is named: {pid}");
+        assert!(
+            matches!(
+                world().judge(&silent(pid)),
+                Verdict::Kept(Reason::Myself | Reason::Ancestor)
+            ),
+            "{pid}"
+        );
+        let named = World {
+            named: Some(pid),
+            ..world()
+        };
+        assert!(
+            matches!(named.judge(&silent(pid)), Verdict::Kept(_)),
+            "not even when it is named: {pid}"
+        );
     }
 }
 
 #[test]
 fn process_1_is_kept_though_this_command_came_from_outside_of_its_container() {
-    let outside = World { ancestors: Vec::new(), owner: Some(Identity { pid: 1, start_time: 101 }), ..world() };
+    let outside = World {
+        ancestors: Vec::new(),
+        owner: Some(Identity {
+            pid: 1,
+            start_time: 101,
+        }),
+        ..world()
+    };
     assert_eq!(outside.judge(&silent(1)), Verdict::Kept(Reason::First));
-    let named = World { named: Some(1), ..outside };
+    let named = World {
+        named: Some(1),
+        ..outside
+    };
     assert_eq!(named.judge(&silent(1)), Verdict::Kept(Reason::First));
 }
 
 #[test]
 fn a_healthy_gateway_is_kept_whatever_the_records_say() {
-    let healthy = Suspect { gateway: Some(Gateway { answers: true, ..Gateway::default() }), ..silent(7) };
+    let healthy = Suspect {
+        gateway: Some(Gateway {
+            answers: true,
+            ..Gateway::default()
+        }),
+        ..silent(7)
+    };
     assert_eq!(world().judge(&healthy), Verdict::Kept(Reason::Answers));
-    let managed = Suspect { gateway: Some(Gateway { main_of: Some("web.service".into()), ..Gateway::default() }), ..silent(7) };
-    assert_eq!(world().judge(&managed), Verdict::Kept(Reason::MainOf("web.service".into())));
-    let drains = World { drainers: vec![Identity { pid: 7, start_time: 107 }], ..world() };
+    let managed = Suspect {
+        gateway: Some(Gateway {
+            main_of: Some("web.service".into()),
+            ..Gateway::default()
+        }),
+        ..silent(7)
+    };
+    assert_eq!(
+        world().judge(&managed),
+        Verdict::Kept(Reason::MainOf("web.service".into()))
+    );
+    let drains = World {
+        drainers: vec![Identity {
+            pid: 7,
+            start_time: 107,
+        }],
+        ..world()
+    };
     assert_eq!(drains.judge(&silent(7)), Verdict::Kept(Reason::Drains));
 }
 
 #[test]
 fn a_foreign_program_goes_only_when_it_is_named() {
-    let foreign = Suspect { gateway: None, ..silent(7) };
+    let foreign = Suspect {
+        gateway: None,
+        ..silent(7)
+    };
     assert_eq!(world().judge(&foreign), Verdict::Kept(Reason::Foreign));
-    assert_eq!(World { named: Some(7), ..world() }.judge(&foreign), Verdict::Stale(Proof::Named));
-    let others = Suspect { process: Process { uid: 0, ..process(7) }, ..foreign };
-    assert_eq!(World { named: Some(7), ..world() }.judge(&others), Verdict::Kept(Reason::OtherUser));
+    assert_eq!(
+        World {
+            named: Some(7),
+            ..world()
+        }
+        .judge(&foreign),
+        Verdict::Stale(Proof::Named)
+    );
+    let others = Suspect {
+        process: Process {
+            uid: 0,
+            ..process(7)
+        },
+        ..foreign
+    };
+    assert_eq!(
+        World {
+            named: Some(7),
+            ..world()
+        }
+        .judge(&others),
+        Verdict::Kept(Reason::OtherUser)
+    );
 }
 
 #[test]
@@ -85,13 +177,27 @@ fn the_service_manager_is_never_signalled() {
         },
         gateway: None,
     };
-    let named = |pid| World { named: Some(pid), ancestors: Vec::new(), ..world() };
-    assert_eq!(named(1).judge(&systemd(1, &["/sbin/init"])), Verdict::Kept(Reason::Manager));
-    assert_eq!(named(7).judge(&systemd(7, &["systemd", "--user"])), Verdict::Kept(Reason::Manager));
-    assert_eq!(named(7).judge(&systemd(7, &["systemd"])), Verdict::Stale(Proof::Named));
+    let named = |pid| World {
+        named: Some(pid),
+        ancestors: Vec::new(),
+        ..world()
+    };
+    assert_eq!(
+        named(1).judge(&systemd(1, &["/sbin/init"])),
+        Verdict::Kept(Reason::Manager)
+    );
+    assert_eq!(
+        named(7).judge(&systemd(7, &["systemd", "--user"])),
+        Verdict::Kept(Reason::Manager)
+    );
+    assert_eq!(
+        named(7).judge(&systemd(7, &["systemd"])),
+        Verdict::Stale(Proof::Named)
+    );
 }
 
-/// A tree of processes: each one's parent comes before it, but for those that were reparented to process 1.
+/// A tree of processes: each one's parent comes before it, but for those that were reparented to
+/// process 1.
 #[derive(Clone, Debug)]
 struct Tree {
     parents: Vec<usize>,
@@ -125,57 +231,101 @@ fn tree() -> impl Strategy<Value = Tree> {
         let members: Vec<_> = (0..count).map(|index| member(index as u32 + 1)).collect();
         let parents: Vec<_> = (0..count).map(|index| 0..index.max(1)).collect();
         // Records may name a process, one that had its number before, or nobody.
-        let identity = (1..=count as u32 + 2, prop_oneof![3 => Just(0_u64), 3 => Just(1), 1 => Just(2)]).prop_map(|(pid, how)| Identity {
-            pid,
-            start_time: match how {
-                0 => 100 + u64::from(pid),
-                1 => 0,
-                _ => 99,
-            },
-        });
+        let identity = (
+            1..=count as u32 + 2,
+            prop_oneof![3 => Just(0_u64), 3 => Just(1), 1 => Just(2)],
+        )
+            .prop_map(|(pid, how)| Identity {
+                pid,
+                start_time: match how {
+                    0 => 100 + u64::from(pid),
+                    1 => 0,
+                    _ => 99,
+                },
+            });
         let pid = 1..=count as u32;
         (
-            (members, parents, 0..count, prop::collection::vec(prop::bool::weighted(0.15), count)),
+            (
+                members,
+                parents,
+                0..count,
+                prop::collection::vec(prop::bool::weighted(0.15), count),
+            ),
             prop::option::of(identity.clone()),
             prop::collection::vec(identity, 0..4),
             prop::collection::btree_set(pid.clone(), 0..3),
-            (prop::option::of(pid.clone()), prop::option::weighted(0.2, pid), any::<bool>(), any::<bool>(), any::<bool>()),
+            (
+                prop::option::of(pid.clone()),
+                prop::option::weighted(0.2, pid),
+                any::<bool>(),
+                any::<bool>(),
+                any::<bool>(),
+            ),
         )
-            .prop_map(|((suspects, parents, me, reparented), owner, drainers, protected, (main, named, unit, own, root))| {
-                let world = World {
-                    me: me as u32 + 1,
-                    users: if root { [1000, 0].into() } else { [1000].into() },
-                    own_service: own.then(|| OWN.to_owned()),
-                    unit_group: unit.then(|| UNIT.to_owned()),
-                    main,
+            .prop_map(
+                |(
+                    (suspects, parents, me, reparented),
                     owner,
                     drainers,
                     protected,
-                    named,
-                    ancestors: Vec::new(),
-                };
-                Tree { parents, suspects, me, reparented, world }
-            })
+                    (main, named, unit, own, root),
+                )| {
+                    let world = World {
+                        me: me as u32 + 1,
+                        users: if root {
+                            [1000, 0].into()
+                        } else {
+                            [1000].into()
+                        },
+                        own_service: own.then(|| OWN.to_owned()),
+                        unit_group: unit.then(|| UNIT.to_owned()),
+                        main,
+                        owner,
+                        drainers,
+                        protected,
+                        named,
+                        ancestors: Vec::new(),
+                    };
+                    Tree {
+                        parents,
+                        suspects,
+                        me,
+                        reparented,
+                        world,
+                    }
+                },
+            )
     })
 }
 
 impl Tree {
     /// The parent as it is now: one that lost its own belongs to process 1.
     fn parent(&self, index: usize) -> Option<usize> {
-        (index != 0).then(|| if self.reparented[index] { 0 } else { self.parents[index] })
+        (index != 0).then(|| {
+            if self.reparented[index] {
+                0
+            } else {
+                self.parents[index]
+            }
+        })
     }
 
     fn is_above_me(&self, index: usize) -> bool {
-        std::iter::successors(self.parent(self.me), |at| self.parent(*at)).any(|above| above == index)
+        std::iter::successors(self.parent(self.me), |at| self.parent(*at))
+            .any(|above| above == index)
     }
 
     /// The rules again, from the other end: what must all be so before a process may be signalled.
     fn may_be_signalled(&self, index: usize) -> bool {
         let (world, suspect) = (&self.world, &self.suspects[index]);
         let process = &suspect.process;
-        let same = |record: &Identity| record.pid == process.pid && [0, process.start_time].contains(&record.start_time);
+        let same = |record: &Identity| {
+            record.pid == process.pid && [0, process.start_time].contains(&record.start_time)
+        };
         let outside = |group: &Option<String>| match group {
-            Some(group) => process.group != *group && !process.group.starts_with(&format!("{group}/")),
+            Some(group) => {
+                process.group != *group && !process.group.starts_with(&format!("{group}/"))
+            }
             None => true,
         };
         let touchable = index != self.me
@@ -188,7 +338,10 @@ impl Tree {
             && world.users.contains(&process.uid);
         let proven = suspect.gateway.as_ref().is_some_and(|gateway| {
             let owns = world.owner.as_ref().is_some_and(same);
-            !gateway.answers && gateway.main_of.is_none() && (owns || !gateway.beside) && !world.drainers.iter().any(same)
+            !gateway.answers
+                && gateway.main_of.is_none()
+                && (owns || !gateway.beside)
+                && !world.drainers.iter().any(same)
         });
         touchable && (proven || world.named == Some(process.pid))
     }

@@ -44,7 +44,8 @@ pub struct Kept {
 pub enum State {
     /// A gateway could listen there.
     Free,
-    /// The service manager keeps the listener for this gateway's service: there is nothing to wait for.
+    /// The service manager keeps the listener for this gateway's service: there is nothing to wait
+    /// for.
     Kept(String),
     /// This very gateway has it.
     Ours,
@@ -81,12 +82,23 @@ impl Report {
                 (false, Some("KILL")) => "killed",
                 (false, Some(_)) => "ended",
             };
-            format!("{done} {} (pid {}, uid {}): {}", crate::escape::escape(&ended.name), ended.pid, ended.uid, ended.why)
+            format!(
+                "{done} {} (pid {}, uid {}): {}",
+                crate::escape::escape(&ended.name),
+                ended.pid,
+                ended.uid,
+                ended.why
+            )
         });
-        let kept = self
-            .kept
-            .iter()
-            .map(|kept| format!("kept {} (pid {}, uid {}): {}", crate::escape::escape(&kept.name), kept.pid, kept.uid, kept.why));
+        let kept = self.kept.iter().map(|kept| {
+            format!(
+                "kept {} (pid {}, uid {}): {}",
+                crate::escape::escape(&kept.name),
+                kept.pid,
+                kept.uid,
+                kept.why
+            )
+        });
         killed.chain(kept).collect()
     }
 
@@ -99,7 +111,11 @@ impl Report {
 impl State {
     /// In a line, of these addresses.
     pub fn told(&self, addresses: &[impl ToString]) -> String {
-        let at = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let at = addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
         match self {
             Self::Free => format!("{at}: free"),
             Self::Kept(unit) => format!("{at}: held by systemd for {unit}"),

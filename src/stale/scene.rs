@@ -75,7 +75,11 @@ impl Scene {
             };
             for pid in pids {
                 let alone_at = found.suspects.entry(*pid).or_default();
-                found.beside.entry(*pid).or_default().extend(pids.iter().filter(|other| *other != pid));
+                found
+                    .beside
+                    .entry(*pid)
+                    .or_default()
+                    .extend(pids.iter().filter(|other| *other != pid));
                 if pids.len() == 1 {
                     alone_at.push(socket.listen.clone());
                 }
@@ -103,10 +107,20 @@ impl Scene {
         let mut users = BTreeSet::from([euid.as_raw()]);
         if euid.is_root() {
             // The instance's user; its state directory is that one's.
-            users.extend(self.state.iter().filter_map(|dir| std::fs::metadata(dir).ok()).map(|meta| meta.uid()));
+            users.extend(
+                self.state
+                    .iter()
+                    .filter_map(|dir| std::fs::metadata(dir).ok())
+                    .map(|meta| meta.uid()),
+            );
         }
-        let own_service = Process::read(me).and_then(|process| process.service().map(str::to_owned));
-        let records: Vec<Owner> = self.state.iter().filter_map(|dir| Owner::read(dir)).collect();
+        let own_service =
+            Process::read(me).and_then(|process| process.service().map(str::to_owned));
+        let records: Vec<Owner> = self
+            .state
+            .iter()
+            .filter_map(|dir| Owner::read(dir))
+            .collect();
         let owner = records.iter().find(|owner| owner.lives() != Some(false));
         let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let drainers = records.iter().flat_map(|owner| &owner.drainers);
@@ -118,10 +132,16 @@ impl Scene {
             own_service,
             unit_group: unit.and_then(|unit| unit.group.clone()),
             main: unit.and_then(|unit| unit.main),
-            owner: owner.map(|owner| Identity { pid: owner.pid, start_time: owner.start_time }),
+            owner: owner.map(|owner| Identity {
+                pid: owner.pid,
+                start_time: owner.start_time,
+            }),
             drainers: drainers
                 .filter(|drainer| drainer.until_ms.is_none_or(|until| until > now))
-                .map(|drainer| Identity { pid: drainer.pid, start_time: drainer.start_time })
+                .map(|drainer| Identity {
+                    pid: drainer.pid,
+                    start_time: drainer.start_time,
+                })
                 .collect(),
             protected: self.protected.clone(),
             named: self.named,
@@ -131,16 +151,28 @@ impl Scene {
 
 /// What there is to know of each; whoever is never signalled is not asked anything.
 pub(super) async fn suspects(world: &World, scene: &Scene, found: &Found) -> Vec<Suspect> {
-    let asked = found.suspects.iter().map(|(pid, doors)| suspect(world, scene, *pid, doors, PROBES));
+    let asked = found
+        .suspects
+        .iter()
+        .map(|(pid, doors)| suspect(world, scene, *pid, doors, PROBES));
     let mut suspects: Vec<Suspect> = join_all(asked).await.into_iter().flatten().collect();
     suspects.sort_by_key(|suspect| suspect.process.pid);
     let is_healthy = |suspect: &Suspect| match &suspect.gateway {
         Some(gateway) => gateway.answers,
-        None => matches!(world.never(&suspect.process), Some(Reason::Main | Reason::InUnit)),
+        None => matches!(
+            world.never(&suspect.process),
+            Some(Reason::Main | Reason::InUnit)
+        ),
     };
-    let healthy: BTreeSet<u32> = suspects.iter().filter(|suspect| is_healthy(suspect)).map(|suspect| suspect.process.pid).collect();
+    let healthy: BTreeSet<u32> = suspects
+        .iter()
+        .filter(|suspect| is_healthy(suspect))
+        .map(|suspect| suspect.process.pid)
+        .collect();
     for suspect in &mut suspects {
-        if let (Some(gateway), Some(beside)) = (&mut suspect.gateway, found.beside.get(&suspect.process.pid)) {
+        if let (Some(gateway), Some(beside)) =
+            (&mut suspect.gateway, found.beside.get(&suspect.process.pid))
+        {
             gateway.beside = !beside.is_disjoint(&healthy);
         }
     }
@@ -148,18 +180,38 @@ pub(super) async fn suspects(world: &World, scene: &Scene, found: &Found) -> Vec
 }
 
 /// One process again, with so many questions to it.
-pub(super) async fn suspect(world: &World, scene: &Scene, pid: u32, doors: &[Listen], questions: u32) -> Option<Suspect> {
+pub(super) async fn suspect(
+    world: &World,
+    scene: &Scene,
+    pid: u32,
+    doors: &[Listen],
+    questions: u32,
+) -> Option<Suspect> {
     let process = Process::read(pid)?;
     if world.never(&process).is_some() || !process.is_gateway() {
-        return Some(Suspect { process, gateway: None });
+        return Some(Suspect {
+            process,
+            gateway: None,
+        });
     }
     let (facts, told) = tokio::join!(facts_of(pid), answers(pid, doors, questions));
     let main_of = match (facts, process.service()) {
         (Some(facts), _) => (facts.main_pid == pid).then_some(facts.unit),
-        // Its manager cannot be asked, or is another user's: that nobody looks after it is not known.
+        // Its manager cannot be asked, or is another user's: that nobody looks after it is not
+        // known.
         (None, Some(service)) => service.rsplit('/').next().map(str::to_owned),
         (None, None) => None,
     };
-    let of_this = told.as_ref().is_some_and(|who| who.instance.is_some() && who.instance == scene.instance);
-    Some(Suspect { process, gateway: Some(Gateway { answers: told.is_some(), main_of, of_this, beside: false }) })
+    let of_this = told
+        .as_ref()
+        .is_some_and(|who| who.instance.is_some() && who.instance == scene.instance);
+    Some(Suspect {
+        process,
+        gateway: Some(Gateway {
+            answers: told.is_some(),
+            main_of,
+            of_this,
+            beside: false,
+        }),
+    })
 }

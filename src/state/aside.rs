@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-/// Reads a small JSON file of ours. None when there is none, when it cannot be read, or when it cannot be understood: then it
-/// is renamed to `NAME.corrupt`, and both are told.
+/// Reads a small JSON file of ours. None when there is none, when it cannot be read, or when it
+/// cannot be understood: then it is renamed to `NAME.corrupt`, and both are told.
 ///
 /// `limit`, in bytes, is more than we ever write there.
 pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
@@ -20,22 +20,34 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
             return None;
         }
         Err(error) => {
-            warn!("[gateway] cannot read {}: {error}; going on as if it were not there", path.display());
+            warn!(
+                "[gateway] cannot read {}: {error}; going on as if it were not there",
+                path.display()
+            );
             return None;
         }
     };
-    serde_json::from_slice(&text).map_err(|error| set(path, &error.to_string())).ok()
+    serde_json::from_slice(&text)
+        .map_err(|error| set(path, &error.to_string()))
+        .ok()
 }
 
-/// Reads a regular file of at most `limit` bytes, without following a symbolic link and without waiting for anybody.
+/// Reads a regular file of at most `limit` bytes, without following a symbolic link and without
+/// waiting for anybody.
 ///
 /// # Errors
 /// `InvalidData` when it is longer or no regular file; else whatever the file system says.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = match std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(invalid("it is a symbolic link")),
+    let file = match std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+    {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(invalid("it is a symbolic link"));
+        }
         other => other?,
     };
     if !file.metadata()?.is_file() {
@@ -43,7 +55,11 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     }
     let mut text = Vec::new();
     file.take(limit + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > limit { Err(invalid("it is too long")) } else { Ok(text) }
+    if text.len() as u64 > limit {
+        Err(invalid("it is too long"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// Renames a file to `NAME.corrupt` and tells why.
@@ -51,8 +67,13 @@ pub fn set(path: &Path, why: &str) {
     let aside = corrupt(path);
     let shown = path.display();
     match std::fs::rename(path, &aside) {
-        Ok(()) => warn!("[gateway] {shown} cannot be understood ({why}): set aside as {}", aside.display()),
-        Err(error) => warn!("[gateway] {shown} cannot be understood ({why}), nor set aside: {error}; going on without it"),
+        Ok(()) => warn!(
+            "[gateway] {shown} cannot be understood ({why}): set aside as {}",
+            aside.display()
+        ),
+        Err(error) => warn!(
+            "[gateway] {shown} cannot be understood ({why}), nor set aside: {error}; going on without it"
+        ),
     }
 }
 

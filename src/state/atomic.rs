@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes `bytes` to `path` so that a reader, or a machine that loses power, sees the old text or the new one.
+/// Writes `bytes` to `path` so that a reader, or a machine that loses power, sees the old text or
+/// the new one.
 ///
 /// Temporary file beside it, fsync, rename, fsync of the directory.
 ///
@@ -15,14 +16,24 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_for(path, bytes, mode, None)
 }
 
-/// As [`write()`], and gives the file to `owner` (user and group) before anybody sees it under its name.
+/// As [`write()`], and gives the file to `owner` (user and group) before anybody sees it under its
+/// name.
 ///
 /// # Errors
 /// Whatever the file system says; only root can give files away.
-pub fn write_for(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+pub fn write_for(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    file.as_file()
+        .set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     if let Some((uid, gid)) = owner {
         std::os::unix::fs::fchown(file.as_file(), Some(uid), Some(gid))?;
@@ -43,7 +54,10 @@ mod tests {
         write(&path, b"one", 0o600).unwrap();
         write(&path, b"two", 0o640).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write(&dir.path().join("no/such"), b"x", 0o600).is_err());
     }

@@ -1,4 +1,5 @@
-//! Time since the machine was started, sleep included: what intervals between lives are measured by. Nobody can set it.
+//! Time since the machine was started, sleep included: what intervals between lives are measured
+//! by. Nobody can set it.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BootTime(u64);
 
-/// The clock that goes on while the machine sleeps; macOS has it under the other name (clock_gettime(3)).
+/// The clock that goes on while the machine sleeps; macOS has it under the other name
+/// (clock_gettime(3)).
 #[cfg(not(target_os = "macos"))]
 const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
 #[cfg(target_os = "macos")]
@@ -18,7 +20,10 @@ const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 impl BootTime {
     /// Now. The clock is always there; should it not be, every interval is zero.
     pub fn now() -> Self {
-        CLOCK.now().map(|now| Self::from(Duration::from(now))).unwrap_or_default()
+        CLOCK
+            .now()
+            .map(|now| Self::from(Duration::from(now)))
+            .unwrap_or_default()
     }
 
     /// How long ago `earlier` was; none when it lies ahead, as only a time of another boot can.
@@ -51,6 +56,9 @@ mod tests {
         assert!(then > BootTime::default());
         assert!(BootTime::now().since(then).is_some());
         assert_eq!(then.since(then + Duration::from_secs(1)), None);
-        assert_eq!((then + Duration::from_secs(1)).since(then), Some(Duration::from_secs(1)));
+        assert_eq!(
+            (then + Duration::from_secs(1)).since(then),
+            Some(Duration::from_secs(1))
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! `bundles/`: what was known at the moment something went badly wrong, for whoever looks at it later.
+//! `bundles/`: what was known at the moment something went badly wrong, for whoever looks at it
+//! later.
 //!
-//! One JSON file each, named by time, process and reason; the newest are kept. Everything passes the redactor.
+//! One JSON file each, named by time, process and reason; the newest are kept. Everything passes
+//! the redactor.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -55,11 +57,21 @@ pub fn write(dir: &Path, bundle: &Bundle<'_>, redactor: &Redactor) -> io::Result
     let mut text = serde_json::to_vec_pretty(&content(dir, bundle, &reason, now, redactor))?;
     text.push(b'\n');
     if text.len() > BUNDLE_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a bundle of {} bytes is too long", text.len())));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a bundle of {} bytes is too long", text.len()),
+        ));
     }
     let folder = dir.join("bundles");
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    let path = folder.join(format!("gateway-{}-{}-{reason}.json", now.strftime("%Y%m%dT%H%M%S%3fZ"), std::process::id()));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)?;
+    let path = folder.join(format!(
+        "gateway-{}-{}-{reason}.json",
+        now.strftime("%Y%m%dT%H%M%S%3fZ"),
+        std::process::id()
+    ));
     atomic::write(&path, &text, 0o600)?;
     prune(&folder, &path);
     Ok(path)
@@ -70,10 +82,22 @@ pub fn list(dir: &Path) -> Vec<PathBuf> {
     in_folder(&dir.join("bundles"))
 }
 
-fn content(dir: &Path, bundle: &Bundle<'_>, reason: &str, now: Timestamp, redactor: &Redactor) -> Value {
-    let mut lines: Vec<Value> = history::read(dir).rev().take(HISTORY_LINES).filter_map(|line| serde_json::to_value(line).ok()).collect();
+fn content(
+    dir: &Path,
+    bundle: &Bundle<'_>,
+    reason: &str,
+    now: Timestamp,
+    redactor: &Redactor,
+) -> Value {
+    let mut lines: Vec<Value> = history::read(dir)
+        .rev()
+        .take(HISTORY_LINES)
+        .filter_map(|line| serde_json::to_value(line).ok())
+        .collect();
     lines.reverse();
-    let error: Option<String> = bundle.error.map(|error| redactor.text(error).chars().take(ERROR_MAX).collect());
+    let error: Option<String> = bundle
+        .error
+        .map(|error| redactor.text(error).chars().take(ERROR_MAX).collect());
     json!({
         "version": 1,
         "generatedAt": now,
@@ -96,33 +120,63 @@ fn content(dir: &Path, bundle: &Bundle<'_>, reason: &str, now: Timestamp, redact
 /// The same with every secret in it hidden; `key` is the name a value stands under.
 fn redacted(value: &Value, key: Option<&str>, redactor: &Redactor) -> Value {
     match value {
-        Value::String(text) => Value::String(key.map_or_else(|| redactor.text(text), |key| redactor.value(key, text))),
-        Value::Array(items) => items.iter().map(|item| redacted(item, key, redactor)).collect(),
-        Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), redacted(value, Some(key), redactor))).collect(),
+        Value::String(text) => {
+            Value::String(key.map_or_else(|| redactor.text(text), |key| redactor.value(key, text)))
+        }
+        Value::Array(items) => items
+            .iter()
+            .map(|item| redacted(item, key, redactor))
+            .collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), redacted(value, Some(key), redactor)))
+            .collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 
 /// A reason as it may stand in a file's name: `[A-Za-z0-9_.:-]{1,120}`.
 fn reason(text: &str) -> String {
-    let kept = |c: char| if c.is_ascii_alphanumeric() || "_.:-".contains(c) { c } else { '_' };
+    let kept = |c: char| {
+        if c.is_ascii_alphanumeric() || "_.:-".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     let reason: String = text.chars().take(REASON_MAX).map(kept).collect();
-    if reason.is_empty() { "unknown".to_owned() } else { reason }
+    if reason.is_empty() {
+        "unknown".to_owned()
+    } else {
+        reason
+    }
 }
 
-/// Removes the oldest, never the one just written. Those that cannot be removed are tried again with the next bundle.
+/// Removes the oldest, never the one just written. Those that cannot be removed are tried again
+/// with the next bundle.
 fn prune(folder: &Path, newest: &Path) {
-    let others: Vec<PathBuf> = in_folder(folder).into_iter().filter(|path| path != newest).collect();
+    let others: Vec<PathBuf> = in_folder(folder)
+        .into_iter()
+        .filter(|path| path != newest)
+        .collect();
     let surplus = others.len().saturating_sub(KEPT - 1);
-    others.iter().take(surplus).for_each(|path| drop(std::fs::remove_file(path)));
+    others
+        .iter()
+        .take(surplus)
+        .for_each(|path| drop(std::fs::remove_file(path)));
 }
 
 /// Files with names of ours, in the order of their names, which is that of time.
 fn in_folder(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let ours = |name: &str| name.starts_with("gateway-") && name.ends_with(".json");
-    let mut paths: Vec<PathBuf> =
-        entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(ours)).map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(ours))
+        .map(|entry| entry.path())
+        .collect();
     paths.sort();
     paths
 }
@@ -143,7 +197,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let redactor = Redactor::default();
         redactor.learn_command(&["app".into(), "--token".into(), "CANARY-1".into()]);
-        History::open(dir.path()).append(&Entry::Rung { rung: "safe-mode".into(), reason: Some("it printed CANARY-1".into()) });
+        History::open(dir.path()).append(&Entry::Rung {
+            rung: "safe-mode".into(),
+            reason: Some("it printed CANARY-1".into()),
+        });
         let bundle = Bundle {
             reason: "safe-mode",
             error: Some("app said CANARY-1"),
@@ -156,14 +213,35 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains("CANARY"), "{text}");
         let value = read(&path);
-        assert_eq!((&value["version"], &value["reason"], &value["process"]["uptimeMs"]), (&json!(1), &json!("safe-mode"), &json!(5)));
+        assert_eq!(
+            (
+                &value["version"],
+                &value["reason"],
+                &value["process"]["uptimeMs"]
+            ),
+            (&json!(1), &json!("safe-mode"), &json!(5))
+        );
         assert_eq!(value["evidence"]["oomKills"], 3);
         assert_eq!(value["history"].as_array().unwrap().len(), 1);
         assert_eq!(value["error"]["message"], "app said ***");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            std::fs::metadata(path.parent().unwrap())
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o700
+        );
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        assert!(name.starts_with("gateway-2") && name.ends_with(&format!("Z-{}-safe-mode.json", std::process::id())), "{name}");
+        assert!(
+            name.starts_with("gateway-2")
+                && name.ends_with(&format!("Z-{}-safe-mode.json", std::process::id())),
+            "{name}"
+        );
     }
 
     #[test]
@@ -172,15 +250,30 @@ mod tests {
         let folder = dir.path().join("bundles");
         std::fs::create_dir(&folder).unwrap();
         for number in 0..30 {
-            std::fs::write(folder.join(format!("gateway-20200101T0000000{number:02}Z-1-x.json")), "{}").unwrap();
+            std::fs::write(
+                folder.join(format!("gateway-20200101T0000000{number:02}Z-1-x.json")),
+                "{}",
+            )
+            .unwrap();
         }
         // As after a clock that was ahead.
         std::fs::write(folder.join("gateway-29990101T000000000Z-1-x.json"), "{}").unwrap();
         std::fs::write(folder.join("notes.json"), "mine").unwrap();
-        let path = write(dir.path(), &Bundle { reason: "forced-exit", ..Bundle::default() }, &Redactor::default()).unwrap();
+        let path = write(
+            dir.path(),
+            &Bundle {
+                reason: "forced-exit",
+                ..Bundle::default()
+            },
+            &Redactor::default(),
+        )
+        .unwrap();
         let left = list(dir.path());
         assert_eq!(left.len(), KEPT);
-        assert!(left.contains(&path) && left[0].ends_with("gateway-20200101T000000012Z-1-x.json"), "{left:?}");
+        assert!(
+            left.contains(&path) && left[0].ends_with("gateway-20200101T000000012Z-1-x.json"),
+            "{left:?}"
+        );
         assert!(folder.join("notes.json").exists());
     }
 
@@ -195,7 +288,11 @@ mod tests {
     #[test]
     fn too_much_is_refused_and_a_folder_that_cannot_be_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let bundle = Bundle { reason: "x", status: json!("x".repeat(BUNDLE_MAX)), ..Bundle::default() };
+        let bundle = Bundle {
+            reason: "x",
+            status: json!("x".repeat(BUNDLE_MAX)),
+            ..Bundle::default()
+        };
         assert!(write(dir.path(), &bundle, &Redactor::default()).is_err());
         assert!(list(dir.path()).is_empty());
         std::fs::write(dir.path().join("bundles"), "").unwrap();

@@ -1,6 +1,8 @@
-//! `good.toml`: the text of the last configuration that served, for the day on which somebody's edit cannot.
+//! `good.toml`: the text of the last configuration that served, for the day on which somebody's
+//! edit cannot.
 //!
-//! It is the file as it was read: environment and flags are laid over it again when it is used, as over any file.
+//! It is the file as it was read: environment and flags are laid over it again when it is used, as
+//! over any file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,8 +16,9 @@ use crate::config::{Env, Loaded, Overrides, Whereabouts, load_text, whereabouts}
 /// No configuration that a person writes is longer, in bytes.
 const TEXT_MAX: u64 = 4 * 1024 * 1024;
 
-/// Keeps the text of a configuration whose generation is ready. Without a file to read, that is kept as an empty one: the
-/// defaults are good, too. Nothing is written when the same text is there already.
+/// Keeps the text of a configuration whose generation is ready. Without a file to read, that is
+/// kept as an empty one: the defaults are good, too. Nothing is written when the same text is there
+/// already.
 ///
 /// # Errors
 /// Whatever the file system says; the text of before is still there then.
@@ -28,14 +31,24 @@ pub fn save(dir: &Path, loaded: &Loaded) -> io::Result<()> {
     atomic::write(&path, text.as_bytes(), 0o600)
 }
 
-/// The last good configuration with today's environment and flags; none when there is none, or when it is not valid with
-/// them, which is told. Its `path` is the file that should have been read: the next reload reads that one.
+/// The last good configuration with today's environment and flags; none when there is none, or when
+/// it is not valid with them, which is told. Its `path` is the file that should have been read: the
+/// next reload reads that one.
 pub fn load(flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
-    let Whereabouts { instance, state_dir, .. } = whereabouts(flags, env);
-    load_from(&Paths::of_process(env, &instance, state_dir.as_deref()).state, flags, env)
+    let Whereabouts {
+        instance,
+        state_dir,
+        ..
+    } = whereabouts(flags, env);
+    load_from(
+        &Paths::of_process(env, &instance, state_dir.as_deref()).state,
+        flags,
+        env,
+    )
 }
 
-/// The same of a state directory that is known: a file that is not valid may not even say where that is.
+/// The same of a state directory that is known: a file that is not valid may not even say where
+/// that is.
 pub fn load_from(dir: &Path, flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
     let wanted = whereabouts(flags, env).path;
     let path = path(dir);
@@ -47,14 +60,22 @@ pub fn load_from(dir: &Path, flags: &Overrides, env: &Env<'_>) -> Option<Loaded>
             return None;
         }
         Err(error) => {
-            warn!("[gateway] the last good configuration cannot be read: {}: {error}", path.display());
+            warn!(
+                "[gateway] the last good configuration cannot be read: {}: {error}",
+                path.display()
+            );
             return None;
         }
     };
     match load_text(flags, env, &path, Some(text)) {
-        Ok(loaded) => Some(Loaded { path: Some(wanted), ..loaded }),
+        Ok(loaded) => Some(Loaded {
+            path: Some(wanted),
+            ..loaded
+        }),
         Err(error) => {
-            warn!("[gateway] the last good configuration is not valid with the flags and variables of now: {error}");
+            warn!(
+                "[gateway] the last good configuration is not valid with the flags and variables of now: {error}"
+            );
             None
         }
     }
@@ -83,18 +104,32 @@ mod tests {
         assert!(load(&flags, &Env(&none)).is_none());
         save(dir.path(), &config::load(&flags, &Env(&none)).unwrap()).unwrap();
         let kept = path(dir.path());
-        assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600, "a command may hold secrets");
+        assert_eq!(
+            std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "a command may hold secrets"
+        );
         std::fs::write(flags.config.as_ref().unwrap(), "[restart]\ndrian = 1\n").unwrap();
         assert!(config::load(&flags, &Env(&none)).is_err());
         flags.listen = vec!["1003".parse().unwrap()];
         let env = |name: &str| (name == "GATEWAY_RESTART_STOP_DRAIN").then(|| "4s".into());
         let good = load(&flags, &Env(&env)).unwrap();
-        assert_eq!((good.config.restart.drain, good.config.restart.stop_drain), (Dur::secs(7), Dur::secs(4)));
+        assert_eq!(
+            (good.config.restart.drain, good.config.restart.stop_drain),
+            (Dur::secs(7), Dur::secs(4))
+        );
         assert_eq!(good.config.gateway.listen[0].port(), Some(1003));
-        assert_eq!(good.path, flags.config, "the next reload reads the user's file");
+        assert_eq!(
+            good.path, flags.config,
+            "the next reload reads the user's file"
+        );
         let written = std::fs::metadata(&kept).unwrap().modified().unwrap();
         save(dir.path(), &good).unwrap();
-        assert_eq!(std::fs::metadata(&kept).unwrap().modified().unwrap(), written, "nothing is written twice");
+        assert_eq!(
+            std::fs::metadata(&kept).unwrap().modified().unwrap(),
+            written,
+            "nothing is written twice"
+        );
     }
 
     #[test]
@@ -113,7 +148,10 @@ mod tests {
         let (dir, flags) = setting("");
         std::fs::write(path(dir.path()), "[gateway]\nkey_of_a_later_version = 1\n").unwrap();
         assert!(load(&flags, &Env(&none)).is_none());
-        assert!(path(dir.path()).exists(), "another version may understand it");
+        assert!(
+            path(dir.path()).exists(),
+            "another version may understand it"
+        );
         std::fs::write(path(dir.path()), [0xff, 0xfe]).unwrap();
         assert!(load(&flags, &Env(&none)).is_none());
         assert!(aside::corrupt(&path(dir.path())).exists());

@@ -1,8 +1,10 @@
-//! `history.jsonl`: every life and every restart, one line of JSON each: who, why, how long, what clients saw.
+//! `history.jsonl`: every life and every restart, one line of JSON each: who, why, how long, what
+//! clients saw.
 //!
-//! Lines are appended whole; a torn one, as a full disk or a crash leaves it, costs itself only. At its limit the file is
-//! renamed to `history.jsonl.1` and a new one begun, so both together are never longer than twice that. Nothing waits for
-//! the disk: what was written survives the process, if not always the machine.
+//! Lines are appended whole; a torn one, as a full disk or a crash leaves it, costs itself only. At
+//! its limit the file is renamed to `history.jsonl.1` and a new one begun, so both together are
+//! never longer than twice that. Nothing waits for the disk: what was written survives the process,
+//! if not always the machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -69,7 +71,11 @@ pub enum Before {
 
 /// What is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "event")]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    tag = "event"
+)]
 pub enum Entry {
     /// A life began.
     Started {
@@ -163,12 +169,20 @@ pub struct History {
 impl History {
     /// The history in `dir`. Nothing is opened before something is written.
     pub fn open(dir: &Path) -> Self {
-        Self { path: path(dir), boot_id: super::owner::boot_id() }
+        Self {
+            path: path(dir),
+            boot_id: super::owner::boot_id(),
+        }
     }
 
     /// Writes a line, texts clipped. What cannot be written is told in the log instead.
     pub fn append(&self, entry: &Entry) {
-        let line = Recorded { at: Timestamp::now(), pid: std::process::id(), boot_id: self.boot_id.clone(), entry: entry.clone() };
+        let line = Recorded {
+            at: Timestamp::now(),
+            pid: std::process::id(),
+            boot_id: self.boot_id.clone(),
+            entry: entry.clone(),
+        };
         if let Err(error) = self.write(&line) {
             warn!("[gateway] cannot write {}: {error}", self.path.display());
         }
@@ -179,11 +193,15 @@ impl History {
         clip(&mut value);
         let mut text = value.to_string();
         if text.len() > LINE_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a line of {} bytes is too long", text.len())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a line of {} bytes is too long", text.len()),
+            ));
         }
         text.push('\n');
         let mut file = self.file()?;
-        // Two processes write during a hand-over. Whoever has not the lock appends all the same: one write is whole.
+        // Two processes write during a hand-over. Whoever has not the lock appends all the same:
+        // one write is whole.
         let alone = file.try_lock().is_ok();
         let length = file.metadata()?.len();
         if alone && length + text.len() as u64 > FILE_MAX {
@@ -197,8 +215,21 @@ impl History {
 
     fn file(&self) -> io::Result<File> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(&self.path)?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")) }
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(&self.path)?;
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is not a regular file",
+            ))
+        }
     }
 }
 
@@ -225,15 +256,24 @@ fn clip(value: &mut Value) {
     }
 }
 
-/// What is recorded in `dir`, the oldest first. Lines that are torn, or that a later version wrote, are passed over; what
-/// cannot be read is as if it were not there.
+/// What is recorded in `dir`, the oldest first. Lines that are torn, or that a later version wrote,
+/// are passed over; what cannot be read is as if it were not there.
 pub fn read(dir: &Path) -> impl DoubleEndedIterator<Item = Recorded> {
     let path = path(dir);
     // A writer that had not the lock may have made it a little longer.
-    let text = |path: &Path| aside::read(path, 2 * FILE_MAX).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let text = |path: &Path| {
+        aside::read(path, 2 * FILE_MAX)
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .unwrap_or_default()
+    };
     let lines: Vec<Recorded> = [older(&path), path]
         .iter()
-        .flat_map(|path| text(path).lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<_>>())
+        .flat_map(|path| {
+            text(path)
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .collect::<Vec<_>>()
+        })
         .collect();
     lines.into_iter()
 }
@@ -258,10 +298,17 @@ mod tests {
         Entry::Request {
             id: id.to_owned(),
             kind: "restart".to_owned(),
-            who: Who { uid: Some(1000), pid: 7, program: Some("gatewayctl".to_owned()) },
+            who: Who {
+                uid: Some(1000),
+                pid: 7,
+                program: Some("gatewayctl".to_owned()),
+            },
             reason: "why not".to_owned(),
             strategy: "in-process".to_owned(),
-            phases: vec![Phase { name: "ready".to_owned(), at_ms: 3 }],
+            phases: vec![Phase {
+                name: "ready".to_owned(),
+                at_ms: 3,
+            }],
             outcome: "done".to_owned(),
             took_ms: 5,
             downtime_ms: None,
@@ -290,7 +337,10 @@ mod tests {
                 before: Before::Unplanned(Some("it was ended for want of memory".into())),
                 oom_kills: Some(3),
             },
-            Entry::Rung { rung: "safe-mode".into(), reason: Some("9 starts".into()) },
+            Entry::Rung {
+                rung: "safe-mode".into(),
+                reason: Some("9 starts".into()),
+            },
             request("r1"),
             Entry::Ended {
                 planned: true,
@@ -298,19 +348,50 @@ mod tests {
                 reason: "SIGTERM".into(),
                 uptime_ms: 9,
                 cut: vec!["GET /".into()],
-                trace: Some(Carried { started_at_ms: 1.0, last_at_ms: 2.0 }),
+                trace: Some(Carried {
+                    started_at_ms: 1.0,
+                    last_at_ms: 2.0,
+                }),
             },
         ];
         entries.iter().for_each(|entry| history.append(entry));
         let lines: Vec<Recorded> = read(dir.path()).collect();
-        assert!(lines.iter().map(|line| &line.entry).eq(&entries), "{lines:?}");
-        assert!(lines.iter().all(|line| line.pid == std::process::id() && line.boot_id == super::super::owner::boot_id()));
-        assert_eq!(std::fs::metadata(path(dir.path())).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(
+            lines.iter().map(|line| &line.entry).eq(&entries),
+            "{lines:?}"
+        );
+        assert!(
+            lines.iter().all(|line| line.pid == std::process::id()
+                && line.boot_id == super::super::owner::boot_id())
+        );
+        assert_eq!(
+            std::fs::metadata(path(dir.path()))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         let text = std::fs::read_to_string(path(dir.path())).unwrap();
-        assert!(text.contains("\"event\":\"request\"") && text.contains("\"tookMs\":5") && text.contains("\"oomKills\":3"), "{text}");
-        for before in [Before::Unknown, Before::Planned, Before::HandedOver, Before::MachineDown, Before::Unplanned(None)] {
+        assert!(
+            text.contains("\"event\":\"request\"")
+                && text.contains("\"tookMs\":5")
+                && text.contains("\"oomKills\":3"),
+            "{text}"
+        );
+        for before in [
+            Before::Unknown,
+            Before::Planned,
+            Before::HandedOver,
+            Before::MachineDown,
+            Before::Unplanned(None),
+        ] {
             let text = serde_json::to_string(&before).unwrap();
-            assert_eq!(serde_json::from_str::<Before>(&text).unwrap(), before, "{text}");
+            assert_eq!(
+                serde_json::from_str::<Before>(&text).unwrap(),
+                before,
+                "{text}"
+            );
         }
     }
 
@@ -320,11 +401,15 @@ mod tests {
         let history = History::open(dir.path());
         history.append(&request("r1"));
         let torn = "{\"at\":\"2026-11-22T02:0";
-        let mut file = OpenOptions::new().append(true).open(path(dir.path())).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(path(dir.path()))
+            .unwrap();
         file.write_all(torn.as_bytes()).unwrap();
         assert_eq!(ids(dir.path()), ["r1"]);
         history.append(&request("r2"));
-        file.write_all(b"{\"event\":\"of-a-later-version\"}\n\xff\xfe\n\n").unwrap();
+        file.write_all(b"{\"event\":\"of-a-later-version\"}\n\xff\xfe\n\n")
+            .unwrap();
         history.append(&request("r3"));
         assert_eq!(ids(dir.path()), ["r1", "r2", "r3"]);
     }
@@ -335,18 +420,47 @@ mod tests {
         let history = History::open(dir.path());
         let long = "x".repeat(10_000);
         for number in 0..4000 {
-            let Entry::Request { kind, who, strategy, phases, outcome, took_ms, downtime_ms, .. } = request("") else { unreachable!() };
+            let Entry::Request {
+                kind,
+                who,
+                strategy,
+                phases,
+                outcome,
+                took_ms,
+                downtime_ms,
+                ..
+            } = request("")
+            else {
+                unreachable!()
+            };
             let id = format!("r{number}");
-            history.append(&Entry::Request { id, kind, who, reason: long.clone(), strategy, phases, outcome, took_ms, downtime_ms });
+            history.append(&Entry::Request {
+                id,
+                kind,
+                who,
+                reason: long.clone(),
+                strategy,
+                phases,
+                outcome,
+                took_ms,
+                downtime_ms,
+            });
         }
         for path in [path(dir.path()), older(&path(dir.path()))] {
             let length = std::fs::metadata(&path).unwrap().len();
             assert!(length <= FILE_MAX, "{length}");
         }
         let ids = ids(dir.path());
-        assert!(ids.len() > 1000 && ids.last().unwrap() == "r3999", "{}", ids.len());
+        assert!(
+            ids.len() > 1000 && ids.last().unwrap() == "r3999",
+            "{}",
+            ids.len()
+        );
         let numbers: Vec<u32> = ids.iter().map(|id| id[1..].parse().unwrap()).collect();
-        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "no gap");
+        assert!(
+            numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "no gap"
+        );
         assert!(read(dir.path()).all(|line| matches!(line.entry, Entry::Request { reason, .. } if reason.chars().count() == TEXT_MAX + 1)));
     }
 
@@ -359,7 +473,11 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, path(dir.path())).unwrap();
         let history = History::open(dir.path());
         history.append(&request("r1"));
-        assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "mine", "links are not followed");
+        assert_eq!(
+            std::fs::read_to_string(&elsewhere).unwrap(),
+            "mine",
+            "links are not followed"
+        );
         std::fs::remove_file(path(dir.path())).unwrap();
         nix::unistd::mkfifo(&path(dir.path()), nix::sys::stat::Mode::S_IRWXU).unwrap();
         history.append(&request("r1"));

@@ -1,7 +1,8 @@
 //! `restart-intent.json`: the SIGTERM that follows is the first half of a restart.
 //!
-//! A service manager knows only one signal to end a process. Whoever restarts through it leaves this file first, and the gateway
-//! takes the budget, the reason and the record of a restart for its exit. It counts once, soon, and for one process.
+//! A service manager knows only one signal to end a process. Whoever restarts through it leaves
+//! this file first, and the gateway takes the budget, the reason and the record of a restart for
+//! its exit. It counts once, soon, and for one process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -24,8 +25,8 @@ const MAX_BYTES: usize = 1024;
 /// The longest reason, in characters.
 const MAX_REASON: usize = 200;
 
-/// How long it counts, in milliseconds: from the call that wrote it to its SIGTERM pass milliseconds, but a busy manager may take a
-/// while.
+/// How long it counts, in milliseconds: from the call that wrote it to its SIGTERM pass
+/// milliseconds, but a busy manager may take a while.
 const TTL_MS: u64 = 60_000;
 
 /// How far ahead a clock may have been that was set back since, in milliseconds.
@@ -53,7 +54,8 @@ struct Record {
     pid: u32,
     created_at: u64,
     boot_id: String,
-    /// When the gateway began, in clock ticks since boot: it counts where the boot has two identities.
+    /// When the gateway began, in clock ticks since boot: it counts where the boot has two
+    /// identities.
     #[serde(default)]
     start_time: u64,
     #[serde(default)]
@@ -64,7 +66,8 @@ struct Record {
     wait_ms: Option<u64>,
 }
 
-/// Writes the intent into a state directory. One that root writes belongs to the directory's owner, who must be able to read it.
+/// Writes the intent into a state directory. One that root writes belongs to the directory's owner,
+/// who must be able to read it.
 ///
 /// # Errors
 /// Whatever the file system says.
@@ -92,7 +95,8 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
     atomic::write_for(&path(dir), &text, 0o600, owner)
 }
 
-/// Takes the intent, if there is one for process `pid` that still counts. It is gone afterwards, whatever it was.
+/// Takes the intent, if there is one for process `pid` that still counts. It is gone afterwards,
+/// whatever it was.
 ///
 /// `now` in milliseconds since the epoch.
 pub fn consume(dir: &Path, pid: u32, now: u64) -> Option<Intent> {
@@ -118,7 +122,9 @@ pub fn waits(dir: &Path) -> bool {
 pub fn remove(dir: &Path) {
     let path = path(dir);
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!("[gateway] cannot remove {}: {error}", path.display()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!("[gateway] cannot remove {}: {error}", path.display())
+        }
         _ => {}
     }
 }
@@ -138,14 +144,20 @@ fn because(why: impl ToString) -> Unusable {
 
 fn read(path: &Path, pid: u32, now: u64) -> Result<Intent, Unusable> {
     // Without waiting, should somebody have put a pipe there.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Absent),
         Err(error) => return Err(because(error)),
     };
     trusted(&file).map_err(Unusable::Because)?;
     let mut text = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).map_err(because)?;
+    file.take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(because)?;
     if text.len() > MAX_BYTES {
         return Err(because(format!("it is longer than {MAX_BYTES} bytes")));
     }
@@ -170,7 +182,10 @@ fn trusted(file: &File) -> Result<(), String> {
         return Err(format!("it belongs to uid {}", facts.uid()));
     }
     if facts.mode() & 0o077 != 0 {
-        return Err(format!("others may use it (mode {:o})", facts.mode() & 0o777));
+        return Err(format!(
+            "others may use it (mode {:o})",
+            facts.mode() & 0o777
+        ));
     }
     Ok(())
 }
@@ -182,10 +197,14 @@ fn counts(record: &Record, pid: u32, now: u64) -> Result<(), String> {
     if record.pid != pid {
         return Err(format!("it is for pid {}", record.pid));
     }
-    if record.boot_id != owner::boot_id() && (record.start_time == 0 || Some(record.start_time) != owner::start_time(pid)) {
+    if record.boot_id != owner::boot_id()
+        && (record.start_time == 0 || Some(record.start_time) != owner::start_time(pid))
+    {
         return Err("it is from before the machine was booted".to_owned());
     }
-    if record.created_at > now.saturating_add(SKEW_MS) || now.saturating_sub(record.created_at) > TTL_MS {
+    if record.created_at > now.saturating_add(SKEW_MS)
+        || now.saturating_sub(record.created_at) > TTL_MS
+    {
         return Err(format!("it is not from the last {} s", TTL_MS / 1000));
     }
     Ok(())
@@ -200,7 +219,13 @@ mod tests {
     const PID: u32 = 4242;
 
     fn intent() -> Intent {
-        Intent { pid: PID, created_at_ms: NOW, reason: "new certificate".into(), force: false, wait_ms: Some(5_000) }
+        Intent {
+            pid: PID,
+            created_at_ms: NOW,
+            reason: "new certificate".into(),
+            force: false,
+            wait_ms: Some(5_000),
+        }
     }
 
     #[test]
@@ -209,12 +234,17 @@ mod tests {
         let dir = dir.path();
         assert_eq!(consume(dir, PID, NOW), None);
         write(dir, &intent()).unwrap();
-        assert_eq!(std::fs::metadata(path(dir)).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(path(dir)).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(consume(dir, PID, NOW + TTL_MS), Some(intent()));
         assert_eq!(consume(dir, PID, NOW), None, "it is gone");
-        for (what, pid, now) in
-            [("another process", PID + 1, NOW), ("too old", PID, NOW + TTL_MS + 1), ("from the future", PID, NOW - SKEW_MS - 1)]
-        {
+        for (what, pid, now) in [
+            ("another process", PID + 1, NOW),
+            ("too old", PID, NOW + TTL_MS + 1),
+            ("from the future", PID, NOW - SKEW_MS - 1),
+        ] {
             write(dir, &intent()).unwrap();
             assert_eq!(consume(dir, pid, now), None, "{what}");
             assert!(!path(dir).exists(), "{what}: removed all the same");
@@ -235,7 +265,10 @@ mod tests {
         };
         let refused = |what: &str| {
             assert_eq!(consume(dir, PID, NOW), None, "{what}");
-            assert!(std::fs::symlink_metadata(path(dir)).is_err(), "{what}: removed");
+            assert!(
+                std::fs::symlink_metadata(path(dir)).is_err(),
+                "{what}: removed"
+            );
         };
 
         std::os::unix::fs::symlink(&aside, path(dir)).unwrap();
@@ -249,11 +282,24 @@ mod tests {
         refused("readable by others");
         plant(b"{", 0o600);
         refused("garbage");
-        plant(&[good.trim_ascii_end(), &[b' '; MAX_BYTES][..]].concat(), 0o600);
+        plant(
+            &[good.trim_ascii_end(), &[b' '; MAX_BYTES][..]].concat(),
+            0o600,
+        );
         refused("too large");
-        plant(&String::from_utf8_lossy(&good).replace(KIND, "other").into_bytes(), 0o600);
+        plant(
+            &String::from_utf8_lossy(&good)
+                .replace(KIND, "other")
+                .into_bytes(),
+            0o600,
+        );
         refused("another kind");
-        plant(&String::from_utf8_lossy(&good).replace(&owner::boot_id(), "other").into_bytes(), 0o600);
+        plant(
+            &String::from_utf8_lossy(&good)
+                .replace(&owner::boot_id(), "other")
+                .into_bytes(),
+            0o600,
+        );
         refused("another boot");
         plant(&good, 0o600);
         assert_eq!(consume(dir, PID, NOW), Some(intent()));
@@ -262,11 +308,26 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_and_always_fits() {
         let dir = tempfile::tempdir().unwrap();
-        for (reason, length) in [("x".repeat(300), Some(200)), ("\u{1F980}".repeat(300), Some(200)), ("\u{1}".repeat(300), None)] {
-            write(dir.path(), &Intent { reason: reason.clone(), ..intent() }).unwrap();
+        for (reason, length) in [
+            ("x".repeat(300), Some(200)),
+            ("\u{1F980}".repeat(300), Some(200)),
+            ("\u{1}".repeat(300), None),
+        ] {
+            write(
+                dir.path(),
+                &Intent {
+                    reason: reason.clone(),
+                    ..intent()
+                },
+            )
+            .unwrap();
             let read = consume(dir.path(), PID, NOW).unwrap();
             assert!(reason.starts_with(&read.reason) && !read.reason.is_empty());
-            assert!(length.is_none_or(|length| read.reason.chars().count() == length), "{}", read.reason.chars().count());
+            assert!(
+                length.is_none_or(|length| read.reason.chars().count() == length),
+                "{}",
+                read.reason.chars().count()
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! One owner: `gateway.lock`, locked with flock for life.
 //!
-//! The file is empty and is never renamed, unlinked or unlocked, only closed: whoever renames or unlinks a lock file
-//! lets a third process in between.
+//! The file is empty and is never renamed, unlinked or unlocked, only closed: whoever renames or
+//! unlinks a lock file lets a third process in between.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -12,7 +12,8 @@ use std::path::Path;
 /// The lock's file in the state directory.
 const NAME: &str = "gateway.lock";
 
-/// Held for as long as it lives, here or in a process that got the same description. Close-on-exec, so no sidecar can keep it.
+/// Held for as long as it lives, here or in a process that got the same description. Close-on-exec,
+/// so no sidecar can keep it.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -41,7 +42,8 @@ impl Lock {
         Self::locked(open(state_dir)?)
     }
 
-    /// Waits in the kernel's queue until the lock is free: for a thread of its own. No record, clock or process id has a part in it.
+    /// Waits in the kernel's queue until the lock is free: for a thread of its own. No record,
+    /// clock or process id has a part in it.
     ///
     /// # Errors
     /// When the file cannot be opened or locked.
@@ -56,12 +58,12 @@ impl Lock {
         }
     }
 
-    /// Takes over the description that a predecessor holds: from here on either of the two keeps the lock, and it is free only when
-    /// both have closed it.
+    /// Takes over the description that a predecessor holds: from here on either of the two keeps
+    /// the lock, and it is free only when both have closed it.
     ///
     /// # Errors
-    /// [`LockError::Foreign`] when `fd` is not the lock of `state_dir`; [`LockError::Held`] when it is another description than the
-    /// one that is locked.
+    /// [`LockError::Foreign`] when `fd` is not the lock of `state_dir`; [`LockError::Held`] when it
+    /// is another description than the one that is locked.
     pub fn from_fd(fd: OwnedFd, state_dir: &Path) -> Result<Self, LockError> {
         let path = state_dir.join(NAME);
         let file = File::from(fd);
@@ -83,7 +85,13 @@ impl Lock {
 }
 
 fn open(state_dir: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(state_dir.join(NAME))
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(state_dir.join(NAME))
 }
 
 /// For handing the description to a successor.
@@ -115,10 +123,19 @@ mod tests {
         drop(old);
         assert!(matches!(Lock::take(dir.path()), Err(LockError::Held)));
 
-        let another = OpenOptions::new().write(true).open(dir.path().join(NAME)).unwrap();
-        assert!(matches!(Lock::from_fd(another.into(), dir.path()), Err(LockError::Held)));
+        let another = OpenOptions::new()
+            .write(true)
+            .open(dir.path().join(NAME))
+            .unwrap();
+        assert!(matches!(
+            Lock::from_fd(another.into(), dir.path()),
+            Err(LockError::Held)
+        ));
         let stranger = tempfile::tempfile().unwrap();
-        assert!(matches!(Lock::from_fd(stranger.into(), dir.path()), Err(LockError::Foreign(_))));
+        assert!(matches!(
+            Lock::from_fd(stranger.into(), dir.path()),
+            Err(LockError::Foreign(_))
+        ));
 
         drop(new);
         Lock::take(dir.path()).unwrap();

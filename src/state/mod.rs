@@ -1,4 +1,5 @@
-//! What outlives a process: the state directory, the lock, the owner record, a restart's intent, the record of earlier lives.
+//! What outlives a process: the state directory, the lock, the owner record, a restart's intent,
+//! the record of earlier lives.
 
 pub mod aside;
 pub mod atomic;

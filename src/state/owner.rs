@@ -55,11 +55,17 @@ impl Owner {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Whether the process that wrote this is still there: same boot, same start, not a zombie. None where /proc does not tell.
+    /// Whether the process that wrote this is still there: same boot, same start, not a zombie.
+    /// None where /proc does not tell.
     pub fn lives(&self) -> Option<bool> {
-        // A container may show its sandboxed services another identity than everybody else: the start tells, then.
+        // A container may show its sandboxed services another identity than everybody else: the
+        // start tells, then.
         let other_boot = is_other_boot(&self.boot_id);
-        if other_boot && self.start_time == 0 { Some(false) } else { lives(self.pid, self.start_time) }
+        if other_boot && self.start_time == 0 {
+            Some(false)
+        } else {
+            lives(self.pid, self.start_time)
+        }
     }
 
     /// Writes the record.
@@ -73,7 +79,8 @@ impl Owner {
     }
 }
 
-/// Whether process `pid` that started at `start` lives: none where /proc does not tell (hidepid, or no /proc at all).
+/// Whether process `pid` that started at `start` lives: none where /proc does not tell (hidepid, or
+/// no /proc at all).
 fn lives(pid: u32, start: u64) -> Option<bool> {
     match Stat::read(pid) {
         Some(stat) => Some(!stat.is_dead() && (start == 0 || stat.start_time == start)),
@@ -85,8 +92,13 @@ fn lives(pid: u32, start: u64) -> Option<bool> {
 
 /// Whether the kernel knows the pid; a process of somebody else counts.
 fn signallable(pid: u32) -> bool {
-    let Ok(pid) = i32::try_from(pid) else { return false };
-    !matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
+    let Ok(pid) = i32::try_from(pid) else {
+        return false;
+    };
+    !matches!(
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None),
+        Err(nix::errno::Errno::ESRCH)
+    )
 }
 
 /// When a process started, in clock ticks since boot (proc(5), field 22 of stat).
@@ -120,7 +132,11 @@ mod tests {
             port: Some(18789),
             instance: "a".into(),
             generation: 3,
-            drainers: vec![Drainer { pid: 7, start_time: 9, until_ms: None }],
+            drainers: vec![Drainer {
+                pid: 7,
+                start_time: 9,
+                until_ms: None,
+            }],
             listeners: vec![],
             command: "x".into(),
         };
@@ -133,10 +149,14 @@ mod tests {
     #[test]
     fn a_record_of_an_older_version_is_understood() {
         let dir = tempfile::tempdir().unwrap();
-        let text = br#"{"pid":1,"startTime":2,"bootId":"","instance":"a","listeners":[],"command":"x"}"#;
+        let text =
+            br#"{"pid":1,"startTime":2,"bootId":"","instance":"a","listeners":[],"command":"x"}"#;
         std::fs::write(dir.path().join("owner.json"), text).unwrap();
         let owner = Owner::read(dir.path()).unwrap();
-        assert_eq!((owner.port, owner.generation, owner.drainers.len()), (None, 0, 0));
+        assert_eq!(
+            (owner.port, owner.generation, owner.drainers.len()),
+            (None, 0, 0)
+        );
     }
 
     #[test]
@@ -158,7 +178,8 @@ mod tests {
         assert_eq!(owner(pid, start + 1, boot_id()).lives(), Some(false));
         assert_eq!(owner(pid, start - 1, "another".into()).lives(), Some(false));
         assert_eq!(owner(pid, 0, "another".into()).lives(), Some(false));
-        // systemd-nspawn shows a sandboxed service the machine's own identity, and everybody else one of its own.
+        // systemd-nspawn shows a sandboxed service the machine's own identity, and everybody else
+        // one of its own.
         assert_eq!(owner(pid, start, "another".into()).lives(), Some(true));
         // Above the largest pid that Linux gives.
         assert_eq!(owner(1 << 23, start, boot_id()).lives(), Some(false));

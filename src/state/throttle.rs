@@ -1,8 +1,10 @@
-//! `startup-throttle.json`: how many lives in a row ended unplanned, and what the next start does about it.
+//! `startup-throttle.json`: how many lives in a row ended unplanned, and what the next start does
+//! about it.
 //!
-//! Programs behind a gateway that is started again and again would be hammered, because nothing in memory survives to slow
-//! it down. So each start leaves a record here; a life that ends as planned marks it, and one that lasts removes it.
-//! Whatever is wrong with the file, a start goes on: no record means no delay.
+//! Programs behind a gateway that is started again and again would be hammered, because nothing in
+//! memory survives to slow it down. So each start leaves a record here; a life that ends as planned
+//! marks it, and one that lasts removes it. Whatever is wrong with the file, a start goes on: no
+//! record means no delay.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,7 +74,8 @@ struct Record {
 enum Standing {
     /// It began.
     Started,
-    /// It began after the longest wait, or its sidecars are tried from safe mode: if it dies soon, waiting does not help.
+    /// It began after the longest wait, or its sidecars are tried from safe mode: if it dies soon,
+    /// waiting does not help.
     LastTry,
     /// It is in safe mode.
     Safe,
@@ -96,8 +99,16 @@ pub struct Seen {
 /// Looks at the record of a state directory and changes nothing; none where there is none.
 pub fn look(dir: &Path) -> Option<Seen> {
     let record: Record = serde_json::from_slice(&aside::read(&path(dir), RECORD_MAX).ok()?).ok()?;
-    let (wait, safe) = (Duration::from_millis(record.wait_ms), record.standing == Standing::Safe);
-    Some(Seen { count: record.count, wait, safe, boot_id: record.boot_id })
+    let (wait, safe) = (
+        Duration::from_millis(record.wait_ms),
+        record.standing == Standing::Safe,
+    );
+    Some(Seen {
+        count: record.count,
+        wait,
+        safe,
+        boot_id: record.boot_id,
+    })
 }
 
 /// Records a start and tells what it has to do. Call it once in a life, with the lock held.
@@ -118,23 +129,52 @@ fn decide(before: Option<Record>, throttle: &Throttle, life: &Life<'_>) -> (Reco
         standing,
     };
     let first = || (fresh(1, Duration::ZERO, Standing::Started), Start::Go);
-    let Some(before) = before.filter(|before| before.boot_id == life.boot_id) else { return first() };
-    let Some(age) = life.now.since(before.started_at).filter(|age| *age < throttle.window.0) else { return first() };
+    let Some(before) = before.filter(|before| before.boot_id == life.boot_id) else {
+        return first();
+    };
+    let Some(age) = life
+        .now
+        .since(before.started_at)
+        .filter(|age| *age < throttle.window.0)
+    else {
+        return first();
+    };
     let served = age.saturating_sub(Duration::from_millis(before.wait_ms));
     match before.standing {
-        // Whoever asked for the end wants the next start now; what went wrong before it is not forgotten.
-        Standing::Planned => return (fresh(before.count, Duration::ZERO, Standing::Started), Start::Go),
+        // Whoever asked for the end wants the next start now; what went wrong before it is not
+        // forgotten.
+        Standing::Planned => {
+            return (
+                fresh(before.count, Duration::ZERO, Standing::Started),
+                Start::Go,
+            );
+        }
         Standing::LastTry if served < TOO_SOON => {
             let reason = format!(
                 "{} starts in quick succession ended unplanned, the last one {} s after it had waited the longest",
                 before.count,
                 served.as_secs()
             );
-            return (fresh(before.count, Duration::ZERO, Standing::Safe), Start::Safe { reason, again: false });
+            return (
+                fresh(before.count, Duration::ZERO, Standing::Safe),
+                Start::Safe {
+                    reason,
+                    again: false,
+                },
+            );
         }
         Standing::Safe if served < TOO_SOON => {
-            let reason = format!("the gateway ended unplanned in safe mode, which {} starts in quick succession had led to", before.count);
-            return (fresh(before.count, Duration::ZERO, Standing::Safe), Start::Safe { reason, again: true });
+            let reason = format!(
+                "the gateway ended unplanned in safe mode, which {} starts in quick succession had led to",
+                before.count
+            );
+            return (
+                fresh(before.count, Duration::ZERO, Standing::Safe),
+                Start::Safe {
+                    reason,
+                    again: true,
+                },
+            );
         }
         Standing::Started | Standing::LastTry | Standing::Safe => {}
     }
@@ -143,7 +183,11 @@ fn decide(before: Option<Record>, throttle: &Throttle, life: &Life<'_>) -> (Reco
     if delay.is_zero() {
         return (fresh(count, delay, Standing::Started), Start::Go);
     }
-    let standing = if delay >= throttle.max.0 { Standing::LastTry } else { Standing::Started };
+    let standing = if delay >= throttle.max.0 {
+        Standing::LastTry
+    } else {
+        Standing::Started
+    };
     (fresh(count, delay, standing), Start::Wait { delay, count })
 }
 
@@ -151,31 +195,61 @@ fn decide(before: Option<Record>, throttle: &Throttle, life: &Life<'_>) -> (Reco
 fn delay(throttle: &Throttle, count: u32) -> Duration {
     match count.saturating_sub(throttle.threshold) {
         0 => Duration::ZERO,
-        over => throttle.base.0.saturating_mul(2_u32.saturating_pow(over - 1)).min(throttle.max.0),
+        over => throttle
+            .base
+            .0
+            .saturating_mul(2_u32.saturating_pow(over - 1))
+            .min(throttle.max.0),
     }
 }
 
-/// A successor goes on where its predecessor, which lives, hands over: no start, and none that counts.
+/// A successor goes on where its predecessor, which lives, hands over: no start, and none that
+/// counts.
 pub fn take_over(dir: &Path, life: &Life<'_>) {
     let path = path(dir);
-    if let Some(before) = aside::read_json::<Record>(&path, RECORD_MAX).filter(|before| before.boot_id == life.boot_id) {
-        save(dir, &Record { pid: life.pid, started_at: life.now, wait_ms: 0, standing: Standing::Started, ..before });
+    if let Some(before) = aside::read_json::<Record>(&path, RECORD_MAX)
+        .filter(|before| before.boot_id == life.boot_id)
+    {
+        save(
+            dir,
+            &Record {
+                pid: life.pid,
+                started_at: life.now,
+                wait_ms: 0,
+                standing: Standing::Started,
+                ..before
+            },
+        );
     }
 }
 
 /// A trial is over, and this life in safe mode again.
 pub fn safe(dir: &Path, life: &Life<'_>) {
-    change(dir, life.pid, |record| Record { started_at: life.now, wait_ms: 0, standing: Standing::Safe, ..record });
+    change(dir, life.pid, |record| Record {
+        started_at: life.now,
+        wait_ms: 0,
+        standing: Standing::Safe,
+        ..record
+    });
 }
 
 /// Sidecars are started from safe mode: a death soon after leads back there.
 pub fn trial(dir: &Path, life: &Life<'_>) {
-    change(dir, life.pid, |record| Record { started_at: life.now, wait_ms: 0, standing: Standing::LastTry, ..record });
+    change(dir, life.pid, |record| Record {
+        started_at: life.now,
+        wait_ms: 0,
+        standing: Standing::LastTry,
+        ..record
+    });
 }
 
-/// The life of `pid` ends as somebody wanted: a stop, a restart, a hand-over. Without effect when a successor began.
+/// The life of `pid` ends as somebody wanted: a stop, a restart, a hand-over. Without effect when a
+/// successor began.
 pub fn ended_planned(dir: &Path, pid: u32) {
-    change(dir, pid, |record| Record { standing: Standing::Planned, ..record });
+    change(dir, pid, |record| Record {
+        standing: Standing::Planned,
+        ..record
+    });
 }
 
 /// The life of `pid` served for `throttle.stable`: what was before is forgotten.
@@ -190,7 +264,10 @@ pub fn clear(dir: &Path) {
     let path = path(dir);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            warn!("[gateway] cannot remove {}: {error}; the next start may be slowed down", path.display());
+            warn!(
+                "[gateway] cannot remove {}: {error}; the next start may be slowed down",
+                path.display()
+            );
         }
         _ => {}
     }
@@ -198,19 +275,26 @@ pub fn clear(dir: &Path) {
 
 /// Changes the record of `pid`; that of another life is not ours to change.
 fn change(dir: &Path, pid: u32, to: impl FnOnce(Record) -> Record) {
-    if let Some(record) = aside::read_json::<Record>(&path(dir), RECORD_MAX).filter(|record| record.pid == pid) {
+    if let Some(record) =
+        aside::read_json::<Record>(&path(dir), RECORD_MAX).filter(|record| record.pid == pid)
+    {
         save(dir, &to(record));
     }
 }
 
 fn save(dir: &Path, record: &Record) {
     let path = path(dir);
-    let written = serde_json::to_vec(record).map_err(std::io::Error::from).and_then(|mut text| {
-        text.push(b'\n');
-        atomic::write(&path, &text, 0o600)
-    });
+    let written = serde_json::to_vec(record)
+        .map_err(std::io::Error::from)
+        .and_then(|mut text| {
+            text.push(b'\n');
+            atomic::write(&path, &text, 0o600)
+        });
     if let Err(error) = written {
-        warn!("[gateway] cannot write {}: {error}; starts in quick succession are not slowed down", path.display());
+        warn!(
+            "[gateway] cannot write {}: {error}; starts in quick succession are not slowed down",
+            path.display()
+        );
     }
 }
 

@@ -1,5 +1,9 @@
-//! Descriptors that the service manager passed on: from its fd store or a socket unit (sd_listen_fds(3)).
-#![allow(unsafe_code, reason = "descriptors come as bare numbers in the environment")]
+//! Descriptors that the service manager passed on: from its fd store or a socket unit
+//! (sd_listen_fds(3)).
+#![allow(
+    unsafe_code,
+    reason = "descriptors come as bare numbers in the environment"
+)]
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -15,20 +19,26 @@ pub struct Passed {
     pub fd: OwnedFd,
 }
 
-/// Takes what was passed to this process: once, before any other descriptor is opened under these numbers.
+/// Takes what was passed to this process: once, before any other descriptor is opened under these
+/// numbers.
 ///
 /// Duplicates (the same socket stored twice) are closed.
 pub fn take_passed() -> Vec<Passed> {
-    let Ok(list) = sd_notify::listen_fds_with_names() else { return Vec::new() };
+    let Ok(list) = sd_notify::listen_fds_with_names() else {
+        return Vec::new();
+    };
     let mut seen = HashSet::new();
     list.filter_map(|(raw, name)| {
-        // SAFETY: borrowed for one call that fails cleanly when the number is not an open descriptor.
+        // SAFETY: borrowed for one call that fails cleanly when the number is not an open
+        // descriptor.
         let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
         fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
-        // SAFETY: it is open, and the protocol gives it to this process, which takes each number once.
+        // SAFETY: it is open, and the protocol gives it to this process, which takes each number
+        // once.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let stat = nix::sys::stat::fstat(fd.as_fd()).ok()?;
-        seen.insert((stat.st_dev, stat.st_ino)).then_some(Passed { name, fd })
+        seen.insert((stat.st_dev, stat.st_ino))
+            .then_some(Passed { name, fd })
     })
     .collect()
 }

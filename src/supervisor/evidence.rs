@@ -7,8 +7,9 @@ use super::verdict::Verdict;
 use crate::config::Env;
 use crate::systemd::UnitFacts;
 
-/// Variables by which a supervisor speaks to the process it started. Whoever inherits them without being that process would report
-/// readiness for it, or take itself for it: they are hints and no proof, and they stay with the gateway.
+/// Variables by which a supervisor speaks to the process it started. Whoever inherits them without
+/// being that process would report readiness for it, or take itself for it: they are hints and no
+/// proof, and they stay with the gateway.
 pub const HINTS: &[&str] = &[
     // systemd
     "NOTIFY_SOCKET",
@@ -52,8 +53,8 @@ pub const HINTS: &[&str] = &[
     "GATEWAY_SUPERVISOR",
 ];
 
-/// Variables that tell where the machine is, not who supervises. Programs need them, to reach the cluster for one, so they are
-/// passed on.
+/// Variables that tell where the machine is, not who supervises. Programs need them, to reach the
+/// cluster for one, so they are passed on.
 pub(super) const PLACES: &[&str] = &["KUBERNETES_SERVICE_HOST", "container"];
 
 /// Files that container engines put into every container.
@@ -91,7 +92,10 @@ impl Parent {
         let comm = name.get(..15).unwrap_or(name);
         let file = |path: &str| path.rsplit('/').next() == Some(name);
         self.comm == comm
-            || self.executable.as_ref().is_some_and(|path| path.file_name().is_some_and(|file| file == name))
+            || self
+                .executable
+                .as_ref()
+                .is_some_and(|path| path.file_name().is_some_and(|file| file == name))
             || self.arguments.iter().any(|argument| file(argument))
     }
 }
@@ -115,16 +119,21 @@ pub struct Evidence {
     pub container_file: Option<String>,
     /// The label that a launchd job of this instance has.
     pub label: String,
-    /// What the manager says about the unit that our process is in ([`facts_of`](crate::systemd::unit::facts_of)).
+    /// What the manager says about the unit that our process is in
+    /// ([`facts_of`](crate::systemd::unit::facts_of)).
     pub manager: Option<UnitFacts>,
     /// What a predecessor found and handed over.
     pub handed: Option<Verdict>,
 }
 
 impl Evidence {
-    /// Looks at the real system. The manager and the predecessor speak for themselves: `manager` and `handed` are none.
+    /// Looks at the real system. The manager and the predecessor speak for themselves: `manager`
+    /// and `handed` are none.
     pub fn gather(env: &Env<'_>, instance: &str) -> Self {
-        let seen = HINTS.iter().chain(PLACES).filter_map(|name| Some(((*name).to_owned(), env.text(name)?)));
+        let seen = HINTS
+            .iter()
+            .chain(PLACES)
+            .filter_map(|name| Some(((*name).to_owned(), env.text(name)?)));
         Self {
             environment: seen.filter(|(_, value)| !value.trim().is_empty()).collect(),
             pid: std::process::id(),
@@ -137,7 +146,10 @@ impl Evidence {
             },
             // It opens for whoever has a controlling terminal, wherever the standard streams go.
             terminal: std::fs::File::open("/dev/tty").is_ok(),
-            container_file: CONTAINER_FILES.iter().find(|path| std::path::Path::new(path).exists()).map(|path| (*path).to_owned()),
+            container_file: CONTAINER_FILES
+                .iter()
+                .find(|path| std::path::Path::new(path).exists())
+                .map(|path| (*path).to_owned()),
             label: format!("org.gatewayctl.{instance}"),
             manager: None,
             handed: None,
@@ -157,9 +169,15 @@ fn parent() -> Parent {
     let pid = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or(0);
     Parent {
         pid,
-        comm: crate::process::Stat::read(pid).map(|stat| stat.name).unwrap_or_default(),
+        comm: crate::process::Stat::read(pid)
+            .map(|stat| stat.name)
+            .unwrap_or_default(),
         executable: crate::process::executable(pid),
-        arguments: crate::process::Process::read(pid).into_iter().flat_map(|parent| parent.arguments).take(ARGUMENTS).collect(),
+        arguments: crate::process::Process::read(pid)
+            .into_iter()
+            .flat_map(|parent| parent.arguments)
+            .take(ARGUMENTS)
+            .collect(),
     }
 }
 
@@ -170,9 +188,15 @@ fn parent() -> Parent {
     let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
     Parent {
         pid,
-        comm: std::fs::read_to_string(folder.join("comm")).map(|comm| comm.trim_end_matches('\n').to_owned()).unwrap_or_default(),
+        comm: std::fs::read_to_string(folder.join("comm"))
+            .map(|comm| comm.trim_end_matches('\n').to_owned())
+            .unwrap_or_default(),
         executable: std::fs::read_link(folder.join("exe")).ok(),
-        arguments: line.split(|byte| *byte == 0).take(ARGUMENTS).map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
+        arguments: line
+            .split(|byte| *byte == 0)
+            .take(ARGUMENTS)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect(),
     }
 }
 
@@ -188,8 +212,15 @@ mod tests {
             _ => None,
         };
         let evidence = Evidence::gather(&Env(&env), "one");
-        assert_eq!(evidence.environment.keys().collect::<Vec<_>>(), ["INVOCATION_ID"], "a blank one is not set");
-        assert_eq!((evidence.pid, evidence.label.as_str()), (std::process::id(), "org.gatewayctl.one"));
+        assert_eq!(
+            evidence.environment.keys().collect::<Vec<_>>(),
+            ["INVOCATION_ID"],
+            "a blank one is not set"
+        );
+        assert_eq!(
+            (evidence.pid, evidence.label.as_str()),
+            (std::process::id(), "org.gatewayctl.one")
+        );
         assert!(evidence.manager.is_none() && evidence.handed.is_none());
     }
 
@@ -202,6 +233,12 @@ mod tests {
             ..Parent::default()
         };
         assert!(script.is("supervisord") && !script.is("runsv"));
-        assert!(Parent { comm: "supervise-daemo".into(), ..Parent::default() }.is("supervise-daemon"));
+        assert!(
+            Parent {
+                comm: "supervise-daemo".into(),
+                ..Parent::default()
+            }
+            .is("supervise-daemon")
+        );
     }
 }

@@ -1,17 +1,21 @@
 //! When launchd starts a job again.
 //!
-//! It counts from the start of a life, not from its end, and the exit code plays no part: a job that ran longer than its
-//! ThrottleInterval is started again at once, a younger one when the interval is over. So a life that is about to end on purpose
-//! waits out the interval while it still serves.
+//! It counts from the start of a life, not from its end, and the exit code plays no part: a job
+//! that ran longer than its ThrottleInterval is started again at once, a younger one when the
+//! interval is over. So a life that is about to end on purpose waits out the interval while it
+//! still serves.
 
 use std::time::Duration;
 
-/// ThrottleInterval where the plist has none, or 0, which launchd ignores (launchd.plist(5); core.c of 2013).
+/// ThrottleInterval where the plist has none, or 0, which launchd ignores (launchd.plist(5); core.c
+/// of 2013).
 pub const THROTTLE_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The interval that launchd uses for a plist's ThrottleInterval.
 pub fn throttle_interval(plist: Option<Duration>) -> Duration {
-    plist.filter(|interval| !interval.is_zero()).unwrap_or(THROTTLE_DEFAULT)
+    plist
+        .filter(|interval| !interval.is_zero())
+        .unwrap_or(THROTTLE_DEFAULT)
 }
 
 /// How long nothing runs after an exit at this age: what is left of the interval.
@@ -19,8 +23,9 @@ pub fn gap_after_exit(uptime: Duration, throttle_interval: Duration) -> Duration
     throttle_interval.saturating_sub(uptime)
 }
 
-/// How long to serve on before an exit that launchd shall answer with a new start: `configured` (`[restart] launchd_exit_delay`), and
-/// no less than what is left of the throttle interval. For restarts that we begin ourselves; a SIGTERM and `--force` do not wait.
+/// How long to serve on before an exit that launchd shall answer with a new start: `configured`
+/// (`[restart] launchd_exit_delay`), and no less than what is left of the throttle interval. For
+/// restarts that we begin ourselves; a SIGTERM and `--force` do not wait.
 pub fn exit_delay(uptime: Duration, throttle_interval: Duration, configured: Duration) -> Duration {
     configured.max(gap_after_exit(uptime, throttle_interval))
 }
@@ -41,8 +46,16 @@ mod tests {
             (secs(86_400), secs(10), secs(0), configured),
             (secs(2), secs(60), secs(58), secs(58)),
         ] {
-            assert_eq!(gap_after_exit(uptime, interval), gap, "{uptime:?} {interval:?}");
-            assert_eq!(exit_delay(uptime, interval, configured), delay, "{uptime:?} {interval:?}");
+            assert_eq!(
+                gap_after_exit(uptime, interval),
+                gap,
+                "{uptime:?} {interval:?}"
+            );
+            assert_eq!(
+                exit_delay(uptime, interval, configured),
+                delay,
+                "{uptime:?} {interval:?}"
+            );
         }
         assert_eq!(exit_delay(secs(99), secs(10), secs(0)), secs(0));
     }
@@ -51,6 +64,9 @@ mod tests {
     fn no_interval_and_zero_are_ten_seconds() {
         assert_eq!(throttle_interval(None), THROTTLE_DEFAULT);
         assert_eq!(throttle_interval(Some(Duration::ZERO)), THROTTLE_DEFAULT);
-        assert_eq!(throttle_interval(Some(Duration::from_secs(5))), Duration::from_secs(5));
+        assert_eq!(
+            throttle_interval(Some(Duration::from_secs(5))),
+            Duration::from_secs(5)
+        );
     }
 }

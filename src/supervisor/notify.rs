@@ -25,19 +25,32 @@ pub struct Notifier {
 impl Notifier {
     /// A notifier for this process: active when `$NOTIFY_SOCKET` is set.
     pub fn new() -> Self {
-        let ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid.parse() == Ok(std::process::id()));
-        let usec = std::env::var("WATCHDOG_USEC").ok().and_then(|usec| usec.parse().ok()).unwrap_or(0);
-        Self { active: Self::address_of_environment().is_some(), watchdog_usec: if ours { usec } else { 0 } }
+        let ours =
+            std::env::var("WATCHDOG_PID").map_or(true, |pid| pid.parse() == Ok(std::process::id()));
+        let usec = std::env::var("WATCHDOG_USEC")
+            .ok()
+            .and_then(|usec| usec.parse().ok())
+            .unwrap_or(0);
+        Self {
+            active: Self::address_of_environment().is_some(),
+            watchdog_usec: if ours { usec } else { 0 },
+        }
     }
 
-    /// A notifier for the successor of a process that had these: `$WATCHDOG_PID` of its environment names an ancestor, and whether
-    /// anybody listens is for the ancestor to say. The socket itself is inherited: another address than `$NOTIFY_SOCKET` is not used.
+    /// A notifier for the successor of a process that had these: `$WATCHDOG_PID` of its environment
+    /// names an ancestor, and whether anybody listens is for the ancestor to say. The socket itself
+    /// is inherited: another address than `$NOTIFY_SOCKET` is not used.
     pub fn from_parts(address: Option<&str>, watchdog_usec: u64) -> Self {
         let inherited = Self::address_of_environment();
         if address.is_some() && address != inherited.as_deref() {
-            warn!("[gateway] $NOTIFY_SOCKET is not what the predecessor had ({address:?}): the service manager is not spoken to");
+            warn!(
+                "[gateway] $NOTIFY_SOCKET is not what the predecessor had ({address:?}): the service manager is not spoken to"
+            );
         }
-        Self { active: address.is_some() && address == inherited.as_deref(), watchdog_usec }
+        Self {
+            active: address.is_some() && address == inherited.as_deref(),
+            watchdog_usec,
+        }
     }
 
     /// Where it sends to; none when nobody listens. For [`from_parts`](Self::from_parts).
@@ -47,7 +60,9 @@ impl Notifier {
 
     fn address_of_environment() -> Option<String> {
         // A path that is not UTF-8 is not one that systemd makes.
-        std::env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty())
+        std::env::var("NOTIFY_SOCKET")
+            .ok()
+            .filter(|socket| !socket.is_empty())
     }
 
     /// Whether anybody listens.
@@ -55,35 +70,42 @@ impl Notifier {
         self.active
     }
 
-    /// What the watchdog allows, in microseconds; 0 when it is off. For [`from_parts`](Self::from_parts).
+    /// What the watchdog allows, in microseconds; 0 when it is off. For
+    /// [`from_parts`](Self::from_parts).
     pub fn watchdog_usec(self) -> u64 {
         self.watchdog_usec
     }
 
-    /// Half of what the watchdog allows, if it is on: how often [`watchdog`](Self::watchdog) must be called.
+    /// Half of what the watchdog allows, if it is on: how often [`watchdog`](Self::watchdog) must
+    /// be called.
     pub fn watchdog_interval(self) -> Option<Duration> {
-        (self.active && self.watchdog_usec > 1).then(|| Duration::from_micros(self.watchdog_usec / 2))
+        (self.active && self.watchdog_usec > 1)
+            .then(|| Duration::from_micros(self.watchdog_usec / 2))
     }
 
-    /// From now on `pid` is the main process, and only what it says counts. It must be a child of the manager (or of init), or its
-    /// death is not seen at once.
+    /// From now on `pid` is the main process, and only what it says counts. It must be a child of
+    /// the manager (or of init), or its death is not seen at once.
     pub fn main_pid(self, pid: u32, status: &str) {
         self.send(&[NotifyState::MainPid(pid), NotifyState::Status(status)]);
     }
 
-    /// Waits until everything that was sent before is read: whoever is then not the main process any more can speak without being
-    /// taken for it. Whether the manager confirmed it within `limit`; true at once when nobody listens.
+    /// Waits until everything that was sent before is read: whoever is then not the main process
+    /// any more can speak without being taken for it. Whether the manager confirmed it within
+    /// `limit`; true at once when nobody listens.
     pub async fn barrier(self, limit: Duration) -> bool {
         if !self.active {
             return true;
         }
-        // The manager closes its copy of the one end when it comes to the message, and the other end tells (sd_notify_barrier(3)).
+        // The manager closes its copy of the one end when it comes to the message, and the other
+        // end tells (sd_notify_barrier(3)).
         let asked = std::io::pipe().and_then(|(reader, writer): (PipeReader, PipeWriter)| {
             sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[writer.as_fd()])?;
             pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
         });
         match asked {
-            Ok(closed) => tokio::time::timeout(limit, closed.readable()).await.is_ok_and(|end| end.is_ok()),
+            Ok(closed) => tokio::time::timeout(limit, closed.readable())
+                .await
+                .is_ok_and(|end| end.is_ok()),
             Err(error) => {
                 self.report(Err(error));
                 false
@@ -128,7 +150,10 @@ impl Notifier {
     /// Keep this descriptor for the next life, under `name`.
     pub fn store(self, name: &str, fd: BorrowedFd<'_>) {
         if self.active {
-            self.report(sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &[fd]));
+            self.report(sd_notify::notify_with_fds(
+                &[NotifyState::FdStore, NotifyState::FdName(name)],
+                &[fd],
+            ));
         }
     }
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Who supervises this process, and how that is known. It travels to a successor, whose own environment speaks of its ancestor.
+/// Who supervises this process, and how that is known. It travels to a successor, whose own
+/// environment speaks of its ancestor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Who.
@@ -78,11 +79,14 @@ pub enum Supervisor {
 }
 
 impl Supervisor {
-    /// Whether somebody starts us again when we die. It says nothing of a clean exit: under systemd and launchd the unit or the plist
-    /// tells. A container's answer lies outside of it (only a pod is known to restart its containers by default).
+    /// Whether somebody starts us again when we die. It says nothing of a clean exit: under systemd
+    /// and launchd the unit or the plist tells. A container's answer lies outside of it (only a pod
+    /// is known to restart its containers by default).
     pub fn restarts(&self) -> bool {
         match self {
-            Self::Systemd { .. } | Self::Launchd { .. } | Self::S6 | Self::Runit | Self::Dinit => true,
+            Self::Systemd { .. } | Self::Launchd { .. } | Self::S6 | Self::Runit | Self::Dinit => {
+                true
+            }
             Self::Supervisord | Self::Pm2 | Self::Declared { .. } => true,
             Self::Kubernetes { main } => *main,
             Self::OpenRc { watched } => *watched,
@@ -90,12 +94,14 @@ impl Supervisor {
         }
     }
 
-    /// Whether somebody follows our pid, so that it must live as long as the service does. systemd can be told of another one.
+    /// Whether somebody follows our pid, so that it must live as long as the service does. systemd
+    /// can be told of another one.
     pub fn tracks_pid(&self) -> bool {
         !matches!(self, Self::Systemd { .. } | Self::Init)
     }
 
-    /// Whether this is more than a person or nobody: an exit would be answered by somebody, so a duplicate waits for its turn.
+    /// Whether this is more than a person or nobody: an exit would be answered by somebody, so a
+    /// duplicate waits for its turn.
     pub fn is_service(&self) -> bool {
         self.restarts() || matches!(self, Self::Container { main: true } | Self::OpenRc { .. })
     }
@@ -132,18 +138,32 @@ mod tests {
 
     #[test]
     fn a_verdict_travels_and_reads_well() {
-        let supervisor = Supervisor::Systemd { unit: Some("gateway.service".into()), user: true };
-        let verdict = Verdict { supervisor, reason: "the manager says so".into() };
+        let supervisor = Supervisor::Systemd {
+            unit: Some("gateway.service".into()),
+            user: true,
+        };
+        let verdict = Verdict {
+            supervisor,
+            reason: "the manager says so".into(),
+        };
         let text = serde_json::to_string(&verdict).unwrap();
         assert_eq!(serde_json::from_str::<Verdict>(&text).unwrap(), verdict);
-        assert_eq!(verdict.to_string(), "systemd --user gateway.service (the manager says so)");
+        assert_eq!(
+            verdict.to_string(),
+            "systemd --user gateway.service (the manager says so)"
+        );
     }
 
     #[test]
     fn who_follows_a_pid_and_who_relaunches() {
         use Supervisor::*;
-        let systemd = Systemd { unit: None, user: false };
-        let unknown = Unknown { parent: "bash".into() };
+        let systemd = Systemd {
+            unit: None,
+            user: false,
+        };
+        let unknown = Unknown {
+            parent: "bash".into(),
+        };
         // (supervisor, restarts, tracks the pid, is a service)
         for (supervisor, restarts, tracks, service) in [
             (systemd, true, false, true),
@@ -155,13 +175,24 @@ mod tests {
             (S6, true, true, true),
             (OpenRc { watched: false }, false, true, true),
             (OpenRc { watched: true }, true, true, true),
-            (Declared { name: "monit".into() }, true, true, true),
+            (
+                Declared {
+                    name: "monit".into(),
+                },
+                true,
+                true,
+                true,
+            ),
             (Terminal, false, true, false),
             (Init, false, false, false),
             (unknown, false, true, false),
         ] {
             assert_eq!(
-                (supervisor.restarts(), supervisor.tracks_pid(), supervisor.is_service()),
+                (
+                    supervisor.restarts(),
+                    supervisor.tracks_pid(),
+                    supervisor.is_service()
+                ),
                 (restarts, tracks, service),
                 "{supervisor}"
             );

@@ -11,7 +11,8 @@ use super::private::Private;
 use crate::config::Env;
 use crate::state::paths::Scope;
 
-/// No call takes long but a job, and those are awaited by their signal; libdbus waits 25 s, and so does systemctl.
+/// No call takes long but a job, and those are awaited by their signal; libdbus waits 25 s, and so
+/// does systemctl.
 const CALL_LIMIT: Duration = Duration::from_secs(25);
 
 /// Exists exactly where systemd is the init, as sd_booted(3) has it.
@@ -52,9 +53,18 @@ pub(crate) trait Manager {
     /// Forgets that the unit failed.
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     /// Makes the links of `[Install]`; with `force`, over links that lead elsewhere.
-    fn enable_unit_files(&self, files: &[&str], runtime: bool, force: bool) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
+    fn enable_unit_files(
+        &self,
+        files: &[&str],
+        runtime: bool,
+        force: bool,
+    ) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
     /// Removes the links.
-    fn disable_unit_files(&self, files: &[&str], runtime: bool) -> zbus::Result<Vec<(String, String, String)>>;
+    fn disable_unit_files(
+        &self,
+        files: &[&str],
+        runtime: bool,
+    ) -> zbus::Result<Vec<(String, String, String)>>;
     /// enabled, disabled, static, …
     fn get_unit_file_state(&self, file: &str) -> zbus::Result<String>;
     /// The version, as in "252.39-1~deb12u2".
@@ -69,7 +79,11 @@ pub(crate) trait Manager {
 pub(crate) type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
 
 /// What every unit has.
-#[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Unit",
+    default_service = "org.freedesktop.systemd1",
+    assume_defaults = false
+)]
 pub(crate) trait Unit {
     /// The unit's name.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -95,9 +109,14 @@ pub(crate) trait Unit {
 }
 
 /// What a service has besides.
-#[zbus::proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1", assume_defaults = false)]
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Service",
+    default_service = "org.freedesktop.systemd1",
+    assume_defaults = false
+)]
 pub(crate) trait Service {
-    /// What it runs: program, arguments, whether a failure is ignored, and when it last began and ended and how.
+    /// What it runs: program, arguments, whether a failure is ignored, and when it last began and
+    /// ended and how.
     #[zbus(property(emits_changed_signal = "false"))]
     fn exec_start(&self) -> zbus::Result<Vec<ExecCommand>>;
     /// Restart=: no, on-success, on-failure, on-abnormal, on-abort, on-watchdog, always.
@@ -113,7 +132,10 @@ pub(crate) trait Service {
     #[zbus(property(emits_changed_signal = "false"), name = "WatchdogUSec")]
     fn watchdog_usec(&self) -> zbus::Result<u64>;
     /// How many descriptors the fd store holds.
-    #[zbus(property(emits_changed_signal = "false"), name = "NFileDescriptorStore")]
+    #[zbus(
+        property(emits_changed_signal = "false"),
+        name = "NFileDescriptorStore"
+    )]
     fn n_file_descriptor_store(&self) -> zbus::Result<u32>;
     /// 0 when none runs.
     #[zbus(property(emits_changed_signal = "false"), name = "MainPID")]
@@ -166,15 +188,18 @@ pub(crate) enum Unreachable {
     },
 }
 
-/// Connects to the manager of a scope: over the bus, or without one over the manager's private socket, which only root (or the
-/// user of a user's manager) may use. A bus without a manager on it, as dbus-launch makes, does not count.
+/// Connects to the manager of a scope: over the bus, or without one over the manager's private
+/// socket, which only root (or the user of a user's manager) may use. A bus without a manager on
+/// it, as dbus-launch makes, does not count.
 ///
 /// # Errors
 /// [`Unreachable`] where there is no systemd or none that can be reached.
 pub(crate) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, Unreachable> {
     if !booted() {
         let init = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
-        return Err(Unreachable::NotBooted { init: init.trim().to_owned() });
+        return Err(Unreachable::NotBooted {
+            init: init.trim().to_owned(),
+        });
     }
     let mut tried: Vec<String> = Vec::new();
     for address in bus_addresses(scope, env) {
@@ -226,11 +251,16 @@ fn private_sockets(scope: Scope, env: &Env<'_>) -> Vec<PathBuf> {
 
 fn bus_addresses(scope: Scope, env: &Env<'_>) -> Vec<String> {
     match scope {
-        Scope::System => vec![env.text("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned())],
+        Scope::System => vec![
+            env.text("DBUS_SYSTEM_BUS_ADDRESS")
+                .unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned()),
+        ],
         // The manager's own bus first: the variable may name one of a desktop or a remote session.
         Scope::User => {
             let own = format!("unix:path={}", runtime_dir(env).join("bus").display());
-            let session = env.text("DBUS_SESSION_BUS_ADDRESS").filter(|address| *address != own);
+            let session = env
+                .text("DBUS_SESSION_BUS_ADDRESS")
+                .filter(|address| *address != own);
             std::iter::once(own).chain(session).collect()
         }
     }
@@ -238,5 +268,6 @@ fn bus_addresses(scope: Scope, env: &Env<'_>) -> Vec<String> {
 
 /// `$XDG_RUNTIME_DIR`, or where it would be: `su` and `cron` leave it out.
 pub(crate) fn runtime_dir(env: &Env<'_>) -> PathBuf {
-    env.path("XDG_RUNTIME_DIR").unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
+    env.path("XDG_RUNTIME_DIR")
+        .unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
 }

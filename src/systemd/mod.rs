@@ -1,7 +1,8 @@
 //! The way to a service manager over D-Bus, and what it says of a process.
 //!
-//! [`unit::facts_of`] and [`machine_stopping`] are for a gateway that asks about itself: they answer within [`ANSWER`] or not at all.
-//! Installing and driving units is `service`, on top of this.
+//! [`unit::facts_of`] and [`machine_stopping`] are for a gateway that asks about itself: they
+//! answer within [`ANSWER`] or not at all. Installing and driving units is `service`, on top of
+//! this.
 
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ pub mod unit;
 
 pub use unit::UnitFacts;
 
-/// How long a gateway waits for an answer about itself. A manager answers in a millisecond; at boot and at shutdown, when it is
-/// busy or the bus is going down, the gateway must not wait for it: 2 s are what systemctl's users take for slow.
+/// How long a gateway waits for an answer about itself. A manager answers in a millisecond; at boot
+/// and at shutdown, when it is busy or the bus is going down, the gateway must not wait for it: 2 s
+/// are what systemctl's users take for slow.
 pub const ANSWER: Duration = Duration::from_secs(2);
 
-/// Whether the machine, or the manager of this user, goes down. False where nobody answers: a stop has its own budget then.
+/// Whether the machine, or the manager of this user, goes down. False where nobody answers: a stop
+/// has its own budget then.
 pub async fn machine_stopping() -> bool {
     let (system, user) = tokio::join!(stopping(Scope::System), stopping(Scope::User));
     system || user
@@ -29,7 +32,12 @@ pub async fn machine_stopping() -> bool {
 async fn stopping(scope: Scope) -> bool {
     let asked = async {
         let connection = bus::connect(scope, &Env::real()).await.ok()?;
-        let state = bus::ManagerProxy::new(&connection).await.ok()?.system_state().await.ok()?;
+        let state = bus::ManagerProxy::new(&connection)
+            .await
+            .ok()?
+            .system_state()
+            .await
+            .ok()?;
         Some(state == "stopping")
     };
     timeout(ANSWER, asked).await.ok().flatten().unwrap_or(false)

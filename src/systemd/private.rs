@@ -1,8 +1,9 @@
 //! The manager's private socket, in a form that the D-Bus library understands.
 //!
-//! On that socket systemd signs its messages with its well-known name, `org.freedesktop.systemd1`, where the specification
-//! wants a unique one; zbus takes that for a broken message and ends the connection. So the first letter of that name is made a
-//! colon on its way in, which makes it a unique name of the same length.
+//! On that socket systemd signs its messages with its well-known name, `org.freedesktop.systemd1`,
+//! where the specification wants a unique one; zbus takes that for a broken message and ends the
+//! connection. So the first letter of that name is made a colon on its way in, which makes it a
+//! unique name of the same length.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -13,7 +14,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 use zbus::export::async_trait::async_trait;
 
-/// The header field SENDER (7) of type string, and the length of the name: no other field begins like this.
+/// The header field SENDER (7) of type string, and the length of the name: no other field begins
+/// like this.
 const SENDER: [u8; 8] = {
     let length = (b"org.freedesktop.systemd1".len() as u32).to_ne_bytes();
     [7, 1, b's', 0, length[0], length[1], length[2], length[3]]
@@ -29,7 +31,13 @@ impl Socket for Private {
 
     fn split(self) -> Split<Reader, Writer> {
         let (read, write) = self.0.into_split();
-        Split::new(Reader { stream: read, seen: 0 }, Writer(write))
+        Split::new(
+            Reader {
+                stream: read,
+                seen: 0,
+            },
+            Writer(write),
+        )
     }
 }
 
@@ -88,8 +96,22 @@ mod tests {
 
     #[tokio::test]
     async fn the_sender_is_mended_in_whatever_pieces_it_comes() {
-        let message = [&[1, 7, 7, 1, b's'][..], &SENDER[..], b"org.freedesktop.systemd1\0 org.", &SENDER[..4], b"o"].concat();
-        let expected = [&[1, 7, 7, 1, b's'][..], &SENDER[..], b":rg.freedesktop.systemd1\0 org.", &SENDER[..4], b"o"].concat();
+        let message = [
+            &[1, 7, 7, 1, b's'][..],
+            &SENDER[..],
+            b"org.freedesktop.systemd1\0 org.",
+            &SENDER[..4],
+            b"o",
+        ]
+        .concat();
+        let expected = [
+            &[1, 7, 7, 1, b's'][..],
+            &SENDER[..],
+            b":rg.freedesktop.systemd1\0 org.",
+            &SENDER[..4],
+            b"o",
+        ]
+        .concat();
         for size in 1..message.len() {
             let (ours, _theirs) = UnixStream::pair().unwrap();
             let mut reader = Private(ours).split().take().0;

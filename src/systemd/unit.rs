@@ -30,7 +30,8 @@ pub struct UnitFacts {
     pub n_fd_store: u32,
     /// Its socket units: they hold listeners while it does not run.
     pub sockets: Vec<String>,
-    /// How the last life ended, in systemd's word: success, exit-code, signal, watchdog, timeout, oom-kill, …
+    /// How the last life ended, in systemd's word: success, exit-code, signal, watchdog, timeout,
+    /// oom-kill, …
     pub result: String,
 }
 
@@ -51,14 +52,17 @@ impl UnitFacts {
     }
 }
 
-/// What the managers of the machine and of this user say about the service that `pid` belongs to. None within
-/// [`ANSWER`] when there is no systemd, nobody answers, or the process is in no service. dbus-daemon answers no user
-/// that it cannot look up, which a dynamic one may be.
+/// What the managers of the machine and of this user say about the service that `pid` belongs to.
+/// None within [`ANSWER`] when there is no systemd, nobody answers, or the process is in no
+/// service. dbus-daemon answers no user that it cannot look up, which a dynamic one may be.
 pub async fn facts_of(pid: u32) -> Option<UnitFacts> {
-    // The system's manager takes everything below a user's manager for one service, user@UID.service: the user's own knows better.
+    // The system's manager takes everything below a user's manager for one service,
+    // user@UID.service: the user's own knows better.
     let (user, system) = tokio::join!(ask(Scope::User, pid), ask(Scope::System, pid));
     match (user, system) {
-        (Some(user), Some(system)) if user.main_pid != pid && system.main_pid == pid => Some(system),
+        (Some(user), Some(system)) if user.main_pid != pid && system.main_pid == pid => {
+            Some(system)
+        }
         (user, system) => user.or(system),
     }
 }
@@ -72,13 +76,22 @@ async fn ask(scope: Scope, pid: u32) -> Option<UnitFacts> {
 }
 
 async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<Option<UnitFacts>> {
-    let path = bus::ManagerProxy::new(connection).await?.get_unit_by_pid(pid).await?;
-    let unit = bus::UnitProxy::builder(connection).path(path.clone()).build().await?;
+    let path = bus::ManagerProxy::new(connection)
+        .await?
+        .get_unit_by_pid(pid)
+        .await?;
+    let unit = bus::UnitProxy::builder(connection)
+        .path(path.clone())
+        .build()
+        .await?;
     let name = unit.id().await?;
     if !name.ends_with(".service") {
         return Ok(None);
     }
-    let service = bus::ServiceProxy::builder(connection).path(path).build().await?;
+    let service = bus::ServiceProxy::builder(connection)
+        .path(path)
+        .build()
+        .await?;
     Ok(Some(UnitFacts {
         unit: name,
         user: scope == Scope::User,
@@ -88,7 +101,12 @@ async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<O
         timeout_stop: finite(service.timeout_stop_usec().await?),
         watchdog: finite(service.watchdog_usec().await?).filter(|time| !time.is_zero()),
         n_fd_store: service.n_file_descriptor_store().await?,
-        sockets: unit.triggered_by().await?.into_iter().filter(|unit| unit.ends_with(".socket")).collect(),
+        sockets: unit
+            .triggered_by()
+            .await?
+            .into_iter()
+            .filter(|unit| unit.ends_with(".socket"))
+            .collect(),
         result: service.result().await?,
     }))
 }
@@ -104,8 +122,11 @@ mod tests {
 
     #[test]
     fn what_follows_from_the_words_of_systemd() {
-        let facts =
-            |restart: &str, access: &str| UnitFacts { restart: restart.into(), notify_access: access.into(), ..UnitFacts::default() };
+        let facts = |restart: &str, access: &str| UnitFacts {
+            restart: restart.into(),
+            notify_access: access.into(),
+            ..UnitFacts::default()
+        };
         assert!(facts("always", "main").relaunches() && facts("on-success", "none").relaunches());
         assert!(!facts("on-failure", "all").relaunches() && !facts("", "").relaunches());
         assert!(facts("no", "main").hears_main() && !facts("no", "none").hears_main());

@@ -1,7 +1,9 @@
-//! Random trees of real processes on a port, and `gatewayctl clean` run by one of them: no signal to anything that is not proven stale.
+//! Random trees of real processes on a port, and `gatewayctl clean` run by one of them: no signal
+//! to anything that is not proven stale.
 //!
-//! What comes of each tree is worked out by a [`model`] of its own, from the tree alone. A process that is to be spared has every
-//! signal blocked, or none handled: what the kernel says of it afterwards shows even a single signal.
+//! What comes of each tree is worked out by a [`model`] of its own, from the tree alone. A process
+//! that is to be spared has every signal blocked, or none handled: what the kernel says of it
+//! afterwards shows even a single signal.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod member;
@@ -21,7 +23,8 @@ use support::skip;
 use tempfile::TempDir;
 use tree::{Random, Tree};
 
-/// The trees are the same each time, so that a failure can be looked at again; TREES_SEED gives others.
+/// The trees are the same each time, so that a failure can be looked at again; TREES_SEED gives
+/// others.
 const SEED: u64 = 20_261_122;
 
 /// How many trees; TREES gives more.
@@ -48,10 +51,14 @@ impl Programs {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let this = Self { dir };
         let me = std::env::current_exe().unwrap();
-        // Beside gatewayctl a member is known as that one's gateway; anywhere else by what is in it.
+        // Beside gatewayctl a member is known as that one's gateway; anywhere else by what is in
+        // it.
         fs::create_dir(this.dir.path().join("elsewhere")).unwrap();
-        for (from, to) in [(Path::new(env!("CARGO_BIN_EXE_gatewayctl")), this.ctl()), (&me, this.gateway(true)), (&me, this.gateway(false))]
-        {
+        for (from, to) in [
+            (Path::new(env!("CARGO_BIN_EXE_gatewayctl")), this.ctl()),
+            (&me, this.gateway(true)),
+            (&me, this.gateway(false)),
+        ] {
             fs::copy(from, &to).unwrap();
             fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -63,7 +70,11 @@ impl Programs {
     }
 
     fn gateway(&self, beside: bool) -> PathBuf {
-        self.dir.path().join(if beside { "gateway" } else { "elsewhere/server" })
+        self.dir.path().join(if beside {
+            "gateway"
+        } else {
+            "elsewhere/server"
+        })
     }
 }
 
@@ -76,11 +87,23 @@ fn no_signal_to_any_real_process_that_is_not_proven_stale() {
         return;
     }
     let me = gateway::process::Process::read(std::process::id()).unwrap();
-    assert!(me.is_gateway(), "what a gateway is known by stands in this program, too: {me:?}");
-    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    assert!(
+        me.is_gateway(),
+        "what a gateway is known by stands in this program, too: {me:?}"
+    );
+    let number = |name: &str, default: u64| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
+    };
     let (seed, trees) = (number("TREES_SEED", SEED), number("TREES", TREES));
     let programs = Programs::new();
-    let (next, failures, seen) = (AtomicU64::new(0), Mutex::new(Vec::new()), Mutex::new(std::collections::BTreeMap::<String, u32>::new()));
+    let (next, failures, seen) = (
+        AtomicU64::new(0),
+        Mutex::new(Vec::new()),
+        Mutex::new(std::collections::BTreeMap::<String, u32>::new()),
+    );
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -89,10 +112,17 @@ fn no_signal_to_any_real_process_that_is_not_proven_stale() {
                     if index >= trees {
                         return;
                     }
-                    let tree = Tree::random(&mut Random::new(seed.wrapping_mul(1_000_003).wrapping_add(index)));
+                    let tree = Tree::random(&mut Random::new(
+                        seed.wrapping_mul(1_000_003).wrapping_add(index),
+                    ));
                     match running::check(&programs, &tree) {
-                        Ok(outcomes) => outcomes.into_iter().for_each(|outcome| *seen.lock().unwrap().entry(outcome).or_default() += 1),
-                        Err(told) => failures.lock().unwrap().push(format!("tree {index} of seed {seed}: {told}\n{tree:#?}")),
+                        Ok(outcomes) => outcomes.into_iter().for_each(|outcome| {
+                            *seen.lock().unwrap().entry(outcome).or_default() += 1
+                        }),
+                        Err(told) => failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("tree {index} of seed {seed}: {told}\n{tree:#?}")),
                     }
                 }
             });
@@ -100,10 +130,18 @@ fn no_signal_to_any_real_process_that_is_not_proven_stale() {
     });
     let (failures, seen) = (failures.into_inner().unwrap(), seen.into_inner().unwrap());
     eprintln!("{trees} trees of seed {seed}: {seen:?}");
-    assert!(failures.is_empty(), "{} of {trees} trees:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {trees} trees:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
     if trees >= TREES {
         for outcome in OUTCOMES {
-            assert!(seen.contains_key(*outcome), "no tree led to `{outcome}`: {seen:?}");
+            assert!(
+                seen.contains_key(*outcome),
+                "no tree led to `{outcome}`: {seen:?}"
+            );
         }
     }
 }

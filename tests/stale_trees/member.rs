@@ -90,7 +90,11 @@ impl Orders {
     pub fn command(&self, number: usize, shared: Option<&OwnedFd>) -> Command {
         let member = &self.members[number];
         let program = &self.gateways[usize::from(member.beside)];
-        let mut command = if member.reparented { Command::new("setsid") } else { Command::new(program) };
+        let mut command = if member.reparented {
+            Command::new("setsid")
+        } else {
+            Command::new(program)
+        };
         if member.reparented {
             command.arg("--fork").arg(program);
         }
@@ -99,11 +103,24 @@ impl Orders {
         }
         command.args(["member", "--exact", "--ignored", "--nocapture"]);
         scrub(&mut command);
-        command.env(ORDERS, self.dir.join("orders.json")).env(NUMBER, number.to_string());
-        let log = File::options().append(true).create(true).open(self.dir.join("log")).unwrap();
+        command
+            .env(ORDERS, self.dir.join("orders.json"))
+            .env(NUMBER, number.to_string());
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.dir.join("log"))
+            .unwrap();
         command.stdin(shared.map_or_else(Stdio::null, |fd| fd.try_clone().unwrap().into()));
-        command.stdout(log.try_clone().unwrap()).stderr(log).current_dir("/");
-        if member.nobody && member.starter.is_none_or(|starter| !self.members[starter].nobody) {
+        command
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .current_dir("/");
+        if member.nobody
+            && member
+                .starter
+                .is_none_or(|starter| !self.members[starter].nobody)
+        {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
@@ -143,19 +160,31 @@ pub fn live() {
     };
     let own = member.own.map(|ip| listen(&orders, ip));
     if member.mood == Mood::Answers && member.kind != Kind::Foreign {
-        for listener in own.iter().map(|own| own.as_fd()).chain(shared.iter().map(|fd| fd.as_fd())) {
+        for listener in own
+            .iter()
+            .map(|own| own.as_fd())
+            .chain(shared.iter().map(|fd| fd.as_fd()))
+        {
             let listener = TcpListener::from(listener.try_clone_to_owned().unwrap());
             std::thread::spawn(move || answer(&listener));
         }
     }
     if member.control && member.kind != Kind::Foreign {
-        let control = gateway::control::server::bind(&orders.dir.join(format!("run.{number}/control.sock"))).unwrap();
+        let control =
+            gateway::control::server::bind(&orders.dir.join(format!("run.{number}/control.sock")))
+                .unwrap();
         control.set_nonblocking(false).unwrap();
         let answers = member.mood == Mood::Answers;
         std::thread::spawn(move || tell(&control, answers));
     }
     let pid = std::process::id();
-    put(&orders.there(number), &There { pid, start_time: gateway::state::owner::start_time(pid).unwrap() });
+    put(
+        &orders.there(number),
+        &There {
+            pid,
+            start_time: gateway::state::owner::start_time(pid).unwrap(),
+        },
+    );
     if member.kind == Kind::Foreign {
         if let Some(own) = &own {
             fcntl(own, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
@@ -177,14 +206,29 @@ pub fn live() {
     }
 }
 
-/// Has every thread of this process block the signals that could end it. A mask passes from one program to the next, and from a thread to
-/// those that it starts, but not to the thread that started this one: so it begins once more, blocked.
+/// Has every thread of this process block the signals that could end it. A mask passes from one
+/// program to the next, and from a thread to those that it starts, but not to the thread that
+/// started this one: so it begins once more, blocked.
 fn block() {
-    let all = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+    let all = [
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ];
     let mut before = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all.into_iter().collect::<SigSet>()), Some(&mut before)).unwrap();
+    sigprocmask(
+        SigmaskHow::SIG_BLOCK,
+        Some(&all.into_iter().collect::<SigSet>()),
+        Some(&mut before),
+    )
+    .unwrap();
     if !before.contains(Signal::SIGTERM) {
-        let words: Vec<CString> = std::env::args().map(|word| CString::new(word).unwrap()).collect();
+        let words: Vec<CString> = std::env::args()
+            .map(|word| CString::new(word).unwrap())
+            .collect();
         let Err(error) = nix::unistd::execv(&words[0], &words);
         panic!("once more: {error}");
     }
@@ -210,7 +254,9 @@ fn answer(listener: &TcpListener) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
         let mut begin = [0; 4];
-        let _ = stream.read_exact(&mut begin).and_then(|()| stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"));
+        let _ = stream.read_exact(&mut begin).and_then(|()| {
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        });
     }
 }
 
@@ -220,7 +266,10 @@ fn tell(control: &UnixListener, answers: bool) {
     for stream in control.incoming() {
         let mut stream = stream.unwrap();
         let mut line = String::new();
-        let asked = BufReader::new(&stream).read_line(&mut line).ok().and_then(|_| serde_json::from_str::<serde_json::Value>(&line).ok());
+        let asked = BufReader::new(&stream)
+            .read_line(&mut line)
+            .ok()
+            .and_then(|_| serde_json::from_str::<serde_json::Value>(&line).ok());
         if let Some(asked) = asked.filter(|_| answers) {
             let answer = serde_json::json!({"type": "res", "id": asked["id"], "ok": true, "payload": {"pid": std::process::id()}});
             let _ = writeln!(stream, "{answer}");
@@ -231,10 +280,16 @@ fn tell(control: &UnixListener, answers: bool) {
 
 /// Runs gatewayctl as soon as it is told how.
 fn call(orders: &Orders, shared: Option<OwnedFd>) {
-    let words: Vec<String> = wait::within(std::time::Duration::from_secs(LIFE.into()), || take(&orders.go())).unwrap();
+    let words: Vec<String> = wait::within(std::time::Duration::from_secs(LIFE.into()), || {
+        take(&orders.go())
+    })
+    .unwrap();
     let mut command = Command::new(&words[0]);
     scrub(command.args(&words[1..]).env_remove("HOME"));
-    command.stdin(shared.map_or_else(Stdio::null, Into::into)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(shared.map_or_else(Stdio::null, Into::into))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     // What the command was made of has a copy of the listener.
     drop(command);
@@ -242,5 +297,13 @@ fn call(orders: &Orders, shared: Option<OwnedFd>) {
     let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    put(&orders.said(), &Said { ctl, exit: output.status.code(), stdout, stderr });
+    put(
+        &orders.said(),
+        &Said {
+            ctl,
+            exit: output.status.code(),
+            stdout,
+            stderr,
+        },
+    );
 }

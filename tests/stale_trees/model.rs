@@ -37,18 +37,35 @@ impl Tree {
             };
         }
         let gone = |who: &Who| !self.dry_run && killed.contains_key(who);
-        let left: Vec<(IpAddr, Vec<Who>)> =
-            self.sockets().into_iter().map(|(ip, holders)| (ip, holders.into_iter().filter(|who| !gone(who)).collect())).collect();
-        let hidden = left.iter().any(|(_, holders)| !holders.is_empty() && !holders.iter().any(|who| self.sees(*who)));
-        let mut holders = left.iter().flat_map(|(_, holders)| holders).filter(|who| self.sees(**who));
+        let left: Vec<(IpAddr, Vec<Who>)> = self
+            .sockets()
+            .into_iter()
+            .map(|(ip, holders)| (ip, holders.into_iter().filter(|who| !gone(who)).collect()))
+            .collect();
+        let hidden = left
+            .iter()
+            .any(|(_, holders)| !holders.is_empty() && !holders.iter().any(|who| self.sees(*who)));
+        let mut holders = left
+            .iter()
+            .flat_map(|(_, holders)| holders)
+            .filter(|who| self.sees(**who));
         let strangers = holders.clone().any(|who| !self.is_ours(*who));
         let state = match (strangers || hidden, holders.next()) {
             (true, _) => "held",
             (false, Some(_)) => "ours",
             (false, None) => "free",
         };
-        let exit = if state == "held" && !self.dry_run { 5 } else { 0 };
-        Outcome { killed, kept, state, exit }
+        let exit = if state == "held" && !self.dry_run {
+            5
+        } else {
+            0
+        };
+        Outcome {
+            killed,
+            kept,
+            state,
+            exit,
+        }
     }
 
     fn verdict(&self, number: usize) -> Result<&'static str, &'static str> {
@@ -84,28 +101,43 @@ impl Tree {
     fn is_beside_a_healthy_one(&self, number: usize) -> bool {
         let asked = |other: usize| {
             let member = &self.members[other];
-            let ours = member.nobody == self.caller_is_nobody() || member.nobody && self.nobodys_state;
-            member.kind == Kind::Gateway && !self.is_above_ctl(other) && !self.protected.contains(&other) && ours
+            let ours =
+                member.nobody == self.caller_is_nobody() || member.nobody && self.nobodys_state;
+            member.kind == Kind::Gateway
+                && !self.is_above_ctl(other)
+                && !self.protected.contains(&other)
+                && ours
         };
-        let healthy = |other: usize| other != number && self.members[other].shares && asked(other) && self.answers(other);
+        let healthy = |other: usize| {
+            other != number && self.members[other].shares && asked(other) && self.answers(other)
+        };
         self.members[number].shares && (0..self.members.len()).any(healthy)
     }
 
     /// Every listener with all that hold it.
     fn sockets(&self) -> Vec<(IpAddr, Vec<Who>)> {
         let members = || self.members.iter().enumerate();
-        let own = members().filter_map(|(number, member)| Some((member.own?, vec![Who::Member(number)])));
+        let own =
+            members().filter_map(|(number, member)| Some((member.own?, vec![Who::Member(number)])));
         let shared = self.shared.map(|ip| {
-            let sharing = members().filter(|(_, member)| member.shares).map(|(number, _)| Who::Member(number));
+            let sharing = members()
+                .filter(|(_, member)| member.shares)
+                .map(|(number, _)| Who::Member(number));
             let ctl = (self.leaks && self.members[self.caller].shares).then_some(Who::Ctl);
             (ip, sharing.chain(ctl).collect())
         });
-        own.chain(shared).filter(|(_, holders): &(IpAddr, Vec<Who>)| !holders.is_empty()).collect()
+        own.chain(shared)
+            .filter(|(_, holders): &(IpAddr, Vec<Who>)| !holders.is_empty())
+            .collect()
     }
 
     /// Those on the port that gatewayctl can see.
     fn seen(&self) -> Vec<Who> {
-        self.sockets().into_iter().flat_map(|(_, holders)| holders).filter(|who| self.sees(*who)).collect()
+        self.sockets()
+            .into_iter()
+            .flat_map(|(_, holders)| holders)
+            .filter(|who| self.sees(*who))
+            .collect()
     }
 
     fn sees(&self, who: Who) -> bool {
@@ -130,20 +162,28 @@ impl Tree {
             if above == number {
                 return true;
             }
-            at = self.members[above].starter.filter(|_| !self.members[above].reparented);
+            at = self.members[above]
+                .starter
+                .filter(|_| !self.members[above].reparented);
         }
         false
     }
 
-    /// A record of what may be another boot counts only where the start tells that it is the same process.
+    /// A record of what may be another boot counts only where the start tells that it is the same
+    /// process.
     fn owns(&self, number: usize) -> bool {
-        let told = |start: Start| start == Start::Right || start == Start::Unknown && self.this_boot;
-        self.has_record() && self.owner.is_some_and(|(owner, start)| owner == number && told(start))
+        let told =
+            |start: Start| start == Start::Right || start == Start::Unknown && self.this_boot;
+        self.has_record()
+            && self
+                .owner
+                .is_some_and(|(owner, start)| owner == number && told(start))
     }
 
     fn drains(&self, number: usize) -> bool {
-        let recorded =
-            |&(drainer, start, until): &(usize, Start, Until)| drainer == number && start != Start::Wrong && until != Until::Passed;
+        let recorded = |&(drainer, start, until): &(usize, Start, Until)| {
+            drainer == number && start != Start::Wrong && until != Until::Passed
+        };
         self.has_record() && self.owner.is_some() && self.drainers.iter().any(recorded)
     }
 
@@ -155,7 +195,8 @@ impl Tree {
         }
     }
 
-    /// Whether it answers at its control socket, or somebody does at an address that, as far as gatewayctl sees, leads to it alone.
+    /// Whether it answers at its control socket, or somebody does at an address that, as far as
+    /// gatewayctl sees, leads to it alone.
     fn answers(&self, number: usize) -> bool {
         if self.members[number].control && self.members[number].mood == Mood::Answers {
             return true;
@@ -164,7 +205,10 @@ impl Tree {
             let seen: Vec<&Who> = holders.iter().filter(|who| self.sees(**who)).collect();
             let speaks = |who: &Who| match who {
                 Who::Ctl => false,
-                Who::Member(number) => self.members[*number].mood == Mood::Answers && self.members[*number].kind != Kind::Foreign,
+                Who::Member(number) => {
+                    self.members[*number].mood == Mood::Answers
+                        && self.members[*number].kind != Kind::Foreign
+                }
             };
             seen == [&Who::Member(number)] && holders.iter().any(speaks)
         })

@@ -123,15 +123,30 @@ const MEMBERS: usize = 9;
 impl Tree {
     pub fn random(random: &mut Random) -> Self {
         let loopback = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
-        let mut free = vec![loopback(1), loopback(2), loopback(3), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        let shared = random.percent(50).then(|| free.swap_remove(random.below(free.len())));
+        let mut free = vec![
+            loopback(1),
+            loopback(2),
+            loopback(3),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        let shared = random
+            .percent(50)
+            .then(|| free.swap_remove(random.below(free.len())));
         let count = 1 + random.below(MEMBERS);
         let mut members: Vec<Member> = Vec::new();
         for number in 0..count {
             let starter = (number > 0).then(|| random.below(number));
             let of_nobody = starter.is_some_and(|starter| members[starter].nobody);
-            let kind = random.one_of(&[Kind::Gateway, Kind::Gateway, Kind::Gateway, Kind::Gateway, Kind::Check, Kind::Foreign]);
-            let own = (!free.is_empty() && random.percent(50)).then(|| free.swap_remove(random.below(free.len())));
+            let kind = random.one_of(&[
+                Kind::Gateway,
+                Kind::Gateway,
+                Kind::Gateway,
+                Kind::Gateway,
+                Kind::Check,
+                Kind::Foreign,
+            ]);
+            let own = (!free.is_empty() && random.percent(50))
+                .then(|| free.swap_remove(random.below(free.len())));
             members.push(Member {
                 starter,
                 reparented: random.percent(30),
@@ -148,11 +163,29 @@ impl Tree {
         let caller = random.below(count);
         // It has something to do.
         let calls = &mut members[caller];
-        calls.kind = if calls.kind == Kind::Foreign { Kind::Gateway } else { calls.kind };
-        calls.mood = if calls.mood == Mood::Stopped { Mood::Silent } else { calls.mood };
-        let mut some = |chance: usize| -> Vec<usize> { (0..count).filter(|_| random.percent(chance)).collect() };
+        calls.kind = if calls.kind == Kind::Foreign {
+            Kind::Gateway
+        } else {
+            calls.kind
+        };
+        calls.mood = if calls.mood == Mood::Stopped {
+            Mood::Silent
+        } else {
+            calls.mood
+        };
+        let mut some = |chance: usize| -> Vec<usize> {
+            (0..count).filter(|_| random.percent(chance)).collect()
+        };
         let (protected, drainers) = (some(8), some(20));
-        let start = |random: &mut Random| random.one_of(&[Start::Right, Start::Right, Start::Right, Start::Unknown, Start::Wrong]);
+        let start = |random: &mut Random| {
+            random.one_of(&[
+                Start::Right,
+                Start::Right,
+                Start::Right,
+                Start::Unknown,
+                Start::Wrong,
+            ])
+        };
         Self {
             members,
             shared,
@@ -161,11 +194,19 @@ impl Tree {
             dry_run: random.percent(10),
             protected,
             named: random.percent(15).then(|| random.below(count)),
-            owner: random.percent(60).then(|| (random.below(count), start(random))),
+            owner: random
+                .percent(60)
+                .then(|| (random.below(count), start(random))),
             this_boot: random.percent(90),
             drainers: drainers
                 .into_iter()
-                .map(|number| (number, start(random), random.one_of(&[Until::Never, Until::Later, Until::Passed])))
+                .map(|number| {
+                    (
+                        number,
+                        start(random),
+                        random.one_of(&[Until::Never, Until::Later, Until::Passed]),
+                    )
+                })
                 .collect(),
             nobodys_state: random.percent(30),
         }

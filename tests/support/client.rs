@@ -59,7 +59,9 @@ impl From<io::Error> for Fault {
             ErrorKind::ConnectionRefused | ErrorKind::NotFound => Self::Refused,
             ErrorKind::UnexpectedEof => Self::Eof,
             ErrorKind::TimedOut => Self::Timeout,
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => Self::Reset,
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+                Self::Reset
+            }
             _ => Self::Garbage(error.to_string()),
         }
     }
@@ -84,22 +86,34 @@ impl Head {
         if !self.first.starts_with("HTTP/") {
             return 0;
         }
-        self.first.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+        self.first
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The first header of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every header of this name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a comma-separated header holds this token.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.all(name).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+        self.all(name)
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
     }
 
     /// Whether the sender lets the connection be used again.
@@ -119,7 +133,10 @@ impl Head {
         if self.has_token("transfer-encoding", "chunked") {
             return Framing::Chunked;
         }
-        match self.get("content-length").and_then(|text| text.trim().parse().ok()) {
+        match self
+            .get("content-length")
+            .and_then(|text| text.trim().parse().ok())
+        {
             Some(length) => Framing::Length(length),
             None if status == 0 => Framing::Length(0),
             None => Framing::Close,
@@ -127,12 +144,15 @@ impl Head {
     }
 
     fn parse(text: &[u8]) -> Result<Self, Fault> {
-        let text = std::str::from_utf8(text).map_err(|_| Fault::Garbage("a head that is not text".into()))?;
+        let text = std::str::from_utf8(text)
+            .map_err(|_| Fault::Garbage("a head that is not text".into()))?;
         let mut lines = text.split("\r\n");
         let first = lines.next().unwrap_or_default().to_owned();
         let mut headers = Vec::new();
         for line in lines.filter(|line| !line.is_empty()) {
-            let (name, value) = line.split_once(':').ok_or_else(|| Fault::Garbage(line.to_owned()))?;
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| Fault::Garbage(line.to_owned()))?;
             headers.push((name.to_owned(), value.trim().to_owned()));
         }
         Ok(Self { first, headers })
@@ -192,18 +212,28 @@ impl Conn {
         })
     }
 
-    /// Connects with a small receive buffer, so that a client that reads slowly is felt at the other end.
+    /// Connects with a small receive buffer, so that a client that reads slowly is felt at the
+    /// other end.
     pub async fn open_narrow(target: &Target) -> Result<Self, Fault> {
         const NARROW: u32 = 32 * 1024;
-        let Target::Tcp(addr) = target else { return Self::open(target).await };
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let Target::Tcp(addr) = target else {
+            return Self::open(target).await;
+        };
+        let socket = if addr.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         socket.set_recv_buffer_size(NARROW)?;
         Ok(Self::over(socket.connect(*addr).await?))
     }
 
     /// A connection over a stream that is open already.
     pub fn over(io: impl Io + 'static) -> Self {
-        Self { io: Box::new(io), buf: BytesMut::new() }
+        Self {
+            io: Box::new(io),
+            buf: BytesMut::new(),
+        }
     }
 
     /// Writes bytes as they are.
@@ -225,13 +255,21 @@ impl Conn {
                 return Head::parse(&head[..end]);
             }
             if self.fill().await? == 0 {
-                return Err(if self.buf.is_empty() { Fault::Eof } else { Fault::Truncated });
+                return Err(if self.buf.is_empty() {
+                    Fault::Eof
+                } else {
+                    Fault::Truncated
+                });
             }
         }
     }
 
     /// Reads a body to its end, giving each piece to `sink`; trailers are returned.
-    pub async fn body_into(&mut self, framing: Framing, mut sink: impl FnMut(&[u8])) -> Result<Vec<(String, String)>, Fault> {
+    pub async fn body_into(
+        &mut self,
+        framing: Framing,
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<Vec<(String, String)>, Fault> {
         match framing {
             Framing::Length(length) => self.exactly(length, &mut sink).await.map(|()| Vec::new()),
             Framing::Close => loop {
@@ -245,7 +283,8 @@ impl Conn {
             Framing::Chunked => loop {
                 let line = self.line().await?;
                 let size = line.split(';').next().unwrap_or_default().trim();
-                let size = u64::from_str_radix(size, 16).map_err(|_| Fault::Garbage(format!("chunk size `{line}`")))?;
+                let size = u64::from_str_radix(size, 16)
+                    .map_err(|_| Fault::Garbage(format!("chunk size `{line}`")))?;
                 if size > 0 {
                     self.exactly(size, &mut sink).await?;
                     if !self.line().await?.is_empty() {
@@ -256,7 +295,9 @@ impl Conn {
                 let mut trailers = Vec::new();
                 loop {
                     let line = self.line().await?;
-                    let Some((name, value)) = line.split_once(':') else { return Ok(trailers) };
+                    let Some((name, value)) = line.split_once(':') else {
+                        return Ok(trailers);
+                    };
                     trailers.push((name.to_owned(), value.trim().to_owned()));
                 }
             },
@@ -264,9 +305,14 @@ impl Conn {
     }
 
     /// Reads a body whole.
-    pub async fn body(&mut self, framing: Framing) -> Result<(Bytes, Vec<(String, String)>), Fault> {
+    pub async fn body(
+        &mut self,
+        framing: Framing,
+    ) -> Result<(Bytes, Vec<(String, String)>), Fault> {
         let mut body = BytesMut::new();
-        let trailers = self.body_into(framing, |piece| body.extend_from_slice(piece)).await?;
+        let trailers = self
+            .body_into(framing, |piece| body.extend_from_slice(piece))
+            .await?;
         Ok((body.freeze(), trailers))
     }
 
@@ -277,9 +323,17 @@ impl Conn {
             if matches!(head.status(), 100 | 102..=199) {
                 continue;
             }
-            let framing = if head.status() == 101 { Framing::Length(0) } else { head.framing(to_head) };
+            let framing = if head.status() == 101 {
+                Framing::Length(0)
+            } else {
+                head.framing(to_head)
+            };
             let (body, trailers) = self.body(framing).await.map_err(inside)?;
-            return Ok(Response { head, body, trailers });
+            return Ok(Response {
+                head,
+                body,
+                trailers,
+            });
         }
     }
 
@@ -331,7 +385,10 @@ impl Conn {
     pub async fn ended(&mut self) -> Fault {
         match self.fill().await {
             Ok(0) => Fault::Eof,
-            Ok(_) => Fault::Garbage(format!("unasked bytes: {:?}", String::from_utf8_lossy(&self.buf))),
+            Ok(_) => Fault::Garbage(format!(
+                "unasked bytes: {:?}",
+                String::from_utf8_lossy(&self.buf)
+            )),
             Err(fault) => fault,
         }
     }
@@ -371,7 +428,10 @@ impl Conn {
             if self.buf.is_empty() && self.fill().await? == 0 {
                 return Err(Fault::Truncated);
             }
-            let now = self.buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let now = self
+                .buf
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             sink(&self.buf[..now]);
             self.buf.advance(now);
             left -= now as u64;
@@ -388,29 +448,51 @@ impl Conn {
 
 /// An end inside an answer is a truncation, whatever the answer was missing.
 fn inside(fault: Fault) -> Fault {
-    if fault == Fault::Eof { Fault::Truncated } else { fault }
+    if fault == Fault::Eof {
+        Fault::Truncated
+    } else {
+        fault
+    }
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 /// `GET path` on a connection of its own.
 pub async fn get(target: &Target, path: &str) -> Result<Response, Fault> {
-    request(target, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
+    request(
+        target,
+        &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"),
+    )
+    .await
 }
 
 /// One request, written as it is, on a connection of its own.
 pub async fn request(target: &Target, text: &str) -> Result<Response, Fault> {
-    within(super::wait::DEADLINE, async { Conn::open(target).await?.exchange(text).await }).await
+    within(super::wait::DEADLINE, async {
+        Conn::open(target).await?.exchange(text).await
+    })
+    .await
 }
 
 /// Limits an exchange in time.
-pub async fn within<T>(limit: Duration, exchange: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    tokio::time::timeout(limit, exchange).await.unwrap_or(Err(Fault::Timeout))
+pub async fn within<T>(
+    limit: Duration,
+    exchange: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    tokio::time::timeout(limit, exchange)
+        .await
+        .unwrap_or(Err(Fault::Timeout))
 }
 
 /// Runs a future on a runtime of this thread, for tests that are otherwise not asynchronous.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }

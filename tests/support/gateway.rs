@@ -25,10 +25,12 @@ pub const LISTENING: &str = "[gateway] http server listening (";
 /// The log line of a generation that is ready.
 pub const READY: &str = "[gateway] ready (";
 
-/// Another test may take a port between its choice and our bind; five in a row would be a fault of ours.
+/// Another test may take a port between its choice and our bind; five in a row would be a fault of
+/// ours.
 const BIND_TRIES: usize = 5;
 
-/// A gateway may use its stop budget (set to 3 s below) and its force-exit margin (5 s) before we lose patience.
+/// A gateway may use its stop budget (set to 3 s below) and its force-exit margin (5 s) before we
+/// lose patience.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
 
 /// A kill leaves the gateway nothing to do: only the machine takes time.
@@ -55,7 +57,10 @@ impl Setup {
 
     /// `gateway run … -- COMMAND`
     pub fn behind<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
-        Self { command: command.into_iter().map(Into::into).collect(), ..Self::default() }
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
     }
 
     /// The command after `--`.
@@ -118,7 +123,10 @@ impl Setup {
             match gateway.wait_line_or_exit(READY) {
                 Some(_) => return gateway,
                 None if self.port.is_none() && gateway.stderr().contains("in use") => {}
-                None => panic!("the gateway ended before it was ready:\n{}", gateway.stderr()),
+                None => panic!(
+                    "the gateway ended before it was ready:\n{}",
+                    gateway.stderr()
+                ),
             }
         }
         panic!("no free port after {BIND_TRIES} tries")
@@ -150,8 +158,13 @@ impl Lines {
         let reader = std::thread::spawn(move || {
             let mut source = BufReader::new(source);
             let mut line = Vec::new();
-            while source.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            while source
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|read| read > 0)
+            {
+                let text = String::from_utf8_lossy(&line)
+                    .trim_end_matches('\n')
+                    .to_owned();
                 ours.seen.lock().unwrap().0.push(text);
                 ours.bell.notify_all();
                 line.clear();
@@ -166,7 +179,8 @@ impl Lines {
         self.seen.lock().unwrap().0.join("\n")
     }
 
-    /// The first line from `skip` on that holds `needle`; none when the output ended or the deadline passed.
+    /// The first line from `skip` on that holds `needle`; none when the output ended or the
+    /// deadline passed.
     fn wait(&self, needle: &str, skip: usize, limit: Duration) -> Option<String> {
         let end = Instant::now() + limit;
         let mut seen = self.seen.lock().unwrap();
@@ -185,16 +199,31 @@ impl Lines {
 
 impl Gateway {
     fn spawn(setup: &Setup) -> Self {
-        let home = setup.home.clone().unwrap_or_else(|| Arc::new(tempfile::Builder::new().prefix("gw-").tempdir().unwrap()));
-        let state = setup.state.clone().unwrap_or_else(|| home.path().join("state"));
+        let home = setup
+            .home
+            .clone()
+            .unwrap_or_else(|| Arc::new(tempfile::Builder::new().prefix("gw-").tempdir().unwrap()));
+        let state = setup
+            .state
+            .clone()
+            .unwrap_or_else(|| home.path().join("state"));
         let port = setup.port.unwrap_or_else(port::private);
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         let config = home.path().join("gateway.toml");
         fs::write(&config, &setup.config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
-        command.arg("run").arg("--config").arg(&config).arg("--state-dir").arg(&state).arg("--listen").arg(addr.to_string());
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(&config)
+            .arg("--state-dir")
+            .arg(&state)
+            .arg("--listen")
+            .arg(addr.to_string());
         if setup.unix {
-            command.arg("--listen").arg(format!("unix:{}", home.path().join("front.sock").display()));
+            command
+                .arg("--listen")
+                .arg(format!("unix:{}", home.path().join("front.sock").display()));
         }
         command.args(&setup.flags);
         if !setup.command.is_empty() {
@@ -204,11 +233,26 @@ impl Gateway {
         // A test that leaves a stream open should not wait the whole 20 s for its gateway's end.
         command.env("GATEWAY_RESTART_STOP_DRAIN", "3s");
         command.envs(setup.env.iter().cloned());
-        command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", env!("CARGO_BIN_EXE_gateway")));
+        command
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| {
+            panic!("cannot start {}: {error}", env!("CARGO_BIN_EXE_gateway"))
+        });
         let (stderr, reads_stderr) = Lines::follow(child.stderr.take().unwrap());
         let (stdout, reads_stdout) = Lines::follow(child.stdout.take().unwrap());
-        Self { child, status: None, home, state, addr, stderr, stdout, readers: vec![reads_stderr, reads_stdout] }
+        Self {
+            child,
+            status: None,
+            home,
+            state,
+            addr,
+            stderr,
+            stdout,
+            readers: vec![reads_stderr, reads_stdout],
+        }
     }
 
     /// The address of the front door.
@@ -242,7 +286,12 @@ impl Gateway {
             self.exited();
             family_of(&self.config_file()).is_empty().then_some(())
         });
-        assert!(gone.is_some(), "left after {limit:?}: {:?}\n{}", family_of(&self.config_file()), self.stderr());
+        assert!(
+            gone.is_some(),
+            "left after {limit:?}: {:?}\n{}",
+            family_of(&self.config_file()),
+            self.stderr()
+        );
     }
 
     /// A directory for the test's files, removed with the gateway.
@@ -279,7 +328,12 @@ impl Gateway {
     pub fn wait_nth_line(&self, needle: &str, skip: usize) -> String {
         self.stderr
             .wait(needle, skip, wait::DEADLINE)
-            .unwrap_or_else(|| panic!("no line with `{needle}` (after {skip} such) on stderr:\n{}", self.stderr()))
+            .unwrap_or_else(|| {
+                panic!(
+                    "no line with `{needle}` (after {skip} such) on stderr:\n{}",
+                    self.stderr()
+                )
+            })
     }
 
     /// Waits for a line on stderr; none when the gateway ended without it.
@@ -297,7 +351,8 @@ impl Gateway {
     /// Waits for its end; panics after `limit`.
     pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         let status = wait::within(limit, || self.exited());
-        status.unwrap_or_else(|| panic!("the gateway still runs after {limit:?}:\n{}", self.stderr()))
+        status
+            .unwrap_or_else(|| panic!("the gateway still runs after {limit:?}:\n{}", self.stderr()))
     }
 
     /// Its exit code, when it ends within `limit`.
@@ -307,7 +362,9 @@ impl Gateway {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+        status
+            .code()
+            .unwrap_or_else(|| -status.signal().unwrap_or(0))
     }
 
     /// Its status when it has ended.
@@ -324,7 +381,10 @@ impl Gateway {
     }
 
     /// The same on a thread of its own.
-    pub fn ctl_aside<S: Into<OsString>>(&self, args: impl IntoIterator<Item = S>) -> JoinHandle<Output> {
+    pub fn ctl_aside<S: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> JoinHandle<Output> {
         let mut command = self.ctl_command(args);
         std::thread::spawn(move || command.output().unwrap())
     }
@@ -339,7 +399,8 @@ impl Gateway {
     pub fn status(&self) -> Value {
         let output = self.ctl(["status", "--json"]);
         let text = String::from_utf8_lossy(&output.stdout);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("status --json: {error}: {}", said(&output)))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("status --json: {error}: {}", said(&output)))
     }
 
     /// Waits until `gatewayctl status --json` satisfies `good`.
@@ -349,7 +410,12 @@ impl Gateway {
             last = self.status();
             good(&last).then(|| last.clone())
         })
-        .unwrap_or_else(|| panic!("waited in vain: {what}; last status {last:#}\n{}", self.stderr()))
+        .unwrap_or_else(|| {
+            panic!(
+                "waited in vain: {what}; last status {last:#}\n{}",
+                self.stderr()
+            )
+        })
     }
 
     /// The process id of the sidecar `name` in the current generation, 0 while none runs.
@@ -357,13 +423,21 @@ impl Gateway {
         let status = self.status();
         let sidecars = status["sidecars"].as_array().cloned().unwrap_or_default();
         let found = sidecars.iter().find(|sidecar| sidecar["name"] == name);
-        found.and_then(|sidecar| sidecar["pid"].as_u64()).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0)
+        found
+            .and_then(|sidecar| sidecar["pid"].as_u64())
+            .and_then(|pid| u32::try_from(pid).ok())
+            .unwrap_or(0)
     }
 
     /// `gatewayctl restart`, which must succeed.
     pub fn restart(&self) -> Output {
         let output = self.ctl(["restart"]);
-        assert!(output.status.success(), "gatewayctl restart: {}\ngateway:\n{}", said(&output), self.stderr());
+        assert!(
+            output.status.success(),
+            "gatewayctl restart: {}\ngateway:\n{}",
+            said(&output),
+            self.stderr()
+        );
         output
     }
 
@@ -374,12 +448,18 @@ impl Gateway {
 
     /// Open file descriptors.
     pub fn fds(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
     }
 
     /// Stops whichever process has the service, and waits until nothing of the gateway is left.
     pub fn terminate(&mut self) {
-        kill(Pid::from_raw(i32::try_from(self.main_pid()).unwrap()), Signal::SIGTERM).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(self.main_pid()).unwrap()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
         self.wait_gone(STOP_PATIENCE);
     }
 
@@ -418,23 +498,37 @@ impl Drop for Gateway {
             }
         }
         if std::thread::panicking() {
-            eprintln!("--- what the gateway said ---\n{}\n---", tail(&self.stderr(), 200));
+            eprintln!(
+                "--- what the gateway said ---\n{}\n---",
+                tail(&self.stderr(), 200)
+            );
         }
     }
 }
 
-/// The processes that are or were one gateway, each with its start time: its configuration file is its own, while the state directory
-/// may be shared with others that stand by.
+/// The processes that are or were one gateway, each with its start time: its configuration file is
+/// its own, while the state directory may be shared with others that stand by.
 pub fn family_of(config: &Path) -> Vec<(u32, u64)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {
+            continue;
+        };
         let mut words = line.split(|byte| *byte == 0);
         let program = words.next().unwrap_or_default();
         let runs = words.next() == Some(b"run".as_slice());
         use std::os::unix::ffi::OsStrExt;
-        if runs && program.ends_with(b"gateway") && words.any(|word| word == config.as_os_str().as_bytes()) {
+        if runs
+            && program.ends_with(b"gateway")
+            && words.any(|word| word == config.as_os_str().as_bytes())
+        {
             found.extend(gateway::state::owner::start_time(pid).map(|start| (pid, start)));
         }
     }
@@ -449,7 +543,10 @@ pub fn tail(text: &str, count: usize) -> String {
 
 /// Exit status and both outputs, for messages.
 pub fn said(output: &Output) -> String {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     format!("{}\nstdout: {out}\nstderr: {err}", output.status)
 }
 
@@ -467,20 +564,43 @@ pub fn memory_kib(pid: u32) -> (u64, u64) {
 pub fn descendants(root: u32) -> Vec<(u32, u64)> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
-        if let Some(parent) = rest.split_whitespace().nth(1).and_then(|text| text.parse::<u32>().ok()) {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        let Some((_, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        if let Some(parent) = rest
+            .split_whitespace()
+            .nth(1)
+            .and_then(|text| text.parse::<u32>().ok())
+        {
             parents.push((pid, parent));
         }
     }
     let mut family = vec![root];
     let mut next = 0;
     while let Some(&parent) = family.get(next) {
-        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        family.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == parent)
+                .map(|(pid, _)| *pid),
+        );
         next += 1;
     }
-    family.into_iter().skip(1).filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?))).collect()
+    family
+        .into_iter()
+        .skip(1)
+        .filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?)))
+        .collect()
 }
 
 /// `gatewayctl --state-dir STATE`, for further arguments.
@@ -494,7 +614,10 @@ pub fn ctl_in(state: &Path) -> Command {
 /// Takes away every variable by which the machine that runs the tests could speak to the gateway.
 pub fn scrub(command: &mut Command) {
     for (key, _) in std::env::vars_os() {
-        if key.to_str().is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key)) {
+        if key
+            .to_str()
+            .is_some_and(|key| key.starts_with("GATEWAY_") || HINTS.contains(&key))
+        {
             command.env_remove(key);
         }
     }

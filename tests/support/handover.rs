@@ -19,7 +19,12 @@ pub struct Failpoint(TempDir);
 impl Failpoint {
     /// None wished for yet.
     pub fn new() -> Self {
-        Self(tempfile::Builder::new().prefix("failpoint-").tempdir().unwrap())
+        Self(
+            tempfile::Builder::new()
+                .prefix("failpoint-")
+                .tempdir()
+                .unwrap(),
+        )
     }
 
     /// A gateway that comes by here.
@@ -37,7 +42,9 @@ impl Failpoint {
 
     /// Waits until a process got there.
     pub fn wait_reached(&self) {
-        wait::until("the failpoint is reached", || self.reached().exists().then_some(()));
+        wait::until("the failpoint is reached", || {
+            self.reached().exists().then_some(())
+        });
     }
 
     /// `gatewayctl ARGS`, returned when a process pauses at `name` for it.
@@ -62,8 +69,8 @@ impl Failpoint {
     }
 }
 
-/// The Node server where nobody follows our pid, so that each restart brings a fresh process and none stays in front; none
-/// where node is not installed.
+/// The Node server where nobody follows our pid, so that each restart brings a fresh process and
+/// none stays in front; none where node is not installed.
 pub fn respawning() -> Option<Setup> {
     servers::have("node").then(|| Setup::behind(servers::node()).env("GATEWAY_SUPERVISOR", "none"))
 }
@@ -77,9 +84,20 @@ pub fn followed() -> Option<Setup> {
 pub fn fresh(gateway: &Gateway) -> u32 {
     let before = gateway.main_pid();
     let output = gateway.ctl(["restart", "--fresh"]);
-    assert!(output.status.success(), "{}\n{}", said(&output), gateway.stderr());
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        said(&output),
+        gateway.stderr()
+    );
     let after = gateway.main_pid();
-    assert_ne!(before, after, "a fresh process: {}\n{}", said(&output), gateway.stderr());
+    assert_ne!(
+        before,
+        after,
+        "a fresh process: {}\n{}",
+        said(&output),
+        gateway.stderr()
+    );
     after
 }
 
@@ -108,39 +126,66 @@ pub fn wait_end(pid: u32) {
 
 /// The processes of a gateway, without their sidecars.
 pub fn family(gateway: &Gateway) -> Vec<u32> {
-    family_of(gateway.state_dir()).into_iter().map(|(pid, _)| pid).collect()
+    family_of(gateway.state_dir())
+        .into_iter()
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
-/// What runs beside them: their sidecars, whoever is their parent by now. They all run in the test's own directory.
+/// What runs beside them: their sidecars, whoever is their parent by now. They all run in the
+/// test's own directory.
 pub fn sidecars(gateway: &Gateway) -> Vec<u32> {
     let family = family(gateway);
-    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let here = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == gateway.dir());
-    pids.filter(|pid| here(pid) && alive(*pid) && !family.contains(pid)).collect()
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let here = |pid: &u32| {
+        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == gateway.dir())
+    };
+    pids.filter(|pid| here(pid) && alive(*pid) && !family.contains(pid))
+        .collect()
 }
 
 /// Waits until no sidecar is left, whichever process had it.
 pub fn no_sidecar(gateway: &Gateway) {
-    wait::until("no sidecar is left", || sidecars(gateway).is_empty().then_some(()));
+    wait::until("no sidecar is left", || {
+        sidecars(gateway).is_empty().then_some(())
+    });
 }
 
-/// Waits until exactly one gateway process is left, and shows that it has everything: owner.json, the control socket, the
-/// front door, the lock. Its pid comes back.
+/// Waits until exactly one gateway process is left, and shows that it has everything: owner.json,
+/// the control socket, the front door, the lock. Its pid comes back.
 pub fn one_serves(gateway: &Gateway) -> u32 {
     one_of(gateway, 1)
 }
 
 /// The same where `count` processes are to be left, as with a waiter in front.
 pub fn one_of(gateway: &Gateway, count: usize) -> u32 {
-    let settled = || Some(gateway.main_pid()).filter(|owner| family(gateway).len() == count && family(gateway).contains(owner));
-    let Some(owner) = wait::within(wait::DEADLINE, settled) else {
-        panic!("processes {:?} instead of {count}, owner.json names {}\n{}", family(gateway), gateway.main_pid(), gateway.stderr());
+    let settled = || {
+        Some(gateway.main_pid())
+            .filter(|owner| family(gateway).len() == count && family(gateway).contains(owner))
     };
-    let status = gateway.wait_status("it serves alone", |status| status["stage"] == "ready" && status["drainers"] == serde_json::json!([]));
+    let Some(owner) = wait::within(wait::DEADLINE, settled) else {
+        panic!(
+            "processes {:?} instead of {count}, owner.json names {}\n{}",
+            family(gateway),
+            gateway.main_pid(),
+            gateway.stderr()
+        );
+    };
+    let status = gateway.wait_status("it serves alone", |status| {
+        status["stage"] == "ready" && status["drainers"] == serde_json::json!([])
+    });
     assert_eq!(status["pid"], owner, "{status:#}");
-    wait::until("one sidecar is left", || (sidecars(gateway) == [gateway.sidecar_pid("main")]).then_some(()));
+    wait::until("one sidecar is left", || {
+        (sidecars(gateway) == [gateway.sidecar_pid("main")]).then_some(())
+    });
     let answer = block_on(get(&gateway.target(), "/pid")).unwrap();
-    assert_eq!((answer.status(), answer.text()), (200, format!("{}\n", gateway.sidecar_pid("main"))));
+    assert_eq!(
+        (answer.status(), answer.text()),
+        (200, format!("{}\n", gateway.sidecar_pid("main")))
+    );
     second_is_refused(gateway.state_dir(), owner);
     owner
 }
@@ -148,10 +193,21 @@ pub fn one_of(gateway: &Gateway, count: usize) -> u32 {
 /// The lock still keeps others away.
 fn second_is_refused(state: &Path, owner: u32) {
     let mut second = Command::new(env!("CARGO_BIN_EXE_gateway"));
-    second.arg("run").arg("--state-dir").arg(state).args(["--config", "/dev/null", "--listen", "127.0.0.1:0", "--", "sleep", "1000"]);
+    second.arg("run").arg("--state-dir").arg(state).args([
+        "--config",
+        "/dev/null",
+        "--listen",
+        "127.0.0.1:0",
+        "--",
+        "sleep",
+        "1000",
+    ]);
     scrub(&mut second);
     let output = second.stdin(Stdio::null()).output().unwrap();
     let text = said(&output);
     assert_eq!(output.status.code(), Some(5), "{text}");
-    assert!(text.contains(&owner.to_string()), "it says who has the instance: {text}");
+    assert!(
+        text.contains(&owner.to_string()),
+        "it says who has the instance: {text}"
+    );
 }

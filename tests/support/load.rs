@@ -12,13 +12,16 @@ use super::client::{Conn, Fault, Framing, Target, within};
 use super::report::{Part, Report};
 use super::ws::{Frame, WebSocket};
 
-/// Between two requests on a kept connection that is rarely silent, unless the load says otherwise; also before a second try.
+/// Between two requests on a kept connection that is rarely silent, unless the load says otherwise;
+/// also before a second try.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-/// The silence of a kept connection between requests: from the first to the second, spread over the connections.
+/// The silence of a kept connection between requests: from the first to the second, spread over the
+/// connections.
 const IDLE_PAUSE: (u64, u64) = (1000, 3000);
 /// Between two echoes on a WebSocket.
 const ECHO_PAUSE: Duration = Duration::from_millis(200);
-/// Every second WebSocket is closed in order and opened again after this, so that every generation carries some.
+/// Every second WebSocket is closed in order and opened again after this, so that every generation
+/// carries some.
 const WEBSOCKET_LIFE: Duration = Duration::from_secs(3);
 /// The slices in which a slow download is read.
 const SLICES: u64 = 40;
@@ -45,7 +48,8 @@ pub struct Load {
     pub new_per_second: f64,
     /// Kept connections; every second one is silent for seconds between its requests.
     pub kept: usize,
-    /// A kept connection may end after an answer that says so, or after 14 s of silence: nobody takes it over.
+    /// A kept connection may end after an answer that says so, or after 14 s of silence: nobody
+    /// takes it over.
     pub ends_announced: bool,
     /// Between two requests of the others.
     pub busy_pause: Duration,
@@ -86,10 +90,15 @@ impl Load {
         let report = Arc::new(Mutex::new(Report::default()));
         let shared = Arc::clone(&report);
         let thread = std::thread::spawn(move || self.run_here(token, shared));
-        Running { stop, report, thread: Some(thread) }
+        Running {
+            stop,
+            report,
+            thread: Some(thread),
+        }
     }
 
-    /// Runs on this thread, in whatever network namespace it is, until `stop`; what was begun is finished.
+    /// Runs on this thread, in whatever network namespace it is, until `stop`; what was begun is
+    /// finished.
     pub fn run_here(self, stop: CancellationToken, report: Arc<Mutex<Report>>) {
         super::client::block_on(self.run(stop, report));
     }
@@ -98,15 +107,33 @@ impl Load {
         *report.lock().unwrap() = Report::default();
         let load = Arc::new(self);
         let mut tasks = JoinSet::new();
-        tasks.spawn(arrivals(Arc::clone(&load), stop.clone(), Arc::clone(&report)));
+        tasks.spawn(arrivals(
+            Arc::clone(&load),
+            stop.clone(),
+            Arc::clone(&report),
+        ));
         for number in 0..load.kept {
-            tasks.spawn(kept(Arc::clone(&load), number, stop.clone(), Arc::clone(&report)));
+            tasks.spawn(kept(
+                Arc::clone(&load),
+                number,
+                stop.clone(),
+                Arc::clone(&report),
+            ));
         }
         for _ in 0..load.downloads {
-            tasks.spawn(downloads(Arc::clone(&load), stop.clone(), Arc::clone(&report)));
+            tasks.spawn(downloads(
+                Arc::clone(&load),
+                stop.clone(),
+                Arc::clone(&report),
+            ));
         }
         for number in 0..load.websockets {
-            tasks.spawn(websockets(Arc::clone(&load), number, stop.clone(), Arc::clone(&report)));
+            tasks.spawn(websockets(
+                Arc::clone(&load),
+                number,
+                stop.clone(),
+                Arc::clone(&report),
+            ));
         }
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
@@ -138,8 +165,10 @@ impl Running {
     /// Waits until a part saw `more` further good observations: the load flows.
     pub fn flows(&self, part: Part, more: u64) {
         let before = self.so_far().good_of(part);
-        super::wait::within(super::wait::DEADLINE, || (self.so_far().good_of(part) >= before + more).then_some(()))
-            .unwrap_or_else(|| panic!("{part:?} does not flow: {}", self.so_far()));
+        super::wait::within(super::wait::DEADLINE, || {
+            (self.so_far().good_of(part) >= before + more).then_some(())
+        })
+        .unwrap_or_else(|| panic!("{part:?} does not flow: {}", self.so_far()));
     }
 }
 
@@ -201,10 +230,16 @@ fn request(path: &str, keep: bool) -> String {
 }
 
 async fn kept(load: Arc<Load>, number: usize, stop: CancellationToken, report: Shared) {
-    let part = if number.is_multiple_of(2) { Part::Busy } else { Part::Idle };
+    let part = if number.is_multiple_of(2) {
+        Part::Busy
+    } else {
+        Part::Idle
+    };
     let pause = match part {
         Part::Busy => load.busy_pause,
-        _ => Duration::from_millis(IDLE_PAUSE.0 + (number as u64 * 379) % (IDLE_PAUSE.1 - IDLE_PAUSE.0)),
+        _ => Duration::from_millis(
+            IDLE_PAUSE.0 + (number as u64 * 379) % (IDLE_PAUSE.1 - IDLE_PAUSE.0),
+        ),
     };
     // Spread over the first pause, so that the requests do not come in waves.
     let mut due = Instant::now() + pause.mul_f64((number % 10) as f64 / 10.0);
@@ -235,19 +270,33 @@ async fn kept(load: Arc<Load>, number: usize, stop: CancellationToken, report: S
                 if answer.head.keeps() {
                     conn = Some(open);
                 } else if !load.ends_announced {
-                    report.lock().unwrap().lost(part, "closed after an answer", &format!("{:?}", answer.head));
+                    report.lock().unwrap().lost(
+                        part,
+                        "closed after an answer",
+                        &format!("{:?}", answer.head),
+                    );
                 }
             }
-            Err(fault) => report.lock().unwrap().fault(part, &fault, "on a kept connection"),
+            Err(fault) => report
+                .lock()
+                .unwrap()
+                .fault(part, &fault, "on a kept connection"),
         }
         due = (due + pause).max(Instant::now());
     }
 }
 
 async fn downloads(load: Arc<Load>, stop: CancellationToken, report: Shared) {
-    let Some(download) = &load.download else { return };
+    let Some(download) = &load.download else {
+        return;
+    };
     while !stop.is_cancelled() {
-        match within(download.takes + load.patience, slow_download(&load.target, download)).await {
+        match within(
+            download.takes + load.patience,
+            slow_download(&load.target, download),
+        )
+        .await
+        {
             Ok(None) => report.lock().unwrap().whole(Part::Download),
             Ok(Some(wrong)) => report.lock().unwrap().lost(Part::Download, "wrong", &wrong),
             Err(fault) => {
@@ -264,7 +313,11 @@ pub async fn slow_download(target: &Target, download: &Download) -> Result<Optio
 }
 
 /// The same; `begun` is called when the answer has begun.
-pub async fn slow_download_telling(target: &Target, download: &Download, begun: impl FnOnce()) -> Result<Option<String>, Fault> {
+pub async fn slow_download_telling(
+    target: &Target,
+    download: &Download,
+    begun: impl FnOnce(),
+) -> Result<Option<String>, Fault> {
     let mut conn = Conn::open_narrow(target).await?;
     conn.send(request(&download.path, false)).await?;
     let head = conn.head().await?;
@@ -305,9 +358,14 @@ pub async fn slow_download_telling(target: &Target, download: &Download, begun: 
 
 async fn websockets(load: Arc<Load>, number: usize, stop: CancellationToken, report: Shared) {
     let stays = number.is_multiple_of(2);
-    let lost = |kind: &str, detail: &str| report.lock().unwrap().lost(Part::WebSocket, kind, detail);
+    let lost =
+        |kind: &str, detail: &str| report.lock().unwrap().lost(Part::WebSocket, kind, detail);
     while !stop.is_cancelled() {
-        let opened = tokio::time::timeout(load.patience, WebSocket::open(&load.target, &load.websocket_path)).await;
+        let opened = tokio::time::timeout(
+            load.patience,
+            WebSocket::open(&load.target, &load.websocket_path),
+        )
+        .await;
         let mut socket = match opened {
             Ok(Ok(socket)) => socket,
             Ok(Err((fault, _))) => {

@@ -31,7 +31,8 @@ pub enum Part {
 pub struct Report {
     /// Good answers, downloads and echoes.
     pub good: BTreeMap<Part, u64>,
-    /// Failures: refused, reset, eof, truncated, timeout, garbage, a status as text, `closed while idle`, `cut`.
+    /// Failures: refused, reset, eof, truncated, timeout, garbage, a status as text, `closed while
+    /// idle`, `cut`.
     pub failed: BTreeMap<(Part, String), u64>,
     /// The first failures in full.
     pub told: Vec<String>,
@@ -69,7 +70,9 @@ impl Report {
         if let Some(last) = self.last_good.replace(now) {
             self.longest_gap = self.longest_gap.max(now - last);
         }
-        self.latency.record(u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX)).unwrap();
+        self.latency
+            .record(u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX))
+            .unwrap();
     }
 
     /// A download that came whole, or an echo: good, but no measure of latency.
@@ -81,7 +84,10 @@ impl Report {
     pub fn lost(&mut self, part: Part, kind: &str, detail: &str) {
         *self.failed.entry((part, kind.to_owned())).or_default() += 1;
         if self.told.len() < TOLD {
-            self.told.push(format!("{:8.3} s  {part:?}: {kind} {detail}", self.began.elapsed().as_secs_f64()));
+            self.told.push(format!(
+                "{:8.3} s  {part:?}: {kind} {detail}",
+                self.began.elapsed().as_secs_f64()
+            ));
         }
     }
 
@@ -105,7 +111,11 @@ impl Report {
 
     /// Failures of one kind, whatever the part.
     pub fn failures_of(&self, kind: &str) -> u64 {
-        self.failed.iter().filter(|((_, of), _)| of == kind).map(|(_, count)| count).sum()
+        self.failed
+            .iter()
+            .filter(|((_, of), _)| of == kind)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Good observations of a part.
@@ -122,7 +132,10 @@ impl Report {
     pub fn assert_clean(&self, least: &[(Part, u64)]) {
         assert_eq!(self.failures(), 0, "the load lost something:\n{self}");
         for (part, least) in least {
-            assert!(self.good_of(*part) >= *least, "{part:?}: fewer than {least} good, so this shows little:\n{self}");
+            assert!(
+                self.good_of(*part) >= *least,
+                "{part:?}: fewer than {least} good, so this shows little:\n{self}"
+            );
         }
     }
 }
@@ -138,8 +151,18 @@ impl fmt::Display for Report {
             write!(f, " {part:?} {kind} {count}")?;
         }
         let ms = |quantile| self.quantile(quantile).as_secs_f64() * 1000.0;
-        write!(f, "; p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", ms(0.5), ms(0.99), ms(1.0))?;
-        write!(f, ", longest gap {:.1} ms", self.longest_gap.as_secs_f64() * 1000.0)?;
+        write!(
+            f,
+            "; p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            ms(0.5),
+            ms(0.99),
+            ms(1.0)
+        )?;
+        write!(
+            f,
+            ", longest gap {:.1} ms",
+            self.longest_gap.as_secs_f64() * 1000.0
+        )?;
         for line in &self.told {
             write!(f, "\n  {line}")?;
         }

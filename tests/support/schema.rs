@@ -1,4 +1,5 @@
-//! As much of JSON Schema as the schemas of gatewayctl use: a validator crate would bring thirty others.
+//! As much of JSON Schema as the schemas of gatewayctl use: a validator crate would bring thirty
+//! others.
 
 use serde_json::Value;
 
@@ -11,13 +12,19 @@ pub fn faults(schema: &Value, value: &Value) -> Vec<String> {
 
 fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     if let Some(path) = schema.get("$ref").and_then(Value::as_str) {
-        let target = root.pointer(path.trim_start_matches('#')).unwrap_or_else(|| panic!("{path} leads nowhere"));
+        let target = root
+            .pointer(path.trim_start_matches('#'))
+            .unwrap_or_else(|| panic!("{path} leads nowhere"));
         check(root, target, value, at, found);
     }
     if let Some(expected) = schema.get("const").filter(|expected| *expected != value) {
         found.push(format!("{at}: {value} is not {expected}"));
     }
-    if let Some(words) = schema.get("enum").and_then(Value::as_array).filter(|words| !words.contains(value)) {
+    if let Some(words) = schema
+        .get("enum")
+        .and_then(Value::as_array)
+        .filter(|words| !words.contains(value))
+    {
         found.push(format!("{at}: {value} is none of {words:?}"));
     }
     let types: Vec<&str> = match schema.get("type") {
@@ -28,11 +35,18 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
     if !types.is_empty() && !types.iter().any(|word| is_a(value, word)) {
         found.push(format!("{at}: {value} is not of type {types:?}"));
     }
-    for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+    for part in schema
+        .get("allOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         check(root, part, value, at, found);
     }
     for key in ["anyOf", "oneOf"] {
-        let Some(parts) = schema.get(key).and_then(Value::as_array) else { continue };
+        let Some(parts) = schema.get(key).and_then(Value::as_array) else {
+            continue;
+        };
         let tries: Vec<Vec<String>> = parts
             .iter()
             .map(|part| {
@@ -47,7 +61,13 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
     }
     let properties = schema.get("properties").and_then(Value::as_object);
     if let Some(object) = value.as_object() {
-        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for name in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !object.contains_key(name) {
                 found.push(format!("{at}: `{name}` is missing"));
             }
@@ -62,8 +82,14 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             }
         }
     }
-    if let (Some(items), Some(part)) = (value.as_array(), schema.get("items").filter(|part| part.is_object())) {
-        items.iter().enumerate().for_each(|(index, item)| check(root, part, item, &format!("{at}[{index}]"), found));
+    if let (Some(items), Some(part)) = (
+        value.as_array(),
+        schema.get("items").filter(|part| part.is_object()),
+    ) {
+        items
+            .iter()
+            .enumerate()
+            .for_each(|(index, item)| check(root, part, item, &format!("{at}[{index}]"), found));
     }
 }
 

@@ -12,12 +12,24 @@ pub const NODE_APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/n
 
 /// `node node-app.mjs {port}`
 pub fn node() -> Vec<String> {
-    vec![program("node", &["/usr/bin/node", "/usr/local/bin/node"]), NODE_APP.into(), "{port}".into()]
+    vec![
+        program("node", &["/usr/bin/node", "/usr/local/bin/node"]),
+        NODE_APP.into(),
+        "{port}".into(),
+    ]
 }
 
 /// The Node server holding a lock for life: a second copy beside it ends at once with code 9.
 pub fn node_with_lock(lock: &Path) -> Vec<String> {
-    let mut command: Vec<String> = ["flock", "--nonblock", "--no-fork", "--conflict-exit-code", "9"].map(str::to_owned).into();
+    let mut command: Vec<String> = [
+        "flock",
+        "--nonblock",
+        "--no-fork",
+        "--conflict-exit-code",
+        "9",
+    ]
+    .map(str::to_owned)
+    .into();
     command.push(lock.display().to_string());
     command.extend(node());
     command
@@ -27,7 +39,18 @@ pub fn node_with_lock(lock: &Path) -> Vec<String> {
 pub fn python(dir: &Path) -> Vec<String> {
     let python = program("python3", &["/usr/bin/python3"]);
     let dir = dir.display().to_string();
-    [&python, "-m", "http.server", "--bind", "127.0.0.1", "--directory", &dir, "{port}"].map(str::to_owned).into()
+    [
+        &python,
+        "-m",
+        "http.server",
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        &dir,
+        "{port}",
+    ]
+    .map(str::to_owned)
+    .into()
 }
 
 /// nginx in the foreground with the files of `dir`; its own files lie in `dir/.nginx`.
@@ -40,12 +63,25 @@ pub fn nginx(dir: &Path) -> Vec<String> {
         http {\n  access_log off;\n  default_type text/plain;\n\
         \x20 client_body_temp_path OWN/body; proxy_temp_path OWN/proxy; fastcgi_temp_path OWN/fcgi; uwsgi_temp_path OWN/uwsgi; scgi_temp_path OWN/scgi;\n\
         \x20 server { listen 127.0.0.1:PORT; root DIR; }\n}\n";
-    let text = text.replace("OWN", &own.display().to_string()).replace("DIR", &dir.display().to_string());
+    let text = text
+        .replace("OWN", &own.display().to_string())
+        .replace("DIR", &dir.display().to_string());
     fs::write(&template, text).unwrap();
     let nginx = program("nginx", &["/usr/sbin/nginx", "/usr/bin/nginx"]);
-    // nginx knows no port on its command line, so the wrapper writes it into a copy of the configuration.
+    // nginx knows no port on its command line, so the wrapper writes it into a copy of the
+    // configuration.
     let script = "sed \"s/PORT/$1/g\" \"$2/template.conf\" > \"$2/$1.conf\" && exec \"$3\" -e stderr -c \"$2/$1.conf\"";
-    ["sh", "-c", script, "sh", "{port}", &own.display().to_string(), &nginx].map(str::to_owned).into()
+    [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        "{port}",
+        &own.display().to_string(),
+        &nginx,
+    ]
+    .map(str::to_owned)
+    .into()
 }
 
 /// A directory with an `index.html` and a file to download slowly.
@@ -55,12 +91,20 @@ pub fn files(dir: &Path, length: u64, takes: Duration) -> Download {
     fs::write(dir.join("big.bin"), pattern(length)).unwrap();
     // nginx workers run as another user when the tests are run by root.
     make_readable(dir);
-    Download { path: "/big.bin".into(), length, takes }
+    Download {
+        path: "/big.bin".into(),
+        length,
+        takes,
+    }
 }
 
 /// The same bytes from the Node server, which takes its time too.
 pub fn node_download(length: u64, takes: Duration) -> Download {
-    Download { path: format!("/download?bytes={length}&ms={}", takes.as_millis()), length, takes }
+    Download {
+        path: format!("/download?bytes={length}&ms={}", takes.as_millis()),
+        length,
+        takes,
+    }
 }
 
 /// The bytes of every download, as node-app.mjs sends them: 64 KiB that repeat.
@@ -88,21 +132,31 @@ pub fn is_pattern(at: usize, mut bytes: &[u8]) -> bool {
     true
 }
 
-static PATTERN: LazyLock<Vec<u8>> =
-    LazyLock::new(|| (0_usize..65_536).map(|place| u8::try_from((place * 31 + (place >> 8) * 17) & 0xff).unwrap()).collect());
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    (0_usize..65_536)
+        .map(|place| u8::try_from((place * 31 + (place >> 8) * 17) & 0xff).unwrap())
+        .collect()
+});
 
 fn make_readable(dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mut at: Option<&Path> = Some(dir);
-    while let Some(folder) = at.filter(|folder| folder.starts_with(std::env::temp_dir()) && *folder != std::env::temp_dir()) {
+    while let Some(folder) = at.filter(|folder| {
+        folder.starts_with(std::env::temp_dir()) && *folder != std::env::temp_dir()
+    }) {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
         at = folder.parent();
     }
 }
 
-/// The first of these that exists, else the name alone: version managers put slow wrappers first on the PATH.
+/// The first of these that exists, else the name alone: version managers put slow wrappers first on
+/// the PATH.
 fn program(name: &str, places: &[&str]) -> String {
-    places.iter().map(PathBuf::from).find(|path| path.exists()).map_or_else(|| name.to_owned(), |path| path.display().to_string())
+    places
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+        .map_or_else(|| name.to_owned(), |path| path.display().to_string())
 }
 
 /// Whether a program is there; without it the test is skipped, and says so.
@@ -113,5 +167,9 @@ pub fn have(name: &str) -> bool {
 /// A Python server that says READY=1 half a second after it listens.
 pub fn python_notify() -> Vec<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/notify.py");
-    vec![program("python3", &["/usr/bin/python3"]), script.into(), "{port}".into()]
+    vec![
+        program("python3", &["/usr/bin/python3"]),
+        script.into(),
+        "{port}".into(),
+    ]
 }

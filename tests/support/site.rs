@@ -14,9 +14,11 @@ use super::systemd_box::{BoxUser, SystemdBox};
 use super::{servers, wait};
 
 /// Where the front door of the default instance is.
-pub const FRONT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 18789);
+pub const FRONT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 18789);
 
-/// The Node server's place in the box: the tests' own may lie in a folder that a service cannot see.
+/// The Node server's place in the box: the tests' own may lie in a folder that a service cannot
+/// see.
 pub const NODE_APP: &str = "/srv/node-app.mjs";
 
 /// New connections a second on each listener: below what a debug build carries on two busy cores.
@@ -61,20 +63,31 @@ impl Site<'_> {
 
     /// `systemctl` of this scope.
     pub fn systemctl(&self, args: &[&str]) -> Output {
-        let scope: &[&str] = if self.user.is_some() { &["systemctl", "--user"] } else { &["systemctl"] };
+        let scope: &[&str] = if self.user.is_some() {
+            &["systemctl", "--user"]
+        } else {
+            &["systemctl"]
+        };
         self.run(&[scope, args].concat())
     }
 
     /// The same, which must succeed.
     pub fn must_systemctl(&self, args: &[&str]) -> String {
         let output = self.systemctl(args);
-        assert!(output.status.success(), "systemctl {args:?}: {}\n{}", all_of(&output), self.journal());
+        assert!(
+            output.status.success(),
+            "systemctl {args:?}: {}\n{}",
+            all_of(&output),
+            self.journal()
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// One property of a unit.
     pub fn property(&self, unit: &str, name: &str) -> String {
-        self.must_systemctl(&["show", "--value", "-p", name, unit]).trim().to_owned()
+        self.must_systemctl(&["show", "--value", "-p", name, unit])
+            .trim()
+            .to_owned()
     }
 
     /// The main process as the manager knows it, in numbers of the box; 0 for none.
@@ -85,35 +98,56 @@ impl Site<'_> {
     /// What the service said, and what its manager said about it.
     pub fn journal(&self) -> String {
         // Root sees both: the user's own journal may need a moment to be readable for its owner.
-        let unit = if self.user.is_some() { "_SYSTEMD_USER_UNIT=gateway.service" } else { "_SYSTEMD_UNIT=gateway.service" };
-        let about = if self.user.is_some() { "USER_UNIT=gateway.service" } else { "UNIT=gateway.service" };
+        let unit = if self.user.is_some() {
+            "_SYSTEMD_USER_UNIT=gateway.service"
+        } else {
+            "_SYSTEMD_UNIT=gateway.service"
+        };
+        let about = if self.user.is_some() {
+            "USER_UNIT=gateway.service"
+        } else {
+            "UNIT=gateway.service"
+        };
         self.systemd.must(&["journalctl", "--sync"]);
-        String::from_utf8_lossy(&self.systemd.run(&["journalctl", "--no-pager", "-o", "cat", unit, "+", about]).stdout).into_owned()
+        String::from_utf8_lossy(
+            &self
+                .systemd
+                .run(&["journalctl", "--no-pager", "-o", "cat", unit, "+", about])
+                .stdout,
+        )
+        .into_owned()
     }
 
     /// The configuration file.
     pub fn config(&self) -> String {
-        self.user
-            .as_ref()
-            .map_or_else(|| "/etc/gateway/gateway.toml".to_owned(), |user| format!("/home/{}/.config/gateway/gateway.toml", user.name))
+        self.user.as_ref().map_or_else(
+            || "/etc/gateway/gateway.toml".to_owned(),
+            |user| format!("/home/{}/.config/gateway/gateway.toml", user.name),
+        )
     }
 
     /// The folder of sockets.
     pub fn runtime(&self) -> String {
-        self.user.as_ref().map_or_else(|| "/run".to_owned(), |user| format!("/run/user/{}", user.uid))
+        self.user.as_ref().map_or_else(
+            || "/run".to_owned(),
+            |user| format!("/run/user/{}", user.uid),
+        )
     }
 
     /// A drop-in of the test for the service.
     pub fn drop_in(&self) -> String {
-        let base =
-            self.user.as_ref().map_or_else(|| "/etc/systemd/system".to_owned(), |user| format!("/home/{}/.config/systemd/user", user.name));
+        let base = self.user.as_ref().map_or_else(
+            || "/etc/systemd/system".to_owned(),
+            |user| format!("/home/{}/.config/systemd/user", user.name),
+        );
         format!("{base}/gateway.service.d/test.conf")
     }
 
     /// `gatewayctl status --json`
     pub fn status(&self) -> Value {
         let output = self.run(&["gatewayctl", "status", "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}\n{}", all_of(&output), self.journal()))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", all_of(&output), self.journal()))
     }
 
     /// Every process of the service, as pid and name.
@@ -122,17 +156,28 @@ impl Site<'_> {
         if group.is_empty() {
             return Vec::new();
         }
-        // The hierarchy is mounted in one place or another; one that ends meanwhile has no name any more.
-        let procs = format!("find /sys/fs/cgroup -path '*{group}/cgroup.procs' -exec cat {{}} + | sort -nu");
-        let script = format!("{procs} | while read pid; do echo $pid $(cat /proc/$pid/comm 2>/dev/null); done");
+        // The hierarchy is mounted in one place or another; one that ends meanwhile has no name any
+        // more.
+        let procs = format!(
+            "find /sys/fs/cgroup -path '*{group}/cgroup.procs' -exec cat {{}} + | sort -nu"
+        );
+        let script = format!(
+            "{procs} | while read pid; do echo $pid $(cat /proc/$pid/comm 2>/dev/null); done"
+        );
         let text = self.systemd.sh(&script);
         let pairs = text.lines().filter_map(|line| line.split_once(' '));
-        pairs.filter_map(|(pid, name)| Some((pid.parse().ok()?, name.to_owned()))).collect()
+        pairs
+            .filter_map(|(pid, name)| Some((pid.parse().ok()?, name.to_owned())))
+            .collect()
     }
 
     /// The gateways among them.
     pub fn gateways(&self) -> Vec<u32> {
-        self.processes().into_iter().filter(|(_, name)| name == "gateway").map(|(pid, _)| pid).collect()
+        self.processes()
+            .into_iter()
+            .filter(|(_, name)| name == "gateway")
+            .map(|(pid, _)| pid)
+            .collect()
     }
 
     /// Waits until nothing but the main process and its one sidecar is left of the service.
@@ -147,7 +192,8 @@ impl Site<'_> {
 
     /// Sets the drop-in of the test.
     pub fn drop(&self, text: &str) {
-        self.systemd.write(&self.drop_in(), &format!("[Service]\n{text}\n"));
+        self.systemd
+            .write(&self.drop_in(), &format!("[Service]\n{text}\n"));
         self.must_systemctl(&["daemon-reload"]);
     }
 
@@ -160,8 +206,18 @@ impl Site<'_> {
     /// A load on the TCP listener, with downloads, and one on the unix listener at `unix`.
     pub fn load(&self, unix: &str) -> (Running, Running) {
         let download = servers::node_download(2_000_000, Duration::from_secs(2));
-        let tcp = Load { path: "/pid".into(), new_per_second: RATE, downloads: 4, download: Some(download), ..Load::on(FRONT) };
-        let unix = Load { path: "/pid".into(), new_per_second: RATE / 2.0, ..Load::on(Target::Unix(self.systemd.path(unix))) };
+        let tcp = Load {
+            path: "/pid".into(),
+            new_per_second: RATE,
+            downloads: 4,
+            download: Some(download),
+            ..Load::on(FRONT)
+        };
+        let unix = Load {
+            path: "/pid".into(),
+            new_per_second: RATE / 2.0,
+            ..Load::on(Target::Unix(self.systemd.path(unix)))
+        };
         let (tcp, unix) = (self.systemd.in_netns(|| tcp.start()), unix.start());
         tcp.flows(Part::New, 10);
         unix.flows(Part::New, 5);
@@ -171,16 +227,29 @@ impl Site<'_> {
 
 /// Status and all that a command said.
 pub fn all_of(output: &Output) -> String {
-    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Waits until another process is the main one and ready.
 pub fn back(site: &Site<'_>, pid: u32) {
     let mut seen = String::new();
     wait::within(wait::DEADLINE, || {
-        let (now, state) = (site.main_pid(), site.property("gateway.service", "ActiveState"));
+        let (now, state) = (
+            site.main_pid(),
+            site.property("gateway.service", "ActiveState"),
+        );
         seen = format!("pid {now}, {state}");
         (now != 0 && now != pid && state == "active").then_some(())
     })
-    .unwrap_or_else(|| panic!("the service is not back after pid {pid}: {seen}\n{}", site.journal()));
+    .unwrap_or_else(|| {
+        panic!(
+            "the service is not back after pid {pid}: {seen}\n{}",
+            site.journal()
+        )
+    });
 }

@@ -1,4 +1,5 @@
-//! A real systemd as PID 1 in a throw-away copy of this machine's file system, up in about half a second.
+//! A real systemd as PID 1 in a throw-away copy of this machine's file system, up in about half a
+//! second.
 
 use std::fs;
 use std::io;
@@ -17,7 +18,12 @@ use super::{skip, wait};
 const PROGRAMS: [&str; 4] = ["systemd-nspawn", "nsenter", "dbus-daemon", "setpriv"];
 
 /// What the host has enabled is not what a test wants to start; these directories hold the links.
-const ENABLED: [&str; 4] = ["multi-user.target.wants", "timers.target.wants", "getty.target.wants", "sysinit.target.wants"];
+const ENABLED: [&str; 4] = [
+    "multi-user.target.wants",
+    "timers.target.wants",
+    "getty.target.wants",
+    "sysinit.target.wants",
+];
 
 /// A boot takes 0.4 s, on a busy machine some seconds.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
@@ -68,7 +74,9 @@ pub fn skip_reason() -> Option<String> {
         return Some("a systemd box takes root".to_owned());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let missing = PROGRAMS.iter().find(|name| !std::env::split_paths(&path).any(|dir| dir.join(name).exists()));
+    let missing = PROGRAMS
+        .iter()
+        .find(|name| !std::env::split_paths(&path).any(|dir| dir.join(name).exists()));
     missing.map(|name| format!("{name} is missing: apt-get install systemd-container dbus"))
 }
 
@@ -92,13 +100,24 @@ impl SystemdBox {
         let base = std::env::temp_dir().join(format!("{machine}.box"));
         fs::create_dir_all(base.join("mem")).unwrap();
         fs::create_dir_all(base.join("root")).unwrap();
-        let mut mounts = Mounts { base: &base, keep: false };
+        let mut mounts = Mounts {
+            base: &base,
+            keep: false,
+        };
         let (mem, root) = (base.join("mem"), base.join("root"));
-        host(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2g", "tmpfs"]).arg(&mem));
+        host(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=2g", "tmpfs"])
+                .arg(&mem),
+        );
         fs::create_dir(mem.join("up")).unwrap();
         fs::create_dir(mem.join("wk")).unwrap();
         let layers = format!("lowerdir=/,upperdir={0}/up,workdir={0}/wk", mem.display());
-        host(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(&root));
+        host(
+            Command::new("mount")
+                .args(["-t", "overlay", "overlay", "-o", &layers])
+                .arg(&root),
+        );
         fs::write(root.join("etc/machine-id"), "").unwrap();
         for dir in ENABLED {
             let _ = fs::remove_dir_all(root.join("etc/systemd/system").join(dir));
@@ -110,7 +129,15 @@ impl SystemdBox {
         let mut nspawn = Command::new("systemd-nspawn")
             .arg("-D")
             .arg(&root)
-            .args(["--register=no", "--keep-unit", "--private-network", "-M", &machine, "--console=pipe", "-b"])
+            .args([
+                "--register=no",
+                "--keep-unit",
+                "--private-network",
+                "-M",
+                &machine,
+                "--console=pipe",
+                "-b",
+            ])
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -123,13 +150,24 @@ impl SystemdBox {
         let Some(leader) = leader else {
             let _ = nspawn.kill();
             let _ = nspawn.wait();
-            panic!("the box does not boot: {}", fs::read_to_string(base.join("boot.log")).unwrap_or_default());
+            panic!(
+                "the box does not boot: {}",
+                fs::read_to_string(base.join("boot.log")).unwrap_or_default()
+            );
         };
         drop(mounts);
-        let this = Self { base, nspawn, leader };
+        let this = Self {
+            base,
+            nspawn,
+            leader,
+        };
         let up = this.run(&["systemctl", "is-system-running", "--wait"]);
         let state = String::from_utf8_lossy(&up.stdout).trim().to_owned();
-        assert!(state == "running" || state == "degraded", "the box is {state}: {}", this.boot_log());
+        assert!(
+            state == "running" || state == "degraded",
+            "the box is {state}: {}",
+            this.boot_log()
+        );
         this
     }
 
@@ -170,7 +208,10 @@ impl SystemdBox {
 
     /// Both programs, in /usr/local/bin.
     pub fn install_programs(&self) {
-        for (name, program) in [("gateway", env!("CARGO_BIN_EXE_gateway")), ("gatewayctl", env!("CARGO_BIN_EXE_gatewayctl"))] {
+        for (name, program) in [
+            ("gateway", env!("CARGO_BIN_EXE_gateway")),
+            ("gatewayctl", env!("CARGO_BIN_EXE_gatewayctl")),
+        ] {
             let inside = format!("/usr/local/bin/{name}");
             self.copy_in(program, &inside);
             fs::set_permissions(self.path(&inside), fs::Permissions::from_mode(0o755)).unwrap();
@@ -184,13 +225,20 @@ impl SystemdBox {
 
     /// Runs a command that must succeed; its standard output.
     pub fn must<S: AsRef<str>>(&self, argv: &[S]) -> String {
-        told(&argv.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "), self.run(argv))
+        told(
+            &argv.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "),
+            self.run(argv),
+        )
     }
 
-    /// The exposure score of a unit, or of a unit file with `--offline=true`: the last word of `systemd-analyze security`.
+    /// The exposure score of a unit, or of a unit file with `--offline=true`: the last word of
+    /// `systemd-analyze security`.
     pub fn exposure(&self, what: &[&str]) -> f64 {
         let text = self.must(&[&["systemd-analyze", "security", "--no-pager"], what].concat());
-        let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+        let line = text
+            .lines()
+            .find(|line| line.contains("Overall exposure level"))
+            .unwrap_or_default();
         line.rsplit(": ")
             .next()
             .and_then(|rest| rest.split(' ').next())
@@ -206,8 +254,12 @@ impl SystemdBox {
     /// A command as root of the box, not yet started.
     pub fn command<S: AsRef<str>>(&self, argv: &[S]) -> Command {
         let mut command = self.enter();
-        command.args(["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8"]).arg(path_variable());
-        command.args(argv.iter().map(AsRef::as_ref)).stdin(Stdio::null());
+        command
+            .args(["env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8"])
+            .arg(path_variable());
+        command
+            .args(argv.iter().map(AsRef::as_ref))
+            .stdin(Stdio::null());
         command
     }
 
@@ -215,16 +267,42 @@ impl SystemdBox {
     pub fn run_as_user<S: AsRef<str>>(&self, user: &BoxUser, argv: &[S]) -> Output {
         let BoxUser { name, uid } = user;
         let mut command = self.enter();
-        command.args(["setpriv", "--reuid", name, "--regid", name, "--init-groups", "--", "env", "-i", "-C"]).arg(format!("/home/{name}"));
-        command.arg(format!("HOME=/home/{name}")).arg(format!("USER={name}")).arg("LANG=C.UTF-8").arg(path_variable());
+        command
+            .args([
+                "setpriv",
+                "--reuid",
+                name,
+                "--regid",
+                name,
+                "--init-groups",
+                "--",
+                "env",
+                "-i",
+                "-C",
+            ])
+            .arg(format!("/home/{name}"));
+        command
+            .arg(format!("HOME=/home/{name}"))
+            .arg(format!("USER={name}"))
+            .arg("LANG=C.UTF-8")
+            .arg(path_variable());
         command.arg(format!("XDG_RUNTIME_DIR=/run/user/{uid}"));
-        command.arg(format!("DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{uid}/bus"));
-        command.args(argv.iter().map(AsRef::as_ref)).stdin(Stdio::null()).output().unwrap()
+        command.arg(format!(
+            "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{uid}/bus"
+        ));
+        command
+            .args(argv.iter().map(AsRef::as_ref))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Runs a command as a user that must succeed; its standard output.
     pub fn must_as_user<S: AsRef<str>>(&self, user: &BoxUser, argv: &[S]) -> String {
-        told(&argv.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "), self.run_as_user(user, argv))
+        told(
+            &argv.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "),
+            self.run_as_user(user, argv),
+        )
     }
 
     /// Makes a user whose manager runs, by lingering.
@@ -240,10 +318,14 @@ impl SystemdBox {
     pub fn add_plain_user(&self, name: &str) -> BoxUser {
         self.must(&["useradd", "-m", "-s", "/bin/bash", name]);
         let uid = self.must(&["id", "-u", name]).trim().parse().unwrap();
-        BoxUser { name: name.to_owned(), uid }
+        BoxUser {
+            name: name.to_owned(),
+            uid,
+        }
     }
 
-    /// Runs `f` on a thread that is in the network of the box; threads and tasks that it starts are, too.
+    /// Runs `f` on a thread that is in the network of the box; threads and tasks that it starts
+    /// are, too.
     pub fn in_netns<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let namespace = fs::File::open(format!("/proc/{}/ns/net", self.leader)).unwrap();
         std::thread::scope(|scope| {
@@ -251,21 +333,37 @@ impl SystemdBox {
                 setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
                 f()
             });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
-    /// `systemctl poweroff`: every service is stopped in order. How long it took until nothing was left.
+    /// `systemctl poweroff`: every service is stopped in order. How long it took until nothing was
+    /// left.
     pub fn power_off(&mut self) -> Duration {
         let begun = Instant::now();
         self.must(&["systemctl", "--no-block", "poweroff"]);
-        wait::within(ORDERLY_LIMIT, || self.nspawn.try_wait().ok().flatten()).unwrap_or_else(|| panic!("it stays up: {}", self.boot_log()));
+        wait::within(ORDERLY_LIMIT, || self.nspawn.try_wait().ok().flatten())
+            .unwrap_or_else(|| panic!("it stays up: {}", self.boot_log()));
         begun.elapsed()
     }
 
     fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]);
+        command.args([
+            "-t",
+            &self.leader.to_string(),
+            "-m",
+            "-u",
+            "-i",
+            "-n",
+            "-p",
+            "-C",
+            "-r",
+            "-w",
+            "--",
+        ]);
         command
     }
 
@@ -276,7 +374,12 @@ impl SystemdBox {
 
 impl Drop for SystemdBox {
     fn drop(&mut self) {
-        let _ = self.enter().args(["systemctl", "poweroff", "--force", "--force"]).stderr(Stdio::null()).stdin(Stdio::null()).status();
+        let _ = self
+            .enter()
+            .args(["systemctl", "poweroff", "--force", "--force"])
+            .stderr(Stdio::null())
+            .stdin(Stdio::null())
+            .status();
         if wait::within(DOWN_LIMIT, || self.nspawn.try_wait().ok().flatten()).is_none() {
             let _ = self.nspawn.kill();
             let _ = self.nspawn.wait();
@@ -295,25 +398,48 @@ fn leader_of(nspawn: &mut Child) -> Option<u32> {
         return None;
     }
     let tasks = fs::read_dir(format!("/proc/{}/task", nspawn.id())).ok()?;
-    let children = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<u32> = children.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
-    // Until the file system of the box is in place, the first child still sees ours, where there may be such a socket, too.
+    let children = tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<u32> = children
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    // Until the file system of the box is in place, the first child still sees ours, where there
+    // may be such a socket, too.
     let own = fs::metadata("/proc/self/ns/mnt").ok()?;
     pids.into_iter().find(|pid| {
         use std::os::unix::fs::MetadataExt;
         fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|other| other.ino() != own.ino())
-            && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "systemd")
+            && fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|comm| comm.trim() == "systemd")
             && Path::new(&format!("/proc/{pid}/root/run/systemd/private")).exists()
     })
 }
 
 /// Takes down the boxes of test processes that were killed and could not do it themselves.
 fn sweep() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
     for base in entries.flatten().map(|entry| entry.path()) {
-        let name = base.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(machine) = name.strip_prefix("gw-").and_then(|rest| rest.strip_suffix(".box")) else { continue };
-        let owner = machine.rsplit('-').nth(1).and_then(|pid| pid.parse::<u32>().ok());
+        let name = base
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let Some(machine) = name
+            .strip_prefix("gw-")
+            .and_then(|rest| rest.strip_suffix(".box"))
+        else {
+            continue;
+        };
+        let owner = machine
+            .rsplit('-')
+            .nth(1)
+            .and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
             continue;
         }
@@ -322,7 +448,9 @@ fn sweep() {
         let line = fs::read_to_string(format!("/proc/{nspawn}/cmdline")).unwrap_or_default();
         if line.contains(&format!("gw-{machine}")) {
             let _ = Command::new("kill").args(["-KILL", &nspawn]).status();
-            wait::within(DOWN_LIMIT, || (!Path::new(&format!("/proc/{nspawn}")).exists()).then_some(()));
+            wait::within(DOWN_LIMIT, || {
+                (!Path::new(&format!("/proc/{nspawn}")).exists()).then_some(())
+            });
         }
         unmount(&base);
     }
@@ -331,9 +459,17 @@ fn sweep() {
 fn unmount(base: &Path) {
     for dir in ["root", "mem"] {
         let dir = base.join(dir);
-        let gone = Command::new("umount").arg(&dir).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        let gone = Command::new("umount")
+            .arg(&dir)
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
         if !gone {
-            let _ = Command::new("umount").arg("--lazy").arg(&dir).stderr(Stdio::null()).status();
+            let _ = Command::new("umount")
+                .arg("--lazy")
+                .arg(&dir)
+                .stderr(Stdio::null())
+                .status();
         }
         // Only when empty: never into what may still be mounted there.
         let _ = fs::remove_dir(&dir);
@@ -346,12 +482,20 @@ fn unmount(base: &Path) {
 
 fn host(command: &mut Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn told(what: &str, output: Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{what}: {}\n{text}\n{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{text}\n{errors}",
+        output.status
+    );
     text
 }

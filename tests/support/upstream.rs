@@ -1,4 +1,5 @@
-//! An upstream made by the test, on a thread of its own, so that a test that waits does not stop it.
+//! An upstream made by the test, on a thread of its own, so that a test that waits does not stop
+//! it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -54,7 +55,11 @@ impl Upstream {
                 }
             });
         });
-        Self { addr, stop, thread: Some(thread) }
+        Self {
+            addr,
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Its address.
@@ -97,8 +102,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Answers with the bytes that `answer` makes of a request; after an empty answer, or one that says
-    /// `connection: close`, the connection is closed.
+    /// Answers with the bytes that `answer` makes of a request; after an empty answer, or one that
+    /// says `connection: close`, the connection is closed.
     pub fn answering(answer: impl Fn(&Received) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (ours, answer) = (Arc::clone(&seen), Arc::new(answer));
@@ -108,7 +113,10 @@ impl Recorder {
                 while let Ok(received) = receive(&mut conn).await {
                     let bytes = answer(&received);
                     seen.lock().unwrap().push(received);
-                    let closes = bytes.is_empty() || String::from_utf8_lossy(&bytes).to_ascii_lowercase().contains("connection: close");
+                    let closes = bytes.is_empty()
+                        || String::from_utf8_lossy(&bytes)
+                            .to_ascii_lowercase()
+                            .contains("connection: close");
                     if conn.send(&bytes).await.is_err() || closes {
                         return;
                     }
@@ -145,5 +153,9 @@ impl Recorder {
 pub async fn receive(conn: &mut Conn) -> Result<Received, Fault> {
     let head = conn.head().await?;
     let (body, trailers) = conn.body(head.framing(false)).await?;
-    Ok(Received { head, body, trailers })
+    Ok(Received {
+        head,
+        body,
+        trailers,
+    })
 }

@@ -3,7 +3,8 @@
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Far above what anything here takes on a loaded machine: reaching it is a failure, not a slow run.
+/// Far above what anything here takes on a loaded machine: reaching it is a failure, not a slow
+/// run.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a condition is looked at that cannot wake us: the kernel tells of no change in /proc.
@@ -28,12 +29,16 @@ pub fn within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Optio
     }
 }
 
-/// Lets time pass where time itself is what the test is about, as in a client that is silent for a while.
+/// Lets time pass where time itself is what the test is about, as in a client that is silent for a
+/// while.
 pub fn pause(length: Duration) {
     let end = Instant::now() + length;
     let (never, bell) = (Mutex::new(()), Condvar::new());
     let mut guard = never.lock().unwrap();
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
         guard = bell.wait_timeout(guard, left).unwrap().0;
     }
 }

@@ -40,11 +40,16 @@ impl WebSocket {
     /// Opens one; the error holds the answer's head when it was not 101.
     pub async fn open(target: &Target, path: &str) -> Result<Self, (Fault, Option<Head>)> {
         let mut conn = Conn::open(target).await.map_err(|fault| (fault, None))?;
-        conn.send(handshake(path)).await.map_err(|fault| (fault, None))?;
+        conn.send(handshake(path))
+            .await
+            .map_err(|fault| (fault, None))?;
         let head = conn.head().await.map_err(|fault| (fault, None))?;
         let accepted = head.status() == 101 && head.get("sec-websocket-accept") == Some(ACCEPT);
         if !accepted {
-            return Err((Fault::Garbage(format!("no WebSocket: {}", head.first)), Some(head)));
+            return Err((
+                Fault::Garbage(format!("no WebSocket: {}", head.first)),
+                Some(head),
+            ));
         }
         Ok(Self { conn })
     }
@@ -59,14 +64,19 @@ impl WebSocket {
         self.conn.send(frame(0x8, &code.to_be_bytes())).await
     }
 
-    /// Reads the next frame; `Eof` when the connection ended without a close frame. May be dropped and called again.
+    /// Reads the next frame; `Eof` when the connection ended without a close frame. May be dropped
+    /// and called again.
     pub async fn next(&mut self) -> Result<Frame, Fault> {
         loop {
             if let Some((first, payload)) = split_frame(self.conn.buffered()) {
                 return understand(first, payload);
             }
             if self.conn.more().await? == 0 {
-                return Err(if self.conn.buffered().is_empty() { Fault::Eof } else { Fault::Truncated });
+                return Err(if self.conn.buffered().is_empty() {
+                    Fault::Eof
+                } else {
+                    Fault::Truncated
+                });
             }
         }
     }
@@ -90,7 +100,10 @@ impl WebSocket {
 fn split_frame(buf: &mut BytesMut) -> Option<(u8, Bytes)> {
     let first = *buf.first()?;
     let (header, length) = match buf.get(1)? & 0x7f {
-        126 => (4, u64::from(u16::from_be_bytes(buf.get(2..4)?.try_into().unwrap()))),
+        126 => (
+            4,
+            u64::from(u16::from_be_bytes(buf.get(2..4)?.try_into().unwrap())),
+        ),
         127 => (10, u64::from_be_bytes(buf.get(2..10)?.try_into().unwrap())),
         short => (2, u64::from(short)),
     };
@@ -107,7 +120,10 @@ fn understand(first: u8, payload: Bytes) -> Result<Frame, Fault> {
         0x81 | 0x82 => Ok(Frame::Message(payload)),
         0x88 if payload.len() >= 2 => {
             let code = u16::from_be_bytes([payload[0], payload[1]]);
-            Ok(Frame::Close(code, String::from_utf8_lossy(&payload[2..]).into_owned()))
+            Ok(Frame::Close(
+                code,
+                String::from_utf8_lossy(&payload[2..]).into_owned(),
+            ))
         }
         0x88 => Ok(Frame::Close(1005, String::new())),
         0x89 => Ok(Frame::Ping(payload)),
@@ -131,6 +147,11 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
         }
     }
     frame.put_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     frame.freeze()
 }

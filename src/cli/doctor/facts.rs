@@ -1,4 +1,5 @@
-//! What is known of a gateway and the machine it runs on, gathered once. Checks look at nothing else.
+//! What is known of a gateway and the machine it runs on, gathered once. Checks look at nothing
+//! else.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -83,26 +84,41 @@ impl Unit {
     /// systemctl of its scope.
     pub fn systemctl(&self, rest: &str) -> String {
         let sudo = if self.needs_sudo { "sudo " } else { "" };
-        format!("{sudo}{}", crate::service::systemd::systemctl(self.installed.scope, rest))
+        format!(
+            "{sudo}{}",
+            crate::service::systemd::systemctl(self.installed.scope, rest)
+        )
     }
 
     /// The place where a setting is made: the last line that makes it, else the unit's file.
     pub fn place(&self, key: &str) -> String {
-        let mut made =
-            self.files.iter().flat_map(|file| file.lines.iter().map(move |line| (file, line))).filter(|(_, line)| line.key == key);
-        made.next_back()
-            .map_or_else(|| self.installed.path.display().to_string(), |(file, line)| format!("{}:{}", file.path.display(), line.number))
+        let mut made = self
+            .files
+            .iter()
+            .flat_map(|file| file.lines.iter().map(move |line| (file, line)))
+            .filter(|(_, line)| line.key == key);
+        made.next_back().map_or_else(
+            || self.installed.path.display().to_string(),
+            |(file, line)| format!("{}:{}", file.path.display(), line.number),
+        )
     }
 
     /// The value of a setting that is made last.
     pub fn value(&self, key: &str) -> Option<&str> {
-        let mut made = self.files.iter().flat_map(|file| &file.lines).filter(|line| line.key == key);
+        let mut made = self
+            .files
+            .iter()
+            .flat_map(|file| &file.lines)
+            .filter(|line| line.key == key);
         made.next_back().map(|line| line.value.as_str())
     }
 
     /// The command that takes a setting back: out of a drop-in, or by an own one.
     pub fn set(&self, wanted: &str) -> String {
-        format!("{}   (and write, under [Service]: {wanted})", self.systemctl(&format!("edit {}", self.installed.unit)))
+        format!(
+            "{}   (and write, under [Service]: {wanted})",
+            self.systemctl(&format!("edit {}", self.installed.unit))
+        )
     }
 }
 
@@ -211,7 +227,8 @@ pub struct EnvFile {
     pub mode: Option<u32>,
     /// Whether it sets a variable that is secret.
     pub secret: bool,
-    /// Whether it and its folder are root's, or the caller's, and no link: nobody else chose what it leads to.
+    /// Whether it and its folder are root's, or the caller's, and no link: nobody else chose what
+    /// it leads to.
     pub ours: bool,
 }
 
@@ -222,7 +239,8 @@ pub struct Configuration {
     pub path: PathBuf,
     /// Permission bits, owner and group; none where there is no file.
     pub access: Option<(u32, u32, u32)>,
-    /// What it says; the defaults where there is none. None where it is not valid or cannot be read.
+    /// What it says; the defaults where there is none. None where it is not valid or cannot be
+    /// read.
     pub valid: Option<Config>,
     /// Why it is not valid.
     pub invalid: Option<String>,
@@ -347,7 +365,9 @@ pub struct Machine {
 
 /// Whether a path lies where files go by themselves, or in a folder of builds.
 pub fn is_passing(path: &Path) -> bool {
-    let root = ["/tmp", "/var/tmp", "/dev/shm", "/run/user"].iter().any(|root| path.starts_with(root));
+    let root = ["/tmp", "/var/tmp", "/dev/shm", "/run/user"]
+        .iter()
+        .any(|root| path.starts_with(root));
     let text = path.to_string_lossy();
     root || text.contains("/target/debug/") || text.contains("/target/release/")
 }

@@ -60,7 +60,12 @@ pub struct Seen {
 impl Seen {
     /// A finding at a place.
     pub fn at(place: impl ToString, message: impl Into<String>, remedy: Remedy) -> Option<Self> {
-        Some(Self { message: message.into(), place: place.to_string(), detail: Vec::new(), remedy })
+        Some(Self {
+            message: message.into(),
+            place: place.to_string(),
+            detail: Vec::new(),
+            remedy,
+        })
     }
 
     /// With evidence.
@@ -110,7 +115,8 @@ impl Remedy {
     }
 }
 
-/// What `--fix` may do: nothing that ends a process, cuts a client, or writes over what somebody wrote.
+/// What `--fix` may do: nothing that ends a process, cuts a client, or writes over what somebody
+/// wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mend {
     /// The service manager reads its unit files anew.

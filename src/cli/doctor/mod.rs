@@ -1,7 +1,8 @@
 //! `gatewayctl doctor`: every known misconfiguration, each with its cure.
 //!
-//! Facts are gathered once ([`facts`]); each check is a pure function of them ([`checks`]); the table of checks is the manual, too
-//! ([`page`]). `--fix` does what is safe ([`mend`]), then looks again: only what is gone counts as mended.
+//! Facts are gathered once ([`facts`]); each check is a pure function of them ([`checks`]); the
+//! table of checks is the manual, too ([`page`]). `--fix` does what is safe ([`mend`]), then looks
+//! again: only what is gone counts as mended.
 
 mod checks;
 mod facts;
@@ -19,7 +20,8 @@ pub use self::show::Answer;
 use super::args::DoctorArgs;
 use super::{CliError, Context, Exit};
 
-/// So often is mended and looked again: one cure can show the next finding, as when a unit is read anew.
+/// So often is mended and looked again: one cure can show the next finding, as when a unit is read
+/// anew.
 const ROUNDS: usize = 3;
 
 /// A check and what it found.
@@ -36,7 +38,8 @@ struct Finding {
 /// Looks, mends with `--fix`, and shows.
 ///
 /// # Errors
-/// [`Exit::NotRunning`] when it is not installed and does not run; [`Exit::Usage`] when several may be meant.
+/// [`Exit::NotRunning`] when it is not installed and does not run; [`Exit::Usage`] when several may
+/// be meant.
 pub async fn doctor(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
     let mut facts = gather::facts(ctx).await?;
     let mut findings = judge(&facts);
@@ -55,7 +58,14 @@ pub async fn doctor(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> 
 
 /// Every finding, the worst first.
 fn judge(facts: &Facts) -> Vec<Finding> {
-    let look = |check: &'static Check| (check.judge)(facts).map(|seen| Finding { check, seen, mended: false, failed: None });
+    let look = |check: &'static Check| {
+        (check.judge)(facts).map(|seen| Finding {
+            check,
+            seen,
+            mended: false,
+            failed: None,
+        })
+    };
     let mut findings: Vec<Finding> = checks::all().filter_map(look).collect();
     findings.sort_by_key(|finding| finding.check.level);
     findings
@@ -64,8 +74,13 @@ fn judge(facts: &Facts) -> Vec<Finding> {
 /// Mends what can be mended and was not tried yet. Whether anything was tried.
 async fn mend_all(ctx: &Context, facts: &Facts, findings: &mut [Finding]) -> bool {
     let mut tried = false;
-    for finding in findings.iter_mut().filter(|finding| !finding.mended && finding.failed.is_none()) {
-        let Remedy::Mend(mend, text) = &finding.seen.remedy else { continue };
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| !finding.mended && finding.failed.is_none())
+    {
+        let Remedy::Mend(mend, text) = &finding.seen.remedy else {
+            continue;
+        };
         ctx.ui.progress(&format!("{}: {text}", finding.check.code));
         tried = true;
         if let Err(why) = mend::mend(ctx, facts, mend).await {
@@ -79,18 +94,28 @@ async fn mend_all(ctx: &Context, facts: &Facts, findings: &mut [Finding]) -> boo
 fn compare(findings: &mut Vec<Finding>, now: Vec<Finding>) {
     for finding in findings.iter_mut() {
         let is_mend = matches!(finding.seen.remedy, Remedy::Mend(..));
-        let still = now.iter().any(|other| other.check.code == finding.check.code && other.seen.place == finding.seen.place);
+        let still = now.iter().any(|other| {
+            other.check.code == finding.check.code && other.seen.place == finding.seen.place
+        });
         match (is_mend, still) {
             (true, true) if !finding.mended => {
-                finding.failed.get_or_insert_with(|| "it was tried, and nothing changed".to_owned());
+                finding
+                    .failed
+                    .get_or_insert_with(|| "it was tried, and nothing changed".to_owned());
             }
-            (_, true) if finding.mended => (finding.mended, finding.failed) = (false, Some("it came back".to_owned())),
+            (_, true) if finding.mended => {
+                (finding.mended, finding.failed) = (false, Some("it came back".to_owned()))
+            }
             // What no cure of ours was for can go with another one's.
             (_, false) => (finding.mended, finding.failed) = (true, None),
             _ => {}
         }
     }
-    let known = |one: &Finding| findings.iter().any(|known| known.check.code == one.check.code && known.seen.place == one.seen.place);
+    let known = |one: &Finding| {
+        findings
+            .iter()
+            .any(|known| known.check.code == one.check.code && known.seen.place == one.seen.place)
+    };
     let new: Vec<Finding> = now.into_iter().filter(|one| !known(one)).collect();
     findings.extend(new);
     findings.sort_by_key(|finding| finding.check.level);
@@ -99,5 +124,9 @@ fn compare(findings: &mut Vec<Finding>, now: Vec<Finding>) {
 /// 0 when nothing that matters is left.
 fn exit(findings: &[Finding]) -> Exit {
     let matters = |finding: &&Finding| !finding.mended && finding.check.level != Level::Note;
-    if findings.iter().any(|finding| matters(&finding)) { Exit::Failed } else { Exit::Done }
+    if findings.iter().any(|finding| matters(&finding)) {
+        Exit::Failed
+    } else {
+        Exit::Done
+    }
 }

@@ -10,7 +10,10 @@ pub const NAME: &str = "gatewayctl-doctor.7";
 
 /// The page in roff.
 pub fn page() -> String {
-    let mut out = format!(".TH gatewayctl-doctor 7 \"\" \"gateway {}\" \"gateway\"\n", env!("CARGO_PKG_VERSION"));
+    let mut out = format!(
+        ".TH gatewayctl-doctor 7 \"\" \"gateway {}\" \"gateway\"\n",
+        env!("CARGO_PKG_VERSION")
+    );
     out.push_str(
         ".SH NAME\ngatewayctl\\-doctor \\- what gatewayctl doctor finds, and what is done about it\n.SH DESCRIPTION\n\
          .BR \"gatewayctl doctor\"\nlooks at an installed or running gateway and reports every misconfiguration that it knows. Each finding has a\n\
@@ -32,7 +35,11 @@ pub fn page() -> String {
 fn section(out: &mut String, check: &Check) {
     let _ = writeln!(out, ".SS {}", escape(check.code));
     let level = check.level.word();
-    let level = if check.mends { format!(".I {level}\n(mended):") } else { format!(".IR {level} :") };
+    let level = if check.mends {
+        format!(".I {level}\n(mended):")
+    } else {
+        format!(".IR {level} :")
+    };
     let _ = writeln!(out, "{level}\n{}.\n.PP", escape(check.what));
     let _ = writeln!(out, "{}", escape(check.why));
     let _ = writeln!(out, ".PP\n{}", escape(check.cure));
@@ -41,5 +48,9 @@ fn section(out: &mut String, check: &Check) {
 /// What roff would take for itself.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
-    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+    if text.starts_with(['.', '\'']) {
+        format!("\\&{text}")
+    } else {
+        text
+    }
 }

@@ -71,17 +71,37 @@ pub struct Cure<'a> {
 pub fn show(ctx: &Context, facts: &Facts, findings: &[Finding], fixed: bool) {
     let redactor = redactor(facts);
     let number = checks::all().count();
-    let items = findings.iter().map(|finding| item(finding, &redactor)).collect();
+    let items = findings
+        .iter()
+        .map(|finding| item(finding, &redactor))
+        .collect();
     let ok = super::exit(findings) == crate::cli::Exit::Done;
-    ctx.ui.object(&Answer { ok, instance: &facts.instance, checks: number, findings: items, unseen: &facts.unseen });
+    ctx.ui.object(&Answer {
+        ok,
+        instance: &facts.instance,
+        checks: number,
+        findings: items,
+        unseen: &facts.unseen,
+    });
     for level in [Level::Error, Level::Warning, Level::Note] {
-        findings.iter().filter(|finding| finding.check.level == level).for_each(|finding| lines(ctx, finding, &redactor, fixed));
+        findings
+            .iter()
+            .filter(|finding| finding.check.level == level)
+            .for_each(|finding| lines(ctx, finding, &redactor, fixed));
     }
     for what in &facts.unseen {
-        ctx.ui.say(&format!("{} {}", ctx.ui.paint("not looked at:", Tone::Dim), escape(what)));
+        ctx.ui.say(&format!(
+            "{} {}",
+            ctx.ui.paint("not looked at:", Tone::Dim),
+            escape(what)
+        ));
     }
     if !facts.unseen.is_empty() {
-        ctx.ui.say(&format!("  {} sudo gatewayctl doctor{}", ctx.ui.paint(&format!("{:<LABEL$}", "next:"), Tone::Strong), facts.flags));
+        ctx.ui.say(&format!(
+            "  {} sudo gatewayctl doctor{}",
+            ctx.ui.paint(&format!("{:<LABEL$}", "next:"), Tone::Strong),
+            facts.flags
+        ));
     }
     ctx.ui.say(&summary(findings, number));
 }
@@ -92,10 +112,18 @@ fn redactor(facts: &Facts) -> Redactor {
     let redactor = Redactor::new(&config.gateway.redact);
     for spec in config.sidecar.values() {
         redactor.learn_command(&spec.command);
-        spec.env.iter().for_each(|(key, value)| redactor.learn_env(key, value));
+        spec.env
+            .iter()
+            .for_each(|(key, value)| redactor.learn_env(key, value));
     }
-    let variables = facts.unit.iter().filter_map(|unit| unit.says.as_ref()).flat_map(|says| &says.environment);
-    variables.filter_map(|pair| pair.split_once('=')).for_each(|(key, value)| redactor.learn_env(key, value));
+    let variables = facts
+        .unit
+        .iter()
+        .filter_map(|unit| unit.says.as_ref())
+        .flat_map(|says| &says.environment);
+    variables
+        .filter_map(|pair| pair.split_once('='))
+        .for_each(|(key, value)| redactor.learn_env(key, value));
     redactor
 }
 
@@ -104,10 +132,18 @@ fn item<'a>(finding: &'a Finding, redactor: &Redactor) -> Item<'a> {
         code: finding.check.code,
         level: finding.check.level.word(),
         message: redactor.text(&finding.seen.message),
-        detail: finding.seen.detail.iter().map(|line| redactor.text(line)).collect(),
+        detail: finding
+            .seen
+            .detail
+            .iter()
+            .map(|line| redactor.text(line))
+            .collect(),
         place: redactor.text(&finding.seen.place),
         why: finding.check.why,
-        remedy: Cure { kind: finding.seen.remedy.kind(), text: redactor.text(finding.seen.remedy.text()) },
+        remedy: Cure {
+            kind: finding.seen.remedy.kind(),
+            text: redactor.text(finding.seen.remedy.text()),
+        },
         mended: finding.mended,
         not_mended: finding.failed.as_deref(),
     }
@@ -121,23 +157,52 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
         Level::Note => Tone::Dim,
     };
     let shown = |text: &str| escape(&redactor.text(text)).into_owned();
-    let line = |label: &str, text: &str| ctx.ui.say(&format!("  {} {text}", ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim)));
+    let line = |label: &str, text: &str| {
+        ctx.ui.say(&format!(
+            "  {} {text}",
+            ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim)
+        ))
+    };
     let level = ctx.ui.paint(finding.check.level.word(), tone);
-    ctx.ui.say(&format!("{level} {}: {}", ctx.ui.paint(finding.check.code, Tone::Strong), finding.check.what));
-    line("at", &format!("{}: {}", shown(&finding.seen.place), shown(&finding.seen.message)));
+    ctx.ui.say(&format!(
+        "{level} {}: {}",
+        ctx.ui.paint(finding.check.code, Tone::Strong),
+        finding.check.what
+    ));
+    line(
+        "at",
+        &format!(
+            "{}: {}",
+            shown(&finding.seen.place),
+            shown(&finding.seen.message)
+        ),
+    );
     for text in finding.seen.detail.iter().take(DETAIL_MOST) {
         line("", &shown(text));
     }
     if finding.seen.detail.len() > DETAIL_MOST {
-        line("", &format!("+{} more", finding.seen.detail.len() - DETAIL_MOST));
+        line(
+            "",
+            &format!("+{} more", finding.seen.detail.len() - DETAIL_MOST),
+        );
     }
     line("why", finding.check.why);
     let remedy = shown(finding.seen.remedy.text());
     match (&finding.seen.remedy, finding.mended) {
-        (_, true) => {
-            line("done", &ctx.ui.paint(if matches!(finding.seen.remedy, Remedy::Mend(..)) { &remedy } else { "mended" }, Tone::Good))
+        (_, true) => line(
+            "done",
+            &ctx.ui.paint(
+                if matches!(finding.seen.remedy, Remedy::Mend(..)) {
+                    &remedy
+                } else {
+                    "mended"
+                },
+                Tone::Good,
+            ),
+        ),
+        (Remedy::Mend(..), false) if !fixed => {
+            line("fix", &format!("gatewayctl doctor --fix   ({remedy})"))
         }
-        (Remedy::Mend(..), false) if !fixed => line("fix", &format!("gatewayctl doctor --fix   ({remedy})")),
         _ => line("fix", &remedy),
     }
     if let Some(why) = &finding.failed {
@@ -146,7 +211,12 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
 }
 
 fn summary(findings: &[Finding], checks: usize) -> String {
-    let left = |level: Level| findings.iter().filter(|finding| !finding.mended && finding.check.level == level).count() as u64;
+    let left = |level: Level| {
+        findings
+            .iter()
+            .filter(|finding| !finding.mended && finding.check.level == level)
+            .count() as u64
+    };
     let mended = findings.iter().filter(|finding| finding.mended).count() as u64;
     let mut parts: Vec<String> = [Level::Error, Level::Warning, Level::Note]
         .into_iter()

@@ -10,11 +10,12 @@ use super::super::target::Target;
 use super::super::{CliError, Exit};
 use crate::control::protocol::Status;
 
-/// A new program that serves for this long is kept: what crashes at its first requests has done so by then.
+/// A new program that serves for this long is kept: what crashes at its first requests has done so
+/// by then.
 pub const STABLE: Duration = Duration::from_secs(10);
 
-/// How long a gateway whose program was put back may take to answer: a supervisor starts it again after 100 ms, and the front
-/// door and control socket are open before its sidecars are.
+/// How long a gateway whose program was put back may take to answer: a supervisor starts it again
+/// after 100 ms, and the front door and control socket are open before its sidecars are.
 const ANSWERS: Duration = Duration::from_secs(10);
 
 /// How often it is looked for: nothing tells of a socket that begins to be answered.
@@ -23,14 +24,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Waits until the process after that of `before` has served for `stable`.
 ///
 /// # Errors
-/// [`Exit::Failed`] when there is no other process, when it ends, or when it serves worse than before.
+/// [`Exit::Failed`] when there is no other process, when it ends, or when it serves worse than
+/// before.
 pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result<Status, CliError> {
     let logs = |error: CliError| error.with_help(format!("gatewayctl logs{}", target.flags));
     let begun = Instant::now();
     let mut client = target.connect().await.map_err(logs)?;
     let first = status_of(target, &mut client).await.map_err(logs)?;
     if first.pid == before.pid {
-        let message = format!("pid {} is still the process of before: the new program was not started", first.pid);
+        let message = format!(
+            "pid {} is still the process of before: the new program was not started",
+            first.pid
+        );
         return Err(logs(CliError::new(Exit::Failed, message)));
     }
     tokio::select! {
@@ -43,10 +48,17 @@ pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result
     }
     let last = status_now(target).await.map_err(logs)?;
     if last.pid != first.pid {
-        return Err(logs(CliError::new(Exit::Failed, format!("pid {}, which ran the new program, is gone", first.pid))));
+        return Err(logs(CliError::new(
+            Exit::Failed,
+            format!("pid {}, which ran the new program, is gone", first.pid),
+        )));
     }
     if !last.stage.serves() && last.stage != before.stage {
-        let message = format!("with the new program the gateway is {}: {}", word(last.stage), last.detail);
+        let message = format!(
+            "with the new program the gateway is {}: {}",
+            word(last.stage),
+            last.detail
+        );
         return Err(logs(CliError::new(Exit::Failed, message)));
     }
     Ok(last)
@@ -75,22 +87,43 @@ mod tests {
     const SOON: Duration = Duration::from_millis(50);
 
     fn target(double: &Double) -> Target {
-        Target::find(&Global { state_dir: Some(double.state.clone()), ..Global::default() }, &Env::real()).unwrap()
+        Target::find(
+            &Global {
+                state_dir: Some(double.state.clone()),
+                ..Global::default()
+            },
+            &Env::real(),
+        )
+        .unwrap()
     }
 
     #[tokio::test]
     async fn another_process_that_stays_is_what_is_wanted() {
         let double = Double::start(Ok(double::outcome()));
-        let before = Status { pid: 1, ..double::status() };
-        assert_eq!(stays(&target(&double), &before, SOON).await.unwrap().pid, double::status().pid);
-        let same = stays(&target(&double), &double::status(), SOON).await.unwrap_err();
-        assert!(same.message.contains("still the process of before"), "{same:?}");
+        let before = Status {
+            pid: 1,
+            ..double::status()
+        };
+        assert_eq!(
+            stays(&target(&double), &before, SOON).await.unwrap().pid,
+            double::status().pid
+        );
+        let same = stays(&target(&double), &double::status(), SOON)
+            .await
+            .unwrap_err();
+        assert!(
+            same.message.contains("still the process of before"),
+            "{same:?}"
+        );
     }
 
     #[tokio::test]
     async fn one_that_ends_is_not() {
         let double = Double::start(Ok(double::outcome()));
-        let before = Status { pid: 1, ..double::status() };
+        let before = Status {
+            pid: 1,
+            ..double::status()
+        };
         let target = target(&double);
         let (gone, ()) = tokio::join!(stays(&target, &before, Duration::from_secs(60)), async {
             double.asked_for(1).await;

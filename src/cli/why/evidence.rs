@@ -47,7 +47,10 @@ impl Evidence {
     /// Whether a life is under way.
     pub fn is_up(&self) -> bool {
         self.status.is_some()
-            || self.unit.as_ref().is_some_and(|unit| unit.main_pid != 0 && unit.active != "deactivating")
+            || self
+                .unit
+                .as_ref()
+                .is_some_and(|unit| unit.main_pid != 0 && unit.active != "deactivating")
             || self.owner.as_ref().is_some_and(|(_, lives)| *lives)
     }
 }
@@ -87,7 +90,9 @@ impl Unit {
     /// Takes what a manager says.
     pub fn of(name: &str, properties: &Properties) -> Self {
         let time = |name: &str| {
-            let usec = i64::try_from(properties.number(name)).ok().filter(|usec| *usec != 0)?;
+            let usec = i64::try_from(properties.number(name))
+                .ok()
+                .filter(|usec| *usec != 0)?;
             Timestamp::from_microsecond(usec).ok()
         };
         Self {

@@ -1,4 +1,5 @@
-//! Looking at everything that may tell why: the gateway, its manager, its state folder, the journal. Nothing is changed.
+//! Looking at everything that may tell why: the gateway, its manager, its state folder, the
+//! journal. Nothing is changed.
 
 use super::evidence::{Evidence, Unit};
 use super::journal;
@@ -36,8 +37,12 @@ pub async fn evidence(subject: &Subject) -> Evidence {
         lines.reverse();
         evidence.record = lines;
         evidence.owner = Owner::read(dir).map(|owner| {
-            // A service in a container may have written another boot id than we see: its own answer is the better witness.
-            let answers = subject.status.as_ref().is_some_and(|status| status.pid == owner.pid);
+            // A service in a container may have written another boot id than we see: its own answer
+            // is the better witness.
+            let answers = subject
+                .status
+                .as_ref()
+                .is_some_and(|status| status.pid == owner.pid);
             let lives = answers || owner.lives().unwrap_or(false);
             (owner, lives)
         });
@@ -54,5 +59,7 @@ async fn properties(unit: &Installed) -> Result<Unit, String> {
         let manager = Manager::connect(unit.scope, &Env::real()).await?;
         Ok(Unit::of(&unit.unit, &manager.properties(&unit.unit).await?))
     };
-    asked.await.map_err(|error: crate::service::ServiceError| error.message)
+    asked
+        .await
+        .map_err(|error: crate::service::ServiceError| error.message)
 }

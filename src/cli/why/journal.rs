@@ -1,6 +1,8 @@
-//! What the journal tells of a unit: what its manager did to it, and what the gateway itself complained of.
+//! What the journal tells of a unit: what its manager did to it, and what the gateway itself
+//! complained of.
 //!
-//! journalctl is asked, as `gatewayctl logs` does: the journal's files have no other reader that every machine has.
+//! journalctl is asked, as `gatewayctl logs` does: the journal's files have no other reader that
+//! every machine has.
 
 use std::process::{Command, Stdio};
 
@@ -91,7 +93,9 @@ pub fn of_unit(scope: Scope, unit: &str) -> Result<Vec<Line>, String> {
     let lines = parse(&String::from_utf8_lossy(&output.stdout));
     let said = String::from_utf8_lossy(&output.stderr);
     match said.lines().next() {
-        Some(said) if lines.is_empty() && !output.status.success() => Err(format!("journalctl: {said}")),
+        Some(said) if lines.is_empty() && !output.status.success() => {
+            Err(format!("journalctl: {said}"))
+        }
         _ => Ok(lines),
     }
 }
@@ -99,12 +103,23 @@ pub fn of_unit(scope: Scope, unit: &str) -> Result<Vec<Line>, String> {
 fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
     let (flag, manager, own) = match scope {
         // Anybody may write a field without an underscore: only the manager's own lines count.
-        Scope::System => (None, ["_PID=1".to_owned(), format!("UNIT={unit}")], format!("_SYSTEMD_UNIT={unit}")),
-        Scope::User => (Some("--user"), [format!("_UID={uid}"), format!("USER_UNIT={unit}")], format!("_SYSTEMD_USER_UNIT={unit}")),
+        Scope::System => (
+            None,
+            ["_PID=1".to_owned(), format!("UNIT={unit}")],
+            format!("_SYSTEMD_UNIT={unit}"),
+        ),
+        Scope::User => (
+            Some("--user"),
+            [format!("_UID={uid}"), format!("USER_UNIT={unit}")],
+            format!("_SYSTEMD_USER_UNIT={unit}"),
+        ),
     };
     let mut line: Vec<String> = flag.into_iter().map(str::to_owned).collect();
     line.extend(["--quiet", "--no-pager", "--output=json"].map(str::to_owned));
-    line.extend([format!("--output-fields={FIELDS}"), format!("--lines={LINES}")]);
+    line.extend([
+        format!("--output-fields={FIELDS}"),
+        format!("--lines={LINES}"),
+    ]);
     let complaints = || (0..=4).map(|priority| format!("PRIORITY={priority}"));
     line.extend(manager.clone());
     line.extend(KINDS.map(|(id, _)| format!("MESSAGE_ID={id}")));
@@ -119,7 +134,10 @@ fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
 
 /// Reads what journalctl prints, one object a line; what is no line of ours is passed over.
 pub fn parse(text: &str) -> Vec<Line> {
-    let mut lines: Vec<Line> = text.lines().filter_map(|line| read(&serde_json::from_str(line).ok()?)).collect();
+    let mut lines: Vec<Line> = text
+        .lines()
+        .filter_map(|line| read(&serde_json::from_str(line).ok()?))
+        .collect();
     lines.sort_by_key(|line| line.at);
     lines
 }
@@ -128,7 +146,10 @@ fn read(entry: &Value) -> Option<Line> {
     let field = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
     let at = Timestamp::from_microsecond(field("__REALTIME_TIMESTAMP").parse().ok()?).ok()?;
     let text = field("MESSAGE").to_owned();
-    let by_id = KINDS.iter().find(|(id, _)| *id == field("MESSAGE_ID")).map(|(_, kind)| *kind);
+    let by_id = KINDS
+        .iter()
+        .find(|(id, _)| *id == field("MESSAGE_ID"))
+        .map(|(_, kind)| *kind);
     let kind = match by_id {
         _ if field("SYSLOG_IDENTIFIER") == IDENTIFIER => Kind::Gateway,
         // That of ExecReload= has the same id.
@@ -144,7 +165,9 @@ fn read(entry: &Value) -> Option<Line> {
         code: field("EXIT_CODE").to_owned(),
         status: number_of(field("EXIT_STATUS")),
         result: field("UNIT_RESULT").to_owned(),
-        sidecar: Some(field("SIDECAR")).filter(|name| !name.is_empty()).map(str::to_owned),
+        sidecar: Some(field("SIDECAR"))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned),
         priority: field("PRIORITY").parse().unwrap_or(6),
         text,
     })
@@ -152,7 +175,11 @@ fn read(entry: &Value) -> Option<Line> {
 
 /// A number, or a signal by its name without SIG, as versions of systemd differ.
 fn number_of(text: &str) -> i32 {
-    text.parse().unwrap_or_else(|_| format!("SIG{text}").parse::<nix::sys::signal::Signal>().map_or(0, |signal| signal as i32))
+    text.parse().unwrap_or_else(|_| {
+        format!("SIG{text}")
+            .parse::<nix::sys::signal::Signal>()
+            .map_or(0, |signal| signal as i32)
+    })
 }
 
 #[cfg(test)]
@@ -169,19 +196,38 @@ not json
 {"__REALTIME_TIMESTAMP":"1763797450000004","MESSAGE":[1,2]}
 "#;
         let lines = parse(text);
-        assert_eq!(lines.iter().map(|line| line.kind).collect::<Vec<_>>(), [Kind::Watchdog, Kind::Exit, Kind::Gateway, Kind::Complaint]);
-        assert_eq!((lines[1].code.as_str(), lines[1].status, lines[2].sidecar.as_deref()), ("killed", 9, Some("main")));
-        assert_eq!((number_of("KILL"), number_of("78"), number_of("")), (9, 78, 0));
+        assert_eq!(
+            lines.iter().map(|line| line.kind).collect::<Vec<_>>(),
+            [Kind::Watchdog, Kind::Exit, Kind::Gateway, Kind::Complaint]
+        );
+        assert_eq!(
+            (
+                lines[1].code.as_str(),
+                lines[1].status,
+                lines[2].sidecar.as_deref()
+            ),
+            ("killed", 9, Some("main"))
+        );
+        assert_eq!(
+            (number_of("KILL"), number_of("78"), number_of("")),
+            (9, 78, 0)
+        );
     }
 
     #[test]
     fn only_the_manager_is_believed_about_the_unit() {
         let system = arguments(Scope::System, "gateway.service", 7).join(" ");
         assert!(
-            system.contains("_PID=1 UNIT=gateway.service MESSAGE_ID=") && system.contains("+ _SYSTEMD_UNIT=gateway.service"),
+            system.contains("_PID=1 UNIT=gateway.service MESSAGE_ID=")
+                && system.contains("+ _SYSTEMD_UNIT=gateway.service"),
             "{system}"
         );
         let user = arguments(Scope::User, "a.service", 7).join(" ");
-        assert!(user.starts_with("--user ") && user.contains("_UID=7 USER_UNIT=a.service") && !user.contains("_PID=1"), "{user}");
+        assert!(
+            user.starts_with("--user ")
+                && user.contains("_UID=7 USER_UNIT=a.service")
+                && !user.contains("_PID=1"),
+            "{user}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `gatewayctl why`: the cause of the last end or restart in one sentence, then the evidence.
 //!
-//! [`gather`] looks at everything, [`cause`] decides without looking at anything else, [`words`] says it.
+//! [`gather`] looks at everything, [`cause`] decides without looking at anything else, [`words`]
+//! says it.
 
 mod cause;
 mod evidence;
@@ -54,21 +55,38 @@ pub struct Why {
 /// Says why.
 ///
 /// # Errors
-/// [`Exit::NotRunning`] of a gateway that is not installed and never ran; [`Exit::Usage`] when several can be meant.
+/// [`Exit::NotRunning`] of a gateway that is not installed and never ran; [`Exit::Usage`] when
+/// several can be meant.
 pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
     let subject = Subject::find(ctx).await?;
     let evidence = gather::evidence(&subject).await;
-    let Some(answer) = cause::decide(&evidence) else { return Err(subject.unknown()) };
+    let Some(answer) = cause::decide(&evidence) else {
+        return Err(subject.unknown());
+    };
     let now = Timestamp::now();
-    // The record is redacted already; what a sidecar made the manager or the gateway print may not be.
+    // The record is redacted already; what a sidecar made the manager or the gateway print may not
+    // be.
     let redactor = Redactor::default();
     let sentence = redactor.text(&words::sentence(&evidence, &answer, now));
-    let proofs: Vec<Proof> =
-        words::proofs(&evidence).into_iter().map(|proof| Proof { text: redactor.text(&proof.text), ..proof }).collect();
+    let proofs: Vec<Proof> = words::proofs(&evidence)
+        .into_iter()
+        .map(|proof| Proof {
+            text: redactor.text(&proof.text),
+            ..proof
+        })
+        .collect();
     ctx.ui.say(&ctx.ui.paint(&escape(&sentence), Tone::Strong));
     for proof in &proofs {
-        let at = proof.at.as_ref().and_then(|at| at.parse().ok()).map_or(String::new(), |at| words::clock(at, now));
-        ctx.ui.say(&format!("  {} {at:<8}  {}", ctx.ui.paint(&format!("{:<8}", proof.source), Tone::Dim), escape(&proof.text)));
+        let at = proof
+            .at
+            .as_ref()
+            .and_then(|at| at.parse().ok())
+            .map_or(String::new(), |at| words::clock(at, now));
+        ctx.ui.say(&format!(
+            "  {} {at:<8}  {}",
+            ctx.ui.paint(&format!("{:<8}", proof.source), Tone::Dim),
+            escape(&proof.text)
+        ));
     }
     ctx.ui.object(&Why {
         ok: true,
@@ -77,7 +95,11 @@ pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
         sentence,
         at: answer.at.map(|at| at.to_string()),
         again_at: answer.again.map(|at| at.to_string()),
-        down_ms: answer.at.zip(answer.again).filter(|(at, again)| at < again).map(|(at, again)| words::between(at, again)),
+        down_ms: answer
+            .at
+            .zip(answer.again)
+            .filter(|(at, again)| at < again)
+            .map(|(at, again)| words::between(at, again)),
         running: evidence.is_up(),
         cause: answer.cause,
         evidence: proofs,

@@ -18,7 +18,8 @@ use crate::platform;
 /// The most descriptors in one message (unix(7), SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 253;
 
-/// The sending end. Messages are written by a task, in order; what cannot be written is lost with the other process.
+/// The sending end. Messages are written by a task, in order; what cannot be written is lost with
+/// the other process.
 #[derive(Clone, Debug)]
 pub struct Sender<T>(mpsc::UnboundedSender<Item>, PhantomData<fn(T)>);
 
@@ -38,8 +39,8 @@ impl<T: Serialize> Sender<T> {
         }
     }
 
-    /// Waits until everything sent so far is written, for a process that is about to end. A reader that hangs can keep it
-    /// waiting.
+    /// Waits until everything sent so far is written, for a process that is about to end. A reader
+    /// that hangs can keep it waiting.
     pub async fn flushed(&self) {
         let (mark, written) = oneshot::channel();
         let _ = self.0.send(Item::Mark(mark));
@@ -59,7 +60,9 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// When what comes is no message of this protocol.
     pub async fn next(&mut self) -> Result<Option<T>, String> {
         match self.0.next_line().await {
-            Ok(Some(line)) => serde_json::from_str(&line).map(Some).map_err(|error| error.to_string()),
+            Ok(Some(line)) => serde_json::from_str(&line)
+                .map(Some)
+                .map_err(|error| error.to_string()),
             Ok(None) | Err(_) => Ok(None),
         }
     }
@@ -69,7 +72,9 @@ impl<T: DeserializeOwned> Receiver<T> {
 ///
 /// # Errors
 /// When the runtime cannot watch it.
-pub fn open<Out: Serialize, In: DeserializeOwned>(stream: StdStream) -> io::Result<(Sender<Out>, Receiver<In>)> {
+pub fn open<Out: Serialize, In: DeserializeOwned>(
+    stream: StdStream,
+) -> io::Result<(Sender<Out>, Receiver<In>)> {
     stream.set_nonblocking(true)?;
     let (read, mut write) = UnixStream::from_std(stream)?.into_split();
     let (sender, mut items) = mpsc::unbounded_channel::<Item>();
@@ -88,14 +93,21 @@ pub fn open<Out: Serialize, In: DeserializeOwned>(stream: StdStream) -> io::Resu
             }
         }
     });
-    Ok((Sender(sender, PhantomData), Receiver(BufReader::new(read).lines(), PhantomData)))
+    Ok((
+        Sender(sender, PhantomData),
+        Receiver(BufReader::new(read).lines(), PhantomData),
+    ))
 }
 
 /// Writes `bytes` with descriptors, all at once.
 ///
 /// # Errors
 /// When the socket does not take them.
-pub fn send_with(stream: &StdStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send_with(
+    stream: &StdStream,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let sent = send_raw(stream, bytes, descriptors)?;
     // The rest carries no descriptors any more.
     io::Write::write_all(&mut &*stream, &bytes[sent..])
@@ -105,22 +117,40 @@ pub fn send_with(stream: &StdStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>
 ///
 /// # Errors
 /// When it takes nothing.
-pub fn send_raw(stream: &impl AsRawFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+pub fn send_raw(
+    stream: &impl AsRawFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
     let raw: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
-    Ok(sendmsg::<()>(stream.as_raw_fd(), &[io::IoSlice::new(bytes)], control, platform::send_flags(stream), None)?)
+    Ok(sendmsg::<()>(
+        stream.as_raw_fd(),
+        &[io::IoSlice::new(bytes)],
+        control,
+        platform::send_flags(stream),
+        None,
+    )?)
 }
 
 /// Reads up to `buffer.len()` bytes and the descriptors that come with them, close-on-exec.
 ///
 /// # Errors
 /// When nothing can be read.
-#[allow(unsafe_code, reason = "descriptors come as bare numbers in a control message")]
+#[allow(
+    unsafe_code,
+    reason = "descriptors come as bare numbers in a control message"
+)]
 pub fn receive_with(stream: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([i32; DESCRIPTORS_MAX]);
     let mut slices = [io::IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), platform::receive_flags())?;
+    let message = recvmsg::<()>(
+        stream.as_raw_fd(),
+        &mut slices,
+        Some(&mut space),
+        platform::receive_flags(),
+    )?;
     let mut descriptors = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {

@@ -43,12 +43,15 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Takes the offer, if this process was started with one. Once, before anything else opens descriptors.
+    /// Takes the offer, if this process was started with one. Once, before anything else opens
+    /// descriptors.
     ///
     /// # Errors
     /// When there is one that cannot be used; the predecessor has been told, and serves on.
     pub fn take() -> Result<Option<Self>, String> {
-        let Some(stream) = inherited(OFFER) else { return Ok(None) };
+        let Some(stream) = inherited(OFFER) else {
+            return Ok(None);
+        };
         failpoint::pass("new.started");
         match Self::read(&stream) {
             Ok((offer, descriptors)) => Ok(Some(Self::sort(offer, descriptors, stream))),
@@ -57,7 +60,8 @@ impl Incoming {
     }
 
     fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>), String> {
-        let bad = |error: io::Error| format!("cannot read what the predecessor hands over: {error}");
+        let bad =
+            |error: io::Error| format!("cannot read what the predecessor hands over: {error}");
         stream.set_read_timeout(Some(READ)).map_err(bad)?;
         let mut buffer = vec![0; OFFER_MAX];
         let (mut length, descriptors) = channel::receive_with(stream, &mut buffer).map_err(bad)?;
@@ -69,19 +73,33 @@ impl Incoming {
             length += more;
         }
         stream.set_read_timeout(None).map_err(bad)?;
-        let text = buffer[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let version = serde_json::from_slice::<serde_json::Value>(text).ok().and_then(|value| value["version"].as_u64());
+        let text = buffer[..length]
+            .split(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let version = serde_json::from_slice::<serde_json::Value>(text)
+            .ok()
+            .and_then(|value| value["version"].as_u64());
         if version != Some(u64::from(VERSION)) {
             let theirs = version.map_or("none".to_owned(), |version| version.to_string());
             return Err(format!(
                 "this program speaks hand-over version {VERSION}, the running one {theirs}: restart it through the service manager"
             ));
         }
-        let offer: Offer = serde_json::from_slice(text).map_err(|error| format!("cannot read what the predecessor hands over: {error}"))?;
-        let running = offer.exclusive.iter().filter(|sidecar| sidecar.runs).count();
-        let wanted = usize::from(offer.lock) + offer.listeners.len() + of_drainers(&offer) + running;
+        let offer: Offer = serde_json::from_slice(text)
+            .map_err(|error| format!("cannot read what the predecessor hands over: {error}"))?;
+        let running = offer
+            .exclusive
+            .iter()
+            .filter(|sidecar| sidecar.runs)
+            .count();
+        let wanted =
+            usize::from(offer.lock) + offer.listeners.len() + of_drainers(&offer) + running;
         if descriptors.len() != wanted {
-            return Err(format!("the predecessor hands over {} descriptors instead of {wanted}", descriptors.len()));
+            return Err(format!(
+                "the predecessor hands over {} descriptors instead of {wanted}",
+                descriptors.len()
+            ));
         }
         Ok((offer, descriptors))
     }
@@ -89,10 +107,22 @@ impl Incoming {
     fn sort(offer: Offer, descriptors: Vec<OwnedFd>, stream: UnixStream) -> Self {
         let mut descriptors = descriptors.into_iter();
         let lock = if offer.lock { descriptors.next() } else { None };
-        let listeners = offer.listeners.iter().cloned().zip(descriptors.by_ref()).collect();
+        let listeners = offer
+            .listeners
+            .iter()
+            .cloned()
+            .zip(descriptors.by_ref())
+            .collect();
         let drainers = descriptors.by_ref().take(of_drainers(&offer)).collect();
         let exclusive = descriptors.map(PidFd::from).collect();
-        Self { offer, lock, listeners, drainers, exclusive, stream }
+        Self {
+            offer,
+            lock,
+            listeners,
+            drainers,
+            exclusive,
+            stream,
+        }
     }
 
     /// Begins to talk. What the predecessor says comes as [`Happening`]s.
@@ -101,7 +131,10 @@ impl Incoming {
     /// When the stream cannot be watched.
     pub fn converse(&self, happened: &mpsc::UnboundedSender<Happening>) -> io::Result<Predecessor> {
         let (to, from) = channel::open(self.stream.try_clone()?)?;
-        to.send(&ToPredecessor::Hello { version: VERSION, pid: std::process::id() });
+        to.send(&ToPredecessor::Hello {
+            version: VERSION,
+            pid: std::process::id(),
+        });
         tokio::spawn(listen(from, happened.clone()));
         Ok(Predecessor { to })
     }
@@ -114,7 +147,12 @@ impl Incoming {
 
 /// How many descriptors come for the drainers.
 fn of_drainers(offer: &Offer) -> usize {
-    offer.drainers.len() + offer.drainers.iter().filter(|drainer| drainer.stays).count()
+    offer.drainers.len()
+        + offer
+            .drainers
+            .iter()
+            .filter(|drainer| drainer.stays)
+            .count()
 }
 
 fn tell(mut stream: &UnixStream, why: String) -> String {
@@ -127,16 +165,22 @@ fn tell(mut stream: &UnixStream, why: String) -> String {
     why
 }
 
-/// A socket that this process inherited under the number in a variable; none when there is no socket.
+/// A socket that this process inherited under the number in a variable; none when there is no
+/// socket.
 #[allow(unsafe_code, reason = "an inherited descriptor is a bare number")]
 pub(super) fn inherited(variable: &str) -> Option<UnixStream> {
-    let number: RawFd = std::env::var(variable).ok()?.parse().ok().filter(|number| *number > 2)?;
+    let number: RawFd = std::env::var(variable)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|number| *number > 2)?;
     // SAFETY: borrowed for calls that fail cleanly when the number is not an open descriptor.
     let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
     // Whatever else carries this number, from a variable that a shell passed on, is none of ours.
     nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(borrowed.as_raw_fd()).ok()?;
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
-    // SAFETY: open, and taken once: each variable is read by one place at the beginning of the process.
+    // SAFETY: open, and taken once: each variable is read by one place at the beginning of the
+    // process.
     Some(UnixStream::from(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
@@ -160,7 +204,10 @@ impl Predecessor {
 
 async fn listen(mut from: Receiver<ToSuccessor>, happened: mpsc::UnboundedSender<Happening>) {
     while let Ok(Some(message)) = from.next().await {
-        if happened.send(Happening::Predecessor(Some(message))).is_err() {
+        if happened
+            .send(Happening::Predecessor(Some(message)))
+            .is_err()
+        {
             return;
         }
     }

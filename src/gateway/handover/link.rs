@@ -43,7 +43,14 @@ impl Link {
     /// Whether the waiter still is there.
     pub fn alive(&self) -> bool {
         use nix::sys::socket::{MsgFlags, recv};
-        !matches!(recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT), Ok(0))
+        !matches!(
+            recv(
+                self.0.as_raw_fd(),
+                &mut [0],
+                MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT
+            ),
+            Ok(0)
+        )
     }
 
     /// Has the waiter start a successor with `end`.
@@ -55,7 +62,10 @@ impl Link {
         let mut number = [0; 4];
         let (length, mut descriptors) = channel::receive_with(&self.0, &mut number)?;
         match (length, descriptors.pop()) {
-            (4, Some(pidfd)) => Ok(Spawned { pid: u32::from_ne_bytes(number), pidfd: PidFd::from(pidfd) }),
+            (4, Some(pidfd)) => Ok(Spawned {
+                pid: u32::from_ne_bytes(number),
+                pidfd: PidFd::from(pidfd),
+            }),
             (4, None) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number))),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
@@ -63,11 +73,22 @@ impl Link {
 }
 
 /// Answers a request to spawn.
-pub(super) fn answer(stream: &tokio::net::UnixStream, spawned: &io::Result<Spawned>) -> io::Result<()> {
+pub(super) fn answer(
+    stream: &tokio::net::UnixStream,
+    spawned: &io::Result<Spawned>,
+) -> io::Result<()> {
     let stream: OwnedFd = stream.as_fd().try_clone_to_owned()?;
     let stream = UnixStream::from(stream);
     match spawned {
-        Ok(spawned) => channel::send_with(&stream, &spawned.pid.to_ne_bytes(), &[spawned.pidfd.as_fd()]),
-        Err(error) => channel::send_with(&stream, &error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes(), &[]),
+        Ok(spawned) => channel::send_with(
+            &stream,
+            &spawned.pid.to_ne_bytes(),
+            &[spawned.pidfd.as_fd()],
+        ),
+        Err(error) => channel::send_with(
+            &stream,
+            &error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes(),
+            &[],
+        ),
     }
 }

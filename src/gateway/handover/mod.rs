@@ -1,15 +1,18 @@
 //! A successor: a fresh process that takes the service over while this one finishes its work.
 //!
-//! The old process makes a socket pair, writes an [`Offer`] with the lock, the listeners and its older predecessors into it,
-//! and starts the successor with the other end. The successor reads the configuration, starts its sidecars, asks for
-//! those that must not run twice to be released, and says that it is ready. Only then is it made the main process and told
-//! to go; it accepts, and says that it serves; then the old one accepts nobody any more, passes on each client that is
-//! between two requests, and ends when none is left. Until the word to go, whatever goes wrong with the successor
-//! changes nothing: it is ended, and the old one serves on.
+//! The old process makes a socket pair, writes an [`Offer`] with the lock, the listeners and its
+//! older predecessors into it, and starts the successor with the other end. The successor reads the
+//! configuration, starts its sidecars, asks for those that must not run twice to be released, and
+//! says that it is ready. Only then is it made the main process and told to go; it accepts, and
+//! says that it serves; then the old one accepts nobody any more, passes on each client that is
+//! between two requests, and ends when none is left. Until the word to go, whatever goes wrong with
+//! the successor changes nothing: it is ended, and the old one serves on.
 //!
-//! Both hold the same sockets and the same lock (open file descriptions), so there is no moment without either.
+//! Both hold the same sockets and the same lock (open file descriptions), so there is no moment
+//! without either.
 //!
-//! Where our pid must survive ([`Waiter`]), the successor is our child and this process stays behind it.
+//! Where our pid must survive ([`Waiter`]), the successor is our child and this process stays
+//! behind it.
 
 mod channel;
 pub mod failpoint;

@@ -1,5 +1,5 @@
-//! Clients between two requests go from a process that finishes its work to the one that has the service now, whichever that
-//! is: through a socket beside the control socket. They do not notice.
+//! Clients between two requests go from a process that finishes its work to the one that has the
+//! service now, whichever that is: through a socket beside the control socket. They do not notice.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +20,8 @@ use crate::front::Workers;
 /// Between two tries to reach the owner: nothing tells when one process has followed another.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// How long a client is kept for an owner to take it. After that it is closed, as any server may close a silent connection.
+/// How long a client is kept for an owner to take it. After that it is closed, as any server may
+/// close a silent connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the owner takes clients over.
@@ -41,7 +42,11 @@ pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) -> io::
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) if ours(&stream) => drop(tokio::spawn(take_from(stream, Arc::clone(&workers), end.clone()))),
+                Ok((stream, _)) if ours(&stream) => drop(tokio::spawn(take_from(
+                    stream,
+                    Arc::clone(&workers),
+                    end.clone(),
+                ))),
                 Ok(_) => {}
                 // No descriptor is left for the moment.
                 Err(_) => tokio::time::sleep(AGAIN).await,
@@ -52,7 +57,9 @@ pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) -> io::
 }
 
 fn ours(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
 }
 
 async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: CancellationToken) {
@@ -63,7 +70,9 @@ async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: Cancellat
             ready = stream.readable() => if ready.is_err() { return },
         }
         let mut byte = [0];
-        match stream.try_io(Interest::READABLE, || channel::receive_with(&stream, &mut byte)) {
+        match stream.try_io(Interest::READABLE, || {
+            channel::receive_with(&stream, &mut byte)
+        }) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Ok((1, clients)) => {
                 for client in clients {
@@ -79,7 +88,8 @@ async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: Cancellat
     }
 }
 
-/// Sends clients to whoever takes them at `place`; ends when the sender of `clients` is gone and all have been sent.
+/// Sends clients to whoever takes them at `place`; ends when the sender of `clients` is gone and
+/// all have been sent.
 pub async fn send(place: PathBuf, mut clients: mpsc::UnboundedReceiver<OwnedFd>) {
     let mut way: Option<UnixStream> = None;
     while let Some(client) = clients.recv().await {
@@ -96,7 +106,10 @@ pub async fn send(place: PathBuf, mut clients: mpsc::UnboundedReceiver<OwnedFd>)
             }
         });
         if sent.await.is_err() {
-            warn!("[gateway] nobody takes clients over at {}; a silent connection is closed", place.display());
+            warn!(
+                "[gateway] nobody takes clients over at {}; a silent connection is closed",
+                place.display()
+            );
         }
     }
 }
@@ -108,7 +121,9 @@ async fn send_one(place: &Path, way: &mut Option<UnixStream>, client: &OwnedFd) 
     };
     let stream = way.insert(stream);
     stream.writable().await?;
-    stream.try_io(Interest::WRITABLE, || channel::send_raw(stream, b"m", &[client.as_fd()]))?;
+    stream.try_io(Interest::WRITABLE, || {
+        channel::send_raw(stream, b"m", &[client.as_fd()])
+    })?;
     let mut byte = [0];
     stream.read_exact(&mut byte).await.map(drop)
 }

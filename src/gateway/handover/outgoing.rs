@@ -17,14 +17,15 @@ use super::wire::{Offer, ToPredecessor, ToSuccessor};
 use crate::gateway::Happening;
 use crate::process::{self, PidFd};
 
-/// How long a successor may take to say its first word: it has only read its configuration by then. Generous, because a
-/// machine that restarts a gateway may be busy with an update.
+/// How long a successor may take to say its first word: it has only read its configuration by then.
+/// Generous, because a machine that restarts a gateway may be busy with an update.
 const HELLO: Duration = Duration::from_secs(15);
 
 /// How long it may be silent while it gets ready; it speaks every second.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take to end when it is told to, before it is killed: its sidecars have their stop timeout (10 s by default).
+/// How long it may take to end when it is told to, before it is killed: its sidecars have their
+/// stop timeout (10 s by default).
 const END: Duration = Duration::from_secs(12);
 
 /// How long its sidecars may take after it was killed.
@@ -59,7 +60,10 @@ pub struct Successor {
 ///
 /// # Errors
 /// When the pair cannot be made, or does not take the offer.
-pub fn prepare(offer: &Offer, descriptors: &[BorrowedFd<'_>]) -> io::Result<(UnixStream, UnixStream)> {
+pub fn prepare(
+    offer: &Offer,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<(UnixStream, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut line = serde_json::to_vec(offer)?;
     line.push(b'\n');
@@ -72,12 +76,25 @@ impl Successor {
     ///
     /// # Errors
     /// When the stream cannot be watched.
-    pub fn listen(stream: UnixStream, spawned: Spawned, generation: u64, happened: mpsc::UnboundedSender<Happening>) -> io::Result<Self> {
+    pub fn listen(
+        stream: UnixStream,
+        spawned: Spawned,
+        generation: u64,
+        happened: mpsc::UnboundedSender<Happening>,
+    ) -> io::Result<Self> {
         let (to, from) = channel::open(stream)?;
         let Spawned { pid, pidfd } = spawned;
         let finished = CancellationToken::new();
         let listening = tokio::spawn(listen(from, generation, happened, finished.clone()));
-        Ok(Self { pid, generation, pidfd, children: Vec::new(), to, finished, listening })
+        Ok(Self {
+            pid,
+            generation,
+            pidfd,
+            children: Vec::new(),
+            to,
+            finished,
+            listening,
+        })
     }
 
     /// Says something.
@@ -85,7 +102,8 @@ impl Successor {
         self.to.send(message);
     }
 
-    /// Takes note of its sidecars: when it is killed, the kernel ends them too, and that takes a while.
+    /// Takes note of its sidecars: when it is killed, the kernel ends them too, and that takes a
+    /// while.
     pub fn know_children(&mut self) {
         self.children = children_of(self.pid);
     }
@@ -96,8 +114,9 @@ impl Successor {
         let _ = self.pidfd.signal(signal);
     }
 
-    /// Ends one that must not serve, and waits until it is gone with everything that it had started: what must not run twice
-    /// may start again then. `at_once` when it must not have a moment more.
+    /// Ends one that must not serve, and waits until it is gone with everything that it had
+    /// started: what must not run twice may start again then. `at_once` when it must not have a
+    /// moment more.
     pub async fn end(self, at_once: bool) {
         self.listening.abort();
         self.to.send(&ToSuccessor::Abort { main: false });
@@ -116,8 +135,9 @@ impl Successor {
         join_all(self.children.iter().map(follow_to_its_end)).await;
     }
 
-    /// Stops together with one that was told to begin: whichever of both the service manager takes for the main process, the
-    /// end of the main process is the end of the other. So this one waits for its work, and it for the end of this one.
+    /// Stops together with one that was told to begin: whichever of both the service manager takes
+    /// for the main process, the end of the main process is the end of the other. So this one waits
+    /// for its work, and it for the end of this one.
     pub async fn finish(self) {
         self.to.send(&ToSuccessor::Abort { main: true });
         let ended = async {
@@ -134,19 +154,30 @@ impl Successor {
     }
 }
 
-/// The sidecars of a process that is about to be killed. The kernel ends them with it; that takes a while.
+/// The sidecars of a process that is about to be killed. The kernel ends them with it; that takes a
+/// while.
 fn children_of(pid: u32) -> Vec<PidFd> {
-    let children: Vec<(u32, PidFd)> =
-        process::children(pid).into_iter().filter_map(|child| Some((child, PidFd::open(child).ok()?))).collect();
-    // Whether they still are is asked when the descriptors are there: then none can be mistaken any more.
+    let children: Vec<(u32, PidFd)> = process::children(pid)
+        .into_iter()
+        .filter_map(|child| Some((child, PidFd::open(child).ok()?)))
+        .collect();
+    // Whether they still are is asked when the descriptors are there: then none can be mistaken any
+    // more.
     let still = process::children(pid);
-    children.into_iter().filter(|(child, _)| still.contains(child)).map(|(_, process)| process).collect()
+    children
+        .into_iter()
+        .filter(|(child, _)| still.contains(child))
+        .map(|(_, process)| process)
+        .collect()
 }
 
 /// Waits until a process has ended that was told to; kills it with its group when it does not.
 pub async fn follow_to_its_end(child: &PidFd) {
     let Ok(ended) = child.ended() else { return };
-    if tokio::time::timeout(SIDECAR_END, ended.wait()).await.is_err() {
+    if tokio::time::timeout(SIDECAR_END, ended.wait())
+        .await
+        .is_err()
+    {
         // Its group first, where the kernel can; one that is gone is as good.
         let _ = child.signal_group(Signal::SIGKILL);
         let _ = child.signal(Signal::SIGKILL);
@@ -170,7 +201,10 @@ async fn listen(
             Ok(Ok(Some(message))) => {
                 stage = stage.after(&message);
                 let bye = matches!(message, ToPredecessor::Bye | ToPredecessor::Failed { .. });
-                if happened.send(Happening::Successor(generation, News::Said(message))).is_err() {
+                if happened
+                    .send(Happening::Successor(generation, News::Said(message)))
+                    .is_err()
+                {
                     return;
                 }
                 if bye {

@@ -29,7 +29,8 @@ struct One {
 
 impl One {
     fn left_ms(&self) -> Option<u64> {
-        self.until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64)
+        self.until
+            .map(|until| until.saturating_duration_since(Instant::now()).as_millis() as u64)
     }
 }
 
@@ -43,11 +44,16 @@ struct Process {
 impl Process {
     fn try_clone(&self) -> io::Result<Self> {
         let work = self.work.as_ref().map(OwnedFd::try_clone).transpose()?;
-        Ok(Self { pidfd: self.pidfd.as_fd().try_clone_to_owned()?.into(), work })
+        Ok(Self {
+            pidfd: self.pidfd.as_fd().try_clone_to_owned()?.into(),
+            work,
+        })
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        std::iter::once(self.pidfd.as_fd()).chain(self.work.as_ref().map(AsFd::as_fd)).collect()
+        std::iter::once(self.pidfd.as_fd())
+            .chain(self.work.as_ref().map(AsFd::as_fd))
+            .collect()
     }
 
     /// The end of its work.
@@ -61,13 +67,23 @@ impl Process {
 
 impl Predecessors {
     /// Those that an offer names; the end of each comes as a [`Happening::PredecessorEnded`].
-    pub fn new(drainers: &[Drainer], descriptors: Vec<OwnedFd>, happened: &mpsc::UnboundedSender<Happening>) -> Self {
+    pub fn new(
+        drainers: &[Drainer],
+        descriptors: Vec<OwnedFd>,
+        happened: &mpsc::UnboundedSender<Happening>,
+    ) -> Self {
         let now = Instant::now();
         let mut descriptors = descriptors.into_iter();
         let all = drainers.iter().map_while(|drainer| {
             let pidfd = PidFd::from(descriptors.next()?);
-            let work = if drainer.stays { Some(descriptors.next()?) } else { None };
-            let until = drainer.left_ms.map(|left| now + Duration::from_millis(left));
+            let work = if drainer.stays {
+                Some(descriptors.next()?)
+            } else {
+                None
+            };
+            let until = drainer
+                .left_ms
+                .map(|left| now + Duration::from_millis(left));
             let process = Process { pidfd, work };
             if let Ok(ended) = process.ended() {
                 let (pid, happened) = (drainer.pid, happened.clone());
@@ -76,7 +92,13 @@ impl Predecessors {
                     let _ = happened.send(Happening::PredecessorEnded(pid));
                 });
             }
-            Some(One { pid: drainer.pid, generation: drainer.generation, until, process, told: Vec::new() })
+            Some(One {
+                pid: drainer.pid,
+                generation: drainer.generation,
+                until,
+                process,
+                told: Vec::new(),
+            })
         });
         Self(all.collect())
     }
@@ -102,18 +124,36 @@ impl Predecessors {
     pub fn status(&self) -> Vec<DrainStatus> {
         let status = |one: &One| {
             let left_ms = one.left_ms();
-            let unknown =
-                DrainStatus { generation: one.generation, pid: one.pid, requests: 0, tunnels: 0, leases: 0, left_ms, blockers: Vec::new() };
-            if one.told.is_empty() { vec![unknown] } else { one.told.clone() }
+            let unknown = DrainStatus {
+                generation: one.generation,
+                pid: one.pid,
+                requests: 0,
+                tunnels: 0,
+                leases: 0,
+                left_ms,
+                blockers: Vec::new(),
+            };
+            if one.told.is_empty() {
+                vec![unknown]
+            } else {
+                one.told.clone()
+            }
         };
         self.0.iter().flat_map(status).collect()
     }
 
     /// As the next offer names them, with the descriptors that belong to each.
     pub fn drainers(&self) -> Vec<(Drainer, Vec<BorrowedFd<'_>>)> {
-        let named =
-            |one: &One| Drainer { pid: one.pid, generation: one.generation, left_ms: one.left_ms(), stays: one.process.work.is_some() };
-        self.0.iter().map(|one| (named(one), one.process.descriptors())).collect()
+        let named = |one: &One| Drainer {
+            pid: one.pid,
+            generation: one.generation,
+            left_ms: one.left_ms(),
+            stays: one.process.work.is_some(),
+        };
+        self.0
+            .iter()
+            .map(|one| (named(one), one.process.descriptors()))
+            .collect()
     }
 
     /// Tells the oldest to finish as in a stop; tells its pid.
@@ -128,7 +168,10 @@ impl Predecessors {
 
     /// Takes all of them, for a stop.
     pub fn into_stopping(self, together: Together) -> Stopping {
-        let all = Stopping { all: self.0.into_iter().map(|one| one.process).collect(), together };
+        let all = Stopping {
+            all: self.0.into_iter().map(|one| one.process).collect(),
+            together,
+        };
         all.hurry();
         all
     }
@@ -136,7 +179,14 @@ impl Predecessors {
     /// A second hold on all of them, for an end that waits while they finish in their own time.
     pub fn watched(&self) -> Stopping {
         // Without a descriptor left this end waits for one less, which systemd then ends.
-        Stopping { all: self.0.iter().filter_map(|one| one.process.try_clone().ok()).collect(), together: Together::default() }
+        Stopping {
+            all: self
+                .0
+                .iter()
+                .filter_map(|one| one.process.try_clone().ok())
+                .collect(),
+            together: Together::default(),
+        }
     }
 }
 
@@ -150,9 +200,14 @@ pub struct Together {
 }
 
 impl Together {
-    /// It says that we are not to take over. `main` when the service manager may know us as the main process already.
+    /// It says that we are not to take over. `main` when the service manager may know us as the
+    /// main process already.
     pub fn aborted(&self, main: bool) {
-        if main { self.finish_first.cancel() } else { self.called_off.cancel() }
+        if main {
+            self.finish_first.cancel()
+        } else {
+            self.called_off.cancel()
+        }
     }
 }
 
@@ -172,7 +227,8 @@ impl Stopping {
         }
     }
 
-    /// Waits as long as their work may need ours: until all have ended, or wait for our work or end.
+    /// Waits as long as their work may need ours: until all have ended, or wait for our work or
+    /// end.
     pub async fn worked(&self) {
         tokio::select! {
             () = self.ended() => {}
@@ -195,9 +251,14 @@ impl Stopping {
         }
     }
 
-    /// Ends them at once, but for one that others know us by: it ends after this process, or forces its own end.
+    /// Ends them at once, but for one that others know us by: it ends after this process, or forces
+    /// its own end.
     pub fn kill(&self) {
-        for one in self.all.iter().filter(|one| one.work.is_none() && !self.together.called_off.is_cancelled()) {
+        for one in self
+            .all
+            .iter()
+            .filter(|one| one.work.is_none() && !self.together.called_off.is_cancelled())
+        {
             // Gone is as good.
             let _ = one.pidfd.signal(Signal::SIGKILL);
         }

@@ -1,4 +1,5 @@
-//! What a successor runs: the program as it lies on disk now, under the name that it was started by.
+//! What a successor runs: the program as it lies on disk now, under the name that it was started
+//! by.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -36,8 +37,16 @@ impl Program {
         let running = std::env::current_exe()?;
         let arguments: Vec<OsString> = std::env::args_os().collect();
         // A link that an update turns to another version must be followed again.
-        let path = arguments.first().and_then(|name| named(Path::new(name))).filter(|path| same_file(path, &running)).unwrap_or(running);
-        Ok(Self { path, arguments, environment: std::env::vars_os().collect() })
+        let path = arguments
+            .first()
+            .and_then(|name| named(Path::new(name)))
+            .filter(|path| same_file(path, &running))
+            .unwrap_or(running);
+        Ok(Self {
+            path,
+            arguments,
+            environment: std::env::vars_os().collect(),
+        })
     }
 
     /// The program file.
@@ -52,14 +61,25 @@ impl Program {
 
     /// The arguments for execve.
     pub(super) fn argv(&self) -> io::Result<Vec<CString>> {
-        self.arguments.iter().map(|argument| text(argument.as_bytes())).collect()
+        self.arguments
+            .iter()
+            .map(|argument| text(argument.as_bytes()))
+            .collect()
     }
 
     /// The environment for execve, with `more`.
     pub(super) fn envp(&self, more: &[(&str, String)]) -> io::Result<Vec<CString>> {
-        let kept = self.environment.iter().filter(|(name, _)| name.to_str().is_none_or(|name| !ANCESTORS.contains(&name)));
-        let kept = kept.map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
-        kept.chain(more.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()))).collect()
+        let kept = self
+            .environment
+            .iter()
+            .filter(|(name, _)| name.to_str().is_none_or(|name| !ANCESTORS.contains(&name)));
+        let kept =
+            kept.map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
+        kept.chain(
+            more.iter()
+                .map(|(name, value)| text(format!("{name}={value}").as_bytes())),
+        )
+        .collect()
     }
 }
 
@@ -72,5 +92,7 @@ fn named(name: &Path) -> Option<PathBuf> {
     if name.components().count() > 1 {
         return std::path::absolute(name).ok();
     }
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }

@@ -1,7 +1,8 @@
 //! Starting a successor: an orphan that the service manager adopts, or our child.
 //!
-//! An orphan is forked twice. The process in between keeps its parenthood until we hold a pidfd, so that the number cannot
-//! become somebody else's meanwhile; then it ends, and the successor is the child of the manager (or of init).
+//! An orphan is forked twice. The process in between keeps its parenthood until we hold a pidfd, so
+//! that the number cannot become somebody else's meanwhile; then it ends, and the successor is the
+//! child of the manager (or of init).
 #![allow(unsafe_code, reason = "fork, and what is safe between fork and exec")]
 
 use std::ffi::CString;
@@ -37,12 +38,18 @@ pub struct Spawned {
     pub pidfd: PidFd,
 }
 
-/// Starts a successor that gets its offer through `end`, and is nobody's child but the service manager's or init's.
+/// Starts a successor that gets its offer through `end`, and is nobody's child but the service
+/// manager's or init's.
 ///
 /// # Errors
 /// As [`spawn`].
 pub fn orphan(program: &Program, end: &UnixStream) -> io::Result<Spawned> {
-    spawn(program, &[end.as_fd()], &[(OFFER, number(end))], Parentage::Orphan)
+    spawn(
+        program,
+        &[end.as_fd()],
+        &[(OFFER, number(end))],
+        Parentage::Orphan,
+    )
 }
 
 /// A descriptor as an environment variable tells it.
@@ -50,7 +57,8 @@ pub(super) fn number(fd: &impl AsFd) -> String {
     fd.as_fd().as_raw_fd().to_string()
 }
 
-/// Starts the program with these descriptors, each under its present number, which `environment` tells.
+/// Starts the program with these descriptors, each under its present number, which `environment`
+/// tells.
 ///
 /// # Errors
 /// When it cannot be started; the program's file may be gone, or for another machine.
@@ -65,18 +73,28 @@ pub(super) fn spawn(
     let envp = program.envp(environment)?;
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let mask = signals::set();
-    let plan = Plan { image, argv: pointers(&argv), envp: pointers(&envp), keep: raw, mask };
-    // The pid comes through the first; through the second a failure to execute, or its end when that worked.
+    let plan = Plan {
+        image,
+        argv: pointers(&argv),
+        envp: pointers(&envp),
+        keep: raw,
+        mask,
+    };
+    // The pid comes through the first; through the second a failure to execute, or its end when
+    // that worked.
     let (mut kept, between) = UnixStream::pair()?;
     let (mut executed, report) = UnixStream::pair()?;
-    // SAFETY: the child makes only async-signal-safe calls and allocates nothing; everything was prepared before.
+    // SAFETY: the child makes only async-signal-safe calls and allocates nothing; everything was
+    // prepared before.
     let first = match unsafe { fork() }? {
         ForkResult::Child => {
             if parentage == Parentage::Orphan {
                 // SAFETY: as above.
                 match unsafe { fork() } {
                     Ok(ForkResult::Child) => {}
-                    Ok(ForkResult::Parent { child }) => stay_between(child, between.as_raw_fd(), report.as_raw_fd()),
+                    Ok(ForkResult::Parent { child }) => {
+                        stay_between(child, between.as_raw_fd(), report.as_raw_fd())
+                    }
                     Err(error) => plan.fail(error as i32, report.as_raw_fd()),
                 }
             }
@@ -94,7 +112,10 @@ pub(super) fn spawn(
                 u32::from_ne_bytes(number)
             }
         };
-        Ok(Spawned { pid, pidfd: PidFd::open(pid)? })
+        Ok(Spawned {
+            pid,
+            pidfd: PidFd::open(pid)?,
+        })
     })();
     let mut errno = [0; 4];
     let failed = executed.read_exact(&mut errno).is_ok();
@@ -103,7 +124,11 @@ pub(super) fn spawn(
         // It has ended, or is about to.
         let _ = waitpid(first, None);
     }
-    if failed { Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))) } else { spawned }
+    if failed {
+        Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
+    } else {
+        spawned
+    }
 }
 
 struct Plan {
@@ -131,7 +156,8 @@ impl Plan {
 
     fn fail(&self, errno: i32, report: RawFd) -> ! {
         let bytes = errno.to_ne_bytes();
-        // SAFETY: a plain write of four bytes, then the end without cleaning up what is the parent's.
+        // SAFETY: a plain write of four bytes, then the end without cleaning up what is the
+        // parent's.
         unsafe {
             libc::write(report, bytes.as_ptr().cast(), bytes.len());
             libc::_exit(127)
@@ -143,7 +169,8 @@ impl Plan {
 fn stay_between(child: Pid, to: RawFd, report: RawFd) -> ! {
     let bytes = child.as_raw().to_ne_bytes();
     let mut byte = 0u8;
-    // SAFETY: plain system calls on a descriptor that stays open; everything else is closed, so that nothing is kept open here.
+    // SAFETY: plain system calls on a descriptor that stays open; everything else is closed, so
+    // that nothing is kept open here.
     unsafe {
         libc::write(to, bytes.as_ptr().cast(), bytes.len());
         // Before Linux 5.9 the rest stays open, which does no harm; this would.
@@ -155,5 +182,9 @@ fn stay_between(child: Pid, to: RawFd, report: RawFd) -> ! {
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain(std::iter::once(std::ptr::null()))
+        .collect()
 }

@@ -1,5 +1,6 @@
-//! The process that others know us by. Where our pid must survive, the one that hands over first stays: it passes signals
-//! on, starts later successors, reaps, and ends with the status of the last process behind it.
+//! The process that others know us by. Where our pid must survive, the one that hands over first
+//! stays: it passes signals on, starts later successors, reaps, and ends with the status of the
+//! last process behind it.
 
 use std::collections::HashMap;
 use std::io;
@@ -57,7 +58,14 @@ impl Waiter {
     /// A waiter with nobody behind it.
     pub fn new(program: Program) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        Self { program, children: HashMap::new(), current: 0, status: 0, sender, events }
+        Self {
+            program,
+            children: HashMap::new(),
+            current: 0,
+            status: 0,
+            sender,
+            events,
+        }
     }
 
     /// Starts a process behind it that inherits `end`.
@@ -68,7 +76,12 @@ impl Waiter {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let numbers = [(OFFER, number(end)), (LINK, number(&theirs))];
-        let spawned = spawn(&self.program, &[end.as_fd(), theirs.as_fd()], &numbers, Parentage::Child)?;
+        let spawned = spawn(
+            &self.program,
+            &[end.as_fd(), theirs.as_fd()],
+            &numbers,
+            Parentage::Child,
+        )?;
         let stream = std::sync::Arc::new(UnixStream::from_std(ours)?);
         let pidfd = PidFd::from(spawned.pidfd.as_fd().try_clone_to_owned()?);
         let ended = pidfd.ended()?;
@@ -118,7 +131,9 @@ impl Waiter {
 
     /// Passes a signal on to the process that serves.
     pub fn forward(&self, asked: Asked) {
-        let Some(child) = self.children.get(&self.current) else { return };
+        let Some(child) = self.children.get(&self.current) else {
+            return;
+        };
         let signal = match asked {
             Asked::Stop => Signal::SIGTERM,
             Asked::Interrupt => Signal::SIGINT,
@@ -130,12 +145,21 @@ impl Waiter {
         let _ = child.pidfd.signal(signal);
     }
 
-    /// Nothing else is left to do in this process: waits until the last one behind it has ended. Its status comes back.
+    /// Nothing else is left to do in this process: waits until the last one behind it has ended.
+    /// Its status comes back.
     pub async fn wait(mut self, signals: &mut Signals) -> u8 {
         failpoint::pass("waiter.alone");
-        info!("[gateway] pid {} stays in front of pid {}, which serves", std::process::id(), self.current);
+        info!(
+            "[gateway] pid {} stays in front of pid {}, which serves",
+            std::process::id(),
+            self.current
+        );
         // Orphans become children of a first process: nobody else would reap them.
-        let mut orphans = if std::process::id() == 1 { signal(SignalKind::child()).ok() } else { None };
+        let mut orphans = if std::process::id() == 1 {
+            signal(SignalKind::child()).ok()
+        } else {
+            None
+        };
         while !self.alone() {
             tokio::select! {
                 asked = signals.next() => self.forward(asked),
@@ -166,13 +190,19 @@ fn reap(pid: u32) -> u8 {
     }
 }
 
-async fn listen(pid: u32, stream: std::sync::Arc<UnixStream>, sender: mpsc::UnboundedSender<WaiterEvent>) {
+async fn listen(
+    pid: u32,
+    stream: std::sync::Arc<UnixStream>,
+    sender: mpsc::UnboundedSender<WaiterEvent>,
+) {
     loop {
         if stream.readable().await.is_err() {
             return;
         }
         let mut byte = [0; 1];
-        let event = match stream.try_io(Interest::READABLE, || channel::receive_with(&*stream, &mut byte)) {
+        let event = match stream.try_io(Interest::READABLE, || {
+            channel::receive_with(&*stream, &mut byte)
+        }) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Ok((1, mut descriptors)) => match (byte[0], descriptors.pop()) {
                 (SPAWN, Some(end)) => WaiterEvent::Spawn(pid, end),

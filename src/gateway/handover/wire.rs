@@ -1,4 +1,5 @@
-//! What predecessor and successor tell each other: one line of JSON each. The offer comes first and carries descriptors.
+//! What predecessor and successor tell each other: one line of JSON each. The offer comes first and
+//! carries descriptors.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,11 +11,13 @@ use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::supervisor::Verdict;
 use crate::trace::Carried;
 
-/// The version of this protocol. Only equal versions hand over to each other; others restart through the service manager.
+/// The version of this protocol. Only equal versions hand over to each other; others restart
+/// through the service manager.
 pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
 
-/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, a pidfd for each of `drainers`
-/// (and a pipe for one that `stays`), and one for each of `exclusive` that runs.
+/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, a
+/// pidfd for each of `drainers` (and a pipe for one that `stays`), and one for each of `exclusive`
+/// that runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
@@ -73,7 +76,8 @@ pub struct Drainer {
     pub generation: u64,
     /// Milliseconds that it has left; none without limit.
     pub left_ms: Option<u64>,
-    /// It stays in front of its successors when its work is done. The end of a pipe that comes after its pidfd tells of that.
+    /// It stays in front of its successors when its work is done. The end of a pipe that comes
+    /// after its pidfd tells of that.
     pub stays: bool,
 }
 
@@ -87,8 +91,9 @@ pub enum ToSuccessor {
     Go,
     /// Do not: end.
     Abort {
-        /// Whether the service manager may have heard already that this is the main process: its end would take the predecessor
-        /// along. It then finishes what it has, says so, and ends after the predecessor.
+        /// Whether the service manager may have heard already that this is the main process: its
+        /// end would take the predecessor along. It then finishes what it has, says so, and ends
+        /// after the predecessor.
         main: bool,
     },
     /// What it still has to do.

@@ -26,7 +26,13 @@ pub(super) struct Next {
 impl Build {
     pub(super) fn action(&self, persist: bool) -> Action {
         let request = self.leader.clone();
-        Action::Build { generation: self.generation, kind: self.kind, budget: self.budget, request, persist }
+        Action::Build {
+            generation: self.generation,
+            kind: self.kind,
+            budget: self.budget,
+            request,
+            persist,
+        }
     }
 
     /// A restart joins a restart under way. What this build cannot fulfil any more waits.
@@ -39,7 +45,12 @@ impl Build {
             }
             Some(next) => next.joined.push(request.id),
             None if fulfils => self.joined.push(request.id),
-            None => self.then = Some(Next { request, joined: Vec::new() }),
+            None => {
+                self.then = Some(Next {
+                    request,
+                    joined: Vec::new(),
+                })
+            }
         }
     }
 
@@ -47,7 +58,8 @@ impl Build {
         let enough = match request.place {
             Place::Here => true,
             Place::Successor { update: false } => matches!(self.place, Place::Successor { .. }),
-            // The program and the service manager must see an end or a start that comes after the request.
+            // The program and the service manager must see an end or a start that comes after the
+            // request.
             Place::Successor { update: true } | Place::Next { .. } => false,
         };
         // A reload waits even for a restart: that one has read the configuration already.
@@ -58,16 +70,28 @@ impl Build {
     pub(super) fn done(&self) -> Vec<Action> {
         let generation = self.generation;
         let into = self.leader.clone().unwrap_or_else(|| "start".to_owned());
-        let leader = self.leader.iter().map(|id| Action::Answer { id: id.clone(), verdict: Verdict::Done(generation) });
+        let leader = self.leader.iter().map(|id| Action::Answer {
+            id: id.clone(),
+            verdict: Verdict::Done(generation),
+        });
         let joined = self.joined.iter().map(|id| {
-            let verdict = Verdict::Coalesced { into: into.clone(), generation };
-            Action::Answer { id: id.clone(), verdict }
+            let verdict = Verdict::Coalesced {
+                into: into.clone(),
+                generation,
+            };
+            Action::Answer {
+                id: id.clone(),
+                verdict,
+            }
         });
         leader.chain(joined).collect()
     }
 
     pub(super) fn everybody(&self) -> impl Iterator<Item = String> {
-        let next = self.then.iter().flat_map(|next| std::iter::once(&next.request.id).chain(&next.joined));
+        let next = self
+            .then
+            .iter()
+            .flat_map(|next| std::iter::once(&next.request.id).chain(&next.joined));
         self.leader.iter().chain(&self.joined).chain(next).cloned()
     }
 }

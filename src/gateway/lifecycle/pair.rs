@@ -1,11 +1,12 @@
-//! A hand-over as two machines that talk, every order of events to a stated depth: messages may be late, builds may fail,
-//! either process may be killed or told to stop at any moment.
+//! A hand-over as two machines that talk, every order of events to a stated depth: messages may be
+//! late, builds may fail, either process may be killed or told to stop at any moment.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::*;
 
-/// How many events deep the exploration goes. A whole hand-over takes nine; long before this nothing new is found.
+/// How many events deep the exploration goes. A whole hand-over takes nine; long before this
+/// nothing new is found.
 const DEPTH: usize = 40;
 
 const NOW: Duration = Duration::from_secs(100);
@@ -32,7 +33,14 @@ struct Process {
 
 impl Process {
     fn new(machine: Lifecycle) -> Self {
-        Self { machine, building: None, accepts: false, winding: false, code: None, killed: false }
+        Self {
+            machine,
+            building: None,
+            accepts: false,
+            winding: false,
+            code: None,
+            killed: false,
+        }
     }
 
     fn lives(&self) -> bool {
@@ -87,9 +95,21 @@ impl World {
     fn new() -> Self {
         let (mut machine, _) = Lifecycle::start(Entry::First(Fallback::End));
         machine.step(Event::Built(1), NOW);
-        let old = Process { accepts: true, ..Process::new(machine) };
+        let old = Process {
+            accepts: true,
+            ..Process::new(machine)
+        };
         let (to_old, to_new) = (VecDeque::new(), VecDeque::new());
-        Self { old, new: None, to_old, to_new, asked: 0, stopped: false, failed: false, answers: BTreeMap::new() }
+        Self {
+            old,
+            new: None,
+            to_old,
+            to_new,
+            asked: 0,
+            stopped: false,
+            failed: false,
+            answers: BTreeMap::new(),
+        }
     }
 
     /// The world after this; none when it cannot happen now.
@@ -103,7 +123,15 @@ impl World {
                 world.asked += 1;
                 let id = world.asked.to_string();
                 world.answers.insert(id.clone(), 0);
-                world.step(false, Event::Asked(Request { id, kind: Kind::Restart, budget: Budget::Configured, place }));
+                world.step(
+                    false,
+                    Event::Asked(Request {
+                        id,
+                        kind: Kind::Restart,
+                        budget: Budget::Configured,
+                        place,
+                    }),
+                );
             }
             Choice::Stop | Choice::StopNew => {
                 let new = matches!(choice, Choice::StopNew);
@@ -111,12 +139,22 @@ impl World {
                     return None;
                 }
                 world.stopped = true;
-                world.step(new, Event::Stop { at_once: false, limit: FORCE_EXIT });
+                world.step(
+                    new,
+                    Event::Stop {
+                        at_once: false,
+                        limit: FORCE_EXIT,
+                    },
+                );
             }
             Choice::Built(new, well) => {
                 let process = world.process(new).filter(|process| process.lives())?;
                 let generation = process.building.take()?;
-                let event = if well { Event::Built(generation) } else { Event::Broken(generation, String::new()) };
+                let event = if well {
+                    Event::Built(generation)
+                } else {
+                    Event::Broken(generation, String::new())
+                };
                 world.step(new, event);
             }
             Choice::HearOld => {
@@ -124,7 +162,10 @@ impl World {
                 let generation = world.old.machine.last;
                 let event = match said {
                     Said::Ready => Event::SuccessorReady(generation),
-                    Said::Serving => Event::SuccessorServes { generation, limit: None },
+                    Said::Serving => Event::SuccessorServes {
+                        generation,
+                        limit: None,
+                    },
                     _ => Event::SuccessorLost(generation, String::new()),
                 };
                 world.step(false, event);
@@ -134,15 +175,20 @@ impl World {
                 world.new.as_ref().filter(|new| new.lives())?;
                 let event = match said {
                     Said::Go => Event::Go,
-                    Said::Abort => Event::Stop { at_once: false, limit: FORCE_EXIT },
+                    Said::Abort => Event::Stop {
+                        at_once: false,
+                        limit: FORCE_EXIT,
+                    },
                     _ => Event::Orphaned,
                 };
                 world.step(true, event);
             }
             Choice::Quiet(new) => {
-                world
-                    .process(new)
-                    .filter(|process| process.lives() && (process.winding || matches!(process.machine.phase(), Phase::Yielded { .. })))?;
+                world.process(new).filter(|process| {
+                    process.lives()
+                        && (process.winding
+                            || matches!(process.machine.phase(), Phase::Yielded { .. }))
+                })?;
                 world.step(new, Event::Quiet);
             }
             Choice::KillOld | Choice::KillNew => {
@@ -157,15 +203,25 @@ impl World {
     }
 
     fn process(&mut self, new: bool) -> Option<&mut Process> {
-        if new { self.new.as_mut() } else { Some(&mut self.old) }
+        if new {
+            self.new.as_mut()
+        } else {
+            Some(&mut self.old)
+        }
     }
 
     fn gone(&mut self, new: bool) {
-        if new { self.to_old.push_back(Said::Gone) } else { self.to_new.push_back(Said::Gone) }
+        if new {
+            self.to_old.push_back(Said::Gone)
+        } else {
+            self.to_new.push_back(Said::Gone)
+        }
     }
 
     fn step(&mut self, new: bool, event: Event) {
-        let Some(process) = self.process(new) else { return };
+        let Some(process) = self.process(new) else {
+            return;
+        };
         let actions = process.machine.step(event, NOW);
         for action in actions {
             self.perform(new, action);
@@ -173,7 +229,9 @@ impl World {
     }
 
     fn perform(&mut self, new: bool, action: Action) {
-        let Some(process) = self.process(new) else { return };
+        let Some(process) = self.process(new) else {
+            return;
+        };
         match action {
             Action::Build { generation, .. } => process.building = Some(generation),
             Action::Abandon(_) => {
@@ -186,7 +244,9 @@ impl World {
                 let (machine, first) = Lifecycle::start(Entry::Candidate { generation });
                 self.new = Some(Process::new(machine));
                 (self.to_old, self.to_new) = (VecDeque::new(), VecDeque::new());
-                first.into_iter().for_each(|action| self.perform(true, action));
+                first
+                    .into_iter()
+                    .for_each(|action| self.perform(true, action));
             }
             Action::Commit => self.to_new.push_back(Said::Go),
             // What is lost is ended before anything else.
@@ -224,25 +284,51 @@ impl World {
 
     fn check(&self, path: &[Choice]) {
         let new = self.new.as_ref().filter(|new| new.lives());
-        let owners = usize::from(self.old.lives() && self.old.machine.owns()) + usize::from(new.is_some_and(|new| new.machine.owns()));
-        let passing = matches!(self.old.machine.phase(), Phase::Handing { committed: true, .. } | Phase::Stopping { .. });
-        assert!(owners < 2 || passing, "two owners after {path:?}: {self:#?}");
-        assert!(self.answers.values().all(|count| *count <= 1), "answered twice after {path:?}");
+        let owners = usize::from(self.old.lives() && self.old.machine.owns())
+            + usize::from(new.is_some_and(|new| new.machine.owns()));
+        let passing = matches!(
+            self.old.machine.phase(),
+            Phase::Handing {
+                committed: true,
+                ..
+            } | Phase::Stopping { .. }
+        );
+        assert!(
+            owners < 2 || passing,
+            "two owners after {path:?}: {self:#?}"
+        );
+        assert!(
+            self.answers.values().all(|count| *count <= 1),
+            "answered twice after {path:?}"
+        );
         if self.old.code.is_some() && !self.old.killed {
-            assert!(self.answers.values().all(|count| *count == 1), "no answer after {path:?}: {self:#?}");
+            assert!(
+                self.answers.values().all(|count| *count == 1),
+                "no answer after {path:?}: {self:#?}"
+            );
         }
         let serving = (self.old.lives() && self.old.accepts) || new.is_some_and(|new| new.accepts);
-        let coming =
-            new.is_some_and(|new| !new.machine.owned() && !self.to_new.is_empty()) || (self.old.lives() && !self.to_old.is_empty());
-        let reason = self.stopped || self.old.killed || self.new.as_ref().is_some_and(|new| new.killed);
-        assert!(serving || coming || reason, "nobody serves after {path:?}: {self:#?}");
+        let coming = new.is_some_and(|new| !new.machine.owned() && !self.to_new.is_empty())
+            || (self.old.lives() && !self.to_old.is_empty());
+        let reason =
+            self.stopped || self.old.killed || self.new.as_ref().is_some_and(|new| new.killed);
+        assert!(
+            serving || coming || reason,
+            "nobody serves after {path:?}: {self:#?}"
+        );
         // One is dead, the other was not told to stop: then that one serves in the end.
         let alone = self.to_old.is_empty() && self.to_new.is_empty() && !self.stopped;
         if alone && self.old.killed && new.is_some() {
-            assert!(serving, "the successor does not take over after {path:?}: {self:#?}");
+            assert!(
+                serving,
+                "the successor does not take over after {path:?}: {self:#?}"
+            );
         }
         if alone && self.old.lives() && self.new.as_ref().is_some_and(|new| !new.lives()) {
-            assert!(serving, "the old one does not go on after {path:?}: {self:#?}");
+            assert!(
+                serving,
+                "the old one does not go on after {path:?}: {self:#?}"
+            );
         }
     }
 }
@@ -255,7 +341,9 @@ fn never_two_owners_and_never_none_without_a_reason() {
         let mut next = Vec::new();
         for (world, path) in layer {
             for choice in CHOICES {
-                let Some(after) = world.after(choice) else { continue };
+                let Some(after) = world.after(choice) else {
+                    continue;
+                };
                 if seen.insert(after.clone()) {
                     let mut path: Vec<Choice> = path.clone();
                     path.push(choice);

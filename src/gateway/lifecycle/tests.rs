@@ -9,7 +9,12 @@ use super::*;
 const NOW: Duration = Duration::from_secs(100);
 
 fn ask(id: &str, kind: Kind) -> Event {
-    Event::Asked(Request { id: id.into(), kind, budget: Budget::Configured, place: Place::Here })
+    Event::Asked(Request {
+        id: id.into(),
+        kind,
+        budget: Budget::Configured,
+        place: Place::Here,
+    })
 }
 
 fn serving() -> Lifecycle {
@@ -25,12 +30,30 @@ fn a_restart_builds_then_serves_then_answers() {
     let actions = machine.step(ask("a", Kind::Restart), NOW);
     assert_eq!(
         actions,
-        [Action::Build { generation: 2, kind: Kind::Restart, budget: Budget::Configured, request: Some("a".into()), persist: false }]
+        [Action::Build {
+            generation: 2,
+            kind: Kind::Restart,
+            budget: Budget::Configured,
+            request: Some("a".into()),
+            persist: false
+        }]
     );
     assert_eq!(machine.current(), 1, "the old one serves meanwhile");
     let actions = machine.step(Event::Built(2), NOW);
-    assert_eq!(actions[0], Action::Serve { generation: 2, budget: Budget::Configured });
-    assert_eq!(actions[1], Action::Answer { id: "a".into(), verdict: Verdict::Done(2) });
+    assert_eq!(
+        actions[0],
+        Action::Serve {
+            generation: 2,
+            budget: Budget::Configured
+        }
+    );
+    assert_eq!(
+        actions[1],
+        Action::Answer {
+            id: "a".into(),
+            verdict: Verdict::Done(2)
+        }
+    );
 }
 
 #[test]
@@ -38,9 +61,21 @@ fn a_generation_that_fails_leaves_the_old_one_serving() {
     let mut machine = serving();
     machine.step(ask("a", Kind::Restart), NOW);
     let actions = machine.step(Event::Broken(2, "no".into()), NOW);
-    assert_eq!(actions, [Action::Answer { id: "a".into(), verdict: Verdict::Failed("no".into()) }]);
+    assert_eq!(
+        actions,
+        [Action::Answer {
+            id: "a".into(),
+            verdict: Verdict::Failed("no".into())
+        }]
+    );
     assert_eq!((machine.current(), machine.phase()), (1, &Phase::Serving));
-    assert!(matches!(machine.step(ask("b", Kind::Restart), NOW)[..], [Action::Build { generation: 3, .. }]), "numbers are not reused");
+    assert!(
+        matches!(
+            machine.step(ask("b", Kind::Restart), NOW)[..],
+            [Action::Build { generation: 3, .. }]
+        ),
+        "numbers are not reused"
+    );
 }
 
 #[test]
@@ -51,10 +86,24 @@ fn a_second_restart_joins_the_first_and_a_reload_waits_its_turn() {
     assert_eq!(machine.step(ask("c", Kind::Reload), NOW), []);
     assert_eq!(machine.step(ask("d", Kind::Reload), NOW), []);
     let actions = machine.step(Event::Built(2), NOW);
-    assert!(actions.contains(&Action::Answer { id: "b".into(), verdict: Verdict::Coalesced { into: "a".into(), generation: 2 } }));
-    assert!(matches!(&actions[3], Action::Build { generation: 3, kind: Kind::Reload, request: Some(id), .. } if id == "c"));
+    assert!(actions.contains(&Action::Answer {
+        id: "b".into(),
+        verdict: Verdict::Coalesced {
+            into: "a".into(),
+            generation: 2
+        }
+    }));
+    assert!(
+        matches!(&actions[3], Action::Build { generation: 3, kind: Kind::Reload, request: Some(id), .. } if id == "c")
+    );
     let actions = machine.step(Event::Built(3), NOW);
-    assert!(actions.contains(&Action::Answer { id: "d".into(), verdict: Verdict::Coalesced { into: "c".into(), generation: 3 } }));
+    assert!(actions.contains(&Action::Answer {
+        id: "d".into(),
+        verdict: Verdict::Coalesced {
+            into: "c".into(),
+            generation: 3
+        }
+    }));
 }
 
 #[test]
@@ -64,9 +113,17 @@ fn a_restart_asked_during_a_reload_takes_the_waiting_reload_along() {
     machine.step(ask("b", Kind::Reload), NOW);
     machine.step(ask("c", Kind::Restart), NOW);
     let actions = machine.step(Event::Built(2), NOW);
-    assert!(matches!(&actions[2], Action::Build { kind: Kind::Restart, request: Some(id), .. } if id == "c"));
+    assert!(
+        matches!(&actions[2], Action::Build { kind: Kind::Restart, request: Some(id), .. } if id == "c")
+    );
     let actions = machine.step(Event::Built(3), NOW);
-    assert!(actions.contains(&Action::Answer { id: "b".into(), verdict: Verdict::Coalesced { into: "c".into(), generation: 3 } }));
+    assert!(actions.contains(&Action::Answer {
+        id: "b".into(),
+        verdict: Verdict::Coalesced {
+            into: "c".into(),
+            generation: 3
+        }
+    }));
 }
 
 #[test]
@@ -74,31 +131,73 @@ fn a_stop_overrides_a_queued_restart() {
     let mut machine = serving();
     machine.step(ask("a", Kind::Restart), NOW);
     machine.step(ask("b", Kind::Reload), NOW);
-    let actions = machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW);
+    let actions = machine.step(
+        Event::Stop {
+            at_once: false,
+            limit: FORCE_EXIT,
+        },
+        NOW,
+    );
     assert_eq!(actions[0], Action::Abandon(2));
     assert_eq!(actions.len(), 4, "both requests are answered: {actions:?}");
     assert_eq!(actions[3], Action::Wind { at_once: false });
     assert_eq!(machine.step(Event::Built(2), NOW), [], "too late");
-    assert_eq!(machine.step(ask("c", Kind::Restart), NOW), [reject("c".into(), STOPPING)]);
+    assert_eq!(
+        machine.step(ask("c", Kind::Restart), NOW),
+        [reject("c".into(), STOPPING)]
+    );
     assert_eq!(machine.step(Event::Quiet, NOW), [Action::Exit(0)]);
 }
 
 #[test]
 fn a_stop_that_hangs_is_forced() {
     let mut machine = serving();
-    machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW);
+    machine.step(
+        Event::Stop {
+            at_once: false,
+            limit: FORCE_EXIT,
+        },
+        NOW,
+    );
     let until = machine.deadline().unwrap();
     assert_eq!(until, NOW + FORCE_EXIT);
-    assert_eq!(machine.step(Event::Tick, until - Duration::from_millis(1)), []);
+    assert_eq!(
+        machine.step(Event::Tick, until - Duration::from_millis(1)),
+        []
+    );
     assert_eq!(machine.step(Event::Tick, until), [Action::Exit(1)]);
 }
 
 #[test]
 fn a_second_stop_at_once_ends_the_waiting() {
     let mut machine = serving();
-    machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW);
-    assert_eq!(machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, NOW), []);
-    assert_eq!(machine.step(Event::Stop { at_once: true, limit: FORCE_EXIT }, NOW), [Action::Exit(1)]);
+    machine.step(
+        Event::Stop {
+            at_once: false,
+            limit: FORCE_EXIT,
+        },
+        NOW,
+    );
+    assert_eq!(
+        machine.step(
+            Event::Stop {
+                at_once: false,
+                limit: FORCE_EXIT
+            },
+            NOW
+        ),
+        []
+    );
+    assert_eq!(
+        machine.step(
+            Event::Stop {
+                at_once: true,
+                limit: FORCE_EXIT
+            },
+            NOW
+        ),
+        [Action::Exit(1)]
+    );
 }
 
 #[test]
@@ -106,7 +205,16 @@ fn a_first_start_that_fails_ends_the_process_and_answers_who_asked_meanwhile() {
     let (mut machine, _) = Lifecycle::start(Entry::First(Fallback::End));
     machine.step(ask("a", Kind::Restart), NOW);
     let actions = machine.step(Event::Broken(1, "no".into()), NOW);
-    assert_eq!(actions, [Action::Answer { id: "a".into(), verdict: Verdict::Failed("no".into()) }, Action::Exit(1)]);
+    assert_eq!(
+        actions,
+        [
+            Action::Answer {
+                id: "a".into(),
+                verdict: Verdict::Failed("no".into())
+            },
+            Action::Exit(1)
+        ]
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -135,8 +243,8 @@ fn input() -> impl Strategy<Value = Input> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
-    /// One generation is built at a time, every request is answered exactly once, the serving one changes only to one that
-    /// was built, and whoever stops ends.
+    /// One generation is built at a time, every request is answered exactly once, the serving one
+    /// changes only to one that was built, and whoever stops ends.
     #[test]
     fn whatever_happens_in_whatever_order(inputs in proptest::collection::vec(input(), 0..40)) {
         let (mut machine, first) = Lifecycle::start(Entry::First(Fallback::End));

@@ -89,7 +89,11 @@ pub struct Request {
 
 impl Request {
     pub(super) fn strength(&self) -> u8 {
-        if self.kind == Kind::Reload { 0 } else { self.place.strength() }
+        if self.kind == Kind::Reload {
+            0
+        } else {
+            self.place.strength()
+        }
     }
 }
 

@@ -11,19 +11,29 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn last_good() -> Configuration {
-    Configuration::LastGood { why: "g.toml:1:1: unknown key".to_owned() }
+    Configuration::LastGood {
+        why: "g.toml:1:1: unknown key".to_owned(),
+    }
 }
 
 fn nothing() -> Configuration {
-    Configuration::Nothing { why: "g.toml:1:1: unknown key".to_owned() }
+    Configuration::Nothing {
+        why: "g.toml:1:1: unknown key".to_owned(),
+    }
 }
 
 fn wait() -> Start {
-    Start::Wait { delay: secs(5), count: 4 }
+    Start::Wait {
+        delay: secs(5),
+        count: 4,
+    }
 }
 
 fn safe_start(again: bool) -> Start {
-    Start::Safe { reason: "9 starts".to_owned(), again }
+    Start::Safe {
+        reason: "9 starts".to_owned(),
+        again,
+    }
 }
 
 fn alert(rung: &'static str, part: &str, actions: &[Action]) -> bool {
@@ -43,7 +53,12 @@ impl Life {
     fn begin(start: Start, configuration: Configuration) -> (Self, Vec<Action>) {
         let (recovery, mut actions) = Recovery::begin(start, configuration, STABLE, ZERO);
         let (lifecycle, steps) = Lifecycle::start(recovery.entry(Fallback::Persist));
-        let mut life = Self { recovery, lifecycle, ready: false, building: None };
+        let mut life = Self {
+            recovery,
+            lifecycle,
+            ready: false,
+            building: None,
+        };
         actions.extend(life.take(&steps, ZERO));
         (life, actions)
     }
@@ -54,7 +69,8 @@ impl Life {
             _ => None,
         });
         self.building = build.or(self.building);
-        self.recovery.follow(self.lifecycle.phase(), self.ready, now)
+        self.recovery
+            .follow(self.lifecycle.phase(), self.ready, now)
     }
 
     fn step(&mut self, event: Event, now: u64) -> Vec<Action> {
@@ -79,17 +95,31 @@ impl Life {
 fn a_usual_start_is_trusted_after_it_served_for_long_enough() {
     let (mut life, actions) = Life::begin(Start::Go, Configuration::Valid);
     assert!(actions.is_empty());
-    assert_eq!((life.recovery.rung(), life.recovery.sentence(), life.recovery.deadline()), (&Rung::Normal, None, None));
+    assert_eq!(
+        (
+            life.recovery.rung(),
+            life.recovery.sentence(),
+            life.recovery.deadline()
+        ),
+        (&Rung::Normal, None, None)
+    );
     assert!(life.built(10).is_empty());
     assert_eq!(life.recovery.deadline(), Some(secs(610)));
     life.ready = false;
     life.step(Event::Tick, 300);
-    assert_eq!(life.recovery.deadline(), None, "what is not ready is not stable");
+    assert_eq!(
+        life.recovery.deadline(),
+        None,
+        "what is not ready is not stable"
+    );
     life.ready = true;
     life.step(Event::Tick, 400);
     assert!(life.step(Event::Tick, 999).is_empty());
     assert_eq!(life.step(Event::Tick, 1000), [Action::MarkStable]);
-    assert!(life.step(Event::Tick, 5000).is_empty() && life.recovery.deadline().is_none(), "once in a life");
+    assert!(
+        life.step(Event::Tick, 5000).is_empty() && life.recovery.deadline().is_none(),
+        "once in a life"
+    );
 }
 
 #[test]
@@ -98,11 +128,19 @@ fn a_throttled_start_waits_and_an_operator_need_not() {
         let (mut life, actions) = Life::begin(wait(), Configuration::Valid);
         assert!(actions.is_empty() && life.building.is_none());
         assert_eq!(life.recovery.refused_until(), Some(secs(5)));
-        assert!(life.recovery.sentence().unwrap().contains("start 4 in quick succession after unplanned ends waits 5 s"));
+        assert!(
+            life.recovery
+                .sentence()
+                .unwrap()
+                .contains("start 4 in quick succession after unplanned ends waits 5 s")
+        );
         assert_eq!(life.recovery.shown(secs(2)).left_ms, Some(3000));
         assert!(life.step(Event::Tick, 0).is_empty());
         assert!(life.step(event, at).is_empty());
-        assert_eq!((life.recovery.rung(), life.recovery.refused_until()), (&Rung::Normal, None));
+        assert_eq!(
+            (life.recovery.rung(), life.recovery.refused_until()),
+            (&Rung::Normal, None)
+        );
         life.built(at + 1);
         assert_eq!(life.recovery.rung(), &Rung::Normal);
     }
@@ -116,11 +154,19 @@ fn safe_mode_tries_every_ten_minutes_and_when_asked() {
         assert_eq!(life.recovery.refused_until(), Some(secs(600)));
         assert!(life.step(Event::Tick, 2).is_empty() && life.building.is_none());
         assert_eq!(life.step(event, at), [Action::MarkTrial]);
-        assert_eq!(life.recovery.refused_until(), None, "requests wait for the trial");
+        assert_eq!(
+            life.recovery.refused_until(),
+            None,
+            "requests wait for the trial"
+        );
         assert!(life.recovery.sentence().unwrap().contains("being tried"));
         assert_eq!(life.broken("app died", at + 1), [Action::MarkSafe]);
         assert_eq!(life.recovery.refused_until(), Some(secs(at + 601)));
-        assert_eq!(life.recovery.shown(secs(0)).reason.as_deref(), Some("9 starts"), "what led here stays the reason");
+        assert_eq!(
+            life.recovery.shown(secs(0)).reason.as_deref(),
+            Some("9 starts"),
+            "what led here stays the reason"
+        );
         assert_eq!(life.step(Event::Tick, at + 601), [Action::MarkTrial]);
         assert!(life.built(at + 602).is_empty());
         assert_eq!(life.recovery.rung(), &Rung::Normal);
@@ -130,7 +176,11 @@ fn safe_mode_tries_every_ten_minutes_and_when_asked() {
 
 #[test]
 fn deaths_in_safe_mode_alarm_nobody_again() {
-    assert!(Life::begin(safe_start(true), Configuration::Valid).1.is_empty());
+    assert!(
+        Life::begin(safe_start(true), Configuration::Valid)
+            .1
+            .is_empty()
+    );
 }
 
 #[test]
@@ -148,17 +198,28 @@ fn the_last_good_configuration_serves_until_the_users_is_right() {
 fn a_throttled_start_with_the_last_good_configuration_waits_first() {
     let (mut life, actions) = Life::begin(wait(), last_good());
     assert!(actions.is_empty());
-    assert!(alert("last-good", "unknown key", &life.step(Event::Tick, 5)));
+    assert!(alert(
+        "last-good",
+        "unknown key",
+        &life.step(Event::Tick, 5)
+    ));
 }
 
 #[test]
 fn without_any_configuration_it_is_safe_mode_which_the_throttle_does_not_remember() {
     for start in [Start::Go, wait()] {
         let (mut life, actions) = Life::begin(start, nothing());
-        assert!(alert("safe-mode", "no last good one", &actions), "{actions:?}");
+        assert!(
+            alert("safe-mode", "no last good one", &actions),
+            "{actions:?}"
+        );
         assert!(life.step(Event::Recover, 1).is_empty());
         assert!(life.broken("still: unknown key", 1).is_empty());
-        assert_eq!(life.recovery.shown(secs(1)).reason.as_deref(), Some("still: unknown key"), "the reason of now");
+        assert_eq!(
+            life.recovery.shown(secs(1)).reason.as_deref(),
+            Some("still: unknown key"),
+            "the reason of now"
+        );
         life.step(Event::Recover, 2);
         assert!(life.recovery.adopted(&Configuration::Valid).is_empty());
         life.built(3);
@@ -171,21 +232,31 @@ fn a_successor_has_nothing_to_recover_from() {
     let mut recovery = Recovery::successor(STABLE);
     assert_eq!(recovery.rung(), &Rung::Normal);
     assert!(recovery.follow(&Phase::Serving, true, secs(1)).is_empty());
-    assert_eq!(recovery.follow(&Phase::Serving, true, secs(601)), [Action::MarkStable]);
+    assert_eq!(
+        recovery.follow(&Phase::Serving, true, secs(601)),
+        [Action::MarkStable]
+    );
 }
 
 fn any_configuration() -> impl Strategy<Value = Configuration> {
-    prop_oneof![Just(Configuration::Valid), Just(last_good()), Just(nothing())]
+    prop_oneof![
+        Just(Configuration::Valid),
+        Just(last_good()),
+        Just(nothing())
+    ]
 }
 
 fn any_start() -> impl Strategy<Value = Start> {
-    let wait = (0..200_u64).prop_map(|delay| Start::Wait { delay: secs(delay), count: 4 });
+    let wait = (0..200_u64).prop_map(|delay| Start::Wait {
+        delay: secs(delay),
+        count: 4,
+    });
     prop_oneof![Just(Start::Go), wait, any::<bool>().prop_map(safe_start)]
 }
 
 proptest! {
-    /// Whatever happens, sidecars are running, under way, or have a moment at which they will be started; and what is
-    /// refused and shown is what the lifecycle does.
+    /// Whatever happens, sidecars are running, under way, or have a moment at which they will be
+    /// started; and what is refused and shown is what the lifecycle does.
     #[test]
     fn it_always_leads_back(start in any_start(), configuration in any_configuration(), choices in prop::collection::vec((0..700_u64, 0..4_u8), 0..40)) {
         let (mut life, _) = Life::begin(start, configuration);

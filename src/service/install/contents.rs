@@ -1,4 +1,5 @@
-//! What the files of a gateway will say, whatever manager starts it: the configuration, and the variables that nobody else may read.
+//! What the files of a gateway will say, whatever manager starts it: the configuration, and the
+//! variables that nobody else may read.
 
 use std::path::PathBuf;
 
@@ -19,7 +20,8 @@ pub(super) struct Contents {
     pub instance: String,
     /// As the gateway will understand it.
     pub config: Config,
-    /// As the gateway understood it before; the defaults where there was none, or none that can be understood is written over.
+    /// As the gateway understood it before; the defaults where there was none, or none that can be
+    /// understood is written over.
     pub former: Config,
     pub secrets: Secrets,
     config_file: PathBuf,
@@ -37,21 +39,36 @@ impl Contents {
     ///
     /// # Errors
     /// When it cannot be said, or what is there cannot be understood.
-    pub fn make(request: &Request, instance: String, layout: &Layout, place: &Place) -> Result<Self, ServiceError> {
+    pub fn make(
+        request: &Request,
+        instance: String,
+        layout: &Layout,
+        place: &Place,
+    ) -> Result<Self, ServiceError> {
         check(request, &instance, place)?;
         let config_file = layout.config_file(&instance);
         let secrets_file = layout.secrets_file(&instance);
-        let look = |path: &PathBuf| Written::at(path).map_err(|error| ServiceError::file("read", path, &error));
+        let look = |path: &PathBuf| {
+            Written::at(path).map_err(|error| ServiceError::file("read", path, &error))
+        };
         let (before, secrets_before) = (look(&config_file)?, look(&secrets_file)?);
         let (base, former) = match before.text() {
             None => (Table::new(), Config::default()),
             // Nothing of it stays, but its secrets are not to be shown, and its addresses are ours.
             Some(text) if request.overwrite && !before.is_free() && !request.command.is_empty() => {
-                (Table::new(), settings::understand(text, &config_file, &instance).unwrap_or_default())
+                (
+                    Table::new(),
+                    settings::understand(text, &config_file, &instance).unwrap_or_default(),
+                )
             }
             Some(text) => {
                 let former = settings::understand(text, &config_file, &instance)?;
-                (text.parse().map_err(|error| ServiceError::config(format!("{}: {error}", config_file.display())))?, former)
+                (
+                    text.parse().map_err(|error| {
+                        ServiceError::config(format!("{}: {error}", config_file.display()))
+                    })?,
+                    former,
+                )
             }
         };
         let mut secrets = match &secrets_before {
@@ -60,10 +77,14 @@ impl Contents {
         };
         let redactor = Redactor::new(&former.gateway.redact);
         let (hidden, open): (Vec<_>, Vec<_>) =
-            request.set.iter().cloned().partition(|(key, value)| redactor.is_secret(key, value) || (secrets.has(key) && !value.is_empty()));
+            request.set.iter().cloned().partition(|(key, value)| {
+                redactor.is_secret(key, value) || (secrets.has(key) && !value.is_empty())
+            });
         if let Some((key, _)) = hidden.iter().find(|(_, value)| value.contains("{port}")) {
-            return Err(ServiceError::usage(format!("--set {key}: a secret cannot hold {{port}}, which only the configuration knows"))
-                .next("the program can read $PORT"));
+            return Err(ServiceError::usage(format!(
+                "--set {key}: a secret cannot hold {{port}}, which only the configuration knows"
+            ))
+            .next("the program can read $PORT"));
         }
         let mut table = settings::compose(&base, request, &open, place)?;
         for (key, value) in &hidden {
@@ -72,10 +93,25 @@ impl Contents {
             forget(&mut table, key);
         }
         open.iter().for_each(|(key, _)| secrets.set(key, ""));
-        let text = toml::to_string(&table).map_err(|error| ServiceError::failed(format!("the configuration has no TOML form: {error}")))?;
+        let text = toml::to_string(&table).map_err(|error| {
+            ServiceError::failed(format!("the configuration has no TOML form: {error}"))
+        })?;
         let config = settings::understand(&text, &config_file, &instance)?;
         let overwrite = request.overwrite;
-        Ok(Self { instance, config, former, secrets, config_file, before, base, table, text, secrets_file, secrets_before, overwrite })
+        Ok(Self {
+            instance,
+            config,
+            former,
+            secrets,
+            config_file,
+            before,
+            base,
+            table,
+            text,
+            secrets_file,
+            secrets_before,
+            overwrite,
+        })
     }
 
     /// The configuration, where there is something to be written or seen to.
@@ -83,7 +119,9 @@ impl Contents {
     /// # Errors
     /// When it cannot be read.
     pub fn configuration(&self) -> Result<Option<Wanted>, ServiceError> {
-        let body = if self.table != self.base || (self.overwrite && !self.before.is_free() && !self.table.is_empty()) {
+        let body = if self.table != self.base
+            || (self.overwrite && !self.before.is_free() && !self.table.is_empty())
+        {
             Some(self.text.clone())
         } else if let Written::ByUs(text) = &self.before {
             Some(text.clone())
@@ -117,13 +155,29 @@ impl Contents {
 
     /// Teaches every secret that there is and that there will be.
     pub fn redactor(&self, request: &Request) -> Redactor {
-        let redactor = Redactor::new(&[self.config.gateway.redact.as_slice(), &self.former.gateway.redact].concat());
+        let redactor = Redactor::new(
+            &[
+                self.config.gateway.redact.as_slice(),
+                &self.former.gateway.redact,
+            ]
+            .concat(),
+        );
         redactor.learn_command(&request.command);
-        request.set.iter().for_each(|(key, value)| redactor.learn_env(key, value));
-        for spec in self.config.sidecar.values().chain(self.former.sidecar.values()) {
+        request
+            .set
+            .iter()
+            .for_each(|(key, value)| redactor.learn_env(key, value));
+        for spec in self
+            .config
+            .sidecar
+            .values()
+            .chain(self.former.sidecar.values())
+        {
             redactor.learn_command(&spec.command);
             redactor.learn_command(&spec.prepare);
-            spec.env.iter().for_each(|(key, value)| redactor.learn_env(key, value));
+            spec.env
+                .iter()
+                .for_each(|(key, value)| redactor.learn_env(key, value));
         }
         self.secrets.teach(&redactor);
         redactor
@@ -131,9 +185,20 @@ impl Contents {
 
     /// How the command would change, where another one is installed.
     pub fn other_command(&self) -> Option<String> {
-        let command = |config: &Config| config.sidecar.get(MAIN_SIDECAR).map(|main| (main.command.clone(), main.cwd.clone()));
+        let command = |config: &Config| {
+            config
+                .sidecar
+                .get(MAIN_SIDECAR)
+                .map(|main| (main.command.clone(), main.cwd.clone()))
+        };
         let (old, new) = (command(&self.former)?, command(&self.config)?);
-        (old != new).then(|| diff(&self.config_file, self.before.text().unwrap_or_default(), &self.text))
+        (old != new).then(|| {
+            diff(
+                &self.config_file,
+                self.before.text().unwrap_or_default(),
+                &self.text,
+            )
+        })
     }
 
     /// Whether the addresses change.
@@ -144,7 +209,10 @@ impl Contents {
     /// Whether a secret stands in a command, where whoever may read the configuration sees it.
     pub fn tells_in_command(&self) -> bool {
         let redactor = Redactor::new(&self.config.gateway.redact);
-        self.config.sidecar.values().any(|spec| redactor.arguments(&spec.command) != spec.command)
+        self.config
+            .sidecar
+            .values()
+            .any(|spec| redactor.arguments(&spec.command) != spec.command)
     }
 }
 
@@ -153,8 +221,10 @@ fn check(request: &Request, instance: &str, place: &Place) -> Result<(), Service
     config::check_instance(instance).map_err(|error| ServiceError::usage(error.to_string()))?;
     for (key, value) in &request.set {
         if !is_name(key) {
-            return Err(ServiceError::usage(format!("--set {key:?}: not a name of a variable"))
-                .next("letters, digits and _, not beginning with a digit"));
+            return Err(
+                ServiceError::usage(format!("--set {key:?}: not a name of a variable"))
+                    .next("letters, digits and _, not beginning with a digit"),
+            );
         }
         if let Some(bad) = value.chars().find(|c| c.is_control() && *c != '\t') {
             return Err(ServiceError::usage(format!(
@@ -164,15 +234,20 @@ fn check(request: &Request, instance: &str, place: &Place) -> Result<(), Service
         }
     }
     if !request.command.is_empty() && place.cwd.to_string_lossy().chars().any(char::is_control) {
-        return Err(ServiceError::usage(format!("the current folder {:?} has a control character in its name", place.cwd))
-            .next("cd elsewhere, or rename it"));
+        return Err(ServiceError::usage(format!(
+            "the current folder {:?} has a control character in its name",
+            place.cwd
+        ))
+        .next("cd elsewhere, or rename it"));
     }
     Ok(())
 }
 
 /// Takes a variable out of the configuration.
 fn forget(table: &mut Table, key: &str) {
-    let main = table.get_mut("sidecar").and_then(|all| all.get_mut(MAIN_SIDECAR));
+    let main = table
+        .get_mut("sidecar")
+        .and_then(|all| all.get_mut(MAIN_SIDECAR));
     if let Some(Value::Table(env)) = main.and_then(|main| main.get_mut("env")) {
         env.remove(key);
     }

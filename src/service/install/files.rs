@@ -34,7 +34,14 @@ impl Wanted {
     /// When the file cannot be read.
     pub fn new(path: PathBuf, body: Option<String>, mode: u32) -> Result<Self, ServiceError> {
         let now = Written::at(&path).map_err(|error| ServiceError::file("read", &path, &error))?;
-        Ok(Self { path, body, mode, group: None, now, shown: None })
+        Ok(Self {
+            path,
+            body,
+            mode,
+            group: None,
+            now,
+            shown: None,
+        })
     }
 
     /// Whether anything would be written or removed.
@@ -48,15 +55,22 @@ impl Wanted {
 
     /// Whether the bits and the group are as wanted.
     fn has_access(&self) -> bool {
-        let Ok(meta) = fs::metadata(&self.path) else { return false };
-        meta.permissions().mode() & 0o777 == self.mode && self.group.is_none_or(|group| group == meta.gid())
+        let Ok(meta) = fs::metadata(&self.path) else {
+            return false;
+        };
+        meta.permissions().mode() & 0o777 == self.mode
+            && self.group.is_none_or(|group| group == meta.gid())
     }
 
     /// What would change.
     pub fn diff(&self) -> String {
         match &self.shown {
             Some((old, new)) => diff(&self.path, old, new),
-            None => diff(&self.path, self.now.text().unwrap_or(""), self.body.as_deref().unwrap_or("")),
+            None => diff(
+                &self.path,
+                self.now.text().unwrap_or(""),
+                self.body.as_deref().unwrap_or(""),
+            ),
         }
     }
 
@@ -67,12 +81,18 @@ impl Wanted {
         }
         let diff = self.diff();
         // After the two lines with the names.
-        diff.lines().skip(2).filter(|line| line.starts_with(['+', '-'])).map(|line| format!("    {line}")).collect()
+        diff.lines()
+            .skip(2)
+            .filter(|line| line.starts_with(['+', '-']))
+            .map(|line| format!("    {line}"))
+            .collect()
     }
 
     /// The new text for people's eyes; none where the file is to be removed.
     pub fn text(&self) -> Option<&str> {
-        self.body.as_deref().map(|body| self.shown.as_ref().map_or(body, |(_, new)| new))
+        self.body
+            .as_deref()
+            .map(|body| self.shown.as_ref().map_or(body, |(_, new)| new))
     }
 
     /// What would be done, in words.
@@ -111,7 +131,11 @@ impl Before {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { path: path.to_owned(), was, copy })
+        Ok(Self {
+            path: path.to_owned(),
+            was,
+            copy,
+        })
     }
 
     fn restore(self) -> io::Result<()> {
@@ -134,14 +158,19 @@ impl Applied {
     /// Writes or removes one file.
     ///
     /// # Errors
-    /// Kind Refused when it is not what was looked at any more, and what the file system says; earlier files are put back when this
-    /// is dropped.
+    /// Kind Refused when it is not what was looked at any more, and what the file system says;
+    /// earlier files are put back when this is dropped.
     pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ServiceError> {
         let path = &wanted.path;
         // The user may have been asked in between.
-        if Written::at(path).map_err(|error| ServiceError::file("read", path, &error))? != wanted.now {
-            return Err(ServiceError::refused(format!("{} was changed meanwhile; nothing was changed by this command", path.display()))
-                .next("the same command again"));
+        if Written::at(path).map_err(|error| ServiceError::file("read", path, &error))?
+            != wanted.now
+        {
+            return Err(ServiceError::refused(format!(
+                "{} was changed meanwhile; nothing was changed by this command",
+                path.display()
+            ))
+            .next("the same command again"));
         }
         let failed = |error: io::Error| ServiceError::file("write", path, &error);
         // What somebody else wrote is theirs, and comes back with uninstall.
@@ -156,10 +185,12 @@ impl Applied {
             .map_err(|error| ServiceError::file("keep a copy of", path, &error))?;
         self.undo.push(Before::of(path, copy).map_err(failed)?);
         let Some(body) = &wanted.body else {
-            return fs::remove_file(path).map_err(|error| ServiceError::file("remove", path, &error));
+            return fs::remove_file(path)
+                .map_err(|error| ServiceError::file("remove", path, &error));
         };
         self.make_parent(path).map_err(failed)?;
-        // Narrow first: a configuration may hold secrets, and gets its reader before its bits are widened.
+        // Narrow first: a configuration may hold secrets, and gets its reader before its bits are
+        // widened.
         atomic::write(path, sign(body).as_bytes(), wanted.mode & 0o700).map_err(failed)?;
         if wanted.group.is_some() {
             chown(path, None, wanted.group).map_err(failed)?;
@@ -168,7 +199,11 @@ impl Applied {
     }
 
     fn make_parent(&mut self, path: &Path) -> io::Result<()> {
-        let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| !dir.exists()).collect();
+        let missing: Vec<&Path> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|dir| !dir.exists())
+            .collect();
         for dir in missing.into_iter().rev() {
             fs::create_dir(dir)?;
             self.made.push(dir.to_owned());
@@ -179,8 +214,19 @@ impl Applied {
     /// It worked: nothing is undone. What the operator should know of what was there before.
     pub fn keep(mut self) -> Vec<String> {
         self.made.clear();
-        let copies = self.undo.drain(..).filter_map(|before| Some((before.path, before.copy?)));
-        copies.map(|(path, copy)| format!("what {} said before is kept in {}", path.display(), copy.display())).collect()
+        let copies = self
+            .undo
+            .drain(..)
+            .filter_map(|before| Some((before.path, before.copy?)));
+        copies
+            .map(|(path, copy)| {
+                format!(
+                    "what {} said before is kept in {}",
+                    path.display(),
+                    copy.display()
+                )
+            })
+            .collect()
     }
 }
 
@@ -207,19 +253,36 @@ mod tests {
         fs::write(&old, "before").unwrap();
         let mut applied = Applied::default();
         for path in [&new, &old] {
-            applied.apply(&Wanted::new(path.clone(), Some("x\n".into()), 0o640).unwrap()).unwrap();
+            applied
+                .apply(&Wanted::new(path.clone(), Some("x\n".into()), 0o640).unwrap())
+                .unwrap();
         }
-        assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(!Wanted::new(new.clone(), Some("x\n".into()), 0o640).unwrap().changes());
-        assert_eq!(fs::read_to_string(backup::of(&old).unwrap()).unwrap(), "before");
+        assert_eq!(
+            fs::metadata(&new).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        assert!(
+            !Wanted::new(new.clone(), Some("x\n".into()), 0o640)
+                .unwrap()
+                .changes()
+        );
+        assert_eq!(
+            fs::read_to_string(backup::of(&old).unwrap()).unwrap(),
+            "before"
+        );
         drop(applied);
         assert!(!dir.path().join("a").exists());
         assert_eq!(fs::read_to_string(&old).unwrap(), "before");
         assert_eq!(backup::of(&old), None);
         let mut applied = Applied::default();
-        applied.apply(&Wanted::new(old.clone(), None, 0).unwrap()).unwrap();
+        applied
+            .apply(&Wanted::new(old.clone(), None, 0).unwrap())
+            .unwrap();
         let notes = applied.keep();
-        assert!(!old.exists() && notes[0].ends_with("old.before-gatewayctl"), "{notes:?}");
+        assert!(
+            !old.exists() && notes[0].ends_with("old.before-gatewayctl"),
+            "{notes:?}"
+        );
     }
 
     #[test]
@@ -233,7 +296,10 @@ mod tests {
         applied.apply(&one).unwrap();
         let error = applied.apply(&other).unwrap_err();
         assert_eq!(error.kind, crate::service::error::Kind::Refused);
-        assert!(error.message.contains("second was changed meanwhile"), "{error}");
+        assert!(
+            error.message.contains("second was changed meanwhile"),
+            "{error}"
+        );
         drop(applied);
         assert!(!first.exists());
         assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
@@ -244,14 +310,21 @@ mod tests {
     fn a_link_comes_back_as_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gateway.service");
-        for (target, body) in [("/dev/null", Some("x\n".to_owned())), ("nowhere", Some("x\n".to_owned())), ("/dev/null", None)] {
+        for (target, body) in [
+            ("/dev/null", Some("x\n".to_owned())),
+            ("nowhere", Some("x\n".to_owned())),
+            ("/dev/null", None),
+        ] {
             std::os::unix::fs::symlink(target, &path).unwrap();
             let wanted = Wanted::new(path.clone(), body, 0o644).unwrap();
             assert!(!wanted.now.is_free() && wanted.changes());
             let mut applied = Applied::default();
             applied.apply(&wanted).unwrap();
             assert!(!path.is_symlink());
-            assert_eq!(fs::read_link(backup::of(&path).unwrap()).unwrap(), Path::new(target));
+            assert_eq!(
+                fs::read_link(backup::of(&path).unwrap()).unwrap(),
+                Path::new(target)
+            );
             drop(applied);
             assert_eq!(fs::read_link(&path).unwrap(), Path::new(target));
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

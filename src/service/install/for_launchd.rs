@@ -21,35 +21,73 @@ use crate::state::paths::Scope;
 /// Kind Usage for what launchd cannot do, and without `--dry-run` or `--diff`.
 pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceError> {
     refuse(request)?;
-    let usual = if nix::unistd::geteuid().is_root() { Scope::System } else { Scope::User };
+    let usual = if nix::unistd::geteuid().is_root() {
+        Scope::System
+    } else {
+        Scope::User
+    };
     let scope = request.scope.unwrap_or(usual);
     let facts = Facts::gather(env, Layout::launchd(scope, env)?, 0)?;
-    let instance = request.instance.clone().unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
+    let instance = request
+        .instance
+        .clone()
+        .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
     let contents = Contents::make(request, instance.clone(), &facts.layout, &facts.place)?;
     let job = job(env, request, &facts, scope, &instance)?;
     let redactor = contents.redactor(request);
     let text = |shown: bool| {
         let mut job = job.clone();
-        let secrets = contents.secrets.variables().map(|(key, value)| (key.to_owned(), if shown { MASK.to_owned() } else { value }));
+        let secrets = contents
+            .secrets
+            .variables()
+            .map(|(key, value)| (key.to_owned(), if shown { MASK.to_owned() } else { value }));
         job.environment.extend(secrets);
-        job.text().map_err(|error| ServiceError::usage(error.to_string()))
+        job.text()
+            .map_err(|error| ServiceError::usage(error.to_string()))
     };
     let path = facts.layout.units.join(format!("{}.plist", job.label()));
     // Whoever may read it sees the variables.
-    let mode = if contents.secrets.is_empty() { 0o644 } else { 0o600 };
+    let mode = if contents.secrets.is_empty() {
+        0o644
+    } else {
+        0o600
+    };
     let mut plist = Wanted::new(path.clone(), Some(text(false)?), mode)?;
-    plist.shown = Some((plist.now.text().map(|text| redactor.text(text)).unwrap_or_default(), text(true)?));
-    let wanted: Vec<Wanted> = contents.configuration()?.into_iter().chain([plist]).filter(Wanted::changes).collect();
+    plist.shown = Some((
+        plist
+            .now
+            .text()
+            .map(|text| redactor.text(text))
+            .unwrap_or_default(),
+        text(true)?,
+    ));
+    let wanted: Vec<Wanted> = contents
+        .configuration()?
+        .into_iter()
+        .chain([plist])
+        .filter(Wanted::changes)
+        .collect();
     let domain = match scope {
         Scope::System => "system".to_owned(),
         Scope::User => format!("gui/{}", nix::unistd::geteuid()),
     };
     let mut actions: Vec<String> = wanted.iter().map(Wanted::action).collect();
-    actions.extend(job.log.parent().map(|dir| format!("make {}", dir.display())));
+    actions.extend(
+        job.log
+            .parent()
+            .map(|dir| format!("make {}", dir.display())),
+    );
     actions.push(format!("load {} into {domain}", job.label()));
     let show = |file: &Wanted| {
-        let text = if request.diff { file.diff() } else { file.text()?.to_owned() };
-        Some(FileText { path: file.path.clone(), text: redactor.text(&text) })
+        let text = if request.diff {
+            file.diff()
+        } else {
+            file.text()?.to_owned()
+        };
+        Some(FileText {
+            path: file.path.clone(),
+            text: redactor.text(&text),
+        })
     };
     Ok(Report {
         ok: true,
@@ -62,7 +100,13 @@ pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceEr
         actions,
         notes: Vec::new(),
         files: wanted.iter().filter_map(show).collect(),
-        listen: contents.config.gateway.listen.iter().map(Listen::to_string).collect(),
+        listen: contents
+            .config
+            .gateway
+            .listen
+            .iter()
+            .map(Listen::to_string)
+            .collect(),
         ready: false,
         pid: 0,
         journal: format!("tail -f '{}'", job.log.display()),
@@ -72,34 +116,61 @@ pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceEr
 fn refuse(request: &Request) -> Result<(), ServiceError> {
     let usage = |what: &str, next: &str| Err(ServiceError::usage(what).next(next));
     if !(request.dry_run || request.diff) {
-        return usage("installing under launchd is not there yet: it can only be shown", "the same command with --dry-run");
+        return usage(
+            "installing under launchd is not there yet: it can only be shown",
+            "the same command with --dry-run",
+        );
     }
     if request.socket {
-        return usage("--socket is for systemd: the gateway does not take sockets from launchd yet", "the same command without it");
+        return usage(
+            "--socket is for systemd: the gateway does not take sockets from launchd yet",
+            "the same command without it",
+        );
     }
     if request.env_file.is_some() {
-        return usage("--env-file is for systemd: launchd reads no files of variables", "--set NAME=VALUE");
+        return usage(
+            "--env-file is for systemd: launchd reads no files of variables",
+            "--set NAME=VALUE",
+        );
     }
     if request.sandbox != Sandbox::App {
-        return usage("--sandbox is for systemd: launchd has none", "the same command without it");
+        return usage(
+            "--sandbox is for systemd: launchd has none",
+            "the same command without it",
+        );
     }
     Ok(())
 }
 
-fn job(env: &Env<'_>, request: &Request, facts: &Facts, scope: Scope, instance: &str) -> Result<JobPlan, ServiceError> {
+fn job(
+    env: &Env<'_>,
+    request: &Request,
+    facts: &Facts,
+    scope: Scope,
+    instance: &str,
+) -> Result<JobPlan, ServiceError> {
     let job = match scope {
         Scope::System => {
             let user = request.run_as.as_ref().or(facts.sudo_user.as_ref());
             let user = user.ok_or_else(|| {
-                ServiceError::usage("a daemon needs a user to run as: launchd makes up none").next("the same command with --run-as USER")
+                ServiceError::usage("a daemon needs a user to run as: launchd makes up none")
+                    .next("the same command with --run-as USER")
             })?;
             JobPlan::daemon(instance, user)
         }
         Scope::User if request.run_as.is_some() => {
-            return Err(ServiceError::usage("--run-as is for the machine's services: a user's services run as that user")
-                .next("the same command with sudo and --system"));
+            return Err(ServiceError::usage(
+                "--run-as is for the machine's services: a user's services run as that user",
+            )
+            .next("the same command with sudo and --system"));
         }
-        Scope::User => JobPlan::agent(instance, env.path("HOME").unwrap_or_else(|| PathBuf::from("/"))),
+        Scope::User => JobPlan::agent(
+            instance,
+            env.path("HOME").unwrap_or_else(|| PathBuf::from("/")),
+        ),
     };
-    Ok(JobPlan { bin_dir: facts.bin_dir.clone(), ..job })
+    Ok(JobPlan {
+        bin_dir: facts.bin_dir.clone(),
+        ..job
+    })
 }

@@ -36,7 +36,11 @@ pub enum Supervisor {
 
 impl Default for Supervisor {
     fn default() -> Self {
-        if cfg!(target_os = "macos") { Self::Launchd } else { Self::Systemd }
+        if cfg!(target_os = "macos") {
+            Self::Launchd
+        } else {
+            Self::Systemd
+        }
     }
 }
 
@@ -107,7 +111,8 @@ pub struct Report {
     /// What the operator should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What would be written, or what would change; only with `--dry-run` and `--diff`. Secrets are hidden.
+    /// What would be written, or what would change; only with `--dry-run` and `--diff`. Secrets are
+    /// hidden.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileText>,
     /// Where it listens.
@@ -133,7 +138,12 @@ pub struct FileText {
 ///
 /// # Errors
 /// See [`ServiceError`]; unless it says otherwise nothing was changed.
-pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_>) -> Result<Report, ServiceError> {
+pub async fn install(
+    env: &Env<'_>,
+    request: &Request,
+    say: Say<'_>,
+    ask: Ask<'_>,
+) -> Result<Report, ServiceError> {
     if request.supervisor == Supervisor::Launchd {
         return for_launchd::look(env, request);
     }
@@ -157,13 +167,25 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_
         actions: todo.actions(&plan),
         notes: plan.notes.clone(),
         files: Vec::new(),
-        listen: plan.config.gateway.listen.iter().map(Listen::to_string).collect(),
+        listen: plan
+            .config
+            .gateway
+            .listen
+            .iter()
+            .map(Listen::to_string)
+            .collect(),
         ready: false,
         pid: state.main_pid,
         journal: journalctl(scope, &unit.unit),
     };
     if request.diff {
-        report.files = plan.changed().map(|file| FileText { path: file.path.clone(), text: redactor.text(&file.diff()) }).collect();
+        report.files = plan
+            .changed()
+            .map(|file| FileText {
+                path: file.path.clone(),
+                text: redactor.text(&file.diff()),
+            })
+            .collect();
         return Ok(report);
     }
     plan.refuse_unasked(request)?;
@@ -184,29 +206,56 @@ pub async fn install(env: &Env<'_>, request: &Request, say: Say<'_>, ask: Ask<'_
             Some(socket) => manager.state(socket).await?.is_active(),
             None => false,
         };
-        let ours = |listen: &&Listen| (socket_up || !state.is_down()) && plan.former.gateway.listen.contains(listen);
+        let ours = |listen: &&Listen| {
+            (socket_up || !state.is_down()) && plan.former.gateway.listen.contains(listen)
+        };
         owners::check_free(
-            plan.config.gateway.listen.iter().filter(|listen| !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())),
+            plan.config.gateway.listen.iter().filter(|listen| {
+                !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())
+            }),
         )?;
     }
     todo.consent(request, &plan, ask)?;
-    report.outcome = if unit.path.exists() { "updated" } else { "installed" };
+    report.outcome = if unit.path.exists() {
+        "updated"
+    } else {
+        "installed"
+    };
     carry_out(&manager, &facts, &plan, &todo, &mut report, say).await?;
     if request.now {
-        report.pid =
-            start(&manager, &plan, &todo, &state, say).await.map_err(|error| if todo.active { error } else { tries_on(error, unit) })?;
+        report.pid = start(&manager, &plan, &todo, &state, say)
+            .await
+            .map_err(|error| {
+                if todo.active {
+                    error
+                } else {
+                    tries_on(error, unit)
+                }
+            })?;
         report.ready = true;
     } else if todo.active && todo.files {
-        let apply = if todo.unit { systemctl(scope, &format!("restart {}", unit.unit)) } else { "gatewayctl reload".to_owned() };
-        report.notes.push(format!("it runs as before until: {apply}"));
+        let apply = if todo.unit {
+            systemctl(scope, &format!("restart {}", unit.unit))
+        } else {
+            "gatewayctl reload".to_owned()
+        };
+        report
+            .notes
+            .push(format!("it runs as before until: {apply}"));
     }
     Ok(report)
 }
 
 /// A service that is installed and does not start keeps trying, as after a crash.
 fn tries_on(error: ServiceError, unit: &Installed) -> ServiceError {
-    let undo = format!("gatewayctl uninstall --instance {}   (it is installed and keeps trying until then)", unit.instance);
-    let next = error.next.as_ref().map_or(undo.clone(), |next| format!("{next}\n{undo}"));
+    let undo = format!(
+        "gatewayctl uninstall --instance {}   (it is installed and keeps trying until then)",
+        unit.instance
+    );
+    let next = error
+        .next
+        .as_ref()
+        .map_or(undo.clone(), |next| format!("{next}\n{undo}"));
     error.next(next)
 }
 
@@ -231,7 +280,10 @@ impl Todo {
         let active = state.is_active() && state.main_pid != 0;
         let exclusive = plan.config.sidecar.values().any(|spec| !spec.overlaps());
         let socket_up = match &plan.installed.socket {
-            Some(socket) => manager.state(socket).await.is_ok_and(|state| state.is_active()),
+            Some(socket) => manager
+                .state(socket)
+                .await
+                .is_ok_and(|state| state.is_active()),
             None => true,
         };
         let mut enabled = manager.is_enabled(&plan.installed.unit).await;
@@ -247,7 +299,9 @@ impl Todo {
         Self {
             files,
             // systemd reads units and variables only when it starts the service.
-            unit: plan.changed().any(|file| file.path == plan.installed.path || file.shown.is_some()),
+            unit: plan
+                .changed()
+                .any(|file| file.path == plan.installed.path || file.shown.is_some()),
             // Two copies of a server that must be alone would harm each other.
             prove: !plan.config.sidecar.is_empty() && (files || start) && !(active && exclusive),
             enable: !enabled,
@@ -259,7 +313,8 @@ impl Todo {
         }
     }
 
-    /// Whether the addresses of a running service go to its socket unit or come from it, which takes one stop.
+    /// Whether the addresses of a running service go to its socket unit or come from it, which
+    /// takes one stop.
     fn stops(&self, plan: &Plan) -> bool {
         self.active && (self.hand_over || plan.former_socket.is_some())
     }
@@ -270,8 +325,14 @@ impl Todo {
             return Ok(());
         }
         let unit = &plan.installed.unit;
-        let from_to = if self.hand_over { "from the service to its socket unit" } else { "from the socket unit to the service" };
-        let what = format!("{unit} must stop for a moment: its addresses go {from_to}, and clients are refused meanwhile");
+        let from_to = if self.hand_over {
+            "from the service to its socket unit"
+        } else {
+            "from the socket unit to the service"
+        };
+        let what = format!(
+            "{unit} must stop for a moment: its addresses go {from_to}, and clients are refused meanwhile"
+        );
         if !request.now {
             return Err(ServiceError::usage(format!("{what}; nothing was changed"))
                 .next("the same command with --now --yes   (now)\ngatewayctl stop   (before it, at a time of your choice)"));
@@ -279,8 +340,10 @@ impl Todo {
         match if request.yes { Some(true) } else { ask(&what) } {
             Some(true) => Ok(()),
             Some(false) => Err(ServiceError::refused("nothing was changed")),
-            None => Err(ServiceError::usage(format!("{what}; nothing was changed, because nobody could be asked"))
-                .next("the same command with --yes")),
+            None => Err(ServiceError::usage(format!(
+                "{what}; nothing was changed, because nobody could be asked"
+            ))
+            .next("the same command with --yes")),
         }
     }
 
@@ -291,16 +354,31 @@ impl Todo {
     fn actions(&self, plan: &Plan) -> Vec<String> {
         let unit = &plan.installed.unit;
         let mut actions: Vec<String> = plan.changed().map(files::Wanted::action).collect();
-        let stop = format!("stop {unit} for a moment, while its addresses change hands (asks first)");
+        let stop =
+            format!("stop {unit} for a moment, while its addresses change hands (asks first)");
         let steps = [
             (self.files, "make systemd read its unit files".to_owned()),
-            (self.prove, "prove in a passing unit that the command starts".to_owned()),
+            (
+                self.prove,
+                "prove in a passing unit that the command starts".to_owned(),
+            ),
             (self.enable, format!("enable {unit}")),
-            (self.linger, "turn lingering on, so that it runs without a login".to_owned()),
+            (
+                self.linger,
+                "turn lingering on, so that it runs without a login".to_owned(),
+            ),
             (self.start && self.stops(plan), stop),
-            (self.start, format!("{} {unit} and wait until it is ready", self.verb())),
+            (
+                self.start,
+                format!("{} {unit} and wait until it is ready", self.verb()),
+            ),
         ];
-        actions.extend(steps.into_iter().filter(|(wanted, _)| *wanted).map(|(_, text)| text));
+        actions.extend(
+            steps
+                .into_iter()
+                .filter(|(wanted, _)| *wanted)
+                .map(|(_, text)| text),
+        );
         actions
     }
 
@@ -325,7 +403,9 @@ async fn carry_out(
     let mut applied = Applied::default();
     for file in plan.changed() {
         say(&file.doing());
-        file.changed_lines().iter().for_each(|line| say(&plan.redactor().text(line)));
+        file.changed_lines()
+            .iter()
+            .for_each(|line| say(&plan.redactor().text(line)));
         applied.apply(file)?;
     }
     let done = prepare(manager, facts, plan, todo, say).await;
@@ -337,14 +417,21 @@ async fn carry_out(
         }
         Err(error) => {
             drop(applied);
-            // What is reported is why it failed; that systemd reads the old files again is only tidiness.
+            // What is reported is why it failed; that systemd reads the old files again is only
+            // tidiness.
             let _ = manager.daemon_reload().await;
             Err(error)
         }
     }
 }
 
-async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say: Say<'_>) -> Result<Option<String>, ServiceError> {
+async fn prepare(
+    manager: &Manager,
+    facts: &Facts,
+    plan: &Plan,
+    todo: &Todo,
+    say: Say<'_>,
+) -> Result<Option<String>, ServiceError> {
     if todo.prove {
         say("proving that the command starts as a service");
         proof::prove(manager, &facts.layout, &plan.unit, plan.redactor()).await?;
@@ -353,8 +440,15 @@ async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say
     manager.daemon_reload().await?;
     let state = manager.state(&plan.installed.unit).await?;
     if state.load != "loaded" {
-        return Err(ServiceError::failed(format!("systemd does not accept {} ({})", plan.installed.path.display(), state.load))
-            .next(format!("systemd-analyze verify {}", plan.installed.path.display())));
+        return Err(ServiceError::failed(format!(
+            "systemd does not accept {} ({})",
+            plan.installed.path.display(),
+            state.load
+        ))
+        .next(format!(
+            "systemd-analyze verify {}",
+            plan.installed.path.display()
+        )));
     }
     if todo.enable {
         let mut units = vec![plan.installed.unit.as_str()];
@@ -365,22 +459,34 @@ async fn prepare(manager: &Manager, facts: &Facts, plan: &Plan, todo: &Todo, say
     if let Some(socket) = plan.former_socket.as_ref().filter(|_| todo.disable_socket) {
         manager.disable(&[socket]).await?;
     }
-    if todo.linger { linger::turn_on(&facts.layout).await } else { Ok(None) }
+    if todo.linger {
+        linger::turn_on(&facts.layout).await
+    } else {
+        Ok(None)
+    }
 }
 
 /// Starts it, or brings the changes into what runs. The main process.
-async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, say: Say<'_>) -> Result<u32, ServiceError> {
+async fn start(
+    manager: &Manager,
+    plan: &Plan,
+    todo: &Todo,
+    state: &UnitState,
+    say: Say<'_>,
+) -> Result<u32, ServiceError> {
     let unit = &plan.installed;
     if let Some(socket) = &plan.former_socket
         && !manager.state(socket).await?.is_down()
     {
-        // It holds the addresses that the service must bind now, and takes the service down with it.
+        // It holds the addresses that the service must bind now, and takes the service down with
+        // it.
         run_unit(manager, Job::Stop, unit, socket, say).await?;
     }
     if !todo.active || todo.hand_over || plan.former_socket.is_some() {
         if todo.active {
-            // A socket unit cannot start while the service holds the addresses; and a service whose new unit file no longer speaks of
-            // its socket outlives that one's stop, with the old command.
+            // A socket unit cannot start while the service holds the addresses; and a service whose
+            // new unit file no longer speaks of its socket outlives that one's stop, with the old
+            // command.
             run(manager, Job::Stop, unit, say).await?;
         }
         return bring_up(manager, unit, &plan.config, say).await;
@@ -397,5 +503,12 @@ async fn start(manager: &Manager, plan: &Plan, todo: &Todo, state: &UnitState, s
 }
 
 fn texts(plan: &Plan, redactor: &Redactor) -> Vec<FileText> {
-    plan.changed().filter_map(|file| Some(FileText { path: file.path.clone(), text: redactor.text(file.text()?) })).collect()
+    plan.changed()
+        .filter_map(|file| {
+            Some(FileText {
+                path: file.path.clone(),
+                text: redactor.text(file.text()?),
+            })
+        })
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! Whether an address belongs to somebody already: to another installed gateway, or to whoever listens there now.
+//! Whether an address belongs to somebody already: to another installed gateway, or to whoever
+//! listens there now.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -11,14 +12,20 @@ use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};
 use crate::state::paths::Scope;
 
-/// Below are the accounts of the system itself, whose homes hold no user's services (login.defs, UID_MIN).
+/// Below are the accounts of the system itself, whose homes hold no user's services (login.defs,
+/// UID_MIN).
 const FIRST_USER: u32 = 1000;
 
-/// Compares with every other installed gateway that can be seen; what the operator should know, where nothing stands against it.
+/// Compares with every other installed gateway that can be seen; what the operator should know,
+/// where nothing stands against it.
 ///
 /// # Errors
 /// Kind Refused when another one has one of the addresses.
-pub(super) fn check_installed(env: &Env<'_>, subject: &Installed, listen: &[Listen]) -> Result<Vec<String>, ServiceError> {
+pub(super) fn check_installed(
+    env: &Env<'_>,
+    subject: &Installed,
+    listen: &[Listen],
+) -> Result<Vec<String>, ServiceError> {
     let mut notes = Vec::new();
     for (home, other) in others(env, subject) {
         let here = |name: &str| match (&home, name) {
@@ -28,14 +35,28 @@ pub(super) fn check_installed(env: &Env<'_>, subject: &Installed, listen: &[List
         };
         let theirs = listeners(&Env(&here), &other);
         let whose = match &home {
-            Some(home) => format!("{} of the user whose home is {}", other.unit, home.display()),
+            Some(home) => format!(
+                "{} of the user whose home is {}",
+                other.unit,
+                home.display()
+            ),
             None => format!("{} ({} scope)", other.unit, scope_name(other.scope)),
         };
-        if let Some(shared) = listen.iter().find(|ours| theirs.iter().any(|theirs| overlap(ours, theirs))) {
+        if let Some(shared) = listen
+            .iter()
+            .find(|ours| theirs.iter().any(|theirs| overlap(ours, theirs)))
+        {
             let config = Layout::of(other.scope, &Env(&here))?.config_file(&other.instance);
             let away = match &home {
-                Some(_) => format!("gatewayctl uninstall --user --instance {}   (as that user)", other.instance),
-                None => format!("gatewayctl uninstall --{} --instance {}", scope_name(other.scope), other.instance),
+                Some(_) => format!(
+                    "gatewayctl uninstall --user --instance {}   (as that user)",
+                    other.instance
+                ),
+                None => format!(
+                    "gatewayctl uninstall --{} --instance {}",
+                    scope_name(other.scope),
+                    other.instance
+                ),
             };
             return Err(ServiceError::refused(format!(
                 "{shared} belongs to {whose}, by {}: two gateways cannot have one address; nothing was changed",
@@ -44,22 +65,33 @@ pub(super) fn check_installed(env: &Env<'_>, subject: &Installed, listen: &[List
             .next(format!("gatewayctl install --listen ADDRESS …   (another address for {})\n{away}", subject.instance)));
         }
         if home.is_none() && other.instance == subject.instance {
-            notes.push(format!("{whose} has the same name: say --user or --system to mean one of them"));
+            notes.push(format!(
+                "{whose} has the same name: say --user or --system to mean one of them"
+            ));
         }
     }
     Ok(notes)
 }
 
-/// The other installed gateways, each with the home of its user where that is neither the caller nor the machine.
+/// The other installed gateways, each with the home of its user where that is neither the caller
+/// nor the machine.
 fn others(env: &Env<'_>, subject: &Installed) -> Vec<(Option<PathBuf>, Installed)> {
-    let is_subject = |one: &Installed| one.instance == subject.instance && one.scope == subject.scope;
-    let mut found: Vec<(Option<PathBuf>, Installed)> =
-        installed(env, None).into_iter().filter(|one| !is_subject(one)).map(|one| (None, one)).collect();
+    let is_subject =
+        |one: &Installed| one.instance == subject.instance && one.scope == subject.scope;
+    let mut found: Vec<(Option<PathBuf>, Installed)> = installed(env, None)
+        .into_iter()
+        .filter(|one| !is_subject(one))
+        .map(|one| (None, one))
+        .collect();
     if subject.scope == Scope::System && nix::unistd::geteuid().is_root() {
         for home in homes() {
             let of_user = |name: &str| (name == "HOME").then(|| home.clone().into_os_string());
-            let theirs = installed(&Env(&of_user), Some(Scope::User)).into_iter().filter(|one| one.path.starts_with(&home));
-            let new: Vec<Installed> = theirs.filter(|one| !found.iter().any(|(_, known)| known.path == one.path)).collect();
+            let theirs = installed(&Env(&of_user), Some(Scope::User))
+                .into_iter()
+                .filter(|one| one.path.starts_with(&home));
+            let new: Vec<Installed> = theirs
+                .filter(|one| !found.iter().any(|(_, known)| known.path == one.path))
+                .collect();
             found.extend(new.into_iter().map(|one| (Some(home.clone()), one)));
         }
     }
@@ -70,8 +102,17 @@ fn others(env: &Env<'_>, subject: &Installed) -> Vec<(Option<PathBuf>, Installed
 
 /// Whether a unit was put there by an operator, or is enabled.
 fn is_wanted(env: &Env<'_>, one: &Installed) -> bool {
-    let Ok(layout) = Layout::of(one.scope, env) else { return false };
-    let linked = |target: &str| layout.units.join(format!("{target}.target.wants")).join(&one.unit).symlink_metadata().is_ok();
+    let Ok(layout) = Layout::of(one.scope, env) else {
+        return false;
+    };
+    let linked = |target: &str| {
+        layout
+            .units
+            .join(format!("{target}.target.wants"))
+            .join(&one.unit)
+            .symlink_metadata()
+            .is_ok()
+    };
     one.path.starts_with(&layout.units) || linked("multi-user") || linked("default")
 }
 
@@ -81,19 +122,34 @@ fn homes() -> Vec<PathBuf> {
     let home = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let uid: u32 = fields.get(2)?.parse().ok()?;
-        (uid >= FIRST_USER).then(|| fields.get(5).map(PathBuf::from)).flatten()
+        (uid >= FIRST_USER)
+            .then(|| fields.get(5).map(PathBuf::from))
+            .flatten()
     };
-    table.lines().filter_map(home).filter(|home| home.join(".config/systemd/user").is_dir()).collect()
+    table
+        .lines()
+        .filter_map(home)
+        .filter(|home| home.join(".config/systemd/user").is_dir())
+        .collect()
 }
 
-/// Where an installed gateway listens; nothing where its configuration cannot be read or understood.
+/// Where an installed gateway listens; nothing where its configuration cannot be read or
+/// understood.
 fn listeners(env: &Env<'_>, one: &Installed) -> Vec<Listen> {
-    let missing = Layout::of(one.scope, env)
-        .is_ok_and(|layout| layout.config_file(&one.instance).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound));
+    let missing = Layout::of(one.scope, env).is_ok_and(|layout| {
+        layout
+            .config_file(&one.instance)
+            .symlink_metadata()
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    });
     if missing {
         return Config::default().gateway.listen;
     }
-    configuration(env, one).ok().flatten().map(|(_, config)| config.gateway.listen).unwrap_or_default()
+    configuration(env, one)
+        .ok()
+        .flatten()
+        .map(|(_, config)| config.gateway.listen)
+        .unwrap_or_default()
 }
 
 /// Whether both cannot be bound at once.
@@ -115,7 +171,9 @@ fn covers(one: &SocketAddr, other: &SocketAddr) -> bool {
 ///
 /// # Errors
 /// Kind Refused when somebody listens there: who.
-pub(super) fn check_free<'a>(listen: impl IntoIterator<Item = &'a Listen>) -> Result<(), ServiceError> {
+pub(super) fn check_free<'a>(
+    listen: impl IntoIterator<Item = &'a Listen>,
+) -> Result<(), ServiceError> {
     for one in listen {
         if matches!(one, Listen::Tcp(_)) && port::can_be_had(one).is_ok_and(|free| !free) {
             return Err(taken(one));
@@ -127,22 +185,36 @@ pub(super) fn check_free<'a>(listen: impl IntoIterator<Item = &'a Listen>) -> Re
 fn taken(listen: &Listen) -> ServiceError {
     let port = listen.port().unwrap_or_default();
     let holder = port::who(listen, &[], Depth::First).into_iter().next();
-    let who = holder.as_ref().map_or_else(|| "another program".to_owned(), Holder::to_string);
+    let who = holder
+        .as_ref()
+        .map_or_else(|| "another program".to_owned(), Holder::to_string);
     let (who, next) = match holder {
         Some(Holder::Seen(process)) if process.is_gateway() => {
             let place = process.service().and_then(|group| group.rsplit('/').next());
-            let how = place.map_or_else(|| "a gateway that was started by hand".to_owned(), |unit| format!("the gateway of {unit}"));
+            let how = place.map_or_else(
+                || "a gateway that was started by hand".to_owned(),
+                |unit| format!("the gateway of {unit}"),
+            );
             let name = named(&process.arguments).unwrap_or("NAME");
-            let stop = format!("gatewayctl stop --instance {name}   (ends it, and what it has begun is finished)");
-            (format!("{how}, {who}"), format!("{stop}\ngatewayctl clean --dry-run --port {port}   (whether it is a stale one)"))
+            let stop = format!(
+                "gatewayctl stop --instance {name}   (ends it, and what it has begun is finished)"
+            );
+            (
+                format!("{how}, {who}"),
+                format!(
+                    "{stop}\ngatewayctl clean --dry-run --port {port}   (whether it is a stale one)"
+                ),
+            )
         }
-        Some(Holder::Seen(process)) if process.is_systemd() => {
-            (format!("a socket unit, {who}"), "systemctl list-sockets   (which it is)".to_owned())
-        }
+        Some(Holder::Seen(process)) if process.is_systemd() => (
+            format!("a socket unit, {who}"),
+            "systemctl list-sockets   (which it is)".to_owned(),
+        ),
         _ => (who, format!("ss -ltnp 'sport = :{port}'   (who it is)")),
     };
-    ServiceError::refused(format!("{listen} is taken by {who}; nothing was changed"))
-        .next(format!("{next}\ngatewayctl install --listen ADDRESS …   (another address)"))
+    ServiceError::refused(format!("{listen} is taken by {who}; nothing was changed")).next(format!(
+        "{next}\ngatewayctl install --listen ADDRESS …   (another address)"
+    ))
 }
 
 /// The instance that a gateway's command line names.
@@ -163,7 +235,12 @@ mod tests {
         let listen = [Listen::Tcp(taken.local_addr().unwrap())];
         let error = check_free(&listen).unwrap_err();
         assert_eq!(error.kind, crate::service::error::Kind::Refused);
-        assert!(error.message.contains(&format!("(pid {}, uid ", std::process::id())), "{error}");
+        assert!(
+            error
+                .message
+                .contains(&format!("(pid {}, uid ", std::process::id())),
+            "{error}"
+        );
         drop(taken);
         check_free(&listen).unwrap();
     }
@@ -181,7 +258,11 @@ mod tests {
             ("unix:/run/a", "unix:/run/a", true),
             ("unix:/run/a", "127.0.0.1:80", false),
         ] {
-            assert_eq!(overlap(&one.parse().unwrap(), &other.parse().unwrap()), expected, "{one} {other}");
+            assert_eq!(
+                overlap(&one.parse().unwrap(), &other.parse().unwrap()),
+                expected,
+                "{one} {other}"
+            );
         }
     }
 }

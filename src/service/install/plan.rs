@@ -39,18 +39,32 @@ impl Facts {
     /// # Errors
     /// When `gateway` does not lie beside `gatewayctl`, or the current folder is gone.
     pub fn gather(env: &Env<'_>, layout: Layout, systemd: u32) -> Result<Self, ServiceError> {
-        let cwd = std::env::current_dir().map_err(|error| ServiceError::failed(format!("the current folder cannot be read: {error}")))?;
-        let path = env.text("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
-        let sudo_user = env.text("SUDO_USER").filter(|_| nix::unistd::geteuid().is_root());
+        let cwd = std::env::current_dir().map_err(|error| {
+            ServiceError::failed(format!("the current folder cannot be read: {error}"))
+        })?;
+        let path = env.text("PATH").unwrap_or_else(|| {
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
+        });
+        let sudo_user = env
+            .text("SUDO_USER")
+            .filter(|_| nix::unistd::geteuid().is_root());
         let low_ports = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(LOW_PORTS);
         Ok(Self {
             bin_dir: bin_dir(&path)?,
-            place: Place { cwd, path, sudo: sudo_user.is_some() },
+            place: Place {
+                cwd,
+                path,
+                sudo: sudo_user.is_some(),
+            },
             layout,
-            systemd: if systemd == 0 { OLDEST_SYSTEMD } else { systemd },
+            systemd: if systemd == 0 {
+                OLDEST_SYSTEMD
+            } else {
+                systemd
+            },
             is_root: nix::unistd::geteuid().is_root(),
             sudo_user,
             low_ports,
@@ -58,26 +72,47 @@ impl Facts {
     }
 }
 
-/// The folder of both programs, by the name under which it is in PATH where that leads to the same: updates may move what links lead to.
+/// The folder of both programs, by the name under which it is in PATH where that leads to the same:
+/// updates may move what links lead to.
 fn bin_dir(path: &str) -> Result<PathBuf, ServiceError> {
-    let here = std::env::current_exe().map_err(|error| ServiceError::failed(format!("cannot find out where gatewayctl lies: {error}")))?;
+    let here = std::env::current_exe().map_err(|error| {
+        ServiceError::failed(format!("cannot find out where gatewayctl lies: {error}"))
+    })?;
     let dir = here.parent().unwrap_or(Path::new("/usr/bin")).to_owned();
     let known = std::env::split_paths(path).find(|dir| {
-        dir.is_absolute() && dir.join("gatewayctl").canonicalize().is_ok_and(|found| found == here) && dir.join("gateway").exists()
+        dir.is_absolute()
+            && dir
+                .join("gatewayctl")
+                .canonicalize()
+                .is_ok_and(|found| found == here)
+            && dir.join("gateway").exists()
     });
     let dir = known.unwrap_or(dir);
     if dir.join("gateway").exists() {
         return Ok(dir);
     }
-    Err(ServiceError::failed(format!("`gateway` is not beside gatewayctl in {}", dir.display())).next(format!("ls -l {}", dir.display())))
+    Err(ServiceError::failed(format!(
+        "`gateway` is not beside gatewayctl in {}",
+        dir.display()
+    ))
+    .next(format!("ls -l {}", dir.display())))
 }
 
 /// The scope that is meant: as said, where it is installed, else the user's unless root asks.
 pub(super) fn scope(env: &Env<'_>, request: &Request) -> Scope {
-    let usual = if nix::unistd::geteuid().is_root() { Scope::System } else { Scope::User };
+    let usual = if nix::unistd::geteuid().is_root() {
+        Scope::System
+    } else {
+        Scope::User
+    };
     let known = || {
         let all = installed(env, None);
-        let mut named = all.into_iter().filter(|one| request.instance.as_ref().is_none_or(|name| *name == one.instance));
+        let mut named = all.into_iter().filter(|one| {
+            request
+                .instance
+                .as_ref()
+                .is_none_or(|name| *name == one.instance)
+        });
         named.next().map(|one| one.scope)
     };
     request.scope.or_else(known).unwrap_or(usual)
@@ -120,7 +155,11 @@ impl Plan {
             run_as: run_as.clone(),
             env_file: env_file(request, facts)?,
             secrets: contents.secrets_file(),
-            sockets: if request.socket { config.gateway.listen.clone() } else { Vec::new() },
+            sockets: if request.socket {
+                config.gateway.listen.clone()
+            } else {
+                Vec::new()
+            },
             low_port,
             systemd: facts.systemd,
         };
@@ -128,7 +167,8 @@ impl Plan {
         if (request.sandbox.hides_tmp(layout.scope) || dynamic)
             && let Some(lost) = settings::lost_in_tmp(&config)
         {
-            let error = ServiceError::failed(format!("{lost}, and a service has a /tmp of its own"));
+            let error =
+                ServiceError::failed(format!("{lost}, and a service has a /tmp of its own"));
             return Err(error.next("move it out of /tmp, or add: --run-as USER --sandbox off"));
         }
 
@@ -139,11 +179,20 @@ impl Plan {
             files.push(config_access(file, layout.scope, &run_as)?);
         }
         files.extend(contents.variables()?);
-        files.push(Wanted::new(unit_file.clone(), Some(plan.service().map_err(unfit)?), 0o644)?);
+        files.push(Wanted::new(
+            unit_file.clone(),
+            Some(plan.service().map_err(unfit)?),
+            0o644,
+        )?);
         let socket_file = layout.units.join(plan.socket_name());
-        let socket = if request.socket { Some(plan.socket().map_err(unfit)?) } else { None };
+        let socket = if request.socket {
+            Some(plan.socket().map_err(unfit)?)
+        } else {
+            None
+        };
         let socket_file = Wanted::new(socket_file, socket, 0o644)?;
-        let former_socket = (!request.socket && matches!(socket_file.now, Written::ByUs(_))).then(|| plan.socket_name());
+        let former_socket = (!request.socket && matches!(socket_file.now, Written::ByUs(_)))
+            .then(|| plan.socket_name());
         if request.socket || former_socket.is_some() {
             files.push(socket_file);
         }
@@ -152,7 +201,9 @@ impl Plan {
             notes.push("in user scope `strict` is the same as `app`: the rest of it takes a privileged manager".to_owned());
         }
         if dynamic {
-            notes.push("it runs as a user that systemd makes up; --run-as USER chooses one".to_owned());
+            notes.push(
+                "it runs as a user that systemd makes up; --run-as USER chooses one".to_owned(),
+            );
         }
         if dynamic && contents.tells_in_command() {
             notes.push(
@@ -167,9 +218,23 @@ impl Plan {
             path: unit_file,
             socket: request.socket.then(|| plan.socket_name()),
         };
-        notes.extend(owners::check_installed(env, &installed, &config.gateway.listen)?);
+        notes.extend(owners::check_installed(
+            env,
+            &installed,
+            &config.gateway.listen,
+        )?);
         let redactor = contents.redactor(request);
-        Ok(Self { installed, unit: plan, config, former: contents.former.clone(), notes, former_socket, files, redactor, contents })
+        Ok(Self {
+            installed,
+            unit: plan,
+            config,
+            former: contents.former.clone(),
+            notes,
+            former_socket,
+            files,
+            redactor,
+            contents,
+        })
     }
 
     /// The files that would be written or removed.
@@ -182,7 +247,8 @@ impl Plan {
         &self.redactor
     }
 
-    /// Refuses to touch what we did not write, and to put another command in the place of the one that is installed.
+    /// Refuses to touch what we did not write, and to put another command in the place of the one
+    /// that is installed.
     pub fn refuse_unasked(&self, request: &Request) -> Result<(), ServiceError> {
         if request.overwrite {
             return Ok(());
@@ -210,12 +276,19 @@ impl Plan {
         if self.installed.scope == Scope::User || facts.is_root {
             return Ok(());
         }
-        Err(ServiceError::permission(format!("only root may write {}", self.installed.path.display()))
-            .next("the same command with sudo\nthe same command with --user   (a service of your own)"))
+        Err(ServiceError::permission(format!(
+            "only root may write {}",
+            self.installed.path.display()
+        ))
+        .next("the same command with sudo\nthe same command with --user   (a service of your own)"))
     }
 }
 
-pub(super) fn choose_instance(env: &Env<'_>, request: &Request, scope: Scope) -> Result<String, ServiceError> {
+pub(super) fn choose_instance(
+    env: &Env<'_>,
+    request: &Request,
+    scope: Scope,
+) -> Result<String, ServiceError> {
     if let Some(name) = &request.instance {
         return Ok(name.clone());
     }
@@ -227,9 +300,14 @@ pub(super) fn choose_instance(env: &Env<'_>, request: &Request, scope: Scope) ->
     }
 }
 
-/// Another command on another address is most likely meant as a second gateway, not as the end of the first.
+/// Another command on another address is most likely meant as a second gateway, not as the end of
+/// the first.
 fn guard_other_command(request: &Request, contents: &Contents) -> Result<(), ServiceError> {
-    if request.instance.is_some() || request.overwrite || contents.other_command().is_none() || !contents.moves() {
+    if request.instance.is_some()
+        || request.overwrite
+        || contents.other_command().is_none()
+        || !contents.moves()
+    {
         return Ok(());
     }
     let instance = &contents.instance;
@@ -241,8 +319,10 @@ fn guard_other_command(request: &Request, contents: &Contents) -> Result<(), Ser
 fn run_as(request: &Request, facts: &Facts) -> Result<RunAs, ServiceError> {
     if facts.layout.scope == Scope::User {
         return match request.run_as {
-            Some(_) => Err(ServiceError::usage("--run-as is for the machine's services: a user's services run as that user")
-                .next("the same command with sudo and --system")),
+            Some(_) => Err(ServiceError::usage(
+                "--run-as is for the machine's services: a user's services run as that user",
+            )
+            .next("the same command with sudo and --system")),
             None => Ok(RunAs::Dynamic),
         };
     }
@@ -256,26 +336,39 @@ fn needs_low_port(request: &Request, facts: &Facts, config: &Config) -> Result<b
     if request.socket && facts.layout.scope == Scope::System {
         return Ok(false);
     }
-    let low = config.gateway.listen.iter().filter_map(Listen::port).find(|port| *port != 0 && *port < facts.low_ports);
+    let low = config
+        .gateway
+        .listen
+        .iter()
+        .filter_map(Listen::port)
+        .find(|port| *port != 0 && *port < facts.low_ports);
     match (low, facts.layout.scope) {
         (None, _) => Ok(false),
         (Some(_), Scope::System) => Ok(true),
-        (Some(port), Scope::User) => Err(ServiceError::permission(format!("a user's service may not listen on port {port}"))
-            .next("the same command with sudo and --system")),
+        (Some(port), Scope::User) => Err(ServiceError::permission(format!(
+            "a user's service may not listen on port {port}"
+        ))
+        .next("the same command with sudo and --system")),
     }
 }
 
 fn env_file(request: &Request, facts: &Facts) -> Result<Option<PathBuf>, ServiceError> {
-    let Some(file) = &request.env_file else { return Ok(None) };
+    let Some(file) = &request.env_file else {
+        return Ok(None);
+    };
     let file = facts.place.cwd.join(file);
     match std::fs::metadata(&file) {
         Ok(meta) if meta.is_file() => Ok(Some(file)),
-        Ok(_) => Err(ServiceError::usage(format!("--env-file {}: not a file", file.display()))),
+        Ok(_) => Err(ServiceError::usage(format!(
+            "--env-file {}: not a file",
+            file.display()
+        ))),
         Err(error) => Err(ServiceError::file("read", &file, &error)),
     }
 }
 
-/// A configuration may hold secrets: only its reader may read it. A user that systemd makes up has no group before it runs.
+/// A configuration may hold secrets: only its reader may read it. A user that systemd makes up has
+/// no group before it runs.
 fn config_access(mut file: Wanted, scope: Scope, run_as: &RunAs) -> Result<Wanted, ServiceError> {
     match (scope, run_as) {
         (Scope::User, _) => {}

@@ -32,19 +32,32 @@ impl Drop for Trace {
 ///
 /// # Errors
 /// When one does not become ready: its last words, and the reason that systemd has.
-pub(super) async fn prove(manager: &Manager, layout: &Layout, plan: &UnitPlan, redactor: &Redactor) -> Result<(), ServiceError> {
-    let name = format!("gateway-proof-{}.service", plan.subject.stem().replace('@', "-"));
+pub(super) async fn prove(
+    manager: &Manager,
+    layout: &Layout,
+    plan: &UnitPlan,
+    redactor: &Redactor,
+) -> Result<(), ServiceError> {
+    let name = format!(
+        "gateway-proof-{}.service",
+        plan.subject.stem().replace('@', "-")
+    );
     let unit = layout.runtime_units.join(&name);
     let log = layout.runtime.join(format!("{name}.log"));
-    let text = plan.proof(&log).map_err(|error| ServiceError::failed(error.to_string()))?;
+    let text = plan
+        .proof(&log)
+        .map_err(|error| ServiceError::failed(error.to_string()))?;
     let trace = Trace(vec![unit.clone(), log.clone()]);
-    std::fs::create_dir_all(&layout.runtime_units).map_err(|error| ServiceError::file("make", &layout.runtime_units, &error))?;
+    std::fs::create_dir_all(&layout.runtime_units)
+        .map_err(|error| ServiceError::file("make", &layout.runtime_units, &error))?;
     std::fs::write(&unit, text).map_err(|error| ServiceError::file("write", &unit, &error))?;
     fresh(&log).map_err(|error| ServiceError::file("write", &log, &error))?;
     manager.daemon_reload().await?;
     let ended = manager.job(Job::Start, &name, PROOF_LIMIT).await;
     let state = manager.state(&name).await;
-    let output = std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let output = std::fs::read(&log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     manager.reset_failed(&name).await;
     drop(trace);
     match ended? {
@@ -56,11 +69,20 @@ pub(super) async fn prove(manager: &Manager, layout: &Layout, plan: &UnitPlan, r
 /// An empty file that only we may read: the servers may print secrets.
 fn fresh(log: &Path) -> std::io::Result<()> {
     let _ = std::fs::remove_file(log);
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(log).map(drop)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(log)
+        .map(drop)
 }
 
 fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> ServiceError {
-    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = output
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
     let last = lines.split_at(lines.len().saturating_sub(LAST_LINES)).1;
     let said: String = last.iter().map(|line| format!("\n  {line}")).collect();
     let cause = cause(plan, state, result);
@@ -68,14 +90,21 @@ fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> Se
         .next(format!("gateway check --start -- COMMAND   (tries it here, without the service's user and sandbox, now `{}`)", plan.sandbox))
 }
 
-/// systemd's own exit codes, for what went wrong before the gateway ran (systemd.exec(5), "Process Exit Codes").
+/// systemd's own exit codes, for what went wrong before the gateway ran (systemd.exec(5), "Process
+/// Exit Codes").
 fn cause(plan: &UnitPlan, state: &UnitState, result: &str) -> String {
     let program = plan.bin_dir.join("gateway").display().to_string();
     match (state.result.as_str(), state.exit_status) {
-        ("exit-code", 203) => format!("systemd cannot run {program}: is it readable for the service's user?"),
+        ("exit-code", 203) => {
+            format!("systemd cannot run {program}: is it readable for the service's user?")
+        }
         ("exit-code", 217) => "systemd does not know the service's user".to_owned(),
-        ("exit-code", 226) => "systemd cannot set up the sandbox's file systems here: try --sandbox off".to_owned(),
-        ("exit-code", 218) => "systemd may not drop capabilities here: try --sandbox off".to_owned(),
+        ("exit-code", 226) => {
+            "systemd cannot set up the sandbox's file systems here: try --sandbox off".to_owned()
+        }
+        ("exit-code", 218) => {
+            "systemd may not drop capabilities here: try --sandbox off".to_owned()
+        }
         ("exit-code", status) => format!("exit code {status}"),
         ("timeout", _) => "not ready within 90 s".to_owned(),
         ("signal" | "core-dump", signal) => format!("killed by signal {signal}"),

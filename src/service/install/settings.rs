@@ -20,30 +20,48 @@ pub(super) struct Place {
     pub sudo: bool,
 }
 
-/// The configuration of the service: `base` (what is there) with the request laid over it; `open` are the variables that anybody may
-/// read.
+/// The configuration of the service: `base` (what is there) with the request laid over it; `open`
+/// are the variables that anybody may read.
 ///
 /// # Errors
 /// When the command is not found, or a flag speaks of a server that is not there.
-pub(super) fn compose(base: &Table, request: &Request, open: &[(String, String)], place: &Place) -> Result<Table, ServiceError> {
+pub(super) fn compose(
+    base: &Table,
+    request: &Request,
+    open: &[(String, String)],
+    place: &Place,
+) -> Result<Table, ServiceError> {
     let mut table = base.clone();
     if !request.listen.is_empty() {
-        let list = request.listen.iter().map(|listen| Value::String(listen.to_string())).collect();
+        let list = request
+            .listen
+            .iter()
+            .map(|listen| Value::String(listen.to_string()))
+            .collect();
         section(&mut table, "gateway")?.insert("listen".into(), Value::Array(list));
     }
     if !request.command.is_empty() {
         let mut spec = Table::new();
         let command = absolute(&request.command, place)?;
-        spec.insert("command".into(), Value::Array(command.into_iter().map(Value::String).collect()));
+        spec.insert(
+            "command".into(),
+            Value::Array(command.into_iter().map(Value::String).collect()),
+        );
         spec.insert("cwd".into(), Value::String(utf8(&place.cwd)?));
         section(&mut spec, "env")?.insert("PATH".into(), Value::String(there(&place.path)));
         section(&mut table, "sidecar")?.insert(MAIN_SIDECAR.into(), Value::Table(spec));
     }
-    if request.exclusive || request.port.is_some() || request.ready.is_some() || !request.set.is_empty() {
+    if request.exclusive
+        || request.port.is_some()
+        || request.ready.is_some()
+        || !request.set.is_empty()
+    {
         let sidecars = section(&mut table, "sidecar")?;
         let Some(Value::Table(main)) = sidecars.get_mut(MAIN_SIDECAR) else {
-            return Err(ServiceError::usage("--exclusive, --port, --ready and --set speak of a server, and none is given")
-                .next("gatewayctl install … -- COMMAND"));
+            return Err(ServiceError::usage(
+                "--exclusive, --port, --ready and --set speak of a server, and none is given",
+            )
+            .next("gatewayctl install … -- COMMAND"));
         };
         if request.exclusive {
             main.insert("overlap".into(), Value::Boolean(false));
@@ -52,7 +70,13 @@ pub(super) fn compose(base: &Table, request: &Request, open: &[(String, String)]
             main.insert("port".into(), Value::Integer(port.into()));
         }
         if let Some(path) = &request.ready {
-            main.insert("ready".into(), Value::Table(Table::from_iter([("http".to_owned(), Value::String(path.clone()))])));
+            main.insert(
+                "ready".into(),
+                Value::Table(Table::from_iter([(
+                    "http".to_owned(),
+                    Value::String(path.clone()),
+                )])),
+            );
         }
         for (key, value) in open {
             section(main, "env")?.insert(key.clone(), Value::String(value.clone()));
@@ -66,12 +90,21 @@ pub(super) fn compose(base: &Table, request: &Request, open: &[(String, String)]
 /// # Errors
 /// [`ServiceError`] of kind Config, its places given in `path`.
 pub(super) fn understand(text: &str, path: &Path, instance: &str) -> Result<Config, ServiceError> {
-    let failed = |error: std::io::Error| ServiceError::failed(format!("cannot write a temporary file: {error}"));
+    let failed = |error: std::io::Error| {
+        ServiceError::failed(format!("cannot write a temporary file: {error}"))
+    };
     let file = tempfile::NamedTempFile::new().map_err(failed)?;
     std::fs::write(file.path(), text).map_err(failed)?;
-    let flags = Overrides { config: Some(file.path().to_owned()), instance: Some(instance.to_owned()), ..Overrides::default() };
+    let flags = Overrides {
+        config: Some(file.path().to_owned()),
+        instance: Some(instance.to_owned()),
+        ..Overrides::default()
+    };
     let loaded = config::load(&flags, &Env(&|_| None)).map_err(|error| {
-        let shown = error.to_string().replace(&file.path().display().to_string(), &path.display().to_string());
+        let shown = error.to_string().replace(
+            &file.path().display().to_string(),
+            &path.display().to_string(),
+        );
         ServiceError::config(shown)
     })?;
     Ok(loaded.config)
@@ -79,14 +112,25 @@ pub(super) fn understand(text: &str, path: &Path, instance: &str) -> Result<Conf
 
 /// The command with its program as an absolute path.
 fn absolute(command: &[String], place: &Place) -> Result<Vec<String>, ServiceError> {
-    let Some((program, args)) = command.split_first() else { return Ok(Vec::new()) };
+    let Some((program, args)) = command.split_first() else {
+        return Ok(Vec::new());
+    };
     let found = if program.contains('/') {
-        Some(place.cwd.join(program.strip_prefix("./").unwrap_or(program))).filter(|path| is_program(path))
+        Some(
+            place
+                .cwd
+                .join(program.strip_prefix("./").unwrap_or(program)),
+        )
+        .filter(|path| is_program(path))
     } else {
-        std::env::split_paths(&place.path).map(|dir| place.cwd.join(dir).join(program)).find(|path| is_program(path))
+        std::env::split_paths(&place.path)
+            .map(|dir| place.cwd.join(dir).join(program))
+            .find(|path| is_program(path))
     };
     let Some(found) = found else {
-        let error = ServiceError::failed(format!("the command `{program}` is not found, or is not a program"));
+        let error = ServiceError::failed(format!(
+            "the command `{program}` is not found, or is not a program"
+        ));
         return Err(if program.contains('/') {
             error.next(format!("ls -l {program}"))
         } else if place.sudo {
@@ -95,21 +139,30 @@ fn absolute(command: &[String], place: &Place) -> Result<Vec<String>, ServiceErr
             error.next(format!("command -v {program}   (looked in {})", place.path))
         });
     };
-    Ok(std::iter::once(utf8(&found)?).chain(args.iter().cloned()).collect())
+    Ok(std::iter::once(utf8(&found)?)
+        .chain(args.iter().cloned())
+        .collect())
 }
 
 fn is_program(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    std::fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 fn utf8(path: &Path) -> Result<String, ServiceError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| ServiceError::failed(format!("{} is not UTF-8, as a configuration must be", path.display())))
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        ServiceError::failed(format!(
+            "{} is not UTF-8, as a configuration must be",
+            path.display()
+        ))
+    })
 }
 
 fn section<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Table, ServiceError> {
-    match table.entry(name).or_insert_with(|| Value::Table(Table::new())) {
+    match table
+        .entry(name)
+        .or_insert_with(|| Value::Table(Table::new()))
+    {
         Value::Table(inner) => Ok(inner),
         _ => Err(ServiceError::config(format!("`{name}` is not a table"))),
     }
@@ -126,7 +179,11 @@ pub(super) fn lost_in_tmp(config: &Config) -> Option<String> {
         }
     }
     for (name, spec) in &config.sidecar {
-        let program = spec.command.first().map(Path::new).filter(|path| hidden(path));
+        let program = spec
+            .command
+            .first()
+            .map(Path::new)
+            .filter(|path| hidden(path));
         if let Some(path) = program.or(spec.cwd.as_deref().filter(|path| hidden(path))) {
             return Some(format!("the server `{name}` needs {}", path.display()));
         }
@@ -134,9 +191,13 @@ pub(super) fn lost_in_tmp(config: &Config) -> Option<String> {
     None
 }
 
-/// The folders of PATH that are there: the others are the leavings of a shell's set-up, as is "the current folder".
+/// The folders of PATH that are there: the others are the leavings of a shell's set-up, as is "the
+/// current folder".
 fn there(path: &str) -> String {
-    let folders: Vec<&str> = path.split(':').filter(|folder| folder.starts_with('/') && Path::new(folder).is_dir()).collect();
+    let folders: Vec<&str> = path
+        .split(':')
+        .filter(|folder| folder.starts_with('/') && Path::new(folder).is_dir())
+        .collect();
     folders.join(":")
 }
 
@@ -145,19 +206,33 @@ mod tests {
     use super::*;
 
     fn place() -> Place {
-        Place { cwd: "/srv/my app".into(), path: "/usr/bin:/bin".into(), sudo: false }
+        Place {
+            cwd: "/srv/my app".into(),
+            path: "/usr/bin:/bin".into(),
+            sudo: false,
+        }
     }
 
     #[test]
     fn only_what_was_asked_is_written_and_it_is_understood() {
-        let request = Request { command: vec!["sh".into(), "-c".into(), "x {port}".into()], exclusive: true, ..Request::default() };
+        let request = Request {
+            command: vec!["sh".into(), "-c".into(), "x {port}".into()],
+            exclusive: true,
+            ..Request::default()
+        };
         let table = compose(&Table::new(), &request, &[], &place()).unwrap();
         let text = toml::to_string(&table).unwrap();
-        assert!(!text.contains("listen") && !text.contains("drain"), "{text}");
+        assert!(
+            !text.contains("listen") && !text.contains("drain"),
+            "{text}"
+        );
         let config = understand(&text, Path::new("/etc/gateway/gateway.toml"), "gateway").unwrap();
         let main = &config.sidecar[MAIN_SIDECAR];
         assert!(main.command[0] == "/usr/bin/sh" || main.command[0] == "/bin/sh");
-        assert_eq!((main.overlaps(), main.cwd.as_deref()), (false, Some(Path::new("/srv/my app"))));
+        assert_eq!(
+            (main.overlaps(), main.cwd.as_deref()),
+            (false, Some(Path::new("/srv/my app")))
+        );
         assert_eq!(main.env["PATH"], "/usr/bin:/bin");
     }
 
@@ -168,27 +243,71 @@ mod tests {
 
     #[test]
     fn what_is_there_stays_unless_asked_otherwise() {
-        let base: Table = "[restart]\ndrain = \"9s\"\n[gateway]\nlisten = [\"1\"]\n".parse().unwrap();
-        let request = Request { command: vec!["/bin/sh".into()], ..Request::default() };
-        let config =
-            understand(&toml::to_string(&compose(&base, &request, &[], &place()).unwrap()).unwrap(), Path::new("x"), "gateway").unwrap();
+        let base: Table = "[restart]\ndrain = \"9s\"\n[gateway]\nlisten = [\"1\"]\n"
+            .parse()
+            .unwrap();
+        let request = Request {
+            command: vec!["/bin/sh".into()],
+            ..Request::default()
+        };
+        let config = understand(
+            &toml::to_string(&compose(&base, &request, &[], &place()).unwrap()).unwrap(),
+            Path::new("x"),
+            "gateway",
+        )
+        .unwrap();
         assert_eq!(config.restart.drain, config::Dur::secs(9));
         assert_eq!(config.gateway.listen[0].port(), Some(1));
-        assert_eq!(compose(&base, &Request::default(), &[], &place()).unwrap(), base);
+        assert_eq!(
+            compose(&base, &Request::default(), &[], &place()).unwrap(),
+            base
+        );
     }
 
     #[test]
     fn a_command_that_is_not_there_is_refused_with_the_next_step() {
-        let request = Request { command: vec!["no-such-program".into()], ..Request::default() };
-        let error = compose(&Table::new(), &request, &[], &Place { sudo: true, ..place() }).unwrap_err();
-        assert!(error.message.contains("no-such-program") && error.next.unwrap().contains("sudo has a PATH of its own"));
-        let request = Request { exclusive: true, ..Request::default() };
-        assert_eq!(compose(&Table::new(), &request, &[], &place()).unwrap_err().kind, crate::service::error::Kind::Usage);
+        let request = Request {
+            command: vec!["no-such-program".into()],
+            ..Request::default()
+        };
+        let error = compose(
+            &Table::new(),
+            &request,
+            &[],
+            &Place {
+                sudo: true,
+                ..place()
+            },
+        )
+        .unwrap_err();
+        assert!(
+            error.message.contains("no-such-program")
+                && error.next.unwrap().contains("sudo has a PATH of its own")
+        );
+        let request = Request {
+            exclusive: true,
+            ..Request::default()
+        };
+        assert_eq!(
+            compose(&Table::new(), &request, &[], &place())
+                .unwrap_err()
+                .kind,
+            crate::service::error::Kind::Usage
+        );
     }
 
     #[test]
     fn contradictions_are_told_with_the_real_place() {
-        let error = understand("[gateway]\nlisten = []\n", Path::new("/etc/gateway/x.toml"), "x").unwrap_err();
-        assert!(error.message.starts_with("/etc/gateway/x.toml:2:1: "), "{}", error.message);
+        let error = understand(
+            "[gateway]\nlisten = []\n",
+            Path::new("/etc/gateway/x.toml"),
+            "x",
+        )
+        .unwrap_err();
+        assert!(
+            error.message.starts_with("/etc/gateway/x.toml:2:1: "),
+            "{}",
+            error.message
+        );
     }
 }

@@ -25,7 +25,11 @@ impl Lives {
     }
 
     fn life(&self) -> Life<'_> {
-        Life { pid: self.pid, boot_id: &self.boot, now: self.now }
+        Life {
+            pid: self.pid,
+            boot_id: &self.boot,
+            now: self.now,
+        }
     }
 
     /// The next start, `after` seconds later.
@@ -54,7 +58,10 @@ impl Lives {
 }
 
 fn wait(seconds: u64, count: u32) -> Start {
-    Start::Wait { delay: Duration::from_secs(seconds), count }
+    Start::Wait {
+        delay: Duration::from_secs(seconds),
+        count,
+    }
 }
 
 #[test]
@@ -62,9 +69,21 @@ fn three_starts_pass_and_the_fourth_waits_ever_longer_up_to_the_longest() {
     let mut lives = Lives::new();
     assert_eq!(lives.start(0), Start::Go);
     assert_eq!(lives.start(SOON), Start::Go);
-    assert_eq!(lives.start(SOON), Start::Go, "a count that lands on the threshold passes");
+    assert_eq!(
+        lives.start(SOON),
+        Start::Go,
+        "a count that lands on the threshold passes"
+    );
     // 20 minutes between them: rapid, and too late for safe mode.
-    for (seconds, count) in [(5, 4), (10, 5), (20, 6), (40, 7), (80, 8), (120, 9), (120, 10)] {
+    for (seconds, count) in [
+        (5, 4),
+        (10, 5),
+        (20, 6),
+        (40, 7),
+        (80, 8),
+        (120, 9),
+        (120, 10),
+    ] {
         assert_eq!(lives.start(1200), wait(seconds, count));
     }
 }
@@ -90,7 +109,10 @@ fn a_life_that_lasted_is_forgotten_with_all_before_it() {
     }
     lives.later(600);
     stable(lives.dir.path(), lives.pid + 1);
-    assert!(path(lives.dir.path()).exists(), "another life's record stays");
+    assert!(
+        path(lives.dir.path()).exists(),
+        "another life's record stays"
+    );
     stable(lives.dir.path(), lives.pid);
     assert!(!path(lives.dir.path()).exists());
     stable(lives.dir.path(), lives.pid);
@@ -110,7 +132,11 @@ fn planned_ends_never_count() {
     assert_eq!(lives.start(SOON), wait(5, 4));
     ended_planned(lives.dir.path(), lives.pid);
     assert_eq!(lives.start(SOON), Start::Go, "who stopped it wants it now");
-    assert_eq!(lives.start(SOON), wait(10, 5), "and what was before is not forgotten");
+    assert_eq!(
+        lives.start(SOON),
+        wait(10, 5),
+        "and what was before is not forgotten"
+    );
 }
 
 #[test]
@@ -124,7 +150,10 @@ fn a_hand_over_counts_for_nobody() {
         ended_planned(lives.dir.path(), old);
         // The predecessor's end is not the successor's.
         let record: Record = aside::read_json(&path(lives.dir.path()), RECORD_MAX).unwrap();
-        assert_eq!((record.pid, record.standing), (lives.pid, Standing::Started));
+        assert_eq!(
+            (record.pid, record.standing),
+            (lives.pid, Standing::Started)
+        );
         ended_planned(lives.dir.path(), lives.pid);
     }
     assert_eq!(lives.start(SOON), Start::Go);
@@ -147,7 +176,8 @@ fn another_boot_never_counts() {
     lives.boot.clear();
     for _ in 0..20 {
         assert_eq!(lives.start(0), Start::Go);
-        lives.now = BootTime::from(lives.now.since(BootTime::default()).unwrap() - Duration::from_secs(1));
+        lives.now =
+            BootTime::from(lives.now.since(BootTime::default()).unwrap() - Duration::from_secs(1));
     }
 }
 
@@ -156,11 +186,24 @@ fn a_death_soon_after_the_longest_wait_leads_to_safe_mode() {
     let mut lives = Lives::new();
     lives.until_the_longest_wait();
     // The wait itself is no life.
-    let Start::Safe { reason, again: false } = lives.start(120 + 299) else { panic!("no safe mode") };
-    assert!(reason.starts_with("9 starts") && reason.contains("299 s after"), "{reason}");
+    let Start::Safe {
+        reason,
+        again: false,
+    } = lives.start(120 + 299)
+    else {
+        panic!("no safe mode")
+    };
+    assert!(
+        reason.starts_with("9 starts") && reason.contains("299 s after"),
+        "{reason}"
+    );
     let mut lives = Lives::new();
     lives.until_the_longest_wait();
-    assert_eq!(lives.start(120 + 300), wait(120, 10), "later than that, it waits again");
+    assert_eq!(
+        lives.start(120 + 300),
+        wait(120, 10),
+        "later than that, it waits again"
+    );
     let mut lives = Lives::new();
     lives.until_the_longest_wait();
     ended_planned(lives.dir.path(), lives.pid);
@@ -171,12 +214,24 @@ fn a_death_soon_after_the_longest_wait_leads_to_safe_mode() {
 fn safe_mode_is_left_by_a_trial_that_lasts_and_by_an_operator() {
     let mut lives = Lives::new();
     lives.until_the_longest_wait();
-    assert!(matches!(lives.start(SOON), Start::Safe { again: false, .. }));
-    assert!(matches!(lives.start(SOON), Start::Safe { again: true, .. }), "killed in safe mode, it comes back to it");
+    assert!(matches!(
+        lives.start(SOON),
+        Start::Safe { again: false, .. }
+    ));
+    assert!(
+        matches!(lives.start(SOON), Start::Safe { again: true, .. }),
+        "killed in safe mode, it comes back to it"
+    );
     lives.later(600);
     trial(lives.dir.path(), &lives.life());
     lives.later(299);
-    let Start::Safe { reason, again: false } = lives.start(0) else { panic!("no safe mode") };
+    let Start::Safe {
+        reason,
+        again: false,
+    } = lives.start(0)
+    else {
+        panic!("no safe mode")
+    };
     assert!(reason.contains("299 s after"), "{reason}");
     lives.later(600);
     trial(lives.dir.path(), &lives.life());
@@ -201,17 +256,33 @@ fn a_trial_that_failed_leads_back_to_safe_mode() {
 #[test]
 fn the_keys_mean_what_they_say() {
     let mut lives = Lives::new();
-    lives.throttle = Throttle { window: Dur::secs(60), threshold: 1, base: Dur::secs(2), max: Dur::secs(3), stable: Dur::secs(1) };
+    lives.throttle = Throttle {
+        window: Dur::secs(60),
+        threshold: 1,
+        base: Dur::secs(2),
+        max: Dur::secs(3),
+        stable: Dur::secs(1),
+    };
     assert_eq!(lives.start(0), Start::Go);
     assert_eq!(lives.start(59), wait(2, 2));
     assert_eq!(lives.start(59), wait(3, 3));
     assert_eq!(lives.start(60), Start::Go);
     lives.throttle.window = Dur::secs(0);
     for _ in 0..20 {
-        assert_eq!(lives.start(0), Start::Go, "without a window nothing is rapid");
+        assert_eq!(
+            lives.start(0),
+            Start::Go,
+            "without a window nothing is rapid"
+        );
     }
-    let never = Throttle { max: Dur::secs(u64::MAX / 1000), ..Throttle::default() };
-    assert!(delay(&never, u32::MAX) > Duration::from_secs(3600), "no overflow");
+    let never = Throttle {
+        max: Dur::secs(u64::MAX / 1000),
+        ..Throttle::default()
+    };
+    assert!(
+        delay(&never, u32::MAX) > Duration::from_secs(3600),
+        "no overflow"
+    );
 }
 
 #[test]
@@ -221,8 +292,14 @@ fn a_file_that_cannot_be_understood_is_set_aside_and_the_start_goes_on() {
     for text in ["", "{", "[]", "{\"count\":-1}", &"x".repeat(10_000)] {
         std::fs::write(&path, text).unwrap();
         assert_eq!(lives.start(SOON), Start::Go, "{text}");
-        assert_eq!(std::fs::read_to_string(aside::corrupt(&path)).unwrap(), text);
-        assert!(aside::read_json::<Record>(&path, RECORD_MAX).is_some(), "and a new record begun");
+        assert_eq!(
+            std::fs::read_to_string(aside::corrupt(&path)).unwrap(),
+            text
+        );
+        assert!(
+            aside::read_json::<Record>(&path, RECORD_MAX).is_some(),
+            "and a new record begun"
+        );
     }
 }
 

@@ -48,18 +48,32 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn invalid(facts: &Facts) -> Option<Seen> {
     let why = facts.config.invalid.as_ref()?;
-    let next = command(format!("gatewayctl config check --config {}", facts.config.path.display()));
-    Some(Seen::at(facts.config.path.display(), "it is not valid", next)?.with(why.lines().map(str::to_owned).collect()))
+    let next = command(format!(
+        "gatewayctl config check --config {}",
+        facts.config.path.display()
+    ));
+    Some(
+        Seen::at(facts.config.path.display(), "it is not valid", next)?
+            .with(why.lines().map(str::to_owned).collect()),
+    )
 }
 
 fn unapplied(facts: &Facts) -> Option<Seen> {
-    // What is kept of the last good one is older while a start is under way, or waits after bad ones.
-    let serves = facts.live.as_ref().is_some_and(|live| live.stage == Stage::Ready && live.recovery.is_none());
+    // What is kept of the last good one is older while a start is under way, or waits after bad
+    // ones.
+    let serves = facts
+        .live
+        .as_ref()
+        .is_some_and(|live| live.stage == Stage::Ready && live.recovery.is_none());
     if facts.config.unapplied != Some(true) || facts.config.invalid.is_some() || !serves {
         return None;
     }
     let cure = Remedy::Mend(Mend::Reload, format!("gatewayctl reload{}", facts.flags));
-    Seen::at(facts.config.path.display(), "it is not what the gateway serves with", cure)
+    Seen::at(
+        facts.config.path.display(),
+        "it is not what the gateway serves with",
+        cure,
+    )
 }
 
 fn secret(facts: &Facts) -> Option<Seen> {
@@ -70,17 +84,28 @@ fn secret(facts: &Facts) -> Option<Seen> {
     let (path, narrow) = (&facts.config.path, mode & 0o770);
     let chmod = format!("chmod {narrow:03o} {}", path.display());
     let cure = match &facts.unit {
-        Some(unit) if unit.dynamic => {
-            advice("install again with --run-as USER, or keep secrets in a file of mode 0600: gatewayctl install --env-file FILE")
-        }
+        Some(unit) if unit.dynamic => advice(
+            "install again with --run-as USER, or keep secrets in a file of mode 0600: gatewayctl install --env-file FILE",
+        ),
         // Never so narrow that the gateway itself could not read it any more.
-        Some(unit) if unit.uid.is_some_and(|uid| may_read(narrow, (owner, group), (uid, unit.gid))) => {
+        Some(unit)
+            if unit
+                .uid
+                .is_some_and(|uid| may_read(narrow, (owner, group), (uid, unit.gid))) =>
+        {
             Remedy::Mend(Mend::Mode(path.clone(), narrow), chmod)
         }
         Some(unit) => command(give(path, unit.gid.or(unit.uid).unwrap_or(0))),
         None => command(chmod),
     };
-    Seen::at(path.display(), format!("{} may be read by everybody (mode {mode:03o})", facts.config.secrets.join(", ")), cure)
+    Seen::at(
+        path.display(),
+        format!(
+            "{} may be read by everybody (mode {mode:03o})",
+            facts.config.secrets.join(", ")
+        ),
+        cure,
+    )
 }
 
 fn unreadable(facts: &Facts) -> Option<Seen> {
@@ -90,7 +115,11 @@ fn unreadable(facts: &Facts) -> Option<Seen> {
         return None;
     }
     let message = format!("uid {uid} may not read it (mode {mode:03o}, uid {owner}, gid {group})");
-    Seen::at(facts.config.path.display(), message, command(give(&facts.config.path, unit.gid.unwrap_or(uid))))
+    Seen::at(
+        facts.config.path.display(),
+        message,
+        command(give(&facts.config.path, unit.gid.unwrap_or(uid))),
+    )
 }
 
 /// Whether a user may read a file of this mode, owner and group; root reads everything.
@@ -107,7 +136,10 @@ fn may_read(mode: u32, (owner, group): (u32, u32), (uid, gid): (u32, Option<u32>
 
 /// The command that makes a file readable for a group and for nobody else.
 fn give(path: &Path, group: u32) -> String {
-    format!("sudo chgrp {group} {0} && sudo chmod 640 {0}", path.display())
+    format!(
+        "sudo chgrp {group} {0} && sudo chmod 640 {0}",
+        path.display()
+    )
 }
 
 #[cfg(test)]
@@ -116,7 +148,15 @@ mod tests {
 
     #[test]
     fn who_may_read() {
-        assert!(may_read(0o640, (0, 7), (7, Some(7))) && may_read(0o600, (7, 7), (7, None)) && may_read(0, (1, 1), (0, None)));
-        assert!(!may_read(0o640, (0, 0), (7, Some(7))) && !may_read(0o600, (0, 7), (7, Some(7))) && !may_read(0o040, (7, 7), (7, Some(7))));
+        assert!(
+            may_read(0o640, (0, 7), (7, Some(7)))
+                && may_read(0o600, (7, 7), (7, None))
+                && may_read(0, (1, 1), (0, None))
+        );
+        assert!(
+            !may_read(0o640, (0, 0), (7, Some(7)))
+                && !may_read(0o600, (0, 7), (7, Some(7)))
+                && !may_read(0o040, (7, 7), (7, Some(7)))
+        );
     }
 }

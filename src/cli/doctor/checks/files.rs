@@ -131,8 +131,11 @@ fn unit(facts: &Facts) -> Option<&Unit> {
 }
 
 fn install(facts: &Facts, more: &str) -> String {
-    let instance =
-        if facts.instance == crate::config::DEFAULT_INSTANCE { String::new() } else { format!(" --instance {}", facts.instance) };
+    let instance = if facts.instance == crate::config::DEFAULT_INSTANCE {
+        String::new()
+    } else {
+        format!(" --instance {}", facts.instance)
+    };
     format!("gatewayctl install{instance}{more}")
 }
 
@@ -144,7 +147,11 @@ fn manager(facts: &Facts) -> Option<Seen> {
         Some(true) => command("sudo systemctl start user@$(id -u).service"),
         None => command("systemctl is-system-running"),
     };
-    let found = Seen::at(&unit.installed.unit, "its service manager cannot be asked", next)?;
+    let found = Seen::at(
+        &unit.installed.unit,
+        "its service manager cannot be asked",
+        next,
+    )?;
     Some(found.with(why.lines().map(str::to_owned).collect()))
 }
 
@@ -155,14 +162,30 @@ fn not_loaded(facts: &Facts) -> Option<Seen> {
         "masked" => unit.systemctl(&format!("unmask {}", unit.installed.unit)),
         _ => format!("systemd-analyze verify {}", unit.installed.path.display()),
     };
-    let detail = if says.load_error.is_empty() { Vec::new() } else { vec![says.load_error.clone()] };
-    Some(Seen::at(unit.installed.path.display(), format!("systemd has it as {}", says.load), command(next))?.with(detail))
+    let detail = if says.load_error.is_empty() {
+        Vec::new()
+    } else {
+        vec![says.load_error.clone()]
+    };
+    Some(
+        Seen::at(
+            unit.installed.path.display(),
+            format!("systemd has it as {}", says.load),
+            command(next),
+        )?
+        .with(detail),
+    )
 }
 
 fn reload_needed(facts: &Facts) -> Option<Seen> {
-    let unit = unit(facts).filter(|unit| unit.says.as_ref().is_some_and(|says| says.needs_reload))?;
+    let unit =
+        unit(facts).filter(|unit| unit.says.as_ref().is_some_and(|says| says.needs_reload))?;
     let cure = Remedy::Mend(Mend::DaemonReload, unit.systemctl("daemon-reload"));
-    Seen::at(unit.installed.path.display(), "it or one of its drop-ins changed since systemd read it", cure)
+    Seen::at(
+        unit.installed.path.display(),
+        "it or one of its drop-ins changed since systemd read it",
+        cure,
+    )
 }
 
 fn edited(facts: &Facts) -> Option<Seen> {
@@ -172,22 +195,39 @@ fn edited(facts: &Facts) -> Option<Seen> {
         install(facts, " --diff"),
         unit.systemctl(&format!("edit {}", unit.installed.unit))
     );
-    Seen::at(unit.installed.path.display(), unit.written.why_not(), command(next))
+    Seen::at(
+        unit.installed.path.display(),
+        unit.written.why_not(),
+        command(next),
+    )
 }
 
 fn foreign(facts: &Facts) -> Option<Seen> {
-    let unit = unit(facts).filter(|unit| unit.in_our_place && matches!(unit.written, Written::Foreign(_)))?;
-    Seen::at(unit.installed.path.display(), unit.written.why_not(), command(install(facts, " --diff")))
+    let unit = unit(facts)
+        .filter(|unit| unit.in_our_place && matches!(unit.written, Written::Foreign(_)))?;
+    Seen::at(
+        unit.installed.path.display(),
+        unit.written.why_not(),
+        command(install(facts, " --diff")),
+    )
 }
 
 fn outdated(facts: &Facts) -> Option<Seen> {
     let unit = unit(facts)?;
     let change = unit.outdated.as_ref()?;
-    let lines = change.lines().filter(|line| line.starts_with(['+', '-']) && !line.starts_with("---") && !line.starts_with("+++"));
+    let lines = change.lines().filter(|line| {
+        line.starts_with(['+', '-']) && !line.starts_with("---") && !line.starts_with("+++")
+    });
     let found = Seen::at(
         unit.installed.path.display(),
-        format!("it differs from what gatewayctl {} writes", env!("CARGO_PKG_VERSION")),
-        command(format!("{}   (then the same without --diff)", install(facts, " --diff"))),
+        format!(
+            "it differs from what gatewayctl {} writes",
+            env!("CARGO_PKG_VERSION")
+        ),
+        command(format!(
+            "{}   (then the same without --diff)",
+            install(facts, " --diff")
+        )),
     )?;
     Some(found.with(lines.map(str::to_owned).collect()))
 }
@@ -195,41 +235,108 @@ fn outdated(facts: &Facts) -> Option<Seen> {
 fn drop_in(facts: &Facts) -> Option<Seen> {
     let unit = unit(facts)?;
     let made = unit.files.iter().skip(1).flat_map(|file| {
-        let bearing = file.lines.iter().filter(|line| LOAD_BEARING.contains(&line.key.as_str()));
-        bearing.map(|line| format!("{}:{}: {}={}", file.path.display(), line.number, line.key, line.value))
+        let bearing = file
+            .lines
+            .iter()
+            .filter(|line| LOAD_BEARING.contains(&line.key.as_str()));
+        bearing.map(|line| {
+            format!(
+                "{}:{}: {}={}",
+                file.path.display(),
+                line.number,
+                line.key,
+                line.value
+            )
+        })
     });
     let made: Vec<String> = made.collect();
     if made.is_empty() {
         return None;
     }
     let next = command(unit.systemctl(&format!("cat {}", unit.installed.unit)));
-    Some(Seen::at(&unit.installed.unit, "drop-ins change what restarts depend on", next)?.with(made))
+    Some(
+        Seen::at(
+            &unit.installed.unit,
+            "drop-ins change what restarts depend on",
+            next,
+        )?
+        .with(made),
+    )
 }
 
 fn shadowed(facts: &Facts) -> Option<Seen> {
     let unit = unit(facts).filter(|unit| !unit.shadowed.is_empty())?;
-    let hidden: Vec<String> = unit.shadowed.iter().map(|path| format!("hidden: {}", path.display())).collect();
-    let next = command(format!("diff {} {}", unit.installed.path.display(), unit.shadowed.first()?.display()));
-    Some(Seen::at(unit.installed.path.display(), "it hides another unit file of the same name", next)?.with(hidden))
+    let hidden: Vec<String> = unit
+        .shadowed
+        .iter()
+        .map(|path| format!("hidden: {}", path.display()))
+        .collect();
+    let next = command(format!(
+        "diff {} {}",
+        unit.installed.path.display(),
+        unit.shadowed.first()?.display()
+    ));
+    Some(
+        Seen::at(
+            unit.installed.path.display(),
+            "it hides another unit file of the same name",
+            next,
+        )?
+        .with(hidden),
+    )
 }
 
 fn secret(facts: &Facts) -> Option<Seen> {
     let unit = unit(facts).filter(|unit| !unit.secrets.is_empty())?;
-    let message = format!("{} stands in the unit, where everybody may read it", unit.secrets.join(", "));
-    Seen::at(unit.place("Environment"), message, command(install(facts, " --env-file FILE   (with FILE of mode 0600)")))
+    let message = format!(
+        "{} stands in the unit, where everybody may read it",
+        unit.secrets.join(", ")
+    );
+    Seen::at(
+        unit.place("Environment"),
+        message,
+        command(install(
+            facts,
+            " --env-file FILE   (with FILE of mode 0600)",
+        )),
+    )
 }
 
 fn env_missing(facts: &Facts) -> Option<Seen> {
-    let file = unit(facts)?.env_files.iter().find(|file| file.mode.is_none() && !file.optional)?;
-    let cure = command(format!("install -m 0600 /dev/null {0}   (and fill it)", file.path.display()));
-    Seen::at(file.path.display(), "the unit needs it (EnvironmentFile=), and it is not there", cure)
+    let file = unit(facts)?
+        .env_files
+        .iter()
+        .find(|file| file.mode.is_none() && !file.optional)?;
+    let cure = command(format!(
+        "install -m 0600 /dev/null {0}   (and fill it)",
+        file.path.display()
+    ));
+    Seen::at(
+        file.path.display(),
+        "the unit needs it (EnvironmentFile=), and it is not there",
+        cure,
+    )
 }
 
 fn env_mode(facts: &Facts) -> Option<Seen> {
-    let file = unit(facts)?.env_files.iter().find(|file| file.secret && file.mode.is_some_and(|mode| mode & 0o007 != 0))?;
+    let file = unit(facts)?
+        .env_files
+        .iter()
+        .find(|file| file.secret && file.mode.is_some_and(|mode| mode & 0o007 != 0))?;
     let chmod = format!("chmod o-rwx {}", file.path.display());
     let narrow = file.mode.unwrap_or(0) & 0o770;
     // The service manager reads it; whoever else does is known to its owner only.
-    let cure = if file.ours { Remedy::Mend(Mend::Mode(file.path.clone(), narrow), chmod) } else { command(chmod) };
-    Seen::at(file.path.display(), format!("every user of the machine may read it (mode {:03o})", file.mode.unwrap_or(0)), cure)
+    let cure = if file.ours {
+        Remedy::Mend(Mend::Mode(file.path.clone(), narrow), chmod)
+    } else {
+        command(chmod)
+    };
+    Seen::at(
+        file.path.display(),
+        format!(
+            "every user of the machine may read it (mode {:03o})",
+            file.mode.unwrap_or(0)
+        ),
+        cure,
+    )
 }

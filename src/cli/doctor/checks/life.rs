@@ -98,66 +98,142 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn says(facts: &Facts) -> Option<(&Unit, &Says)> {
     let unit = facts.unit.as_ref()?;
-    unit.says.as_ref().filter(|says| says.load == "loaded").map(|says| (unit, says))
+    unit.says
+        .as_ref()
+        .filter(|says| says.load == "loaded")
+        .map(|says| (unit, says))
 }
 
-/// Whether systemd refuses to start it again. After automatic restarts the result is still that of the last life.
+/// Whether systemd refuses to start it again. After automatic restarts the result is still that of
+/// the last life.
 fn gave_up(says: &Says) -> bool {
-    let used_up = says.limit_interval.is_some() && says.limit_burst > 0 && says.restarts >= says.limit_burst;
+    let used_up =
+        says.limit_interval.is_some() && says.limit_burst > 0 && says.restarts >= says.limit_burst;
     says.active == "failed" && (says.result == "start-limit-hit" || used_up)
 }
 
 fn limit_hit(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(_, says)| gave_up(says))?;
-    let cure = Remedy::Mend(Mend::ResetFailed, unit.systemctl(&format!("reset-failed {}", unit.installed.unit)));
-    Seen::at(&unit.installed.unit, format!("it is failed ({}), after {} starts", says.result, says.restarts.max(says.limit_burst)), cure)
+    let cure = Remedy::Mend(
+        Mend::ResetFailed,
+        unit.systemctl(&format!("reset-failed {}", unit.installed.unit)),
+    );
+    Seen::at(
+        &unit.installed.unit,
+        format!(
+            "it is failed ({}), after {} starts",
+            says.result,
+            says.restarts.max(says.limit_burst)
+        ),
+        cure,
+    )
 }
 
 fn failed(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(_, says)| says.active == "failed" && !gave_up(says))?;
-    let next = command(format!("gatewayctl start{0}   (when the cause is mended: gatewayctl logs{0})", facts.flags));
-    Seen::at(&unit.installed.unit, format!("it is failed ({})", says.result), next)
+    let next = command(format!(
+        "gatewayctl start{0}   (when the cause is mended: gatewayctl logs{0})",
+        facts.flags
+    ));
+    Seen::at(
+        &unit.installed.unit,
+        format!("it is failed ({})", says.result),
+        next,
+    )
 }
 
 fn stopped(facts: &Facts) -> Option<Seen> {
-    let (unit, _) = says(facts).filter(|(_, says)| says.active == "inactive" && facts.live.is_none())?;
-    Seen::at(&unit.installed.unit, "it is installed and does not run", command(format!("gatewayctl start{}", facts.flags)))
+    let (unit, _) =
+        says(facts).filter(|(_, says)| says.active == "inactive" && facts.live.is_none())?;
+    Seen::at(
+        &unit.installed.unit,
+        "it is installed and does not run",
+        command(format!("gatewayctl start{}", facts.flags)),
+    )
 }
 
 fn not_enabled(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| says.file_state == "disabled" && says.active == "active")?;
-    let units = [Some(&unit.installed.unit), unit.installed.socket.as_ref()].into_iter().flatten().cloned().collect::<Vec<_>>();
-    let cure = Remedy::Mend(Mend::Enable, unit.systemctl(&format!("enable {}", units.join(" "))));
-    Seen::at(&unit.installed.unit, format!("it is {}", says.file_state), cure)
+    let (unit, says) =
+        says(facts).filter(|(_, says)| says.file_state == "disabled" && says.active == "active")?;
+    let units = [Some(&unit.installed.unit), unit.installed.socket.as_ref()]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect::<Vec<_>>();
+    let cure = Remedy::Mend(
+        Mend::Enable,
+        unit.systemctl(&format!("enable {}", units.join(" "))),
+    );
+    Seen::at(
+        &unit.installed.unit,
+        format!("it is {}", says.file_state),
+        cure,
+    )
 }
 
 fn linger(facts: &Facts) -> Option<Seen> {
-    let unit = facts.unit.as_ref().filter(|unit| unit.lingers == Some(false))?;
+    let unit = facts
+        .unit
+        .as_ref()
+        .filter(|unit| unit.lingers == Some(false))?;
     let user = &facts.user;
     let cure = Remedy::Mend(Mend::Linger, format!("loginctl enable-linger {user}"));
-    Seen::at(&unit.installed.unit, format!("lingering is off for {user}"), cure)
+    Seen::at(
+        &unit.installed.unit,
+        format!("lingering is off for {user}"),
+        cure,
+    )
 }
 
 fn storm(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(_, says)| says.restarts >= STORM)?;
-    let fresh = facts.process.as_ref().is_some_and(|process| process.age < STORM_AGE) || says.sub == "auto-restart";
-    let message = format!("systemd has restarted it {} times, the last time not long ago", says.restarts);
-    fresh.then(|| Seen::at(&unit.installed.unit, message, command(format!("gatewayctl logs{}", facts.flags)))).flatten()
+    let fresh = facts
+        .process
+        .as_ref()
+        .is_some_and(|process| process.age < STORM_AGE)
+        || says.sub == "auto-restart";
+    let message = format!(
+        "systemd has restarted it {} times, the last time not long ago",
+        says.restarts
+    );
+    fresh
+        .then(|| {
+            Seen::at(
+                &unit.installed.unit,
+                message,
+                command(format!("gatewayctl logs{}", facts.flags)),
+            )
+        })
+        .flatten()
 }
 
 fn duplicate(facts: &Facts) -> Option<Seen> {
     let unit = facts.unit.as_ref()?;
-    let other = facts.neighbours.iter().find(|other| other.instance == facts.instance && other.scope != unit.installed.scope)?;
-    let flag = if unit.installed.scope == crate::state::paths::Scope::System { "--user" } else { "--system" };
+    let other = facts
+        .neighbours
+        .iter()
+        .find(|other| other.instance == facts.instance && other.scope != unit.installed.scope)?;
+    let flag = if unit.installed.scope == crate::state::paths::Scope::System {
+        "--user"
+    } else {
+        "--system"
+    };
     let found = Seen::at(
         unit.installed.path.display(),
-        format!("{} is installed in system scope and in user scope", facts.instance),
-        command(format!("gatewayctl uninstall {flag} --instance {}   (or the other one)", facts.instance)),
+        format!(
+            "{} is installed in system scope and in user scope",
+            facts.instance
+        ),
+        command(format!(
+            "gatewayctl uninstall {flag} --instance {}   (or the other one)",
+            facts.instance
+        )),
     )?;
     Some(found.with(vec![format!("the other one: {}", other.path.display())]))
 }
 
-/// Whether it waits for another gateway or for its address, and says so to its manager: it has no control socket yet.
+/// Whether it waits for another gateway or for its address, and says so to its manager: it has no
+/// control socket yet.
 fn waits(says: &Says) -> bool {
     says.status.starts_with("standing by") || says.status.starts_with("waiting for ")
 }
@@ -168,11 +244,25 @@ fn silent(facts: &Facts) -> Option<Seen> {
         return None;
     }
     let next = command(unit.systemctl(&format!("restart {}", unit.installed.unit)));
-    Seen::at(format!("pid {}", says.main_pid), "nobody answers at its control socket", next)
+    Seen::at(
+        format!("pid {}", says.main_pid),
+        "nobody answers at its control socket",
+        next,
+    )
 }
 
 fn suppressed(facts: &Facts) -> Option<Seen> {
-    let unit = facts.unit.as_ref().filter(|unit| !unit.suppressed.is_empty())?;
+    let unit = facts
+        .unit
+        .as_ref()
+        .filter(|unit| !unit.suppressed.is_empty())?;
     let next = command(unit.set("LogRateLimitBurst=50000"));
-    Some(Seen::at(&unit.installed.unit, "lines are missing in its log of this boot", next)?.with(unit.suppressed.clone()))
+    Some(
+        Seen::at(
+            &unit.installed.unit,
+            "lines are missing in its log of this boot",
+            next,
+        )?
+        .with(unit.suppressed.clone()),
+    )
 }

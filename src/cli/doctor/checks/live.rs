@@ -65,55 +65,117 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 fn rung<'a>(facts: &'a Facts, name: &str) -> Option<&'a RecoveryStatus> {
-    facts.live.as_ref()?.recovery.as_ref().filter(|recovery| recovery.rung == name)
+    facts
+        .live
+        .as_ref()?
+        .recovery
+        .as_ref()
+        .filter(|recovery| recovery.rung == name)
 }
 
 fn process(facts: &Facts) -> String {
-    facts.live.as_ref().map_or(String::new(), |live| format!("pid {}", live.pid))
+    facts
+        .live
+        .as_ref()
+        .map_or(String::new(), |live| format!("pid {}", live.pid))
 }
 
 fn safe_mode(facts: &Facts) -> Option<Seen> {
     let recovery = rung(facts, "safe_mode")?;
-    Seen::at(process(facts), &recovery.reason, command(format!("gatewayctl recover{}   (when the cause is mended)", facts.flags)))
+    Seen::at(
+        process(facts),
+        &recovery.reason,
+        command(format!(
+            "gatewayctl recover{}   (when the cause is mended)",
+            facts.flags
+        )),
+    )
 }
 
 fn last_good(facts: &Facts) -> Option<Seen> {
     let recovery = rung(facts, "last_good")?;
-    let next = command(format!("gatewayctl config check --config {}", facts.config.path.display()));
-    Seen::at(facts.config.path.display(), recovery.reason.lines().next().unwrap_or_default(), next)
+    let next = command(format!(
+        "gatewayctl config check --config {}",
+        facts.config.path.display()
+    ));
+    Seen::at(
+        facts.config.path.display(),
+        recovery.reason.lines().next().unwrap_or_default(),
+        next,
+    )
 }
 
 fn throttled(facts: &Facts) -> Option<Seen> {
     let recovery = rung(facts, "throttled")?;
-    Seen::at(process(facts), &recovery.reason, command(format!("gatewayctl recover{}   (when the cause is mended)", facts.flags)))
+    Seen::at(
+        process(facts),
+        &recovery.reason,
+        command(format!(
+            "gatewayctl recover{}   (when the cause is mended)",
+            facts.flags
+        )),
+    )
 }
 
 fn sidecar_down(facts: &Facts) -> Option<Seen> {
     let live = facts.live.as_ref().filter(|live| live.recovery.is_none())?;
     // At a start and in a restart a sidecar may rightly not be ready.
     let settled = matches!(live.stage, Stage::Degraded | Stage::Failed);
-    let down = live.sidecars.iter().find(|sidecar| settled && !matches!(sidecar.state.as_str(), "ready" | "stopping"))?;
-    let cause = down.cause.clone().unwrap_or_else(|| format!("{}: {}", down.name, down.state));
-    let next = command(format!("gatewayctl logs --sidecar {}{}", down.name, facts.flags));
+    let down = live
+        .sidecars
+        .iter()
+        .find(|sidecar| settled && !matches!(sidecar.state.as_str(), "ready" | "stopping"))?;
+    let cause = down
+        .cause
+        .clone()
+        .unwrap_or_else(|| format!("{}: {}", down.name, down.state));
+    let next = command(format!(
+        "gatewayctl logs --sidecar {}{}",
+        down.name, facts.flags
+    ));
     let mut lines = cause.lines();
-    let found = Seen::at(format!("[sidecar.{}]", down.name), lines.next().unwrap_or_default(), next)?;
+    let found = Seen::at(
+        format!("[sidecar.{}]", down.name),
+        lines.next().unwrap_or_default(),
+        next,
+    )?;
     Some(found.with(lines.map(str::to_owned).collect()))
 }
 
 fn standing_by(facts: &Facts) -> Option<Seen> {
-    let told = facts.live.as_ref().filter(|live| live.stage == Stage::StandingBy).map(|live| (process(facts), live.detail.clone()));
+    let told = facts
+        .live
+        .as_ref()
+        .filter(|live| live.stage == Stage::StandingBy)
+        .map(|live| (process(facts), live.detail.clone()));
     // The control socket may be that of the one that serves.
-    let said = facts.unit.as_ref().and_then(|unit| Some((unit.installed.unit.clone(), unit.says.as_ref()?.status.clone())));
-    let (place, detail) = told.or_else(|| said.filter(|(_, status)| status.starts_with("standing by")))?;
-    Seen::at(place, detail, command(format!("gatewayctl status{}", facts.flags)))
+    let said = facts.unit.as_ref().and_then(|unit| {
+        Some((
+            unit.installed.unit.clone(),
+            unit.says.as_ref()?.status.clone(),
+        ))
+    });
+    let (place, detail) =
+        told.or_else(|| said.filter(|(_, status)| status.starts_with("standing by")))?;
+    Seen::at(
+        place,
+        detail,
+        command(format!("gatewayctl status{}", facts.flags)),
+    )
 }
 
 fn fds(facts: &Facts) -> Option<Seen> {
     let process = facts.process.as_ref()?;
-    let (used, limit) = process.fds.filter(|(used, limit)| used * 100 >= limit * FDS_MOST)?;
+    let (used, limit) = process
+        .fds
+        .filter(|(used, limit)| used * 100 >= limit * FDS_MOST)?;
     let next = match &facts.unit {
         Some(unit) => unit.set("LimitNOFILE=1024:524288"),
         None => "ulimit -Hn   (in the shell that starts it)".to_owned(),
     };
-    Seen::at(format!("pid {}", process.pid), format!("{used} of {limit} descriptors are in use"), command(next))
+    Seen::at(
+        format!("pid {}", process.pid),
+        format!("{used} of {limit} descriptors are in use"),
+        command(next),
+    )
 }

@@ -41,16 +41,25 @@ fn journal(facts: &Facts) -> Option<Seen> {
         return None;
     }
     let next = "sudo mkdir -p /var/log/journal && sudo systemctl restart systemd-journald";
-    Seen::at("/run/log/journal", "the journal is kept in memory only", command(next))
+    Seen::at(
+        "/run/log/journal",
+        "the journal is kept in memory only",
+        command(next),
+    )
 }
 
 fn somaxconn(facts: &Facts) -> Option<Seen> {
-    let limit = facts.machine.somaxconn.filter(|limit| *limit < u64::try_from(BACKLOG).unwrap_or(0))?;
+    let limit = facts
+        .machine
+        .somaxconn
+        .filter(|limit| *limit < u64::try_from(BACKLOG).unwrap_or(0))?;
     let message = format!("net.core.somaxconn is {limit}, and the gateway asks for {BACKLOG}");
     Seen::at(
         "/proc/sys/net/core/somaxconn",
         message,
-        command(format!("sudo sysctl -w net.core.somaxconn={BACKLOG}   (and in /etc/sysctl.d)")),
+        command(format!(
+            "sudo sysctl -w net.core.somaxconn={BACKLOG}   (and in /etc/sysctl.d)"
+        )),
     )
 }
 

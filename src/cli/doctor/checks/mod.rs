@@ -1,4 +1,5 @@
-//! The table of everything that is looked at, by what it is about. Pure: facts go in, findings come out.
+//! The table of everything that is looked at, by what it is about. Pure: facts go in, findings come
+//! out.
 
 mod config;
 mod files;

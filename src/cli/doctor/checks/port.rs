@@ -54,17 +54,30 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 fn who(stranger: &Stranger) -> String {
-    let name = if stranger.name.is_empty() { "a process that is hidden from you" } else { &stranger.name };
-    let pid = if stranger.pid == 0 { String::new() } else { format!("pid {}, ", stranger.pid) };
-    let unit = stranger.unit.as_ref().map_or(String::new(), |unit| format!(", {unit}"));
+    let name = if stranger.name.is_empty() {
+        "a process that is hidden from you"
+    } else {
+        &stranger.name
+    };
+    let pid = if stranger.pid == 0 {
+        String::new()
+    } else {
+        format!("pid {}, ", stranger.pid)
+    };
+    let unit = stranger
+        .unit
+        .as_ref()
+        .map_or(String::new(), |unit| format!(", {unit}"));
     format!("{name} ({pid}uid {}{unit})", stranger.uid)
 }
 
 fn held(facts: &Facts, by_gateway: bool) -> Option<(&Port, &Stranger)> {
-    facts
-        .ports
-        .iter()
-        .find_map(|port| port.strangers.iter().find(|stranger| stranger.is_gateway == by_gateway).map(|stranger| (port, stranger)))
+    facts.ports.iter().find_map(|port| {
+        port.strangers
+            .iter()
+            .find(|stranger| stranger.is_gateway == by_gateway)
+            .map(|stranger| (port, stranger))
+    })
 }
 
 fn taken(facts: &Facts) -> Option<Seen> {
@@ -72,14 +85,24 @@ fn taken(facts: &Facts) -> Option<Seen> {
     let next = match (&stranger.unit, stranger.pid) {
         (Some(unit), _) => format!("sudo systemctl stop {unit}   (if it is not needed)"),
         (None, 0) => format!("sudo gatewayctl doctor{}", facts.flags),
-        (None, pid) => format!("ps -fp {pid}   (then end it, or give the gateway another --listen)"),
+        (None, pid) => {
+            format!("ps -fp {pid}   (then end it, or give the gateway another --listen)")
+        }
     };
-    Seen::at(&port.listen, format!("{} listens there", who(stranger)), command(next))
+    Seen::at(
+        &port.listen,
+        format!("{} listens there", who(stranger)),
+        command(next),
+    )
 }
 
 fn stale(facts: &Facts) -> Option<Seen> {
     let (port, stranger) = held(facts, true)?;
-    Seen::at(&port.listen, format!("{} listens there", who(stranger)), command(format!("gatewayctl clean{}", facts.flags)))
+    Seen::at(
+        &port.listen,
+        format!("{} listens there", who(stranger)),
+        command(format!("gatewayctl clean{}", facts.flags)),
+    )
 }
 
 /// Whether two addresses cannot be had by two processes at once.
@@ -89,7 +112,8 @@ fn clash(one: &Listen, other: &Listen) -> bool {
             let whole = a.ip().is_unspecified() || b.ip().is_unspecified();
             a.port() == b.port()
                 && a.port() != 0
-                && (a.ip() == b.ip() || (whole && (a.is_ipv4() == b.is_ipv4() || a.is_ipv6() || b.is_ipv6())))
+                && (a.ip() == b.ip()
+                    || (whole && (a.is_ipv4() == b.is_ipv4() || a.is_ipv6() || b.is_ipv6())))
         }
         (Listen::Unix(a), Listen::Unix(b)) => a == b,
         _ => false,
@@ -97,38 +121,75 @@ fn clash(one: &Listen, other: &Listen) -> bool {
 }
 
 fn shared(facts: &Facts) -> Option<Seen> {
-    let others = facts.neighbours.iter().filter(|other| other.instance != facts.instance);
+    let others = facts
+        .neighbours
+        .iter()
+        .filter(|other| other.instance != facts.instance);
     let mut pairs = others.flat_map(|other| other.listen.iter().map(move |listen| (other, listen)));
-    let (port, other, listen) =
-        pairs.find_map(|(other, listen)| facts.ports.iter().find(|port| clash(&port.listen, listen)).map(|port| (port, other, listen)))?;
-    let next = command(format!("gatewayctl install --instance {} --listen ADDRESS", other.instance));
-    Seen::at(&port.listen, format!("{} ({}) is installed for {listen}", other.instance, other.path.display()), next)
+    let (port, other, listen) = pairs.find_map(|(other, listen)| {
+        facts
+            .ports
+            .iter()
+            .find(|port| clash(&port.listen, listen))
+            .map(|port| (port, other, listen))
+    })?;
+    let next = command(format!(
+        "gatewayctl install --instance {} --listen ADDRESS",
+        other.instance
+    ));
+    Seen::at(
+        &port.listen,
+        format!(
+            "{} ({}) is installed for {listen}",
+            other.instance,
+            other.path.display()
+        ),
+        next,
+    )
 }
 
 fn ephemeral(facts: &Facts) -> Option<Seen> {
     let (low, high) = facts.machine.ephemeral?;
-    let inside =
-        facts.ports.iter().find_map(|port| port.listen.port().filter(|number| (low..=high).contains(number)).map(|number| (port, number)));
-    let (port, number) = inside.filter(|(_, number)| !reserved(&facts.machine.reserved, *number))?;
-    let next =
-        command(format!("sudo sysctl -w net.ipv4.ip_local_reserved_ports={number}   (and in /etc/sysctl.d, or --listen another port)"));
-    Seen::at(&port.listen, format!("the kernel gives ports from {low} to {high} to outgoing connections"), next)
+    let inside = facts.ports.iter().find_map(|port| {
+        port.listen
+            .port()
+            .filter(|number| (low..=high).contains(number))
+            .map(|number| (port, number))
+    });
+    let (port, number) =
+        inside.filter(|(_, number)| !reserved(&facts.machine.reserved, *number))?;
+    let next = command(format!(
+        "sudo sysctl -w net.ipv4.ip_local_reserved_ports={number}   (and in /etc/sysctl.d, or --listen another port)"
+    ));
+    Seen::at(
+        &port.listen,
+        format!("the kernel gives ports from {low} to {high} to outgoing connections"),
+        next,
+    )
 }
 
 /// Whether a port is in a list like `8080,9000-9010`.
 fn reserved(list: &str, port: u16) -> bool {
     list.split(',')
         .filter_map(|item| {
-            let (low, high) = item.trim().split_once('-').unwrap_or((item.trim(), item.trim()));
+            let (low, high) = item
+                .trim()
+                .split_once('-')
+                .unwrap_or((item.trim(), item.trim()));
             Some(low.parse::<u16>().ok()?..=high.parse::<u16>().ok()?)
         })
         .any(|range| range.contains(&port))
 }
 
 fn everywhere(facts: &Facts) -> Option<Seen> {
-    let open = |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.ip().is_unspecified());
+    let open =
+        |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.ip().is_unspecified());
     let port = facts.ports.iter().find(|port| open(&port.listen))?;
-    Seen::at(&port.listen, "everybody who reaches the machine reaches it", advice("--listen 127.0.0.1:PORT if only this machine is meant"))
+    Seen::at(
+        &port.listen,
+        "everybody who reaches the machine reaches it",
+        advice("--listen 127.0.0.1:PORT if only this machine is meant"),
+    )
 }
 
 #[cfg(test)]
@@ -138,8 +199,16 @@ mod tests {
     #[test]
     fn addresses_that_cannot_be_shared() {
         let clash = |a: &str, b: &str| clash(&a.parse().unwrap(), &b.parse().unwrap());
-        assert!(clash("127.0.0.1:1", "127.0.0.1:1") && clash("0.0.0.0:1", "127.0.0.1:1") && clash("[::]:1", "127.0.0.1:1"));
-        assert!(!clash("127.0.0.1:1", "127.0.0.2:1") && !clash("127.0.0.1:1", "127.0.0.1:2") && !clash("0.0.0.0:1", "unix:/x"));
+        assert!(
+            clash("127.0.0.1:1", "127.0.0.1:1")
+                && clash("0.0.0.0:1", "127.0.0.1:1")
+                && clash("[::]:1", "127.0.0.1:1")
+        );
+        assert!(
+            !clash("127.0.0.1:1", "127.0.0.2:1")
+                && !clash("127.0.0.1:1", "127.0.0.1:2")
+                && !clash("0.0.0.0:1", "unix:/x")
+        );
         assert!(clash("unix:/x", "unix:/x"));
     }
 

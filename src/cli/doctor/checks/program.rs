@@ -97,68 +97,153 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn missing(facts: &Facts) -> Option<Seen> {
     let unit = facts.unit.as_ref()?;
-    let program = unit.says.as_ref()?.program.as_ref().filter(|program| !program.exists())?;
-    Seen::at(unit.place("ExecStart"), format!("{} is not there", program.display()), command(format!("ls -l {}", program.display())))
+    let program = unit
+        .says
+        .as_ref()?
+        .program
+        .as_ref()
+        .filter(|program| !program.exists())?;
+    Seen::at(
+        unit.place("ExecStart"),
+        format!("{} is not there", program.display()),
+        command(format!("ls -l {}", program.display())),
+    )
 }
 
 fn replaced(facts: &Facts) -> Option<Seen> {
-    let process = facts.process.as_ref().filter(|process| process.replaced && process.program.exists())?;
+    let process = facts
+        .process
+        .as_ref()
+        .filter(|process| process.replaced && process.program.exists())?;
     let message = format!("pid {} runs a file that was replaced since", process.pid);
-    Seen::at(process.program.display(), message, command(format!("gatewayctl restart --fresh{}", facts.flags)))
+    Seen::at(
+        process.program.display(),
+        message,
+        command(format!("gatewayctl restart --fresh{}", facts.flags)),
+    )
 }
 
 fn version(facts: &Facts) -> Option<Seen> {
-    let live = facts.live.as_ref().filter(|live| live.version != env!("CARGO_PKG_VERSION"))?;
-    let message = format!("the gateway is {}, gatewayctl is {}", live.version, env!("CARGO_PKG_VERSION"));
-    let place = live.program.clone().unwrap_or_else(|| format!("pid {}", live.pid));
-    Seen::at(place, message, command(format!("gatewayctl restart --fresh{}   (when both are replaced on disk)", facts.flags)))
+    let live = facts
+        .live
+        .as_ref()
+        .filter(|live| live.version != env!("CARGO_PKG_VERSION"))?;
+    let message = format!(
+        "the gateway is {}, gatewayctl is {}",
+        live.version,
+        env!("CARGO_PKG_VERSION")
+    );
+    let place = live
+        .program
+        .clone()
+        .unwrap_or_else(|| format!("pid {}", live.pid));
+    Seen::at(
+        place,
+        message,
+        command(format!(
+            "gatewayctl restart --fresh{}   (when both are replaced on disk)",
+            facts.flags
+        )),
+    )
 }
 
 fn temporary(facts: &Facts) -> Option<Seen> {
-    let own = facts.unit.as_ref().and_then(|unit| Some((unit.place("ExecStart"), unit.says.as_ref()?.program.clone()?)));
+    let own = facts.unit.as_ref().and_then(|unit| {
+        Some((
+            unit.place("ExecStart"),
+            unit.says.as_ref()?.program.clone()?,
+        ))
+    });
     let config = facts.config.get();
-    let sidecars =
-        config.sidecar.iter().filter_map(|(name, spec)| Some((format!("[sidecar.{name}] command"), spec.command.first()?.into())));
+    let sidecars = config.sidecar.iter().filter_map(|(name, spec)| {
+        Some((
+            format!("[sidecar.{name}] command"),
+            spec.command.first()?.into(),
+        ))
+    });
     // Only of a service is expected that it outlives the day.
-    let (place, program) = own.into_iter().chain(sidecars).filter(|_| facts.unit.is_some()).find(|(_, program)| is_passing(program))?;
-    let cure = advice("copy it to a place that stays, such as /usr/local/bin or /opt, and install again");
-    Seen::at(place, format!("{} lies where files do not stay", program.display()), cure)
+    let (place, program) = own
+        .into_iter()
+        .chain(sidecars)
+        .filter(|_| facts.unit.is_some())
+        .find(|(_, program)| is_passing(program))?;
+    let cure =
+        advice("copy it to a place that stays, such as /usr/local/bin or /opt, and install again");
+    Seen::at(
+        place,
+        format!("{} lies where files do not stay", program.display()),
+        cure,
+    )
 }
 
 fn command_missing(facts: &Facts) -> Option<Seen> {
     let (name, program) = facts.config.missing.first()?;
     let place = format!("{}: [sidecar.{name}] command", facts.config.path.display());
-    let next = if program.contains('/') { format!("ls -l {program}") } else { format!("command -v {program}") };
-    Seen::at(place, format!("`{program}` is not there, or is no program"), command(next))
+    let next = if program.contains('/') {
+        format!("ls -l {program}")
+    } else {
+        format!("command -v {program}")
+    };
+    Seen::at(
+        place,
+        format!("`{program}` is not there, or is no program"),
+        command(next),
+    )
 }
 
 fn version_manager(facts: &Facts) -> Option<Seen> {
     let config = facts.config.get();
     let found = config.sidecar.iter().find_map(|(name, spec)| {
         let program = spec.command.first()?;
-        let real = std::slice::from_ref(program).iter().chain(spec.command.get(1)).find_map(|word| manager(word).map(|by| (word, by)));
+        let real = std::slice::from_ref(program)
+            .iter()
+            .chain(spec.command.get(1))
+            .find_map(|word| manager(word).map(|by| (word, by)));
         real.map(|(word, by)| (name.clone(), word.clone(), by))
     });
     let (name, word, by) = found?;
     let place = format!("{}: [sidecar.{name}] command", facts.config.path.display());
-    let interpreter = Path::new(&word).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Seen::at(place, format!("{word} belongs to {by}"), command(format!("type -a {interpreter}   (which others there are)")))
+    let interpreter = Path::new(&word)
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Seen::at(
+        place,
+        format!("{word} belongs to {by}"),
+        command(format!("type -a {interpreter}   (which others there are)")),
+    )
 }
 
 /// The version manager that a path belongs to.
 fn manager(path: &str) -> Option<&'static str> {
-    VERSION_MANAGERS.into_iter().find(|(part, _)| path.contains(part)).map(|(_, name)| name)
+    VERSION_MANAGERS
+        .into_iter()
+        .find(|(part, _)| path.contains(part))
+        .map(|(_, name)| name)
 }
 
 fn cwd(facts: &Facts) -> Option<Seen> {
     let (name, folder) = facts.config.no_folder.first()?;
     let place = format!("{}: [sidecar.{name}] cwd", facts.config.path.display());
-    Seen::at(place, format!("{} is not there", folder.display()), command(format!("mkdir -p {}", folder.display())))
+    Seen::at(
+        place,
+        format!("{} is not there", folder.display()),
+        command(format!("mkdir -p {}", folder.display())),
+    )
 }
 
 fn path(facts: &Facts) -> Option<Seen> {
     let (name, _) = facts.config.no_path.first()?;
     let place = format!("{}: [sidecar.{name}] env.PATH", facts.config.path.display());
-    let gone: Vec<String> = facts.config.no_path.iter().map(|(_, folder)| folder.display().to_string()).collect();
-    Seen::at(place, format!("it names folders that are not there: {}", gone.join(", ")), advice("take them out of env.PATH"))
+    let gone: Vec<String> = facts
+        .config
+        .no_path
+        .iter()
+        .map(|(_, folder)| folder.display().to_string())
+        .collect();
+    Seen::at(
+        place,
+        format!("it names folders that are not there: {}", gone.join(", ")),
+        advice("take them out of env.PATH"),
+    )
 }

@@ -8,10 +8,12 @@ use crate::config::Dur;
 use crate::gateway::budget::{BEFORE_KILL, STOP_MARGIN};
 use crate::state::paths::Scope;
 
-/// Clients wait in the queue of the listener after a crash; one that waits longer than this has mostly given up.
+/// Clients wait in the queue of the listener after a crash; one that waits longer than this has
+/// mostly given up.
 const RESTART_DELAY_MOST: Duration = Duration::from_secs(5);
 
-/// The exit code for an invalid configuration, EX_CONFIG of sysexits.h: starting again would only fail again.
+/// The exit code for an invalid configuration, EX_CONFIG of sysexits.h: starting again would only
+/// fail again.
 const CONFIG_INVALID: i32 = 78;
 
 /// Descriptors that are neither clients nor upstreams: listeners, logs, sidecars' pipes.
@@ -19,15 +21,34 @@ const OTHER_FILES: u64 = 256;
 
 /// Variables that change what the gateway does in ways a service never needs.
 const DEFEATING: [(&str, &str); 6] = [
-    ("GATEWAY_NO_RESPAWN", "no fresh process takes over: updates and `restart --fresh` are refused"),
-    ("GATEWAY_FAILPOINT", "hand-overs fail on purpose; it is for tests"),
-    ("GATEWAY_SUPERVISOR", "the supervisor is not detected but believed"),
-    ("NOTIFY_SOCKET", "systemd is not told that the gateway is ready, alive or stopping"),
-    ("LISTEN_FDS", "the gateway takes the wrong descriptors for its listeners"),
-    ("WATCHDOG_USEC", "the gateway pings at the wrong pace, and the watchdog kills it or never bites"),
+    (
+        "GATEWAY_NO_RESPAWN",
+        "no fresh process takes over: updates and `restart --fresh` are refused",
+    ),
+    (
+        "GATEWAY_FAILPOINT",
+        "hand-overs fail on purpose; it is for tests",
+    ),
+    (
+        "GATEWAY_SUPERVISOR",
+        "the supervisor is not detected but believed",
+    ),
+    (
+        "NOTIFY_SOCKET",
+        "systemd is not told that the gateway is ready, alive or stopping",
+    ),
+    (
+        "LISTEN_FDS",
+        "the gateway takes the wrong descriptors for its listeners",
+    ),
+    (
+        "WATCHDOG_USEC",
+        "the gateway pings at the wrong pace, and the watchdog kills it or never bites",
+    ),
 ];
 
-/// Those of them that also count in the environment of the process, where a file of variables may have put them.
+/// Those of them that also count in the environment of the process, where a file of variables may
+/// have put them.
 const ANYWHERE: [&str; 2] = ["GATEWAY_NO_RESPAWN", "GATEWAY_FAILPOINT"];
 
 pub(super) const CHECKS: &[Check] = &[
@@ -196,12 +217,19 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn says(facts: &Facts) -> Option<(&Unit, &Says)> {
     let unit = facts.unit.as_ref()?;
-    unit.says.as_ref().filter(|says| says.load == "loaded").map(|says| (unit, says))
+    unit.says
+        .as_ref()
+        .filter(|says| says.load == "loaded")
+        .map(|says| (unit, says))
 }
 
 /// A finding about a setting: where it is made, what it is, what it should be.
 fn setting(unit: &Unit, key: &str, value: impl std::fmt::Display, wanted: &str) -> Option<Seen> {
-    Seen::at(unit.place(key), format!("{key}={value}"), command(unit.set(wanted)))
+    Seen::at(
+        unit.place(key),
+        format!("{key}={value}"),
+        command(unit.set(wanted)),
+    )
 }
 
 fn seconds(time: Duration) -> String {
@@ -209,17 +237,25 @@ fn seconds(time: Duration) -> String {
 }
 
 fn kind(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| !matches!(says.kind.as_str(), "notify" | "notify-reload"))?;
+    let (unit, says) = says(facts)
+        .filter(|(_, says)| !matches!(says.kind.as_str(), "notify" | "notify-reload"))?;
     setting(unit, "Type", &says.kind, "Type=notify")
 }
 
 fn notify_access(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| !matches!(says.notify_access.as_str(), "main" | "exec"))?;
-    setting(unit, "NotifyAccess", &says.notify_access, "NotifyAccess=main")
+    let (unit, says) =
+        says(facts).filter(|(_, says)| !matches!(says.notify_access.as_str(), "main" | "exec"))?;
+    setting(
+        unit,
+        "NotifyAccess",
+        &says.notify_access,
+        "NotifyAccess=main",
+    )
 }
 
 fn kill_mode(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| matches!(says.kill_mode.as_str(), "process" | "none"))?;
+    let (unit, says) =
+        says(facts).filter(|(_, says)| matches!(says.kill_mode.as_str(), "process" | "none"))?;
     setting(unit, "KillMode", &says.kill_mode, "KillMode=mixed")
 }
 
@@ -229,19 +265,30 @@ fn kill_group(facts: &Facts) -> Option<Seen> {
 }
 
 fn restart(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| !matches!(says.restart.as_str(), "always" | "on-failure"))?;
+    let (unit, says) = says(facts)
+        .filter(|(_, says)| !matches!(says.restart.as_str(), "always" | "on-failure"))?;
     setting(unit, "Restart", &says.restart, "Restart=always")
 }
 
 fn restart_delay(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(_, says)| says.restart_delay > RESTART_DELAY_MOST)?;
-    setting(unit, "RestartSec", seconds(says.restart_delay), "RestartSec=100ms")
+    setting(
+        unit,
+        "RestartSec",
+        seconds(says.restart_delay),
+        "RestartSec=100ms",
+    )
 }
 
 fn exit_status(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(_, says)| says.prevent != [CONFIG_INVALID])?;
     let codes: Vec<String> = says.prevent.iter().map(i32::to_string).collect();
-    setting(unit, "RestartPreventExitStatus", codes.join(" "), "RestartPreventExitStatus=78")
+    setting(
+        unit,
+        "RestartPreventExitStatus",
+        codes.join(" "),
+        "RestartPreventExitStatus=78",
+    )
 }
 
 fn stop_timeout(facts: &Facts) -> Option<Seen> {
@@ -249,8 +296,16 @@ fn stop_timeout(facts: &Facts) -> Option<Seen> {
     let drain = facts.config.get().restart.stop_drain;
     let needed = drain.0 + STOP_MARGIN + BEFORE_KILL;
     let limit = says.timeout_stop.filter(|limit| *limit < needed)?;
-    let message = format!("TimeoutStopSec={}, and a stop may take {} (stop_drain {drain} and 10 s)", seconds(limit), seconds(needed));
-    Seen::at(unit.place("TimeoutStopSec"), message, command(unit.set(&format!("TimeoutStopSec={}", needed.as_secs()))))
+    let message = format!(
+        "TimeoutStopSec={}, and a stop may take {} (stop_drain {drain} and 10 s)",
+        seconds(limit),
+        seconds(needed)
+    );
+    Seen::at(
+        unit.place("TimeoutStopSec"),
+        message,
+        command(unit.set(&format!("TimeoutStopSec={}", needed.as_secs()))),
+    )
 }
 
 fn watchdog(facts: &Facts) -> Option<Seen> {
@@ -262,7 +317,12 @@ fn watchdog(facts: &Facts) -> Option<Seen> {
 
 fn fd_store(facts: &Facts) -> Option<Seen> {
     let (unit, _) = says(facts).filter(|(_, says)| says.fd_store == 0 && !says.socket)?;
-    setting(unit, "FileDescriptorStoreMax", "0", "FileDescriptorStoreMax=64")
+    setting(
+        unit,
+        "FileDescriptorStoreMax",
+        "0",
+        "FileDescriptorStoreMax=64",
+    )
 }
 
 fn start_limit(facts: &Facts) -> Option<Seen> {
@@ -272,14 +332,22 @@ fn start_limit(facts: &Facts) -> Option<Seen> {
     if says.restart_delay.saturating_mul(burst) >= interval {
         return None;
     }
-    let message = format!("{burst} starts within {} end it for good, and RestartSec is {}", seconds(interval), seconds(says.restart_delay));
+    let message = format!(
+        "{burst} starts within {} end it for good, and RestartSec is {}",
+        seconds(interval),
+        seconds(says.restart_delay)
+    );
     let place = unit.place("StartLimitIntervalSec");
-    let edit = format!("{}   (and write, under [Unit]: StartLimitIntervalSec=0)", unit.systemctl(&format!("edit {}", unit.installed.unit)));
+    let edit = format!(
+        "{}   (and write, under [Unit]: StartLimitIntervalSec=0)",
+        unit.systemctl(&format!("edit {}", unit.installed.unit))
+    );
     Seen::at(place, message, command(edit))
 }
 
 fn oom_policy(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| matches!(says.oom_policy.as_str(), "stop" | "kill"))?;
+    let (unit, says) =
+        says(facts).filter(|(_, says)| matches!(says.oom_policy.as_str(), "stop" | "kill"))?;
     setting(unit, "OOMPolicy", &says.oom_policy, "OOMPolicy=continue")
 }
 
@@ -290,42 +358,90 @@ fn nofile(facts: &Facts) -> Option<Seen> {
     if says.nofile >= needed {
         return None;
     }
-    let message = format!("LimitNOFILE={}, and {clients} clients take {needed}", says.nofile);
-    Seen::at(unit.place("LimitNOFILE"), message, command(unit.set("LimitNOFILE=1024:524288")))
+    let message = format!(
+        "LimitNOFILE={}, and {clients} clients take {needed}",
+        says.nofile
+    );
+    Seen::at(
+        unit.place("LimitNOFILE"),
+        message,
+        command(unit.set("LimitNOFILE=1024:524288")),
+    )
 }
 
 fn network_online(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(unit, _)| unit.installed.scope == Scope::User)?;
-    says.wants.iter().find(|other| *other == "network-online.target")?;
+    says.wants
+        .iter()
+        .find(|other| *other == "network-online.target")?;
     let place = ["Wants", "After", "Requires"]
         .into_iter()
         .map(|key| unit.place(key))
         .find(|place| place.contains(".service:") || place.contains(".conf:"));
     let place = place.unwrap_or_else(|| unit.installed.path.display().to_string());
-    Seen::at(place, "there is no network-online.target in a user's manager", advice("take network-online.target out of After= and Wants="))
+    Seen::at(
+        place,
+        "there is no network-online.target in a user's manager",
+        advice("take network-online.target out of After= and Wants="),
+    )
 }
 
 fn output(facts: &Facts) -> Option<Seen> {
-    let (unit, says) = says(facts).filter(|(_, says)| says.output.iter().any(|output| output == "null"))?;
-    let key = if says.output.first().is_some_and(|output| output == "null") { "StandardOutput" } else { "StandardError" };
+    let (unit, says) =
+        says(facts).filter(|(_, says)| says.output.iter().any(|output| output == "null"))?;
+    let key = if says.output.first().is_some_and(|output| output == "null") {
+        "StandardOutput"
+    } else {
+        "StandardError"
+    };
     setting(unit, key, "null", &format!("{key}=journal"))
 }
 
 fn environment(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts)?;
-    let in_unit = |name: &str| says.environment.iter().any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name));
+    let in_unit = |name: &str| {
+        says.environment
+            .iter()
+            .any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name))
+    };
     // Of what systemd sets for every service only the unit tells who meant it.
-    let in_process =
-        |name: &str| ANYWHERE.contains(&name) && facts.process.as_ref().is_some_and(|process| process.environment.contains_key(name));
-    let set: Vec<(&str, &str)> = DEFEATING.into_iter().filter(|(name, _)| in_unit(name) || in_process(name)).collect();
+    let in_process = |name: &str| {
+        ANYWHERE.contains(&name)
+            && facts
+                .process
+                .as_ref()
+                .is_some_and(|process| process.environment.contains_key(name))
+    };
+    let set: Vec<(&str, &str)> = DEFEATING
+        .into_iter()
+        .filter(|(name, _)| in_unit(name) || in_process(name))
+        .collect();
     let (name, _) = *set.first()?;
-    let place = if in_unit(name) { unit.place("Environment") } else { unit.place("EnvironmentFile") };
-    let found = Seen::at(place, format!("{name} is set"), command(unit.set(&format!("UnsetEnvironment={name}"))))?;
-    Some(found.with(set.into_iter().map(|(name, effect)| format!("{name}: {effect}")).collect()))
+    let place = if in_unit(name) {
+        unit.place("Environment")
+    } else {
+        unit.place("EnvironmentFile")
+    };
+    let found = Seen::at(
+        place,
+        format!("{name} is set"),
+        command(unit.set(&format!("UnsetEnvironment={name}"))),
+    )?;
+    Some(
+        found.with(
+            set.into_iter()
+                .map(|(name, effect)| format!("{name}: {effect}"))
+                .collect(),
+        ),
+    )
 }
 
 fn account(facts: &Facts) -> Option<Seen> {
     let (unit, says) = says(facts).filter(|(unit, _)| !unit.has_account)?;
     let cure = command(format!("sudo useradd --system {}", says.user));
-    Seen::at(unit.place("User"), format!("there is no user `{}`", says.user), cure)
+    Seen::at(
+        unit.place("User"),
+        format!("there is no user `{}`", says.user),
+        cure,
+    )
 }

@@ -104,12 +104,19 @@ fn owner(facts: &Facts) -> Option<Seen> {
     if let Some(uid) = wanted.filter(|uid| *uid != state.uid && state.uid != 0) {
         return Seen::at(
             &dir,
-            format!("it belongs to uid {}, and the gateway runs as uid {uid}", state.uid),
+            format!(
+                "it belongs to uid {}, and the gateway runs as uid {uid}",
+                state.uid
+            ),
             command(format!("sudo chown -R {uid} {dir}")),
         );
     }
     if state.mode & 0o022 != 0 {
-        return Seen::at(&dir, format!("others may write there (mode {:03o})", state.mode), command(format!("sudo chmod 700 {dir}")));
+        return Seen::at(
+            &dir,
+            format!("others may write there (mode {:03o})", state.mode),
+            command(format!("sudo chmod 700 {dir}")),
+        );
     }
     None
 }
@@ -120,7 +127,10 @@ fn file_system(facts: &Facts) -> Option<Seen> {
     Seen::at(
         state.dir.display(),
         format!("it lies on {kind}"),
-        command(format!("df -T {}   (then [gateway] state_dir elsewhere)", state.dir.display())),
+        command(format!(
+            "df -T {}   (then [gateway] state_dir elsewhere)",
+            state.dir.display()
+        )),
     )
 }
 
@@ -130,7 +140,11 @@ fn full(facts: &Facts) -> Option<Seen> {
     if bytes >= FREE_LEAST && inodes >= FREE_LEAST {
         return None;
     }
-    let what = if bytes < FREE_LEAST { "space" } else { "inodes" };
+    let what = if bytes < FREE_LEAST {
+        "space"
+    } else {
+        "inodes"
+    };
     Seen::at(
         state.dir.display(),
         format!("less than {FREE_LEAST} % of its {what} is free"),
@@ -140,17 +154,47 @@ fn full(facts: &Facts) -> Option<Seen> {
 
 fn aside(facts: &Facts) -> Option<Seen> {
     let state = state(facts).filter(|state| !state.aside.is_empty())?;
-    let files: Vec<String> = state.aside.iter().map(|path| path.display().to_string()).collect();
-    let cure = Remedy::Mend(Mend::Remove(state.aside.clone()), format!("rm {}", files.join(" ")));
-    Some(Seen::at(state.dir.display(), format!("{} could not be understood", count(files.len() as u64, "file")), cure)?.with(files))
+    let files: Vec<String> = state
+        .aside
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let cure = Remedy::Mend(
+        Mend::Remove(state.aside.clone()),
+        format!("rm {}", files.join(" ")),
+    );
+    Some(
+        Seen::at(
+            state.dir.display(),
+            format!(
+                "{} could not be understood",
+                count(files.len() as u64, "file")
+            ),
+            cure,
+        )?
+        .with(files),
+    )
 }
 
 fn owner_stale(facts: &Facts) -> Option<Seen> {
     let (state, live) = (state(facts)?, facts.live.as_ref()?);
-    let owner = state.owner.as_ref().filter(|owner| owner.pid != live.pid && state.owner_lives == Some(false))?;
+    let owner = state
+        .owner
+        .as_ref()
+        .filter(|owner| owner.pid != live.pid && state.owner_lives == Some(false))?;
     let file = state.dir.join("owner.json");
-    let cure = Remedy::Mend(Mend::Remove(vec![file.clone()]), format!("rm {}", file.display()));
-    Seen::at(file.display(), format!("it names pid {}, which is gone; the gateway is pid {}", owner.pid, live.pid), cure)
+    let cure = Remedy::Mend(
+        Mend::Remove(vec![file.clone()]),
+        format!("rm {}", file.display()),
+    );
+    Seen::at(
+        file.display(),
+        format!(
+            "it names pid {}, which is gone; the gateway is pid {}",
+            owner.pid, live.pid
+        ),
+        cure,
+    )
 }
 
 fn lock_held(facts: &Facts) -> Option<Seen> {
@@ -166,19 +210,37 @@ fn lock_held(facts: &Facts) -> Option<Seen> {
 fn intent(facts: &Facts) -> Option<Seen> {
     let (path, age) = state(facts)?.intent.as_ref()?;
     let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    let cure = Remedy::Mend(Mend::Remove(vec![path.clone()]), format!("rm {}", path.display()));
-    Seen::at(path.display(), format!("it was written {} ago", span(age)), cure)
+    let cure = Remedy::Mend(
+        Mend::Remove(vec![path.clone()]),
+        format!("rm {}", path.display()),
+    );
+    Seen::at(
+        path.display(),
+        format!("it was written {} ago", span(age)),
+        cure,
+    )
 }
 
 fn overdue(facts: &Facts) -> Option<Seen> {
     let (pid, late) = state(facts)?.overdue.first()?;
     let late = span(u64::try_from(late.as_millis()).unwrap_or(u64::MAX));
-    Seen::at(format!("pid {pid}"), format!("it should have ended {late} ago"), command(format!("gatewayctl clean{}", facts.flags)))
+    Seen::at(
+        format!("pid {pid}"),
+        format!("it should have ended {late} ago"),
+        command(format!("gatewayctl clean{}", facts.flags)),
+    )
 }
 
 fn bundles(facts: &Facts) -> Option<Seen> {
     let state = state(facts)?;
     let newest = state.bundles.first()?;
-    let message = format!("{} within the last day", count(state.bundles.len() as u64, "bundle"));
-    Seen::at(newest.display(), message, command(format!("gatewayctl why{}", facts.flags)))
+    let message = format!(
+        "{} within the last day",
+        count(state.bundles.len() as u64, "bundle")
+    );
+    Seen::at(
+        newest.display(),
+        message,
+        command(format!("gatewayctl why{}", facts.flags)),
+    )
 }

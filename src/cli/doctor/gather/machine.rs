@@ -15,15 +15,23 @@ pub(super) fn look() -> Machine {
     Machine {
         somaxconn: sysctl("net/core/somaxconn").and_then(|text| text.trim().parse().ok()),
         ephemeral: range,
-        reserved: sysctl("net/ipv4/ip_local_reserved_ports").unwrap_or_default().trim().to_owned(),
+        reserved: sysctl("net/ipv4/ip_local_reserved_ports")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
         journal_kept: journal_kept(),
-        inotify: platform::can_watch().err().map(|error| format!("nothing can be watched: {error}")),
+        inotify: platform::can_watch()
+            .err()
+            .map(|error| format!("nothing can be watched: {error}")),
     }
 }
 
 /// systemd-journald writes to /var/log/journal where it is, and to /run/log/journal else.
 fn journal_kept() -> Option<bool> {
-    match (Path::new("/var/log/journal").is_dir(), Path::new("/run/log/journal").is_dir()) {
+    match (
+        Path::new("/var/log/journal").is_dir(),
+        Path::new("/run/log/journal").is_dir(),
+    ) {
         (true, _) => Some(true),
         (false, true) => Some(false),
         (false, false) => None,

@@ -32,9 +32,13 @@ pub(super) fn look(
     config: &Configuration,
     unseen: &mut Vec<String>,
 ) -> Option<State> {
-    let told = live.map(|live| PathBuf::from(&live.state_dir)).or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
+    let told = live
+        .map(|live| PathBuf::from(&live.state_dir))
+        .or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
     let usual = || match unit {
-        Some(unit) => inspect::state_dirs(env, unit).into_iter().find(|dir| dir.exists()),
+        Some(unit) => inspect::state_dirs(env, unit)
+            .into_iter()
+            .find(|dir| dir.exists()),
         None => Some(Paths::of_process(env, crate::config::DEFAULT_INSTANCE, None).state),
     };
     let dir = told.or_else(usual)?;
@@ -51,9 +55,16 @@ pub(super) fn look(
         poor_file_system: platform::poor_file_system(&dir),
         free: free(&dir),
         owner_lives: owner.as_ref().and_then(Owner::lives),
-        aside: names.iter().filter(|path| path.extension().is_some_and(|end| end == "corrupt")).cloned().collect(),
+        aside: names
+            .iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "corrupt"))
+            .cloned()
+            .collect(),
         intent: intent(&dir),
-        overdue: owner.as_ref().map(|owner| overdue(&owner.drainers)).unwrap_or_default(),
+        overdue: owner
+            .as_ref()
+            .map(|owner| overdue(&owner.drainers))
+            .unwrap_or_default(),
         bundles: bundles(&dir),
         lock_holder: lock_holder(&dir.join("gateway.lock")),
         owner,
@@ -65,54 +76,91 @@ pub(super) fn look(
 fn free(dir: &Path) -> Option<(u64, u64)> {
     let found = statfs::statfs(dir).ok()?;
     let percent = |left: u64, of: u64| left.saturating_mul(100).checked_div(of).unwrap_or(100);
-    Some((percent(found.blocks_available(), found.blocks()), percent(found.files_free(), found.files())))
+    Some((
+        percent(found.blocks_available(), found.blocks()),
+        percent(found.files_free(), found.files()),
+    ))
 }
 
 fn age(path: &Path) -> Option<Duration> {
     let written = std::fs::symlink_metadata(path).ok()?.modified().ok()?;
-    Some(SystemTime::now().duration_since(written).unwrap_or_default())
+    Some(
+        SystemTime::now()
+            .duration_since(written)
+            .unwrap_or_default(),
+    )
 }
 
 fn intent(dir: &Path) -> Option<(PathBuf, Duration)> {
     let path = dir.join("restart-intent.json");
-    age(&path).filter(|age| *age > INTENT_AGE).map(|age| (path, age))
+    age(&path)
+        .filter(|age| *age > INTENT_AGE)
+        .map(|age| (path, age))
 }
 
 /// Older processes that live past their time.
 fn overdue(drainers: &[Drainer]) -> Vec<(u32, Duration)> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let late = |drainer: &Drainer| {
         let late = now.checked_sub(Duration::from_millis(drainer.until_ms?))?;
-        (late > OVERDUE && Stat::read(drainer.pid).is_some_and(|stat| stat.start_time == drainer.start_time)).then_some((drainer.pid, late))
+        (late > OVERDUE
+            && Stat::read(drainer.pid).is_some_and(|stat| stat.start_time == drainer.start_time))
+        .then_some((drainer.pid, late))
     };
     drainers.iter().filter_map(late).collect()
 }
 
 fn bundles(dir: &Path) -> Vec<PathBuf> {
-    let mut recent: Vec<PathBuf> = bundle::list(dir).into_iter().filter(|path| age(path).is_some_and(|age| age < DAY)).collect();
+    let mut recent: Vec<PathBuf> = bundle::list(dir)
+        .into_iter()
+        .filter(|path| age(path).is_some_and(|age| age < DAY))
+        .collect();
     recent.sort();
     recent.reverse();
     recent
 }
 
-/// The process that holds the lock, where it runs no gateway: /proc/locks names it without touching the lock.
+/// The process that holds the lock, where it runs no gateway: /proc/locks names it without touching
+/// the lock.
 fn lock_holder(lock: &Path) -> Option<(u32, String)> {
     let inode = std::fs::metadata(lock).ok()?.ino();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let held = locks.lines().filter(|line| line.contains(" FLOCK ")).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let at = fields.iter().position(|field| *field == "FLOCK")?;
-        let (pid, place) = (fields.get(at + 3)?, fields.get(at + 4)?);
-        (place.rsplit(':').next()?.parse::<u64>().ok()? == inode).then(|| pid.parse::<u32>().ok()).flatten()
-    })?;
+    let held = locks
+        .lines()
+        .filter(|line| line.contains(" FLOCK "))
+        .find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let at = fields.iter().position(|field| *field == "FLOCK")?;
+            let (pid, place) = (fields.get(at + 3)?, fields.get(at + 4)?);
+            (place.rsplit(':').next()?.parse::<u64>().ok()? == inode)
+                .then(|| pid.parse::<u32>().ok())
+                .flatten()
+        })?;
     // The one that took it may be gone: whoever inherited it holds it on.
     let holds = |pid: &u32| {
-        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        entries.filter_map(|entry| std::fs::metadata(entry.path()).ok()).any(|meta| meta.ino() == inode && meta.is_file())
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| std::fs::metadata(entry.path()).ok())
+            .any(|meta| meta.ino() == inode && meta.is_file())
     };
-    let holders: Vec<u32> = std::iter::once(held).chain(process::all()).filter(holds).collect();
-    let name = |pid: u32| process::program(pid)?.file_name().map(|name| name.to_string_lossy().into_owned());
-    if holders.iter().any(|pid| name(*pid).is_none_or(|name| name.starts_with("gateway"))) {
+    let holders: Vec<u32> = std::iter::once(held)
+        .chain(process::all())
+        .filter(holds)
+        .collect();
+    let name = |pid: u32| {
+        process::program(pid)?
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    if holders
+        .iter()
+        .any(|pid| name(*pid).is_none_or(|name| name.starts_with("gateway")))
+    {
         return None;
     }
     holders.first().and_then(|pid| Some((*pid, name(*pid)?)))

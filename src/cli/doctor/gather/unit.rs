@@ -31,18 +31,37 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
         _ => None,
     };
     let mut files = vec![read(&installed.path)];
-    files.extend(properties.texts("DropInPaths").iter().map(|path| read(Path::new(path))));
-    let user = says.as_ref().map(|says| says.user.clone()).unwrap_or_default();
+    files.extend(
+        properties
+            .texts("DropInPaths")
+            .iter()
+            .map(|path| read(Path::new(path))),
+    );
+    let user = says
+        .as_ref()
+        .map(|says| says.user.clone())
+        .unwrap_or_default();
     let account = nix::unistd::User::from_name(&user).ok().flatten();
     let dynamic = properties.flag("DynamicUser");
     let own = installed.scope == Scope::User;
     Unit {
         needs_sudo: !own && !nix::unistd::geteuid().is_root(),
-        in_our_place: examine::unit_dir(env, installed.scope).is_some_and(|dir| installed.path.parent() == Some(&dir)),
-        shadowed: examine::copies(env, installed).into_iter().skip(1).collect(),
+        in_our_place: examine::unit_dir(env, installed.scope)
+            .is_some_and(|dir| installed.path.parent() == Some(&dir)),
+        shadowed: examine::copies(env, installed)
+            .into_iter()
+            .skip(1)
+            .collect(),
         lingers: own.then(examine::lingers),
-        env_files: properties.files("EnvironmentFiles").into_iter().map(|(path, optional)| env_file(path, optional)).collect(),
-        secrets: says.as_ref().map(|says| secret_names(&says.environment)).unwrap_or_default(),
+        env_files: properties
+            .files("EnvironmentFiles")
+            .into_iter()
+            .map(|(path, optional)| env_file(path, optional))
+            .collect(),
+        secrets: says
+            .as_ref()
+            .map(|says| secret_names(&says.environment))
+            .unwrap_or_default(),
         has_account: user.is_empty() || dynamic || account.is_some() || user.parse::<u32>().is_ok(),
         uid: match (&account, own) {
             (Some(account), false) => Some(account.uid.as_raw()),
@@ -76,7 +95,8 @@ async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties),
         sub: said.text("SubState"),
         result: said.text("Result"),
         file_state: manager.file_state(&installed.unit).await,
-        needs_reload: said.flag("NeedDaemonReload") || has_unread(installed, &said.texts("DropInPaths")),
+        needs_reload: said.flag("NeedDaemonReload")
+            || has_unread(installed, &said.texts("DropInPaths")),
         kind: said.text("Type"),
         notify_access: said.text("NotifyAccess"),
         kill_mode: said.text("KillMode"),
@@ -90,13 +110,21 @@ async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties),
         limit_interval: time(said.number("StartLimitIntervalUSec")).filter(|time| !time.is_zero()),
         limit_burst: said.number("StartLimitBurst"),
         prevent: said.exit_codes("RestartPreventExitStatus"),
-        output: ["StandardOutput", "StandardError"].map(|name| said.text(name)).to_vec(),
+        output: ["StandardOutput", "StandardError"]
+            .map(|name| said.text(name))
+            .to_vec(),
         environment: said.texts("Environment"),
-        wants: ["Wants", "Requires", "After"].iter().flat_map(|name| said.texts(name)).collect(),
+        wants: ["Wants", "Requires", "After"]
+            .iter()
+            .flat_map(|name| said.texts(name))
+            .collect(),
         program: commands.first().map(|(path, _)| PathBuf::from(path)),
         restarts: said.number("NRestarts"),
         main_pid: u32::try_from(said.number("MainPID")).unwrap_or(0),
-        socket: said.texts("TriggeredBy").iter().any(|unit| unit.ends_with(".socket")),
+        socket: said
+            .texts("TriggeredBy")
+            .iter()
+            .any(|unit| unit.ends_with(".socket")),
         user: said.text("User"),
         status: said.text("StatusText"),
     };
@@ -105,8 +133,14 @@ async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties),
 
 /// Whether there is a drop-in that systemd has not read: of a folder that is new it does not know.
 fn has_unread(installed: &Installed, known: &[String]) -> bool {
-    let folder = installed.path.with_file_name(format!("{}.d", installed.unit));
-    let drop_ins = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let folder = installed
+        .path
+        .with_file_name(format!("{}.d", installed.unit));
+    let drop_ins = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
     drop_ins
         .filter(|path| path.extension().is_some_and(|end| end == "conf"))
         .any(|path| !known.iter().any(|known| path == Path::new(known)))
@@ -117,23 +151,42 @@ fn read(path: &Path) -> UnitFile {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let setting = |(index, line): (usize, &str)| {
         let line = line.trim();
-        let (key, value) = line.split_once('=').filter(|_| !line.starts_with(['#', ';', '[']))?;
-        Some(Setting { number: index + 1, key: key.trim().to_owned(), value: value.trim().to_owned() })
+        let (key, value) = line
+            .split_once('=')
+            .filter(|_| !line.starts_with(['#', ';', '[']))?;
+        Some(Setting {
+            number: index + 1,
+            key: key.trim().to_owned(),
+            value: value.trim().to_owned(),
+        })
     };
     let mode = std::fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o7777);
-    UnitFile { path: path.to_owned(), lines: text.lines().enumerate().filter_map(setting).collect(), mode }
+    UnitFile {
+        path: path.to_owned(),
+        lines: text.lines().enumerate().filter_map(setting).collect(),
+        mode,
+    }
 }
 
 fn env_file(path: PathBuf, optional: bool) -> EnvFile {
-    let mode = std::fs::metadata(&path).ok().map(|meta| meta.permissions().mode() & 0o7777);
+    let mode = std::fs::metadata(&path)
+        .ok()
+        .map(|meta| meta.permissions().mode() & 0o7777);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let secret = !secret_names(&text.lines().map(str::to_owned).collect::<Vec<_>>()).is_empty();
     let ours = |path: &Path| {
         let users = [0, nix::unistd::geteuid().as_raw()];
-        std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_symlink() && users.contains(&meta.uid()))
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|meta| !meta.is_symlink() && users.contains(&meta.uid()))
     };
     let ours = ours(&path) && path.parent().is_some_and(ours);
-    EnvFile { path, optional, mode, secret, ours }
+    EnvFile {
+        path,
+        optional,
+        mode,
+        secret,
+        ours,
+    }
 }
 
 /// The names of variables whose values are secret.
@@ -146,14 +199,29 @@ fn secret_names(environment: &[String]) -> Vec<String> {
     environment.iter().filter_map(secret).collect()
 }
 
-/// What journald says that it left out of a service's log in this boot; nothing where it cannot be read.
+/// What journald says that it left out of a service's log in this boot; nothing where it cannot be
+/// read.
 fn suppressed(unit: &str) -> Vec<String> {
     let asked = Command::new("journalctl")
-        .args(["--quiet", "--no-pager", "--boot", "--output=cat", "--lines=2000", "SYSLOG_IDENTIFIER=systemd-journald"])
+        .args([
+            "--quiet",
+            "--no-pager",
+            "--boot",
+            "--output=cat",
+            "--lines=2000",
+            "SYSLOG_IDENTIFIER=systemd-journald",
+        ])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output();
-    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let ours = text.lines().filter(|line| line.starts_with("Suppressed ") && line.ends_with(unit));
-    ours.rev().take(SUPPRESSED_SHOWN).map(str::to_owned).collect()
+    let text = asked
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    let ours = text
+        .lines()
+        .filter(|line| line.starts_with("Suppressed ") && line.ends_with(unit));
+    ours.rev()
+        .take(SUPPRESSED_SHOWN)
+        .map(str::to_owned)
+        .collect()
 }

@@ -3,10 +3,12 @@
 //! Every test crate includes this module and uses a part of it, hence the allowance for dead code.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod clean;
 pub mod client;
 pub mod gateway;
 pub mod handover;
 pub mod load;
+pub mod part;
 pub mod port;
 pub mod report;
 pub mod schema;

@@ -1,7 +1,32 @@
 //! As much of JSON Schema as the schemas of gatewayctl use: a validator crate would bring thirty
 //! others.
 
+use std::process::Output;
+
 use serde_json::Value;
+
+use super::gateway::said;
+
+const SCHEMAS: &str = include_str!("../../man/gatewayctl-json.schema.json");
+
+/// The schema of an answer, by its name.
+pub fn schema_of(name: &str) -> Value {
+    let all: Value = serde_json::from_str(SCHEMAS).unwrap();
+    all.get(name)
+        .unwrap_or_else(|| panic!("no schema {name}"))
+        .clone()
+}
+
+/// The answer of a command, which is exactly one object of this shape.
+pub fn object(output: &Output, shape: &str) -> Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let value: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {}", said(output)));
+    assert!(value.is_object(), "{text}");
+    let faults = faults(&schema_of(shape), &value);
+    assert!(faults.is_empty(), "{shape}: {faults:#?} in: {text}");
+    value
+}
 
 /// What is wrong with a value, by its place in it; empty when it is as the schema says.
 pub fn faults(schema: &Value, value: &Value) -> Vec<String> {

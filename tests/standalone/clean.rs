@@ -1,0 +1,531 @@
+//! `gatewayctl clean` from outside, each test named after what somebody saw.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support::clean::{OBEDIENT, verdict};
+use crate::support::client::{Target, block_on, get};
+use crate::support::gateway::{Gateway, Setup, ctl_in, said, scrub};
+use crate::support::handover::{alive, fresh, respawning, signal, wait_end};
+use crate::support::load::Load;
+use crate::support::report::Part;
+use crate::support::{port, servers, skip, wait};
+use gateway::process::Stat;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// A program that holds a listener of a port; ended when dropped.
+struct Stranger {
+    child: Child,
+    port: u16,
+}
+
+impl Stranger {
+    /// `program` with the listener as its standard input.
+    fn start(program: &Path) -> Self {
+        Self::of(Command::new(program).arg("1000"))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port::private())).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let child = command
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .spawn()
+            .unwrap();
+        // The command would hold it as well.
+        command.stdin(Stdio::null());
+        Self { child, port }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `gatewayctl clean --json` of an instance in `state` at a port.
+fn clean(state: &Path, port: u16, more: &[&str]) -> Output {
+    ctl_in(state)
+        .args([
+            "--json",
+            "--config",
+            "/dev/null",
+            "clean",
+            "--port",
+            &port.to_string(),
+        ])
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+/// Exit code and report.
+fn report(output: &Output) -> (i32, Value) {
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", said(output)));
+    let report = answer.get("clean").cloned().unwrap_or(answer);
+    (output.status.code().unwrap(), report)
+}
+
+fn stop(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    wait::until("it is stopped", || {
+        Stat::read(pid).filter(|stat| stat.state == 'T')
+    });
+}
+
+/// Ways in which something of a sidecar runs a command.
+const WAYS: [(&str, &str); 3] = [
+    ("itself", "CTL"),
+    ("its grandchild", "sh -c 'CTL; true'; true"),
+    ("a helper without a parent", "setsid --fork sh -c 'CTL'"),
+];
+
+#[test]
+fn a_sidecar_that_cleans_does_not_kill_its_own_gateway() {
+    if !servers::have("node") || !skip::unless_there("setsid") {
+        return;
+    }
+    let gateway = Setup::behind(["sh", "-c", OBEDIENT, "sh", "{port}", servers::NODE_APP]).start();
+    let order = |name: &str, way: &str| {
+        let answer = gateway.dir().join(name);
+        let ctl = format!(
+            "{} --json --config /dev/null --state-dir {} clean --port {} > {1}.part; echo $? >> {1}.part; mv {1}.part {}",
+            env!("CARGO_BIN_EXE_gatewayctl"),
+            gateway.state_dir().display(),
+            gateway.addr().port(),
+            answer.display()
+        );
+        fs::write(
+            gateway.dir().join("orders"),
+            format!("{}\n", way.replace("CTL", &ctl)),
+        )
+        .unwrap();
+        let text = wait::until(name, || fs::read_to_string(&answer).ok());
+        let (text, code) = text.trim_end().rsplit_once('\n').unwrap();
+        let answer: Value = serde_json::from_str(text).unwrap();
+        (
+            code.parse::<i32>().unwrap(),
+            answer.get("clean").cloned().unwrap_or(answer),
+        )
+    };
+    for (who, way) in WAYS {
+        let (code, report) = order(&format!("healthy-by-{}", who.replace(" ", "-")), way);
+        let verdict = verdict(&report, gateway.pid());
+        // Of a helper without a parent nobody can tell whose it was: there it counts that the
+        // gateway answers.
+        let wanted = if way.starts_with("setsid") {
+            "kept owns"
+        } else {
+            "kept ancestor"
+        };
+        assert_eq!(
+            (verdict.as_str(), code, report["state"].as_str()),
+            (wanted, 0, Some("ours")),
+            "{who}: {report:#}"
+        );
+    }
+    // It hangs, so that nothing but its kinship speaks for it.
+    stop(gateway.pid());
+    for (who, way) in &WAYS[..2] {
+        let (code, report) = order(&format!("hung-by-{}", who.replace(' ', "-")), way);
+        assert_eq!(
+            (verdict(&report, gateway.pid()).as_str(), code),
+            ("kept ancestor", 0),
+            "{who}: {report:#}"
+        );
+    }
+    gateway.signal(Signal::SIGCONT);
+    assert_eq!(
+        block_on(get(&gateway.target(), "/pid")).unwrap().status(),
+        200
+    );
+}
+
+#[test]
+fn a_hung_gateway_that_nobody_looks_after_is_ended_and_the_port_is_free() {
+    let mut hung = Setup::new().start();
+    stop(hung.pid());
+    let port = hung.addr().port();
+    let dry = clean(hung.state_dir(), port, &["--dry-run"]);
+    let (code, told) = report(&dry);
+    assert_eq!(
+        (code, verdict(&told, hung.pid()).as_str()),
+        (0, "killed silent"),
+        "{told:#}"
+    );
+    assert!(alive(hung.pid()), "a dry run does nothing");
+    let (code, told) = report(&clean(hung.state_dir(), port, &[]));
+    assert_eq!(
+        (
+            code,
+            verdict(&told, hung.pid()).as_str(),
+            told["state"].as_str()
+        ),
+        (0, "killed silent", Some("free")),
+        "{told:#}"
+    );
+    assert_eq!(
+        told["killed"][0]["signal"], "KILL",
+        "it could not hear SIGTERM: {told:#}"
+    );
+    hung.wait_exit(wait::DEADLINE);
+    let next = Setup::new().port(port).start();
+    assert_eq!(next.status()["stage"], "ready");
+}
+
+#[test]
+fn a_hung_gateway_is_ended_at_its_unix_front_door_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (door, port) = (dir.path().join("front.sock"), port::private());
+    let at = format!("unix:{}", door.display());
+    let config = format!("[gateway]\nlisten = [\"127.0.0.1:{port}\", \"{at}\"]\n");
+    let setup = Setup::new()
+        .port(port)
+        .flag("--listen")
+        .flag(&at)
+        .config(config);
+    let mut hung = setup.start();
+    let run = || {
+        ctl_in(hung.state_dir())
+            .arg("--config")
+            .arg(hung.config_file())
+            .args(["--json", "clean"])
+            .output()
+            .unwrap()
+    };
+    let (code, told) = report(&run());
+    assert_eq!(
+        (
+            code,
+            verdict(&told, hung.pid()).as_str(),
+            told["state"].as_str()
+        ),
+        (0, "kept owns", Some("ours")),
+        "{told:#}"
+    );
+    stop(hung.pid());
+    let (code, told) = report(&run());
+    assert_eq!(
+        (
+            code,
+            verdict(&told, hung.pid()).as_str(),
+            told["state"].as_str()
+        ),
+        (0, "killed silent", Some("free")),
+        "{told:#}"
+    );
+    assert_eq!(
+        told["addresses"],
+        serde_json::json!([format!("127.0.0.1:{port}"), at])
+    );
+    hung.wait_exit(wait::DEADLINE);
+    let next = setup.start();
+    assert_eq!(
+        block_on(get(&Target::Unix(door), "/healthz"))
+            .unwrap()
+            .status(),
+        200,
+        "{}",
+        next.stderr()
+    );
+}
+
+#[test]
+fn a_foreign_program_is_named_and_left_alone_and_goes_only_when_it_is_named() {
+    let (stranger, state) = (
+        Stranger::start(Path::new("sleep")),
+        tempfile::tempdir().unwrap(),
+    );
+    let (pid, uid) = (stranger.pid(), nix::unistd::geteuid());
+    let output = clean(state.path(), stranger.port, &[]);
+    let (code, told) = report(&output);
+    assert_eq!(
+        (code, verdict(&told, pid).as_str(), told["state"].as_str()),
+        (5, "kept foreign", Some("held")),
+        "{told:#}"
+    );
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        text.contains(&format!("held by sleep (pid {pid}, uid {uid})")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("gatewayctl clean --force --pid {pid}")),
+        "{text}"
+    );
+    // Another one is named, and a protected one is not to be had by any name.
+    let me = std::process::id().to_string();
+    let pid_word = pid.to_string();
+    for more in [
+        &["--force", "--pid", &me][..],
+        &["--force", "--pid", &pid_word, "--protect", &pid_word],
+        &["--force", "--pid", &pid_word, "--dry-run"],
+    ] {
+        clean(state.path(), stranger.port, more);
+        assert!(alive(pid), "{more:?}");
+    }
+    let (code, told) = report(&clean(
+        state.path(),
+        stranger.port,
+        &["--force", "--pid", &pid_word],
+    ));
+    assert_eq!(
+        (code, verdict(&told, pid).as_str(), told["state"].as_str()),
+        (0, "killed named", Some("free")),
+        "{told:#}"
+    );
+    assert!(!alive(pid));
+}
+
+#[test]
+fn a_program_that_only_bears_the_name_gateway_is_foreign() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("gateway");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let stranger = Stranger::start(&program);
+    let (code, told) = report(&clean(dir.path(), stranger.port, &[]));
+    assert_eq!(
+        (code, verdict(&told, stranger.pid()).as_str()),
+        (5, "kept foreign"),
+        "{told:#}"
+    );
+    assert!(alive(stranger.pid()));
+}
+
+#[test]
+fn a_gatewayctl_that_was_started_with_the_listener_is_no_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut waits = ctl_in(dir.path());
+    waits.args([
+        "--config",
+        "/dev/null",
+        "wait",
+        "--ready",
+        "--timeout",
+        "60s",
+    ]);
+    let stranger = Stranger::of(&mut waits);
+    wait::until("it runs", || {
+        Stat::read(stranger.pid()).filter(|stat| stat.name == "gatewayctl")
+    });
+    let (code, told) = report(&clean(dir.path(), stranger.port, &[]));
+    assert_eq!(
+        (code, verdict(&told, stranger.pid()).as_str()),
+        (5, "kept foreign"),
+        "{told:#}"
+    );
+    assert!(alive(stranger.pid()));
+}
+
+#[test]
+fn a_healthy_gateway_of_another_instance_is_kept() {
+    let (gateway, elsewhere) = (Setup::new().start(), tempfile::tempdir().unwrap());
+    let output = clean(elsewhere.path(), gateway.addr().port(), &[]);
+    let (code, told) = report(&output);
+    assert_eq!(
+        (
+            code,
+            verdict(&told, gateway.pid()).as_str(),
+            told["state"].as_str()
+        ),
+        (5, "kept answers", Some("held")),
+        "{told:#}"
+    );
+    assert_eq!(
+        block_on(get(&gateway.target(), "/healthz"))
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_gateway_on_both_families_is_named_once() {
+    let (port, elsewhere) = (port::private(), tempfile::tempdir().unwrap());
+    if TcpListener::bind(("::1", port)).is_err() {
+        return skip::because("no IPv6 on loopback");
+    }
+    let gateway = Setup::new()
+        .port(port)
+        .flag("--listen")
+        .flag(format!("[::1]:{port}"))
+        .start();
+    let (code, told) = report(&clean(elsewhere.path(), port, &[]));
+    assert_eq!(
+        (
+            code,
+            told["kept"].as_array().unwrap().len(),
+            told["by"].as_array().unwrap().len()
+        ),
+        (5, 1, 1),
+        "{told:#}"
+    );
+    assert_eq!(verdict(&told, gateway.pid()), "kept answers");
+    let (code, told) = report(&clean(gateway.state_dir(), port, &[]));
+    assert_eq!(
+        (
+            code,
+            told["kept"].as_array().unwrap().len(),
+            told["state"].as_str()
+        ),
+        (0, 1, Some("ours")),
+        "{told:#}"
+    );
+}
+
+#[test]
+fn a_draining_predecessor_is_kept() {
+    let Some(setup) = respawning() else { return };
+    let mut gateway: Gateway = setup.start();
+    let first = gateway.pid();
+    let download = servers::node_download(4_000_000, std::time::Duration::from_secs(6));
+    let load = Load {
+        new_per_second: 20.0,
+        downloads: 2,
+        download: Some(download),
+        ..Load::on(gateway.target())
+    }
+    .start();
+    load.flows(Part::New, 5);
+    wait::until("downloads are under way", || {
+        gateway.status()["requests"]
+            .as_u64()
+            .filter(|count| *count >= 2)
+    });
+    let second = fresh(&gateway);
+    let record = gateway::state::owner::Owner::read(gateway.state_dir()).unwrap();
+    let (code, told) = report(&clean(gateway.state_dir(), gateway.addr().port(), &[]));
+    assert_eq!(
+        (
+            code,
+            verdict(&told, second).as_str(),
+            told["state"].as_str()
+        ),
+        (0, "kept owns", Some("ours")),
+        "{told:#}"
+    );
+    assert_eq!(told["killed"], serde_json::json!([]), "{told:#}");
+    assert!(
+        record.drainers.iter().any(|drainer| drainer.pid == first),
+        "{record:?}"
+    );
+    // It may have let go of the listener by now.
+    assert!(
+        told["kept"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|kept| kept["pid"] != first || kept["reason"] == "drains"),
+        "{told:#}"
+    );
+    assert!(alive(first), "{told:#}");
+    load.flows(Part::Download, 2);
+    load.stop().assert_clean(&[(Part::Download, 2)]);
+    wait_end(first);
+    gateway.terminate();
+}
+
+#[test]
+fn process_1_of_a_container_is_never_signalled() {
+    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !Command::new("unshare")
+        .args(namespace)
+        .arg("true")
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return skip::because("no PID namespace may be made here");
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+    let (state, listen) = (dir.path().join("state"), format!("127.0.0.1:{port}"));
+    let mut command = Command::new("unshare");
+    command
+        .args(namespace)
+        .args([
+            env!("CARGO_BIN_EXE_gateway"),
+            "run",
+            "--config",
+            "/dev/null",
+            "--listen",
+            &listen,
+            "--state-dir",
+        ])
+        .arg(&state);
+    scrub(&mut command);
+    let mut outside = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir(dir.path())
+        .spawn()
+        .unwrap();
+    let target = Target::Tcp(listen.parse::<SocketAddr>().unwrap());
+    let answers = || block_on(get(&target, "/healthz")).is_ok_and(|answer| answer.status() == 200);
+    wait::until("it serves", || answers().then_some(()));
+    let first = wait::until("unshare has its child", || {
+        crate::support::gateway::descendants(outside.id())
+            .first()
+            .map(|(pid, _)| *pid)
+    });
+    // As `docker exec` does it: in the container, and no child of its first process.
+    let inside = |more: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--target",
+            &first.to_string(),
+            "--pid",
+            "--mount",
+            env!("CARGO_BIN_EXE_gatewayctl"),
+            "--json",
+            "--config",
+            "/dev/null",
+        ]);
+        command
+            .arg("--state-dir")
+            .arg(&state)
+            .args(["clean", "--port", &port.to_string()])
+            .args(more);
+        scrub(&mut command);
+        report(&command.stdin(Stdio::null()).output().unwrap())
+    };
+    // It answers before its record is written.
+    wait::until("it is on record", || {
+        gateway::state::owner::Owner::read(&state).filter(|owner| owner.pid == 1)
+    });
+    stop(first);
+    for more in [&[][..], &["--force", "--pid", "1"]] {
+        let (code, told) = inside(more);
+        assert_eq!(
+            (code, verdict(&told, 1).as_str(), told["state"].as_str()),
+            (0, "kept process-1", Some("ours")),
+            "{told:#}"
+        );
+    }
+    let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let pending = status
+        .lines()
+        .find_map(|line| line.strip_prefix("ShdPnd:"))
+        .unwrap()
+        .trim();
+    assert!(
+        pending.bytes().all(|digit| digit == b'0'),
+        "it got a signal: {pending}"
+    );
+    signal(first, Signal::SIGCONT);
+    wait::until("it goes on", || answers().then_some(()));
+    signal(first, Signal::SIGTERM);
+    wait::until("all ends", || outside.try_wait().unwrap());
+}

@@ -1,0 +1,244 @@
+//! A sidecar that dies, a new version that does not come up: what clients and the operator see.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::client::{self, block_on};
+use crate::support::gateway::{Gateway, Setup, said};
+use crate::support::load::Load;
+use crate::support::report::Part;
+use crate::support::servers;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn kill_sidecar(gateway: &Gateway) -> u32 {
+    let pid = gateway.sidecar_pid("main");
+    assert_ne!(pid, 0);
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    pid
+}
+
+#[test]
+fn requests_wait_while_a_crashed_sidecar_is_started_again() {
+    if !servers::have("node") {
+        return;
+    }
+    let gateway = Setup::behind(servers::node())
+        .env("START_DELAY_MS", "300")
+        .start();
+    let load = Load {
+        new_per_second: 100.0,
+        kept: 20,
+        ..Load::on(gateway.target())
+    }
+    .start();
+    load.flows(Part::New, 50);
+    let old = kill_sidecar(&gateway);
+    let status = gateway.wait_status("another sidecar is ready", |status| {
+        status["stage"] == "ready"
+            && status["sidecars"][0]["pid"] != old
+            && status["sidecars"][0]["state"] == "ready"
+    });
+    assert_eq!(status["sidecars"][0]["restarts"], 1, "{status:#}");
+    assert_eq!(
+        status["generation"], 1,
+        "a crash is no restart of the gateway: {status:#}"
+    );
+    load.flows(Part::New, 50);
+    let report = load.stop();
+    eprintln!("a crash: {report}");
+    report.assert_clean(&[(Part::New, 100), (Part::Busy, 20)]);
+    assert!(
+        report.longest_gap >= Duration::from_millis(300),
+        "nobody had to wait, so nothing crashed: {report}"
+    );
+}
+
+#[test]
+fn a_request_that_comes_right_after_the_crash_is_served_by_the_next_sidecar() {
+    if !servers::have("node") {
+        return;
+    }
+    let gateway = Setup::behind(servers::node()).start();
+    for _ in 0..2 {
+        let old = kill_sidecar(&gateway);
+        let answer = block_on(client::get(&gateway.target(), "/pid")).unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_ne!(answer.text().trim(), old.to_string());
+    }
+}
+
+#[test]
+fn a_post_that_a_crash_cut_is_answered_502_and_never_sent_again() {
+    if !servers::have("node") {
+        return;
+    }
+    let gateway = Setup::behind(servers::node()).start();
+    let target = gateway.target();
+    let post = std::thread::spawn(move || {
+        block_on(client::request(
+            &target,
+            "POST /slow?ms=20000 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        ))
+    });
+    gateway.wait_status("the post is under way", |status| status["requests"] == 1);
+    kill_sidecar(&gateway);
+    let answer = post.join().unwrap().unwrap();
+    assert_eq!(answer.status(), 502, "{}", answer.text());
+}
+
+/// A server whose version is a file: `good`, or what it prints before it fails.
+struct Versions {
+    dir: tempfile::TempDir,
+}
+
+impl Versions {
+    fn new() -> Self {
+        let versions = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        versions.set("exec \"$@\"");
+        versions
+    }
+
+    fn set(&self, script: &str) {
+        fs::write(self.path(), script).unwrap();
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("version.sh")
+    }
+
+    fn setup(&self) -> Setup {
+        let mut command = vec!["sh".to_owned(), self.path().display().to_string()];
+        command.extend(servers::node());
+        Setup::new().config(format!(
+            "[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"2s\"\n"
+        ))
+    }
+}
+
+/// Restarts into a version that fails; all the while the old one must serve.
+fn fails(script: &str, last_words: &str) {
+    if !servers::have("node") {
+        return;
+    }
+    let versions = Versions::new();
+    let gateway = versions.setup().start();
+    let load = Load {
+        new_per_second: 100.0,
+        kept: 10,
+        ..Load::on(gateway.target())
+    }
+    .start();
+    load.flows(Part::New, 20);
+    let before = gateway.sidecar_pid("main");
+    versions.set(script);
+    let output = gateway.ctl(["restart"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains(last_words),
+        "the sidecar's last words are not there: {}",
+        said(&output)
+    );
+    load.flows(Part::New, 20);
+    assert_eq!(gateway.sidecar_pid("main"), before, "the old one serves on");
+    let status = gateway.status();
+    assert_eq!(status["stage"], "ready", "{status:#}");
+    let outcome = status["lastRestart"]["outcome"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(outcome.starts_with("failed"), "{status:#}");
+    // The operator mends it and asks again.
+    versions.set("exec \"$@\"");
+    gateway.restart();
+    assert_ne!(gateway.sidecar_pid("main"), before);
+    load.stop().assert_clean(&[(Part::New, 40)]);
+    let left = crate::support::gateway::descendants(gateway.pid());
+    let nodes = left.iter().filter(|(pid, _)| is_node(*pid)).count();
+    assert!(nodes <= 2, "failed versions were left behind: {left:?}");
+}
+
+fn is_node(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|exe| exe.file_name() == Path::new("node").file_name())
+}
+
+#[test]
+fn a_new_version_that_ends_at_once_leaves_the_old_one_serving() {
+    fails(
+        "echo 'cannot open the database: no such file' >&2\nexit 3",
+        "cannot open the database: no such file",
+    );
+}
+
+#[test]
+fn a_new_version_that_never_listens_leaves_the_old_one_serving() {
+    fails(
+        "echo 'waiting for a lock that never comes' >&2\nexec sleep 1000",
+        "waiting for a lock that never comes",
+    );
+}
+
+#[test]
+fn a_command_that_is_gone_leaves_the_old_one_serving() {
+    fails("exec /nonexistent/server", "/nonexistent/server");
+}
+
+#[test]
+fn a_sidecar_that_dies_again_and_again_gets_503_with_the_cause_and_comes_back_when_mended() {
+    if !servers::have("node") {
+        return;
+    }
+    let versions = Versions::new();
+    let gateway = versions
+        .setup()
+        .config("[restart]\nhold = { time = \"500ms\" }\n")
+        .start();
+    versions.set("echo 'license expired' >&2\nexit 4");
+    kill_sidecar(&gateway);
+    let answer = block_on(client::get(&gateway.target(), "/")).unwrap();
+    assert_eq!(answer.status(), 503, "{}", answer.text());
+    assert!(
+        answer.head.get("retry-after").is_some(),
+        "{:?}",
+        answer.head
+    );
+    let status = gateway.wait_status("it waits before it tries again", |status| {
+        status["sidecars"][0]["state"] == "backoff"
+    });
+    assert_eq!(status["stage"], "degraded", "{status:#}");
+    let cause = status["sidecars"][0]["cause"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(
+        cause.contains("license expired") || cause.contains('4'),
+        "the cause is not named: {status:#}"
+    );
+    let ready = block_on(client::get(&gateway.target(), "/readyz")).unwrap();
+    assert_eq!(ready.status(), 503, "{}", ready.text());
+    assert_eq!(
+        block_on(client::get(&gateway.target(), "/healthz"))
+            .unwrap()
+            .status(),
+        200
+    );
+    versions.set("exec \"$@\"");
+    // An operator's request is never swallowed by a backoff.
+    let asked = Instant::now();
+    gateway.restart();
+    assert_eq!(
+        block_on(client::get(&gateway.target(), "/"))
+            .unwrap()
+            .status(),
+        200
+    );
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "the restart waited for a backoff: {:?}",
+        asked.elapsed()
+    );
+}

@@ -1,0 +1,31 @@
+//! Tests of the programs as plain processes: no service manager is needed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod answers;
+mod bad_input;
+mod clean;
+mod delivery;
+mod exclusive;
+mod failure;
+mod field_cases;
+mod forwarding;
+mod handover;
+mod handover_exclusive;
+mod handover_faults;
+mod harness;
+mod launchd;
+mod leases;
+mod life;
+mod notices;
+mod owner;
+mod privileges;
+mod races;
+mod recovery;
+mod stale_trees;
+mod supervisors;
+#[path = "../support/mod.rs"]
+mod support;
+mod traces;
+mod update;
+mod waiter;
+mod why;

@@ -1,0 +1,335 @@
+//! Where our pid must survive, the first process stays in front of those that follow: it passes
+//! signals on, starts them, reaps, and ends as the last one ended.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::support::client::{block_on, get};
+use crate::support::gateway::{Gateway, ctl_in, scrub};
+use crate::support::handover::{
+    Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, wait_end,
+};
+use crate::support::load::Load;
+use crate::support::report::Part;
+use crate::support::{port, servers, skip, wait};
+use nix::sys::signal::Signal;
+
+/// The parent of a process.
+fn parent(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn ends(gateway: &mut Gateway, code: i32) {
+    let status = gateway.wait_exit(wait::DEADLINE);
+    assert_eq!(status.code(), Some(code), "{}", gateway.stderr());
+    gateway.wait_gone(wait::DEADLINE);
+    no_sidecar(gateway);
+}
+
+#[test]
+fn the_first_process_stays_and_starts_all_that_follow() {
+    let Some(setup) = followed() else { return };
+    let mut gateway = setup.start();
+    let load = Load {
+        new_per_second: 50.0,
+        kept: 6,
+        ..Load::on(gateway.target())
+    }
+    .start();
+    load.flows(Part::New, 10);
+    for _ in 0..3 {
+        let new = fresh(&gateway);
+        assert!(alive(gateway.pid()), "{}", gateway.stderr());
+        assert_eq!(parent(new), gateway.pid(), "started by the first");
+        assert_eq!(
+            one_of(&gateway, 2),
+            new,
+            "nobody but the first and the last is left"
+        );
+    }
+    load.flows(Part::New, 10);
+    load.stop().assert_clean(&[(Part::New, 20)]);
+    gateway.signal(Signal::SIGTERM);
+    ends(&mut gateway, 0);
+}
+
+#[test]
+fn signals_to_the_first_process_reach_the_one_that_serves() {
+    let Some(setup) = followed() else { return };
+    let mut gateway = setup.start();
+    let first = fresh(&gateway);
+    one_of(&gateway, 2);
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_line("asked: SIGHUP");
+    gateway.signal(Signal::SIGUSR2);
+    let second = wait::until("a fresh process serves", || {
+        Some(gateway.main_pid()).filter(|pid| *pid != first)
+    });
+    assert_eq!(one_of(&gateway, 2), second);
+    gateway.signal(Signal::SIGINT);
+    ends(&mut gateway, 0);
+}
+
+#[test]
+fn the_first_process_ends_as_the_last_one_ended() {
+    let Some(setup) = followed() else { return };
+    let mut gateway = setup.start();
+    let last = fresh(&gateway);
+    one_of(&gateway, 2);
+    signal(last, Signal::SIGKILL);
+    ends(&mut gateway, 128 + 9);
+}
+
+#[test]
+fn a_stop_asked_of_the_last_one_ends_the_first_one_too() {
+    let Some(setup) = followed() else { return };
+    let mut gateway = setup.start();
+    fresh(&gateway);
+    assert!(gateway.ctl(["stop"]).status.success());
+    ends(&mut gateway, 0);
+}
+
+#[test]
+fn a_successor_that_dies_behind_the_first_process_changes_nothing() {
+    let failpoint = Failpoint::new();
+    let Some(setup) = followed() else { return };
+    let mut gateway = failpoint.on(setup).start();
+    for before in [gateway.pid(), 0] {
+        failpoint.arm("new.ready", "kill");
+        let text = failed(&gateway.ctl(["restart", "--fresh"]));
+        assert!(text.contains("the successor ended"), "{text}");
+        let (count, serves) = if before == 0 {
+            (2, gateway.main_pid())
+        } else {
+            (1, before)
+        };
+        assert_eq!(one_of(&gateway, count), serves);
+        fresh(&gateway);
+        one_of(&gateway, 2);
+    }
+    gateway.signal(Signal::SIGTERM);
+    ends(&mut gateway, 0);
+}
+
+#[test]
+fn a_first_process_that_dies_in_front_leaves_the_service_where_it_is() {
+    let failpoint = Failpoint::new();
+    let Some(setup) = followed() else { return };
+    let mut gateway = failpoint.on(setup).start();
+    failpoint.arm("waiter.alone", "kill");
+    let new = fresh(&gateway);
+    failpoint.wait_reached();
+    wait_end(gateway.pid());
+    gateway.exited();
+    assert_eq!(one_of(&gateway, 1), new);
+    // Who supervised the first one is still believed to be there: the second stays in front now.
+    let next = fresh(&gateway);
+    assert_eq!(one_of(&gateway, 2), next);
+    gateway.terminate();
+}
+
+/// The gateway's arguments in a directory of its own, with the Node server behind it.
+fn by_hand(dir: &std::path::Path, port: u16) -> Vec<String> {
+    let listen = format!("127.0.0.1:{port}");
+    let state = dir.join("state").display().to_string();
+    let words = [
+        env!("CARGO_BIN_EXE_gateway"),
+        "run",
+        "--config",
+        "/dev/null",
+        "--state-dir",
+        &state,
+        "--listen",
+        &listen,
+        "--",
+    ];
+    words
+        .into_iter()
+        .map(str::to_owned)
+        .chain(servers::node())
+        .collect()
+}
+
+/// `gatewayctl` on that state directory.
+fn ctl(dir: &std::path::Path, args: &[&str]) -> std::process::Output {
+    ctl_in(&dir.join("state")).args(args).output().unwrap()
+}
+
+fn owner(dir: &std::path::Path) -> Option<u32> {
+    gateway::state::owner::Owner::read(&dir.join("state")).map(|owner| owner.pid)
+}
+
+fn answers(port: u16) -> bool {
+    let target =
+        crate::support::client::Target::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    block_on(get(&target, "/")).is_ok_and(|answer| answer.status() == 200)
+}
+
+#[test]
+fn as_process_1_it_stays_through_fresh_restarts_and_reaps_what_nobody_else_does() {
+    if !servers::have("node") {
+        return;
+    }
+    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !Command::new("unshare")
+        .args(namespace)
+        .arg("true")
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return skip::because("no PID namespace may be made here");
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+    let mut command = Command::new("unshare");
+    scrub(command.args(namespace).args(by_hand(dir.path(), port)));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(dir.path().join("log")).unwrap());
+    let mut outside = command.current_dir(dir.path()).spawn().unwrap();
+    let log = || fs::read_to_string(dir.path().join("log")).unwrap();
+    wait::until("it serves", || answers(port).then_some(()));
+    assert_eq!(owner(dir.path()), Some(1), "{}", log());
+    let first = wait::until("unshare has its child", || {
+        crate::support::gateway::descendants(outside.id())
+            .first()
+            .map(|(pid, _)| *pid)
+    });
+    let mut before = 1;
+    for _ in 0..2 {
+        let output = ctl(dir.path(), &["restart", "--fresh"]);
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            crate::support::gateway::said(&output),
+            log()
+        );
+        let now = owner(dir.path()).unwrap();
+        assert!(now != before && now != 1, "pid {now} after {before}");
+        before = now;
+        assert!(answers(port) && alive(first), "{}", log());
+    }
+    // An orphan inside: its parent is gone, so it is a child of process 1 when it ends.
+    let orphan = "sleep 0.2 & exit 0";
+    let inside = Command::new("nsenter")
+        .args([
+            "--target",
+            &first.to_string(),
+            "--pid",
+            "--mount",
+            "sh",
+            "-c",
+            orphan,
+        ])
+        .status();
+    assert!(inside.unwrap().success());
+    let settled = || {
+        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        (children.split_whitespace().count() == 1).then_some(())
+    };
+    wait::within(wait::DEADLINE, settled).unwrap_or_else(|| {
+        panic!(
+            "process 1 has more than one child: {}\n{}",
+            fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap(),
+            log()
+        )
+    });
+    signal(first, Signal::SIGTERM);
+    let status = wait::until("all ends", || outside.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0), "{}", log());
+    assert!(!answers(port));
+}
+
+#[test]
+fn a_terminals_foreground_job_keeps_its_pid_and_ends_with_an_interrupt() {
+    if !servers::have("node") || !skip::unless_there("script") {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+    let line = format!(
+        "exec {}",
+        by_hand(dir.path(), port)
+            .iter()
+            .map(|word| format!("'{word}'"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
+    let mut command = Command::new("script");
+    scrub(
+        command
+            .args(["--quiet", "--return", "--command", &line])
+            .arg(dir.path().join("typescript")),
+    );
+    // A terminal whose other end stays open as long as we keep the pipe.
+    let mut terminal = command
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut keyboard = terminal.stdin.take().unwrap();
+    let said = || fs::read_to_string(dir.path().join("typescript")).unwrap_or_default();
+    wait::within(wait::DEADLINE, || answers(port).then_some(()))
+        .unwrap_or_else(|| panic!("it does not serve: {}", said()));
+    let job = owner(dir.path()).unwrap();
+    let status = ctl(dir.path(), &["status", "--json"]);
+    assert!(
+        String::from_utf8_lossy(&status.stdout).contains("terminal"),
+        "{}",
+        crate::support::gateway::said(&status)
+    );
+    for _ in 0..2 {
+        let output = ctl(dir.path(), &["restart", "--fresh"]);
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            crate::support::gateway::said(&output),
+            said()
+        );
+        assert!(
+            alive(job) && owner(dir.path()) != Some(job) && answers(port),
+            "{}",
+            said()
+        );
+    }
+    let last = owner(dir.path()).unwrap();
+    // Ctrl-C, as the terminal gives it to the job in its foreground.
+    std::io::Write::write_all(&mut keyboard, b"\x03").unwrap();
+    wait::within(wait::DEADLINE, || {
+        (!alive(job) && !alive(last)).then_some(())
+    })
+    .unwrap_or_else(|| panic!("it goes on: {}", said()));
+    drop(keyboard);
+    let status = wait::until("the terminal is closed", || terminal.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0), "{}", said());
+    assert!(!answers(port));
+    assert!(family_in(dir.path()).is_empty());
+}
+
+fn family_in(dir: &std::path::Path) -> Vec<u32> {
+    crate::support::gateway::family_of(&dir.join("state"))
+        .into_iter()
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
+#[test]
+fn a_supervisor_that_follows_the_pid_sees_the_last_process_end() {
+    let Some(setup) = followed() else { return };
+    let mut gateway = setup.env("GATEWAY_SUPERVISOR", "runit").start();
+    fresh(&gateway);
+    fresh(&gateway);
+    one_of(&gateway, 2);
+    gateway.signal(Signal::SIGTERM);
+    ends(&mut gateway, 0);
+}

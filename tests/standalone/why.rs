@@ -1,0 +1,62 @@
+//! `gatewayctl why` without a service manager: the cause is in the record.
+
+use crate::support::gateway::{Gateway, Setup, said};
+use crate::support::{servers, wait};
+
+/// The first line of `why`, of a gateway without a service manager.
+fn sentence(gateway: &Gateway) -> String {
+    let output = gateway.ctl(["why"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn a_gateway_that_was_started_by_hand_is_explained_from_its_record() {
+    if !servers::have("node") {
+        return;
+    }
+    let mut gateway = Setup::behind(["node", servers::NODE_APP, "{port}"]).start();
+    assert!(
+        sentence(&gateway).starts_with("nothing has ended gateway"),
+        "{}",
+        sentence(&gateway)
+    );
+    let output = gateway.ctl(["restart", "--reason", "new key"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let told = sentence(&gateway);
+    assert!(
+        told.contains("on request: new key, by uid") && told.contains("in-process"),
+        "{told}"
+    );
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(gateway.exit_code(wait::DEADLINE), 0);
+    let told = sentence(&gateway);
+    assert!(
+        told.contains("ended by SIGTERM at") && told.contains("it does not run"),
+        "{told}"
+    );
+    let output = gateway.ctl(["history"]);
+    assert!(
+        said(&output).contains("restart done (in-process)"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_gateway_that_was_killed_leaves_no_word_and_why_says_so() {
+    let mut gateway = Setup::new().start();
+    gateway.signal(nix::sys::signal::Signal::SIGKILL);
+    gateway.wait_exit(wait::DEADLINE);
+    let told = sentence(&gateway);
+    assert!(
+        told.contains("ended unplanned")
+            && told.contains("killed or it crashed")
+            && told.contains("does not run"),
+        "{told}"
+    );
+}

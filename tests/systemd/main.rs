@@ -1,0 +1,17 @@
+//! Tests of a gateway that is a service: each boots a real systemd in a box of its own, which needs
+//! root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod answers;
+mod clean;
+mod doctor;
+mod field_cases;
+mod handover;
+mod install;
+mod own_unit;
+mod restart;
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
+mod units;
+mod why;

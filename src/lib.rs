@@ -53,25 +53,50 @@
 //! control socket, its state files and the service manager. Nothing imports `cli` but the two
 //! programs.
 
-pub mod cli;
-pub mod config;
-pub mod control;
-#[cfg(any(test, target_os = "macos"))]
-pub mod darwin;
-pub mod escape;
-pub mod front;
-pub mod gateway;
-pub mod log;
-mod mutex;
-pub mod oom;
-pub mod platform;
-pub mod port;
-pub mod process;
-pub mod redact;
-pub mod service;
-pub mod sidecar;
-pub mod stale;
-pub mod state;
-pub mod supervisor;
-pub mod systemd;
-pub mod trace;
+pub(crate) mod cli;
+pub(crate) mod config;
+pub(crate) mod control;
+pub(crate) mod diagnose;
+pub(crate) mod gateway;
+pub(crate) mod os;
+pub(crate) mod proxy;
+pub(crate) mod service;
+pub(crate) mod sidecar;
+pub(crate) mod stale;
+pub(crate) mod state;
+pub(crate) mod supervisor;
+pub(crate) mod systemd;
+pub(crate) mod text;
+
+/// What the two programs call.
+#[doc(hidden)]
+pub mod programs {
+    pub use crate::cli::args::{CtlCli, GatewayCli, GatewayCommand};
+    pub use crate::cli::commands::config::verdict as check_config;
+    pub use crate::cli::{Exit, gatewayctl, unusable};
+    pub use crate::config::{Env, Overrides};
+    pub use crate::gateway::{hold_signals, prove, release_signals, run};
+    pub use crate::text::log;
+}
+
+/// What the tests and benchmarks read and write beside the two programs. Everything else is private
+/// to the crate, so that the compiler names code that nobody uses.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::config::Listen;
+    pub use crate::control::server::bind as bind_control_socket;
+    pub use crate::gateway::strategy::MAX_DRAINERS;
+    pub use crate::os::port::{Depth, who as port_holders};
+    pub use crate::os::process::{PidFd, Process, Stat};
+    pub use crate::service::provenance::{Written, sign};
+    pub use crate::service::sandbox::Sandbox;
+    pub use crate::service::unit::{RunAs, Subject, UnitPlan, default_socket};
+    pub use crate::state::boottime::BootTime;
+    pub use crate::state::intent::{Intent, write as write_intent};
+    pub use crate::state::lock::Lock;
+    pub use crate::state::owner::{Drainer, Owner, boot_id, start_time};
+    pub use crate::state::paths::Scope;
+    pub use crate::supervisor::{Evidence, HINTS, detect};
+    pub use crate::systemd::unit::facts_of;
+    pub use crate::systemd::{ANSWER as DBUS_ANSWER, Notifier, machine_stopping};
+}

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use gateway::config::Listen;
-use gateway::port::{Depth, who};
+use gateway::internals::Listen;
+use gateway::internals::{Depth, port_holders};
 use serde_json::{Map, Value, json};
 
 use super::middle;
@@ -69,8 +69,12 @@ pub fn measure(quick: bool) -> Value {
         crowd.0.push(holder);
         crowd.grow(count + 1);
         let state = tempfile::tempdir().unwrap();
-        let ours =
-            |likely: &[u32]| assert_eq!(black_box(who(&listen, likely, Depth::First)).len(), 1);
+        let ours = |likely: &[u32]| {
+            assert_eq!(
+                black_box(port_holders(&listen, likely, Depth::First)).len(),
+                1
+            )
+        };
         let run = |command: &mut Command| {
             let output = command.stdin(Stdio::null()).output().unwrap();
             let said = [output.stdout, output.stderr].concat();

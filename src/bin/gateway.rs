@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use gateway::cli::args::{GatewayCli, GatewayCommand};
-use gateway::cli::exit::Exit;
-use gateway::config::{Env, Overrides};
-use gateway::{cli, gateway as core, log};
+use gateway::programs::{
+    Env, Exit, GatewayCli, GatewayCommand, Overrides, check_config, hold_signals, log,
+    release_signals, run,
+};
 
 fn main() -> ExitCode {
     // A signal that comes before its handler must wait, not kill: this stays the first line.
-    core::hold_signals();
+    hold_signals();
     let cli = match GatewayCli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -22,14 +22,14 @@ fn main() -> ExitCode {
     let flags = cli.overrides();
     match cli.command {
         Some(GatewayCommand::Check(check)) => prove(&flags, check.start),
-        Some(GatewayCommand::Run(_)) | None => ExitCode::from(core::run(flags)),
+        Some(GatewayCommand::Run(_)) | None => ExitCode::from(run(flags)),
     }
 }
 
 /// `gateway check`: says that the configuration is valid, and with `--start` whether the sidecars
 /// start.
 fn prove(flags: &Overrides, start: bool) -> ExitCode {
-    let (loaded, verdict) = match cli::config::verdict(flags, &Env::real()) {
+    let (loaded, verdict) = match check_config(flags, &Env::real()) {
         Ok(checked) => checked,
         Err(error) => {
             tracing::error!("[gateway] {error}");
@@ -40,8 +40,8 @@ fn prove(flags: &Overrides, start: bool) -> ExitCode {
     if !start {
         return Exit::Done.into();
     }
-    core::release_signals();
-    match core::prove(&loaded) {
+    release_signals();
+    match gateway::programs::prove(&loaded) {
         Ok(lines) => {
             lines.iter().for_each(|line| tracing::info!("{line}"));
             Exit::Done.into()

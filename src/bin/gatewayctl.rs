@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use gateway::cli::{self, args::CtlCli};
+use gateway::programs::{CtlCli, gatewayctl, unusable};
 
 fn main() -> ExitCode {
     match CtlCli::read(std::env::args_os()) {
-        Ok(cli) => cli::gatewayctl(&cli).into(),
+        Ok(cli) => gatewayctl(&cli).into(),
         // `--help` and `--version` come this way, too.
-        Err(error) => cli::unusable(&error).into(),
+        Err(error) => unusable(&error).into(),
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::process::PidFd;
+use crate::os::process::PidFd;
 
 /// How long `--version` and `check` may take: both only read; a program that is slower hangs.
 pub(super) const PROOF: Duration = Duration::from_secs(10);

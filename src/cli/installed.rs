@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::asked;
+use super::commands::status::LABEL;
 use super::preflight::refusal;
-use super::status::LABEL;
 use super::target;
 use super::ui::Tone;
 use super::{CliError, Context, Exit};
@@ -206,7 +206,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     };
     let (name, word) = (
         ctx.ui
-            .paint(&crate::log::escape(&unit.instance), Tone::Strong),
+            .paint(&crate::text::log::escape(&unit.instance), Tone::Strong),
         ctx.ui.paint(word, tone),
     );
     ctx.ui.say(&format!(
@@ -224,7 +224,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
             ctx.ui.say(&format!(
                 "  {} {}",
                 ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim),
-                crate::log::escape(line)
+                crate::text::log::escape(line)
             ));
         }
     }

@@ -2,40 +2,24 @@
 
 pub mod args;
 mod asked;
-mod by_manager;
-mod change;
-pub mod clean;
-pub mod config;
-mod deep;
-pub mod doctor;
-#[cfg(test)]
-mod double;
+pub mod commands;
 pub mod exit;
-pub mod halt;
-pub mod history;
-pub mod inhibit;
-pub mod install;
-mod installed;
-pub mod list;
-mod live;
-pub mod logs;
+#[cfg(test)]
+pub mod fake_gateway;
+mod follow;
+pub mod installed;
 pub mod pages;
 mod preflight;
 pub mod probe;
-pub mod recover;
-pub mod restart;
-pub mod shapes;
-pub mod start;
-pub mod status;
-pub mod stop;
+mod restart_via_manager;
+pub mod schema;
+mod status_deep;
+mod status_watch;
+pub mod stop_control;
 pub mod subject;
 pub mod target;
 pub mod ui;
-pub mod uninstall;
-pub mod update;
-pub mod wait;
 mod watch;
-pub mod why;
 
 pub use exit::Exit;
 pub use ui::{CliError, Ui};
@@ -86,7 +70,7 @@ pub fn unusable(error: &clap::Error) -> Exit {
             json: true,
             ..Global::default()
         };
-        Ui::new(&global).object(&shapes::usage(&error.render().to_string()));
+        Ui::new(&global).object(&schema::usage(&error.render().to_string()));
     }
     if error.use_stderr() {
         Exit::Usage
@@ -97,24 +81,24 @@ pub fn unusable(error: &clap::Error) -> Exit {
 
 async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
     match command {
-        CtlCommand::Install(args) => install::install(ctx, args).await,
-        CtlCommand::Uninstall(args) => uninstall::uninstall(ctx, args).await,
-        CtlCommand::Start(_) => start::start(ctx).await,
-        CtlCommand::Stop(_) => stop::stop(ctx).await,
-        CtlCommand::Restart(args) => restart::restart(ctx, args).await,
-        CtlCommand::Reload => restart::reload(ctx).await,
-        CtlCommand::Status(args) => status::status(ctx, args).await,
-        CtlCommand::Why => why::why(ctx).await,
-        CtlCommand::History(args) => history::history(ctx, args).await,
-        CtlCommand::List => list::list(ctx).await,
-        CtlCommand::Clean(args) => clean::clean(ctx, args).await,
-        CtlCommand::Recover => recover::recover(ctx).await,
-        CtlCommand::Update(args) => update::update(ctx, args).await,
-        CtlCommand::Doctor(args) => doctor::doctor(ctx, args).await,
-        CtlCommand::Inhibit(args) => inhibit::inhibit(ctx, args).await,
-        CtlCommand::Wait(args) => wait::wait(ctx, args).await,
-        CtlCommand::Logs(args) => logs::logs(ctx, args).await,
-        CtlCommand::Config(command) => config::config(ctx, command),
+        CtlCommand::Install(args) => commands::install::install(ctx, args).await,
+        CtlCommand::Uninstall(args) => commands::uninstall::uninstall(ctx, args).await,
+        CtlCommand::Start(_) => commands::start::start(ctx).await,
+        CtlCommand::Stop(_) => commands::stop::stop(ctx).await,
+        CtlCommand::Restart(args) => commands::restart::restart(ctx, args).await,
+        CtlCommand::Reload => commands::restart::reload(ctx).await,
+        CtlCommand::Status(args) => commands::status::status(ctx, args).await,
+        CtlCommand::Why => crate::diagnose::why::why(ctx).await,
+        CtlCommand::History(args) => commands::history::history(ctx, args).await,
+        CtlCommand::List => commands::list::list(ctx).await,
+        CtlCommand::Clean(args) => commands::clean::clean(ctx, args).await,
+        CtlCommand::Recover => commands::recover::recover(ctx).await,
+        CtlCommand::Update(args) => commands::update::update(ctx, args).await,
+        CtlCommand::Doctor(args) => crate::diagnose::doctor::doctor(ctx, args).await,
+        CtlCommand::Inhibit(args) => commands::inhibit::inhibit(ctx, args).await,
+        CtlCommand::Wait(args) => commands::wait::wait(ctx, args).await,
+        CtlCommand::Logs(args) => commands::logs::logs(ctx, args).await,
+        CtlCommand::Config(command) => commands::config::config(ctx, command),
         CtlCommand::Completions(args) => Ok(pages::completions(ctx, args)),
         CtlCommand::Man(args) => pages::man(ctx, args),
     }

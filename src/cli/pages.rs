@@ -8,8 +8,9 @@ use clap_mangen::Man;
 use serde_json::json;
 
 use super::args::{CompletionsArgs, CtlCli, GatewayCli, ManArgs};
-use super::shapes::{self, Text};
-use super::{CliError, Context, Exit, doctor};
+use super::schema::{self, Text};
+use super::{CliError, Context, Exit};
+use crate::diagnose::doctor;
 
 /// The manual's section for programs that administer a machine.
 const SECTION: &str = "8";
@@ -100,8 +101,8 @@ pub fn pages() -> Vec<(String, String)> {
         collect(&program, program.get_name(), &mut pages);
     }
     pages.push((doctor::page::NAME.to_owned(), doctor::page::page()));
-    pages.push(("gatewayctl-json.7".to_owned(), shapes::page()));
-    pages.push(("gatewayctl-json.schema.json".to_owned(), shapes::schemas()));
+    pages.push(("gatewayctl-json.7".to_owned(), schema::page()));
+    pages.push(("gatewayctl-json.schema.json".to_owned(), schema::schemas()));
     pages
 }
 

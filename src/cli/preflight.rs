@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use super::CliError;
 use super::args::{GatewayCli, RestartArgs, Wait};
-use super::config::invalid;
+use super::commands::config::invalid;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
-use crate::process;
+use crate::os::process;
 
 /// The configuration as a running gateway would read it now: with its own flags and environment.
 /// None where those cannot be known here; the gateway checks by itself before it changes anything.
@@ -210,7 +210,7 @@ mod tests {
     fn a_process_that_is_no_gateway_tells_nothing() {
         let status = Status {
             pid: 1,
-            ..crate::cli::double::status()
+            ..crate::cli::fake_gateway::status()
         };
         assert!(check(&status).unwrap().is_none());
     }

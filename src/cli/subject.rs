@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::restart::status_now;
+use super::commands::restart::status_now;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit, installed};
 use crate::config::{DEFAULT_INSTANCE, Env};
@@ -106,7 +106,7 @@ impl Subject {
                 places.extend(
                     configured
                         .into_iter()
-                        .chain(service::inspect::state_dirs(env, unit)),
+                        .chain(service::properties::state_dirs(env, unit)),
                 );
             } else {
                 let loaded = crate::config::load(&target::overrides(&ctx.global, env), env).ok();

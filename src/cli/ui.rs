@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::args::{Color, Global};
 use super::exit::Exit;
-use super::shapes::Text;
-use crate::log::escape;
-use crate::redact::Redactor;
+use super::schema::Text;
+use crate::text::log::escape;
+use crate::text::redact::Redactor;
 
 /// Why a command did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

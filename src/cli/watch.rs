@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::platform::Watcher;
+use crate::os::platform::Watcher;
 
 /// Tells when something changes in the folders of some paths, or in what exists of the way to them.
 pub struct Watch(Watcher);

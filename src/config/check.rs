@@ -159,7 +159,7 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, St
             "drain",
             format!(
                 "drain path `{}` must begin with `/` and have no blanks",
-                crate::escape::escape(path)
+                crate::text::escape::escape(path)
             ),
         ));
     }
@@ -174,7 +174,7 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, St
 
 /// The host and port of a plain upstream URL.
 pub(crate) fn parse_upstream(url: &str) -> Result<(String, u16), String> {
-    let shown = crate::redact::Redactor::default().text(url);
+    let shown = crate::text::redact::Redactor::default().text(url);
     let uri: http::Uri = url.parse().map_err(|_| format!("`{shown}` is not a URL"))?;
     let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(format!("`{shown}`: only http:// upstreams are spoken to"));

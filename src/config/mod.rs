@@ -16,16 +16,15 @@ mod template;
 mod types;
 
 pub use error::ConfigError;
+#[cfg(test)]
+pub use layer::parse;
 pub use layer::{
-    Env, Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, parse,
-    whereabouts,
+    Env, Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, whereabouts,
 };
 pub use model::{
-    Config, DrainNotice, GatewaySection, Hold, LimitsSection, Mode, NoticeSignal, OutputMode,
-    Ready, RecoverySection, RestartSection, RouteSpec, SidecarSpec, TUNNEL_DRAIN,
-    TUNNEL_DRAIN_ALONE, Throttle,
+    Config, DrainNotice, Hold, Mode, NoticeSignal, OutputMode, Ready, RestartSection, SidecarSpec,
+    TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
-pub use place::Place;
 pub use template::{schema, starter, to_toml};
 pub use types::{Dur, Listen};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::context::Context;
-use crate::log::SidecarLog;
 use crate::sidecar::oneshot;
+use crate::text::log::SidecarLog;
 
 /// Time for a mail to be handed over or a web hook to be called, retries included; a command that
 /// hangs must not stay.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::Happening;
-use super::driver::Gateway;
+use super::config_source::Material;
 use super::generation::{BuildError, Generation, Plan, Started};
 use super::handover::ToPredecessor;
 use super::lifecycle::{Budget, Event, Kind, Phase};
-use super::material::Material;
 use super::progress::Reporter;
 use super::recovery::Rung;
+use super::run_loop::Gateway;
 use crate::config::{self, Config, Env, Overrides};
 use crate::control::protocol::FailureCode;
 
@@ -180,7 +180,7 @@ impl Gateway {
 
     pub(super) fn broken(&mut self, number: u64, why: &str) {
         if matches!(self.machine.phase(), Phase::Starting(..)) {
-            crate::log::error_lines(&format!("cannot start: {why}"));
+            crate::text::log::error_lines(&format!("cannot start: {why}"));
             self.start_failed(why);
         }
         if self.is_candidate() {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Overrides, SidecarSpec};
-use crate::front::Front;
-use crate::redact::Redactor;
+use crate::proxy::Front;
 use crate::sidecar::{Inherited, Start};
+use crate::text::redact::Redactor;
 
 /// What every generation of this process shares.
 #[derive(Debug)]

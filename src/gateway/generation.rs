@@ -13,11 +13,11 @@ use super::context::Context;
 use super::lease::Claim;
 use super::lifecycle::{Budget, Kind};
 use super::progress::Reporter;
-use super::unit::{Patience, Unit};
+use super::slot::{Patience, Unit};
 use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
-use crate::front::{Address, Backend, Route, Routes, Settings, Table, Upstream};
-use crate::mutex::lock;
+use crate::os::mutex::lock;
+use crate::proxy::{Address, Backend, Route, Routes, Settings, Table, Upstream};
 use crate::sidecar::{Failure, State};
 
 /// A generation.

@@ -13,8 +13,8 @@ use tracing::info;
 
 use crate::control::protocol::{DrainNotice, Failure, FailureCode, Lease, LeaseStatus};
 use crate::control::server::{Held, Reply};
-use crate::mutex::lock;
-use crate::process::PidFd;
+use crate::os::mutex::lock;
+use crate::os::process::PidFd;
 
 /// Leases at once: half of the connections that the control socket takes, so that gatewayctl always
 /// gets in.

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Status};
-use crate::process::{self, PidFd};
+use crate::os::process::{self, PidFd};
 
 /// How often they are looked for: one that is just dying is none.
 const LOOK: Duration = Duration::from_secs(1);

@@ -4,8 +4,8 @@
 use tracing::{info, warn};
 
 use crate::config::Listen;
-use crate::front::{BindError, Socket};
-use crate::supervisor::{Notifier, Passed};
+use crate::proxy::{BindError, Socket};
+use crate::systemd::{Notifier, Passed};
 
 /// Names in the fd store; the number says nothing about the place in the configuration, which may
 /// change.

@@ -4,47 +4,40 @@
 //! serving threads and the current [`generation`], and performs the machine's actions one by one.
 //! Everything that takes time runs in a task of its own and comes back as a [`Happening`].
 
+mod address_wait;
 pub mod alert;
-mod answers;
 pub mod budget;
 mod building;
 pub mod changed;
+mod config_source;
 mod context;
 mod control_end;
 mod drain;
-mod driver;
+mod fdstore_clients;
 mod generation;
-mod handing;
 mod handover;
-mod held;
-mod keeping;
 mod lease;
-mod leaving;
 mod leftover;
-mod lending;
 pub mod lifecycle;
 mod listeners;
-mod material;
-mod never;
+mod option_future;
 mod ownership;
-mod place;
+mod pending_requests;
 mod progress;
 mod prove;
 pub mod record;
 pub mod recovery;
-mod report;
-mod rungs;
+mod run_loop;
 mod serving;
 mod signals;
+mod slot;
 mod standby;
 mod start;
+mod status;
 pub mod strategy;
-mod taking;
+mod supervision;
 mod traces;
-mod unit;
 mod watchdog;
-mod wind;
-mod yielding;
 
 pub use prove::prove;
 pub use signals::{hold as hold_signals, release as release_signals};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use crate::config::Loaded;
-use crate::redact::Redactor;
 use crate::sidecar::{Inherited, Sidecar, Start};
+use crate::text::redact::Redactor;
 
 /// Starts every sidecar on a private port, waits until it is ready, and stops it again. One line
 /// for each that was.

@@ -11,14 +11,14 @@ use tracing::{info, warn};
 use super::recovery::{Action, Shown};
 use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
-use crate::oom;
-use crate::redact::Redactor;
+use crate::os::oom;
 use crate::state::boottime::BootTime;
 use crate::state::bundle::{self, Bundle};
 use crate::state::history::{self, Before, Entry, History, Phase, Recorded, Who};
 use crate::state::throttle::{self, Life, Start};
 use crate::state::{good, owner};
-use crate::trace::Carried;
+use crate::text::redact::Redactor;
+use crate::text::trace::Carried;
 
 /// The pen of one life.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Asked {
             pid: u32::try_from(pid).unwrap_or(0),
             program: u32::try_from(pid)
                 .ok()
-                .and_then(crate::process::executable)
+                .and_then(crate::os::process::executable)
                 .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
         });
         Self {

@@ -6,6 +6,8 @@
 //! remembered, told and shown. Times are counted from the start of the process. It always leads
 //! back: a wait ends, safe mode tries again, and what serves for long enough is trusted anew.
 
+pub mod driver;
+
 use std::time::Duration;
 
 use super::alert::Alert;

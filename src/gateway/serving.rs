@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::drain::Drain;
-use super::driver::Gateway;
+use super::drain::old_generation::Drain;
+use super::drain::shutdown::Wind;
 use super::generation::{Generation, patience_of};
 use super::lifecycle::{Budget, Phase};
-use super::unit::Unit;
-use super::wind::Wind;
+use super::run_loop::Gateway;
+use super::slot::Unit;
 use super::{Happening, watchdog};
 
 impl Gateway {

@@ -13,16 +13,17 @@ use tokio::sync::oneshot;
 use tokio::time::{Interval, interval, timeout};
 use tracing::{info, warn};
 
+use super::config_source::Material;
 use super::leftover::Leftovers;
-use super::material::Material;
-use super::never::or_never;
+use super::option_future::or_never;
 use super::signals::{self, Asked, Signals};
 use crate::config::{self, Env, Overrides};
-use crate::process::PidFd;
+use crate::os::process::PidFd;
 use crate::state::lock::Lock;
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;
-use crate::supervisor::{Notifier, STANDING_BY, Supervisor, Verdict};
+use crate::supervisor::{Supervisor, Verdict};
+use crate::systemd::{Notifier, STANDING_BY};
 
 /// How often it looks whose record lies there now: an owner that handed over lives on for a while.
 const LOOK: Duration = Duration::from_secs(2);

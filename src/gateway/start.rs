@@ -8,36 +8,37 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::answers::Answers;
+use super::address_wait::{self, Had};
 use super::budget::EXTEND_BY;
+use super::config_source::Material;
 use super::context::Context;
 use super::control_end::ControlEnd;
-use super::driver::{Gateway, Inputs};
+use super::fdstore_clients;
+use super::handover::borrowed_upstreams::Lending;
+use super::handover::predecessor_side::Taking;
 use super::handover::{Incoming, Link, Predecessors, Program};
-use super::held::{self, Had};
-use super::keeping;
-use super::lending::Lending;
 use super::lifecycle::{Entry, Fallback, Lifecycle};
 use super::listeners::Listeners;
-use super::material::Material;
 use super::ownership::{self, Ownership};
-use super::place::Supervision;
+use super::pending_requests::Answers;
 use super::progress::Reporter;
 use super::record::Record;
-use super::rungs::Standing;
+use super::recovery::driver::Standing;
+use super::run_loop::{Gateway, Inputs};
 use super::signals::Signals;
 use super::standby::{self, Turn};
-use super::taking::Taking;
+use super::supervision::Supervision;
 use super::traces::Traces;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
 use crate::control::protocol::FailureCode;
-use crate::front::{BindError, Front, Workers};
-use crate::port::{self, Depth};
-use crate::redact::Redactor;
+use crate::os::port::{self, Depth};
+use crate::proxy::{BindError, Front, Workers};
 use crate::sidecar::Inherited;
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
-use crate::supervisor::{self, Evidence, Notifier, Passed, take_passed};
+use crate::supervisor::{self, Evidence};
+use crate::systemd::{Notifier, Passed, take_passed};
+use crate::text::redact::Redactor;
 
 /// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs
 /// behind need CPUs, too.
@@ -211,7 +212,7 @@ async fn start(
             })
             .collect();
     }
-    let (kept, passed) = keeping::kept(passed, notifier);
+    let (kept, passed) = fdstore_clients::kept(passed, notifier);
     let waits = incoming.is_none() && standby::waits(notifier, &supervision.verdict);
     let listeners = match listen(config, passed, notifier, &paths, &mut signals, waits).await {
         Ok(Some(listeners)) => listeners,
@@ -252,7 +253,7 @@ async fn start(
     };
     let workers = Workers::start(&front, sockets, count)
         .map_err(|error| fail(format!("cannot start serving threads: {error}")))?;
-    keeping::take_up(kept, &workers).await;
+    fdstore_clients::take_up(kept, &workers).await;
     traces.phase("workers");
     let (control, calls) = ControlEnd::new(paths.control.clone());
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
@@ -372,7 +373,7 @@ async fn listen(
 ) -> Result<Option<Listeners>, String> {
     let (mut listeners, missing) = Listeners::adopt(&config.gateway.listen, passed, notifier);
     let had = match waits {
-        true => held::bind(&mut listeners, &missing, &paths.state, notifier, signals).await,
+        true => address_wait::bind(&mut listeners, &missing, &paths.state, notifier, signals).await,
         false => listeners.change(&missing).map(|()| Had::Ours),
     };
     match had {

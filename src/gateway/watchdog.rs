@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::front::{Front, IDENTITY, Workers};
+use crate::proxy::{Front, IDENTITY, Workers};
 
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n";
 

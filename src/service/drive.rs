@@ -9,7 +9,7 @@ use super::layout::{Installed, Layout, find, installed};
 use super::ready;
 use super::systemd::{self, JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
-use crate::process::{group_of, is_within};
+use crate::os::process::{group_of, is_within};
 use crate::state::paths::Scope;
 
 /// How many of the service's last lines are shown when it does not do what was asked.

@@ -6,7 +6,7 @@
 //! they are.
 
 use super::quote;
-use crate::redact::{MASK, Redactor};
+use crate::text::redact::{MASK, Redactor};
 
 /// The lines of the file, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
+use super::dbus_error::{explain, unreachable};
 use super::error::ServiceError;
-use super::explain::{explain, unreachable};
-use super::inspect::Properties;
+use super::properties::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
-use crate::supervisor::{STANDING_BY, WAITING};
 use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
+use crate::systemd::{STANDING_BY, WAITING};
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
 /// progress, a stop takes TimeoutStopSec=30; a job that says nothing for this long has a manager
@@ -365,11 +365,6 @@ impl Manager {
             .await
             .map_err(|error| explain(&error, &doing))?;
         Ok(!changes.is_empty())
-    }
-
-    /// The scope it was connected for.
-    pub fn scope(&self) -> Scope {
-        self.scope
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use crate::redact::Redactor;
 use crate::supervisor::HINTS;
+use crate::text::redact::Redactor;
 
 /// The gateway's own settings. Not everything that begins with GATEWAY_: a program behind the
 /// gateway may be a gateway itself, with settings of its own.

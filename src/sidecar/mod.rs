@@ -15,5 +15,4 @@ mod runner;
 
 pub use environment::Inherited;
 pub use oneshot::oneshot;
-pub use probe::Hint;
 pub use runner::{Failure, Sidecar, Start, State};

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::runner::{Sidecar, State};
 use crate::config::{DrainNotice, NoticeSignal};
-use crate::process::PidFd;
+use crate::os::process::PidFd;
 
 /// How long the answer to a notice may take. A server that is asked to finish its work answers that
 /// at once; a longer wait would only take from the time that the work itself has.

@@ -7,7 +7,7 @@ use super::Inherited;
 use super::output::Output;
 use super::process::{Process, describe};
 use super::runner::{LAST_OUTPUT, read};
-use crate::log::SidecarLog;
+use crate::text::log::SidecarLog;
 
 /// How long it may take to end after SIGTERM, before SIGKILL: it had its time.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ fn verdict(in_time: bool, status: ExitStatus, limit: Duration) -> Result<(), Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redact::Redactor;
+    use crate::text::redact::Redactor;
 
     async fn run(script: &str, limit: Duration) -> Result<(), String> {
         let inherited = Inherited {

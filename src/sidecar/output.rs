@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::log::{SidecarLog, Stream};
-use crate::mutex::lock;
+use crate::os::mutex::lock;
+use crate::text::log::{SidecarLog, Stream};
 
 /// A line longer than this is cut in pieces, so that a program that never ends its line cannot eat
 /// the memory. journald's own LineMax is 48 KiB.

@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 
 use super::notify::NotifySocket;
 use crate::config::Ready;
-use crate::port;
-use crate::process;
+use crate::os::port;
+use crate::os::process;
 
 /// Between two looks at a port. The kernel tells nobody when a program begins to listen, so there
 /// is nothing to wait for.

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 
 use super::environment::Inherited;
-use crate::platform;
-use crate::process::{Ended, PidFd};
+use crate::os::platform;
+use crate::os::process::{Ended, PidFd};
 
 /// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5),
 /// oom_score_adj; -1000 to 1000).
@@ -189,16 +189,16 @@ fn others_in_group(group: u32) -> bool {
     // Signal 0 asks whether there is anybody; the zombie leader does not count as alive but does
     // answer, so look closer then.
     killpg(Pid::from_raw(group as i32), None).is_ok()
-        && !crate::process::living_in_group(group).is_empty()
+        && !crate::os::process::living_in_group(group).is_empty()
 }
 
 /// Waits until no process of the group lives.
 async fn group_ended(group: u32) {
-    while let Some(member) = crate::process::living_in_group(group).pop() {
+    while let Some(member) = crate::os::process::living_in_group(group).pop() {
         let ended = PidFd::open(member).and_then(|pidfd| pidfd.ended());
         // Looked at again: the number could have become another process's before it was opened.
         match ended {
-            Ok(ended) if crate::process::living_in_group(group).contains(&member) => {
+            Ok(ended) if crate::os::process::living_in_group(group).contains(&member) => {
                 ended.wait().await
             }
             Ok(_) => {}
@@ -326,7 +326,7 @@ mod tests {
         lines.next_line().await.unwrap();
         process.ended().await;
         let group = process.id();
-        assert_eq!(crate::process::living_in_group(group).len(), 1);
+        assert_eq!(crate::os::process::living_in_group(group).len(), 1);
         drop(process);
         tokio::time::timeout(Duration::from_secs(10), group_ended(group))
             .await

@@ -20,11 +20,11 @@ use super::policy::Backoff;
 use super::probe::{Hint, Probe};
 use super::process::{Pipes, Process, describe};
 use crate::config::{OutputMode, Ready, SidecarSpec};
-use crate::log::{SidecarLog, Stream};
-use crate::mutex::lock;
-use crate::oom;
-use crate::port;
-use crate::redact::Redactor;
+use crate::os::mutex::lock;
+use crate::os::oom;
+use crate::os::port;
+use crate::text::log::{SidecarLog, Stream};
+use crate::text::redact::Redactor;
 
 /// A start that goes on printing may take this many start timeouts, no more.
 const EXTENSIONS: u32 = 10;

@@ -11,7 +11,7 @@ use crate::config::Listen;
 use crate::control::client::Client;
 use crate::control::protocol::Method;
 use crate::control::server;
-use crate::port;
+use crate::os::port;
 
 /// A status and `/healthz` need no work.
 const PROBE: Duration = Duration::from_secs(1);

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::judge::{Proof, Reason, Suspect, Verdict, World};
 use super::report::{Ended, Kept, Report, State};
-use super::scene::{Found, Scene, suspect as suspect_again, suspects};
-use crate::port;
-use crate::process::{PidFd, Process};
+use super::survey::{Found, Scene, suspect as suspect_again, suspects};
+use crate::os::port;
+use crate::os::process::{PidFd, Process};
 
 /// How long a stale gateway has after SIGTERM, and how long the kernel has after SIGKILL
 /// (OpenClaw's restart-stale-pids.ts).

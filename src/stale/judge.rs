@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::process::{Process, is_within};
+use crate::os::process::{Process, is_within};
 
 /// A process that holds a listener of the port, and what was seen of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

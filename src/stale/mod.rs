@@ -9,9 +9,8 @@ mod answers;
 mod clean;
 mod judge;
 mod report;
-mod scene;
+mod survey;
 
 pub use clean::{Mode, clean, state};
-pub use judge::{Gateway, Identity, Proof, Reason, Suspect, Verdict, World};
-pub use report::{Ended, Kept, Report, State};
-pub use scene::{Scene, Unit};
+pub use report::{Report, State};
+pub use survey::{Scene, Unit};

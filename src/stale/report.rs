@@ -84,7 +84,7 @@ impl Report {
             };
             format!(
                 "{done} {} (pid {}, uid {}): {}",
-                crate::escape::escape(&ended.name),
+                crate::text::escape::escape(&ended.name),
                 ended.pid,
                 ended.uid,
                 ended.why
@@ -93,7 +93,7 @@ impl Report {
         let kept = self.kept.iter().map(|kept| {
             format!(
                 "kept {} (pid {}, uid {}): {}",
-                crate::escape::escape(&kept.name),
+                crate::text::escape::escape(&kept.name),
                 kept.pid,
                 kept.uid,
                 kept.why

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{atomic, history};
-use crate::redact::Redactor;
+use crate::text::redact::Redactor;
 
 /// How many are kept: enough for a day of trouble, little enough for any disk.
 const KEPT: usize = 20;

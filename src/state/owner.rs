@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::atomic;
-use crate::platform;
-use crate::process::Stat;
+use crate::os::platform;
+use crate::os::process::Stat;
 
 /// The process that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

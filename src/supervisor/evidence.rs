@@ -169,11 +169,11 @@ fn parent() -> Parent {
     let pid = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or(0);
     Parent {
         pid,
-        comm: crate::process::Stat::read(pid)
+        comm: crate::os::process::Stat::read(pid)
             .map(|stat| stat.name)
             .unwrap_or_default(),
-        executable: crate::process::executable(pid),
-        arguments: crate::process::Process::read(pid)
+        executable: crate::os::process::executable(pid),
+        arguments: crate::os::process::Process::read(pid)
             .into_iter()
             .flat_map(|parent| parent.arguments)
             .take(ARGUMENTS)

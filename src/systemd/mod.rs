@@ -11,10 +11,14 @@ use tokio::time::timeout;
 use crate::config::Env;
 use crate::state::paths::Scope;
 
+mod activation;
 pub(crate) mod bus;
+mod notify;
 mod private;
 pub mod unit;
 
+pub use activation::{Passed, take_passed};
+pub use notify::{Notifier, STANDING_BY, WAITING};
 pub use unit::UnitFacts;
 
 /// How long a gateway waits for an answer about itself. A manager answers in a millisecond; at boot

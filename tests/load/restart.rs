@@ -7,7 +7,7 @@ use crate::support::gateway::{Gateway, LISTENING, READY, Setup};
 use crate::support::load::{Download, Load};
 use crate::support::report::{Part, Report};
 use crate::support::servers;
-use gateway::gateway::strategy::MAX_DRAINERS;
+use gateway::internals::MAX_DRAINERS;
 
 /// How often each server is restarted.
 const RESTARTS: usize = 50;

@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use gateway::cli::args::{CtlCli, GatewayCli};
+use gateway::programs::{CtlCli, GatewayCli};
 
 const README: &str = include_str!("../../README.md");
 

@@ -13,7 +13,7 @@ use crate::support::handover::{alive, fresh, respawning, signal, wait_end};
 use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::{port, servers, skip, wait};
-use gateway::process::Stat;
+use gateway::internals::Stat;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -405,7 +405,7 @@ fn a_draining_predecessor_is_kept() {
             .filter(|count| *count >= 2)
     });
     let second = fresh(&gateway);
-    let record = gateway::state::owner::Owner::read(gateway.state_dir()).unwrap();
+    let record = gateway::internals::Owner::read(gateway.state_dir()).unwrap();
     let (code, told) = report(&clean(gateway.state_dir(), gateway.addr().port(), &[]));
     assert_eq!(
         (
@@ -503,7 +503,7 @@ fn process_1_of_a_container_is_never_signalled() {
     };
     // It answers before its record is written.
     wait::until("it is on record", || {
-        gateway::state::owner::Owner::read(&state).filter(|owner| owner.pid == 1)
+        gateway::internals::Owner::read(&state).filter(|owner| owner.pid == 1)
     });
     stop(first);
     for more in [&[][..], &["--force", "--pid", "1"]] {

@@ -15,8 +15,8 @@ use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::ws::{Frame, WebSocket, handshake};
 use crate::support::{port, servers, wait};
-use gateway::state::lock::Lock;
-use gateway::state::owner::Owner;
+use gateway::internals::Lock;
+use gateway::internals::Owner;
 use nix::sys::signal::Signal;
 
 /// Far below the drain of 300 s and the age at which others call a lock stale (30 s), far above

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::support::client::{self, Target};
 use crate::support::gateway::{Gateway, READY, Setup};
 use crate::support::{port, wait};
-use gateway::state::lock::Lock;
-use gateway::state::owner::{Owner, boot_id, start_time};
+use gateway::internals::Lock;
+use gateway::internals::{Owner, boot_id, start_time};
 use nix::sys::signal::Signal;
 
 const STANDING_BY: &str = "[gateway] standing by for ";

@@ -92,9 +92,9 @@ fn get(gateway: &Gateway, path: &str) -> Response {
 /// A place whose next life is in safe mode.
 fn prepare_safe_mode(place: &Place) {
     let record = serde_json::json!({
-        "bootId": gateway::state::owner::boot_id(),
+        "bootId": gateway::internals::boot_id(),
         "pid": 1,
-        "startedAt": gateway::state::boottime::BootTime::now(),
+        "startedAt": gateway::internals::BootTime::now(),
         "count": 9,
         "waitMs": 0,
         "standing": "last-try",

@@ -13,7 +13,7 @@ use crate::support::gateway::{ctl_in, family_of, said, scrub};
 use crate::support::load::{Load, Running};
 use crate::support::report::Part;
 use crate::support::{port, servers, wait};
-use gateway::state::owner::Owner;
+use gateway::internals::Owner;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;

@@ -4,7 +4,7 @@
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::handover::{followed, fresh, respawning};
 use crate::support::{servers, wait};
-use gateway::state::intent::{self, Intent};
+use gateway::internals::{Intent, write_intent};
 use nix::sys::signal::Signal;
 
 const END: &str = "restart trace: restart.ready ";
@@ -184,7 +184,7 @@ fn a_restart_goes_on_in_the_life_that_the_service_manager_starts() {
         force: false,
         wait_ms: None,
     };
-    intent::write(state.path(), &intent).unwrap();
+    write_intent(state.path(), &intent).unwrap();
     first.signal(Signal::SIGTERM);
     assert_eq!(first.exit_code(wait::DEADLINE), 0, "{}", first.stderr());
     let second = setup.start();

@@ -164,7 +164,7 @@ fn ctl(dir: &std::path::Path, args: &[&str]) -> std::process::Output {
 }
 
 fn owner(dir: &std::path::Path) -> Option<u32> {
-    gateway::state::owner::Owner::read(&dir.join("state")).map(|owner| owner.pid)
+    gateway::internals::Owner::read(&dir.join("state")).map(|owner| owner.pid)
 }
 
 fn answers(port: u16) -> bool {

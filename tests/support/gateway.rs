@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use gateway::supervisor::HINTS;
+use gateway::internals::HINTS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -277,7 +277,7 @@ impl Gateway {
 
     /// The process that has the service now: another one after a hand-over.
     pub fn main_pid(&self) -> u32 {
-        gateway::state::owner::Owner::read(&self.state).map_or(self.pid(), |owner| owner.pid)
+        gateway::internals::Owner::read(&self.state).map_or(self.pid(), |owner| owner.pid)
     }
 
     /// Waits until none of the processes that ever were this gateway is left.
@@ -493,7 +493,7 @@ impl Drop for Gateway {
             let _ = self.child.wait();
         }
         for (pid, start) in family {
-            if gateway::state::owner::start_time(pid) == Some(start) {
+            if gateway::internals::start_time(pid) == Some(start) {
                 let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
             }
         }
@@ -529,7 +529,7 @@ pub fn family_of(config: &Path) -> Vec<(u32, u64)> {
             && program.ends_with(b"gateway")
             && words.any(|word| word == config.as_os_str().as_bytes())
         {
-            found.extend(gateway::state::owner::start_time(pid).map(|start| (pid, start)));
+            found.extend(gateway::internals::start_time(pid).map(|start| (pid, start)));
         }
     }
     found
@@ -599,7 +599,7 @@ pub fn descendants(root: u32) -> Vec<(u32, u64)> {
     family
         .into_iter()
         .skip(1)
-        .filter_map(|pid| Some((pid, gateway::state::owner::start_time(pid)?)))
+        .filter_map(|pid| Some((pid, gateway::internals::start_time(pid)?)))
         .collect()
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::site::{Site, all_of, prepared};
 use crate::support::systemd_box::SystemdBox;
 use crate::support::wait;
-use gateway::service::provenance::{Written, sign};
+use gateway::internals::{Written, sign};
 use serde_json::Value;
 
 /// What no box can produce: another version of the program, and a limit of the whole machine. The

@@ -13,7 +13,7 @@ use crate::support::servers;
 use crate::support::site::{FRONT, Site, all_of, back, node, prepared};
 use crate::support::wait;
 use crate::support::ws::{Frame, WebSocket};
-use gateway::state::intent::{self, Intent};
+use gateway::internals::{Intent, write_intent};
 
 /// New connections a second: a debug build carries them on a busy core besides the restarts.
 const RATE: f64 = 80.0;
@@ -536,7 +536,7 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
         force: false,
         wait_ms: None,
     };
-    intent::write(&folder, &intent).unwrap();
+    write_intent(&folder, &intent).unwrap();
     let running = start(&site, alone);
     site.must_systemctl(&["restart", "gateway"]);
     running.flows(Part::New, 20);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::systemd_box::SystemdBox;
 use crate::support::{part, wait};
-use gateway::config::Env;
-use gateway::supervisor::{Evidence, Notifier, detect};
-use gateway::systemd;
+use gateway::internals::{DBUS_ANSWER, facts_of, machine_stopping};
+use gateway::internals::{Evidence, Notifier, detect};
+use gateway::programs::Env;
 
 /// This very program in the box.
 const PROBE: &str = "/usr/local/bin/probe";
@@ -35,7 +35,7 @@ fn inside() {
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         let plain = detect(&Evidence::gather(&Env::real(), "gateway"));
         let begun = Instant::now();
-        let manager = systemd::unit::facts_of(std::process::id()).await;
+        let manager = facts_of(std::process::id()).await;
         let took = begun.elapsed();
         let facts = format!("{manager:?}");
         let mut evidence = Evidence {
@@ -47,8 +47,8 @@ fn inside() {
         let notifier = Notifier::new();
         notifier.ready("the probe runs");
         let heard = notifier.barrier(BARRIER_LIMIT).await;
-        let stopping = systemd::machine_stopping().await;
-        let quick = took < systemd::ANSWER;
+        let stopping = machine_stopping().await;
+        let quick = took < DBUS_ANSWER;
         report(
             &folder,
             "facts",
@@ -59,7 +59,7 @@ fn inside() {
             report(
                 &folder,
                 "end",
-                &format!("stopping={}", systemd::machine_stopping().await),
+                &format!("stopping={}", machine_stopping().await),
             );
         }
     });

@@ -2,9 +2,9 @@
 
 use crate::support::servers;
 use crate::support::systemd_box::SystemdBox;
-use gateway::service::sandbox::Sandbox;
-use gateway::service::unit::{RunAs, Subject, UnitPlan, default_socket};
-use gateway::state::paths::Scope;
+use gateway::internals::Sandbox;
+use gateway::internals::Scope;
+use gateway::internals::{RunAs, Subject, UnitPlan, default_socket};
 
 fn prepared(name: &str) -> Option<SystemdBox> {
     let systemd = SystemdBox::boot_or_skip(name)?;

@@ -12,7 +12,7 @@ use super::channel::{self, Receiver, Sender};
 use super::failpoint;
 use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
 use crate::gateway::Happening;
-use crate::process::PidFd;
+use crate::os::process::PidFd;
 
 /// The descriptor that the offer comes through.
 pub(super) const OFFER: &str = "GATEWAY_HANDOVER";

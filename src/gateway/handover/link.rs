@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::channel;
 use super::incoming::inherited;
 use super::spawn::Spawned;
-use crate::process::PidFd;
+use crate::os::process::PidFd;
 
 /// The descriptor that leads to the waiter.
 pub(super) const LINK: &str = "GATEWAY_WAITER";

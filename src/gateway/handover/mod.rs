@@ -14,15 +14,18 @@
 //! Where our pid must survive ([`Waiter`]), the successor is our child and this process stays
 //! behind it.
 
+pub mod borrowed_upstreams;
 mod channel;
 pub mod failpoint;
 mod incoming;
 mod link;
-pub mod moving;
+pub mod migrate;
 mod outgoing;
+pub mod predecessor_side;
 mod predecessors;
 mod program;
 mod spawn;
+pub mod successor_side;
 mod waiter;
 mod wire;
 

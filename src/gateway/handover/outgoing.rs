@@ -15,7 +15,7 @@ use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
 use super::wire::{Offer, ToPredecessor, ToSuccessor};
 use crate::gateway::Happening;
-use crate::process::{self, PidFd};
+use crate::os::process::{self, PidFd};
 
 /// How long a successor may take to say its first word: it has only read its configuration by then.
 /// Generous, because a machine that restarts a gateway may be busy with an update.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::wire::Drainer;
 use crate::control::protocol::DrainStatus;
 use crate::gateway::Happening;
-use crate::process::{Ended, PidFd};
+use crate::os::process::{Ended, PidFd};
 
 /// All of them.
 #[derive(Debug, Default)]

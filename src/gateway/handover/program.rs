@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::process::same_file;
+use crate::os::process::same_file;
 
 /// Variables of the process that they were made for; a successor must not take them for its own.
 const ANCESTORS: &[&str] = &[

@@ -17,8 +17,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 use super::incoming::OFFER;
 use super::program::Program;
 use crate::gateway::signals;
-use crate::platform;
-use crate::process::PidFd;
+use crate::os::platform;
+use crate::os::process::PidFd;
 
 /// Whose child a successor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,10 +21,10 @@ use super::link::{self, CURRENT, LINK, SPAWN};
 use super::program::Program;
 use super::spawn::{Parentage, Spawned, number, spawn};
 use super::{channel, failpoint};
-use crate::gateway::never::or_never;
+use crate::gateway::option_future::or_never;
 use crate::gateway::signals::{Asked, Signals};
-use crate::platform;
-use crate::process::PidFd;
+use crate::os::platform;
+use crate::os::process::PidFd;
 
 /// What happens behind the waiter.
 #[derive(Debug)]

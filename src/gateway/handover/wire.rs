@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::supervisor::Verdict;
-use crate::trace::Carried;
+use crate::text::trace::Carried;
 
 /// The version of this protocol. Only equal versions hand over to each other; others restart
 /// through the service manager.

@@ -9,11 +9,11 @@ use super::Request;
 use super::files::Wanted;
 use super::settings::{self, Place};
 use crate::config::{self, Config, MAIN_SIDECAR};
-use crate::redact::Redactor;
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::provenance::{Written, diff};
 use crate::service::secrets::{Secrets, is_name};
+use crate::text::redact::Redactor;
 
 /// Configuration and variables of an instance, as they are and as they will be.
 pub(super) struct Contents {

@@ -7,13 +7,13 @@ use super::files::Wanted;
 use super::plan::Facts;
 use super::{FileText, Report, Request};
 use crate::config::{DEFAULT_INSTANCE, Env, Listen};
-use crate::redact::MASK;
 use crate::service::drive::scope_name;
 use crate::service::error::ServiceError;
 use crate::service::launchd::JobPlan;
 use crate::service::layout::Layout;
 use crate::service::sandbox::Sandbox;
 use crate::state::paths::Scope;
+use crate::text::redact::MASK;
 
 /// Shows configuration and job.
 ///

@@ -22,8 +22,8 @@ use super::ready;
 use super::sandbox::Sandbox;
 use super::systemd::{Job, Manager, UnitState, journalctl, systemctl};
 use crate::config::{Env, Listen};
-use crate::redact::Redactor;
 use crate::state::paths::Scope;
+use crate::text::redact::Redactor;
 
 /// Who starts the services of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

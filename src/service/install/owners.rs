@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::{Config, Env, Listen};
-use crate::port::{self, Depth, Holder};
+use crate::os::port::{self, Depth, Holder};
 use crate::service::drive::{configuration, scope_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};

@@ -8,7 +8,6 @@ use super::files::Wanted;
 use super::owners;
 use super::settings::{self, Place};
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
-use crate::redact::Redactor;
 use crate::service::drive::several;
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};
@@ -18,6 +17,7 @@ use crate::service::systemd::systemctl;
 use crate::service::unit::{OLDEST_SYSTEMD, RunAs, Subject, UnitPlan};
 use crate::service::user;
 use crate::state::paths::Scope;
+use crate::text::redact::Redactor;
 
 /// Ports below are root's where the kernel does not say otherwise.
 const LOW_PORTS: u16 = 1024;

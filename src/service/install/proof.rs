@@ -5,11 +5,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::redact::Redactor;
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::systemd::{Job, JobResult, Manager, UnitState};
 use crate::service::unit::UnitPlan;
+use crate::text::redact::Redactor;
 
 /// TimeoutStartSec=90 of the proof unit ends it first; this is for a manager that does not answer.
 const PROOF_LIMIT: Duration = Duration::from_secs(120);

@@ -170,9 +170,10 @@ pub fn live() {
         }
     }
     if member.control && member.kind != Kind::Foreign {
-        let control =
-            gateway::control::server::bind(&orders.dir.join(format!("run.{number}/control.sock")))
-                .unwrap();
+        let control = gateway::internals::bind_control_socket(
+            &orders.dir.join(format!("run.{number}/control.sock")),
+        )
+        .unwrap();
         control.set_nonblocking(false).unwrap();
         let answers = member.mood == Mood::Answers;
         std::thread::spawn(move || tell(&control, answers));
@@ -182,7 +183,7 @@ pub fn live() {
         &orders.there(number),
         &There {
             pid,
-            start_time: gateway::state::owner::start_time(pid).unwrap(),
+            start_time: gateway::internals::start_time(pid).unwrap(),
         },
     );
     if member.kind == Kind::Foreign {

@@ -86,7 +86,7 @@ fn no_signal_to_any_real_process_that_is_not_proven_stale() {
     if !skip::unless_there("setsid") {
         return;
     }
-    let me = gateway::process::Process::read(std::process::id()).unwrap();
+    let me = gateway::internals::Process::read(std::process::id()).unwrap();
     assert!(
         me.is_gateway(),
         "what a gateway is known by stands in this program, too: {me:?}"

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use gateway::process::{PidFd, Stat};
-use gateway::state::owner::{Drainer, Owner, boot_id};
+use gateway::internals::{Drainer, Owner, boot_id};
+use gateway::internals::{PidFd, Stat};
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;

@@ -1,0 +1,216 @@
+//! `gatewayctl config`, and `gateway check`.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::cli::args::{ConfigCommand, InitArgs};
+use crate::cli::schema::Text;
+use crate::cli::{CliError, Context, Exit, target};
+use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
+use crate::text::redact::Redactor;
+
+/// Checks, shows or begins a configuration.
+///
+/// # Errors
+/// [`Exit::Config`] when it is not valid.
+pub fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> {
+    match command {
+        ConfigCommand::Check => check(ctx),
+        ConfigCommand::Show => show(ctx),
+        ConfigCommand::Init(args) => init(ctx, args),
+        ConfigCommand::Schema => {
+            ctx.ui.raw(&format!("{:#}\n", config::schema()));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// What `gateway check` prints, or why the configuration is not valid. `--start` is another matter.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verdict(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), ConfigError> {
+    let loaded = config::load(flags, env)?;
+    let text = match &loaded.path {
+        Some(path) => format!("configuration {} is valid", path.display()),
+        None => {
+            let usual = config::default_path(env, &loaded.instance);
+            format!(
+                "there is no configuration file ({}): defaults and flags are valid",
+                usual.display()
+            )
+        }
+    };
+    Ok((loaded, text))
+}
+
+fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
+    let env = Env::real();
+    verdict(&target::overrides(&ctx.global, &env), &env).map_err(invalid)
+}
+
+/// The error of a configuration that is not valid.
+pub fn invalid(error: ConfigError) -> CliError {
+    let denied = matches!(&error, ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied);
+    CliError::new(
+        if denied {
+            Exit::Permission
+        } else {
+            Exit::Config
+        },
+        error.to_string(),
+    )
+}
+
+fn check(ctx: &Context) -> Result<Exit, CliError> {
+    let (loaded, text) = load(ctx)?;
+    ctx.ui.say(&text);
+    ctx.ui
+        .object(&json!({"ok": true, "instance": loaded.instance, "file": loaded.path}));
+    Ok(Exit::Done)
+}
+
+fn show(ctx: &Context) -> Result<Exit, CliError> {
+    let (loaded, _) = load(ctx)?;
+    let shown = without_secrets(loaded.config);
+    if ctx.ui.is_json() {
+        ctx.ui.object(&shown);
+        return Ok(Exit::Done);
+    }
+    let text = config::to_toml(&shown)
+        .map_err(|error| CliError::new(Exit::Failed, format!("it has no TOML form: {error}")))?;
+    let origin = loaded
+        .path
+        .map_or("defaults and environment".to_owned(), |path| {
+            path.display().to_string()
+        });
+    ctx.ui
+        .raw(&format!("# {origin}; secrets are shown as ***\n{text}"));
+    Ok(Exit::Done)
+}
+
+/// The configuration as it may be shown.
+fn without_secrets(mut config: Config) -> Config {
+    let redactor = Redactor::new(&config.gateway.redact);
+    for sidecar in config.sidecar.values() {
+        redactor.learn_command(&sidecar.command);
+        redactor.learn_command(&sidecar.prepare);
+        sidecar
+            .env
+            .iter()
+            .for_each(|(key, value)| redactor.learn_env(key, value));
+    }
+    for sidecar in config.sidecar.values_mut() {
+        sidecar.command = redactor.arguments(&sidecar.command);
+        sidecar.prepare = redactor.arguments(&sidecar.prepare);
+        sidecar
+            .env
+            .iter_mut()
+            .for_each(|(key, value)| *value = redactor.value(key, value));
+    }
+    config
+}
+
+fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
+    if args.stdout {
+        ctx.ui.text(&Text::new("gateway.toml", config::starter()));
+        return Ok(Exit::Done);
+    }
+    let path = target::config_path(&ctx.global, &Env::real());
+    write_new(&path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => CliError::new(
+            Exit::Refused,
+            format!("{} is there already", path.display()),
+        )
+        .with_help("gatewayctl config init --stdout   (to compare)"),
+        ErrorKind::PermissionDenied => CliError::new(
+            Exit::Permission,
+            format!("cannot write {}: {error}", path.display()),
+        )
+        .with_help("the same command with sudo"),
+        _ => CliError::new(
+            Exit::Failed,
+            format!("cannot write {}: {error}", path.display()),
+        ),
+    })?;
+    let named = if ctx.global.config.is_some() {
+        format!(" --config {}", path.display())
+    } else {
+        String::new()
+    };
+    ctx.ui.say(&format!(
+        "wrote {}: edit it, then gatewayctl config check{named}",
+        path.display()
+    ));
+    ctx.ui.object(&json!({"ok": true, "file": path}));
+    Ok(Exit::Done)
+}
+
+fn write_new(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)?
+        .write_all(config::starter().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Ui;
+    use crate::cli::args::Global;
+
+    fn context(path: &Path) -> Context {
+        let global = Global {
+            config: Some(path.to_owned()),
+            quiet: true,
+            ..Global::default()
+        };
+        Context {
+            ui: Ui::new(&global),
+            global,
+        }
+    }
+
+    #[test]
+    fn init_never_overwrites_and_its_file_is_valid() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/g.toml");
+        let ctx = context(&path);
+        assert_eq!(
+            config(&ctx, &ConfigCommand::Init(InitArgs::default())),
+            Ok(Exit::Done)
+        );
+        assert_eq!(
+            config(&ctx, &ConfigCommand::Init(InitArgs::default()))
+                .unwrap_err()
+                .exit,
+            Exit::Refused
+        );
+        assert_eq!(config(&ctx, &ConfigCommand::Check), Ok(Exit::Done));
+        std::fs::write(&path, "[gateway]\nlisen = []\n").unwrap();
+        let error = config(&ctx, &ConfigCommand::Check).unwrap_err();
+        assert_eq!(error.exit, Exit::Config);
+        assert!(
+            error.message.contains("g.toml:2:1: unknown key `lisen`"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let text = "[sidecar.main]\ncommand = [\"x\", \"--token\", \"CANARY-1\", \"--echo=CANARY-2\"]\nprepare = [\"y\", \"CANARY-2\"]\nenv = { API_KEY = \"CANARY-2\", A = \"b\" }\n";
+        let shown = config::to_toml(&without_secrets(config::parse(text, None).unwrap())).unwrap();
+        assert!(
+            !shown.contains("CANARY") && shown.contains("A = \"b\""),
+            "{shown}"
+        );
+    }
+}

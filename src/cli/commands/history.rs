@@ -1,0 +1,361 @@
+//! `gatewayctl history`: every life and every restart that is on record.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::args::HistoryArgs;
+use crate::cli::subject::Subject;
+use crate::cli::ui::{Tone, span};
+use crate::cli::{CliError, Context, Exit};
+use crate::state::history::{self, Before, Entry, Recorded};
+use crate::text::log::escape;
+
+/// The answer with `--json`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// Always true; an error has its own object.
+    pub ok: bool,
+    /// The instance.
+    pub instance: String,
+    /// Where the record lies.
+    pub state_dir: String,
+    /// The lines, the oldest first.
+    pub entries: Vec<Line>,
+}
+
+/// A line of the record, and what follows from the lines around it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// The line.
+    #[serde(flatten)]
+    pub recorded: Recorded,
+    /// How long nothing ran before this life, in milliseconds; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_ms: Option<u64>,
+}
+
+/// Shows the record.
+///
+/// # Errors
+/// [`Exit::NotRunning`] where there is none; [`Exit::Permission`] where it may not be read.
+pub async fn history(ctx: &Context, args: &HistoryArgs) -> Result<Exit, CliError> {
+    let subject = Subject::find(ctx).await?;
+    let Some(dir) = subject.state.clone() else {
+        return Err(none(subject));
+    };
+    let mut entries = with_gaps(history::read(&dir).collect());
+    let surplus = entries
+        .len()
+        .saturating_sub(usize::try_from(args.lines).unwrap_or(usize::MAX));
+    entries.drain(..surplus);
+    for line in table(ctx, &entries) {
+        ctx.ui.say(&line);
+    }
+    ctx.ui.object(&History {
+        ok: true,
+        instance: subject.instance,
+        state_dir: dir.display().to_string(),
+        entries,
+    });
+    Ok(Exit::Done)
+}
+
+fn none(subject: Subject) -> CliError {
+    if subject.unit.is_none() && subject.status.is_none() || !subject.unseen.is_empty() {
+        return subject.unknown();
+    }
+    CliError::new(
+        Exit::NotRunning,
+        format!("{} has no record yet: it has not run", subject.instance),
+    )
+    .with_help(format!("gatewayctl start --instance {}", subject.instance))
+}
+
+/// How long nothing ran before each life that did not take over from one that lived.
+fn with_gaps(lines: Vec<Recorded>) -> Vec<Line> {
+    let mut ended: Option<(Timestamp, String)> = None;
+    let gap = |recorded: Recorded| {
+        let mut down_ms = None;
+        match &recorded.entry {
+            Entry::Ended { .. } => ended = Some((recorded.at, recorded.boot_id.clone())),
+            Entry::Started { before, .. } => {
+                let end = ended
+                    .take()
+                    .filter(|(_, boot)| *boot == recorded.boot_id && *before == Before::Planned);
+                down_ms = end.and_then(|(at, _)| {
+                    u64::try_from(recorded.at.duration_since(at).as_millis()).ok()
+                });
+            }
+            Entry::Request { .. } | Entry::Rung { .. } => {}
+        }
+        Line { recorded, down_ms }
+    };
+    lines.into_iter().map(gap).collect()
+}
+
+/// A line of the record in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What happened.
+    pub what: String,
+    /// Who wanted it.
+    pub who: Option<String>,
+    /// Why.
+    pub why: Option<String>,
+    /// How long it took or lasted.
+    pub took: Option<String>,
+}
+
+impl Row {
+    /// Puts it in words.
+    pub fn of(entry: &Entry) -> Self {
+        let row = |what: String, why: Option<String>| Self {
+            what,
+            who: None,
+            why,
+            took: None,
+        };
+        match entry {
+            Entry::Started {
+                rung,
+                reason,
+                before,
+                ..
+            } => {
+                let place = if rung == "normal" {
+                    String::new()
+                } else {
+                    format!(", {}", rung.replace(['-', '_'], " "))
+                };
+                let before = match before {
+                    Before::Unknown => None,
+                    Before::Planned => Some("after a planned end".to_owned()),
+                    Before::HandedOver => Some("took over".to_owned()),
+                    Before::MachineDown => Some("after the machine was down".to_owned()),
+                    Before::Unplanned(None) => Some("after an unplanned end".to_owned()),
+                    Before::Unplanned(Some(cause)) => {
+                        Some(format!("after an unplanned end: {cause}"))
+                    }
+                };
+                let why = [before, reason.clone()]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                row(
+                    format!("started{place}"),
+                    Some(why).filter(|why| !why.is_empty()),
+                )
+            }
+            Entry::Ended {
+                planned,
+                code,
+                reason,
+                uptime_ms,
+                cut,
+                ..
+            } => {
+                let cut = if cut.is_empty() {
+                    String::new()
+                } else {
+                    format!("; cut: {}", cut.join(", "))
+                };
+                let how = if *planned { "ended" } else { "ended unplanned" };
+                Self {
+                    took: Some(format!("up {}", span(*uptime_ms))),
+                    ..row(
+                        format!("{how}, code {code}"),
+                        Some(format!("{reason}{cut}")),
+                    )
+                }
+            }
+            Entry::Request {
+                kind,
+                who,
+                reason,
+                strategy,
+                outcome,
+                took_ms,
+                downtime_ms,
+                ..
+            } => {
+                let program = who
+                    .program
+                    .as_ref()
+                    .map_or(String::new(), |program| format!("{program} "));
+                let by = who.uid.map(|uid| format!("{program}uid {uid}"));
+                let down =
+                    downtime_ms.map_or(String::new(), |down| format!(", down {}", span(down)));
+                let where_to = if strategy.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({strategy})")
+                };
+                Self {
+                    what: format!("{kind} {outcome}{where_to}"),
+                    who: by,
+                    why: Some(reason.clone()).filter(|reason| !reason.is_empty()),
+                    took: Some(format!("in {}{down}", span(*took_ms))),
+                }
+            }
+            Entry::Rung { rung, reason } => row(rung.replace(['-', '_'], " "), reason.clone()),
+        }
+    }
+}
+
+/// The record for people, the newest last.
+fn table(ctx: &Context, entries: &[Line]) -> Vec<String> {
+    let zone = TimeZone::system();
+    let cells = |line: &Line| {
+        let row = Row::of(&line.recorded.entry);
+        let down = line.down_ms.map(|down| format!("down {}", span(down)));
+        let why = [row.why, row.who.map(|who| format!("by {who}"))]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let time = line
+            .recorded
+            .at
+            .to_zoned(zone.clone())
+            .strftime("%Y-%m-%d %H:%M:%S")
+            .to_string();
+        let took = row.took.or(down).unwrap_or_default();
+        [
+            time,
+            format!("pid {}", line.recorded.pid),
+            row.what,
+            took,
+            why,
+        ]
+        .map(|cell| escape(&cell).into_owned())
+    };
+    let rows: Vec<[String; 5]> = entries.iter().map(cells).collect();
+    let widths: Vec<usize> = (0..5)
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let line = |row: &[String; 5]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        let (time, rest) = (ctx.ui.paint(&cells[0], Tone::Dim), cells[1..].join("  "));
+        format!("{time}  {}", rest.trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::history::Who;
+
+    fn line(second: i64, boot: &str, entry: Entry) -> Recorded {
+        Recorded {
+            at: Timestamp::from_second(second).unwrap(),
+            pid: 7,
+            boot_id: boot.into(),
+            entry,
+        }
+    }
+
+    fn started(before: Before) -> Entry {
+        Entry::Started {
+            version: String::new(),
+            supervisor: String::new(),
+            rung: "normal".into(),
+            reason: None,
+            before,
+            oom_kills: None,
+        }
+    }
+
+    fn ended(planned: bool) -> Entry {
+        Entry::Ended {
+            planned,
+            code: 0,
+            reason: "SIGTERM".into(),
+            uptime_ms: 61_000,
+            cut: vec![],
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn how_long_nothing_ran_is_known_after_a_planned_end_of_this_boot() {
+        let lines = vec![
+            line(1, "a", started(Before::Unknown)),
+            line(5, "a", ended(true)),
+            line(7, "a", started(Before::Planned)),
+            line(8, "a", started(Before::HandedOver)),
+            line(9, "a", ended(true)),
+            line(9, "a", ended(true)),
+            line(20, "b", started(Before::MachineDown)),
+            line(30, "b", started(Before::Unplanned(None))),
+        ];
+        let gaps: Vec<Option<u64>> = with_gaps(lines)
+            .into_iter()
+            .map(|line| line.down_ms)
+            .collect();
+        assert_eq!(gaps, [None, None, Some(2000), None, None, None, None, None]);
+    }
+
+    #[test]
+    fn every_kind_of_line_in_words() {
+        let row = |entry: &Entry| {
+            let Row {
+                what,
+                who,
+                why,
+                took,
+            } = Row::of(entry);
+            [Some(what), who, why, took]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(" | ")
+        };
+        assert_eq!(row(&started(Before::Unknown)), "started");
+        assert_eq!(
+            row(&started(Before::Unplanned(Some("x".into())))),
+            "started | after an unplanned end: x"
+        );
+        assert_eq!(row(&ended(true)), "ended, code 0 | SIGTERM | up 1 min 1 s");
+        let request = Entry::Request {
+            id: "r1".into(),
+            kind: "restart".into(),
+            who: Who {
+                uid: Some(1000),
+                pid: 7,
+                program: Some("gatewayctl".into()),
+            },
+            reason: "deploy".into(),
+            strategy: "respawn".into(),
+            phases: vec![],
+            outcome: "done".into(),
+            took_ms: 412,
+            downtime_ms: None,
+        };
+        assert_eq!(
+            row(&request),
+            "restart done (respawn) | gatewayctl uid 1000 | deploy | in 412 ms"
+        );
+        assert_eq!(
+            row(&Entry::Rung {
+                rung: "safe-mode".into(),
+                reason: Some("9 starts".into())
+            }),
+            "safe mode | 9 starts"
+        );
+    }
+}

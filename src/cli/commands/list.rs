@@ -1,0 +1,226 @@
+//! `gatewayctl list`: what runs here, and what is installed and does not.
+
+use serde::Serialize;
+
+use crate::cli::commands::restart::status_now;
+use crate::cli::commands::status::word;
+use crate::cli::installed::{self, Service};
+use crate::cli::target::{self, Target};
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::text::log::escape;
+
+/// One gateway.
+#[derive(Clone, Debug, Serialize)]
+struct Listed {
+    instance: String,
+    stage: String,
+    pid: Option<u32>,
+    generation: Option<u64>,
+    listeners: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'static str>,
+}
+
+/// Lists the gateways that run here or are installed.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when there is none.
+pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
+    #[derive(Serialize)]
+    struct List {
+        instances: Vec<Listed>,
+    }
+    let env = Env::real();
+    let services = installed::all(ctx).await;
+    let mut found = target::all(&ctx.global, &env);
+    found.retain(|target| target::is_alive(&target.control));
+    if found.is_empty() && services.is_empty() {
+        // It may be the one whose configuration or --state-dir puts it elsewhere; otherwise this
+        // says what to do.
+        found.push(Target::find(&ctx.global, &env)?);
+    }
+    let mut instances = Vec::new();
+    for target in &found {
+        instances.extend(running(target).await);
+    }
+    for service in services {
+        join(&mut instances, &service);
+    }
+    for line in table(&instances) {
+        ctx.ui.say(&line);
+    }
+    ctx.ui.object(&List { instances });
+    Ok(Exit::Done)
+}
+
+async fn running(target: &Target) -> Option<Listed> {
+    let control = Some(target.control.display().to_string());
+    let (unit, scope) = (None, None);
+    match status_now(target).await {
+        Ok(status) => Some(Listed {
+            instance: status.instance,
+            stage: word(status.stage).to_owned(),
+            pid: Some(status.pid),
+            generation: Some(status.generation),
+            listeners: status.listeners,
+            control,
+            unit,
+            scope,
+        }),
+        Err(error) if error.exit == Exit::NotRunning => None,
+        Err(_) => {
+            let (instance, stage) = (target.instance.clone(), "no answer".to_owned());
+            Some(Listed {
+                instance,
+                stage,
+                pid: None,
+                generation: None,
+                listeners: Vec::new(),
+                control,
+                unit,
+                scope,
+            })
+        }
+    }
+}
+
+/// Adds a service: to the line of its main process, or as a line of its own.
+fn join(instances: &mut Vec<Listed>, service: &Service) {
+    let pid = service
+        .state
+        .as_ref()
+        .map(|state| state.main_pid)
+        .filter(|pid| *pid != 0);
+    let unit = Some(service.unit.unit.clone());
+    let scope = Some(installed::scope_name(service.unit.scope));
+    let silent = |item: &&mut Listed| {
+        item.pid.is_none() && item.unit.is_none() && item.instance == service.unit.instance
+    };
+    let mut same = instances
+        .iter_mut()
+        .filter(|item| (pid.is_some() && item.pid == pid) || (pid.is_some() && silent(item)));
+    if let Some(item) = same.next() {
+        (item.unit, item.scope, item.pid) = (unit, scope, pid);
+        return;
+    }
+    let (instance, stage) = (service.unit.instance.clone(), service.word().to_owned());
+    instances.push(Listed {
+        instance,
+        stage,
+        pid,
+        generation: None,
+        listeners: Vec::new(),
+        control: None,
+        unit,
+        scope,
+    });
+}
+
+/// The list for people: name, stage, process, unit and addresses under each other.
+fn table(instances: &[Listed]) -> Vec<String> {
+    let row = |item: &Listed| {
+        let pid = item
+            .pid
+            .map_or("no process".to_owned(), |pid| format!("pid {pid}"));
+        let unit = match (&item.unit, item.scope) {
+            (Some(unit), Some(scope)) => format!("{unit} ({scope})"),
+            _ => "by hand".to_owned(),
+        };
+        [
+            item.instance.clone(),
+            item.stage.clone(),
+            pid,
+            unit,
+            item.listeners.join(", "),
+        ]
+        .map(|cell| escape(&cell).into_owned())
+    };
+    let rows: Vec<[String; 5]> = instances.iter().map(row).collect();
+    let widths: Vec<usize> = (0..5)
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let line = |row: &[String; 5]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::service::{Installed, UnitState};
+    use crate::state::paths::Scope;
+
+    fn service(instance: &str, active: &str, main_pid: u32) -> Service {
+        let unit = Installed {
+            instance: instance.into(),
+            scope: Scope::System,
+            unit: format!("gateway@{instance}.service"),
+            path: PathBuf::new(),
+            socket: None,
+        };
+        Service {
+            unit,
+            state: Some(UnitState {
+                active: active.into(),
+                main_pid,
+                ..UnitState::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn a_service_joins_its_process_and_one_that_is_down_has_its_own_line() {
+        let by_hand = Listed {
+            instance: "a".into(),
+            stage: "ready".into(),
+            pid: Some(7),
+            generation: Some(1),
+            listeners: vec!["127.0.0.1:1".into()],
+            control: None,
+            unit: None,
+            scope: None,
+        };
+        let mut all = vec![
+            by_hand.clone(),
+            Listed {
+                instance: "b".into(),
+                pid: Some(8000),
+                ..by_hand
+            },
+        ];
+        for service in [
+            service("b", "active", 8000),
+            service("a", "inactive", 0),
+            service("web", "failed", 0),
+        ] {
+            join(&mut all, &service);
+        }
+        assert_eq!(
+            table(&all),
+            [
+                "a    ready    pid 7       by hand                       127.0.0.1:1",
+                "b    ready    pid 8000    gateway@b.service (system)    127.0.0.1:1",
+                "a    stopped  no process  gateway@a.service (system)",
+                "web  failed   no process  gateway@web.service (system)",
+            ]
+        );
+    }
+}

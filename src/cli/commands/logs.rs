@@ -1,0 +1,217 @@
+//! `gatewayctl logs`: the journal of an installed gateway, or the file that another one prints to;
+//! else where its output goes.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::cli::args::LogsArgs;
+use crate::cli::commands::restart::status_now;
+use crate::cli::target::{self, Target};
+use crate::cli::{CliError, Context, Exit};
+use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::state::paths::Scope;
+use crate::text::log::sidecar_identifier;
+
+/// Shows the log.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when it is neither installed nor running.
+pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
+    let env = Env::real();
+    let found = Target::find(&ctx.global, &env);
+    let name = match (&found, target::wanted_name(&ctx.global, &env)) {
+        (Ok(target), _) => target.instance.clone(),
+        (Err(error), _) if error.exit == Exit::Usage => return Err(error.clone()),
+        (Err(_), Some(name)) => name,
+        (Err(_), None) => DEFAULT_INSTANCE.to_owned(),
+    };
+    let running = match &found {
+        Ok(target) => status_now(target).await.ok(),
+        Err(_) => None,
+    };
+    let unit = unit_name(&name);
+    let installed = scopes(ctx)
+        .into_iter()
+        .find(|scope| is_installed(&env, *scope, &unit));
+    let by_systemd = running
+        .as_ref()
+        .is_none_or(|status| status.supervisor.starts_with("systemd"));
+    if let (Some(scope), true) = (installed, by_systemd) {
+        return Err(turn_into(
+            "journalctl",
+            &journalctl(scope, &unit, args, ctx.ui.is_json()),
+        ));
+    }
+    let Some(status) = running else {
+        return Err(found
+            .err()
+            .unwrap_or_else(|| CliError::new(Exit::NotRunning, format!("{name} is not running"))));
+    };
+    let output = std::fs::read_link(format!("/proc/{}/fd/2", status.pid)).ok();
+    let text = match &output {
+        Some(path) if path.is_file() => {
+            if args.sidecar.is_none() && !ctx.ui.is_json() {
+                return Err(turn_into("tail", &tail(path, args)));
+            }
+            let filter = args
+                .sidecar
+                .as_ref()
+                .map(|sidecar| format!(" | grep '^\\[{sidecar}\\]'"))
+                .unwrap_or_default();
+            format!(
+                "{name} (pid {}) writes everything to one file: tail -n {} {}{filter}",
+                status.pid,
+                args.lines,
+                path.display()
+            )
+        }
+        Some(path) if path.starts_with("/dev/") => {
+            format!(
+                "{name} (pid {}) was started by hand and prints on {}",
+                status.pid,
+                path.display()
+            )
+        }
+        _ => format!(
+            "{name} (pid {}) is no service: its output goes to whoever started it",
+            status.pid
+        ),
+    };
+    ctx.ui.say(&text);
+    ctx.ui
+        .object(&json!({"ok": true, "instance": name, "pid": status.pid, "output": output}));
+    Ok(Exit::Done)
+}
+
+/// The unit of an instance.
+fn unit_name(instance: &str) -> String {
+    match instance {
+        DEFAULT_INSTANCE => format!("{DEFAULT_INSTANCE}.service"),
+        other => format!("{DEFAULT_INSTANCE}@{other}.service"),
+    }
+}
+
+/// The scopes to look in, the likeliest first.
+fn scopes(ctx: &Context) -> Vec<Scope> {
+    match target::scope(&ctx.global) {
+        Some(scope) => vec![scope],
+        None if nix::unistd::geteuid().is_root() => vec![Scope::System, Scope::User],
+        None => vec![Scope::User, Scope::System],
+    }
+}
+
+/// Whether the unit, or the template it is made from, is there.
+fn is_installed(env: &Env<'_>, scope: Scope, unit: &str) -> bool {
+    let template = unit
+        .split_once('@')
+        .map(|(base, _)| format!("{base}@.service"));
+    let folders: Vec<PathBuf> = match scope {
+        Scope::System => [
+            "/etc/systemd/system",
+            "/run/systemd/system",
+            "/usr/local/lib/systemd/system",
+            "/usr/lib/systemd/system",
+        ]
+        .map(PathBuf::from)
+        .into(),
+        Scope::User => {
+            let home = env
+                .path("XDG_CONFIG_HOME")
+                .or_else(|| env.path("HOME").map(|home| home.join(".config")));
+            let own = home.map(|dir| dir.join("systemd/user"));
+            own.into_iter()
+                .chain(["/etc/systemd/user", "/usr/lib/systemd/user"].map(PathBuf::from))
+                .collect()
+        }
+    };
+    let names = std::iter::once(unit).chain(template.as_deref());
+    names.into_iter().any(|name| {
+        folders
+            .iter()
+            .any(|folder: &PathBuf| Path::exists(&folder.join(name)))
+    })
+}
+
+/// The arguments of journalctl.
+fn journalctl(scope: Scope, unit: &str, args: &LogsArgs, json: bool) -> Vec<OsString> {
+    let mut line: Vec<String> = Vec::new();
+    match scope {
+        Scope::System => line.extend(["--unit".into(), unit.into()]),
+        Scope::User => line.extend(["--user".into(), "--user-unit".into(), unit.into()]),
+    }
+    if let Some(name) = &args.sidecar {
+        line.extend(["--identifier".into(), sidecar_identifier(name)]);
+    }
+    line.extend([
+        "--lines".into(),
+        args.lines.to_string(),
+        "--no-hostname".into(),
+    ]);
+    if args.follow {
+        line.push("--follow".into());
+    }
+    if json {
+        line.extend(["--output".into(), "json".into()]);
+    }
+    line.into_iter().map(OsString::from).collect()
+}
+
+/// The arguments of tail.
+fn tail(path: &Path, args: &LogsArgs) -> Vec<OsString> {
+    let mut line: Vec<OsString> = vec!["-n".into(), args.lines.to_string().into()];
+    if args.follow {
+        line.push("-F".into());
+    }
+    line.extend(["--".into(), path.into()]);
+    line
+}
+
+/// Becomes another program, so that its pager, its signals and its exit code are its own. Returns
+/// only when it cannot.
+fn turn_into(program: &str, line: &[OsString]) -> CliError {
+    let error = Command::new(program).args(line).exec();
+    CliError::new(Exit::Failed, format!("cannot run {program}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_asked_for_the_unit_and_the_sidecar() {
+        let args = LogsArgs {
+            follow: true,
+            sidecar: Some("web".into()),
+            lines: 5,
+        };
+        let line = |scope, unit: &str| {
+            journalctl(scope, unit, &args, false)
+                .join(std::ffi::OsStr::new(" "))
+                .into_string()
+                .unwrap()
+        };
+        assert_eq!(
+            line(Scope::System, &unit_name("gateway")),
+            "--unit gateway.service --identifier gateway-web --lines 5 --no-hostname --follow"
+        );
+        assert!(
+            line(Scope::User, &unit_name("a")).starts_with("--user --user-unit gateway@a.service ")
+        );
+    }
+
+    #[test]
+    fn a_template_counts_as_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let units = dir.path().join("systemd/user");
+        std::fs::create_dir_all(&units).unwrap();
+        let env = |name: &str| (name == "XDG_CONFIG_HOME").then(|| dir.path().into());
+        let env = Env(&env);
+        assert!(!is_installed(&env, Scope::User, "gateway@zz-test.service"));
+        std::fs::write(units.join("gateway@.service"), "").unwrap();
+        assert!(is_installed(&env, Scope::User, "gateway@zz-test.service"));
+    }
+}

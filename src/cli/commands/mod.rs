@@ -1,0 +1,17 @@
+//! The commands of gatewayctl, one file each.
+
+pub mod clean;
+pub mod config;
+pub mod history;
+pub mod inhibit;
+pub mod install;
+pub mod list;
+pub mod logs;
+pub mod recover;
+pub mod restart;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod uninstall;
+pub mod update;
+pub mod wait;

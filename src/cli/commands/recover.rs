@@ -1,0 +1,68 @@
+//! `gatewayctl recover`: leave safe mode or the wait of a throttle now.
+
+use serde_json::{Value, json};
+
+use crate::cli::commands::restart::status_of;
+use crate::cli::commands::status::word;
+use crate::cli::target::Target;
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::control::protocol::{Method, Stage};
+
+/// Asks a gateway to try its sidecars again now. One that serves as configured has nothing to
+/// recover from, which is fine.
+///
+/// # Errors
+/// [`Exit::NotRunning`], and what the gateway refuses.
+pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
+    let target = Target::find(&ctx.global, &Env::real())?;
+    let mut client = target.connect().await?;
+    let status = status_of(&target, &mut client).await?;
+    let outcome = if status.recovery.is_none()
+        && !matches!(status.stage, Stage::Throttled | Stage::SafeMode)
+    {
+        ctx.ui.say(&format!(
+            "nothing to recover from: {} is {}",
+            status.instance,
+            word(status.stage)
+        ));
+        "nothing to recover from"
+    } else {
+        let asked = client
+            .call::<Value>(&Method::Recover, |step| ctx.ui.progress(&step.text))
+            .await;
+        asked.map_err(|error| target.call_failed(error))?;
+        ctx.ui.say(&format!(
+            "{} tries again now; gatewayctl wait{} says when it is ready",
+            status.instance, target.flags
+        ));
+        "trying"
+    };
+    ctx.ui
+        .object(&json!({"ok": true, "instance": status.instance, "outcome": outcome}));
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Ui;
+    use crate::cli::args::Global;
+    use crate::cli::fake_gateway::{self, Double};
+
+    #[tokio::test]
+    async fn one_that_serves_has_nothing_to_recover_from() {
+        let double = Double::start(Ok(fake_gateway::outcome()));
+        let global = Global {
+            state_dir: Some(double.state.clone()),
+            quiet: true,
+            ..Global::default()
+        };
+        let ctx = Context {
+            ui: Ui::new(&global),
+            global,
+        };
+        assert_eq!(recover(&ctx).await, Ok(Exit::Done));
+        assert_eq!(*double.asked.lock().unwrap(), [Method::Status]);
+    }
+}

@@ -1,0 +1,35 @@
+//! `gatewayctl start`.
+
+use crate::cli::installed::refuse_invalid;
+use crate::cli::target;
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::service::{self, Driven};
+
+/// Starts an installed gateway and waits until it is ready. One that runs is fine.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when none is installed, [`Exit::Config`] when its configuration is not
+/// valid, [`Exit::StillBusy`] when it is not ready in time.
+pub async fn start(ctx: &Context) -> Result<Exit, CliError> {
+    let env = Env::real();
+    let name = target::wanted_name(&ctx.global, &env);
+    let unit = service::select(&env, name.as_deref(), target::scope(&ctx.global))?;
+    if service::state(&env, &unit).await?.is_down() {
+        refuse_invalid(&env, &unit)?;
+    }
+    let done = service::start(&env, &unit, &|line| ctx.ui.progress(line)).await?;
+    report(ctx, &done);
+    Ok(Exit::Done)
+}
+
+/// Says what was done.
+pub fn report(ctx: &Context, done: &Driven) {
+    let pid = if done.pid == 0 {
+        String::new()
+    } else {
+        format!(" (pid {})", done.pid)
+    };
+    ctx.ui.say(&format!("{}: {}{pid}", done.unit, done.outcome));
+    ctx.ui.object(done);
+}

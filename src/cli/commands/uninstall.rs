@@ -1,0 +1,43 @@
+//! `gatewayctl uninstall`.
+
+use crate::cli::args::UninstallArgs;
+use crate::cli::target;
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::service::{self, Kind};
+
+/// Stops an installed gateway and removes what install wrote. One that is not installed is fine.
+///
+/// # Errors
+/// What [`service::uninstall`] refuses or fails to do.
+pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliError> {
+    let env = Env::real();
+    let name = target::wanted_name(&ctx.global, &env);
+    let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
+        Ok(unit) => unit,
+        Err(error) if error.kind == Kind::NotInstalled => {
+            ctx.ui.say(&format!("{}: nothing to do", error.message));
+            ctx.ui
+                .object(&serde_json::json!({ "ok": true, "outcome": "not installed" }));
+            return Ok(Exit::Done);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let report =
+        service::uninstall(&env, &unit, args.dry_run, &|line| ctx.ui.progress(line)).await?;
+    if report.dry_run {
+        ctx.ui.say("would:");
+        report
+            .actions
+            .iter()
+            .for_each(|action| ctx.ui.say(&format!("  {action}")));
+    } else {
+        ctx.ui.say(&format!("{} is removed", report.unit));
+    }
+    report
+        .notes
+        .iter()
+        .for_each(|note| ctx.ui.say(&format!("note: {note}")));
+    ctx.ui.object(&report);
+    Ok(Exit::Done)
+}

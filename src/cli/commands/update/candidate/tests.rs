@@ -1,0 +1,203 @@
+use std::time::Duration;
+
+use super::*;
+use crate::cli::fake_gateway;
+
+const GOOD: &str = "case $1 in --version) echo 'gateway 0.2.0 (handover 1, control 1)';; esac";
+
+fn script(dir: &Path, text: &str) -> PathBuf {
+    let path = dir.join("candidate");
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// What a candidate of this script is told; the running gateway's process cannot be looked at.
+async fn prove_script(text: &str) -> Result<Candidate, CliError> {
+    let dir = tempfile::tempdir().unwrap();
+    let status = Status {
+        pid: u32::MAX,
+        ..fake_gateway::status()
+    };
+    // Another thread that is between fork and exec may hold the script open for writing for a
+    // moment.
+    loop {
+        match prove(&script(dir.path(), text), Path::new("/bin/sh"), &status).await {
+            Err(error) if error.message.contains("still being written") => {
+                tokio::task::yield_now().await
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn refusal(text: &str) -> (Exit, String) {
+    let error = prove_script(text).await.unwrap_err();
+    assert!(error.message.ends_with("nothing was changed"), "{error:?}");
+    (error.exit, error.message)
+}
+
+#[test]
+fn versions_are_read() {
+    let good = Versions {
+        program: "0.1.0".into(),
+        handover: 1,
+        control: 2,
+    };
+    assert_eq!(parse("gateway 0.1.0 (handover 1, control 2)\n"), Some(good));
+    assert_eq!(
+        parse("gateway 1.0.0-rc.1 (handover 1, control 2, colour 3)\n")
+            .unwrap()
+            .program,
+        "1.0.0-rc.1"
+    );
+    for wrong in [
+        "",
+        "gateway 0.1.0",
+        "nginx 1.0 (handover 1, control 1)",
+        "gateway 0.1.0 (handover 1)",
+        "gateway x y (handover 1, control 1)",
+    ] {
+        assert_eq!(parse(wrong), None, "{wrong}");
+    }
+    let own = format!(
+        "gateway {} (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})",
+        env!("CARGO_PKG_VERSION")
+    );
+    let shown = <crate::cli::args::GatewayCli as clap::CommandFactory>::command().render_version();
+    assert_eq!(shown.trim(), own);
+}
+
+#[tokio::test]
+async fn a_good_one_is_taken() {
+    assert_eq!(prove_script(GOOD).await.unwrap().version, "0.2.0");
+}
+
+#[tokio::test]
+async fn what_is_no_gateway_or_cannot_take_over_is_refused() {
+    for (text, expected) in [
+        ("echo hello", "--version says `hello`"),
+        ("echo gateway 0.1.0", "--version says `gateway 0.1.0`"),
+        (
+            "echo 'gateway 9.0.0 (handover 2, control 1)'",
+            "speaks hand-over version 2, the running gateway 1",
+        ),
+        (
+            "echo 'gateway 9.0.0 (handover 1, control 7)'",
+            "speaks control version 7",
+        ),
+        ("exit 3", "--version ended with code 3"),
+        ("kill -9 $$", "--version was ended by signal 9"),
+    ] {
+        let (exit, message) = refusal(text).await;
+        assert!(
+            exit == Exit::Refused && message.contains(expected),
+            "{text}: {message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_crash_in_check_and_a_refused_configuration() {
+    let (exit, message) = refusal(&format!(
+        "{GOOD}; [ $1 != check ] || {{ echo cannot bear it; kill -11 $$; }}"
+    ))
+    .await;
+    assert!(
+        exit == Exit::Refused && message.contains("was ended by signal 11\n  | cannot bear it"),
+        "{message}"
+    );
+    let (exit, message) = refusal(&format!(
+        "{GOOD}; [ $1 != check ] || {{ echo g.toml:1:1: bad; exit 78; }}"
+    ))
+    .await;
+    assert!(
+        exit == Exit::Config
+            && message.contains("refuses the configuration of gateway\n  | g.toml:1:1: bad"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_executed_are_named_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = Status {
+        pid: u32::MAX,
+        ..fake_gateway::status()
+    };
+    let program = Path::new("/bin/sh");
+    let path = dir.path().join("file");
+    let missing = prove(&path, program, &status).await.unwrap_err();
+    assert_eq!(missing.exit, Exit::Usage);
+    // An ELF header and nothing that this machine could run.
+    std::fs::write(&path, [&b"\x7fELF\x02\x01\x01"[..], &[0; 57]].concat()).unwrap();
+    let plain = prove(&path, program, &status).await.unwrap_err();
+    assert!(
+        plain.message.contains("is not executable") && plain.help.unwrap().starts_with("chmod +x")
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let foreign = loop {
+        let error = prove(&path, program, &status).await.unwrap_err();
+        if !error.message.contains("still being written") {
+            break error;
+        }
+    };
+    assert!(
+        foreign.exit == Exit::Refused && foreign.message.contains("for another machine"),
+        "{foreign:?}"
+    );
+    assert!(
+        prove(dir.path(), program, &status)
+            .await
+            .unwrap_err()
+            .message
+            .contains("is not a file")
+    );
+    let same = prove(program, program, &status).await.unwrap_err();
+    assert!(same.message.contains("runs already"), "{same:?}");
+    let running = prove(
+        &std::env::current_exe().unwrap(),
+        program,
+        &Status {
+            pid: std::process::id(),
+            ..status
+        },
+    )
+    .await
+    .unwrap_err();
+    assert!(running.message.contains("runs already"), "{running:?}");
+}
+
+#[tokio::test]
+async fn one_that_hangs_is_ended() {
+    let mut command = Command::new("sleep");
+    command.arg("1000");
+    let answer = run(command, Duration::from_millis(50)).await.unwrap();
+    assert!(
+        answer.status.is_none() && answer.ended().starts_with("did not end"),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn the_check_has_the_flags_of_the_running_gateway() {
+    let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+    for line in [
+        "gateway run --listen 8080 -- run",
+        "gateway --listen 8080 -- run",
+    ] {
+        assert_eq!(
+            check_line(&words(line)),
+            words("check --listen 8080 -- run")
+        );
+    }
+    assert_eq!(check_line(&words("gateway")), words("check"));
+    for (name, read) in [
+        ("GATEWAY_RESTART_DRAIN", true),
+        ("GATEWAY_HANDOVER", false),
+        ("LD_PRELOAD", false),
+        ("XDG_CONFIG_HOME", true),
+    ] {
+        assert_eq!(is_read(OsStr::new(name)), read, "{name}");
+    }
+}

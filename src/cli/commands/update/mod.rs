@@ -1,0 +1,248 @@
+//! `gatewayctl update`: another version of the gateway is proven, put in place, handed over to and
+//! watched; whatever goes wrong puts the previous one back.
+
+mod candidate;
+mod place;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use self::candidate::Candidate;
+use self::place::Placed;
+use crate::cli::args::UpdateArgs;
+use crate::cli::commands::restart::{status_of, verdict};
+use crate::cli::follow::{Done, Undone, carry_out, interrupted};
+use crate::cli::target::Target;
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::control::protocol::{Method, RestartParams, Status};
+use crate::os::process;
+
+/// Updates the gateway that is meant.
+///
+/// # Errors
+/// [`Exit::Refused`] for a program that does not prove itself, [`Exit::Permission`] where it may
+/// not be put in place, [`Exit::Config`] when it refuses the configuration; nothing was changed
+/// then. [`Exit::Failed`] when it did not take over or did not stay; the previous one is back then,
+/// or the message says what to do.
+pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> {
+    let target = Target::find(&ctx.global, &Env::real())?;
+    let mut client = target.connect().await?;
+    let before = status_of(&target, &mut client).await?;
+    let program = program_of(&before)?;
+    let candidate = candidate::prove(&args.file, &program, &before).await?;
+    place::may_replace(&program)?;
+    let plan = format!(
+        "gateway {} -> {} in {}",
+        before.version,
+        candidate.version,
+        program.display()
+    );
+    if args.check {
+        ctx.ui.say(&format!(
+            "{} can be put in place: {plan}",
+            candidate.file.display()
+        ));
+        ctx.ui.object(&json!({"ok": true, "outcome": "proven", "program": program, "from": before.version, "to": candidate.version}));
+        return Ok(Exit::Done);
+    }
+    ctx.ui.progress(&format!("plan: {plan}; a fresh process takes the listeners over, and what goes wrong puts the previous one back"));
+    let placed = place::put(&candidate.file, &program, before.pid)?;
+    ctx.ui.progress(&format!(
+        "in place: {}; the previous one is {}",
+        program.display(),
+        placed.previous().display()
+    ));
+    let reason = format!("update to {}", candidate.version);
+    let params = RestartParams {
+        update: true,
+        reason: Some(reason),
+        ..RestartParams::default()
+    };
+    match take_over(ctx, &target, client, &before, &Method::Restart(params)).await {
+        Ok((done, after)) => {
+            report(ctx, &before, &after, &candidate, &placed, &done);
+            Ok(Exit::Done)
+        }
+        Err(Undone::Interrupted(mut error)) => {
+            error.message.push_str(&format!(
+                "\nthe new program stays in place; the previous one is {}",
+                placed.previous().display()
+            ));
+            Err(error)
+        }
+        Err(Undone::Failed(error)) => Err(give_back(ctx, &target, &before, &placed, error).await),
+    }
+}
+
+/// Restarts into the new program and watches it.
+async fn take_over(
+    ctx: &Context,
+    target: &Target,
+    client: crate::control::client::Client,
+    before: &Status,
+    method: &Method,
+) -> Result<(Done, Status), Undone> {
+    let done = carry_out(ctx, target, client, before, method).await?;
+    ctx.ui
+        .progress(&format!("watching it for {} s", watch::STABLE.as_secs()));
+    let after = tokio::select! {
+        stays = watch::stays(target, before, watch::STABLE) => stays.map_err(Undone::Failed)?,
+        () = interrupted() => {
+            let error = CliError::new(Exit::StillBusy, "interrupted: the new program serves, but was not watched to the end");
+            return Err(Undone::Interrupted(error.with_help(format!("gatewayctl status{}", target.flags))));
+        }
+    };
+    Ok((done, after))
+}
+
+/// The file that the running gateway was started from.
+fn program_of(status: &Status) -> Result<PathBuf, CliError> {
+    let unknown = |why: &str| {
+        CliError::new(
+            Exit::Refused,
+            format!("cannot tell which program {} runs: {why}", status.instance),
+        )
+        .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
+    };
+    let named = status
+        .program
+        .as_ref()
+        .ok_or_else(|| unknown("it is of a version that does not say"))?;
+    let path = process::before_replaced(Path::new(named));
+    // A link keeps leading where it leads: what it leads to is replaced.
+    let path = std::fs::canonicalize(&path)
+        .map_err(|error| unknown(&format!("{}: {error}", path.display())))?;
+    // What a gateway says of itself decides what is overwritten, perhaps by root: the kernel must
+    // agree where it can be asked.
+    if let Some(running) = process::program(status.pid)
+        && std::fs::canonicalize(&running).is_ok_and(|running| running != path)
+    {
+        return Err(unknown(&format!(
+            "it says {}, the kernel {}",
+            path.display(),
+            running.display()
+        )));
+    }
+    Ok(path)
+}
+
+fn report(
+    ctx: &Context,
+    before: &Status,
+    after: &Status,
+    candidate: &Candidate,
+    placed: &Placed,
+    done: &Done,
+) {
+    ctx.ui.say(&format!(
+        "updated: gateway {} -> {}, pid {} -> {}",
+        before.version, candidate.version, before.pid, after.pid
+    ));
+    let method = Method::Restart(RestartParams::default());
+    for line in verdict(
+        ctx,
+        &method,
+        before.pid,
+        &done.outcome,
+        done.seen.as_ref(),
+        &after.drainers,
+    )
+    .iter()
+    .skip(1)
+    {
+        ctx.ui.say(line);
+    }
+    ctx.ui.say(&format!(
+        "  the previous program is kept as {}",
+        placed.previous().display()
+    ));
+    ctx.ui.object(&json!({
+        "ok": true,
+        "outcome": "updated",
+        "instance": after.instance,
+        "from": before.version,
+        "to": after.version,
+        "pid": after.pid,
+        "previous": placed.previous(),
+        "restart": done.outcome,
+        "probe": done.seen,
+    }));
+}
+
+/// Puts the previous program back, and hands back to it when the wrong one runs.
+async fn give_back(
+    ctx: &Context,
+    target: &Target,
+    before: &Status,
+    placed: &Placed,
+    mut error: CliError,
+) -> CliError {
+    error.exit = Exit::Failed;
+    if let Err(why) = placed.back() {
+        let (previous, program) = (placed.previous().display(), placed.program().display());
+        error.message.push_str(&format!(
+            "\nthe previous program could not be put back: {why}"
+        ));
+        return error.with_help(format!(
+            "mv {previous} {program} && gatewayctl restart --fresh{}",
+            target.flags
+        ));
+    }
+    error.message.push_str(&format!(
+        "\nthe previous program is back in {}",
+        placed.program().display()
+    ));
+    ctx.ui
+        .progress("the new program failed; the previous one is back in place");
+    let Some(now) = watch::answers(target).await else {
+        error.message.push_str("\nno gateway answers");
+        return error.with_help(format!(
+            "gatewayctl status{0}\ngatewayctl restart{0}",
+            target.flags
+        ));
+    };
+    if now.pid == before.pid || placed.is_run_by(now.pid) {
+        error
+            .message
+            .push_str(&format!("\npid {} runs it and serves", now.pid));
+        return error;
+    }
+    ctx.ui.progress(&format!(
+        "pid {} runs the wrong program; handing back",
+        now.pid
+    ));
+    let params = RestartParams {
+        fresh: true,
+        reason: Some("the update failed: back to the previous program".into()),
+        ..Default::default()
+    };
+    let back = match target.connect().await {
+        Ok(client) => carry_out(ctx, target, client, &now, &Method::Restart(params))
+            .await
+            .map_err(CliError::from),
+        Err(error) => Err(error),
+    };
+    match back {
+        Ok(done) => {
+            let pid = done
+                .outcome
+                .pid
+                .or(done.now.map(|now| now.pid))
+                .unwrap_or(now.pid);
+            error
+                .message
+                .push_str(&format!("\npid {pid} runs it and serves"));
+            error
+        }
+        Err(second) => {
+            error.message.push_str(&format!(
+                "\npid {} still runs the wrong one: {}",
+                now.pid, second.message
+            ));
+            error.with_help(format!("gatewayctl restart --fresh{}", target.flags))
+        }
+    }
+}

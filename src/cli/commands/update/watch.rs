@@ -1,0 +1,134 @@
+//! After an update: the new program must serve, and go on serving.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::cli::commands::restart::{status_now, status_of};
+use crate::cli::commands::status::word;
+use crate::cli::target::Target;
+use crate::cli::{CliError, Exit};
+use crate::control::protocol::Status;
+
+/// A new program that serves for this long is kept: what crashes at its first requests has done so
+/// by then.
+pub const STABLE: Duration = Duration::from_secs(10);
+
+/// How long a gateway whose program was put back may take to answer: a supervisor starts it again
+/// after 100 ms, and the front door and control socket are open before its sidecars are.
+const ANSWERS: Duration = Duration::from_secs(10);
+
+/// How often it is looked for: nothing tells of a socket that begins to be answered.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits until the process after that of `before` has served for `stable`.
+///
+/// # Errors
+/// [`Exit::Failed`] when there is no other process, when it ends, or when it serves worse than
+/// before.
+pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result<Status, CliError> {
+    let logs = |error: CliError| error.with_help(format!("gatewayctl logs{}", target.flags));
+    let begun = Instant::now();
+    let mut client = target.connect().await.map_err(logs)?;
+    let first = status_of(target, &mut client).await.map_err(logs)?;
+    if first.pid == before.pid {
+        let message = format!(
+            "pid {} is still the process of before: the new program was not started",
+            first.pid
+        );
+        return Err(logs(CliError::new(Exit::Failed, message)));
+    }
+    tokio::select! {
+        // It closes its connections when it ends.
+        () = client.closed() => {
+            let message = format!("pid {}, which ran the new program, ended after {} s", first.pid, begun.elapsed().as_secs());
+            return Err(logs(CliError::new(Exit::Failed, message)));
+        }
+        () = sleep_until(begun + stable) => {}
+    }
+    let last = status_now(target).await.map_err(logs)?;
+    if last.pid != first.pid {
+        return Err(logs(CliError::new(
+            Exit::Failed,
+            format!("pid {}, which ran the new program, is gone", first.pid),
+        )));
+    }
+    if !last.stage.serves() && last.stage != before.stage {
+        let message = format!(
+            "with the new program the gateway is {}: {}",
+            word(last.stage),
+            last.detail
+        );
+        return Err(logs(CliError::new(Exit::Failed, message)));
+    }
+    Ok(last)
+}
+
+/// The gateway that answers, if one does in time.
+pub async fn answers(target: &Target) -> Option<Status> {
+    let looking = async {
+        loop {
+            if let Ok(status) = status_now(target).await {
+                return status;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    timeout(ANSWERS, looking).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Global;
+    use crate::cli::fake_gateway::{self, Double};
+    use crate::config::Env;
+
+    const SOON: Duration = Duration::from_millis(50);
+
+    fn target(double: &Double) -> Target {
+        Target::find(
+            &Global {
+                state_dir: Some(double.state.clone()),
+                ..Global::default()
+            },
+            &Env::real(),
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn another_process_that_stays_is_what_is_wanted() {
+        let double = Double::start(Ok(fake_gateway::outcome()));
+        let before = Status {
+            pid: 1,
+            ..fake_gateway::status()
+        };
+        assert_eq!(
+            stays(&target(&double), &before, SOON).await.unwrap().pid,
+            fake_gateway::status().pid
+        );
+        let same = stays(&target(&double), &fake_gateway::status(), SOON)
+            .await
+            .unwrap_err();
+        assert!(
+            same.message.contains("still the process of before"),
+            "{same:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn one_that_ends_is_not() {
+        let double = Double::start(Ok(fake_gateway::outcome()));
+        let before = Status {
+            pid: 1,
+            ..fake_gateway::status()
+        };
+        let target = target(&double);
+        let (gone, ()) = tokio::join!(stays(&target, &before, Duration::from_secs(60)), async {
+            double.asked_for(1).await;
+            double.end();
+        });
+        assert!(gone.unwrap_err().message.contains("ended after 0 s"));
+    }
+}

@@ -1,0 +1,248 @@
+//! What `gatewayctl status` adds about an installed gateway: whether its files are as install wrote
+//! them, and with `--deep` what its manager and the journal know.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ui::{count, span};
+use crate::config::{Env, Listen};
+use crate::control::protocol::Status;
+use crate::diagnose::why::journal::{self, Kind};
+use crate::os::port::{self, Depth};
+use crate::service::provenance::Written;
+use crate::service::systemd::Manager;
+use crate::service::{self, Installed};
+use crate::state::throttle;
+
+/// How many of the journal's last complaints are shown.
+const COMPLAINTS: usize = 5;
+
+/// A file that is not as install wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drift {
+    /// Where it lies.
+    pub file: String,
+    /// edited, foreign (install did not write it), drop-in.
+    pub what: String,
+}
+
+/// What only `--deep` looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Deep {
+    /// The unit, where it is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitFacts>,
+    /// Who has the listeners: the gateway, those that finish their work for it, and the service
+    /// manager.
+    pub holders: Vec<String>,
+    /// Starts in quick succession, where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rapid_starts: Option<u32>,
+    /// The last complaints in its journal.
+    pub complaints: Vec<String>,
+    /// What could not be looked at, and why.
+    pub unseen: Vec<String>,
+}
+
+/// What the manager says of a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnitFacts {
+    /// Its name.
+    pub name: String,
+    /// active, inactive, failed, …
+    pub active: String,
+    /// running, dead, auto-restart, …
+    pub sub: String,
+    /// How the last life ended, in systemd's word.
+    pub result: String,
+    /// Automatic restarts since the last start by hand.
+    pub restarts: u64,
+    /// How many listeners the manager keeps (fd store).
+    pub stored: u64,
+    /// The watchdog's time in milliseconds, 0 for none.
+    pub watchdog_ms: u64,
+    /// Memory in use, in bytes; absent where it is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Whether files changed since the manager read them.
+    pub needs_reload: bool,
+}
+
+/// The unit of a gateway that systemd supervises.
+pub fn unit_of(env: &Env<'_>, status: &Status) -> Option<Installed> {
+    if !status.supervisor.starts_with("systemd") {
+        return None;
+    }
+    service::find(env, &status.instance, None)
+}
+
+/// The files of a unit that are not as install wrote them; drop-ins, which are the place for
+/// wishes, only with `deep`.
+pub fn drift(env: &Env<'_>, unit: &Installed, deep: bool) -> Vec<Drift> {
+    let socket = unit
+        .socket
+        .as_ref()
+        .map(|socket| unit.path.with_file_name(socket));
+    let config = service::configuration(env, unit)
+        .ok()
+        .flatten()
+        .map(|(file, _)| file);
+    let mut found: Vec<Drift> = [Some(unit.path.clone()), socket, config]
+        .into_iter()
+        .flatten()
+        .filter_map(|file| look(&file, deep))
+        .collect();
+    if deep {
+        found.extend(drop_ins(&unit.path).iter().map(|file| Drift {
+            file: file.display().to_string(),
+            what: "drop-in".to_owned(),
+        }));
+    }
+    found
+}
+
+fn look(file: &Path, deep: bool) -> Option<Drift> {
+    let what = match Written::at(file).ok()? {
+        Written::Edited(_) => "edited",
+        Written::Foreign(_) if deep => "foreign",
+        _ => return None,
+    };
+    Some(Drift {
+        file: file.display().to_string(),
+        what: what.to_owned(),
+    })
+}
+
+fn drop_ins(unit: &Path) -> Vec<PathBuf> {
+    let mut folder = unit.as_os_str().to_owned();
+    folder.push(".d");
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+        .collect();
+    files.sort();
+    files
+}
+
+impl Deep {
+    /// Looks.
+    pub async fn look(env: &Env<'_>, unit: Option<&Installed>, status: &Status) -> Self {
+        let state = Path::new(&status.state_dir);
+        let rapid_starts = throttle::look(state).map(|seen| seen.count);
+        let mut deep = Self {
+            holders: holders(status),
+            rapid_starts,
+            ..Self::default()
+        };
+        let Some(unit) = unit else { return deep };
+        match facts(env, unit).await {
+            Ok(facts) => deep.unit = Some(facts),
+            Err(error) => deep
+                .unseen
+                .push(format!("the service manager: {}", error.message)),
+        }
+        match journal::of_unit(unit.scope, &unit.unit) {
+            Ok(lines) => {
+                let all: Vec<String> = lines
+                    .into_iter()
+                    .filter(|line| line.kind == Kind::Gateway)
+                    .map(|line| format!("{} {}", line.at.strftime("%FT%TZ"), line.text))
+                    .collect();
+                deep.complaints = all[all.len().saturating_sub(COMPLAINTS)..].to_vec();
+            }
+            Err(why) => deep.unseen.push(format!("the journal: {why}")),
+        }
+        deep
+    }
+
+    /// For people: a label and a text each.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = Vec::new();
+        if let Some(unit) = &self.unit {
+            let memory = unit
+                .memory
+                .map_or(String::new(), |bytes| format!(", {} MiB", bytes >> 20));
+            let watchdog = if unit.watchdog_ms == 0 {
+                "none".to_owned()
+            } else {
+                span(unit.watchdog_ms)
+            };
+            let text = format!(
+                "{}: {} ({}), Result {}{memory}",
+                unit.name, unit.active, unit.sub, unit.result
+            );
+            lines.push(("unit", text));
+            lines.push((
+                "",
+                format!(
+                    "{}, {} stored, watchdog {watchdog}",
+                    count(unit.restarts, "automatic restart"),
+                    count(unit.stored, "listener")
+                ),
+            ));
+            if unit.needs_reload {
+                lines.push((
+                    "",
+                    "its files changed since systemd read them: systemctl daemon-reload".to_owned(),
+                ));
+            }
+        }
+        for (index, text) in self.holders.iter().enumerate() {
+            lines.push((if index == 0 { "held by" } else { "" }, text.clone()));
+        }
+        if let Some(starts) = self.rapid_starts.filter(|starts| *starts > 1) {
+            lines.push((
+                "throttle",
+                format!("{} in quick succession", count(u64::from(starts), "start")),
+            ));
+        }
+        for (index, text) in self.complaints.iter().enumerate() {
+            lines.push((if index == 0 { "journal" } else { "" }, text.clone()));
+        }
+        lines.extend(self.unseen.iter().map(|why| ("unseen", why.clone())));
+        lines
+    }
+}
+
+/// Everybody who holds one of the gateway's listeners.
+fn holders(status: &Status) -> Vec<String> {
+    let addresses = status
+        .listeners
+        .iter()
+        .filter_map(|address| address.parse::<Listen>().ok());
+    let mut found: Vec<String> = addresses
+        .flat_map(|listen| port::who(&listen, &[status.pid], Depth::All))
+        .map(|holder| holder.to_string())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+async fn facts(env: &Env<'_>, unit: &Installed) -> Result<UnitFacts, service::ServiceError> {
+    let properties = Manager::connect(unit.scope, env)
+        .await?
+        .properties(&unit.unit)
+        .await?;
+    // systemd writes what is not known, or infinite, as the largest number.
+    let known = |name: &str| {
+        Some(properties.number(name)).filter(|number| *number != u64::MAX && *number != 0)
+    };
+    Ok(UnitFacts {
+        name: unit.unit.clone(),
+        active: properties.text("ActiveState"),
+        sub: properties.text("SubState"),
+        result: properties.text("Result"),
+        restarts: properties.number("NRestarts"),
+        stored: properties.number("NFileDescriptorStore"),
+        watchdog_ms: known("WatchdogUSec").unwrap_or(0) / 1000,
+        memory: known("MemoryCurrent"),
+        needs_reload: properties.flag("NeedDaemonReload"),
+    })
+}

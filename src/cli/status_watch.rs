@@ -1,0 +1,152 @@
+//! `gatewayctl status --watch`: on a terminal in place, elsewhere a line for each change.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::args::StatusArgs;
+use super::commands::restart::status_of;
+use super::commands::status::{Change, Shown, lines, shown, word};
+use super::target::Target;
+use super::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::control::client::Client;
+
+/// How often it is asked. A gateway tells nobody of a change by itself; an answer takes well below
+/// a millisecond of its time, and people see no more than this of times that run.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The top left corner; what follows a line; what follows the last one (ECMA-48, which every
+/// terminal but a dumb one knows).
+const HOME: &str = "\x1b[H";
+const CLEAR_LINE: &str = "\x1b[K";
+const CLEAR_BELOW: &str = "\x1b[J";
+const CLEAR_ALL: &str = "\x1b[2J";
+
+/// Shows the status until it is interrupted, or nobody reads any more.
+///
+/// # Errors
+/// When the flags cannot mean one gateway.
+pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
+    let in_place = std::io::stdout().is_terminal()
+        && !ctx.ui.is_json()
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let mut connection: Option<(Target, Client)> = None;
+    let mut last: Option<Value> = None;
+    if in_place {
+        ctx.ui.raw(CLEAR_ALL);
+    }
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !ctx.ui.is_closed() {
+        ticks.tick().await;
+        let answer = ask(ctx, &mut connection, args.deep).await;
+        if let Err(error) = &answer
+            && error.exit == Exit::Usage
+        {
+            return Err(error.clone());
+        }
+        if in_place {
+            ctx.ui.raw(&frame(ctx, &answer));
+            continue;
+        }
+        let change = Change::of(
+            answer.as_ref().map_err(|error| error.message.clone()),
+            Timestamp::now(),
+        );
+        let key = change.key();
+        if last.as_ref() != Some(&key) {
+            last = Some(key);
+            ctx.ui.line(&change);
+            ctx.ui.say(&change.sentence());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn ask(
+    ctx: &Context,
+    connection: &mut Option<(Target, Client)>,
+    deep: bool,
+) -> Result<Shown, CliError> {
+    let (target, mut client) = match connection.take() {
+        Some(kept) => kept,
+        None => {
+            let target = Target::find(&ctx.global, &Env::real())?;
+            let client = target.connect().await?;
+            (target, client)
+        }
+    };
+    // The connection ends with the process; the next look finds its successor.
+    let status = match status_of(&target, &mut client).await {
+        Ok(status) => status,
+        Err(_) => {
+            let target = Target::find(&ctx.global, &Env::real())?;
+            client = target.connect().await?;
+            status_of(&target, &mut client).await?
+        }
+    };
+    *connection = Some((target, client));
+    Ok(shown(status, deep).await)
+}
+
+/// The whole of what is shown, over what was there before.
+fn frame(ctx: &Context, answer: &Result<Shown, CliError>) -> String {
+    let now = Timestamp::now();
+    let text = match answer {
+        Ok(shown) => lines(&ctx.ui, shown, now),
+        Err(error) => vec![error.message.clone()],
+    };
+    let (columns, rows) =
+        terminal_size::terminal_size().map_or((80, 24), |(width, height)| (width.0, height.0));
+    let mut frame = HOME.to_owned();
+    for line in text.iter().take(usize::from(rows).saturating_sub(1)) {
+        frame.push_str(&clip(line, usize::from(columns)));
+        frame.push_str(CLEAR_LINE);
+        frame.push_str("\r\n");
+    }
+    frame.push_str(CLEAR_BELOW);
+    frame
+}
+
+/// The line as far as the terminal is wide; colours take no place.
+fn clip(line: &str, width: usize) -> String {
+    let mut kept = String::new();
+    let (mut column, mut in_color) = (0, false);
+    for c in line.chars() {
+        match c {
+            '\x1b' => in_color = true,
+            _ if in_color => in_color = c != 'm',
+            _ if column == width => continue,
+            _ => column += 1,
+        }
+        kept.push(c);
+        if column == width && !line.contains('\x1b') {
+            break;
+        }
+    }
+    kept
+}
+
+/// The word for a stage, or that nobody answers.
+pub(super) fn stage(answer: Result<&Shown, &String>) -> String {
+    answer.map_or_else(
+        |_| "not running".to_owned(),
+        |shown| word(shown.status.stage).to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_where_the_terminal_ends_and_its_colours_are_closed() {
+        assert_eq!(clip("abcdef", 3), "abc");
+        assert_eq!(clip("größer", 4), "größ");
+        assert_eq!(clip("\x1b[1mabc\x1b[0mdef", 4), "\x1b[1mabc\x1b[0md");
+        assert_eq!(clip("\x1b[1mabc\x1b[0mdef", 2), "\x1b[1mab\x1b[0m");
+    }
+}

@@ -1,0 +1,148 @@
+//! The gateway's process, and who else holds its addresses.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::Listen;
+use crate::control::protocol::Status;
+use crate::diagnose::doctor::facts::{Facts, Port, Process, Stranger};
+use crate::os::port::{self, Depth, Holder};
+use crate::os::process::{self, Stat};
+use crate::state::paths::Scope;
+
+/// Looks at a process.
+pub(super) fn look(pid: u32, unseen: &mut Vec<String>) -> Option<Process> {
+    let process = format!("/proc/{pid}");
+    let link = match std::fs::read_link(format!("{process}/exe")) {
+        Ok(link) => link,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            unseen.push(format!("process {pid}: {error}"));
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let program = process::before_replaced(&link);
+    let environment = std::fs::read(format!("{process}/environ")).unwrap_or_default();
+    let pair = |entry: &[u8]| {
+        let text = String::from_utf8_lossy(entry);
+        text.split_once('=')
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    };
+    let environment: BTreeMap<String, String> = environment
+        .split(|byte| *byte == 0)
+        .filter_map(pair)
+        .collect();
+    Some(Process {
+        pid,
+        replaced: link != program,
+        program,
+        environment,
+        fds: fds(pid),
+        age: age(pid).unwrap_or_default(),
+    })
+}
+
+fn fds(pid: u32) -> Option<(u64, u64)> {
+    let used = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    Some((used, line.split_whitespace().next()?.parse().ok()?))
+}
+
+/// How long it lives.
+fn age(pid: u32) -> Option<Duration> {
+    let ticks = Stat::read(pid)?.start_time;
+    let hertz = u64::try_from(
+        nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+            .ok()
+            .flatten()?,
+    )
+    .ok()?;
+    let up: f64 = std::fs::read_to_string("/proc/uptime")
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
+    Duration::try_from_secs_f64(up - ticks as f64 / hertz as f64).ok()
+}
+
+/// The addresses of the gateway, those it has and those it is to have, and who else listens there.
+pub(super) fn ports(facts: &Facts, live: Option<&Status>) -> Vec<Port> {
+    let mut all: Vec<Listen> = live
+        .iter()
+        .flat_map(|live| &live.listeners)
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    for listen in facts.config.get().gateway.listen {
+        if !all.contains(&listen) {
+            all.push(listen);
+        }
+    }
+    all.into_iter()
+        .map(|listen| Port {
+            strangers: strangers(facts, live, &listen),
+            listen,
+        })
+        .collect()
+}
+
+/// Who listens at an address and is neither this gateway, nor one of its own, nor a service manager
+/// on its behalf.
+fn strangers(facts: &Facts, live: Option<&Status>, listen: &Listen) -> Vec<Stranger> {
+    let main = facts
+        .unit
+        .as_ref()
+        .and_then(|unit| unit.says.as_ref())
+        .map(|says| says.main_pid);
+    let own: Vec<u32> = live
+        .iter()
+        .flat_map(|live| std::iter::once(live.pid).chain(live.drainers.iter().map(|one| one.pid)))
+        .chain(main)
+        .collect();
+    let group = own
+        .iter()
+        .find_map(|pid| process::Process::read(*pid))
+        .and_then(|process| process.service().map(str::to_owned));
+    let is_own = |process: &process::Process| {
+        own.contains(&process.pid)
+            || process.is_systemd()
+            || group
+                .as_ref()
+                .is_some_and(|group| process::is_within(&process.group, group))
+            || process::ancestors(process.pid)
+                .iter()
+                .any(|pid| own.contains(pid))
+    };
+    let stranger = |holder: Holder| match holder {
+        Holder::Seen(process) if is_own(&process) => None,
+        Holder::Seen(process) => Some(Stranger {
+            pid: process.pid,
+            name: process.name.clone(),
+            uid: process.uid,
+            unit: process
+                .service()
+                .and_then(|group| group.rsplit('/').next())
+                .map(str::to_owned),
+            is_gateway: process.is_gateway(),
+        }),
+        // Whether it is the gateway itself cannot be seen, but where that would be one's own.
+        Holder::Hidden(uid) => {
+            let of_user = facts
+                .unit
+                .as_ref()
+                .is_none_or(|unit| unit.installed.scope == Scope::User);
+            let uid = uid.filter(|uid| of_user && *uid != nix::unistd::geteuid().as_raw())?;
+            Some(Stranger {
+                uid,
+                ..Stranger::default()
+            })
+        }
+    };
+    port::who(listen, &own, Depth::All)
+        .into_iter()
+        .filter_map(stranger)
+        .collect()
+}

@@ -1,0 +1,224 @@
+//! The unit: its files, and what its manager makes of them.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::time;
+use crate::config::Env;
+use crate::diagnose::doctor::facts::{EnvFile, Says, Setting, Unit, UnitFile};
+use crate::service::drift;
+use crate::service::properties::Properties;
+use crate::service::provenance::Written;
+use crate::service::systemd::Manager;
+use crate::service::{Installed, ServiceError};
+use crate::state::paths::Scope;
+use crate::text::redact::{MASK, Redactor};
+
+/// How many lines of journald about one service are shown.
+const SUPPRESSED_SHOWN: usize = 3;
+
+/// Looks at an installed unit.
+pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
+    let (says, properties, unreachable) = match ask(env, installed).await {
+        Ok((says, properties)) => (Some(says), properties, None),
+        Err(error) => (None, Properties::default(), Some(error.message)),
+    };
+    let written = Written::at(&installed.path).unwrap_or(Written::Absent);
+    let version = says.as_ref().map_or(0, |says| says.version);
+    let outdated = match &written {
+        Written::ByUs(text) if version != 0 => drift::outdated(installed, text, version),
+        _ => None,
+    };
+    let mut files = vec![read(&installed.path)];
+    files.extend(
+        properties
+            .texts("DropInPaths")
+            .iter()
+            .map(|path| read(Path::new(path))),
+    );
+    let user = says
+        .as_ref()
+        .map(|says| says.user.clone())
+        .unwrap_or_default();
+    let account = nix::unistd::User::from_name(&user).ok().flatten();
+    let dynamic = properties.flag("DynamicUser");
+    let own = installed.scope == Scope::User;
+    Unit {
+        needs_sudo: !own && !nix::unistd::geteuid().is_root(),
+        in_our_place: drift::unit_dir(env, installed.scope)
+            .is_some_and(|dir| installed.path.parent() == Some(&dir)),
+        shadowed: drift::copies(env, installed).into_iter().skip(1).collect(),
+        lingers: own.then(drift::lingers),
+        env_files: properties
+            .files("EnvironmentFiles")
+            .into_iter()
+            .map(|(path, optional)| env_file(path, optional))
+            .collect(),
+        secrets: says
+            .as_ref()
+            .map(|says| secret_names(&says.environment))
+            .unwrap_or_default(),
+        has_account: user.is_empty() || dynamic || account.is_some() || user.parse::<u32>().is_ok(),
+        uid: match (&account, own) {
+            (Some(account), false) => Some(account.uid.as_raw()),
+            (None, true) => Some(nix::unistd::geteuid().as_raw()),
+            (None, false) if user.is_empty() && !dynamic => Some(0),
+            (None, false) => user.parse().ok(),
+            _ => None,
+        },
+        gid: account.as_ref().map(|account| account.gid.as_raw()),
+        suppressed: suppressed(&installed.unit),
+        installed: installed.clone(),
+        dynamic,
+        says,
+        unreachable,
+        files,
+        written,
+        outdated,
+    }
+}
+
+async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties), ServiceError> {
+    let manager = Manager::connect(installed.scope, env).await?;
+    let version = manager.version().await?;
+    let said = manager.properties(&installed.unit).await?;
+    let commands = said.commands("ExecStart");
+    let says = Says {
+        version,
+        load: said.text("LoadState"),
+        load_error: said.load_error(),
+        active: said.text("ActiveState"),
+        sub: said.text("SubState"),
+        result: said.text("Result"),
+        file_state: manager.file_state(&installed.unit).await,
+        needs_reload: said.flag("NeedDaemonReload")
+            || has_unread(installed, &said.texts("DropInPaths")),
+        kind: said.text("Type"),
+        notify_access: said.text("NotifyAccess"),
+        kill_mode: said.text("KillMode"),
+        restart: said.text("Restart"),
+        restart_delay: time(said.number("RestartUSec")).unwrap_or_default(),
+        timeout_stop: time(said.number("TimeoutStopUSec")),
+        watchdog: time(said.number("WatchdogUSec")).filter(|time| !time.is_zero()),
+        fd_store: said.number("FileDescriptorStoreMax"),
+        oom_policy: said.text("OOMPolicy"),
+        nofile: said.number("LimitNOFILE"),
+        limit_interval: time(said.number("StartLimitIntervalUSec")).filter(|time| !time.is_zero()),
+        limit_burst: said.number("StartLimitBurst"),
+        prevent: said.exit_codes("RestartPreventExitStatus"),
+        output: ["StandardOutput", "StandardError"]
+            .map(|name| said.text(name))
+            .to_vec(),
+        environment: said.texts("Environment"),
+        wants: ["Wants", "Requires", "After"]
+            .iter()
+            .flat_map(|name| said.texts(name))
+            .collect(),
+        program: commands.first().map(|(path, _)| PathBuf::from(path)),
+        restarts: said.number("NRestarts"),
+        main_pid: u32::try_from(said.number("MainPID")).unwrap_or(0),
+        socket: said
+            .texts("TriggeredBy")
+            .iter()
+            .any(|unit| unit.ends_with(".socket")),
+        user: said.text("User"),
+        status: said.text("StatusText"),
+    };
+    Ok((says, said))
+}
+
+/// Whether there is a drop-in that systemd has not read: of a folder that is new it does not know.
+fn has_unread(installed: &Installed, known: &[String]) -> bool {
+    let folder = installed
+        .path
+        .with_file_name(format!("{}.d", installed.unit));
+    let drop_ins = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    drop_ins
+        .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+        .any(|path| !known.iter().any(|known| path == Path::new(known)))
+}
+
+/// The settings of a file, comments and sections left out.
+fn read(path: &Path) -> UnitFile {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let setting = |(index, line): (usize, &str)| {
+        let line = line.trim();
+        let (key, value) = line
+            .split_once('=')
+            .filter(|_| !line.starts_with(['#', ';', '[']))?;
+        Some(Setting {
+            number: index + 1,
+            key: key.trim().to_owned(),
+            value: value.trim().to_owned(),
+        })
+    };
+    let mode = std::fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o7777);
+    UnitFile {
+        path: path.to_owned(),
+        lines: text.lines().enumerate().filter_map(setting).collect(),
+        mode,
+    }
+}
+
+fn env_file(path: PathBuf, optional: bool) -> EnvFile {
+    let mode = std::fs::metadata(&path)
+        .ok()
+        .map(|meta| meta.permissions().mode() & 0o7777);
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let secret = !secret_names(&text.lines().map(str::to_owned).collect::<Vec<_>>()).is_empty();
+    let ours = |path: &Path| {
+        let users = [0, nix::unistd::geteuid().as_raw()];
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|meta| !meta.is_symlink() && users.contains(&meta.uid()))
+    };
+    let ours = ours(&path) && path.parent().is_some_and(ours);
+    EnvFile {
+        path,
+        optional,
+        mode,
+        secret,
+        ours,
+    }
+}
+
+/// The names of variables whose values are secret.
+fn secret_names(environment: &[String]) -> Vec<String> {
+    let redactor = Redactor::default();
+    let secret = |pair: &String| {
+        let (key, value) = pair.split_once('=')?;
+        (redactor.value(key, value) == MASK).then(|| key.to_owned())
+    };
+    environment.iter().filter_map(secret).collect()
+}
+
+/// What journald says that it left out of a service's log in this boot; nothing where it cannot be
+/// read.
+fn suppressed(unit: &str) -> Vec<String> {
+    let asked = Command::new("journalctl")
+        .args([
+            "--quiet",
+            "--no-pager",
+            "--boot",
+            "--output=cat",
+            "--lines=2000",
+            "SYSLOG_IDENTIFIER=systemd-journald",
+        ])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let text = asked
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    let ours = text
+        .lines()
+        .filter(|line| line.starts_with("Suppressed ") && line.ends_with(unit));
+    ours.rev()
+        .take(SUPPRESSED_SHOWN)
+        .map(str::to_owned)
+        .collect()
+}

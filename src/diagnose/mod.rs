@@ -1,0 +1,4 @@
+//! Facts in, findings out: what is wrong with an installed gateway, and why the last life ended.
+
+pub mod doctor;
+pub mod why;

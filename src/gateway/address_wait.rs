@@ -1,0 +1,183 @@
+//! An address that somebody else has, at a start under a service manager.
+//!
+//! An exit would only be answered by the next start, thousands of times a day. So what is proven
+//! stale is ended, and whoever else is there is waited for: the manager is told that the service
+//! runs, and for whom it waits.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, interval, sleep};
+use tracing::{info, warn};
+
+use super::listeners::Listeners;
+use super::option_future::or_never;
+use super::signals::{Asked, Signals};
+use crate::config::Listen;
+use crate::os::port;
+use crate::os::process::group_of;
+use crate::proxy::BindError;
+use crate::stale::{self, Mode, Scene, State, Unit};
+use crate::systemd::unit::facts_of;
+use crate::systemd::{Notifier, WAITING};
+
+/// How often the address is tried: nothing tells when a port becomes free.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// How long somebody may be on the way out before the manager hears that the start is over and the
+/// service waits.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked again who it is, and whether they are stale by now.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How waiting ended.
+#[derive(Debug)]
+pub enum Had {
+    /// The addresses are ours.
+    Ours,
+    /// It was asked to stop.
+    Stopped,
+}
+
+/// Binds what is missing among `wanted`, and waits for as long as somebody else has it.
+///
+/// # Errors
+/// [`BindError`] for whatever waiting does not help against.
+pub async fn bind(
+    listeners: &mut Listeners,
+    wanted: &[Listen],
+    state: &Path,
+    notifier: Notifier,
+    signals: &mut Signals,
+) -> Result<Had, BindError> {
+    let mut waiting: Option<Waiting> = None;
+    let mut watchdog = notifier.watchdog_interval().map(interval);
+    loop {
+        // Looked at without listening: those that are free must not be opened and closed again and
+        // again meanwhile.
+        let held = wanted.iter().find(|listen| {
+            listeners.lacks(listen) && port::can_be_had(listen).is_ok_and(|free| !free)
+        });
+        let taken = match held.map_or_else(
+            || listeners.change(wanted),
+            |listen| Err(BindError::Taken(listen.clone())),
+        ) {
+            Ok(()) => {
+                if waiting.is_some() {
+                    info!("[gateway] the address is free now");
+                    notifier.status("starting");
+                }
+                return Ok(Had::Ours);
+            }
+            Err(BindError::Taken(listen)) => listen,
+            Err(error) => return Err(error),
+        };
+        let waiting = waiting.get_or_insert_with(|| Waiting::begin(wanted, state, notifier));
+        waiting.tell(&taken);
+        tokio::select! {
+            asked = signals.next() => if matches!(asked, Asked::Stop | Asked::Interrupt) {
+                info!("[gateway] no longer waiting for {taken}");
+                notifier.stopping("no longer waiting for its address");
+                return Ok(Had::Stopped);
+            },
+            who = &mut waiting.cleaning => waiting.learn(who.unwrap_or_default()),
+            _ = or_never(watchdog.as_mut().map(Interval::tick)) => notifier.watchdog(),
+            () = sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// What is known while somebody else has the address.
+struct Waiting {
+    begun: Instant,
+    scene: Scene,
+    notifier: Notifier,
+    /// The next look: at once, and every [`LOOK`] from then on.
+    cleaning: JoinHandle<Vec<String>>,
+    who: Vec<String>,
+    told: String,
+    ready: bool,
+}
+
+impl Waiting {
+    fn begin(wanted: &[Listen], state: &Path, notifier: Notifier) -> Self {
+        let scene = Scene {
+            listen: wanted.to_vec(),
+            state: vec![state.to_owned()],
+            ..Scene::default()
+        };
+        let cleaning = tokio::spawn(clean(scene.clone(), Duration::ZERO));
+        Self {
+            begun: Instant::now(),
+            scene,
+            notifier,
+            cleaning,
+            who: Vec::new(),
+            told: String::new(),
+            ready: false,
+        }
+    }
+
+    fn learn(&mut self, who: Vec<String>) {
+        self.who = who;
+        self.cleaning = tokio::spawn(clean(self.scene.clone(), LOOK));
+    }
+
+    fn tell(&mut self, taken: &Listen) {
+        let patient = self.begun.elapsed() < PATIENCE;
+        let text = match self.who.as_slice() {
+            [] if patient => return,
+            [] => format!("{WAITING}{taken}, which somebody else has"),
+            who => format!("{WAITING}{taken}: held by {}", who.join(", ")),
+        };
+        if text != self.told {
+            warn!("[gateway] {text}");
+            self.notifier.status(&text);
+        }
+        if !patient && !std::mem::replace(&mut self.ready, true) {
+            self.notifier.ready(&text);
+        }
+        self.told = text;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.cleaning.abort();
+    }
+}
+
+/// After a while ends what is proven stale, and says who is left.
+async fn clean(mut scene: Scene, after: Duration) -> Vec<String> {
+    sleep(after).await;
+    let me = std::process::id();
+    scene.unit = facts_of(me)
+        .await
+        .filter(|facts| facts.main_pid == me)
+        .map(|facts| Unit {
+            holds_listeners: facts.holds_listeners(),
+            name: facts.unit,
+            main: Some(me),
+            group: Some(group_of(me)).filter(|group| !group.is_empty()),
+        });
+    match stale::clean(&scene, Mode::Stale).await {
+        Ok(report) => {
+            for ended in &report.killed {
+                warn!(
+                    "[gateway] pid {} had the address and was ended: {}",
+                    ended.pid, ended.why
+                );
+            }
+            match report.state {
+                State::Held(by) => by,
+                _ => Vec::new(),
+            }
+        }
+        Err(error) => {
+            warn!("[gateway] cannot see who has the address: {error}");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The end of an older generation: its work finishes within its budget, then its sidecars stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::control::protocol::DrainStatus;
+use crate::gateway::handover::borrowed_upstreams::Lent;
+use crate::gateway::lease::{Cause, Claim};
+use crate::gateway::progress::Reporter;
+use crate::gateway::slot::{Patience, Unit};
+use crate::proxy::{GOODBYE, first_few};
+
+/// How often whoever waits for a drain is told how it goes.
+const TELL: Duration = Duration::from_secs(1);
+
+/// How often a drain that takes long says in the log what it waits for.
+const STILL_DRAINING: Duration = Duration::from_secs(30);
+
+/// One generation on its way out.
+#[derive(Debug)]
+pub struct Drain {
+    /// Its number.
+    pub generation: u64,
+    units: Vec<(Arc<Unit>, Patience)>,
+    /// The leases of its beginning: their work may need the old sidecars.
+    leases: Claim,
+    /// Work of a predecessor that needs them, too.
+    lent: Lent,
+    begun: Instant,
+    report: Reporter,
+}
+
+impl Drain {
+    /// A drain of these units, each with its patience, that waits for these leases and for what is
+    /// lent, too; `report` tells whoever asked for the restart.
+    pub fn new(
+        generation: u64,
+        units: Vec<(Arc<Unit>, Patience)>,
+        leases: Claim,
+        lent: Lent,
+        report: Reporter,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            generation,
+            units,
+            leases,
+            lent,
+            begun: Instant::now(),
+            report,
+        })
+    }
+
+    /// Closes the doors, waits, cuts what is left, stops the sidecars.
+    pub async fn run(&self) {
+        self.leases.tell_drain(Cause::Restart, self.limit());
+        let units = self.units.iter().map(|(unit, patience)| async {
+            unit.backend().set(crate::proxy::Door::Gone);
+            let finished = finish(unit, &self.leases, &self.lent, *patience, self.begun);
+            if !tokio::join!(finished, unit.tell_drain(patience.requests)).0 {
+                let left = [unit.backend().blockers(), self.leases.blockers()].concat();
+                warn!(
+                    "[gateway] generation {}: drain time is over; cutting {}",
+                    self.generation,
+                    left.join(", ")
+                );
+                self.leases.tell_deadline();
+                unit.backend().cut();
+            }
+            unit.stop(unit.spec().stop_timeout.0).await;
+        });
+        let all = join_all(units);
+        tokio::pin!(all);
+        let mut told = (0, 0, 0);
+        let mut tell = tokio::time::interval(TELL);
+        let mut warn = tokio::time::interval_at(self.begun + STILL_DRAINING, STILL_DRAINING);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut all => break,
+                _ = warn.tick() => self.warn(),
+                _ = tell.tick() => self.tell(&mut told),
+            }
+        }
+        self.report
+            .tell("drained", format!("generation {} is gone", self.generation));
+        info!(
+            "[gateway] generation {} is gone after {} ms",
+            self.generation,
+            self.begun.elapsed().as_millis()
+        );
+    }
+
+    /// Tells what is left, when it changed.
+    fn tell(&self, told: &mut (u64, u64, u64)) {
+        let DrainStatus {
+            requests,
+            tunnels,
+            leases,
+            ..
+        } = self.status();
+        let now = (requests, tunnels, leases);
+        if now != std::mem::replace(told, now) && now != (0, 0, 0) {
+            let mut left = format!("requests {requests}, tunnels {tunnels}");
+            if leases > 0 {
+                left.push_str(&format!(", {}", self.leases.blockers().join(", ")));
+            }
+            self.report.tell(
+                "draining",
+                format!("generation {} finishes its work: {left}", self.generation),
+            );
+        }
+    }
+
+    fn warn(&self) {
+        let status = self.status();
+        let left = status.left_ms.map_or("without limit".to_owned(), |left| {
+            format!("for {} s more", left / 1000)
+        });
+        warn!(
+            "[gateway] generation {} still drains, {left}: {}",
+            self.generation,
+            status.blockers.join(", ")
+        );
+    }
+
+    /// What it still waits for.
+    pub fn status(&self) -> DrainStatus {
+        let mut status = DrainStatus {
+            generation: self.generation,
+            requests: 0,
+            tunnels: 0,
+            leases: self.leases.count(),
+            pid: 0,
+            left_ms: self
+                .limit()
+                .map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
+            blockers: Vec::new(),
+        };
+        for (unit, _) in &self.units {
+            let counts = unit.backend().counts();
+            status.requests += counts.requests as u64;
+            status.tunnels += counts.tunnels as u64;
+            status.blockers.extend(unit.backend().blockers());
+        }
+        status
+            .blockers
+            .extend(first_few(self.leases.blockers().into_iter()));
+        status
+    }
+
+    /// How long it may take; none means for ever.
+    fn limit(&self) -> Option<Duration> {
+        self.units
+            .iter()
+            .try_fold(Duration::ZERO, |most, (_, patience)| {
+                Some(most.max(patience.requests?))
+            })
+    }
+
+    /// The sidecars that are on their way out.
+    pub fn units(&self) -> impl Iterator<Item = Arc<Unit>> {
+        self.units.iter().map(|(unit, _)| Arc::clone(unit))
+    }
+}
+
+/// Waits for a unit's work, for the leases and for what is lent; false when its time is over
+/// before. Tunnels are ended at the end of theirs.
+async fn finish(
+    unit: &Unit,
+    leases: &Claim,
+    lent: &Lent,
+    patience: Patience,
+    begun: Instant,
+) -> bool {
+    let backend = unit.backend();
+    let tunnels = async {
+        tokio::time::sleep_until(begun + patience.tunnels).await;
+        backend.end_tunnels();
+        // Longer than this only a handshake without an answer takes, which is cut with the rest.
+        let _ = tokio::time::timeout(GOODBYE, backend.wait_tunnels()).await;
+    };
+    let requests = async {
+        match patience.requests {
+            Some(time) => tokio::time::sleep_until(begun + time).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = async { tokio::join!(backend.wait_all(), leases.released(), lent.returned()) } => true,
+        _ = async { tokio::join!(requests, tunnels) } => false,
+    }
+}

@@ -1,0 +1,129 @@
+//! Clients between two requests go from a process that finishes its work to the one that has the
+//! service now, whichever that is: through a socket beside the control socket. They do not notice.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::channel;
+use crate::control::server;
+use crate::proxy::Workers;
+
+/// Between two tries to reach the owner: nothing tells when one process has followed another.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a client is kept for an owner to take it. After that it is closed, as any server may
+/// close a silent connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the owner takes clients over.
+pub fn place(control: &Path) -> PathBuf {
+    control.with_extension("move")
+}
+
+/// Takes clients over at `place` and gives them to `workers`, until `end`.
+///
+/// # Errors
+/// When the socket cannot be put there.
+pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) -> io::Result<()> {
+    let listener = UnixListener::from_std(server::bind(place)?)?;
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = end.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) if ours(&stream) => drop(tokio::spawn(take_from(
+                    stream,
+                    Arc::clone(&workers),
+                    end.clone(),
+                ))),
+                Ok(_) => {}
+                // No descriptor is left for the moment.
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    });
+    Ok(())
+}
+
+fn ours(stream: &UnixStream) -> bool {
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+}
+
+async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: CancellationToken) {
+    loop {
+        // Never between a client and its receipt: it would be passed on twice.
+        tokio::select! {
+            () = end.cancelled() => return,
+            ready = stream.readable() => if ready.is_err() { return },
+        }
+        let mut byte = [0];
+        match stream.try_io(Interest::READABLE, || {
+            channel::receive_with(&stream, &mut byte)
+        }) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Ok((1, clients)) => {
+                for client in clients {
+                    workers.adopt(client).await;
+                }
+                // Only now the sender may forget it.
+                if stream.write_all(&byte).await.is_err() {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Sends clients to whoever takes them at `place`; ends when the sender of `clients` is gone and
+/// all have been sent.
+pub async fn send(place: PathBuf, mut clients: mpsc::UnboundedReceiver<OwnedFd>) {
+    let mut way: Option<UnixStream> = None;
+    while let Some(client) = clients.recv().await {
+        let sent = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match send_one(&place, &mut way, &client).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        debug!("the owner takes no client for the moment: {error}");
+                        way = None;
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
+            }
+        });
+        if sent.await.is_err() {
+            warn!(
+                "[gateway] nobody takes clients over at {}; a silent connection is closed",
+                place.display()
+            );
+        }
+    }
+}
+
+async fn send_one(place: &Path, way: &mut Option<UnixStream>, client: &OwnedFd) -> io::Result<()> {
+    let stream = match way.take() {
+        Some(stream) => stream,
+        None => UnixStream::connect(place).await?,
+    };
+    let stream = way.insert(stream);
+    stream.writable().await?;
+    stream.try_io(Interest::WRITABLE, || {
+        channel::send_raw(stream, b"m", &[client.as_fd()])
+    })?;
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await.map(drop)
+}

@@ -1,0 +1,309 @@
+//! A sidecar and the door to it: what one generation has for each [sidecar.NAME], and the next may
+//! keep.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::context::Context;
+use super::lease::{Cause, Claim};
+use super::progress::Reporter;
+use crate::config::SidecarSpec;
+use crate::os::mutex::lock;
+use crate::proxy::{Address, Backend, Door, Upstream};
+use crate::sidecar::{Failure, Sidecar, State, notice};
+
+/// A sidecar with its door.
+#[derive(Debug)]
+pub struct Unit {
+    name: String,
+    backend: Arc<Backend>,
+    running: Mutex<Running>,
+}
+
+/// What runs behind the door now. A unit whose sidecar cannot overlap keeps its door and changes
+/// this.
+#[derive(Clone, Debug)]
+struct Running {
+    spec: SidecarSpec,
+    sidecar: Arc<Sidecar>,
+    /// Opens the door when the sidecar is ready, and holds it when it is not.
+    doorkeeper: Arc<Doorkeeper>,
+    /// It was told that its work comes to an end.
+    told: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Doorkeeper(JoinHandle<()>);
+
+impl Drop for Doorkeeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How long old work may go on where no successor can run beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Requests; none means for ever.
+    pub requests: Option<Duration>,
+    /// Tunnels.
+    pub tunnels: Duration,
+}
+
+impl Unit {
+    /// Starts a sidecar; its door is held until it is ready.
+    pub fn start(
+        context: &Arc<Context>,
+        name: &str,
+        spec: &SidecarSpec,
+        persist: bool,
+    ) -> Arc<Self> {
+        let backend = Backend::held(name, &format!("{name} is starting"));
+        let running = Running::start(context, name, spec, &backend, persist);
+        Arc::new(Self {
+            name: name.to_owned(),
+            backend,
+            running: Mutex::new(running),
+        })
+    }
+
+    /// The sidecar's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its door.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// What it runs.
+    pub fn spec(&self) -> SidecarSpec {
+        self.running().spec
+    }
+
+    /// The sidecar behind the door now.
+    pub fn sidecar(&self) -> Arc<Sidecar> {
+        self.running().sidecar
+    }
+
+    fn running(&self) -> Running {
+        lock(&self.running).clone()
+    }
+
+    /// Puts another run behind the same door, for a sidecar of which two copies must not run: fade,
+    /// hold, stop, start. Requests that arrive meanwhile wait at the door.
+    ///
+    /// # Errors
+    /// Why the new run failed. The specification before is running again then, or being tried
+    /// again.
+    pub async fn replace(
+        &self,
+        context: &Arc<Context>,
+        spec: &SidecarSpec,
+        patience: Patience,
+        leases: &Claim,
+        report: &Reporter,
+    ) -> Result<(), Arc<Failure>> {
+        let old = self.running();
+        self.release(patience, leases, report).await;
+        match self.run(context, spec, false).await {
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                report.tell(
+                    "restoring",
+                    format!("{} {}; starting what ran before", self.name, failure.cause),
+                );
+                // It may fail, too: then it is tried again until it runs, with the cause at the
+                // door.
+                let _ = self.run(context, &old.spec, true).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.
+    pub async fn release(&self, patience: Patience, leases: &Claim, report: &Reporter) {
+        let old = self.running();
+        self.fade(patience, leases, report).await;
+        report.tell(
+            "holding",
+            format!("{} is being replaced; new requests wait", self.name),
+        );
+        old.sidecar.stop(old.spec.stop_timeout.0).await;
+        report.tell("stopped", format!("{} has ended", self.name));
+        old.doorkeeper.0.abort();
+    }
+
+    /// Starts what ran before its [`release`](Self::release).
+    pub async fn resume(&self, context: &Arc<Context>) {
+        let spec = self.spec();
+        // It may fail: then it is tried again until it runs, with the cause at the door.
+        let _ = self.run(context, &spec, true).await;
+    }
+
+    async fn run(
+        &self,
+        context: &Arc<Context>,
+        spec: &SidecarSpec,
+        persist: bool,
+    ) -> Result<(), Arc<Failure>> {
+        let next = Running::start(context, &self.name, spec, &self.backend, persist);
+        let sidecar = Arc::clone(&next.sidecar);
+        // At once, so that a stop that comes now sees it to its end.
+        *lock(&self.running) = next;
+        sidecar.settled().await.map(drop)
+    }
+
+    /// Lets the old run serve, new requests included, until what was there at the beginning is done
+    /// or half the time is used, and its tunnels have ended; then closes the door and waits for the
+    /// rest.
+    async fn fade(&self, patience: Patience, leases: &Claim, report: &Reporter) {
+        let begun = Instant::now();
+        leases.tell_drain(Cause::Restart, patience.requests);
+        let tunnels = async {
+            tokio::time::sleep_until(begun + patience.tunnels).await;
+            self.backend.end_tunnels();
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = self.fade_then_hold(begun, patience, leases, report) => {}
+            () = tunnels => {}
+        }
+        if leases.count() > 0 {
+            warn!(
+                "[gateway] {}: drain time is over; no longer waiting for {}",
+                self.name,
+                leases.blockers().join(", ")
+            );
+            leases.tell_deadline();
+        }
+        self.backend.cut();
+    }
+
+    async fn fade_then_hold(
+        &self,
+        begun: Instant,
+        patience: Patience,
+        leases: &Claim,
+        report: &Reporter,
+    ) {
+        let backend = &self.backend;
+        let door = backend.watch().borrow().clone();
+        if let Door::Open(upstream) = door {
+            backend.set(Door::Fading(upstream));
+            backend.begin_epoch();
+            report.tell(
+                "fading",
+                format!(
+                    "{} serves on until its work of this moment is done",
+                    self.name
+                ),
+            );
+            let told = self.tell_drain(patience.requests);
+            let early = async {
+                tokio::join!(
+                    told,
+                    backend.wait_before(),
+                    backend.wait_tunnels(),
+                    leases.released()
+                )
+            };
+            match patience.requests {
+                Some(time) => drop(tokio::time::timeout(time / 2, early).await),
+                None => drop(early.await),
+            }
+        }
+        backend.set(Door::Held(format!("{} is restarting", self.name).into()));
+        let all = async { tokio::join!(backend.wait_all(), leases.released()) };
+        match patience.requests {
+            Some(time) => drop(tokio::time::timeout_at(begun + time, all).await),
+            None => drop(all.await),
+        }
+    }
+
+    /// Tells the sidecar, once and when it asked for it, that its work comes to an end within
+    /// `time`. Nothing fails when it cannot be told.
+    pub async fn tell_drain(&self, time: Option<Duration>) {
+        // Its SIGTERM, which follows at once, tells it the same.
+        if time == Some(Duration::ZERO) {
+            return;
+        }
+        let Running {
+            spec,
+            sidecar,
+            told,
+            ..
+        } = self.running();
+        let Some(notice) = spec.drain else { return };
+        if told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = notice::send(&sidecar, &notice).await {
+            warn!(
+                SIDECAR = self.name,
+                "[gateway] sidecar {} was not told of the drain: it {error}", self.name
+            );
+        }
+    }
+
+    /// Ends the sidecar; at most its own stop timeout and `limit`.
+    pub async fn stop(&self, limit: Duration) {
+        self.sidecar().stop(limit).await;
+    }
+}
+
+impl Running {
+    fn start(
+        context: &Arc<Context>,
+        name: &str,
+        spec: &SidecarSpec,
+        backend: &Arc<Backend>,
+        persist: bool,
+    ) -> Self {
+        let sidecar = Arc::new(Sidecar::start(context.start(name, spec, persist)));
+        let doorkeeper = tokio::spawn(keep_door(
+            Arc::clone(backend),
+            sidecar.watch(),
+            name.to_owned(),
+            context.workers,
+        ));
+        Self {
+            spec: spec.clone(),
+            sidecar,
+            doorkeeper: Arc::new(Doorkeeper(doorkeeper)),
+            told: Arc::default(),
+        }
+    }
+}
+
+async fn keep_door(
+    backend: Arc<Backend>,
+    mut state: tokio::sync::watch::Receiver<State>,
+    name: String,
+    workers: usize,
+) {
+    loop {
+        let door = match &*state.borrow_and_update() {
+            State::Ready { address, .. } => Door::Open(Upstream::new(
+                Address::Socket(*address),
+                workers,
+                backend.cut_token(),
+            )),
+            State::Starting { .. } => Door::Held(format!("{name} is starting").into()),
+            State::Backoff { failure } => Door::Held(format!("{name} {}", failure.cause).into()),
+            State::Stopping { .. } | State::Stopped { .. } => {
+                Door::Held(format!("{name} is stopped").into())
+            }
+        };
+        backend.set(door);
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the kernel tells and does: one place for each call, with the macOS twin beside it.
+
+#[cfg(any(test, target_os = "macos"))]
+pub mod darwin;
+pub mod mutex;
+pub mod oom;
+pub mod platform;
+pub mod port;
+pub mod process;

@@ -1,0 +1,228 @@
+//! macOS.
+//!
+//! It has no way to make a descriptor close-on-exec at once: it is marked right after. A program
+//! that another thread starts in between inherits it; the gateway starts its programs on the thread
+//! that makes its descriptors, and marks the rest before each.
+#![allow(
+    unsafe_code,
+    reason = "waitid and getdtablesize have no safe wrapper in nix, and descriptors come as bare numbers"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::statfs;
+use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A TCP socket, close-on-exec and non-blocking.
+pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
+    let fd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(fd)
+}
+
+/// The reading and the writing end of a pipe, close-on-exec.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe()?;
+    for end in [&read, &write] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok((read, write))
+}
+
+/// What to send with, so that a closed other side is an error and no signal: here that is a
+/// property of the socket.
+pub fn send_flags(socket: &impl AsRawFd) -> MsgFlags {
+    let yes: libc::c_int = 1;
+    // SAFETY: reads an int of the size that is told. Should it fail, the signal is ignored all the
+    // same (the runtime of Rust sees to that).
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NOSIGPIPE,
+            (&raw const yes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    MsgFlags::empty()
+}
+
+/// What to receive descriptors with: they are marked afterwards.
+pub fn receive_flags() -> MsgFlags {
+    MsgFlags::empty()
+}
+
+/// Descriptors of a control message that was received with [`receive_flags`], marked close-on-exec.
+///
+/// # Safety
+/// The kernel has just made them for this process, and each is taken once.
+pub unsafe fn descriptors_from(raw: Vec<RawFd>) -> Vec<OwnedFd> {
+    // SAFETY: as above.
+    let descriptors: Vec<OwnedFd> = raw
+        .into_iter()
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect();
+    for descriptor in &descriptors {
+        // On an open descriptor this does not fail.
+        let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+    }
+    descriptors
+}
+
+/// The first number that no descriptor has: the limit of the process, which the kernel keeps below
+/// kern.maxfilesperproc.
+fn descriptors_end() -> RawFd {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { libc::getdtablesize() }
+}
+
+/// Closes every descriptor but `keep`; async-signal-safe. Reading /dev/fd instead would allocate,
+/// which nobody may between fork and exec.
+///
+/// # Safety
+/// Nobody in this process uses another descriptor afterwards.
+pub unsafe fn close_others(keep: RawFd) {
+    for fd in (0..descriptors_end()).filter(|fd| *fd != keep) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Marks every descriptor from 3 on to be closed on exec; async-signal-safe.
+pub fn mark_rest_close_on_exec() {
+    for fd in 3..descriptors_end() {
+        // SAFETY: only sets a flag; a number without a descriptor is an error and nothing more.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// There is nothing of the kind here: the children of a gateway that is killed outright live on,
+/// until launchd ends its process group or the next life finds their ports taken.
+///
+/// # Errors
+/// Never.
+pub fn die_with_parent(_: Signal) -> nix::Result<()> {
+    Ok(())
+}
+
+/// A child that has ended and was not reaped, which this leaves as it is.
+pub fn ended_child() -> Option<Pid> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: writes one siginfo_t.
+    let result = unsafe {
+        libc::waitid(
+            libc::P_ALL,
+            0,
+            info.as_mut_ptr(),
+            libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
+        )
+    };
+    // SAFETY: zeroed, then written by the kernel; null is a pointer, too.
+    let info = unsafe { info.assume_init() };
+    // Nobody has ended: no error, and no number.
+    (result == 0 && info.si_pid > 0).then(|| Pid::from_raw(info.si_pid))
+}
+
+/// The identity of this boot; none where it is hidden.
+pub fn boot_id() -> Option<String> {
+    let id = crate::os::darwin::calls::sysctl(c"kern.bootsessionuuid").ok()?;
+    Some(
+        String::from_utf8_lossy(&id)
+            .trim_end_matches('\0')
+            .to_owned(),
+    )
+}
+
+/// File systems that lose what is written, and those over a network or of a program (statfs(2),
+/// `f_fstypename`).
+const POOR: [&str; 7] = [
+    "tmpfs", "nfs", "smbfs", "afpfs", "webdav", "macfuse", "osxfuse",
+];
+
+/// The kind of a file system that a state directory should not be on: one that forgets, or one of
+/// another machine.
+pub fn poor_file_system(dir: &Path) -> Option<String> {
+    let found = statfs(dir).ok()?;
+    Some(found.filesystem_type_name())
+        .filter(|name| POOR.contains(name))
+        .map(str::to_owned)
+}
+
+/// Whether [`Watcher`]s can be had.
+///
+/// # Errors
+/// When the process has no descriptor left.
+pub fn can_watch() -> nix::Result<()> {
+    Kqueue::new().map(drop)
+}
+
+/// Tells when something changes in folders: kqueue, EVFILT_VNODE. Names that come and go change
+/// their folder; of what happens to a file that stays, as a change of its permissions, a folder
+/// tells nothing here.
+pub struct Watcher {
+    queue: AsyncFd<OwnedFd>,
+    // Watched as long as they are open.
+    _folders: Vec<OwnedFd>,
+}
+
+impl Watcher {
+    /// Watches these folders.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left, or a folder is gone.
+    pub fn new<'a>(folders: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
+        let queue = Kqueue::new()?;
+        let flags = OFlag::from_bits_retain(libc::O_EVTONLY) | OFlag::O_CLOEXEC;
+        let folders = folders
+            .map(|folder| open(folder, flags, Mode::empty()))
+            .collect::<nix::Result<Vec<OwnedFd>>>()?;
+        let what = FilterFlag::NOTE_WRITE
+            | FilterFlag::NOTE_ATTRIB
+            | FilterFlag::NOTE_DELETE
+            | FilterFlag::NOTE_RENAME
+            | FilterFlag::NOTE_REVOKE;
+        let watch = |folder: &OwnedFd| {
+            KEvent::new(
+                folder.as_raw_fd() as usize,
+                EventFilter::EVFILT_VNODE,
+                EvFlags::EV_ADD | EvFlags::EV_CLEAR,
+                what,
+                0,
+                0,
+            )
+        };
+        queue.kevent(
+            &folders.iter().map(watch).collect::<Vec<_>>(),
+            &mut [],
+            None,
+        )?;
+        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
+        // on.
+        let queue =
+            unsafe { AsyncFd::register_with_interest(OwnedFd::from(queue), Interest::READABLE) }?;
+        Ok(Self {
+            queue,
+            _folders: folders,
+        })
+    }
+
+    /// Returns when something changed.
+    ///
+    /// # Errors
+    /// When the runtime is ending.
+    pub async fn changed(&self) -> io::Result<()> {
+        // Whoever was told looks at everything and watches anew: the events themselves are of no
+        // interest.
+        self.queue.readable().await.map(drop)
+    }
+}

@@ -1,0 +1,123 @@
+//! Whether an address can be had, and a port for a sidecar that nobody else will take before the
+//! sidecar binds it.
+
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockaddrStorage, UnixAddr, sockopt};
+
+use super::kernel::ephemeral_start;
+use crate::config::Listen;
+use crate::os::platform;
+
+/// Lowest port tried: above the ports that well-known services use.
+const LOWEST: u16 = 10_240;
+
+/// How many ports are tried before the kernel is asked for one.
+const TRIES: u16 = 200;
+
+/// A free TCP port on loopback.
+///
+/// It lies below the range from which the kernel serves outgoing connections: one of our own
+/// connections, made between this choice and the sidecar's bind, would otherwise take the port away
+/// now and then.
+///
+/// # Errors
+/// When not even the kernel has one.
+pub fn private() -> io::Result<u16> {
+    let below = ephemeral_start();
+    if below > LOWEST {
+        let span = below - LOWEST;
+        let start = (std::collections::hash_map::RandomState::new()
+            .build_hasher()
+            .finish()
+            % u64::from(span)) as u16;
+        for step in 0..TRIES.min(span) {
+            let port = LOWEST + (start + step) % span;
+            if free(port) {
+                return Ok(port);
+            }
+        }
+    }
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()
+        .map(|addr| addr.port())
+}
+
+/// Whether a gateway could listen at an address: it is bound with a gateway's options and let go
+/// again. It is never listened on, so no client is caught in between.
+///
+/// # Errors
+/// What keeps it from being tried: a missing permission, an address that this machine does not
+/// have.
+pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
+    let address = match listen {
+        Listen::Unix(path) => return Ok(!matches!(knock(path), Ok(()) | Err(Errno::EAGAIN))),
+        Listen::Tcp(address) => *address,
+    };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let socket = platform::stream_socket(family)?;
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EADDRINUSE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Knocks at a unix listener without waiting, and goes away again.
+///
+/// # Errors
+/// EAGAIN where its queue is full: nobody takes connections, and yet the path is taken;
+/// ECONNREFUSED where nobody listens any more.
+pub fn knock(path: &Path) -> nix::Result<()> {
+    let socket = platform::stream_socket(AddressFamily::Unix)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+}
+
+fn free(port: u16) -> bool {
+    let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, port));
+    let v6_free = v6.is_ok() || v6.is_err_and(|error| error.kind() != io::ErrorKind::AddrInUse);
+    v6_free && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_sockets_can_be_had_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        assert!(!can_be_had(&listen).unwrap());
+        drop(listener);
+        assert!(can_be_had(&listen).unwrap());
+        let path = tempfile::tempdir().unwrap().path().join("x");
+        assert!(can_be_had(&Listen::Unix(path)).unwrap());
+        let elsewhere = "192.0.2.1:1".parse().unwrap();
+        assert!(can_be_had(&Listen::Tcp(elsewhere)).is_err());
+    }
+
+    #[test]
+    fn private_ports_are_free_and_not_for_outgoing_connections() {
+        for _ in 0..50 {
+            let port = private().unwrap();
+            assert!(
+                port >= LOWEST && (port < ephemeral_start() || ephemeral_start() <= LOWEST),
+                "{port}"
+            );
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Which processes hold a socket, by their open descriptors.
+//!
+//! Several hold one as a rule: predecessor and successor, a service manager and its service, a
+//! program and the child that it forgot to close it for.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{Socket, kernel};
+use crate::os::process;
+
+/// How far to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Until each socket has a holder: enough to name one.
+    First,
+    /// Everywhere: enough to say who else.
+    All,
+}
+
+/// The holders of each socket by its inode. A socket without one belongs to somebody who cannot be
+/// seen: another user's process, or one of another namespace.
+pub type Holders = HashMap<u64, BTreeSet<u32>>;
+
+/// Looks for the holders of `sockets`: among `likely` processes first, then among those of the
+/// sockets' users, then among the rest.
+pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
+    let inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+    let mut found = Holders::new();
+    let mut seen = HashSet::new();
+    let enough = |found: &Holders| {
+        inodes.is_empty()
+            || depth == Depth::First && inodes.iter().all(|inode| found.contains_key(inode))
+    };
+    let mut look = |pid: u32, found: &mut Holders| {
+        if seen.insert(pid) {
+            look_into(pid, &inodes, found);
+        }
+    };
+    for pid in likely {
+        look(*pid, &mut found);
+    }
+    if enough(&found) {
+        return found;
+    }
+    // Sockets change hands between users, as those of a service manager do: these are only the
+    // first to look at.
+    let users: HashSet<u32> = sockets.iter().filter_map(|socket| socket.uid).collect();
+    let (first, rest): (Vec<u32>, Vec<u32>) = process::all()
+        .partition(|pid| process::user(*pid).is_some_and(|user| users.contains(&user)));
+    for pid in first.into_iter().chain(rest) {
+        if enough(&found) {
+            break;
+        }
+        look(pid, &mut found);
+    }
+    found
+}
+
+fn look_into(pid: u32, inodes: &HashSet<u64>, found: &mut Holders) {
+    for inode in kernel::sockets_of(pid).unwrap_or_default() {
+        if inodes.contains(&inode) {
+            found.entry(inode).or_default().insert(pid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn all_holders_of_a_shared_socket_are_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets = crate::os::port::sockets::tcp(listener.local_addr().unwrap().port()).unwrap();
+        // As its standard input, a child has the socket too.
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(
+                listener.try_clone().unwrap(),
+            )))
+            .spawn()
+            .unwrap();
+        let me = std::process::id();
+        let both: BTreeSet<u32> = [me, child.id()].into();
+        assert_eq!(holders(&sockets, &[], Depth::All)[&sockets[0].inode], both);
+        assert_eq!(
+            holders(&sockets, &[me], Depth::First)[&sockets[0].inode],
+            [me].into()
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(
+            holders(&sockets, &[], Depth::All)[&sockets[0].inode],
+            [me].into()
+        );
+        drop(listener);
+        assert_eq!(holders(&sockets, &[], Depth::All), Holders::new());
+        assert_eq!(holders(&[], &[me], Depth::All), Holders::new());
+    }
+}

@@ -1,0 +1,86 @@
+//! Sockets as macOS tells of them: the list of all TCP sockets, which everybody may read, and
+//! libproc, which shows own processes (all of them to root). A socket's "inode" is the kernel's
+//! handle of it: the same from both.
+
+use std::io;
+
+use super::Socket;
+use crate::config::Listen;
+use crate::os::darwin::{Listener, Place, calls, fdinfo, pcb};
+use crate::os::process;
+
+/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default
+/// of macOS).
+const EPHEMERAL: u16 = 49_152;
+
+/// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
+pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
+    let listeners = calls::sysctl(c"net.inet.tcp.pcblist_n").map(|list| pcb::listeners(&list));
+    let mut found: Vec<Socket> = match listeners {
+        Ok(listeners) => listeners.into_iter().map(socket).collect(),
+        // As under a sandbox: what libproc shows is better than nothing.
+        Err(error) => Some(of_processes())
+            .filter(|found| !found.is_empty())
+            .ok_or(error)?,
+    };
+    found.retain(|socket| matches!(socket.listen, Listen::Tcp(address) if port == 0 || address.port() == port));
+    Ok(found)
+}
+
+/// The unix sockets that listen somewhere in the file system, as far as their processes may be
+/// looked into.
+pub fn unix() -> io::Result<Vec<Socket>> {
+    let mut found = of_processes();
+    found.retain(|socket| matches!(socket.listen, Listen::Unix(_)));
+    Ok(found)
+}
+
+/// The listeners of every process that may be looked into, each once.
+fn of_processes() -> Vec<Socket> {
+    let mut found: Vec<Socket> = Vec::new();
+    for info in process::all().filter_map(calls::sockets).flatten() {
+        if let Some(listener) = fdinfo::listener(&info)
+            && !found.iter().any(|socket| socket.inode == listener.handle)
+        {
+            found.push(socket(listener));
+        }
+    }
+    found
+}
+
+fn socket(listener: Listener) -> Socket {
+    let listen = match listener.place {
+        Place::Tcp(address) => Listen::Tcp(address),
+        Place::Unix(path) => Listen::Unix(path),
+    };
+    Socket {
+        listen,
+        inode: listener.handle,
+        uid: listener.uid,
+        cgroup: None,
+        v6only: listener.v6only,
+    }
+}
+
+/// The sockets that a process has open; none where that may not be seen, or it is gone.
+pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
+    Some(
+        calls::sockets(pid)?
+            .iter()
+            .filter_map(|info| fdinfo::handle(info))
+            .collect(),
+    )
+}
+
+/// Whether there is such a process, whoever may look into it.
+pub fn is_there(pid: u32) -> bool {
+    process::Stat::read(pid).is_some()
+}
+
+/// The first port that the kernel takes for outgoing connections.
+pub fn ephemeral_start() -> u16 {
+    calls::sysctl(c"net.inet.ip.portrange.first")
+        .ok()
+        .and_then(|value| u16::try_from(i32::from_ne_bytes(value.try_into().ok()?)).ok())
+        .unwrap_or(EPHEMERAL)
+}

@@ -1,0 +1,24 @@
+//! Ports: which are free, which sockets listen, and which processes hold those.
+
+#[cfg(target_os = "linux")]
+mod diag;
+mod free;
+mod holders;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod kernel;
+#[cfg(target_os = "macos")]
+#[path = "macos.rs"]
+mod kernel;
+mod listening;
+mod sockets;
+#[cfg(target_os = "linux")]
+mod table;
+mod who;
+
+pub use free::{can_be_had, knock, private};
+pub use holders::{Depth, holders};
+pub use kernel::sockets_of;
+pub use listening::listening_of;
+pub use sockets::{Socket, in_the_way_of, unix};
+pub use who::{Holder, who};

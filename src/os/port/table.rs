@@ -1,0 +1,129 @@
+//! Listening sockets from the tables in /proc/net: for kernels and sandboxes without sock_diag, as
+//! gVisor.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::{fs, io};
+
+use super::sockets::Socket;
+use crate::config::Listen;
+
+/// The TCP sockets that listen on a port, of either family; on every port for 0.
+///
+/// # Errors
+/// Where there is no /proc.
+pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
+    let mut table = fs::read_to_string("/proc/net/tcp")?;
+    // A kernel without IPv6 has no such table.
+    table.push_str(&fs::read_to_string("/proc/net/tcp6").unwrap_or_default());
+    Ok(table
+        .lines()
+        .filter_map(inet)
+        .filter(|socket| port == 0 || socket.listen.port() == Some(port))
+        .collect())
+}
+
+/// The unix sockets that listen somewhere in the file system.
+///
+/// # Errors
+/// As [`tcp`].
+pub fn unix() -> io::Result<Vec<Socket>> {
+    Ok(fs::read_to_string("/proc/net/unix")?
+        .lines()
+        .filter_map(local)
+        .collect())
+}
+
+/// A line about a TCP socket that listens.
+fn inet(line: &str) -> Option<Socket> {
+    /// TCP_LISTEN of the kernel's net/tcp_states.h.
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if *fields.get(3)? != LISTEN {
+        return None;
+    }
+    let (addr, port) = fields.get(1)?.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    // Addresses stand there as 32-bit words in the machine's own byte order.
+    let words: Vec<[u8; 4]> = (0..addr.len() / 8)
+        .map(|index| {
+            u32::from_str_radix(addr.get(index * 8..index * 8 + 8)?, 16)
+                .ok()
+                .map(u32::to_ne_bytes)
+        })
+        .collect::<Option<_>>()?;
+    let addr: IpAddr = match words.as_slice() {
+        [word] => Ipv4Addr::from(*word).into(),
+        [a, b, c, d] => {
+            let mut bytes = [0; 16];
+            for (slot, word) in bytes.chunks_exact_mut(4).zip([a, b, c, d]) {
+                slot.copy_from_slice(word);
+            }
+            Ipv6Addr::from(bytes).into()
+        }
+        _ => return None,
+    };
+    Some(Socket {
+        listen: Listen::Tcp(SocketAddr::new(addr, port)),
+        inode: fields.get(9)?.parse().ok()?,
+        uid: fields.get(7)?.parse().ok(),
+        cgroup: None,
+        v6only: false,
+    })
+}
+
+/// A line about a unix socket that listens at a path.
+fn local(line: &str) -> Option<Socket> {
+    /// __SO_ACCEPTCON of the kernel's linux/net.h.
+    const LISTENS: &str = "00010000";
+    // Columns: number, references, protocol, flags, type, state, inode, path; a path may hold
+    // blanks.
+    let at = line.find(" /")?;
+    let fields: Vec<&str> = line.get(..at)?.split_whitespace().collect();
+    if *fields.get(3)? != LISTENS {
+        return None;
+    }
+    let path = PathBuf::from(line.get(at + 1..)?);
+    Some(Socket {
+        listen: Listen::Unix(path),
+        inode: fields.get(6)?.parse().ok()?,
+        uid: None,
+        cgroup: None,
+        v6only: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use crate::os::port::diag;
+
+    /// What both ways tell.
+    fn told(sockets: std::io::Result<Vec<Socket>>, listen: &Listen) -> Vec<(u64, Listen)> {
+        let found = sockets
+            .unwrap()
+            .into_iter()
+            .filter(|socket| socket.listen == *listen);
+        found.map(|socket| (socket.inode, socket.listen)).collect()
+    }
+
+    #[test]
+    fn the_tables_say_what_the_kernel_says() {
+        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let listen = Listen::Tcp(listener.local_addr().unwrap());
+            let port = listen.port().unwrap();
+            assert_eq!(told(tcp(port), &listen), told(diag::tcp(port), &listen));
+            assert_eq!(told(tcp(port), &listen).len(), 1);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let listen = Listen::Unix(path);
+        assert_eq!(told(unix(), &listen), told(diag::unix(), &listen));
+        assert_eq!(told(unix(), &listen).len(), 1);
+    }
+}

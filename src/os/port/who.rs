@@ -1,0 +1,84 @@
+//! Who listens at an address, for people.
+
+use std::fmt;
+
+use super::{Depth, holders, in_the_way_of};
+use crate::config::Listen;
+use crate::os::process::Process;
+
+/// Somebody who is in the way of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A process that can be seen.
+    Seen(Box<Process>),
+    /// Somebody that cannot be seen, and their user, where the kernel tells: a process of another
+    /// user, or of another namespace.
+    Hidden(Option<u32>),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seen(process) => f.write_str(&process.called()),
+            Self::Hidden(Some(uid)) => {
+                write!(f, "a process that cannot be seen from here (uid {uid})")
+            }
+            Self::Hidden(None) => f.write_str("a process that cannot be seen from here"),
+        }
+    }
+}
+
+/// Who listens at an address, or so that nobody else can; empty when nobody does, or that cannot be
+/// known here. Of several processes that share one socket, `Depth::First` gives one.
+pub fn who(listen: &Listen, likely: &[u32], depth: Depth) -> Vec<Holder> {
+    let sockets = in_the_way_of(listen).unwrap_or_default();
+    let held = holders(&sockets, likely, depth);
+    let mut found: Vec<Holder> = Vec::new();
+    for socket in &sockets {
+        let seen: Vec<Holder> = held
+            .get(&socket.inode)
+            .into_iter()
+            .flatten()
+            .filter_map(|pid| Some(Holder::Seen(Box::new(Process::read(*pid)?))))
+            .collect();
+        let holders = if seen.is_empty() {
+            vec![Holder::Hidden(socket.uid)]
+        } else {
+            seen
+        };
+        found.extend(
+            holders
+                .into_iter()
+                .filter(|holder| !found.contains(holder))
+                .collect::<Vec<_>>(),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn whoever_listens_is_named_and_nobody_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        let found = who(&listen, &[], Depth::First);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let me = std::process::id();
+        assert!(matches!(&found[0], Holder::Seen(process) if process.pid == me));
+        assert!(
+            found[0].to_string().contains(&format!("(pid {me}, uid ")),
+            "{}",
+            found[0]
+        );
+        drop(listener);
+        assert_eq!(who(&listen, &[], Depth::First), []);
+        assert_eq!(
+            Holder::Hidden(Some(7)).to_string(),
+            "a process that cannot be seen from here (uid 7)"
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! What can be known of a process from outside, read in one go.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::{Stat, kernel, same_file};
+
+/// Stands in every gateway program, and in no other: a name alone, "gateway" least of all, proves
+/// nothing.
+const MARK: &[u8] = b"gatewayctl knows this program by these words: a restart-safe front door";
+
+/// How much of a program is looked through at a time, in bytes.
+const CHUNK: usize = 1 << 20;
+
+/// A process as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// When it began, in clock ticks since boot; on macOS in microseconds since 1970.
+    pub start_time: u64,
+    /// Whose it is.
+    pub uid: u32,
+    /// Its program; none where it may not be read.
+    pub program: Option<PathBuf>,
+    /// Its name, 15 bytes at most.
+    pub name: String,
+    /// Its arguments, the program's name first; empty where they may not be read.
+    pub arguments: Vec<String>,
+    /// Its control group below the root of systemd's hierarchy; empty where it may not be read, or
+    /// there are none.
+    pub group: String,
+}
+
+impl Process {
+    /// Reads a process; none when it is gone, a zombie, or hidden.
+    pub fn read(pid: u32) -> Option<Self> {
+        let stat = Stat::read(pid).filter(|stat| !stat.is_dead())?;
+        Some(Self {
+            pid,
+            start_time: stat.start_time,
+            uid: kernel::user(pid)?,
+            program: kernel::program(pid),
+            name: stat.name,
+            arguments: kernel::arguments(pid),
+            group: kernel::group_of(pid),
+        })
+    }
+
+    /// Whether this is a gateway that runs: its program is one, also when its file was replaced
+    /// since, and it was told to run, or told nothing, which means the same. gatewayctl holds the
+    /// same words, and may have been started with a gateway's listener.
+    pub fn is_gateway(&self) -> bool {
+        if self
+            .program
+            .as_deref()
+            .and_then(Path::file_name)
+            .is_some_and(|name| name == "gatewayctl")
+        {
+            return false;
+        }
+        let mut words = self
+            .arguments
+            .iter()
+            .skip(1)
+            .take_while(|word| *word != "--")
+            .filter(|word| !word.starts_with('-'));
+        words.next().is_none_or(|word| word != "check") && is_gateway_program(self.pid)
+    }
+
+    /// Whether it is a service manager of systemd: the machine's, or a user's.
+    pub fn is_systemd(&self) -> bool {
+        let program = self
+            .program
+            .as_deref()
+            .and_then(Path::file_name)
+            .is_some_and(|name| name == "systemd");
+        // Who may not look into process 1 still knows its name.
+        match self.pid {
+            1 => program || self.program.is_none() && self.name == "systemd",
+            _ => program && self.arguments.iter().any(|word| word == "--user"),
+        }
+    }
+
+    /// The group of the innermost service that it belongs to; none in a login session, below a
+    /// scope, or outside of everything.
+    pub fn service(&self) -> Option<&str> {
+        service_of(&self.group)
+    }
+
+    /// For people: `nginx (pid 12, uid 33)`.
+    pub fn called(&self) -> String {
+        format!(
+            "{} (pid {}, uid {})",
+            crate::text::escape::escape(&self.name),
+            self.pid,
+            self.uid
+        )
+    }
+}
+
+/// Whether the program of a process is a gateway.
+fn is_gateway_program(pid: u32) -> bool {
+    let program = kernel::image(pid);
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|path| path.with_file_name("gateway"));
+    // The usual case needs no reading.
+    beside.is_some_and(|beside| same_file(&program, &beside))
+        || File::open(program).is_ok_and(|file| holds_mark(file).unwrap_or(false))
+}
+
+fn holds_mark(mut file: impl Read) -> std::io::Result<bool> {
+    let finder = memchr::memmem::Finder::new(MARK);
+    let mut bytes = Vec::with_capacity(CHUNK + MARK.len());
+    loop {
+        let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut bytes)?;
+        if finder.find(&bytes).is_some() {
+            return Ok(true);
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+        // It may begin in one piece and end in the next.
+        bytes.drain(..bytes.len().saturating_sub(MARK.len()));
+    }
+}
+
+/// Whether a group is `outer`, or lies below it. Nothing is in a group without a name.
+pub fn is_within(group: &str, outer: &str) -> bool {
+    !outer.is_empty() && Path::new(group).starts_with(Path::new(outer))
+}
+
+/// The path down to the innermost service. A user's manager is none: everything of that user is
+/// below it.
+fn service_of(group: &str) -> Option<&str> {
+    let mut path = group;
+    loop {
+        let (above, last) = path.rsplit_once('/')?;
+        if last.ends_with(".service") {
+            return (!last.starts_with("user@")).then_some(path);
+        }
+        // A scope is what somebody started by hand, as a login session.
+        if last.ends_with(".scope") {
+            return None;
+        }
+        path = above;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_in_one_go() {
+        let me = Process::read(std::process::id()).unwrap();
+        assert_eq!(me.program, std::env::current_exe().ok());
+        assert!(me.arguments[0].contains("gateway") && me.uid == nix::unistd::geteuid().as_raw());
+        assert!(
+            me.called()
+                .contains(&format!("(pid {}, uid {})", me.pid, me.uid))
+        );
+        assert!(Process::read(1 << 23).is_none());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
+            .unwrap()
+            .split(' ')
+            .nth(2)
+            != Some("Z")
+        {
+            std::thread::yield_now();
+        }
+        assert!(Process::read(child.id()).is_none(), "a zombie is nobody");
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn programs_are_known_by_what_is_in_them_and_not_by_their_name() {
+        let text = |length: usize| [vec![b'x'; length], MARK.to_vec()].concat();
+        for length in [
+            0,
+            CHUNK - 1,
+            CHUNK - MARK.len(),
+            CHUNK - MARK.len() / 2,
+            CHUNK,
+            3 * CHUNK - 5,
+        ] {
+            assert!(holds_mark(text(length).as_slice()).unwrap(), "{length}");
+            assert!(
+                !holds_mark(&text(length)[..length + MARK.len() - 1]).unwrap(),
+                "{length}"
+            );
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let named_so = dir.path().join("gateway");
+        std::fs::copy("/bin/sleep", &named_so).unwrap();
+        let mut child = std::process::Command::new(&named_so)
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = Process::read(child.id()).unwrap();
+        assert!(!process.is_gateway(), "{process:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn groups_of_services() {
+        let within = |group| is_within(group, "/system.slice/gateway.service");
+        assert!(
+            within("/system.slice/gateway.service/sub") && within("/system.slice/gateway.service")
+        );
+        assert!(!within("/system.slice/gateway.service2") && !within("") && !is_within("/x", ""));
+        for (group, service) in [
+            (
+                "/system.slice/gateway.service",
+                Some("/system.slice/gateway.service"),
+            ),
+            (
+                "/system.slice/gateway.service/sub/more",
+                Some("/system.slice/gateway.service"),
+            ),
+            (
+                "/user.slice/user-1.slice/user@1.service/app.slice/x.service",
+                Some("/user.slice/user-1.slice/user@1.service/app.slice/x.service"),
+            ),
+            ("/user.slice/user-1.slice/user@1.service/app.slice", None),
+            (
+                "/user.slice/user-1.slice/user@1.service/app.slice/vte.scope",
+                None,
+            ),
+            ("/user.slice/user-1.slice/session-2.scope", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(service_of(group), service, "{group}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A process that cannot be mistaken for another, on a system without pidfds: its number and its
+//! start, compared before each signal, and its end by kqueue(2).
+//!
+//! Between the comparison and the signal a process could end, be reaped, and its number be given
+//! again: what a pidfd rules out is here a matter of microseconds. For children that were not
+//! reaped yet there is no such gap.
+#![allow(
+    unsafe_code,
+    reason = "AsyncFd registers a descriptor that must stay the same"
+)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Stat;
+
+/// Number and start, as they stand in the record.
+const LENGTH: usize = 12;
+
+/// A process, by number and start. The descriptor leads to a file without a name that says both, so
+/// that another process can be given it: a kqueue cannot be passed on.
+#[derive(Debug)]
+pub struct PidFd {
+    process: Option<Identity>,
+    record: OwnedFd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    pid: u32,
+    start_time: u64,
+}
+
+impl Identity {
+    /// What is known of it now; none when it is gone, and its number perhaps another's. A zombie is
+    /// still there.
+    fn now(self) -> Option<Stat> {
+        Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time)
+    }
+
+    fn number(self) -> io::Result<Pid> {
+        // 0 and negative numbers would mean whole groups.
+        i32::try_from(self.pid)
+            .ok()
+            .filter(|pid| *pid > 0)
+            .map(Pid::from_raw)
+            .ok_or_else(gone)
+    }
+}
+
+impl PidFd {
+    /// Opens a process. Whoever calls this must know that the pid was not recycled: its own child
+    /// that was not reaped yet, or a process whose identity is checked after this call.
+    ///
+    /// # Errors
+    /// ESRCH when there is no such process; whatever keeps a file from being made.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let start_time = Stat::read(pid).ok_or_else(gone)?.start_time;
+        let record = tempfile::tempfile()?;
+        record.write_all_at(
+            &[pid.to_ne_bytes().as_slice(), &start_time.to_ne_bytes()].concat(),
+            0,
+        )?;
+        Ok(Self {
+            process: Some(Identity { pid, start_time }),
+            record: record.into(),
+        })
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// ESRCH when it is gone.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let process = self.process.ok_or_else(gone)?;
+        process.now().ok_or_else(gone)?;
+        Ok(kill(process.number()?, signal)?)
+    }
+
+    /// Sends a signal to the process's group.
+    ///
+    /// # Errors
+    /// ESRCH when the process or the group is gone.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        let process = self.process.ok_or_else(gone)?;
+        let group = process.now().ok_or_else(gone)?.group;
+        // Groups 0 and 1 are the caller's own, and the machine's.
+        let group = i32::try_from(group)
+            .ok()
+            .filter(|group| *group > 1)
+            .ok_or_else(gone)?;
+        Ok(killpg(Pid::from_raw(group), signal)?)
+    }
+
+    /// A future that is done when the process has ended (it may still be a zombie).
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn ended(&self) -> io::Result<Ended> {
+        let Some(process) = self.process else {
+            return Ended::already();
+        };
+        let queue = Kqueue::new()?;
+        let exit = KEvent::new(
+            process.number()?.as_raw() as usize,
+            EventFilter::EVFILT_PROC,
+            EvFlags::EV_ADD,
+            FilterFlag::NOTE_EXIT,
+            0,
+            0,
+        );
+        match queue.kevent(&[exit], &mut [], None) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::ESRCH) => return Ended::already(),
+            Err(error) => return Err(error.into()),
+        }
+        // Compared after this: from now on, the number's next owner is not watched by mistake.
+        if process.now().is_none() {
+            Ended::already()
+        } else {
+            Ended::of(queue.into())
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESRCH)
+}
+
+/// A descriptor that another process opened; one that leads to no such record is nobody's.
+impl From<OwnedFd> for PidFd {
+    fn from(record: OwnedFd) -> Self {
+        let file = File::from(record);
+        let (mut pid, mut start_time) = ([0; 4], [0; LENGTH - 4]);
+        let read = file
+            .read_exact_at(&mut pid, 0)
+            .and_then(|()| file.read_exact_at(&mut start_time, 4));
+        let identity = Identity {
+            pid: u32::from_ne_bytes(pid),
+            start_time: u64::from_ne_bytes(start_time),
+        };
+        Self {
+            process: read.ok().map(|()| identity),
+            record: file.into(),
+        }
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.record.as_fd()
+    }
+}
+
+/// The end of a process, to be awaited.
+#[derive(Debug)]
+pub struct Ended(AsyncFd<OwnedFd>);
+
+impl Ended {
+    /// The end of a process by the kqueue that waits for it, or the end of a pipe's other side, for
+    /// work that ends before its process does.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be watched.
+    pub fn of(read: OwnedFd) -> io::Result<Self> {
+        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
+        // on. A kqueue cannot be written to, so only reading is of interest.
+        unsafe { AsyncFd::register_with_interest(read, Interest::READABLE) }
+            .map(Self)
+            .map_err(Into::into)
+    }
+
+    /// One that has been.
+    fn already() -> io::Result<Self> {
+        // Nobody has the other side.
+        Self::of(crate::os::platform::pipe()?.0)
+    }
+
+    /// Waits for it.
+    pub async fn wait(&self) {
+        // An error means that the runtime is going down: nobody is left to wait for anything.
+        let _ = self.0.readable().await;
+    }
+}

@@ -1,0 +1,273 @@
+//! Where a request waits while its backend is away, and how it gets through a door.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backend::{Backend, Door, Kind, Ticket, What};
+use super::stats::Open;
+use super::upstream::Upstream;
+use super::{Front, Refusal};
+
+/// How often a sidecar that runs but refuses connections is tried again; its end is noticed at
+/// once, without polling.
+const REFUSED_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why a request was not let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No route.
+    NoRoute,
+    /// It waited as long as it may, or too many wait already; the text says for what.
+    Unavailable(String),
+    /// Nothing is let in for now.
+    Closed(Arc<Refusal>),
+}
+
+/// One request's way to a backend. It may wait more than once, but only `hold.time` in all.
+pub struct Admission<'a> {
+    front: &'a Arc<Front>,
+    host: &'a str,
+    kind: Kind,
+    what: &'a What,
+    until: Option<Instant>,
+}
+
+impl<'a> Admission<'a> {
+    /// The way of the request `what` to `host`.
+    pub fn new(front: &'a Arc<Front>, host: &'a str, kind: Kind, what: &'a What) -> Self {
+        Self {
+            front,
+            host,
+            kind,
+            what,
+            until: None,
+        }
+    }
+
+    /// Goes through the door, waiting for it to open if need be.
+    ///
+    /// # Errors
+    /// [`Refused`] when there is no route, when `hold.time` is over, when `hold.requests` wait
+    /// already, or when nothing is let in.
+    pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
+        match self.backend() {
+            Ok(backend) => match backend.enter(self.kind, self.what) {
+                Ok(entered) => Ok(entered),
+                Err(_) => self.wait().await,
+            },
+            Err(_) if self.starting() => self.wait().await,
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Waits until the backend changes, or a moment, after it refused a connection.
+    ///
+    /// # Errors
+    /// [`Refused`] when `hold.time` is over.
+    pub async fn refused(&mut self, cause: &str) -> Result<(), Refused> {
+        let backend = Arc::clone(&self.backend()?);
+        if let Some(refusal) = self.front.refusal() {
+            return Err(Refused::Closed(refusal));
+        }
+        let mut door = backend.watch();
+        let _held = self.hold(cause)?;
+        let until = self.until();
+        let again = (Instant::now() + REFUSED_AGAIN).min(until);
+        let _ = tokio::time::timeout_at(again, door.changed()).await;
+        if Instant::now() >= until {
+            Err(Refused::Unavailable(cause.to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
+        let mut table = self.front.watch_table();
+        let mut refusal = self.front.watch_refusal();
+        let mut held = None;
+        loop {
+            table.borrow_and_update();
+            let refused = refusal.borrow_and_update().clone();
+            let (why, door) = match self.backend() {
+                Ok(backend) => {
+                    let door = backend.watch();
+                    let why = match backend.enter(self.kind, self.what) {
+                        Ok(entered) => return Ok(entered),
+                        Err(Door::Held(why)) => why.to_string(),
+                        Err(Door::Fading(_) | Door::Open(_)) => {
+                            format!("{} is restarting", backend.name())
+                        }
+                        Err(Door::Gone) => "the gateway is going away".to_owned(),
+                    };
+                    (why, Some(door))
+                }
+                Err(_) if self.starting() => ("the gateway is starting".to_owned(), None),
+                Err(refused) => return Err(refused),
+            };
+            if self.front.closing() {
+                return Err(Refused::Unavailable("the gateway is stopping".to_owned()));
+            }
+            if let Some(refusal) = refused {
+                return Err(Refused::Closed(refusal));
+            }
+            if held.is_none() {
+                held = Some(self.hold(&why)?);
+            }
+            let something = async {
+                tokio::select! {
+                    () = changed(door) => {}
+                    _ = table.changed() => {}
+                    _ = refusal.changed() => {}
+                }
+            };
+            if tokio::time::timeout_at(self.until(), something)
+                .await
+                .is_err()
+            {
+                return Err(Refused::Unavailable(why));
+            }
+        }
+    }
+
+    /// Before the first generation nobody knows where requests go; after a restart of the process
+    /// clients are there at once.
+    fn starting(&self) -> bool {
+        self.front.table().generation == 0
+    }
+
+    fn backend(&self) -> Result<Arc<Backend>, Refused> {
+        self.front
+            .table()
+            .routes
+            .find(self.host, self.what.path())
+            .cloned()
+            .ok_or(Refused::NoRoute)
+    }
+
+    fn hold(&self, why: &str) -> Result<Open, Refused> {
+        let stats = &self.front.stats;
+        let open = Open::new(stats, |stats| &stats.held);
+        stats.held_total.fetch_add(1, Ordering::Relaxed);
+        if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
+            return Err(Refused::Unavailable(format!(
+                "{why}, and too many requests wait already"
+            )));
+        }
+        Ok(open)
+    }
+
+    fn until(&mut self) -> Instant {
+        let time = self.front.table().settings.hold.time.0;
+        *self.until.get_or_insert_with(|| Instant::now() + time)
+    }
+}
+
+async fn changed(door: Option<watch::Receiver<Door>>) {
+    match door {
+        // An error means that the backend is gone, and the table with it.
+        Some(mut door) => drop(door.changed().await),
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::proxy::{Address, Route, Routes, Settings, Table};
+
+    fn refusal(why: &str) -> Refusal {
+        Refusal {
+            why: why.to_owned(),
+            until: std::time::Instant::now() + Duration::from_secs(5),
+        }
+    }
+
+    fn what() -> What {
+        What::new(&Method::GET, &Uri::from_static("/"))
+    }
+
+    fn open() -> Door {
+        Door::Open(Upstream::new(
+            Address::Socket(([127, 0, 0, 1], 9).into()),
+            1,
+            Default::default(),
+        ))
+    }
+
+    fn publish(front: &Front, generation: u64, backend: &Arc<Backend>) {
+        let routes = Routes::new(vec![Route {
+            host: None,
+            path: "/".to_owned(),
+            backend: Arc::clone(backend),
+        }]);
+        front.publish(Table {
+            generation,
+            routes,
+            settings: Settings::new(&Config::default()),
+        });
+    }
+
+    #[tokio::test]
+    async fn while_nothing_is_let_in_only_an_open_door_lets_through() {
+        let front = Front::new("a", &Config::default());
+        assert_eq!(*front.health(), ["starting"]);
+        front.refuse(Some(refusal("safe mode")));
+        assert_eq!(*front.health(), ["safe mode"]);
+        let what = what();
+        let ask = async || {
+            Admission::new(&front, "h", Kind::Request, &what)
+                .enter()
+                .await
+                .map(drop)
+        };
+        let closed = |result: Result<(), Refused>| matches!(&result, Err(Refused::Closed(refusal)) if refusal.why == "safe mode");
+        assert!(closed(ask().await), "before there are routes");
+        let backend = Backend::held("app", "app is starting");
+        publish(&front, 1, &backend);
+        assert!(closed(ask().await), "and at a held door");
+        let mut admission = Admission::new(&front, "h", Kind::Request, &what);
+        assert!(closed(admission.refused("app refuses connections").await));
+        backend.set(open());
+        assert_eq!(ask().await, Ok(()));
+        front.refuse(None);
+        assert_eq!(*front.health(), ["starting"]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_learns_at_once_that_it_is_in_vain() {
+        let front = Front::new("a", &Config::default());
+        let backend = Backend::held("app", "app is starting");
+        publish(&front, 1, &backend);
+        let waiting = |front: &Arc<Front>| {
+            let front = Arc::clone(front);
+            tokio::spawn(async move {
+                Admission::new(&front, "h", Kind::Request, &what())
+                    .enter()
+                    .await
+                    .map(drop)
+            })
+        };
+        let first = waiting(&front);
+        while front.stats.held.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        front.refuse(Some(refusal("throttled")));
+        assert!(
+            matches!(first.await.unwrap(), Err(Refused::Closed(refusal)) if refusal.why == "throttled")
+        );
+        front.refuse(None);
+        let second = waiting(&front);
+        while front.stats.held.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        backend.set(open());
+        assert_eq!(second.await.unwrap(), Ok(()));
+    }
+}

@@ -1,0 +1,318 @@
+//! Listening sockets: bound here or passed on by a service manager, and never closed while clients
+//! may be queued.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcp};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnix};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, Backlog, SockaddrStorage, sockopt};
+
+use crate::config::Listen;
+use crate::os::platform;
+use crate::os::port::knock;
+
+/// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by
+/// default since 5.4).
+pub const BACKLOG: i32 = 4096;
+
+/// Seconds of silence before the kernel asks a client whether it is still there; the default of two
+/// hours keeps abandoned WebSockets for too long. 75 s is what macOS waits between its probes.
+#[cfg(target_os = "linux")]
+const KEEPALIVE_IDLE: u32 = 75;
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(StdTcp),
+    /// A unix stream socket, and the device and inode of the path that leads to it, if one does.
+    Unix(StdUnix, Option<(u64, u64)>),
+}
+
+/// Why a listener could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error("{0} is taken by another program")]
+    Taken(Listen),
+    /// A port below 1024, or a folder that is not ours.
+    #[error("{listen} may not be used by this user: {source}")]
+    Denied {
+        /// The address.
+        listen: Listen,
+        /// Why.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot listen on {listen}: {source}")]
+    Failed {
+        /// The address.
+        listen: Listen,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Socket {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the address and the cause.
+    pub fn bind(listen: &Listen) -> Result<Self, BindError> {
+        let result = match listen {
+            Listen::Tcp(addr) => bind_tcp(*addr).map(Self::Tcp),
+            Listen::Unix(path) => bind_unix(path).map(|listener| Self::Unix(listener, place(path))),
+        };
+        result.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken(listen.clone()),
+            io::ErrorKind::PermissionDenied => BindError::Denied {
+                listen: listen.clone(),
+                source,
+            },
+            _ => BindError::Failed {
+                listen: listen.clone(),
+                source,
+            },
+        })
+    }
+
+    /// Takes over a socket that was passed on; none when it is not a listening stream socket.
+    pub fn adopt(fd: OwnedFd) -> Option<Self> {
+        if !socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false) {
+            return None;
+        }
+        let family = socket::getsockname::<SockaddrStorage>(fd.as_raw_fd())
+            .ok()
+            .and_then(|addr| {
+                use nix::sys::socket::SockaddrLike;
+                addr.family()
+            })?;
+        match family {
+            AddressFamily::Inet | AddressFamily::Inet6 => Some(Self::Tcp(fd.into())),
+            AddressFamily::Unix => {
+                let listener = StdUnix::from(fd);
+                let path = listener
+                    .local_addr()
+                    .ok()?
+                    .as_pathname()
+                    .map(Path::to_owned);
+                let place = path
+                    .filter(|path| leads_here(listener.as_fd(), path))
+                    .and_then(|path| place(&path));
+                Some(Self::Unix(listener, place))
+            }
+            _ => None,
+        }
+    }
+
+    /// Where it really listens: the port that the kernel chose for port 0, too.
+    pub fn local(&self) -> Option<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
+            Self::Unix(listener, _) => listener
+                .local_addr()
+                .ok()
+                .and_then(|addr| addr.as_pathname().map(|path| Listen::Unix(path.to_owned()))),
+        }
+    }
+
+    /// Whether this is the socket that the configuration speaks of, and clients still reach it
+    /// there.
+    pub fn serves(&self, listen: &Listen) -> bool {
+        match (self, listen) {
+            (Self::Tcp(listener), Listen::Tcp(addr)) => {
+                listener.local_addr().is_ok_and(|local| local == *addr)
+            }
+            // As long as the socket is open, its inode belongs to no other file, even when the path
+            // is gone.
+            (Self::Unix(_, known), Listen::Unix(path)) => {
+                self.local().as_ref() == Some(listen) && known.is_some() && *known == place(path)
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes the connections that will be accepted here send small answers at once, and notice
+    /// clients that vanished. Linux hands these options down from the listener.
+    ///
+    /// # Errors
+    /// When the kernel refuses an option.
+    pub fn tune(&self) -> io::Result<()> {
+        if let Self::Tcp(listener) = self {
+            socket::setsockopt(listener, sockopt::TcpNoDelay, &true)?;
+            socket::setsockopt(listener, sockopt::KeepAlive, &true)?;
+            #[cfg(target_os = "linux")]
+            socket::setsockopt(listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE)?;
+        }
+        Ok(())
+    }
+
+    /// A second handle on the same socket.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener, place) => listener
+                .try_clone()
+                .map(|listener| Self::Unix(listener, *place)),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
+    let family = if addr.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = platform::stream_socket(family)?;
+    // Without this, connections of the previous life in TIME_WAIT keep the port from us.
+    socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if addr.is_ipv6() {
+        // An IPv6 address means IPv6: "0.0.0.0" and "[::]" may then both be listed.
+        socket::setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    socket::listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd.into())
+}
+
+/// Binds a unix listener; a socket that nobody listens on any more is replaced, a living one is
+/// not.
+fn bind_unix(path: &Path) -> io::Result<StdUnix> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => match knock(path) {
+            // A full queue is somebody's, too; waiting for room in it would have no end.
+            Ok(()) | Err(Errno::EAGAIN) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(Errno::ECONNREFUSED) => fs::remove_file(path)?,
+            Err(error) => return Err(error.into()),
+        },
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a file of that name that is not a socket",
+            ));
+        }
+        Err(_) => {}
+    }
+    let listener = StdUnix::bind_addr(&UnixAddr::from_pathname(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    socket::listen(&listener, Backlog::new(BACKLOG)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Device and inode of a socket's path.
+fn place(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path)
+        .ok()
+        .filter(|meta| meta.file_type().is_socket())?;
+    Some((meta.dev(), meta.ino()))
+}
+
+/// Whether connecting to `path` reaches this very socket. The path may have been removed, or lead
+/// to another one by now.
+fn leads_here(socket: BorrowedFd<'_>, path: &Path) -> bool {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return false;
+    };
+    if !meta.file_type().is_socket() {
+        return false;
+    }
+    // /proc/net/unix lists each bound socket's inode and path; the socket's own inode is that of
+    // its descriptor.
+    let Ok(ours) = nix::sys::stat::fstat(socket) else {
+        return false;
+    };
+    let Ok(table) = fs::read_to_string("/proc/net/unix") else {
+        return meta.ino() != 0;
+    };
+    // Columns: number, references, protocol, flags, type, state, inode, path. Accepted connections
+    // bear the path, too, but only listeners have the flag __SO_ACCEPTCON; a newer socket bound to
+    // the same path would be a second one of them.
+    const LISTENS: &str = "00010000";
+    let Some(path) = path.to_str() else {
+        return true;
+    };
+    // A path may hold blanks: it is what the line ends with.
+    let here: Vec<_> = table
+        .lines()
+        .filter_map(|line| {
+            line.strip_suffix(path)?
+                .strip_suffix(' ')
+                .map(|before| before.split_whitespace().collect::<Vec<_>>())
+        })
+        .filter(|columns| columns.len() == 7 && columns[3] == LISTENS)
+        .collect();
+    matches!(here.as_slice(), [only] if only[6] == ours.st_ino.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let first = Socket::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let listen = first.local().unwrap();
+        assert!(first.serves(&listen));
+        let error = Socket::bind(&listen).unwrap_err();
+        assert!(
+            matches!(&error, BindError::Taken(at) if *at == listen),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_dead_unix_socket_is_replaced_and_a_living_one_or_a_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a socket");
+        let listen = Listen::Unix(path.clone());
+        let first = Socket::bind(&listen).unwrap();
+        assert!(first.serves(&listen));
+        assert!(matches!(Socket::bind(&listen), Err(BindError::Taken(_))));
+        let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(first.serves(&listen), "with a client in its queue, too");
+        let Socket::Unix(listener, _) = &first else {
+            unreachable!()
+        };
+        assert!(
+            Socket::adopt(listener.try_clone().unwrap().into())
+                .unwrap()
+                .serves(&listen),
+            "as the next life finds it, too"
+        );
+        drop(first);
+        let second = Socket::bind(&listen).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!second.serves(&listen), "the path is gone");
+        fs::write(&path, "x").unwrap();
+        assert!(Socket::bind(&listen).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"x", "a file is never removed");
+    }
+
+    #[test]
+    fn only_listening_sockets_are_adopted() {
+        let listener = StdTcp::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(Socket::adopt(client.into()).is_none());
+        assert!(Socket::adopt(listener.into()).is_some());
+        assert!(Socket::adopt(fs::File::open("/dev/null").unwrap().into()).is_none());
+    }
+}

@@ -1,0 +1,190 @@
+//! A client's body on its way through: it can be offered again as long as nobody took a byte of it.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::os::mutex::lock;
+
+/// How long what a client still sends is read and thrown away after an answer that did not want it,
+/// so that the client lives to read the answer instead of a reset. nginx's lingering_time is 30 s,
+/// its lingering_timeout 5 s.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// The body of a client's request, shared between attempts.
+#[derive(Clone, Debug)]
+pub struct ClientBody {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// None only when it is dropped.
+    body: Mutex<Option<Incoming>>,
+    /// The client sends it only when it is told to: when it is first asked for.
+    awaits_word: bool,
+    taken: AtomicBool,
+    ended: AtomicBool,
+    too_large: AtomicBool,
+    /// Bytes that may still come; `u64::MAX` without limit.
+    left: Mutex<u64>,
+}
+
+impl ClientBody {
+    /// Wraps a body of at most `limit` bytes; 0 means any. `awaits_word` when the client expects
+    /// 100-continue.
+    pub fn new(body: Incoming, limit: u64, awaits_word: bool) -> Self {
+        let ended = body.is_end_stream();
+        let left = if limit == 0 { u64::MAX } else { limit };
+        let shared = Shared {
+            body: Mutex::new(Some(body)),
+            awaits_word,
+            taken: AtomicBool::new(false),
+            ended: AtomicBool::new(ended),
+            too_large: AtomicBool::new(false),
+            left: Mutex::new(left),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Whether a byte of it was taken: then it cannot be offered again.
+    pub fn taken(&self) -> bool {
+        self.shared.taken.load(Ordering::Acquire)
+    }
+
+    /// Whether there is nothing (more) to read.
+    pub fn ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether it was longer than the limit.
+    pub fn too_large(&self) -> bool {
+        self.shared.too_large.load(Ordering::Acquire)
+    }
+
+    /// The body for one attempt.
+    pub fn offer(&self) -> RequestBody {
+        RequestBody(Some(self.clone()))
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(frame) = self
+            .body()
+            .as_mut()
+            .map(|body| Pin::new(body).poll_frame(cx))
+        else {
+            return Poll::Ready(None);
+        };
+        match ready!(frame) {
+            Some(Ok(frame)) => {
+                self.shared.taken.store(true, Ordering::Release);
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let mut left = lock(&self.shared.left);
+                if length > *left {
+                    self.shared.too_large.store(true, Ordering::Release);
+                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                }
+                if *left != u64::MAX {
+                    *left -= length;
+                }
+                if self.body().as_ref().is_none_or(Incoming::is_end_stream) {
+                    self.shared.ended.store(true, Ordering::Release);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.shared.ended.store(true, Ordering::Release);
+                self.shared.taken.store(true, Ordering::Release);
+                Poll::Ready(Some(Err(BodyError::Client(error))))
+            }
+            None => {
+                self.shared.ended.store(true, Ordering::Release);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn body(&self) -> MutexGuard<'_, Option<Incoming>> {
+        lock(&self.shared.body)
+    }
+}
+
+impl Drop for Shared {
+    /// Nobody wants it any more: reads and throws away what the client still sends, so that it
+    /// lives to read the answer.
+    fn drop(&mut self) {
+        let wanted = !*self.ended.get_mut() && (!self.awaits_word || *self.taken.get_mut());
+        let body = self
+            .body
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .filter(|_| wanted);
+        if let (Some(mut body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
+            let drain = async move {
+                while let Some(Ok(_)) =
+                    std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+                {
+                }
+            };
+            runtime.spawn(tokio::time::timeout(LINGER, drain));
+        }
+    }
+}
+
+/// Why a client's body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client went away or broke the protocol.
+    #[error("the client's body broke off: {0}")]
+    Client(#[source] hyper::Error),
+    /// Longer than `limits.body`.
+    #[error("the request's body is longer than limits.body allows")]
+    TooLarge,
+}
+
+/// What an upstream connection sends: the client's body, or nothing.
+#[derive(Debug)]
+pub struct RequestBody(Option<ClientBody>);
+
+impl RequestBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Self(None)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &self.0 {
+            Some(body) => body.poll(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(ClientBody::ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self
+            .0
+            .as_ref()
+            .and_then(|body| body.body().as_ref().map(Body::size_hint));
+        hint.unwrap_or_else(|| SizeHint::with_exact(0))
+    }
+}

@@ -1,0 +1,216 @@
+//! Where messages go: the journal when standard error is connected to it, else standard error.
+//!
+//! Messages carry their `[gateway] ` prefix themselves, so that the journal's MESSAGE is the text
+//! that a terminal shows.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::os::fd::AsFd;
+
+use tracing::field::{Field, Visit};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+pub use crate::text::escape::escape;
+use crate::text::redact::Redactor;
+
+/// The identifier of the gateway's own lines in the journal.
+pub const IDENTIFIER: &str = "gateway";
+
+/// The identifier of a sidecar's lines in the journal.
+pub fn sidecar_identifier(name: &str) -> String {
+    format!("{IDENTIFIER}-{name}")
+}
+
+/// Starts logging; once, in main. Without effect when logging was started before.
+pub fn init() {
+    let ours =
+        |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;
+    let ours = filter_fn(ours).with_max_level_hint(LevelFilter::INFO);
+    let registry = tracing_subscriber::registry();
+    let dispatch = match journal(IDENTIFIER) {
+        Some(layer) => Dispatch::new(registry.with(layer.with_filter(ours))),
+        None => Dispatch::new(registry.with(Terminal.with_filter(ours))),
+    };
+    let _ = tracing::dispatcher::set_global_default(dispatch);
+}
+
+/// Logs an error of several lines, as one that ends with what a sidecar printed last, line by line.
+pub fn error_lines(text: &str) {
+    let mut lines = text.lines();
+    tracing::error!("[gateway] {}", lines.next().unwrap_or_default());
+    lines.for_each(|line| tracing::info!("[gateway] {line}"));
+}
+
+/// Whether standard error leads to the journal: `$JOURNAL_STREAM` names device and inode of the
+/// stream that the service manager made, and a redirected descriptor is another one
+/// (systemd.exec(5)).
+pub fn to_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stat) = nix::sys::stat::fstat(std::io::stderr().as_fd()) else {
+        return false;
+    };
+    stream == format!("{}:{}", stat.st_dev, stat.st_ino)
+}
+
+fn journal(identifier: &str) -> Option<tracing_journald::Layer> {
+    if !to_journal() {
+        return None;
+    }
+    let priorities = tracing_journald::PriorityMappings {
+        // What a service prints by itself has this priority too, and `journalctl -p notice` is
+        // meant to be short.
+        info: tracing_journald::Priority::Informational,
+        ..tracing_journald::PriorityMappings::new()
+    };
+    let layer = tracing_journald::layer().ok()?;
+    Some(
+        layer
+            .with_syslog_identifier(identifier.to_owned())
+            .with_field_prefix(None)
+            .with_priority_mappings(priorities),
+    )
+}
+
+/// The stream a sidecar printed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Takes the lines of one sidecar to the log.
+#[derive(Clone, Debug)]
+pub struct SidecarLog {
+    name: String,
+    redactor: Redactor,
+    journal: Option<Dispatch>,
+}
+
+impl SidecarLog {
+    /// The log of the sidecar `name`; in the journal its lines carry the identifier `gateway-NAME`
+    /// and the field SIDECAR.
+    pub fn new(name: &str, redactor: Redactor) -> Self {
+        let journal = journal(&sidecar_identifier(name)).map(|layer| {
+            Dispatch::new(
+                tracing_subscriber::registry().with(layer.with_custom_fields([("SIDECAR", name)])),
+            )
+        });
+        Self {
+            name: name.to_owned(),
+            redactor,
+            journal,
+        }
+    }
+
+    /// Logs one line, secrets hidden and control characters but tab escaped. Never fails and never
+    /// panics: a full disk or a closed standard error costs the line, not the sidecar.
+    pub fn line(&self, stream: Stream, text: &str) {
+        let text = self.redactor.text(text);
+        let text = escape(text.trim_end_matches(['\r', '\n']));
+        match (&self.journal, stream) {
+            (None, _) => print(&format!("[{}] {text}\n", self.name)),
+            (Some(journal), Stream::Out) => tracing::dispatcher::with_default(journal, || {
+                tracing::info!(STREAM = "stdout", "{text}")
+            }),
+            (Some(journal), Stream::Err) => tracing::dispatcher::with_default(journal, || {
+                tracing::info!(STREAM = "stderr", "{text}")
+            }),
+        }
+    }
+}
+
+/// One write, so that lines of several threads do not mix; errors are no one's to hear.
+fn print(line: &str) {
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// Prints just the message.
+struct Terminal;
+
+impl<S: Subscriber> Layer<S> for Terminal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut message = Message::default();
+        event.record(&mut message);
+        print(&format(*event.metadata().level(), &message.0));
+    }
+}
+
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
+
+/// The line for a terminal: warnings and errors say what they are, behind the prefix.
+fn format(level: Level, message: &str) -> String {
+    let mark = match level {
+        Level::ERROR => "error: ",
+        Level::WARN => "warning: ",
+        _ => "",
+    };
+    let message = escape(message);
+    match message.strip_prefix("[gateway] ") {
+        Some(rest) => format!("[gateway] {mark}{rest}\n"),
+        None => format!("{mark}{message}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_drives_a_terminal_or_forges_a_line() {
+        assert_eq!(
+            format(Level::INFO, "a\n[gateway] ready"),
+            "a\\n[gateway] ready\n"
+        );
+    }
+
+    #[test]
+    fn the_level_stands_behind_the_prefix() {
+        assert_eq!(format(Level::INFO, "[gateway] ready"), "[gateway] ready\n");
+        assert_eq!(
+            format(Level::WARN, "[gateway] slow"),
+            "[gateway] warning: slow\n"
+        );
+        assert_eq!(format(Level::ERROR, "bare"), "error: bare\n");
+    }
+
+    #[test]
+    fn messages_are_taken_from_events_and_only_they() {
+        #[derive(Clone, Default)]
+        struct Seen(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+        impl<S: Subscriber> Layer<S> for Seen {
+            fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+                let mut message = Message::default();
+                event.record(&mut message);
+                self.0.lock().unwrap().push(message.0);
+            }
+        }
+        let seen = Seen::default();
+        let dispatch = Dispatch::new(tracing_subscriber::registry().with(seen.clone()));
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::info!(generation = 3, "[gateway] ready ({})", "x")
+        });
+        assert_eq!(*seen.0.lock().unwrap(), ["[gateway] ready (x)"]);
+    }
+
+    #[test]
+    fn a_sidecar_line_without_a_journal_goes_to_standard_error() {
+        let log = SidecarLog::new("web", Redactor::default());
+        assert!(log.journal.is_none() || to_journal());
+        log.line(Stream::Out, "token=abc\r\n");
+    }
+}

@@ -1,0 +1,6 @@
+//! Text that leaves the process: control characters escaped, secrets redacted, log and trace.
+
+pub mod escape;
+pub mod log;
+pub mod redact;
+pub mod trace;

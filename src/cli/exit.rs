@@ -5,7 +5,6 @@ use std::process::ExitCode;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It was done.
     Done,
     /// It was tried and failed. `status`: failed, degraded, throttled or in safe mode.
     Failed,
@@ -26,7 +25,6 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number.
     pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,

@@ -18,7 +18,6 @@ pub struct Double {
     _dir: Option<tempfile::TempDir>,
     _guard: DropGuard,
     stop: CancellationToken,
-    /// Its state folder.
     pub state: PathBuf,
     /// What it was asked.
     pub asked: Arc<Mutex<Vec<Method>>>,

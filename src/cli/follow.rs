@@ -38,7 +38,6 @@ const MOVES: usize = 3;
 /// A change that was carried out.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// How it ended.
     pub(super) outcome: Outcome,
     /// What clients saw; none when the front door did not answer before.
     pub(super) seen: Option<Seen>,
@@ -51,7 +50,6 @@ pub(super) struct Done {
 pub(super) enum Undone {
     /// The user no longer waits; the gateway goes on with it.
     Interrupted(CliError),
-    /// It failed.
     Failed(CliError),
 }
 

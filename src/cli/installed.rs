@@ -19,7 +19,6 @@ const CLD_EXITED: i32 = 1;
 
 /// An installed gateway and its manager's view of it; none where the manager cannot be reached.
 pub struct Service {
-    /// The unit.
     pub unit: Installed,
     /// What it is doing.
     pub state: Option<UnitState>,

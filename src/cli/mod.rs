@@ -31,7 +31,6 @@ use args::{CtlCli, CtlCommand, Global};
 pub struct Context {
     /// Flags of every command.
     pub global: Global,
-    /// Where it prints.
     pub ui: Ui,
 }
 

@@ -56,11 +56,8 @@ pub fn refusal(error: ConfigError, file: Option<PathBuf>, unchanged: &str) -> Cl
 pub(super) struct Started {
     /// Its arguments, the program's name first.
     pub(super) line: Vec<OsString>,
-    /// Its environment.
     pub(super) environment: HashMap<OsString, OsString>,
-    /// Its folder.
     pub(super) cwd: PathBuf,
-    /// Its user.
     pub(super) uid: u32,
 }
 

@@ -29,7 +29,6 @@ const LINE_MAX: u64 = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seen {
-    /// Where it looked.
     pub address: String,
     /// Requests sent.
     pub sent: u64,

@@ -15,7 +15,6 @@ use crate::state::paths::Paths;
 /// The gateway that is meant.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// Its name.
     pub instance: String,
     /// What it says itself, where it answers.
     pub status: Option<Status>,
@@ -25,7 +24,6 @@ pub struct Subject {
     pub state: Option<PathBuf>,
     /// What could not be looked at, and why.
     pub unseen: Vec<String>,
-    /// Why nothing answers.
     pub silent: Option<CliError>,
 }
 

@@ -17,9 +17,7 @@ use crate::state::paths::{Paths, Scope};
 /// A gateway that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its name.
     pub instance: String,
-    /// Its control socket.
     pub control: PathBuf,
     /// The flags that name it, with a blank before them: for the next command in messages.
     pub flags: String,

@@ -16,7 +16,6 @@ use crate::text::redact::Redactor;
 /// Why a command did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CliError {
-    /// The exit code.
     pub exit: Exit,
     /// Cause and place, in one sentence.
     pub message: String,
@@ -73,7 +72,6 @@ pub enum Tone {
     Good,
     /// On its way, or worth a look.
     Busy,
-    /// Wrong.
     Bad,
     /// Less important.
     Dim,

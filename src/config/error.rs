@@ -10,12 +10,7 @@ use super::place::Place;
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// The file is not valid, or contradicts itself.
     #[error("{}{message}{}", prefix(path.as_deref(), *place), suffix(help.as_deref()))]
     Invalid {

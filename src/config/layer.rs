@@ -67,7 +67,6 @@ pub struct Overrides {
 /// A configuration ready for use.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The checked configuration.
     pub config: Config,
     /// The file it came from, if there was one.
     pub path: Option<PathBuf>,

@@ -15,7 +15,6 @@ use super::protocol::{FRAME_MAX, Failure, Frame, Method, Progress};
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The connection broke.
     #[error("the connection to the gateway broke: {0}")]
     Io(#[from] io::Error),
     /// The gateway closed the connection without an answer.

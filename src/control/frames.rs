@@ -6,10 +6,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 use super::protocol::{FRAME_MAX, Frame};
 
-/// What came in.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    /// A frame.
     Frame(Frame),
     /// A line that is no frame, and why.
     Garbage(String),

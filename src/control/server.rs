@@ -29,21 +29,16 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 /// How long to wait when the process has no descriptor left: nothing tells when one is free again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The user.
     pub uid: u32,
     /// The process; 0 where the system does not tell.
     pub pid: i32,
 }
 
-/// One request.
 #[derive(Debug)]
 pub struct Call {
-    /// What is asked.
     pub method: Method,
-    /// Who asks.
     pub caller: Caller,
     /// Where the answer goes.
     pub reply: Reply,
@@ -100,7 +95,6 @@ impl Reply {
         held
     }
 
-    /// Tells a step.
     pub fn progress(&self, progress: &Progress) {
         let payload = serde_json::to_value(progress).unwrap_or_default();
         if let Some(out) = &self.out {
@@ -111,7 +105,6 @@ impl Reply {
         }
     }
 
-    /// Answers: done.
     pub fn done(mut self, payload: &impl Serialize) {
         match serde_json::to_value(payload) {
             Ok(payload) => self.send(true, payload, None),
@@ -122,7 +115,6 @@ impl Reply {
         }
     }
 
-    /// Answers: not done.
     pub fn fail(mut self, failure: Failure) {
         self.refuse(failure.code, failure.message);
     }

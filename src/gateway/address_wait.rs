@@ -32,7 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked again who it is, and whether they are stale by now.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How waiting ended.
 #[derive(Debug)]
 pub enum Had {
     /// The addresses are ours.

@@ -17,7 +17,6 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Under which name its output stands in the log.
 const NAME: &str = "on_give_up";
 
-/// What is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
     /// `safe-mode` or `last-good`.

@@ -10,14 +10,12 @@ use crate::state::good;
 /// A configuration, and what it is worth.
 #[derive(Clone, Debug)]
 pub struct Material {
-    /// The configuration.
     pub loaded: Loaded,
     /// Whether it is the user's.
     pub configuration: Configuration,
 }
 
 impl Material {
-    /// The user's.
     pub fn valid(loaded: Loaded) -> Self {
         Self {
             loaded,

@@ -11,13 +11,11 @@ use crate::text::redact::Redactor;
 /// What every generation of this process shares.
 #[derive(Debug)]
 pub struct Context {
-    /// The front door.
     pub front: Arc<Front>,
     /// What the flags said: they overrule each new reading of the configuration.
     pub flags: Overrides,
     /// The environment for sidecars.
     pub inherited: Arc<Inherited>,
-    /// Hides secrets.
     pub redactor: Redactor,
     /// Where notify sockets go.
     pub run_dir: PathBuf,

@@ -18,7 +18,6 @@ const CALLS: usize = 64;
 /// their readers wait for them.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-/// See the module.
 #[derive(Debug)]
 pub struct ControlEnd {
     path: PathBuf,

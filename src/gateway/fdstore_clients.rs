@@ -58,7 +58,6 @@ pub fn kept(passed: Vec<Passed>, notifier: Notifier) -> (Vec<OwnedFd>, Vec<Passe
     )
 }
 
-/// Serves them.
 pub async fn take_up(clients: Vec<OwnedFd>, workers: &Workers) {
     for client in clients {
         workers.adopt(client).await;

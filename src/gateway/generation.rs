@@ -20,7 +20,6 @@ use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Route, Routes, Settings, Table, Upstream};
 use crate::sidecar::{Failure, State};
 
-/// A generation.
 #[derive(Debug)]
 pub struct Generation {
     /// Its number, from 1.
@@ -35,11 +34,8 @@ pub struct Generation {
 /// How a generation is to be built.
 #[derive(Debug)]
 pub struct Plan {
-    /// Its number.
     pub number: u64,
-    /// From what.
     pub config: Arc<Config>,
-    /// Beside what.
     pub previous: Option<Arc<Generation>>,
     /// What to keep of it.
     pub kind: Kind,
@@ -61,7 +57,6 @@ pub struct Plan {
 pub struct Gate {
     /// What it has of that kind.
     pub theirs: Vec<String>,
-    /// Asks it.
     pub ask: oneshot::Sender<Vec<String>>,
     /// Comes when it has done so, or is gone.
     pub released: oneshot::Receiver<()>,
@@ -77,7 +72,6 @@ impl Started {
         lock(&self.0).push(Arc::clone(unit));
     }
 
-    /// All of them.
     pub fn units(&self) -> Vec<Arc<Unit>> {
         lock(&self.0).clone()
     }

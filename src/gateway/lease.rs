@@ -56,7 +56,6 @@ enum End {
 pub enum Cause {
     /// A restart or reload.
     Restart,
-    /// A stop.
     Stop,
 }
 

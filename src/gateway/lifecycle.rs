@@ -32,7 +32,6 @@ pub enum Phase {
     /// Only the front door is there; the first generation is built at this moment, or sooner when
     /// somebody asks.
     Waiting {
-        /// When.
         until: Duration,
         /// What a failing start leads to.
         then: Fallback,
@@ -41,7 +40,6 @@ pub enum Phase {
     Starting(Build, Origin),
     /// A candidate that can serve, and waits for its predecessor's word.
     Prepared(Build),
-    /// A generation serves.
     Serving,
     /// A generation serves, and the next is being built.
     Building(Build),
@@ -67,7 +65,6 @@ pub enum Phase {
         /// When it is over whatever goes on.
         until: Duration,
     },
-    /// The process ends.
     Ended,
 }
 
@@ -82,7 +79,6 @@ pub enum Origin {
     Orphan,
 }
 
-/// The machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lifecycle {
     phase: Phase,
@@ -118,7 +114,6 @@ impl Lifecycle {
         (machine, actions)
     }
 
-    /// Where it stands.
     pub fn phase(&self) -> &Phase {
         &self.phase
     }

@@ -26,9 +26,7 @@ const PHASES_MAX: usize = 40;
 pub struct Waiting {
     /// Whom to answer; none for a signal.
     pub reply: Option<Reply>,
-    /// What was asked.
     pub kind: Kind,
-    /// Why.
     pub reason: String,
     /// Answer only when the generation before is gone.
     pub drained: bool,
@@ -36,16 +34,13 @@ pub struct Waiting {
     pub begun: Instant,
     /// The same for people, RFC 3339.
     pub at: String,
-    /// What served then.
     pub before: GenerationInfo,
-    /// For the history.
     pub asked: Asked,
 }
 
 /// How things stand when a request ends.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// What serves now.
     pub after: GenerationInfo,
     /// Why it failed, if it did.
     pub code: FailureCode,
@@ -86,7 +81,6 @@ impl Answers {
         format!("r{}-{}", std::process::id(), self.count)
     }
 
-    /// Remembers who waits.
     pub fn wait(&mut self, id: String, waiting: Waiting) {
         self.waiting.insert(id, waiting);
     }

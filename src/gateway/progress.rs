@@ -32,7 +32,6 @@ impl Reporter {
         }
     }
 
-    /// Tells a step.
     pub fn tell(&self, stage: &str, text: String) {
         if let Some(predecessor) = &self.predecessor {
             predecessor.say(&ToPredecessor::Progress {

@@ -34,7 +34,6 @@ pub struct Record {
 /// What the history tells of a request besides its end.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// Who asked.
     pub who: Who,
     /// Where the next generation was to live.
     pub strategy: &'static str,

@@ -17,7 +17,6 @@ use crate::state::throttle::Start;
 /// What the configuration is worth at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Configuration {
-    /// The user's, valid.
     Valid,
     /// The user's is not valid; the last good one takes its place.
     LastGood {
@@ -44,7 +43,6 @@ impl Configuration {
 /// Where on the ladder a gateway stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rung {
-    /// Everything runs.
     Normal,
     /// Sidecars wait until then.
     Throttled {
@@ -57,7 +55,6 @@ pub enum Rung {
     },
     /// Front door and control socket are up, sidecars are off.
     Safe {
-        /// Why.
         reason: String,
         /// When they are tried again; none while they are.
         trial_at: Option<Duration>,
@@ -89,7 +86,6 @@ enum Cause {
     Configuration,
 }
 
-/// The machine.
 #[derive(Clone, Debug)]
 pub struct Recovery {
     rung: Rung,
@@ -193,7 +189,6 @@ impl Recovery {
         }
     }
 
-    /// Where it stands.
     pub fn rung(&self) -> &Rung {
         &self.rung
     }

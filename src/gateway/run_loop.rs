@@ -53,7 +53,6 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// The exit code of a stop that was done (gateway(8)).
 const DONE: u8 = 0;
 
-/// A running gateway.
 #[derive(Debug)]
 pub(super) struct Gateway {
     pub(super) context: Arc<Context>,
@@ -137,7 +136,6 @@ pub(super) struct Gateway {
     pub(super) ending: Vec<JoinHandle<()>>,
 }
 
-/// What comes in.
 pub(super) struct Inputs {
     pub(super) signals: Signals,
     pub(super) happenings: mpsc::UnboundedReceiver<Happening>,

@@ -45,7 +45,6 @@ pub(super) fn set() -> SigSet {
     OURS.into_iter().collect()
 }
 
-/// The handlers.
 #[derive(Debug)]
 pub struct Signals {
     term: unix::Signal,

@@ -72,17 +72,14 @@ impl Unit {
         })
     }
 
-    /// The sidecar's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its door.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
 
-    /// What it runs.
     pub fn spec(&self) -> SidecarSpec {
         self.running().spec
     }

@@ -40,7 +40,6 @@ impl fmt::Display for Strategy {
 pub struct Facts<'a> {
     /// `[restart] mode`
     pub mode: Mode,
-    /// Who supervises.
     pub verdict: &'a Verdict,
     /// This restart asks for a fresh process (`--fresh`, SIGUSR2).
     pub fresh: bool,
@@ -60,7 +59,6 @@ pub struct Facts<'a> {
 /// Where, and why there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Where.
     pub strategy: Strategy,
     /// Why, in plain words.
     pub why: String,

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 pub struct Count {
     /// The file it stands in: counts of two groups have nothing to do with each other.
     pub file: PathBuf,
-    /// The count.
     pub kills: u64,
 }
 

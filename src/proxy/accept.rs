@@ -51,7 +51,6 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// predecessor passes on.
 const QUEUE: usize = 64;
 
-/// The serving threads.
 #[derive(Debug)]
 pub struct Workers {
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -63,7 +62,6 @@ pub struct Workers {
 /// A socket that comes to a thread without its own accepting.
 #[derive(Debug)]
 enum Passed {
-    /// The watchdog's.
     Probe(StdUnixStream),
     /// A client's, between two requests, from a predecessor.
     Client(OwnedFd),
@@ -94,7 +92,6 @@ struct Shared {
     accepting: TaskTracker,
     /// The clients since the last [`Workers::fade`].
     clients: Mutex<TaskTracker>,
-    /// Those before it.
     faded: Mutex<TaskTracker>,
     adopted: AtomicUsize,
 }

@@ -10,7 +10,6 @@ use super::response_body::ResponseBody;
 /// Seconds that a client is told to wait before it asks again: about what a restart takes.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-/// A short text.
 pub fn text(status: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
     let mut text: String = text.into();
     text.push('\n');

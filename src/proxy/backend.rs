@@ -22,7 +22,6 @@ const PATH_SHOWN: usize = 200;
 /// Whether a request may go through.
 #[derive(Clone, Debug)]
 pub enum Door {
-    /// Come in.
     Open(Arc<Upstream>),
     /// Requests still go through, tunnels wait: this backend is about to be replaced and cannot
     /// overlap.
@@ -107,7 +106,6 @@ impl std::fmt::Display for What {
 pub struct Counts {
     /// Requests not answered in full.
     pub requests: usize,
-    /// Open tunnels.
     pub tunnels: usize,
 }
 
@@ -149,7 +147,6 @@ impl Backend {
         });
     }
 
-    /// Follows the door.
     pub fn watch(&self) -> watch::Receiver<Door> {
         self.door.subscribe()
     }

@@ -22,7 +22,6 @@ use crate::os::mutex::lock;
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// A connected client.
 #[derive(Debug)]
 pub enum Stream {
     /// Over TCP.
@@ -192,7 +191,6 @@ struct Read {
     bytes: u64,
     /// The length of its head; 0 while it is not known.
     head: u64,
-    /// The last bytes.
     last: [u8; 4],
     /// The length of its body; none for one in chunks.
     body: Option<u64>,

@@ -23,7 +23,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// Who is on the other end of a client connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP client.
     Tcp(IpAddr),
     /// A client of a unix listener.
     Unix,

@@ -25,7 +25,6 @@ pub const BACKLOG: i32 = 4096;
 #[cfg(target_os = "linux")]
 const KEEPALIVE_IDLE: u32 = 75;
 
-/// A listening socket.
 #[derive(Debug)]
 pub enum Socket {
     /// TCP.
@@ -42,20 +41,9 @@ pub enum BindError {
     Taken(Listen),
     /// A port below 1024, or a folder that is not ours.
     #[error("{listen} may not be used by this user: {source}")]
-    Denied {
-        /// The address.
-        listen: Listen,
-        /// Why.
-        source: io::Error,
-    },
-    /// Anything else.
+    Denied { listen: Listen, source: io::Error },
     #[error("cannot listen on {listen}: {source}")]
-    Failed {
-        /// The address.
-        listen: Listen,
-        /// Why.
-        source: io::Error,
-    },
+    Failed { listen: Listen, source: io::Error },
 }
 
 impl Socket {

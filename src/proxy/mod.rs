@@ -99,13 +99,11 @@ impl Settings {
 /// The shared part of the front door.
 #[derive(Debug)]
 pub struct Front {
-    /// The instance's name.
     pub instance: String,
     /// Tells this process from every other.
     pub identity: String,
     /// When the process began.
     pub started: Instant,
-    /// What it counts.
     pub stats: Arc<Stats>,
     /// What goes wrong with the servers behind it, told to the log.
     complaints: error_log::Complaints,
@@ -123,7 +121,6 @@ pub struct Front {
 /// Whom a request comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    /// Its address.
     pub peer: Peer,
     /// Whether it came over a unix listener, whose file permissions guard it.
     pub unix: bool,
@@ -154,12 +151,10 @@ impl Front {
         })
     }
 
-    /// The current table.
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.borrow())
     }
 
-    /// Follows the table.
     pub fn watch_table(&self) -> watch::Receiver<Arc<Table>> {
         self.table.subscribe()
     }
@@ -208,7 +203,6 @@ impl Front {
         self.remark.borrow().clone()
     }
 
-    /// Follows it.
     fn watch_refusal(&self) -> watch::Receiver<Option<Arc<Refusal>>> {
         self.refusal.subscribe()
     }

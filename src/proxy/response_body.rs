@@ -21,7 +21,6 @@ pub enum ResponseBody {
         Option<Bytes>,
         #[allow(dead_code, reason = "held until the answer is written")] Option<Answering>,
     ),
-    /// An upstream's answer.
     Proxied(Box<Proxied>),
 }
 
@@ -38,7 +37,6 @@ pub struct Proxied {
 /// An upstream connection on loan.
 #[derive(Debug)]
 pub struct Lease {
-    /// The connection.
     pub connection: Connection,
     /// Where it goes back to.
     pub upstream: Arc<Upstream>,

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 
-/// One rule.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// A host, `*.SUFFIX`, or none for every host.
     pub host: Option<String>,
     /// A path and everything below it.
     pub path: String,
-    /// Where it goes.
     pub backend: Arc<Backend>,
 }
 
@@ -20,7 +18,6 @@ pub struct Route {
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// Sorts the rules.
     pub fn new(mut routes: Vec<Route>) -> Self {
         for route in &mut routes {
             route.host = route.host.take().map(|host| host.to_ascii_lowercase());

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Counters of one process. They only grow, but for those named after what is open now.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Client connections accepted.
     pub accepted: AtomicU64,
     /// Client connections open now.
     pub connections: AtomicU64,
@@ -25,7 +24,6 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Counts an answer.
     pub fn answered(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.answers[class].fetch_add(1, Ordering::Relaxed);
@@ -48,7 +46,6 @@ pub struct Open {
 }
 
 impl Open {
-    /// Counts one more.
     pub fn new(stats: &Arc<Stats>, counter: fn(&Stats) -> &AtomicU64) -> Self {
         counter(stats).fetch_add(1, Ordering::Relaxed);
         Self {

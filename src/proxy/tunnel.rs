@@ -26,7 +26,6 @@ pub const GOODBYE: Duration = Duration::from_secs(2);
 pub struct Tunnel {
     /// Whether it speaks WebSocket.
     pub websocket: bool,
-    /// Ends it.
     pub end: CancellationToken,
     /// Counts it as open.
     pub ticket: Ticket,

@@ -65,7 +65,6 @@ pub struct Upstream {
     /// announced none.
     half_announced: AtomicU64,
     idle: Box<[Mutex<Vec<Idle>>]>,
-    /// Cuts every connection.
     cut: CancellationToken,
 }
 
@@ -103,7 +102,6 @@ impl Upstream {
         })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> &Address {
         &self.address
     }

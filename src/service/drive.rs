@@ -24,9 +24,7 @@ pub type Say<'a> = &'a dyn Fn(&str);
 pub struct Driven {
     /// Always true; an error has its own object.
     pub ok: bool,
-    /// The instance.
     pub instance: String,
-    /// Its unit.
     pub unit: String,
     /// system or user.
     pub scope: &'static str,

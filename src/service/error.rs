@@ -28,7 +28,6 @@ pub enum Kind {
 pub struct ServiceError {
     /// What sort of ending it is.
     pub kind: Kind,
-    /// Cause and place.
     pub message: String,
     /// The next command, one a line.
     pub next: Option<String>,

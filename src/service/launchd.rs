@@ -31,7 +31,6 @@ const UMASK: i64 = 63;
 /// Everything that a job says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobPlan {
-    /// The gateway's name.
     pub instance: String,
     /// System: a daemon of the machine; user: an agent of that user.
     pub scope: Scope,

@@ -10,7 +10,6 @@ use crate::systemd::bus::runtime_dir;
 /// The directories of one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// Whose manager.
     pub scope: Scope,
     /// Where install writes units.
     pub units: PathBuf,
@@ -127,7 +126,6 @@ impl Layout {
 /// A gateway that is installed as a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// Its name.
     pub instance: String,
     /// Whose manager runs it.
     pub scope: Scope,

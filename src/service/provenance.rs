@@ -18,7 +18,6 @@ pub enum Written {
     Edited(String),
     /// Somebody else's; its text.
     Foreign(String),
-    /// Nothing.
     Absent,
 }
 

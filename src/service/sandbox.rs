@@ -14,7 +14,6 @@ pub enum Sandbox {
     App,
     /// Also no writing outside its own directories, no devices.
     Strict,
-    /// None.
     Off,
 }
 

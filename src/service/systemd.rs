@@ -20,7 +20,6 @@ use crate::systemd::{STANDING_BY, WAITING};
 /// that hangs.
 pub const JOB_LIMIT: Duration = Duration::from_secs(600);
 
-/// A service manager.
 pub struct Manager {
     connection: Connection,
     proxy: ManagerProxy<'static>,
@@ -30,9 +29,7 @@ pub struct Manager {
 /// What is asked of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Start it.
     Start,
-    /// Stop it.
     Stop,
     /// Stop it if it runs, then start it.
     Restart,
@@ -54,7 +51,6 @@ impl Job {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobResult {
-    /// As asked.
     Done,
     /// In systemd's word: failed, timeout, dependency, canceled, skipped, …
     Not(String),

@@ -21,9 +21,7 @@ use crate::state::paths::Scope;
 pub struct Uninstalled {
     /// Always true; an error has its own object.
     pub ok: bool,
-    /// The instance.
     pub instance: String,
-    /// Its unit.
     pub unit: String,
     /// system or user.
     pub scope: &'static str,

@@ -25,7 +25,6 @@ const NOFILE: &str = "1024:524288";
 pub enum RunAs {
     /// One that systemd makes up for the service.
     Dynamic,
-    /// One that exists.
     User(String),
 }
 

@@ -40,11 +40,9 @@ pub struct Hint {
 /// What to look for.
 #[derive(Debug)]
 pub struct Probe<'a> {
-    /// How readiness shows.
     pub ready: &'a Ready,
     /// The port it was told.
     pub port: u16,
-    /// Its process.
     pub pid: u32,
     /// Its notify socket, for [`Ready::Notify`].
     pub notify: Option<&'a NotifySocket>,

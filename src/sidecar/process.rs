@@ -122,7 +122,6 @@ impl Process {
         }
     }
 
-    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -43,7 +43,6 @@ const PORT_TRIES: u32 = 3;
 /// What a start needs.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// The sidecar's name.
     pub name: String,
     /// What to run and how.
     pub spec: SidecarSpec,
@@ -68,22 +67,11 @@ pub enum State {
         hint: Option<Hint>,
     },
     /// It can be used.
-    Ready {
-        /// The process.
-        pid: u32,
-        /// Where it listens.
-        address: SocketAddr,
-    },
+    Ready { pid: u32, address: SocketAddr },
     /// It died and will be started again.
-    Backoff {
-        /// Why.
-        failure: Arc<Failure>,
-    },
+    Backoff { failure: Arc<Failure> },
     /// It was asked to end.
-    Stopping {
-        /// The process.
-        pid: u32,
-    },
+    Stopping { pid: u32 },
     /// No process is left and none will be started.
     Stopped {
         /// Why, when nobody asked for it.
@@ -95,7 +83,6 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 pub struct Failure {
-    /// In a sentence.
     pub cause: String,
     /// What it printed last.
     pub last_words: Vec<String>,
@@ -140,7 +127,6 @@ impl Sidecar {
         }
     }
 
-    /// Where it stands.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
     }

@@ -81,9 +81,7 @@ async fn by_control(pid: u32, controls: &[PathBuf]) -> Option<Who> {
 /// it otherwise.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 pub struct Who {
-    /// Its process.
     pub pid: u32,
-    /// Its name.
     #[serde(default)]
     pub instance: Option<String>,
     /// Its predecessors that still finish their work.

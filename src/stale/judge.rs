@@ -35,7 +35,6 @@ pub struct Gateway {
 /// A process by number and start: a number alone is given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Its number.
     pub pid: u32,
     /// When it began, in clock ticks since boot; 0 where that is not known.
     pub start_time: u64,
@@ -76,7 +75,6 @@ pub struct World {
 /// What becomes of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is ended.
     Stale(Proof),
     /// It is left alone.
     Kept(Reason),
@@ -146,7 +144,6 @@ impl World {
                     .is_some_and(|gateway| gateway.of_this)
     }
 
-    /// Judges one process.
     pub fn judge(&self, suspect: &Suspect) -> Verdict {
         let process = &suspect.process;
         if let Some(reason) = self.never(process) {

@@ -6,11 +6,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ended {
-    /// Its number.
     pub pid: u32,
-    /// Whose it was.
     pub uid: u32,
-    /// Its name.
     pub name: String,
     /// What it took: TERM, KILL, or none when it was gone by itself or nothing was done.
     pub signal: Option<&'static str>,
@@ -24,11 +21,8 @@ pub struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
-    /// Its number.
     pub pid: u32,
-    /// Whose it is.
     pub uid: u32,
-    /// Its name.
     pub name: String,
     /// Why, in a word.
     pub reason: &'static str,
@@ -55,11 +49,9 @@ pub enum State {
     Busy(String),
 }
 
-/// What was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Where.
     pub addresses: Vec<String>,
     /// Those that were ended, or would be.
     pub killed: Vec<Ended>,

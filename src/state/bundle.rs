@@ -39,7 +39,6 @@ pub struct Bundle<'a> {
     pub error: Option<&'a str>,
     /// How long the process has run, in milliseconds.
     pub uptime_ms: u64,
-    /// The instance's name.
     pub instance: &'a str,
     /// What `status` would have answered.
     pub status: Value,

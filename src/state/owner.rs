@@ -13,7 +13,6 @@ use crate::os::process::Stat;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
-    /// Its process id.
     pub pid: u32,
     /// Field 22 of /proc/PID/stat, in clock ticks since boot: tells a recycled pid from the owner.
     pub start_time: u64,
@@ -22,7 +21,6 @@ pub struct Owner {
     /// The first TCP port of the front door.
     #[serde(default)]
     pub port: Option<u16>,
-    /// The instance's name.
     pub instance: String,
     /// The generation that serves; 0 before the first.
     #[serde(default)]
@@ -40,7 +38,6 @@ pub struct Owner {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drainer {
-    /// Its process id.
     pub pid: u32,
     /// As [`Owner::start_time`].
     pub start_time: u64,

@@ -87,9 +87,7 @@ impl Paths {
 /// Whose service manager an instance belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The machine's.
     System,
-    /// The user's.
     User,
 }
 

@@ -25,16 +25,13 @@ const RECORD_MAX: u64 = 4096;
 /// What a start has to do before it starts sidecars.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Nothing.
     Go,
     /// Wait.
     Wait {
-        /// How long.
         delay: Duration,
         /// How many starts came in quick succession, this one included.
         count: u32,
     },
-    /// Start none.
     Safe {
         /// Why, in a sentence for people.
         reason: String,
@@ -50,7 +47,6 @@ pub struct Life<'a> {
     pub pid: u32,
     /// The identity of this boot ([`super::owner::boot_id`]).
     pub boot_id: &'a str,
-    /// Now.
     pub now: BootTime,
 }
 
@@ -72,7 +68,6 @@ struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Standing {
-    /// It began.
     Started,
     /// It began after the longest wait, or its sidecars are tried from safe mode: if it dies soon,
     /// waiting does not help.

@@ -63,16 +63,12 @@ const CONTAINER_FILES: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 /// The kind of system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Platform {
-    /// Linux.
     #[default]
     Linux,
-    /// macOS.
     MacOs,
-    /// Another Unix.
     Other,
 }
 
-/// A process's parent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parent {
     /// Its process id; 0 when it lives in another pid namespace.
@@ -105,9 +101,7 @@ impl Parent {
 pub struct Evidence {
     /// Those of [`HINTS`] (and a few that tell of containers) that are set and not blank.
     pub environment: BTreeMap<String, String>,
-    /// Our process id.
     pub pid: u32,
-    /// Our parent.
     pub parent: Parent,
     /// /proc/self/cgroup.
     pub cgroup: String,

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 /// environment speaks of its ancestor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Who.
     pub supervisor: Supervisor,
     /// How that is known, in plain words.
     pub reason: String,
@@ -21,7 +20,6 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Supervisor {
@@ -34,7 +32,6 @@ pub enum Supervisor {
     },
     /// launchd, as a job.
     Launchd {
-        /// The job's label.
         label: String,
     },
     /// A container of a Kubernetes pod.
@@ -42,9 +39,7 @@ pub enum Supervisor {
         /// The container ends with this process: it is the first one, or the child of a small init.
         main: bool,
     },
-    /// Another container.
     Container {
-        /// As above.
         main: bool,
     },
     /// s6-supervise.
@@ -64,7 +59,6 @@ pub enum Supervisor {
     Pm2,
     /// One that only `$GATEWAY_SUPERVISOR` knows.
     Declared {
-        /// What it says.
         name: String,
     },
     /// A person at a terminal, or a shell's job there.

@@ -15,7 +15,6 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 pub struct Passed {
     /// Its name (FDNAME= or FileDescriptorName=).
     pub name: String,
-    /// The descriptor, close-on-exec.
     pub fd: OwnedFd,
 }
 

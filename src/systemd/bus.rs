@@ -34,13 +34,9 @@ pub(crate) trait Manager {
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<zbus::OwnedObjectPath>;
     /// Loads a unit, whether its file exists or not.
     fn load_unit(&self, name: &str) -> zbus::Result<zbus::OwnedObjectPath>;
-    /// Queues a job.
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
-    /// Queues a job.
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
-    /// Queues a job.
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
-    /// Queues a job.
     fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
     /// Starts a unit that has no file.
     fn start_transient_unit(
@@ -59,7 +55,6 @@ pub(crate) trait Manager {
         runtime: bool,
         force: bool,
     ) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
-    /// Removes the links.
     fn disable_unit_files(
         &self,
         files: &[&str],
@@ -85,7 +80,6 @@ pub(crate) type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u3
     assume_defaults = false
 )]
 pub(crate) trait Unit {
-    /// The unit's name.
     #[zbus(property(emits_changed_signal = "false"))]
     fn id(&self) -> zbus::Result<String>;
     /// The units that start it, such as its socket.

@@ -65,7 +65,6 @@ impl Notifier {
             .filter(|socket| !socket.is_empty())
     }
 
-    /// Whether anybody listens.
     pub fn active(self) -> bool {
         self.active
     }
@@ -142,7 +141,6 @@ impl Notifier {
         self.send(&[NotifyState::ExtendTimeoutUsec(usec)]);
     }
 
-    /// Alive.
     pub fn watchdog(self) {
         self.send(&[NotifyState::Watchdog]);
     }

@@ -75,7 +75,6 @@ impl ReadHalf for Reader {
     }
 }
 
-/// Writes.
 #[derive(Debug)]
 pub(super) struct Writer(OwnedWriteHalf);
 

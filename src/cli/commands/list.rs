@@ -10,7 +10,6 @@ use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::text::log::escape;
 
-/// One gateway.
 #[derive(Clone, Debug, Serialize)]
 struct Listed {
     instance: String,

@@ -12,18 +12,15 @@ use crate::service::provenance::Written;
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
 
-/// Everything.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The gateway that is meant.
     pub instance: String,
     /// The flags that name it, with a blank before them.
     pub flags: String,
-    /// Who asks.
     pub user: String,
     /// Its service, where it is installed.
     pub unit: Option<Unit>,
-    /// Its configuration.
     pub config: Configuration,
     /// Its state directory, where it is known.
     pub state: Option<State>,
@@ -35,7 +32,6 @@ pub struct Facts {
     pub ports: Vec<Port>,
     /// Other gateways of this machine.
     pub neighbours: Vec<Neighbour>,
-    /// The machine.
     pub machine: Machine,
     /// What could not be looked at, and why.
     pub unseen: Vec<String>,
@@ -197,9 +193,7 @@ impl Says {
 /// A unit's file or a drop-in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitFile {
-    /// Where.
     pub path: PathBuf,
-    /// Its settings.
     pub lines: Vec<Setting>,
     /// Permission bits.
     pub mode: u32,
@@ -208,18 +202,15 @@ pub struct UnitFile {
 /// A line of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setting {
-    /// From 1.
     pub number: usize,
     /// Before the `=`.
     pub key: String,
-    /// After it.
     pub value: String,
 }
 
 /// A file of variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvFile {
-    /// Where.
     pub path: PathBuf,
     /// Whether it may be missing.
     pub optional: bool,
@@ -232,7 +223,6 @@ pub struct EnvFile {
     pub ours: bool,
 }
 
-/// A configuration file.
 #[derive(Clone, Debug, Default)]
 pub struct Configuration {
     /// Where it is, or would be.
@@ -263,12 +253,9 @@ impl Configuration {
     }
 }
 
-/// A state directory.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// Where.
     pub dir: PathBuf,
-    /// Whose it is.
     pub uid: u32,
     /// Permission bits.
     pub mode: u32,
@@ -292,16 +279,12 @@ pub struct State {
     pub lock_holder: Option<(u32, String)>,
 }
 
-/// A gateway's process.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
-    /// Its number.
     pub pid: u32,
-    /// Its program.
     pub program: PathBuf,
     /// Whether the file of its program was replaced or removed.
     pub replaced: bool,
-    /// Its variables.
     pub environment: BTreeMap<String, String>,
     /// Descriptors in use and their limit.
     pub fds: Option<(u64, u64)>,
@@ -312,7 +295,6 @@ pub struct Process {
 /// An address and who holds it.
 #[derive(Clone, Debug)]
 pub struct Port {
-    /// The address.
     pub listen: Listen,
     /// Processes that listen there and do not belong to this gateway.
     pub strangers: Vec<Stranger>,
@@ -323,9 +305,7 @@ pub struct Port {
 pub struct Stranger {
     /// Its number; 0 where it is hidden.
     pub pid: u32,
-    /// Its name.
     pub name: String,
-    /// Whose it is.
     pub uid: u32,
     /// Its service, where it has one.
     pub unit: Option<String>,
@@ -336,19 +316,15 @@ pub struct Stranger {
 /// Another gateway of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Its name.
     pub instance: String,
-    /// Its unit.
     pub unit: String,
     /// Where its unit lies.
     pub path: PathBuf,
     /// Whose manager runs it.
     pub scope: Scope,
-    /// Where it listens.
     pub listen: Vec<Listen>,
 }
 
-/// The machine.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     /// net.core.somaxconn

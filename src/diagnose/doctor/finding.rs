@@ -16,7 +16,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// In one word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -44,7 +43,6 @@ pub struct Check {
     pub judge: fn(&Facts) -> Option<Seen>,
 }
 
-/// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// What is wrong here, in one line.
@@ -53,7 +51,6 @@ pub struct Seen {
     pub place: String,
     /// Evidence, a line each.
     pub detail: Vec<String>,
-    /// What to do.
     pub remedy: Remedy,
 }
 
@@ -68,7 +65,6 @@ impl Seen {
         })
     }
 
-    /// With evidence.
     #[must_use]
     pub fn with(mut self, detail: Vec<String>) -> Self {
         self.detail = detail;
@@ -81,13 +77,11 @@ impl Seen {
 pub enum Remedy {
     /// `--fix` does it; the text is the command that does the same.
     Mend(Mend, String),
-    /// The exact command.
     Command(String),
     /// No command alone does it.
     Advice(String),
 }
 
-/// A command.
 pub fn command(text: impl Into<String>) -> Remedy {
     Remedy::Command(text.into())
 }
@@ -98,7 +92,6 @@ pub fn advice(text: impl Into<String>) -> Remedy {
 }
 
 impl Remedy {
-    /// In one word.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Mend(..) => "mend",

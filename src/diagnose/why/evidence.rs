@@ -11,10 +11,8 @@ use crate::state::history::Recorded;
 use crate::state::owner::Owner;
 use crate::state::throttle::Seen;
 
-/// What is known.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
-    /// The instance's name.
     pub instance: String,
     /// This boot ([`crate::state::owner::boot_id`]).
     pub boot_id: String,
@@ -30,7 +28,6 @@ pub struct Evidence {
     pub throttle: Option<Seen>,
     /// Whether a restart is announced that has not come.
     pub announced: bool,
-    /// The newest bundle.
     pub bundle: Option<PathBuf>,
     /// The journal, the oldest first.
     pub journal: Vec<Line>,
@@ -58,7 +55,6 @@ impl Evidence {
 /// A unit as its manager sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
-    /// Its name.
     pub name: String,
     /// active, inactive, failed, activating, …
     pub active: String,

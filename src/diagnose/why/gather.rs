@@ -13,7 +13,6 @@ use crate::state::{bundle, history, intent, throttle};
 /// How much of the record is looked at, in lines: more than the last lives.
 const RECORD_LINES: usize = 200;
 
-/// Looks.
 pub async fn evidence(subject: &Subject) -> Evidence {
     let mut evidence = Evidence {
         instance: subject.instance.clone(),

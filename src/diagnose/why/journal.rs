@@ -64,9 +64,7 @@ pub enum Kind {
 pub struct Line {
     /// When it was written.
     pub at: Timestamp,
-    /// What it says.
     pub kind: Kind,
-    /// Its text.
     pub text: String,
     /// [`Kind::Exit`]: exited, killed or dumped.
     pub code: String,

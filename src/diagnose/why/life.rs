@@ -155,7 +155,6 @@ impl<'a> Lives<'a> {
             .copied()
     }
 
-    /// Its time.
     pub fn at(&self, kind: Kind) -> Option<Timestamp> {
         self.last(kind).map(|line| line.at)
     }

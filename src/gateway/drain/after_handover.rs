@@ -132,7 +132,6 @@ impl Gateway {
         }
     }
 
-    /// Finishes sooner.
     pub fn hurry(&mut self, at_once: bool) {
         self.hurry.cancel();
         self.wind(at_once);
@@ -169,7 +168,6 @@ struct Farewell {
     leases: Claim,
     /// Where clients go that are between two requests.
     elsewhere: mpsc::UnboundedSender<OwnedFd>,
-    /// Takes them there.
     sending: JoinHandle<()>,
     workers: Arc<Workers>,
     /// To the successor's sidecars.

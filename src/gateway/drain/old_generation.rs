@@ -23,7 +23,6 @@ const STILL_DRAINING: Duration = Duration::from_secs(30);
 /// One generation on its way out.
 #[derive(Debug)]
 pub struct Drain {
-    /// Its number.
     pub generation: u64,
     units: Vec<(Arc<Unit>, Patience)>,
     /// The leases of its beginning: their work may need the old sidecars.

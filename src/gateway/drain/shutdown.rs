@@ -24,13 +24,11 @@ const SIDECARS: Duration = Duration::from_secs(4);
 /// A stop of everything there is.
 #[derive(Debug)]
 pub struct Wind {
-    /// The serving threads.
     pub workers: Vec<Arc<Workers>>,
     /// Every sidecar of every generation.
     pub units: Vec<Arc<Unit>>,
     /// Plain upstreams, which have tunnels, too.
     pub upstreams: Vec<Arc<Backend>>,
-    /// The budgets.
     pub restart: RestartSection,
     /// Do not wait for work.
     pub at_once: bool,
@@ -47,7 +45,6 @@ pub struct Wind {
 }
 
 impl Wind {
-    /// Does it.
     pub async fn run(self) {
         let begun = Instant::now();
         let limit = self.limit;

@@ -23,7 +23,6 @@ struct Seen {
 }
 
 impl Lending {
-    /// With a predecessor.
     pub fn begin() -> Self {
         Self {
             told: 0,
@@ -41,7 +40,6 @@ impl Lending {
         self.seen.send_replace(Some(Seen { heard, borrowed }));
     }
 
-    /// It is gone.
     pub fn over(&self) {
         self.seen.send_replace(None);
     }

@@ -31,7 +31,6 @@ enum Item {
 }
 
 impl<T: Serialize> Sender<T> {
-    /// Sends a message.
     pub fn send(&self, message: &T) {
         if let Ok(text) = serde_json::to_string(message) {
             // When the other end is gone, its reader says so.
@@ -49,7 +48,6 @@ impl<T: Serialize> Sender<T> {
     }
 }
 
-/// The receiving end.
 #[derive(Debug)]
 pub struct Receiver<T>(Lines<BufReader<OwnedReadHalf>>, PhantomData<fn() -> T>);
 

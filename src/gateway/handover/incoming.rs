@@ -29,7 +29,6 @@ const OFFER_MAX: usize = 64 * 1024;
 /// An offer that this process was started with.
 #[derive(Debug)]
 pub struct Incoming {
-    /// What it says.
     pub offer: Offer,
     /// The lock, where there is one.
     pub lock: Option<OwnedFd>,
@@ -191,7 +190,6 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// Says something.
     pub fn say(&self, message: &ToPredecessor) {
         self.to.send(message);
     }

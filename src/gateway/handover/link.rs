@@ -16,7 +16,6 @@ pub(super) const LINK: &str = "GATEWAY_WAITER";
 /// Start a successor with this descriptor.
 pub(super) const SPAWN: u8 = b's';
 
-/// The sender serves.
 pub(super) const CURRENT: u8 = b'c';
 
 /// A fork and an exec; a waiter does nothing else.

@@ -40,12 +40,9 @@ pub enum News {
     Lost(String),
 }
 
-/// A successor.
 #[derive(Debug)]
 pub struct Successor {
-    /// Its pid.
     pub pid: u32,
-    /// Its generation.
     pub generation: u64,
     pidfd: PidFd,
     /// Its sidecars, as far as they were there when it told something.
@@ -97,7 +94,6 @@ impl Successor {
         })
     }
 
-    /// Says something.
     pub fn say(&self, message: &ToSuccessor) {
         self.to.send(message);
     }

@@ -25,9 +25,7 @@ use crate::systemd::Notifier;
 /// What this process took over, or is about to.
 #[derive(Debug)]
 pub struct Taking {
-    /// Who hands over.
     pub predecessor: Predecessor,
-    /// Its pid.
     pid: u32,
     /// How to speak to the service manager once it listens.
     notifier: Notifier,

@@ -13,7 +13,6 @@ use crate::control::protocol::DrainStatus;
 use crate::gateway::Happening;
 use crate::os::process::{Ended, PidFd};
 
-/// All of them.
 #[derive(Debug, Default)]
 pub struct Predecessors(Vec<One>);
 
@@ -108,7 +107,6 @@ impl Predecessors {
         self.0.len()
     }
 
-    /// One has ended.
     pub fn ended(&mut self, pid: u32) {
         self.0.retain(|one| one.pid != pid);
     }

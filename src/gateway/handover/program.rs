@@ -49,7 +49,6 @@ impl Program {
         })
     }
 
-    /// The program file.
     pub fn path(&self) -> &Path {
         &self.path
     }

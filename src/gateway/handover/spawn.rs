@@ -25,16 +25,13 @@ use crate::os::process::PidFd;
 pub(super) enum Parentage {
     /// The service manager's or init's, before it says its first word.
     Orphan,
-    /// Ours.
     Child,
 }
 
 /// A process that was started.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its pid.
     pub pid: u32,
-    /// The process itself.
     pub pidfd: PidFd,
 }
 

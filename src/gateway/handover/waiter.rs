@@ -37,7 +37,6 @@ pub enum WaiterEvent {
     Spawn(u32, OwnedFd),
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Waiter {
     program: Program,
@@ -95,12 +94,10 @@ impl Waiter {
         Ok(spawned)
     }
 
-    /// What happens next.
     pub async fn next(&mut self) -> Option<WaiterEvent> {
         self.events.recv().await
     }
 
-    /// Deals with it.
     pub fn happen(&mut self, event: WaiterEvent) {
         match event {
             WaiterEvent::Current(pid) => self.current = pid,

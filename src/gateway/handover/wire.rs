@@ -23,7 +23,6 @@ pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
 pub struct Offer {
     /// [`VERSION`]; read before anything else.
     pub version: u32,
-    /// The predecessor.
     pub pid: u32,
     /// Its instance: the successor must be the same.
     pub instance: String,
@@ -60,7 +59,6 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exclusive {
-    /// Its name.
     pub name: String,
     /// Whether a process of it runs.
     pub runs: bool,
@@ -70,7 +68,6 @@ pub struct Exclusive {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drainer {
-    /// Its pid.
     pub pid: u32,
     /// The generation that it serves to the end.
     pub generation: u64,
@@ -81,7 +78,6 @@ pub struct Drainer {
     pub stays: bool,
 }
 
-/// From the predecessor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "say")]
 pub enum ToSuccessor {
@@ -89,7 +85,6 @@ pub enum ToSuccessor {
     Released,
     /// The service is yours.
     Go,
-    /// Do not: end.
     Abort {
         /// Whether the service manager may have heard already that this is the main process: its
         /// end would take the predecessor along. It then finishes what it has, says so, and ends
@@ -109,7 +104,6 @@ pub enum ToSuccessor {
     },
 }
 
-/// From the successor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "say")]
 pub enum ToPredecessor {
@@ -117,7 +111,6 @@ pub enum ToPredecessor {
     Hello {
         /// [`VERSION`]
         version: u32,
-        /// Its pid.
         pid: u32,
     },
     /// It is not ready yet, and its loop turns.
@@ -131,26 +124,20 @@ pub enum ToPredecessor {
     },
     /// These sidecars must not run twice: end yours.
     Release {
-        /// Their names.
         names: Vec<String>,
     },
-    /// It can serve.
     Ready {
-        /// What.
         info: GenerationInfo,
         /// Where its sidecars listen, for requests of clients that stay with the predecessor.
         sidecars: BTreeMap<String, Option<SocketAddr>>,
     },
     /// It accepts clients, and is the owner on record.
     Serving,
-    /// Its sidecars moved.
     Sidecars {
         /// Where they listen; none while one is away.
         sidecars: BTreeMap<String, Option<SocketAddr>>,
     },
-    /// It cannot.
     Failed {
-        /// Why.
         why: String,
     },
     /// It ends because it was asked to, or handed over itself.

@@ -5,7 +5,6 @@ use std::time::Duration;
 /// How a generation is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Everything new.
     Restart,
     /// Only what changed in the configuration.
     Reload,
@@ -14,7 +13,6 @@ pub enum Kind {
 /// Where the next generation lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// In this process.
     Here,
     /// In a fresh process.
     Successor {
@@ -52,13 +50,9 @@ impl Place {
 /// How long old work may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Budget {
-    /// As configured.
     Configured,
-    /// Not at all.
     Force,
-    /// This long.
     Limit(Duration),
-    /// For ever.
     Unlimited,
 }
 
@@ -79,7 +73,6 @@ impl Budget {
 pub struct Request {
     /// Names it in records and answers.
     pub id: String,
-    /// What is wanted.
     pub kind: Kind,
     /// How long old work may go on.
     pub budget: Budget,
@@ -100,7 +93,6 @@ impl Request {
 /// How a process comes to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
-    /// Nobody serves.
     First(Fallback),
     /// To take over from a process that serves an older generation.
     Candidate {
@@ -109,7 +101,6 @@ pub enum Entry {
     },
     /// After lives that ended too soon: nothing is started before this moment.
     Later {
-        /// When.
         at: Duration,
         /// What a failing start leads to.
         then: Fallback,
@@ -127,14 +118,12 @@ pub enum Fallback {
     Safe,
 }
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A restart or reload is asked for.
     Asked(Request),
     /// A stop is asked for; `at_once` by somebody who does not want to wait for work.
     Stop {
-        /// Do not wait.
         at_once: bool,
         /// When it is over whatever still goes on; see [`FORCE_EXIT`](super::FORCE_EXIT).
         limit: Duration,
@@ -148,9 +137,7 @@ pub enum Event {
     },
     /// The successor of this generation can serve.
     SuccessorReady(u64),
-    /// The successor serves.
     SuccessorServes {
-        /// Its generation.
         generation: u64,
         /// How long this process may finish its work before its end is forced; none for ever.
         limit: Option<Duration>,
@@ -165,22 +152,16 @@ pub enum Event {
     Recover,
     /// The generation under construction can serve.
     Built(u64),
-    /// It cannot.
     Broken(u64, String),
     /// A stop finished all there was.
     Quiet,
-    /// Time went by.
     Tick,
 }
 
-/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Construct a generation.
     Build {
-        /// Its number.
         generation: u64,
-        /// How.
         kind: Kind,
         /// How long old work may go on where it is in the way.
         budget: Budget,
@@ -191,7 +172,6 @@ pub enum Action {
     },
     /// Start a successor that constructs the generation.
     HandOver {
-        /// Its number.
         generation: u64,
         /// How long old work may go on.
         budget: Budget,
@@ -202,7 +182,6 @@ pub enum Action {
     Commit,
     /// The successor serves: accept nobody any more and finish.
     Yield {
-        /// Its generation.
         generation: u64,
         /// How long old work may go on.
         budget: Budget,
@@ -221,26 +200,17 @@ pub enum Action {
         budget: Budget,
     },
     /// Finish sooner: the successor stops, too.
-    Hurry {
-        /// Not at all.
-        at_once: bool,
-    },
+    Hurry { at_once: bool },
     /// Stop constructing it, or end the successor that does.
     Abandon(u64),
     /// New requests go to it; the one before finishes its work.
     Serve {
-        /// The new one.
         generation: u64,
         /// How long old work may go on.
         budget: Budget,
     },
     /// A request has ended.
-    Answer {
-        /// Which.
-        id: String,
-        /// How.
-        verdict: Verdict,
-    },
+    Answer { id: String, verdict: Verdict },
     /// Accept nobody new, finish what is there, then say [`Event::Quiet`].
     Wind {
         /// Do not wait for work.
@@ -266,7 +236,6 @@ pub enum Verdict {
     Scheduled,
     /// Another process serves now: ask that one.
     Moved,
-    /// Not even tried.
     Rejected(String),
     /// Tried; the generation before serves on.
     Failed(String),

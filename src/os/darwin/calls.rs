@@ -25,11 +25,8 @@ pub struct Facts {
     pub name: String,
     /// Whether it has ended and only waits to be reaped.
     pub dead: bool,
-    /// Its parent.
     pub parent: u32,
-    /// Its process group.
     pub group: u32,
-    /// Its effective user.
     pub uid: u32,
     /// When it began, in microseconds since 1970; 0 where that is not told.
     pub start_time: u64,
@@ -77,7 +74,6 @@ fn grow(mut ask: impl FnMut(*mut c_void, *mut usize) -> c_int) -> io::Result<Vec
     Err(last)
 }
 
-/// Every process.
 pub fn pids() -> Vec<u32> {
     let found = list(|buffer, length| {
         // SAFETY: writes at most `length` bytes to `buffer`, or tells how many there are where that

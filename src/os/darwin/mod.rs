@@ -27,9 +27,7 @@ const LISTENS: u32 = 1;
 /// Where a socket listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// A TCP address.
     Tcp(SocketAddr),
-    /// A path.
     Unix(PathBuf),
 }
 
@@ -39,7 +37,6 @@ pub struct Listener {
     /// The kernel's handle of the socket, the same from each source: its address, made unreadable
     /// (VM_KERNEL_ADDRPERM).
     pub handle: u64,
-    /// Where.
     pub place: Place,
     /// An IPv6 socket that takes no IPv4 connections.
     pub v6only: bool,

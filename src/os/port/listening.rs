@@ -9,7 +9,6 @@ use crate::config::Listen;
 /// What is known of the listeners of some processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
-    /// Where they listen.
     pub addresses: Vec<SocketAddr>,
     /// Whether some of the processes could not be looked into: then an address may be missing.
     pub incomplete: bool,

@@ -9,7 +9,6 @@ use crate::config::Listen;
 /// A socket that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Where.
     pub listen: Listen,
     /// Its inode: what /proc/PID/fd calls `socket:[…]`; on macOS, the kernel's handle of it.
     pub inode: u64,

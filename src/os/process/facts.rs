@@ -16,11 +16,9 @@ const CHUNK: usize = 1 << 20;
 /// A process as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
     pub pid: u32,
     /// When it began, in clock ticks since boot; on macOS in microseconds since 1970.
     pub start_time: u64,
-    /// Whose it is.
     pub uid: u32,
     /// Its program; none where it may not be read.
     pub program: Option<PathBuf>,

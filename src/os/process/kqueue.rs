@@ -184,7 +184,6 @@ impl Ended {
         Self::of(crate::os::platform::pipe()?.0)
     }
 
-    /// Waits for it.
     pub async fn wait(&self) {
         // An error means that the runtime is going down: nobody is left to wait for anything.
         let _ = self.0.readable().await;

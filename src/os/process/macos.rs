@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use super::Stat;
 use crate::os::darwin::calls;
 
-/// Every process.
 pub fn all() -> impl Iterator<Item = u32> {
     calls::pids().into_iter()
 }

@@ -108,7 +108,6 @@ impl Ended {
             .map_err(Into::into)
     }
 
-    /// Waits for it.
     pub async fn wait(&self) {
         // An error means that the runtime is going down: nobody is left to wait for anything.
         let _ = self.0.readable().await;

@@ -13,7 +13,6 @@ use crate::state::atomic;
 /// A file that install wants: its text without our first line.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
-    /// Where.
     pub path: PathBuf,
     /// What; none to have it removed.
     pub body: Option<String>,
@@ -62,7 +61,6 @@ impl Wanted {
             && self.group.is_none_or(|group| group == meta.gid())
     }
 
-    /// What would change.
     pub fn diff(&self) -> String {
         match &self.shown {
             Some((old, new)) => diff(&self.path, old, new),

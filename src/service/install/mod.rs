@@ -28,9 +28,7 @@ use crate::text::redact::Redactor;
 /// Who starts the services of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Supervisor {
-    /// Linux.
     Systemd,
-    /// macOS.
     Launchd,
 }
 
@@ -94,11 +92,9 @@ pub struct Request {
 pub struct Report {
     /// Always true; an error has its own object.
     pub ok: bool,
-    /// The instance.
     pub instance: String,
     /// system or user.
     pub scope: &'static str,
-    /// Its unit.
     pub unit: String,
     /// Where the unit lies.
     pub unit_file: PathBuf,
@@ -115,7 +111,6 @@ pub struct Report {
     /// hidden.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileText>,
-    /// Where it listens.
     pub listen: Vec<String>,
     /// Whether it runs and is ready.
     pub ready: bool,
@@ -128,9 +123,7 @@ pub struct Report {
 /// A file and its text, or its difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileText {
-    /// Where.
     pub path: PathBuf,
-    /// What.
     pub text: String,
 }
 

@@ -12,7 +12,6 @@ use crate::service::error::ServiceError;
 /// Where the command is typed: what the service needs to know of it.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    /// The current folder.
     pub cwd: PathBuf,
     /// `$PATH`.
     pub path: String,

@@ -18,9 +18,7 @@ const LINES_SHOWN: usize = 8;
 /// A program that proved itself.
 #[derive(Debug)]
 pub struct Candidate {
-    /// Its file.
     pub file: PathBuf,
-    /// Its version.
     pub version: String,
 }
 

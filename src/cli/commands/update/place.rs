@@ -111,7 +111,6 @@ pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliErro
 }
 
 impl Placed {
-    /// The program's name.
     pub fn program(&self) -> &Path {
         &self.program
     }

@@ -26,7 +26,6 @@ pub const CHAPTERS: [(&str, &[Check]); 9] = [
     ("The machine", machine::CHECKS),
 ];
 
-/// Every check.
 pub fn all() -> impl Iterator<Item = &'static Check> {
     CHAPTERS.iter().flat_map(|(_, checks)| checks.iter())
 }

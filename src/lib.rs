@@ -28,30 +28,26 @@
 //!
 //! # Map
 //!
+//! Layers, from the bottom to the top. A module imports only modules above it in this table;
+//! `service`, `diagnose` and `cli` do not import `gateway`: they speak to a gateway only through its
+//! control socket, its state files and the service manager.
+//!
 //! | module | what it does |
 //! |---|---|
+//! | [`text`] | text that leaves the process: control characters escaped, secrets redacted, the log |
 //! | [`config`] | what the user wrote, checked |
-//! | [`state`] | what outlives a process: lock, owner record, the record of earlier lives, atomic files |
-//! | [`escape`], [`redact`], [`log`], [`trace`] | control characters made harmless, secrets hidden; the journal or standard error; where time went |
-//! | [`oom`] | whether the kernel ended a process for want of memory |
-//! | `darwin`, [`platform`] | what macOS tells of processes and sockets; system calls that exist on one system only, and their twins |
-//! | [`process`] | what the kernel tells of processes and their kin |
-//! | [`port`] | free ports, which sockets listen, and who holds them |
-//! | [`front`] | listeners, connections, routes, forwarding, tunnels, holding |
-//! | [`sidecar`] | processes: start, readiness, output, restart, end |
-//! | [`systemd`] | the way to a service manager over D-Bus, and what it says of a process |
-//! | [`supervisor`] | who supervises this process, what systemd is told, and the sockets it passes on |
-//! | [`control`] | frames between gatewayctl and a gateway, over a unix socket |
+//! | [`os`] | what the kernel tells and does: processes, ports, descriptors, out-of-memory kills, and the macOS twins |
+//! | [`state`] | files that outlive a process: lock, owner record, restart intent, history, throttle record |
+//! | [`systemd`] | D-Bus connection, unit facts, notifications, passed sockets |
+//! | [`supervisor`] | who supervises this process |
+//! | [`control`] | the protocol between gatewayctl and a gateway, over a unix socket |
+//! | [`proxy`] | listeners, connections, routes, forwarding, tunnels, held requests |
+//! | [`sidecar`] | processes behind the front door: start, readiness, output, restart, end |
 //! | [`stale`] | gateways left behind on a port: proof, and their end |
-//! | [`gateway`] | generations, the lifecycle machine and its driver |
-//! | [`service`] | installing and driving a service under systemd |
-//! | [`cli`] | command lines of both programs |
-//!
-//! Imports point one way: `process`, `config` and `state` at the bottom, `systemd` on them;
-//! `front`, `sidecar`, `supervisor` and `port` above, `control` and `stale` on those; `gateway`
-//! assembles them; `service` and `cli` stand outside and speak to a gateway only through its
-//! control socket, its state files and the service manager. Nothing imports `cli` but the two
-//! programs.
+//! | [`gateway`] | generations, the lifecycle machine, hand-over, recovery, and the run loop |
+//! | [`service`] | installs and drives a service under systemd or launchd |
+//! | [`diagnose`] | facts in, findings out: `doctor` and `why` |
+//! | [`cli`] | the command lines of both programs |
 
 pub(crate) mod cli;
 pub(crate) mod config;

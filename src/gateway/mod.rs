@@ -1,6 +1,6 @@
 //! Generations, their lifecycle and the loop that drives it.
 //!
-//! [`lifecycle`] decides, [`driver`] does (with `building` and `serving`): it owns the sockets, the
+//! [`lifecycle`] decides, [`run_loop`] does (with `building` and `serving`): it owns the sockets, the
 //! serving threads and the current [`generation`], and performs the machine's actions one by one.
 //! Everything that takes time runs in a task of its own and comes back as a [`Happening`].
 

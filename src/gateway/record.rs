@@ -16,9 +16,9 @@ use crate::state::boottime::BootTime;
 use crate::state::bundle::{self, Bundle};
 use crate::state::history::{self, Before, Entry, History, Phase, Recorded, Who};
 use crate::state::throttle::{self, Life, Start};
+use crate::state::trace::Carried;
 use crate::state::{good, owner};
 use crate::text::redact::Redactor;
-use crate::text::trace::Carried;
 
 /// The pen of one life.
 #[derive(Clone, Debug)]

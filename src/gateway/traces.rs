@@ -8,7 +8,7 @@ use crate::config::Env;
 use crate::control::protocol::Progress;
 use crate::state::boottime::BootTime;
 use crate::state::owner;
-use crate::text::trace::{self, Carried, Pair, Trace, Value};
+use crate::state::trace::{self, Carried, Pair, Trace, Value};
 
 /// The traces of this process.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //!
 //! A client connection belongs to the process and outlives every generation. For each request the
 //! [`Table`] that is current at that moment tells the [`Backend`]; its [`Door`] lets the request
-//! through, holds it, or sends it back to the table. What went through holds a [`Ticket`] until it
+//! through, holds it, or sends it back to the table. What went through holds a [`backend::Ticket`] until it
 //! is finished, and a drain waits for tickets.
 
 mod accept;

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::aside;
-use crate::text::trace::Carried;
+use crate::state::trace::Carried;
 
 /// A file that is longer, in bytes, is put by: some thousand restarts.
 const FILE_MAX: u64 = 1024 * 1024;

@@ -12,3 +12,4 @@ pub mod lock;
 pub mod owner;
 pub mod paths;
 pub mod throttle;
+pub mod trace;

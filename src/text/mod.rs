@@ -3,4 +3,3 @@
 pub mod escape;
 pub mod log;
 pub mod redact;
-pub mod trace;

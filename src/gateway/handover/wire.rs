@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::state::trace::Carried;
 use crate::supervisor::Verdict;
-use crate::text::trace::Carried;
 
 /// The version of this protocol. Only equal versions hand over to each other; others restart
 /// through the service manager.

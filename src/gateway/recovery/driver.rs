@@ -17,7 +17,7 @@ use crate::gateway::run_loop::Gateway;
 use crate::gateway::{Happening, alert, changed};
 use crate::proxy::Refusal;
 use crate::state::history::Before;
-use crate::text::trace::Carried;
+use crate::state::trace::Carried;
 
 /// Where this life stands on the ladder, and its pen.
 #[derive(Debug)]

@@ -25,13 +25,13 @@ pub fn measure(size: Size) -> Value {
     let Some(systemd) = prepared("bench") else {
         return json!({"skipped": "no systemd can be booted here"});
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let install = [
         "gatewayctl",
         "install",
         "--now",
         "--run-as",
-        "app",
+        &app.name,
         "--listen",
         "127.0.0.1:18789",
     ];

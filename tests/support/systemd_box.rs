@@ -305,23 +305,22 @@ impl SystemdBox {
         )
     }
 
-    /// Makes a user whose manager runs, by lingering.
-    pub fn add_user(&self, name: &str) -> BoxUser {
-        let user = self.add_plain_user(name);
-        self.must(&["loginctl", "enable-linger", name]);
+    /// Makes a user whose manager runs, by lingering. The name is that of [`Self::add_plain_user`].
+    pub fn add_user(&self, part: &str) -> BoxUser {
+        let user = self.add_plain_user(part);
+        self.must(&["loginctl", "enable-linger", &user.name]);
         // Starting is awaited: the unit is of Type=notify.
         self.must(&["systemctl", "start", &format!("user@{}.service", user.uid)]);
         user
     }
 
-    /// Makes a user without a manager.
-    pub fn add_plain_user(&self, name: &str) -> BoxUser {
-        self.must(&["useradd", "-m", "-s", "/bin/bash", name]);
-        let uid = self.must(&["id", "-u", name]).trim().parse().unwrap();
-        BoxUser {
-            name: name.to_owned(),
-            uid,
-        }
+    /// Makes a user without a manager. The box begins with the users of this machine, so the name is
+    /// `part` and something that nobody there is called.
+    pub fn add_plain_user(&self, part: &str) -> BoxUser {
+        let name = format!("{part}-of-gateway-test");
+        self.must(&["useradd", "-m", "-s", "/bin/bash", &name]);
+        let uid = self.must(&["id", "-u", &name]).trim().parse().unwrap();
+        BoxUser { name, uid }
     }
 
     /// Runs `f` on a thread that is in the network of the box; threads and tasks that it starts

@@ -15,10 +15,10 @@ fn a_helper_of_a_service_does_not_kill_the_service_though_it_hangs() {
         systemd: &systemd,
         user: None,
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     // A folder of its own: in one that all may write to, nobody but its owner may open its pipe
     // (fs.protected_fifos).
-    systemd.sh("mkdir /srv/app; chown app: /srv/app");
+    systemd.sh(&format!("mkdir /srv/app; chown {}: /srv/app", app.name));
     systemd.write(
         "/srv/sidecar.sh",
         &OBEDIENT.replace("orders", "/srv/app/orders"),
@@ -28,7 +28,7 @@ fn a_helper_of_a_service_does_not_kill_the_service_though_it_hangs() {
         "install",
         "--now",
         "--run-as",
-        "app",
+        &app.name,
         "--listen",
         "127.0.0.1:18789",
         "--sandbox",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::support::site::{Site, all_of, prepared};
-use crate::support::systemd_box::SystemdBox;
+use crate::support::systemd_box::{BoxUser, SystemdBox};
 use crate::support::wait;
 use gateway::internals::{Written, sign};
 use serde_json::Value;
@@ -45,7 +45,8 @@ struct Case {
     code: &'static str,
     /// How it comes about; a shell script in the box, `set -e`.
     setup: Setup,
-    /// How it is taken back, besides the drop-in, the unit and the configuration, which always are.
+    /// How it is taken back, besides the drop-in, the unit and the configuration, which always are;
+    /// a script as the setup may be.
     undo: &'static str,
     /// Whether --fix mends it.
     mended: bool,
@@ -59,7 +60,7 @@ enum Setup {
     Written(&'static str, &'static str),
     /// A change of the configuration, by sed.
     Config(&'static str),
-    /// Anything.
+    /// Anything; `$APP` is the service's user.
     Script(&'static str),
     /// A file of the kernel's, for the box's own network, with what it is then.
     Net(&'static str, &'static str),
@@ -232,7 +233,7 @@ const CASES: &[Case] = &[
     undone(
         "config-unreadable",
         Script("chgrp root /etc/gateway/gateway.toml"),
-        "chgrp app /etc/gateway/gateway.toml",
+        "chgrp $APP /etc/gateway/gateway.toml",
     ),
     // Addresses.
     undone(
@@ -337,14 +338,14 @@ const CASES: &[Case] = &[
     undone(
         "standing-by",
         Script(
-            "systemctl stop gateway; systemd-run --unit=other -p User=app -p RuntimeDirectory=other /usr/local/bin/gateway run --listen 127.0.0.1:18790 --state-dir /var/lib/gateway/gateway; n=0; until ss -ltn | grep -q 127.0.0.1:18790; do n=$((n+1)); [ $n -lt 600 ]; sleep 0.05; done; systemctl start gateway",
+            "systemctl stop gateway; systemd-run --unit=other -p User=$APP -p RuntimeDirectory=other /usr/local/bin/gateway run --listen 127.0.0.1:18790 --state-dir /var/lib/gateway/gateway; n=0; until ss -ltn | grep -q 127.0.0.1:18790; do n=$((n+1)); [ $n -lt 600 ]; sleep 0.05; done; systemctl start gateway",
         ),
         "systemctl stop other; systemctl restart gateway",
     ),
     undone(
         "fd-usage",
         Script(
-            "pid=$(systemctl show --value -p MainPID gateway); used=$(ls /proc/$pid/fd | wc -l); runuser -u app -- prlimit --pid $pid --nofile=$((used + used / 5)):",
+            "pid=$(systemctl show --value -p MainPID gateway); used=$(ls /proc/$pid/fd | wc -l); runuser -u $APP -- prlimit --pid $pid --nofile=$((used + used / 5)):",
         ),
         RESTART,
     ),
@@ -415,15 +416,15 @@ fn our_own_install_has_no_findings() {
     let Some(systemd) = ready("healthy") else {
         return;
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let machine = Site {
         systemd: &systemd,
         user: None,
     };
     for more in [
         &[][..],
-        &["--run-as", "app"],
-        &["--run-as", "app", "--socket"],
+        &["--run-as", &app.name],
+        &["--run-as", &app.name, "--socket"],
         &["--sandbox", "strict"],
     ] {
         install(&machine, more);
@@ -471,12 +472,12 @@ fn every_finding_of_the_second_half_is_produced_and_what_can_be_mended_is() {
 /// those.
 fn produced(name: &str, cases: &[Case]) {
     let Some(systemd) = ready(name) else { return };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let site = Site {
         systemd: &systemd,
         user: None,
     };
-    install(&site, &["--run-as", "app"]);
+    install(&site, &["--run-as", &app.name]);
     healthy(&site, "at first");
     let (unit, config) = (systemd.read(UNIT).unwrap(), systemd.read(CONFIG).unwrap());
     let only = std::env::var("ONLY").ok();
@@ -485,7 +486,7 @@ fn produced(name: &str, cases: &[Case]) {
         only.as_ref()
             .is_none_or(|only| only.split(',').any(|only| only == case.code))
     }) {
-        let before = set_up(&site, case, &unit);
+        let before = set_up(&site, case, &unit, &app);
         if let Err(why) = judged(&site, case) {
             wrong.push(format!("{}: {why}", case.code));
         }
@@ -498,7 +499,7 @@ fn produced(name: &str, cases: &[Case]) {
         systemd.write(CONFIG, &config);
         systemd.must(&["systemctl", "daemon-reload"]);
         if !case.undo.is_empty() {
-            systemd.sh(case.undo);
+            script(&systemd, &app, case.undo);
         }
         // What is left would be found in the next case, and taken for that one's.
         let left = codes(&doctor(&site, NAMED).0);
@@ -511,12 +512,16 @@ fn produced(name: &str, cases: &[Case]) {
     healthy(&site, "in the end");
 }
 
+fn script(systemd: &SystemdBox, app: &BoxUser, text: &str) {
+    systemd.sh(&format!("APP={}; {text}", app.name));
+}
+
 fn net(systemd: &SystemdBox, file: &str, value: &str) {
     systemd.in_netns(|| std::fs::write(Path::new("/proc/sys").join(file), value).unwrap());
 }
 
 /// Makes it go wrong. What a file of the kernel held before.
-fn set_up(site: &Site<'_>, case: &Case, unit: &str) -> Option<String> {
+fn set_up(site: &Site<'_>, case: &Case, unit: &str, app: &BoxUser) -> Option<String> {
     match case.setup {
         Drop(lines) => {
             let text = if lines.starts_with('[') {
@@ -539,7 +544,7 @@ fn set_up(site: &Site<'_>, case: &Case, unit: &str) -> Option<String> {
             site.must(&["systemctl", "daemon-reload"]);
         }
         Config(script) => drop(site.must(&["sed", "-i", script, CONFIG])),
-        Script(script) => drop(site.systemd.sh(script)),
+        Script(text) => script(site.systemd, app, text),
         Net(file, value) => {
             let before = site
                 .systemd
@@ -625,9 +630,10 @@ fn a_user_s_service_has_findings_of_its_own() {
     let Some(systemd) = ready("doctor-user") else {
         return;
     };
+    let alice = systemd.add_user("alice");
     let site = Site {
         systemd: &systemd,
-        user: Some(systemd.add_user("alice")),
+        user: Some(alice.clone()),
     };
     install(&site, &[]);
     let found = |code: &str| {
@@ -654,7 +660,7 @@ fn a_user_s_service_has_findings_of_its_own() {
     // Both scopes have it, and root's doctor sees the user's.
     systemd.must(&[
         "cp",
-        "/home/alice/.config/systemd/user/gateway.service",
+        &format!("/home/{}/.config/systemd/user/gateway.service", alice.name),
         UNIT,
     ]);
     found("scope-duplicate");
@@ -666,7 +672,7 @@ fn a_user_s_service_has_findings_of_its_own() {
     systemd.must(&["rm", UNIT]);
 
     // Its manager lives by a session's grace meanwhile: lingering is looked up in its record.
-    let record = "/var/lib/systemd/linger/alice";
+    let record = &format!("/var/lib/systemd/linger/{}", alice.name);
     systemd.must(&["rm", record]);
     found("unit-linger");
     let (answer, exit) = doctor(&site, &["--fix"]);
@@ -677,17 +683,16 @@ fn a_user_s_service_has_findings_of_its_own() {
     assert!(systemd.path(record).exists());
     healthy(&site, "lingering again");
 
-    systemd.must(&["loginctl", "disable-linger", "alice"]);
-    systemd.must(&[
-        "systemctl",
-        "stop",
-        &format!("user@{}.service", site.user.as_ref().unwrap().uid),
-    ]);
+    systemd.must(&["loginctl", "disable-linger", &alice.name]);
+    systemd.must(&["systemctl", "stop", &format!("user@{}.service", alice.uid)]);
     let answer = found("manager-unreachable");
     let remedy = finding(&answer, "manager-unreachable").unwrap()["remedy"]["text"]
         .as_str()
         .unwrap();
-    assert_eq!(remedy, "sudo loginctl enable-linger alice");
+    assert_eq!(
+        remedy,
+        format!("sudo loginctl enable-linger {}", alice.name)
+    );
 }
 
 #[test]
@@ -695,12 +700,12 @@ fn a_service_that_ends_again_and_again_is_told_apart() {
     let Some(systemd) = ready("doctor-storm") else {
         return;
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let site = Site {
         systemd: &systemd,
         user: None,
     };
-    install(&site, &["--run-as", "app"]);
+    install(&site, &["--run-as", &app.name]);
     let kill = || {
         let pid = site.main_pid();
         site.must(&["kill", "-KILL", &pid.to_string()]);

@@ -155,7 +155,7 @@ fn a_system_service_is_handed_over_again_and_again() {
     let Some(systemd) = prepared("handover").filter(|_| servers::have("node")) else {
         return;
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let site = Site {
         systemd: &systemd,
         user: None,
@@ -164,7 +164,7 @@ fn a_system_service_is_handed_over_again_and_again() {
         &site,
         &[
             "--run-as",
-            "app",
+            &app.name,
             "--listen",
             "127.0.0.1:18789",
             "--listen",
@@ -483,12 +483,12 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
     let Some(systemd) = prepared("handover-exit").filter(|_| servers::have("node")) else {
         return;
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let site = Site {
         systemd: &systemd,
         user: None,
     };
-    install(&site, &["--run-as", "app"]);
+    install(&site, &["--run-as", &app.name]);
     let config = site.systemd.read(&site.config()).unwrap();
     site.systemd.write(
         &site.config(),

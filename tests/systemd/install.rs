@@ -524,7 +524,7 @@ fn one_address_has_one_owner() {
         5,
         &[
             "127.0.0.1:18789 belongs to gateway.service",
-            "/home/app",
+            &format!("/home/{}/", app.name),
             "gateway.toml",
             "--listen",
             "uninstall --user",
@@ -744,7 +744,7 @@ fn uninstall_puts_back_what_install_wrote_over_and_drop_ins_stay() {
     let Some(systemd) = with_mirror("restores") else {
         return;
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let (unit, config) = (
         "/etc/systemd/system/gateway.service",
         "/etc/gateway/gateway.toml",
@@ -752,7 +752,7 @@ fn uninstall_puts_back_what_install_wrote_over_and_drop_ins_stay() {
     let foreign = "[Unit]\nDescription=mine\n[Service]\nExecStart=/usr/local/bin/gateway run --listen 18799\n[Install]\nWantedBy=multi-user.target\n";
     systemd.write(unit, foreign);
     systemd.write(config, "# my own words\n[gateway]\nlisten = [\"18789\"]\n");
-    systemd.must(&["chown", "root:app", config]);
+    systemd.must(&["chown", &format!("root:{}", app.name), config]);
     systemd.must(&["chmod", "640", config]);
     systemd.write(
         "/etc/systemd/system/gateway.service.d/mine.conf",
@@ -820,7 +820,7 @@ fn uninstall_puts_back_what_install_wrote_over_and_drop_ins_stay() {
                 "/etc/gateway/gateway.toml.before-gatewayctl"
             ])
             .trim(),
-        "640 root app"
+        format!("640 root {}", app.name)
     );
     // Over a reinstall the drop-in holds.
     expect(

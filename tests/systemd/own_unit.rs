@@ -107,8 +107,8 @@ fn a_sandboxed_service_knows_its_unit_and_when_the_machine_goes_down() {
     let Some(systemd) = SystemdBox::boot_or_skip("self") else {
         return;
     };
-    systemd.add_plain_user("probe");
-    install_probe(&systemd, "User=probe");
+    let user = systemd.add_plain_user("probe");
+    install_probe(&systemd, &format!("User={}", user.name));
     start(&systemd);
     let folder = "/var/lib/gateway/gateway";
     let read = |name: &str| wait::until(name, || systemd.read(&format!("{folder}/{name}")).ok());
@@ -193,10 +193,8 @@ fn a_user_s_service_knows_its_unit_and_when_its_manager_ends() {
         ]
         .concat(),
     );
-    let folders = [
-        "/home/alice/.config/probe",
-        "/home/alice/.local/state/probe",
-    ];
+    let folders = [".config/probe", ".local/state/probe"]
+        .map(|folder| format!("/home/{}/{folder}", user.name));
     let read = |name: &str| {
         wait::until(name, || {
             folders

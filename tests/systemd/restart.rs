@@ -461,10 +461,10 @@ fn an_agent_that_restarts_its_own_gateway_hands_the_work_over_and_it_comes_back(
     let Some(systemd) = prepared("inside") else {
         return;
     };
-    let user = systemd.add_user("agent");
+    let agent = systemd.add_user("agent");
     let site = Site {
         systemd: &systemd,
-        user: Some(user),
+        user: Some(agent.clone()),
     };
     // The server asks once, as soon as it is behind a front door that is ready.
     let ask = "gatewayctl wait --ready && gatewayctl clean --json > clean.json; gatewayctl restart --force --json > said.json 2> said.err; echo $? > code";
@@ -487,7 +487,7 @@ fn an_agent_that_restarts_its_own_gateway_hands_the_work_over_and_it_comes_back(
         "sh",
         "{port}",
     ]);
-    let home = "/home/agent";
+    let home = format!("/home/{}", agent.name);
     let code = wait::within(wait::DEADLINE, || {
         systemd.read(&format!("{home}/code")).ok()
     });

@@ -222,12 +222,12 @@ fn a_system_service_lives_and_loses_nothing() {
     let Some(systemd) = prepared("system").filter(|_| servers::have("node")) else {
         return;
     };
-    systemd.add_plain_user("app");
+    let app = systemd.add_plain_user("app");
     let site = Site {
         systemd: &systemd,
         user: None,
     };
-    life(&site, &["--run-as", "app"]);
+    life(&site, &["--run-as", &app.name]);
 }
 
 #[test]
@@ -523,8 +523,8 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
         &output,
         1,
         &[
-            "cannot reach the service manager of user someone",
-            "loginctl enable-linger someone",
+            &format!("cannot reach the service manager of user {}", user.name),
+            &format!("loginctl enable-linger {}", user.name),
         ],
     );
     let nowhere = "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere";
@@ -557,7 +557,7 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
         "install",
         "--now",
         "--run-as",
-        "someone",
+        &user.name,
         "--",
         "node",
         NODE_APP,

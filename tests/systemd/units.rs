@@ -39,7 +39,7 @@ fn every_unit_is_clean_and_shut_in_as_promised() {
     };
     let (dynamic, static_user, root) = (
         RunAs::Dynamic,
-        RunAs::User("app".into()),
+        RunAs::User(app.name.clone()),
         RunAs::User("root".into()),
     );
     for (sandbox, run_as, low_port, most) in [
@@ -148,7 +148,7 @@ fn hostile_folders_users_and_ports_are_installed_too() {
         http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n";
     systemd.write(&format!("{folder}/server.py"), server);
     let argument = "a b\"c\\d$HOME%i'e";
-    let install = format!("cd '{folder}' && exec env SUDO_USER=app \"$@\"");
+    let install = format!("cd '{folder}' && exec env SUDO_USER={} \"$@\"", app.name);
     let said = systemd.must(&[
         "sh",
         "-c",
@@ -180,13 +180,13 @@ fn hostile_folders_users_and_ports_are_installed_too() {
         systemd
             .must(&["stat", "-c", "%a %U %G", "/etc/gateway/gateway.toml"])
             .trim(),
-        "640 root app"
+        format!("640 root {}", app.name)
     );
     assert_eq!(
         systemd
             .must(&["systemctl", "show", "--value", "-p", "User", "gateway"])
             .trim(),
-        "app"
+        app.name
     );
     systemd.must(&[&ctl, "uninstall"]);
     assert_eq!(systemd.sh("find /etc /run /var/lib -name '*gateway*'"), "");

@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod field;
+mod house;
+mod layers;
 mod readme;
+mod sources;

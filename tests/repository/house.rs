@@ -1,0 +1,205 @@
+//! Two rules of the house that a program can look at: files that fit one idea, and one name for one
+//! type.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::sources::{Tree, of_this_crate};
+
+/// A file that is longer says why in its head, after these words.
+const MOST_LINES: usize = 500;
+const REASON: &str = "One file because ";
+
+/// Files that are too long today; the list may only shrink.
+const LONG_TODAY: [&str; 18] = [
+    "cli/args.rs",
+    "cli/commands/status.rs",
+    "cli/schema.rs",
+    "cli/target.rs",
+    "config/layer.rs",
+    "control/protocol.rs",
+    "control/server.rs",
+    "diagnose/why/cause.rs",
+    "diagnose/why/cause/tests.rs",
+    "gateway/lifecycle.rs",
+    "gateway/run_loop.rs",
+    "gateway/strategy.rs",
+    "proxy/accept.rs",
+    "service/install/mod.rs",
+    "service/unit.rs",
+    "sidecar/runner.rs",
+    "supervisor/detect.rs",
+    "text/redact.rs",
+];
+
+/// Names of more than one type today, in the glossary or not; the list may only shrink.
+const SHARED_TODAY: [&str; 77] = [
+    "Action",
+    "Answer",
+    "Asked",
+    "Before",
+    "Budget",
+    "Cause",
+    "Client",
+    "Configuration",
+    "Context",
+    "Down",
+    "DrainNotice",
+    "Drainer",
+    "Driven",
+    "End",
+    "Ended",
+    "Entry",
+    "Evidence",
+    "Facts",
+    "Failed",
+    "Failure",
+    "FileText",
+    "Gateway",
+    "Held",
+    "History",
+    "Identity",
+    "Incoming",
+    "Installed",
+    "Item",
+    "Kind",
+    "Lease",
+    "Life",
+    "Line",
+    "List",
+    "Listed",
+    "Listener",
+    "Manager",
+    "Mode",
+    "Next",
+    "Passed",
+    "Patience",
+    "Phase",
+    "Place",
+    "Plan",
+    "Probe",
+    "Process",
+    "Proof",
+    "Record",
+    "Refusal",
+    "Report",
+    "Request",
+    "Sandbox",
+    "Scheduled",
+    "Seen",
+    "Service",
+    "Shared",
+    "Shown",
+    "Socket",
+    "Stage",
+    "Standing",
+    "Start",
+    "Started",
+    "State",
+    "Stream",
+    "Subject",
+    "Supervisor",
+    "Table",
+    "Trace",
+    "Turn",
+    "Unfit",
+    "Uninstalled",
+    "Unit",
+    "UnitFacts",
+    "Verdict",
+    "Waiting",
+    "Watcher",
+    "What",
+    "Who",
+];
+
+/// The comment that a file begins with, without its marks and line breaks.
+fn head(text: &str) -> String {
+    let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// The files that are too long and do not say why.
+fn too_long(texts: &BTreeMap<String, String>) -> Vec<&String> {
+    let long = texts
+        .iter()
+        .filter(|(_, text)| text.lines().count() > MOST_LINES);
+    long.filter(|(_, text)| !head(text).contains(REASON))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// The names in the glossary of `lib.rs`: what its rows begin with.
+fn glossary(lib: &str) -> BTreeSet<String> {
+    let section = lib
+        .lines()
+        .skip_while(|line| *line != "//! # Glossary")
+        .skip(1);
+    let rows = section.take_while(|line| line.starts_with("//!") && !line.starts_with("//! # "));
+    let names = rows.filter_map(|row| row.split('`').nth(1));
+    names.map(str::to_owned).collect()
+}
+
+/// The names that types of several modules have, with those modules.
+fn shared(tree: &Tree) -> BTreeMap<String, Vec<String>> {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, module) in &tree.0 {
+        for name in &module.types {
+            places
+                .entry(name.clone())
+                .or_default()
+                .push(path.join("::"));
+        }
+    }
+    places.retain(|_, modules| modules.len() > 1);
+    places
+}
+
+#[test]
+fn a_long_file_says_why() {
+    let texts = of_this_crate();
+    let new: Vec<&String> = too_long(&texts)
+        .into_iter()
+        .filter(|name| !LONG_TODAY.contains(&name.as_str()))
+        .collect();
+    assert!(
+        new.is_empty(),
+        "longer than {MOST_LINES} lines, and no `{REASON}…` in the head: {new:#?}"
+    );
+}
+
+#[test]
+fn a_type_has_a_name_of_its_own_or_a_line_in_the_glossary() {
+    let texts = of_this_crate();
+    let glossary = glossary(&texts["lib.rs"]);
+    let mut names = shared(&Tree::new(&texts));
+    names.retain(|name, _| !glossary.contains(name) && !SHARED_TODAY.contains(&name.as_str()));
+    assert!(names.is_empty(), "{names:#?}");
+}
+
+#[test]
+fn the_rules_are_seen_to_be_broken() {
+    let long = format!("//! A long one.\n{}", "\n".repeat(MOST_LINES));
+    let with_reason = long.replace("one.", "one. One file\n//! because it is a table.");
+    let texts = |text: &str| BTreeMap::from([("lib.rs".to_owned(), text.to_owned())]);
+    assert_eq!(too_long(&texts(&long)), ["lib.rs"]);
+    assert!(too_long(&texts(&with_reason)).is_empty());
+
+    let lib =
+        "//! # Glossary\n//!\n//! | `Known` | twice |\n//! # Map\n//! `Other`\nmod a;\nmod b;\n";
+    let one =
+        "pub struct Known;\nenum Mine {}\npub(crate) struct Other;\n#[cfg(test)]\nstruct Tested;\n";
+    let texts = [
+        ("lib.rs", lib),
+        ("a.rs", one),
+        (
+            "b.rs",
+            "pub trait Other {}\nenum Known {}\nstruct Tested;\n",
+        ),
+    ];
+    let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let names: Vec<String> = shared(&Tree::new(&BTreeMap::from(texts)))
+        .into_keys()
+        .collect();
+    assert_eq!(names, ["Known", "Other"]);
+    assert_eq!(glossary(lib), BTreeSet::from(["Known".to_owned()]));
+}

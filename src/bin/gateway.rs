@@ -20,10 +20,12 @@ fn main() -> ExitCode {
     };
     log::init();
     let flags = cli.overrides();
-    match cli.command {
+    let exit = match cli.command {
         Some(GatewayCommand::Check(check)) => prove(&flags, check.start),
         Some(GatewayCommand::Run(_)) | None => ExitCode::from(run(flags)),
-    }
+    };
+    log::wait_for_journal();
+    exit
 }
 
 /// `gateway check`: says that the configuration is valid, and with `--start` whether the sidecars

@@ -4,8 +4,11 @@
 //! that a terminal shows.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
@@ -73,6 +76,40 @@ fn journal(identifier: &str) -> Option<tracing_journald::Layer> {
             .with_field_prefix(None)
             .with_priority_mappings(priorities),
     )
+}
+
+/// Where journald takes entries (systemd's "Native Journal Protocol").
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+
+/// journald reads within milliseconds; on a machine without a free core it may take longer.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// More empty datagrams than the smallest send buffer holds: the kernel counts more than 500 bytes
+/// for each (struct sk_buff), and the smallest buffer is 4608 bytes (socket(7)).
+const FILLERS: usize = 16;
+
+/// Waits until the journal has read what this process logged, at most for a second; to be called
+/// before the process ends.
+///
+/// journald looks up the unit of an entry when it reads it. The entries of a process that has ended
+/// by then belong to no unit, and neither `journalctl -u` nor `gatewayctl why` finds them.
+pub fn wait_for_journal() {
+    if to_journal() {
+        let _ = wait_for_reader(Path::new(JOURNAL_SOCKET));
+    }
+}
+
+/// Returns when the reader of a socket has read all that was sent to it before: fills a send buffer
+/// with empty datagrams, which journald ignores, until the first of them has been read.
+fn wait_for_reader(socket: &Path) -> io::Result<()> {
+    let own = UnixDatagram::unbound()?;
+    own.connect(socket)?;
+    own.set_write_timeout(Some(JOURNAL_PATIENCE))?;
+    nix::sys::socket::setsockopt(&own, nix::sys::socket::sockopt::SndBuf, &1)?;
+    for _ in 0..FILLERS {
+        own.send(&[])?;
+    }
+    Ok(())
 }
 
 /// The stream a sidecar printed to.
@@ -205,6 +242,36 @@ mod tests {
             tracing::info!(generation = 3, "[gateway] ready ({})", "x")
         });
         assert_eq!(*seen.0.lock().unwrap(), ["[gateway] ready (x)"]);
+    }
+
+    #[test]
+    fn what_was_logged_is_read_before_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.send_to(b"last words", &path).unwrap();
+        let (read, seen) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            wait_for_reader(&path).unwrap();
+            seen.try_recv()
+        });
+        let mut text = [0; 32];
+        let length = journal.recv(&mut text).unwrap();
+        read.send(text[..length].to_vec()).unwrap();
+        for _ in 0..FILLERS {
+            assert_eq!(journal.recv(&mut text).unwrap(), 0);
+        }
+        assert_eq!(waits.join().unwrap().unwrap(), b"last words");
+    }
+
+    #[test]
+    fn a_journal_that_reads_nothing_keeps_nobody_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _journal = UnixDatagram::bind(&path).unwrap();
+        let error = wait_for_reader(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

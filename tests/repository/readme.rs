@@ -1,11 +1,31 @@
-//! The README keeps what it promises as far as a program can tell: every command line in it is one
-//! that the programs take.
+//! The README and its sister pages keep what they promise as far as a program can tell: the programs
+//! take every command line, and every file that is named exists.
+
+use std::path::Path;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use gateway::programs::{CtlCli, GatewayCli};
 
 const README: &str = include_str!("../../README.md");
+
+const PAGES: [(&str, &str); 4] = [
+    ("README.md", README),
+    ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
+    ("SECURITY.md", include_str!("../../SECURITY.md")),
+    ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
+];
+
+/// Folders of this repository that the pages speak of.
+const FOLDERS: [&str; 7] = [
+    "benches",
+    "launchd",
+    "man",
+    "packaging",
+    "src",
+    "tests",
+    "units",
+];
 
 /// The command lines of the indented blocks: those after a prompt, or all where a block has no
 /// prompt.
@@ -34,9 +54,9 @@ fn commands(block: &[&'static str]) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// What stands between backquotes in the text.
-fn inline() -> Vec<String> {
-    let text: Vec<&str> = README
+/// What stands between backquotes in the text of a page.
+fn inline(page: &str) -> Vec<String> {
+    let text: Vec<&str> = page
         .lines()
         .filter(|line| !line.starts_with("    "))
         .collect();
@@ -71,7 +91,7 @@ fn words(line: &str) -> Option<Vec<String>> {
 fn every_command_line_is_understood() {
     let lines: Vec<Vec<String>> = blocks()
         .iter()
-        .chain(&inline())
+        .chain(&inline(README))
         .filter_map(|line| words(line))
         .filter(|words| words.len() > 1)
         .collect();
@@ -106,6 +126,30 @@ fn the_first_commands_can_be_pasted_into_any_shell() {
     );
     // An interactive zsh takes `#` for an argument.
     assert!(first.iter().all(|line| !line.contains('#')), "{first:?}");
+}
+
+#[test]
+fn every_file_that_a_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for (name, page) in PAGES {
+        let links = page
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+            .filter(|link| !link.contains("://"))
+            .map(str::to_owned);
+        let paths = inline(page).into_iter().filter(|text| {
+            let folder = text.split('/').next().unwrap_or_default();
+            FOLDERS.contains(&folder) && !text.contains(' ')
+        });
+        for path in links.chain(paths) {
+            let path = path.trim_end_matches("/**");
+            assert!(root.join(path).exists(), "{name} names {path}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "the pages name files: {seen}");
 }
 
 #[test]

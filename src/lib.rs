@@ -86,12 +86,12 @@ pub mod internals {
     pub use crate::os::process::{PidFd, Process, Stat};
     pub use crate::service::provenance::{Written, sign};
     pub use crate::service::sandbox::Sandbox;
-    pub use crate::service::unit::{RunAs, Subject, UnitPlan, default_socket};
-    pub use crate::state::boottime::BootTime;
-    pub use crate::state::intent::{Intent, write as write_intent};
+    pub use crate::service::unit_text::{RunAs, Subject, UnitPlan, default_socket};
+    pub use crate::state::boot_time::BootTime;
     pub use crate::state::lock::Lock;
     pub use crate::state::owner::{Drainer, Owner, boot_id, start_time};
     pub use crate::state::paths::Scope;
+    pub use crate::state::restart_intent::{Intent, write as write_intent};
     pub use crate::supervisor::{Evidence, HINTS, detect};
     pub use crate::systemd::unit::facts_of;
     pub use crate::systemd::{ANSWER as DBUS_ANSWER, Notifier, machine_stopping};

@@ -26,9 +26,9 @@ use crate::config::{Env, Listen};
 use crate::control::protocol::Status;
 use crate::service::{self, Driven, Installed, UnitState};
 use crate::stale::{Mode, Report, Scene, State};
-use crate::state::intent::{self, Intent};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
+use crate::state::restart_intent::{self, Intent};
 
 /// What work under way has with `--force`: an ordinary request is answered by then, and nobody
 /// calls it waiting.
@@ -351,7 +351,7 @@ impl Left {
             wait_ms: wait.map(Wait::to_wire),
         };
         // Without it the stop is an ordinary one.
-        intent::write(dir, &intent)
+        restart_intent::write(dir, &intent)
             .is_ok()
             .then(|| Self(dir.clone()))
     }
@@ -359,6 +359,6 @@ impl Left {
 
 impl Drop for Left {
     fn drop(&mut self) {
-        intent::remove(&self.0);
+        restart_intent::remove(&self.0);
     }
 }

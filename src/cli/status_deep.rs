@@ -11,10 +11,10 @@ use crate::config::{Env, Listen};
 use crate::control::protocol::Status;
 use crate::diagnose::why::journal::{self, Kind};
 use crate::os::port::{self, Depth};
+use crate::service::manager::Manager;
 use crate::service::provenance::Written;
-use crate::service::systemd::Manager;
 use crate::service::{self, Installed};
-use crate::state::throttle;
+use crate::state::startup_throttle;
 
 /// How many of the journal's last complaints are shown.
 const COMPLAINTS: usize = 5;
@@ -134,7 +134,7 @@ impl Deep {
     /// Looks.
     pub async fn look(env: &Env<'_>, unit: Option<&Installed>, status: &Status) -> Self {
         let state = Path::new(&status.state_dir);
-        let rapid_starts = throttle::look(state).map(|seen| seen.count);
+        let rapid_starts = startup_throttle::look(state).map(|seen| seen.count);
         let mut deep = Self {
             holders: holders(status),
             rapid_starts,

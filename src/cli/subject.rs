@@ -104,7 +104,7 @@ impl Subject {
                 places.extend(
                     configured
                         .into_iter()
-                        .chain(service::properties::state_dirs(env, unit)),
+                        .chain(service::unit_properties::state_dirs(env, unit)),
                 );
             } else {
                 let loaded = crate::config::load(&target::overrides(&ctx.global, env), env).ok();

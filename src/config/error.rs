@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::place::Place;
+use super::position::Place;
 
 /// Why a configuration is refused. Exit code 78.
 #[derive(Debug, thiserror::Error)]

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::check::check;
 use super::error::ConfigError;
 use super::model::{Config, Mode, Ready, SidecarSpec};
-use super::place::{Place, nearest};
+use super::position::{Place, nearest};
 use super::types::{Dur, Listen};
+use super::validate::check;
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
 
 /// The environment as far as the configuration reads it; a function, so that tests need not change

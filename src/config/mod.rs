@@ -4,15 +4,15 @@
 //! layers it, `check` refuses what contradicts itself, and every refusal names the
 //! file, the line and the column ([`ConfigError`]).
 
-mod check;
-pub(crate) use check::{parse_net, parse_upstream};
+mod validate;
+pub(crate) use validate::{parse_net, parse_upstream};
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod layer;
 mod model;
-mod place;
-mod template;
+mod position;
+mod render;
 mod types;
 
 pub use error::ConfigError;
@@ -25,7 +25,7 @@ pub use model::{
     Config, DrainNotice, Hold, Mode, NoticeSignal, OutputMode, Ready, RestartSection, SidecarSpec,
     TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
-pub use template::{schema, starter, to_toml};
+pub use render::{schema, starter, to_toml};
 pub use types::{Dur, Listen};
 
 /// The port a gateway listens on when nothing else is said.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::recovery::Configuration;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides, Whereabouts};
-use crate::state::good;
+use crate::state::last_good_config;
 
 /// A configuration, and what it is worth.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Material {
             Err(error) => error,
         };
         let why = error.to_string();
-        if let Some(loaded) = good::load(flags, env) {
+        if let Some(loaded) = last_good_config::load(flags, env) {
             return Ok(Self {
                 loaded,
                 configuration: Configuration::LastGood { why },
@@ -85,7 +85,10 @@ impl Material {
             Ok(loaded) => return Ok(Self::valid(loaded)),
             Err(why) => why,
         };
-        let loaded = match (good::load_from(state, flags, env), self.configuration) {
+        let loaded = match (
+            last_good_config::load_from(state, flags, env),
+            self.configuration,
+        ) {
             (Some(good), _) => good,
             (None, Configuration::Nothing { .. }) => return Err(why),
             (None, Configuration::Valid | Configuration::LastGood { .. }) => self.loaded,
@@ -132,7 +135,7 @@ mod tests {
             (door.loaded.config.gateway.listen, door.loaded.path),
             (vec![listen], Some(file))
         );
-        good::save(dir.path(), &first.loaded).unwrap();
+        last_good_config::save(dir.path(), &first.loaded).unwrap();
         let good = Material::at_start(&flags, &env, no_listeners).unwrap();
         assert!(matches!(good.configuration, Configuration::LastGood { .. }));
         assert_eq!(good.loaded.config.restart, first.loaded.config.restart);
@@ -162,7 +165,7 @@ mod tests {
             ..first.clone()
         };
         assert_eq!(again(&nothing, bad()).unwrap_err(), "bad");
-        good::save(dir.path(), &first.loaded).unwrap();
+        last_good_config::save(dir.path(), &first.loaded).unwrap();
         assert_eq!(
             again(&nothing, bad()).unwrap().configuration,
             Configuration::LastGood { why: "bad".into() }

@@ -76,7 +76,7 @@ enum Happening {
     /// What systemd says about our unit.
     Supervised(Option<Box<crate::systemd::unit::UnitFacts>>),
     /// A SIGTERM was the first half of a restart; whether the whole machine stops.
-    Leaving(crate::state::intent::Intent, bool),
+    Leaving(crate::state::restart_intent::Intent, bool),
     /// After a hand-over, the last client is gone.
     ClientsGone,
     /// In safe mode: the configuration file is another one.

@@ -182,7 +182,7 @@ pub fn token(config: &Config, state: &Path) -> io::Result<String> {
     let mut bytes = [0; 24];
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    crate::state::atomic::write(&path, format!("{token}\n").as_bytes(), 0o600)?;
+    crate::state::atomic_file::write(&path, format!("{token}\n").as_bytes(), 0o600)?;
     Ok(token)
 }
 

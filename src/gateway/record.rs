@@ -12,12 +12,12 @@ use super::recovery::{Action, Shown};
 use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
 use crate::os::oom;
-use crate::state::boottime::BootTime;
-use crate::state::bundle::{self, Bundle};
+use crate::state::boot_time::BootTime;
+use crate::state::diagnostic_bundle::{self, Bundle};
 use crate::state::history::{self, Before, Entry, History, Phase, Recorded, Who};
-use crate::state::throttle::{self, Life, Start};
+use crate::state::startup_throttle::{self, Life, Start};
 use crate::state::trace::Carried;
-use crate::state::{good, owner};
+use crate::state::{last_good_config, owner};
 use crate::text::redact::Redactor;
 
 /// The pen of one life.
@@ -101,7 +101,7 @@ impl Record {
             oom::end_of_life(unit_result, kills_before, kills)
         });
         Begun {
-            start: throttle::begin(&self.dir, throttle, &self.life()),
+            start: startup_throttle::begin(&self.dir, throttle, &self.life()),
             before,
             trace,
         }
@@ -109,7 +109,7 @@ impl Record {
 
     /// A life begins by taking over from one that lives: when that one has let go.
     pub fn take_over(&self) {
-        throttle::take_over(&self.dir, &self.life());
+        startup_throttle::take_over(&self.dir, &self.life());
     }
 
     /// The life is under way.
@@ -171,21 +171,21 @@ impl Record {
     /// Does what the ladder asks of the record; other actions are not its business.
     pub fn perform(&self, action: &Action) {
         match action {
-            Action::MarkTrial => throttle::trial(&self.dir, &self.life()),
-            Action::MarkSafe => throttle::safe(&self.dir, &self.life()),
-            Action::MarkStable => throttle::stable(&self.dir, self.pid),
+            Action::MarkTrial => startup_throttle::trial(&self.dir, &self.life()),
+            Action::MarkSafe => startup_throttle::safe(&self.dir, &self.life()),
+            Action::MarkStable => startup_throttle::stable(&self.dir, self.pid),
             Action::Alert(_) => {}
         }
     }
 
     /// An operator asks to forget earlier starts.
     pub fn forgive(&self) {
-        throttle::clear(&self.dir);
+        startup_throttle::clear(&self.dir);
     }
 
     /// A generation of this configuration is ready: it will do when a later one will not.
     pub fn good(&self, loaded: &Loaded) {
-        if let Err(error) = good::save(&self.dir, loaded) {
+        if let Err(error) = last_good_config::save(&self.dir, loaded) {
             warn!(
                 "[gateway] cannot keep the configuration as the last good one in {}: {error}",
                 self.dir.display()
@@ -205,7 +205,7 @@ impl Record {
         trace: Option<Carried>,
     ) {
         if planned {
-            throttle::ended_planned(&self.dir, self.pid);
+            startup_throttle::ended_planned(&self.dir, self.pid);
         }
         self.history.append(&Entry::Ended {
             planned,
@@ -227,7 +227,7 @@ impl Record {
             status,
             evidence: oom::evidence(),
         };
-        match bundle::write(&self.dir, &bundle, &self.redactor) {
+        match diagnostic_bundle::write(&self.dir, &bundle, &self.redactor) {
             Ok(path) => info!(
                 "[gateway] what is known about it is kept in {}",
                 path.display()
@@ -446,10 +446,10 @@ mod tests {
             1,
             serde_json::json!({"detail": "CANARY-1"}),
         );
-        assert_eq!(bundle::list(dir.path()).len(), 1);
+        assert_eq!(diagnostic_bundle::list(dir.path()).len(), 1);
         for path in [
             dir.path().join("history.jsonl"),
-            bundle::list(dir.path()).remove(0),
+            diagnostic_bundle::list(dir.path()).remove(0),
         ] {
             assert!(!std::fs::read_to_string(path).unwrap().contains("CANARY"));
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::alert::Alert;
 use super::lifecycle::{Entry, Fallback, Phase, TRIAL_EVERY};
-use crate::state::throttle::Start;
+use crate::state::startup_throttle::Start;
 
 /// What the configuration is worth at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,9 +41,9 @@ use crate::config::Loaded;
 use crate::control::protocol::{DrainStatus, FailureCode, GenerationInfo, Method, RestartParams};
 use crate::control::server::{Call, Caller, Reply};
 use crate::proxy::{Backend, Workers};
-use crate::state::intent::{self, Intent};
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
+use crate::state::restart_intent::{self, Intent};
 use crate::systemd::Notifier;
 use crate::systemd::machine_stopping;
 
@@ -437,7 +437,8 @@ impl Gateway {
     /// A SIGTERM: a stop, or the first half of a restart when somebody said so before.
     fn terminate(&mut self) {
         let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let Some(intent) = intent::consume(&self.paths.state, std::process::id(), now) else {
+        let Some(intent) = restart_intent::consume(&self.paths.state, std::process::id(), now)
+        else {
             info!("[gateway] received SIGTERM: stopping");
             self.wanted("SIGTERM");
             return self.stop(false);

@@ -15,7 +15,7 @@ use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Door, Upstream};
-use crate::sidecar::{Failure, Sidecar, State, notice};
+use crate::sidecar::{Failure, Sidecar, State, drain_notice};
 
 /// A sidecar with its door.
 #[derive(Debug)]
@@ -241,7 +241,7 @@ impl Unit {
         if told.swap(true, Ordering::Relaxed) {
             return;
         }
-        if let Err(error) = notice::send(&sidecar, &notice).await {
+        if let Err(error) = drain_notice::send(&sidecar, &notice).await {
             warn!(
                 SIDECAR = self.name,
                 "[gateway] sidecar {} was not told of the drain: it {error}", self.name

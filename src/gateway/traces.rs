@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Env;
 use crate::control::protocol::Progress;
-use crate::state::boottime::BootTime;
+use crate::state::boot_time::BootTime;
 use crate::state::owner;
 use crate::state::trace::{self, Carried, Pair, Trace, Value};
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::state::atomic;
+use crate::state::atomic_file;
 
 /// The ending of a file that somebody else had written. Neither systemd nor the gateway reads a
 /// file with such a name.
@@ -118,7 +118,7 @@ impl Original {
         // Others cannot give files away, and their files were their own.
         let owner = nix::unistd::geteuid().is_root().then_some(self.owner);
         let target = match &self.what {
-            What::File(bytes, mode) => return atomic::write_for(path, bytes, *mode, owner),
+            What::File(bytes, mode) => return atomic_file::write_for(path, bytes, *mode, owner),
             What::Link(target) => target,
         };
         let dir = path

@@ -20,7 +20,7 @@ pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> Ser
                 .next("the same command with sudo   (root needs no bus)")
         }
         Scope::User => {
-            let user = super::user::own_name();
+            let user = super::accounts::own_name();
             let error = ServiceError::failed(format!(
                 "cannot reach the service manager of user {user} ({tried})"
             ));

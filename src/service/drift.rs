@@ -8,7 +8,7 @@ use super::layout::{Installed, Layout};
 use super::linger;
 use super::provenance::diff;
 use super::sandbox::Sandbox;
-use super::unit::{RunAs, Subject, UnitPlan, default_socket};
+use super::unit_text::{RunAs, Subject, UnitPlan, default_socket};
 use crate::config::Env;
 use crate::state::paths::Scope;
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use super::accounts::own_name;
 use super::error::ServiceError;
 use super::layout::Layout;
-use super::systemd::set_linger;
-use super::user::own_name;
+use super::manager::set_linger;
 
 /// Where logind keeps who lingers.
 const LINGERING: &str = "/var/lib/systemd/linger";

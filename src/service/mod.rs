@@ -4,34 +4,34 @@
 //! starts; what fails is undone. Everything is asked of the manager itself over D-Bus; systemctl is
 //! never run. Files are ours only as long as the hash in their first line fits ([`provenance`]).
 
-mod addresses;
+mod accounts;
 mod backup;
 mod dbus_error;
 pub mod drift;
-mod drive;
+mod environment_file;
 mod error;
 mod install;
-pub mod launchd;
+pub mod launchd_plist;
 mod layout;
 mod linger;
-pub mod properties;
+pub mod manager;
+mod port_survey;
 pub mod provenance;
-mod quote;
-mod ready;
 pub mod sandbox;
-mod secrets;
-pub mod systemd;
+mod start_stop;
 mod uninstall;
-pub mod unit;
-mod user;
+pub mod unit_properties;
+mod unit_quoting;
+pub mod unit_text;
+mod wait_ready;
 
-pub use addresses::scene;
-pub use drive::{
-    Driven, configuration, is_inside, last_words, program, restart, run_outside, select, start,
-    state, stop,
-};
 pub use error::{Kind, ServiceError};
 pub use install::{Report, Request, Supervisor, install};
 pub use layout::{Installed, find, installed};
-pub use systemd::UnitState;
+pub use manager::UnitState;
+pub use port_survey::scene;
+pub use start_stop::{
+    Driven, configuration, is_inside, last_words, program, restart, run_outside, select, start,
+    state, stop,
+};
 pub use uninstall::uninstall;

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::backup;
-use super::drive::{Say, refuse_inside, scope_name, take_down};
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, installed};
 use super::linger;
+use super::manager::{Manager, systemctl};
 use super::provenance::Written;
-use super::systemd::{Manager, systemctl};
+use super::start_stop::{Say, refuse_inside, scope_name, take_down};
 use crate::config::Env;
 use crate::state::paths::Scope;
 

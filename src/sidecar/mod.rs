@@ -3,14 +3,14 @@
 //! [`Sidecar::start`] makes a task that owns one process at a time; outside only its [`State`] is
 //! seen and only [`Sidecar::stop`] can be asked.
 
+mod backoff;
+pub mod drain_notice;
 mod environment;
-pub mod notice;
-mod notify;
+mod notify_socket;
 mod oneshot;
 mod output;
-mod policy;
-mod probe;
 mod process;
+mod readiness;
 mod runner;
 
 pub use environment::Inherited;

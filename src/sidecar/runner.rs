@@ -13,12 +13,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::backoff::Backoff;
 use super::environment::Inherited;
-use super::notify::NotifySocket;
+use super::notify_socket::NotifySocket;
 use super::output::Output;
-use super::policy::Backoff;
-use super::probe::{Hint, Probe};
 use super::process::{Pipes, Process, describe};
+use super::readiness::{Hint, Probe};
 use crate::config::{OutputMode, Ready, SidecarSpec};
 use crate::os::mutex::lock;
 use crate::os::oom;

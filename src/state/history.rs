@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
-use super::aside;
+use super::untrusted_file;
 use crate::state::trace::Carried;
 
 /// A file that is longer, in bytes, is put by: some thousand restarts.
@@ -262,7 +262,7 @@ pub fn read(dir: &Path) -> impl DoubleEndedIterator<Item = Recorded> {
     let path = path(dir);
     // A writer that had not the lock may have made it a little longer.
     let text = |path: &Path| {
-        aside::read(path, 2 * FILE_MAX)
+        untrusted_file::read(path, 2 * FILE_MAX)
             .map(|text| String::from_utf8_lossy(&text).into_owned())
             .unwrap_or_default()
     };

@@ -1,15 +1,15 @@
 //! What outlives a process: the state directory, the lock, the owner record, a restart's intent,
 //! the record of earlier lives.
 
-pub mod aside;
-pub mod atomic;
-pub mod boottime;
-pub mod bundle;
-pub mod good;
+pub mod atomic_file;
+pub mod boot_time;
+pub mod diagnostic_bundle;
 pub mod history;
-pub mod intent;
+pub mod last_good_config;
 pub mod lock;
 pub mod owner;
 pub mod paths;
-pub mod throttle;
+pub mod restart_intent;
+pub mod startup_throttle;
 pub mod trace;
+pub mod untrusted_file;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic;
+use super::atomic_file;
 use crate::os::platform;
 use crate::os::process::Stat;
 
@@ -72,7 +72,7 @@ impl Owner {
     pub fn write(&self, state_dir: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        atomic::write(&state_dir.join("owner.json"), &text, 0o600)
+        atomic_file::write(&state_dir.join("owner.json"), &text, 0o600)
     }
 }
 

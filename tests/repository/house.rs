@@ -25,7 +25,7 @@ const LONG_TODAY: [&str; 18] = [
     "gateway/strategy.rs",
     "proxy/accept.rs",
     "service/install/mod.rs",
-    "service/unit.rs",
+    "service/unit_text.rs",
     "sidecar/runner.rs",
     "supervisor/detect.rs",
     "text/redact.rs",

@@ -82,7 +82,7 @@ impl Unit {
         let sudo = if self.needs_sudo { "sudo " } else { "" };
         format!(
             "{sudo}{}",
-            crate::service::systemd::systemctl(self.installed.scope, rest)
+            crate::service::manager::systemctl(self.installed.scope, rest)
         )
     }
 

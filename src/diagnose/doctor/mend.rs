@@ -12,7 +12,7 @@ use crate::cli::target::Target;
 use crate::config::Env;
 use crate::control::protocol::{Method, Outcome, Stage, Status};
 use crate::service::drift;
-use crate::service::systemd::Manager;
+use crate::service::manager::Manager;
 
 /// Mends one thing.
 ///

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::journal::Line;
 use crate::control::protocol::Status;
-use crate::service::properties::Properties;
+use crate::service::unit_properties::Properties;
 use crate::state::history::Recorded;
 use crate::state::owner::Owner;
-use crate::state::throttle::Seen;
+use crate::state::startup_throttle::Seen;
 
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {

@@ -6,9 +6,9 @@ use super::journal;
 use crate::cli::subject::Subject;
 use crate::config::Env;
 use crate::service::Installed;
-use crate::service::systemd::Manager;
+use crate::service::manager::Manager;
 use crate::state::owner::{self, Owner};
-use crate::state::{bundle, history, intent, throttle};
+use crate::state::{diagnostic_bundle, history, restart_intent, startup_throttle};
 
 /// How much of the record is looked at, in lines: more than the last lives.
 const RECORD_LINES: usize = 200;
@@ -46,9 +46,10 @@ pub async fn evidence(subject: &Subject) -> Evidence {
             (owner, lives)
         });
         let boot = evidence.record.last().map(|line| line.boot_id.clone());
-        evidence.throttle = throttle::look(dir).filter(|seen| Some(&seen.boot_id) == boot.as_ref());
-        evidence.announced = intent::waits(dir);
-        evidence.bundle = bundle::list(dir).pop();
+        evidence.throttle =
+            startup_throttle::look(dir).filter(|seen| Some(&seen.boot_id) == boot.as_ref());
+        evidence.announced = restart_intent::waits(dir);
+        evidence.bundle = diagnostic_bundle::list(dir).pop();
     }
     evidence
 }

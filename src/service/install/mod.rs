@@ -1,29 +1,29 @@
 //! `gatewayctl install`: looks, decides, shows, proves, writes, starts - in this order.
 
-mod contents;
-mod files;
-mod for_launchd;
-mod owners;
+mod address_conflicts;
+mod config_text;
+mod file_transaction;
+mod instance_files;
+mod launchd_preview;
 mod plan;
-mod proof;
-mod settings;
+mod test_start;
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use self::files::Applied;
 use self::plan::{Facts, Plan};
-use super::drive::{Say, bring_up, run, run_unit, scope_name};
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::linger;
-use super::ready;
+use super::manager::{Job, Manager, UnitState, journalctl, systemctl};
 use super::sandbox::Sandbox;
-use super::systemd::{Job, Manager, UnitState, journalctl, systemctl};
+use super::start_stop::{Say, bring_up, run, run_unit, scope_name};
+use super::wait_ready;
 use crate::config::{Env, Listen};
 use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
+use file_transaction::Applied;
 
 /// Who starts the services of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ pub async fn install(
     ask: Ask<'_>,
 ) -> Result<Report, ServiceError> {
     if request.supervisor == Supervisor::Launchd {
-        return for_launchd::look(env, request);
+        return launchd_preview::look(env, request);
     }
     let scope = plan::scope(env, request);
     let manager = Manager::connect(scope, env).await?;
@@ -202,7 +202,7 @@ pub async fn install(
         let ours = |listen: &&Listen| {
             (socket_up || !state.is_down()) && plan.former.gateway.listen.contains(listen)
         };
-        owners::check_free(
+        address_conflicts::check_free(
             plan.config.gateway.listen.iter().filter(|listen| {
                 !ours(listen) && (state.is_down() || plan.unit.sockets.is_empty())
             }),
@@ -346,7 +346,10 @@ impl Todo {
 
     fn actions(&self, plan: &Plan) -> Vec<String> {
         let unit = &plan.installed.unit;
-        let mut actions: Vec<String> = plan.changed().map(files::Wanted::action).collect();
+        let mut actions: Vec<String> = plan
+            .changed()
+            .map(file_transaction::Wanted::action)
+            .collect();
         let stop =
             format!("stop {unit} for a moment, while its addresses change hands (asks first)");
         let steps = [
@@ -427,7 +430,7 @@ async fn prepare(
 ) -> Result<Option<String>, ServiceError> {
     if todo.prove {
         say("proving that the command starts as a service");
-        proof::prove(manager, &facts.layout, &plan.unit, plan.redactor()).await?;
+        test_start::prove(manager, &facts.layout, &plan.unit, plan.redactor()).await?;
     }
     // The proof unit is gone, too.
     manager.daemon_reload().await?;
@@ -491,7 +494,7 @@ async fn start(
     } else {
         return Ok(state.main_pid);
     }
-    ready::wait(manager, unit, &plan.config).await?;
+    wait_ready::wait(manager, unit, &plan.config).await?;
     Ok(manager.state(&unit.unit).await?.main_pid)
 }
 

@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use super::Request;
-use super::contents::Contents;
-use super::files::Wanted;
-use super::owners;
-use super::settings::{self, Place};
+use super::address_conflicts;
+use super::config_text::{self, Place};
+use super::file_transaction::Wanted;
+use super::instance_files::Contents;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
-use crate::service::drive::several;
+use crate::service::accounts;
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};
+use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
 use crate::service::sandbox::Sandbox;
-use crate::service::systemd::systemctl;
-use crate::service::unit::{OLDEST_SYSTEMD, RunAs, Subject, UnitPlan};
-use crate::service::user;
+use crate::service::start_stop::several;
+use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, Subject, UnitPlan};
 use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
 
@@ -165,14 +165,15 @@ impl Plan {
         };
         let dynamic = layout.scope == Scope::System && run_as == RunAs::Dynamic;
         if (request.sandbox.hides_tmp(layout.scope) || dynamic)
-            && let Some(lost) = settings::lost_in_tmp(&config)
+            && let Some(lost) = config_text::lost_in_tmp(&config)
         {
             let error =
                 ServiceError::failed(format!("{lost}, and a service has a /tmp of its own"));
             return Err(error.next("move it out of /tmp, or add: --run-as USER --sandbox off"));
         }
 
-        let unfit = |error: crate::service::unit::Unfit| ServiceError::usage(error.to_string());
+        let unfit =
+            |error: crate::service::unit_text::Unfit| ServiceError::usage(error.to_string());
         let unit_file = layout.units.join(plan.service_name());
         let mut files = Vec::new();
         if let Some(file) = contents.configuration()? {
@@ -218,7 +219,7 @@ impl Plan {
             path: unit_file,
             socket: request.socket.then(|| plan.socket_name()),
         };
-        notes.extend(owners::check_installed(
+        notes.extend(address_conflicts::check_installed(
             env,
             &installed,
             &config.gateway.listen,
@@ -327,7 +328,7 @@ fn run_as(request: &Request, facts: &Facts) -> Result<RunAs, ServiceError> {
         };
     }
     match request.run_as.as_ref().or(facts.sudo_user.as_ref()) {
-        Some(name) => Ok(RunAs::User(user::account(name)?.name)),
+        Some(name) => Ok(RunAs::User(accounts::account(name)?.name)),
         None => Ok(RunAs::Dynamic),
     }
 }
@@ -374,7 +375,7 @@ fn config_access(mut file: Wanted, scope: Scope, run_as: &RunAs) -> Result<Wante
         (Scope::User, _) => {}
         (Scope::System, RunAs::Dynamic) => file.mode = 0o644,
         (Scope::System, RunAs::User(name)) => {
-            let account = user::account(name)?;
+            let account = accounts::account(name)?;
             if !account.uid.is_root() {
                 file.mode = 0o640;
                 file.group = Some(account.gid.as_raw());

@@ -11,8 +11,8 @@ use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{Configuration, State};
 use crate::os::platform;
 use crate::os::process::{self, Stat};
-use crate::service::{Installed, properties};
-use crate::state::bundle;
+use crate::service::{Installed, unit_properties};
+use crate::state::diagnostic_bundle;
 use crate::state::owner::{Drainer, Owner};
 use crate::state::paths::Paths;
 
@@ -37,7 +37,7 @@ pub(super) fn look(
         .map(|live| PathBuf::from(&live.state_dir))
         .or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
     let usual = || match unit {
-        Some(unit) => properties::state_dirs(env, unit)
+        Some(unit) => unit_properties::state_dirs(env, unit)
             .into_iter()
             .find(|dir| dir.exists()),
         None => Some(Paths::of_process(env, crate::config::DEFAULT_INSTANCE, None).state),
@@ -114,7 +114,7 @@ fn overdue(drainers: &[Drainer]) -> Vec<(u32, Duration)> {
 }
 
 fn bundles(dir: &Path) -> Vec<PathBuf> {
-    let mut recent: Vec<PathBuf> = bundle::list(dir)
+    let mut recent: Vec<PathBuf> = diagnostic_bundle::list(dir)
         .into_iter()
         .filter(|path| age(path).is_some_and(|age| age < DAY))
         .collect();

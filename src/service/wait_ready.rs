@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::error::ServiceError;
 use super::layout::Installed;
-use super::systemd::{Manager, UnitState, journalctl};
+use super::manager::{Manager, UnitState, journalctl};
 use crate::config::{Config, Listen};
 
 /// After systemd calls the unit started, its first generation is ready or being tried again: time

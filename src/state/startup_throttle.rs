@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::boottime::BootTime;
-use super::{aside, atomic};
+use super::boot_time::BootTime;
+use super::{atomic_file, untrusted_file};
 use crate::config::Throttle;
 
 /// A life that ends unplanned so soon after a start that had waited the longest leads to safe mode.
@@ -93,7 +93,8 @@ pub struct Seen {
 
 /// Looks at the record of a state directory and changes nothing; none where there is none.
 pub fn look(dir: &Path) -> Option<Seen> {
-    let record: Record = serde_json::from_slice(&aside::read(&path(dir), RECORD_MAX).ok()?).ok()?;
+    let record: Record =
+        serde_json::from_slice(&untrusted_file::read(&path(dir), RECORD_MAX).ok()?).ok()?;
     let (wait, safe) = (
         Duration::from_millis(record.wait_ms),
         record.standing == Standing::Safe,
@@ -108,7 +109,7 @@ pub fn look(dir: &Path) -> Option<Seen> {
 
 /// Records a start and tells what it has to do. Call it once in a life, with the lock held.
 pub fn begin(dir: &Path, throttle: &Throttle, life: &Life<'_>) -> Start {
-    let before = aside::read_json::<Record>(&path(dir), RECORD_MAX);
+    let before = untrusted_file::read_json::<Record>(&path(dir), RECORD_MAX);
     let (record, start) = decide(before, throttle, life);
     save(dir, &record);
     start
@@ -202,7 +203,7 @@ fn delay(throttle: &Throttle, count: u32) -> Duration {
 /// counts.
 pub fn take_over(dir: &Path, life: &Life<'_>) {
     let path = path(dir);
-    if let Some(before) = aside::read_json::<Record>(&path, RECORD_MAX)
+    if let Some(before) = untrusted_file::read_json::<Record>(&path, RECORD_MAX)
         .filter(|before| before.boot_id == life.boot_id)
     {
         save(
@@ -249,7 +250,9 @@ pub fn ended_planned(dir: &Path, pid: u32) {
 
 /// The life of `pid` served for `throttle.stable`: what was before is forgotten.
 pub fn stable(dir: &Path, pid: u32) {
-    if aside::read_json::<Record>(&path(dir), RECORD_MAX).is_some_and(|record| record.pid == pid) {
+    if untrusted_file::read_json::<Record>(&path(dir), RECORD_MAX)
+        .is_some_and(|record| record.pid == pid)
+    {
         clear(dir);
     }
 }
@@ -270,8 +273,8 @@ pub fn clear(dir: &Path) {
 
 /// Changes the record of `pid`; that of another life is not ours to change.
 fn change(dir: &Path, pid: u32, to: impl FnOnce(Record) -> Record) {
-    if let Some(record) =
-        aside::read_json::<Record>(&path(dir), RECORD_MAX).filter(|record| record.pid == pid)
+    if let Some(record) = untrusted_file::read_json::<Record>(&path(dir), RECORD_MAX)
+        .filter(|record| record.pid == pid)
     {
         save(dir, &to(record));
     }
@@ -283,7 +286,7 @@ fn save(dir: &Path, record: &Record) {
         .map_err(std::io::Error::from)
         .and_then(|mut text| {
             text.push(b'\n');
-            atomic::write(&path, &text, 0o600)
+            atomic_file::write(&path, &text, 0o600)
         });
     if let Err(error) = written {
         warn!(

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::ConfigError;
 
 use super::model::{Config, DrainNotice, Ready, RecoverySection, SidecarSpec};
-use super::place::{locate, nearest};
+use super::position::{locate, nearest};
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
 /// place.

@@ -149,7 +149,8 @@ fn a_hand_over_counts_for_nobody() {
         take_over(lives.dir.path(), &lives.life());
         ended_planned(lives.dir.path(), old);
         // The predecessor's end is not the successor's.
-        let record: Record = aside::read_json(&path(lives.dir.path()), RECORD_MAX).unwrap();
+        let record: Record =
+            untrusted_file::read_json(&path(lives.dir.path()), RECORD_MAX).unwrap();
         assert_eq!(
             (record.pid, record.standing),
             (lives.pid, Standing::Started)
@@ -293,11 +294,11 @@ fn a_file_that_cannot_be_understood_is_set_aside_and_the_start_goes_on() {
         std::fs::write(&path, text).unwrap();
         assert_eq!(lives.start(SOON), Start::Go, "{text}");
         assert_eq!(
-            std::fs::read_to_string(aside::corrupt(&path)).unwrap(),
+            std::fs::read_to_string(untrusted_file::quarantine_path(&path)).unwrap(),
             text
         );
         assert!(
-            aside::read_json::<Record>(&path, RECORD_MAX).is_some(),
+            untrusted_file::read_json::<Record>(&path, RECORD_MAX).is_some(),
             "and a new record begun"
         );
     }
@@ -319,8 +320,12 @@ fn a_directory_that_is_missing_or_takes_nothing_stops_no_start() {
     }
     // A folder in the file's place can be neither read nor replaced.
     std::fs::create_dir(path(lives.dir.path())).unwrap();
-    std::fs::create_dir(aside::corrupt(&path(lives.dir.path()))).unwrap();
-    std::fs::write(aside::corrupt(&path(lives.dir.path())).join("full"), "").unwrap();
+    std::fs::create_dir(untrusted_file::quarantine_path(&path(lives.dir.path()))).unwrap();
+    std::fs::write(
+        untrusted_file::quarantine_path(&path(lives.dir.path())).join("full"),
+        "",
+    )
+    .unwrap();
     for _ in 0..10 {
         assert_eq!(lives.start(SOON), Start::Go);
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::paths::Paths;
-use super::{aside, atomic};
+use super::{atomic_file, untrusted_file};
 use crate::config::{Env, Loaded, Overrides, Whereabouts, load_text, whereabouts};
 
 /// No configuration that a person writes is longer, in bytes.
@@ -25,10 +25,10 @@ const TEXT_MAX: u64 = 4 * 1024 * 1024;
 pub fn save(dir: &Path, loaded: &Loaded) -> io::Result<()> {
     let text = loaded.text.as_deref().unwrap_or_default();
     let path = path(dir);
-    if aside::read(&path, TEXT_MAX).is_ok_and(|kept| kept == text.as_bytes()) {
+    if untrusted_file::read(&path, TEXT_MAX).is_ok_and(|kept| kept == text.as_bytes()) {
         return Ok(());
     }
-    atomic::write(&path, text.as_bytes(), 0o600)
+    atomic_file::write(&path, text.as_bytes(), 0o600)
 }
 
 /// The last good configuration with today's environment and flags; none when there is none, or when
@@ -52,11 +52,11 @@ pub fn load(flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
 pub fn load_from(dir: &Path, flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
     let wanted = whereabouts(flags, env).path;
     let path = path(dir);
-    let text = match aside::read(&path, TEXT_MAX).map(String::from_utf8) {
+    let text = match untrusted_file::read(&path, TEXT_MAX).map(String::from_utf8) {
         Ok(Ok(text)) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Ok(Err(error)) => {
-            aside::set(&path, &error.to_string());
+            untrusted_file::quarantine(&path, &error.to_string());
             return None;
         }
         Err(error) => {
@@ -154,6 +154,6 @@ mod tests {
         );
         std::fs::write(path(dir.path()), [0xff, 0xfe]).unwrap();
         assert!(load(&flags, &Env(&none)).is_none());
-        assert!(aside::corrupt(&path(dir.path())).exists());
+        assert!(untrusted_file::quarantine_path(&path(dir.path())).exists());
     }
 }

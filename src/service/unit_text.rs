@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::quote;
 use super::sandbox::Sandbox;
+use super::unit_quoting;
 use crate::config::{DEFAULT_INSTANCE, DEFAULT_PORT, Listen};
 use crate::state::paths::Scope;
 
@@ -227,7 +227,7 @@ impl UnitPlan {
         line(
             &mut out,
             "StandardOutput",
-            &format!("file:{}", quote::whole(&text(log)?)),
+            &format!("file:{}", unit_quoting::whole(&text(log)?)),
         );
         line(&mut out, "StandardError", "inherit");
         self.walls(&mut out);
@@ -253,7 +253,7 @@ impl UnitPlan {
         for listen in &self.sockets {
             let address = match listen {
                 Listen::Tcp(address) => address.to_string(),
-                Listen::Unix(path) => quote::whole(&text(path)?),
+                Listen::Unix(path) => unit_quoting::whole(&text(path)?),
             };
             line(&mut out, "ListenStream", &address);
         }
@@ -286,14 +286,14 @@ impl UnitPlan {
                 why: "has a `$`, which systemd before version 244 would replace",
             });
         }
-        let path = quote::program(&path);
+        let path = unit_quoting::program(&path);
         // The arguments are words of ours, instance names, and `%i`, which must stay as it is.
         Ok(format!("{path} {}", args.join(" ")))
     }
 
     fn environment(&self, out: &mut String) -> Result<(), Unfit> {
         for file in self.env_file.iter().chain(&self.secrets) {
-            line(out, "EnvironmentFile", &quote::whole(&text(file)?));
+            line(out, "EnvironmentFile", &unit_quoting::whole(&text(file)?));
         }
         Ok(())
     }
@@ -306,7 +306,7 @@ impl UnitPlan {
             // The sandbox `strict` says DynamicUser= itself.
             RunAs::Dynamic if self.sandbox != Sandbox::Strict => line(out, "DynamicUser", "yes"),
             RunAs::Dynamic => {}
-            RunAs::User(name) => line(out, "User", &quote::whole(name)),
+            RunAs::User(name) => line(out, "User", &unit_quoting::whole(name)),
         }
     }
 
@@ -402,7 +402,7 @@ fn text(path: &Path) -> Result<String, Unfit> {
             why: "is not UTF-8",
         });
     };
-    match quote::unfit(text) {
+    match unit_quoting::unfit(text) {
         Some(why) => Err(Unfit {
             path: text.to_owned(),
             why,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
-use crate::service::systemd::{Job, JobResult, Manager, UnitState};
-use crate::service::unit::UnitPlan;
+use crate::service::manager::{Job, JobResult, Manager, UnitState};
+use crate::service::unit_text::UnitPlan;
 use crate::text::redact::Redactor;
 
 /// TimeoutStartSec=90 of the proof unit ends it first; this is for a manager that does not answer.

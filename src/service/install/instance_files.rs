@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use super::Request;
-use super::files::Wanted;
-use super::settings::{self, Place};
+use super::config_text::{self, Place};
+use super::file_transaction::Wanted;
 use crate::config::{self, Config, MAIN_SIDECAR};
+use crate::service::environment_file::{Secrets, is_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::provenance::{Written, diff};
-use crate::service::secrets::{Secrets, is_name};
 use crate::text::redact::Redactor;
 
 /// Configuration and variables of an instance, as they are and as they will be.
@@ -58,11 +58,11 @@ impl Contents {
             Some(text) if request.overwrite && !before.is_free() && !request.command.is_empty() => {
                 (
                     Table::new(),
-                    settings::understand(text, &config_file, &instance).unwrap_or_default(),
+                    config_text::understand(text, &config_file, &instance).unwrap_or_default(),
                 )
             }
             Some(text) => {
-                let former = settings::understand(text, &config_file, &instance)?;
+                let former = config_text::understand(text, &config_file, &instance)?;
                 (
                     text.parse().map_err(|error| {
                         ServiceError::config(format!("{}: {error}", config_file.display()))
@@ -86,7 +86,7 @@ impl Contents {
             ))
             .next("the program can read $PORT"));
         }
-        let mut table = settings::compose(&base, request, &open, place)?;
+        let mut table = config_text::compose(&base, request, &open, place)?;
         for (key, value) in &hidden {
             secrets.set(key, value);
             // What stands in the configuration would win over the environment.
@@ -96,7 +96,7 @@ impl Contents {
         let text = toml::to_string(&table).map_err(|error| {
             ServiceError::failed(format!("the configuration has no TOML form: {error}"))
         })?;
-        let config = settings::understand(&text, &config_file, &instance)?;
+        let config = config_text::understand(&text, &config_file, &instance)?;
         let overwrite = request.overwrite;
         Ok(Self {
             instance,

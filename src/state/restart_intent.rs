@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{atomic, owner};
+use super::{atomic_file, owner};
 
 const NAME: &str = "restart-intent.json";
 
@@ -92,7 +92,7 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
     let home = std::fs::metadata(dir)?;
     let ours = nix::unistd::geteuid();
     let owner = (ours.is_root() && home.uid() != 0).then(|| (home.uid(), home.gid()));
-    atomic::write_for(&path(dir), &text, 0o600, owner)
+    atomic_file::write_for(&path(dir), &text, 0o600, owner)
 }
 
 /// Takes the intent, if there is one for process `pid` that still counts. It is gone afterwards,

@@ -9,7 +9,7 @@ use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
 use super::dbus_error::{explain, unreachable};
 use super::error::ServiceError;
-use super::properties::Properties;
+use super::unit_properties::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
 use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};

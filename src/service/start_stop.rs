@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, find, installed};
-use super::ready;
-use super::systemd::{self, JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
+use super::manager::{self, JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
+use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::os::process::{group_of, is_within};
 use crate::state::paths::Scope;
@@ -107,7 +107,7 @@ pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driv
     let manager = Manager::connect(unit.scope, env).await?;
     let before = manager.state(&unit.unit).await?;
     if before.is_active() && before.main_pid != 0 {
-        ready::refuse_waiting(unit, &before)?;
+        wait_ready::refuse_waiting(unit, &before)?;
         return Ok(Driven::new(unit, "already running", before.main_pid));
     }
     let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
@@ -152,7 +152,7 @@ pub async fn restart(
         return Ok(Driven::new(unit, "started", pid));
     }
     run(&manager, Job::Restart, unit, say).await?;
-    ready::wait(&manager, unit, &settings(env, unit)).await?;
+    wait_ready::wait(&manager, unit, &settings(env, unit)).await?;
     Ok(Driven::new(
         unit,
         "restarted",
@@ -184,7 +184,7 @@ pub(super) async fn bring_up(
         run_unit(manager, Job::Start, unit, socket, say).await?;
     }
     run(manager, Job::Start, unit, say).await?;
-    ready::wait(manager, unit, config).await?;
+    wait_ready::wait(manager, unit, config).await?;
     Ok(manager.state(&unit.unit).await?.main_pid)
 }
 
@@ -229,7 +229,7 @@ pub(super) async fn run_unit(
         JobResult::Done => Ok(()),
         JobResult::Not(result) => {
             let state = manager.state(name).await.unwrap_or_default();
-            let words = systemd::last_words(unit.scope, name, LAST_WORDS);
+            let words = manager::last_words(unit.scope, name, LAST_WORDS);
             let said: String = words.iter().map(|line| format!("\n  {line}")).collect();
             let why = if state.result.is_empty() || state.result == "success" {
                 result
@@ -336,5 +336,5 @@ pub fn configuration(
 
 /// The last lines of its journal; none where the caller may not read it.
 pub fn last_words(unit: &Installed) -> Vec<String> {
-    systemd::last_words(unit.scope, &unit.unit, LAST_WORDS)
+    manager::last_words(unit.scope, &unit.unit, LAST_WORDS)
 }

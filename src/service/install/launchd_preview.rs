@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::contents::Contents;
-use super::files::Wanted;
+use super::file_transaction::Wanted;
+use super::instance_files::Contents;
 use super::plan::Facts;
 use super::{FileText, Report, Request};
 use crate::config::{DEFAULT_INSTANCE, Env, Listen};
-use crate::service::drive::scope_name;
 use crate::service::error::ServiceError;
-use crate::service::launchd::JobPlan;
+use crate::service::launchd_plist::JobPlan;
 use crate::service::layout::Layout;
 use crate::service::sandbox::Sandbox;
+use crate::service::start_stop::scope_name;
 use crate::state::paths::Scope;
 use crate::text::redact::MASK;
 

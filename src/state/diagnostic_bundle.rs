@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{atomic, history};
+use super::{atomic_file, history};
 use crate::text::redact::Redactor;
 
 /// How many are kept: enough for a day of trouble, little enough for any disk.
@@ -71,7 +71,7 @@ pub fn write(dir: &Path, bundle: &Bundle<'_>, redactor: &Redactor) -> io::Result
         now.strftime("%Y%m%dT%H%M%S%3fZ"),
         std::process::id()
     ));
-    atomic::write(&path, &text, 0o600)?;
+    atomic_file::write(&path, &text, 0o600)?;
     prune(&folder, &path);
     Ok(path)
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use crate::config::{Config, Env, Listen};
 use crate::os::port::{self, Depth, Holder};
-use crate::service::drive::{configuration, scope_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};
+use crate::service::start_stop::{configuration, scope_name};
 use crate::state::paths::Scope;
 
 /// Below are the accounts of the system itself, whose homes hold no user's services (login.defs,

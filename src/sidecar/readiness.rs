@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::notify::NotifySocket;
+use super::notify_socket::NotifySocket;
 use crate::config::Ready;
 use crate::os::port;
 use crate::os::process;

@@ -1,10 +1,10 @@
 //! What an installed gateway's port is looked at with: its addresses, its records, and what its
 //! manager knows.
 
-use super::drive::configuration;
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
-use super::systemd::Manager;
+use super::manager::Manager;
+use super::start_stop::configuration;
 use crate::config::{Config, Env};
 use crate::stale::{Scene, Unit};
 

@@ -16,7 +16,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            set(path, &error.to_string());
+            quarantine(path, &error.to_string());
             return None;
         }
         Err(error) => {
@@ -28,7 +28,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
         }
     };
     serde_json::from_slice(&text)
-        .map_err(|error| set(path, &error.to_string()))
+        .map_err(|error| quarantine(path, &error.to_string()))
         .ok()
 }
 
@@ -63,8 +63,8 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Renames a file to `NAME.corrupt` and tells why.
-pub fn set(path: &Path, why: &str) {
-    let aside = corrupt(path);
+pub fn quarantine(path: &Path, why: &str) {
+    let aside = quarantine_path(path);
     let shown = path.display();
     match std::fs::rename(path, &aside) {
         Ok(()) => warn!(
@@ -78,7 +78,7 @@ pub fn set(path: &Path, why: &str) {
 }
 
 /// The name under which a file that cannot be understood is kept.
-pub fn corrupt(path: &Path) -> PathBuf {
+pub fn quarantine_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".corrupt");
     name.into()
@@ -99,7 +99,10 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert_eq!(read_json::<u32>(&path, 100), None, "{text}");
             assert!(!path.exists());
-            assert_eq!(std::fs::read_to_string(corrupt(&path)).unwrap(), text);
+            assert_eq!(
+                std::fs::read_to_string(quarantine_path(&path)).unwrap(),
+                text
+            );
         }
         let elsewhere = dir.path().join("elsewhere");
         std::fs::write(&elsewhere, "7").unwrap();

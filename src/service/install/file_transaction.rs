@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::service::backup::{self, Original};
 use crate::service::error::ServiceError;
 use crate::service::provenance::{Written, diff, sign};
-use crate::state::atomic;
+use crate::state::atomic_file;
 
 /// A file that install wants: its text without our first line.
 #[derive(Clone, Debug)]
@@ -189,7 +189,7 @@ impl Applied {
         self.make_parent(path).map_err(failed)?;
         // Narrow first: a configuration may hold secrets, and gets its reader before its bits are
         // widened.
-        atomic::write(path, sign(body).as_bytes(), wanted.mode & 0o700).map_err(failed)?;
+        atomic_file::write(path, sign(body).as_bytes(), wanted.mode & 0o700).map_err(failed)?;
         if wanted.group.is_some() {
             chown(path, None, wanted.group).map_err(failed)?;
         }

@@ -2,10 +2,10 @@
 //!
 //! A configuration must be readable for the service's user, who may be made up by systemd, and so
 //! for everybody; an environment file is read by the service manager itself, and is 0600. One line
-//! for a variable, as [`quote::variable`] writes it. Lines that somebody added by hand are kept as
-//! they are.
+//! for a variable, as [`unit_quoting::variable`] writes it. Lines that somebody added by hand are
+//! kept as they are.
 
-use super::quote;
+use super::unit_quoting;
 use crate::text::redact::{MASK, Redactor};
 
 /// The lines of the file, in their order.
@@ -20,7 +20,7 @@ impl Secrets {
 
     /// Sets a variable; an empty value removes it.
     pub fn set(&mut self, key: &str, value: &str) {
-        let line = format!("{key}={}", quote::variable(value));
+        let line = format!("{key}={}", unit_quoting::variable(value));
         let at = self.0.iter().position(|line| key_of(line) == Some(key));
         match (at, value.is_empty()) {
             (Some(at), true) => drop(self.0.remove(at)),
@@ -47,9 +47,12 @@ impl Secrets {
 
     /// The variables that can be understood, each with its value.
     pub fn variables(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0
-            .iter()
-            .filter_map(|line| Some((key_of(line)?, quote::value_of(line.split_once('=')?.1)?)))
+        self.0.iter().filter_map(|line| {
+            Some((
+                key_of(line)?,
+                unit_quoting::value_of(line.split_once('=')?.1)?,
+            ))
+        })
     }
 
     /// Tells the redactor every value.

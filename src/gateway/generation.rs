@@ -17,7 +17,7 @@ use super::slot::{Patience, Unit};
 use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::mutex::lock;
-use crate::proxy::{Address, Backend, Route, Routes, Settings, Table, Upstream};
+use crate::proxy::{Address, Backend, Route, Routes, RoutingTable, Settings, Upstream};
 use crate::sidecar::{Failure, State};
 
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl Plan {
         if self.previous.is_none() {
             // Who comes before the first generation is ready waits at its doors.
             let routes = routes(&self.config, &doors(&units), context.workers, None);
-            context.front.publish(Table {
+            context.front.publish(RoutingTable {
                 generation: 0,
                 routes,
                 settings: Settings::new(&self.config),
@@ -333,8 +333,8 @@ fn routes(
 
 impl Generation {
     /// What the front door needs to know of it.
-    pub fn table(&self) -> Table {
-        Table {
+    pub fn table(&self) -> RoutingTable {
+        RoutingTable {
             generation: self.number,
             routes: self.routes.clone(),
             settings: Settings::new(&self.config),
@@ -347,7 +347,7 @@ impl Generation {
         doors: &BTreeMap<String, Arc<Backend>>,
         number: u64,
         workers: usize,
-    ) -> Table {
+    ) -> RoutingTable {
         // What the successor does not have any more, is served by what is still here.
         let mut all = self::doors(&self.units);
         all.extend(
@@ -355,7 +355,7 @@ impl Generation {
                 .iter()
                 .map(|(name, door)| (name.clone(), Arc::clone(door))),
         );
-        Table {
+        RoutingTable {
             generation: number,
             routes: routes(&self.config, &all, workers, Some(self)),
             settings: Settings::new(&self.config),

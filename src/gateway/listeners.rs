@@ -4,7 +4,7 @@
 use tracing::{info, warn};
 
 use crate::config::Listen;
-use crate::proxy::{BindError, Socket};
+use crate::proxy::{BindError, ListenSocket};
 use crate::systemd::{Notifier, Passed};
 
 /// Names in the fd store; the number says nothing about the place in the configuration, which may
@@ -23,7 +23,7 @@ pub struct Listeners {
 
 #[derive(Debug)]
 struct Held {
-    socket: Socket,
+    socket: ListenSocket,
     /// None for what a socket unit passed: that one keeps its own.
     name: Option<String>,
 }
@@ -41,7 +41,7 @@ impl Listeners {
             .into_iter()
             .filter_map(|Passed { name, fd }| {
                 let stored = name.starts_with(PREFIX);
-                let socket = Socket::adopt(fd)
+                let socket = ListenSocket::adopt(fd)
                     .filter(|socket| wanted.iter().any(|listen| socket.serves(listen) || chosen_by_kernel(listen, socket)));
                 if socket.is_none() {
                     warn!("[gateway] a socket named {name} was passed on that the configuration does not ask for; closed");
@@ -74,7 +74,7 @@ impl Listeners {
 
     /// Where the sockets among what was passed on listen.
     pub fn addresses_of(passed: &[Passed]) -> Vec<Listen> {
-        let local = |passed: &Passed| Socket::adopt(passed.fd.try_clone().ok()?)?.local();
+        let local = |passed: &Passed| ListenSocket::adopt(passed.fd.try_clone().ok()?)?.local();
         passed.iter().filter_map(local).collect()
     }
 
@@ -89,9 +89,9 @@ impl Listeners {
     /// [`BindError`]; then nothing has changed.
     pub fn change(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
         let missing: Vec<&Listen> = wanted.iter().filter(|listen| self.lacks(listen)).collect();
-        let bound: Vec<Socket> = missing
+        let bound: Vec<ListenSocket> = missing
             .iter()
-            .map(|listen| Socket::bind(listen))
+            .map(|listen| ListenSocket::bind(listen))
             .collect::<Result<_, _>>()?;
         for socket in bound {
             use std::os::fd::AsFd;
@@ -168,7 +168,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When the process has no file descriptor left.
-    pub fn handles(&self) -> std::io::Result<Vec<Socket>> {
+    pub fn handles(&self) -> std::io::Result<Vec<ListenSocket>> {
         self.held
             .iter()
             .map(|held| held.socket.try_clone())
@@ -202,11 +202,11 @@ impl Listeners {
     }
 }
 
-fn chosen_by_kernel(listen: &Listen, socket: &Socket) -> bool {
+fn chosen_by_kernel(listen: &Listen, socket: &ListenSocket) -> bool {
     matches!((listen, socket.local()), (Listen::Tcp(wanted), Some(Listen::Tcp(local))) if wanted.port() == 0 && wanted.ip() == local.ip())
 }
 
-fn shown(socket: &Socket) -> String {
+fn shown(socket: &ListenSocket) -> String {
     socket.local().map_or_else(
         || "an unnamed socket".to_owned(),
         |listen| listen.to_string(),

@@ -212,8 +212,8 @@ impl Gateway {
             self.bundle("forced-exit", &format!("cut: {}", cut.join(", ")));
         }
         self.tell_predecessor(&ToPredecessor::Bye);
-        self.workers.end();
-        self.retired.iter().for_each(|workers| workers.end());
+        self.workers.abort();
+        self.retired.iter().for_each(|workers| workers.abort());
         // What is the successor's by now stays, and so does what a candidate never had.
         if self.succeeded_by.is_none() && self.machine.owned() {
             if !self.manager_holds() {

@@ -24,7 +24,8 @@ impl Gateway {
     ) -> Option<u64> {
         let current = Arc::clone(self.current.as_ref()?);
         self.context.front.publish(current.table());
-        self.workers.allow(current.config.limits.connections);
+        self.workers
+            .limit_connections(current.config.limits.connections);
         self.listeners.prune(&current.config.gateway.listen);
         if self.listeners.take_changed() {
             match self.listeners.handles() {
@@ -219,7 +220,7 @@ impl Gateway {
         front.set_health(vec!["stopping".to_owned()]);
         // What the service manager or a successor holds, too, is served there.
         self.workers
-            .close(self.manager_holds() || self.succeeded_by.is_some());
+            .stop_accepting(self.manager_holds() || self.succeeded_by.is_some());
         let predecessors = self.stop_predecessors();
         let front = &self.context.front;
         let wind = Wind {

@@ -193,7 +193,7 @@ impl Unit {
         let backend = &self.backend;
         let door = backend.watch().borrow().clone();
         if let Door::Open(upstream) = door {
-            backend.set(Door::Fading(upstream));
+            backend.set(Door::RequestsOnly(upstream));
             backend.begin_epoch();
             report.tell(
                 "fading",

@@ -30,10 +30,10 @@ use tracing::{debug, warn};
 use super::client_io::{ClientIo, Handle, Phase, Seat, Stream};
 use super::headers::Peer;
 use super::in_flight::Answering;
-use super::listener::Socket;
+use super::listener::ListenSocket;
 use super::response_body::ResponseBody;
 use super::stats::Open;
-use super::{Client, Front, endpoints, forward, worker};
+use super::{ClientInfo, Front, endpoints, forward, worker};
 use crate::os::mutex::lock;
 
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something
@@ -56,7 +56,7 @@ pub struct Workers {
     threads: Mutex<Vec<JoinHandle<()>>>,
     queues: Vec<mpsc::Sender<Passed>>,
     shared: Arc<Shared>,
-    sockets: watch::Sender<Arc<Vec<Socket>>>,
+    sockets: watch::Sender<Arc<Vec<ListenSocket>>>,
 }
 
 /// A socket that comes to a thread without its own accepting.
@@ -90,7 +90,7 @@ struct Shared {
     abort: CancellationToken,
     /// Those who accept: none of them may still come with a client when the clients are waited for.
     accepting: TaskTracker,
-    /// The clients since the last [`Workers::fade`].
+    /// The clients since the last [`Workers::drain`].
     clients: Mutex<TaskTracker>,
     faded: Mutex<TaskTracker>,
     adopted: AtomicUsize,
@@ -101,7 +101,7 @@ impl Workers {
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub fn start(front: &Arc<Front>, sockets: Vec<Socket>, count: usize) -> io::Result<Self> {
+    pub fn start(front: &Arc<Front>, sockets: Vec<ListenSocket>, count: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             front: Arc::clone(front),
             slots: Arc::new(Semaphore::new(front.table().settings.connections)),
@@ -175,13 +175,13 @@ impl Workers {
 
     /// From here on, clients of these sockets are accepted. A socket that is no longer among them
     /// is closed after what waits in its queue is accepted.
-    pub fn listen(&self, sockets: Vec<Socket>) {
+    pub fn listen(&self, sockets: Vec<ListenSocket>) {
         self.sockets.send_replace(Arc::new(sockets));
     }
 
     /// From here on this many clients are served at once. Where more are there already, nobody is
     /// sent away: fewer slots come back at the next call.
-    pub fn allow(&self, connections: usize) {
+    pub fn limit_connections(&self, connections: usize) {
         let mut allowed = lock(&self.shared.allowed);
         if connections > *allowed {
             self.shared.slots.add_permits(connections - *allowed);
@@ -193,7 +193,7 @@ impl Workers {
 
     /// Accepts what waits already, then nobody any more. `leave_queue` when somebody else holds the
     /// sockets too and will serve those who wait.
-    pub fn close(&self, leave_queue: bool) {
+    pub fn stop_accepting(&self, leave_queue: bool) {
         if leave_queue {
             self.shared.abort_accepting();
         }
@@ -202,7 +202,7 @@ impl Workers {
 
     /// Sends every client elsewhere as soon as it is between two requests; it does not notice.
     /// Returns when none is left here.
-    pub async fn move_to(&self, elsewhere: mpsc::UnboundedSender<OwnedFd>) {
+    pub async fn migrate_to(&self, elsewhere: mpsc::UnboundedSender<OwnedFd>) {
         *lock(&self.shared.elsewhere) = Some(elsewhere);
         self.shared.moving.cancel();
         self.shared.stirred.cancel();
@@ -212,7 +212,7 @@ impl Workers {
     /// Asks clients to come again over a new connection: with their next answer, or by an end after
     /// a long silence. Returns when none of those who are there now is left; newcomers are served
     /// meanwhile.
-    pub async fn fade(&self) {
+    pub async fn drain(&self) {
         let before = std::mem::take(&mut *lock(&self.shared.clients));
         *lock(&self.shared.faded) = before.clone();
         self.shared.fading.cancel();
@@ -222,7 +222,7 @@ impl Workers {
     }
 
     /// Sends nobody anywhere any more.
-    pub fn forget_elsewhere(&self) {
+    pub fn end_migration(&self) {
         *lock(&self.shared.elsewhere) = None;
     }
 
@@ -236,14 +236,14 @@ impl Workers {
 
     /// Sends idle clients away and tells the others to close after their answer; returns when no
     /// client is left.
-    pub async fn quiet(&self) {
+    pub async fn close_connections(&self) {
         self.shared.quiet.cancel();
         self.shared.stirred.cancel();
         self.shared.all_gone().await;
     }
 
     /// Ends the threads; what is not finished is cut.
-    pub fn end(&self) {
+    pub fn abort(&self) {
         self.shared.abort.cancel();
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A thread that panicked has said so on stderr.
@@ -272,7 +272,7 @@ impl Shared {
 
 async fn serve(
     shared: Arc<Shared>,
-    mut sockets: watch::Receiver<Arc<Vec<Socket>>>,
+    mut sockets: watch::Receiver<Arc<Vec<ListenSocket>>>,
     mut queue: mpsc::Receiver<Passed>,
 ) {
     let abort = shared.abort.clone();
@@ -302,7 +302,7 @@ fn take(shared: &Arc<Shared>, passed: Passed) {
     let (stream, client) = match passed {
         Passed::Probe(end) => {
             if let Ok(stream) = UnixStream::from_std(end) {
-                let client = Client {
+                let client = ClientInfo {
                     peer: Peer::Unix,
                     unix: true,
                     internal: true,
@@ -331,7 +331,7 @@ fn take(shared: &Arc<Shared>, passed: Passed) {
 }
 
 /// Whose socket it is.
-fn known(fd: OwnedFd) -> io::Result<(Stream, Client)> {
+fn known(fd: OwnedFd) -> io::Result<(Stream, ClientInfo)> {
     let stream = StdTcpStream::from(fd);
     stream.set_nonblocking(true)?;
     match stream.peer_addr() {
@@ -342,7 +342,7 @@ fn known(fd: OwnedFd) -> io::Result<(Stream, Client)> {
             let stream = UnixStream::from_std(OwnedFd::from(stream).into())?;
             Ok((
                 Stream::Unix(Arc::new(stream)),
-                Client {
+                ClientInfo {
                     peer: Peer::Unix,
                     unix: true,
                     internal: false,
@@ -352,7 +352,12 @@ fn known(fd: OwnedFd) -> io::Result<(Stream, Client)> {
     }
 }
 
-fn begin(shared: &Arc<Shared>, stream: Stream, client: Client, slot: Option<OwnedSemaphorePermit>) {
+fn begin(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    client: ClientInfo,
+    slot: Option<OwnedSemaphorePermit>,
+) {
     let stats = &shared.front.stats;
     // Held by the socket itself: a tunnel takes up a place, too.
     let seat = Some((slot, Open::new(stats, |stats| &stats.connections)));
@@ -363,7 +368,7 @@ fn begin(shared: &Arc<Shared>, stream: Stream, client: Client, slot: Option<Owne
 
 fn start_listeners(
     shared: &Arc<Shared>,
-    sockets: &mut watch::Receiver<Arc<Vec<Socket>>>,
+    sockets: &mut watch::Receiver<Arc<Vec<ListenSocket>>>,
     listeners: &mut JoinSet<()>,
     current: &CancellationToken,
 ) {
@@ -389,28 +394,28 @@ enum Listener {
 }
 
 impl Listener {
-    fn new(socket: Socket) -> io::Result<Self> {
+    fn new(socket: ListenSocket) -> io::Result<Self> {
         socket.tune()?;
         match socket {
-            Socket::Tcp(listener) => {
+            ListenSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-            Socket::Unix(listener, _) => {
+            ListenSocket::Unix(listener, _) => {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Self::Unix)
             }
         }
     }
 
-    async fn accept(&self) -> io::Result<(Stream, Client)> {
+    async fn accept(&self) -> io::Result<(Stream, ClientInfo)> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(tcp_client),
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((
                     Stream::Unix(Arc::new(stream)),
-                    Client {
+                    ClientInfo {
                         peer: Peer::Unix,
                         unix: true,
                         internal: false,
@@ -421,10 +426,10 @@ impl Listener {
     }
 }
 
-fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (Stream, Client) {
+fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (Stream, ClientInfo) {
     (
         Stream::Tcp(Arc::new(stream)),
-        Client {
+        ClientInfo {
             peer: Peer::Tcp(addr.ip()),
             unix: false,
             internal: false,
@@ -481,7 +486,7 @@ enum Turn {
     Silent,
 }
 
-async fn connection(shared: Arc<Shared>, stream: Stream, client: Client, seat: Seat) {
+async fn connection(shared: Arc<Shared>, stream: Stream, client: ClientInfo, seat: Seat) {
     let front = Arc::clone(&shared.front);
     let settings = front.table().settings.clone();
     let phase = Phase::new();
@@ -603,7 +608,7 @@ where
 
 async fn answer(
     front: Arc<Front>,
-    client: Client,
+    client: ClientInfo,
     request: Request<Incoming>,
     answering: Answering,
 ) -> Result<Response<ResponseBody>, Infallible> {

@@ -25,7 +25,7 @@ pub enum Door {
     Open(Arc<Upstream>),
     /// Requests still go through, tunnels wait: this backend is about to be replaced and cannot
     /// overlap.
-    Fading(Arc<Upstream>),
+    RequestsOnly(Arc<Upstream>),
     /// Wait here; the text says for what.
     Held(Arc<str>),
     /// Look the route up again: a newer generation has it.
@@ -167,7 +167,7 @@ impl Backend {
         let ticket = self.register(kind, what.clone(), end);
         let door = self.door.borrow().clone();
         match (door, kind) {
-            (Door::Open(upstream), _) | (Door::Fading(upstream), Kind::Request) => {
+            (Door::Open(upstream), _) | (Door::RequestsOnly(upstream), Kind::Request) => {
                 Ok((ticket, upstream))
             }
             (door, _) => Err(door),
@@ -395,11 +395,11 @@ mod tests {
     #[tokio::test]
     async fn a_fading_door_lets_requests_through_but_no_tunnels() {
         let backend = Backend::open("a", upstream());
-        backend.set(Door::Fading(upstream()));
+        backend.set(Door::RequestsOnly(upstream()));
         assert!(backend.enter(Kind::Request, &get("/")).is_ok());
         assert!(matches!(
             backend.enter(Kind::Tunnel, &get("/")),
-            Err(Door::Fading(_))
+            Err(Door::RequestsOnly(_))
         ));
         assert_eq!(
             backend.counts(),

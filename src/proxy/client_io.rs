@@ -160,7 +160,7 @@ fn read_then(
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For one request's head.
     pub head: Duration,
     /// For silence between requests; zero means for ever.
@@ -301,7 +301,7 @@ impl Phase {
         self.state.store(state, Ordering::Release);
     }
 
-    fn deadline(&self, patience: Patience) -> Option<Instant> {
+    fn deadline(&self, patience: Timeouts) -> Option<Instant> {
         let since = *lock(&self.since);
         match self.state.load(Ordering::Acquire) {
             HEAD => Some(since + patience.head),
@@ -321,13 +321,13 @@ pub struct ClientIo {
     stream: Stream,
     _seat: Seat,
     phase: Arc<Phase>,
-    patience: Patience,
+    patience: Timeouts,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl ClientIo {
     /// Watches over `stream`.
-    pub fn new(stream: Stream, seat: Seat, phase: Arc<Phase>, patience: Patience) -> Self {
+    pub fn new(stream: Stream, seat: Seat, phase: Arc<Phase>, patience: Timeouts) -> Self {
         Self {
             stream,
             _seat: seat,

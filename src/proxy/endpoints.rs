@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::answer;
 use super::response_body::ResponseBody;
-use super::{Client, Front, Table};
+use super::{ClientInfo, Front, RoutingTable};
 
 /// The field by which the watchdog recognises an answer of this very process.
 pub const IDENTITY: &str = "x-gateway-identity";
@@ -20,8 +20,8 @@ pub const IDENTITY: &str = "x-gateway-identity";
 /// The gateway's own answer, where the request is for the gateway.
 pub(super) fn own(
     front: &Arc<Front>,
-    table: &Table,
-    client: &Client,
+    table: &RoutingTable,
+    client: &ClientInfo,
     request: &Request<Incoming>,
 ) -> Option<Response<ResponseBody>> {
     let path = request.uri().path();
@@ -58,7 +58,7 @@ pub(super) fn own(
     Some(response)
 }
 
-fn health(front: &Front, client: &Client) -> Response<ResponseBody> {
+fn health(front: &Front, client: &ClientInfo) -> Response<ResponseBody> {
     let mut response = answer::json(StatusCode::OK, &json!({"ok": true, "status": "live"}));
     if client.internal
         && let Ok(identity) = HeaderValue::from_str(&front.identity)
@@ -89,7 +89,7 @@ fn ready(front: &Front) -> Response<ResponseBody> {
         .map(|_| ResponseBody::own(format!("{}\n", json!({"ready": false, "reasons": *health}))))
 }
 
-pub(super) fn page(front: &Front, table: &Table) -> Response<ResponseBody> {
+pub(super) fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     let stats = &front.stats;
     answer::json(
         StatusCode::OK,
@@ -105,7 +105,7 @@ pub(super) fn page(front: &Front, table: &Table) -> Response<ResponseBody> {
     )
 }
 
-fn metrics(front: &Front, table: &Table) -> Response<ResponseBody> {
+fn metrics(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     let stats = &front.stats;
     let mut text = String::new();
     let mut line = |name: &str, kind: &str, help: &str, value: u64| {

@@ -21,7 +21,7 @@ use super::request_body::{ClientBody, RequestBody};
 use super::response_body::{Lease, ResponseBody};
 use super::tunnel::Tunnel;
 use super::upstream::{Connection, Upstream};
-use super::{Front, Table, endpoints};
+use super::{Front, RoutingTable, endpoints};
 
 /// How often one request is tried on connections that turn out dead; each further try is on a fresh
 /// connection.
@@ -47,7 +47,7 @@ enum Failed {
 /// Forwards a request that is not for the gateway itself.
 pub(super) async fn forward(
     front: &Arc<Front>,
-    table: &Table,
+    table: &RoutingTable,
     peer: Peer,
     request: Request<Incoming>,
     answering: Answering,

@@ -30,12 +30,12 @@ pub enum Peer {
 
 /// Peers whose X-Forwarded-* fields are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trusted {
+pub struct TrustedProxies {
     nets: Vec<(IpAddr, u8)>,
     unix: bool,
 }
 
-impl Trusted {
+impl TrustedProxies {
     /// Reads `gateway.trusted_proxies`, which the check found to be right.
     pub fn new(config: &Config) -> Self {
         let list = &config.gateway.trusted_proxies;
@@ -92,7 +92,7 @@ pub fn to_upstream(
     headers: &mut HeaderMap,
     upgrade: Option<HeaderValue>,
     peer: Peer,
-    trusted: &Trusted,
+    trusted: &TrustedProxies,
     via: bool,
 ) {
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
@@ -151,7 +151,7 @@ fn strip(headers: &mut HeaderMap) {
     headers.remove(header::UPGRADE);
 }
 
-fn forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
+fn forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &TrustedProxies) {
     if !trusted.believes(peer) {
         let claims: Vec<HeaderName> = headers
             .keys()
@@ -249,7 +249,7 @@ mod tests {
             ("content-length", "5"),
             ("trailer", "x-sum"),
         ]);
-        to_upstream(&mut headers, None, PEER, &Trusted::default(), false);
+        to_upstream(&mut headers, None, PEER, &TrustedProxies::default(), false);
         assert_eq!(headers["host"], "example.org");
         assert_eq!(headers["origin"], "http://example.org");
         assert_eq!(headers["trailer"], "x-sum");
@@ -276,12 +276,12 @@ mod tests {
             ("forwarded", "for=1.1.1.1"),
         ];
         let mut headers = map(&sent);
-        to_upstream(&mut headers, None, PEER, &Trusted::default(), false);
+        to_upstream(&mut headers, None, PEER, &TrustedProxies::default(), false);
         assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a");
         assert_eq!(headers.len(), 4, "every other claim is gone: {headers:?}");
-        let trusted = Trusted {
+        let trusted = TrustedProxies {
             nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
             unix: false,
         };
@@ -294,7 +294,7 @@ mod tests {
         assert!(!trusted.believes(Peer::Unix));
         assert!(!trusted.believes(Peer::Tcp(IpAddr::from([11, 0, 0, 1]))));
         assert!(
-            Trusted {
+            TrustedProxies {
                 nets: vec![(IpAddr::from([0, 0, 0, 0]), 0)],
                 unix: false
             }

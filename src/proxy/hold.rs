@@ -98,7 +98,7 @@ impl<'a> Admission<'a> {
                     let why = match backend.enter(self.kind, self.what) {
                         Ok(entered) => return Ok(entered),
                         Err(Door::Held(why)) => why.to_string(),
-                        Err(Door::Fading(_) | Door::Open(_)) => {
+                        Err(Door::RequestsOnly(_) | Door::Open(_)) => {
                             format!("{} is restarting", backend.name())
                         }
                         Err(Door::Gone) => "the gateway is going away".to_owned(),
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::proxy::{Address, Route, Routes, Settings, Table};
+    use crate::proxy::{Address, Route, Routes, RoutingTable, Settings};
 
     fn refusal(why: &str) -> Refusal {
         Refusal {
@@ -207,7 +207,7 @@ mod tests {
             path: "/".to_owned(),
             backend: Arc::clone(backend),
         }]);
-        front.publish(Table {
+        front.publish(RoutingTable {
             generation,
             routes,
             settings: Settings::new(&Config::default()),

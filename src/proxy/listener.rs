@@ -26,7 +26,7 @@ pub const BACKLOG: i32 = 4096;
 const KEEPALIVE_IDLE: u32 = 75;
 
 #[derive(Debug)]
-pub enum Socket {
+pub enum ListenSocket {
     /// TCP.
     Tcp(StdTcp),
     /// A unix stream socket, and the device and inode of the path that leads to it, if one does.
@@ -46,7 +46,7 @@ pub enum BindError {
     Failed { listen: Listen, source: io::Error },
 }
 
-impl Socket {
+impl ListenSocket {
     /// Binds and listens.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Socket {
     }
 }
 
-impl AsFd for Socket {
+impl AsFd for ListenSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
@@ -257,10 +257,10 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named() {
-        let first = Socket::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = ListenSocket::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let listen = first.local().unwrap();
         assert!(first.serves(&listen));
-        let error = Socket::bind(&listen).unwrap_err();
+        let error = ListenSocket::bind(&listen).unwrap_err();
         assert!(
             matches!(&error, BindError::Taken(at) if *at == listen),
             "{error}"
@@ -272,26 +272,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a socket");
         let listen = Listen::Unix(path.clone());
-        let first = Socket::bind(&listen).unwrap();
+        let first = ListenSocket::bind(&listen).unwrap();
         assert!(first.serves(&listen));
-        assert!(matches!(Socket::bind(&listen), Err(BindError::Taken(_))));
+        assert!(matches!(
+            ListenSocket::bind(&listen),
+            Err(BindError::Taken(_))
+        ));
         let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         assert!(first.serves(&listen), "with a client in its queue, too");
-        let Socket::Unix(listener, _) = &first else {
+        let ListenSocket::Unix(listener, _) = &first else {
             unreachable!()
         };
         assert!(
-            Socket::adopt(listener.try_clone().unwrap().into())
+            ListenSocket::adopt(listener.try_clone().unwrap().into())
                 .unwrap()
                 .serves(&listen),
             "as the next life finds it, too"
         );
         drop(first);
-        let second = Socket::bind(&listen).unwrap();
+        let second = ListenSocket::bind(&listen).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(!second.serves(&listen), "the path is gone");
         fs::write(&path, "x").unwrap();
-        assert!(Socket::bind(&listen).is_err());
+        assert!(ListenSocket::bind(&listen).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"x", "a file is never removed");
     }
 
@@ -299,8 +302,8 @@ mod tests {
     fn only_listening_sockets_are_adopted() {
         let listener = StdTcp::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert!(Socket::adopt(client.into()).is_none());
-        assert!(Socket::adopt(listener.into()).is_some());
-        assert!(Socket::adopt(fs::File::open("/dev/null").unwrap().into()).is_none());
+        assert!(ListenSocket::adopt(client.into()).is_none());
+        assert!(ListenSocket::adopt(listener.into()).is_some());
+        assert!(ListenSocket::adopt(fs::File::open("/dev/null").unwrap().into()).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! The front door: listeners, connections, routes and the way of a request to its backend and back.
 //!
 //! A client connection belongs to the process and outlives every generation. For each request the
-//! [`Table`] that is current at that moment tells the [`Backend`]; its [`Door`] lets the request
+//! [`RoutingTable`] that is current at that moment tells the [`Backend`]; its [`Door`] lets the request
 //! through, holds it, or sends it back to the table. What went through holds a [`backend::Ticket`] until it
 //! is finished, and a drain waits for tickets.
 
@@ -35,19 +35,19 @@ use tokio::sync::watch;
 use crate::config::{Config, Hold};
 pub use accept::Workers;
 pub use backend::{Backend, Door, close_tunnels, first_few};
-pub use client_io::Patience;
+pub use client_io::Timeouts;
 pub use endpoints::IDENTITY;
-pub use headers::{Peer, Trusted};
-pub use listener::{BACKLOG, BindError, Socket};
+pub use headers::{Peer, TrustedProxies};
+pub use listener::{BACKLOG, BindError, ListenSocket};
 pub use refusal::Refusal;
 pub use routes::{Route, Routes};
 pub use stats::Stats;
-pub use tunnel::GOODBYE;
+pub use tunnel::CLOSE_HANDSHAKE;
 pub use upstream::{Address, Upstream};
 
 /// What one generation tells the front door.
 #[derive(Debug)]
-pub struct Table {
+pub struct RoutingTable {
     /// Its number; 0 before the first.
     pub generation: u64,
     /// Which request goes where.
@@ -64,7 +64,7 @@ pub struct Settings {
     /// `gateway.via`
     pub via: bool,
     /// `gateway.trusted_proxies`
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// `restart.hold`
     pub hold: Hold,
     /// `limits.body`, bytes
@@ -74,7 +74,7 @@ pub struct Settings {
     /// `limits.header_size`, bytes
     pub header_size: usize,
     /// `limits.header_time` and `limits.idle`
-    pub patience: Patience,
+    pub patience: Timeouts,
 }
 
 impl Settings {
@@ -83,12 +83,12 @@ impl Settings {
         Self {
             health_paths: config.gateway.health_paths,
             via: config.gateway.via,
-            trusted: Trusted::new(config),
+            trusted: TrustedProxies::new(config),
             hold: config.restart.hold.clone(),
             body: config.limits.body,
             connections: config.limits.connections,
             header_size: config.limits.header_size,
-            patience: Patience {
+            patience: Timeouts {
                 head: config.limits.header_time.0,
                 idle: config.limits.idle.0,
             },
@@ -107,7 +107,7 @@ pub struct Front {
     pub stats: Arc<Stats>,
     /// What goes wrong with the servers behind it, told to the log.
     complaints: error_log::Complaints,
-    table: watch::Sender<Arc<Table>>,
+    table: watch::Sender<Arc<RoutingTable>>,
     /// Why `/readyz` says no; empty when ready.
     health: watch::Sender<Arc<Vec<String>>>,
     /// Why requests without an open door are not let in at all.
@@ -120,7 +120,7 @@ pub struct Front {
 
 /// Whom a request comes from.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
+pub struct ClientInfo {
     pub peer: Peer,
     /// Whether it came over a unix listener, whose file permissions guard it.
     pub unix: bool,
@@ -131,7 +131,7 @@ pub struct Client {
 impl Front {
     /// A front door without routes, which is not ready yet.
     pub fn new(instance: &str, config: &Config) -> Arc<Self> {
-        let table = Table {
+        let table = RoutingTable {
             generation: 0,
             routes: Routes::default(),
             settings: Settings::new(config),
@@ -151,16 +151,16 @@ impl Front {
         })
     }
 
-    pub fn table(&self) -> Arc<Table> {
+    pub fn table(&self) -> Arc<RoutingTable> {
         Arc::clone(&self.table.borrow())
     }
 
-    pub fn watch_table(&self) -> watch::Receiver<Arc<Table>> {
+    pub fn watch_table(&self) -> watch::Receiver<Arc<RoutingTable>> {
         self.table.subscribe()
     }
 
     /// From here on new requests follow this table.
-    pub fn publish(&self, table: Table) {
+    pub fn publish(&self, table: RoutingTable) {
         self.table.send_replace(Arc::new(table));
     }
 

@@ -19,7 +19,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// How long a WebSocket that was told 1012, or whose other side is gone, may take to finish its
 /// frame and say goodbye.
-pub const GOODBYE: Duration = Duration::from_secs(2);
+pub const CLOSE_HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// What a tunnel needs to know.
 #[derive(Debug)]
@@ -68,14 +68,16 @@ impl Tunnel {
                 }
             };
             match self.websocket {
-                true => tokio::time::timeout(GOODBYE, other).await.unwrap_or(Ok(())),
+                true => tokio::time::timeout(CLOSE_HANDSHAKE, other)
+                    .await
+                    .unwrap_or(Ok(())),
                 false => other.await,
             }
         };
         tokio::pin!(both);
         let cut = async {
             self.end.cancelled().await;
-            tokio::time::sleep(GOODBYE).await;
+            tokio::time::sleep(CLOSE_HANDSHAKE).await;
         };
         tokio::select! {
             _ = &mut both => {}

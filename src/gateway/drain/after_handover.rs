@@ -19,7 +19,7 @@ use crate::gateway::lease::Claim;
 use crate::gateway::lifecycle::{Budget, Event, Phase};
 use crate::gateway::run_loop::Gateway;
 use crate::gateway::{Addresses, Happening};
-use crate::proxy::{Address, Backend, Door, GOODBYE, Upstream, Workers, close_tunnels};
+use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream, Workers, close_tunnels};
 
 impl Gateway {
     /// How long this process may finish its work before its end is forced.
@@ -43,7 +43,7 @@ impl Gateway {
         // The successor's alone: should it die, whoever stands by has the next turn.
         self.lock = None;
         self.succeeded_by = Some((pid, info));
-        self.workers.close(true);
+        self.workers.stop_accepting(true);
         self.taking_clients.cancel();
         self.doors = sidecars
             .keys()
@@ -184,10 +184,10 @@ impl Farewell {
         let all = || self.doors.iter().chain(&self.upstreams);
         // Longer than the goodbye only a handshake without an answer takes, which is cut with the
         // rest.
-        let tunnels = || close_tunnels(all(), begun + self.tunnels, GOODBYE);
+        let tunnels = || close_tunnels(all(), begun + self.tunnels, CLOSE_HANDSHAKE);
         let work = async {
             tokio::join!(
-                self.workers.move_to(self.elsewhere.clone()),
+                self.workers.migrate_to(self.elsewhere.clone()),
                 tunnels(),
                 self.leases.released()
             );
@@ -199,11 +199,12 @@ impl Farewell {
             Some(time) => {
                 if tokio::time::timeout_at(begun + time, work).await.is_err() {
                     all().for_each(|backend| backend.cut());
-                    let _ = tokio::time::timeout(GOODBYE, self.workers.quiet()).await;
+                    let _ = tokio::time::timeout(CLOSE_HANDSHAKE, self.workers.close_connections())
+                        .await;
                 }
             }
         }
-        self.workers.forget_elsewhere();
+        self.workers.end_migration();
         drop(self.elsewhere);
         // Those that are on their way.
         let _ = self.sending.await;

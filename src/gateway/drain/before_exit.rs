@@ -17,7 +17,7 @@ use crate::gateway::lifecycle::Budget;
 use crate::gateway::run_loop::Gateway;
 use crate::gateway::slot::Unit;
 use crate::gateway::{Happening, fdstore_clients};
-use crate::proxy::{Backend, GOODBYE, Workers, close_tunnels};
+use crate::proxy::{Backend, CLOSE_HANDSHAKE, Workers, close_tunnels};
 use crate::systemd::Notifier;
 
 impl Gateway {
@@ -98,14 +98,14 @@ impl Leaving {
                 .map(|unit| unit.backend())
                 .chain(&self.upstreams)
         };
-        let tunnels = || close_tunnels(backends(), begun + self.tunnels, GOODBYE);
+        let tunnels = || close_tunnels(backends(), begun + self.tunnels, CLOSE_HANDSHAKE);
         let work = async {
             // Fade: those who come now are still served, until the work of this moment is done.
             backends().for_each(|backend| backend.begin_epoch());
             let clients = async {
                 // Those who can wait for the next life need not come again.
                 if self.store.is_none() {
-                    join_all(self.workers.iter().map(|workers| workers.fade())).await;
+                    join_all(self.workers.iter().map(|workers| workers.drain())).await;
                 }
             };
             let done = join_all(backends().map(|backend| backend.wait_before()));
@@ -119,14 +119,21 @@ impl Leaving {
             };
             tokio::join!(fade, tokio::time::sleep(self.at_least));
             self.done("restart.drain");
-            self.workers.iter().for_each(|workers| workers.close(true));
+            self.workers
+                .iter()
+                .for_each(|workers| workers.stop_accepting(true));
             self.predecessors.hurry();
             let quiet = async {
                 match self.store {
                     Some(notifier) => self.keep(notifier).await,
-                    None => {
-                        drop(join_all(self.workers.iter().map(|workers| workers.quiet())).await)
-                    }
+                    None => drop(
+                        join_all(
+                            self.workers
+                                .iter()
+                                .map(|workers| workers.close_connections()),
+                        )
+                        .await,
+                    ),
                 }
             };
             tokio::join!(quiet, self.predecessors.ended());
@@ -139,7 +146,9 @@ impl Leaving {
                     .await
                     .is_err()
                 {
-                    self.workers.iter().for_each(|workers| workers.close(true));
+                    self.workers
+                        .iter()
+                        .for_each(|workers| workers.stop_accepting(true));
                     backends().for_each(|backend| backend.cut());
                 }
             }
@@ -172,12 +181,12 @@ impl Leaving {
         join_all(
             self.workers
                 .iter()
-                .map(|workers| workers.move_to(elsewhere.clone())),
+                .map(|workers| workers.migrate_to(elsewhere.clone())),
         )
         .await;
         self.workers
             .iter()
-            .for_each(|workers| workers.forget_elsewhere());
+            .for_each(|workers| workers.end_migration());
         drop(elsewhere);
         // Those that are on their way.
         let _ = keeping.await;

@@ -12,7 +12,7 @@ use crate::gateway::handover::borrowed_upstreams::Lent;
 use crate::gateway::lease::{Cause, Claim};
 use crate::gateway::progress::Reporter;
 use crate::gateway::slot::{Patience, Unit};
-use crate::proxy::{GOODBYE, first_few};
+use crate::proxy::{CLOSE_HANDSHAKE, first_few};
 
 /// How often whoever waits for a drain is told how it goes.
 const TELL: Duration = Duration::from_secs(1);
@@ -180,7 +180,7 @@ async fn finish(
         tokio::time::sleep_until(begun + patience.tunnels).await;
         backend.end_tunnels();
         // Longer than this only a handshake without an answer takes, which is cut with the rest.
-        let _ = tokio::time::timeout(GOODBYE, backend.wait_tunnels()).await;
+        let _ = tokio::time::timeout(CLOSE_HANDSHAKE, backend.wait_tunnels()).await;
     };
     let requests = async {
         match patience.requests {

@@ -12,7 +12,7 @@ use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
 use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
 use crate::gateway::lease::{Cause, Claim};
 use crate::gateway::slot::Unit;
-use crate::proxy::{Backend, Door, GOODBYE, Workers, close_tunnels};
+use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};
 
 /// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by
 /// itself.
@@ -59,11 +59,11 @@ impl Wind {
             .restart
             .tunnel_drain
             .map_or(TUNNEL_DRAIN_ALONE, |time| time.0)
-            .min(drain.saturating_sub(GOODBYE));
+            .min(drain.saturating_sub(CLOSE_HANDSHAKE));
         for unit in &self.units {
             if !matches!(
                 *unit.backend().watch().borrow(),
-                Door::Open(_) | Door::Fading(_)
+                Door::Open(_) | Door::RequestsOnly(_)
             ) {
                 // Whoever waits here would wait in vain.
                 unit.backend().set(Door::Gone);
@@ -79,7 +79,11 @@ impl Wind {
         let end_tunnels = close_tunnels(backends(), begun + tunnels, drain);
         self.leases.tell_drain(Cause::Stop, Some(drain));
         let told = join_all(self.units.iter().map(|unit| unit.tell_drain(Some(drain))));
-        let quiet = join_all(self.workers.iter().map(|workers| workers.quiet()));
+        let quiet = join_all(
+            self.workers
+                .iter()
+                .map(|workers| workers.close_connections()),
+        );
         // Their clients' requests go to the sidecars of this process.
         let predecessors = self.predecessors.worked();
         let work = async {

@@ -279,5 +279,4 @@ impl fmt::Display for Proof {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
 mod tests;

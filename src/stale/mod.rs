@@ -5,9 +5,9 @@
 //! `gatewayctl clean` and `gatewayctl restart`, and by a gateway under a service manager that finds
 //! its address held.
 
-mod answers;
 mod clean;
 mod judge;
+mod liveness;
 mod report;
 mod survey;
 

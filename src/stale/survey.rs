@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::answers::{PROBES, answers};
+use super::liveness::{PROBES, answers};
 use super::judge::{Gateway, Identity, Reason, Suspect, World};
 use crate::config::Listen;
 use crate::os::port::{self, Depth, Socket};

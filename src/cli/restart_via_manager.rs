@@ -25,7 +25,7 @@ use super::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
 use crate::control::protocol::Status;
 use crate::service::{self, Driven, Installed, UnitState};
-use crate::stale::{Mode, Report, Scene, State};
+use crate::stale::{AddressClaim, AddressState, CleanMode, CleanReport};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
 use crate::state::restart_intent::{self, Intent};
@@ -44,7 +44,7 @@ struct Verdict<'a> {
     took_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Seen>,
-    clean: &'a Report,
+    clean: &'a CleanReport,
 }
 
 /// The answer with `--json` when the restart was handed over.
@@ -175,18 +175,18 @@ impl ByManager<'_> {
         let cleaned = clean::run(
             &scene,
             if self.args.force {
-                Mode::Ask
+                CleanMode::Ask
             } else {
-                Mode::Stale
+                CleanMode::Stale
             },
         )
         .await?;
         cleaned.lines().iter().for_each(|line| say(line));
         match &cleaned.state {
-            State::Held(_) => return Err(clean::held(&cleaned)),
-            State::Busy(_) => say(&format!("{}; going on", cleaned.stands())),
-            State::Kept(_) if self.before.main_pid == 0 => say(&cleaned.stands()),
-            State::Free | State::Kept(_) | State::Ours => {}
+            AddressState::Held(_) => return Err(clean::held(&cleaned)),
+            AddressState::Busy(_) => say(&format!("{}; going on", cleaned.stands())),
+            AddressState::Kept(_) if self.before.main_pid == 0 => say(&cleaned.stands()),
+            AddressState::Free | AddressState::Kept(_) | AddressState::Ours => {}
         }
         let intent = Left::leave(self, &scene);
         self.stage.set("the service manager goes on with it");
@@ -327,7 +327,7 @@ struct Left(PathBuf);
 
 impl Left {
     /// None where no gateway is there to read it.
-    fn leave(this: &ByManager<'_>, scene: &Scene) -> Option<Self> {
+    fn leave(this: &ByManager<'_>, scene: &AddressClaim) -> Option<Self> {
         let pid = this.before.main_pid;
         let dir = scene.state.iter().find(|dir| {
             Owner::read(dir).is_some_and(|owner| owner.pid == pid && owner.lives() != Some(false))

@@ -18,7 +18,7 @@ use crate::config::Listen;
 use crate::os::port;
 use crate::os::process::group_of;
 use crate::proxy::BindError;
-use crate::stale::{self, Mode, Scene, State, Unit};
+use crate::stale::{self, AddressClaim, AddressState, CleanMode, ServiceUnit};
 use crate::systemd::unit::facts_of;
 use crate::systemd::{Notifier, WAITING};
 
@@ -91,7 +91,7 @@ pub async fn bind(
 /// What is known while somebody else has the address.
 struct Waiting {
     begun: Instant,
-    scene: Scene,
+    scene: AddressClaim,
     notifier: Notifier,
     /// The next look: at once, and every [`LOOK`] from then on.
     cleaning: JoinHandle<Vec<String>>,
@@ -102,10 +102,10 @@ struct Waiting {
 
 impl Waiting {
     fn begin(wanted: &[Listen], state: &Path, notifier: Notifier) -> Self {
-        let scene = Scene {
+        let scene = AddressClaim {
             listen: wanted.to_vec(),
             state: vec![state.to_owned()],
-            ..Scene::default()
+            ..AddressClaim::default()
         };
         let cleaning = tokio::spawn(clean(scene.clone(), Duration::ZERO));
         Self {
@@ -149,19 +149,19 @@ impl Drop for Waiting {
 }
 
 /// After a while ends what is proven stale, and says who is left.
-async fn clean(mut scene: Scene, after: Duration) -> Vec<String> {
+async fn clean(mut scene: AddressClaim, after: Duration) -> Vec<String> {
     sleep(after).await;
     let me = std::process::id();
     scene.unit = facts_of(me)
         .await
         .filter(|facts| facts.main_pid == me)
-        .map(|facts| Unit {
+        .map(|facts| ServiceUnit {
             holds_listeners: facts.holds_listeners(),
             name: facts.unit,
             main: Some(me),
             group: Some(group_of(me)).filter(|group| !group.is_empty()),
         });
-    match stale::clean(&scene, Mode::Stale).await {
+    match stale::end_stale(&scene, CleanMode::Stale).await {
         Ok(report) => {
             for ended in &report.killed {
                 warn!(
@@ -170,7 +170,7 @@ async fn clean(mut scene: Scene, after: Duration) -> Vec<String> {
                 );
             }
             match report.state {
-                State::Held(by) => by,
+                AddressState::Held(by) => by,
                 _ => Vec::new(),
             }
         }

@@ -6,14 +6,14 @@ use super::layout::{Installed, Layout};
 use super::manager::Manager;
 use super::start_stop::configuration;
 use crate::config::{Config, Env};
-use crate::stale::{Scene, Unit};
+use crate::stale::{AddressClaim, ServiceUnit};
 
 /// Gathers it. The addresses are those of the configuration: what the next start needs.
 ///
 /// # Errors
 /// When the manager cannot be reached; Kind Config or Permission when the configuration cannot be
 /// read.
-pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<Scene, ServiceError> {
+pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;
     let socket_up = match &unit.socket {
@@ -42,16 +42,16 @@ pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<Scene, ServiceErro
     };
     let mut dirs: Vec<_> = config.gateway.state_dir.into_iter().collect();
     dirs.extend(layout.leftovers(&unit.instance));
-    Ok(Scene {
+    Ok(AddressClaim {
         instance: Some(unit.instance.clone()),
         listen: config.gateway.listen,
         state: dirs,
-        unit: Some(Unit {
+        unit: Some(ServiceUnit {
             name: unit.unit.clone(),
             main: (state.main_pid != 0).then_some(state.main_pid),
             group: Some(state.control_group).filter(|group| !group.is_empty()),
             holds_listeners: state.fd_store > 0 || socket_up,
         }),
-        ..Scene::default()
+        ..AddressClaim::default()
     })
 }

@@ -7,9 +7,9 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::judge::{Proof, Reason, Suspect, Verdict, World};
-use super::report::{Ended, Kept, Report, State};
-use super::survey::{Found, Scene, suspect as suspect_again, suspects};
+use super::judge::{Circumstances, Judgment, KeepReason, StaleProof, Suspect};
+use super::report::{AddressState, CleanReport, EndedProcess, KeptProcess};
+use super::survey::{AddressClaim, AddressHolders, suspect as suspect_again, suspects};
 use crate::os::port;
 use crate::os::process::{PidFd, Process};
 
@@ -29,7 +29,7 @@ const PORT_WAIT: Duration = Duration::from_secs(2);
 
 /// How far cleaning goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum CleanMode {
     /// It only says what it would do.
     DryRun,
     /// What is proven stale is ended.
@@ -41,24 +41,24 @@ pub enum Mode {
 
 /// What is done to one.
 enum Doing {
-    Ending(Proof),
+    Ending(StaleProof),
     /// And why it is left alone when it does not stop.
-    Asking(Reason),
+    Asking(KeepReason),
 }
 
-/// Ends the gateways that are proven stale at the scene's addresses, waits for those to become
+/// Ends the gateways that are proven stale at the claim's addresses, waits for those to become
 /// free, and reports.
 ///
 /// # Errors
 /// Where the kernel tells of no sockets.
-pub async fn clean(scene: &Scene, mode: Mode) -> io::Result<Report> {
-    let found = scene.look()?;
-    let world = scene.world();
-    let suspects = suspects(&world, scene, &found).await;
+pub async fn end_stale(claim: &AddressClaim, mode: CleanMode) -> io::Result<CleanReport> {
+    let found = claim.look()?;
+    let circumstances = claim.circumstances();
+    let suspects = suspects(&circumstances, claim, &found).await;
     let outcomes = join_all(
         suspects
             .iter()
-            .map(|suspect| deal_with(&world, scene, suspect, mode)),
+            .map(|suspect| deal_with(&circumstances, claim, suspect, mode)),
     )
     .await;
     let (mut killed, mut kept) = (Vec::new(), Vec::new());
@@ -68,42 +68,44 @@ pub async fn clean(scene: &Scene, mode: Mode) -> io::Result<Report> {
             Err(reason) => kept.push(left_alone(&suspect.process, &reason)),
         }
     }
-    let state = if mode == Mode::DryRun {
-        stands(scene, &world, &found)?
+    let state = if mode == CleanMode::DryRun {
+        stands(claim, &circumstances, &found)?
     } else {
-        settle(scene, &world, !killed.is_empty()).await?
+        settle(claim, &circumstances, !killed.is_empty()).await?
     };
-    let addresses = scene.listen.iter().map(ToString::to_string).collect();
-    Ok(Report {
+    let addresses = claim.listen.iter().map(ToString::to_string).collect();
+    Ok(CleanReport {
         addresses,
         killed,
         kept,
         state,
-        dry_run: mode == Mode::DryRun,
+        dry_run: mode == CleanMode::DryRun,
     })
 }
 
-/// How the scene's addresses stand, without doing anything about it.
+/// How the claim's addresses stand, without doing anything about it.
 ///
 /// # Errors
 /// Where the kernel tells of no sockets.
-pub fn state(scene: &Scene) -> io::Result<State> {
-    stands(scene, &scene.world(), &scene.look()?)
+pub fn address_state(claim: &AddressClaim) -> io::Result<AddressState> {
+    stands(claim, &claim.circumstances(), &claim.look()?)
 }
 
 /// What one process deserves.
 async fn deal_with(
-    world: &World,
-    scene: &Scene,
+    circumstances: &Circumstances,
+    claim: &AddressClaim,
     suspect: &Suspect,
-    mode: Mode,
-) -> Result<Ended, Reason> {
-    match world.judge(suspect) {
-        Verdict::Stale(proof) => act(scene, suspect, Doing::Ending(proof), mode).await,
-        Verdict::Kept(reason) if mode == Mode::Ask && World::may_be_asked(suspect, &reason) => {
-            act(scene, suspect, Doing::Asking(reason), mode).await
+    mode: CleanMode,
+) -> Result<EndedProcess, KeepReason> {
+    match circumstances.judge(suspect) {
+        Judgment::Stale(proof) => act(claim, suspect, Doing::Ending(proof), mode).await,
+        Judgment::Kept(reason)
+            if mode == CleanMode::Ask && Circumstances::may_be_asked(suspect, &reason) =>
+        {
+            act(claim, suspect, Doing::Asking(reason), mode).await
         }
-        Verdict::Kept(reason) => Err(reason),
+        Judgment::Kept(reason) => Err(reason),
     }
 }
 
@@ -111,14 +113,19 @@ async fn deal_with(
 ///
 /// # Errors
 /// Why it was left alone after all.
-async fn act(scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Result<Ended, Reason> {
+async fn act(
+    claim: &AddressClaim,
+    suspect: &Suspect,
+    doing: Doing,
+    mode: CleanMode,
+) -> Result<EndedProcess, KeepReason> {
     let process = &suspect.process;
     let (proof, why) = match &doing {
         Doing::Ending(proof) => (proof.code(), proof.to_string()),
         Doing::Asking(_) => ("asked", "it was asked to stop, and did".to_owned()),
     };
     let ended = |signal| {
-        Ok(Ended {
+        Ok(EndedProcess {
             pid: process.pid,
             uid: process.uid,
             name: process.name.clone(),
@@ -127,7 +134,7 @@ async fn act(scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Resu
             why: why.clone(),
         })
     };
-    if mode == Mode::DryRun {
+    if mode == CleanMode::DryRun {
         return ended(None);
     }
     // The descriptor first: what is read afterwards is about the process that it leads to.
@@ -135,25 +142,29 @@ async fn act(scene: &Scene, suspect: &Suspect, doing: Doing, mode: Mode) -> Resu
         Ok(pidfd) => pidfd,
         Err(error) if is_gone(&error) => return ended(None),
         // Without a descriptor there is no certainty.
-        Err(_) => return Err(Reason::NotPermitted),
+        Err(_) => return Err(KeepReason::NotPermitted),
     };
     // The questions took seconds: what was known then may be otherwise now.
-    let found = scene.look().map_err(|_| Reason::Changed)?;
-    let doors = found.suspects.get(&process.pid).ok_or(Reason::Changed)?;
-    let world = scene.world();
-    let now = suspect_again(&world, scene, process.pid, doors, 1)
+    let found = claim.look().map_err(|_| KeepReason::Changed)?;
+    let doors = found
+        .suspects
+        .get(&process.pid)
+        .ok_or(KeepReason::Changed)?;
+    let circumstances = claim.circumstances();
+    let now = suspect_again(&circumstances, claim, process.pid, doors, 1)
         .await
         .filter(|now| now.process == *process)
-        .ok_or(Reason::Changed)?;
-    match (world.judge(&now), &doing) {
-        (Verdict::Stale(_), Doing::Ending(_)) => {}
-        (Verdict::Kept(reason), Doing::Asking(_)) if World::may_be_asked(&now, &reason) => {}
-        (Verdict::Kept(reason), _) => return Err(reason),
-        (Verdict::Stale(_), Doing::Asking(_)) => return Err(Reason::Changed),
+        .ok_or(KeepReason::Changed)?;
+    match (circumstances.judge(&now), &doing) {
+        (Judgment::Stale(_), Doing::Ending(_)) => {}
+        (Judgment::Kept(reason), Doing::Asking(_))
+            if Circumstances::may_be_asked(&now, &reason) => {}
+        (Judgment::Kept(reason), _) => return Err(reason),
+        (Judgment::Stale(_), Doing::Asking(_)) => return Err(KeepReason::Changed),
     }
-    let end = pidfd.ended().map_err(|_| Reason::NotPermitted)?;
+    let end = pidfd.ended().map_err(|_| KeepReason::NotPermitted)?;
     let send = |signal| match pidfd.signal(signal) {
-        Err(error) if !is_gone(&error) => Err(Reason::NotPermitted),
+        Err(error) if !is_gone(&error) => Err(KeepReason::NotPermitted),
         _ => Ok(()),
     };
     let patience = if matches!(doing, Doing::Ending(_)) {
@@ -178,9 +189,9 @@ fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-fn left_alone(process: &Process, reason: &Reason) -> Kept {
+fn left_alone(process: &Process, reason: &KeepReason) -> KeptProcess {
     let (why, code) = (reason.to_string(), reason.code());
-    Kept {
+    KeptProcess {
         pid: process.pid,
         uid: process.uid,
         name: process.name.clone(),
@@ -191,13 +202,17 @@ fn left_alone(process: &Process, reason: &Reason) -> Kept {
 }
 
 /// Waits until the addresses can be had, as far as that depends on those that were just ended.
-async fn settle(scene: &Scene, world: &World, ended_some: bool) -> io::Result<State> {
+async fn settle(
+    claim: &AddressClaim,
+    circumstances: &Circumstances,
+    ended_some: bool,
+) -> io::Result<AddressState> {
     let until = Instant::now() + PORT_WAIT;
     loop {
-        let found = scene.look()?;
-        let state = stands(scene, world, &found)?;
-        let may_change =
-            matches!(state, State::Busy(_)) || ended_some && matches!(state, State::Held(_));
+        let found = claim.look()?;
+        let state = stands(claim, circumstances, &found)?;
+        let may_change = matches!(state, AddressState::Busy(_))
+            || ended_some && matches!(state, AddressState::Held(_));
         if !may_change || Instant::now() >= until {
             return Ok(state);
         }
@@ -206,7 +221,11 @@ async fn settle(scene: &Scene, world: &World, ended_some: bool) -> io::Result<St
 }
 
 /// How the addresses stand now.
-fn stands(scene: &Scene, world: &World, found: &Found) -> io::Result<State> {
+fn stands(
+    claim: &AddressClaim,
+    circumstances: &Circumstances,
+    found: &AddressHolders,
+) -> io::Result<AddressState> {
     let holders: Vec<Process> = found
         .suspects
         .keys()
@@ -214,7 +233,7 @@ fn stands(scene: &Scene, world: &World, found: &Found) -> io::Result<State> {
         .collect();
     let strangers: Vec<&Process> = holders
         .iter()
-        .filter(|process| !is_ours(scene, world, process))
+        .filter(|process| !is_ours(claim, circumstances, process))
         .collect();
     let hidden = found
         .hidden
@@ -228,36 +247,39 @@ fn stands(scene: &Scene, world: &World, found: &Found) -> io::Result<State> {
     names.sort();
     names.dedup();
     if !names.is_empty() {
-        return Ok(State::Held(names));
+        return Ok(AddressState::Held(names));
     }
-    if let (Some(unit), true) = (&scene.unit, holders.iter().any(Process::is_systemd))
+    if let (Some(unit), true) = (&claim.unit, holders.iter().any(Process::is_systemd))
         && holders.iter().all(Process::is_systemd)
     {
-        return Ok(State::Kept(unit.name.clone()));
+        return Ok(AddressState::Kept(unit.name.clone()));
     }
     if !holders.is_empty() {
-        return Ok(State::Ours);
+        return Ok(AddressState::Ours);
     }
-    for listen in &scene.listen {
+    for listen in &claim.listen {
         match port::can_be_had(listen) {
             Ok(true) => {}
-            Ok(false) => return Ok(State::Busy(format!("{listen} is in use"))),
+            Ok(false) => return Ok(AddressState::Busy(format!("{listen} is in use"))),
             // What is not "in use" is the gateway's own to report.
             Err(_) => {}
         }
     }
-    Ok(State::Free)
+    Ok(AddressState::Free)
 }
 
 /// Whether a holder is part of this gateway, or its manager's hold on its behalf.
-fn is_ours(scene: &Scene, world: &World, process: &Process) -> bool {
+fn is_ours(claim: &AddressClaim, circumstances: &Circumstances, process: &Process) -> bool {
     if process.is_systemd() {
-        return scene.unit.as_ref().is_some_and(|unit| unit.holds_listeners);
+        return claim.unit.as_ref().is_some_and(|unit| unit.holds_listeners);
     }
-    let recorded = world
+    let recorded = circumstances
         .owner
         .iter()
-        .chain(&world.drainers)
+        .chain(&circumstances.drainers)
         .any(|identity| identity.is(process));
-    recorded || world.never(process).is_some_and(|reason| reason.is_ours())
+    recorded
+        || circumstances
+            .never(process)
+            .is_some_and(|reason| reason.is_ours())
 }

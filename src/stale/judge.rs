@@ -14,12 +14,12 @@ pub struct Suspect {
     /// What the kernel tells of it.
     pub process: Process,
     /// What more there is to know of a gateway; none for any other program.
-    pub gateway: Option<Gateway>,
+    pub gateway: Option<GatewayFacts>,
 }
 
 /// What counts of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gateway {
+pub struct GatewayFacts {
     /// Whether it answered, at its control socket or its front door, at least once in several
     /// questions.
     pub answers: bool,
@@ -34,13 +34,13 @@ pub struct Gateway {
 
 /// A process by number and start: a number alone is given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct ProcessIdentity {
     pub pid: u32,
     /// When it began, in clock ticks since boot; 0 where that is not known.
     pub start_time: u64,
 }
 
-impl Identity {
+impl ProcessIdentity {
     /// Whether this is that process.
     pub(super) fn is(self, process: &Process) -> bool {
         self.pid == process.pid && (self.start_time == 0 || self.start_time == process.start_time)
@@ -49,7 +49,7 @@ impl Identity {
 
 /// Everything else that counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct World {
+pub struct Circumstances {
     /// The process that decides.
     pub me: u32,
     /// Whose processes it may end: its own user's; for root also those of the instance's user.
@@ -63,9 +63,9 @@ pub struct World {
     /// The main process as the service manager knows it.
     pub main: Option<u32>,
     /// The holder of the lock.
-    pub owner: Option<Identity>,
+    pub owner: Option<ProcessIdentity>,
     /// Predecessors on record that still have time.
-    pub drainers: Vec<Identity>,
+    pub drainers: Vec<ProcessIdentity>,
     /// What the user said is not to be touched.
     pub protected: BTreeSet<u32>,
     /// The one process that the user named to be ended, whatever it is.
@@ -74,15 +74,15 @@ pub struct World {
 
 /// What becomes of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Stale(Proof),
+pub enum Judgment {
+    Stale(StaleProof),
     /// It is left alone.
-    Kept(Reason),
+    Kept(KeepReason),
 }
 
 /// Why a process is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum StaleProof {
     /// A gateway that nobody looks after, that does not own this instance, and that does not
     /// answer.
     Unknown,
@@ -94,7 +94,7 @@ pub enum Proof {
 
 /// Why a process is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum KeepReason {
     /// It is the process that decides.
     Myself,
     /// It is process 1: with it everything here ends.
@@ -132,49 +132,49 @@ pub enum Reason {
     NotPermitted,
 }
 
-impl World {
+impl Circumstances {
     /// Whether a healthy gateway may be asked to stop: it is of this instance, and nobody looks
     /// after it. It is never killed.
-    pub fn may_be_asked(suspect: &Suspect, reason: &Reason) -> bool {
-        *reason == Reason::Owns
-            || *reason == Reason::Answers
+    pub fn may_be_asked(suspect: &Suspect, reason: &KeepReason) -> bool {
+        *reason == KeepReason::Owns
+            || *reason == KeepReason::Answers
                 && suspect
                     .gateway
                     .as_ref()
                     .is_some_and(|gateway| gateway.of_this)
     }
 
-    pub fn judge(&self, suspect: &Suspect) -> Verdict {
+    pub fn judge(&self, suspect: &Suspect) -> Judgment {
         let process = &suspect.process;
         if let Some(reason) = self.never(process) {
-            return Verdict::Kept(reason);
+            return Judgment::Kept(reason);
         }
         if self.named == Some(process.pid) {
-            return Verdict::Stale(Proof::Named);
+            return Judgment::Stale(StaleProof::Named);
         }
         let Some(gateway) = &suspect.gateway else {
-            return Verdict::Kept(Reason::Foreign);
+            return Judgment::Kept(KeepReason::Foreign);
         };
         if self.drainers.iter().any(|drainer| drainer.is(process)) {
-            return Verdict::Kept(Reason::Drains);
+            return Judgment::Kept(KeepReason::Drains);
         }
         if let Some(unit) = &gateway.main_of {
-            return Verdict::Kept(Reason::MainOf(unit.clone()));
+            return Judgment::Kept(KeepReason::MainOf(unit.clone()));
         }
         match (
             self.owner.is_some_and(|owner| owner.is(process)),
             gateway.answers,
         ) {
-            (true, true) => Verdict::Kept(Reason::Owns),
-            (true, false) => Verdict::Stale(Proof::Silent),
-            (false, true) => Verdict::Kept(Reason::Answers),
-            (false, false) if gateway.beside => Verdict::Kept(Reason::Beside),
-            (false, false) => Verdict::Stale(Proof::Unknown),
+            (true, true) => Judgment::Kept(KeepReason::Owns),
+            (true, false) => Judgment::Stale(StaleProof::Silent),
+            (false, true) => Judgment::Kept(KeepReason::Answers),
+            (false, false) if gateway.beside => Judgment::Kept(KeepReason::Beside),
+            (false, false) => Judgment::Stale(StaleProof::Unknown),
         }
     }
 
     /// Who is never signalled.
-    pub fn never(&self, process: &Process) -> Option<Reason> {
+    pub fn never(&self, process: &Process) -> Option<KeepReason> {
         let pid = process.pid;
         let within = |group: &Option<String>| {
             group
@@ -182,23 +182,23 @@ impl World {
                 .is_some_and(|group| is_within(&process.group, group))
         };
         [
-            (pid == self.me, Reason::Myself),
-            (process.is_systemd(), Reason::Manager),
-            (self.ancestors.contains(&pid), Reason::Ancestor),
+            (pid == self.me, KeepReason::Myself),
+            (process.is_systemd(), KeepReason::Manager),
+            (self.ancestors.contains(&pid), KeepReason::Ancestor),
             // A container's; whoever came in from outside of it is no child of it.
-            (pid == 1, Reason::First),
-            (self.protected.contains(&pid), Reason::Protected),
-            (self.main == Some(pid), Reason::Main),
-            (within(&self.unit_group), Reason::InUnit),
-            (within(&self.own_service), Reason::InOwnService),
-            (!self.users.contains(&process.uid), Reason::OtherUser),
+            (pid == 1, KeepReason::First),
+            (self.protected.contains(&pid), KeepReason::Protected),
+            (self.main == Some(pid), KeepReason::Main),
+            (within(&self.unit_group), KeepReason::InUnit),
+            (within(&self.own_service), KeepReason::InOwnService),
+            (!self.users.contains(&process.uid), KeepReason::OtherUser),
         ]
         .into_iter()
         .find_map(|(holds, reason)| holds.then_some(reason))
     }
 }
 
-impl Reason {
+impl KeepReason {
     /// Whether it is part of this very gateway, so that its hold on the port is as it should be.
     pub fn is_ours(&self) -> bool {
         matches!(
@@ -231,7 +231,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Myself => "it is this very process",
@@ -255,7 +255,7 @@ impl fmt::Display for Reason {
     }
 }
 
-impl Proof {
+impl StaleProof {
     /// The word for programs.
     pub fn code(self) -> &'static str {
         match self {
@@ -266,7 +266,7 @@ impl Proof {
     }
 }
 
-impl fmt::Display for Proof {
+impl fmt::Display for StaleProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unknown => "a gateway that nobody looks after, and that answers nobody",

@@ -22,7 +22,7 @@ pub const PROBES: u32 = 3;
 /// What gateway `pid` says of itself in at most `questions` of [`PROBE`] each, at its control
 /// socket or, at one of `doors` that lead to nobody else, with any answer at all; none when it
 /// answered nothing.
-pub async fn answers(pid: u32, doors: &[Listen], questions: u32) -> Option<Who> {
+pub async fn answers(pid: u32, doors: &[Listen], questions: u32) -> Option<SelfReport> {
     for _ in 0..questions {
         let next = Instant::now() + PROBE;
         // Looked for each time: a successor opens its own when it takes over.
@@ -36,9 +36,9 @@ pub async fn answers(pid: u32, doors: &[Listen], questions: u32) -> Option<Who> 
             return Some(who);
         }
         if opened.unwrap_or(false) {
-            return Some(Who {
+            return Some(SelfReport {
                 pid,
-                ..Who::default()
+                ..SelfReport::default()
             });
         }
         sleep_until(next).await;
@@ -64,7 +64,7 @@ fn controls_of(pid: u32) -> Vec<PathBuf> {
         .collect()
 }
 
-async fn by_control(pid: u32, controls: &[PathBuf]) -> Option<Who> {
+async fn by_control(pid: u32, controls: &[PathBuf]) -> Option<SelfReport> {
     for control in controls {
         let told = asked(control).await;
         // Its own socket has the successor's name by now: that one knows who still finishes work.
@@ -80,24 +80,24 @@ async fn by_control(pid: u32, controls: &[PathBuf]) -> Option<Who> {
 /// All that counts of a status: a gateway of another version may have left out the rest, or named
 /// it otherwise.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub struct Who {
+pub struct SelfReport {
     pub pid: u32,
     #[serde(default)]
     pub instance: Option<String>,
     /// Its predecessors that still finish their work.
     #[serde(default)]
-    pub drainers: Vec<Drains>,
+    pub drainers: Vec<ReportedDrainer>,
 }
 
 /// A predecessor in a status.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
-pub struct Drains {
+pub struct ReportedDrainer {
     /// Its process; 0 for work within the process itself.
     #[serde(default)]
     pub pid: u32,
 }
 
-async fn asked(control: &Path) -> Option<Who> {
+async fn asked(control: &Path) -> Option<SelfReport> {
     Client::connect(control)
         .await
         .ok()?

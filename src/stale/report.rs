@@ -5,7 +5,7 @@ use serde::Serialize;
 /// A process that was ended, or would be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Ended {
+pub struct EndedProcess {
     pub pid: u32,
     pub uid: u32,
     pub name: String,
@@ -20,7 +20,7 @@ pub struct Ended {
 /// A process that was left alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kept {
+pub struct KeptProcess {
     pub pid: u32,
     pub uid: u32,
     pub name: String,
@@ -35,7 +35,7 @@ pub struct Kept {
 /// How the addresses stand afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "state", content = "by")]
-pub enum State {
+pub enum AddressState {
     /// A gateway could listen there.
     Free,
     /// The service manager keeps the listener for this gateway's service: there is nothing to wait
@@ -51,20 +51,20 @@ pub enum State {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct CleanReport {
     pub addresses: Vec<String>,
     /// Those that were ended, or would be.
-    pub killed: Vec<Ended>,
+    pub killed: Vec<EndedProcess>,
     /// Those that were left alone.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptProcess>,
     /// How the addresses stand; nothing was waited for in a dry run.
     #[serde(flatten)]
-    pub state: State,
+    pub state: AddressState,
     /// Whether nothing was done.
     pub dry_run: bool,
 }
 
-impl Report {
+impl CleanReport {
     /// What happened, a line each, without how it stands.
     pub fn lines(&self) -> Vec<String> {
         let killed = self.killed.iter().map(|ended| {
@@ -100,7 +100,7 @@ impl Report {
     }
 }
 
-impl State {
+impl AddressState {
     /// In a line, of these addresses.
     pub fn told(&self, addresses: &[impl ToString]) -> String {
         let at = addresses

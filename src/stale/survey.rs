@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
+use super::judge::{Circumstances, GatewayFacts, KeepReason, ProcessIdentity, Suspect};
 use super::liveness::{PROBES, answers};
-use super::judge::{Gateway, Identity, Reason, Suspect, World};
 use crate::config::Listen;
 use crate::os::port::{self, Depth, Socket};
 use crate::os::process::{self, Process};
@@ -17,7 +17,7 @@ use crate::systemd::unit::facts_of;
 
 /// This gateway's service, as its manager sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unit {
+pub struct ServiceUnit {
     /// Its name, as in "gateway.service".
     pub name: String,
     /// Its main process; none when it does not run.
@@ -30,7 +30,7 @@ pub struct Unit {
 
 /// Whose port it is, and on whose behalf it is looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scene {
+pub struct AddressClaim {
     /// Whose addresses they are, by name; none where that is not known.
     pub instance: Option<String>,
     /// The addresses of the front door.
@@ -38,7 +38,7 @@ pub struct Scene {
     /// The state directories where the instance may have left its record.
     pub state: Vec<PathBuf>,
     /// Its service, where it has one.
-    pub unit: Option<Unit>,
+    pub unit: Option<ServiceUnit>,
     /// What the user said is not to be touched.
     pub protected: BTreeSet<u32>,
     /// The one process that the user named to be ended, whatever it is.
@@ -47,7 +47,7 @@ pub struct Scene {
 
 /// The sockets that are in the way, with all their holders.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct AddressHolders {
     /// Processes that hold such a socket, and the addresses at which each is alone.
     pub suspects: HashMap<u32, Vec<Listen>>,
     /// For each, the others that hold one and the same socket.
@@ -56,15 +56,15 @@ pub(super) struct Found {
     pub hidden: Vec<Option<u32>>,
 }
 
-impl Scene {
+impl AddressClaim {
     /// The processes that hold what is in the way, now.
     ///
     /// # Errors
     /// Where the kernel tells of no sockets.
-    pub(super) fn look(&self) -> std::io::Result<Found> {
+    pub(super) fn look(&self) -> std::io::Result<AddressHolders> {
         let sockets = self.sockets()?;
         let held = port::holders(&sockets, &[], Depth::All);
-        let mut found = Found::default();
+        let mut found = AddressHolders::default();
         for socket in sockets {
             let Some(pids) = held.get(&socket.inode) else {
                 // Unless it was closed meanwhile.
@@ -101,7 +101,7 @@ impl Scene {
     }
 
     /// What counts besides the processes on the port.
-    pub(super) fn world(&self) -> World {
+    pub(super) fn circumstances(&self) -> Circumstances {
         let me = std::process::id();
         let euid = nix::unistd::geteuid();
         let mut users = BTreeSet::from([euid.as_raw()]);
@@ -125,20 +125,20 @@ impl Scene {
         let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let drainers = records.iter().flat_map(|owner| &owner.drainers);
         let unit = self.unit.as_ref();
-        World {
+        Circumstances {
             me,
             users,
             ancestors: process::ancestors(me),
             own_service,
             unit_group: unit.and_then(|unit| unit.group.clone()),
             main: unit.and_then(|unit| unit.main),
-            owner: owner.map(|owner| Identity {
+            owner: owner.map(|owner| ProcessIdentity {
                 pid: owner.pid,
                 start_time: owner.start_time,
             }),
             drainers: drainers
                 .filter(|drainer| drainer.until_ms.is_none_or(|until| until > now))
-                .map(|drainer| Identity {
+                .map(|drainer| ProcessIdentity {
                     pid: drainer.pid,
                     start_time: drainer.start_time,
                 })
@@ -150,18 +150,22 @@ impl Scene {
 }
 
 /// What there is to know of each; whoever is never signalled is not asked anything.
-pub(super) async fn suspects(world: &World, scene: &Scene, found: &Found) -> Vec<Suspect> {
+pub(super) async fn suspects(
+    circumstances: &Circumstances,
+    claim: &AddressClaim,
+    found: &AddressHolders,
+) -> Vec<Suspect> {
     let asked = found
         .suspects
         .iter()
-        .map(|(pid, doors)| suspect(world, scene, *pid, doors, PROBES));
+        .map(|(pid, doors)| suspect(circumstances, claim, *pid, doors, PROBES));
     let mut suspects: Vec<Suspect> = join_all(asked).await.into_iter().flatten().collect();
     suspects.sort_by_key(|suspect| suspect.process.pid);
     let is_healthy = |suspect: &Suspect| match &suspect.gateway {
         Some(gateway) => gateway.answers,
         None => matches!(
-            world.never(&suspect.process),
-            Some(Reason::Main | Reason::InUnit)
+            circumstances.never(&suspect.process),
+            Some(KeepReason::Main | KeepReason::InUnit)
         ),
     };
     let healthy: BTreeSet<u32> = suspects
@@ -181,14 +185,14 @@ pub(super) async fn suspects(world: &World, scene: &Scene, found: &Found) -> Vec
 
 /// One process again, with so many questions to it.
 pub(super) async fn suspect(
-    world: &World,
-    scene: &Scene,
+    circumstances: &Circumstances,
+    claim: &AddressClaim,
     pid: u32,
     doors: &[Listen],
     questions: u32,
 ) -> Option<Suspect> {
     let process = Process::read(pid)?;
-    if world.never(&process).is_some() || !process.is_gateway() {
+    if circumstances.never(&process).is_some() || !process.is_gateway() {
         return Some(Suspect {
             process,
             gateway: None,
@@ -204,10 +208,10 @@ pub(super) async fn suspect(
     };
     let of_this = told
         .as_ref()
-        .is_some_and(|who| who.instance.is_some() && who.instance == scene.instance);
+        .is_some_and(|who| who.instance.is_some() && who.instance == claim.instance);
     Some(Suspect {
         process,
-        gateway: Some(Gateway {
+        gateway: Some(GatewayFacts {
             answers: told.is_some(),
             main_of,
             of_this,

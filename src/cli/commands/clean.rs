@@ -12,7 +12,7 @@ use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{self, Env, Listen, Overrides};
 use crate::service::{self, Kind};
-use crate::stale::{self, Mode, Report, Scene, State};
+use crate::stale::{self, AddressClaim, AddressState, CleanMode, CleanReport};
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;
 
@@ -21,7 +21,7 @@ use crate::state::paths::Paths;
 struct Answer<'a> {
     ok: bool,
     #[serde(flatten)]
-    report: &'a Report,
+    report: &'a CleanReport,
 }
 
 /// Ends what is proven stale.
@@ -43,9 +43,9 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     let mut report = run(
         &scene,
         if args.dry_run {
-            Mode::DryRun
+            CleanMode::DryRun
         } else {
-            Mode::Stale
+            CleanMode::Stale
         },
     )
     .await?;
@@ -55,10 +55,10 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     for line in report.lines() {
         ctx.ui.say(&line);
     }
-    if let (State::Held(_) | State::Busy(_), false) = (&report.state, args.dry_run) {
+    if let (AddressState::Held(_) | AddressState::Busy(_), false) = (&report.state, args.dry_run) {
         return Err(held(&report));
     }
-    let tone = if matches!(report.state, State::Held(_) | State::Busy(_)) {
+    let tone = if matches!(report.state, AddressState::Held(_) | AddressState::Busy(_)) {
         Tone::Busy
     } else {
         Tone::Good
@@ -75,8 +75,8 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
 ///
 /// # Errors
 /// Where the kernel tells of no sockets.
-pub async fn run(scene: &Scene, mode: Mode) -> Result<Report, CliError> {
-    stale::clean(scene, mode).await.map_err(|error| {
+pub async fn run(scene: &AddressClaim, mode: CleanMode) -> Result<CleanReport, CliError> {
+    stale::end_stale(scene, mode).await.map_err(|error| {
         CliError::new(
             Exit::Failed,
             format!("cannot see who listens here: {error}"),
@@ -85,7 +85,7 @@ pub async fn run(scene: &Scene, mode: Mode) -> Result<Report, CliError> {
 }
 
 /// The refusal when somebody who was kept has the port.
-pub fn held(report: &Report) -> CliError {
+pub fn held(report: &CleanReport) -> CliError {
     // Who only stands above this command may yet be the gateway itself.
     let strangers = || report.kept.iter().filter(|kept| !kept.ours);
     let stranger = strangers()
@@ -111,7 +111,7 @@ pub fn held(report: &Report) -> CliError {
 ///
 /// # Errors
 /// [`Exit::Usage`] when several can be meant, [`Exit::Config`] when its configuration is not valid.
-pub async fn scene(ctx: &Context) -> Result<Scene, CliError> {
+pub async fn scene(ctx: &Context) -> Result<AddressClaim, CliError> {
     let env = Env::real();
     match installed(ctx, &env).await? {
         Some(scene) => Ok(scene),
@@ -120,7 +120,7 @@ pub async fn scene(ctx: &Context) -> Result<Scene, CliError> {
 }
 
 /// Of the only one that runs, or of the one that is named.
-async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
+async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<AddressClaim, CliError> {
     let mut flags = target::overrides(&ctx.global, env);
     match Target::find(&ctx.global, env) {
         Ok(target) => {
@@ -130,11 +130,11 @@ async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
                     .iter()
                     .filter_map(|address| address.parse().ok())
                     .collect();
-                return Ok(Scene {
+                return Ok(AddressClaim {
                     instance: Some(status.instance),
                     listen,
                     state: vec![status.state_dir.into()],
-                    ..Scene::default()
+                    ..AddressClaim::default()
                 });
             }
             flags.instance.get_or_insert(target.instance);
@@ -145,7 +145,7 @@ async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<Scene, CliError> {
     by_configuration(&flags, env)
 }
 
-async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<Scene>, CliError> {
+async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<AddressClaim>, CliError> {
     if is_named_outright(ctx) {
         return Ok(None);
     }
@@ -157,7 +157,7 @@ async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<Scene>, CliErr
     }
 }
 
-fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<Scene, CliError> {
+fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<AddressClaim, CliError> {
     let loaded = config::load(flags, env).map_err(crate::cli::commands::config::invalid)?;
     let paths = Paths::of_process(
         env,
@@ -176,10 +176,10 @@ fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<Scene, CliError>
     let listen = recorded
         .filter(|listen| !listen.is_empty())
         .unwrap_or(loaded.config.gateway.listen);
-    Ok(Scene {
+    Ok(AddressClaim {
         instance: Some(loaded.instance),
         listen,
         state: vec![paths.state],
-        ..Scene::default()
+        ..AddressClaim::default()
     })
 }

@@ -17,7 +17,7 @@ use crate::cli::watch::Watch;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
 use crate::os::port;
-use crate::stale::{self, State};
+use crate::stale::{self, AddressState};
 
 /// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);
@@ -136,13 +136,13 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
         }
         if look <= Instant::now() {
             look = Instant::now() + WHO_EVERY;
-            let state = stale::state(&scene).map_err(|error| {
+            let state = stale::address_state(&scene).map_err(|error| {
                 CliError::new(
                     Exit::Failed,
                     format!("cannot see who listens here: {error}"),
                 )
             })?;
-            if matches!(state, State::Kept(_)) {
+            if matches!(state, AddressState::Kept(_)) {
                 return Ok(());
             }
             seen.set(Some(state.told(&scene.listen)));

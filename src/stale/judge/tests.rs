@@ -30,39 +30,45 @@ fn process(pid: u32) -> Process {
 fn silent(pid: u32) -> Suspect {
     Suspect {
         process: process(pid),
-        gateway: Some(Gateway::default()),
+        gateway: Some(GatewayFacts::default()),
     }
 }
 
-fn world() -> World {
-    World {
+fn circumstances() -> Circumstances {
+    Circumstances {
         me: 50,
         users: [1000].into(),
         ancestors: vec![40, 30, 1],
-        ..World::default()
+        ..Circumstances::default()
     }
 }
 
 #[test]
 fn one_that_nobody_looks_after_and_that_answers_nobody_is_stale() {
-    assert_eq!(world().judge(&silent(7)), Verdict::Stale(Proof::Unknown));
-    let owner = World {
-        owner: Some(Identity {
+    assert_eq!(
+        circumstances().judge(&silent(7)),
+        Judgment::Stale(StaleProof::Unknown)
+    );
+    let owner = Circumstances {
+        owner: Some(ProcessIdentity {
             pid: 7,
             start_time: 107,
         }),
-        ..world()
+        ..circumstances()
     };
-    assert_eq!(owner.judge(&silent(7)), Verdict::Stale(Proof::Silent));
+    assert_eq!(owner.judge(&silent(7)), Judgment::Stale(StaleProof::Silent));
     // The number was given again since the record was written.
-    let recycled = World {
-        drainers: vec![Identity {
+    let recycled = Circumstances {
+        drainers: vec![ProcessIdentity {
             pid: 7,
             start_time: 99,
         }],
-        ..world()
+        ..circumstances()
     };
-    assert_eq!(recycled.judge(&silent(7)), Verdict::Stale(Proof::Unknown));
+    assert_eq!(
+        recycled.judge(&silent(7)),
+        Judgment::Stale(StaleProof::Unknown)
+    );
 }
 
 #[test]
@@ -70,17 +76,17 @@ fn a_sidecar_kills_neither_its_gateway_nor_anybody_above() {
     for pid in [50, 40, 30, 1] {
         assert!(
             matches!(
-                world().judge(&silent(pid)),
-                Verdict::Kept(Reason::Myself | Reason::Ancestor)
+                circumstances().judge(&silent(pid)),
+                Judgment::Kept(KeepReason::Myself | KeepReason::Ancestor)
             ),
             "{pid}"
         );
-        let named = World {
+        let named = Circumstances {
             named: Some(pid),
-            ..world()
+            ..circumstances()
         };
         assert!(
-            matches!(named.judge(&silent(pid)), Verdict::Kept(_)),
+            matches!(named.judge(&silent(pid)), Judgment::Kept(_)),
             "not even when it is named: {pid}"
         );
     }
@@ -88,51 +94,54 @@ fn a_sidecar_kills_neither_its_gateway_nor_anybody_above() {
 
 #[test]
 fn process_1_is_kept_though_this_command_came_from_outside_of_its_container() {
-    let outside = World {
+    let outside = Circumstances {
         ancestors: Vec::new(),
-        owner: Some(Identity {
+        owner: Some(ProcessIdentity {
             pid: 1,
             start_time: 101,
         }),
-        ..world()
+        ..circumstances()
     };
-    assert_eq!(outside.judge(&silent(1)), Verdict::Kept(Reason::First));
-    let named = World {
+    assert_eq!(outside.judge(&silent(1)), Judgment::Kept(KeepReason::First));
+    let named = Circumstances {
         named: Some(1),
         ..outside
     };
-    assert_eq!(named.judge(&silent(1)), Verdict::Kept(Reason::First));
+    assert_eq!(named.judge(&silent(1)), Judgment::Kept(KeepReason::First));
 }
 
 #[test]
 fn a_healthy_gateway_is_kept_whatever_the_records_say() {
     let healthy = Suspect {
-        gateway: Some(Gateway {
+        gateway: Some(GatewayFacts {
             answers: true,
-            ..Gateway::default()
-        }),
-        ..silent(7)
-    };
-    assert_eq!(world().judge(&healthy), Verdict::Kept(Reason::Answers));
-    let managed = Suspect {
-        gateway: Some(Gateway {
-            main_of: Some("web.service".into()),
-            ..Gateway::default()
+            ..GatewayFacts::default()
         }),
         ..silent(7)
     };
     assert_eq!(
-        world().judge(&managed),
-        Verdict::Kept(Reason::MainOf("web.service".into()))
+        circumstances().judge(&healthy),
+        Judgment::Kept(KeepReason::Answers)
     );
-    let drains = World {
-        drainers: vec![Identity {
+    let managed = Suspect {
+        gateway: Some(GatewayFacts {
+            main_of: Some("web.service".into()),
+            ..GatewayFacts::default()
+        }),
+        ..silent(7)
+    };
+    assert_eq!(
+        circumstances().judge(&managed),
+        Judgment::Kept(KeepReason::MainOf("web.service".into()))
+    );
+    let drains = Circumstances {
+        drainers: vec![ProcessIdentity {
             pid: 7,
             start_time: 107,
         }],
-        ..world()
+        ..circumstances()
     };
-    assert_eq!(drains.judge(&silent(7)), Verdict::Kept(Reason::Drains));
+    assert_eq!(drains.judge(&silent(7)), Judgment::Kept(KeepReason::Drains));
 }
 
 #[test]
@@ -141,14 +150,17 @@ fn a_foreign_program_goes_only_when_it_is_named() {
         gateway: None,
         ..silent(7)
     };
-    assert_eq!(world().judge(&foreign), Verdict::Kept(Reason::Foreign));
     assert_eq!(
-        World {
+        circumstances().judge(&foreign),
+        Judgment::Kept(KeepReason::Foreign)
+    );
+    assert_eq!(
+        Circumstances {
             named: Some(7),
-            ..world()
+            ..circumstances()
         }
         .judge(&foreign),
-        Verdict::Stale(Proof::Named)
+        Judgment::Stale(StaleProof::Named)
     );
     let others = Suspect {
         process: Process {
@@ -158,12 +170,12 @@ fn a_foreign_program_goes_only_when_it_is_named() {
         ..foreign
     };
     assert_eq!(
-        World {
+        Circumstances {
             named: Some(7),
-            ..world()
+            ..circumstances()
         }
         .judge(&others),
-        Verdict::Kept(Reason::OtherUser)
+        Judgment::Kept(KeepReason::OtherUser)
     );
 }
 
@@ -177,22 +189,22 @@ fn the_service_manager_is_never_signalled() {
         },
         gateway: None,
     };
-    let named = |pid| World {
+    let named = |pid| Circumstances {
         named: Some(pid),
         ancestors: Vec::new(),
-        ..world()
+        ..circumstances()
     };
     assert_eq!(
         named(1).judge(&systemd(1, &["/sbin/init"])),
-        Verdict::Kept(Reason::Manager)
+        Judgment::Kept(KeepReason::Manager)
     );
     assert_eq!(
         named(7).judge(&systemd(7, &["systemd", "--user"])),
-        Verdict::Kept(Reason::Manager)
+        Judgment::Kept(KeepReason::Manager)
     );
     assert_eq!(
         named(7).judge(&systemd(7, &["systemd"])),
-        Verdict::Stale(Proof::Named)
+        Judgment::Stale(StaleProof::Named)
     );
 }
 
@@ -204,7 +216,7 @@ struct Tree {
     suspects: Vec<Suspect>,
     me: usize,
     reparented: Vec<bool>,
-    world: World,
+    circumstances: Circumstances,
 }
 
 prop_compose! {
@@ -222,7 +234,7 @@ prop_compose! {
             process.program = Some("/usr/lib/systemd/systemd".into());
             process.arguments.push("--user".to_owned());
         }
-        Suspect { process, gateway: gateway.map(|(answers, main_of, beside)| Gateway { answers, main_of, beside, of_this: false }) }
+        Suspect { process, gateway: gateway.map(|(answers, main_of, beside)| GatewayFacts { answers, main_of, beside, of_this: false }) }
     }
 }
 
@@ -235,7 +247,7 @@ fn tree() -> impl Strategy<Value = Tree> {
             1..=count as u32 + 2,
             prop_oneof![3 => Just(0_u64), 3 => Just(1), 1 => Just(2)],
         )
-            .prop_map(|(pid, how)| Identity {
+            .prop_map(|(pid, how)| ProcessIdentity {
                 pid,
                 start_time: match how {
                     0 => 100 + u64::from(pid),
@@ -270,7 +282,7 @@ fn tree() -> impl Strategy<Value = Tree> {
                     protected,
                     (main, named, unit, own, root),
                 )| {
-                    let world = World {
+                    let circumstances = Circumstances {
                         me: me as u32 + 1,
                         users: if root {
                             [1000, 0].into()
@@ -291,7 +303,7 @@ fn tree() -> impl Strategy<Value = Tree> {
                         suspects,
                         me,
                         reparented,
-                        world,
+                        circumstances,
                     }
                 },
             )
@@ -317,9 +329,9 @@ impl Tree {
 
     /// The rules again, from the other end: what must all be so before a process may be signalled.
     fn may_be_signalled(&self, index: usize) -> bool {
-        let (world, suspect) = (&self.world, &self.suspects[index]);
+        let (circumstances, suspect) = (&self.circumstances, &self.suspects[index]);
         let process = &suspect.process;
-        let same = |record: &Identity| {
+        let same = |record: &ProcessIdentity| {
             record.pid == process.pid && [0, process.start_time].contains(&record.start_time)
         };
         let outside = |group: &Option<String>| match group {
@@ -331,19 +343,19 @@ impl Tree {
         let touchable = index != self.me
             && !self.is_above_me(index)
             && !process.is_systemd()
-            && !world.protected.contains(&process.pid)
-            && world.main != Some(process.pid)
-            && outside(&world.unit_group)
-            && outside(&world.own_service)
-            && world.users.contains(&process.uid);
+            && !circumstances.protected.contains(&process.pid)
+            && circumstances.main != Some(process.pid)
+            && outside(&circumstances.unit_group)
+            && outside(&circumstances.own_service)
+            && circumstances.users.contains(&process.uid);
         let proven = suspect.gateway.as_ref().is_some_and(|gateway| {
-            let owns = world.owner.as_ref().is_some_and(same);
+            let owns = circumstances.owner.as_ref().is_some_and(same);
             !gateway.answers
                 && gateway.main_of.is_none()
                 && (owns || !gateway.beside)
-                && !world.drainers.iter().any(same)
+                && !circumstances.drainers.iter().any(same)
         });
-        touchable && (proven || world.named == Some(process.pid))
+        touchable && (proven || circumstances.named == Some(process.pid))
     }
 }
 
@@ -352,9 +364,9 @@ proptest! {
 
     #[test]
     fn no_signal_to_anything_that_is_not_proven_stale(mut tree in tree()) {
-        tree.world.ancestors = (0..tree.suspects.len()).filter(|index| tree.is_above_me(*index)).map(|index| index as u32 + 1).collect();
+        tree.circumstances.ancestors = (0..tree.suspects.len()).filter(|index| tree.is_above_me(*index)).map(|index| index as u32 + 1).collect();
         for (index, suspect) in tree.suspects.iter().enumerate() {
-            let stale = matches!(tree.world.judge(suspect), Verdict::Stale(_));
+            let stale = matches!(tree.circumstances.judge(suspect), Judgment::Stale(_));
             prop_assert_eq!(stale, tree.may_be_signalled(index), "{:?}", suspect);
         }
     }

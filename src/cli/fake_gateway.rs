@@ -61,7 +61,7 @@ impl Double {
                     Method::Restart(_) | Method::Reload => {
                         call.reply.progress(&Progress {
                             request: "r1".into(),
-                            stage: "starting".into(),
+                            stage: crate::state::terms::ProgressStage::Starting,
                             text: "main".into(),
                         });
                         match answer.clone() {
@@ -131,8 +131,8 @@ pub fn status() -> Status {
         detail: "ready".into(),
         uptime_ms: 11_520_000,
         generation: 4,
-        supervisor: "none (foreground)".into(),
-        strategy: "in-process: started from a terminal".into(),
+        supervisor: "none (foreground)".parse().unwrap(),
+        strategy: "in-process: started from a terminal".parse().unwrap(),
         listeners: vec![],
         config: None,
         state_dir: "/tmp/state".into(),

@@ -7,7 +7,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::commands::restart::{STATUS_TIME, status_now};
-use super::commands::status::word;
 use super::probe::{Probe, Seen};
 use super::target::Target;
 use super::{CliError, Context, Exit};
@@ -216,14 +215,14 @@ async fn next_life(target: &Target, before: &Status) -> Result<Status, CliError>
                         let message = format!(
                             "the next process (pid {}) is {}: {}",
                             status.pid,
-                            word(bad),
+                            bad.in_words(),
                             status.detail
                         );
                         return Err(CliError::new(Exit::Failed, message)
                             .with_help(format!("gatewayctl logs{}", target.flags)));
                     }
                 }
-                last = format!("pid {} is {}", status.pid, word(status.stage));
+                last = format!("pid {} is {}", status.pid, status.stage.in_words());
             }
             sleep(LOOK_EVERY).await;
         }

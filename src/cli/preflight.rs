@@ -10,8 +10,9 @@ use super::CliError;
 use super::args::{GatewayCli, RestartArgs, Wait};
 use super::commands::config::invalid;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
-use crate::control::protocol::Status;
+use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process;
+use crate::state::terms::StrategyName;
 
 /// The configuration as a running gateway would read it now: with its own flags and environment.
 /// None where those cannot be known here; the gateway checks by itself before it changes anything.
@@ -121,7 +122,7 @@ fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>
 }
 
 /// What a restart will do, in one line.
-pub fn plan(config: &Config, args: &RestartArgs, strategy: &str) -> String {
+pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> String {
     let beside = names(config, true);
     let alone = names(config, false);
     let rest = match (args.force, args.wait) {
@@ -136,11 +137,10 @@ pub fn plan(config: &Config, args: &RestartArgs, strategy: &str) -> String {
         ),
     };
     let mut steps = Vec::new();
-    // The strategy is told as "WORD: WHY".
-    match strategy.split(':').next().unwrap_or_default() {
+    match strategy.name {
         _ if args.fresh => steps.push("a fresh process takes the listeners over".to_owned()),
-        "respawn" => steps.push("a fresh process takes the listeners over".to_owned()),
-        "exit" => steps.push("the gateway ends when its work is done, and its supervisor starts the next; new connections wait".to_owned()),
+        Some(StrategyName::Respawn) => steps.push("a fresh process takes the listeners over".to_owned()),
+        Some(StrategyName::Exit) => steps.push("the gateway ends when its work is done, and its supervisor starts the next; new connections wait".to_owned()),
         _ => {}
     }
     if !beside.is_empty() {
@@ -180,24 +180,27 @@ mod tests {
     fn plans_in_plain_words() {
         let text =
             "[sidecar.a]\ncommand = [\"a\"]\n[sidecar.b]\ncommand = [\"b\"]\noverlap = false\n";
+        let strategy = |text: &str| PlannedStrategy::from(text.to_owned());
         let both = config::parse(text, None).unwrap();
         let args = RestartArgs {
             wait: Some(Wait::Limit(Duration::from_secs(5))),
             ..RestartArgs::default()
         };
         assert_eq!(
-            plan(&both, &args, "in-process: why"),
+            plan(&both, &args, &strategy("in-process: why")),
             "plan: a new a is started beside the old one and takes over when it is ready; the old one has 5s to finish its work; \
              b must not run twice: new requests wait while it is ended and started again"
         );
-        assert!(plan(&Config::default(), &RestartArgs::default(), "").contains("no sidecar"));
+        assert!(
+            plan(&Config::default(), &RestartArgs::default(), &strategy("")).contains("no sidecar")
+        );
         let fresh = RestartArgs {
             fresh: true,
             ..RestartArgs::default()
         };
-        for (args, strategy) in [(&fresh, "in-process: why"), (&args, "respawn: why")] {
+        for (args, planned) in [(&fresh, "in-process: why"), (&args, "respawn: why")] {
             assert!(
-                plan(&both, args, strategy)
+                plan(&both, args, &strategy(planned))
                     .starts_with("plan: a fresh process takes the listeners over; a new a is")
             );
         }

@@ -75,7 +75,7 @@ pub struct UnitFacts {
 
 /// The unit of a gateway that systemd supervises.
 pub fn unit_of(env: &Env<'_>, status: &Status) -> Option<Installed> {
-    if !status.supervisor.starts_with("systemd") {
+    if !status.supervisor.is_systemd() {
         return None;
     }
     service::find(env, &status.instance, None)

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::args::StatusArgs;
 use super::commands::restart::status_of;
-use super::commands::status::{Change, Shown, lines, shown, word};
+use super::commands::status::{Change, Shown, lines, shown};
 use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
@@ -134,7 +134,7 @@ fn clip(line: &str, width: usize) -> String {
 pub(super) fn stage(answer: Result<&Shown, &String>) -> String {
     answer.map_or_else(
         |_| "not running".to_owned(),
-        |shown| word(shown.status.stage).to_owned(),
+        |shown| shown.status.stage.in_words(),
     )
 }
 

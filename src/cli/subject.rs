@@ -51,7 +51,7 @@ impl Subject {
         };
         let by_hand = status
             .as_ref()
-            .is_some_and(|status| !status.supervisor.starts_with("systemd"));
+            .is_some_and(|status| !status.supervisor.is_systemd());
         let name = target
             .as_ref()
             .map(|target| target.instance.clone())

@@ -4,9 +4,17 @@
 //! with its id; `event` frames about that request may come before it. Every frame is one line of
 //! JSON.
 
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::state::terms::{ProgressStage, StrategyName};
+use crate::supervisor::SupervisorText;
+use crate::text::words::{Words, as_text, words};
 
 /// The version of this protocol, carried in every status.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -231,9 +239,7 @@ pub struct DrainNotice {
 pub struct Progress {
     /// The request this is about.
     pub request: String,
-    /// A word for programs: accepted, preparing, starting, ready, switched, fading, holding,
-    /// draining, drained.
-    pub stage: String,
+    pub stage: ProgressStage,
     /// A sentence for people.
     pub text: String,
 }
@@ -277,34 +283,39 @@ pub struct GenerationInfo {
     pub sidecars: Vec<(String, u32)>,
 }
 
-/// What a gateway is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// The first generation is being built.
-    Starting,
-    /// The current generation serves.
-    Ready,
-    /// It serves, but a sidecar is down.
-    Degraded,
-    /// The next generation is being built.
-    Restarting,
-    /// It serves, and an older generation finishes its work.
-    Draining,
-    /// It is on its way out.
-    Stopping,
-    /// The first generation failed and is tried again.
-    Failed,
-    /// Earlier lives ended too soon: the sidecars wait before they are started, the front door
-    /// answers 503.
-    Throttled,
-    /// Front door and control only: the sidecars are off until a trial or `recover`.
-    SafeMode,
-    /// Another gateway serves; this one waits for its end.
-    StandingBy,
+words! {
+    /// What a gateway is doing.
+    pub enum Stage {
+        /// The first generation is being built.
+        Starting = "starting",
+        /// The current generation serves.
+        Ready = "ready",
+        /// It serves, but a sidecar is down.
+        Degraded = "degraded",
+        /// The next generation is being built.
+        Restarting = "restarting",
+        /// It serves, and an older generation finishes its work.
+        Draining = "draining",
+        /// It ends.
+        Stopping = "stopping",
+        /// The first generation failed and is tried again.
+        Failed = "failed",
+        /// Earlier lives ended too soon: the sidecars wait before they are started, the front door
+        /// answers 503.
+        Throttled = "throttled",
+        /// Front door and control only: the sidecars are off until a trial or `recover`.
+        SafeMode = "safe_mode",
+        /// Another gateway serves; this one waits for its end.
+        StandingBy = "standing_by",
+    }
 }
 
 impl Stage {
+    /// For people.
+    pub fn in_words(self) -> String {
+        self.word().replace('_', " ")
+    }
+
     /// Whether `/readyz` says that it is ready.
     pub fn serves(self) -> bool {
         matches!(self, Self::Ready | Self::Draining | Self::Restarting)
@@ -339,9 +350,9 @@ pub struct Status {
     /// The current generation; 0 while the first is being built.
     pub generation: u64,
     /// Who restarts the gateway when it dies, and how that is known.
-    pub supervisor: String,
+    pub supervisor: SupervisorText,
     /// How a restart would be done now, and why.
-    pub strategy: String,
+    pub strategy: PlannedStrategy,
     /// The addresses of the front door.
     pub listeners: Vec<String>,
     /// The configuration file, if there is one.
@@ -371,6 +382,47 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_restart: Option<LastRestart>,
 }
+
+/// How a restart would be done now, and why: "respawn: systemd can be told of a fresh main process".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedStrategy {
+    /// None where the text does not begin with the name of a strategy.
+    pub name: Option<StrategyName>,
+    text: String,
+}
+
+impl fmt::Display for PlannedStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<String> for PlannedStrategy {
+    fn from(text: String) -> Self {
+        let word = text.split([':', ',']).next().unwrap_or_default();
+        Self {
+            name: StrategyName::from_word(word),
+            text,
+        }
+    }
+}
+
+impl FromStr for PlannedStrategy {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.to_owned().into())
+    }
+}
+
+as_text!(
+    PlannedStrategy,
+    format!(
+        "How a restart would be done now, and why. It begins with one of {}.",
+        StrategyName::alternatives().replace('|', ", ")
+    ),
+    format!("^({})[:,]", StrategyName::alternatives()),
+);
 
 /// A lease: work that is not a request, but holds a drain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -345,6 +345,7 @@ mod tests {
     use super::*;
     use crate::control::client::{CallError, Client};
     use crate::control::protocol::{InhibitParams, Lease, Outcome, RestartParams, Status};
+    use crate::state::terms::ProgressStage;
 
     struct Fixture {
         _dir: tempfile::TempDir,
@@ -418,7 +419,7 @@ mod tests {
             assert_eq!(call.caller.pid, i32::try_from(std::process::id()).unwrap());
             call.reply.progress(&Progress {
                 request: "r1".into(),
-                stage: "starting".into(),
+                stage: ProgressStage::Starting,
                 text: "t".into(),
             });
             call.reply.done(&outcome());
@@ -431,7 +432,7 @@ mod tests {
         let calling = client.call::<Outcome>(&method, |progress| stages.push(progress.stage));
         let (answer, ()) = tokio::join!(calling, answering);
         assert_eq!(answer.unwrap(), outcome());
-        assert_eq!(stages, ["starting"]);
+        assert_eq!(stages, [ProgressStage::Starting]);
     }
 
     #[tokio::test]
@@ -476,7 +477,7 @@ mod tests {
         fixture.stop.cancel();
         orphan.reply.progress(&Progress {
             request: "r1".into(),
-            stage: "ready".into(),
+            stage: ProgressStage::Ready,
             text: "t".into(),
         });
         orphan.reply.done(&outcome());

@@ -19,6 +19,7 @@ use crate::control::protocol::GenerationInfo;
 use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Route, Routes, RoutingTable, Settings, Upstream};
 use crate::sidecar::{Failure, State};
+use crate::state::terms::ProgressStage;
 
 #[derive(Debug)]
 pub struct Generation {
@@ -180,7 +181,7 @@ impl Plan {
         spec: &SidecarSpec,
         report: &Reporter,
     ) -> Arc<Unit> {
-        report.tell("starting", format!("starting {name}"));
+        report.tell(ProgressStage::Starting, format!("starting {name}"));
         let unit = Unit::start(context, name, spec, self.persist);
         self.started.add(&unit);
         unit
@@ -208,7 +209,10 @@ impl Plan {
             .iter()
             .map(async |unit| match unit.sidecar().settled().await {
                 Ok(address) => {
-                    report.tell("ready", format!("{} is ready on {address}", unit.name()));
+                    report.tell(
+                        ProgressStage::Ready,
+                        format!("{} is ready on {address}", unit.name()),
+                    );
                     Ok(())
                 }
                 Err(_) if self.persist => Ok(()),
@@ -251,7 +255,10 @@ impl Plan {
                     failure,
                 });
             }
-            report.tell("ready", format!("{} is ready again", unit.name()));
+            report.tell(
+                ProgressStage::Ready,
+                format!("{} is ready again", unit.name()),
+            );
             replaced.push((unit, before));
         }
         Ok(())

@@ -111,7 +111,7 @@ impl Answers {
         {
             let at_ms = waiting.begun.elapsed().as_millis() as u64;
             waiting.asked.phases.push(history::Phase {
-                name: progress.stage.clone(),
+                name: progress.stage,
                 at_ms,
             });
         }

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use super::Happening;
 use super::handover::{Predecessor, ToPredecessor};
 use crate::control::protocol::Progress;
+use crate::state::terms::ProgressStage;
 
 /// Tells steps of one request; silent for the first start.
 #[derive(Clone, Debug)]
@@ -32,17 +33,17 @@ impl Reporter {
         }
     }
 
-    pub fn tell(&self, stage: &str, text: String) {
+    pub fn tell(&self, stage: ProgressStage, text: String) {
         if let Some(predecessor) = &self.predecessor {
             predecessor.say(&ToPredecessor::Progress {
-                stage: stage.to_owned(),
+                stage: stage.to_string(),
                 text: text.clone(),
             });
         }
         if let Some(request) = &self.request {
             let progress = Progress {
                 request: request.clone(),
-                stage: stage.to_owned(),
+                stage,
                 text,
             };
             // When the loop is gone, so is everybody who might listen.

@@ -44,6 +44,7 @@ use crate::proxy::{Backend, Workers};
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
 use crate::state::restart_intent::{self, Intent};
+use crate::state::terms::ProgressStage;
 use crate::systemd::Notifier;
 use crate::systemd::machine_stopping;
 
@@ -422,7 +423,7 @@ impl Gateway {
         };
         self.answers.wait(id.clone(), waiting);
         Reporter::new(Some(id.clone()), self.happened.clone())
-            .tell("accepted", format!("{what} {id} accepted"));
+            .tell(ProgressStage::Accepted, format!("{what} {id} accepted"));
         match place {
             Ok(place) => self.step(Event::Asked(Request {
                 id,

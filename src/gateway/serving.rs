@@ -13,6 +13,7 @@ use super::lifecycle::{Budget, Phase};
 use super::run_loop::Gateway;
 use super::slot::Unit;
 use super::{Happening, watchdog};
+use crate::state::terms::ProgressStage;
 
 impl Gateway {
     /// Sends new requests to the current generation and lets the one before finish. Tells which one
@@ -88,7 +89,7 @@ impl Gateway {
             return None;
         }
         self.report.tell(
-            "switched",
+            ProgressStage::Switched,
             format!("generation {next} has all new requests"),
         );
         let drain = Drain::new(

@@ -16,6 +16,7 @@ use crate::config::SidecarSpec;
 use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Door, Upstream};
 use crate::sidecar::{Failure, Sidecar, State, drain_notice};
+use crate::state::terms::ProgressStage;
 
 /// A sidecar with its door.
 #[derive(Debug)]
@@ -113,7 +114,7 @@ impl Unit {
             Ok(()) => Ok(()),
             Err(failure) => {
                 report.tell(
-                    "restoring",
+                    ProgressStage::Restoring,
                     format!("{} {}; starting what ran before", self.name, failure.cause),
                 );
                 // It may fail, too: then it is tried again until it runs, with the cause at the
@@ -129,11 +130,11 @@ impl Unit {
         let old = self.running();
         self.fade(patience, leases, report).await;
         report.tell(
-            "holding",
+            ProgressStage::Holding,
             format!("{} is being replaced; new requests wait", self.name),
         );
         old.sidecar.stop(old.spec.stop_timeout.0).await;
-        report.tell("stopped", format!("{} has ended", self.name));
+        report.tell(ProgressStage::Stopped, format!("{} has ended", self.name));
         old.doorkeeper.0.abort();
     }
 
@@ -196,7 +197,7 @@ impl Unit {
             backend.set(Door::RequestsOnly(upstream));
             backend.begin_epoch();
             report.tell(
-                "fading",
+                ProgressStage::Fading,
                 format!(
                     "{} serves on until its work of this moment is done",
                     self.name

@@ -105,10 +105,11 @@ impl Gateway {
             detail,
             uptime_ms: front.started.elapsed().as_millis() as u64,
             generation: self.machine.current(),
-            supervisor: self.supervision.verdict.to_string(),
+            supervisor: (&self.supervision.verdict).into(),
             strategy: self
                 .choice(&RestartParams::default())
-                .map_or_else(|refusal| refusal.why, |choice| choice.to_string()),
+                .map_or_else(|refusal| refusal.why, |choice| choice.to_string())
+                .into(),
             listeners: self.listeners.addresses(),
             config: self.loaded.path.as_ref().map(|path| {
                 std::path::absolute(path)

@@ -8,6 +8,7 @@ use crate::config::Env;
 use crate::control::protocol::Progress;
 use crate::state::boot_time::BootTime;
 use crate::state::owner;
+use crate::state::terms::ProgressStage;
 use crate::state::trace::{self, Carried, Pair, Trace, Value};
 
 /// The traces of this process.
@@ -103,10 +104,10 @@ impl Traces {
         if self.request.as_ref() != Some(&progress.request) {
             return;
         }
-        match progress.stage.as_str() {
-            "holding" => self.step("restart.drain"),
-            "stopped" => self.step("restart.close.sidecar"),
-            "starting" => self.next_start(),
+        match progress.stage {
+            ProgressStage::Holding => self.step("restart.drain"),
+            ProgressStage::Stopped => self.step("restart.close.sidecar"),
+            ProgressStage::Starting => self.next_start(),
             _ => {}
         }
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
+use super::terms::ProgressStage;
 use super::untrusted_file;
 use crate::state::trace::Carried;
 
@@ -47,8 +48,7 @@ pub struct Who {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Phase {
-    /// Its name, as in progress events.
-    pub name: String,
+    pub name: ProgressStage,
     /// Milliseconds after the request at which it began.
     pub at_ms: u64,
 }
@@ -306,7 +306,7 @@ mod tests {
             reason: "why not".to_owned(),
             strategy: "in-process".to_owned(),
             phases: vec![Phase {
-                name: "ready".to_owned(),
+                name: ProgressStage::Ready,
                 at_ms: 3,
             }],
             outcome: "done".to_owned(),

@@ -11,5 +11,6 @@ pub mod owner;
 pub mod paths;
 pub mod restart_intent;
 pub mod startup_throttle;
+pub mod terms;
 pub mod trace;
 pub mod untrusted_file;

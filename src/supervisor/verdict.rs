@@ -1,8 +1,12 @@
 //! Who supervises this process.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::text::words::{Words, as_text, words};
 
 /// Who supervises this process, and how that is known. It travels to a successor, whose own
 /// environment speaks of its ancestor.
@@ -73,6 +77,26 @@ pub enum Supervisor {
 }
 
 impl Supervisor {
+    /// None for one that only `$GATEWAY_SUPERVISOR` knows.
+    pub fn kind(&self) -> Option<SupervisorKind> {
+        Some(match self {
+            Self::Systemd { .. } => SupervisorKind::Systemd,
+            Self::Launchd { .. } => SupervisorKind::Launchd,
+            Self::Kubernetes { .. } => SupervisorKind::Kubernetes,
+            Self::Container { .. } => SupervisorKind::Container,
+            Self::S6 => SupervisorKind::S6,
+            Self::Runit => SupervisorKind::Runit,
+            Self::Dinit => SupervisorKind::Dinit,
+            Self::OpenRc { .. } => SupervisorKind::OpenRc,
+            Self::Supervisord => SupervisorKind::Supervisord,
+            Self::Pm2 => SupervisorKind::Pm2,
+            Self::Declared { .. } => return None,
+            Self::Terminal => SupervisorKind::Terminal,
+            Self::Init => SupervisorKind::None,
+            Self::Unknown { .. } => SupervisorKind::Unknown,
+        })
+    }
+
     /// Whether somebody starts us again when we die. It says nothing of a clean exit: under systemd
     /// and launchd the unit or the plist tells. A container's answer lies outside of it (only a pod
     /// is known to restart its containers by default).
@@ -109,22 +133,95 @@ impl fmt::Display for Supervisor {
                 unit.iter().try_for_each(|unit| write!(f, " {unit}"))
             }
             Self::Launchd { label } => write!(f, "launchd {label}"),
-            Self::Kubernetes { .. } => f.write_str("kubernetes"),
-            Self::Container { .. } => f.write_str("container"),
-            Self::S6 => f.write_str("s6"),
-            Self::Runit => f.write_str("runit"),
-            Self::Dinit => f.write_str("dinit"),
-            Self::OpenRc { .. } => f.write_str("openrc"),
-            Self::Supervisord => f.write_str("supervisord"),
-            Self::Pm2 => f.write_str("pm2"),
             Self::Declared { name } => f.write_str(name),
-            Self::Terminal => f.write_str("terminal"),
-            Self::Init => f.write_str("none"),
-            Self::Unknown { parent } if parent.is_empty() => f.write_str("unknown"),
-            Self::Unknown { parent } => write!(f, "unknown: {parent}"),
+            Self::Unknown { parent } if !parent.is_empty() => write!(f, "unknown: {parent}"),
+            _ => self.kind().iter().try_for_each(|kind| write!(f, "{kind}")),
         }
     }
 }
+
+words! {
+    /// A supervisor that [`detect`](super::detect) knows.
+    pub enum SupervisorKind {
+        /// systemd, as the main process of a unit.
+        Systemd = "systemd",
+        /// launchd, as a job.
+        Launchd = "launchd",
+        /// A container of a Kubernetes pod.
+        Kubernetes = "kubernetes",
+        /// Another container.
+        Container = "container",
+        /// s6-supervise.
+        S6 = "s6",
+        /// runsv.
+        Runit = "runit",
+        /// dinit.
+        Dinit = "dinit",
+        /// OpenRC.
+        OpenRc = "openrc",
+        /// supervisord.
+        Supervisord = "supervisord",
+        /// pm2.
+        Pm2 = "pm2",
+        /// A person at a terminal, or a shell's job there.
+        Terminal = "terminal",
+        /// Nobody.
+        None = "none",
+        /// A parent of which nothing is known.
+        Unknown = "unknown",
+    }
+}
+
+/// A [`Verdict`] as `status` sends it: a text whose first word is the supervisor's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupervisorText {
+    /// None for a supervisor that only `$GATEWAY_SUPERVISOR` knows.
+    pub kind: Option<SupervisorKind>,
+    text: String,
+}
+
+impl SupervisorText {
+    pub fn is_systemd(&self) -> bool {
+        self.kind == Some(SupervisorKind::Systemd)
+    }
+}
+
+impl From<&Verdict> for SupervisorText {
+    fn from(verdict: &Verdict) -> Self {
+        let text = verdict.to_string();
+        Self {
+            kind: verdict.supervisor.kind(),
+            text,
+        }
+    }
+}
+
+impl fmt::Display for SupervisorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for SupervisorText {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let word = text.split([' ', ':']).next().unwrap_or_default();
+        Ok(Self {
+            kind: SupervisorKind::from_word(word),
+            text: text.to_owned(),
+        })
+    }
+}
+
+as_text!(
+    SupervisorText,
+    format!(
+        "Who restarts the gateway when it dies, and in parentheses how that is known. The first word is {}, or the name that GATEWAY_SUPERVISOR declares.",
+        SupervisorKind::alternatives().replace('|', ", ")
+    ),
+    "^[^ ]+ .*".to_owned(),
+);
 
 #[cfg(test)]
 mod tests {
@@ -146,6 +243,14 @@ mod tests {
             verdict.to_string(),
             "systemd --user gateway.service (the manager says so)"
         );
+        let sent = SupervisorText::from(&verdict);
+        assert_eq!(sent.to_string().parse(), Ok(sent.clone()));
+        assert!(sent.is_systemd());
+        assert_eq!(
+            "unknown: bash (x)".parse::<SupervisorText>().unwrap().kind,
+            Some(SupervisorKind::Unknown)
+        );
+        assert_eq!("monit (x)".parse::<SupervisorText>().unwrap().kind, None);
     }
 
     #[test]

@@ -3,3 +3,4 @@
 pub mod escape;
 pub mod log;
 pub mod redact;
+pub mod words;

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::cli::commands::restart::status_now;
-use crate::cli::commands::status::word;
 use crate::cli::installed::{self, Service};
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
@@ -63,7 +62,7 @@ async fn running(target: &Target) -> Option<Listed> {
     match status_now(target).await {
         Ok(status) => Some(Listed {
             instance: status.instance,
-            stage: word(status.stage).to_owned(),
+            stage: status.stage.in_words(),
             pid: Some(status.pid),
             generation: Some(status.generation),
             listeners: status.listeners,

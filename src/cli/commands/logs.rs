@@ -39,7 +39,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         .find(|scope| is_installed(&env, *scope, &unit));
     let by_systemd = running
         .as_ref()
-        .is_none_or(|status| status.supervisor.starts_with("systemd"));
+        .is_none_or(|status| status.supervisor.is_systemd());
     if let (Some(scope), true) = (installed, by_systemd) {
         return Err(turn_into(
             "journalctl",

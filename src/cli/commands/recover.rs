@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::cli::commands::restart::status_of;
-use crate::cli::commands::status::word;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
@@ -24,7 +23,7 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
         ctx.ui.say(&format!(
             "nothing to recover from: {} is {}",
             status.instance,
-            word(status.stage)
+            status.stage.in_words()
         ));
         "nothing to recover from"
     } else {

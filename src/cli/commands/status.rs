@@ -200,26 +200,10 @@ fn tone(stage: Stage) -> Tone {
     }
 }
 
-/// A stage in one word.
-pub fn word(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Starting => "starting",
-        Stage::Ready => "ready",
-        Stage::Degraded => "degraded",
-        Stage::Restarting => "restarting",
-        Stage::Draining => "draining",
-        Stage::Stopping => "stopping",
-        Stage::Failed => "failed",
-        Stage::Throttled => "throttled",
-        Stage::SafeMode => "safe mode",
-        Stage::StandingBy => "standing by",
-    }
-}
-
 /// The status for people: a headline, then a line for each thing.
 pub fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
     let status = &shown.status;
-    let stage = ui.paint(word(status.stage), tone(status.stage));
+    let stage = ui.paint(&status.stage.in_words(), tone(status.stage));
     let name = ui.paint(&escape(&status.instance), Tone::Strong);
     let mut lines = vec![format!(
         "{name}: {stage}, generation {}, pid {}, up {}",
@@ -341,8 +325,8 @@ pub fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
         );
         cause.lines().for_each(|text| line("", text));
     }
-    line("restarts", &status.strategy);
-    line("supervisor", &status.supervisor);
+    line("restarts", &status.strategy.to_string());
+    line("supervisor", &status.supervisor.to_string());
     for (index, drift) in shown.drift.iter().enumerate() {
         let text = match drift.what.as_str() {
             "edited" => "was changed since gatewayctl wrote it",

@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::cli::args::WaitArgs;
 use crate::cli::commands::clean;
 use crate::cli::commands::restart::status_of;
-use crate::cli::commands::status::word;
 use crate::cli::target::{self, Target};
 use crate::cli::ui::span;
 use crate::cli::watch::Watch;
@@ -95,12 +94,12 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
         // Some tell their stage themselves.
         let detail = status
             .detail
-            .strip_prefix(&format!("{}: ", word(status.stage)))
+            .strip_prefix(&format!("{}: ", status.stage.in_words()))
             .unwrap_or(&status.detail);
         seen.set(Some(format!(
             "{}: {}, {detail}",
             status.instance,
-            word(status.stage)
+            status.stage.in_words()
         )));
         sleep(READY_EVERY).await;
     }

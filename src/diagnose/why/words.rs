@@ -240,10 +240,7 @@ fn after(evidence: &Evidence, answer: &Answer, now: Timestamp) -> String {
                 format!("it has been ready since {}", clock(since, now))
             }));
         }
-        Some(status) => parts.push(format!(
-            "now it is {}",
-            crate::cli::commands::status::word(status.stage)
-        )),
+        Some(status) => parts.push(format!("now it is {}", status.stage.in_words())),
         None => parts.push("it runs, but what it is doing cannot be asked".to_owned()),
     }
     parts.join("; ")
@@ -277,7 +274,7 @@ pub fn proofs(evidence: &Evidence) -> Vec<Proof> {
             None,
             format!(
                 "{}, pid {}, up {}: {}",
-                crate::cli::commands::status::word(status.stage),
+                status.stage.in_words(),
                 status.pid,
                 span(status.uptime_ms),
                 status.detail

@@ -13,6 +13,7 @@ use crate::gateway::lease::{Cause, Claim};
 use crate::gateway::progress::Reporter;
 use crate::gateway::slot::{Patience, Unit};
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};
+use crate::state::terms::ProgressStage;
 
 /// How often whoever waits for a drain is told how it goes.
 const TELL: Duration = Duration::from_secs(1);
@@ -84,8 +85,10 @@ impl Drain {
                 _ = tell.tick() => self.tell(&mut told),
             }
         }
-        self.report
-            .tell("drained", format!("generation {} is gone", self.generation));
+        self.report.tell(
+            ProgressStage::Drained,
+            format!("generation {} is gone", self.generation),
+        );
         info!(
             "[gateway] generation {} is gone after {} ms",
             self.generation,
@@ -108,7 +111,7 @@ impl Drain {
                 left.push_str(&format!(", {}", self.leases.blockers().join(", ")));
             }
             self.report.tell(
-                "draining",
+                ProgressStage::Draining,
                 format!("generation {} finishes its work: {left}", self.generation),
             );
         }

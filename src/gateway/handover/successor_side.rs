@@ -21,6 +21,7 @@ use crate::gateway::run_loop::Gateway;
 use crate::os::platform;
 use crate::os::process::PidFd;
 use crate::state::lock::Lock;
+use crate::state::terms::ProgressStage;
 use crate::systemd::Notifier;
 
 /// A hand-over under way.
@@ -54,7 +55,7 @@ impl Gateway {
             Ok((successor, behind)) => {
                 info!("[gateway] pid {} is starting to take over", successor.pid);
                 report.tell(
-                    "starting",
+                    ProgressStage::Starting,
                     format!("pid {} is starting to take over", successor.pid),
                 );
                 self.handing = Some(Handing {
@@ -205,13 +206,15 @@ impl Gateway {
         };
         match message {
             ToPredecessor::Hello { pid, .. } => handing.report.tell(
-                "preparing",
+                ProgressStage::Preparing,
                 format!("pid {pid} has what it needs to take over"),
             ),
             ToPredecessor::Alive => {}
             ToPredecessor::Progress { stage, text } => {
                 handing.successor.know_children();
-                handing.report.tell(&stage, text);
+                if let Ok(stage) = stage.parse() {
+                    handing.report.tell(stage, text);
+                }
             }
             ToPredecessor::Release { names } => self.release(names),
             ToPredecessor::Ready { info, sidecars } => {

@@ -117,7 +117,8 @@ pub enum ToPredecessor {
     Alive,
     /// A step, for whoever asked for the restart.
     Progress {
-        /// A word for programs.
+        /// A [`ProgressStage`](crate::state::terms::ProgressStage); a later version may have
+        /// others.
         stage: String,
         /// A sentence for people.
         text: String,

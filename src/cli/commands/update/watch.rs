@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::commands::restart::{status_now, status_of};
-use crate::cli::commands::status::word;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Exit};
 use crate::control::protocol::Status;
@@ -56,7 +55,7 @@ pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result
     if !last.stage.serves() && last.stage != before.stage {
         let message = format!(
             "with the new program the gateway is {}: {}",
-            word(last.stage),
+            last.stage.in_words(),
             last.detail
         );
         return Err(logs(CliError::new(Exit::Failed, message)));

@@ -282,7 +282,7 @@ fn a_sidecar_that_listens_elsewhere_is_found_out() {
     let elsewhere = port::private();
     let command = servers::node();
     let setup = Setup::new().config(format!(
-        "[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"2s\"\n"
+        "[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"6s\"\n"
     ));
     let (code, output) = refused(&setup.env("EXTRA_LISTEN", elsewhere.to_string()));
     assert_eq!(code, FAILED, "{output}");

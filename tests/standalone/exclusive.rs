@@ -317,9 +317,9 @@ fn who_waits_longer_than_the_hold_allows_is_told_when_to_come_back() {
     }
     let setup = Setup::behind(servers::node())
         .flag("--exclusive")
-        .env("START_DELAY_MS", "3000");
+        .env("START_DELAY_MS", "4000");
     let gateway = setup
-        .config("[restart]\nhold = { time = \"500ms\", requests = 2 }\n")
+        .config("[restart]\nhold = { time = \"2s\", requests = 2 }\n")
         .start();
     let restart = begin_hold(&gateway);
     let asked = Instant::now();
@@ -329,11 +329,12 @@ fn who_waits_longer_than_the_hold_allows_is_told_when_to_come_back() {
     };
     let waiting = [get(), get()];
     gateway.wait_status("both are held", |status| status["held"] == 2);
-    let (third, _) = get().join().unwrap();
+    let asked_third = Instant::now();
+    let (third, at) = get().join().unwrap();
     assert_eq!(third.status(), 503, "a third one has no room");
     assert!(third.head.get("retry-after").is_some(), "{:?}", third.head);
     assert!(
-        asked.elapsed() < Duration::from_millis(1500),
+        at - asked_third < Duration::from_millis(1500),
         "it was refused at once"
     );
     for held in waiting {
@@ -346,7 +347,7 @@ fn who_waits_longer_than_the_hold_allows_is_told_when_to_come_back() {
         );
         let waited = at - asked;
         assert!(
-            waited + CLOCKS >= Duration::from_millis(500) && waited < Duration::from_millis(2500),
+            waited + CLOCKS >= Duration::from_secs(2) && waited < Duration::from_secs(4),
             "it waited {waited:?}"
         );
     }

@@ -278,7 +278,7 @@ fn old_work_is_finished_by_the_old_sidecar_which_then_ends() {
     let Some(setup) = node() else { return };
     let gateway = setup.start();
     let old = gateway.sidecar_pid("main");
-    let stream = get_aside(&gateway, "/stream?ms=3000&chunks=10");
+    let stream = get_aside(&gateway, "/stream?ms=10000&chunks=10");
     under_way(&gateway, 1);
     gateway.restart();
     let new = gateway.sidecar_pid("main");
@@ -318,9 +318,9 @@ fn a_restart_that_waits_for_the_drain_returns_when_the_old_sidecar_is_gone() {
 fn a_budget_given_for_one_restart_ends_old_work_in_time() {
     let Some(setup) = node() else { return };
     let gateway = setup.start();
-    for (args, least, most) in [
-        (&["restart", "--wait", "1s"][..], 950, 4000),
-        (&["restart", "--force"], 0, 2500),
+    for (generation, args, least, most) in [
+        (1, &["restart", "--wait", "1s"][..], 950, 4000),
+        (2, &["restart", "--force"], 0, 2500),
     ] {
         let old = gateway.sidecar_pid("main");
         let stream = get_aside(&gateway, "/stream?ms=60000&chunks=600");
@@ -333,12 +333,14 @@ fn a_budget_given_for_one_restart_ends_old_work_in_time() {
             matches!(end, Err(Fault::Truncated | Fault::Reset)),
             "{args:?}: {end:?}"
         );
-        let took = asked.elapsed().as_millis();
-        assert!(
-            (least..most).contains(&took),
-            "{args:?}: it was cut after {took} ms"
-        );
+        let took = asked.elapsed();
         gone(old);
+        // How long the new one takes to start is not what this is about.
+        let most_took = gateway.gone_after(generation);
+        assert!(
+            took >= Duration::from_millis(least) && most_took < Duration::from_millis(most),
+            "{args:?}: it was cut after {took:?}, {most_took:?} of them beside the new one"
+        );
     }
 }
 
@@ -492,7 +494,7 @@ fn every_kind_of_readiness_is_waited_for() {
     assert_eq!(get(&gateway, "/").status(), 200);
     // A page that is not there is not readiness.
     let config = format!(
-        "[sidecar.main]\ncommand = {command:?}\nready = {{ http = \"/nowhere\" }}\nstart_timeout = \"1s\"\n"
+        "[sidecar.main]\ncommand = {command:?}\nready = {{ http = \"/nowhere\" }}\nstart_timeout = \"6s\"\n"
     );
     let mut gateway = Setup::new().config(config).spawn();
     assert_eq!(gateway.exit_code(SOON), 1);

@@ -2,16 +2,17 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gateway::internals::HINTS;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -145,55 +146,103 @@ pub struct Gateway {
     readers: Vec<JoinHandle<()>>,
 }
 
-#[derive(Default)]
+/// What comes out of a pipe, line by line. A thread reads it, and so does everybody who asks for it:
+/// what was written before is never missing because a thread had no turn yet.
 struct Lines {
-    seen: Mutex<(Vec<String>, bool)>,
+    pipe: OwnedFd,
+    seen: Mutex<Seen>,
     bell: Condvar,
 }
 
+#[derive(Default)]
+struct Seen {
+    lines: Vec<String>,
+    unfinished: Vec<u8>,
+    ended: bool,
+}
+
 impl Lines {
-    fn follow(source: impl std::io::Read + Send + 'static) -> (Arc<Self>, JoinHandle<()>) {
-        let lines = Arc::new(Self::default());
+    fn follow(source: impl Into<OwnedFd>) -> (Arc<Self>, JoinHandle<()>) {
+        let lines = Arc::new(Self {
+            pipe: source.into(),
+            seen: Mutex::default(),
+            bell: Condvar::new(),
+        });
         let ours = Arc::clone(&lines);
         let reader = std::thread::spawn(move || {
-            let mut source = BufReader::new(source);
-            let mut line = Vec::new();
-            while source
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|read| read > 0)
-            {
-                let text = String::from_utf8_lossy(&line)
-                    .trim_end_matches('\n')
-                    .to_owned();
-                ours.seen.lock().unwrap().0.push(text);
-                ours.bell.notify_all();
-                line.clear();
+            while !ours.seen.lock().unwrap().ended {
+                ours.readable(PollTimeout::NONE);
+                drop(ours.read());
             }
-            ours.seen.lock().unwrap().1 = true;
-            ours.bell.notify_all();
         });
         (lines, reader)
     }
 
+    fn readable(&self, limit: PollTimeout) -> bool {
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
+        // Interrupted: the reader comes again.
+        poll(&mut fds, limit).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Reads all that is in the pipe now.
+    fn read(&self) -> MutexGuard<'_, Seen> {
+        let mut seen = self.seen.lock().unwrap();
+        let mut piece = [0; 16 * 1024];
+        while !seen.ended && self.readable(PollTimeout::ZERO) {
+            let length = nix::unistd::read(&self.pipe, &mut piece).unwrap_or(0);
+            seen.ended = length == 0;
+            seen.take(&piece[..length]);
+            self.bell.notify_all();
+        }
+        seen
+    }
+
     fn text(&self) -> String {
-        self.seen.lock().unwrap().0.join("\n")
+        self.read().lines.join("\n")
     }
 
     /// The first line from `skip` on that holds `needle`; none when the output ended or the
     /// deadline passed.
     fn wait(&self, needle: &str, skip: usize, limit: Duration) -> Option<String> {
         let end = Instant::now() + limit;
-        let mut seen = self.seen.lock().unwrap();
+        let mut seen = self.read();
+        let (mut skip, mut looked_at) = (skip, 0);
         loop {
-            if let Some(line) = seen.0.iter().filter(|line| line.contains(needle)).nth(skip) {
-                return Some(line.clone());
+            for line in &seen.lines[looked_at..] {
+                if line.contains(needle) {
+                    if skip == 0 {
+                        return Some(line.clone());
+                    }
+                    skip -= 1;
+                }
             }
+            looked_at = seen.lines.len();
             let left = end.checked_duration_since(Instant::now())?;
-            if seen.1 {
+            if seen.ended {
                 return None;
             }
             seen = self.bell.wait_timeout(seen, left).unwrap().0;
         }
+    }
+}
+
+impl Seen {
+    fn take(&mut self, piece: &[u8]) {
+        let mut rest = piece;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            self.unfinished.extend(&rest[..end]);
+            self.finish();
+            rest = &rest[end + 1..];
+        }
+        self.unfinished.extend(rest);
+        if self.ended && !self.unfinished.is_empty() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        let line = std::mem::take(&mut self.unfinished);
+        self.lines.push(String::from_utf8_lossy(&line).into_owned());
     }
 }
 
@@ -334,6 +383,14 @@ impl Gateway {
                     self.stderr()
                 )
             })
+    }
+
+    /// How long a generation was there beside the next one, as the log says once it is gone.
+    pub fn gone_after(&self, generation: u64) -> Duration {
+        let begin = format!("generation {generation} is gone after ");
+        let line = self.wait_line(&begin);
+        let (_, rest) = line.split_once(&begin).unwrap();
+        Duration::from_millis(rest.strip_suffix(" ms").unwrap().parse().unwrap())
     }
 
     /// Waits for a line on stderr; none when the gateway ended without it.

@@ -1,38 +1,36 @@
 //! The commands, one file each, and what they share.
 
+mod addresses;
 pub mod args;
-mod asked;
 pub mod commands;
-pub mod exit;
-#[cfg(test)]
-pub mod fake_gateway;
-mod follow;
-pub mod installed;
-pub mod pages;
+mod context;
+mod downtime_probe;
+mod drain_text;
+mod error;
+mod exit;
+mod pages;
+mod path_watch;
 mod preflight;
-pub mod probe;
+mod program_run;
+pub mod query;
+mod restart_over_control;
+mod restart_text;
 mod restart_via_manager;
-pub mod schema;
-mod status_deep;
-mod status_watch;
-pub mod stop_control;
+mod schema;
+mod services;
+mod stale_gateways;
+mod start_checks;
+mod stop_over_control;
 pub mod subject;
 pub mod target;
 pub mod ui;
-mod watch;
 
+pub use context::Context;
+pub use error::CliError;
 pub use exit::Exit;
-pub use ui::{CliError, Ui};
+pub use ui::Ui;
 
 use args::{CtlCli, CtlCommand, Global};
-
-/// What every command gets.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// Flags of every command.
-    pub global: Global,
-    pub ui: Ui,
-}
 
 /// Runs a gatewayctl command to its end, errors printed.
 pub fn gatewayctl(cli: &CtlCli) -> Exit {
@@ -86,6 +84,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Stop(_) => commands::stop::stop(ctx).await,
         CtlCommand::Restart(args) => commands::restart::restart(ctx, args).await,
         CtlCommand::Reload => commands::restart::reload(ctx).await,
+        CtlCommand::Status(args) if args.watch => commands::status::watch::watch(ctx, args).await,
         CtlCommand::Status(args) => commands::status::status(ctx, args).await,
         CtlCommand::Why => crate::diagnose::why::why(ctx).await,
         CtlCommand::History(args) => commands::history::history(ctx, args).await,
@@ -98,7 +97,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Wait(args) => commands::wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => commands::logs::logs(ctx, args).await,
         CtlCommand::Config(command) => commands::config::config(ctx, command),
-        CtlCommand::Completions(args) => Ok(pages::completions(ctx, args)),
-        CtlCommand::Man(args) => pages::man(ctx, args),
+        CtlCommand::Completions(args) => Ok(commands::completions::completions(ctx, args)),
+        CtlCommand::Man(args) => commands::man::man(ctx, args),
     }
 }

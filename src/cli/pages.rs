@@ -1,15 +1,10 @@
 //! Man pages and completions, made from the definitions in [`super::args`].
 
-use std::io;
-use std::path::Path;
-
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
-use serde_json::json;
 
-use super::args::{CompletionsArgs, CtlCli, GatewayCli, ManArgs};
-use super::schema::{self, Text};
-use super::{CliError, Context, Exit};
+use super::args::{CtlCli, GatewayCli};
+use super::schema;
 use crate::diagnose::doctor;
 
 /// The manual's section for programs that administer a machine.
@@ -43,54 +38,6 @@ const MORE: [(&str, &str); 7] = [
         include_str!("pages/gatewayctl-recover.roff"),
     ),
 ];
-
-/// Writes the man pages, or prints that of gatewayctl.
-///
-/// # Errors
-/// When the folder cannot be written.
-pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
-    let pages = pages();
-    let Some(dir) = &args.dir else {
-        let page = pages
-            .iter()
-            .find(|(name, _)| name == "gatewayctl.8")
-            .map(|(_, text)| text.as_str())
-            .unwrap_or_default();
-        ctx.ui.text(&Text::new("gatewayctl.8", page));
-        return Ok(Exit::Done);
-    };
-    write(dir, &pages).map_err(|error| {
-        CliError::new(
-            Exit::Failed,
-            format!("cannot write man pages to {}: {error}", dir.display()),
-        )
-    })?;
-    ctx.ui
-        .say(&format!("wrote {} pages to {}", pages.len(), dir.display()));
-    ctx.ui.object(
-        &json!({"ok": true, "pages": pages.iter().map(|(name, _)| name).collect::<Vec<_>>()}),
-    );
-    Ok(Exit::Done)
-}
-
-/// Prints the completions of both programs for a shell.
-pub fn completions(ctx: &Context, args: &CompletionsArgs) -> Exit {
-    let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut CtlCli::command(), "gatewayctl", &mut text);
-    clap_complete::generate(args.shell, &mut GatewayCli::command(), "gateway", &mut text);
-    ctx.ui.text(&Text::new(
-        args.shell.to_string(),
-        String::from_utf8_lossy(&text),
-    ));
-    Exit::Done
-}
-
-fn write(dir: &Path, pages: &[(String, String)]) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    pages
-        .iter()
-        .try_for_each(|(name, text)| std::fs::write(dir.join(name), text))
-}
 
 /// Every page: its file name and its text.
 pub fn pages() -> Vec<(String, String)> {
@@ -146,6 +93,8 @@ fn finish(text: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

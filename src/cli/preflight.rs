@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use super::CliError;
 use super::args::{GatewayCli, RestartArgs, Wait};
-use super::commands::config::invalid;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process;
@@ -39,7 +38,7 @@ pub fn check(status: &Status) -> Result<Option<Config>, CliError> {
 
 /// The refusal of a restart whose configuration is not valid.
 pub fn refusal(error: ConfigError, file: Option<PathBuf>, unchanged: &str) -> CliError {
-    let mut error = invalid(error);
+    let mut error = CliError::from(error);
     error
         .message
         .push_str(&format!("\nnothing was changed: {unchanged}"));
@@ -210,7 +209,7 @@ mod tests {
     fn a_process_that_is_no_gateway_tells_nothing() {
         let status = Status {
             pid: 1,
-            ..crate::cli::fake_gateway::status()
+            ..crate::control::fake_gateway::status()
         };
         assert!(check(&status).unwrap().is_none());
     }

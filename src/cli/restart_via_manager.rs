@@ -14,13 +14,13 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::args::{RestartArgs, Wait};
-use super::commands::clean;
-use super::commands::restart::{STATUS_TIME, status_now};
-use super::follow::interrupted;
-use super::installed::{is_named_outright, refuse_invalid, refuse_unrunnable};
-use super::probe::{Probe, Seen};
-use super::target::{self, Target};
-use super::ui::{Tone, span};
+use super::downtime_probe::{Probe, Seen};
+use super::query::{STATUS_TIME, status_now};
+use super::restart_over_control::interrupted;
+use super::stale_gateways;
+use super::start_checks::{refuse_invalid, refuse_unrunnable};
+use super::target::{self, Target, is_named_outright};
+use super::ui::Tone;
 use super::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
 use crate::control::protocol::Status;
@@ -29,6 +29,7 @@ use crate::stale::{AddressClaim, AddressState, CleanMode, CleanReport};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
 use crate::state::restart_intent::{self, Intent};
+use crate::text::human::span;
 
 /// What work under way has with `--force`: an ordinary request is answered by then, and nobody
 /// calls it waiting.
@@ -82,7 +83,7 @@ struct ByManager<'a> {
 /// [`Exit::Refused`] when somebody healthy has the port, [`Exit::StillBusy`] when the service is
 /// not ready in time, and what the service manager refuses.
 pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, CliError> {
-    if is_named_outright(ctx) {
+    if is_named_outright(&ctx.global) {
         return Ok(None);
     }
     let env = Env::real();
@@ -172,7 +173,7 @@ impl ByManager<'_> {
         self.stage.set(
             "gateways that were in the way may have been ended; the service itself is as it was",
         );
-        let cleaned = clean::run(
+        let cleaned = stale_gateways::run(
             &scene,
             if self.args.force {
                 CleanMode::Ask
@@ -183,7 +184,7 @@ impl ByManager<'_> {
         .await?;
         cleaned.lines().iter().for_each(|line| say(line));
         match &cleaned.state {
-            AddressState::Held(_) => return Err(clean::held(&cleaned)),
+            AddressState::Held(_) => return Err(stale_gateways::held(&cleaned)),
             AddressState::Busy(_) => say(&format!("{}; going on", cleaned.stands())),
             AddressState::Kept(_) if self.before.main_pid == 0 => say(&cleaned.stands()),
             AddressState::Free | AddressState::Kept(_) | AddressState::Ours => {}

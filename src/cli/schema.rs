@@ -2,10 +2,10 @@
 //! `man/gatewayctl-json.schema.json` are made from this, and the tests hold every command to it.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::commands::{history, status};
+use super::ui::Text;
 use crate::control::protocol::Outcome;
 use crate::diagnose::{doctor, why};
 
@@ -27,7 +27,7 @@ const SHAPES: [Shape; 20] = [
     Shape {
         name: "status",
         commands: "status of a gateway that answers",
-        schema: of::<status::Shown>,
+        schema: of::<status::answer::Shown>,
     },
     Shape {
         name: "down",
@@ -37,7 +37,7 @@ const SHAPES: [Shape; 20] = [
     Shape {
         name: "change",
         commands: "status --watch, a line for each change",
-        schema: of::<status::Change>,
+        schema: of::<status::change::Change>,
     },
     Shape {
         name: "why",
@@ -447,29 +447,6 @@ struct Configuration {
     instance: Option<String>,
     /// The file; null where defaults and flags are all there is.
     file: Option<String>,
-}
-
-/// Text that was asked for itself.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Text {
-    /// Always true; an error has its own object.
-    pub ok: bool,
-    /// What it is.
-    pub name: String,
-    /// The text.
-    pub text: String,
-}
-
-impl Text {
-    /// Text with its name.
-    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self {
-            ok: true,
-            name: name.into(),
-            text: text.into(),
-        }
-    }
 }
 
 #[derive(JsonSchema)]

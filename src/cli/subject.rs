@@ -4,9 +4,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::commands::restart::status_now;
+use super::query::status_now;
 use super::target::{self, Target};
-use super::{CliError, Context, Exit, installed};
+use super::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
 use crate::service::{self, Installed, Kind};
@@ -34,7 +34,7 @@ impl Subject {
     /// [`Exit::Usage`] with the list when several can be meant.
     pub async fn find(ctx: &Context) -> Result<Self, CliError> {
         let env = Env::real();
-        let outright = installed::is_named_outright(ctx);
+        let outright = target::is_named_outright(&ctx.global);
         let wanted = target::wanted_name(&ctx.global, &env);
         let mut unseen = Vec::new();
         let (target, silent) = match Target::find(&ctx.global, &env) {

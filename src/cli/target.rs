@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
+use super::error::CliError;
 use super::exit::Exit;
-use super::ui::CliError;
 use crate::config::{self, DEFAULT_INSTANCE, Env, Overrides};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::FailureCode;
@@ -327,6 +327,13 @@ pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
             }
         }
     }
+}
+
+/// Whether flags name a state folder or a configuration: that is no service's way.
+pub fn is_named_outright(global: &Global) -> bool {
+    global.state_dir.is_some()
+        || global.config.is_some()
+        || Env::real().path("GATEWAY_STATE_DIR").is_some()
 }
 
 /// The name that flags and environment give.

@@ -4,55 +4,17 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::args::{Color, Global};
-use super::exit::Exit;
-use super::schema::Text;
+use super::error::CliError;
 use crate::text::log::escape;
 use crate::text::redact::Redactor;
 
-/// Why a command did not do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CliError {
-    pub exit: Exit,
-    /// Cause and place, in one sentence.
-    pub message: String,
-    /// The next command, or what to change.
-    pub help: Option<String>,
-    /// What else `--json` shows.
-    pub details: Vec<(String, Value)>,
-}
-
-impl CliError {
-    /// An error of this exit code.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-            help: None,
-            details: Vec::new(),
-        }
-    }
-
-    /// Adds the next command, or what to change.
-    #[must_use]
-    pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    /// Adds something that only `--json` shows.
-    #[must_use]
-    pub fn with_detail(mut self, key: &str, value: &impl Serialize) -> Self {
-        self.details.push((
-            key.to_owned(),
-            serde_json::to_value(value).unwrap_or_default(),
-        ));
-        self
-    }
-}
+/// The width of the labels in front of lines.
+pub const LABEL: usize = 11;
 
 /// Prints. Errors of printing are no one's to hear: a closed pipe ends no restart.
 #[derive(Clone, Debug)]
@@ -63,6 +25,29 @@ pub struct Ui {
     err_color: bool,
     redactor: Redactor,
     closed: Arc<AtomicBool>,
+}
+
+/// Text that was asked for itself.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// Always true; an error has its own object.
+    pub ok: bool,
+    /// What it is.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+impl Text {
+    /// Text with its name.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            ok: true,
+            name: name.into(),
+            text: text.into(),
+        }
+    }
 }
 
 /// A colour with a meaning.
@@ -221,53 +206,9 @@ fn paint(text: &str, tone: Tone, color: bool) -> String {
     }
 }
 
-/// A length of time for people: "412 ms", "3.2 s", "5 min 2 s", "3 h 12 min", "4 d 1 h".
-pub fn span(millis: u64) -> String {
-    let seconds = millis / 1000;
-    match seconds {
-        0 => format!("{millis} ms"),
-        1..60 => format!("{}.{} s", seconds, millis % 1000 / 100),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
-    }
-}
-
-/// "1 request", "2 requests".
-pub fn count(number: u64, what: &str) -> String {
-    if number == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{number} {what}s")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_and_counts() {
-        let shown: Vec<String> = [0, 412, 3250, 302_000, 11_520_000, 350_000_000]
-            .into_iter()
-            .map(span)
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                "0 ms",
-                "412 ms",
-                "3.2 s",
-                "5 min 2 s",
-                "3 h 12 min",
-                "4 d 1 h"
-            ]
-        );
-        assert_eq!(
-            (count(1, "request"), count(0, "tunnel")),
-            ("1 request".into(), "0 tunnels".into())
-        );
-    }
 
     #[test]
     fn colours_only_where_they_are_shown() {

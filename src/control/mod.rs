@@ -1,6 +1,8 @@
 //! How gatewayctl and a gateway speak: JSON frames, one a line, over a unix socket.
 
 pub mod client;
+#[cfg(test)]
+pub mod fake_gateway;
 mod frames;
 pub mod protocol;
 pub mod server;

@@ -1,4 +1,5 @@
 //! Facts in, findings out: what is wrong with an installed gateway, and why the last life ended.
 
 pub mod doctor;
+pub mod history_text;
 pub mod why;

@@ -1,6 +1,7 @@
 //! Text that leaves the process: control characters escaped, secrets redacted, log and trace.
 
 pub mod escape;
+pub mod human;
 pub mod log;
 pub mod redact;
 pub mod words;

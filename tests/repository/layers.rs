@@ -16,13 +16,8 @@ const OUTSIDE_OF_GATEWAY: [&str; 3] = ["service", "diagnose", "cli"];
 const UPWARDS_TODAY: [(&str, &str); 2] = [("diagnose", "cli"), ("diagnose", "gateway")];
 
 /// How many modules of each layer are in circles today; the numbers may only shrink.
-const IN_CIRCLES_TODAY: [(&str, usize); 5] = [
-    ("cli", 32),
-    ("diagnose", 4),
-    ("gateway", 16),
-    ("os", 7),
-    ("service", 5),
-];
+const IN_CIRCLES_TODAY: [(&str, usize); 4] =
+    [("diagnose", 4), ("gateway", 16), ("os", 7), ("service", 5)];
 
 /// The modules of the map in the documentation of a crate, from the bottom to the top.
 fn layers(lib: &str) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::args::{ConfigCommand, InitArgs};
-use crate::cli::schema::Text;
+use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
 use crate::text::redact::Redactor;
@@ -49,20 +49,7 @@ pub fn verdict(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), Con
 
 fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
     let env = Env::real();
-    verdict(&target::overrides(&ctx.global, &env), &env).map_err(invalid)
-}
-
-/// The error of a configuration that is not valid.
-pub fn invalid(error: ConfigError) -> CliError {
-    let denied = matches!(&error, ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied);
-    CliError::new(
-        if denied {
-            Exit::Permission
-        } else {
-            Exit::Config
-        },
-        error.to_string(),
-    )
+    verdict(&target::overrides(&ctx.global, &env), &env).map_err(CliError::from)
 }
 
 fn check(ctx: &Context) -> Result<Exit, CliError> {

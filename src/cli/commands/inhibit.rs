@@ -9,12 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::args::InhibitArgs;
 use crate::cli::target::Target;
-use crate::cli::ui::span;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::client::Client;
 use crate::control::protocol::{DrainNotice, InhibitParams, Lease, Method};
 use crate::os::process::PidFd;
+use crate::text::human::span;
 
 /// What shells say of a command that a signal ended: this and the signal's number.
 const BY_SIGNAL: i32 = 128;

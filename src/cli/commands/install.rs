@@ -6,7 +6,7 @@ use crate::cli::args::{InstallArgs, Sandbox, Supervisor};
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, Kind, Report, Request, ServiceError, sandbox};
+use crate::service::{self, Report, Request, sandbox};
 
 /// Installs a gateway as a service.
 ///
@@ -133,24 +133,4 @@ fn show(ctx: &Context, request: &Request, report: &Report) {
         ));
     }
     ui.say(&format!("log:    {}", report.journal));
-}
-
-impl From<ServiceError> for CliError {
-    fn from(error: ServiceError) -> Self {
-        let exit = match error.kind {
-            Kind::Failed => Exit::Failed,
-            Kind::Usage => Exit::Usage,
-            Kind::NotInstalled => Exit::NotRunning,
-            Kind::StillStarting => Exit::StillBusy,
-            Kind::Refused => Exit::Refused,
-            Kind::Permission => Exit::Permission,
-            Kind::Config => Exit::Config,
-        };
-        Self {
-            exit,
-            message: error.message,
-            help: error.next,
-            details: Vec::new(),
-        }
-    }
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::cli::commands::restart::status_now;
-use crate::cli::installed::{self, Service};
+use crate::cli::query::status_now;
+use crate::cli::services::{self, Service, scope_name};
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
@@ -34,7 +34,7 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
         instances: Vec<Listed>,
     }
     let env = Env::real();
-    let services = installed::all(ctx).await;
+    let services = services::all(ctx).await;
     let mut found = target::all(&ctx.global, &env);
     found.retain(|target| target::is_alive(&target.control));
     if found.is_empty() && services.is_empty() {
@@ -95,7 +95,7 @@ fn join(instances: &mut Vec<Listed>, service: &Service) {
         .map(|state| state.main_pid)
         .filter(|pid| *pid != 0);
     let unit = Some(service.unit.unit.clone());
-    let scope = Some(installed::scope_name(service.unit.scope));
+    let scope = Some(scope_name(service.unit.scope));
     let silent = |item: &&mut Listed| {
         item.pid.is_none() && item.unit.is_none() && item.instance == service.unit.instance
     };

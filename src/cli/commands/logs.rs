@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::cli::args::LogsArgs;
-use crate::cli::commands::restart::status_now;
+use crate::cli::query::status_now;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};

@@ -1,12 +1,14 @@
 //! The commands of gatewayctl, one file each.
 
 pub mod clean;
+pub mod completions;
 pub mod config;
 pub mod history;
 pub mod inhibit;
 pub mod install;
 pub mod list;
 pub mod logs;
+pub mod man;
 pub mod recover;
 pub mod restart;
 pub mod start;

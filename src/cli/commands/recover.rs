@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::commands::restart::status_of;
+use crate::cli::query::status_of;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::cli::Ui;
     use crate::cli::args::Global;
-    use crate::cli::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, Double};
 
     #[tokio::test]
     async fn one_that_serves_has_nothing_to_recover_from() {

@@ -3,7 +3,7 @@
 
 use crate::cli::commands::start::report;
 use crate::cli::target;
-use crate::cli::{CliError, Context, Exit, stop_control};
+use crate::cli::{CliError, Context, Exit, stop_over_control};
 use crate::config::Env;
 use crate::service::{self, Kind};
 
@@ -15,12 +15,14 @@ use crate::service::{self, Kind};
 pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     if ctx.global.state_dir.is_some() || ctx.global.config.is_some() {
-        return stop_control::stop(ctx).await;
+        return stop_over_control::stop(ctx).await;
     }
     let name = target::wanted_name(&ctx.global, &env);
     let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
         Ok(unit) => unit,
-        Err(error) if error.kind == Kind::NotInstalled => return stop_control::stop(ctx).await,
+        Err(error) if error.kind == Kind::NotInstalled => {
+            return stop_over_control::stop(ctx).await;
+        }
         Err(error) => return Err(error.into()),
     };
     let others = target::all(&ctx.global, &env)
@@ -45,7 +47,7 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
             .any(|target| target::is_alive(&target.control))
     {
         // One of that name runs by hand.
-        return stop_control::stop(ctx).await;
+        return stop_over_control::stop(ctx).await;
     }
     report(ctx, &done);
     Ok(Exit::Done)

@@ -7,16 +7,16 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::cli::addresses;
 use crate::cli::args::WaitArgs;
-use crate::cli::commands::clean;
-use crate::cli::commands::restart::status_of;
+use crate::cli::path_watch::Watch;
+use crate::cli::query::status_of;
 use crate::cli::target::{self, Target};
-use crate::cli::ui::span;
-use crate::cli::watch::Watch;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
 use crate::os::port;
 use crate::stale::{self, AddressState};
+use crate::text::human::span;
 
 /// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);
@@ -123,7 +123,7 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
 }
 
 async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
-    let scene = clean::scene(ctx).await?;
+    let scene = addresses::scene(ctx).await?;
     let mut look = Instant::now();
     loop {
         let mut free = true;
@@ -191,8 +191,8 @@ mod tests {
     use super::*;
     use crate::cli::Ui;
     use crate::cli::args::Global;
-    use crate::cli::fake_gateway::{self, Double};
     use crate::config::Dur;
+    use crate::control::fake_gateway::{self, Double};
     use crate::control::protocol::Stage;
 
     fn context(state: &Path) -> Context {
@@ -229,7 +229,7 @@ mod tests {
         let until = args(false, true);
         let (waited, ()) = tokio::join!(wait(&ctx, &until), async {
             let target = Target::find(&ctx.global, &Env::real()).unwrap();
-            crate::cli::stop_control::over_control(&ctx, &target)
+            crate::cli::stop_over_control::over_control(&ctx, &target)
                 .await
                 .unwrap();
         });

@@ -76,7 +76,7 @@ async fn manager(facts: &Facts) -> Result<(&Unit, Manager), String> {
 
 async fn reload(ctx: &Context, facts: &Facts) -> Result<(), String> {
     let mut global = ctx.global.clone();
-    if !crate::cli::installed::is_named_outright(ctx) {
+    if !crate::cli::target::is_named_outright(&ctx.global) {
         global.instance = Some(facts.instance.clone());
     }
     let target = Target::find(&global, &Env::real()).map_err(|error| error.message)?;

@@ -7,7 +7,8 @@ use super::facts::Facts;
 use super::finding::{Level, Remedy};
 use super::{Finding, checks};
 use crate::cli::Context;
-use crate::cli::ui::{Tone, count};
+use crate::cli::ui::Tone;
+use crate::text::human::count;
 use crate::text::log::escape;
 use crate::text::redact::Redactor;
 

@@ -58,7 +58,7 @@ fn found(facts: &Facts) -> Vec<&'static str> {
 fn what_no_box_can_produce() {
     let live = crate::control::protocol::Status {
         version: "99.0.0".into(),
-        ..crate::cli::fake_gateway::status()
+        ..crate::control::fake_gateway::status()
     };
     assert_eq!(
         found(&Facts {

@@ -9,9 +9,9 @@ use super::cause::{Answer, Cause};
 use super::evidence::Evidence;
 use super::journal::Kind;
 use super::life::Lives;
-use crate::cli::ui::{count, span};
 use crate::control::protocol::Stage;
 use crate::state::history::Entry;
+use crate::text::human::{count, span};
 
 /// How many lines of the journal and of the record are shown: the last life or two.
 const SHOWN: usize = 8;
@@ -342,7 +342,7 @@ pub fn proofs(evidence: &Evidence) -> Vec<Proof> {
 
 /// A line of the record in words.
 fn entry(entry: &Entry) -> String {
-    let row = crate::cli::commands::history::Row::of(entry);
+    let row = crate::diagnose::history_text::Row::of(entry);
     let details = [row.who, row.why]
         .into_iter()
         .flatten()

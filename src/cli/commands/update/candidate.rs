@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cli::asked::{PROOF, explain, run};
 use crate::cli::preflight::{self, Started};
+use crate::cli::program_run::{PROOF, explain, run};
 use crate::cli::{CliError, Exit};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, Status};
 use crate::os::process;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::cli::commands::restart::{status_now, status_of};
+use crate::cli::query::{status_now, status_of};
 use crate::cli::target::Target;
 use crate::cli::{CliError, Exit};
 use crate::control::protocol::Status;
@@ -80,8 +80,8 @@ pub async fn answers(target: &Target) -> Option<Status> {
 mod tests {
     use super::*;
     use crate::cli::args::Global;
-    use crate::cli::fake_gateway::{self, Double};
     use crate::config::Env;
+    use crate::control::fake_gateway::{self, Double};
 
     const SOON: Duration = Duration::from_millis(50);
 

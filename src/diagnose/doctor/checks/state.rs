@@ -2,7 +2,7 @@
 
 use super::super::facts::{Facts, State};
 use super::super::finding::{Check, Level, Mend, Remedy, Seen, command};
-use crate::cli::ui::{count, span};
+use crate::text::human::{count, span};
 
 /// Below so many percent writes fail soon.
 const FREE_LEAST: u64 = 1;

@@ -9,8 +9,7 @@ mod unit;
 use std::time::Duration;
 
 use super::facts::{Facts, Neighbour};
-use crate::cli::commands::restart::status_now;
-use crate::cli::installed;
+use crate::cli::query::status_now;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
@@ -102,7 +101,7 @@ pub async fn facts(ctx: &Context) -> Result<Facts, CliError> {
 
 /// The installed gateway that is meant, where one is.
 fn meant(ctx: &Context, env: &Env<'_>) -> Result<Option<Installed>, CliError> {
-    if installed::is_named_outright(ctx) {
+    if target::is_named_outright(&ctx.global) {
         return Ok(None);
     }
     let (name, scope) = (

@@ -6,7 +6,7 @@ use super::super::evidence::{Evidence, Unit};
 use super::super::journal::{Kind, Line};
 use super::super::words;
 use super::*;
-use crate::cli::fake_gateway;
+use crate::control::fake_gateway;
 use crate::control::protocol::{RecoveryStatus, SidecarStatus};
 use crate::state::history::{Before, Entry, Recorded, Who};
 use crate::state::owner::Owner;

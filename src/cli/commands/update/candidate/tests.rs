@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cli::fake_gateway;
+use crate::control::fake_gateway;
 
 const GOOD: &str = "case $1 in --version) echo 'gateway 0.2.0 (handover 1, control 1)';; esac";
 

@@ -6,11 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::args::StatusArgs;
-use super::commands::restart::status_of;
-use super::commands::status::{Change, Shown, lines, shown};
-use super::target::Target;
-use super::{CliError, Context, Exit};
+use super::answer::{Shown, shown};
+use super::change::Change;
+use super::text::lines;
+use crate::cli::args::StatusArgs;
+use crate::cli::query::status_of;
+use crate::cli::target::Target;
+use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::client::Client;
 
@@ -128,14 +130,6 @@ fn clip(line: &str, width: usize) -> String {
         }
     }
     kept
-}
-
-/// The word for a stage, or that nobody answers.
-pub(super) fn stage(answer: Result<&Shown, &String>) -> String {
-    answer.map_or_else(
-        |_| "not running".to_owned(),
-        |shown| shown.status.stage.in_words(),
-    )
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::cli::Ui;
     use crate::cli::args::Global;
-    use crate::cli::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, Double};
 
     #[tokio::test]
     async fn it_returns_when_the_gateway_is_gone() {

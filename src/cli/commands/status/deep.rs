@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ui::{count, span};
 use crate::config::{Env, Listen};
 use crate::control::protocol::Status;
 use crate::diagnose::why::journal::{self, Kind};
@@ -15,6 +14,7 @@ use crate::service::manager::Manager;
 use crate::service::provenance::Written;
 use crate::service::{self, Installed};
 use crate::state::startup_throttle;
+use crate::text::human::{count, span};
 
 /// How many of the journal's last complaints are shown.
 const COMPLAINTS: usize = 5;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::commands::restart::{STATUS_TIME, status_now};
-use super::probe::{Probe, Seen};
+use super::downtime_probe::{Probe, Seen};
+use super::query::{STATUS_TIME, status_now};
 use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::config::Listen;
@@ -306,9 +306,9 @@ mod tests {
     use super::*;
     use crate::cli::Ui;
     use crate::cli::args::Global;
-    use crate::cli::commands::restart::status_of;
-    use crate::cli::fake_gateway::{self, Double};
+    use crate::cli::query::status_of;
     use crate::config::Env;
+    use crate::control::fake_gateway::{self, Double};
     use crate::control::protocol::RestartParams;
     use crate::state::paths::Paths;
 

@@ -1,204 +1,15 @@
-//! `gatewayctl status`.
+//! The status as people read it.
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::cli::args::StatusArgs;
-use crate::cli::commands::restart::status_of;
-use crate::cli::status_deep::{self, Deep, Drift};
-use crate::cli::target::Target;
-use crate::cli::ui::{Tone, count, span};
-use crate::cli::{CliError, Context, Exit, Ui, installed, status_watch};
-use crate::config::Env;
-use crate::control::protocol::{DrainStatus, Stage, Status};
+use super::answer::{Shown, exit};
+use super::deep::Deep;
+use crate::cli::drain_text::draining;
+use crate::cli::ui::{LABEL, Tone};
+use crate::cli::{Exit, Ui};
+use crate::control::protocol::Stage;
+use crate::text::human::{count, span};
 use crate::text::log::escape;
-
-/// The width of the first column.
-pub const LABEL: usize = 11;
-
-/// The answer: what the gateway says of itself, and what is known of its files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Shown {
-    /// What it says.
-    #[serde(flatten)]
-    pub status: Status,
-    /// The files that are not as install wrote them.
-    pub drift: Vec<Drift>,
-    /// What only `--deep` looks at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deep: Option<Deep>,
-}
-
-/// A line of `--watch` with `--json`: what changed, and the whole status.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Change {
-    /// When it was seen, RFC 3339.
-    pub at: String,
-    /// The stage in words; "not running" when nobody answers.
-    pub stage: String,
-    /// Why nobody answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// The status.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<Shown>,
-}
-
-impl Change {
-    /// What is the case now.
-    pub fn of(answer: Result<&Shown, String>, now: Timestamp) -> Self {
-        let stage = status_watch::stage(answer.as_ref().copied());
-        let at = now.strftime("%FT%TZ").to_string();
-        match answer {
-            Ok(shown) => Self {
-                at,
-                stage,
-                error: None,
-                status: Some(shown.clone()),
-            },
-            Err(error) => Self {
-                at,
-                stage,
-                error: Some(error),
-                status: None,
-            },
-        }
-    }
-
-    /// What a change is a change of: not the times that run, nor the counts that always change.
-    pub fn key(&self) -> Value {
-        let Some(Shown { status, drift, .. }) = &self.status else {
-            return json!(self.error);
-        };
-        let sidecars: Vec<Value> = status
-            .sidecars
-            .iter()
-            .map(|one| json!([one.name, one.state, one.pid, one.restarts, one.cause]))
-            .collect();
-        let drainers: Vec<Value> = status
-            .drainers
-            .iter()
-            .map(|one| json!([one.generation, one.pid]))
-            .collect();
-        let leases: Vec<u64> = status.leases.iter().map(|one| one.lease).collect();
-        let recovery = status
-            .recovery
-            .as_ref()
-            .map(|recovery| (&recovery.rung, &recovery.reason));
-        json!([
-            self.stage,
-            status.pid,
-            status.generation,
-            sidecars,
-            drainers,
-            leases,
-            recovery,
-            status.last_restart,
-            status.listeners,
-            drift
-        ])
-    }
-
-    /// For people.
-    pub fn sentence(&self) -> String {
-        let Some(Shown { status, .. }) = &self.status else {
-            return format!(
-                "{}  {}: {}",
-                self.at,
-                self.stage,
-                self.error.as_deref().unwrap_or_default()
-            );
-        };
-        let detail = if status.detail.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", escape(&status.detail))
-        };
-        let sidecars: Vec<String> = status
-            .sidecars
-            .iter()
-            .map(|one| format!("{} {} (pid {})", one.name, one.state, one.pid))
-            .collect();
-        let sidecars = if sidecars.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", sidecars.join(", "))
-        };
-        format!(
-            "{}  {}: {}, generation {}, pid {}{sidecars}{detail}",
-            self.at, status.instance, self.stage, status.generation, status.pid
-        )
-    }
-}
-
-/// Adds what is known of its files, and with `deep` of its unit.
-pub async fn shown(status: Status, deep: bool) -> Shown {
-    let env = Env::real();
-    let unit = status_deep::unit_of(&env, &status);
-    let drift = unit
-        .as_ref()
-        .map(|unit| status_deep::drift(&env, unit, deep))
-        .unwrap_or_default();
-    let deep = if deep {
-        Some(Deep::look(&env, unit.as_ref(), &status).await)
-    } else {
-        None
-    };
-    Shown {
-        status,
-        drift,
-        deep,
-    }
-}
-
-/// Shows what a gateway is doing.
-///
-/// # Errors
-/// [`Exit::NotRunning`] when it neither runs nor is installed.
-pub async fn status(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
-    if args.watch {
-        return status_watch::watch(ctx, args).await;
-    }
-    let target = match Target::find(&ctx.global, &Env::real()) {
-        Ok(target) => target,
-        Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => {
-            return installed::status(ctx, error).await;
-        }
-        Err(error) => return Err(error),
-    };
-    let mut client = target.connect().await?;
-    let status = status_of(&target, &mut client).await?;
-    let shown = shown(status, args.deep).await;
-    ctx.ui.object(&shown);
-    for line in lines(&ctx.ui, &shown, Timestamp::now()) {
-        ctx.ui.say(&line);
-    }
-    Ok(exit(shown.status.stage))
-}
-
-/// The exit code of a stage.
-fn exit(stage: Stage) -> Exit {
-    match stage {
-        Stage::Ready => Exit::Done,
-        Stage::Degraded | Stage::Failed | Stage::Throttled | Stage::SafeMode => Exit::Failed,
-        Stage::Starting
-        | Stage::Restarting
-        | Stage::Draining
-        | Stage::Stopping
-        | Stage::StandingBy => Exit::StillBusy,
-    }
-}
-
-fn tone(stage: Stage) -> Tone {
-    match exit(stage) {
-        Exit::Done => Tone::Good,
-        Exit::StillBusy => Tone::Busy,
-        _ => Tone::Bad,
-    }
-}
 
 /// The status for people: a headline, then a line for each thing.
 pub fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
@@ -373,45 +184,22 @@ fn when(at: &str, now: Timestamp) -> String {
     )
 }
 
-/// What an older generation still does.
-pub fn draining(drainer: &DrainStatus) -> String {
-    let left = match drainer.left_ms {
-        Some(left) => format!("the rest is cut in {}", span(left)),
-        None => "without limit".to_owned(),
-    };
-    let pid = if drainer.pid == 0 {
-        String::new()
-    } else {
-        format!(" (pid {})", drainer.pid)
-    };
-    let leases = if drainer.leases > 0 {
-        format!(", {}", count(drainer.leases, "lease"))
-    } else {
-        String::new()
-    };
-    if drainer.pid != 0 && drainer.requests + drainer.tunnels + drainer.leases == 0 {
-        // Another process tells its successor how much it has left, and nobody after that.
-        return format!(
-            "generation {}{pid}: finishes its work; {left}",
-            drainer.generation
-        );
+fn tone(stage: Stage) -> Tone {
+    match exit(stage) {
+        Exit::Done => Tone::Good,
+        Exit::StillBusy => Tone::Busy,
+        _ => Tone::Bad,
     }
-    let (requests, tunnels) = (
-        count(drainer.requests, "request"),
-        count(drainer.tunnels, "tunnel"),
-    );
-    format!(
-        "generation {}{pid}: {requests}, {tunnels}{leases}; {left}",
-        drainer.generation
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::args::{Color, Global};
-    use crate::cli::fake_gateway::{self, Double};
-    use crate::control::protocol::{LastRestart, LeaseStatus, RecoveryStatus, SidecarStatus};
+    use crate::control::fake_gateway;
+    use crate::control::protocol::{
+        DrainStatus, LastRestart, LeaseStatus, RecoveryStatus, SidecarStatus,
+    };
 
     #[test]
     fn aligned_and_short() {
@@ -502,20 +290,5 @@ mod tests {
             stages.map(|stage| exit(stage).code()),
             [0, 1, 1, 1, 1, 4, 4, 4]
         );
-    }
-
-    #[tokio::test]
-    async fn status_over_the_socket() {
-        let double = Double::start(Ok(fake_gateway::outcome()));
-        let global = Global {
-            state_dir: Some(double.state.clone()),
-            quiet: true,
-            ..Global::default()
-        };
-        let ctx = Context {
-            ui: Ui::new(&global),
-            global,
-        };
-        assert_eq!(status(&ctx, &StatusArgs::default()).await, Ok(Exit::Done));
     }
 }

@@ -1,112 +1,17 @@
-//! What the service manager knows of the gateways that are installed: those that do not run cannot
-//! be asked themselves.
+//! The status of an installed gateway that does not answer: what its service manager knows.
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::asked;
-use super::commands::status::LABEL;
-use super::preflight::refusal;
-use super::target;
-use super::ui::Tone;
-use super::{CliError, Context, Exit};
-use crate::config::{ConfigError, Env};
+use crate::cli::services::{scope_name, stage};
+use crate::cli::target::{self, is_named_outright};
+use crate::cli::ui::{LABEL, Tone};
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
 use crate::service::{self, Installed, Kind, UnitState};
-use crate::state::paths::Scope;
 
 /// siginfo's si_code of a process that ended by itself.
 const CLD_EXITED: i32 = 1;
-
-/// An installed gateway and its manager's view of it; none where the manager cannot be reached.
-pub struct Service {
-    pub unit: Installed,
-    /// What it is doing.
-    pub state: Option<UnitState>,
-}
-
-impl Service {
-    /// The stage in one word.
-    pub fn word(&self) -> &'static str {
-        self.state
-            .as_ref()
-            .map_or("unknown", |state| stage(state).0)
-    }
-}
-
-/// "system" or "user".
-pub fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::System => "system",
-        Scope::User => "user",
-    }
-}
-
-/// All installed gateways that the flags may mean.
-pub async fn all(ctx: &Context) -> Vec<Service> {
-    if is_named_outright(ctx) {
-        return Vec::new();
-    }
-    let env = Env::real();
-    let name = target::wanted_name(&ctx.global, &env);
-    let mut services = Vec::new();
-    for unit in service::installed(&env, target::scope(&ctx.global)) {
-        if name.as_ref().is_none_or(|name| *name == unit.instance) {
-            let state = service::state(&env, &unit).await.ok();
-            services.push(Service { unit, state });
-        }
-    }
-    services
-}
-
-/// Whether flags name a state folder or a configuration: that is no service's way.
-pub fn is_named_outright(ctx: &Context) -> bool {
-    ctx.global.state_dir.is_some()
-        || ctx.global.config.is_some()
-        || Env::real().path("GATEWAY_STATE_DIR").is_some()
-}
-
-/// Refuses to start a service whose configuration is not valid: it would only fail, and be down
-/// after a restart.
-///
-/// # Errors
-/// Exit code 78 with place and next command.
-pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
-    let Err(error) = service::configuration(env, unit) else {
-        return Ok(());
-    };
-    let file = match &error {
-        ConfigError::Invalid { path, .. } => path.clone(),
-        ConfigError::Unreadable { path, .. } => Some(path.clone()),
-    };
-    Err(refusal(error, file, &format!("{} is as it was", unit.unit)))
-}
-
-/// Refuses to restart a service whose program is not there, or does not run: it would be down
-/// afterwards.
-///
-/// # Errors
-/// [`Exit::Refused`] with the program and why.
-pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
-    let Some(program) = service::program(env, unit).await? else {
-        return Ok(());
-    };
-    let mut command = std::process::Command::new(&program);
-    command.arg("--version");
-    let why = match asked::run(command, asked::PROOF).await {
-        Ok(answer) if answer.good().is_some() => return Ok(()),
-        Ok(answer) => format!("does not tell its version: --version {}", answer.ended()),
-        Err(error) => asked::explain(&error),
-    };
-    let message = format!(
-        "{program}, which {} runs, {why}\nnothing was changed",
-        unit.unit
-    );
-    let help = format!(
-        "gatewayctl install --instance {}   (writes where the program is now)",
-        unit.instance
-    );
-    Err(CliError::new(Exit::Refused, message).with_help(help))
-}
 
 /// The answer with `--json`.
 #[derive(Debug, Serialize)]
@@ -131,7 +36,7 @@ struct Down<'a> {
 /// `error`, or the question which of several is meant.
 pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     let env = Env::real();
-    if is_named_outright(ctx) {
+    if is_named_outright(&ctx.global) {
         return Err(error);
     }
     let name = target::wanted_name(&ctx.global, &env);
@@ -228,19 +133,6 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         }
     }
     Ok(exit)
-}
-
-/// What a unit is doing, and the exit code that says so.
-fn stage(state: &UnitState) -> (&'static str, Exit) {
-    match state.active.as_str() {
-        "failed" => ("failed", Exit::Failed),
-        "activating" => ("starting", Exit::StillBusy),
-        "deactivating" => ("stopping", Exit::StillBusy),
-        _ if state.stands_by() => ("standing by", Exit::StillBusy),
-        // It runs, but its control socket is not for us.
-        "active" | "reloading" => ("running", Exit::Permission),
-        _ => ("stopped", Exit::NotRunning),
-    }
 }
 
 /// Why it is there, in systemd's word and in ours.

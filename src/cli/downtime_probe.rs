@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::ui::count;
 use crate::config::Listen;
+use crate::text::human::count;
 
 /// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to
 /// cost a busy gateway nothing.

@@ -1,0 +1,47 @@
+//! `gatewayctl man`.
+
+use std::io;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::cli::args::ManArgs;
+use crate::cli::pages::pages;
+use crate::cli::ui::Text;
+use crate::cli::{CliError, Context, Exit};
+
+/// Writes the man pages, or prints that of gatewayctl.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
+    let pages = pages();
+    let Some(dir) = &args.dir else {
+        let page = pages
+            .iter()
+            .find(|(name, _)| name == "gatewayctl.8")
+            .map(|(_, text)| text.as_str())
+            .unwrap_or_default();
+        ctx.ui.text(&Text::new("gatewayctl.8", page));
+        return Ok(Exit::Done);
+    };
+    write(dir, &pages).map_err(|error| {
+        CliError::new(
+            Exit::Failed,
+            format!("cannot write man pages to {}: {error}", dir.display()),
+        )
+    })?;
+    ctx.ui
+        .say(&format!("wrote {} pages to {}", pages.len(), dir.display()));
+    ctx.ui.object(
+        &json!({"ok": true, "pages": pages.iter().map(|(name, _)| name).collect::<Vec<_>>()}),
+    );
+    Ok(Exit::Done)
+}
+
+fn write(dir: &Path, pages: &[(String, String)]) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    pages
+        .iter()
+        .try_for_each(|(name, text)| std::fs::write(dir.join(name), text))
+}

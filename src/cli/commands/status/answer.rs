@@ -1,0 +1,55 @@
+//! What `gatewayctl status` answers.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::deep::{self, Deep, Drift};
+use crate::cli::Exit;
+use crate::config::Env;
+use crate::control::protocol::{Stage, Status};
+
+/// The answer: what the gateway says of itself, and what is known of its files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Shown {
+    /// What it says.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The files that are not as install wrote them.
+    pub drift: Vec<Drift>,
+    /// What only `--deep` looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep: Option<Deep>,
+}
+
+/// Adds what is known of its files, and with `deep` of its unit.
+pub async fn shown(status: Status, deep: bool) -> Shown {
+    let env = Env::real();
+    let unit = deep::unit_of(&env, &status);
+    let drift = unit
+        .as_ref()
+        .map(|unit| deep::drift(&env, unit, deep))
+        .unwrap_or_default();
+    let deep = if deep {
+        Some(Deep::look(&env, unit.as_ref(), &status).await)
+    } else {
+        None
+    };
+    Shown {
+        status,
+        drift,
+        deep,
+    }
+}
+
+/// The exit code of a stage.
+pub fn exit(stage: Stage) -> Exit {
+    match stage {
+        Stage::Ready => Exit::Done,
+        Stage::Degraded | Stage::Failed | Stage::Throttled | Stage::SafeMode => Exit::Failed,
+        Stage::Starting
+        | Stage::Restarting
+        | Stage::Draining
+        | Stage::Stopping
+        | Stage::StandingBy => Exit::StillBusy,
+    }
+}

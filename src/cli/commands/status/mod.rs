@@ -1,0 +1,63 @@
+//! `gatewayctl status`.
+
+pub mod answer;
+pub mod change;
+mod deep;
+mod down;
+mod text;
+pub mod watch;
+
+use jiff::Timestamp;
+
+use self::answer::{exit, shown};
+use self::text::lines;
+use crate::cli::args::StatusArgs;
+use crate::cli::query::status_of;
+use crate::cli::target::Target;
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
+
+/// Shows what a gateway is doing.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when it neither runs nor is installed.
+pub async fn status(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
+    let target = match Target::find(&ctx.global, &Env::real()) {
+        Ok(target) => target,
+        Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => {
+            return down::status(ctx, error).await;
+        }
+        Err(error) => return Err(error),
+    };
+    let mut client = target.connect().await?;
+    let status = status_of(&target, &mut client).await?;
+    let shown = shown(status, args.deep).await;
+    ctx.ui.object(&shown);
+    for line in lines(&ctx.ui, &shown, Timestamp::now()) {
+        ctx.ui.say(&line);
+    }
+    Ok(exit(shown.status.stage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Ui;
+    use crate::cli::args::Global;
+    use crate::control::fake_gateway::{self, Double};
+
+    #[tokio::test]
+    async fn status_over_the_socket() {
+        let double = Double::start(Ok(fake_gateway::outcome()));
+        let global = Global {
+            state_dir: Some(double.state.clone()),
+            quiet: true,
+            ..Global::default()
+        };
+        let ctx = Context {
+            ui: Ui::new(&global),
+            global,
+        };
+        assert_eq!(status(&ctx, &StatusArgs::default()).await, Ok(Exit::Done));
+    }
+}

@@ -1,0 +1,62 @@
+//! What the service manager knows of the gateways that are installed: those that do not run cannot
+//! be asked themselves.
+
+use super::target::{self, is_named_outright};
+use super::{Context, Exit};
+use crate::config::Env;
+use crate::service::{self, Installed, UnitState};
+use crate::state::paths::Scope;
+
+/// An installed gateway and its manager's view of it; none where the manager cannot be reached.
+pub struct Service {
+    pub unit: Installed,
+    /// What it is doing.
+    pub state: Option<UnitState>,
+}
+
+impl Service {
+    /// The stage in one word.
+    pub fn word(&self) -> &'static str {
+        self.state
+            .as_ref()
+            .map_or("unknown", |state| stage(state).0)
+    }
+}
+
+/// "system" or "user".
+pub fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "system",
+        Scope::User => "user",
+    }
+}
+
+/// All installed gateways that the flags may mean.
+pub async fn all(ctx: &Context) -> Vec<Service> {
+    if is_named_outright(&ctx.global) {
+        return Vec::new();
+    }
+    let env = Env::real();
+    let name = target::wanted_name(&ctx.global, &env);
+    let mut services = Vec::new();
+    for unit in service::installed(&env, target::scope(&ctx.global)) {
+        if name.as_ref().is_none_or(|name| *name == unit.instance) {
+            let state = service::state(&env, &unit).await.ok();
+            services.push(Service { unit, state });
+        }
+    }
+    services
+}
+
+/// What a unit is doing, and the exit code that says so.
+pub fn stage(state: &UnitState) -> (&'static str, Exit) {
+    match state.active.as_str() {
+        "failed" => ("failed", Exit::Failed),
+        "activating" => ("starting", Exit::StillBusy),
+        "deactivating" => ("stopping", Exit::StillBusy),
+        _ if state.stands_by() => ("standing by", Exit::StillBusy),
+        // It runs, but its control socket is not for us.
+        "active" | "reloading" => ("running", Exit::Permission),
+        _ => ("stopped", Exit::NotRunning),
+    }
+}

@@ -1,0 +1,40 @@
+//! Ending gateways that were left behind: for `clean` and `restart`.
+
+use super::{CliError, Exit};
+use crate::stale::{self, AddressClaim, CleanMode, CleanReport};
+
+/// Cleans.
+///
+/// # Errors
+/// Where the kernel tells of no sockets.
+pub async fn run(scene: &AddressClaim, mode: CleanMode) -> Result<CleanReport, CliError> {
+    stale::end_stale(scene, mode).await.map_err(|error| {
+        CliError::new(
+            Exit::Failed,
+            format!("cannot see who listens here: {error}"),
+        )
+    })
+}
+
+/// The refusal when somebody who was kept has the port.
+pub fn held(report: &CleanReport) -> CliError {
+    // Who only stands above this command may yet be the gateway itself.
+    let strangers = || report.kept.iter().filter(|kept| !kept.ours);
+    let stranger = strangers()
+        .find(|kept| kept.reason != "ancestor")
+        .or_else(|| strangers().next());
+    let error = CliError::new(Exit::Refused, report.stands()).with_detail("clean", report);
+    match stranger {
+        Some(stranger) if stranger.reason == "foreign" => error.with_help(format!(
+            "stop {}, or give the gateway another address (`listen`)\ngatewayctl clean --force --pid {}   (ends it, whatever it is)",
+            crate::text::escape::escape(&stranger.name),
+            stranger.pid
+        )),
+        Some(stranger) if stranger.reason == "answers" => error.with_help(format!(
+            "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {} to stop, and starts the service)",
+            stranger.pid
+        )),
+        Some(stranger) if stranger.reason == "other-user" => error.with_help("the same command as that user, or with sudo"),
+        _ => error.with_help("stop it, or give the gateway another address (`listen`)"),
+    }
+}

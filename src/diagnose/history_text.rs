@@ -1,0 +1,114 @@
+//! A line of the history as people read it.
+
+use crate::state::history::{Before, Entry};
+use crate::text::human::span;
+
+/// A line of the record in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What happened.
+    pub what: String,
+    /// Who wanted it.
+    pub who: Option<String>,
+    /// Why.
+    pub why: Option<String>,
+    /// How long it took or lasted.
+    pub took: Option<String>,
+}
+
+impl Row {
+    /// Puts it in words.
+    pub fn of(entry: &Entry) -> Self {
+        let row = |what: String, why: Option<String>| Self {
+            what,
+            who: None,
+            why,
+            took: None,
+        };
+        match entry {
+            Entry::Started {
+                rung,
+                reason,
+                before,
+                ..
+            } => {
+                let place = if rung == "normal" {
+                    String::new()
+                } else {
+                    format!(", {}", rung.replace(['-', '_'], " "))
+                };
+                let before = match before {
+                    Before::Unknown => None,
+                    Before::Planned => Some("after a planned end".to_owned()),
+                    Before::HandedOver => Some("took over".to_owned()),
+                    Before::MachineDown => Some("after the machine was down".to_owned()),
+                    Before::Unplanned(None) => Some("after an unplanned end".to_owned()),
+                    Before::Unplanned(Some(cause)) => {
+                        Some(format!("after an unplanned end: {cause}"))
+                    }
+                };
+                let why = [before, reason.clone()]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                row(
+                    format!("started{place}"),
+                    Some(why).filter(|why| !why.is_empty()),
+                )
+            }
+            Entry::Ended {
+                planned,
+                code,
+                reason,
+                uptime_ms,
+                cut,
+                ..
+            } => {
+                let cut = if cut.is_empty() {
+                    String::new()
+                } else {
+                    format!("; cut: {}", cut.join(", "))
+                };
+                let how = if *planned { "ended" } else { "ended unplanned" };
+                Self {
+                    took: Some(format!("up {}", span(*uptime_ms))),
+                    ..row(
+                        format!("{how}, code {code}"),
+                        Some(format!("{reason}{cut}")),
+                    )
+                }
+            }
+            Entry::Request {
+                kind,
+                who,
+                reason,
+                strategy,
+                outcome,
+                took_ms,
+                downtime_ms,
+                ..
+            } => {
+                let program = who
+                    .program
+                    .as_ref()
+                    .map_or(String::new(), |program| format!("{program} "));
+                let by = who.uid.map(|uid| format!("{program}uid {uid}"));
+                let down =
+                    downtime_ms.map_or(String::new(), |down| format!(", down {}", span(down)));
+                let where_to = if strategy.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({strategy})")
+                };
+                Self {
+                    what: format!("{kind} {outcome}{where_to}"),
+                    who: by,
+                    why: Some(reason.clone()).filter(|reason| !reason.is_empty()),
+                    took: Some(format!("in {}{down}", span(*took_ms))),
+                }
+            }
+            Entry::Rung { rung, reason } => row(rung.replace(['-', '_'], " "), reason.clone()),
+        }
+    }
+}

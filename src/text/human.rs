@@ -1,0 +1,50 @@
+//! Numbers and lengths of time as people read them.
+
+/// A length of time for people: "412 ms", "3.2 s", "5 min 2 s", "3 h 12 min", "4 d 1 h".
+pub fn span(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0 => format!("{millis} ms"),
+        1..60 => format!("{}.{} s", seconds, millis % 1000 / 100),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// "1 request", "2 requests".
+pub fn count(number: u64, what: &str) -> String {
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_counts() {
+        let shown: Vec<String> = [0, 412, 3250, 302_000, 11_520_000, 350_000_000]
+            .into_iter()
+            .map(span)
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "0 ms",
+                "412 ms",
+                "3.2 s",
+                "5 min 2 s",
+                "3 h 12 min",
+                "4 d 1 h"
+            ]
+        );
+        assert_eq!(
+            (count(1, "request"), count(0, "tunnel")),
+            ("1 request".into(), "0 tunnels".into())
+        );
+    }
+}

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::listeners::Listeners;
 use super::option_future::or_never;
-use super::signals::{Asked, Signals};
+use super::signals::{SignalRequest, Signals};
 use crate::config::Listen;
 use crate::os::port;
 use crate::os::process::group_of;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub enum Had {
+pub enum AddressWaitEnd {
     /// The addresses are ours.
     Ours,
     /// It was asked to stop.
@@ -50,8 +50,8 @@ pub async fn bind(
     state: &Path,
     notifier: Notifier,
     signals: &mut Signals,
-) -> Result<Had, BindError> {
-    let mut waiting: Option<Waiting> = None;
+) -> Result<AddressWaitEnd, BindError> {
+    let mut waiting: Option<AddressWait> = None;
     let mut watchdog = notifier.watchdog_interval().map(interval);
     loop {
         // Looked at without listening: those that are free must not be opened and closed again and
@@ -68,18 +68,18 @@ pub async fn bind(
                     info!("[gateway] the address is free now");
                     notifier.status("starting");
                 }
-                return Ok(Had::Ours);
+                return Ok(AddressWaitEnd::Ours);
             }
             Err(BindError::Taken(listen)) => listen,
             Err(error) => return Err(error),
         };
-        let waiting = waiting.get_or_insert_with(|| Waiting::begin(wanted, state, notifier));
+        let waiting = waiting.get_or_insert_with(|| AddressWait::begin(wanted, state, notifier));
         waiting.tell(&taken);
         tokio::select! {
-            asked = signals.next() => if matches!(asked, Asked::Stop | Asked::Interrupt) {
+            asked = signals.next() => if matches!(asked, SignalRequest::Stop | SignalRequest::Interrupt) {
                 info!("[gateway] no longer waiting for {taken}");
                 notifier.stopping("no longer waiting for its address");
-                return Ok(Had::Stopped);
+                return Ok(AddressWaitEnd::Stopped);
             },
             who = &mut waiting.cleaning => waiting.learn(who.unwrap_or_default()),
             _ = or_never(watchdog.as_mut().map(Interval::tick)) => notifier.watchdog(),
@@ -89,7 +89,7 @@ pub async fn bind(
 }
 
 /// What is known while somebody else has the address.
-struct Waiting {
+struct AddressWait {
     begun: Instant,
     scene: AddressClaim,
     notifier: Notifier,
@@ -100,7 +100,7 @@ struct Waiting {
     ready: bool,
 }
 
-impl Waiting {
+impl AddressWait {
     fn begin(wanted: &[Listen], state: &Path, notifier: Notifier) -> Self {
         let scene = AddressClaim {
             listen: wanted.to_vec(),
@@ -142,7 +142,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for AddressWait {
     fn drop(&mut self) {
         self.cleaning.abort();
     }

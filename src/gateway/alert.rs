@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::context::Context;
+use super::context::GatewayContext;
 use crate::sidecar::oneshot;
 use crate::text::log::SidecarLog;
 
@@ -42,7 +42,7 @@ impl Alert {
 
 /// Runs the command, if there is one, in a task of its own: nothing waits for it. On the gateway's
 /// main thread.
-pub fn run(context: &Arc<Context>, command: &[String], alert: &Alert) {
+pub fn run(context: &Arc<GatewayContext>, command: &[String], alert: &Alert) {
     if command.is_empty() {
         return;
     }

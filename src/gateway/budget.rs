@@ -34,7 +34,7 @@ pub const EXTEND_BY: Duration = Duration::from_secs(30);
 
 /// What this process is to do before it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum PlannedEnd {
     /// Stop: what is under way gets this long.
     Stop(Duration),
     /// End so that the next one can follow: what is under way gets this long; none for as long as
@@ -44,7 +44,7 @@ pub enum Asked {
 
 /// When the supervisor kills what does not end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum KillTime {
     /// Nobody kills: no supervisor, or one without a limit.
     Endless,
     /// After this long (TimeoutStopSec=, the plist's ExitTimeOut), counted from the signal.
@@ -56,9 +56,9 @@ pub enum Patience {
 /// What surrounds the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Whether a supervisor's clock runs, and how long. [`Patience::Endless`] for an end that it
+    /// Whether a supervisor's clock runs, and how long. [`KillTime::Endless`] for an end that it
     /// did not ask for.
-    pub patience: Patience,
+    pub patience: KillTime,
     /// It listens to EXTEND_TIMEOUT_USEC.
     pub extends: bool,
     /// The machine or the user's manager goes down
@@ -68,7 +68,7 @@ pub struct Surroundings {
 
 /// How long it may take, counted from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct EndBudget {
     /// For what is under way; none for as long as it takes.
     pub drain: Option<Duration>,
     /// Then the process ends, whatever is left; none where the drain has no end: then the margin
@@ -79,17 +79,17 @@ pub struct Budget {
     pub extend: bool,
 }
 
-impl Budget {
+impl EndBudget {
     /// The budget of an end.
-    pub fn of(asked: Asked, around: Surroundings) -> Self {
+    pub fn of(asked: PlannedEnd, around: Surroundings) -> Self {
         let (drain, margin) = match asked {
-            Asked::Stop(drain) => (Some(drain), STOP_MARGIN),
-            Asked::Restart(drain) => (drain, RESTART_MARGIN),
+            PlannedEnd::Stop(drain) => (Some(drain), STOP_MARGIN),
+            PlannedEnd::Restart(drain) => (drain, RESTART_MARGIN),
         };
         let wanted = drain.map(|drain| drain.saturating_add(margin));
         // A stop is never extended: whoever asked for it wants it to end.
         let may_extend =
-            around.extends && matches!(asked, Asked::Restart(_)) && !around.machine_stopping;
+            around.extends && matches!(asked, PlannedEnd::Restart(_)) && !around.machine_stopping;
         let allowed = around.patience.allows();
         let extend = may_extend
             && allowed.is_some_and(|allowed| wanted.is_none_or(|wanted| wanted > allowed));
@@ -115,7 +115,7 @@ impl Budget {
     }
 }
 
-impl Patience {
+impl KillTime {
     /// What is left of it for us.
     fn allows(self) -> Option<Duration> {
         match self {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     const ALONE: Surroundings = Surroundings {
-        patience: Patience::Endless,
+        patience: KillTime::Endless,
         extends: false,
         machine_stopping: false,
     };
@@ -150,18 +150,18 @@ mod tests {
 
     fn limit(limit: u64) -> Surroundings {
         Surroundings {
-            patience: Patience::Limit(secs(limit)),
+            patience: KillTime::Limit(secs(limit)),
             ..ALONE
         }
     }
 
     #[test]
     fn what_was_asked_within_what_is_allowed() {
-        let stop = |drain| Asked::Stop(secs(drain));
-        let restart = |drain| Asked::Restart(Some(secs(drain)));
-        let forever = Asked::Restart(None);
+        let stop = |drain| PlannedEnd::Stop(secs(drain));
+        let restart = |drain| PlannedEnd::Restart(Some(secs(drain)));
+        let forever = PlannedEnd::Restart(None);
         let unanswered = Surroundings {
-            patience: Patience::Unanswered,
+            patience: KillTime::Unanswered,
             ..ALONE
         };
         let going_down = |around| Surroundings {
@@ -214,8 +214,8 @@ mod tests {
                 false,
             ),
         ] {
-            let budget = Budget::of(asked, around);
-            let expected = Budget {
+            let budget = EndBudget::of(asked, around);
+            let expected = EndBudget {
                 drain: drain.map(secs),
                 force_exit: force_exit.map(secs),
                 extend,
@@ -228,12 +228,12 @@ mod tests {
     fn our_own_end_comes_before_the_kill() {
         for limit_secs in 0..400 {
             for asked in [
-                Asked::Stop(secs(20)),
-                Asked::Stop(secs(600)),
-                Asked::Restart(Some(secs(300))),
-                Asked::Restart(None),
+                PlannedEnd::Stop(secs(20)),
+                PlannedEnd::Stop(secs(600)),
+                PlannedEnd::Restart(Some(secs(300))),
+                PlannedEnd::Restart(None),
             ] {
-                let budget = Budget::of(asked, limit(limit_secs));
+                let budget = EndBudget::of(asked, limit(limit_secs));
                 let end = budget.force_exit.unwrap();
                 assert!(
                     end < secs(limit_secs).max(Duration::from_nanos(1)),

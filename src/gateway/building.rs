@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::Happening;
 use super::config_source::Material;
-use super::generation::{BuildError, Generation, Plan, Started};
+use super::generation::{BuildError, BuildPlan, Generation, StartedSlots};
 use super::handover::ToPredecessor;
-use super::lifecycle::{Budget, Event, Kind, Phase};
+use super::lifecycle::{Budget, Event, Phase, RequestKind};
+use super::loop_event::LoopEvent;
 use super::progress::Reporter;
 use super::recovery::Rung;
 use super::run_loop::Gateway;
@@ -27,7 +27,7 @@ pub(super) struct Next {
 pub(super) struct Building {
     pub(super) number: u64,
     pub(super) task: JoinHandle<()>,
-    pub(super) started: Started,
+    pub(super) started: StartedSlots,
 }
 
 impl Gateway {
@@ -35,7 +35,7 @@ impl Gateway {
     pub(super) fn build(
         &mut self,
         number: u64,
-        kind: Kind,
+        kind: RequestKind,
         budget: Budget,
         request: Option<String>,
         persist: bool,
@@ -44,7 +44,7 @@ impl Gateway {
         if let Some(id) = &request {
             self.traces.perform(id);
         }
-        if kind == Kind::Reload {
+        if kind == RequestKind::Reload {
             self.reloading = true;
             self.notifier.reloading("reloading the configuration");
         }
@@ -59,20 +59,20 @@ impl Gateway {
                 return;
             }
         };
-        self.unchanged = kind == Kind::Reload && next.config == self.loaded.config;
-        let plan = Plan {
+        self.unchanged = kind == RequestKind::Reload && next.config == self.loaded.config;
+        let plan = BuildPlan {
             number,
             config: Arc::new(next.config.clone()),
             previous: self.current.clone(),
             kind,
             budget,
             persist,
-            started: Started::default(),
+            started: StartedSlots::default(),
             leases: self.leases.claim(),
             gate: if first { self.gate() } else { None },
         };
         let started = plan.started.clone();
-        let report = Reporter::new(request, self.happened.clone()).passing_on(
+        let report = Reporter::new(request, self.happened.outbox(LoopEvent::Progress)).passing_on(
             self.taking
                 .as_ref()
                 .map(|taking| taking.predecessor.clone()),
@@ -83,7 +83,7 @@ impl Gateway {
         let task = tokio::spawn(async move {
             let result = plan.build(&context, &report).await;
             // When the loop is gone, dropping the result stops its sidecars.
-            let _ = happened.send(Happening::Built(number, Box::new(result)));
+            let _ = happened.send(LoopEvent::Built(number, Box::new(result)));
         });
         self.building = Some(Building {
             number,

@@ -10,9 +10,9 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file from another; none where there is no file.
-type State = Option<(u64, u64, i64, i64, u64)>;
+type FileState = Option<(u64, u64, i64, i64, u64)>;
 
-fn state(path: &Path) -> State {
+fn state(path: &Path) -> FileState {
     let file = std::fs::metadata(path).ok()?;
     Some((
         file.dev(),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::recovery::Configuration;
+use super::recovery::ConfigOrigin;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides, Whereabouts};
 use crate::state::last_good_config;
 
@@ -12,14 +12,14 @@ use crate::state::last_good_config;
 pub struct Material {
     pub loaded: Loaded,
     /// Whether it is the user's.
-    pub configuration: Configuration,
+    pub configuration: ConfigOrigin,
 }
 
 impl Material {
     pub fn valid(loaded: Loaded) -> Self {
         Self {
             loaded,
-            configuration: Configuration::Valid,
+            configuration: ConfigOrigin::Valid,
         }
     }
 
@@ -41,7 +41,7 @@ impl Material {
         if let Some(loaded) = last_good_config::load(flags, env) {
             return Ok(Self {
                 loaded,
-                configuration: Configuration::LastGood { why },
+                configuration: ConfigOrigin::LastGood { why },
             });
         }
         let listen = passed();
@@ -64,7 +64,7 @@ impl Material {
         };
         Ok(Self {
             loaded,
-            configuration: Configuration::Nothing { why },
+            configuration: ConfigOrigin::Nothing { why },
         })
     }
 
@@ -90,12 +90,12 @@ impl Material {
             self.configuration,
         ) {
             (Some(good), _) => good,
-            (None, Configuration::Nothing { .. }) => return Err(why),
-            (None, Configuration::Valid | Configuration::LastGood { .. }) => self.loaded,
+            (None, ConfigOrigin::Nothing { .. }) => return Err(why),
+            (None, ConfigOrigin::Valid | ConfigOrigin::LastGood { .. }) => self.loaded,
         };
         Ok(Self {
             loaded,
-            configuration: Configuration::LastGood { why },
+            configuration: ConfigOrigin::LastGood { why },
         })
     }
 }
@@ -121,13 +121,13 @@ mod tests {
         let file = flags.config.clone().unwrap();
         let env = Env(&none);
         let first = Material::at_start(&flags, &env, no_listeners).unwrap();
-        assert_eq!(first.configuration, Configuration::Valid);
+        assert_eq!(first.configuration, ConfigOrigin::Valid);
         std::fs::write(&file, BAD).unwrap();
         assert!(Material::at_start(&flags, &env, no_listeners).is_err());
         let listen: Listen = "1007".parse().unwrap();
         let door = Material::at_start(&flags, &env, || vec![listen.clone()]).unwrap();
         assert!(
-            matches!(&door.configuration, Configuration::Nothing { why } if why.contains("drian")),
+            matches!(&door.configuration, ConfigOrigin::Nothing { why } if why.contains("drian")),
             "{:?}",
             door.configuration
         );
@@ -137,7 +137,7 @@ mod tests {
         );
         last_good_config::save(dir.path(), &first.loaded).unwrap();
         let good = Material::at_start(&flags, &env, no_listeners).unwrap();
-        assert!(matches!(good.configuration, Configuration::LastGood { .. }));
+        assert!(matches!(good.configuration, ConfigOrigin::LastGood { .. }));
         assert_eq!(good.loaded.config.restart, first.loaded.config.restart);
     }
 
@@ -154,21 +154,21 @@ mod tests {
             again(&first, Ok(first.loaded.clone()))
                 .unwrap()
                 .configuration,
-            Configuration::Valid
+            ConfigOrigin::Valid
         );
         assert_eq!(
             again(&first, bad()).unwrap().configuration,
-            Configuration::LastGood { why: "bad".into() }
+            ConfigOrigin::LastGood { why: "bad".into() }
         );
         let nothing = Material {
-            configuration: Configuration::Nothing { why: String::new() },
+            configuration: ConfigOrigin::Nothing { why: String::new() },
             ..first.clone()
         };
         assert_eq!(again(&nothing, bad()).unwrap_err(), "bad");
         last_good_config::save(dir.path(), &first.loaded).unwrap();
         assert_eq!(
             again(&nothing, bad()).unwrap().configuration,
-            Configuration::LastGood { why: "bad".into() }
+            ConfigOrigin::LastGood { why: "bad".into() }
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::text::redact::Redactor;
 
 /// What every generation of this process shares.
 #[derive(Debug)]
-pub struct Context {
+pub struct GatewayContext {
     pub front: Arc<Front>,
     /// What the flags said: they overrule each new reading of the configuration.
     pub flags: Overrides,
@@ -23,7 +23,7 @@ pub struct Context {
     pub workers: usize,
 }
 
-impl Context {
+impl GatewayContext {
     /// What a sidecar's start needs.
     pub fn start(&self, name: &str, spec: &SidecarSpec, persist: bool) -> Start {
         self.redactor.learn_command(&spec.command);

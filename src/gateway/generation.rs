@@ -9,17 +9,20 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::context::GatewayContext;
 use super::lease::Claim;
-use super::lifecycle::{Budget, Kind};
+use super::lifecycle::{Budget, RequestKind};
 use super::progress::Reporter;
-use super::slot::{Patience, Unit};
+use super::slot::{DrainTime, Slot};
 use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Route, Routes, RoutingTable, Settings, Upstream};
 use crate::sidecar::{Failure, State};
 use crate::state::terms::ProgressStage;
+
+/// Where the sidecars of a generation listen; none while one does not run.
+pub type SidecarAddresses = BTreeMap<String, Option<SocketAddr>>;
 
 #[derive(Debug)]
 pub struct Generation {
@@ -28,24 +31,24 @@ pub struct Generation {
     /// What it was built from.
     pub config: Arc<Config>,
     /// Its sidecars by name.
-    pub units: BTreeMap<String, Arc<Unit>>,
+    pub slots: BTreeMap<String, Arc<Slot>>,
     routes: Routes,
 }
 
 /// How a generation is to be built.
 #[derive(Debug)]
-pub struct Plan {
+pub struct BuildPlan {
     pub number: u64,
     pub config: Arc<Config>,
     pub previous: Option<Arc<Generation>>,
     /// What to keep of it.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// How long old work may go on where it is in the way.
     pub budget: Budget,
     /// Serve even if a sidecar does not start, and go on trying.
     pub persist: bool,
     /// What it has started so far.
-    pub started: Started,
+    pub started: StartedSlots,
     /// The leases that were there when it was asked for: what is replaced waits for them.
     pub leases: Claim,
     /// Where another process has sidecars of which two copies must not run.
@@ -66,14 +69,14 @@ pub struct Gate {
 /// The sidecars that a build started: when it is given up, somebody else must see them to their
 /// end.
 #[derive(Clone, Debug, Default)]
-pub struct Started(Arc<Mutex<Vec<Arc<Unit>>>>);
+pub struct StartedSlots(Arc<Mutex<Vec<Arc<Slot>>>>);
 
-impl Started {
-    fn add(&self, unit: &Arc<Unit>) {
+impl StartedSlots {
+    fn add(&self, unit: &Arc<Slot>) {
         lock(&self.0).push(Arc::clone(unit));
     }
 
-    pub fn units(&self) -> Vec<Arc<Unit>> {
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
         lock(&self.0).clone()
     }
 }
@@ -99,7 +102,7 @@ fn words(failure: &Failure) -> String {
         .fold(String::new(), |text, line| text + "\n  | " + line)
 }
 
-impl Plan {
+impl BuildPlan {
     /// Builds it: starts what is new beside what runs, waits until it is ready, then replaces what
     /// cannot overlap.
     ///
@@ -107,33 +110,33 @@ impl Plan {
     /// [`BuildError`] of the first sidecar that failed; everything new is stopped again.
     pub async fn build(
         mut self,
-        context: &Arc<Context>,
+        context: &Arc<GatewayContext>,
         report: &Reporter,
     ) -> Result<Generation, BuildError> {
-        let mut units = BTreeMap::new();
+        let mut slots = BTreeMap::new();
         let mut fresh = Vec::new();
         let mut exclusive = Vec::new();
         let gate = self.gate.take();
         let mut gated = Vec::new();
         for (name, spec) in &self.config.sidecar {
-            match self.previous_unit(name) {
+            match self.previous_slot(name) {
                 None if gate
                     .as_ref()
                     .is_some_and(|gate| gate.theirs.contains(name) || !spec.overlaps()) =>
                 {
                     gated.push((name, spec))
                 }
-                Some(unit) if self.kind == Kind::Reload && unit.spec() == *spec => {
-                    units.insert(name.clone(), unit);
+                Some(unit) if self.kind == RequestKind::Reload && unit.spec() == *spec => {
+                    slots.insert(name.clone(), unit);
                 }
                 Some(unit) if !(spec.overlaps() && unit.spec().overlaps()) => {
                     exclusive.push((Arc::clone(&unit), spec));
-                    units.insert(name.clone(), unit);
+                    slots.insert(name.clone(), unit);
                 }
                 _ => {
                     let unit = self.start(context, name, spec, report);
                     fresh.push(Arc::clone(&unit));
-                    units.insert(name.clone(), unit);
+                    slots.insert(name.clone(), unit);
                 }
             }
         }
@@ -146,12 +149,12 @@ impl Plan {
             for (name, spec) in gated {
                 let unit = self.start(context, name, spec, report);
                 fresh.push(Arc::clone(&unit));
-                units.insert(name.clone(), unit);
+                slots.insert(name.clone(), unit);
             }
         }
         if self.previous.is_none() {
             // Who comes before the first generation is ready waits at its doors.
-            let routes = routes(&self.config, &doors(&units), context.workers, None);
+            let routes = routes(&self.config, &doors(&slots), context.workers, None);
             context.front.publish(RoutingTable {
                 generation: 0,
                 routes,
@@ -162,34 +165,34 @@ impl Plan {
         self.replace(context, &exclusive, report).await?;
         let routes = routes(
             &self.config,
-            &doors(&units),
+            &doors(&slots),
             context.workers,
             self.previous.as_deref(),
         );
         Ok(Generation {
             number: self.number,
             config: self.config,
-            units,
+            slots,
             routes,
         })
     }
 
     fn start(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<GatewayContext>,
         name: &str,
         spec: &SidecarSpec,
         report: &Reporter,
-    ) -> Arc<Unit> {
+    ) -> Arc<Slot> {
         report.tell(ProgressStage::Starting, format!("starting {name}"));
-        let unit = Unit::start(context, name, spec, self.persist);
+        let unit = Slot::start(context, name, spec, self.persist);
         self.started.add(&unit);
         unit
     }
 
     async fn settle_or_stop(
         &self,
-        fresh: &[Arc<Unit>],
+        fresh: &[Arc<Slot>],
         report: &Reporter,
     ) -> Result<(), BuildError> {
         let settled = self.settle(fresh, report).await;
@@ -204,7 +207,7 @@ impl Plan {
         settled
     }
 
-    async fn settle(&self, fresh: &[Arc<Unit>], report: &Reporter) -> Result<(), BuildError> {
+    async fn settle(&self, fresh: &[Arc<Slot>], report: &Reporter) -> Result<(), BuildError> {
         let all = fresh
             .iter()
             .map(async |unit| match unit.sidecar().settled().await {
@@ -226,11 +229,11 @@ impl Plan {
 
     async fn replace(
         &self,
-        context: &Arc<Context>,
-        exclusive: &[(Arc<Unit>, &SidecarSpec)],
+        context: &Arc<GatewayContext>,
+        exclusive: &[(Arc<Slot>, &SidecarSpec)],
         report: &Reporter,
     ) -> Result<(), BuildError> {
-        let mut replaced: Vec<(&Arc<Unit>, SidecarSpec)> = Vec::new();
+        let mut replaced: Vec<(&Arc<Slot>, SidecarSpec)> = Vec::new();
         for (unit, spec) in exclusive {
             let before = unit.spec();
             let patience = patience_of(self.budget, &before, &self.config);
@@ -264,23 +267,23 @@ impl Plan {
         Ok(())
     }
 
-    fn previous_unit(&self, name: &str) -> Option<Arc<Unit>> {
-        self.previous.as_ref()?.units.get(name).cloned()
+    fn previous_slot(&self, name: &str) -> Option<Arc<Slot>> {
+        self.previous.as_ref()?.slots.get(name).cloned()
     }
 }
 
 /// How long work may go on under a budget.
-pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> Patience {
+pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> DrainTime {
     let requests = budget.time(config.restart.drain.0);
     let tunnels = spec.tunnel_drain(&config.restart);
-    Patience {
+    DrainTime {
         requests,
         tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
     }
 }
 
-fn doors(units: &BTreeMap<String, Arc<Unit>>) -> BTreeMap<String, Arc<Backend>> {
-    units
+fn doors(slots: &BTreeMap<String, Arc<Slot>>) -> BTreeMap<String, Arc<Backend>> {
+    slots
         .iter()
         .map(|(name, unit)| (name.clone(), Arc::clone(unit.backend())))
         .collect()
@@ -356,7 +359,7 @@ impl Generation {
         workers: usize,
     ) -> RoutingTable {
         // What the successor does not have any more, is served by what is still here.
-        let mut all = self::doors(&self.units);
+        let mut all = self::doors(&self.slots);
         all.extend(
             doors
                 .iter()
@@ -370,12 +373,12 @@ impl Generation {
     }
 
     /// Where its sidecars listen; none while one is away.
-    pub fn addresses(&self) -> BTreeMap<String, Option<SocketAddr>> {
-        let address = |unit: &Arc<Unit>| match unit.sidecar().state() {
+    pub fn addresses(&self) -> SidecarAddresses {
+        let address = |unit: &Arc<Slot>| match unit.sidecar().state() {
             State::Ready { address, .. } => Some(address),
             _ => None,
         };
-        self.units
+        self.slots
             .iter()
             .map(|(name, unit)| (name.clone(), address(unit)))
             .collect()
@@ -383,20 +386,20 @@ impl Generation {
 
     /// Its sidecars that must not run twice, each with its process; 0 while none runs.
     pub fn exclusive(&self) -> Vec<(String, u32)> {
-        let alone = self.units.values().filter(|unit| !unit.spec().overlaps());
+        let alone = self.slots.values().filter(|unit| !unit.spec().overlaps());
         alone
             .map(|unit| (unit.name().to_owned(), pid_of(unit)))
             .collect()
     }
 
     /// Its sidecars that `next` does not keep.
-    pub fn left_by(&self, next: &Self) -> Vec<Arc<Unit>> {
-        let kept = |unit: &Arc<Unit>| {
-            next.units
+    pub fn left_by(&self, next: &Self) -> Vec<Arc<Slot>> {
+        let kept = |unit: &Arc<Slot>| {
+            next.slots
                 .get(unit.name())
                 .is_some_and(|other| Arc::ptr_eq(unit, other))
         };
-        self.units
+        self.slots
             .values()
             .filter(|unit| !kept(unit))
             .cloned()
@@ -408,7 +411,7 @@ impl Generation {
         GenerationInfo {
             number: self.number,
             sidecars: self
-                .units
+                .slots
                 .iter()
                 .map(|(name, unit)| (name.clone(), pid_of(unit)))
                 .collect(),
@@ -417,7 +420,7 @@ impl Generation {
 
     /// Which sidecars are not ready, and why.
     pub fn troubles(&self) -> Vec<String> {
-        let trouble = |unit: &Arc<Unit>| match unit.sidecar().state() {
+        let trouble = |unit: &Arc<Slot>| match unit.sidecar().state() {
             State::Ready { .. } => None,
             State::Starting {
                 hint: Some(hint), ..
@@ -431,12 +434,12 @@ impl Generation {
                 Some(format!("sidecar {} is stopped", unit.name()))
             }
         };
-        self.units.values().filter_map(trouble).collect()
+        self.slots.values().filter_map(trouble).collect()
     }
 }
 
 /// The process of a sidecar; 0 while none runs.
-fn pid_of(unit: &Arc<Unit>) -> u32 {
+fn pid_of(unit: &Arc<Slot>) -> u32 {
     match unit.sidecar().state() {
         State::Starting { pid, .. } | State::Ready { pid, .. } | State::Stopping { pid } => pid,
         State::Backoff { .. } | State::Stopped { .. } => 0,

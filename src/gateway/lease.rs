@@ -23,19 +23,19 @@ const LEASES_MAX: usize = 64;
 /// All leases of this process.
 #[derive(Debug)]
 pub struct Leases {
-    held: Mutex<Table>,
+    held: Mutex<LeaseTable>,
     /// Changes whenever one is released.
     released: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    entries: BTreeMap<u64, Entry>,
+struct LeaseTable {
+    entries: BTreeMap<u64, LeaseEntry>,
     count: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct LeaseEntry {
     why: String,
     pid: u32,
     since: Instant,
@@ -45,7 +45,7 @@ struct Entry {
 
 /// Why a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum LeaseEnd {
     Closed,
     Died,
     AgedOut,
@@ -53,7 +53,7 @@ enum End {
 
 /// What drains and stops wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum DrainCause {
     /// A restart or reload.
     Restart,
     Stop,
@@ -104,7 +104,7 @@ impl Leases {
         info!("[gateway] lease {number} taken by pid {pid}: {why}");
         table.entries.insert(
             number,
-            Entry {
+            LeaseEntry {
                 why,
                 pid,
                 since,
@@ -128,29 +128,29 @@ impl Leases {
                 }
             };
             let end = tokio::select! {
-                () = gone.cancelled() => End::Closed,
-                () = died => End::Died,
-                () = aged => End::AgedOut,
+                () = gone.cancelled() => LeaseEnd::Closed,
+                () = died => LeaseEnd::Died,
+                () = aged => LeaseEnd::AgedOut,
             };
             leases.release(number, end);
         });
     }
 
-    fn release(&self, number: u64, end: End) {
+    fn release(&self, number: u64, end: LeaseEnd) {
         let Some(entry) = self.table().entries.remove(&number) else {
             return;
         };
         let held = entry.since.elapsed().as_secs();
         let how = match end {
-            End::Closed => "released",
-            End::Died => "released, for its process has ended",
-            End::AgedOut => "aged out",
+            LeaseEnd::Closed => "released",
+            LeaseEnd::Died => "released, for its process has ended",
+            LeaseEnd::AgedOut => "aged out",
         };
         info!(
             "[gateway] lease {number} of pid {} {how} after {held} s: {}",
             entry.pid, entry.why
         );
-        if end == End::AgedOut {
+        if end == LeaseEnd::AgedOut {
             entry
                 .connection
                 .event("released", serde_json::json!({"cause": "ttl"}));
@@ -169,7 +169,7 @@ impl Leases {
     /// Every lease, for `status`.
     pub fn status(&self) -> Vec<LeaseStatus> {
         let now = Instant::now();
-        let status = |(number, entry): (&u64, &Entry)| LeaseStatus {
+        let status = |(number, entry): (&u64, &LeaseEntry)| LeaseStatus {
             lease: *number,
             why: entry.why.clone(),
             pid: entry.pid,
@@ -181,7 +181,7 @@ impl Leases {
         self.table().entries.iter().map(status).collect()
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, LeaseTable> {
         lock(&self.held)
     }
 }
@@ -213,10 +213,10 @@ impl Claim {
     }
 
     /// Tells their owners that something waits for them; `left` is for how long.
-    pub fn tell_drain(&self, cause: Cause, left: Option<Duration>) {
+    pub fn tell_drain(&self, cause: DrainCause, left: Option<Duration>) {
         let cause = match cause {
-            Cause::Restart => "restart",
-            Cause::Stop => "stop",
+            DrainCause::Restart => "restart",
+            DrainCause::Stop => "stop",
         };
         let notice = DrainNotice {
             cause: cause.to_owned(),
@@ -231,7 +231,7 @@ impl Claim {
         self.map(|_, entry| entry.connection.event("deadline", serde_json::Value::Null));
     }
 
-    fn map<T>(&self, mut of: impl FnMut(u64, &Entry) -> T) -> Vec<T> {
+    fn map<T>(&self, mut of: impl FnMut(u64, &LeaseEntry) -> T) -> Vec<T> {
         let Some((leases, numbers)) = &self.of else {
             return Vec::new();
         };
@@ -258,27 +258,27 @@ mod tests {
     use crate::control::protocol::{InhibitParams, Method};
     use crate::control::server::{self, Call};
 
-    struct Fixture {
+    struct LeaseFixture {
         dir: tempfile::TempDir,
         calls: mpsc::Receiver<Call>,
         leases: Arc<Leases>,
     }
 
-    fn fixture() -> Fixture {
+    fn fixture() -> LeaseFixture {
         let dir = tempfile::tempdir().unwrap();
         let listener =
             UnixListener::from_std(server::bind(&dir.path().join("control.sock")).unwrap())
                 .unwrap();
         let (sender, calls) = mpsc::channel(8);
         tokio::spawn(server::serve(listener, sender, CancellationToken::new()));
-        Fixture {
+        LeaseFixture {
             dir,
             calls,
             leases: Arc::default(),
         }
     }
 
-    impl Fixture {
+    impl LeaseFixture {
         async fn take(&mut self, ttl: Option<Duration>, pid: u32) -> Client {
             let mut client = Client::connect(&self.dir.path().join("control.sock"))
                 .await
@@ -308,7 +308,7 @@ mod tests {
             (claim.blockers(), fixture.leases.status().len()),
             (vec!["lease of pid 0 for 0 s: backup".to_owned()], 2)
         );
-        claim.tell_drain(Cause::Restart, Some(Duration::from_secs(3)));
+        claim.tell_drain(DrainCause::Restart, Some(Duration::from_secs(3)));
         claim.tell_deadline();
         let (event, payload) = first.event().await.unwrap().unwrap();
         assert_eq!(

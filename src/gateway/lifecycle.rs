@@ -2,7 +2,7 @@
 //! to do; it has no clock and does nothing itself, so every order of events can be tried in a test.
 //!
 //! The next generation lives in this process, in a successor, or in whatever the service manager
-//! starts next ([`Place`]). A hand-over is two of these machines that talk: the old one is
+//! starts next ([`Placement`]). A hand-over is two of these machines that talk: the old one is
 //! `Handing` until the successor serves, then `Yielded`; the new one is `Starting` as a candidate,
 //! `Prepared`, and owns the service from [`Action::Own`] on.
 
@@ -12,8 +12,11 @@ mod build;
 mod vocabulary;
 
 pub use build::Build;
-use build::Next;
-pub use vocabulary::{Action, Budget, Entry, Event, Fallback, Kind, Place, Request, Verdict};
+use build::NextBuild;
+pub use vocabulary::{
+    Action, Budget, Event, Fallback, GenerationRequest, Placement, RequestKind, RequestVerdict,
+    StartMode,
+};
 
 /// Between two trials of a gateway in safe mode: long enough to be no storm, short enough that a
 /// cause that went away is noticed within a coffee break.
@@ -92,7 +95,7 @@ pub struct Lifecycle {
 
 impl Lifecycle {
     /// A gateway that begins, and the first thing to do.
-    pub fn start(entry: Entry) -> (Self, Vec<Action>) {
+    pub fn start(entry: StartMode) -> (Self, Vec<Action>) {
         let mut machine = Self {
             phase: Phase::Ended,
             current: 0,
@@ -100,13 +103,13 @@ impl Lifecycle {
             candidate: false,
         };
         let actions = match entry {
-            Entry::First(then) => vec![machine.begin(Origin::Alone(then), None)],
-            Entry::Candidate { generation } => {
+            StartMode::First(then) => vec![machine.begin(Origin::Alone(then), None)],
+            StartMode::Candidate { generation } => {
                 machine.last = generation.saturating_sub(1);
                 machine.candidate = true;
                 vec![machine.begin(Origin::Candidate, None)]
             }
-            Entry::Later { at, then } => {
+            StartMode::Later { at, then } => {
                 machine.phase = Phase::Waiting { until: at, then };
                 Vec::new()
             }
@@ -187,9 +190,9 @@ impl Lifecycle {
         }
     }
 
-    fn asked(&mut self, request: Request) -> Vec<Action> {
+    fn asked(&mut self, request: GenerationRequest) -> Vec<Action> {
         match &mut self.phase {
-            Phase::Serving => self.next(Next {
+            Phase::Serving => self.next(NextBuild {
                 request,
                 joined: Vec::new(),
             }),
@@ -203,11 +206,11 @@ impl Lifecycle {
             }
             Phase::Yielded { .. } => vec![Action::Answer {
                 id: request.id,
-                verdict: Verdict::Moved,
+                verdict: RequestVerdict::Moved,
             }],
             Phase::Leaving { .. } => vec![Action::Answer {
                 id: request.id,
-                verdict: Verdict::Scheduled,
+                verdict: RequestVerdict::Scheduled,
             }],
             Phase::Stopping { .. } | Phase::Ended => vec![reject(request.id, STOPPING)],
         }
@@ -248,7 +251,7 @@ impl Lifecycle {
                 actions.push(Action::Abandon(build.generation));
                 actions.extend(build.everybody().map(|id| Action::Answer {
                     id,
-                    verdict: Verdict::Scheduled,
+                    verdict: RequestVerdict::Scheduled,
                 }));
             }
             Phase::Yielded { .. }
@@ -295,7 +298,7 @@ impl Lifecycle {
     fn broken(&mut self, generation: u64, why: &str, now: Duration) -> Vec<Action> {
         let failed = |id| Action::Answer {
             id,
-            verdict: Verdict::Failed(why.to_owned()),
+            verdict: RequestVerdict::Failed(why.to_owned()),
         };
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Starting(build, origin) if build.generation == generation => {
@@ -361,7 +364,7 @@ impl Lifecycle {
                     .flat_map(|next| std::iter::once(next.request.id).chain(next.joined));
                 actions.extend(then.map(|id| Action::Answer {
                     id,
-                    verdict: Verdict::Moved,
+                    verdict: RequestVerdict::Moved,
                 }));
                 actions
             }
@@ -378,7 +381,7 @@ impl Lifecycle {
                 let mut actions = vec![Action::TakeBack];
                 actions.extend(self.failed(build, |id| Action::Answer {
                     id,
-                    verdict: Verdict::Failed(why.to_owned()),
+                    verdict: RequestVerdict::Failed(why.to_owned()),
                 }));
                 actions
             }
@@ -431,16 +434,21 @@ impl Lifecycle {
 
     /// The first generation of this process.
     fn begin(&mut self, origin: Origin, request: Option<String>) -> Action {
-        let build = self.build(Kind::Restart, Budget::Configured, request, Vec::new());
+        let build = self.build(
+            RequestKind::Restart,
+            Budget::Configured,
+            request,
+            Vec::new(),
+        );
         let action = build.action(origin == Origin::Alone(Fallback::Persist));
         self.phase = Phase::Starting(build, origin);
         action
     }
 
-    fn next(&mut self, next: Next) -> Vec<Action> {
-        let Next {
+    fn next(&mut self, next: NextBuild) -> Vec<Action> {
+        let NextBuild {
             request:
-                Request {
+                GenerationRequest {
                     id,
                     kind,
                     budget,
@@ -449,18 +457,18 @@ impl Lifecycle {
             joined,
         } = next;
         match place {
-            Place::Next { until } if kind == Kind::Restart => {
+            Placement::Next { until } if kind == RequestKind::Restart => {
                 self.phase = Phase::Leaving { until };
                 let mut actions = vec![Action::Leave { budget }];
                 actions.extend(std::iter::once(id).chain(joined).map(|id| Action::Answer {
                     id,
-                    verdict: Verdict::Scheduled,
+                    verdict: RequestVerdict::Scheduled,
                 }));
                 actions
             }
-            Place::Successor { update } if kind == Kind::Restart => {
+            Placement::Successor { update } if kind == RequestKind::Restart => {
                 let mut build = self.build(kind, budget, Some(id.clone()), joined);
-                build.place = Place::Successor { update };
+                build.place = Placement::Successor { update };
                 let generation = build.generation;
                 self.phase = Phase::Handing {
                     build,
@@ -483,7 +491,7 @@ impl Lifecycle {
 
     fn build(
         &mut self,
-        kind: Kind,
+        kind: RequestKind,
         budget: Budget,
         leader: Option<String>,
         joined: Vec<String>,
@@ -493,7 +501,7 @@ impl Lifecycle {
             generation: self.last,
             kind,
             budget,
-            place: Place::Here,
+            place: Placement::Here,
             leader,
             joined,
             then: None,
@@ -511,7 +519,7 @@ const STOPPING: &str = "the gateway is stopping";
 fn reject(id: String, why: &str) -> Action {
     Action::Answer {
         id,
-        verdict: Verdict::Rejected(why.to_owned()),
+        verdict: RequestVerdict::Rejected(why.to_owned()),
     }
 }
 

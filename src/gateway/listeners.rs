@@ -14,7 +14,7 @@ const PREFIX: &str = "listen-";
 /// The sockets of this process with the names they are stored under.
 #[derive(Debug)]
 pub struct Listeners {
-    held: Vec<Held>,
+    held: Vec<HeldSocket>,
     notifier: Notifier,
     changed: bool,
     /// Names that the service manager is to forget, once it listens to this process.
@@ -22,7 +22,7 @@ pub struct Listeners {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldSocket {
     socket: ListenSocket,
     /// None for what a socket unit passed: that one keeps its own.
     name: Option<String>,
@@ -47,7 +47,7 @@ impl Listeners {
                     warn!("[gateway] a socket named {name} was passed on that the configuration does not ask for; closed");
                     forgotten.extend(stored.then(|| name.clone()));
                 }
-                Some(Held { socket: socket?, name: stored.then_some(name) })
+                Some(HeldSocket { socket: socket?, name: stored.then_some(name) })
             })
             .collect();
         forgotten.iter().for_each(|name| notifier.remove(name));
@@ -97,7 +97,7 @@ impl Listeners {
             use std::os::fd::AsFd;
             let name = self.unused_name();
             self.notifier.store(&name, socket.as_fd());
-            self.held.push(Held {
+            self.held.push(HeldSocket {
                 socket,
                 name: Some(name),
             });

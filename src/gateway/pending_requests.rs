@@ -7,8 +7,8 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::generation::one_line;
-use super::lifecycle::{Event, Kind, Phase, Verdict};
-use super::record::{Asked, Record};
+use super::lifecycle::{Event, Phase, RequestKind, RequestVerdict};
+use super::record::{LifeRecord, RequestRecord};
 use super::recovery::Rung;
 use super::run_loop::Gateway;
 use crate::control::protocol::{
@@ -26,7 +26,7 @@ const PHASES_MAX: usize = 40;
 pub struct Waiting {
     /// Whom to answer; none for a signal.
     pub reply: Option<Reply>,
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub reason: String,
     /// Answer only when the generation before is gone.
     pub drained: bool,
@@ -35,7 +35,7 @@ pub struct Waiting {
     /// The same for people, RFC 3339.
     pub at: String,
     pub before: GenerationInfo,
-    pub asked: Asked,
+    pub asked: RequestRecord,
 }
 
 /// How things stand when a request ends.
@@ -61,14 +61,14 @@ pub struct Answers {
     for_drain: Vec<(u64, Reply, Outcome)>,
     count: u64,
     /// Where requests are remembered.
-    record: Option<Record>,
+    record: Option<LifeRecord>,
     /// How the last one ended.
     pub last: Option<LastRestart>,
 }
 
 impl Answers {
     /// None yet; each is remembered at its end.
-    pub fn recorded(record: Record) -> Self {
+    pub fn recorded(record: LifeRecord) -> Self {
         Self {
             record: Some(record),
             ..Self::default()
@@ -95,7 +95,7 @@ impl Answers {
 
     /// What a signal asked for, which nobody waits for; none for a request with somebody who asks
     /// again.
-    pub fn unattended(&self, id: &str) -> Option<Kind> {
+    pub fn unattended(&self, id: &str) -> Option<RequestKind> {
         self.waiting
             .get(id)
             .filter(|waiting| waiting.reply.is_none())
@@ -131,7 +131,7 @@ impl Answers {
     }
 
     /// A request has ended.
-    pub fn end(&mut self, id: &str, verdict: Verdict, end: &End) {
+    pub fn end(&mut self, id: &str, verdict: RequestVerdict, end: &End) {
         let Some(waiting) = self.waiting.remove(id) else {
             return;
         };
@@ -145,23 +145,25 @@ impl Answers {
         } = end.clone();
         let took_ms = waiting.begun.elapsed().as_millis() as u64;
         let kind = match waiting.kind {
-            Kind::Restart => "restart",
-            Kind::Reload => "reload",
+            RequestKind::Restart => "restart",
+            RequestKind::Reload => "reload",
         };
         let (word, into) = match &verdict {
-            Verdict::Done(_) if unchanged => ("unchanged", None),
-            Verdict::Done(_) => ("done", None),
-            Verdict::Coalesced { into, .. } => ("coalesced", Some(into.clone())),
-            Verdict::Scheduled => ("scheduled", None),
-            Verdict::Moved => ("moved", None),
-            Verdict::Rejected(_) => ("rejected", None),
-            Verdict::Failed(_) => ("failed", None),
+            RequestVerdict::Done(_) if unchanged => ("unchanged", None),
+            RequestVerdict::Done(_) => ("done", None),
+            RequestVerdict::Coalesced { into, .. } => ("coalesced", Some(into.clone())),
+            RequestVerdict::Scheduled => ("scheduled", None),
+            RequestVerdict::Moved => ("moved", None),
+            RequestVerdict::Rejected(_) => ("rejected", None),
+            RequestVerdict::Failed(_) => ("failed", None),
         };
         let text = match &verdict {
-            Verdict::Rejected(why) | Verdict::Failed(why) => format!("{word}: {}", one_line(why)),
+            RequestVerdict::Rejected(why) | RequestVerdict::Failed(why) => {
+                format!("{word}: {}", one_line(why))
+            }
             _ => word.to_owned(),
         };
-        if matches!(verdict, Verdict::Failed(_)) {
+        if matches!(verdict, RequestVerdict::Failed(_)) {
             warn!(
                 REQUEST = id,
                 "[gateway] {kind} {id} {text}; generation {} serves on", after.number
@@ -187,19 +189,21 @@ impl Answers {
         });
         let Some(reply) = waiting.reply else { return };
         match verdict {
-            Verdict::Rejected(why) => reply.fail(Failure {
+            RequestVerdict::Rejected(why) => reply.fail(Failure {
                 code: FailureCode::Rejected,
                 message: why,
             }),
-            Verdict::Failed(why) => reply.fail(Failure { code, message: why }),
-            Verdict::Moved => {
+            RequestVerdict::Failed(why) => reply.fail(Failure { code, message: why }),
+            RequestVerdict::Moved => {
                 let message = "another process has just taken over: ask again".to_owned();
                 reply.fail(Failure {
                     code: FailureCode::Moved,
                     message,
                 });
             }
-            Verdict::Done(_) | Verdict::Coalesced { .. } | Verdict::Scheduled => {
+            RequestVerdict::Done(_)
+            | RequestVerdict::Coalesced { .. }
+            | RequestVerdict::Scheduled => {
                 let drained = draining.is_none();
                 let outcome = Outcome {
                     request: id.to_owned(),
@@ -268,7 +272,7 @@ impl Gateway {
             self.standing.record.forgive();
             let id = self.answers.next_id();
             self.standing.record.request(
-                Asked::by(Some(caller), "in-process"),
+                RequestRecord::by(Some(caller), "in-process"),
                 &id,
                 "recover",
                 "gatewayctl recover",
@@ -282,7 +286,7 @@ impl Gateway {
             (Phase::Serving, Rung::LastGood { .. })
         ) {
             self.ask(
-                Kind::Reload,
+                RequestKind::Reload,
                 RestartParams::default(),
                 "gatewayctl recover",
                 Some((caller, reply)),
@@ -306,7 +310,7 @@ impl Gateway {
             draining: None,
             unchanged: false,
         };
-        self.answers.end(id, Verdict::Rejected(why), &end);
+        self.answers.end(id, RequestVerdict::Rejected(why), &end);
     }
 }
 

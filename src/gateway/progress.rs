@@ -1,9 +1,7 @@
 //! Steps of a restart or reload, told to whoever asked for it.
 
-use tokio::sync::mpsc;
-
-use super::Happening;
 use super::handover::{Predecessor, ToPredecessor};
+use super::outbox::Outbox;
 use crate::control::protocol::Progress;
 use crate::state::terms::ProgressStage;
 
@@ -11,13 +9,13 @@ use crate::state::terms::ProgressStage;
 #[derive(Clone, Debug)]
 pub struct Reporter {
     request: Option<String>,
-    to: mpsc::UnboundedSender<Happening>,
+    to: Outbox<Progress>,
     predecessor: Option<Predecessor>,
 }
 
 impl Reporter {
     /// A reporter for a request.
-    pub fn new(request: Option<String>, to: mpsc::UnboundedSender<Happening>) -> Self {
+    pub fn new(request: Option<String>, to: Outbox<Progress>) -> Self {
         Self {
             request,
             to,
@@ -47,7 +45,7 @@ impl Reporter {
                 text,
             };
             // When the loop is gone, so is everybody who might listen.
-            let _ = self.to.send(Happening::Progress(progress));
+            self.to.send(progress);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::recovery::{Action, Shown};
+use super::recovery::{RecoveryAction, ShownRecovery};
 use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
 use crate::os::oom;
@@ -22,7 +22,7 @@ use crate::text::redact::Redactor;
 
 /// The pen of one life.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct LifeRecord {
     dir: PathBuf,
     instance: String,
     boot_id: String,
@@ -33,7 +33,7 @@ pub struct Record {
 
 /// What the history tells of a request besides its end.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct RequestRecord {
     pub who: Who,
     /// Where the next generation was to live.
     pub strategy: &'static str,
@@ -41,7 +41,7 @@ pub struct Asked {
     pub phases: Vec<Phase>,
 }
 
-impl Asked {
+impl RequestRecord {
     /// By a client of the control socket; none for a signal, of which nothing is known.
     pub fn by(caller: Option<Caller>, strategy: &'static str) -> Self {
         let who = caller.map_or_else(Who::default, |Caller { uid, pid }| Who {
@@ -71,7 +71,7 @@ pub struct Begun {
     pub trace: Option<Carried>,
 }
 
-impl Record {
+impl LifeRecord {
     /// A pen for the state directory `dir`. Writes nothing yet.
     pub fn new(dir: &Path, instance: &str, redactor: &Redactor) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl Record {
     }
 
     /// The life is under way.
-    pub fn started(&self, supervisor: &str, standing: &Shown, before: Before) {
+    pub fn started(&self, supervisor: &str, standing: &ShownRecovery, before: Before) {
         self.history.append(&Entry::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             supervisor: supervisor.to_owned(),
@@ -128,7 +128,7 @@ impl Record {
     }
 
     /// Another rung of the ladder is reached.
-    pub fn rung(&self, standing: &Shown) {
+    pub fn rung(&self, standing: &ShownRecovery) {
         let reason = standing
             .reason
             .as_deref()
@@ -142,14 +142,14 @@ impl Record {
     /// A request is at its end.
     pub fn request(
         &self,
-        asked: Asked,
+        asked: RequestRecord,
         id: &str,
         kind: &str,
         reason: &str,
         outcome: &str,
         took_ms: u64,
     ) {
-        let Asked {
+        let RequestRecord {
             who,
             strategy,
             phases,
@@ -169,12 +169,12 @@ impl Record {
     }
 
     /// Does what the ladder asks of the record; other actions are not its business.
-    pub fn perform(&self, action: &Action) {
+    pub fn perform(&self, action: &RecoveryAction) {
         match action {
-            Action::MarkTrial => startup_throttle::trial(&self.dir, &self.life()),
-            Action::MarkSafe => startup_throttle::safe(&self.dir, &self.life()),
-            Action::MarkStable => startup_throttle::stable(&self.dir, self.pid),
-            Action::Alert(_) => {}
+            RecoveryAction::MarkTrial => startup_throttle::trial(&self.dir, &self.life()),
+            RecoveryAction::MarkSafe => startup_throttle::safe(&self.dir, &self.life()),
+            RecoveryAction::MarkStable => startup_throttle::stable(&self.dir, self.pid),
+            RecoveryAction::Alert(_) => {}
         }
     }
 
@@ -281,19 +281,19 @@ fn how_it_ended(
 mod tests {
     use super::*;
     use crate::config::{Env, Overrides, load};
-    use crate::gateway::recovery::{Configuration, Recovery};
+    use crate::gateway::recovery::{ConfigOrigin, Recovery};
 
-    fn record(dir: &Path, pid: u32) -> Record {
+    fn record(dir: &Path, pid: u32) -> LifeRecord {
         let redactor = Redactor::default();
         redactor.learn_env("API_TOKEN", "CANARY-1");
-        Record {
+        LifeRecord {
             pid,
-            ..Record::new(dir, "a", &redactor)
+            ..LifeRecord::new(dir, "a", &redactor)
         }
     }
 
-    fn normal() -> Shown {
-        Shown {
+    fn normal() -> ShownRecovery {
+        ShownRecovery {
             rung: "normal",
             reason: None,
             left_ms: None,
@@ -409,13 +409,13 @@ mod tests {
             life().begin(&throttle, None).start,
             Start::Wait { count: 4, .. }
         ));
-        life().perform(&Action::MarkTrial);
-        life().perform(&Action::MarkSafe);
+        life().perform(&RecoveryAction::MarkTrial);
+        life().perform(&RecoveryAction::MarkSafe);
         assert!(matches!(
             life().begin(&throttle, None).start,
             Start::Safe { again: true, .. }
         ));
-        life().perform(&Action::MarkStable);
+        life().perform(&RecoveryAction::MarkStable);
         assert_eq!(life().begin(&throttle, None).start, Start::Go);
         life().take_over();
         life().forgive();
@@ -432,7 +432,7 @@ mod tests {
         };
         let (recovery, _) = Recovery::begin(
             start,
-            Configuration::Valid,
+            ConfigOrigin::Valid,
             std::time::Duration::ZERO,
             std::time::Duration::ZERO,
         );

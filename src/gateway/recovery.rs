@@ -11,12 +11,12 @@ pub mod driver;
 use std::time::Duration;
 
 use super::alert::Alert;
-use super::lifecycle::{Entry, Fallback, Phase, TRIAL_EVERY};
+use super::lifecycle::{Fallback, Phase, StartMode, TRIAL_EVERY};
 use crate::state::startup_throttle::Start;
 
 /// What the configuration is worth at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Configuration {
+pub enum ConfigOrigin {
     Valid,
     /// The user's is not valid; the last good one takes its place.
     LastGood {
@@ -30,7 +30,7 @@ pub enum Configuration {
     },
 }
 
-impl Configuration {
+impl ConfigOrigin {
     /// What is wrong with the user's, when another one stands in for it.
     fn instead(&self) -> Option<String> {
         match self {
@@ -68,7 +68,7 @@ pub enum Rung {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum RecoveryAction {
     /// `throttle::trial`: a death soon after leads back to safe mode.
     MarkTrial,
     /// `throttle::safe`: the trial is over.
@@ -81,15 +81,15 @@ pub enum Action {
 
 /// What led to safe mode: only deaths are a matter of the throttle's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
+enum SafeModeCause {
     Deaths,
-    Configuration,
+    ConfigOrigin,
 }
 
 #[derive(Clone, Debug)]
 pub struct Recovery {
     rung: Rung,
-    cause: Cause,
+    cause: SafeModeCause,
     /// What is wrong with the user's configuration, while the last good one stands in for it.
     instead: Option<String>,
     /// `[recovery] throttle.stable`
@@ -109,7 +109,7 @@ fn safe(reason: String, now: Duration) -> Rung {
 
 /// Where a gateway stands, for status and history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownRecovery {
     /// normal, throttled, safe-mode or last-good.
     pub rung: &'static str,
     /// Why, in a sentence; absent when normal.
@@ -122,18 +122,20 @@ impl Recovery {
     /// The rung of a start, and what is to be told about it.
     pub fn begin(
         start: Start,
-        configuration: Configuration,
+        configuration: ConfigOrigin,
         stable: Duration,
         now: Duration,
-    ) -> (Self, Vec<Action>) {
+    ) -> (Self, Vec<RecoveryAction>) {
         let (rung, cause, tell) = match (start, &configuration) {
             // Somebody was told already; a loop of deaths in safe mode must not send a mail each
             // time.
-            (Start::Safe { reason, again }, _) => (safe(reason, now), Cause::Deaths, !again),
-            (_, Configuration::Nothing { why }) => {
+            (Start::Safe { reason, again }, _) => {
+                (safe(reason, now), SafeModeCause::Deaths, !again)
+            }
+            (_, ConfigOrigin::Nothing { why }) => {
                 let reason =
                     format!("the configuration is not valid, and there is no last good one: {why}");
-                (safe(reason, now), Cause::Configuration, true)
+                (safe(reason, now), SafeModeCause::ConfigOrigin, true)
             }
             (Start::Wait { delay, count }, _) => (
                 Rung::Throttled {
@@ -141,17 +143,17 @@ impl Recovery {
                     delay,
                     count,
                 },
-                Cause::Deaths,
+                SafeModeCause::Deaths,
                 false,
             ),
-            (Start::Go, Configuration::LastGood { why }) => (
+            (Start::Go, ConfigOrigin::LastGood { why }) => (
                 Rung::LastGood {
                     reason: why.clone(),
                 },
-                Cause::Deaths,
+                SafeModeCause::Deaths,
                 true,
             ),
-            (Start::Go, Configuration::Valid) => (Rung::Normal, Cause::Deaths, false),
+            (Start::Go, ConfigOrigin::Valid) => (Rung::Normal, SafeModeCause::Deaths, false),
         };
         let machine = Self {
             rung,
@@ -171,18 +173,18 @@ impl Recovery {
 
     /// The rung of a successor: its predecessor serves, so there is nothing to recover from.
     pub fn successor(stable: Duration) -> Self {
-        Self::begin(Start::Go, Configuration::Valid, stable, Duration::ZERO).0
+        Self::begin(Start::Go, ConfigOrigin::Valid, stable, Duration::ZERO).0
     }
 
     /// How the lifecycle begins; `usual` is what a failing first start leads to elsewhere.
-    pub fn entry(&self, usual: Fallback) -> Entry {
+    pub fn entry(&self, usual: Fallback) -> StartMode {
         match &self.rung {
-            Rung::Normal | Rung::LastGood { .. } => Entry::First(usual),
-            Rung::Throttled { until, .. } => Entry::Later {
+            Rung::Normal | Rung::LastGood { .. } => StartMode::First(usual),
+            Rung::Throttled { until, .. } => StartMode::Later {
                 at: *until,
                 then: usual,
             },
-            Rung::Safe { trial_at, .. } => Entry::Later {
+            Rung::Safe { trial_at, .. } => StartMode::Later {
                 at: trial_at.unwrap_or_default(),
                 then: Fallback::Safe,
             },
@@ -201,7 +203,7 @@ impl Recovery {
 
     /// Follows the lifecycle; call it after each of its steps, when a sidecar changed, and at the
     /// deadline. `ready` says that a generation serves and all of it is ready.
-    pub fn follow(&mut self, phase: &Phase, ready: bool, now: Duration) -> Vec<Action> {
+    pub fn follow(&mut self, phase: &Phase, ready: bool, now: Duration) -> Vec<RecoveryAction> {
         let mut actions = self.climb(phase);
         if !ready {
             self.stable_at = None;
@@ -210,14 +212,14 @@ impl Recovery {
             if now >= at {
                 self.stable_at = None;
                 self.trusted = true;
-                actions.push(Action::MarkStable);
+                actions.push(RecoveryAction::MarkStable);
             }
         }
         actions
     }
 
-    fn climb(&mut self, phase: &Phase) -> Vec<Action> {
-        let deaths = self.cause == Cause::Deaths;
+    fn climb(&mut self, phase: &Phase) -> Vec<RecoveryAction> {
+        let deaths = self.cause == SafeModeCause::Deaths;
         match (phase, &mut self.rung) {
             (Phase::Starting(..) | Phase::Serving, Rung::Throttled { .. })
             | (Phase::Serving, Rung::Safe { .. }) => self.leave(),
@@ -229,7 +231,10 @@ impl Recovery {
                 },
             ) => {
                 *trial_at = None;
-                deaths.then_some(Action::MarkTrial).into_iter().collect()
+                deaths
+                    .then_some(RecoveryAction::MarkTrial)
+                    .into_iter()
+                    .collect()
             }
             (
                 Phase::Waiting { until, .. },
@@ -239,14 +244,17 @@ impl Recovery {
                 },
             ) => {
                 *trial_at = Some(*until);
-                deaths.then_some(Action::MarkSafe).into_iter().collect()
+                deaths
+                    .then_some(RecoveryAction::MarkSafe)
+                    .into_iter()
+                    .collect()
             }
             _ => Vec::new(),
         }
     }
 
     /// From the waiting room to where sidecars run.
-    fn leave(&mut self) -> Vec<Action> {
+    fn leave(&mut self) -> Vec<RecoveryAction> {
         match self.instead.clone() {
             Some(reason) => {
                 self.rung = Rung::LastGood { reason };
@@ -261,12 +269,12 @@ impl Recovery {
 
     /// A generation of this configuration serves from now on, or is about to be tried for the first
     /// time.
-    pub fn adopted(&mut self, configuration: &Configuration) -> Vec<Action> {
+    pub fn adopted(&mut self, configuration: &ConfigOrigin) -> Vec<RecoveryAction> {
         self.instead = configuration.instead();
         match (&self.rung, configuration) {
-            (Rung::LastGood { .. }, Configuration::Valid)
-            | (Rung::Normal, Configuration::LastGood { .. }) => self.leave(),
-            (Rung::LastGood { .. }, Configuration::LastGood { why }) => {
+            (Rung::LastGood { .. }, ConfigOrigin::Valid)
+            | (Rung::Normal, ConfigOrigin::LastGood { .. }) => self.leave(),
+            (Rung::LastGood { .. }, ConfigOrigin::LastGood { why }) => {
                 self.rung = Rung::LastGood {
                     reason: why.clone(),
                 };
@@ -279,24 +287,26 @@ impl Recovery {
     /// A trial failed for this reason: where the configuration is the trouble, it is the reason of
     /// now.
     pub fn failed(&mut self, why: &str) {
-        if let (Rung::Safe { reason, .. }, Cause::Configuration) = (&mut self.rung, self.cause) {
+        if let (Rung::Safe { reason, .. }, SafeModeCause::ConfigOrigin) =
+            (&mut self.rung, self.cause)
+        {
             why.clone_into(reason);
         }
     }
 
-    fn alert(&self) -> Action {
-        let Shown { rung, reason, .. } = self.shown(Duration::ZERO);
-        Action::Alert(Alert {
+    fn alert(&self) -> RecoveryAction {
+        let ShownRecovery { rung, reason, .. } = self.shown(Duration::ZERO);
+        RecoveryAction::Alert(Alert {
             rung,
             reason: reason.unwrap_or_default(),
         })
     }
 
     /// For status and history.
-    pub fn shown(&self, now: Duration) -> Shown {
+    pub fn shown(&self, now: Duration) -> ShownRecovery {
         let left = |at: Duration| at.saturating_sub(now).as_millis() as u64;
         match &self.rung {
-            Rung::Normal => Shown {
+            Rung::Normal => ShownRecovery {
                 rung: "normal",
                 reason: None,
                 left_ms: None,
@@ -310,18 +320,18 @@ impl Recovery {
                     "start {count} in quick succession after unplanned ends waits {} s",
                     delay.as_secs()
                 );
-                Shown {
+                ShownRecovery {
                     rung: "throttled",
                     reason: Some(reason),
                     left_ms: Some(left(*until)),
                 }
             }
-            Rung::Safe { reason, trial_at } => Shown {
+            Rung::Safe { reason, trial_at } => ShownRecovery {
                 rung: "safe-mode",
                 reason: Some(reason.clone()),
                 left_ms: trial_at.map(left),
             },
-            Rung::LastGood { reason } => Shown {
+            Rung::LastGood { reason } => ShownRecovery {
                 rung: "last-good",
                 reason: Some(reason.clone()),
                 left_ms: None,

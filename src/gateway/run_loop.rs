@@ -12,10 +12,9 @@ use tokio::time::{Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Happening;
 use super::budget::{EXTEND_BY, EXTEND_EVERY};
 use super::building::{Building, Next};
-use super::context::Context;
+use super::context::GatewayContext;
 use super::control_end::ControlEnd;
 use super::drain::old_generation::Drain;
 use super::generation::Generation;
@@ -26,15 +25,19 @@ use super::handover::{
     Link, Predecessors, Program, ToPredecessor, ToSuccessor, Waiter, WaiterEvent, migrate,
 };
 use super::lease::Leases;
-use super::lifecycle::{Action, Budget, Event, Kind, Lifecycle, Phase, Place, Request, Verdict};
+use super::lifecycle::{
+    Action, Budget, Event, GenerationRequest, Lifecycle, Phase, Placement, RequestKind,
+    RequestVerdict,
+};
 use super::listeners::Listeners;
+use super::loop_event::{LoopEvent, LoopEvents};
 use super::option_future::or_never;
 use super::pending_requests::{Answers, End, Waiting, stopping};
 use super::progress::Reporter;
-use super::record::Asked as Origin;
-use super::recovery::driver::Standing;
-use super::signals::{Asked, Signals};
-use super::slot::Unit;
+use super::record::RequestRecord;
+use super::recovery::driver::RecoveryDriver;
+use super::signals::{SignalRequest, Signals};
+use super::slot::Slot;
 use super::supervision::Supervision;
 use super::traces::Traces;
 use crate::config::Loaded;
@@ -56,9 +59,9 @@ const DONE: u8 = 0;
 
 #[derive(Debug)]
 pub(super) struct Gateway {
-    pub(super) context: Arc<Context>,
+    pub(super) context: Arc<GatewayContext>,
     pub(super) loaded: Loaded,
-    pub(super) standing: Standing,
+    pub(super) standing: RecoveryDriver,
     pub(super) traces: Traces,
     pub(super) paths: Paths,
     pub(super) notifier: Notifier,
@@ -73,12 +76,12 @@ pub(super) struct Gateway {
     pub(super) workers: Arc<Workers>,
     pub(super) building: Option<Building>,
     /// What a build had started that a stop gave up.
-    pub(super) abandoned: Vec<Arc<Unit>>,
+    pub(super) abandoned: Vec<Arc<Slot>>,
     /// What the generation under construction was read from.
     pub(super) next: Option<Next>,
     /// Follow the sidecars of the current generation.
     pub(super) followers: Vec<JoinHandle<()>>,
-    pub(super) happened: mpsc::UnboundedSender<Happening>,
+    pub(super) happened: LoopEvents,
     /// What the next failing answer is about.
     pub(super) failed_as: FailureCode,
     /// A RELOADING=1 waits for its READY=1.
@@ -139,7 +142,7 @@ pub(super) struct Gateway {
 
 pub(super) struct Inputs {
     pub(super) signals: Signals,
-    pub(super) happenings: mpsc::UnboundedReceiver<Happening>,
+    pub(super) happenings: mpsc::UnboundedReceiver<LoopEvent>,
     pub(super) calls: mpsc::Receiver<Call>,
 }
 
@@ -192,12 +195,12 @@ impl Gateway {
 
     /// The end, but for what has to be waited for.
     fn end(mut self, code: u8) -> (ControlEnd, Option<Waiter>) {
-        let units = self.units();
-        let forced = code != DONE && !units.is_empty();
+        let slots = self.slots();
+        let forced = code != DONE && !slots.is_empty();
         let mut cut = Vec::new();
         if forced {
             let leases = self.leases.claim().blockers();
-            cut = units
+            cut = slots
                 .iter()
                 .flat_map(|unit| unit.backend().blockers())
                 .chain(leases)
@@ -275,27 +278,27 @@ impl Gateway {
         });
     }
 
-    pub(super) fn units(&self) -> Vec<Arc<Unit>> {
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
         let current = self
             .current
             .iter()
-            .flat_map(|generation| generation.units.values().cloned());
+            .flat_map(|generation| generation.slots.values().cloned());
         current
-            .chain(self.drains.iter().flat_map(|drain| drain.units()))
+            .chain(self.drains.iter().flat_map(|drain| drain.slots()))
             .chain(self.abandoned.iter().cloned())
             .collect()
     }
 
-    fn signal(&mut self, asked: Asked) {
+    fn signal(&mut self, asked: SignalRequest) {
         if let Some(waiter) = self.waiter.as_ref().filter(|_| self.succeeded_by.is_some()) {
             waiter.forward(asked);
-            if !matches!(asked, Asked::Stop | Asked::Interrupt) {
+            if !matches!(asked, SignalRequest::Stop | SignalRequest::Interrupt) {
                 return;
             }
         }
         match asked {
-            Asked::Stop => self.terminate(),
-            Asked::Interrupt => {
+            SignalRequest::Stop => self.terminate(),
+            SignalRequest::Interrupt => {
                 info!(
                     "[gateway] received SIGINT: stopping{}",
                     if self.interrupted {
@@ -308,9 +311,16 @@ impl Gateway {
                 self.stop(self.interrupted);
                 self.interrupted = true;
             }
-            Asked::Reload => self.ask(Kind::Reload, RestartParams::default(), "SIGHUP", None),
-            Asked::Restart | Asked::Respawn if !self.loaded.config.restart.external_signal => {
-                let name = if asked == Asked::Restart {
+            SignalRequest::Reload => self.ask(
+                RequestKind::Reload,
+                RestartParams::default(),
+                "SIGHUP",
+                None,
+            ),
+            SignalRequest::Restart | SignalRequest::Respawn
+                if !self.loaded.config.restart.external_signal =>
+            {
+                let name = if asked == SignalRequest::Restart {
                     "SIGUSR1"
                 } else {
                     "SIGUSR2"
@@ -319,9 +329,14 @@ impl Gateway {
                     "[gateway] {name} is refused: [restart] external_signal is false; use gatewayctl restart"
                 );
             }
-            Asked::Restart => self.ask(Kind::Restart, RestartParams::default(), "SIGUSR1", None),
-            Asked::Respawn => self.ask(
-                Kind::Restart,
+            SignalRequest::Restart => self.ask(
+                RequestKind::Restart,
+                RestartParams::default(),
+                "SIGUSR1",
+                None,
+            ),
+            SignalRequest::Respawn => self.ask(
+                RequestKind::Restart,
                 RestartParams {
                     fresh: true,
                     ..RestartParams::default()
@@ -350,7 +365,7 @@ impl Gateway {
             Method::Inhibit(params) => self.inhibit(params, call.caller, call.reply),
             Method::Recover => self.recover(call.caller, call.reply),
             Method::Reload => self.ask(
-                Kind::Reload,
+                RequestKind::Reload,
                 RestartParams::default(),
                 "gatewayctl reload",
                 Some((call.caller, call.reply)),
@@ -365,7 +380,7 @@ impl Gateway {
                     .redactor
                     .text(&reason.chars().take(200).collect::<String>());
                 self.ask(
-                    Kind::Restart,
+                    RequestKind::Restart,
                     params,
                     &reason,
                     Some((call.caller, call.reply)),
@@ -376,27 +391,27 @@ impl Gateway {
 
     pub(super) fn ask(
         &mut self,
-        kind: Kind,
+        kind: RequestKind,
         params: RestartParams,
         reason: &str,
         by: Option<(Caller, Reply)>,
     ) {
         let budget = budget_of(params.force, params.wait_ms);
-        let place = if kind == Kind::Reload {
-            Ok(Place::Here)
+        let place = if kind == RequestKind::Reload {
+            Ok(Placement::Here)
         } else {
             self.place(&params, budget)
         };
         let (caller, reply) = by.unzip();
-        let asked = Origin::by(caller, place.as_ref().map_or("none", |place| place.word()));
+        let asked = RequestRecord::by(caller, place.as_ref().map_or("none", |place| place.word()));
         let id = self.answers.next_id();
-        let what = if kind == Kind::Reload {
+        let what = if kind == RequestKind::Reload {
             "reload"
         } else {
             "restart"
         };
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
-        if kind == Kind::Restart {
+        if kind == RequestKind::Restart {
             // A SIGTERM that restarts brings a reason of its own.
             let signal = if reply.is_some() {
                 "control"
@@ -422,10 +437,10 @@ impl Gateway {
             asked,
         };
         self.answers.wait(id.clone(), waiting);
-        Reporter::new(Some(id.clone()), self.happened.clone())
+        Reporter::new(Some(id.clone()), self.happened.outbox(LoopEvent::Progress))
             .tell(ProgressStage::Accepted, format!("{what} {id} accepted"));
         match place {
-            Ok(place) => self.step(Event::Asked(Request {
+            Ok(place) => self.step(Event::Asked(GenerationRequest {
                 id,
                 kind,
                 budget,
@@ -451,12 +466,15 @@ impl Gateway {
                 wait_ms: intent.wait_ms,
                 ..RestartParams::default()
             };
-            return self.ask(Kind::Restart, params, &intent.reason, None);
+            return self.ask(RequestKind::Restart, params, &intent.reason, None);
         }
         let happened = self.happened.clone();
         tokio::spawn(async move {
             let machine = machine_stopping().await;
-            let _ = happened.send(Happening::Leaving(intent, machine));
+            let _ = happened.send(LoopEvent::EndAsked {
+                intent,
+                machine_stopping: machine,
+            });
         });
     }
 
@@ -501,20 +519,20 @@ impl Gateway {
             .unwrap_or_default()
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: LoopEvent) {
         match happening {
-            Happening::Progress(progress) => {
+            LoopEvent::Progress(progress) => {
                 self.traces.progress(&progress);
                 self.answers.progress(&progress);
             }
-            Happening::Built(number, result) => self.built(number, *result),
-            Happening::SidecarChanged => {
+            LoopEvent::Built(number, result) => self.built(number, *result),
+            LoopEvent::SidecarChanged => {
                 self.tell_addresses();
                 self.refresh();
                 self.follow_recovery();
             }
-            Happening::ConfigurationChanged => self.configuration_changed(),
-            Happening::Drained(generation) => {
+            LoopEvent::ConfigurationChanged => self.configuration_changed(),
+            LoopEvent::Drained(generation) => {
                 self.drains.retain(|drain| drain.generation != generation);
                 // After a hand-over the clients count, too.
                 if self.succeeded_by.is_none() {
@@ -523,21 +541,24 @@ impl Gateway {
                 self.refresh();
                 self.maybe_quiet();
             }
-            Happening::Supervised(facts) => self.supervised(facts.map(|facts| *facts)),
-            Happening::Leaving(intent, machine) => self.leave_for(&intent, machine),
-            Happening::ClientsGone => {
+            LoopEvent::Supervised(facts) => self.supervised(facts.map(|facts| *facts)),
+            LoopEvent::EndAsked {
+                intent,
+                machine_stopping: machine,
+            } => self.leave_for(&intent, machine),
+            LoopEvent::ClientsGone => {
                 self.clients_gone = true;
                 self.maybe_quiet();
             }
-            Happening::Successor(generation, news) => self.successor(generation, news),
-            Happening::Released(generation) => self.released(generation),
-            Happening::SuccessorEnded => self.resume_stopped(),
-            Happening::Predecessor(message) => self.predecessor(message),
-            Happening::PredecessorEnded(pid) => self.predecessor_ended(pid),
-            Happening::Step(name) => self.traces.step(name),
-            Happening::Quiet => self.step(Event::Quiet),
-            Happening::Checked(Ok(())) => self.notifier.watchdog(),
-            Happening::Checked(Err(why)) => error!(
+            LoopEvent::Successor(generation, news) => self.successor(generation, news),
+            LoopEvent::Released(generation) => self.released(generation),
+            LoopEvent::SuccessorEnded => self.resume_stopped(),
+            LoopEvent::Predecessor(message) => self.predecessor(message),
+            LoopEvent::PredecessorEnded(pid) => self.predecessor_ended(pid),
+            LoopEvent::Step(name) => self.traces.step(name),
+            LoopEvent::Quiet => self.step(Event::Quiet),
+            LoopEvent::Checked(Ok(())) => self.notifier.watchdog(),
+            LoopEvent::Checked(Err(why)) => error!(
                 "[gateway] the front door does not answer itself: {why}; the watchdog is not fed"
             ),
         }
@@ -570,7 +591,8 @@ impl Gateway {
         };
         for action in &actions {
             if let Action::Answer { id, verdict } = action {
-                self.traces.answered(id, verdict == &Verdict::Scheduled);
+                self.traces
+                    .answered(id, verdict == &RequestVerdict::Scheduled);
                 self.pass_on(id, verdict);
                 self.answers.end(id, verdict.clone(), &end);
             }
@@ -580,14 +602,14 @@ impl Gateway {
     }
 
     /// Whoever asked by a signal does not ask the successor again: that is for us to do.
-    fn pass_on(&self, id: &str, verdict: &Verdict) {
+    fn pass_on(&self, id: &str, verdict: &RequestVerdict) {
         let signal = match self
             .answers
             .unattended(id)
-            .filter(|_| verdict == &Verdict::Moved)
+            .filter(|_| verdict == &RequestVerdict::Moved)
         {
-            Some(Kind::Reload) => Signal::SIGHUP,
-            Some(Kind::Restart) => Signal::SIGUSR1,
+            Some(RequestKind::Reload) => Signal::SIGHUP,
+            Some(RequestKind::Restart) => Signal::SIGUSR1,
             None => return,
         };
         if let Some(handing) = &self.handing {
@@ -623,7 +645,7 @@ impl Gateway {
                         .take_if(|building| building.number == generation)
                     {
                         building.task.abort();
-                        self.abandoned = building.started.units();
+                        self.abandoned = building.started.slots();
                     }
                 }
                 Action::Wind { at_once } => {

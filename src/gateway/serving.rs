@@ -10,9 +10,10 @@ use super::drain::old_generation::Drain;
 use super::drain::shutdown::Wind;
 use super::generation::{Generation, patience_of};
 use super::lifecycle::{Budget, Phase};
+use super::loop_event::LoopEvent;
 use super::run_loop::Gateway;
-use super::slot::Unit;
-use super::{Happening, watchdog};
+use super::slot::Slot;
+use super::watchdog;
 use crate::state::terms::ProgressStage;
 
 impl Gateway {
@@ -63,7 +64,7 @@ impl Gateway {
     pub(super) fn drain_all(&mut self, previous: &Arc<Generation>, budget: Budget) -> Option<u64> {
         self.drain_units(
             previous,
-            previous.units.values().cloned().collect(),
+            previous.slots.values().cloned().collect(),
             budget,
             previous.number + 1,
         )
@@ -72,11 +73,11 @@ impl Gateway {
     fn drain_units(
         &mut self,
         previous: &Arc<Generation>,
-        left: Vec<Arc<Unit>>,
+        left: Vec<Arc<Slot>>,
         budget: Budget,
         next: u64,
     ) -> Option<u64> {
-        let units: Vec<_> = left
+        let slots: Vec<_> = left
             .into_iter()
             .map(|unit| {
                 (
@@ -85,7 +86,7 @@ impl Gateway {
                 )
             })
             .collect();
-        if units.is_empty() {
+        if slots.is_empty() {
             return None;
         }
         self.report.tell(
@@ -94,7 +95,7 @@ impl Gateway {
         );
         let drain = Drain::new(
             previous.number,
-            units,
+            slots,
             self.leases.claim(),
             self.lending.claim(),
             self.report.clone(),
@@ -105,20 +106,18 @@ impl Gateway {
         tokio::spawn(async move {
             drain.run().await;
             // When the loop is gone, nobody counts drains.
-            let _ = happened.send(Happening::Drained(generation));
+            let _ = happened.send(LoopEvent::Drained(generation));
         });
         Some(generation)
     }
 
     pub(super) fn follow(&mut self, current: &Generation) {
         self.followers.drain(..).for_each(|task| task.abort());
-        for unit in current.units.values() {
+        for unit in current.slots.values() {
             let mut state = unit.sidecar().watch();
             let happened = self.happened.clone();
             self.followers.push(tokio::spawn(async move {
-                while state.changed().await.is_ok()
-                    && happened.send(Happening::SidecarChanged).is_ok()
-                {}
+                while state.changed().await.is_ok() && happened.send(LoopEvent::SidecarChanged) {}
             }));
         }
     }
@@ -229,7 +228,7 @@ impl Gateway {
                 .chain(&self.retired)
                 .cloned()
                 .collect(),
-            units: self.units(),
+            slots: self.slots(),
             upstreams: front
                 .table()
                 .routes
@@ -252,7 +251,7 @@ impl Gateway {
         tokio::spawn(async move {
             wind.run().await;
             // The loop ends only after this, or without it.
-            let _ = happened.send(Happening::Quiet);
+            let _ = happened.send(LoopEvent::Quiet);
         });
     }
 
@@ -264,7 +263,7 @@ impl Gateway {
         tokio::spawn(async move {
             let result = watchdog::check(&workers, &front, limit).await;
             // When the loop is gone, there is nothing to watch.
-            let _ = happened.send(Happening::Checked(result));
+            let _ = happened.send(LoopEvent::Checked(result));
         });
     }
 }

@@ -16,7 +16,7 @@ const OURS: [Signal; 5] = [
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum SignalRequest {
     /// SIGTERM
     Stop,
     /// SIGINT; a second one ends at once.
@@ -73,14 +73,14 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> SignalRequest {
         tokio::select! {
             biased;
-            Some(()) = self.term.recv() => Asked::Stop,
-            Some(()) = self.int.recv() => Asked::Interrupt,
-            Some(()) = self.hup.recv() => Asked::Reload,
-            Some(()) = self.usr1.recv() => Asked::Restart,
-            Some(()) = self.usr2.recv() => Asked::Respawn,
+            Some(()) = self.term.recv() => SignalRequest::Stop,
+            Some(()) = self.int.recv() => SignalRequest::Interrupt,
+            Some(()) = self.hup.recv() => SignalRequest::Reload,
+            Some(()) = self.usr1.recv() => SignalRequest::Restart,
+            Some(()) = self.usr2.recv() => SignalRequest::Respawn,
             else => std::future::pending().await,
         }
     }

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::context::Context;
-use super::lease::{Cause, Claim};
+use super::context::GatewayContext;
+use super::lease::{Claim, DrainCause};
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::os::mutex::lock;
@@ -20,7 +20,7 @@ use crate::state::terms::ProgressStage;
 
 /// A sidecar with its door.
 #[derive(Debug)]
-pub struct Unit {
+pub struct Slot {
     name: String,
     backend: Arc<Backend>,
     running: Mutex<Running>,
@@ -49,17 +49,17 @@ impl Drop for Doorkeeper {
 
 /// How long old work may go on where no successor can run beside it.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct DrainTime {
     /// Requests; none means for ever.
     pub requests: Option<Duration>,
     /// Tunnels.
     pub tunnels: Duration,
 }
 
-impl Unit {
+impl Slot {
     /// Starts a sidecar; its door is held until it is ready.
     pub fn start(
-        context: &Arc<Context>,
+        context: &Arc<GatewayContext>,
         name: &str,
         spec: &SidecarSpec,
         persist: bool,
@@ -102,9 +102,9 @@ impl Unit {
     /// again.
     pub async fn replace(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<GatewayContext>,
         spec: &SidecarSpec,
-        patience: Patience,
+        patience: DrainTime,
         leases: &Claim,
         report: &Reporter,
     ) -> Result<(), Arc<Failure>> {
@@ -126,7 +126,7 @@ impl Unit {
     }
 
     /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.
-    pub async fn release(&self, patience: Patience, leases: &Claim, report: &Reporter) {
+    pub async fn release(&self, patience: DrainTime, leases: &Claim, report: &Reporter) {
         let old = self.running();
         self.fade(patience, leases, report).await;
         report.tell(
@@ -139,7 +139,7 @@ impl Unit {
     }
 
     /// Starts what ran before its [`release`](Self::release).
-    pub async fn resume(&self, context: &Arc<Context>) {
+    pub async fn resume(&self, context: &Arc<GatewayContext>) {
         let spec = self.spec();
         // It may fail: then it is tried again until it runs, with the cause at the door.
         let _ = self.run(context, &spec, true).await;
@@ -147,7 +147,7 @@ impl Unit {
 
     async fn run(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<GatewayContext>,
         spec: &SidecarSpec,
         persist: bool,
     ) -> Result<(), Arc<Failure>> {
@@ -161,9 +161,9 @@ impl Unit {
     /// Lets the old run serve, new requests included, until what was there at the beginning is done
     /// or half the time is used, and its tunnels have ended; then closes the door and waits for the
     /// rest.
-    async fn fade(&self, patience: Patience, leases: &Claim, report: &Reporter) {
+    async fn fade(&self, patience: DrainTime, leases: &Claim, report: &Reporter) {
         let begun = Instant::now();
-        leases.tell_drain(Cause::Restart, patience.requests);
+        leases.tell_drain(DrainCause::Restart, patience.requests);
         let tunnels = async {
             tokio::time::sleep_until(begun + patience.tunnels).await;
             self.backend.end_tunnels();
@@ -187,7 +187,7 @@ impl Unit {
     async fn fade_then_hold(
         &self,
         begun: Instant,
-        patience: Patience,
+        patience: DrainTime,
         leases: &Claim,
         report: &Reporter,
     ) {
@@ -258,7 +258,7 @@ impl Unit {
 
 impl Running {
     fn start(
-        context: &Arc<Context>,
+        context: &Arc<GatewayContext>,
         name: &str,
         spec: &SidecarSpec,
         backend: &Arc<Backend>,

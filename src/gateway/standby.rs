@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::config_source::Material;
 use super::leftover::Leftovers;
 use super::option_future::or_never;
-use super::signals::{self, Asked, Signals};
+use super::signals::{self, SignalRequest, Signals};
 use crate::config::{self, Env, Overrides};
 use crate::os::process::PidFd;
 use crate::state::lock::Lock;
@@ -34,7 +34,7 @@ const OWNER_END: Duration = Duration::from_secs(1);
 
 /// How standing by ended.
 #[derive(Debug)]
-pub enum Turn {
+pub enum StandbyEnd {
     /// The owner is gone.
     Ours(Lock),
     /// It was asked to stop.
@@ -57,7 +57,7 @@ pub async fn stand_by(
     paths: &Paths,
     notifier: Notifier,
     signals: &mut Signals,
-) -> io::Result<Turn> {
+) -> io::Result<StandbyEnd> {
     let state = paths.state.as_path();
     let mut lock = queue(state.to_owned())?;
     let leftovers = Leftovers::of_unit(&paths.control);
@@ -76,15 +76,15 @@ pub async fn stand_by(
                 }
                 info!("[gateway] the gateway before is gone: taking over");
                 notifier.status("taking over");
-                return Ok(Turn::Ours(lock));
+                return Ok(StandbyEnd::Ours(lock));
             }
             asked = signals.next() => match asked {
-                Asked::Stop | Asked::Interrupt => {
+                SignalRequest::Stop | SignalRequest::Interrupt => {
                     info!("[gateway] no longer standing by");
                     notifier.stopping("no longer standing by");
-                    return Ok(Turn::Stopped);
+                    return Ok(StandbyEnd::Stopped);
                 }
-                Asked::Reload | Asked::Restart | Asked::Respawn => info!("[gateway] {said}: there is nothing to restart or to reload here"),
+                SignalRequest::Reload | SignalRequest::Restart | SignalRequest::Respawn => info!("[gateway] {said}: there is nothing to restart or to reload here"),
             },
             () = or_never(watched.as_ref().map(Watched::ended)) => {
                 watched = None;

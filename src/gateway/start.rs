@@ -4,29 +4,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::address_wait::{self, Had};
+use super::address_wait::{self, AddressWaitEnd};
 use super::budget::EXTEND_BY;
 use super::config_source::Material;
-use super::context::Context;
+use super::context::GatewayContext;
 use super::control_end::ControlEnd;
 use super::fdstore_clients;
 use super::handover::borrowed_upstreams::Lending;
 use super::handover::predecessor_side::Taking;
-use super::handover::{Incoming, Link, Predecessors, Program};
-use super::lifecycle::{Entry, Fallback, Lifecycle};
+use super::handover::{IncomingOffer, Link, Predecessors, Program};
+use super::lifecycle::{Fallback, Lifecycle, StartMode};
 use super::listeners::Listeners;
+use super::loop_event::{LoopEvent, LoopEvents};
 use super::ownership::{self, Ownership};
 use super::pending_requests::Answers;
 use super::progress::Reporter;
-use super::record::Record;
-use super::recovery::driver::Standing;
+use super::record::LifeRecord;
+use super::recovery::driver::RecoveryDriver;
 use super::run_loop::{Gateway, Inputs};
 use super::signals::Signals;
-use super::standby::{self, Turn};
+use super::standby::{self, StandbyEnd};
 use super::supervision::Supervision;
 use super::traces::Traces;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
@@ -52,7 +52,7 @@ const INVALID: u8 = 78;
 
 /// Runs a gateway to its end; the process's exit code comes back.
 pub fn run(flags: Overrides) -> u8 {
-    let incoming = match Incoming::take() {
+    let incoming = match IncomingOffer::take() {
         Ok(incoming) => incoming,
         Err(why) => {
             error!("[gateway] {why}");
@@ -99,9 +99,9 @@ pub fn run(flags: Overrides) -> u8 {
 /// anybody else finds something.
 fn read(
     flags: &Overrides,
-    incoming: Option<Incoming>,
+    incoming: Option<IncomingOffer>,
     passed: &[Passed],
-) -> Result<(Option<Incoming>, Material), ConfigError> {
+) -> Result<(Option<IncomingOffer>, Material), ConfigError> {
     let env = Env::real();
     let Some(incoming) = incoming else {
         return Ok((
@@ -122,7 +122,7 @@ fn read(
 async fn start(
     mut material: Material,
     flags: Overrides,
-    incoming: Option<Incoming>,
+    incoming: Option<IncomingOffer>,
     passed: Vec<Passed>,
     inherited: Arc<Inherited>,
     mut traces: Traces,
@@ -160,7 +160,7 @@ async fn start(
     let config = &material.loaded.config;
     let redactor = Redactor::new(&config.gateway.redact);
     inherited.teach(&redactor);
-    let record = Record::new(&paths.state, &material.loaded.instance, &redactor);
+    let record = LifeRecord::new(&paths.state, &material.loaded.instance, &redactor);
     let supervision = Supervision::at_first(
         &material.loaded.instance,
         incoming
@@ -169,10 +169,10 @@ async fn start(
     );
     let (standing, entry, carried) = match &incoming {
         Some(incoming) => {
-            let entry = Entry::Candidate {
+            let entry = StartMode::Candidate {
                 generation: incoming.offer.generation,
             };
-            (Standing::successor(record, &material), entry, None)
+            (RecoveryDriver::successor(record, &material), entry, None)
         }
         None => {
             let usual = if notifier.active() || supervision.is_service() {
@@ -180,7 +180,7 @@ async fn start(
             } else {
                 Fallback::End
             };
-            let begun = Standing::begin(record, &material, usual);
+            let begun = RecoveryDriver::begin(record, &material, usual);
             begun.0.started(&supervision.verdict.to_string());
             begun
         }
@@ -257,7 +257,7 @@ async fn start(
     traces.phase("workers");
     let (control, calls) = ControlEnd::new(paths.control.clone());
     let run_dir = paths.control.parent().unwrap_or(&paths.state).to_owned();
-    let context = Arc::new(Context {
+    let context = Arc::new(GatewayContext {
         front,
         flags,
         inherited,
@@ -265,10 +265,10 @@ async fn start(
         run_dir,
         workers: workers.count(),
     });
-    let (happened, happenings) = mpsc::unbounded_channel();
-    let later = matches!(entry, Entry::Later { .. });
+    let (happened, happenings) = LoopEvents::channel();
+    let later = matches!(entry, StartMode::Later { .. });
     let (machine, first) = Lifecycle::start(entry);
-    let report = Reporter::new(None, happened.clone());
+    let report = Reporter::new(None, happened.outbox(LoopEvent::Progress));
     let program = Program::of_this_process()
         .map_err(|error| fail(format!("cannot tell which program this is: {error}")))?;
     let mut predecessors = Predecessors::default();
@@ -277,10 +277,10 @@ async fn start(
         predecessors = Predecessors::new(
             &incoming.offer.drainers,
             std::mem::take(&mut incoming.drainers),
-            &happened,
+            &happened.outbox(LoopEvent::PredecessorEnded),
         );
         let predecessor = incoming
-            .converse(&happened)
+            .converse(happened.outbox(LoopEvent::Predecessor))
             .map_err(|error| fail(format!("cannot talk to the predecessor: {error}")))?;
         taking = Some(Taking::new(predecessor, &mut incoming));
     }
@@ -374,14 +374,14 @@ async fn listen(
     let (mut listeners, missing) = Listeners::adopt(&config.gateway.listen, passed, notifier);
     let had = match waits {
         true => address_wait::bind(&mut listeners, &missing, &paths.state, notifier, signals).await,
-        false => listeners.change(&missing).map(|()| Had::Ours),
+        false => listeners.change(&missing).map(|()| AddressWaitEnd::Ours),
     };
     match had {
-        Ok(Had::Ours) => {
+        Ok(AddressWaitEnd::Ours) => {
             listeners.take_changed();
             Ok(Some(listeners))
         }
-        Ok(Had::Stopped) => Ok(None),
+        Ok(AddressWaitEnd::Stopped) => Ok(None),
         Err(BindError::Taken(listen)) => Err(taken(&listen)),
         Err(error) => Err(error.to_string()),
     }
@@ -422,10 +422,10 @@ async fn own(
         {
             info!("[gateway] {text}");
             match standby::stand_by(paths, notifier, signals).await {
-                Ok(Turn::Ours(lock)) => {
+                Ok(StandbyEnd::Ours(lock)) => {
                     Ok((standby::read_again(material, flags, paths), Some(lock)))
                 }
-                Ok(Turn::Stopped) => Err(DONE),
+                Ok(StandbyEnd::Stopped) => Err(DONE),
                 Err(error) => {
                     error!(
                         "[gateway] cannot wait for the lock in {}: {error}",
@@ -452,7 +452,11 @@ async fn own(
 
 /// An offer that this process can take: a configuration may change anything but who the instance
 /// is.
-fn fitting(incoming: Incoming, loaded: &Loaded, paths: &Paths) -> Result<Incoming, String> {
+fn fitting(
+    incoming: IncomingOffer,
+    loaded: &Loaded,
+    paths: &Paths,
+) -> Result<IncomingOffer, String> {
     let offer = &incoming.offer;
     let why = if offer.instance != loaded.instance {
         format!(

@@ -139,7 +139,7 @@ impl Gateway {
         let Some(current) = &self.current else {
             return Vec::new();
         };
-        let status = |unit: &std::sync::Arc<super::slot::Unit>| {
+        let status = |unit: &std::sync::Arc<super::slot::Slot>| {
             let sidecar = unit.sidecar();
             let (state, pid, cause) = match sidecar.state() {
                 State::Starting { pid, hint } => ("starting", pid, hint.map(|hint| hint.text)),
@@ -160,6 +160,6 @@ impl Gateway {
                 command: self.context.redactor.command(&unit.spec().command),
             }
         };
-        current.units.values().map(status).collect()
+        current.slots.values().map(status).collect()
     }
 }

@@ -37,7 +37,7 @@ impl fmt::Display for Strategy {
 
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct StrategyFacts<'a> {
     /// `[restart] mode`
     pub mode: Mode,
     pub verdict: &'a Verdict,
@@ -58,7 +58,7 @@ pub struct Facts<'a> {
 
 /// Where, and why there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct StrategyChoice {
     pub strategy: Strategy,
     /// Why, in plain words.
     pub why: String,
@@ -67,7 +67,7 @@ pub struct Choice {
 }
 
 /// For `status`: "respawn: systemd can be told of a fresh main process".
-impl fmt::Display for Choice {
+impl fmt::Display for StrategyChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.strategy, self.why)
     }
@@ -76,7 +76,7 @@ impl fmt::Display for Choice {
 /// Why what was asked cannot be done; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub struct Refusal {
+pub struct StrategyRefusal {
     /// The cause and what to do, in plain words.
     pub why: String,
 }
@@ -84,8 +84,8 @@ pub struct Refusal {
 /// Chooses where the next generation lives.
 ///
 /// # Errors
-/// [`Refusal`] when a fresh process was asked for and there is no way to one that loses nothing.
-pub fn choose(facts: &Facts<'_>) -> Result<Choice, Refusal> {
+/// [`StrategyRefusal`] when a fresh process was asked for and there is no way to one that loses nothing.
+pub fn choose(facts: &StrategyFacts<'_>) -> Result<StrategyChoice, StrategyRefusal> {
     let wanted = if facts.fresh || facts.update {
         fresh(facts)?
     } else {
@@ -94,10 +94,10 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Refusal> {
     Ok(within_bounds(facts, wanted))
 }
 
-type Wanted = (Strategy, String);
+type WantedStrategy = (Strategy, String);
 
 /// A restart that does not need a fresh process.
-fn plain(facts: &Facts<'_>) -> Wanted {
+fn plain(facts: &StrategyFacts<'_>) -> WantedStrategy {
     let of_mode = match facts.mode {
         Mode::Auto => return auto(facts),
         Mode::InProcess => {
@@ -120,7 +120,7 @@ fn plain(facts: &Facts<'_>) -> Wanted {
     })
 }
 
-fn auto(facts: &Facts<'_>) -> Wanted {
+fn auto(facts: &StrategyFacts<'_>) -> WantedStrategy {
     let supervisor = &facts.verdict.supervisor;
     if facts.no_respawn {
         return (Strategy::InProcess, "GATEWAY_NO_RESPAWN is set".to_owned());
@@ -143,7 +143,7 @@ fn auto(facts: &Facts<'_>) -> Wanted {
 }
 
 /// A restart that only a fresh process can do.
-fn fresh(facts: &Facts<'_>) -> Result<Wanted, Refusal> {
+fn fresh(facts: &StrategyFacts<'_>) -> Result<WantedStrategy, StrategyRefusal> {
     let what = if facts.update {
         "only a fresh process runs the new program"
     } else {
@@ -163,21 +163,21 @@ fn fresh(facts: &Facts<'_>) -> Result<Wanted, Refusal> {
     Ok((strategy, what.to_owned()))
 }
 
-fn respawn(facts: &Facts<'_>) -> Result<Strategy, Refusal> {
+fn respawn(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
     if let Supervisor::Launchd { .. } = facts.verdict.supervisor {
         let next = if facts.holder {
             "a plain restart starts a fresh process here: gatewayctl restart"
         } else {
             "a plain restart stays in this process; for a fresh one stop and start the job: gatewayctl restart --force"
         };
-        return Err(Refusal {
+        return Err(StrategyRefusal {
             why: format!(
                 "launchd follows this pid and ends what it leaves behind, so there is no respawn; {next}"
             ),
         });
     }
     if facts.no_respawn {
-        return Err(Refusal { why: "GATEWAY_NO_RESPAWN forbids a fresh process; unset it, or stop and start the gateway".to_owned() });
+        return Err(StrategyRefusal { why: "GATEWAY_NO_RESPAWN forbids a fresh process; unset it, or stop and start the gateway".to_owned() });
     }
     let told =
         matches!(facts.verdict.supervisor, Supervisor::Systemd { .. }) && facts.can_speak_mainpid;
@@ -185,12 +185,12 @@ fn respawn(facts: &Facts<'_>) -> Result<Strategy, Refusal> {
     Ok(Strategy::Respawn { waiter })
 }
 
-fn exit(facts: &Facts<'_>) -> Result<Strategy, Refusal> {
+fn exit(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
     if facts.holder {
         return Ok(Strategy::Exit);
     }
     let supervisor = &facts.verdict.supervisor;
-    Err(Refusal {
+    Err(StrategyRefusal {
         why: format!(
             "nobody would hold the listeners and start the next one after an exit (supervisor: {supervisor})"
         ),
@@ -198,16 +198,16 @@ fn exit(facts: &Facts<'_>) -> Result<Strategy, Refusal> {
 }
 
 /// No more than [`MAX_DRAINERS`] older processes at once.
-fn within_bounds(facts: &Facts<'_>, (strategy, why): Wanted) -> Choice {
+fn within_bounds(facts: &StrategyFacts<'_>, (strategy, why): WantedStrategy) -> StrategyChoice {
     let full = matches!(strategy, Strategy::Respawn { .. }) && facts.drainers >= MAX_DRAINERS;
     let drainers = facts.drainers;
     match full {
-        false => Choice {
+        false => StrategyChoice {
             strategy,
             why,
             cut_oldest: false,
         },
-        true if facts.fresh || facts.update => Choice {
+        true if facts.fresh || facts.update => StrategyChoice {
             strategy,
             why: format!("{why}; {drainers} older processes still drain, so the oldest is cut"),
             cut_oldest: true,
@@ -216,7 +216,7 @@ fn within_bounds(facts: &Facts<'_>, (strategy, why): Wanted) -> Choice {
             let why = format!(
                 "{drainers} older processes still drain, and no more than {MAX_DRAINERS} may"
             );
-            Choice {
+            StrategyChoice {
                 strategy: Strategy::InProcess,
                 why,
                 cut_oldest: false,
@@ -240,8 +240,8 @@ mod tests {
         }
     }
 
-    fn facts(verdict: &Verdict) -> Facts<'_> {
-        Facts {
+    fn facts(verdict: &Verdict) -> StrategyFacts<'_> {
+        StrategyFacts {
             mode: Mode::Auto,
             verdict,
             fresh: false,
@@ -264,7 +264,7 @@ mod tests {
         verdict(Supervisor::Launchd { label: "l".into() })
     }
 
-    fn strategy(facts: Facts<'_>) -> Option<Strategy> {
+    fn strategy(facts: StrategyFacts<'_>) -> Option<Strategy> {
         choose(&facts).ok().map(|choice| choice.strategy)
     }
 
@@ -295,7 +295,7 @@ mod tests {
             let facts = facts(&verdict);
             assert_eq!(strategy(facts), Some(IN_PROCESS), "{verdict}");
             assert_eq!(
-                strategy(Facts {
+                strategy(StrategyFacts {
                     fresh: true,
                     ..facts
                 }),
@@ -303,7 +303,7 @@ mod tests {
                 "{verdict}"
             );
             assert_eq!(
-                strategy(Facts {
+                strategy(StrategyFacts {
                     update: true,
                     ..facts
                 }),
@@ -311,7 +311,7 @@ mod tests {
                 "{verdict}"
             );
             assert_eq!(
-                strategy(Facts {
+                strategy(StrategyFacts {
                     mode: Mode::Respawn,
                     ..facts
                 }),
@@ -322,7 +322,7 @@ mod tests {
         let nobody = verdict(Init);
         assert_eq!(strategy(facts(&nobody)), Some(RESPAWN));
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 update: true,
                 ..facts(&nobody)
             }),
@@ -340,14 +340,14 @@ mod tests {
             (false, true, Strategy::Exit, Strategy::Exit),
             (false, false, IN_PROCESS, WAITER),
         ] {
-            let facts = Facts {
+            let facts = StrategyFacts {
                 can_speak_mainpid: told,
                 holder,
                 ..facts(&verdict)
             };
             assert_eq!(strategy(facts), Some(plain), "{told} {holder}");
             assert_eq!(
-                strategy(Facts {
+                strategy(StrategyFacts {
                     fresh: true,
                     ..facts
                 }),
@@ -355,7 +355,7 @@ mod tests {
                 "{told} {holder}"
             );
             assert_eq!(
-                strategy(Facts {
+                strategy(StrategyFacts {
                     update: true,
                     ..facts
                 }),
@@ -368,20 +368,20 @@ mod tests {
     #[test]
     fn launchd_starts_the_next_one_or_stays_in_process() {
         let verdict = launchd();
-        let held = Facts {
+        let held = StrategyFacts {
             holder: true,
             ..facts(&verdict)
         };
         assert_eq!(strategy(held), Some(Strategy::Exit));
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 update: true,
                 ..held
             }),
             Some(Strategy::Exit)
         );
         assert_eq!(strategy(facts(&verdict)), Some(IN_PROCESS));
-        let refused = choose(&Facts {
+        let refused = choose(&StrategyFacts {
             fresh: true,
             ..held
         })
@@ -394,14 +394,14 @@ mod tests {
             "{refused}"
         );
         assert!(
-            choose(&Facts {
+            choose(&StrategyFacts {
                 fresh: true,
                 ..facts(&verdict)
             })
             .is_err()
         );
         assert!(
-            choose(&Facts {
+            choose(&StrategyFacts {
                 update: true,
                 ..facts(&verdict)
             })
@@ -412,27 +412,27 @@ mod tests {
     #[test]
     fn the_mode_overrules_where_nothing_is_lost_by_it() {
         let systemd = systemd();
-        let told = Facts {
+        let told = StrategyFacts {
             can_speak_mainpid: true,
             holder: true,
             ..facts(&systemd)
         };
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 mode: Mode::InProcess,
                 ..told
             }),
             Some(IN_PROCESS)
         );
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 mode: Mode::Exit,
                 ..told
             }),
             Some(Strategy::Exit)
         );
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 mode: Mode::Exit,
                 fresh: true,
                 ..told
@@ -440,7 +440,7 @@ mod tests {
             Some(Strategy::Exit)
         );
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 mode: Mode::InProcess,
                 fresh: true,
                 ..told
@@ -450,7 +450,7 @@ mod tests {
         );
 
         let nobody = verdict(Supervisor::Init);
-        let choice = choose(&Facts {
+        let choice = choose(&StrategyFacts {
             mode: Mode::Exit,
             ..facts(&nobody)
         })
@@ -463,7 +463,7 @@ mod tests {
             "{choice}"
         );
         let launchd = launchd();
-        let choice = choose(&Facts {
+        let choice = choose(&StrategyFacts {
             mode: Mode::Respawn,
             holder: true,
             ..facts(&launchd)
@@ -475,24 +475,24 @@ mod tests {
     #[test]
     fn no_respawn_stays_in_process_and_refuses_what_it_cannot_give() {
         let nobody = verdict(Supervisor::Init);
-        let forbidden = Facts {
+        let forbidden = StrategyFacts {
             no_respawn: true,
             ..facts(&nobody)
         };
         assert_eq!(strategy(forbidden), Some(IN_PROCESS));
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 mode: Mode::Respawn,
                 ..forbidden
             }),
             Some(IN_PROCESS)
         );
         for refused in [
-            Facts {
+            StrategyFacts {
                 fresh: true,
                 ..forbidden
             },
-            Facts {
+            StrategyFacts {
                 update: true,
                 ..forbidden
             },
@@ -505,7 +505,7 @@ mod tests {
             );
         }
         let verdict = systemd();
-        let held = Facts {
+        let held = StrategyFacts {
             no_respawn: true,
             holder: true,
             can_speak_mainpid: true,
@@ -513,7 +513,7 @@ mod tests {
         };
         assert_eq!(strategy(held), Some(IN_PROCESS));
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 update: true,
                 ..held
             }),
@@ -525,7 +525,7 @@ mod tests {
     #[test]
     fn no_more_than_eight_processes_drain() {
         let nobody = verdict(Supervisor::Init);
-        let full = Facts {
+        let full = StrategyFacts {
             drainers: MAX_DRAINERS,
             ..facts(&nobody)
         };
@@ -539,7 +539,7 @@ mod tests {
             choice.why.contains("8 older processes still drain"),
             "{choice}"
         );
-        let choice = choose(&Facts {
+        let choice = choose(&StrategyFacts {
             fresh: true,
             ..full
         })
@@ -551,7 +551,7 @@ mod tests {
         );
         assert!(choice.why.contains("the oldest is cut"), "{choice}");
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 drainers: MAX_DRAINERS - 1,
                 ..facts(&nobody)
             }),
@@ -559,7 +559,7 @@ mod tests {
         );
         let held = launchd();
         assert_eq!(
-            strategy(Facts {
+            strategy(StrategyFacts {
                 holder: true,
                 drainers: MAX_DRAINERS,
                 ..facts(&held)

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::Happening;
-use super::budget::{Asked, Budget as End, Patience, Surroundings};
-use super::lifecycle::{Budget, FORCE_EXIT, Phase, Place};
+use super::budget::{EndBudget, KillTime, PlannedEnd, Surroundings};
+use super::lifecycle::{Budget, FORCE_EXIT, Phase, Placement};
+use super::loop_event::LoopEvent;
 use super::run_loop::Gateway;
-use super::strategy::{Choice, Facts, Refusal, Strategy, choose};
+use super::strategy::{Strategy, StrategyChoice, StrategyFacts, StrategyRefusal, choose};
 use crate::config::Env;
 use crate::control::protocol::RestartParams;
 use crate::supervisor::{Evidence, Supervisor, Verdict, detect, launchd};
@@ -70,13 +70,13 @@ impl Supervision {
 }
 
 impl Gateway {
-    /// Asks systemd about our unit, besides; the answer comes as a [`Happening::Supervised`].
+    /// Asks systemd about our unit, besides; the answer comes as a [`LoopEvent::Supervised`].
     pub(super) fn ask_manager(&self) {
         let happened = self.happened.clone();
         tokio::spawn(async move {
             let facts = facts_of(std::process::id()).await;
             // When the loop is gone, nobody needs to know.
-            let _ = happened.send(Happening::Supervised(facts.map(Box::new)));
+            let _ = happened.send(LoopEvent::Supervised(facts.map(Box::new)));
         });
     }
 
@@ -85,9 +85,9 @@ impl Gateway {
     }
 
     /// Where a restart would put the next generation now, and why.
-    pub(super) fn choice(&self, params: &RestartParams) -> Result<Choice, Refusal> {
+    pub(super) fn choice(&self, params: &RestartParams) -> Result<StrategyChoice, StrategyRefusal> {
         let unit = self.supervision.unit.as_ref();
-        choose(&Facts {
+        choose(&StrategyFacts {
             mode: self.loaded.config.restart.mode,
             verdict: &self.supervision.verdict,
             fresh: params.fresh,
@@ -104,10 +104,10 @@ impl Gateway {
         &mut self,
         params: &RestartParams,
         budget: Budget,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<Placement, StrategyRefusal> {
         let choice = self.choice(params)?;
         Ok(match choice.strategy {
-            Strategy::InProcess => Place::Here,
+            Strategy::InProcess => Placement::Here,
             Strategy::Respawn { waiter } => {
                 self.stays = waiter;
                 // A request that joins a hand-over under way makes no further process.
@@ -117,11 +117,11 @@ impl Gateway {
                 {
                     warn!("[gateway] {}: pid {pid} finishes as in a stop", choice.why);
                 }
-                Place::Successor {
+                Placement::Successor {
                     update: params.update,
                 }
             }
-            Strategy::Exit => Place::Next {
+            Strategy::Exit => Placement::Next {
                 until: self
                     .leave_budget(budget, false)
                     .force_exit
@@ -132,17 +132,17 @@ impl Gateway {
 
     /// How long an end may take that makes room for the next start. `asked` when the service
     /// manager has asked for it, whose clock then runs.
-    pub(super) fn leave_budget(&self, budget: Budget, asked: bool) -> End {
-        End::of(
-            Asked::Restart(self.drain_time(budget)),
+    pub(super) fn leave_budget(&self, budget: Budget, asked: bool) -> EndBudget {
+        EndBudget::of(
+            PlannedEnd::Restart(self.drain_time(budget)),
             self.surroundings(asked),
         )
     }
 
     /// How long a stop may take.
     pub(super) fn stop_limit(&self) -> Duration {
-        let end = End::of(
-            Asked::Stop(self.loaded.config.restart.stop_drain.0),
+        let end = EndBudget::of(
+            PlannedEnd::Stop(self.loaded.config.restart.stop_drain.0),
             self.surroundings(true),
         );
         end.force_exit.unwrap_or(FORCE_EXIT)
@@ -150,10 +150,10 @@ impl Gateway {
 
     fn surroundings(&self, asked: bool) -> Surroundings {
         let patience = match &self.supervision.unit {
-            _ if !asked => Patience::Endless,
-            Some(unit) => unit.timeout_stop.map_or(Patience::Endless, Patience::Limit),
-            None if self.supervision.by_systemd() => Patience::Unanswered,
-            None => Patience::Endless,
+            _ if !asked => KillTime::Endless,
+            Some(unit) => unit.timeout_stop.map_or(KillTime::Endless, KillTime::Limit),
+            None if self.supervision.by_systemd() => KillTime::Unanswered,
+            None => KillTime::Endless,
         };
         let extends = self.notifier.active() && self.supervision.by_systemd();
         Surroundings {

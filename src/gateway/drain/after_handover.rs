@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::gateway::budget::RESTART_MARGIN;
+use crate::gateway::generation::SidecarAddresses;
 use crate::gateway::handover::successor_side::Offered;
 use crate::gateway::handover::{failpoint, migrate};
 use crate::gateway::lease::Claim;
 use crate::gateway::lifecycle::{Budget, Event, Phase};
+use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::run_loop::Gateway;
-use crate::gateway::{Addresses, Happening};
 use crate::proxy::{Address, Backend, CLOSE_HANDSHAKE, Door, Upstream, Workers, close_tunnels};
 
 impl Gateway {
@@ -68,7 +69,7 @@ impl Gateway {
     }
 
     /// Where the successor's sidecars are now.
-    pub fn redirect(&mut self, sidecars: &Addresses) {
+    pub fn redirect(&mut self, sidecars: &SidecarAddresses) {
         for (name, door) in &self.doors {
             match sidecars.get(name) {
                 Some(Some(address)) => {
@@ -117,7 +118,7 @@ impl Gateway {
                 () = farewell.run() => {}
                 () = hurry.cancelled() => return,
             }
-            let _ = happened.send(Happening::ClientsGone);
+            let _ = happened.send(LoopEvent::ClientsGone);
         });
     }
 

@@ -12,11 +12,12 @@ use tracing::info;
 
 use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::gateway::budget::EXTEND_BY;
+use crate::gateway::fdstore_clients;
 use crate::gateway::handover::Stopping;
 use crate::gateway::lifecycle::Budget;
+use crate::gateway::loop_event::{LoopEvent, LoopEvents};
 use crate::gateway::run_loop::Gateway;
-use crate::gateway::slot::Unit;
-use crate::gateway::{Happening, fdstore_clients};
+use crate::gateway::slot::Slot;
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Workers, close_tunnels};
 use crate::systemd::Notifier;
 
@@ -43,7 +44,7 @@ impl Gateway {
                 .chain(&self.retired)
                 .cloned()
                 .collect(),
-            units: self.units(),
+            slots: self.slots(),
             upstreams: self
                 .context
                 .front
@@ -67,16 +68,16 @@ impl Gateway {
                 // A stop that comes meanwhile has less time.
                 () = hurry.cancelled() => return,
             }
-            let _ = happened.send(Happening::Quiet);
+            let _ = happened.send(LoopEvent::Quiet);
         });
     }
 }
 
 struct Leaving {
     /// Where each step is told.
-    steps: mpsc::UnboundedSender<Happening>,
+    steps: LoopEvents,
     workers: Vec<Arc<Workers>>,
-    units: Vec<Arc<Unit>>,
+    slots: Vec<Arc<Slot>>,
     upstreams: Vec<Arc<Backend>>,
     requests: Option<Duration>,
     tunnels: Duration,
@@ -93,7 +94,7 @@ impl Leaving {
     async fn run(mut self) {
         let begun = Instant::now();
         let backends = || {
-            self.units
+            self.slots
                 .iter()
                 .map(|unit| unit.backend())
                 .chain(&self.upstreams)
@@ -159,7 +160,7 @@ impl Leaving {
         self.predecessors.kill();
         self.predecessors.ended().await;
         join_all(
-            self.units
+            self.slots
                 .iter()
                 .map(|unit| unit.stop(unit.spec().stop_timeout.0)),
         )
@@ -170,7 +171,7 @@ impl Leaving {
 
     fn done(&self, step: &'static str) {
         // When the loop is gone, nobody follows.
-        let _ = self.steps.send(Happening::Step(step));
+        let _ = self.steps.send(LoopEvent::Step(step));
     }
 
     /// Puts every client that is between two requests where the next life finds it; returns when

@@ -9,9 +9,9 @@ use tracing::{info, warn};
 
 use crate::control::protocol::DrainStatus;
 use crate::gateway::handover::borrowed_upstreams::Lent;
-use crate::gateway::lease::{Cause, Claim};
+use crate::gateway::lease::{Claim, DrainCause};
 use crate::gateway::progress::Reporter;
-use crate::gateway::slot::{Patience, Unit};
+use crate::gateway::slot::{DrainTime, Slot};
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};
 use crate::state::terms::ProgressStage;
 
@@ -25,7 +25,7 @@ const STILL_DRAINING: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Drain {
     pub generation: u64,
-    units: Vec<(Arc<Unit>, Patience)>,
+    slots: Vec<(Arc<Slot>, DrainTime)>,
     /// The leases of its beginning: their work may need the old sidecars.
     leases: Claim,
     /// Work of a predecessor that needs them, too.
@@ -39,14 +39,14 @@ impl Drain {
     /// lent, too; `report` tells whoever asked for the restart.
     pub fn new(
         generation: u64,
-        units: Vec<(Arc<Unit>, Patience)>,
+        slots: Vec<(Arc<Slot>, DrainTime)>,
         leases: Claim,
         lent: Lent,
         report: Reporter,
     ) -> Arc<Self> {
         Arc::new(Self {
             generation,
-            units,
+            slots,
             leases,
             lent,
             begun: Instant::now(),
@@ -56,8 +56,8 @@ impl Drain {
 
     /// Closes the doors, waits, cuts what is left, stops the sidecars.
     pub async fn run(&self) {
-        self.leases.tell_drain(Cause::Restart, self.limit());
-        let units = self.units.iter().map(|(unit, patience)| async {
+        self.leases.tell_drain(DrainCause::Restart, self.limit());
+        let slots = self.slots.iter().map(|(unit, patience)| async {
             unit.backend().set(crate::proxy::Door::Gone);
             let finished = finish(unit, &self.leases, &self.lent, *patience, self.begun);
             if !tokio::join!(finished, unit.tell_drain(patience.requests)).0 {
@@ -72,7 +72,7 @@ impl Drain {
             }
             unit.stop(unit.spec().stop_timeout.0).await;
         });
-        let all = join_all(units);
+        let all = join_all(slots);
         tokio::pin!(all);
         let mut told = (0, 0, 0);
         let mut tell = tokio::time::interval(TELL);
@@ -142,7 +142,7 @@ impl Drain {
                 .map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
             blockers: Vec::new(),
         };
-        for (unit, _) in &self.units {
+        for (unit, _) in &self.slots {
             let counts = unit.backend().counts();
             status.requests += counts.requests as u64;
             status.tunnels += counts.tunnels as u64;
@@ -156,7 +156,7 @@ impl Drain {
 
     /// How long it may take; none means for ever.
     fn limit(&self) -> Option<Duration> {
-        self.units
+        self.slots
             .iter()
             .try_fold(Duration::ZERO, |most, (_, patience)| {
                 Some(most.max(patience.requests?))
@@ -164,18 +164,18 @@ impl Drain {
     }
 
     /// The sidecars that are on their way out.
-    pub fn units(&self) -> impl Iterator<Item = Arc<Unit>> {
-        self.units.iter().map(|(unit, _)| Arc::clone(unit))
+    pub fn slots(&self) -> impl Iterator<Item = Arc<Slot>> {
+        self.slots.iter().map(|(unit, _)| Arc::clone(unit))
     }
 }
 
 /// Waits for a unit's work, for the leases and for what is lent; false when its time is over
 /// before. Tunnels are ended at the end of theirs.
 async fn finish(
-    unit: &Unit,
+    unit: &Slot,
     leases: &Claim,
     lent: &Lent,
-    patience: Patience,
+    patience: DrainTime,
     begun: Instant,
 ) -> bool {
     let backend = unit.backend();

@@ -10,8 +10,8 @@ use tracing::warn;
 
 use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
 use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
-use crate::gateway::lease::{Cause, Claim};
-use crate::gateway::slot::Unit;
+use crate::gateway::lease::{Claim, DrainCause};
+use crate::gateway::slot::Slot;
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};
 
 /// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by
@@ -26,7 +26,7 @@ const SIDECARS: Duration = Duration::from_secs(4);
 pub struct Wind {
     pub workers: Vec<Arc<Workers>>,
     /// Every sidecar of every generation.
-    pub units: Vec<Arc<Unit>>,
+    pub slots: Vec<Arc<Slot>>,
     /// Plain upstreams, which have tunnels, too.
     pub upstreams: Vec<Arc<Backend>>,
     pub restart: RestartSection,
@@ -60,7 +60,7 @@ impl Wind {
             .tunnel_drain
             .map_or(TUNNEL_DRAIN_ALONE, |time| time.0)
             .min(drain.saturating_sub(CLOSE_HANDSHAKE));
-        for unit in &self.units {
+        for unit in &self.slots {
             if !matches!(
                 *unit.backend().watch().borrow(),
                 Door::Open(_) | Door::RequestsOnly(_)
@@ -70,15 +70,15 @@ impl Wind {
             }
         }
         let backends = || {
-            self.units
+            self.slots
                 .iter()
                 .map(|unit| unit.backend())
                 .chain(&self.upstreams)
         };
         // The last of them are cut with the rest.
         let end_tunnels = close_tunnels(backends(), begun + tunnels, drain);
-        self.leases.tell_drain(Cause::Stop, Some(drain));
-        let told = join_all(self.units.iter().map(|unit| unit.tell_drain(Some(drain))));
+        self.leases.tell_drain(DrainCause::Stop, Some(drain));
+        let told = join_all(self.slots.iter().map(|unit| unit.tell_drain(Some(drain))));
         let quiet = join_all(
             self.workers
                 .iter()
@@ -105,7 +105,7 @@ impl Wind {
         }
         backends().for_each(|backend| backend.cut());
         let left = limit.saturating_sub(MARGIN).saturating_sub(begun.elapsed());
-        join_all(self.units.iter().map(|unit| unit.stop(left))).await;
+        join_all(self.slots.iter().map(|unit| unit.stop(left))).await;
         join_all(self.ending).await;
         if let Some(predecessor) = &self.predecessor {
             predecessor.say(&ToPredecessor::Finished);

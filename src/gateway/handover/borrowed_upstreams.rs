@@ -10,12 +10,12 @@ pub struct Lending {
     /// How often it was told where the sidecars are.
     told: u64,
     /// None when nobody borrows.
-    seen: watch::Sender<Option<Seen>>,
+    seen: watch::Sender<Option<BorrowedNow>>,
 }
 
 /// What it said last.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct BorrowedNow {
     /// How often it had heard where the sidecars are.
     heard: u64,
     /// How much it had under way.
@@ -26,7 +26,7 @@ impl Lending {
     pub fn begin() -> Self {
         Self {
             told: 0,
-            seen: watch::Sender::new(Some(Seen::default())),
+            seen: watch::Sender::new(Some(BorrowedNow::default())),
         }
     }
 
@@ -37,7 +37,8 @@ impl Lending {
 
     /// It said how much it has under way.
     pub fn said(&self, heard: u64, borrowed: u64) {
-        self.seen.send_replace(Some(Seen { heard, borrowed }));
+        self.seen
+            .send_replace(Some(BorrowedNow { heard, borrowed }));
     }
 
     pub fn over(&self) {
@@ -62,14 +63,14 @@ impl Lending {
 #[derive(Debug)]
 pub struct Lent {
     told: u64,
-    seen: watch::Receiver<Option<Seen>>,
+    seen: watch::Receiver<Option<BorrowedNow>>,
 }
 
 impl Lent {
     /// Returns when nothing is under way there any more. What was said before the predecessor knew
     /// the new place does not count.
     pub async fn returned(&self) {
-        let back = |seen: &Option<Seen>| {
+        let back = |seen: &Option<BorrowedNow>| {
             seen.is_none_or(|seen| seen.heard >= self.told && seen.borrowed == 0)
         };
         // When the loop is gone, nothing is waited for.

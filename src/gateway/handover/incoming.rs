@@ -6,16 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use tokio::sync::mpsc;
 
 use super::channel::{self, Receiver, Sender};
 use super::failpoint;
-use super::wire::{Offer, ToPredecessor, ToSuccessor, VERSION};
-use crate::gateway::Happening;
+use super::wire::{OFFER, Offer, ToPredecessor, ToSuccessor, VERSION};
+use crate::gateway::outbox::Outbox;
 use crate::os::process::PidFd;
-
-/// The descriptor that the offer comes through.
-pub(super) const OFFER: &str = "GATEWAY_HANDOVER";
 
 /// The offer was written before this process began.
 const READ: Duration = Duration::from_secs(1);
@@ -28,7 +24,7 @@ const OFFER_MAX: usize = 64 * 1024;
 
 /// An offer that this process was started with.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct IncomingOffer {
     pub offer: Offer,
     /// The lock, where there is one.
     pub lock: Option<OwnedFd>,
@@ -41,7 +37,7 @@ pub struct Incoming {
     stream: UnixStream,
 }
 
-impl Incoming {
+impl IncomingOffer {
     /// Takes the offer, if this process was started with one. Once, before anything else opens
     /// descriptors.
     ///
@@ -124,17 +120,18 @@ impl Incoming {
         }
     }
 
-    /// Begins to talk. What the predecessor says comes as [`Happening`]s.
+    /// Begins to talk. What the predecessor says comes through `said`; none when
+    /// it is gone.
     ///
     /// # Errors
     /// When the stream cannot be watched.
-    pub fn converse(&self, happened: &mpsc::UnboundedSender<Happening>) -> io::Result<Predecessor> {
+    pub fn converse(&self, said: Outbox<Option<ToSuccessor>>) -> io::Result<Predecessor> {
         let (to, from) = channel::open(self.stream.try_clone()?)?;
         to.send(&ToPredecessor::Hello {
             version: VERSION,
             pid: std::process::id(),
         });
-        tokio::spawn(listen(from, happened.clone()));
+        tokio::spawn(listen(from, said));
         Ok(Predecessor { to })
     }
 
@@ -200,15 +197,12 @@ impl Predecessor {
     }
 }
 
-async fn listen(mut from: Receiver<ToSuccessor>, happened: mpsc::UnboundedSender<Happening>) {
+async fn listen(mut from: Receiver<ToSuccessor>, said: Outbox<Option<ToSuccessor>>) {
     while let Ok(Some(message)) = from.next().await {
-        if happened
-            .send(Happening::Predecessor(Some(message)))
-            .is_err()
-        {
+        if !said.send(Some(message)) {
             return;
         }
     }
     // When the loop is gone, so is everybody who might care.
-    let _ = happened.send(Happening::Predecessor(None));
+    said.send(None);
 }

@@ -8,10 +8,8 @@ use std::time::Duration;
 use super::channel;
 use super::incoming::inherited;
 use super::spawn::Spawned;
+use super::wire::LINK;
 use crate::os::process::PidFd;
-
-/// The descriptor that leads to the waiter.
-pub(super) const LINK: &str = "GATEWAY_WAITER";
 
 /// Start a successor with this descriptor.
 pub(super) const SPAWN: u8 = b's';

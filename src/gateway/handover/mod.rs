@@ -29,11 +29,11 @@ pub mod successor_side;
 mod waiter;
 mod wire;
 
-pub use incoming::{Incoming, Predecessor};
+pub use incoming::{IncomingOffer, Predecessor};
 pub use link::Link;
 pub use outgoing::{News, Successor, follow_to_its_end, prepare};
 pub use predecessors::{Predecessors, Stopping, Together};
 pub use program::Program;
 pub use spawn::{Spawned, orphan};
 pub use waiter::{Waiter, WaiterEvent};
-pub use wire::{Drainer, Exclusive, Offer, ToPredecessor, ToSuccessor, VERSION};
+pub use wire::{Exclusive, HandedDrainer, Offer, ToPredecessor, ToSuccessor, VERSION};

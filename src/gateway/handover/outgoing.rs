@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
 use super::wire::{Offer, ToPredecessor, ToSuccessor};
-use crate::gateway::Happening;
+use crate::gateway::outbox::Outbox;
 use crate::os::process::{self, PidFd};
 
 /// How long a successor may take to say its first word: it has only read its configuration by then.
@@ -77,12 +76,12 @@ impl Successor {
         stream: UnixStream,
         spawned: Spawned,
         generation: u64,
-        happened: mpsc::UnboundedSender<Happening>,
+        news: Outbox<News>,
     ) -> io::Result<Self> {
         let (to, from) = channel::open(stream)?;
         let Spawned { pid, pidfd } = spawned;
         let finished = CancellationToken::new();
-        let listening = tokio::spawn(listen(from, generation, happened, finished.clone()));
+        let listening = tokio::spawn(listen(from, news, finished.clone()));
         Ok(Self {
             pid,
             generation,
@@ -183,11 +182,10 @@ pub async fn follow_to_its_end(child: &PidFd) {
 
 async fn listen(
     mut from: Receiver<ToPredecessor>,
-    generation: u64,
-    happened: mpsc::UnboundedSender<Happening>,
+    news: Outbox<News>,
     finished: CancellationToken,
 ) {
-    let mut stage = Stage::Unheard;
+    let mut stage = SuccessorStage::Unheard;
     let why = loop {
         let next = match stage.patience() {
             Some(limit) => tokio::time::timeout(limit, from.next()).await,
@@ -197,10 +195,7 @@ async fn listen(
             Ok(Ok(Some(message))) => {
                 stage = stage.after(&message);
                 let bye = matches!(message, ToPredecessor::Bye | ToPredecessor::Failed { .. });
-                if happened
-                    .send(Happening::Successor(generation, News::Said(message)))
-                    .is_err()
-                {
+                if !news.send(News::Said(message)) {
                     return;
                 }
                 if bye {
@@ -224,17 +219,17 @@ async fn listen(
         }
     };
     // When the loop is gone, nobody has a successor.
-    let _ = happened.send(Happening::Successor(generation, News::Lost(why)));
+    news.send(News::Lost(why));
 }
 
 #[derive(Clone, Copy)]
-enum Stage {
+enum SuccessorStage {
     Unheard,
     Getting,
     Serving,
 }
 
-impl Stage {
+impl SuccessorStage {
     fn patience(self) -> Option<Duration> {
         match self {
             Self::Unheard => Some(HELLO),

@@ -11,13 +11,14 @@ use tracing::{info, warn};
 
 use crate::control::protocol::LastRestart;
 use crate::gateway::generation::Gate;
+use crate::gateway::generation::SidecarAddresses;
 use crate::gateway::handover::{
-    Incoming, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, Together, failpoint,
-    follow_to_its_end, migrate,
+    IncomingOffer, Predecessor, Predecessors, Stopping, ToPredecessor, ToSuccessor, Together,
+    failpoint, follow_to_its_end, migrate,
 };
 use crate::gateway::lifecycle::{Event, Origin, Phase};
+use crate::gateway::ownership;
 use crate::gateway::run_loop::Gateway;
-use crate::gateway::{Addresses, ownership};
 use crate::os::process::PidFd;
 use crate::state::owner;
 use crate::systemd::Notifier;
@@ -42,7 +43,7 @@ pub struct Taking {
 }
 
 impl Taking {
-    pub fn new(predecessor: Predecessor, incoming: &mut Incoming) -> Self {
+    pub fn new(predecessor: Predecessor, incoming: &mut IncomingOffer) -> Self {
         let offer = &incoming.offer;
         let exclusive = offer
             .exclusive
@@ -270,7 +271,7 @@ impl Gateway {
     }
 
     /// What it has under way at those of before is waited for.
-    pub fn tell_sidecars(&mut self, sidecars: Addresses) {
+    pub fn tell_sidecars(&mut self, sidecars: SidecarAddresses) {
         self.lending.tell();
         self.tell_predecessor(&ToPredecessor::Sidecars { sidecars });
     }
@@ -290,11 +291,12 @@ impl Gateway {
     /// Writes that the service is this process's, and who still drains.
     pub fn record_owner(&self) {
         let now = jiff::Timestamp::now().as_millisecond() as u64;
-        let drainer = |(drainer, _): &(crate::gateway::handover::Drainer, _)| owner::Drainer {
-            pid: drainer.pid,
-            start_time: owner::start_time(drainer.pid).unwrap_or_default(),
-            until_ms: drainer.left_ms.map(|left| now + left),
-        };
+        let drainer =
+            |(drainer, _): &(crate::gateway::handover::HandedDrainer, _)| owner::Drainer {
+                pid: drainer.pid,
+                start_time: owner::start_time(drainer.pid).unwrap_or_default(),
+                until_ms: drainer.left_ms.map(|left| now + left),
+            };
         let drainers: Vec<owner::Drainer> =
             self.predecessors.drainers().iter().map(drainer).collect();
         ownership::record(

@@ -5,12 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::wire::Drainer;
+use super::wire::HandedDrainer;
 use crate::control::protocol::DrainStatus;
-use crate::gateway::Happening;
+use crate::gateway::outbox::Outbox;
 use crate::os::process::{Ended, PidFd};
 
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ struct One {
     pid: u32,
     generation: u64,
     until: Option<Instant>,
-    process: Process,
+    process: DrainingProcess,
     /// What it said last about its work.
     told: Vec<DrainStatus>,
 }
@@ -34,13 +33,13 @@ impl One {
 }
 
 #[derive(Debug)]
-struct Process {
+struct DrainingProcess {
     pidfd: PidFd,
     /// Ends with the work of one that stays as a waiter afterwards.
     work: Option<OwnedFd>,
 }
 
-impl Process {
+impl DrainingProcess {
     fn try_clone(&self) -> io::Result<Self> {
         let work = self.work.as_ref().map(OwnedFd::try_clone).transpose()?;
         Ok(Self {
@@ -65,12 +64,8 @@ impl Process {
 }
 
 impl Predecessors {
-    /// Those that an offer names; the end of each comes as a [`Happening::PredecessorEnded`].
-    pub fn new(
-        drainers: &[Drainer],
-        descriptors: Vec<OwnedFd>,
-        happened: &mpsc::UnboundedSender<Happening>,
-    ) -> Self {
+    /// Those that an offer names; the pid of each goes to `gone` when it ends.
+    pub fn new(drainers: &[HandedDrainer], descriptors: Vec<OwnedFd>, gone: &Outbox<u32>) -> Self {
         let now = Instant::now();
         let mut descriptors = descriptors.into_iter();
         let all = drainers.iter().map_while(|drainer| {
@@ -83,12 +78,12 @@ impl Predecessors {
             let until = drainer
                 .left_ms
                 .map(|left| now + Duration::from_millis(left));
-            let process = Process { pidfd, work };
+            let process = DrainingProcess { pidfd, work };
             if let Ok(ended) = process.ended() {
-                let (pid, happened) = (drainer.pid, happened.clone());
+                let (pid, gone) = (drainer.pid, gone.clone());
                 tokio::spawn(async move {
                     ended.wait().await;
-                    let _ = happened.send(Happening::PredecessorEnded(pid));
+                    gone.send(pid);
                 });
             }
             Some(One {
@@ -141,8 +136,8 @@ impl Predecessors {
     }
 
     /// As the next offer names them, with the descriptors that belong to each.
-    pub fn drainers(&self) -> Vec<(Drainer, Vec<BorrowedFd<'_>>)> {
-        let named = |one: &One| Drainer {
+    pub fn drainers(&self) -> Vec<(HandedDrainer, Vec<BorrowedFd<'_>>)> {
+        let named = |one: &One| HandedDrainer {
             pid: one.pid,
             generation: one.generation,
             left_ms: one.left_ms(),
@@ -212,7 +207,7 @@ impl Together {
 /// Predecessors that an end waits for.
 #[derive(Debug, Default)]
 pub struct Stopping {
-    all: Vec<Process>,
+    all: Vec<DrainingProcess>,
     together: Together,
 }
 

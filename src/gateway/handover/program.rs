@@ -16,8 +16,8 @@ const ANCESTORS: &[&str] = &[
     "LISTEN_PIDFDID",
     "WATCHDOG_PID",
     "SYSTEMD_EXEC_PID",
-    super::incoming::OFFER,
-    super::link::LINK,
+    super::wire::OFFER,
+    super::wire::LINK,
 ];
 
 /// How this process was started.

@@ -14,8 +14,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
-use super::incoming::OFFER;
 use super::program::Program;
+use super::wire::OFFER;
 use crate::gateway::signals;
 use crate::os::platform;
 use crate::os::process::PidFd;
@@ -70,7 +70,7 @@ pub(super) fn spawn(
     let envp = program.envp(environment)?;
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let mask = signals::set();
-    let plan = Plan {
+    let plan = ExecPlan {
         image,
         argv: pointers(&argv),
         envp: pointers(&envp),
@@ -128,7 +128,7 @@ pub(super) fn spawn(
     }
 }
 
-struct Plan {
+struct ExecPlan {
     image: CString,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
@@ -136,7 +136,7 @@ struct Plan {
     mask: SigSet,
 }
 
-impl Plan {
+impl ExecPlan {
     fn execute(&self, report: RawFd) -> ! {
         // A group of its own: what a terminal sends to ours reaches the successor through us, once.
         let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));

@@ -9,13 +9,13 @@ use futures_util::future::join_all;
 use tracing::{info, warn};
 
 use crate::control::protocol::GenerationInfo;
-use crate::gateway::Happening;
 use crate::gateway::generation::patience_of;
 use crate::gateway::handover::{
-    Drainer, Exclusive, News, Offer, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION,
+    Exclusive, HandedDrainer, News, Offer, Spawned, Successor, ToPredecessor, ToSuccessor, VERSION,
     Waiter, failpoint, orphan, prepare,
 };
 use crate::gateway::lifecycle::{Budget, Event, Phase};
+use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::progress::Reporter;
 use crate::gateway::run_loop::Gateway;
 use crate::os::platform;
@@ -44,13 +44,16 @@ pub struct Handing {
 #[derive(Debug)]
 pub struct Offered {
     pub info: GenerationInfo,
-    pub sidecars: crate::gateway::Addresses,
+    pub sidecars: crate::gateway::generation::SidecarAddresses,
 }
 
 impl Gateway {
     /// Starts a successor for this generation.
     pub fn hand_over(&mut self, generation: u64, budget: Budget, request: String) {
-        let report = Reporter::new(Some(request.clone()), self.happened.clone());
+        let report = Reporter::new(
+            Some(request.clone()),
+            self.happened.outbox(LoopEvent::Progress),
+        );
         match self.start_successor(generation, &request) {
             Ok((successor, behind)) => {
                 info!("[gateway] pid {} is starting to take over", successor.pid);
@@ -73,7 +76,7 @@ impl Gateway {
                 // Not at once: the step that led here must end first.
                 let _ = self
                     .happened
-                    .send(Happening::Successor(generation, News::Lost(why)));
+                    .send(LoopEvent::Successor(generation, News::Lost(why)));
             }
         }
         if self.announced {
@@ -88,7 +91,7 @@ impl Gateway {
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
         let left = self.loaded.config.restart.drain.0.as_millis() as u64;
-        let me = Drainer {
+        let me = HandedDrainer {
             pid: std::process::id(),
             generation: self.machine.current(),
             left_ms: Some(left),
@@ -160,7 +163,13 @@ impl Gateway {
         let (ours, theirs) = prepare(&offer, &descriptors)?;
         let (spawned, behind) = self.spawn_with(&theirs)?;
         failpoint::pass("old.spawned");
-        let successor = Successor::listen(ours, spawned, generation, self.happened.clone())?;
+        let successor = Successor::listen(
+            ours,
+            spawned,
+            generation,
+            self.happened
+                .outbox(move |news| LoopEvent::Successor(generation, news)),
+        )?;
         Ok((successor, behind))
     }
 
@@ -249,13 +258,13 @@ impl Gateway {
         };
         handing.released = names
             .iter()
-            .filter(|name| current.units.contains_key(*name))
+            .filter(|name| current.slots.contains_key(*name))
             .cloned()
             .collect();
-        let units: Vec<_> = handing
+        let slots: Vec<_> = handing
             .released
             .iter()
-            .filter_map(|name| current.units.get(name).cloned())
+            .filter_map(|name| current.slots.get(name).cloned())
             .collect();
         let (report, budget, config) = (
             handing.report.clone(),
@@ -265,11 +274,11 @@ impl Gateway {
         let (happened, generation) = (self.happened.clone(), handing.successor.generation);
         let leases = self.leases.claim();
         tokio::spawn(async move {
-            let all = units.iter().map(|unit| {
+            let all = slots.iter().map(|unit| {
                 unit.release(patience_of(budget, &unit.spec(), &config), &leases, &report)
             });
             join_all(all).await;
-            let _ = happened.send(Happening::Released(generation));
+            let _ = happened.send(LoopEvent::Released(generation));
         });
     }
 
@@ -293,7 +302,7 @@ impl Gateway {
         for unit in self
             .current
             .iter()
-            .flat_map(|current| current.units.values())
+            .flat_map(|current| current.slots.values())
         {
             if matches!(
                 unit.sidecar().state(),
@@ -374,7 +383,7 @@ impl Gateway {
                 // It may accept already: then not a moment longer.
                 successor.end(begun).await;
                 // When the loop is gone, nothing is started again.
-                let _ = happened.send(Happening::SuccessorEnded);
+                let _ = happened.send(LoopEvent::SuccessorEnded);
             });
             if begun {
                 // It may have put its own in place of our socket and our record.

@@ -16,13 +16,13 @@ use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::incoming::OFFER;
-use super::link::{self, CURRENT, LINK, SPAWN};
+use super::link::{self, CURRENT, SPAWN};
 use super::program::Program;
 use super::spawn::{Parentage, Spawned, number, spawn};
+use super::wire::{LINK, OFFER};
 use super::{channel, failpoint};
 use crate::gateway::option_future::or_never;
-use crate::gateway::signals::{Asked, Signals};
+use crate::gateway::signals::{SignalRequest, Signals};
 use crate::os::platform;
 use crate::os::process::PidFd;
 
@@ -127,16 +127,16 @@ impl Waiter {
     }
 
     /// Passes a signal on to the process that serves.
-    pub fn forward(&self, asked: Asked) {
+    pub fn forward(&self, asked: SignalRequest) {
         let Some(child) = self.children.get(&self.current) else {
             return;
         };
         let signal = match asked {
-            Asked::Stop => Signal::SIGTERM,
-            Asked::Interrupt => Signal::SIGINT,
-            Asked::Reload => Signal::SIGHUP,
-            Asked::Restart => Signal::SIGUSR1,
-            Asked::Respawn => Signal::SIGUSR2,
+            SignalRequest::Stop => Signal::SIGTERM,
+            SignalRequest::Interrupt => Signal::SIGINT,
+            SignalRequest::Reload => Signal::SIGHUP,
+            SignalRequest::Restart => Signal::SIGUSR1,
+            SignalRequest::Respawn => Signal::SIGUSR2,
         };
         // One that is gone is noticed by its end.
         let _ = child.pidfd.signal(signal);

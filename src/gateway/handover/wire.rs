@@ -15,6 +15,12 @@ use crate::supervisor::Verdict;
 /// through the service manager.
 pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
 
+/// The environment variable with the number of the descriptor that the offer comes through.
+pub const OFFER: &str = "GATEWAY_HANDOVER";
+
+/// The environment variable with the number of the descriptor that leads to the waiter.
+pub const LINK: &str = "GATEWAY_WAITER";
+
 /// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, a
 /// pidfd for each of `drainers` (and a pipe for one that `stays`), and one for each of `exclusive`
 /// that runs.
@@ -41,7 +47,7 @@ pub struct Offer {
     /// The listeners: the name under which the service manager keeps each, if it does.
     pub listeners: Vec<Option<String>>,
     /// The predecessor and those before it that still drain.
-    pub drainers: Vec<Drainer>,
+    pub drainers: Vec<HandedDrainer>,
     /// The sidecars of the predecessor that must not run twice.
     pub exclusive: Vec<Exclusive>,
     /// Where the service manager listens to its main process.
@@ -67,7 +73,7 @@ pub struct Exclusive {
 /// A process that finishes its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Drainer {
+pub struct HandedDrainer {
     pub pid: u32,
     /// The generation that it serves to the end.
     pub generation: u64,

@@ -1,25 +1,25 @@
 //! A generation under construction, and who waits for it.
 
-use super::{Action, Budget, Kind, Place, Request, Verdict};
+use super::{Action, Budget, GenerationRequest, Placement, RequestKind, RequestVerdict};
 
 /// A generation under construction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Build {
     pub(super) generation: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: RequestKind,
     pub(super) budget: Budget,
-    pub(super) place: Place,
+    pub(super) place: Placement,
     /// The request it is for; none for the first.
     pub(super) leader: Option<String>,
     /// Requests that it fulfils as well.
     pub(super) joined: Vec<String>,
     /// What comes next: asked for after this one had read the configuration, or more than it does.
-    pub(super) then: Option<Next>,
+    pub(super) then: Option<NextBuild>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Next {
-    pub(super) request: Request,
+pub(super) struct NextBuild {
+    pub(super) request: GenerationRequest,
     pub(super) joined: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Build {
     }
 
     /// A restart joins a restart under way. What this build cannot fulfil any more waits.
-    pub(super) fn ask(&mut self, request: Request) {
+    pub(super) fn ask(&mut self, request: GenerationRequest) {
         let fulfils = self.fulfils(&request);
         match &mut self.then {
             Some(next) if request.strength() > next.request.strength() => {
@@ -46,7 +46,7 @@ impl Build {
             Some(next) => next.joined.push(request.id),
             None if fulfils => self.joined.push(request.id),
             None => {
-                self.then = Some(Next {
+                self.then = Some(NextBuild {
                     request,
                     joined: Vec::new(),
                 })
@@ -54,16 +54,18 @@ impl Build {
         }
     }
 
-    fn fulfils(&self, request: &Request) -> bool {
+    fn fulfils(&self, request: &GenerationRequest) -> bool {
         let enough = match request.place {
-            Place::Here => true,
-            Place::Successor { update: false } => matches!(self.place, Place::Successor { .. }),
+            Placement::Here => true,
+            Placement::Successor { update: false } => {
+                matches!(self.place, Placement::Successor { .. })
+            }
             // The program and the service manager must see an end or a start that comes after the
             // request.
-            Place::Successor { update: true } | Place::Next { .. } => false,
+            Placement::Successor { update: true } | Placement::Next { .. } => false,
         };
         // A reload waits even for a restart: that one has read the configuration already.
-        request.kind == Kind::Restart && self.kind == Kind::Restart && enough
+        request.kind == RequestKind::Restart && self.kind == RequestKind::Restart && enough
     }
 
     /// Those for whom it was built have what they want.
@@ -72,10 +74,10 @@ impl Build {
         let into = self.leader.clone().unwrap_or_else(|| "start".to_owned());
         let leader = self.leader.iter().map(|id| Action::Answer {
             id: id.clone(),
-            verdict: Verdict::Done(generation),
+            verdict: RequestVerdict::Done(generation),
         });
         let joined = self.joined.iter().map(|id| {
-            let verdict = Verdict::Coalesced {
+            let verdict = RequestVerdict::Coalesced {
                 into: into.clone(),
                 generation,
             };

@@ -22,7 +22,7 @@ enum Said {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Process {
+struct PairProcess {
     machine: Lifecycle,
     building: Option<u64>,
     accepts: bool,
@@ -31,7 +31,7 @@ struct Process {
     killed: bool,
 }
 
-impl Process {
+impl PairProcess {
     fn new(machine: Lifecycle) -> Self {
         Self {
             machine,
@@ -49,9 +49,9 @@ impl Process {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct World {
-    old: Process,
-    new: Option<Process>,
+struct PairWorld {
+    old: PairProcess,
+    new: Option<PairProcess>,
     to_old: VecDeque<Said>,
     to_new: VecDeque<Said>,
     asked: u8,
@@ -61,8 +61,8 @@ struct World {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Choice {
-    Ask(Place),
+enum PairChoice {
+    Ask(Placement),
     Stop,
     StopNew,
     Built(bool, bool),
@@ -73,31 +73,31 @@ enum Choice {
     KillNew,
 }
 
-const CHOICES: [Choice; 15] = [
-    Choice::Ask(Place::Successor { update: false }),
-    Choice::Ask(Place::Here),
-    Choice::Stop,
-    Choice::StopNew,
-    Choice::Built(false, true),
-    Choice::Built(false, false),
-    Choice::Built(true, true),
-    Choice::Built(true, false),
-    Choice::HearOld,
-    Choice::HearNew,
-    Choice::Quiet(false),
-    Choice::Quiet(true),
-    Choice::KillOld,
-    Choice::KillNew,
-    Choice::Ask(Place::Successor { update: true }),
+const CHOICES: [PairChoice; 15] = [
+    PairChoice::Ask(Placement::Successor { update: false }),
+    PairChoice::Ask(Placement::Here),
+    PairChoice::Stop,
+    PairChoice::StopNew,
+    PairChoice::Built(false, true),
+    PairChoice::Built(false, false),
+    PairChoice::Built(true, true),
+    PairChoice::Built(true, false),
+    PairChoice::HearOld,
+    PairChoice::HearNew,
+    PairChoice::Quiet(false),
+    PairChoice::Quiet(true),
+    PairChoice::KillOld,
+    PairChoice::KillNew,
+    PairChoice::Ask(Placement::Successor { update: true }),
 ];
 
-impl World {
+impl PairWorld {
     fn new() -> Self {
-        let (mut machine, _) = Lifecycle::start(Entry::First(Fallback::End));
+        let (mut machine, _) = Lifecycle::start(StartMode::First(Fallback::End));
         machine.step(Event::Built(1), NOW);
-        let old = Process {
+        let old = PairProcess {
             accepts: true,
-            ..Process::new(machine)
+            ..PairProcess::new(machine)
         };
         let (to_old, to_new) = (VecDeque::new(), VecDeque::new());
         Self {
@@ -113,10 +113,10 @@ impl World {
     }
 
     /// The world after this; none when it cannot happen now.
-    fn after(&self, choice: Choice) -> Option<Self> {
+    fn after(&self, choice: PairChoice) -> Option<Self> {
         let mut world = self.clone();
         match choice {
-            Choice::Ask(place) => {
+            PairChoice::Ask(place) => {
                 if world.asked == 2 || !world.old.lives() {
                     return None;
                 }
@@ -125,16 +125,16 @@ impl World {
                 world.answers.insert(id.clone(), 0);
                 world.step(
                     false,
-                    Event::Asked(Request {
+                    Event::Asked(GenerationRequest {
                         id,
-                        kind: Kind::Restart,
+                        kind: RequestKind::Restart,
                         budget: Budget::Configured,
                         place,
                     }),
                 );
             }
-            Choice::Stop | Choice::StopNew => {
-                let new = matches!(choice, Choice::StopNew);
+            PairChoice::Stop | PairChoice::StopNew => {
+                let new = matches!(choice, PairChoice::StopNew);
                 if world.stopped || !world.process(new)?.lives() {
                     return None;
                 }
@@ -147,7 +147,7 @@ impl World {
                     },
                 );
             }
-            Choice::Built(new, well) => {
+            PairChoice::Built(new, well) => {
                 let process = world.process(new).filter(|process| process.lives())?;
                 let generation = process.building.take()?;
                 let event = if well {
@@ -157,7 +157,7 @@ impl World {
                 };
                 world.step(new, event);
             }
-            Choice::HearOld => {
+            PairChoice::HearOld => {
                 let said = world.to_old.pop_front().filter(|_| world.old.lives())?;
                 let generation = world.old.machine.last;
                 let event = match said {
@@ -170,7 +170,7 @@ impl World {
                 };
                 world.step(false, event);
             }
-            Choice::HearNew => {
+            PairChoice::HearNew => {
                 let said = world.to_new.pop_front()?;
                 world.new.as_ref().filter(|new| new.lives())?;
                 let event = match said {
@@ -183,7 +183,7 @@ impl World {
                 };
                 world.step(true, event);
             }
-            Choice::Quiet(new) => {
+            PairChoice::Quiet(new) => {
                 world.process(new).filter(|process| {
                     process.lives()
                         && (process.winding
@@ -191,8 +191,8 @@ impl World {
                 })?;
                 world.step(new, Event::Quiet);
             }
-            Choice::KillOld | Choice::KillNew => {
-                let new = matches!(choice, Choice::KillNew);
+            PairChoice::KillOld | PairChoice::KillNew => {
+                let new = matches!(choice, PairChoice::KillNew);
                 let process = world.process(new).filter(|process| process.lives())?;
                 process.killed = true;
                 process.accepts = false;
@@ -202,7 +202,7 @@ impl World {
         Some(world)
     }
 
-    fn process(&mut self, new: bool) -> Option<&mut Process> {
+    fn process(&mut self, new: bool) -> Option<&mut PairProcess> {
         if new {
             self.new.as_mut()
         } else {
@@ -236,13 +236,13 @@ impl World {
             Action::Build { generation, .. } => process.building = Some(generation),
             Action::Abandon(_) => {
                 process.building = None;
-                if !new && self.new.as_ref().is_some_and(Process::lives) {
+                if !new && self.new.as_ref().is_some_and(PairProcess::lives) {
                     self.to_new.push_back(Said::Abort);
                 }
             }
             Action::HandOver { generation, .. } => {
-                let (machine, first) = Lifecycle::start(Entry::Candidate { generation });
-                self.new = Some(Process::new(machine));
+                let (machine, first) = Lifecycle::start(StartMode::Candidate { generation });
+                self.new = Some(PairProcess::new(machine));
                 (self.to_old, self.to_new) = (VecDeque::new(), VecDeque::new());
                 first
                     .into_iter()
@@ -282,7 +282,7 @@ impl World {
         }
     }
 
-    fn check(&self, path: &[Choice]) {
+    fn check(&self, path: &[PairChoice]) {
         let new = self.new.as_ref().filter(|new| new.lives());
         let owners = usize::from(self.old.lives() && self.old.machine.owns())
             + usize::from(new.is_some_and(|new| new.machine.owns()));
@@ -335,8 +335,8 @@ impl World {
 
 #[test]
 fn never_two_owners_and_never_none_without_a_reason() {
-    let mut seen = HashSet::from([World::new()]);
-    let mut layer = vec![(World::new(), Vec::new())];
+    let mut seen = HashSet::from([PairWorld::new()]);
+    let mut layer = vec![(PairWorld::new(), Vec::new())];
     for _ in 0..DEPTH {
         let mut next = Vec::new();
         for (world, path) in layer {
@@ -345,7 +345,7 @@ fn never_two_owners_and_never_none_without_a_reason() {
                     continue;
                 };
                 if seen.insert(after.clone()) {
-                    let mut path: Vec<Choice> = path.clone();
+                    let mut path: Vec<PairChoice> = path.clone();
                     path.push(choice);
                     after.check(&path);
                     next.push((after, path));

@@ -8,17 +8,17 @@ use super::*;
 
 const NOW: Duration = Duration::from_secs(100);
 
-fn ask(id: &str, kind: Kind) -> Event {
-    Event::Asked(Request {
+fn ask(id: &str, kind: RequestKind) -> Event {
+    Event::Asked(GenerationRequest {
         id: id.into(),
         kind,
         budget: Budget::Configured,
-        place: Place::Here,
+        place: Placement::Here,
     })
 }
 
 fn serving() -> Lifecycle {
-    let (mut machine, first) = Lifecycle::start(Entry::First(Fallback::End));
+    let (mut machine, first) = Lifecycle::start(StartMode::First(Fallback::End));
     assert!(matches!(first[..], [Action::Build { generation: 1, .. }]));
     machine.step(Event::Built(1), NOW);
     machine
@@ -27,12 +27,12 @@ fn serving() -> Lifecycle {
 #[test]
 fn a_restart_builds_then_serves_then_answers() {
     let mut machine = serving();
-    let actions = machine.step(ask("a", Kind::Restart), NOW);
+    let actions = machine.step(ask("a", RequestKind::Restart), NOW);
     assert_eq!(
         actions,
         [Action::Build {
             generation: 2,
-            kind: Kind::Restart,
+            kind: RequestKind::Restart,
             budget: Budget::Configured,
             request: Some("a".into()),
             persist: false
@@ -51,7 +51,7 @@ fn a_restart_builds_then_serves_then_answers() {
         actions[1],
         Action::Answer {
             id: "a".into(),
-            verdict: Verdict::Done(2)
+            verdict: RequestVerdict::Done(2)
         }
     );
 }
@@ -59,19 +59,19 @@ fn a_restart_builds_then_serves_then_answers() {
 #[test]
 fn a_generation_that_fails_leaves_the_old_one_serving() {
     let mut machine = serving();
-    machine.step(ask("a", Kind::Restart), NOW);
+    machine.step(ask("a", RequestKind::Restart), NOW);
     let actions = machine.step(Event::Broken(2, "no".into()), NOW);
     assert_eq!(
         actions,
         [Action::Answer {
             id: "a".into(),
-            verdict: Verdict::Failed("no".into())
+            verdict: RequestVerdict::Failed("no".into())
         }]
     );
     assert_eq!((machine.current(), machine.phase()), (1, &Phase::Serving));
     assert!(
         matches!(
-            machine.step(ask("b", Kind::Restart), NOW)[..],
+            machine.step(ask("b", RequestKind::Restart), NOW)[..],
             [Action::Build { generation: 3, .. }]
         ),
         "numbers are not reused"
@@ -81,25 +81,25 @@ fn a_generation_that_fails_leaves_the_old_one_serving() {
 #[test]
 fn a_second_restart_joins_the_first_and_a_reload_waits_its_turn() {
     let mut machine = serving();
-    machine.step(ask("a", Kind::Restart), NOW);
-    assert_eq!(machine.step(ask("b", Kind::Restart), NOW), []);
-    assert_eq!(machine.step(ask("c", Kind::Reload), NOW), []);
-    assert_eq!(machine.step(ask("d", Kind::Reload), NOW), []);
+    machine.step(ask("a", RequestKind::Restart), NOW);
+    assert_eq!(machine.step(ask("b", RequestKind::Restart), NOW), []);
+    assert_eq!(machine.step(ask("c", RequestKind::Reload), NOW), []);
+    assert_eq!(machine.step(ask("d", RequestKind::Reload), NOW), []);
     let actions = machine.step(Event::Built(2), NOW);
     assert!(actions.contains(&Action::Answer {
         id: "b".into(),
-        verdict: Verdict::Coalesced {
+        verdict: RequestVerdict::Coalesced {
             into: "a".into(),
             generation: 2
         }
     }));
     assert!(
-        matches!(&actions[3], Action::Build { generation: 3, kind: Kind::Reload, request: Some(id), .. } if id == "c")
+        matches!(&actions[3], Action::Build { generation: 3, kind: RequestKind::Reload, request: Some(id), .. } if id == "c")
     );
     let actions = machine.step(Event::Built(3), NOW);
     assert!(actions.contains(&Action::Answer {
         id: "d".into(),
-        verdict: Verdict::Coalesced {
+        verdict: RequestVerdict::Coalesced {
             into: "c".into(),
             generation: 3
         }
@@ -109,17 +109,17 @@ fn a_second_restart_joins_the_first_and_a_reload_waits_its_turn() {
 #[test]
 fn a_restart_asked_during_a_reload_takes_the_waiting_reload_along() {
     let mut machine = serving();
-    machine.step(ask("a", Kind::Reload), NOW);
-    machine.step(ask("b", Kind::Reload), NOW);
-    machine.step(ask("c", Kind::Restart), NOW);
+    machine.step(ask("a", RequestKind::Reload), NOW);
+    machine.step(ask("b", RequestKind::Reload), NOW);
+    machine.step(ask("c", RequestKind::Restart), NOW);
     let actions = machine.step(Event::Built(2), NOW);
     assert!(
-        matches!(&actions[2], Action::Build { kind: Kind::Restart, request: Some(id), .. } if id == "c")
+        matches!(&actions[2], Action::Build { kind: RequestKind::Restart, request: Some(id), .. } if id == "c")
     );
     let actions = machine.step(Event::Built(3), NOW);
     assert!(actions.contains(&Action::Answer {
         id: "b".into(),
-        verdict: Verdict::Coalesced {
+        verdict: RequestVerdict::Coalesced {
             into: "c".into(),
             generation: 3
         }
@@ -129,8 +129,8 @@ fn a_restart_asked_during_a_reload_takes_the_waiting_reload_along() {
 #[test]
 fn a_stop_overrides_a_queued_restart() {
     let mut machine = serving();
-    machine.step(ask("a", Kind::Restart), NOW);
-    machine.step(ask("b", Kind::Reload), NOW);
+    machine.step(ask("a", RequestKind::Restart), NOW);
+    machine.step(ask("b", RequestKind::Reload), NOW);
     let actions = machine.step(
         Event::Stop {
             at_once: false,
@@ -143,7 +143,7 @@ fn a_stop_overrides_a_queued_restart() {
     assert_eq!(actions[3], Action::Wind { at_once: false });
     assert_eq!(machine.step(Event::Built(2), NOW), [], "too late");
     assert_eq!(
-        machine.step(ask("c", Kind::Restart), NOW),
+        machine.step(ask("c", RequestKind::Restart), NOW),
         [reject("c".into(), STOPPING)]
     );
     assert_eq!(machine.step(Event::Quiet, NOW), [Action::Exit(0)]);
@@ -202,15 +202,15 @@ fn a_second_stop_at_once_ends_the_waiting() {
 
 #[test]
 fn a_first_start_that_fails_ends_the_process_and_answers_who_asked_meanwhile() {
-    let (mut machine, _) = Lifecycle::start(Entry::First(Fallback::End));
-    machine.step(ask("a", Kind::Restart), NOW);
+    let (mut machine, _) = Lifecycle::start(StartMode::First(Fallback::End));
+    machine.step(ask("a", RequestKind::Restart), NOW);
     let actions = machine.step(Event::Broken(1, "no".into()), NOW);
     assert_eq!(
         actions,
         [
             Action::Answer {
                 id: "a".into(),
-                verdict: Verdict::Failed("no".into())
+                verdict: RequestVerdict::Failed("no".into())
             },
             Action::Exit(1)
         ]
@@ -247,7 +247,7 @@ proptest! {
     /// changes only to one that was built, and whoever stops ends.
     #[test]
     fn whatever_happens_in_whatever_order(inputs in proptest::collection::vec(input(), 0..40)) {
-        let (mut machine, first) = Lifecycle::start(Entry::First(Fallback::End));
+        let (mut machine, first) = Lifecycle::start(StartMode::First(Fallback::End));
         let mut now = NOW;
         let mut asked = BTreeSet::new();
         let mut answered = BTreeSet::new();
@@ -281,7 +281,7 @@ proptest! {
                 Input::Restart | Input::Reload => {
                     let id = index.to_string();
                     asked.insert(id.clone());
-                    ask(&id, if matches!(input, Input::Restart) { Kind::Restart } else { Kind::Reload })
+                    ask(&id, if matches!(input, Input::Restart) { RequestKind::Restart } else { RequestKind::Reload })
                 }
                 Input::Stop(at_once) => Event::Stop { at_once, limit: FORCE_EXIT },
                 Input::Built(offset) => Event::Built((machine.last + 1).saturating_sub(offset)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How a generation is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum RequestKind {
     Restart,
     /// Only what changed in the configuration.
     Reload,
@@ -12,7 +12,7 @@ pub enum Kind {
 
 /// Where the next generation lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Placement {
     Here,
     /// In a fresh process.
     Successor {
@@ -26,7 +26,7 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl Placement {
     /// The name of the strategy.
     pub fn word(self) -> &'static str {
         match self {
@@ -70,19 +70,19 @@ impl Budget {
 
 /// Somebody wants a new generation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Request {
+pub struct GenerationRequest {
     /// Names it in records and answers.
     pub id: String,
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// How long old work may go on.
     pub budget: Budget,
     /// Where the new generation lives.
-    pub place: Place,
+    pub place: Placement,
 }
 
-impl Request {
+impl GenerationRequest {
     pub(super) fn strength(&self) -> u8 {
-        if self.kind == Kind::Reload {
+        if self.kind == RequestKind::Reload {
             0
         } else {
             self.place.strength()
@@ -92,7 +92,7 @@ impl Request {
 
 /// How a process comes to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Entry {
+pub enum StartMode {
     First(Fallback),
     /// To take over from a process that serves an older generation.
     Candidate {
@@ -121,7 +121,7 @@ pub enum Fallback {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A restart or reload is asked for.
-    Asked(Request),
+    Asked(GenerationRequest),
     /// A stop is asked for; `at_once` by somebody who does not want to wait for work.
     Stop {
         at_once: bool,
@@ -162,7 +162,7 @@ pub enum Event {
 pub enum Action {
     Build {
         generation: u64,
-        kind: Kind,
+        kind: RequestKind,
         /// How long old work may go on where it is in the way.
         budget: Budget,
         /// Whom to tell about it; none for the first.
@@ -210,7 +210,7 @@ pub enum Action {
         budget: Budget,
     },
     /// A request has ended.
-    Answer { id: String, verdict: Verdict },
+    Answer { id: String, verdict: RequestVerdict },
     /// Accept nobody new, finish what is there, then say [`Event::Quiet`].
     Wind {
         /// Do not wait for work.
@@ -222,7 +222,7 @@ pub enum Action {
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum RequestVerdict {
     /// This generation serves because of it.
     Done(u64),
     /// The same was done for another request.

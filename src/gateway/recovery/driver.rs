@@ -10,23 +10,24 @@ use crate::config::{Env, whereabouts};
 use crate::control::protocol::RecoveryStatus;
 use crate::gateway::config_source::Material;
 use crate::gateway::generation::one_line;
-use crate::gateway::lifecycle::{Entry, Event, Fallback, Phase};
-use crate::gateway::record::{Begun, Record};
-use crate::gateway::recovery::{Action, Configuration, Recovery, Rung};
+use crate::gateway::lifecycle::{Event, Fallback, Phase, StartMode};
+use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::record::{Begun, LifeRecord};
+use crate::gateway::recovery::{ConfigOrigin, Recovery, RecoveryAction, Rung};
 use crate::gateway::run_loop::Gateway;
-use crate::gateway::{Happening, alert, changed};
+use crate::gateway::{alert, changed};
 use crate::proxy::Refusal;
 use crate::state::history::Before;
 use crate::state::trace::Carried;
 
 /// Where this life stands on the ladder, and its pen.
 #[derive(Debug)]
-pub struct Standing {
-    pub record: Record,
+pub struct RecoveryDriver {
+    pub record: LifeRecord,
     pub recovery: Recovery,
     /// What the configuration of the current generation is worth; before the first, that of the one
     /// to be tried.
-    pub configuration: Configuration,
+    pub configuration: ConfigOrigin,
     /// How the process before ended.
     pub before: Before,
     /// Why the process ends, when somebody wants it to.
@@ -40,17 +41,17 @@ pub struct Standing {
     /// In safe mode: looks at the configuration file.
     watch: Option<JoinHandle<()>>,
     /// What the ladder asked for at the beginning.
-    first: Vec<Action>,
+    first: Vec<RecoveryAction>,
 }
 
-impl Standing {
+impl RecoveryDriver {
     /// A life that begins by itself, with the lock held, and the restart trace that the one before
     /// left. `usual` is what a failing start leads to elsewhere.
     pub fn begin(
-        record: Record,
+        record: LifeRecord,
         material: &Material,
         usual: Fallback,
-    ) -> (Self, Entry, Option<Carried>) {
+    ) -> (Self, StartMode, Option<Carried>) {
         let throttle = &material.loaded.config.recovery.throttle;
         // systemd forgets the result of a run when it begins the next: there is none to be had
         // here.
@@ -78,7 +79,7 @@ impl Standing {
     }
 
     /// A life that is to take over from one that serves.
-    pub fn successor(record: Record, material: &Material) -> Self {
+    pub fn successor(record: LifeRecord, material: &Material) -> Self {
         let recovery = Recovery::successor(material.loaded.config.recovery.throttle.stable.0);
         Self {
             before: Before::HandedOver,
@@ -86,7 +87,7 @@ impl Standing {
         }
     }
 
-    fn new(record: Record, recovery: Recovery, configuration: Configuration) -> Self {
+    fn new(record: LifeRecord, recovery: Recovery, configuration: ConfigOrigin) -> Self {
         let told = recovery.shown(Duration::ZERO).rung;
         let before = Before::Unknown;
         Self {
@@ -164,16 +165,16 @@ impl Gateway {
     /// The configuration of what serves and is ready will do when a later one will not.
     fn keep_good(&mut self) {
         let number = self.machine.current();
-        if self.standing.kept != number && self.standing.configuration == Configuration::Valid {
+        if self.standing.kept != number && self.standing.configuration == ConfigOrigin::Valid {
             self.standing.kept = number;
             self.standing.record.good(&self.loaded);
         }
     }
 
-    pub fn climb(&mut self, actions: Vec<Action>) {
+    pub fn climb(&mut self, actions: Vec<RecoveryAction>) {
         for action in actions {
             self.standing.record.perform(&action);
-            let Action::Alert(alert) = action else {
+            let RecoveryAction::Alert(alert) = action else {
                 continue;
             };
             alert::run(
@@ -226,7 +227,7 @@ impl Gateway {
                 self.standing.watch = Some(tokio::spawn(async move {
                     changed::changed(&path).await;
                     // When the loop is gone, nothing is tried.
-                    let _ = happened.send(Happening::ConfigurationChanged);
+                    let _ = happened.send(LoopEvent::ConfigurationChanged);
                 }));
             }
             (true, watch) => self.standing.watch = watch,

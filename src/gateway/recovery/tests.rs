@@ -10,14 +10,14 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn last_good() -> Configuration {
-    Configuration::LastGood {
+fn last_good() -> ConfigOrigin {
+    ConfigOrigin::LastGood {
         why: "g.toml:1:1: unknown key".to_owned(),
     }
 }
 
-fn nothing() -> Configuration {
-    Configuration::Nothing {
+fn nothing() -> ConfigOrigin {
+    ConfigOrigin::Nothing {
         why: "g.toml:1:1: unknown key".to_owned(),
     }
 }
@@ -36,12 +36,12 @@ fn safe_start(again: bool) -> Start {
     }
 }
 
-fn alert(rung: &'static str, part: &str, actions: &[Action]) -> bool {
-    matches!(actions, [Action::Alert(alert)] if alert.rung == rung && alert.reason.contains(part))
+fn alert(rung: &'static str, part: &str, actions: &[RecoveryAction]) -> bool {
+    matches!(actions, [RecoveryAction::Alert(alert)] if alert.rung == rung && alert.reason.contains(part))
 }
 
 /// Both machines, as the driver has them.
-struct Life {
+struct LifeFixture {
     recovery: Recovery,
     lifecycle: Lifecycle,
     ready: bool,
@@ -49,8 +49,8 @@ struct Life {
     building: Option<u64>,
 }
 
-impl Life {
-    fn begin(start: Start, configuration: Configuration) -> (Self, Vec<Action>) {
+impl LifeFixture {
+    fn begin(start: Start, configuration: ConfigOrigin) -> (Self, Vec<RecoveryAction>) {
         let (recovery, mut actions) = Recovery::begin(start, configuration, STABLE, ZERO);
         let (lifecycle, steps) = Lifecycle::start(recovery.entry(Fallback::Persist));
         let mut life = Self {
@@ -63,7 +63,7 @@ impl Life {
         (life, actions)
     }
 
-    fn take(&mut self, steps: &[Step], now: Duration) -> Vec<Action> {
+    fn take(&mut self, steps: &[Step], now: Duration) -> Vec<RecoveryAction> {
         let build = steps.iter().find_map(|step| match step {
             Step::Build { generation, .. } => Some(*generation),
             _ => None,
@@ -73,18 +73,18 @@ impl Life {
             .follow(self.lifecycle.phase(), self.ready, now)
     }
 
-    fn step(&mut self, event: Event, now: u64) -> Vec<Action> {
+    fn step(&mut self, event: Event, now: u64) -> Vec<RecoveryAction> {
         let steps = self.lifecycle.step(event, secs(now));
         self.take(&steps, secs(now))
     }
 
-    fn built(&mut self, now: u64) -> Vec<Action> {
+    fn built(&mut self, now: u64) -> Vec<RecoveryAction> {
         self.ready = true;
         let generation = self.building.take().expect("something is built");
         self.step(Event::Built(generation), now)
     }
 
-    fn broken(&mut self, why: &str, now: u64) -> Vec<Action> {
+    fn broken(&mut self, why: &str, now: u64) -> Vec<RecoveryAction> {
         let generation = self.building.take().expect("something is built");
         self.recovery.failed(why);
         self.step(Event::Broken(generation, why.to_owned()), now)
@@ -93,7 +93,7 @@ impl Life {
 
 #[test]
 fn a_usual_start_is_trusted_after_it_served_for_long_enough() {
-    let (mut life, actions) = Life::begin(Start::Go, Configuration::Valid);
+    let (mut life, actions) = LifeFixture::begin(Start::Go, ConfigOrigin::Valid);
     assert!(actions.is_empty());
     assert_eq!(
         (
@@ -115,7 +115,7 @@ fn a_usual_start_is_trusted_after_it_served_for_long_enough() {
     life.ready = true;
     life.step(Event::Tick, 400);
     assert!(life.step(Event::Tick, 999).is_empty());
-    assert_eq!(life.step(Event::Tick, 1000), [Action::MarkStable]);
+    assert_eq!(life.step(Event::Tick, 1000), [RecoveryAction::MarkStable]);
     assert!(
         life.step(Event::Tick, 5000).is_empty() && life.recovery.deadline().is_none(),
         "once in a life"
@@ -125,7 +125,7 @@ fn a_usual_start_is_trusted_after_it_served_for_long_enough() {
 #[test]
 fn a_throttled_start_waits_and_an_operator_need_not() {
     for (event, at) in [(Event::Tick, 5), (Event::Recover, 1)] {
-        let (mut life, actions) = Life::begin(wait(), Configuration::Valid);
+        let (mut life, actions) = LifeFixture::begin(wait(), ConfigOrigin::Valid);
         assert!(actions.is_empty() && life.building.is_none());
         assert_eq!(life.recovery.refused_until(), Some(secs(5)));
         assert!(
@@ -149,35 +149,41 @@ fn a_throttled_start_waits_and_an_operator_need_not() {
 #[test]
 fn safe_mode_tries_every_ten_minutes_and_when_asked() {
     for (event, at) in [(Event::Tick, 600), (Event::Recover, 3)] {
-        let (mut life, actions) = Life::begin(safe_start(false), Configuration::Valid);
+        let (mut life, actions) = LifeFixture::begin(safe_start(false), ConfigOrigin::Valid);
         assert!(alert("safe-mode", "9 starts", &actions), "{actions:?}");
         assert_eq!(life.recovery.refused_until(), Some(secs(600)));
         assert!(life.step(Event::Tick, 2).is_empty() && life.building.is_none());
-        assert_eq!(life.step(event, at), [Action::MarkTrial]);
+        assert_eq!(life.step(event, at), [RecoveryAction::MarkTrial]);
         assert_eq!(
             life.recovery.refused_until(),
             None,
             "requests wait for the trial"
         );
         assert!(life.recovery.sentence().unwrap().contains("being tried"));
-        assert_eq!(life.broken("app died", at + 1), [Action::MarkSafe]);
+        assert_eq!(life.broken("app died", at + 1), [RecoveryAction::MarkSafe]);
         assert_eq!(life.recovery.refused_until(), Some(secs(at + 601)));
         assert_eq!(
             life.recovery.shown(secs(0)).reason.as_deref(),
             Some("9 starts"),
             "what led here stays the reason"
         );
-        assert_eq!(life.step(Event::Tick, at + 601), [Action::MarkTrial]);
+        assert_eq!(
+            life.step(Event::Tick, at + 601),
+            [RecoveryAction::MarkTrial]
+        );
         assert!(life.built(at + 602).is_empty());
         assert_eq!(life.recovery.rung(), &Rung::Normal);
-        assert_eq!(life.step(Event::Tick, at + 1202), [Action::MarkStable]);
+        assert_eq!(
+            life.step(Event::Tick, at + 1202),
+            [RecoveryAction::MarkStable]
+        );
     }
 }
 
 #[test]
 fn deaths_in_safe_mode_alarm_nobody_again() {
     assert!(
-        Life::begin(safe_start(true), Configuration::Valid)
+        LifeFixture::begin(safe_start(true), ConfigOrigin::Valid)
             .1
             .is_empty()
     );
@@ -185,18 +191,18 @@ fn deaths_in_safe_mode_alarm_nobody_again() {
 
 #[test]
 fn the_last_good_configuration_serves_until_the_users_is_right() {
-    let (mut life, actions) = Life::begin(Start::Go, last_good());
+    let (mut life, actions) = LifeFixture::begin(Start::Go, last_good());
     assert!(alert("last-good", "unknown key", &actions), "{actions:?}");
     assert!(life.built(1).is_empty(), "told once");
     assert!(life.recovery.adopted(&last_good()).is_empty());
     assert!(matches!(life.recovery.rung(), Rung::LastGood { .. }));
-    assert!(life.recovery.adopted(&Configuration::Valid).is_empty());
+    assert!(life.recovery.adopted(&ConfigOrigin::Valid).is_empty());
     assert_eq!(life.recovery.rung(), &Rung::Normal);
 }
 
 #[test]
 fn a_throttled_start_with_the_last_good_configuration_waits_first() {
-    let (mut life, actions) = Life::begin(wait(), last_good());
+    let (mut life, actions) = LifeFixture::begin(wait(), last_good());
     assert!(actions.is_empty());
     assert!(alert(
         "last-good",
@@ -208,7 +214,7 @@ fn a_throttled_start_with_the_last_good_configuration_waits_first() {
 #[test]
 fn without_any_configuration_it_is_safe_mode_which_the_throttle_does_not_remember() {
     for start in [Start::Go, wait()] {
-        let (mut life, actions) = Life::begin(start, nothing());
+        let (mut life, actions) = LifeFixture::begin(start, nothing());
         assert!(
             alert("safe-mode", "no last good one", &actions),
             "{actions:?}"
@@ -221,7 +227,7 @@ fn without_any_configuration_it_is_safe_mode_which_the_throttle_does_not_remembe
             "the reason of now"
         );
         life.step(Event::Recover, 2);
-        assert!(life.recovery.adopted(&Configuration::Valid).is_empty());
+        assert!(life.recovery.adopted(&ConfigOrigin::Valid).is_empty());
         life.built(3);
         assert_eq!(life.recovery.rung(), &Rung::Normal);
     }
@@ -234,13 +240,13 @@ fn a_successor_has_nothing_to_recover_from() {
     assert!(recovery.follow(&Phase::Serving, true, secs(1)).is_empty());
     assert_eq!(
         recovery.follow(&Phase::Serving, true, secs(601)),
-        [Action::MarkStable]
+        [RecoveryAction::MarkStable]
     );
 }
 
-fn any_configuration() -> impl Strategy<Value = Configuration> {
+fn any_configuration() -> impl Strategy<Value = ConfigOrigin> {
     prop_oneof![
-        Just(Configuration::Valid),
+        Just(ConfigOrigin::Valid),
         Just(last_good()),
         Just(nothing())
     ]
@@ -259,7 +265,7 @@ proptest! {
     /// started; and what is refused and shown is what the lifecycle does.
     #[test]
     fn it_always_leads_back(start in any_start(), configuration in any_configuration(), choices in prop::collection::vec((0..700_u64, 0..4_u8), 0..40)) {
-        let (mut life, _) = Life::begin(start, configuration);
+        let (mut life, _) = LifeFixture::begin(start, configuration);
         let mut now = 0;
         for (later, choice) in choices {
             now += later;
@@ -269,7 +275,7 @@ proptest! {
                 (2, _) => life.step(Event::Recover, now),
                 _ => life.step(Event::Tick, now),
             };
-            prop_assert!(actions.iter().filter(|action| matches!(action, Action::Alert(_))).count() <= 1);
+            prop_assert!(actions.iter().filter(|action| matches!(action, RecoveryAction::Alert(_))).count() <= 1);
             match life.lifecycle.phase() {
                 Phase::Waiting { until, .. } => {
                     prop_assert!(life.lifecycle.deadline().is_some());

@@ -1,0 +1,74 @@
+//! What happens to the run loop besides signals, calls and clocks: the reports of its tasks.
+
+use tokio::sync::mpsc;
+
+use super::generation::{BuildError, Generation};
+use super::handover::{News, ToSuccessor};
+use super::outbox::Outbox;
+use crate::control::protocol::Progress;
+use crate::state::restart_intent::Intent;
+use crate::systemd::unit::UnitFacts;
+
+/// A report of a task.
+#[derive(Debug)]
+pub enum LoopEvent {
+    /// A step of a request.
+    Progress(Progress),
+    /// This generation was built, or not.
+    Built(u64, Box<Result<Generation, BuildError>>),
+    /// A sidecar of the current generation changed its state.
+    SidecarChanged,
+    /// The drain of this older generation has ended.
+    Drained(u64),
+    /// A step on the way to an end is done.
+    Step(&'static str),
+    /// The drain before an end, or a stop, is done.
+    Quiet,
+    /// The front door was asked whether it works.
+    Checked(Result<(), String>),
+    /// The successor that builds this generation says something, or is gone.
+    Successor(u64, News),
+    /// The sidecars that must not run beside the successor's have ended; the successor builds this
+    /// generation.
+    Released(u64),
+    /// A successor that did not take over is gone, and its sidecars with it.
+    SuccessorEnded,
+    /// The predecessor says something, or is gone.
+    Predecessor(Option<ToSuccessor>),
+    /// This predecessor has ended.
+    PredecessorEnded(u32),
+    /// What systemd says about our unit.
+    Supervised(Option<Box<UnitFacts>>),
+    /// A SIGTERM is the first half of a restart.
+    EndAsked {
+        intent: Intent,
+        /// The whole machine, or the user's manager, goes down.
+        machine_stopping: bool,
+    },
+    /// After a hand-over, the last client is gone.
+    ClientsGone,
+    /// In safe mode: the configuration file has changed.
+    ConfigurationChanged,
+}
+
+/// Where tasks send their reports.
+#[derive(Clone, Debug)]
+pub struct LoopEvents(mpsc::UnboundedSender<LoopEvent>);
+
+impl LoopEvents {
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<LoopEvent>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Sends an event; false when the loop has ended, so that nobody receives it.
+    pub fn send(&self, event: LoopEvent) -> bool {
+        self.0.send(event).is_ok()
+    }
+
+    /// An outbox for a task that knows only its own messages.
+    pub fn outbox<T>(&self, event: impl Fn(T) -> LoopEvent + Send + Sync + 'static) -> Outbox<T> {
+        let events = self.clone();
+        Outbox::new(move |message| events.send(event(message)))
+    }
+}

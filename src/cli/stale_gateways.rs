@@ -1,7 +1,7 @@
 //! Ending gateways that were left behind: for `clean` and `restart`.
 
 use super::{CliError, Exit};
-use crate::stale::{self, AddressClaim, CleanMode, CleanReport};
+use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptProcess};
 
 /// Cleans.
 ///
@@ -21,20 +21,20 @@ pub fn held(report: &CleanReport) -> CliError {
     // Who only stands above this command may yet be the gateway itself.
     let strangers = || report.kept.iter().filter(|kept| !kept.ours);
     let stranger = strangers()
-        .find(|kept| kept.reason != "ancestor")
+        .find(|kept| kept.reason != KeepCode::Ancestor)
         .or_else(|| strangers().next());
     let error = CliError::new(Exit::Refused, report.stands()).with_detail("clean", report);
     match stranger {
-        Some(stranger) if stranger.reason == "foreign" => error.with_help(format!(
-            "stop {}, or give the gateway another address (`listen`)\ngatewayctl clean --force --pid {}   (ends it, whatever it is)",
-            crate::text::escape::escape(&stranger.name),
-            stranger.pid
+        Some(KeptProcess { reason: KeepCode::Foreign, name, pid, .. }) => error.with_help(format!(
+            "stop {}, or give the gateway another address (`listen`)\ngatewayctl clean --force --pid {pid}   (ends it, whatever it is)",
+            crate::text::escape::escape(name),
         )),
-        Some(stranger) if stranger.reason == "answers" => error.with_help(format!(
-            "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {} to stop, and starts the service)",
-            stranger.pid
+        Some(KeptProcess { reason: KeepCode::Answers, pid, .. }) => error.with_help(format!(
+            "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {pid} to stop, and starts the service)",
         )),
-        Some(stranger) if stranger.reason == "other-user" => error.with_help("the same command as that user, or with sudo"),
+        Some(KeptProcess { reason: KeepCode::OtherUser, .. }) => {
+            error.with_help("the same command as that user, or with sudo")
+        }
         _ => error.with_help("stop it, or give the gateway another address (`listen`)"),
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::judge::{Circumstances, Judgment, KeepReason, StaleProof, Suspect};
-use super::report::{AddressState, CleanReport, EndedProcess, KeptProcess};
+use super::report::{AddressState, CleanReport, EndProof, EndSignal, EndedProcess, KeptProcess};
 use super::survey::{AddressClaim, AddressHolders, suspect as suspect_again, suspects};
 use crate::os::port;
 use crate::os::process::{PidFd, Process};
@@ -122,7 +122,7 @@ async fn act(
     let process = &suspect.process;
     let (proof, why) = match &doing {
         Doing::Ending(proof) => (proof.code(), proof.to_string()),
-        Doing::Asking(_) => ("asked", "it was asked to stop, and did".to_owned()),
+        Doing::Asking(_) => (EndProof::Asked, "it was asked to stop, and did".to_owned()),
     };
     let ended = |signal| {
         Ok(EndedProcess {
@@ -174,7 +174,7 @@ async fn act(
     };
     send(Signal::SIGTERM)?;
     if timeout(patience, end.wait()).await.is_ok() {
-        return ended(Some("TERM"));
+        return ended(Some(EndSignal::Term));
     }
     if let Doing::Asking(reason) = doing {
         return Err(reason);
@@ -182,7 +182,7 @@ async fn act(
     send(Signal::SIGKILL)?;
     // One that sleeps in the kernel may take longer; then the port tells.
     let _ = timeout(KILL_WAIT, end.wait()).await;
-    ended(Some("KILL"))
+    ended(Some(EndSignal::Kill))
 }
 
 fn is_gone(error: &io::Error) -> bool {

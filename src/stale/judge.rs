@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::report::{EndProof, KeepCode};
 use crate::os::process::{Process, is_within};
 
 /// A process that holds a listener of the port, and what was seen of it.
@@ -208,25 +209,25 @@ impl KeepReason {
     }
 
     /// The word for programs.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> KeepCode {
         match self {
-            Self::Myself => "self",
-            Self::First => "process-1",
-            Self::Ancestor => "ancestor",
-            Self::Protected => "protected",
-            Self::Manager => "manager",
-            Self::OtherUser => "other-user",
-            Self::Main => "main",
-            Self::InUnit => "in-unit",
-            Self::InOwnService => "in-own-service",
-            Self::Foreign => "foreign",
-            Self::Drains => "drains",
-            Self::MainOf(_) => "main-of-other",
-            Self::Owns => "owns",
-            Self::Answers => "answers",
-            Self::Beside => "beside",
-            Self::Changed => "changed",
-            Self::NotPermitted => "not-permitted",
+            Self::Myself => KeepCode::Myself,
+            Self::First => KeepCode::First,
+            Self::Ancestor => KeepCode::Ancestor,
+            Self::Protected => KeepCode::Protected,
+            Self::Manager => KeepCode::Manager,
+            Self::OtherUser => KeepCode::OtherUser,
+            Self::Main => KeepCode::Main,
+            Self::InUnit => KeepCode::InUnit,
+            Self::InOwnService => KeepCode::InOwnService,
+            Self::Foreign => KeepCode::Foreign,
+            Self::Drains => KeepCode::Drains,
+            Self::MainOf(_) => KeepCode::MainOfOther,
+            Self::Owns => KeepCode::Owns,
+            Self::Answers => KeepCode::Answers,
+            Self::Beside => KeepCode::Beside,
+            Self::Changed => KeepCode::Changed,
+            Self::NotPermitted => KeepCode::NotPermitted,
         }
     }
 }
@@ -257,11 +258,11 @@ impl fmt::Display for KeepReason {
 
 impl StaleProof {
     /// The word for programs.
-    pub fn code(self) -> &'static str {
+    pub fn code(self) -> EndProof {
         match self {
-            Self::Unknown => "unknown",
-            Self::Silent => "silent",
-            Self::Named => "named",
+            Self::Unknown => EndProof::Unknown,
+            Self::Silent => EndProof::Silent,
+            Self::Named => EndProof::Named,
         }
     }
 }

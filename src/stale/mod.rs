@@ -12,5 +12,5 @@ mod report;
 mod survey;
 
 pub use clean::{CleanMode, address_state, end_stale};
-pub use report::{AddressState, CleanReport};
+pub use report::{AddressState, CleanReport, KeepCode, KeptProcess};
 pub use survey::{AddressClaim, ServiceUnit};

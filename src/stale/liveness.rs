@@ -1,4 +1,4 @@
-//! Whether a gateway is healthy: it is asked itself, several times, before anybody calls it stale.
+//! Whether a gateway is alive: it is asked several times before it counts as hung.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,27 +13,55 @@ use crate::control::protocol::Method;
 use crate::control::server;
 use crate::os::port;
 
-/// A status and `/healthz` need no work.
+/// How long a question waits for its answer: a status and `/healthz` need no work.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// So many questions in a row without an answer tell one that hangs: a busy machine may delay one.
+/// How many questions in a row without an answer mean that a gateway hangs: a busy machine may delay
+/// one.
 pub const PROBES: u32 = 3;
 
-/// What gateway `pid` says of itself in at most `questions` of [`PROBE`] each, at its control
-/// socket or, at one of `doors` that lead to nobody else, with any answer at all; none when it
-/// answered nothing.
-pub async fn answers(pid: u32, doors: &[Listen], questions: u32) -> Option<SelfReport> {
+/// What a gateway says about itself: the part of a status that counts here. Everything else is left
+/// out, because a gateway of another version may name it differently.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct SelfReport {
+    pub pid: u32,
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// Predecessors that still finish their work.
+    #[serde(default)]
+    pub drainers: Vec<ReportedDrainer>,
+}
+
+/// A predecessor in a status.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct ReportedDrainer {
+    /// 0 for work within the process that answers.
+    #[serde(default)]
+    pub pid: u32,
+}
+
+impl SelfReport {
+    /// Whether it shows that a process is alive: that process answered itself, or its successor
+    /// answered and knows that it still finishes its work.
+    fn speaks_for(&self, pid: u32) -> bool {
+        self.pid == pid || self.drainers.iter().any(|drainer| drainer.pid == pid)
+    }
+}
+
+/// Asks gateway `pid` up to `questions` times, at its control socket and at `doors`, the addresses
+/// that lead to nobody else; there, any HTTP answer counts. None when nothing answers.
+pub async fn ask(pid: u32, doors: &[Listen], questions: u32) -> Option<SelfReport> {
     for _ in 0..questions {
         let next = Instant::now() + PROBE;
-        // Looked for each time: a successor opens its own when it takes over.
+        // Looked up each time: a successor opens its own sockets when it takes over.
         let controls = controls_of(pid);
-        // Both, for what it says of itself tells more than an open door.
-        let (told, opened) = tokio::join!(
-            timeout(PROBE, by_control(pid, &controls)),
-            timeout(PROBE, by_doors(doors))
+        // Both at once: a report tells more than an open door.
+        let (report, opened) = tokio::join!(
+            timeout(PROBE, first_report(pid, &controls)),
+            timeout(PROBE, any_answers(doors))
         );
-        if let Ok(Some(who)) = told {
-            return Some(who);
+        if let Ok(Some(report)) = report {
+            return Some(report);
         }
         if opened.unwrap_or(false) {
             return Some(SelfReport {
@@ -64,40 +92,19 @@ fn controls_of(pid: u32) -> Vec<PathBuf> {
         .collect()
 }
 
-async fn by_control(pid: u32, controls: &[PathBuf]) -> Option<SelfReport> {
+/// The first report that speaks for a process. Its socket may have its successor's name by now, and
+/// then the successor answers.
+async fn first_report(pid: u32, controls: &[PathBuf]) -> Option<SelfReport> {
     for control in controls {
-        let told = asked(control).await;
-        // Its own socket has the successor's name by now: that one knows who still finishes work.
-        if let Some(who) = told
-            .filter(|who| who.pid == pid || who.drainers.iter().any(|drainer| drainer.pid == pid))
-        {
-            return Some(who);
+        let report = report_of(control).await;
+        if let Some(report) = report.filter(|report| report.speaks_for(pid)) {
+            return Some(report);
         }
     }
     None
 }
 
-/// All that counts of a status: a gateway of another version may have left out the rest, or named
-/// it otherwise.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
-pub struct SelfReport {
-    pub pid: u32,
-    #[serde(default)]
-    pub instance: Option<String>,
-    /// Its predecessors that still finish their work.
-    #[serde(default)]
-    pub drainers: Vec<ReportedDrainer>,
-}
-
-/// A predecessor in a status.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
-pub struct ReportedDrainer {
-    /// Its process; 0 for work within the process itself.
-    #[serde(default)]
-    pub pid: u32,
-}
-
-async fn asked(control: &Path) -> Option<SelfReport> {
+async fn report_of(control: &Path) -> Option<SelfReport> {
     Client::connect(control)
         .await
         .ok()?
@@ -106,15 +113,15 @@ async fn asked(control: &Path) -> Option<SelfReport> {
         .ok()
 }
 
-async fn by_doors(doors: &[Listen]) -> bool {
+async fn any_answers(doors: &[Listen]) -> bool {
     for door in doors {
         let answered = match door {
             Listen::Tcp(address) => match TcpStream::connect(address).await {
-                Ok(stream) => speaks(stream).await,
+                Ok(stream) => speaks_http(stream).await,
                 Err(_) => false,
             },
             Listen::Unix(path) => match UnixStream::connect(path).await {
-                Ok(stream) => speaks(stream).await,
+                Ok(stream) => speaks_http(stream).await,
                 Err(_) => false,
             },
         };
@@ -125,9 +132,9 @@ async fn by_doors(doors: &[Listen]) -> bool {
     false
 }
 
-/// Whether there is somebody who speaks HTTP. With `health_paths = false` the answer is the
-/// application's, and may be any.
-async fn speaks(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> bool {
+/// Whether the other side speaks HTTP. With `health_paths = false` the application answers, and the
+/// answer may be any.
+async fn speaks_http(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> bool {
     let mut begin = [0_u8; 5];
     let asked = stream
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -153,7 +160,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = [Listen::Tcp(listener.local_addr().unwrap())];
         let me = std::process::id();
-        let (answered, ()) = tokio::join!(answers(me, &door, PROBES), async {
+        let (answered, ()) = tokio::join!(ask(me, &door, PROBES), async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream
                 .write_all(b"HTTP/1.1 404 Not Found\r\n\r\n")
@@ -163,7 +170,7 @@ mod tests {
         assert!(answered.is_some());
         let begun = Instant::now();
         // Connections wait in the queue; nobody takes them.
-        assert!(answers(me, &door, PROBES).await.is_none());
+        assert!(ask(me, &door, PROBES).await.is_none());
         assert!(begun.elapsed() >= PROBE * PROBES);
     }
 }

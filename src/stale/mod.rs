@@ -1,16 +1,63 @@
-//! Gateways that were left behind and hold a port: which are proven stale, and how they are ended.
+//! Gateways that were left behind and hold a port: which of them are proven stale, and how they are
+//! ended.
 //!
-//! [`survey`] gathers what is known, [`judge`] decides on that alone, [`end_stale`] acts and reports.
-//! Nothing healthy is ever killed: whoever is not proven stale is kept and named. Used by
-//! `gatewayctl clean` and `gatewayctl restart`, and by a gateway under a service manager that finds
-//! its address held.
+//! Nothing healthy is ever killed: a process that is not proven stale is kept, and the report names
+//! it. `gatewayctl clean`, `gatewayctl restart`, and a gateway that finds its address held under a
+//! service manager call [`end_stale`].
+//!
+//! # A `gatewayctl clean`, from the command line to the signal
+//!
+//! `cli/commands/clean.rs` reads the flags. `service/port_survey.rs` gathers what an installed gateway
+//! claims: its addresses, its state directories and its unit; that is an [`AddressClaim`]
+//! (`claim.rs`). [`end_stale`], in this file, takes the claim through three steps. First, `survey.rs`
+//! finds the processes that hold these addresses and what counts in their favour, and asks each
+//! gateway among them whether it is alive (`liveness.rs`). Second, `judge.rs` decides on that alone,
+//! without a system call: a process is stale, with a proof, or kept, with a reason. A process above
+//! this one is always kept: that is the ancestor rule (`ancestors.rs`). Third, `clean.rs` ends what
+//! is stale: it opens a descriptor of the process (`os/process/pidfd.rs`), surveys and judges this
+//! one process again, because the questions took seconds, and sends SIGTERM and SIGKILL through the
+//! descriptor (`terminate.rs`). The second look is the only return of this walk. In the end
+//! `address_state.rs` waits for the addresses to become free, and `report.rs` words the result.
 
+mod address_state;
+mod ancestors;
+mod claim;
 mod clean;
 mod judge;
 mod liveness;
+mod reason;
 mod report;
 mod survey;
+mod terminate;
 
-pub use clean::{CleanMode, address_state, end_stale};
-pub use report::{AddressState, CleanReport, KeepCode, KeptProcess};
-pub use survey::{AddressClaim, ServiceUnit};
+use std::io;
+
+pub use address_state::{AddressState, address_state};
+pub use claim::{AddressClaim, ServiceUnit};
+pub use clean::CleanMode;
+pub use reason::KeepCode;
+pub use report::{CleanReport, KeptProcess};
+
+/// Ends the gateways that are proven stale at the addresses of a claim, waits for the addresses to
+/// become free, and reports.
+///
+/// # Errors
+/// When the kernel does not list its sockets.
+pub async fn end_stale(claim: &AddressClaim, mode: CleanMode) -> io::Result<CleanReport> {
+    let survey = survey::survey(claim).await?;
+    let judged = survey.judge();
+    let (killed, kept) = clean::end_judged(claim, judged, mode).await;
+    let dry_run = mode == CleanMode::DryRun;
+    let state = if dry_run {
+        address_state::now(claim, &survey.circumstances, &survey.holders)
+    } else {
+        address_state::settle(claim, &survey.circumstances, !killed.is_empty()).await?
+    };
+    Ok(CleanReport {
+        addresses: claim.listen.iter().map(ToString::to_string).collect(),
+        killed,
+        kept,
+        state,
+        dry_run,
+    })
+}

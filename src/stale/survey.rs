@@ -1,170 +1,194 @@
-//! What is known around a port: kin, services, records.
+//! What is known around the addresses of a claim: the processes that hold them, and the
+//! circumstances that count for each of them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::judge::{Circumstances, GatewayFacts, KeepReason, ProcessIdentity, Suspect};
-use super::liveness::{PROBES, answers};
+use super::ancestors::Ancestors;
+use super::claim::AddressClaim;
+use super::judge::{Circumstances, GatewayFacts, Judgment, ProcessIdentity, Suspect};
+use super::liveness::{self, PROBES};
+use super::reason::KeepReason;
 use crate::config::Listen;
 use crate::os::port::{self, Depth, Socket};
-use crate::os::process::{self, Process};
+use crate::os::process::Process;
 use crate::state::owner::Owner;
 use crate::systemd::unit::facts_of;
 
-/// This gateway's service, as its manager sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceUnit {
-    /// Its name, as in "gateway.service".
-    pub name: String,
-    /// Its main process; none when it does not run.
-    pub main: Option<u32>,
-    /// Its control group; none when it does not run.
-    pub group: Option<String>,
-    /// Whether its manager keeps listeners for it: a socket unit, or something in its fd store.
-    pub holds_listeners: bool,
+/// What was found around the addresses of a claim.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub holders: AddressHolders,
+    pub circumstances: Circumstances,
+    pub suspects: Vec<Suspect>,
 }
 
-/// Whose port it is, and on whose behalf it is looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AddressClaim {
-    /// Whose addresses they are, by name; none where that is not known.
-    pub instance: Option<String>,
-    /// The addresses of the front door.
-    pub listen: Vec<Listen>,
-    /// The state directories where the instance may have left its record.
-    pub state: Vec<PathBuf>,
-    /// Its service, where it has one.
-    pub unit: Option<ServiceUnit>,
-    /// What the user said is not to be touched.
-    pub protected: BTreeSet<u32>,
-    /// The one process that the user named to be ended, whatever it is.
-    pub named: Option<u32>,
-}
-
-/// The sockets that are in the way, with all their holders.
+/// The holders of the sockets that are in the way of a claim.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AddressHolders {
-    /// Processes that hold such a socket, and the addresses at which each is alone.
-    pub suspects: HashMap<u32, Vec<Listen>>,
-    /// For each, the others that hold one and the same socket.
+pub struct AddressHolders {
+    /// The processes that hold such a socket, each with the addresses that it holds alone.
+    pub alone_at: HashMap<u32, Vec<Listen>>,
+    /// For each process, the others that hold the same socket.
     pub beside: HashMap<u32, BTreeSet<u32>>,
-    /// Users of sockets whose holders cannot be seen.
+    /// The users of sockets whose holders are hidden from this process.
     pub hidden: Vec<Option<u32>>,
 }
 
-impl AddressClaim {
-    /// The processes that hold what is in the way, now.
-    ///
-    /// # Errors
-    /// Where the kernel tells of no sockets.
-    pub(super) fn look(&self) -> std::io::Result<AddressHolders> {
-        let sockets = self.sockets()?;
-        let held = port::holders(&sockets, &[], Depth::All);
-        let mut found = AddressHolders::default();
-        for socket in sockets {
-            let Some(pids) = held.get(&socket.inode) else {
-                // Unless it was closed meanwhile.
-                if self.sockets()?.contains(&socket) {
-                    found.hidden.push(socket.uid);
-                }
-                continue;
-            };
-            for pid in pids {
-                let alone_at = found.suspects.entry(*pid).or_default();
-                found
-                    .beside
-                    .entry(*pid)
-                    .or_default()
-                    .extend(pids.iter().filter(|other| *other != pid));
-                if pids.len() == 1 {
-                    alone_at.push(socket.listen.clone());
-                }
-            }
-        }
-        Ok(found)
-    }
+/// Finds the processes that hold the addresses of a claim, and asks the gateways among them whether
+/// they are alive.
+///
+/// # Errors
+/// When the kernel does not list its sockets.
+pub async fn survey(claim: &AddressClaim) -> io::Result<Survey> {
+    let holders = holders(claim)?;
+    let circumstances = circumstances(claim);
+    let suspects = suspects(claim, &circumstances, &holders).await;
+    Ok(Survey {
+        holders,
+        circumstances,
+        suspects,
+    })
+}
 
-    fn sockets(&self) -> std::io::Result<Vec<Socket>> {
-        let mut sockets = Vec::new();
-        for listen in &self.listen {
-            for socket in port::in_the_way_of(listen)? {
-                if !sockets.contains(&socket) {
-                    sockets.push(socket);
-                }
-            }
-        }
-        Ok(sockets)
-    }
-
-    /// What counts besides the processes on the port.
-    pub(super) fn circumstances(&self) -> Circumstances {
-        let me = std::process::id();
-        let euid = nix::unistd::geteuid();
-        let mut users = BTreeSet::from([euid.as_raw()]);
-        if euid.is_root() {
-            // The instance's user; its state directory is that one's.
-            users.extend(
-                self.state
-                    .iter()
-                    .filter_map(|dir| std::fs::metadata(dir).ok())
-                    .map(|meta| meta.uid()),
-            );
-        }
-        let own_service =
-            Process::read(me).and_then(|process| process.service().map(str::to_owned));
-        let records: Vec<Owner> = self
-            .state
+impl Survey {
+    /// The judgment on each suspect.
+    pub fn judge(&self) -> Vec<(&Suspect, Judgment)> {
+        self.suspects
             .iter()
-            .filter_map(|dir| Owner::read(dir))
-            .collect();
-        let owner = records.iter().find(|owner| owner.lives() != Some(false));
-        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let drainers = records.iter().flat_map(|owner| &owner.drainers);
-        let unit = self.unit.as_ref();
-        Circumstances {
-            me,
-            users,
-            ancestors: process::ancestors(me),
-            own_service,
-            unit_group: unit.and_then(|unit| unit.group.clone()),
-            main: unit.and_then(|unit| unit.main),
-            owner: owner.map(|owner| ProcessIdentity {
-                pid: owner.pid,
-                start_time: owner.start_time,
-            }),
-            drainers: drainers
-                .filter(|drainer| drainer.until_ms.is_none_or(|until| until > now))
-                .map(|drainer| ProcessIdentity {
-                    pid: drainer.pid,
-                    start_time: drainer.start_time,
-                })
-                .collect(),
-            protected: self.protected.clone(),
-            named: self.named,
-        }
+            .map(|suspect| (suspect, self.circumstances.judge(suspect)))
+            .collect()
     }
 }
 
-/// What there is to know of each; whoever is never signalled is not asked anything.
-pub(super) async fn suspects(
-    circumstances: &Circumstances,
-    claim: &AddressClaim,
-    found: &AddressHolders,
-) -> Vec<Suspect> {
-    let asked = found
-        .suspects
+/// One suspect as it is now, with a single question to it, and the judgment on it. None when it
+/// is another process by now, or has let go of the addresses.
+pub async fn look_again(claim: &AddressClaim, before: &Suspect) -> Option<(Suspect, Judgment)> {
+    let pid = before.process.pid;
+    let holders = holders(claim).ok()?;
+    let alone_at = holders.alone_at.get(&pid)?;
+    let circumstances = circumstances(claim);
+    let now = suspect(claim, &circumstances, pid, alone_at, 1)
+        .await
+        .filter(|now| now.process == before.process)?;
+    let judgment = circumstances.judge(&now);
+    Some((now, judgment))
+}
+
+/// The processes that hold the addresses of a claim now.
+///
+/// # Errors
+/// When the kernel does not list its sockets.
+pub fn holders(claim: &AddressClaim) -> io::Result<AddressHolders> {
+    let sockets = sockets_in_the_way(claim)?;
+    let pids_by_inode = port::holders(&sockets, &[], Depth::All);
+    let mut found = AddressHolders::default();
+    for socket in sockets {
+        let Some(pids) = pids_by_inode.get(&socket.inode) else {
+            // Its holder is hidden, unless the socket was closed in the meantime.
+            if sockets_in_the_way(claim)?.contains(&socket) {
+                found.hidden.push(socket.uid);
+            }
+            continue;
+        };
+        for pid in pids {
+            let alone_at = found.alone_at.entry(*pid).or_default();
+            found
+                .beside
+                .entry(*pid)
+                .or_default()
+                .extend(pids.iter().filter(|other| *other != pid));
+            if pids.len() == 1 {
+                alone_at.push(socket.listen.clone());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn sockets_in_the_way(claim: &AddressClaim) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for listen in &claim.listen {
+        for socket in port::in_the_way_of(listen)? {
+            if !sockets.contains(&socket) {
+                sockets.push(socket);
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+/// What counts beside the processes that hold the addresses.
+pub fn circumstances(claim: &AddressClaim) -> Circumstances {
+    let me = std::process::id();
+    let own_service = Process::read(me).and_then(|process| process.service().map(str::to_owned));
+    let records: Vec<Owner> = claim
+        .state
         .iter()
-        .map(|(pid, doors)| suspect(circumstances, claim, *pid, doors, PROBES));
+        .filter_map(|dir| Owner::read(dir))
+        .collect();
+    let owner = records.iter().find(|owner| owner.lives() != Some(false));
+    let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+    let drainers = records.iter().flat_map(|owner| &owner.drainers);
+    let unit = claim.unit.as_ref();
+    Circumstances {
+        me,
+        users: users(claim),
+        ancestors: Ancestors::of(me),
+        own_service,
+        unit_group: unit.and_then(|unit| unit.group.clone()),
+        main: unit.and_then(|unit| unit.main),
+        owner: owner.map(|owner| ProcessIdentity {
+            pid: owner.pid,
+            start_time: owner.start_time,
+        }),
+        drainers: drainers
+            .filter(|drainer| drainer.until_ms.is_none_or(|until| until > now))
+            .map(|drainer| ProcessIdentity {
+                pid: drainer.pid,
+                start_time: drainer.start_time,
+            })
+            .collect(),
+        protected: claim.protected.clone(),
+        named: claim.named,
+    }
+}
+
+/// The users whose processes may be ended.
+fn users(claim: &AddressClaim) -> BTreeSet<u32> {
+    let euid = nix::unistd::geteuid();
+    let mut users = BTreeSet::from([euid.as_raw()]);
+    if euid.is_root() {
+        // The instance's user owns its state directory.
+        users.extend(
+            claim
+                .state
+                .iter()
+                .filter_map(|dir| std::fs::metadata(dir).ok())
+                .map(|meta| meta.uid()),
+        );
+    }
+    users
+}
+
+async fn suspects(
+    claim: &AddressClaim,
+    circumstances: &Circumstances,
+    holders: &AddressHolders,
+) -> Vec<Suspect> {
+    let asked = holders
+        .alone_at
+        .iter()
+        .map(|(pid, alone_at)| suspect(claim, circumstances, *pid, alone_at, PROBES));
     let mut suspects: Vec<Suspect> = join_all(asked).await.into_iter().flatten().collect();
     suspects.sort_by_key(|suspect| suspect.process.pid);
     let is_healthy = |suspect: &Suspect| match &suspect.gateway {
         Some(gateway) => gateway.answers,
         None => matches!(
-            circumstances.never(&suspect.process),
+            circumstances.exemption(&suspect.process),
             Some(KeepReason::Main | KeepReason::InUnit)
         ),
     };
@@ -174,45 +198,47 @@ pub(super) async fn suspects(
         .map(|suspect| suspect.process.pid)
         .collect();
     for suspect in &mut suspects {
-        if let (Some(gateway), Some(beside)) =
-            (&mut suspect.gateway, found.beside.get(&suspect.process.pid))
-        {
+        if let (Some(gateway), Some(beside)) = (
+            &mut suspect.gateway,
+            holders.beside.get(&suspect.process.pid),
+        ) {
             gateway.beside = !beside.is_disjoint(&healthy);
         }
     }
     suspects
 }
 
-/// One process again, with so many questions to it.
-pub(super) async fn suspect(
-    circumstances: &Circumstances,
+/// One process. A gateway is asked up to `questions` times whether it is alive, unless it is never
+/// signalled anyway.
+async fn suspect(
     claim: &AddressClaim,
+    circumstances: &Circumstances,
     pid: u32,
-    doors: &[Listen],
+    alone_at: &[Listen],
     questions: u32,
 ) -> Option<Suspect> {
     let process = Process::read(pid)?;
-    if circumstances.never(&process).is_some() || !process.is_gateway() {
+    if circumstances.exemption(&process).is_some() || !process.is_gateway() {
         return Some(Suspect {
             process,
             gateway: None,
         });
     }
-    let (facts, told) = tokio::join!(facts_of(pid), answers(pid, doors, questions));
-    let main_of = match (facts, process.service()) {
-        (Some(facts), _) => (facts.main_pid == pid).then_some(facts.unit),
-        // Its manager cannot be asked, or is another user's: that nobody looks after it is not
-        // known.
+    let (unit, answer) = tokio::join!(facts_of(pid), liveness::ask(pid, alone_at, questions));
+    let main_of = match (unit, process.service()) {
+        (Some(unit), _) => (unit.main_pid == pid).then_some(unit.unit),
+        // The service manager does not answer, or it is another user's: the service may well look
+        // after this process.
         (None, Some(service)) => service.rsplit('/').next().map(str::to_owned),
         (None, None) => None,
     };
-    let of_this = told
+    let of_this = answer
         .as_ref()
-        .is_some_and(|who| who.instance.is_some() && who.instance == claim.instance);
+        .is_some_and(|answer| answer.instance.is_some() && answer.instance == claim.instance);
     Some(Suspect {
         process,
         gateway: Some(GatewayFacts {
-            answers: told.is_some(),
+            answers: answer.is_some(),
             main_of,
             of_this,
             beside: false,

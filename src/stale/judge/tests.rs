@@ -38,7 +38,7 @@ fn circumstances() -> Circumstances {
     Circumstances {
         me: 50,
         users: [1000].into(),
-        ancestors: vec![40, 30, 1],
+        ancestors: vec![40, 30, 1].into(),
         ..Circumstances::default()
     }
 }
@@ -95,7 +95,7 @@ fn a_sidecar_kills_neither_its_gateway_nor_anybody_above() {
 #[test]
 fn process_1_is_kept_though_this_command_came_from_outside_of_its_container() {
     let outside = Circumstances {
-        ancestors: Vec::new(),
+        ancestors: Ancestors::default(),
         owner: Some(ProcessIdentity {
             pid: 1,
             start_time: 101,
@@ -191,7 +191,7 @@ fn the_service_manager_is_never_signalled() {
     };
     let named = |pid| Circumstances {
         named: Some(pid),
-        ancestors: Vec::new(),
+        ancestors: Ancestors::default(),
         ..circumstances()
     };
     assert_eq!(
@@ -296,7 +296,7 @@ fn tree() -> impl Strategy<Value = Tree> {
                         drainers,
                         protected,
                         named,
-                        ancestors: Vec::new(),
+                        ancestors: Ancestors::default(),
                     };
                     Tree {
                         parents,
@@ -364,7 +364,8 @@ proptest! {
 
     #[test]
     fn no_signal_to_anything_that_is_not_proven_stale(mut tree in tree()) {
-        tree.circumstances.ancestors = (0..tree.suspects.len()).filter(|index| tree.is_above_me(*index)).map(|index| index as u32 + 1).collect();
+        let above: Vec<u32> = (0..tree.suspects.len()).filter(|index| tree.is_above_me(*index)).map(|index| index as u32 + 1).collect();
+        tree.circumstances.ancestors = above.into();
         for (index, suspect) in tree.suspects.iter().enumerate() {
             let stale = matches!(tree.circumstances.judge(suspect), Judgment::Stale(_));
             prop_assert_eq!(stale, tree.may_be_signalled(index), "{:?}", suspect);

@@ -17,7 +17,6 @@ mod fdstore_clients;
 mod generation;
 mod handover;
 mod lease;
-mod leftover;
 pub mod lifecycle;
 mod listeners;
 mod loop_event;

@@ -14,11 +14,11 @@ use tokio::time::{Interval, interval, timeout};
 use tracing::{info, warn};
 
 use super::config_source::Material;
-use super::leftover::Leftovers;
 use super::option_future::or_never;
 use super::signals::{self, SignalRequest, Signals};
 use crate::config::{self, Env, Overrides};
 use crate::os::process::PidFd;
+use crate::stale;
 use crate::state::lock::Lock;
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;
@@ -60,8 +60,7 @@ pub async fn stand_by(
 ) -> io::Result<StandbyEnd> {
     let state = paths.state.as_path();
     let mut lock = queue(state.to_owned())?;
-    let leftovers = Leftovers::of_unit(&paths.control);
-    let mut ending = pin!(Leftovers::end(leftovers.as_ref()));
+    let mut ending = pin!(stale::end_leftovers(&paths.control));
     let mut look = interval(LOOK);
     let mut watchdog = notifier.watchdog_interval().map(interval);
     let mut watched: Option<Watched> = None;

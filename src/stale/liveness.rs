@@ -74,6 +74,20 @@ pub async fn ask(pid: u32, doors: &[Listen], questions: u32) -> Option<SelfRepor
     None
 }
 
+/// Returns when gateway `pid` has left [`PROBES`] questions in a row unanswered at `control`.
+pub async fn until_silent(pid: u32, control: &Path) {
+    let mut unanswered = 0;
+    while unanswered < PROBES {
+        let next = Instant::now() + PROBE;
+        let report = timeout(PROBE, report_of(control)).await.unwrap_or_default();
+        unanswered = match report {
+            Some(report) if report.speaks_for(pid) => 0,
+            _ => unanswered + 1,
+        };
+        sleep_until(next).await;
+    }
+}
+
 /// The control sockets that a process listens at, each by every name that it may have now.
 fn controls_of(pid: u32) -> Vec<PathBuf> {
     let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();

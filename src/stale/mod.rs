@@ -18,12 +18,15 @@
 //! one process again, because the questions took seconds, and sends SIGTERM and SIGKILL through the
 //! descriptor (`terminate.rs`). The second look is the only return of this walk. In the end
 //! `address_state.rs` waits for the addresses to become free, and `report.rs` words the result.
+//!
+//! `leftover.rs` has a second proof, for a service that systemd restarts: it needs no address.
 
 mod address_state;
 mod ancestors;
 mod claim;
 mod clean;
 mod judge;
+mod leftover;
 mod liveness;
 mod reason;
 mod report;
@@ -35,6 +38,7 @@ use std::io;
 pub use address_state::{AddressState, address_state};
 pub use claim::{AddressClaim, ServiceUnit};
 pub use clean::CleanMode;
+pub use leftover::end_leftovers;
 pub use reason::KeepCode;
 pub use report::{CleanReport, KeptProcess};
 

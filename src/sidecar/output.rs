@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::os::mutex::lock;
-use crate::text::log::{SidecarLog, Stream};
+use crate::text::log::{OutputStream, SidecarLog};
 
 /// A line longer than this is cut in pieces, so that a program that never ends its line cannot eat
 /// the memory. journald's own LineMax is 48 KiB.
@@ -49,7 +49,7 @@ impl Output {
         self.begun + std::time::Duration::from_millis(self.printed.load(Ordering::Relaxed))
     }
 
-    fn line(&self, stream: Stream, bytes: &[u8]) {
+    fn line(&self, stream: OutputStream, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
         let text = text.trim_end_matches(['\n', '\r']);
         if let Some(log) = &self.log {
@@ -63,7 +63,7 @@ impl Output {
     }
 
     /// Reads a stream to its end, line by line.
-    pub async fn read(self: Arc<Self>, stream: Stream, mut from: impl AsyncRead + Unpin) {
+    pub async fn read(self: Arc<Self>, stream: OutputStream, mut from: impl AsyncRead + Unpin) {
         let mut buffer = vec![0; LINE_MAX];
         let mut filled = 0;
         loop {
@@ -103,7 +103,7 @@ mod tests {
         let mut text = b"one\ntwo\r\n".to_vec();
         text.extend(std::iter::repeat_n(b'x', LINE_MAX * 3 + 5));
         text.extend(b"\nlast");
-        Arc::clone(&output).read(Stream::Out, &text[..]).await;
+        Arc::clone(&output).read(OutputStream::Out, &text[..]).await;
         let words = output.last_words();
         assert_eq!(words[..2], ["one", "two"]);
         assert_eq!(words.len(), 7);
@@ -116,7 +116,9 @@ mod tests {
     async fn only_the_last_lines_are_kept() {
         let output = Output::new(None);
         let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        Arc::clone(&output).read(Stream::Err, text.as_bytes()).await;
+        Arc::clone(&output)
+            .read(OutputStream::Err, text.as_bytes())
+            .await;
         assert_eq!(output.last_words().first().unwrap(), "line 80");
         assert_eq!(output.last_words().len(), LAST_LINES);
     }

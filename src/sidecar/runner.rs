@@ -23,7 +23,7 @@ use crate::config::{OutputMode, Ready, SidecarSpec};
 use crate::os::mutex::lock;
 use crate::os::oom;
 use crate::os::port;
-use crate::text::log::{SidecarLog, Stream};
+use crate::text::log::{OutputStream, SidecarLog};
 use crate::text::redact::Redactor;
 
 /// A start that goes on printing may take this many start timeouts, no more.
@@ -518,8 +518,8 @@ fn how_it_ended(status: ExitStatus, before: Option<&oom::Count>) -> String {
 }
 
 pub(super) fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = ()> + use<> {
-    let out = tokio::spawn(Arc::clone(output).read(Stream::Out, pipes.out));
-    let err = tokio::spawn(Arc::clone(output).read(Stream::Err, pipes.err));
+    let out = tokio::spawn(Arc::clone(output).read(OutputStream::Out, pipes.out));
+    let err = tokio::spawn(Arc::clone(output).read(OutputStream::Err, pipes.err));
     async {
         let _ = tokio::join!(out, err);
     }

@@ -114,7 +114,7 @@ fn wait_for_reader(socket: &Path) -> io::Result<()> {
 
 /// The stream a sidecar printed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub enum OutputStream {
     /// Standard output.
     Out,
     /// Standard error.
@@ -147,17 +147,21 @@ impl SidecarLog {
 
     /// Logs one line, secrets hidden and control characters but tab escaped. Never fails and never
     /// panics: a full disk or a closed standard error costs the line, not the sidecar.
-    pub fn line(&self, stream: Stream, text: &str) {
+    pub fn line(&self, stream: OutputStream, text: &str) {
         let text = self.redactor.text(text);
         let text = escape(text.trim_end_matches(['\r', '\n']));
         match (&self.journal, stream) {
             (None, _) => print(&format!("[{}] {text}\n", self.name)),
-            (Some(journal), Stream::Out) => tracing::dispatcher::with_default(journal, || {
-                tracing::info!(STREAM = "stdout", "{text}")
-            }),
-            (Some(journal), Stream::Err) => tracing::dispatcher::with_default(journal, || {
-                tracing::info!(STREAM = "stderr", "{text}")
-            }),
+            (Some(journal), OutputStream::Out) => {
+                tracing::dispatcher::with_default(journal, || {
+                    tracing::info!(STREAM = "stdout", "{text}")
+                })
+            }
+            (Some(journal), OutputStream::Err) => {
+                tracing::dispatcher::with_default(journal, || {
+                    tracing::info!(STREAM = "stderr", "{text}")
+                })
+            }
         }
     }
 }
@@ -228,15 +232,15 @@ mod tests {
     #[test]
     fn messages_are_taken_from_events_and_only_they() {
         #[derive(Clone, Default)]
-        struct Seen(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
-        impl<S: Subscriber> Layer<S> for Seen {
+        struct Messages(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+        impl<S: Subscriber> Layer<S> for Messages {
             fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
                 let mut message = Message::default();
                 event.record(&mut message);
                 self.0.lock().unwrap().push(message.0);
             }
         }
-        let seen = Seen::default();
+        let seen = Messages::default();
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(seen.clone()));
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!(generation = 3, "[gateway] ready ({})", "x")
@@ -278,6 +282,6 @@ mod tests {
     fn a_sidecar_line_without_a_journal_goes_to_standard_error() {
         let log = SidecarLog::new("web", Redactor::default());
         assert!(log.journal.is_none() || to_journal());
-        log.line(Stream::Out, "token=abc\r\n");
+        log.line(OutputStream::Out, "token=abc\r\n");
     }
 }

@@ -1,5 +1,5 @@
-//! Mutexes whose holders cannot panic half-way through a change: the value is whole even if one is
-//! poisoned.
+//! A lock that ignores poison: use it where no holder can panic halfway through a change, so that
+//! the value is whole in any case.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,24 +1,24 @@
-//! Whether a process was ended by the kernel because memory ran out.
+//! Whether the kernel killed a process because memory ran out.
 //!
-//! The kernel says so in one place that every user may read: the count of such ends in each control
-//! group. A process that was ended by SIGKILL while that count rose was most likely one of them;
-//! nobody who sends SIGKILL by hand makes it rise.
+//! The kernel counts these kills for each control group, where every user may read them. A process
+//! that ended by SIGKILL while its group's count rose was most likely killed for that reason: a
+//! SIGKILL that is sent by hand does not change the count.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// How many processes of one control group were ended for want of memory so far.
+/// How many processes of a control group the kernel has killed because memory ran out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// The file it stands in: counts of two groups have nothing to do with each other.
+    /// The file with the count: the counts of two groups cannot be compared.
     pub file: PathBuf,
     pub kills: u64,
 }
 
-/// The count of the control group this process is in; none where there is no such group or the
-/// kernel does not count.
+/// The count of this process's control group; none where there is no such group, or the kernel does
+/// not count.
 pub fn count() -> Option<Count> {
     count_in(
         Path::new("/sys/fs/cgroup"),
@@ -26,15 +26,16 @@ pub fn count() -> Option<Count> {
     )
 }
 
-/// Whether a process that ended with `signal` (none: it exited) was most likely ended for want of
-/// memory: the counts are of before and after its end.
+/// Whether a process that ended with `signal` (none: it exited) was most likely killed because
+/// memory ran out, by the counts before and after its end.
 pub fn killed(signal: Option<i32>, before: Option<&Count>, after: Option<&Count>) -> bool {
     let rose = matches!((before, after), (Some(before), Some(after)) if before.file == after.file && after.kills > before.kills);
     signal == Some(libc::SIGKILL) && rose
 }
 
-/// Why the life before ended, as far as the memory tells: the service manager's word for it
-/// (systemd.service(5), `Result`), or the count it left in the history against that of now.
+/// Whether the previous life of this gateway ended because memory ran out: by the `Result` of the
+/// service manager (systemd.service(5)), or by the count in the history compared with the count
+/// now.
 pub fn end_of_life(
     unit_result: Option<&str>,
     before: Option<u64>,
@@ -52,7 +53,7 @@ pub fn end_of_life(
     }
 }
 
-/// What the control group says about memory, for a bundle.
+/// What the control group says about memory, for a diagnostic bundle.
 pub fn evidence() -> Value {
     let Some(Count { file, kills }) = count() else {
         return Value::Null;
@@ -72,8 +73,8 @@ pub fn evidence() -> Value {
     })
 }
 
-/// The count of the group that `list` (the text of /proc/PID/cgroup) names, below the folder where
-/// control groups are: the unified hierarchy's, or the memory controller's of version 1
+/// The count of the group that `list` (the text of /proc/PID/cgroup) names, below `root`, where
+/// control groups are mounted: of the unified hierarchy, or of version 1's memory controller
 /// (cgroups(7)).
 fn count_in(root: &Path, list: &str) -> Option<Count> {
     let group = |wanted: &dyn Fn(&str) -> bool| {
@@ -90,8 +91,8 @@ fn count_in(root: &Path, list: &str) -> Option<Count> {
         .into_iter()
         .flatten()
         .find_map(|(base, group, name)| {
-            // A container without a namespace for control groups sees its own at the root, under a
-            // path of outside.
+            // A container without a cgroup namespace sees its own group at the root, while /proc
+            // gives the path outside of it.
             let file = [base.join(group).join(name), base.join(name)]
                 .into_iter()
                 .find(|file| file.exists())?;

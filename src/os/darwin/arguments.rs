@@ -1,14 +1,14 @@
 //! The arguments of a process as sysctl KERN_PROCARGS2 gives them (sys/sysctl.h).
 
-/// Takes the block apart: the number of arguments, the path that was executed, zero bytes up to a
-/// word's boundary, the arguments, the environment; each string ends with a zero byte. None where
-/// it is cut short: arguments that end nowhere are no arguments.
+/// The arguments in a block. It contains the number of arguments, the path that was executed, zero
+/// bytes up to a word's boundary, the arguments, and the environment; each string ends with a zero
+/// byte. None where the block is cut short.
 pub fn parse(block: &[u8]) -> Option<Vec<String>> {
     let count = usize::try_from(i32::from_ne_bytes(super::bytes(block, 0)?)).ok()?;
     let rest = block.get(4..)?;
     let path = rest.iter().position(|byte| *byte == 0)?;
     let rest = rest.get(path..)?;
-    // A first argument that is empty cannot be told from these.
+    // An empty first argument looks the same.
     let padding = rest
         .iter()
         .position(|byte| *byte != 0)

@@ -1,7 +1,7 @@
 //! The calls: sysctl(3) and libproc (libproc.h).
 //!
-//! Whatever the kernel writes lands in plain bytes or in a structure of plain numbers that was
-//! zeroed before, and counts only as far as the kernel says that it wrote.
+//! The kernel writes into plain bytes, or into a zeroed structure of plain numbers, and only what
+//! it says that it wrote is read.
 #![allow(unsafe_code, reason = "sysctl and libproc have no safe wrapper in nix")]
 
 use std::ffi::{CStr, OsStr, c_int, c_void};
@@ -15,20 +15,20 @@ use super::{arguments, fdinfo};
 const ALL_PIDS: u32 = 1;
 const FD_SOCKET_INFO: c_int = 3;
 
-/// Lists grow between the question for their size and the one for themselves.
+/// A list may grow between the call that asks for its size and the call that reads it.
 const TRIES: usize = 4;
 
-/// A process in numbers; `struct proc_bsdinfo` and `struct proc_bsdshortinfo` in one.
+/// What `struct proc_bsdinfo` and `struct proc_bsdshortinfo` both tell about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Its name, 16 bytes at most.
+pub struct ProcessInfo {
+    /// 16 bytes at most.
     pub name: String,
-    /// Whether it has ended and only waits to be reaped.
-    pub dead: bool,
+    /// Whether it is a zombie: it has ended and waits to be reaped.
+    pub zombie: bool,
     pub parent: u32,
     pub group: u32,
     pub uid: u32,
-    /// When it began, in microseconds since 1970; 0 where that is not told.
+    /// In microseconds since 1970; 0 where it is not known.
     pub start_time: u64,
 }
 
@@ -52,7 +52,7 @@ fn sysctl_of(mut mib: [c_int; 4]) -> io::Result<Vec<u8>> {
     })
 }
 
-/// Asks for a size, then for as much and some more, until it is enough.
+/// Asks for the size, then for the value, until the buffer is large enough.
 fn grow(mut ask: impl FnMut(*mut c_void, *mut usize) -> c_int) -> io::Result<Vec<u8>> {
     let mut last = io::Error::from(io::ErrorKind::OutOfMemory);
     for _ in 0..TRIES {
@@ -87,8 +87,7 @@ pub fn pids() -> Vec<u32> {
         .collect()
 }
 
-/// What a process's list holds: asked for a size first, and again while the answer fills what was
-/// offered.
+/// Reads a list of libproc: asks for its size first, and again while the answer fills the buffer.
 fn list(mut ask: impl FnMut(*mut c_void, c_int) -> c_int) -> Vec<u8> {
     for _ in 0..TRIES {
         let Ok(size @ 1..) = usize::try_from(ask(std::ptr::null_mut(), 0)) else {
@@ -109,17 +108,17 @@ fn list(mut ask: impl FnMut(*mut c_void, c_int) -> c_int) -> Vec<u8> {
     Vec::new()
 }
 
-/// What is known of a process; none when there is none of that number. A zombie counts.
-pub fn facts(pid: u32) -> Option<Facts> {
+/// None when there is no such process. A zombie is one.
+pub fn process_info(pid: u32) -> Option<ProcessInfo> {
     full(pid).or_else(|| short(pid))
 }
 
-/// Own processes, and all of them for root.
-fn full(pid: u32) -> Option<Facts> {
+/// For the processes of the own user, and for root all of them.
+fn full(pid: u32) -> Option<ProcessInfo> {
     let info: libc::proc_bsdinfo = info(pid, libc::PROC_PIDTBSDINFO)?;
-    Some(Facts {
+    Some(ProcessInfo {
         name: name(&info.pbi_comm),
-        dead: info.pbi_status == libc::SZOMB,
+        zombie: info.pbi_status == libc::SZOMB,
         parent: info.pbi_ppid,
         group: info.pbi_pgid,
         uid: info.pbi_uid,
@@ -127,13 +126,13 @@ fn full(pid: u32) -> Option<Facts> {
     })
 }
 
-/// The processes of others tell less, and are needed as well: they stand between a process and the
-/// first one.
-fn short(pid: u32) -> Option<Facts> {
+/// For everybody's processes: those of other users are needed too, because they stand between a
+/// process and process 1.
+fn short(pid: u32) -> Option<ProcessInfo> {
     let info: libc::proc_bsdshortinfo = info(pid, libc::PROC_PIDT_SHORTBSDINFO)?;
-    Some(Facts {
+    Some(ProcessInfo {
         name: name(&info.pbsi_comm),
-        dead: info.pbsi_status == libc::SZOMB,
+        zombie: info.pbsi_status == libc::SZOMB,
         parent: info.pbsi_ppid,
         group: info.pbsi_pgid,
         uid: info.pbsi_uid,
@@ -141,7 +140,7 @@ fn short(pid: u32) -> Option<Facts> {
     })
 }
 
-/// The start of anybody's process: `struct kinfo_proc` (sys/sysctl.h) begins with it, as a
+/// The start of any user's process: `struct kinfo_proc` (sys/sysctl.h) begins with it, as a
 /// `timeval`.
 fn start_of(pid: u32) -> Option<u64> {
     let found = sysctl_of([
@@ -169,7 +168,7 @@ const _: () =
     assert!(size_of::<libc::proc_bsdinfo>() == 136 && size_of::<libc::proc_bsdshortinfo>() == 64);
 
 fn info<T: Plain>(pid: u32, flavor: c_int) -> Option<T> {
-    /// Zombies, too.
+    /// Finds zombies too.
     const ZOMBIES: u64 = 1;
     let size = c_int::try_from(size_of::<T>()).ok()?;
     let mut info = std::mem::MaybeUninit::<T>::zeroed();
@@ -187,7 +186,7 @@ fn info<T: Plain>(pid: u32, flavor: c_int) -> Option<T> {
     (written == size).then(|| unsafe { info.assume_init() })
 }
 
-/// A name in a field of fixed length; whatever it chose to call itself.
+/// A name in a field of fixed length. A process chooses its name itself.
 fn name(field: &[libc::c_char]) -> String {
     let bytes: Vec<u8> = field
         .iter()
@@ -249,10 +248,10 @@ pub fn sockets(pid: u32) -> Option<Vec<[u8; fdinfo::SIZE]>> {
         // is null.
         unsafe { libc::proc_pidinfo(number, libc::PROC_PIDLISTFDS, 0, buffer, length) }
     });
-    // A process without any descriptors is answered like one that may not be looked into: only
-    // facts tell these apart.
+    // The answer is the same for a process without descriptors and for one that may not be looked
+    // into: `full` tells them apart.
     if found.is_empty() {
-        return full(pid).filter(|facts| !facts.dead).map(|_| Vec::new());
+        return full(pid).filter(|info| !info.zombie).map(|_| Vec::new());
     }
     // `struct proc_fdinfo`: the descriptor and what it is.
     let sockets = found

@@ -1,4 +1,4 @@
-//! What proc_pidfdinfo(PROC_PIDFDSOCKETINFO) tells of a descriptor: `struct socket_fdinfo` of
+//! What proc_pidfdinfo(PROC_PIDFDSOCKETINFO) tells about a descriptor: `struct socket_fdinfo` of
 //! sys/proc_info.h.
 #![allow(dead_code, reason = "of the structures, only the layout is used")]
 
@@ -6,9 +6,10 @@ use std::ffi::OsStr;
 use std::mem::{offset_of, size_of};
 use std::os::unix::ffi::OsStrExt;
 
-use super::{LISTENS, Listener, Place, TAKES_IPV4, bytes, number, place};
+use super::{LISTENS, ListeningSocket, TAKES_IPV4, bytes, number, tcp_address};
+use crate::config::Listen;
 
-/// How long it is, in bytes.
+/// Of `struct socket_fdinfo`, in bytes.
 pub const SIZE: usize = size_of::<SocketFdInfo>();
 
 /// SOCKINFO_TCP and SOCKINFO_UN, of `soi_kind`.
@@ -89,38 +90,38 @@ pub fn handle(info: &[u8]) -> Option<u64> {
 }
 
 /// The socket, if it listens at a TCP address or a path.
-pub fn listener(info: &[u8]) -> Option<Listener> {
-    let (place, v6only) = match number(info, offset_of!(SocketFdInfo, kind))? {
+pub fn listener(info: &[u8]) -> Option<ListeningSocket> {
+    let (listen, v6only) = match number(info, offset_of!(SocketFdInfo, kind))? {
         TCP => tcp(info)?,
         UN => (unix(info)?, false),
         _ => return None,
     };
-    Some(Listener {
+    Some(ListeningSocket {
         handle: handle(info)?,
-        place,
+        listen,
         v6only,
         uid: None,
     })
 }
 
-fn tcp(info: &[u8]) -> Option<(Place, bool)> {
+fn tcp(info: &[u8]) -> Option<(Listen, bool)> {
     let at = |offset: usize| PROTO + offset;
     if number(info, at(offset_of!(TcpSockInfo, state)))? != LISTENS {
         return None;
     }
     let family = number(info, offset_of!(SocketFdInfo, family))?.cast_signed();
     // The port's two bytes are the first of the number's four.
-    let place = place(
+    let listen = tcp_address(
         family,
         bytes(info, at(offset_of!(TcpSockInfo, local_port)))?,
         bytes(info, at(offset_of!(TcpSockInfo, local)))?,
     )?;
     let v6only =
         family == super::INET6 && info.get(at(offset_of!(TcpSockInfo, vflag)))? & TAKES_IPV4 == 0;
-    Some((place, v6only))
+    Some((listen, v6only))
 }
 
-fn unix(info: &[u8]) -> Option<Place> {
+fn unix(info: &[u8]) -> Option<Listen> {
     let options = u16::from_ne_bytes(bytes(info, offset_of!(SocketFdInfo, options))?);
     if options & ACCEPTS == 0 {
         return None;
@@ -134,7 +135,7 @@ fn unix(info: &[u8]) -> Option<Place> {
         .split(|byte| *byte == 0)
         .next()
         .filter(|path| !path.is_empty())?;
-    Some(Place::Unix(OsStr::from_bytes(path).into()))
+    Some(Listen::Unix(OsStr::from_bytes(path).into()))
 }
 
 #[cfg(test)]
@@ -165,9 +166,9 @@ mod tests {
                 (344, &listens),
             ],
         );
-        let expected = Listener {
+        let expected = ListeningSocket {
             handle: 0xabc,
-            place: Place::Tcp("127.0.0.1:18789".parse().unwrap()),
+            listen: Listen::Tcp("127.0.0.1:18789".parse().unwrap()),
             v6only: false,
             uid: None,
         };
@@ -187,8 +188,8 @@ mod tests {
             );
             let found = listener(&v6).unwrap();
             assert_eq!(
-                (found.place, found.v6only),
-                (Place::Tcp("[::]:18789".parse().unwrap()), v6only)
+                (found.listen, found.v6only),
+                (Listen::Tcp("[::]:18789".parse().unwrap()), v6only)
             );
         }
     }
@@ -200,8 +201,8 @@ mod tests {
         let address = [[path.len() as u8 + 2, 1].as_slice(), path].concat();
         let bound = info(UN, &[(188, &accepts), (280, &address)]);
         assert_eq!(
-            listener(&bound).map(|found| found.place),
-            Some(Place::Unix("/tmp/a socket".into()))
+            listener(&bound).map(|found| found.listen),
+            Some(Listen::Unix("/tmp/a socket".into()))
         );
         assert_eq!(
             listener(&info(UN, &[(280, &address)])),

@@ -11,7 +11,8 @@ pub mod fdinfo;
 pub mod pcb;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+
+use crate::config::Listen;
 
 /// AF_INET and AF_INET6 of Darwin's sys/socket.h; the second is another number on Linux.
 const INET: i32 = 2;
@@ -24,38 +25,31 @@ const TAKES_IPV4: u8 = 0x1;
 /// TCPS_LISTEN of netinet/tcp_fsm.h; TSI_S_LISTEN of sys/proc_info.h is the same.
 const LISTENS: u32 = 1;
 
-/// Where a socket listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
 /// A socket that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListeningSocket {
     /// The kernel's handle of the socket, the same from each source: its address, made unreadable
     /// (VM_KERNEL_ADDRPERM).
     pub handle: u64,
-    pub place: Place,
+    pub listen: Listen,
     /// An IPv6 socket that takes no IPv4 connections.
     pub v6only: bool,
-    /// Who made it, where the source tells.
+    /// The user that created it, where the source tells.
     pub uid: Option<u32>,
 }
 
-/// The place that a socket of `family` has by its control block: port in network byte order, and
+/// The address that a socket of `family` has by its control block: port in network byte order, and
 /// the 16 bytes of the union of `in_addr_4in6` and `in6_addr`, whose last four are an IPv4 address.
-fn place(family: i32, port: [u8; 2], address: [u8; 16]) -> Option<Place> {
+fn tcp_address(family: i32, port: [u8; 2], address: [u8; 16]) -> Option<Listen> {
     let ip: IpAddr = match family {
         INET => Ipv4Addr::new(address[12], address[13], address[14], address[15]).into(),
         INET6 => Ipv6Addr::from(address).into(),
         _ => return None,
     };
-    Some(Place::Tcp(SocketAddr::new(ip, u16::from_be_bytes(port))))
+    Some(Listen::Tcp(SocketAddr::new(ip, u16::from_be_bytes(port))))
 }
 
-/// `N` bytes of a record; none where it is shorter.
+/// `N` bytes of a record; none where the record is too short.
 fn bytes<const N: usize>(record: &[u8], at: usize) -> Option<[u8; N]> {
     record.get(at..at.checked_add(N)?)?.try_into().ok()
 }

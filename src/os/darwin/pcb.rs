@@ -1,5 +1,4 @@
-//! The list that sysctl net.inet.tcp.pcblist_n gives: every TCP socket of the machine, to
-//! everybody.
+//! The list of sysctl net.inet.tcp.pcblist_n: every TCP socket of the machine, for every user.
 //!
 //! A header, then for each socket a run of records, then a trailer. Each record begins with its
 //! length and its kind, and the next one lies at a multiple of eight. Lengths grow from release to
@@ -10,7 +9,7 @@
 
 use std::mem::{offset_of, size_of};
 
-use super::{LISTENS, Listener, TAKES_IPV4, bytes, number, place};
+use super::{LISTENS, ListeningSocket, TAKES_IPV4, bytes, number, tcp_address};
 
 /// Kinds of records, of bsd/sys/socketvar.h.
 const SOCKET: u32 = 0x001;
@@ -82,7 +81,7 @@ const _: () = assert!(
 const _: () = assert!(offset_of!(XTcpcb, state) == 36 && size_of::<XTcpcb>() == 40);
 
 /// The sockets of the list that listen.
-pub fn listeners(list: &[u8]) -> Vec<Listener> {
+pub fn listeners(list: &[u8]) -> Vec<ListeningSocket> {
     let mut found = Vec::new();
     let (mut socket, mut inpcb): (Option<&[u8]>, Option<&[u8]>) = (None, None);
     for record in records(list) {
@@ -118,19 +117,19 @@ fn records(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn listener(socket: &[u8], inpcb: &[u8], tcpcb: &[u8]) -> Option<Listener> {
+fn listener(socket: &[u8], inpcb: &[u8], tcpcb: &[u8]) -> Option<ListeningSocket> {
     if number(tcpcb, offset_of!(XTcpcb, state))? != LISTENS {
         return None;
     }
     let family = number(socket, offset_of!(XSocket, family))?.cast_signed();
-    let place = place(
+    let listen = tcp_address(
         family,
         bytes(inpcb, offset_of!(XInpcb, local_port))?,
         bytes(inpcb, offset_of!(XInpcb, local))?,
     )?;
-    Some(Listener {
+    Some(ListeningSocket {
         handle: bytes(socket, offset_of!(XSocket, so)).map(u64::from_ne_bytes)?,
-        place,
+        listen,
         v6only: family == super::INET6 && inpcb.get(offset_of!(XInpcb, vflag))? & TAKES_IPV4 == 0,
         uid: number(socket, offset_of!(XSocket, uid)),
     })
@@ -138,8 +137,9 @@ fn listener(socket: &[u8], inpcb: &[u8], tcpcb: &[u8]) -> Option<Listener> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{INET, INET6, Place};
+    use super::super::{INET, INET6};
     use super::*;
+    use crate::config::Listen;
 
     /// A record of `length` bytes with these parts, filled up to a multiple of eight.
     fn record(kind: u32, length: usize, parts: &[(usize, &[u8])]) -> Vec<u8> {
@@ -205,9 +205,9 @@ mod tests {
             let found = listeners(&list);
             let told: Vec<_> = found
                 .iter()
-                .map(|one| (one.handle, one.place.clone(), one.v6only, one.uid))
+                .map(|one| (one.handle, one.listen.clone(), one.v6only, one.uid))
                 .collect();
-            let tcp = |address: &str| Place::Tcp(address.parse().unwrap());
+            let tcp = |address: &str| Listen::Tcp(address.parse().unwrap());
             assert_eq!(
                 told,
                 [

@@ -32,12 +32,12 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
 }
 
-/// What to send with, so that a closed other side is an error and no signal.
+/// Flags for sending, so that a closed other side causes an error instead of a signal.
 pub fn send_flags(_: &impl AsRawFd) -> MsgFlags {
     MsgFlags::MSG_NOSIGNAL
 }
 
-/// What to receive descriptors with, so that they are close-on-exec.
+/// Flags for receiving descriptors, so that they are close-on-exec.
 pub fn receive_flags() -> MsgFlags {
     MsgFlags::MSG_CMSG_CLOEXEC
 }
@@ -56,7 +56,7 @@ pub unsafe fn descriptors_from(raw: Vec<RawFd>) -> Vec<OwnedFd> {
 /// Closes every descriptor but `keep`; async-signal-safe. Before Linux 5.9 nothing is closed.
 ///
 /// # Safety
-/// Nobody in this process uses another descriptor afterwards.
+/// Nothing in this process uses another descriptor afterwards.
 pub unsafe fn close_others(keep: RawFd) {
     // SAFETY: as above; plain system calls.
     unsafe {
@@ -106,10 +106,10 @@ pub fn boot_id() -> Option<String> {
         .ok()
 }
 
-/// File systems that lose what is written (proc(5), statfs(2)) …
+/// File systems in memory, which lose their files (proc(5), statfs(2)).
 const FORGETFUL: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 
-/// … and those over a network.
+/// File systems over a network.
 const REMOTE: [(i64, &str); 5] = [
     (0x6969, "nfs"),
     (0xff53_4d42, "cifs"),
@@ -118,8 +118,8 @@ const REMOTE: [(i64, &str); 5] = [
     (0x0102_1997, "9p"),
 ];
 
-/// The kind of a file system that a state directory should not be on: one that forgets, or one of
-/// another machine.
+/// The file system of a directory, if it is no place for a state directory: in memory, or over a
+/// network.
 pub fn poor_file_system(dir: &Path) -> Option<String> {
     let kind = statfs(dir).ok()?.filesystem_type().0 as i64 & 0xffff_ffff;
     FORGETFUL
@@ -129,7 +129,7 @@ pub fn poor_file_system(dir: &Path) -> Option<String> {
         .map(|(_, name)| (*name).to_owned())
 }
 
-/// Whether [`Watcher`]s can be had.
+/// Whether a [`Watcher`] can be made.
 ///
 /// # Errors
 /// When the system has no inotify left.
@@ -140,9 +140,9 @@ pub fn can_watch() -> nix::Result<()> {
 /// An inotify event with the longest name (inotify(7)).
 const EVENT_MAX: usize = 16 + 256;
 
-/// Tells when something changes in folders: inotify.
+/// Watches folders for changes: inotify.
 pub struct Watcher {
-    // An inotify descriptor is waited for and read like the end of a pipe.
+    // An inotify descriptor is read like the end of a pipe.
     events: pipe::Receiver,
 }
 

@@ -1,8 +1,8 @@
 //! macOS.
 //!
-//! It has no way to make a descriptor close-on-exec at once: it is marked right after. A program
-//! that another thread starts in between inherits it; the gateway starts its programs on the thread
-//! that makes its descriptors, and marks the rest before each.
+//! macOS cannot create a descriptor close-on-exec: it is marked right after. A program that another
+//! thread starts in between inherits it. The gateway starts its programs on the thread that creates
+//! its descriptors, and marks all descriptors before each start.
 #![allow(
     unsafe_code,
     reason = "waitid and getdtablesize have no safe wrapper in nix, and descriptors come as bare numbers"
@@ -39,8 +39,8 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// What to send with, so that a closed other side is an error and no signal: here that is a
-/// property of the socket.
+/// Flags for sending, so that a closed other side causes an error instead of a signal: on macOS, an
+/// option of the socket.
 pub fn send_flags(socket: &impl AsRawFd) -> MsgFlags {
     let yes: libc::c_int = 1;
     // SAFETY: reads an int of the size that is told. Should it fail, the signal is ignored all the
@@ -57,7 +57,7 @@ pub fn send_flags(socket: &impl AsRawFd) -> MsgFlags {
     MsgFlags::empty()
 }
 
-/// What to receive descriptors with: they are marked afterwards.
+/// Flags for receiving descriptors: on macOS they are marked close-on-exec afterwards.
 pub fn receive_flags() -> MsgFlags {
     MsgFlags::empty()
 }
@@ -79,18 +79,18 @@ pub unsafe fn descriptors_from(raw: Vec<RawFd>) -> Vec<OwnedFd> {
     descriptors
 }
 
-/// The first number that no descriptor has: the limit of the process, which the kernel keeps below
-/// kern.maxfilesperproc.
+/// One more than the highest possible descriptor: the limit of the process, which the kernel keeps
+/// below kern.maxfilesperproc.
 fn descriptors_end() -> RawFd {
     // SAFETY: takes nothing, returns a number.
     unsafe { libc::getdtablesize() }
 }
 
-/// Closes every descriptor but `keep`; async-signal-safe. Reading /dev/fd instead would allocate,
-/// which nobody may between fork and exec.
+/// Closes every descriptor but `keep`; async-signal-safe. Reading /dev/fd instead would allocate
+/// memory, which is not allowed between fork and exec.
 ///
 /// # Safety
-/// Nobody in this process uses another descriptor afterwards.
+/// Nothing in this process uses another descriptor afterwards.
 pub unsafe fn close_others(keep: RawFd) {
     for fd in (0..descriptors_end()).filter(|fd| *fd != keep) {
         // SAFETY: as above.
@@ -106,8 +106,8 @@ pub fn mark_rest_close_on_exec() {
     }
 }
 
-/// There is nothing of the kind here: the children of a gateway that is killed outright live on,
-/// until launchd ends its process group or the next life finds their ports taken.
+/// Does nothing: macOS has no such signal. The children of a gateway that is killed outright live
+/// on until launchd ends its process group, or the next gateway finds their ports taken.
 ///
 /// # Errors
 /// Never.
@@ -129,7 +129,7 @@ pub fn ended_child() -> Option<Pid> {
     };
     // SAFETY: zeroed, then written by the kernel; null is a pointer, too.
     let info = unsafe { info.assume_init() };
-    // Nobody has ended: no error, and no number.
+    // When no child has ended, there is no error, and the pid is 0.
     (result == 0 && info.si_pid > 0).then(|| Pid::from_raw(info.si_pid))
 }
 
@@ -143,14 +143,13 @@ pub fn boot_id() -> Option<String> {
     )
 }
 
-/// File systems that lose what is written, and those over a network or of a program (statfs(2),
-/// `f_fstypename`).
+/// File systems in memory, over a network, or of a program (statfs(2), `f_fstypename`).
 const POOR: [&str; 7] = [
     "tmpfs", "nfs", "smbfs", "afpfs", "webdav", "macfuse", "osxfuse",
 ];
 
-/// The kind of a file system that a state directory should not be on: one that forgets, or one of
-/// another machine.
+/// The file system of a directory, if it is no place for a state directory: in memory, or over a
+/// network.
 pub fn poor_file_system(dir: &Path) -> Option<String> {
     let found = statfs(dir).ok()?;
     Some(found.filesystem_type_name())
@@ -158,7 +157,7 @@ pub fn poor_file_system(dir: &Path) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Whether [`Watcher`]s can be had.
+/// Whether a [`Watcher`] can be made.
 ///
 /// # Errors
 /// When the process has no descriptor left.
@@ -166,9 +165,8 @@ pub fn can_watch() -> nix::Result<()> {
     Kqueue::new().map(drop)
 }
 
-/// Tells when something changes in folders: kqueue, EVFILT_VNODE. Names that come and go change
-/// their folder; of what happens to a file that stays, as a change of its permissions, a folder
-/// tells nothing here.
+/// Watches folders for changes: kqueue, EVFILT_VNODE. Files that come and go change their folder; a
+/// change of a file that stays, for example of its permissions, is not noticed on macOS.
 pub struct Watcher {
     queue: AsyncFd<OwnedFd>,
     // Watched as long as they are open.
@@ -221,8 +219,7 @@ impl Watcher {
     /// # Errors
     /// When the runtime is ending.
     pub async fn changed(&self) -> io::Result<()> {
-        // Whoever was told looks at everything and watches anew: the events themselves are of no
-        // interest.
+        // The events themselves do not matter: the caller looks at everything, and watches again.
         self.queue.readable().await.map(drop)
     }
 }

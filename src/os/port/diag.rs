@@ -1,8 +1,7 @@
 //! Listening sockets as the kernel lists them: netlink's sock_diag(7).
 //!
-//! One question, one answer: which sockets listen on a port, with inode, user and control group,
-//! whoever they belong to. It takes no privileges and no walk through /proc. The answer is about
-//! this network namespace.
+//! One request lists the sockets that listen on a port, of every user, with inode, user and control
+//! group. It needs no privileges and no walk through /proc. It is about this network namespace.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "constants of the protocol fit, and an inode is given in 32 bits"
@@ -38,8 +37,8 @@ const NAME: u16 = 0;
 const UID: u16 = 7;
 const SHOW: u32 = 0x1 | 0x40;
 
-/// A whole dump of listeners fits in a few of these; the kernel never sends longer ones
-/// (NLMSG_GOODSIZE is a page or 8 KiB, a dump's at most 32 KiB).
+/// The size of the buffer for one message, in bytes: the kernel sends no longer ones
+/// (NLMSG_GOODSIZE is a page or 8 KiB, and a dump's messages have at most 32 KiB).
 const BUFFER: usize = 32 * 1024;
 
 /// The kernel answers from memory, at once.
@@ -136,7 +135,7 @@ fn inet(message: &[u8]) -> Option<Socket> {
     Some(socket)
 }
 
-/// Asks for a dump; `each` gets the payload of each message of the answer.
+/// Requests a dump; `each` gets the payload of each message.
 fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(

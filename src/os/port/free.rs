@@ -1,4 +1,4 @@
-//! Whether an address can be had, and a port for a sidecar that nobody else will take before the
+//! Whether an address is free, and a free port for a sidecar that no other program takes before the
 //! sidecar binds it.
 
 use std::hash::{BuildHasher, Hasher};
@@ -48,12 +48,11 @@ pub fn private() -> io::Result<u16> {
         .map(|addr| addr.port())
 }
 
-/// Whether a gateway could listen at an address: it is bound with a gateway's options and let go
-/// again. It is never listened on, so no client is caught in between.
+/// Whether a gateway could listen at an address: the address is bound with a gateway's options and
+/// released again. The socket never listens, so no client connects to it.
 ///
 /// # Errors
-/// What keeps it from being tried: a missing permission, an address that this machine does not
-/// have.
+/// When the address cannot be tried: a permission is missing, or this machine does not have it.
 pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
     let address = match listen {
         Listen::Unix(path) => return Ok(!matches!(knock(path), Ok(()) | Err(Errno::EAGAIN))),
@@ -76,11 +75,11 @@ pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
     }
 }
 
-/// Knocks at a unix listener without waiting, and goes away again.
+/// Connects to a unix listener without waiting, and closes the connection.
 ///
 /// # Errors
-/// EAGAIN where its queue is full: nobody takes connections, and yet the path is taken;
-/// ECONNREFUSED where nobody listens any more.
+/// EAGAIN when the queue of the listener is full, so that the path is taken; ECONNREFUSED when no
+/// process listens any more.
 pub fn knock(path: &Path) -> nix::Result<()> {
     let socket = platform::stream_socket(AddressFamily::Unix)?;
     socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)

@@ -1,7 +1,7 @@
 //! Which processes hold a socket, by their open descriptors.
 //!
-//! Several hold one as a rule: predecessor and successor, a service manager and its service, a
-//! program and the child that it forgot to close it for.
+//! Often several processes hold one socket: predecessor and successor, a service manager and its
+//! service, a program and a child that inherited the descriptor.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -11,14 +11,14 @@ use crate::os::process;
 /// How far to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Until each socket has a holder: enough to name one.
+    /// Until each socket has one holder.
     First,
-    /// Everywhere: enough to say who else.
+    /// Until every holder is found.
     All,
 }
 
-/// The holders of each socket by its inode. A socket without one belongs to somebody who cannot be
-/// seen: another user's process, or one of another namespace.
+/// The holders of each socket by its inode. The holder of a socket that is missing here is hidden:
+/// it belongs to another user, or to another namespace.
 pub type Holders = HashMap<u64, BTreeSet<u32>>;
 
 /// Looks for the holders of `sockets`: among `likely` processes first, then among those of the
@@ -42,8 +42,8 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     if enough(&found) {
         return found;
     }
-    // Sockets change hands between users, as those of a service manager do: these are only the
-    // first to look at.
+    // A process of another user may hold a socket too, as a service holds one of its manager: the
+    // processes of the sockets' users only come first.
     let users: HashSet<u32> = sockets.iter().filter_map(|socket| socket.uid).collect();
     let (first, rest): (Vec<u32>, Vec<u32>) = process::all()
         .partition(|pid| process::user(*pid).is_some_and(|user| users.contains(&user)));

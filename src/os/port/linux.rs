@@ -1,12 +1,11 @@
-//! Sockets as Linux tells of them: sock_diag, and /proc.
+//! What Linux tells about sockets: sock_diag, and /proc.
 
 use std::path::Path;
 use std::{fs, io};
 
 use super::{Socket, diag, table};
 
-/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default
-/// of Linux).
+/// The first port for outgoing connections where the kernel does not tell it: the default of Linux.
 const EPHEMERAL: u16 = 32_768;
 
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
@@ -37,12 +36,12 @@ fn inode(link: &str) -> Option<u64> {
         .ok()
 }
 
-/// Whether there is such a process, whoever may look into it.
+/// Whether there is such a process, even if it may not be looked into.
 pub fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// The first port that the kernel takes for outgoing connections.
+/// The first port that the kernel uses for outgoing connections.
 pub fn ephemeral_start() -> u16 {
     fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()

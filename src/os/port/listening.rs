@@ -1,4 +1,4 @@
-//! Where given processes listen.
+//! The addresses at which given processes listen.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::{kernel, sockets};
 use crate::config::Listen;
 
-/// What is known of the listeners of some processes.
+/// The listeners of some processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
     pub addresses: Vec<SocketAddr>,
@@ -25,7 +25,7 @@ pub fn listening_of(pids: &HashSet<u32>) -> Listening {
     };
     for pid in pids {
         let Some(held) = kernel::sockets_of(*pid) else {
-            // Gone processes hold nothing; hidden ones may.
+            // A process that is gone holds nothing; a hidden one may.
             result.incomplete |= kernel::is_there(*pid);
             continue;
         };

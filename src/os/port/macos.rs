@@ -1,16 +1,15 @@
-//! Sockets as macOS tells of them: the list of all TCP sockets, which everybody may read, and
-//! libproc, which shows own processes (all of them to root). A socket's "inode" is the kernel's
-//! handle of it: the same from both.
+//! What macOS tells about sockets: the list of all TCP sockets, which every user may read, and
+//! libproc, which shows the processes of the own user (all of them to root). The "inode" of a
+//! socket is the kernel's handle of it, which is the same in both.
 
 use std::io;
 
 use super::Socket;
 use crate::config::Listen;
-use crate::os::darwin::{Listener, Place, calls, fdinfo, pcb};
+use crate::os::darwin::{ListeningSocket, calls, fdinfo, pcb};
 use crate::os::process;
 
-/// Where the kernel takes ports for outgoing connections from, when it does not tell (the default
-/// of macOS).
+/// The first port for outgoing connections where the kernel does not tell it: the default of macOS.
 const EPHEMERAL: u16 = 49_152;
 
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
@@ -18,7 +17,7 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     let listeners = calls::sysctl(c"net.inet.tcp.pcblist_n").map(|list| pcb::listeners(&list));
     let mut found: Vec<Socket> = match listeners {
         Ok(listeners) => listeners.into_iter().map(socket).collect(),
-        // As under a sandbox: what libproc shows is better than nothing.
+        // A sandbox may forbid the list: then the sockets that libproc shows have to do.
         Err(error) => Some(of_processes())
             .filter(|found| !found.is_empty())
             .ok_or(error)?,
@@ -48,13 +47,9 @@ fn of_processes() -> Vec<Socket> {
     found
 }
 
-fn socket(listener: Listener) -> Socket {
-    let listen = match listener.place {
-        Place::Tcp(address) => Listen::Tcp(address),
-        Place::Unix(path) => Listen::Unix(path),
-    };
+fn socket(listener: ListeningSocket) -> Socket {
     Socket {
-        listen,
+        listen: listener.listen,
         inode: listener.handle,
         uid: listener.uid,
         cgroup: None,
@@ -72,12 +67,12 @@ pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
     )
 }
 
-/// Whether there is such a process, whoever may look into it.
+/// Whether there is such a process, even if it may not be looked into.
 pub fn is_there(pid: u32) -> bool {
     process::Stat::read(pid).is_some()
 }
 
-/// The first port that the kernel takes for outgoing connections.
+/// The first port that the kernel uses for outgoing connections.
 pub fn ephemeral_start() -> u16 {
     calls::sysctl(c"net.inet.ip.portrange.first")
         .ok()

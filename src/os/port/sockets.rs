@@ -1,4 +1,4 @@
-//! Sockets that listen, and which of them are in the way of an address.
+//! Listening sockets, and which of them keep a gateway from an address.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,20 +10,20 @@ use crate::config::Listen;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
     pub listen: Listen,
-    /// Its inode: what /proc/PID/fd calls `socket:[…]`; on macOS, the kernel's handle of it.
+    /// As in the link `socket:[…]` of /proc/PID/fd; on macOS, the kernel's handle of the socket.
     pub inode: u64,
-    /// Who made it, where the kernel tells.
+    /// The user that created it, where the kernel tells.
     pub uid: Option<u32>,
     /// The inode of its control group's directory in the unified hierarchy, where the kernel tells
-    /// (5.8 and newer). A hint: a socket stays with the group that it was made in, whoever has it
-    /// now.
+    /// (5.8 and newer). A hint only: a socket stays with the group in which it was created, even if
+    /// a process of another group holds it now.
     pub cgroup: Option<u64>,
     /// An IPv6 socket that takes no IPv4 connections.
     pub v6only: bool,
 }
 
 impl Socket {
-    /// Whether it keeps others from listening at `listen`.
+    /// Whether it keeps other sockets from listening at `listen`.
     fn is_in_the_way_of(&self, listen: &Listen) -> bool {
         match (&self.listen, listen) {
             (Listen::Tcp(ours), Listen::Tcp(theirs)) => {
@@ -54,7 +54,8 @@ impl Socket {
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
 ///
 /// # Errors
-/// Where the kernel tells nothing: on Linux, where neither sock_diag nor /proc/net can be read.
+/// When the kernel does not list its sockets: on Linux, when neither sock_diag nor /proc/net can be
+/// read.
 pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     kernel::tcp(port)
 }
@@ -78,7 +79,7 @@ pub fn in_the_way_of(listen: &Listen) -> io::Result<Vec<Socket>> {
         }
         Listen::Unix(_) => unix()?,
     };
-    // The kernel chooses another one for port 0.
+    // For port 0 the kernel chooses a free port.
     found.retain(|socket| listen.port() != Some(0) && socket.is_in_the_way_of(listen));
     Ok(found)
 }

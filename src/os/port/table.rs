@@ -1,5 +1,5 @@
-//! Listening sockets from the tables in /proc/net: for kernels and sandboxes without sock_diag, as
-//! gVisor.
+//! Listening sockets from the tables in /proc/net: for kernels and sandboxes without sock_diag,
+//! such as gVisor.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ fn inet(line: &str) -> Option<Socket> {
     }
     let (addr, port) = fields.get(1)?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Addresses stand there as 32-bit words in the machine's own byte order.
+    // An address consists of 32-bit words in the machine's own byte order.
     let words: Vec<[u8; 4]> = (0..addr.len() / 8)
         .map(|index| {
             u32::from_str_radix(addr.get(index * 8..index * 8 + 8)?, 16)

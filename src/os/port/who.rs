@@ -1,4 +1,4 @@
-//! Who listens at an address, for people.
+//! The processes that listen at an address, in words for people.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use super::{Depth, holders, in_the_way_of};
 use crate::config::Listen;
 use crate::os::process::Process;
 
-/// Somebody who is in the way of an address.
+/// A holder of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// A process that can be seen.
     Seen(Box<Process>),
-    /// Somebody that cannot be seen, and their user, where the kernel tells: a process of another
-    /// user, or of another namespace.
+    /// A process that is hidden because it belongs to another user or another namespace, and its
+    /// user where the kernel tells.
     Hidden(Option<u32>),
 }
 
@@ -28,8 +28,9 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who listens at an address, or so that nobody else can; empty when nobody does, or that cannot be
-/// known here. Of several processes that share one socket, `Depth::First` gives one.
+/// The processes that listen at an address, or in a way that keeps others from it; empty when there
+/// are none, or the kernel does not list its sockets. `Depth::First` gives one of several processes
+/// that share a socket.
 pub fn who(listen: &Listen, likely: &[u32], depth: Depth) -> Vec<Holder> {
     let sockets = in_the_way_of(listen).unwrap_or_default();
     let held = holders(&sockets, likely, depth);

@@ -1,4 +1,4 @@
-//! What can be known of a process from outside, read in one go.
+//! What the kernel tells about a process, read at once.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 
 use super::{Stat, kernel, same_file};
 
-/// Stands in every gateway program, and in no other: a name alone, "gateway" least of all, proves
-/// nothing.
+/// Every gateway program contains these words, and no other program does: a name such as "gateway"
+/// proves nothing.
 const MARK: &[u8] = b"gatewayctl knows this program by these words: a restart-safe front door";
 
-/// How much of a program is looked through at a time, in bytes.
+/// How much of a program is searched at a time, in bytes.
 const CHUNK: usize = 1 << 20;
 
 /// A process as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,
-    /// When it began, in clock ticks since boot; on macOS in microseconds since 1970.
+    /// In clock ticks since boot; on macOS in microseconds since 1970.
     pub start_time: u64,
     pub uid: u32,
-    /// Its program; none where it may not be read.
+    /// The path of its program; none where it may not be read.
     pub program: Option<PathBuf>,
-    /// Its name, 15 bytes at most.
+    /// 15 bytes at most.
     pub name: String,
-    /// Its arguments, the program's name first; empty where they may not be read.
+    /// The arguments, the program's name first; empty where they may not be read.
     pub arguments: Vec<String>,
-    /// Its control group below the root of systemd's hierarchy; empty where it may not be read, or
-    /// there are none.
+    /// The control group below the root of systemd's hierarchy; empty where it may not be read, and
+    /// where there are no control groups.
     pub group: String,
 }
 
@@ -46,9 +46,9 @@ impl Process {
         })
     }
 
-    /// Whether this is a gateway that runs: its program is one, also when its file was replaced
-    /// since, and it was told to run, or told nothing, which means the same. gatewayctl holds the
-    /// same words, and may have been started with a gateway's listener.
+    /// Whether this is a running gateway: its program is a gateway, even if the file was replaced
+    /// since, and its command is `run`, or none, which means the same. gatewayctl contains the same
+    /// words, and may have inherited a gateway's listener.
     pub fn is_gateway(&self) -> bool {
         if self
             .program
@@ -67,22 +67,22 @@ impl Process {
         words.next().is_none_or(|word| word != "check") && is_gateway_program(self.pid)
     }
 
-    /// Whether it is a service manager of systemd: the machine's, or a user's.
+    /// Whether it is systemd: the machine's service manager, or a user's.
     pub fn is_systemd(&self) -> bool {
         let program = self
             .program
             .as_deref()
             .and_then(Path::file_name)
             .is_some_and(|name| name == "systemd");
-        // Who may not look into process 1 still knows its name.
+        // Without the right to look into process 1, its name is readable all the same.
         match self.pid {
             1 => program || self.program.is_none() && self.name == "systemd",
             _ => program && self.arguments.iter().any(|word| word == "--user"),
         }
     }
 
-    /// The group of the innermost service that it belongs to; none in a login session, below a
-    /// scope, or outside of everything.
+    /// The control group of the innermost service that it belongs to; none in a login session,
+    /// below a scope, and outside of all services.
     pub fn service(&self) -> Option<&str> {
         service_of(&self.group)
     }
@@ -120,18 +120,18 @@ fn holds_mark(mut file: impl Read) -> std::io::Result<bool> {
         if read == 0 {
             return Ok(false);
         }
-        // It may begin in one piece and end in the next.
+        // The mark may begin in one piece and end in the next.
         bytes.drain(..bytes.len().saturating_sub(MARK.len()));
     }
 }
 
-/// Whether a group is `outer`, or lies below it. Nothing is in a group without a name.
+/// Whether a control group is `outer`, or lies below it. Nothing is in a group without a name.
 pub fn is_within(group: &str, outer: &str) -> bool {
     !outer.is_empty() && Path::new(group).starts_with(Path::new(outer))
 }
 
-/// The path down to the innermost service. A user's manager is none: everything of that user is
-/// below it.
+/// The path down to the innermost service. A user's service manager does not count as one: every
+/// process of that user is below it.
 fn service_of(group: &str) -> Option<&str> {
     let mut path = group;
     loop {
@@ -139,7 +139,7 @@ fn service_of(group: &str) -> Option<&str> {
         if last.ends_with(".service") {
             return (!last.starts_with("user@")).then_some(path);
         }
-        // A scope is what somebody started by hand, as a login session.
+        // A scope holds processes that systemd did not start itself, as a login session does.
         if last.ends_with(".scope") {
             return None;
         }

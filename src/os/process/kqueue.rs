@@ -1,9 +1,9 @@
-//! A process that cannot be mistaken for another, on a system without pidfds: its number and its
-//! start, compared before each signal, and its end by kqueue(2).
+//! The twin of a pidfd on a system without pidfds: pid and start time, compared before each signal,
+//! and the end of the process by kqueue(2).
 //!
-//! Between the comparison and the signal a process could end, be reaped, and its number be given
-//! again: what a pidfd rules out is here a matter of microseconds. For children that were not
-//! reaped yet there is no such gap.
+//! Between the comparison and the signal, within microseconds, a process could end, be reaped, and
+//! its pid be given again; a pidfd rules this out. For children that were not reaped yet there is
+//! no such gap.
 #![allow(
     unsafe_code,
     reason = "AsyncFd registers a descriptor that must stay the same"
@@ -22,26 +22,25 @@ use tokio::io::unix::AsyncFd;
 
 use super::Stat;
 
-/// Number and start, as they stand in the record.
+/// The length of pid and start time in the record, in bytes.
 const LENGTH: usize = 12;
 
-/// A process, by number and start. The descriptor leads to a file without a name that says both, so
-/// that another process can be given it: a kqueue cannot be passed on.
+/// A process, by pid and start time. The descriptor leads to a file without a name that contains
+/// both: it can be passed to another process, which a kqueue cannot.
 #[derive(Debug)]
 pub struct PidFd {
-    process: Option<Identity>,
+    process: Option<ProcessKey>,
     record: OwnedFd,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
+struct ProcessKey {
     pid: u32,
     start_time: u64,
 }
 
-impl Identity {
-    /// What is known of it now; none when it is gone, and its number perhaps another's. A zombie is
-    /// still there.
+impl ProcessKey {
+    /// None when the process is gone, even if another process has its pid. A zombie is not gone.
     fn now(self) -> Option<Stat> {
         Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time)
     }
@@ -57,11 +56,11 @@ impl Identity {
 }
 
 impl PidFd {
-    /// Opens a process. Whoever calls this must know that the pid was not recycled: its own child
-    /// that was not reaped yet, or a process whose identity is checked after this call.
+    /// Opens a process. The caller must rule out that the kernel has given the pid again: the
+    /// process is a child that was not reaped yet, or its identity is checked after this call.
     ///
     /// # Errors
-    /// ESRCH when there is no such process; whatever keeps a file from being made.
+    /// ESRCH when there is no such process; any error of making a file.
     pub fn open(pid: u32) -> io::Result<Self> {
         let start_time = Stat::read(pid).ok_or_else(gone)?.start_time;
         let record = tempfile::tempfile()?;
@@ -70,7 +69,7 @@ impl PidFd {
             0,
         )?;
         Ok(Self {
-            process: Some(Identity { pid, start_time }),
+            process: Some(ProcessKey { pid, start_time }),
             record: record.into(),
         })
     }
@@ -100,7 +99,7 @@ impl PidFd {
         Ok(killpg(Pid::from_raw(group), signal)?)
     }
 
-    /// A future that is done when the process has ended (it may still be a zombie).
+    /// The end of the process; as a zombie, it has ended.
     ///
     /// # Errors
     /// When the system has no descriptor left.
@@ -122,7 +121,8 @@ impl PidFd {
             Err(nix::errno::Errno::ESRCH) => return Ended::already(),
             Err(error) => return Err(error.into()),
         }
-        // Compared after this: from now on, the number's next owner is not watched by mistake.
+        // Compared after the registration: the next process with this pid is not watched by
+        // mistake.
         if process.now().is_none() {
             Ended::already()
         } else {
@@ -135,7 +135,7 @@ fn gone() -> io::Error {
     io::Error::from_raw_os_error(libc::ESRCH)
 }
 
-/// A descriptor that another process opened; one that leads to no such record is nobody's.
+/// A descriptor that another process opened. One that leads to no such record refers to no process.
 impl From<OwnedFd> for PidFd {
     fn from(record: OwnedFd) -> Self {
         let file = File::from(record);
@@ -143,7 +143,7 @@ impl From<OwnedFd> for PidFd {
         let read = file
             .read_exact_at(&mut pid, 0)
             .and_then(|()| file.read_exact_at(&mut start_time, 4));
-        let identity = Identity {
+        let identity = ProcessKey {
             pid: u32::from_ne_bytes(pid),
             start_time: u64::from_ne_bytes(start_time),
         };
@@ -165,8 +165,8 @@ impl AsFd for PidFd {
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
-    /// The end of a process by the kqueue that waits for it, or the end of a pipe's other side, for
-    /// work that ends before its process does.
+    /// The end of a process by its kqueue, or the end of work by a pipe whose other side is closed
+    /// when the work is done.
     ///
     /// # Errors
     /// When the descriptor cannot be watched.
@@ -178,14 +178,14 @@ impl Ended {
             .map_err(Into::into)
     }
 
-    /// One that has been.
+    /// The end of a process that has ended already.
     fn already() -> io::Result<Self> {
-        // Nobody has the other side.
+        // The other side is closed.
         Self::of(crate::os::platform::pipe()?.0)
     }
 
     pub async fn wait(&self) {
-        // An error means that the runtime is going down: nobody is left to wait for anything.
+        // An error means that the runtime ends, and with it this task.
         let _ = self.0.readable().await;
     }
 }

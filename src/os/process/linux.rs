@@ -1,4 +1,4 @@
-//! Processes as Linux tells of them: /proc (proc(5)).
+//! What Linux tells about processes: /proc (proc(5)).
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ pub fn all() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// What its line of /proc/PID/stat says; none when there is no such process, or it is hidden.
+/// The line of /proc/PID/stat; none when there is no such process, or it is hidden.
 pub fn stat(pid: u32) -> Option<Stat> {
     parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -33,7 +33,7 @@ fn parse(line: &[u8]) -> Option<Stat> {
     })
 }
 
-/// Whose a process is; none when it is gone, or hidden.
+/// The user of a process; none when it is gone, or hidden.
 pub fn user(pid: u32) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}"))
         .ok()
@@ -75,8 +75,8 @@ pub fn group_of(pid: u32) -> String {
     group_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default())
 }
 
-/// The same of the text of /proc/PID/cgroup: the hierarchy named systemd of a hybrid setup, else
-/// the unified one.
+/// The group in the text of /proc/PID/cgroup: of the hierarchy that is named systemd in a hybrid
+/// setup, else of the unified one.
 fn group_in(text: &str) -> String {
     let of = |wanted: &str| {
         text.lines().find_map(|line| {

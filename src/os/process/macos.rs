@@ -1,4 +1,4 @@
-//! Processes as macOS tells of them: libproc and sysctl.
+//! What macOS tells about processes: libproc and sysctl.
 
 use std::path::PathBuf;
 
@@ -9,24 +9,23 @@ pub fn all() -> impl Iterator<Item = u32> {
     calls::pids().into_iter()
 }
 
-/// What is known of a process; none when there is none of that number. Its start is in microseconds
-/// since 1970.
+/// None when there is no such process. The start time is in microseconds since 1970.
 pub fn stat(pid: u32) -> Option<Stat> {
-    let facts = calls::facts(pid)?;
-    // Of states, only the end matters.
-    let state = if facts.dead { 'Z' } else { 'S' };
+    let info = calls::process_info(pid)?;
+    // The only state that is asked for is the end.
+    let state = if info.zombie { 'Z' } else { 'S' };
     Some(Stat {
-        name: facts.name,
+        name: info.name,
         state,
-        parent: facts.parent,
-        group: facts.group,
-        start_time: facts.start_time,
+        parent: info.parent,
+        group: info.group,
+        start_time: info.start_time,
     })
 }
 
-/// Whose a process is; none when it is gone.
+/// The user of a process; none when it is gone.
 pub fn user(pid: u32) -> Option<u32> {
-    calls::facts(pid).map(|facts| facts.uid)
+    calls::process_info(pid).map(|info| info.uid)
 }
 
 /// The same as [`program`].
@@ -39,8 +38,8 @@ pub fn program(pid: u32) -> Option<PathBuf> {
     calls::path(pid)
 }
 
-/// The path of a process's program. Nothing here leads to a file that was replaced: what lies under
-/// its name now may be another one.
+/// The path of a process's program. On macOS nothing leads to a file that was replaced: the path
+/// may lead to another file now.
 pub fn image(pid: u32) -> PathBuf {
     calls::path(pid).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! Processes: what the kernel tells of them, their kin, and descriptors that cannot mean another
-//! one.
+//! Processes: what the kernel tells about them, how they are related, and descriptors that cannot
+//! refer to another process.
 
 mod facts;
 #[cfg(target_os = "linux")]

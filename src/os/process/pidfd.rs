@@ -1,4 +1,4 @@
-//! A process that cannot be mistaken for another: a pidfd (Linux 5.3).
+//! A descriptor of a process, which cannot refer to another one: a pidfd (Linux 5.3).
 #![allow(
     unsafe_code,
     reason = "pidfd_open and pidfd_send_signal have no safe wrapper in nix"
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::sys::signal::Signal;
 use tokio::io::unix::AsyncFd;
 
-/// Sends to the process group of the target: linux/pidfd.h, Linux 6.9.
+/// A flag that sends the signal to the target's process group: linux/pidfd.h, Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 /// A process, by descriptor.
@@ -18,8 +18,8 @@ const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// Opens a process. Whoever calls this must know that the pid was not recycled: its own child
-    /// that was not reaped yet, or a process whose identity is checked after this call.
+    /// Opens a process. The caller must rule out that the kernel has given the pid again: the
+    /// process is a child that was not reaped yet, or its identity is checked after this call.
     ///
     /// # Errors
     /// ESRCH when there is no such process.
@@ -30,7 +30,7 @@ impl PidFd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }))
     }
 
@@ -68,7 +68,7 @@ impl PidFd {
         }
     }
 
-    /// A future that is done when the process has ended (it may still be a zombie).
+    /// The end of the process; as a zombie, it has ended.
     ///
     /// # Errors
     /// When the descriptor cannot be watched.
@@ -95,8 +95,8 @@ impl AsFd for PidFd {
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
-    /// The end of a process by its pidfd, or the end of a pipe's other side, for work that ends
-    /// before its process does.
+    /// The end of a process by its pidfd, or the end of work by a pipe whose other side is closed
+    /// when the work is done.
     ///
     /// # Errors
     /// When the descriptor cannot be watched.
@@ -109,7 +109,7 @@ impl Ended {
     }
 
     pub async fn wait(&self) {
-        // An error means that the runtime is going down: nobody is left to wait for anything.
+        // An error means that the runtime ends, and with it this task.
         let _ = self.0.readable().await;
     }
 }

@@ -2,29 +2,30 @@
 
 use super::kernel;
 
-/// What the kernel tells of a process, whoever asks.
+/// What the kernel tells every user about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// Its name, 15 bytes at most; whatever it chose to call itself.
+    /// 15 bytes at most. A process chooses its name itself.
     pub name: String,
-    /// `Z` for a zombie, `X` for one that is just going; field 3 of /proc/PID/stat (proc(5)).
+    /// `Z` for a zombie, `X` for a process that is being removed; field 3 of /proc/PID/stat
+    /// (proc(5)).
     pub state: char,
-    /// Its parent; 0 where that is outside of this pid namespace. Field 4.
+    /// 0 where the parent is outside of this pid namespace. Field 4.
     pub parent: u32,
-    /// Its process group; field 5.
+    /// The process group; field 5.
     pub group: u32,
-    /// When it began, in clock ticks since boot (field 22), on macOS in microseconds since 1970:
-    /// with the pid it names the process for good.
+    /// In clock ticks since boot (field 22), on macOS in microseconds since 1970. Pid and start
+    /// time together identify a process.
     pub start_time: u64,
 }
 
 impl Stat {
-    /// Reads it; none when there is no such process, or it is hidden.
+    /// None when there is no such process, or it is hidden.
     pub fn read(pid: u32) -> Option<Self> {
         kernel::stat(pid)
     }
 
-    /// Whether it has ended and only waits to be reaped.
+    /// Whether the process has ended and waits to be reaped.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }

@@ -1,4 +1,4 @@
-//! Processes and their kin.
+//! How processes are related: ancestors, children, descendants and groups.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -29,12 +29,12 @@ pub fn same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
-/// The most steps up that are taken: deeper trees than this are loops of a /proc that changes while
-/// it is read.
+/// The most steps up that are taken: a longer way is a loop, because /proc changes while it is
+/// read.
 const HOPS: usize = 32;
 
-/// The parent of a process, that one's parent, and so on, process 1 included where it is one. Where
-/// /proc hides one, its own parent is not known.
+/// The parent of a process, the parent's parent, and so on, process 1 included where it is one. The
+/// list ends at a process that /proc hides. The ancestor rule of `stale` stands on this list.
 pub fn ancestors(of: u32) -> Vec<u32> {
     let parent = |pid: &u32| {
         Stat::read(*pid)
@@ -75,7 +75,7 @@ pub fn descendants(root: u32) -> HashSet<u32> {
     }
 }
 
-/// The children of a process that live.
+/// The children of a process, without zombies.
 pub fn children(of: u32) -> Vec<u32> {
     table()
         .into_iter()
@@ -84,7 +84,7 @@ pub fn children(of: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The processes of a group that live; zombies do not count.
+/// The processes of a group, without zombies.
 pub fn living_in_group(group: u32) -> Vec<u32> {
     table()
         .into_iter()

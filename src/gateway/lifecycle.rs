@@ -9,10 +9,14 @@
 use std::time::Duration;
 
 mod build;
+mod ending;
+mod handover;
+mod phase;
 mod vocabulary;
 
 pub use build::Build;
 use build::NextBuild;
+pub use phase::{Origin, Phase};
 pub use vocabulary::{
     Action, Budget, Event, Fallback, GenerationRequest, Placement, RequestKind, RequestVerdict,
     StartMode,
@@ -28,59 +32,6 @@ pub const FORCE_EXIT: Duration = Duration::from_secs(25);
 
 /// The exit code of a stop that had to be forced, and of a start that failed.
 const FAILED: u8 = 1;
-
-/// Where the gateway stands.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Only the front door is there; the first generation is built at this moment, or sooner when
-    /// somebody asks.
-    Waiting {
-        until: Duration,
-        /// What a failing start leads to.
-        then: Fallback,
-    },
-    /// The first generation is being built; nobody serves yet, or only the predecessor.
-    Starting(Build, Origin),
-    /// A candidate that can serve, and waits for its predecessor's word.
-    Prepared(Build),
-    Serving,
-    /// A generation serves, and the next is being built.
-    Building(Build),
-    /// A generation serves, and a successor builds the next.
-    Handing {
-        /// What is built there.
-        build: Build,
-        /// Whether the successor was told to begin.
-        committed: bool,
-    },
-    /// The successor serves; this process finishes its work.
-    Yielded {
-        /// When it is over whatever goes on.
-        until: Option<Duration>,
-    },
-    /// The service manager starts the next generation after our end.
-    Leaving {
-        /// When it is over whatever goes on.
-        until: Option<Duration>,
-    },
-    /// On the way out.
-    Stopping {
-        /// When it is over whatever goes on.
-        until: Duration,
-    },
-    Ended,
-}
-
-/// Why the first generation is built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// Nobody serves; a failure leads to this.
-    Alone(Fallback),
-    /// To take over; a failure leaves it to the predecessor.
-    Candidate,
-    /// The predecessor died meanwhile; should this build fail, another follows that persists.
-    Orphan,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lifecycle {
@@ -216,54 +167,6 @@ impl Lifecycle {
         }
     }
 
-    fn stop(&mut self, at_once: bool, until: Duration) -> Vec<Action> {
-        let mut actions = Vec::new();
-        match &mut self.phase {
-            Phase::Ended => return actions,
-            Phase::Stopping { .. } | Phase::Yielded { .. } if at_once => return self.exit(FAILED),
-            Phase::Stopping { .. } => return actions,
-            Phase::Yielded { until: before } => {
-                *before = Some(before.map_or(until, |before| before.min(until)));
-                return vec![Action::Hurry { at_once }];
-            }
-            Phase::Serving | Phase::Waiting { .. } | Phase::Leaving { .. } => {}
-            Phase::Starting(build, _)
-            | Phase::Prepared(build)
-            | Phase::Building(build)
-            | Phase::Handing { build, .. } => {
-                actions.push(Action::Abandon(build.generation));
-                actions.extend(build.everybody().map(|id| reject(id, STOPPING)));
-            }
-        }
-        self.phase = Phase::Stopping { until };
-        actions.push(Action::Wind { at_once });
-        actions
-    }
-
-    fn end(&mut self, budget: Budget, until: Option<Duration>) -> Vec<Action> {
-        let mut actions = Vec::new();
-        match &mut self.phase {
-            Phase::Serving | Phase::Waiting { .. } => {}
-            Phase::Starting(build, _)
-            | Phase::Prepared(build)
-            | Phase::Building(build)
-            | Phase::Handing { build, .. } => {
-                actions.push(Action::Abandon(build.generation));
-                actions.extend(build.everybody().map(|id| Action::Answer {
-                    id,
-                    verdict: RequestVerdict::Scheduled,
-                }));
-            }
-            Phase::Yielded { .. }
-            | Phase::Leaving { .. }
-            | Phase::Stopping { .. }
-            | Phase::Ended => return actions,
-        }
-        self.phase = Phase::Leaving { until };
-        actions.push(Action::Leave { budget });
-        actions
-    }
-
     fn built(&mut self, generation: u64) -> Vec<Action> {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Starting(build, Origin::Candidate) if build.generation == generation => {
@@ -334,95 +237,6 @@ impl Lifecycle {
             .collect();
         actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
         actions
-    }
-
-    fn successor_ready(&mut self, ready: u64) -> Vec<Action> {
-        match &mut self.phase {
-            Phase::Handing { build, committed } if build.generation == ready && !*committed => {
-                *committed = true;
-                vec![Action::Commit]
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn successor_serves(&mut self, serves: u64, until: Option<Duration>) -> Vec<Action> {
-        match std::mem::replace(&mut self.phase, Phase::Yielded { until }) {
-            Phase::Handing {
-                build,
-                committed: true,
-            } if build.generation == serves => {
-                let mut actions = vec![Action::Yield {
-                    generation: serves,
-                    budget: build.budget,
-                }];
-                actions.extend(build.done());
-                // Who asked after the successor had begun asks the successor.
-                let then = build
-                    .then
-                    .into_iter()
-                    .flat_map(|next| std::iter::once(next.request.id).chain(next.joined));
-                actions.extend(then.map(|id| Action::Answer {
-                    id,
-                    verdict: RequestVerdict::Moved,
-                }));
-                actions
-            }
-            other => {
-                self.phase = other;
-                Vec::new()
-            }
-        }
-    }
-
-    fn successor_lost(&mut self, lost: u64, why: &str) -> Vec<Action> {
-        match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Handing { build, .. } if build.generation == lost => {
-                let mut actions = vec![Action::TakeBack];
-                actions.extend(self.failed(build, |id| Action::Answer {
-                    id,
-                    verdict: RequestVerdict::Failed(why.to_owned()),
-                }));
-                actions
-            }
-            Phase::Yielded { .. } if lost == self.last => {
-                vec![
-                    Action::Resume,
-                    self.begin(Origin::Alone(Fallback::Persist), None),
-                ]
-            }
-            other => {
-                self.phase = other;
-                Vec::new()
-            }
-        }
-    }
-
-    fn go(&mut self) -> Vec<Action> {
-        match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Prepared(build) => {
-                self.candidate = false;
-                let mut actions = vec![Action::Own];
-                actions.extend(self.serve(build));
-                actions
-            }
-            other => {
-                self.phase = other;
-                Vec::new()
-            }
-        }
-    }
-
-    fn orphaned(&mut self) -> Vec<Action> {
-        match &mut self.phase {
-            Phase::Prepared(_) => self.go(),
-            Phase::Starting(_, origin @ Origin::Candidate) => {
-                *origin = Origin::Orphan;
-                self.candidate = false;
-                vec![Action::Own]
-            }
-            _ => Vec::new(),
-        }
     }
 
     fn recover(&mut self, request: Option<String>) -> Vec<Action> {

@@ -1,0 +1,96 @@
+//! The steps of a hand-over, of the old process and of its successor.
+
+use std::time::Duration;
+
+use super::{Action, Fallback, Lifecycle, Origin, Phase, RequestVerdict};
+
+impl Lifecycle {
+    pub(super) fn successor_ready(&mut self, ready: u64) -> Vec<Action> {
+        match &mut self.phase {
+            Phase::Handing { build, committed } if build.generation == ready && !*committed => {
+                *committed = true;
+                vec![Action::Commit]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn successor_serves(&mut self, serves: u64, until: Option<Duration>) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Yielded { until }) {
+            Phase::Handing {
+                build,
+                committed: true,
+            } if build.generation == serves => {
+                let mut actions = vec![Action::Yield {
+                    generation: serves,
+                    budget: build.budget,
+                }];
+                actions.extend(build.done());
+                // Who asked after the successor had begun asks the successor.
+                let then = build
+                    .then
+                    .into_iter()
+                    .flat_map(|next| std::iter::once(next.request.id).chain(next.joined));
+                actions.extend(then.map(|id| Action::Answer {
+                    id,
+                    verdict: RequestVerdict::Moved,
+                }));
+                actions
+            }
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn successor_lost(&mut self, lost: u64, why: &str) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Handing { build, .. } if build.generation == lost => {
+                let mut actions = vec![Action::TakeBack];
+                actions.extend(self.failed(build, |id| Action::Answer {
+                    id,
+                    verdict: RequestVerdict::Failed(why.to_owned()),
+                }));
+                actions
+            }
+            Phase::Yielded { .. } if lost == self.last => {
+                vec![
+                    Action::Resume,
+                    self.begin(Origin::Alone(Fallback::Persist), None),
+                ]
+            }
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn go(&mut self) -> Vec<Action> {
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Prepared(build) => {
+                self.candidate = false;
+                let mut actions = vec![Action::Own];
+                actions.extend(self.serve(build));
+                actions
+            }
+            other => {
+                self.phase = other;
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn orphaned(&mut self) -> Vec<Action> {
+        match &mut self.phase {
+            Phase::Prepared(_) => self.go(),
+            Phase::Starting(_, origin @ Origin::Candidate) => {
+                *origin = Origin::Orphan;
+                self.candidate = false;
+                vec![Action::Own]
+            }
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+use super::*;
+use crate::config::{Env, Overrides, load};
+use crate::gateway::recovery::{ConfigOrigin, Recovery};
+
+fn record(dir: &Path, pid: u32) -> LifeRecord {
+    let redactor = Redactor::default();
+    redactor.learn_env("API_TOKEN", "CANARY-1");
+    LifeRecord {
+        pid,
+        ..LifeRecord::new(dir, "a", &redactor)
+    }
+}
+
+fn normal() -> ShownRecovery {
+    ShownRecovery {
+        rung: "normal",
+        reason: None,
+        left_ms: None,
+    }
+}
+
+fn line(pid: u32, boot_id: &str, entry: Entry) -> Recorded {
+    Recorded {
+        at: jiff::Timestamp::now(),
+        pid,
+        boot_id: boot_id.to_owned(),
+        entry,
+    }
+}
+
+fn started(pid: u32, boot_id: &str) -> Recorded {
+    let entry = Entry::Started {
+        version: String::new(),
+        supervisor: String::new(),
+        rung: String::new(),
+        reason: None,
+        before: Before::Unknown,
+        oom_kills: Some(3),
+    };
+    line(pid, boot_id, entry)
+}
+
+fn ended(pid: u32, planned: bool, trace: Option<Carried>) -> Recorded {
+    line(
+        pid,
+        "b",
+        Entry::Ended {
+            planned,
+            code: 0,
+            reason: "why".into(),
+            uptime_ms: 1,
+            cut: vec![],
+            trace,
+        },
+    )
+}
+
+#[test]
+fn how_the_life_before_ended() {
+    let none = |_: Option<u64>| None;
+    let trace = Some(Carried {
+        started_at_ms: 1.0,
+        last_at_ms: 2.0,
+    });
+    assert_eq!(how_it_ended(&[], "b", none), (Before::Unknown, None));
+    assert_eq!(
+        how_it_ended(&[ended(1, true, None)], "b", none),
+        (Before::Unknown, None),
+        "a torn beginning"
+    );
+    assert_eq!(
+        how_it_ended(&[started(1, "b"), ended(1, true, trace)], "b", none),
+        (Before::Planned, trace)
+    );
+    assert_eq!(
+        how_it_ended(&[started(1, "b"), ended(1, false, None)], "b", none).0,
+        Before::Unplanned(Some("why".into()))
+    );
+    assert_eq!(
+        how_it_ended(&[started(1, "b")], "b", none).0,
+        Before::Unplanned(None)
+    );
+    let memory = |kills: Option<u64>| oom::end_of_life(None, kills, Some(4));
+    let Before::Unplanned(Some(cause)) = how_it_ended(&[started(1, "b")], "b", memory).0 else {
+        panic!("no cause")
+    };
+    assert!(cause.contains("memory ran out"), "{cause}");
+    assert_eq!(
+        how_it_ended(&[started(1, "a")], "b", none).0,
+        Before::MachineDown
+    );
+    assert_eq!(
+        how_it_ended(&[started(1, "a"), ended(1, true, None)], "b", none).0,
+        Before::Planned
+    );
+    // 1 handed over to 2 and ended after 2 began; then 2 died.
+    let lines = [started(1, "b"), started(2, "b"), ended(1, true, None)];
+    assert_eq!(how_it_ended(&lines, "b", none).0, Before::Unplanned(None));
+}
+
+#[test]
+fn lives_of_one_directory_know_of_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    // The history takes the process's own number, so every life here has it.
+    let pid = std::process::id();
+    let life = || record(dir.path(), pid);
+    let throttle = Throttle::default();
+    assert_eq!(
+        life().begin(&throttle, None),
+        Begun {
+            start: Start::Go,
+            before: Before::Unknown,
+            trace: None
+        }
+    );
+    life().started("none", &normal(), Before::Unknown);
+    life().ended(true, 0, "SIGTERM", 5, vec![], None);
+    assert_eq!(life().begin(&throttle, None).before, Before::Planned);
+    for count in 2..=3 {
+        life().started("none", &normal(), Before::Planned);
+        let begun = life().begin(&throttle, Some("oom-kill"));
+        assert_eq!(begun.start, Start::Go, "{count}");
+        assert!(
+            matches!(begun.before, Before::Unplanned(Some(cause)) if cause.contains("oom-kill"))
+        );
+    }
+    assert!(matches!(
+        life().begin(&throttle, None).start,
+        Start::Wait { count: 4, .. }
+    ));
+    life().perform(&RecoveryAction::MarkTrial);
+    life().perform(&RecoveryAction::MarkSafe);
+    assert!(matches!(
+        life().begin(&throttle, None).start,
+        Start::Safe { again: true, .. }
+    ));
+    life().perform(&RecoveryAction::MarkStable);
+    assert_eq!(life().begin(&throttle, None).start, Start::Go);
+    life().take_over();
+    life().forgive();
+    assert!(!dir.path().join("startup-throttle.json").exists());
+}
+
+#[test]
+fn no_secret_is_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = record(dir.path(), 1);
+    let start = Start::Safe {
+        reason: "it said CANARY-1".into(),
+        again: false,
+    };
+    let (recovery, _) = Recovery::begin(
+        start,
+        ConfigOrigin::Valid,
+        std::time::Duration::ZERO,
+        std::time::Duration::ZERO,
+    );
+    let standing = recovery.shown(std::time::Duration::ZERO);
+    record.started("none", &standing, Before::Unknown);
+    record.rung(&standing);
+    record.ended(false, 1, "CANARY-1", 1, vec![], None);
+    record.bundle(
+        "safe-mode",
+        Some("CANARY-1"),
+        1,
+        serde_json::json!({"detail": "CANARY-1"}),
+    );
+    assert_eq!(diagnostic_bundle::list(dir.path()).len(), 1);
+    for path in [
+        dir.path().join("history.jsonl"),
+        diagnostic_bundle::list(dir.path()).remove(0),
+    ] {
+        assert!(!std::fs::read_to_string(path).unwrap().contains("CANARY"));
+    }
+}
+
+#[test]
+fn a_directory_that_is_gone_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = record(&dir.path().join("gone"), 1);
+    let env = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
+    assert_eq!(record.begin(&Throttle::default(), None).start, Start::Go);
+    record.started("none", &normal(), Before::Unknown);
+    record.good(&load(&Overrides::default(), &Env(&env)).unwrap());
+    record.bundle("x", None, 1, Value::Null);
+    record.ended(true, 0, "", 1, vec![], None);
+}

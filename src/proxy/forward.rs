@@ -16,7 +16,7 @@ use super::answer;
 use super::backend::{Kind, Ticket, What};
 use super::headers::{self, Peer};
 use super::hold::{Admission, Refused};
-use super::in_flight::Answering;
+use super::in_flight::InFlight;
 use super::request_body::{ClientBody, RequestBody};
 use super::response_body::{Lease, ResponseBody};
 use super::tunnel::Tunnel;
@@ -50,7 +50,7 @@ pub(super) async fn forward(
     table: &RoutingTable,
     peer: Peer,
     request: Request<Incoming>,
-    answering: Answering,
+    in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let limit = table.settings.body;
     let (mut parts, body) = body_of(request, limit);
@@ -58,7 +58,7 @@ pub(super) async fn forward(
     let host = match host_of(&parts.uri, &parts.headers, parts.version) {
         Ok(host) => host,
         Err(why) => {
-            return refuse(StatusCode::BAD_REQUEST, why).map(|body| body.answering(answering));
+            return refuse(StatusCode::BAD_REQUEST, why).map(|body| body.in_flight(in_flight));
         }
     };
     if parts
@@ -68,12 +68,12 @@ pub(super) async fn forward(
     {
         // The chunks are taken off here; what is under them would arrive as if it had no coding.
         let why = "no transfer coding but chunked is understood";
-        return refuse(StatusCode::NOT_IMPLEMENTED, why).map(|body| body.answering(answering));
+        return refuse(StatusCode::NOT_IMPLEMENTED, why).map(|body| body.in_flight(in_flight));
     }
     if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
         return GaveUp::TooLarge(limit)
             .response()
-            .map(|body| body.answering(answering));
+            .map(|body| body.in_flight(in_flight));
     }
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
     let on_upgrade = upgrade
@@ -122,25 +122,25 @@ pub(super) async fn forward(
             lease,
         }) => match (response.status(), on_upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
-                tunnel(front, response, client, ticket, answering)
+                tunnel(front, response, client, ticket, in_flight)
             }
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 answer::bad_gateway("the server switched protocols without being asked")
-                    .map(|body| body.answering(answering))
+                    .map(|body| body.in_flight(in_flight))
             }
             _ => {
                 ticket.is_request();
-                response.map(|body| ResponseBody::proxied(body, lease, ticket, answering))
+                response.map(|body| ResponseBody::proxied(body, lease, ticket, in_flight))
             }
         },
         Err(GaveUp::Refused(Refused::NoRoute)) if home && front.table().routes.is_empty() => {
-            endpoints::page(front, &front.table()).map(|body| body.answering(answering))
+            endpoints::page(front, &front.table()).map(|body| body.in_flight(in_flight))
         }
         Err(gave_up) => {
             if let GaveUp::BadGateway(why) = &gave_up {
                 front.complaints.tell(why);
             }
-            gave_up.response().map(|body| body.answering(answering))
+            gave_up.response().map(|body| body.in_flight(in_flight))
         }
     }
 }
@@ -351,7 +351,7 @@ fn tunnel(
     mut response: Response<Incoming>,
     client: OnUpgrade,
     ticket: Ticket,
-    answering: Answering,
+    in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
     let protocol = response.headers().get(header::UPGRADE);
@@ -365,7 +365,7 @@ fn tunnel(
     };
     tokio::spawn(tunnel.run(client, upstream));
     let (parts, _) = response.into_parts();
-    answering.upgraded();
+    in_flight.upgraded();
     Response::from_parts(parts, ResponseBody::own(""))
 }
 

@@ -1,40 +1,42 @@
-//! A request from its head to the last byte of its answer.
+//! A request from its head to the last byte of its response.
 
 use std::sync::Arc;
 
-use super::client_io::Phase;
+use super::progress::ConnectionProgress;
 use super::stats::{Open, Stats};
 
-/// One request on its way to its answer; dropped when the last byte is handed over or the client is
-/// gone.
+/// One request under way; dropped when the last byte of the response is handed over or the client
+/// is gone.
 #[derive(Debug)]
-pub struct Answering {
-    phase: Option<Arc<Phase>>,
+pub struct InFlight {
+    progress: Option<Arc<ConnectionProgress>>,
     _open: Open,
 }
 
-impl Answering {
-    /// A request whose head just came in, with a body of this length or one in chunks.
-    pub fn begin(phase: &Arc<Phase>, stats: &Arc<Stats>, body: Option<u64>) -> Self {
-        phase.busy(body);
+impl InFlight {
+    /// A request whose head just came in. Its body has this length, or is chunked.
+    pub fn begin(
+        progress: &Arc<ConnectionProgress>,
+        stats: &Arc<Stats>,
+        body: Option<u64>,
+    ) -> Self {
+        progress.begin_request(body);
         Self {
-            phase: Some(Arc::clone(phase)),
+            progress: Some(Arc::clone(progress)),
             _open: Open::new(stats, |stats| &stats.requests),
         }
     }
-}
 
-impl Answering {
     /// The connection became a tunnel: no limit on silence applies to it any more.
     pub fn upgraded(mut self) {
-        self.phase = None;
+        self.progress = None;
     }
 }
 
-impl Drop for Answering {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(phase) = &self.phase {
-            phase.idle();
+        if let Some(progress) = &self.progress {
+            progress.end_request();
         }
     }
 }

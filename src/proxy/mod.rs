@@ -6,9 +6,13 @@
 //! is finished, and a drain waits for tickets.
 
 mod accept;
+mod admission;
 mod answer;
 mod backend;
 mod client_io;
+mod client_stream;
+mod connection;
+mod drain;
 mod endpoints;
 mod error_log;
 mod forward;
@@ -16,16 +20,20 @@ mod headers;
 mod hold;
 mod in_flight;
 mod listener;
+mod progress;
 mod refusal;
 mod request_body;
 mod response_body;
 mod routes;
 mod stats;
+mod tasks;
 mod tunnel;
 mod upstream;
 mod websocket;
 mod worker;
+mod worker_index;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -33,7 +41,6 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::config::{Config, Hold};
-pub use accept::Workers;
 pub use backend::{Backend, Door, close_tunnels, first_few};
 pub use client_io::Timeouts;
 pub use endpoints::IDENTITY;
@@ -44,6 +51,7 @@ pub use routes::{Route, Routes};
 pub use stats::Stats;
 pub use tunnel::CLOSE_HANDSHAKE;
 pub use upstream::{Address, Upstream};
+pub use worker::Workers;
 
 /// What one generation tells the front door.
 #[derive(Debug)]
@@ -74,7 +82,7 @@ pub struct Settings {
     /// `limits.header_size`, bytes
     pub header_size: usize,
     /// `limits.header_time` and `limits.idle`
-    pub patience: Timeouts,
+    pub timeouts: Timeouts,
 }
 
 impl Settings {
@@ -88,7 +96,7 @@ impl Settings {
             body: config.limits.body,
             connections: config.limits.connections,
             header_size: config.limits.header_size,
-            patience: Timeouts {
+            timeouts: Timeouts {
                 head: config.limits.header_time.0,
                 idle: config.limits.idle.0,
             },
@@ -126,6 +134,31 @@ pub struct ClientInfo {
     pub unix: bool,
     /// Whether it is the watchdog.
     pub internal: bool,
+}
+
+impl ClientInfo {
+    /// A client of a unix listener.
+    pub const UNIX: Self = Self {
+        peer: Peer::Unix,
+        unix: true,
+        internal: false,
+    };
+
+    /// The watchdog, over a socket pair.
+    pub const WATCHDOG: Self = Self {
+        peer: Peer::Unix,
+        unix: true,
+        internal: true,
+    };
+
+    /// A client of a TCP listener.
+    pub fn tcp(addr: IpAddr) -> Self {
+        Self {
+            peer: Peer::Tcp(addr),
+            unix: false,
+            internal: false,
+        }
+    }
 }
 
 impl Front {

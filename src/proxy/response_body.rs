@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::backend::Ticket;
-use super::in_flight::Answering;
+use super::in_flight::InFlight;
 use super::request_body::ClientBody;
 use super::upstream::{Connection, Upstream};
 
@@ -19,7 +19,7 @@ pub enum ResponseBody {
     /// An answer of our own.
     Own(
         Option<Bytes>,
-        #[allow(dead_code, reason = "held until the answer is written")] Option<Answering>,
+        #[allow(dead_code, reason = "held until the answer is written")] Option<InFlight>,
     ),
     Proxied(Box<Proxied>),
 }
@@ -31,7 +31,7 @@ pub struct Proxied {
     /// The upstream connection, to be kept when the answer is whole.
     lease: Option<Lease>,
     _ticket: Ticket,
-    _answering: Answering,
+    _answering: InFlight,
 }
 
 /// An upstream connection on loan.
@@ -63,13 +63,13 @@ impl ResponseBody {
         body: Incoming,
         lease: Option<Lease>,
         ticket: Ticket,
-        answering: Answering,
+        in_flight: InFlight,
     ) -> Self {
         let mut proxied = Proxied {
             body,
             lease,
             _ticket: ticket,
-            _answering: answering,
+            _answering: in_flight,
         };
         if proxied.body.is_end_stream() {
             proxied.finish();
@@ -78,9 +78,9 @@ impl ResponseBody {
     }
 
     /// Ties the end of the answer to the connection's book-keeping.
-    pub fn answering(self, answering: Answering) -> Self {
+    pub fn in_flight(self, in_flight: InFlight) -> Self {
         match self {
-            Self::Own(text, _) => Self::Own(text, Some(answering)),
+            Self::Own(text, _) => Self::Own(text, Some(in_flight)),
             proxied => proxied,
         }
     }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::request_body::RequestBody;
-use super::worker;
+use super::worker_index;
 use crate::os::mutex::lock;
 
 /// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit
@@ -186,7 +186,7 @@ impl Upstream {
     }
 
     fn slot(&self) -> &Mutex<Vec<Idle>> {
-        &self.idle[worker::index() % self.idle.len()]
+        &self.idle[worker_index::get() % self.idle.len()]
     }
 
     async fn connect(&self) -> io::Result<Connection> {

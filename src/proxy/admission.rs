@@ -1,0 +1,94 @@
+//! Admission: how many client connections may be open at once (`limits.connections`). Clients
+//! beyond the limit wait in the kernel's listen queue.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::stats::{Open, Stats};
+use crate::os::mutex::lock;
+
+/// The limit, shared by all accept loops.
+#[derive(Debug)]
+pub struct ConnectionLimit {
+    slots: Arc<Semaphore>,
+    /// How many slots there are, free or taken.
+    limit: Mutex<usize>,
+}
+
+/// What a client connection occupies, until its socket is closed: a tunnel, too.
+#[derive(Debug)]
+pub struct ConnectionSlot {
+    /// None for a connection that is served beyond the limit, because another process had admitted
+    /// it or because the gateway stopped in the meantime.
+    _permit: Option<OwnedSemaphorePermit>,
+    /// Counts the connection in the statistics.
+    _open: Open,
+}
+
+impl ConnectionSlot {
+    pub fn new(permit: Option<OwnedSemaphorePermit>, stats: &Arc<Stats>) -> Self {
+        Self {
+            _permit: permit,
+            _open: Open::new(stats, |stats| &stats.connections),
+        }
+    }
+}
+
+impl ConnectionLimit {
+    pub fn new(limit: usize) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(limit)),
+            limit: Mutex::new(limit),
+        }
+    }
+
+    /// Changes the limit. Where more connections are open already, none is closed: the limit falls
+    /// only as far as slots are free, and further at the next call.
+    pub fn set(&self, connections: usize) {
+        let mut limit = lock(&self.limit);
+        if connections > *limit {
+            self.slots.add_permits(connections - *limit);
+            *limit = connections;
+        } else {
+            *limit -= self.slots.forget_permits(*limit - connections);
+        }
+    }
+
+    /// Waits until a slot is free, without taking it.
+    pub async fn available(&self) {
+        // The semaphore is never closed.
+        let _ = self.slots.acquire().await;
+    }
+
+    /// Takes a slot, as soon as one is free.
+    pub async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).acquire_owned().await.ok()
+    }
+
+    /// Takes a slot if one is free now.
+    pub fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lower_limit_takes_effect_as_connections_end() {
+        let limit = ConnectionLimit::new(2);
+        let (first, second) = (limit.try_take(), limit.try_take());
+        assert!(second.is_some() && limit.try_take().is_none());
+        limit.set(1);
+        drop(second);
+        limit.set(1);
+        assert!(limit.try_take().is_none(), "one is open, one is allowed");
+        limit.set(2);
+        let third = limit.take().await;
+        assert!(third.is_some() && limit.try_take().is_none());
+        drop(first);
+        limit.available().await;
+    }
+}

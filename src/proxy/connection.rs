@@ -1,0 +1,349 @@
+//! One client connection, from accept to close: serves its requests one after the other, until the
+//! client closes it or [`WorkerState`] ends it between two requests.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tracing::debug;
+
+use super::admission::{ConnectionLimit, ConnectionSlot};
+use super::client_io::ClientIo;
+use super::client_stream::{ClientStream, WeakStream};
+use super::drain::{KeepAlive, Migration, WorkerState};
+use super::in_flight::InFlight;
+use super::progress::ConnectionProgress;
+use super::response_body::ResponseBody;
+use super::tasks::WorkerTasks;
+use super::{ClientInfo, Front, endpoints, forward};
+
+/// How long a client that was accepted just before a stop may take to send its request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long a kept connection may be silent before a drain closes it: longer than most clients'
+/// pause between two requests.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// What the threads of one set of workers and their connections share.
+#[derive(Debug)]
+pub struct WorkerContext {
+    pub front: Arc<Front>,
+    pub state: watch::Sender<WorkerState>,
+    pub limit: ConnectionLimit,
+    pub tasks: WorkerTasks,
+}
+
+impl WorkerContext {
+    /// For workers that begin to serve.
+    pub fn new(front: &Arc<Front>) -> Self {
+        Self {
+            front: Arc::clone(front),
+            state: watch::Sender::new(WorkerState::new()),
+            limit: ConnectionLimit::new(front.table().settings.connections),
+            tasks: WorkerTasks::default(),
+        }
+    }
+}
+
+/// Serves a client on this thread.
+pub fn spawn(
+    context: &Arc<WorkerContext>,
+    stream: ClientStream,
+    client: ClientInfo,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let slot = ConnectionSlot::new(permit, &context.front.stats);
+    let serving = serve(Arc::clone(context), stream, client, Some(slot));
+    tokio::spawn(context.tasks.client(serving));
+}
+
+/// Serves a client that a predecessor hands over. The predecessor had admitted it, so it is served
+/// beyond the limit, too.
+pub fn spawn_adopted(context: &Arc<WorkerContext>, fd: OwnedFd) {
+    match identify(fd) {
+        Ok((stream, client)) => spawn(context, stream, client, context.limit.try_take()),
+        Err(error) => debug!("a client that was passed on is gone: {error}"),
+    }
+}
+
+/// Serves the watchdog, which takes up no slot and is not waited for.
+pub fn spawn_probe(context: &Arc<WorkerContext>, end: StdUnixStream) {
+    if let Ok(stream) = UnixStream::from_std(end) {
+        let stream = ClientStream::Unix(Arc::new(stream));
+        tokio::spawn(serve(
+            Arc::clone(context),
+            stream,
+            ClientInfo::WATCHDOG,
+            None,
+        ));
+    }
+}
+
+/// The kind of a socket, and its peer.
+fn identify(fd: OwnedFd) -> io::Result<(ClientStream, ClientInfo)> {
+    let stream = StdTcpStream::from(fd);
+    stream.set_nonblocking(true)?;
+    match stream.peer_addr() {
+        Ok(addr) => Ok(tcp_client((TcpStream::from_std(stream)?, addr))),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(error),
+        // The peer has no internet address: a unix socket.
+        Err(_) => {
+            let stream = UnixStream::from_std(OwnedFd::from(stream).into())?;
+            Ok((ClientStream::Unix(Arc::new(stream)), ClientInfo::UNIX))
+        }
+    }
+}
+
+/// A client that connected over TCP from `addr`.
+pub fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (ClientStream, ClientInfo) {
+    let stream = ClientStream::Tcp(Arc::new(stream));
+    (stream, ClientInfo::tcp(addr.ip()))
+}
+
+/// What ends a connection that neither the client nor an error ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disposition {
+    /// Its socket goes to another process.
+    Migrate,
+    /// It closes after the request under way, or after the first request of a new client.
+    CloseAfterResponse,
+    /// It closes at once: it was silent for [`SILENCE`].
+    CloseSilent,
+}
+
+async fn serve(
+    context: Arc<WorkerContext>,
+    stream: ClientStream,
+    client: ClientInfo,
+    slot: Option<ConnectionSlot>,
+) {
+    let (front, workers) = (&context.front, &context.state);
+    let (timeouts, header_size) = {
+        let table = front.table();
+        (table.settings.timeouts, table.settings.header_size)
+    };
+    let progress = &ConnectionProgress::new();
+    let reset = stream.reset();
+    let socket = stream.downgrade();
+    let io = ClientIo::new(stream, slot, Arc::clone(progress), timeouts);
+    let service = service_fn(|request: Request<Incoming>| {
+        let body = request.body().size_hint().exact();
+        let in_flight = InFlight::begin(progress, &front.stats, body);
+        async move {
+            let mut response = respond(front, client, request, in_flight).await;
+            // Not when a part of the next request was read already: it would be lost.
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS
+                && workers.borrow().announces_close()
+                && progress.read_whole()
+            {
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = http1::Builder::new();
+    // A client may close its sending side and still read. ClientIo applies the time limits.
+    builder
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_header_size(header_size);
+    let connection = builder
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let mut state = workers.subscribe();
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        // hyper does not look at the socket while it waits for a response, because half-closed
+        // clients must be answered.
+        () = reset => return,
+        disposition = disposition(&mut state, progress, client.internal) => match disposition {
+            Disposition::Migrate => return migrate(&state, &socket),
+            Disposition::CloseAfterResponse => close_after_response(connection, progress).await,
+            Disposition::CloseSilent => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        },
+    };
+    if let Err(error) = ended {
+        debug!("a client connection ended: {error}");
+    }
+}
+
+/// Waits until the state of the workers ends this connection. Polled after the connection in the
+/// same task, so it sees a connection that has just done all it could.
+async fn disposition(
+    state: &mut watch::Receiver<WorkerState>,
+    progress: &ConnectionProgress,
+    internal: bool,
+) -> Disposition {
+    loop {
+        let (migrates, keep_alive) = {
+            let state = state.borrow_and_update();
+            (state.migrates() && !internal, state.keep_alive)
+        };
+        let idle = poll_fn(|_| match progress.idle() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let close = async {
+            match keep_alive {
+                KeepAlive::Kept => std::future::pending().await,
+                KeepAlive::Draining { since } => {
+                    progress.silent(since, SILENCE).await;
+                    Disposition::CloseSilent
+                }
+                KeepAlive::Closing => Disposition::CloseAfterResponse,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = idle, if migrates => return Disposition::Migrate,
+            disposition = close => return disposition,
+            // In ordinary service a connection waits for nothing else.
+            _ = state.changed() => {}
+        }
+    }
+}
+
+/// Sends the socket to the other process. This process closes its own descriptor with the
+/// connection, which leaves the other one open.
+fn migrate(state: &watch::Receiver<WorkerState>, socket: &WeakStream) {
+    if let Migration::To(destination) = &state.borrow().migration
+        && let Ok(fd) = socket.duplicate()
+    {
+        // Nobody receives only when the process ends.
+        let _ = destination.send(fd);
+    }
+}
+
+/// Serves the request that was begun, if there is one, and closes.
+///
+/// hyper's graceful shutdown closes a connection at once that has sent nothing yet, but a client
+/// that was accepted a moment ago is about to send its request.
+async fn close_after_response<I, S>(
+    mut connection: Pin<&mut http1::UpgradeableConnection<I, S>>,
+    progress: &ConnectionProgress,
+) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = ResponseBody>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let early = tokio::select! {
+        ended = &mut connection => Some(ended),
+        _ = tokio::time::timeout(FIRST_REQUEST, progress.head_complete()) => None,
+    };
+    match early {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
+
+/// Answers one request: here, or by the upstream.
+async fn respond(
+    front: &Arc<Front>,
+    client: ClientInfo,
+    request: Request<Incoming>,
+    in_flight: InFlight,
+) -> Response<ResponseBody> {
+    let table = front.table();
+    let response = match endpoints::own(front, &table, &client, &request) {
+        Some(response) => {
+            drop(forward::body_of(request, 0));
+            response.map(|body| body.in_flight(in_flight))
+        }
+        None => forward::forward(front, &table, client.peer, request, in_flight).await,
+    };
+    if !client.internal {
+        front.stats.answered(response.status().as_u16());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn answered() -> Arc<ConnectionProgress> {
+        let progress = ConnectionProgress::new();
+        progress.received(b"GET / HTTP/1.1\r\n\r\n");
+        progress.begin_request(Some(0));
+        progress.end_request();
+        progress
+    }
+
+    async fn within(
+        time: Duration,
+        state: &watch::Sender<WorkerState>,
+        progress: &ConnectionProgress,
+        internal: bool,
+    ) -> Option<Disposition> {
+        let mut state = state.subscribe();
+        let disposition = disposition(&mut state, progress, internal);
+        tokio::time::timeout(time, disposition).await.ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_stays_until_the_state_of_the_workers_says_otherwise() {
+        let state = watch::Sender::new(WorkerState::new());
+        let progress = answered();
+        let day = Duration::from_secs(86_400);
+        assert_eq!(within(day, &state, &progress, false).await, None);
+        state.send_if_modified(|state| state.stop_accepting(false));
+        assert_eq!(within(day, &state, &progress, false).await, None);
+        state.send_if_modified(|state| state.drain(Instant::now()));
+        assert_eq!(within(SILENCE / 2, &state, &progress, false).await, None);
+        state.send_if_modified(|state| state.stop_accepting(true));
+        let silent = Some(Disposition::CloseSilent);
+        let rest = SILENCE / 2 + Duration::from_millis(10);
+        assert_eq!(within(rest, &state, &progress, false).await, silent);
+        state.send_if_modified(WorkerState::close_connections);
+        let closed = Some(Disposition::CloseAfterResponse);
+        assert_eq!(within(day, &state, &progress, false).await, closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_client_migrates_a_busy_one_and_the_watchdog_do_not() {
+        let state = watch::Sender::new(WorkerState::new());
+        let (destination, _sockets) = mpsc::unbounded_channel();
+        state.send_if_modified(|state| state.migrate_to(destination));
+        let day = Duration::from_secs(86_400);
+        let (idle, busy) = (answered(), answered());
+        busy.received(b"GET / HTTP/1.1\r\n\r\n");
+        let migrated = Some(Disposition::Migrate);
+        assert_eq!(within(day, &state, &idle, false).await, migrated);
+        busy.begin_request(Some(0));
+        assert_eq!(within(day, &state, &busy, false).await, None);
+        assert_eq!(within(day, &state, &idle, true).await, None);
+        state.send_if_modified(WorkerState::close_connections);
+        let closed = Some(Disposition::CloseAfterResponse);
+        assert_eq!(within(day, &state, &idle, false).await, migrated);
+        assert_eq!(within(day, &state, &busy, false).await, closed);
+        assert_eq!(within(day, &state, &idle, true).await, closed);
+    }
+}

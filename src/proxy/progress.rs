@@ -1,0 +1,214 @@
+//! How far a client connection is with its requests: idle, reading a head, or answering. Shared
+//! between the connection's socket and its requests.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::client_io::Timeouts;
+use crate::os::mutex::lock;
+
+/// Between two requests.
+const IDLE: u8 = 0;
+/// A request's head is awaited or under way.
+const HEAD: u8 = 1;
+/// From a complete head to the last byte of the response.
+const BUSY: u8 = 2;
+
+#[derive(Debug)]
+pub struct ConnectionProgress {
+    stage: AtomicU8,
+    /// When this stage began.
+    since: Mutex<Instant>,
+    /// Notified when a head is complete.
+    head: Notify,
+    /// Whether a part of a response is not written yet.
+    unflushed: AtomicBool,
+    /// Whether the client has closed its sending side.
+    half_closed: AtomicBool,
+    read: Mutex<RequestRead>,
+}
+
+/// How much of the present request was read, to tell whether a part of the next one was read, too.
+#[derive(Clone, Copy, Debug, Default)]
+struct RequestRead {
+    bytes: u64,
+    /// The length of its head; 0 while it is not known.
+    head: u64,
+    last: [u8; 4],
+    /// The length of its body; none for a chunked one.
+    body: Option<u64>,
+}
+
+/// The end of a head, and of a chunked body.
+const END: [u8; 4] = *b"\r\n\r\n";
+
+impl RequestRead {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        for byte in &bytes[bytes.len().saturating_sub(END.len())..] {
+            self.last.rotate_left(1);
+            self.last[3] = *byte;
+        }
+    }
+
+    /// Whether the bytes read end with this request.
+    fn whole(&self) -> bool {
+        match self.body {
+            _ if self.bytes == 0 => true,
+            Some(length) if length > 0 => self.head > 0 && self.bytes == self.head + length,
+            _ => self.last == END,
+        }
+    }
+}
+
+impl ConnectionProgress {
+    /// A connection that has sent nothing yet. Its first bytes are awaited like the rest of a head.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            stage: AtomicU8::new(HEAD),
+            since: Mutex::new(Instant::now()),
+            head: Notify::new(),
+            unflushed: AtomicBool::new(false),
+            half_closed: AtomicBool::new(false),
+            read: Mutex::default(),
+        })
+    }
+
+    /// A request's head is complete. Its body has this length, or is chunked.
+    pub fn begin_request(&self, body: Option<u64>) {
+        lock(&self.read).body = body;
+        self.stage.store(BUSY, Ordering::Release);
+        self.head.notify_waiters();
+    }
+
+    /// The last byte of a response is handed over.
+    pub fn end_request(&self) {
+        self.enter(IDLE);
+    }
+
+    /// Something was read; nothing when the client has closed its sending side.
+    pub fn received(&self, bytes: &[u8]) {
+        let mut read = lock(&self.read);
+        if bytes.is_empty() {
+            self.half_closed.store(true, Ordering::Release);
+        } else if self.stage.load(Ordering::Acquire) == IDLE {
+            self.enter(HEAD);
+            *read = RequestRead::default();
+        }
+        if read.bytes == 0 {
+            read.head = bytes
+                .windows(END.len())
+                .position(|end| end == END)
+                .map_or(0, |at| (at + END.len()) as u64);
+        }
+        read.add(bytes);
+    }
+
+    /// A part of a response is given to the socket.
+    pub fn begin_write(&self) {
+        self.unflushed.store(true, Ordering::Release);
+    }
+
+    /// All of it is written.
+    pub fn flushed(&self) {
+        self.unflushed.store(false, Ordering::Release);
+    }
+
+    /// Waits until no head is under way: the one that was begun is complete.
+    pub async fn head_complete(&self) {
+        let complete = self.head.notified();
+        if self.stage.load(Ordering::Acquire) == HEAD {
+            complete.await;
+        }
+    }
+
+    /// Whether exactly the present request was read: all of it, and nothing of the next.
+    pub fn read_whole(&self) -> bool {
+        lock(&self.read).whole()
+    }
+
+    /// Whether the connection is between two requests, or before the first, with nothing read ahead
+    /// and nothing left to write.
+    pub fn idle(&self) -> bool {
+        let waits =
+            self.unflushed.load(Ordering::Acquire) || self.half_closed.load(Ordering::Acquire);
+        self.stage.load(Ordering::Acquire) != BUSY && !waits && self.read_whole()
+    }
+
+    /// Waits until the client has asked nothing for `time`, counted from `since` at the earliest.
+    pub async fn silent(&self, since: Instant, time: Duration) {
+        let mut from = since;
+        loop {
+            tokio::time::sleep_until(from + time).await;
+            let stage_since = *lock(&self.since);
+            let idle = self.stage.load(Ordering::Acquire) == IDLE;
+            if idle && stage_since <= from {
+                return;
+            }
+            from = if idle { stage_since } else { Instant::now() };
+        }
+    }
+
+    /// When the time limit of this stage is over, if it has one.
+    pub fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
+        let since = *lock(&self.since);
+        match self.stage.load(Ordering::Acquire) {
+            HEAD => Some(since + timeouts.head),
+            IDLE if !timeouts.idle.is_zero() => Some(since + timeouts.idle),
+            _ => None,
+        }
+    }
+
+    /// Whether a response could be written now that no request asked for: a head is awaited, and
+    /// nothing is left of an earlier response.
+    pub fn may_interrupt(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == HEAD && !self.unflushed.load(Ordering::Acquire)
+    }
+
+    fn enter(&self, stage: u8) {
+        *lock(&self.since) = Instant::now();
+        self.stage.store(stage, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_idle_only_between_whole_requests() {
+        let progress = ConnectionProgress::new();
+        assert!(progress.idle(), "before the first request");
+        progress.received(b"GET / HTTP/1.1\r\n");
+        assert!(!progress.idle(), "a part of a head was read");
+        progress.received(b"\r\n");
+        progress.begin_request(Some(0));
+        assert!(progress.read_whole() && !progress.idle());
+        progress.begin_write();
+        progress.end_request();
+        assert!(!progress.idle(), "the response is not written");
+        progress.flushed();
+        assert!(progress.idle());
+        progress.received(b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\naGET");
+        progress.begin_request(Some(1));
+        assert!(!progress.read_whole(), "a part of the next request, too");
+        progress.end_request();
+        assert!(!progress.idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_the_last_response() {
+        let (second, begun) = (Duration::from_secs(1), Instant::now());
+        let progress = ConnectionProgress::new();
+        progress.begin_request(Some(0));
+        tokio::time::advance(second).await;
+        progress.end_request();
+        progress.silent(begun, 3 * second).await;
+        let waited = begun.elapsed();
+        assert!((4 * second..5 * second).contains(&waited), "{waited:?}");
+    }
+}

@@ -269,7 +269,7 @@ async fn respond(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let table = front.table();
-    let response = match endpoints::own(front, &table, &client, &request) {
+    let response = match endpoints::respond(front, &table, &client, &request) {
         Some(response) => {
             drop(forward::body_of(request, 0));
             response.map(|body| body.in_flight(in_flight))

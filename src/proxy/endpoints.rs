@@ -1,5 +1,5 @@
-//! What the gateway answers itself: `/healthz`, `/readyz`, `/_gateway/…`, and a page where nothing
-//! is behind it.
+//! The gateway's own endpoints: `/healthz`, `/readyz`, `/_gateway/…`, and a page where no backend is
+//! configured.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::answer;
+use super::local_reply;
 use super::response_body::ResponseBody;
 use super::{ClientInfo, Front, RoutingTable};
 
-/// The field by which the watchdog recognises an answer of this very process.
+/// The header by which the watchdog recognises a response of this very process.
 pub const IDENTITY: &str = "x-gateway-identity";
 
-/// The gateway's own answer, where the request is for the gateway.
-pub(super) fn own(
+/// The gateway's response, where the request is for the gateway itself.
+pub fn respond(
     front: &Arc<Front>,
     table: &RoutingTable,
     client: &ClientInfo,
@@ -31,7 +31,7 @@ pub(super) fn own(
         "/readyz" if ours => ready(front),
         _ if path == "/_gateway" || path.starts_with("/_gateway/") => {
             if !client.unix && !authorised(front, request.headers()) {
-                let mut response = answer::text(
+                let mut response = local_reply::text(
                     StatusCode::UNAUTHORIZED,
                     "gateway: this page needs the bearer token of the state directory",
                 );
@@ -43,13 +43,13 @@ pub(super) fn own(
             match path {
                 "/_gateway/metrics" => metrics(front, table),
                 "/_gateway" | "/_gateway/" => page(front, table),
-                _ => answer::text(
+                _ => local_reply::text(
                     StatusCode::NOT_FOUND,
                     "gateway: no such page; there is /_gateway/ and /_gateway/metrics",
                 ),
             }
         }
-        _ if request.method() == Method::CONNECT => answer::text(
+        _ if request.method() == Method::CONNECT => local_reply::text(
             StatusCode::METHOD_NOT_ALLOWED,
             "gateway: CONNECT is for forward proxies",
         ),
@@ -59,7 +59,7 @@ pub(super) fn own(
 }
 
 fn health(front: &Front, client: &ClientInfo) -> Response<ResponseBody> {
-    let mut response = answer::json(StatusCode::OK, &json!({"ok": true, "status": "live"}));
+    let mut response = local_reply::json(StatusCode::OK, &json!({"ok": true, "status": "live"}));
     if client.internal
         && let Ok(identity) = HeaderValue::from_str(&front.identity)
     {
@@ -72,26 +72,26 @@ fn ready(front: &Front) -> Response<ResponseBody> {
     let health = front.health();
     if health.is_empty() {
         return match front.remark() {
-            Some(remark) => answer::json(
+            Some(remark) => local_reply::json(
                 StatusCode::OK,
                 &json!({"ready": true, "degraded": [*remark]}),
             ),
-            None => answer::json(StatusCode::OK, &json!({"ready": true})),
+            None => local_reply::json(StatusCode::OK, &json!({"ready": true})),
         };
     }
     let mut response = match front.refusal() {
-        Some(refusal) => answer::refused(&refusal),
-        None => answer::unavailable(""),
+        Some(refusal) => local_reply::refused(&refusal),
+        None => local_reply::unavailable(""),
     };
-    let (parts, _) = answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({})).into_parts();
+    let (parts, _) = local_reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({})).into_parts();
     response.headers_mut().extend(parts.headers);
     response
-        .map(|_| ResponseBody::own(format!("{}\n", json!({"ready": false, "reasons": *health}))))
+        .map(|_| ResponseBody::local(format!("{}\n", json!({"ready": false, "reasons": *health}))))
 }
 
-pub(super) fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
+pub fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     let stats = &front.stats;
-    answer::json(
+    local_reply::json(
         StatusCode::OK,
         &json!({
             "gateway": env!("CARGO_PKG_VERSION"),
@@ -174,12 +174,12 @@ fn metrics(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
             now(count)
         );
     }
-    let mut response = answer::text(StatusCode::OK, "");
+    let mut response = local_reply::text(StatusCode::OK, "");
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4"),
     );
-    response.map(|_| ResponseBody::own(text))
+    response.map(|_| ResponseBody::local(text))
 }
 
 fn authorised(front: &Front, headers: &HeaderMap) -> bool {
@@ -193,7 +193,7 @@ fn authorised(front: &Front, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Compares without telling by its duration how much was right.
+/// Compares in constant time.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len()
         && a.iter()

@@ -1,4 +1,4 @@
-//! What goes wrong request by request, told to the log at a bearable rate.
+//! The log of upstream errors, at most one line a second.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,29 +11,29 @@ use crate::os::mutex::lock;
 /// reason.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells the first of many.
+/// Logs the first of many.
 #[derive(Debug, Default)]
-pub struct Complaints(Mutex<State>);
+pub struct ErrorLog(Mutex<LogThrottle>);
 
 #[derive(Debug, Default)]
-struct State {
-    told: Option<Instant>,
-    untold: u64,
+struct LogThrottle {
+    logged: Option<Instant>,
+    suppressed: u64,
 }
 
-impl Complaints {
-    /// Tells why a request was answered 502, unless another was told just now.
-    pub fn tell(&self, why: &str) {
+impl ErrorLog {
+    /// Logs why a request was answered 502, unless another was logged just now.
+    pub fn bad_gateway(&self, why: &str) {
         let mut state = lock(&self.0);
-        if state.told.is_some_and(|told| told.elapsed() < PAUSE) {
-            state.untold += 1;
+        if state.logged.is_some_and(|logged| logged.elapsed() < PAUSE) {
+            state.suppressed += 1;
             return;
         }
-        let more = match std::mem::take(&mut state.untold) {
+        let more = match std::mem::take(&mut state.suppressed) {
             0 => String::new(),
-            untold => format!(" (and {untold} more since the last line like this)"),
+            suppressed => format!(" (and {suppressed} more since the last line like this)"),
         };
-        state.told = Some(Instant::now());
+        state.logged = Some(Instant::now());
         warn!("[gateway] answered 502: {why}{more}");
     }
 }

@@ -1,13 +1,16 @@
-//! What changes in a head on its way through, and what must not.
-
-use std::net::IpAddr;
+//! The headers of a request and a response on their way through: hop-by-hop fields are removed, Via
+//! is added, everything else is passed on.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version};
+use http::{Method, Response, StatusCode, Version};
 
-use crate::config::Config;
+use super::forwarded::{Peer, TrustedProxies, set_forwarded};
 
-/// Fields about one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
+/// What this gateway adds to Via (RFC 9110, 7.6.3).
+const VIA: &str = "1.1 gateway";
+
+/// Hop-by-hop fields: they concern one connection only (RFC 9110, 7.6.1), like those that
+/// `Connection` names.
 const HOP_BY_HOP: [HeaderName; 5] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -16,65 +19,8 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     header::TRANSFER_ENCODING,
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// Who is on the other end of a client connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    Tcp(IpAddr),
-    /// A client of a unix listener.
-    Unix,
-}
-
-/// Peers whose X-Forwarded-* fields are believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustedProxies {
-    nets: Vec<(IpAddr, u8)>,
-    unix: bool,
-}
-
-impl TrustedProxies {
-    /// Reads `gateway.trusted_proxies`, which the check found to be right.
-    pub fn new(config: &Config) -> Self {
-        let list = &config.gateway.trusted_proxies;
-        Self {
-            nets: list
-                .iter()
-                .filter_map(|text| crate::config::parse_net(text))
-                .collect(),
-            unix: list.iter().any(|text| text == "unix"),
-        }
-    }
-
-    fn believes(&self, peer: Peer) -> bool {
-        match peer {
-            Peer::Unix => self.unix,
-            Peer::Tcp(addr) => self
-                .nets
-                .iter()
-                .any(|&(net, prefix)| contains(net, prefix, addr)),
-        }
-    }
-}
-
-fn contains(net: IpAddr, prefix: u8, addr: IpAddr) -> bool {
-    match (net, addr.to_canonical()) {
-        (IpAddr::V4(net), IpAddr::V4(addr)) => {
-            let shift = 32 - u32::from(prefix);
-            net.to_bits().checked_shr(shift) == addr.to_bits().checked_shr(shift)
-        }
-        (IpAddr::V6(net), IpAddr::V6(addr)) => {
-            let shift = 128 - u32::from(prefix);
-            net.to_bits().checked_shr(shift) == addr.to_bits().checked_shr(shift)
-        }
-        _ => false,
-    }
-}
-
-/// The protocol that a request asks to upgrade to. HTTP/2 is not offered: its preface would pass
-/// unseen by the proxy.
+/// The protocol that a request asks to upgrade to. HTTP/2 is not offered: the proxy would not see
+/// its requests.
 pub fn wants_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
     let asked = version == Version::HTTP_11
@@ -87,7 +33,7 @@ pub fn wants_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValu
     (asked && !http2).then(|| upgrade.clone())
 }
 
-/// Makes a client's head fit for the upstream. `upgrade` when the request asks for a tunnel.
+/// Makes a client's headers fit for the upstream. `upgrade` when the request asks for a tunnel.
 pub fn to_upstream(
     headers: &mut HeaderMap,
     upgrade: Option<HeaderValue>,
@@ -96,43 +42,45 @@ pub fn to_upstream(
     via: bool,
 ) {
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    strip(headers);
-    if chunked {
-        // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites
-        // request smuggling.
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    // We answer `Expect: 100-continue` ourselves, when the body is first wanted.
+    remove_hop_by_hop(headers);
+    // The gateway answers `Expect: 100-continue` itself, when the body is first wanted.
     headers.remove(header::EXPECT);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     if let Some(protocol) = upgrade {
-        headers.insert(header::UPGRADE, protocol);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        set_upgrade(headers, protocol);
     }
-    forwarded(headers, peer, trusted);
+    set_forwarded(headers, peer, trusted);
     if via {
-        append(headers, header::VIA, "1.1 gateway");
+        append(headers, header::VIA, VIA);
     }
 }
 
-/// Makes an upstream's head fit for the client; the protocol of a 101 stays.
-pub fn to_client(headers: &mut HeaderMap, via: bool) {
+/// Makes an upstream's response fit for the client; the protocol of a 101 stays.
+pub fn to_client<B>(response: &mut Response<B>, via: bool) {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    let protocol = headers.remove(header::UPGRADE).filter(|_| switched);
+    remove_hop_by_hop(headers);
+    if via {
+        append(headers, header::VIA, VIA);
+    }
+    if let Some(protocol) = protocol {
+        set_upgrade(headers, protocol);
+    }
+    *response.version_mut() = Version::HTTP_11;
+}
+
+fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::UPGRADE, protocol);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    strip(headers);
-    if chunked {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    if via {
-        append(headers, header::VIA, "1.1 gateway");
-    }
-}
-
-fn strip(headers: &mut HeaderMap) {
-    // The usual ones go anyway.
+    // These are removed in any case.
     let usual = |token: &str| {
         ["keep-alive", "close", "upgrade", "te"]
             .iter()
@@ -149,39 +97,15 @@ fn strip(headers: &mut HeaderMap) {
         }
     }
     headers.remove(header::UPGRADE);
-}
-
-fn forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &TrustedProxies) {
-    if !trusted.believes(peer) {
-        let claims: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| says_who(name.as_str()))
-            .cloned()
-            .collect();
-        claims.iter().for_each(|name| drop(headers.remove(name)));
-    }
-    if let Peer::Tcp(addr) = peer {
-        append(headers, X_FORWARDED_FOR, &addr.to_canonical().to_string());
-    }
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = headers.get(header::HOST).cloned()
-    {
-        headers.insert(X_FORWARDED_HOST, host);
+    if chunked {
+        // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites
+        // request smuggling.
+        headers.remove(header::CONTENT_LENGTH);
     }
 }
 
-/// Whether a field speaks for whom a request is forwarded. CGI and its heirs take an underscore for
-/// a hyphen.
-fn says_who(name: &str) -> bool {
-    const START: &[u8] = b"x-forwarded-";
-    let same = |(a, b): (u8, &u8)| a == *b || (a == b'_' && *b == b'-');
-    name == "forwarded" || (name.len() > START.len() && name.bytes().zip(START).all(same))
-}
-
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+/// Appends a value to the list of a field.
+pub fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     let mut all: Vec<u8> = Vec::new();
     for old in headers.get_all(&name) {
         all.extend_from_slice(old.as_bytes());
@@ -210,7 +134,7 @@ pub fn idempotent(method: &Method) -> bool {
     )
 }
 
-/// Whether an upstream keeps the connection open after this answer.
+/// Whether an upstream keeps the connection open after this response.
 pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
     let says = |word: &str| {
         tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case(word))
@@ -224,6 +148,8 @@ pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -237,7 +163,7 @@ mod tests {
     const PEER: Peer = Peer::Tcp(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3)));
 
     #[test]
-    fn what_belongs_to_the_connection_is_dropped_and_the_rest_untouched() {
+    fn hop_by_hop_fields_are_dropped_and_the_rest_untouched() {
         let mut headers = map(&[
             ("host", "example.org"),
             ("origin", "http://example.org"),
@@ -266,40 +192,20 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_fields_are_believed_only_from_trusted_peers() {
-        let sent = [
-            ("host", "a"),
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-proto", "https"),
-            ("x_forwarded_for", "1.1.1.1"),
-            ("x-forwarded-port", "443"),
-            ("forwarded", "for=1.1.1.1"),
-        ];
-        let mut headers = map(&sent);
-        to_upstream(&mut headers, None, PEER, &TrustedProxies::default(), false);
-        assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-forwarded-host"], "a");
-        assert_eq!(headers.len(), 4, "every other claim is gone: {headers:?}");
-        let trusted = TrustedProxies {
-            nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
-            unix: false,
-        };
-        let mut headers = map(&sent);
-        to_upstream(&mut headers, None, PEER, &trusted, true);
-        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.1.2.3");
-        assert_eq!(headers["x-forwarded-proto"], "https");
-        assert_eq!(headers["via"], "1.1 gateway");
-        assert_eq!(headers["forwarded"], "for=1.1.1.1");
-        assert!(!trusted.believes(Peer::Unix));
-        assert!(!trusted.believes(Peer::Tcp(IpAddr::from([11, 0, 0, 1]))));
-        assert!(
-            TrustedProxies {
-                nets: vec![(IpAddr::from([0, 0, 0, 0]), 0)],
-                unix: false
-            }
-            .believes(PEER)
-        );
+    fn via_is_added_on_request_and_a_101_keeps_its_protocol() {
+        let mut headers = map(&[("host", "a"), ("via", "1.0 other")]);
+        to_upstream(&mut headers, None, PEER, &TrustedProxies::default(), true);
+        assert_eq!(headers["via"], "1.0 other, 1.1 gateway");
+        let mut response = Response::new(());
+        *response.headers_mut() = map(&[("upgrade", "websocket")]);
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        to_client(&mut response, true);
+        assert_eq!(response.headers()["upgrade"], "websocket");
+        assert_eq!(response.headers()["connection"], "upgrade");
+        assert_eq!(response.headers()["via"], "1.1 gateway");
+        *response.status_mut() = StatusCode::OK;
+        to_client(&mut response, false);
+        assert!(!response.headers().contains_key("upgrade"));
     }
 
     #[test]

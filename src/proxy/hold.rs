@@ -1,4 +1,5 @@
-//! Where a request waits while its backend is away, and how it gets through a door.
+//! Holding requests: a request waits here while its backend is away, until the backend's door lets
+//! it through or its time is over (`hold.time`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,43 +8,49 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backend::{Backend, Door, Kind, Ticket, What};
+use super::backend::{Backend, Door};
 use super::stats::Open;
+use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::Upstream;
 use super::{Front, Refusal};
 
-/// How often a sidecar that runs but refuses connections is tried again; its end is noticed at
-/// once, without polling.
+/// How often a sidecar that runs but refuses connections is tried again. The end of a sidecar is
+/// noticed at once, without polling.
 const REFUSED_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why a request was not let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum EnterError {
     /// No route.
     NoRoute,
-    /// It waited as long as it may, or too many wait already; the text says for what.
+    /// It waited for `hold.time`, or too many requests wait already; the text says for what.
     Unavailable(String),
-    /// Nothing is let in for now.
-    Closed(Arc<Refusal>),
+    /// No request is let in for now.
+    Refused(Arc<Refusal>),
 }
 
-/// One request's way to a backend. It may wait more than once, but only `hold.time` in all.
-pub struct Admission<'a> {
+/// One request's way to its backend. It may wait more than once, but only `hold.time` in all.
+pub struct RequestHold<'a> {
     front: &'a Arc<Front>,
     host: &'a str,
-    kind: Kind,
-    what: &'a What,
+    kind: TicketKind,
+    line: &'a RequestLine,
     until: Option<Instant>,
 }
 
-impl<'a> Admission<'a> {
-    /// The way of the request `what` to `host`.
-    pub fn new(front: &'a Arc<Front>, host: &'a str, kind: Kind, what: &'a What) -> Self {
+impl<'a> RequestHold<'a> {
+    /// The way of the request `line` to `host`.
+    pub fn new(
+        front: &'a Arc<Front>,
+        host: &'a str,
+        kind: TicketKind,
+        line: &'a RequestLine,
+    ) -> Self {
         Self {
             front,
             host,
             kind,
-            what,
+            line,
             until: None,
         }
     }
@@ -51,11 +58,11 @@ impl<'a> Admission<'a> {
     /// Goes through the door, waiting for it to open if need be.
     ///
     /// # Errors
-    /// [`Refused`] when there is no route, when `hold.time` is over, when `hold.requests` wait
-    /// already, or when nothing is let in.
-    pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
+    /// [`EnterError`] when there is no route, when `hold.time` is over, when `hold.requests` wait
+    /// already, or when no request is let in.
+    pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), EnterError> {
         match self.backend() {
-            Ok(backend) => match backend.enter(self.kind, self.what) {
+            Ok(backend) => match backend.enter(self.kind, self.line) {
                 Ok(entered) => Ok(entered),
                 Err(_) => self.wait().await,
             },
@@ -67,11 +74,11 @@ impl<'a> Admission<'a> {
     /// Waits until the backend changes, or a moment, after it refused a connection.
     ///
     /// # Errors
-    /// [`Refused`] when `hold.time` is over.
-    pub async fn refused(&mut self, cause: &str) -> Result<(), Refused> {
+    /// [`EnterError`] when `hold.time` is over.
+    pub async fn connection_refused(&mut self, cause: &str) -> Result<(), EnterError> {
         let backend = Arc::clone(&self.backend()?);
         if let Some(refusal) = self.front.refusal() {
-            return Err(Refused::Closed(refusal));
+            return Err(EnterError::Refused(refusal));
         }
         let mut door = backend.watch();
         let _held = self.hold(cause)?;
@@ -79,13 +86,13 @@ impl<'a> Admission<'a> {
         let again = (Instant::now() + REFUSED_AGAIN).min(until);
         let _ = tokio::time::timeout_at(again, door.changed()).await;
         if Instant::now() >= until {
-            Err(Refused::Unavailable(cause.to_owned()))
+            Err(EnterError::Unavailable(cause.to_owned()))
         } else {
             Ok(())
         }
     }
 
-    async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), Refused> {
+    async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), EnterError> {
         let mut table = self.front.watch_table();
         let mut refusal = self.front.watch_refusal();
         let mut held = None;
@@ -95,7 +102,7 @@ impl<'a> Admission<'a> {
             let (why, door) = match self.backend() {
                 Ok(backend) => {
                     let door = backend.watch();
-                    let why = match backend.enter(self.kind, self.what) {
+                    let why = match backend.enter(self.kind, self.line) {
                         Ok(entered) => return Ok(entered),
                         Err(Door::Held(why)) => why.to_string(),
                         Err(Door::RequestsOnly(_) | Door::Open(_)) => {
@@ -109,10 +116,12 @@ impl<'a> Admission<'a> {
                 Err(refused) => return Err(refused),
             };
             if self.front.closing() {
-                return Err(Refused::Unavailable("the gateway is stopping".to_owned()));
+                return Err(EnterError::Unavailable(
+                    "the gateway is stopping".to_owned(),
+                ));
             }
             if let Some(refusal) = refused {
-                return Err(Refused::Closed(refusal));
+                return Err(EnterError::Refused(refusal));
             }
             if held.is_none() {
                 held = Some(self.hold(&why)?);
@@ -128,32 +137,32 @@ impl<'a> Admission<'a> {
                 .await
                 .is_err()
             {
-                return Err(Refused::Unavailable(why));
+                return Err(EnterError::Unavailable(why));
             }
         }
     }
 
-    /// Before the first generation nobody knows where requests go; after a restart of the process
-    /// clients are there at once.
+    /// Before the first generation there are no routes, but clients may be there at once: those of
+    /// the process before.
     fn starting(&self) -> bool {
         self.front.table().generation == 0
     }
 
-    fn backend(&self) -> Result<Arc<Backend>, Refused> {
+    fn backend(&self) -> Result<Arc<Backend>, EnterError> {
         self.front
             .table()
             .routes
-            .find(self.host, self.what.path())
+            .find(self.host, self.line.path())
             .cloned()
-            .ok_or(Refused::NoRoute)
+            .ok_or(EnterError::NoRoute)
     }
 
-    fn hold(&self, why: &str) -> Result<Open, Refused> {
+    fn hold(&self, why: &str) -> Result<Open, EnterError> {
         let stats = &self.front.stats;
         let open = Open::new(stats, |stats| &stats.held);
         stats.held_total.fetch_add(1, Ordering::Relaxed);
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
-            return Err(Refused::Unavailable(format!(
+            return Err(EnterError::Unavailable(format!(
                 "{why}, and too many requests wait already"
             )));
         }
@@ -189,8 +198,8 @@ mod tests {
         }
     }
 
-    fn what() -> What {
-        What::new(&Method::GET, &Uri::from_static("/"))
+    fn line() -> RequestLine {
+        RequestLine::new(&Method::GET, &Uri::from_static("/"))
     }
 
     fn open() -> Door {
@@ -215,25 +224,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_nothing_is_let_in_only_an_open_door_lets_through() {
+    async fn while_requests_are_refused_only_an_open_door_lets_through() {
         let front = Front::new("a", &Config::default());
         assert_eq!(*front.health(), ["starting"]);
         front.refuse(Some(refusal("safe mode")));
         assert_eq!(*front.health(), ["safe mode"]);
-        let what = what();
+        let line = line();
         let ask = async || {
-            Admission::new(&front, "h", Kind::Request, &what)
+            RequestHold::new(&front, "h", TicketKind::Request, &line)
                 .enter()
                 .await
                 .map(drop)
         };
-        let closed = |result: Result<(), Refused>| matches!(&result, Err(Refused::Closed(refusal)) if refusal.why == "safe mode");
+        let closed = |result: Result<(), EnterError>| matches!(&result, Err(EnterError::Refused(refusal)) if refusal.why == "safe mode");
         assert!(closed(ask().await), "before there are routes");
         let backend = Backend::held("app", "app is starting");
         publish(&front, 1, &backend);
         assert!(closed(ask().await), "and at a held door");
-        let mut admission = Admission::new(&front, "h", Kind::Request, &what);
-        assert!(closed(admission.refused("app refuses connections").await));
+        let mut hold = RequestHold::new(&front, "h", TicketKind::Request, &line);
+        assert!(closed(
+            hold.connection_refused("app refuses connections").await
+        ));
         backend.set(open());
         assert_eq!(ask().await, Ok(()));
         front.refuse(None);
@@ -241,14 +252,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_learns_at_once_that_it_is_in_vain() {
+    async fn a_waiting_request_learns_at_once_that_it_is_refused() {
         let front = Front::new("a", &Config::default());
         let backend = Backend::held("app", "app is starting");
         publish(&front, 1, &backend);
         let waiting = |front: &Arc<Front>| {
             let front = Arc::clone(front);
             tokio::spawn(async move {
-                Admission::new(&front, "h", Kind::Request, &what())
+                RequestHold::new(&front, "h", TicketKind::Request, &line())
                     .enter()
                     .await
                     .map(drop)
@@ -260,7 +271,7 @@ mod tests {
         }
         front.refuse(Some(refusal("throttled")));
         assert!(
-            matches!(first.await.unwrap(), Err(Refused::Closed(refusal)) if refusal.why == "throttled")
+            matches!(first.await.unwrap(), Err(EnterError::Refused(refusal)) if refusal.why == "throttled")
         );
         front.refuse(None);
         let second = waiting(&front);

@@ -1,5 +1,5 @@
-//! Listening sockets: bound here or passed on by a service manager, and never closed while clients
-//! may be queued.
+//! Listening sockets: bound here or passed by a service manager, with their backlog. They stay open
+//! while clients may wait in the listen queue.
 
 use std::fs;
 use std::io;
@@ -16,8 +16,8 @@ use crate::config::Listen;
 use crate::os::platform;
 use crate::os::port::knock;
 
-/// Clients that may wait to be accepted; the kernel cuts it down to net.core.somaxconn (4096 by
-/// default since 5.4).
+/// Clients that may wait to be accepted; the kernel limits it to net.core.somaxconn (4096 by default
+/// since 5.4).
 pub const BACKLOG: i32 = 4096;
 
 /// Seconds of silence before the kernel asks a client whether it is still there; the default of two
@@ -27,19 +27,18 @@ const KEEPALIVE_IDLE: u32 = 75;
 
 #[derive(Debug)]
 pub enum ListenSocket {
-    /// TCP.
     Tcp(StdTcp),
     /// A unix stream socket, and the device and inode of the path that leads to it, if one does.
     Unix(StdUnix, Option<(u64, u64)>),
 }
 
-/// Why a listener could not be had.
+/// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody else listens there.
+    /// Another program listens there.
     #[error("{0} is taken by another program")]
     Taken(Listen),
-    /// A port below 1024, or a folder that is not ours.
+    /// A port below 1024, or a directory without write permission.
     #[error("{listen} may not be used by this user: {source}")]
     Denied { listen: Listen, source: io::Error },
     #[error("cannot listen on {listen}: {source}")]
@@ -69,7 +68,7 @@ impl ListenSocket {
         })
     }
 
-    /// Takes over a socket that was passed on; none when it is not a listening stream socket.
+    /// Takes over a socket that another process passed; none when it is not a listening stream socket.
     pub fn adopt(fd: OwnedFd) -> Option<Self> {
         if !socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false) {
             return None;
@@ -98,7 +97,7 @@ impl ListenSocket {
         }
     }
 
-    /// Where it really listens: the port that the kernel chose for port 0, too.
+    /// Where it listens; for port 0, with the port that the kernel chose.
     pub fn local(&self) -> Option<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
@@ -109,8 +108,7 @@ impl ListenSocket {
         }
     }
 
-    /// Whether this is the socket that the configuration speaks of, and clients still reach it
-    /// there.
+    /// Whether this is the socket of a configured address, and clients still reach it there.
     pub fn serves(&self, listen: &Listen) -> bool {
         match (self, listen) {
             (Self::Tcp(listener), Listen::Tcp(addr)) => {
@@ -125,8 +123,8 @@ impl ListenSocket {
         }
     }
 
-    /// Makes the connections that will be accepted here send small answers at once, and notice
-    /// clients that vanished. Linux hands these options down from the listener.
+    /// Sets the options of the connections that will be accepted here: no delay for small responses,
+    /// and keep-alive probes to clients that vanished. Linux copies them from the listener.
     ///
     /// # Errors
     /// When the kernel refuses an option.
@@ -170,7 +168,7 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
         AddressFamily::Inet6
     };
     let fd = platform::stream_socket(family)?;
-    // Without this, connections of the previous life in TIME_WAIT keep the port from us.
+    // Without this, the port is refused while connections of the previous process are in TIME_WAIT.
     socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     if addr.is_ipv6() {
         // An IPv6 address means IPv6: "0.0.0.0" and "[::]" may then both be listed.
@@ -181,12 +179,11 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
     Ok(fd.into())
 }
 
-/// Binds a unix listener; a socket that nobody listens on any more is replaced, a living one is
-/// not.
+/// Binds a unix listener. A socket file without a listener is replaced, one with a listener is not.
 fn bind_unix(path: &Path) -> io::Result<StdUnix> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.file_type().is_socket() => match knock(path) {
-            // A full queue is somebody's, too; waiting for room in it would have no end.
+            // A full queue has a listener, too; waiting for room in it might never end.
             Ok(()) | Err(Errno::EAGAIN) => return Err(io::ErrorKind::AddrInUse.into()),
             Err(Errno::ECONNREFUSED) => fs::remove_file(path)?,
             Err(error) => return Err(error.into()),

@@ -1,19 +1,19 @@
-//! Why nothing is let in for now, and when it is worth asking again.
+//! Why no request is let in for now, and when a client should try again.
 
 use std::time::{Duration, Instant};
 
-/// What a client is told who cannot be served for longer than a restart takes.
+/// Why the gateway cannot serve, for longer than a restart takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The reason, in a sentence for people.
+    /// The reason, as a sentence.
     pub why: String,
     /// When sidecars are started or tried again.
     pub until: Instant,
 }
 
 impl Refusal {
-    /// Whole seconds that a client should wait (RFC 9110, 10.2.3): at least one, and never less
-    /// than what is left.
+    /// Retry-After, in whole seconds (RFC 9110, 10.2.3): at least one, and never less than the time
+    /// that is left.
     pub fn retry_after(&self, now: Instant) -> u64 {
         let left = self.until.saturating_duration_since(now);
         left.as_secs() + u64::from(left > Duration::from_secs(left.as_secs()) || left.is_zero())
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_told_to_come_too_early() {
+    fn retry_after_is_never_too_early() {
         let now = Instant::now();
         for (millis, told) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (120_000, 120)] {
             let refusal = Refusal {

@@ -1,4 +1,5 @@
-//! A client's body on its way through: it can be offered again as long as nobody took a byte of it.
+//! The body of a client's request on its way to the upstream. It can be offered to another attempt
+//! as long as no byte of it was taken.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,23 +13,23 @@ use hyper::body::Incoming;
 
 use crate::os::mutex::lock;
 
-/// How long what a client still sends is read and thrown away after an answer that did not want it,
-/// so that the client lives to read the answer instead of a reset. nginx's lingering_time is 30 s,
+/// How long the rest of a body is read and thrown away after a response that did not want it, so
+/// that the client can read the response instead of a reset. nginx's lingering_time is 30 s,
 /// its lingering_timeout 5 s.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// The body of a client's request, shared between attempts.
 #[derive(Clone, Debug)]
 pub struct ClientBody {
-    shared: Arc<Shared>,
+    shared: Arc<ClientBodyState>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    /// None only when it is dropped.
+struct ClientBodyState {
+    /// None only while it is dropped.
     body: Mutex<Option<Incoming>>,
-    /// The client sends it only when it is told to: when it is first asked for.
-    awaits_word: bool,
+    /// The client sends it only after `100 Continue`, which it gets when the body is first polled.
+    expects_continue: bool,
     taken: AtomicBool,
     ended: AtomicBool,
     too_large: AtomicBool,
@@ -37,14 +38,14 @@ struct Shared {
 }
 
 impl ClientBody {
-    /// Wraps a body of at most `limit` bytes; 0 means any. `awaits_word` when the client expects
-    /// 100-continue.
-    pub fn new(body: Incoming, limit: u64, awaits_word: bool) -> Self {
+    /// Wraps a body of at most `limit` bytes; 0 means any. `expects_continue` when the client sent
+    /// `Expect: 100-continue`.
+    pub fn new(body: Incoming, limit: u64, expects_continue: bool) -> Self {
         let ended = body.is_end_stream();
         let left = if limit == 0 { u64::MAX } else { limit };
-        let shared = Shared {
+        let shared = ClientBodyState {
             body: Mutex::new(Some(body)),
-            awaits_word,
+            expects_continue,
             taken: AtomicBool::new(false),
             ended: AtomicBool::new(ended),
             too_large: AtomicBool::new(false),
@@ -117,11 +118,11 @@ impl ClientBody {
     }
 }
 
-impl Drop for Shared {
-    /// Nobody wants it any more: reads and throws away what the client still sends, so that it
-    /// lives to read the answer.
+impl Drop for ClientBodyState {
+    /// No attempt wants the body any more: reads and throws away what the client still sends, so that
+    /// the client can read the response.
     fn drop(&mut self) {
-        let wanted = !*self.ended.get_mut() && (!self.awaits_word || *self.taken.get_mut());
+        let wanted = !*self.ended.get_mut() && (!self.expects_continue || *self.taken.get_mut());
         let body = self
             .body
             .get_mut()

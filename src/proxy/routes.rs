@@ -1,4 +1,4 @@
-//! Which request goes where: by host, then by longest path.
+//! Routes: which backend a request goes to, by host, then by longest path.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub struct Route {
     pub backend: Arc<Backend>,
 }
 
-/// All rules, the most particular first.
+/// All routes, the most specific first.
 #[derive(Clone, Debug, Default)]
 pub struct Routes(Vec<Route>);
 
@@ -30,7 +30,6 @@ impl Routes {
         Self(routes)
     }
 
-    /// Whether there is no rule at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_particular_rule_wins() {
+    fn the_most_specific_route_wins() {
         let routes = routes(&[
             (None, "/", "root"),
             (None, "/api", "api"),

@@ -1,15 +1,15 @@
-//! What the front door counts, for `status`, the metrics page and the watchdog.
+//! The front door's counters, for `status`, the metrics page and the watchdog.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of one process. They only grow, but for those named after what is open now.
+/// Counters of one process. Those of what is open now go up and down, the others only up.
 #[derive(Debug, Default)]
 pub struct Stats {
     pub accepted: AtomicU64,
     /// Client connections open now.
     pub connections: AtomicU64,
-    /// Requests being answered or held now.
+    /// Requests in flight or held now.
     pub requests: AtomicU64,
     /// Tunnels open now.
     pub tunnels: AtomicU64,
@@ -19,7 +19,7 @@ pub struct Stats {
     pub held_total: AtomicU64,
     /// Attempts repeated on another upstream connection.
     pub retries: AtomicU64,
-    /// Answers by class, 1xx to 5xx.
+    /// Responses by class, 1xx to 5xx.
     pub answers: [AtomicU64; 5],
 }
 
@@ -29,7 +29,7 @@ impl Stats {
         self.answers[class].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All answers so far.
+    /// All responses so far.
     pub fn answers_total(&self) -> u64 {
         self.answers
             .iter()
@@ -38,7 +38,7 @@ impl Stats {
     }
 }
 
-/// Adds one to a counter of what is open now, and takes it back when dropped.
+/// Adds one to a counter of what is open now, until dropped.
 #[derive(Debug)]
 pub struct Open {
     stats: Arc<Stats>,

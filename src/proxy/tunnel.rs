@@ -1,6 +1,7 @@
 //! Bytes both ways after a 101, until either side ends or the tunnel's time is up.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -9,27 +10,27 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
 
-use super::backend::Ticket;
 use super::stats::{Open, Stats};
+use super::ticket::Ticket;
 use super::websocket::{self, Frames};
-use std::sync::Arc;
 
 /// Bytes carried in one go; hyper's own buffers start at 8 KiB.
 const CHUNK: usize = 16 * 1024;
 
-/// How long a WebSocket that was told 1012, or whose other side is gone, may take to finish its
-/// frame and say goodbye.
+/// How long a WebSocket may take for its closing handshake, after a Close frame with status 1012 or
+/// after its other side is gone.
 pub const CLOSE_HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// What a tunnel needs to know.
+/// A connection that became a tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// Whether it speaks WebSocket.
+    /// Whether its protocol is WebSocket.
     pub websocket: bool,
+    /// Cancelled when its time is up.
     pub end: CancellationToken,
-    /// Counts it as open.
+    /// Counts it at its backend.
     pub ticket: Ticket,
-    /// Counts it as open, too.
+    /// Counts it for this process.
     pub stats: Arc<Stats>,
 }
 
@@ -51,9 +52,9 @@ impl Tunnel {
         let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
         let inward = self.direction(from_client, to_upstream, websocket::close_to_server);
         let outward = self.direction(from_upstream, to_client, websocket::close_to_client);
-        // An error on one side ends both: half a tunnel is of use to nobody. A clean end of one
-        // direction waits for the other; not for long with a WebSocket, which says Close before its
-        // side ends, and otherwise is gone.
+        // An error on one side ends both: half a tunnel is of no use. After a clean end of one
+        // direction the other goes on; with a WebSocket not for long, because a living peer sends
+        // Close before its side ends.
         let both = async {
             tokio::pin!(inward, outward);
             let inward_first = tokio::select! {
@@ -114,11 +115,12 @@ impl Tunnel {
         if !self.websocket || (frames.closing() && frames.between()) {
             return to.shutdown().await;
         }
-        self.say_goodbye(from, to, frames, close).await
+        self.close_websocket(from, to, frames, close).await
     }
 
-    /// Lets the frame under way finish, then says 1012, then reads on until the other side is done.
-    async fn say_goodbye<S>(
+    /// Lets the frame under way finish, sends a Close frame with status 1012, and reads on until the
+    /// other side is done.
+    async fn close_websocket<S>(
         &self,
         mut from: ReadHalf<S>,
         mut to: WriteHalf<S>,

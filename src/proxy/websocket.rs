@@ -1,7 +1,7 @@
-//! Just enough of RFC 6455 to end a WebSocket politely: where frames begin and end, and the Close
-//! frame 1012.
+//! As much of RFC 6455 as closing a WebSocket takes: where frames begin and end, and the Close frame
+//! with status 1012.
 
-/// "Service Restart" (registered with IANA for RFC 6455): the client should come back, after a
+/// "Service Restart" (registered with IANA for RFC 6455): the client should reconnect after a
 /// random 5 to 30 s.
 const SERVICE_RESTART: u16 = 1012;
 
@@ -50,7 +50,7 @@ impl Frames {
         self.header.is_empty() && self.payload == 0
     }
 
-    /// Whether a Close frame went by: nothing may follow it.
+    /// Whether a Close frame passed: nothing may follow it.
     pub fn closing(&self) -> bool {
         self.closing
     }

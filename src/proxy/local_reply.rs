@@ -1,4 +1,4 @@
-//! Answers of our own, each with its cause in plain words.
+//! Local replies: the gateway's own responses, each with its cause in plain words.
 
 use std::time::Instant;
 
@@ -7,13 +7,13 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::Refusal;
 use super::response_body::ResponseBody;
 
-/// Seconds that a client is told to wait before it asks again: about what a restart takes.
+/// Seconds until a client should try again: about what a restart takes.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 pub fn text(status: StatusCode, text: impl Into<String>) -> Response<ResponseBody> {
     let mut text: String = text.into();
     text.push('\n');
-    let mut response = Response::new(ResponseBody::own(text));
+    let mut response = Response::new(ResponseBody::local(text));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -22,7 +22,6 @@ pub fn text(status: StatusCode, text: impl Into<String>) -> Response<ResponseBod
     response
 }
 
-/// JSON.
 pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
     let mut response = text(status, value.to_string());
     response.headers_mut().insert(

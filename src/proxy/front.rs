@@ -1,0 +1,145 @@
+//! What the connections, the requests and the gateway's run loop share: the routing table, readiness,
+//! refusal and statistics.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::error_log::ErrorLog;
+use super::refusal::Refusal;
+use super::routes::Routes;
+use super::stats::Stats;
+use super::{RoutingTable, Settings};
+use crate::config::Config;
+
+/// What all connections and the gateway's run loop share.
+#[derive(Debug)]
+pub struct Front {
+    pub instance: String,
+    /// Distinguishes this process from every other.
+    pub identity: String,
+    pub started: Instant,
+    pub stats: Arc<Stats>,
+    pub errors: ErrorLog,
+    table: watch::Sender<Arc<RoutingTable>>,
+    /// Why `/readyz` answers 503; empty when ready.
+    health: watch::Sender<Arc<Vec<String>>>,
+    /// Why requests without an open door are answered 503 at once.
+    refusal: watch::Sender<Option<Arc<Refusal>>>,
+    /// What `/readyz` reports as degraded, though it answers 200.
+    remark: watch::Sender<Option<Arc<str>>>,
+    token: OnceLock<String>,
+    closing: AtomicBool,
+}
+
+impl Front {
+    /// A front door without routes, which is not ready yet.
+    pub fn new(instance: &str, config: &Config) -> Arc<Self> {
+        let table = RoutingTable {
+            generation: 0,
+            routes: Routes::default(),
+            settings: Settings::new(config),
+        };
+        Arc::new(Self {
+            instance: instance.to_owned(),
+            identity: format!("{}-{:016x}", std::process::id(), random()),
+            started: Instant::now(),
+            stats: Arc::default(),
+            errors: ErrorLog::default(),
+            table: watch::Sender::new(Arc::new(table)),
+            health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
+            refusal: watch::Sender::new(None),
+            remark: watch::Sender::new(None),
+            token: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    pub fn table(&self) -> Arc<RoutingTable> {
+        Arc::clone(&self.table.borrow())
+    }
+
+    pub fn watch_table(&self) -> watch::Receiver<Arc<RoutingTable>> {
+        self.table.subscribe()
+    }
+
+    /// From here on new requests follow this table.
+    pub fn publish(&self, table: RoutingTable) {
+        self.table.send_replace(Arc::new(table));
+    }
+
+    /// Why the gateway is not ready; empty when it is.
+    pub fn health(&self) -> Arc<Vec<String>> {
+        match &*self.refusal.borrow() {
+            Some(refusal) => Arc::new(vec![refusal.why.clone()]),
+            None => Arc::clone(&self.health.borrow()),
+        }
+    }
+
+    /// Sets why the gateway is not ready; empty when it is.
+    pub fn set_health(&self, reasons: Vec<String>) {
+        self.health.send_if_modified(|current| {
+            let change = **current != reasons;
+            *current = Arc::new(reasons);
+            change
+        });
+    }
+
+    /// While set, a request whose door is not open is answered 503 at once instead of waiting, and
+    /// so are those that wait now; `/readyz` gives the reason. `/healthz`, the control socket and
+    /// requests to an open door are not affected.
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        self.refusal.send_replace(refusal.map(Arc::new));
+    }
+
+    /// Why requests are refused now, if they are.
+    pub fn refusal(&self) -> Option<Arc<Refusal>> {
+        self.refusal.borrow().clone()
+    }
+
+    /// Sets what is degraded, though every request is served.
+    pub fn set_remark(&self, remark: Option<String>) {
+        self.remark.send_replace(remark.map(Arc::from));
+    }
+
+    /// What is degraded, though every request is served.
+    pub fn remark(&self) -> Option<Arc<str>> {
+        self.remark.borrow().clone()
+    }
+
+    pub fn watch_refusal(&self) -> watch::Receiver<Option<Arc<Refusal>>> {
+        self.refusal.subscribe()
+    }
+
+    /// Whether the gateway stops: a backend that is away does not come back.
+    pub fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// The gateway stops.
+    pub fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+        // Wakes the requests that wait for another table: there will be none.
+        self.table.send_modify(|_| {});
+    }
+
+    /// The bearer token of `/_gateway/…`; until it is set, nobody has access over TCP.
+    pub fn token(&self) -> Option<&str> {
+        self.token.get().map(String::as_str)
+    }
+
+    /// Sets the bearer token, once for each process.
+    pub fn set_token(&self, token: String) {
+        let _ = self.token.set(token);
+    }
+}
+
+/// A number that no other process is likely to have. Not for secrets.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}

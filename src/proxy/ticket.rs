@@ -1,0 +1,275 @@
+//! Tickets: the requests and tunnels under way at one backend. A drain waits for them, and names
+//! those that it still waits for.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use http::{Method, Uri};
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::os::mutex::lock;
+
+/// How many blockers are named before "+N more".
+pub const BLOCKERS_SHOWN: usize = 8;
+
+/// How much of a path is shown.
+const PATH_SHOWN: usize = 200;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TicketKind {
+    /// A request and its response.
+    Request,
+    /// A request that asks for an upgrade, and the connection after 101.
+    Tunnel,
+}
+
+/// The tickets of one backend.
+#[derive(Debug)]
+pub struct Tickets {
+    /// The backend's name.
+    backend: String,
+    ledger: Mutex<Ledger>,
+    /// Notified whenever a ticket ends.
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    open: Slab<OpenTicket>,
+    epoch: u64,
+    requests: usize,
+    tunnels: usize,
+    /// Requests of earlier epochs.
+    before: usize,
+}
+
+#[derive(Debug)]
+struct OpenTicket {
+    kind: TicketKind,
+    epoch: u64,
+    line: RequestLine,
+    since: Instant,
+}
+
+/// Method and target of a request, to be named when something waits for it.
+#[derive(Clone, Debug)]
+pub struct RequestLine {
+    method: Method,
+    target: Uri,
+}
+
+/// How much is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests whose response is not complete.
+    pub requests: usize,
+    pub tunnels: usize,
+}
+
+/// One request or tunnel under way; it ends when the ticket is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    tickets: Arc<Tickets>,
+    key: usize,
+    /// Ends the tunnel, where it is one.
+    end: Option<CancellationToken>,
+}
+
+impl RequestLine {
+    /// Cheap: the parts are shared, not copied.
+    pub fn new(method: &Method, target: &Uri) -> Self {
+        Self {
+            method: method.clone(),
+            target: target.clone(),
+        }
+    }
+
+    /// The path without the query, which may hold secrets.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+}
+
+impl std::fmt::Display for RequestLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:.*}", self.method, PATH_SHOWN, self.path())
+    }
+}
+
+impl Tickets {
+    pub fn new(backend: String) -> Arc<Self> {
+        Arc::new(Self {
+            backend,
+            ledger: Mutex::default(),
+            ended: Notify::new(),
+        })
+    }
+
+    /// The backend's name.
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    /// Registers a request or tunnel; `end` ends a tunnel.
+    pub fn open(
+        self: &Arc<Self>,
+        kind: TicketKind,
+        line: RequestLine,
+        end: Option<CancellationToken>,
+    ) -> Ticket {
+        let mut ledger = self.ledger();
+        let epoch = ledger.epoch;
+        match kind {
+            TicketKind::Request => ledger.requests += 1,
+            TicketKind::Tunnel => ledger.tunnels += 1,
+        }
+        let key = ledger.open.insert(OpenTicket {
+            kind,
+            epoch,
+            line,
+            since: Instant::now(),
+        });
+        Ticket {
+            tickets: Arc::clone(self),
+            key,
+            end,
+        }
+    }
+
+    /// What is under way now.
+    pub fn counts(&self) -> Counts {
+        let ledger = self.ledger();
+        Counts {
+            requests: ledger.requests,
+            tunnels: ledger.tunnels,
+        }
+    }
+
+    /// From here on, [`wait_before`](Self::wait_before) waits for the requests of this moment.
+    pub fn begin_epoch(&self) {
+        let mut ledger = self.ledger();
+        ledger.epoch += 1;
+        ledger.before = ledger.requests;
+    }
+
+    /// Waits until the requests that were there when the epoch began are answered.
+    pub async fn wait_before(&self) {
+        self.wait(|ledger| ledger.before == 0).await;
+    }
+
+    /// Waits until no tunnel is left.
+    pub async fn wait_tunnels(&self) {
+        self.wait(|ledger| ledger.tunnels == 0).await;
+    }
+
+    /// Waits until nothing is left.
+    pub async fn wait_all(&self) {
+        self.wait(|ledger| ledger.requests == 0 && ledger.tunnels == 0)
+            .await;
+    }
+
+    async fn wait(&self, done: impl Fn(&Ledger) -> bool) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if done(&self.ledger()) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// What is under way, the oldest first: at most [`BLOCKERS_SHOWN`], then "+N more".
+    pub fn blockers(&self) -> Vec<String> {
+        let ledger = self.ledger();
+        let mut open: Vec<&OpenTicket> = ledger.open.iter().map(|(_, ticket)| ticket).collect();
+        open.sort_by_key(|ticket| ticket.since);
+        first_few(open.iter().map(|ticket| ticket.describe()))
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+}
+
+/// The first [`BLOCKERS_SHOWN`] of what is waited for, then "+N more".
+pub fn first_few(all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = all.len().saturating_sub(BLOCKERS_SHOWN);
+    let rest = (more > 0).then(|| format!("+{more} more"));
+    all.take(BLOCKERS_SHOWN).chain(rest).collect()
+}
+
+impl OpenTicket {
+    fn describe(&self) -> String {
+        let kind = match self.kind {
+            TicketKind::Request => "",
+            TicketKind::Tunnel => "tunnel ",
+        };
+        let seconds = self.since.elapsed().as_secs();
+        format!("{kind}{} for {seconds} s", self.line)
+    }
+}
+
+impl Ticket {
+    /// Cancelled when the tunnel that this ticket is for must end.
+    pub fn tunnel_end(&self) -> CancellationToken {
+        self.end.clone().unwrap_or_default()
+    }
+
+    /// The server did not agree to a tunnel: the exchange has the time limit of a request.
+    pub fn becomes_request(&mut self) {
+        if self.end.take().is_some() {
+            let mut ledger = self.tickets.ledger();
+            ledger.tunnels -= 1;
+            ledger.requests += 1;
+            let epoch = ledger.epoch;
+            if let Some(ticket) = ledger.open.get_mut(self.key) {
+                (ticket.kind, ticket.epoch) = (TicketKind::Request, epoch);
+            }
+        }
+    }
+
+    /// The name of the backend.
+    pub fn backend(&self) -> &str {
+        self.tickets.backend()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut ledger = self.tickets.ledger();
+        let Some(ticket) = ledger.open.try_remove(self.key) else {
+            return;
+        };
+        match ticket.kind {
+            TicketKind::Request => ledger.requests -= 1,
+            TicketKind::Tunnel => ledger.tunnels -= 1,
+        }
+        if ticket.kind == TicketKind::Request && ticket.epoch < ledger.epoch {
+            ledger.before = ledger.before.saturating_sub(1);
+        }
+        drop(ledger);
+        self.tickets.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_blockers_are_counted_not_listed() {
+        let tickets = Tickets::new("a".to_owned());
+        let line = |n: u32| RequestLine::new(&Method::GET, &format!("/{n}").parse().unwrap());
+        let open: Vec<_> = (0..11)
+            .map(|n| tickets.open(TicketKind::Request, line(n), None))
+            .collect();
+        assert_eq!(tickets.blockers().len(), BLOCKERS_SHOWN + 1);
+        assert_eq!(tickets.blockers()[BLOCKERS_SHOWN], "+3 more");
+        drop(open);
+        assert!(tickets.blockers().is_empty());
+    }
+}

@@ -1,0 +1,148 @@
+//! One HTTP/1.1 connection to an upstream.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::request_body::RequestBody;
+
+/// A connection that takes one request at a time.
+#[derive(Debug)]
+pub struct UpstreamConnection {
+    sender: SendRequest<RequestBody>,
+    traffic: Arc<Traffic>,
+}
+
+/// What happened on a connection's socket.
+#[derive(Debug, Default)]
+struct Traffic {
+    received: AtomicU64,
+    write_failed: AtomicBool,
+}
+
+impl UpstreamConnection {
+    /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection.
+    ///
+    /// # Errors
+    /// When the socket cannot be set up.
+    pub async fn new(stream: TcpStream, cut: CancellationToken) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let traffic = Arc::new(Traffic::default());
+        let io = TokioIo::new(UpstreamIo {
+            stream,
+            traffic: Arc::clone(&traffic),
+        });
+        let (sender, driver) = http1::Builder::new()
+            .handshake(io)
+            .await
+            .map_err(io::Error::other)?;
+        // The driver ends with its connection; its error reaches the request that it was for.
+        tokio::spawn(cut.run_until_cancelled_owned(driver.with_upgrades()));
+        Ok(Self { sender, traffic })
+    }
+
+    /// Waits until the connection can take a request.
+    ///
+    /// # Errors
+    /// When it is closed.
+    pub async fn ready(&mut self) -> hyper::Result<()> {
+        self.sender.ready().await
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// The hyper handle that sends the request.
+    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+        &mut self.sender
+    }
+
+    /// Bytes received on this connection so far.
+    pub fn received(&self) -> u64 {
+        self.traffic.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether the upstream stopped reading: nothing more can be sent here.
+    pub fn broken(&self) -> bool {
+        self.traffic.write_failed.load(Ordering::Relaxed)
+    }
+}
+
+/// A socket whose write errors are ignored: an upstream may respond before it has read the whole body
+/// and close, and then the read side decides. hyper would give up at the failed write and lose the
+/// response.
+struct UpstreamIo {
+    stream: TcpStream,
+    traffic: Arc<Traffic>,
+}
+
+impl UpstreamIo {
+    fn ignore_error(&self, result: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Err(_)) => {
+                self.traffic.write_failed.store(true, Ordering::Relaxed);
+                Poll::Ready(Ok(len))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for UpstreamIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let count = buf.filled().len() - before;
+        if count > 0 {
+            self.traffic
+                .received
+                .fetch_add(count as u64, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for UpstreamIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.ignore_error(result, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.ignore_error(result, bufs.iter().map(|buf| buf.len()).sum())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx).map(|_| Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx).map(|_| Ok(()))
+    }
+}

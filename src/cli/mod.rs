@@ -8,6 +8,7 @@ mod downtime_probe;
 mod drain_text;
 mod error;
 mod exit;
+mod findings_view;
 mod pages;
 mod path_watch;
 mod preflight;
@@ -86,13 +87,13 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Reload => commands::restart::reload(ctx).await,
         CtlCommand::Status(args) if args.watch => commands::status::watch::watch(ctx, args).await,
         CtlCommand::Status(args) => commands::status::status(ctx, args).await,
-        CtlCommand::Why => crate::diagnose::why::why(ctx).await,
+        CtlCommand::Why => commands::why::why(ctx).await,
         CtlCommand::History(args) => commands::history::history(ctx, args).await,
         CtlCommand::List => commands::list::list(ctx).await,
         CtlCommand::Clean(args) => commands::clean::clean(ctx, args).await,
         CtlCommand::Recover => commands::recover::recover(ctx).await,
         CtlCommand::Update(args) => commands::update::update(ctx, args).await,
-        CtlCommand::Doctor(args) => crate::diagnose::doctor::doctor(ctx, args).await,
+        CtlCommand::Doctor(args) => commands::doctor::doctor(ctx, args).await,
         CtlCommand::Inhibit(args) => commands::inhibit::inhibit(ctx, args).await,
         CtlCommand::Wait(args) => commands::wait::wait(ctx, args).await,
         CtlCommand::Logs(args) => commands::logs::logs(ctx, args).await,

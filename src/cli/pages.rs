@@ -47,7 +47,7 @@ pub fn pages() -> Vec<(String, String)> {
         program.build();
         collect(&program, program.get_name(), &mut pages);
     }
-    pages.push((doctor::page::NAME.to_owned(), doctor::page::page()));
+    pages.push((doctor::manual::NAME.to_owned(), doctor::manual::page()));
     pages.push(("gatewayctl-json.7".to_owned(), schema::page()));
     pages.push(("gatewayctl-json.schema.json".to_owned(), schema::schemas()));
     pages

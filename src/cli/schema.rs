@@ -4,10 +4,10 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
-use super::commands::{history, status};
+use super::commands::{history, status, why};
+use super::findings_view;
 use super::ui::Text;
 use crate::control::protocol::Outcome;
-use crate::diagnose::{doctor, why};
 
 /// A command and what it prints.
 struct Shape {
@@ -42,7 +42,7 @@ const SHAPES: [Shape; 20] = [
     Shape {
         name: "why",
         commands: "why",
-        schema: of::<why::Why>,
+        schema: of::<why::WhyReport>,
     },
     Shape {
         name: "history",
@@ -77,7 +77,7 @@ const SHAPES: [Shape; 20] = [
     Shape {
         name: "doctor",
         commands: "doctor, and doctor --fix",
-        schema: of::<doctor::Answer<'static>>,
+        schema: of::<findings_view::DoctorReport<'static>>,
     },
     Shape {
         name: "clean",

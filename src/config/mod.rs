@@ -13,6 +13,7 @@ mod layer;
 mod model;
 mod position;
 mod render;
+mod stop_time;
 mod types;
 
 pub use error::ConfigError;
@@ -26,6 +27,7 @@ pub use model::{
     TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
 pub use render::{schema, starter, to_toml};
+pub use stop_time::{BEFORE_KILL, STOP_MARGIN};
 pub use types::{Dur, Listen};
 
 /// The port a gateway listens on when nothing else is said.

@@ -5,16 +5,11 @@
 
 use std::time::Duration;
 
+use crate::config::{BEFORE_KILL, STOP_MARGIN};
+
 /// From the end of the drain of a restart to the forced end: for closing, for the sidecars' ends,
 /// for the record.
 pub const RESTART_MARGIN: Duration = Duration::from_secs(25);
-
-/// The same for a stop, whose drain is a few seconds (20 s, so 25 s in all; the units'
-/// TimeoutStopSec is 30 s).
-pub const STOP_MARGIN: Duration = Duration::from_secs(5);
-
-/// So much earlier than the supervisor's SIGKILL comes our own forced end.
-pub const BEFORE_KILL: Duration = Duration::from_secs(5);
 
 /// At shutdown of the machine, or at the end of the user's manager, an end takes no longer than
 /// this in all.

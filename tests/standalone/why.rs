@@ -36,7 +36,7 @@ fn a_gateway_that_was_started_by_hand_is_explained_from_its_record() {
     assert_eq!(gateway.exit_code(wait::DEADLINE), 0);
     let told = sentence(&gateway);
     assert!(
-        told.contains("ended by SIGTERM at") && told.contains("it does not run"),
+        told.contains("ended by SIGTERM at") && told.contains("it is not running"),
         "{told}"
     );
     let output = gateway.ctl(["history"]);
@@ -56,7 +56,7 @@ fn a_gateway_that_was_killed_leaves_no_word_and_why_says_so() {
     assert!(
         told.contains("ended unplanned")
             && told.contains("killed or it crashed")
-            && told.contains("does not run"),
+            && told.contains("is not running"),
         "{told}"
     );
 }

@@ -3,6 +3,7 @@
 pub mod clean;
 pub mod completions;
 pub mod config;
+pub mod doctor;
 pub mod history;
 pub mod inhibit;
 pub mod install;
@@ -17,3 +18,4 @@ pub mod stop;
 pub mod uninstall;
 pub mod update;
 pub mod wait;
+pub mod why;

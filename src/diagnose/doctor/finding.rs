@@ -2,16 +2,21 @@
 
 use std::path::PathBuf;
 
-use super::facts::Facts;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::facts::GatewayFacts;
+use super::unit_facts::InstalledUnit;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// It is broken, or a restart, a crash or a boot will break it.
+    /// Something is broken, or the next restart, crash or boot breaks it.
     Error,
-    /// It works, and goes wrong on a bad day.
+    /// Something works now, but fails in unusual circumstances.
     Warning,
-    /// Good to know; nothing need be done.
+    /// Good to know; nothing has to be done.
     Note,
 }
 
@@ -25,37 +30,36 @@ impl Level {
     }
 }
 
-/// One thing that is looked at. The table of them is the program and the manual at once.
+/// An entry of the table of checks, which is also the manual.
 pub struct Check {
-    /// Its name, in kebab-case: never changed, never used again for something else.
+    /// In kebab-case. It never changes and is never used again for another check.
     pub code: &'static str,
-    /// How much it matters.
     pub level: Level,
-    /// What is wrong, in a few words.
-    pub what: &'static str,
-    /// Why it matters, in a sentence or two.
+    /// What is wrong, in a few words, without a period.
+    pub title: &'static str,
+    /// Why it matters, in full sentences.
     pub why: &'static str,
-    /// What is done about it.
+    /// What to do, in full sentences; begins with "With --fix: " where `--fix` does it.
     pub cure: &'static str,
-    /// Whether `--fix` mends it.
-    pub mends: bool,
-    /// Looks at the facts.
-    pub judge: fn(&Facts) -> Option<Seen>,
+    pub fixable: bool,
+    /// Finds the problem in the facts, if it is there.
+    pub judge: fn(&GatewayFacts) -> Option<Problem>,
 }
 
+/// What a check found on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct Problem {
     /// What is wrong here, in one line.
     pub message: String,
     /// The file, unit, process or address.
     pub place: String,
-    /// Evidence, a line each.
+    /// Evidence, one item a line.
     pub detail: Vec<String>,
     pub remedy: Remedy,
 }
 
-impl Seen {
-    /// A finding at a place.
+impl Problem {
+    /// A problem at a place, as a check returns it.
     pub fn at(place: impl ToString, message: impl Into<String>, remedy: Remedy) -> Option<Self> {
         Some(Self {
             message: message.into(),
@@ -65,6 +69,20 @@ impl Seen {
         })
     }
 
+    /// A setting of the unit with its value, where `wanted` is the line that corrects it.
+    pub fn setting(
+        unit: &InstalledUnit,
+        key: &str,
+        value: impl std::fmt::Display,
+        wanted: &str,
+    ) -> Option<Self> {
+        Self::at(
+            unit.place(key),
+            format!("{key}={value}"),
+            command(unit.set(wanted)),
+        )
+    }
+
     #[must_use]
     pub fn with(mut self, detail: Vec<String>) -> Self {
         self.detail = detail;
@@ -72,13 +90,13 @@ impl Seen {
     }
 }
 
-/// What to do about a finding.
+/// What to do about a problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// `--fix` does it; the text is the command that does the same.
-    Mend(Mend, String),
+    /// `--fix` does it; the text is the equivalent command.
+    Fix(Fix, String),
     Command(String),
-    /// No command alone does it.
+    /// No single command does it.
     Advice(String),
 }
 
@@ -86,33 +104,24 @@ pub fn command(text: impl Into<String>) -> Remedy {
     Remedy::Command(text.into())
 }
 
-/// Advice.
 pub fn advice(text: impl Into<String>) -> Remedy {
     Remedy::Advice(text.into())
 }
 
 impl Remedy {
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Mend(..) => "mend",
-            Self::Command(_) => "command",
-            Self::Advice(_) => "advice",
-        }
-    }
-
     /// The command or the advice.
     pub fn text(&self) -> &str {
         match self {
-            Self::Mend(_, text) | Self::Command(text) | Self::Advice(text) => text,
+            Self::Fix(_, text) | Self::Command(text) | Self::Advice(text) => text,
         }
     }
 }
 
-/// What `--fix` may do: nothing that ends a process, cuts a client, or writes over what somebody
+/// What `--fix` may do: nothing that ends a process, breaks a connection, or overwrites what a user
 /// wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mend {
-    /// The service manager reads its unit files anew.
+pub enum Fix {
+    /// The service manager reads its unit files again.
     DaemonReload,
     /// The service manager forgets that the unit failed.
     ResetFailed,
@@ -120,10 +129,39 @@ pub enum Mend {
     Enable,
     /// The user's manager runs without a login.
     Linger,
-    /// A file gets other permission bits.
+    /// A file gets these permission bits.
     Mode(PathBuf, u32),
-    /// Files of ours that nobody needs are removed.
+    /// Files of ours that are no longer needed are removed.
     Remove(Vec<PathBuf>),
-    /// The gateway reads its configuration anew.
+    /// The gateway reads its configuration again.
     Reload,
+}
+
+/// A check and the problem that it found.
+#[derive(Clone)]
+pub struct Finding {
+    pub check: &'static Check,
+    pub problem: Problem,
+    pub fix: FixState,
+}
+
+/// What became of a finding with `--fix`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FixState {
+    Open,
+    /// A second look did not find the problem any more.
+    Fixed,
+    /// Why the problem is still there.
+    Failed(String),
+}
+
+impl Finding {
+    pub fn is_fixed(&self) -> bool {
+        self.fix == FixState::Fixed
+    }
+
+    /// Whether both are the same check at the same place.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.check.code == other.check.code && self.problem.place == other.problem.place
+    }
 }

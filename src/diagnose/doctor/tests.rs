@@ -1,10 +1,12 @@
 //! The checks without a machine.
 
+use super::facts::{GatewayFacts, MachineFacts};
+use super::finding::{Fix, Problem, advice};
 use super::*;
 
 #[test]
-fn codes_are_unique_and_in_kebab_case_and_each_has_its_section() {
-    let page = page::page();
+fn every_check_has_a_unique_code_full_texts_and_a_section_of_the_manual() {
+    let page = manual::page();
     let mut codes: Vec<&str> = checks::all().map(|check| check.code).collect();
     for check in checks::all() {
         assert!(
@@ -21,13 +23,13 @@ fn codes_are_unique_and_in_kebab_case_and_each_has_its_section() {
             check.code
         );
         assert!(
-            check.why.ends_with('.') && check.cure.ends_with('.') && !check.what.ends_with('.'),
+            check.why.ends_with('.') && check.cure.ends_with('.') && !check.title.ends_with('.'),
             "{}",
             check.code
         );
         assert_eq!(
-            check.mends,
-            check.cure.starts_with("Mended: "),
+            check.fixable,
+            check.cure.starts_with("With --fix: "),
             "{}",
             check.code
         );
@@ -38,16 +40,7 @@ fn codes_are_unique_and_in_kebab_case_and_each_has_its_section() {
     assert_eq!(codes.len(), number);
 }
 
-#[test]
-fn nothing_known_is_nothing_found() {
-    let found: Vec<&str> = judge(&Facts::default())
-        .iter()
-        .map(|finding| finding.check.code)
-        .collect();
-    assert!(found.is_empty(), "{found:?}");
-}
-
-fn found(facts: &Facts) -> Vec<&'static str> {
+fn found(facts: &GatewayFacts) -> Vec<&'static str> {
     judge(facts)
         .iter()
         .map(|finding| finding.check.code)
@@ -55,56 +48,61 @@ fn found(facts: &Facts) -> Vec<&'static str> {
 }
 
 #[test]
-fn what_no_box_can_produce() {
-    let live = crate::control::protocol::Status {
+fn no_facts_give_no_findings() {
+    let found = found(&GatewayFacts::default());
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn findings_that_no_box_can_produce() {
+    let status = crate::control::protocol::Status {
         version: "99.0.0".into(),
         ..crate::control::fake_gateway::status()
     };
     assert_eq!(
-        found(&Facts {
-            live: Some(live),
-            ..Facts::default()
+        found(&GatewayFacts {
+            status: Some(status),
+            ..GatewayFacts::default()
         }),
         ["program-version"]
     );
-    let machine = facts::Machine {
+    let machine = MachineFacts {
         inotify: Some("nothing can be watched: EMFILE".into()),
-        ..facts::Machine::default()
+        ..MachineFacts::default()
     };
     assert_eq!(
-        found(&Facts {
+        found(&GatewayFacts {
             machine,
-            ..Facts::default()
+            ..GatewayFacts::default()
         }),
         ["inotify-limit"]
     );
 }
 
 #[test]
-fn only_what_matters_fails_and_only_what_is_gone_is_mended() {
+fn only_errors_and_warnings_fail_and_only_what_is_gone_is_fixed() {
     let of = |code: &str| checks::all().find(|check| check.code == code).unwrap();
-    let found = |code: &str, mend: bool| Finding {
+    let found = |code: &str, fixable: bool| Finding {
         check: of(code),
-        seen: Seen::at(
+        problem: Problem::at(
             "/x",
             "it is so",
-            if mend {
-                Remedy::Mend(finding::Mend::DaemonReload, "x".into())
+            if fixable {
+                Remedy::Fix(Fix::DaemonReload, "x".into())
             } else {
-                finding::advice("x")
+                advice("x")
             },
         )
         .unwrap(),
-        mended: false,
-        failed: None,
+        fix: FixState::Open,
     };
-    assert_eq!(exit(&[found("unit-drop-in", false)]), Exit::Done, "a note");
+    assert!(is_healthy(&[found("unit-drop-in", false)]), "a note");
     let mut findings = vec![
         found("unit-reload-needed", true),
         found("unit-not-enabled", true),
         found("unit-type", false),
     ];
-    compare(
+    update(
         &mut findings,
         vec![
             found("unit-not-enabled", true),
@@ -114,7 +112,10 @@ fn only_what_matters_fails_and_only_what_is_gone_is_mended() {
     );
     let told: Vec<(&str, bool, bool)> = findings
         .iter()
-        .map(|one| (one.check.code, one.mended, one.failed.is_some()))
+        .map(|one| {
+            let failed = matches!(one.fix, FixState::Failed(_));
+            (one.check.code, one.is_fixed(), failed)
+        })
         .collect();
     assert_eq!(
         told,
@@ -125,5 +126,5 @@ fn only_what_matters_fails_and_only_what_is_gone_is_mended() {
             ("unit-watchdog", false, false)
         ]
     );
-    assert_eq!(exit(&findings), Exit::Failed);
+    assert!(!is_healthy(&findings));
 }

@@ -1,10 +1,11 @@
-//! Everything that is known when somebody asks why: facts only, nothing is concluded here.
+//! Everything that is known about the last end of a gateway: facts only, no conclusions.
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::journal::Line;
+use super::journal::JournalLine;
+use super::process_end::ProcessEnd;
 use crate::control::protocol::Status;
 use crate::service::unit_properties::Properties;
 use crate::state::history::Recorded;
@@ -12,37 +13,37 @@ use crate::state::owner::Owner;
 use crate::state::startup_throttle::Seen;
 
 #[derive(Clone, Debug, Default)]
-pub struct Evidence {
+pub struct EndEvidence {
     pub instance: String,
-    /// This boot ([`crate::state::owner::boot_id`]).
+    /// The current boot ([`crate::state::owner::boot_id`]).
     pub boot_id: String,
-    /// What its manager says, where it is installed and the manager answers.
-    pub unit: Option<Unit>,
-    /// What it says itself, where it answers.
+    /// What its manager reports, where it is installed and the manager answers.
+    pub unit: Option<UnitSnapshot>,
+    /// What the gateway reports, where it answers.
     pub status: Option<Status>,
-    /// Who owned it last, and whether that process lives.
+    /// Its last owner record, and whether that process lives.
     pub owner: Option<(Owner, bool)>,
-    /// The record, the oldest first.
+    /// The history, the oldest entry first.
     pub record: Vec<Recorded>,
-    /// The throttle's record of this boot.
+    /// The throttle record of this boot.
     pub throttle: Option<Seen>,
-    /// Whether a restart is announced that has not come.
+    /// Whether a restart is announced that has not happened yet.
     pub announced: bool,
+    /// The newest diagnostics bundle.
     pub bundle: Option<PathBuf>,
-    /// The journal, the oldest first.
-    pub journal: Vec<Line>,
+    /// The journal, the oldest line first.
+    pub journal: Vec<JournalLine>,
     /// What could not be looked at, and why.
     pub unseen: Vec<String>,
 }
 
-impl Evidence {
-    /// What people call it: its unit, or its own name.
+impl EndEvidence {
+    /// The name of its unit, or of the instance.
     pub fn subject(&self) -> &str {
         self.unit.as_ref().map_or(&self.instance, |unit| &unit.name)
     }
 
-    /// Whether a life is under way.
-    pub fn is_up(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.status.is_some()
             || self
                 .unit
@@ -50,11 +51,16 @@ impl Evidence {
                 .is_some_and(|unit| unit.main_pid != 0 && unit.active != "deactivating")
             || self.owner.as_ref().is_some_and(|(_, lives)| *lives)
     }
+
+    /// The unit, if the gateway is not running: then its result is that of the last run.
+    pub fn stopped_unit(&self) -> Option<&UnitSnapshot> {
+        self.unit.as_ref().filter(|_| !self.is_running())
+    }
 }
 
-/// A unit as its manager sees it.
+/// A unit as its manager reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unit {
+pub struct UnitSnapshot {
     pub name: String,
     /// active, inactive, failed, activating, …
     pub active: String,
@@ -62,28 +68,25 @@ pub struct Unit {
     pub sub: String,
     /// success, exit-code, signal, watchdog, start-limit-hit, …
     pub result: String,
-    /// 0 when none runs.
+    /// 0 for none.
     pub main_pid: u64,
-    /// CLD_EXITED (1), CLD_KILLED (2), CLD_DUMPED (3); 0 when it is not known.
-    pub exit_kind: u64,
+    /// How the last main process ended, where that is known.
+    pub exit: Option<ProcessEnd>,
     /// Exit code or signal of the last main process.
     pub exit_status: i32,
     /// Automatic restarts since the last start by hand.
     pub restarts: u64,
-    /// When the last main process was started; none in a life that was not yet.
+    /// When the last main process was started.
     pub started: Option<Timestamp>,
-    /// When it became active.
     pub active_since: Option<Timestamp>,
-    /// When it became inactive.
     pub inactive_since: Option<Timestamp>,
-    /// How many starts are too many…
+    /// StartLimitBurst=
     pub limit_starts: u64,
-    /// …within how many seconds; 0 for no limit.
+    /// StartLimitIntervalSec= in seconds; 0 for no limit.
     pub limit_seconds: u64,
 }
 
-impl Unit {
-    /// Takes what a manager says.
+impl UnitSnapshot {
     pub fn of(name: &str, properties: &Properties) -> Self {
         let time = |name: &str| {
             let usec = i64::try_from(properties.number(name))
@@ -97,7 +100,7 @@ impl Unit {
             sub: properties.text("SubState"),
             result: properties.text("Result"),
             main_pid: properties.number("MainPID"),
-            exit_kind: properties.number("ExecMainCode"),
+            exit: ProcessEnd::of_si_code(properties.number("ExecMainCode")),
             exit_status: i32::try_from(properties.number("ExecMainStatus")).unwrap_or(0),
             restarts: properties.number("NRestarts"),
             started: time("ExecMainStartTimestamp"),

@@ -1,65 +1,82 @@
-//! Looking at everything that may tell why: the gateway, its manager, its state folder, the
-//! journal. Nothing is changed.
+//! Gathers the evidence: from the gateway, its manager, its state directory and the journal. Nothing
+//! is changed.
 
-use super::evidence::{Evidence, Unit};
+use std::path::{Path, PathBuf};
+
+use super::evidence::{EndEvidence, UnitSnapshot};
 use super::journal;
-use crate::cli::subject::Subject;
 use crate::config::Env;
-use crate::service::Installed;
+use crate::control::protocol::Status;
 use crate::service::manager::Manager;
+use crate::service::{Installed, ServiceError};
 use crate::state::owner::{self, Owner};
 use crate::state::{diagnostic_bundle, history, restart_intent, startup_throttle};
 
-/// How much of the record is looked at, in lines: more than the last lives.
+/// How many entries of the history are read: more than the last runs need.
 const RECORD_LINES: usize = 200;
 
-pub async fn evidence(subject: &Subject) -> Evidence {
-    let mut evidence = Evidence {
-        instance: subject.instance.clone(),
+/// The gateway to explain, as the command line selects it.
+#[derive(Clone, Debug)]
+pub struct WhyTarget {
+    pub instance: String,
+    /// Its service, where it is installed.
+    pub unit: Option<Installed>,
+    /// What it reports, where it answers.
+    pub status: Option<Status>,
+    /// Its state directory, where that is known and readable.
+    pub state_dir: Option<PathBuf>,
+    /// What could not be looked at, and why.
+    pub unseen: Vec<String>,
+}
+
+pub async fn gather(target: WhyTarget) -> EndEvidence {
+    let mut evidence = EndEvidence {
+        instance: target.instance,
         boot_id: owner::boot_id(),
-        status: subject.status.clone(),
-        unseen: subject.unseen.clone(),
-        ..Evidence::default()
+        status: target.status,
+        unseen: target.unseen,
+        ..EndEvidence::default()
     };
-    if let Some(unit) = &subject.unit {
-        match properties(unit).await {
+    if let Some(unit) = &target.unit {
+        match snapshot(unit).await {
             Ok(found) => evidence.unit = Some(found),
-            Err(why) => evidence.unseen.push(format!("the service manager: {why}")),
+            Err(error) => evidence
+                .unseen
+                .push(format!("the service manager: {}", error.message)),
         }
         match journal::of_unit(unit.scope, &unit.unit) {
             Ok(lines) => evidence.journal = lines,
             Err(why) => evidence.unseen.push(format!("the journal: {why}")),
         }
     }
-    if let Some(dir) = &subject.state {
-        let mut lines: Vec<_> = history::read(dir).rev().take(RECORD_LINES).collect();
-        lines.reverse();
-        evidence.record = lines;
-        evidence.owner = Owner::read(dir).map(|owner| {
-            // A service in a container may have written another boot id than we see: its own answer
-            // is the better witness.
-            let answers = subject
-                .status
-                .as_ref()
-                .is_some_and(|status| status.pid == owner.pid);
-            let lives = answers || owner.lives().unwrap_or(false);
-            (owner, lives)
-        });
-        let boot = evidence.record.last().map(|line| line.boot_id.clone());
-        evidence.throttle =
-            startup_throttle::look(dir).filter(|seen| Some(&seen.boot_id) == boot.as_ref());
-        evidence.announced = restart_intent::waits(dir);
-        evidence.bundle = diagnostic_bundle::list(dir).pop();
+    if let Some(dir) = &target.state_dir {
+        read_state(dir, &mut evidence);
     }
     evidence
 }
 
-async fn properties(unit: &Installed) -> Result<Unit, String> {
-    let asked = async {
-        let manager = Manager::connect(unit.scope, &Env::real()).await?;
-        Ok(Unit::of(&unit.unit, &manager.properties(&unit.unit).await?))
-    };
-    asked
-        .await
-        .map_err(|error: crate::service::ServiceError| error.message)
+fn read_state(dir: &Path, evidence: &mut EndEvidence) {
+    evidence.record = history::read(dir).rev().take(RECORD_LINES).collect();
+    evidence.record.reverse();
+    evidence.owner = Owner::read(dir).map(|owner| {
+        // A service in a container may record another boot id than the caller sees; an answer at
+        // its control socket is the stronger proof.
+        let answers = evidence
+            .status
+            .as_ref()
+            .is_some_and(|status| status.pid == owner.pid);
+        let lives = answers || owner.lives().unwrap_or(false);
+        (owner, lives)
+    });
+    let boot = evidence.record.last().map(|line| line.boot_id.clone());
+    evidence.throttle =
+        startup_throttle::look(dir).filter(|seen| Some(&seen.boot_id) == boot.as_ref());
+    evidence.announced = restart_intent::waits(dir);
+    evidence.bundle = diagnostic_bundle::list(dir).pop();
+}
+
+async fn snapshot(unit: &Installed) -> Result<UnitSnapshot, ServiceError> {
+    let manager = Manager::connect(unit.scope, &Env::real()).await?;
+    let properties = manager.properties(&unit.unit).await?;
+    Ok(UnitSnapshot::of(&unit.unit, &properties))
 }

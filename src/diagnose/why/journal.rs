@@ -1,88 +1,91 @@
-//! What the journal tells of a unit: what its manager did to it, and what the gateway itself
-//! complained of.
+//! What the journal says about a unit: what its manager did to it, and the errors and warnings of the
+//! gateway itself.
 //!
-//! journalctl is asked, as `gatewayctl logs` does: the journal's files have no other reader that
-//! every machine has.
+//! journalctl reads it, as for `gatewayctl logs`: every machine with a journal has that program.
 
 use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::process_end::ProcessEnd;
 use crate::state::paths::Scope;
 use crate::text::log::IDENTIFIER;
 
-/// Enough for some tens of lives: each leaves a handful of lines of these kinds.
+/// Enough for tens of runs: each run leaves a handful of such lines.
 const LINES: u32 = 400;
 
-/// The messages of a manager that say what became of a unit (sd-messages.h of systemd).
-const KINDS: [(&str, Kind); 8] = [
-    ("7d4958e842da4a758f6c1cdc7b36dcc5", Kind::Starting),
-    ("39f53479d3a045ac8e11786248231fbf", Kind::Ready),
-    ("de5b426a63be47a7b6ac3eaac82e2f6f", Kind::Stopping),
-    ("98e322203f7a4ed290d09fe03c09fe15", Kind::Exit),
-    ("d9b373ed55a64feb8242e02dbe79a49c", Kind::Failed),
-    ("fe6faa94e7774663a0da52717891d8ef", Kind::OutOfMemory),
-    ("5eb03494b6584870a536b337290809b3", Kind::StartsAgain),
-    ("9d1aaa27d60140bd96365438aad20286", Kind::Stopped),
+/// The MESSAGE_ID= of a manager for what happens to a unit (sd-messages.h of systemd).
+const EVENTS: [(&str, JournalEvent); 8] = [
+    ("7d4958e842da4a758f6c1cdc7b36dcc5", JournalEvent::Starting),
+    ("39f53479d3a045ac8e11786248231fbf", JournalEvent::Ready),
+    ("de5b426a63be47a7b6ac3eaac82e2f6f", JournalEvent::Stopping),
+    ("98e322203f7a4ed290d09fe03c09fe15", JournalEvent::Exit),
+    ("d9b373ed55a64feb8242e02dbe79a49c", JournalEvent::Failed),
+    (
+        "fe6faa94e7774663a0da52717891d8ef",
+        JournalEvent::OutOfMemory,
+    ),
+    (
+        "5eb03494b6584870a536b337290809b3",
+        JournalEvent::RestartScheduled,
+    ),
+    ("9d1aaa27d60140bd96365438aad20286", JournalEvent::Stopped),
 ];
 
-/// The fields that are read.
 const FIELDS: &str = "MESSAGE,MESSAGE_ID,PRIORITY,SYSLOG_IDENTIFIER,EXIT_CODE,EXIT_STATUS,UNIT_RESULT,JOB_TYPE,SIDECAR";
 
-/// What a line says.
+/// What a line reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum JournalEvent {
     /// The manager begins to start the unit.
     Starting,
-    /// The unit is started.
+    /// The unit has started.
     Ready,
-    /// Somebody asked the manager to stop it.
+    /// The manager stops the unit on request.
     Stopping,
     /// Its main process has ended.
     Exit,
-    /// It failed, with a result.
+    /// The unit failed, with a result.
     Failed,
-    /// The kernel ended one of its processes for want of memory.
+    /// The kernel killed one of its processes because memory ran out.
     OutOfMemory,
-    /// The manager is going to start it again.
-    StartsAgain,
-    /// The unit is stopped.
+    /// The manager is about to restart the unit.
+    RestartScheduled,
+    /// The unit has stopped.
     Stopped,
-    /// It did not feed the watchdog; the manager gives this no number.
+    /// The watchdog got no ping in time; this message has no id.
     Watchdog,
-    /// It was started too often; the manager gives this no number either.
+    /// The unit reached its start limit; this message has no id either.
     TooOften,
-    /// Something else that the manager complains of.
+    /// Another error or warning of the manager.
     Complaint,
-    /// A complaint of the gateway.
+    /// An error or a warning of the gateway.
     Gateway,
 }
 
-/// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// When it was written.
+pub struct JournalLine {
     pub at: Timestamp,
-    pub kind: Kind,
+    pub event: JournalEvent,
     pub text: String,
-    /// [`Kind::Exit`]: exited, killed or dumped.
-    pub code: String,
-    /// [`Kind::Exit`]: the exit code, or the signal's number.
+    /// [`JournalEvent::Exit`]: how the process ended.
+    pub exit: Option<ProcessEnd>,
+    /// [`JournalEvent::Exit`]: the exit code, or the signal's number.
     pub status: i32,
-    /// [`Kind::Failed`]: signal, exit-code, watchdog, …
+    /// [`JournalEvent::Failed`]: signal, exit-code, watchdog, …
     pub result: String,
-    /// The sidecar that a complaint is about.
+    /// The sidecar that the line is about.
     pub sidecar: Option<String>,
-    /// syslog's: 3 is an error, 4 a warning.
+    /// syslog's number: 3 is an error, 4 a warning.
     pub priority: u8,
 }
 
-/// The lines about a unit, the oldest first; why not, where the journal cannot be asked.
+/// The lines about a unit, the oldest first.
 ///
 /// # Errors
-/// A sentence for people.
-pub fn of_unit(scope: Scope, unit: &str) -> Result<Vec<Line>, String> {
+/// Why the journal cannot be read, in a sentence.
+pub fn of_unit(scope: Scope, unit: &str) -> Result<Vec<JournalLine>, String> {
     let output = Command::new("journalctl")
         .args(arguments(scope, unit, nix::unistd::geteuid().as_raw()))
         .stdin(Stdio::null())
@@ -100,7 +103,8 @@ pub fn of_unit(scope: Scope, unit: &str) -> Result<Vec<Line>, String> {
 
 fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
     let (flag, manager, own) = match scope {
-        // Anybody may write a field without an underscore: only the manager's own lines count.
+        // Any program may write a field without an underscore, so its own lines must be excluded:
+        // journald itself sets _PID and _UID.
         Scope::System => (
             None,
             ["_PID=1".to_owned(), format!("UNIT={unit}")],
@@ -120,7 +124,7 @@ fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
     ]);
     let complaints = || (0..=4).map(|priority| format!("PRIORITY={priority}"));
     line.extend(manager.clone());
-    line.extend(KINDS.map(|(id, _)| format!("MESSAGE_ID={id}")));
+    line.extend(EVENTS.map(|(id, _)| format!("MESSAGE_ID={id}")));
     line.push("+".to_owned());
     line.extend(manager);
     line.extend(complaints());
@@ -130,9 +134,9 @@ fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
     line
 }
 
-/// Reads what journalctl prints, one object a line; what is no line of ours is passed over.
-pub fn parse(text: &str) -> Vec<Line> {
-    let mut lines: Vec<Line> = text
+/// Reads what journalctl prints, one object a line; skips every line of another form.
+pub fn parse(text: &str) -> Vec<JournalLine> {
+    let mut lines: Vec<JournalLine> = text
         .lines()
         .filter_map(|line| read(&serde_json::from_str(line).ok()?))
         .collect();
@@ -140,27 +144,29 @@ pub fn parse(text: &str) -> Vec<Line> {
     lines
 }
 
-fn read(entry: &Value) -> Option<Line> {
+fn read(entry: &Value) -> Option<JournalLine> {
     let field = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
     let at = Timestamp::from_microsecond(field("__REALTIME_TIMESTAMP").parse().ok()?).ok()?;
     let text = field("MESSAGE").to_owned();
-    let by_id = KINDS
+    let by_id = EVENTS
         .iter()
         .find(|(id, _)| *id == field("MESSAGE_ID"))
-        .map(|(_, kind)| *kind);
-    let kind = match by_id {
-        _ if field("SYSLOG_IDENTIFIER") == IDENTIFIER => Kind::Gateway,
-        // That of ExecReload= has the same id.
-        Some(Kind::Exit) if !text.contains("Main process exited") => Kind::Complaint,
-        Some(kind) => kind,
-        None if text.contains("Watchdog timeout") => Kind::Watchdog,
-        None if text.contains("Start request repeated too quickly") => Kind::TooOften,
-        None => Kind::Complaint,
+        .map(|(_, event)| *event);
+    let event = match by_id {
+        _ if field("SYSLOG_IDENTIFIER") == IDENTIFIER => JournalEvent::Gateway,
+        // The end of ExecReload= has the same id.
+        Some(JournalEvent::Exit) if !text.contains("Main process exited") => {
+            JournalEvent::Complaint
+        }
+        Some(event) => event,
+        None if text.contains("Watchdog timeout") => JournalEvent::Watchdog,
+        None if text.contains("Start request repeated too quickly") => JournalEvent::TooOften,
+        None => JournalEvent::Complaint,
     };
-    Some(Line {
+    Some(JournalLine {
         at,
-        kind,
-        code: field("EXIT_CODE").to_owned(),
+        event,
+        exit: ProcessEnd::of_word(field("EXIT_CODE")),
         status: number_of(field("EXIT_STATUS")),
         result: field("UNIT_RESULT").to_owned(),
         sidecar: Some(field("SIDECAR"))
@@ -171,7 +177,7 @@ fn read(entry: &Value) -> Option<Line> {
     })
 }
 
-/// A number, or a signal by its name without SIG, as versions of systemd differ.
+/// An exit code, or the number of a signal; some versions of systemd write its name without SIG.
 fn number_of(text: &str) -> i32 {
     text.parse().unwrap_or_else(|_| {
         format!("SIG{text}")
@@ -185,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_systemd_and_of_the_gateway_are_told_apart() {
+    fn lines_of_systemd_and_of_the_gateway_are_distinguished() {
         let text = r#"{"__REALTIME_TIMESTAMP":"1763797450000002","MESSAGE":"gateway.service: Main process exited, code=killed, status=9/KILL","MESSAGE_ID":"98e322203f7a4ed290d09fe03c09fe15","EXIT_CODE":"killed","EXIT_STATUS":"9","PRIORITY":"4","SYSLOG_IDENTIFIER":"systemd"}
 {"__REALTIME_TIMESTAMP":"1763797450000001","MESSAGE":"gateway.service: Watchdog timeout (limit 1s)!","PRIORITY":"3","SYSLOG_IDENTIFIER":"systemd"}
 {"__REALTIME_TIMESTAMP":"1763797450000003","MESSAGE":"[gateway] sidecar main (pid 5) was ended by SIGKILL; starting it again at once","SIDECAR":"main","PRIORITY":"4","SYSLOG_IDENTIFIER":"gateway"}
@@ -195,16 +201,17 @@ not json
 "#;
         let lines = parse(text);
         assert_eq!(
-            lines.iter().map(|line| line.kind).collect::<Vec<_>>(),
-            [Kind::Watchdog, Kind::Exit, Kind::Gateway, Kind::Complaint]
+            lines.iter().map(|line| line.event).collect::<Vec<_>>(),
+            [
+                JournalEvent::Watchdog,
+                JournalEvent::Exit,
+                JournalEvent::Gateway,
+                JournalEvent::Complaint
+            ]
         );
         assert_eq!(
-            (
-                lines[1].code.as_str(),
-                lines[1].status,
-                lines[2].sidecar.as_deref()
-            ),
-            ("killed", 9, Some("main"))
+            (lines[1].exit, lines[1].status, lines[2].sidecar.as_deref()),
+            (Some(ProcessEnd::Killed), 9, Some("main"))
         );
         assert_eq!(
             (number_of("KILL"), number_of("78"), number_of("")),
@@ -213,7 +220,7 @@ not json
     }
 
     #[test]
-    fn only_the_manager_is_believed_about_the_unit() {
+    fn only_the_manager_s_own_lines_about_the_unit_count() {
         let system = arguments(Scope::System, "gateway.service", 7).join(" ");
         assert!(
             system.contains("_PID=1 UNIT=gateway.service MESSAGE_ID=")

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Env, Listen};
 use crate::control::protocol::Status;
-use crate::diagnose::why::journal::{self, Kind};
+use crate::diagnose::why::journal::{self, JournalEvent};
 use crate::os::port::{self, Depth};
 use crate::service::manager::Manager;
 use crate::service::provenance::Written;
@@ -151,7 +151,7 @@ impl Deep {
             Ok(lines) => {
                 let all: Vec<String> = lines
                     .into_iter()
-                    .filter(|line| line.kind == Kind::Gateway)
+                    .filter(|line| line.event == JournalEvent::Gateway)
                     .map(|line| format!("{} {}", line.at.strftime("%FT%TZ"), line.text))
                     .collect();
                 deep.complaints = all[all.len().saturating_sub(COMPLAINTS)..].to_vec();

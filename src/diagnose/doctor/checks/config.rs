@@ -1,128 +1,130 @@
-//! The configuration: valid, used, readable for the gateway and not for everybody.
+//! The configuration: valid, applied, readable for the gateway and for no other user.
 
 use std::path::Path;
 
-use super::super::facts::Facts;
-use super::super::finding::{Check, Level, Mend, Remedy, Seen, advice, command};
 use crate::control::protocol::Stage;
+use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::finding::{Check, Fix, Level, Problem, Remedy, advice, command};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
         code: "config-invalid",
         level: Level::Error,
-        what: "the configuration is not valid",
-        why: "What runs goes on with what it read before; the next start serves with the last good configuration, or ends with 78.",
-        cure: "Mend the line that is named; gatewayctl config check tries it.",
-        mends: false,
+        title: "the configuration is invalid",
+        why: "The running gateway keeps the configuration that it read before. The next start uses \
+               the last good configuration, or exits with 78.",
+        cure: "Correct the line that is named; gatewayctl config check tests the file.",
+        fixable: false,
         judge: invalid,
     },
     Check {
         code: "config-unapplied",
         level: Level::Warning,
-        what: "the configuration changed and is not used yet",
-        why: "The next crash or boot would bring the change into effect, at a moment that nobody chose.",
-        cure: "Mended: the gateway reloads it; only what changed is restarted, without losing a request.",
-        mends: true,
+        title: "the configuration changed but is not applied",
+        why: "The next crash or boot would apply the change at an unplanned moment.",
+        cure: "With --fix: the gateway reloads the file. It restarts only what changed, and loses \
+               no request.",
+        fixable: true,
         judge: unapplied,
     },
     Check {
         code: "config-secret",
         level: Level::Warning,
-        what: "a configuration with secrets is readable for everybody",
-        why: "Every user of the machine can read the secrets in it.",
-        cure: "Mended: the bits for others are taken away. Where a user that systemd makes up has to read it, install with --run-as, or \
-               keep secrets in a file of variables (--env-file).",
-        mends: true,
+        title: "every user can read a configuration with secrets",
+        why: "Every user of the machine can read the secrets in the file.",
+        cure: "With --fix: other users lose access to the file. If a temporary user has to read it, \
+               install with --run-as, or keep secrets in an environment file (--env-file).",
+        fixable: true,
         judge: secret,
     },
     Check {
         code: "config-unreadable",
         level: Level::Error,
-        what: "the gateway's user may not read the configuration",
-        why: "What runs goes on, but neither a reload nor the next start can read it.",
-        cure: "Give the file to the group of the service's user, readable for it.",
-        mends: false,
+        title: "the gateway's user cannot read the configuration",
+        why: "The running gateway goes on, but neither a reload nor the next start can read the \
+               file.",
+        cure: "Give the file to the group of the service's user, readable for that group.",
+        fixable: false,
         judge: unreadable,
     },
 ];
 
-fn invalid(facts: &Facts) -> Option<Seen> {
+fn invalid(facts: &GatewayFacts) -> Option<Problem> {
     let why = facts.config.invalid.as_ref()?;
     let next = command(format!(
         "gatewayctl config check --config {}",
         facts.config.path.display()
     ));
     Some(
-        Seen::at(facts.config.path.display(), "it is not valid", next)?
+        Problem::at(facts.config.path.display(), "it is invalid", next)?
             .with(why.lines().map(str::to_owned).collect()),
     )
 }
 
-fn unapplied(facts: &Facts) -> Option<Seen> {
-    // What is kept of the last good one is older while a start is under way, or waits after bad
-    // ones.
+fn unapplied(facts: &GatewayFacts) -> Option<Problem> {
+    // The last good configuration is older during a start and while recovering.
     let serves = facts
-        .live
+        .status
         .as_ref()
-        .is_some_and(|live| live.stage == Stage::Ready && live.recovery.is_none());
+        .is_some_and(|status| status.stage == Stage::Ready && status.recovery.is_none());
     if facts.config.unapplied != Some(true) || facts.config.invalid.is_some() || !serves {
         return None;
     }
-    let cure = Remedy::Mend(Mend::Reload, format!("gatewayctl reload{}", facts.flags));
-    Seen::at(
+    let cure = Remedy::Fix(Fix::Reload, format!("gatewayctl reload{}", facts.flags));
+    Problem::at(
         facts.config.path.display(),
-        "it is not what the gateway serves with",
+        "the gateway does not use this version of the file",
         cure,
     )
 }
 
-fn secret(facts: &Facts) -> Option<Seen> {
+fn secret(facts: &GatewayFacts) -> Option<Problem> {
     let (mode, owner, group) = facts.config.access.filter(|(mode, ..)| mode & 0o004 != 0)?;
     if facts.config.secrets.is_empty() {
         return None;
     }
-    let (path, narrow) = (&facts.config.path, mode & 0o770);
-    let chmod = format!("chmod {narrow:03o} {}", path.display());
+    let (path, without_others) = (&facts.config.path, mode & 0o770);
+    let chmod = format!("chmod {without_others:03o} {}", path.display());
     let cure = match &facts.unit {
         Some(unit) if unit.dynamic => advice(
-            "install again with --run-as USER, or keep secrets in a file of mode 0600: gatewayctl install --env-file FILE",
+            "install again with --run-as USER, or keep secrets in a file with mode 0600: gatewayctl install --env-file FILE",
         ),
-        // Never so narrow that the gateway itself could not read it any more.
+        // The gateway itself must still be able to read the file.
         Some(unit)
             if unit
                 .uid
-                .is_some_and(|uid| may_read(narrow, (owner, group), (uid, unit.gid))) =>
+                .is_some_and(|uid| may_read(without_others, (owner, group), (uid, unit.gid))) =>
         {
-            Remedy::Mend(Mend::Mode(path.clone(), narrow), chmod)
+            Remedy::Fix(Fix::Mode(path.clone(), without_others), chmod)
         }
-        Some(unit) => command(give(path, unit.gid.or(unit.uid).unwrap_or(0))),
+        Some(unit) => command(give_to_group(path, unit.gid.or(unit.uid).unwrap_or(0))),
         None => command(chmod),
     };
-    Seen::at(
+    Problem::at(
         path.display(),
         format!(
-            "{} may be read by everybody (mode {mode:03o})",
+            "every user can read {} (mode {mode:03o})",
             facts.config.secrets.join(", ")
         ),
         cure,
     )
 }
 
-fn unreadable(facts: &Facts) -> Option<Seen> {
+fn unreadable(facts: &GatewayFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let ((mode, owner, group), uid) = (facts.config.access?, unit.uid?);
     if may_read(mode, (owner, group), (uid, unit.gid)) {
         return None;
     }
-    let message = format!("uid {uid} may not read it (mode {mode:03o}, uid {owner}, gid {group})");
-    Seen::at(
+    let message = format!("uid {uid} cannot read it (mode {mode:03o}, uid {owner}, gid {group})");
+    Problem::at(
         facts.config.path.display(),
         message,
-        command(give(&facts.config.path, unit.gid.unwrap_or(uid))),
+        command(give_to_group(&facts.config.path, unit.gid.unwrap_or(uid))),
     )
 }
 
-/// Whether a user may read a file of this mode, owner and group; root reads everything.
+/// Whether a user may read a file of this mode, owner and group; root may read every file.
 fn may_read(mode: u32, (owner, group): (u32, u32), (uid, gid): (u32, Option<u32>)) -> bool {
     let bit = if uid == owner {
         0o400
@@ -134,8 +136,8 @@ fn may_read(mode: u32, (owner, group): (u32, u32), (uid, gid): (u32, Option<u32>
     uid == 0 || mode & bit != 0
 }
 
-/// The command that makes a file readable for a group and for nobody else.
-fn give(path: &Path, group: u32) -> String {
+/// The command that makes a file readable for its owner and a group only.
+fn give_to_group(path: &Path, group: u32) -> String {
     format!(
         "sudo chgrp {group} {0} && sudo chmod 640 {0}",
         path.display()

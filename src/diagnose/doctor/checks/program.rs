@@ -1,11 +1,11 @@
-//! The programs: the gateway's own, and those behind it.
+//! The programs: the gateway's own and those of its sidecars.
 
 use std::path::Path;
 
-use super::super::facts::{Facts, is_passing};
-use super::super::finding::{Check, Level, Seen, advice, command};
+use crate::diagnose::doctor::facts::{GatewayFacts, is_temporary};
+use crate::diagnose::doctor::finding::{Check, Level, Problem, advice, command};
 
-/// Folders of version managers: what lies there goes when the version does.
+/// Directories of version managers: their files disappear with the version.
 const VERSION_MANAGERS: [(&str, &str); 11] = [
     ("/.nvm/", "nvm"),
     ("/.fnm/", "fnm"),
@@ -24,134 +24,141 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         code: "program-missing",
         level: Level::Error,
-        what: "the gateway's program is not there",
-        why: "What runs goes on, but no restart, crash or boot can start it again.",
-        cure: "Put the program back, or install again with the gatewayctl that lies beside it.",
-        mends: false,
-        judge: missing,
+        title: "the gateway's program does not exist",
+        why: "The running process goes on, but no restart, crash or boot can start the gateway \
+               again.",
+        cure: "Restore the program, or install again with the gatewayctl that lies next to it.",
+        fixable: false,
+        judge: program_missing,
     },
     Check {
         code: "program-replaced",
         level: Level::Warning,
-        what: "the program on disk is not the one that runs",
-        why: "An update took place and the gateway has not been restarted into it; a crash would do so at a bad moment.",
-        cure: "gatewayctl restart --fresh, which loses no request.",
-        mends: false,
+        title: "the running program is not the one on disk",
+        why: "The program was updated, but the gateway has not been restarted; a crash would \
+               change the version at a bad moment.",
+        cure: "Run gatewayctl restart --fresh; it loses no request.",
+        fixable: false,
         judge: replaced,
     },
     Check {
         code: "program-version",
         level: Level::Warning,
-        what: "gateway and gatewayctl are of different versions",
-        why: "They speak the same protocol within a version; a newer one may ask for what the older does not know.",
-        cure: "gatewayctl update, or restart into the version on disk.",
-        mends: false,
+        title: "gateway and gatewayctl have different versions",
+        why: "Their protocol is the same within a version; a newer program may ask for what the \
+               older one does not know.",
+        cure: "Run gatewayctl update, or restart into the version on disk.",
+        fixable: false,
         judge: version,
     },
     Check {
         code: "program-temporary",
         level: Level::Warning,
-        what: "a program lies where files do not stay",
-        why: "What lies in /tmp or in a build folder goes with the next boot, clean-up or build, and the next start fails.",
-        cure: "Copy it to a place that stays, such as /usr/local/bin or /opt, and install again.",
-        mends: false,
+        title: "a program is in a temporary directory",
+        why: "Files in /tmp or in a build directory disappear with the next boot, clean-up or \
+               build. Then the next start fails.",
+        cure: "Copy the program to a permanent directory, such as /usr/local/bin or /opt, and \
+               install again.",
+        fixable: false,
         judge: temporary,
     },
     Check {
         code: "command-missing",
         level: Level::Error,
-        what: "the program of a sidecar is not there",
-        why: "What runs goes on, but the next restart fails.",
-        cure: "Put it back, or change its command in the configuration.",
-        mends: false,
+        title: "a sidecar's program does not exist",
+        why: "The running sidecar goes on, but its next restart fails.",
+        cure: "Restore the program, or change command in the configuration.",
+        fixable: false,
         judge: command_missing,
     },
     Check {
         code: "command-version-manager",
         level: Level::Warning,
-        what: "a sidecar's program belongs to a version manager",
-        why: "Its path names one version or needs a shell's set-up: it goes when that version is removed or the shell's is changed.",
-        cure: "Use an interpreter of the system, or a path that stays through upgrades.",
-        mends: false,
+        title: "a sidecar's program belongs to a version manager",
+        why: "Its path names one version or depends on a shell's set-up: it disappears when that \
+               version is removed or the set-up changes.",
+        cure: "Use an interpreter of the system, or a path that survives upgrades.",
+        fixable: false,
         judge: version_manager,
     },
     Check {
         code: "cwd-missing",
         level: Level::Error,
-        what: "the folder of a sidecar is not there",
-        why: "The next restart cannot start it there.",
-        cure: "Make the folder, or change cwd in the configuration.",
-        mends: false,
-        judge: cwd,
+        title: "a sidecar's working directory does not exist",
+        why: "The next restart of the sidecar fails.",
+        cure: "Create the directory, or change cwd in the configuration.",
+        fixable: false,
+        judge: cwd_missing,
     },
     Check {
         code: "path-missing",
         level: Level::Note,
-        what: "folders of a configured PATH are not there",
-        why: "Programs that the server starts by name are looked for there in vain.",
-        cure: "Install again from a shell with the PATH of now, or take them out of env.PATH.",
-        mends: false,
-        judge: path,
+        title: "a configured PATH names directories that do not exist",
+        why: "Programs that the sidecar starts by name are not found there.",
+        cure: "Install again from a shell with the current PATH, or remove the directories from \
+               env.PATH.",
+        fixable: false,
+        judge: path_missing,
     },
 ];
 
-fn missing(facts: &Facts) -> Option<Seen> {
+fn program_missing(facts: &GatewayFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let program = unit
-        .says
+        .properties
         .as_ref()?
         .program
         .as_ref()
         .filter(|program| !program.exists())?;
-    Seen::at(
+    Problem::at(
         unit.place("ExecStart"),
-        format!("{} is not there", program.display()),
+        format!("{} does not exist", program.display()),
         command(format!("ls -l {}", program.display())),
     )
 }
 
-fn replaced(facts: &Facts) -> Option<Seen> {
+fn replaced(facts: &GatewayFacts) -> Option<Problem> {
     let process = facts
         .process
         .as_ref()
         .filter(|process| process.replaced && process.program.exists())?;
-    let message = format!("pid {} runs a file that was replaced since", process.pid);
-    Seen::at(
+    let message = format!("pid {} runs a file that has been replaced", process.pid);
+    Problem::at(
         process.program.display(),
         message,
         command(format!("gatewayctl restart --fresh{}", facts.flags)),
     )
 }
 
-fn version(facts: &Facts) -> Option<Seen> {
-    let live = facts
-        .live
+fn version(facts: &GatewayFacts) -> Option<Problem> {
+    let status = facts
+        .status
         .as_ref()
-        .filter(|live| live.version != env!("CARGO_PKG_VERSION"))?;
+        .filter(|status| status.version != env!("CARGO_PKG_VERSION"))?;
     let message = format!(
         "the gateway is {}, gatewayctl is {}",
-        live.version,
+        status.version,
         env!("CARGO_PKG_VERSION")
     );
-    let place = live
+    let place = status
         .program
         .clone()
-        .unwrap_or_else(|| format!("pid {}", live.pid));
-    Seen::at(
+        .unwrap_or_else(|| format!("pid {}", status.pid));
+    Problem::at(
         place,
         message,
         command(format!(
-            "gatewayctl restart --fresh{}   (when both are replaced on disk)",
+            "gatewayctl restart --fresh{}   (after replacing both on disk)",
             facts.flags
         )),
     )
 }
 
-fn temporary(facts: &Facts) -> Option<Seen> {
+fn temporary(facts: &GatewayFacts) -> Option<Problem> {
     let own = facts.unit.as_ref().and_then(|unit| {
         Some((
             unit.place("ExecStart"),
-            unit.says.as_ref()?.program.clone()?,
+            unit.properties.as_ref()?.program.clone()?,
         ))
     });
     let config = facts.config.get();
@@ -161,37 +168,38 @@ fn temporary(facts: &Facts) -> Option<Seen> {
             spec.command.first()?.into(),
         ))
     });
-    // Only of a service is expected that it outlives the day.
+    // Only a service has to survive a boot.
     let (place, program) = own
         .into_iter()
         .chain(sidecars)
         .filter(|_| facts.unit.is_some())
-        .find(|(_, program)| is_passing(program))?;
-    let cure =
-        advice("copy it to a place that stays, such as /usr/local/bin or /opt, and install again");
-    Seen::at(
+        .find(|(_, program)| is_temporary(program))?;
+    let cure = advice(
+        "copy it to a permanent directory, such as /usr/local/bin or /opt, and install again",
+    );
+    Problem::at(
         place,
-        format!("{} lies where files do not stay", program.display()),
+        format!("{} is in a temporary directory", program.display()),
         cure,
     )
 }
 
-fn command_missing(facts: &Facts) -> Option<Seen> {
-    let (name, program) = facts.config.missing.first()?;
+fn command_missing(facts: &GatewayFacts) -> Option<Problem> {
+    let (name, program) = facts.config.missing_programs.first()?;
     let place = format!("{}: [sidecar.{name}] command", facts.config.path.display());
     let next = if program.contains('/') {
         format!("ls -l {program}")
     } else {
         format!("command -v {program}")
     };
-    Seen::at(
+    Problem::at(
         place,
-        format!("`{program}` is not there, or is no program"),
+        format!("`{program}` does not exist or is not executable"),
         command(next),
     )
 }
 
-fn version_manager(facts: &Facts) -> Option<Seen> {
+fn version_manager(facts: &GatewayFacts) -> Option<Problem> {
     let config = facts.config.get();
     let found = config.sidecar.iter().find_map(|(name, spec)| {
         let program = spec.command.first()?;
@@ -207,10 +215,10 @@ fn version_manager(facts: &Facts) -> Option<Seen> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
-    Seen::at(
+    Problem::at(
         place,
         format!("{word} belongs to {by}"),
-        command(format!("type -a {interpreter}   (which others there are)")),
+        command(format!("type -a {interpreter}   (lists the alternatives)")),
     )
 }
 
@@ -222,28 +230,31 @@ fn manager(path: &str) -> Option<&'static str> {
         .map(|(_, name)| name)
 }
 
-fn cwd(facts: &Facts) -> Option<Seen> {
-    let (name, folder) = facts.config.no_folder.first()?;
+fn cwd_missing(facts: &GatewayFacts) -> Option<Problem> {
+    let (name, folder) = facts.config.missing_cwd.first()?;
     let place = format!("{}: [sidecar.{name}] cwd", facts.config.path.display());
-    Seen::at(
+    Problem::at(
         place,
-        format!("{} is not there", folder.display()),
+        format!("{} does not exist", folder.display()),
         command(format!("mkdir -p {}", folder.display())),
     )
 }
 
-fn path(facts: &Facts) -> Option<Seen> {
-    let (name, _) = facts.config.no_path.first()?;
+fn path_missing(facts: &GatewayFacts) -> Option<Problem> {
+    let (name, _) = facts.config.missing_path.first()?;
     let place = format!("{}: [sidecar.{name}] env.PATH", facts.config.path.display());
     let gone: Vec<String> = facts
         .config
-        .no_path
+        .missing_path
         .iter()
         .map(|(_, folder)| folder.display().to_string())
         .collect();
-    Seen::at(
+    Problem::at(
         place,
-        format!("it names folders that are not there: {}", gone.join(", ")),
-        advice("take them out of env.PATH"),
+        format!(
+            "it names directories that do not exist: {}",
+            gone.join(", ")
+        ),
+        advice("remove them from env.PATH"),
     )
 }

@@ -1,21 +1,20 @@
-//! The machine.
+//! The limits of the kernel, and the journal.
 
 use std::path::Path;
 
-use crate::diagnose::doctor::facts::Machine;
+use crate::diagnose::doctor::facts::MachineFacts;
 use crate::os::platform;
 
-/// Looks at the kernel's limits and at the journal.
-pub(super) fn look() -> Machine {
+pub(super) fn look() -> MachineFacts {
     let sysctl = |name: &str| std::fs::read_to_string(Path::new("/proc/sys").join(name)).ok();
     let range = sysctl("net/ipv4/ip_local_port_range").and_then(|text| {
         let mut ends = text.split_whitespace().map(str::parse::<u16>);
         Some((ends.next()?.ok()?, ends.next()?.ok()?))
     });
-    Machine {
+    MachineFacts {
         somaxconn: sysctl("net/core/somaxconn").and_then(|text| text.trim().parse().ok()),
-        ephemeral: range,
-        reserved: sysctl("net/ipv4/ip_local_reserved_ports")
+        ephemeral_ports: range,
+        reserved_ports: sysctl("net/ipv4/ip_local_reserved_ports")
             .unwrap_or_default()
             .trim()
             .to_owned(),
@@ -26,7 +25,7 @@ pub(super) fn look() -> Machine {
     }
 }
 
-/// systemd-journald writes to /var/log/journal where it is, and to /run/log/journal else.
+/// systemd-journald writes to /var/log/journal if that exists, else to /run/log/journal.
 fn journal_kept() -> Option<bool> {
     match (
         Path::new("/var/log/journal").is_dir(),

@@ -1,17 +1,16 @@
-//! The gateway's process, and who else holds its addresses.
+//! The gateway's process, and other processes that hold its addresses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::Listen;
 use crate::control::protocol::Status;
-use crate::diagnose::doctor::facts::{Facts, Port, Process, Stranger};
+use crate::diagnose::doctor::facts::{AddressHolder, FrontAddress, GatewayFacts, RunningProcess};
 use crate::os::port::{self, Depth, Holder};
 use crate::os::process::{self, Stat};
 use crate::state::paths::Scope;
 
-/// Looks at a process.
-pub(super) fn look(pid: u32, unseen: &mut Vec<String>) -> Option<Process> {
+pub(super) fn look(pid: u32, unseen: &mut Vec<String>) -> Option<RunningProcess> {
     let process = format!("/proc/{pid}");
     let link = match std::fs::read_link(format!("{process}/exe")) {
         Ok(link) => link,
@@ -32,17 +31,18 @@ pub(super) fn look(pid: u32, unseen: &mut Vec<String>) -> Option<Process> {
         .split(|byte| *byte == 0)
         .filter_map(pair)
         .collect();
-    Some(Process {
+    Some(RunningProcess {
         pid,
         replaced: link != program,
         program,
         environment,
-        fds: fds(pid),
+        descriptors: descriptors(pid),
         age: age(pid).unwrap_or_default(),
     })
 }
 
-fn fds(pid: u32) -> Option<(u64, u64)> {
+/// Descriptors in use and their limit.
+fn descriptors(pid: u32) -> Option<(u64, u64)> {
     let used = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let line = limits
@@ -51,7 +51,7 @@ fn fds(pid: u32) -> Option<(u64, u64)> {
     Some((used, line.split_whitespace().next()?.parse().ok()?))
 }
 
-/// How long it lives.
+/// Time since its start.
 fn age(pid: u32) -> Option<Duration> {
     let ticks = Stat::read(pid)?.start_time;
     let hertz = u64::try_from(
@@ -69,11 +69,11 @@ fn age(pid: u32) -> Option<Duration> {
     Duration::try_from_secs_f64(up - ticks as f64 / hertz as f64).ok()
 }
 
-/// The addresses of the gateway, those it has and those it is to have, and who else listens there.
-pub(super) fn ports(facts: &Facts, live: Option<&Status>) -> Vec<Port> {
-    let mut all: Vec<Listen> = live
+/// The addresses of the running gateway and of its configuration, and what else listens there.
+pub(super) fn addresses(facts: &GatewayFacts, status: Option<&Status>) -> Vec<FrontAddress> {
+    let mut all: Vec<Listen> = status
         .iter()
-        .flat_map(|live| &live.listeners)
+        .flat_map(|status| &status.listeners)
         .filter_map(|text| text.parse().ok())
         .collect();
     for listen in facts.config.get().gateway.listen {
@@ -82,24 +82,26 @@ pub(super) fn ports(facts: &Facts, live: Option<&Status>) -> Vec<Port> {
         }
     }
     all.into_iter()
-        .map(|listen| Port {
-            strangers: strangers(facts, live, &listen),
+        .map(|listen| FrontAddress {
+            others: others(facts, status, &listen),
             listen,
         })
         .collect()
 }
 
-/// Who listens at an address and is neither this gateway, nor one of its own, nor a service manager
-/// on its behalf.
-fn strangers(facts: &Facts, live: Option<&Status>, listen: &Listen) -> Vec<Stranger> {
+/// What listens at an address and is neither this gateway, nor one of its own processes, nor a
+/// service manager on its behalf.
+fn others(facts: &GatewayFacts, status: Option<&Status>, listen: &Listen) -> Vec<AddressHolder> {
     let main = facts
         .unit
         .as_ref()
-        .and_then(|unit| unit.says.as_ref())
-        .map(|says| says.main_pid);
-    let own: Vec<u32> = live
+        .and_then(|unit| unit.properties.as_ref())
+        .map(|properties| properties.main_pid);
+    let own: Vec<u32> = status
         .iter()
-        .flat_map(|live| std::iter::once(live.pid).chain(live.drainers.iter().map(|one| one.pid)))
+        .flat_map(|status| {
+            std::iter::once(status.pid).chain(status.drainers.iter().map(|one| one.pid))
+        })
         .chain(main)
         .collect();
     let group = own
@@ -116,9 +118,9 @@ fn strangers(facts: &Facts, live: Option<&Status>, listen: &Listen) -> Vec<Stran
                 .iter()
                 .any(|pid| own.contains(pid))
     };
-    let stranger = |holder: Holder| match holder {
+    let other = |holder: Holder| match holder {
         Holder::Seen(process) if is_own(&process) => None,
-        Holder::Seen(process) => Some(Stranger {
+        Holder::Seen(process) => Some(AddressHolder {
             pid: process.pid,
             name: process.name.clone(),
             uid: process.uid,
@@ -128,21 +130,21 @@ fn strangers(facts: &Facts, live: Option<&Status>, listen: &Listen) -> Vec<Stran
                 .map(str::to_owned),
             is_gateway: process.is_gateway(),
         }),
-        // Whether it is the gateway itself cannot be seen, but where that would be one's own.
+        // A hidden process may be the gateway itself, unless that would run as the caller.
         Holder::Hidden(uid) => {
             let of_user = facts
                 .unit
                 .as_ref()
                 .is_none_or(|unit| unit.installed.scope == Scope::User);
             let uid = uid.filter(|uid| of_user && *uid != nix::unistd::geteuid().as_raw())?;
-            Some(Stranger {
+            Some(AddressHolder {
                 uid,
-                ..Stranger::default()
+                ..AddressHolder::default()
             })
         }
     };
     port::who(listen, &own, Depth::All)
         .into_iter()
-        .filter_map(stranger)
+        .filter_map(other)
         .collect()
 }

@@ -1,12 +1,14 @@
-//! The unit: its files, and what its manager makes of them.
+//! The unit: its files, and what its manager reports.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use super::time;
 use crate::config::Env;
-use crate::diagnose::doctor::facts::{EnvFile, Says, Setting, Unit, UnitFile};
+use crate::diagnose::doctor::unit_facts::{
+    EnvFile, InstalledUnit, UnitFile, UnitLine, UnitProperties,
+};
 use crate::service::drift;
 use crate::service::manager::Manager;
 use crate::service::provenance::Written;
@@ -15,49 +17,49 @@ use crate::service::{Installed, ServiceError};
 use crate::state::paths::Scope;
 use crate::text::redact::{MASK, Redactor};
 
-/// How many lines of journald about one service are shown.
+/// How many lines of journald about one service are kept.
 const SUPPRESSED_SHOWN: usize = 3;
 
-/// Looks at an installed unit.
-pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
-    let (says, properties, unreachable) = match ask(env, installed).await {
-        Ok((says, properties)) => (Some(says), properties, None),
+pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit {
+    let (properties, raw, unreachable) = match ask(env, installed).await {
+        Ok((properties, raw)) => (Some(properties), raw, None),
         Err(error) => (None, Properties::default(), Some(error.message)),
     };
     let written = Written::at(&installed.path).unwrap_or(Written::Absent);
-    let version = says.as_ref().map_or(0, |says| says.version);
+    let version = properties
+        .as_ref()
+        .map_or(0, |properties| properties.version);
     let outdated = match &written {
         Written::ByUs(text) if version != 0 => drift::outdated(installed, text, version),
         _ => None,
     };
     let mut files = vec![read(&installed.path)];
     files.extend(
-        properties
-            .texts("DropInPaths")
+        raw.texts("DropInPaths")
             .iter()
             .map(|path| read(Path::new(path))),
     );
-    let user = says
+    let user = properties
         .as_ref()
-        .map(|says| says.user.clone())
+        .map(|properties| properties.user.clone())
         .unwrap_or_default();
     let account = nix::unistd::User::from_name(&user).ok().flatten();
-    let dynamic = properties.flag("DynamicUser");
+    let dynamic = raw.flag("DynamicUser");
     let own = installed.scope == Scope::User;
-    Unit {
+    InstalledUnit {
         needs_sudo: !own && !nix::unistd::geteuid().is_root(),
         in_our_place: drift::unit_dir(env, installed.scope)
             .is_some_and(|dir| installed.path.parent() == Some(&dir)),
         shadowed: drift::copies(env, installed).into_iter().skip(1).collect(),
         lingers: own.then(drift::lingers),
-        env_files: properties
+        env_files: raw
             .files("EnvironmentFiles")
             .into_iter()
             .map(|(path, optional)| env_file(path, optional))
             .collect(),
-        secrets: says
+        secrets: properties
             .as_ref()
-            .map(|says| secret_names(&says.environment))
+            .map(|properties| secret_names(&properties.environment))
             .unwrap_or_default(),
         has_account: user.is_empty() || dynamic || account.is_some() || user.parse::<u32>().is_ok(),
         uid: match (&account, own) {
@@ -71,7 +73,7 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
         suppressed: suppressed(&installed.unit),
         installed: installed.clone(),
         dynamic,
-        says,
+        properties,
         unreachable,
         files,
         written,
@@ -79,12 +81,15 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> Unit {
     }
 }
 
-async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties), ServiceError> {
+async fn ask(
+    env: &Env<'_>,
+    installed: &Installed,
+) -> Result<(UnitProperties, Properties), ServiceError> {
     let manager = Manager::connect(installed.scope, env).await?;
     let version = manager.version().await?;
     let said = manager.properties(&installed.unit).await?;
     let commands = said.commands("ExecStart");
-    let says = Says {
+    let properties = UnitProperties {
         version,
         load: said.text("LoadState"),
         load_error: said.load_error(),
@@ -94,7 +99,7 @@ async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties),
         file_state: manager.file_state(&installed.unit).await,
         needs_reload: said.flag("NeedDaemonReload")
             || has_unread(installed, &said.texts("DropInPaths")),
-        kind: said.text("Type"),
+        service_type: said.text("Type"),
         notify_access: said.text("NotifyAccess"),
         kill_mode: said.text("KillMode"),
         restart: said.text("Restart"),
@@ -123,12 +128,12 @@ async fn ask(env: &Env<'_>, installed: &Installed) -> Result<(Says, Properties),
             .iter()
             .any(|unit| unit.ends_with(".socket")),
         user: said.text("User"),
-        status: said.text("StatusText"),
+        status_text: said.text("StatusText"),
     };
-    Ok((says, said))
+    Ok((properties, said))
 }
 
-/// Whether there is a drop-in that systemd has not read: of a folder that is new it does not know.
+/// Whether there is a drop-in that systemd has not read: it does not notice a new drop-in directory.
 fn has_unread(installed: &Installed, known: &[String]) -> bool {
     let folder = installed
         .path
@@ -143,7 +148,7 @@ fn has_unread(installed: &Installed, known: &[String]) -> bool {
         .any(|path| !known.iter().any(|known| path == Path::new(known)))
 }
 
-/// The settings of a file, comments and sections left out.
+/// The settings of a file, without comments and section headers.
 fn read(path: &Path) -> UnitFile {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let setting = |(index, line): (usize, &str)| {
@@ -151,17 +156,15 @@ fn read(path: &Path) -> UnitFile {
         let (key, value) = line
             .split_once('=')
             .filter(|_| !line.starts_with(['#', ';', '[']))?;
-        Some(Setting {
+        Some(UnitLine {
             number: index + 1,
             key: key.trim().to_owned(),
             value: value.trim().to_owned(),
         })
     };
-    let mode = std::fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o7777);
     UnitFile {
         path: path.to_owned(),
         lines: text.lines().enumerate().filter_map(setting).collect(),
-        mode,
     }
 }
 
@@ -186,7 +189,7 @@ fn env_file(path: PathBuf, optional: bool) -> EnvFile {
     }
 }
 
-/// The names of variables whose values are secret.
+/// The names of the variables with secret values.
 fn secret_names(environment: &[String]) -> Vec<String> {
     let redactor = Redactor::default();
     let secret = |pair: &String| {
@@ -196,8 +199,8 @@ fn secret_names(environment: &[String]) -> Vec<String> {
     environment.iter().filter_map(secret).collect()
 }
 
-/// What journald says that it left out of a service's log in this boot; nothing where it cannot be
-/// read.
+/// What journald reports that it dropped of a service's log in this boot; empty where the journal
+/// cannot be read.
 fn suppressed(unit: &str) -> Vec<String> {
     let asked = Command::new("journalctl")
         .args([
@@ -221,4 +224,9 @@ fn suppressed(unit: &str) -> Vec<String> {
         .take(SUPPRESSED_SHOWN)
         .map(str::to_owned)
         .collect()
+}
+
+/// A time of systemd in microseconds; none for its infinity.
+fn time(usec: u64) -> Option<Duration> {
+    (usec != u64::MAX).then(|| Duration::from_micros(usec))
 }

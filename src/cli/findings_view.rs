@@ -1,18 +1,16 @@
-//! What is printed: findings by level, each with its place, its evidence and its cure.
+//! How findings are printed: by level, each with its place, its evidence and its remedy.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::facts::Facts;
-use super::finding::{Level, Remedy};
-use super::{Finding, checks};
-use crate::cli::Context;
-use crate::cli::ui::Tone;
+use super::Context;
+use super::ui::Tone;
+use crate::diagnose::doctor::{self, Finding, FixState, GatewayFacts, Level, Remedy, checks};
 use crate::text::human::count;
 use crate::text::log::escape;
 use crate::text::redact::Redactor;
 
-/// Evidence is shown up to so many lines; `--json` has all of it.
+/// How many lines of evidence are shown; `--json` has all of them.
 const DETAIL_MOST: usize = 8;
 
 /// The width of the labels.
@@ -21,15 +19,15 @@ const LABEL: usize = 5;
 /// The answer with `--json`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer<'a> {
-    /// Whether nothing that matters is left.
+pub struct DoctorReport<'a> {
+    /// Whether no error and no warning is left.
     ok: bool,
     /// The instance.
     instance: &'a str,
     /// How many checks were made.
     checks: usize,
     /// What was found, the worst first.
-    findings: Vec<Item<'a>>,
+    findings: Vec<ReportedFinding<'a>>,
     /// What could not be looked at, and why.
     unseen: &'a [String],
 }
@@ -37,51 +35,72 @@ pub struct Answer<'a> {
 /// A finding.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Item<'a> {
+pub struct ReportedFinding<'a> {
     /// Its name, which never changes; gatewayctl-doctor(7) describes it.
     code: &'a str,
-    /// error, warning or note.
-    level: &'a str,
+    /// How much it matters.
+    level: Level,
     /// What is wrong here, in one line.
     message: String,
-    /// Evidence, a line each.
+    /// Evidence, one item a line.
     detail: Vec<String>,
     /// The file, unit, process or address.
     place: String,
     /// Why it matters.
     why: &'a str,
     /// What to do about it.
-    remedy: Cure<'a>,
-    /// Whether it is gone after `--fix`.
+    remedy: ReportedRemedy,
+    /// Whether `--fix` fixed it.
     mended: bool,
-    /// Why `--fix` did not mend it.
+    /// Why `--fix` did not fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_mended: Option<&'a str>,
 }
 
 /// What to do about a finding.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Cure<'a> {
-    /// mend (`--fix` does it), command or advice.
-    kind: &'a str,
+pub struct ReportedRemedy {
+    /// What the text is.
+    kind: RemedyKind,
     /// The command, or the advice.
     text: String,
 }
 
-/// Prints the findings.
-pub fn show(ctx: &Context, facts: &Facts, findings: &[Finding], fixed: bool) {
-    let redactor = redactor(facts);
+/// What to do, and who does it.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum RemedyKind {
+    /// `--fix` does it; the text is the equivalent command.
+    #[serde(rename = "mend")]
+    Fix,
+    /// A command to run.
+    Command,
+    /// No single command does it.
+    Advice,
+}
+
+impl RemedyKind {
+    fn of(remedy: &Remedy) -> Self {
+        match remedy {
+            Remedy::Fix(..) => Self::Fix,
+            Remedy::Command(_) => Self::Command,
+            Remedy::Advice(_) => Self::Advice,
+        }
+    }
+}
+
+/// Prints the findings; `fixed` says that `--fix` was given.
+pub fn show(ctx: &Context, facts: &GatewayFacts, findings: &[Finding], fixed: bool) {
+    let redactor = facts.redactor();
     let number = checks::all().count();
-    let items = findings
-        .iter()
-        .map(|finding| item(finding, &redactor))
-        .collect();
-    let ok = super::exit(findings) == crate::cli::Exit::Done;
-    ctx.ui.object(&Answer {
-        ok,
+    ctx.ui.object(&DoctorReport {
+        ok: doctor::is_healthy(findings),
         instance: &facts.instance,
         checks: number,
-        findings: items,
+        findings: findings
+            .iter()
+            .map(|finding| reported(finding, &redactor))
+            .collect(),
         unseen: &facts.unseen,
     });
     for level in [Level::Error, Level::Warning, Level::Note] {
@@ -107,52 +126,34 @@ pub fn show(ctx: &Context, facts: &Facts, findings: &[Finding], fixed: bool) {
     ctx.ui.say(&summary(findings, number));
 }
 
-/// Knows every secret of the configuration.
-fn redactor(facts: &Facts) -> Redactor {
-    let config = facts.config.get();
-    let redactor = Redactor::new(&config.gateway.redact);
-    for spec in config.sidecar.values() {
-        redactor.learn_command(&spec.command);
-        spec.env
-            .iter()
-            .for_each(|(key, value)| redactor.learn_env(key, value));
-    }
-    let variables = facts
-        .unit
-        .iter()
-        .filter_map(|unit| unit.says.as_ref())
-        .flat_map(|says| &says.environment);
-    variables
-        .filter_map(|pair| pair.split_once('='))
-        .for_each(|(key, value)| redactor.learn_env(key, value));
-    redactor
-}
-
-fn item<'a>(finding: &'a Finding, redactor: &Redactor) -> Item<'a> {
-    Item {
+fn reported<'a>(finding: &'a Finding, redactor: &Redactor) -> ReportedFinding<'a> {
+    let problem = &finding.problem;
+    ReportedFinding {
         code: finding.check.code,
-        level: finding.check.level.word(),
-        message: redactor.text(&finding.seen.message),
-        detail: finding
-            .seen
+        level: finding.check.level,
+        message: redactor.text(&problem.message),
+        detail: problem
             .detail
             .iter()
             .map(|line| redactor.text(line))
             .collect(),
-        place: redactor.text(&finding.seen.place),
+        place: redactor.text(&problem.place),
         why: finding.check.why,
-        remedy: Cure {
-            kind: finding.seen.remedy.kind(),
-            text: redactor.text(finding.seen.remedy.text()),
+        remedy: ReportedRemedy {
+            kind: RemedyKind::of(&problem.remedy),
+            text: redactor.text(problem.remedy.text()),
         },
-        mended: finding.mended,
-        not_mended: finding.failed.as_deref(),
+        mended: finding.is_fixed(),
+        not_mended: match &finding.fix {
+            FixState::Failed(why) => Some(why),
+            FixState::Open | FixState::Fixed => None,
+        },
     }
 }
 
 fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
     let tone = match finding.check.level {
-        _ if finding.mended => Tone::Good,
+        _ if finding.is_fixed() => Tone::Good,
         Level::Error => Tone::Bad,
         Level::Warning => Tone::Busy,
         Level::Note => Tone::Dim,
@@ -164,50 +165,33 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
             ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim)
         ))
     };
-    let level = ctx.ui.paint(finding.check.level.word(), tone);
+    let problem = &finding.problem;
     ctx.ui.say(&format!(
-        "{level} {}: {}",
+        "{} {}: {}",
+        ctx.ui.paint(finding.check.level.word(), tone),
         ctx.ui.paint(finding.check.code, Tone::Strong),
-        finding.check.what
+        finding.check.title
     ));
-    line(
-        "at",
-        &format!(
-            "{}: {}",
-            shown(&finding.seen.place),
-            shown(&finding.seen.message)
-        ),
-    );
-    for text in finding.seen.detail.iter().take(DETAIL_MOST) {
+    let place = shown(&problem.place);
+    line("at", &format!("{place}: {}", shown(&problem.message)));
+    for text in problem.detail.iter().take(DETAIL_MOST) {
         line("", &shown(text));
     }
-    if finding.seen.detail.len() > DETAIL_MOST {
-        line(
-            "",
-            &format!("+{} more", finding.seen.detail.len() - DETAIL_MOST),
-        );
+    if problem.detail.len() > DETAIL_MOST {
+        line("", &format!("+{} more", problem.detail.len() - DETAIL_MOST));
     }
     line("why", finding.check.why);
-    let remedy = shown(finding.seen.remedy.text());
-    match (&finding.seen.remedy, finding.mended) {
-        (_, true) => line(
-            "done",
-            &ctx.ui.paint(
-                if matches!(finding.seen.remedy, Remedy::Mend(..)) {
-                    &remedy
-                } else {
-                    "mended"
-                },
-                Tone::Good,
-            ),
-        ),
-        (Remedy::Mend(..), false) if !fixed => {
+    let remedy = shown(problem.remedy.text());
+    match (&problem.remedy, &finding.fix) {
+        (Remedy::Fix(..), FixState::Fixed) => line("done", &ctx.ui.paint(&remedy, Tone::Good)),
+        (_, FixState::Fixed) => line("done", &ctx.ui.paint("fixed", Tone::Good)),
+        (Remedy::Fix(..), _) if !fixed => {
             line("fix", &format!("gatewayctl doctor --fix   ({remedy})"))
         }
         _ => line("fix", &remedy),
     }
-    if let Some(why) = &finding.failed {
-        line("", &format!("not mended: {}", shown(why)));
+    if let FixState::Failed(why) = &finding.fix {
+        line("", &format!("not fixed: {}", shown(why)));
     }
 }
 
@@ -215,10 +199,10 @@ fn summary(findings: &[Finding], checks: usize) -> String {
     let left = |level: Level| {
         findings
             .iter()
-            .filter(|finding| !finding.mended && finding.check.level == level)
+            .filter(|finding| !finding.is_fixed() && finding.check.level == level)
             .count() as u64
     };
-    let mended = findings.iter().filter(|finding| finding.mended).count() as u64;
+    let fixed = findings.iter().filter(|finding| finding.is_fixed()).count();
     let mut parts: Vec<String> = [Level::Error, Level::Warning, Level::Note]
         .into_iter()
         .filter(|level| left(*level) > 0)
@@ -227,8 +211,8 @@ fn summary(findings: &[Finding], checks: usize) -> String {
     if parts.is_empty() {
         parts.push("no findings".to_owned());
     }
-    if mended > 0 {
-        parts.push(format!("{mended} mended"));
+    if fixed > 0 {
+        parts.push(format!("{fixed} fixed"));
     }
     format!("{}: {}", parts.join(", "), count(checks as u64, "check"))
 }

@@ -1,4 +1,4 @@
-//! The state directory.
+//! The state directory: its owner, its file system and what lies in it.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use nix::sys::statfs;
 
 use crate::config::Env;
 use crate::control::protocol::Status;
-use crate::diagnose::doctor::facts::{Configuration, State};
+use crate::diagnose::doctor::facts::{ConfigFile, StateDir};
 use crate::os::platform;
 use crate::os::process::{self, Stat};
 use crate::service::{Installed, unit_properties};
@@ -16,25 +16,26 @@ use crate::state::diagnostic_bundle;
 use crate::state::owner::{Drainer, Owner};
 use crate::state::paths::Paths;
 
-/// How old a restart's announcement may be: it counts for as long.
+/// How long a restart intent is valid.
 const INTENT_AGE: Duration = Duration::from_secs(60);
 
-/// What is told of bundles.
+/// Older bundles are not reported.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How long after its time an older process may take to end.
+/// How long after its drain time an old gateway process may take to end.
 const OVERDUE: Duration = Duration::from_secs(30);
 
-/// Looks at the state directory; none where there is none yet.
+/// Looks at the directory that the gateway reports or the configuration names, else at the usual
+/// one; none where there is none yet.
 pub(super) fn look(
     env: &Env<'_>,
     unit: Option<&Installed>,
-    live: Option<&Status>,
-    config: &Configuration,
+    status: Option<&Status>,
+    config: &ConfigFile,
     unseen: &mut Vec<String>,
-) -> Option<State> {
-    let told = live
-        .map(|live| PathBuf::from(&live.state_dir))
+) -> Option<StateDir> {
+    let named = status
+        .map(|status| PathBuf::from(&status.state_dir))
         .or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
     let usual = || match unit {
         Some(unit) => unit_properties::state_dirs(env, unit)
@@ -42,7 +43,7 @@ pub(super) fn look(
             .find(|dir| dir.exists()),
         None => Some(Paths::of_process(env, crate::config::DEFAULT_INSTANCE, None).state),
     };
-    let dir = told.or_else(usual)?;
+    let dir = named.or_else(usual)?;
     let meta = std::fs::metadata(&dir).ok()?;
     let Ok(entries) = std::fs::read_dir(&dir) else {
         unseen.push(format!("the state directory {}", dir.display()));
@@ -50,13 +51,13 @@ pub(super) fn look(
     };
     let names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     let owner = Owner::read(&dir);
-    Some(State {
+    Some(StateDir {
         uid: meta.uid(),
         mode: meta.permissions().mode() & 0o777,
         poor_file_system: platform::poor_file_system(&dir),
         free: free(&dir),
         owner_lives: owner.as_ref().and_then(Owner::lives),
-        aside: names
+        set_aside: names
             .iter()
             .filter(|path| path.extension().is_some_and(|end| end == "corrupt"))
             .cloned()
@@ -73,7 +74,7 @@ pub(super) fn look(
     })
 }
 
-/// Free bytes and inodes in percent; a file system without a number of inodes has enough.
+/// Free bytes and inodes in percent; a file system without an inode count has enough.
 fn free(dir: &Path) -> Option<(u64, u64)> {
     let found = statfs::statfs(dir).ok()?;
     let percent = |left: u64, of: u64| left.saturating_mul(100).checked_div(of).unwrap_or(100);
@@ -99,7 +100,7 @@ fn intent(dir: &Path) -> Option<(PathBuf, Duration)> {
         .map(|age| (path, age))
 }
 
-/// Older processes that live past their time.
+/// Old gateway processes that live past their drain time.
 fn overdue(drainers: &[Drainer]) -> Vec<(u32, Duration)> {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -123,8 +124,8 @@ fn bundles(dir: &Path) -> Vec<PathBuf> {
     recent
 }
 
-/// The process that holds the lock, where it runs no gateway: /proc/locks names it without touching
-/// the lock.
+/// The process that holds the lock, where it is not a gateway. /proc/locks names it without
+/// touching the lock.
 fn lock_holder(lock: &Path) -> Option<(u32, String)> {
     let inode = std::fs::metadata(lock).ok()?.ino();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
@@ -139,7 +140,7 @@ fn lock_holder(lock: &Path) -> Option<(u32, String)> {
                 .then(|| pid.parse::<u32>().ok())
                 .flatten()
         })?;
-    // The one that took it may be gone: whoever inherited it holds it on.
+    // The process that took the lock may have ended; those that inherited it still hold it.
     let holds = |pid: &u32| {
         let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
             .into_iter()

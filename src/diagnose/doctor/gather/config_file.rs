@@ -1,38 +1,36 @@
-//! The configuration as the gateway finds it.
+//! The configuration file, as the gateway reads it.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::cli::Context;
-use crate::cli::target;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
-use crate::diagnose::doctor::facts::Configuration;
+use crate::diagnose::doctor::facts::ConfigFile;
 use crate::service::{Installed, drift};
 use crate::text::redact::{MASK, Redactor};
 
-/// Where a program is looked for that has neither a folder nor a PATH of its own (systemd's own
-/// default).
+/// Where a program without a directory is searched when no PATH is configured (systemd's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
-/// Looks at the configuration of a service, or of a gateway that was started by hand.
+/// Looks at the file of a service, else at the one that the running gateway names, else at
+/// `default`.
 pub(super) fn look(
-    ctx: &Context,
     env: &Env<'_>,
     unit: Option<&Installed>,
-    live: Option<&Status>,
+    status: Option<&Status>,
+    default: &Path,
     unseen: &mut Vec<String>,
-) -> Configuration {
-    let told = live
-        .and_then(|live| live.config.as_ref())
+) -> ConfigFile {
+    let reported = status
+        .and_then(|status| status.config.as_ref())
         .map(PathBuf::from);
     let path = match unit {
         Some(unit) => drift::config_file(env, unit).unwrap_or_default(),
-        None => told.unwrap_or_else(|| target::config_path(&ctx.global, env)),
+        None => reported.unwrap_or_else(|| default.to_owned()),
     };
-    let mut found = Configuration {
+    let mut found = ConfigFile {
         path: path.clone(),
-        ..Configuration::default()
+        ..ConfigFile::default()
     };
     let Ok(meta) = std::fs::metadata(&path) else {
         found.valid = Some(Config::default());
@@ -46,8 +44,8 @@ pub(super) fn look(
     match config::load(&flags, &Env(&|_| None)) {
         Ok(loaded) => {
             found.secrets = secrets(&loaded.config);
-            if unit.is_some() || live.is_some() {
-                programs(&loaded.config, &mut found);
+            if unit.is_some() || status.is_some() {
+                missing_files(&loaded.config, &mut found);
             }
             found.valid = Some(loaded.config);
         }
@@ -59,7 +57,7 @@ pub(super) fn look(
     found
 }
 
-/// The keys that hold something secret.
+/// The keys that hold secrets.
 fn secrets(config: &Config) -> Vec<String> {
     let redactor = Redactor::new(&config.gateway.redact);
     let mut found = Vec::new();
@@ -76,30 +74,32 @@ fn secrets(config: &Config) -> Vec<String> {
     found
 }
 
-/// Programs and folders that are named and not there.
-fn programs(config: &Config, found: &mut Configuration) {
+/// Notes the programs and directories that are configured but do not exist.
+fn missing_files(config: &Config, found: &mut ConfigFile) {
     for (name, spec) in &config.sidecar {
         let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
         if spec.env.contains_key("PATH") {
             let gone = std::env::split_paths(path)
                 .filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir());
-            found.no_path.extend(gone.map(|dir| (name.clone(), dir)));
+            found
+                .missing_path
+                .extend(gone.map(|dir| (name.clone(), dir)));
         }
         if let Some(cwd) = spec.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
-            found.no_folder.push((name.clone(), cwd.clone()));
+            found.missing_cwd.push((name.clone(), cwd.clone()));
         }
         for program in [spec.command.first(), spec.prepare.first()]
             .into_iter()
             .flatten()
         {
-            let there = if program.contains('/') {
-                // A relative one is looked for in its folder.
+            let exists = if program.contains('/') {
+                // A relative path starts at the working directory.
                 is_program(&spec.cwd.clone().unwrap_or_default().join(program))
             } else {
                 std::env::split_paths(path).any(|dir| is_program(&dir.join(program)))
             };
-            if !there {
-                found.missing.push((name.clone(), program.clone()));
+            if !exists {
+                found.missing_programs.push((name.clone(), program.clone()));
             }
         }
     }
@@ -110,8 +110,9 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether the file is another one than the last that served; none where that cannot be read.
-pub(super) fn unapplied(config: &Configuration, state: &Path) -> Option<bool> {
+/// Whether the file differs from the configuration that served last; none where one of the two
+/// cannot be read.
+pub(super) fn unapplied(config: &ConfigFile, state: &Path) -> Option<bool> {
     config.access?;
     let (now, served) = (
         std::fs::read(&config.path).ok()?,

@@ -1,111 +1,117 @@
-//! The addresses of the front door, and who else wants them.
+//! The addresses of the front door, and other programs that use them.
 
-use super::super::facts::{Facts, Port, Stranger};
-use super::super::finding::{Check, Level, Seen, advice, command};
 use crate::config::Listen;
+use crate::diagnose::doctor::facts::{AddressHolder, FrontAddress, GatewayFacts};
+use crate::diagnose::doctor::finding::{Check, Level, Problem, advice, command};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
         code: "port-taken",
         level: Level::Error,
-        what: "another program holds an address",
-        why: "The gateway cannot listen there, or shares the address with a stranger who takes a part of its clients.",
-        cure: "Stop the other program, or give one of the two another address. It is never killed.",
-        mends: false,
+        title: "another program holds an address",
+        why: "The gateway cannot listen there, or shares the address with a program that takes \
+               part of its clients.",
+        cure: "Stop the other program, or give one of the two another address. gatewayctl never \
+               kills it.",
+        fixable: false,
         judge: taken,
     },
     Check {
         code: "port-stale",
         level: Level::Error,
-        what: "another gateway process holds an address",
-        why: "A gateway that an earlier life left behind, or that was started by hand, keeps the service from its own port.",
-        cure: "gatewayctl clean ends it when it is proven stale, and says why not when it is not.",
-        mends: false,
+        title: "another gateway process holds an address",
+        why: "A gateway from an earlier run, or one that was started by hand, keeps the service \
+               from its own port.",
+        cure: "gatewayctl clean ends the process if it is proven stale, and otherwise properties why not.",
+        fixable: false,
         judge: stale,
     },
     Check {
         code: "port-shared",
         level: Level::Error,
-        what: "two gateways are installed for one address",
-        why: "Whichever starts first gets the address, and the other never serves.",
+        title: "two gateways are installed for one address",
+        why: "The gateway that starts first gets the address; the other one never serves.",
         cure: "Give one of them another address.",
-        mends: false,
+        fixable: false,
         judge: shared,
     },
     Check {
         code: "port-ephemeral",
         level: Level::Warning,
-        what: "a port lies where the kernel takes ports for outgoing connections",
-        why: "While the gateway is down, any outgoing connection of the machine may get its port; then it cannot listen, now and then \
-              and for no visible reason.",
-        cure: "Take a port below the range, or reserve it: net.ipv4.ip_local_reserved_ports.",
-        mends: false,
+        title: "a port is in the kernel's range for outgoing connections",
+        why: "While the gateway is down, any outgoing connection of the machine may take its port. \
+               Then the gateway now and then cannot listen, for no visible reason.",
+        cure: "Choose a port below the range, or reserve it in net.ipv4.ip_local_reserved_ports.",
+        fixable: false,
         judge: ephemeral,
     },
     Check {
         code: "listen-everywhere",
         level: Level::Note,
-        what: "it listens on every address of the machine",
-        why: "Everybody who reaches the machine reaches the server. Traffic that passes through is not guarded by the gateway.",
-        cure: "127.0.0.1 if only this machine is meant; else a firewall and the server's own access control.",
-        mends: false,
+        title: "the gateway listens on every address of the machine",
+        why: "Every host that reaches the machine reaches the sidecar. The gateway does not filter \
+               its traffic.",
+        cure: "Listen on 127.0.0.1 if only this machine needs access; otherwise use a firewall and \
+               the sidecar's own access control.",
+        fixable: false,
         judge: everywhere,
     },
 ];
 
-fn who(stranger: &Stranger) -> String {
-    let name = if stranger.name.is_empty() {
-        "a process that is hidden from you"
+fn name(holder: &AddressHolder) -> String {
+    let name = if holder.name.is_empty() {
+        "a hidden process"
     } else {
-        &stranger.name
+        &holder.name
     };
-    let pid = if stranger.pid == 0 {
+    let pid = if holder.pid == 0 {
         String::new()
     } else {
-        format!("pid {}, ", stranger.pid)
+        format!("pid {}, ", holder.pid)
     };
-    let unit = stranger
+    let unit = holder
         .unit
         .as_ref()
         .map_or(String::new(), |unit| format!(", {unit}"));
-    format!("{name} ({pid}uid {}{unit})", stranger.uid)
+    format!("{name} ({pid}uid {}{unit})", holder.uid)
 }
 
-fn held(facts: &Facts, by_gateway: bool) -> Option<(&Port, &Stranger)> {
-    facts.ports.iter().find_map(|port| {
-        port.strangers
+fn held(facts: &GatewayFacts, by_gateway: bool) -> Option<(&FrontAddress, &AddressHolder)> {
+    facts.addresses.iter().find_map(|address| {
+        address
+            .others
             .iter()
-            .find(|stranger| stranger.is_gateway == by_gateway)
-            .map(|stranger| (port, stranger))
+            .find(|holder| holder.is_gateway == by_gateway)
+            .map(|holder| (address, holder))
     })
 }
 
-fn taken(facts: &Facts) -> Option<Seen> {
-    let (port, stranger) = held(facts, false)?;
-    let next = match (&stranger.unit, stranger.pid) {
+fn taken(facts: &GatewayFacts) -> Option<Problem> {
+    let (port, holder) = held(facts, false)?;
+    let next = match (&holder.unit, holder.pid) {
         (Some(unit), _) => format!("sudo systemctl stop {unit}   (if it is not needed)"),
         (None, 0) => format!("sudo gatewayctl doctor{}", facts.flags),
         (None, pid) => {
-            format!("ps -fp {pid}   (then end it, or give the gateway another --listen)")
+            format!("ps -fp {pid}   (then end it, or install with another --listen)")
         }
     };
-    Seen::at(
+    Problem::at(
         &port.listen,
-        format!("{} listens there", who(stranger)),
+        format!("{} is listening there", name(holder)),
         command(next),
     )
 }
 
-fn stale(facts: &Facts) -> Option<Seen> {
-    let (port, stranger) = held(facts, true)?;
-    Seen::at(
+fn stale(facts: &GatewayFacts) -> Option<Problem> {
+    let (port, holder) = held(facts, true)?;
+    Problem::at(
         &port.listen,
-        format!("{} listens there", who(stranger)),
+        format!("{} is listening there", name(holder)),
         command(format!("gatewayctl clean{}", facts.flags)),
     )
 }
 
-/// Whether two addresses cannot be had by two processes at once.
+/// Whether two processes cannot listen on these two addresses at once.
 fn clash(one: &Listen, other: &Listen) -> bool {
     match (one, other) {
         (Listen::Tcp(a), Listen::Tcp(b)) => {
@@ -120,15 +126,15 @@ fn clash(one: &Listen, other: &Listen) -> bool {
     }
 }
 
-fn shared(facts: &Facts) -> Option<Seen> {
+fn shared(facts: &GatewayFacts) -> Option<Problem> {
     let others = facts
-        .neighbours
+        .other_gateways
         .iter()
         .filter(|other| other.instance != facts.instance);
     let mut pairs = others.flat_map(|other| other.listen.iter().map(move |listen| (other, listen)));
     let (port, other, listen) = pairs.find_map(|(other, listen)| {
         facts
-            .ports
+            .addresses
             .iter()
             .find(|port| clash(&port.listen, listen))
             .map(|port| (port, other, listen))
@@ -137,7 +143,7 @@ fn shared(facts: &Facts) -> Option<Seen> {
         "gatewayctl install --instance {} --listen ADDRESS",
         other.instance
     ));
-    Seen::at(
+    Problem::at(
         &port.listen,
         format!(
             "{} ({}) is installed for {listen}",
@@ -148,22 +154,22 @@ fn shared(facts: &Facts) -> Option<Seen> {
     )
 }
 
-fn ephemeral(facts: &Facts) -> Option<Seen> {
-    let (low, high) = facts.machine.ephemeral?;
-    let inside = facts.ports.iter().find_map(|port| {
+fn ephemeral(facts: &GatewayFacts) -> Option<Problem> {
+    let (low, high) = facts.machine.ephemeral_ports?;
+    let inside = facts.addresses.iter().find_map(|port| {
         port.listen
             .port()
             .filter(|number| (low..=high).contains(number))
             .map(|number| (port, number))
     });
     let (port, number) =
-        inside.filter(|(_, number)| !reserved(&facts.machine.reserved, *number))?;
+        inside.filter(|(_, number)| !reserved(&facts.machine.reserved_ports, *number))?;
     let next = command(format!(
-        "sudo sysctl -w net.ipv4.ip_local_reserved_ports={number}   (and in /etc/sysctl.d, or --listen another port)"
+        "sudo sysctl -w net.ipv4.ip_local_reserved_ports={number}   (and in /etc/sysctl.d; or choose another port with --listen)"
     ));
-    Seen::at(
+    Problem::at(
         &port.listen,
-        format!("the kernel gives ports from {low} to {high} to outgoing connections"),
+        format!("the kernel uses ports {low} to {high} for outgoing connections"),
         next,
     )
 }
@@ -181,14 +187,14 @@ fn reserved(list: &str, port: u16) -> bool {
         .any(|range| range.contains(&port))
 }
 
-fn everywhere(facts: &Facts) -> Option<Seen> {
+fn everywhere(facts: &GatewayFacts) -> Option<Problem> {
     let open =
         |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.ip().is_unspecified());
-    let port = facts.ports.iter().find(|port| open(&port.listen))?;
-    Seen::at(
+    let port = facts.addresses.iter().find(|port| open(&port.listen))?;
+    Problem::at(
         &port.listen,
-        "everybody who reaches the machine reaches it",
-        advice("--listen 127.0.0.1:PORT if only this machine is meant"),
+        "every host that reaches the machine can connect",
+        advice("use --listen 127.0.0.1:PORT if only this machine needs access"),
     )
 }
 

@@ -1,0 +1,140 @@
+//! `gatewayctl doctor`: gathers the facts, judges them, fixes what is safe, and shows the findings.
+
+use crate::cli::args::DoctorArgs;
+use crate::cli::findings_view;
+use crate::cli::query::status_now;
+use crate::cli::target::{self, Target};
+use crate::cli::{CliError, Context, Exit};
+use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::control::protocol::Status;
+use crate::diagnose::doctor::{self, DoctorTarget, Finding, FixState, GatewayFacts, Remedy};
+use crate::service::{self, Installed, Kind};
+use crate::state::paths::Scope;
+
+/// How often to fix and look again: one fix can reveal the next finding, as when systemd reads a
+/// unit again.
+const ROUNDS: usize = 3;
+
+/// Looks, fixes with `--fix`, and shows.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when the gateway is neither installed nor running; [`Exit::Usage`] when
+/// several match.
+pub async fn doctor(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
+    let mut facts = doctor::gather(find(ctx).await?).await;
+    let mut findings = doctor::judge(&facts);
+    if args.fix {
+        for _ in 0..ROUNDS {
+            if !fix_all(ctx, &facts, &mut findings).await {
+                break;
+            }
+            facts = doctor::gather(find(ctx).await?).await;
+            doctor::update(&mut findings, doctor::judge(&facts));
+        }
+    }
+    findings_view::show(ctx, &facts, &findings, args.fix);
+    Ok(if doctor::is_healthy(&findings) {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+/// Fixes what can be fixed and was not tried yet. Whether anything was tried.
+async fn fix_all(ctx: &Context, facts: &GatewayFacts, findings: &mut [Finding]) -> bool {
+    let mut tried = false;
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.fix == FixState::Open)
+    {
+        let Remedy::Fix(fix, command) = &finding.problem.remedy else {
+            continue;
+        };
+        ctx.ui
+            .progress(&format!("{}: {command}", finding.check.code));
+        tried = true;
+        let step = |text: &str| ctx.ui.progress(text);
+        if let Err(why) = doctor::fix::apply(facts, fix, step).await {
+            finding.fix = FixState::Failed(why);
+        }
+    }
+    tried
+}
+
+/// Finds the gateway that the command line selects, and asks it for its status.
+async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
+    let env = Env::real();
+    let mut unseen = Vec::new();
+    let unit = installed_unit(ctx, &env)?;
+    let running = match running(ctx, &env, unit.as_ref()).await {
+        Ok(running) => Some(running),
+        Err(error) if unit.is_none() => return Err(error),
+        Err(error) => {
+            if error.exit == Exit::Permission {
+                unseen.push(format!("the gateway's status: {}", error.message));
+            }
+            None
+        }
+    };
+    let (target, status) = running.unzip();
+    let instance = unit
+        .as_ref()
+        .map(|unit| unit.instance.clone())
+        .or_else(|| status.as_ref().map(|status| status.instance.clone()))
+        .or_else(|| target::wanted_name(&ctx.global, &env))
+        .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
+    let flags = match &ctx.global.state_dir {
+        Some(dir) => format!(" --state-dir {}", dir.display()),
+        None if instance == DEFAULT_INSTANCE => String::new(),
+        None => format!(" --instance {instance}"),
+    };
+    Ok(DoctorTarget {
+        instance,
+        flags,
+        unit,
+        status,
+        control: target.map(|target| target.control),
+        config: target::config_path(&ctx.global, &env),
+        unseen,
+    })
+}
+
+/// The installed gateway that the command line selects, if there is one.
+fn installed_unit(ctx: &Context, env: &Env<'_>) -> Result<Option<Installed>, CliError> {
+    if target::is_named_outright(&ctx.global) {
+        return Ok(None);
+    }
+    let (name, scope) = (
+        target::wanted_name(&ctx.global, env),
+        target::scope(&ctx.global),
+    );
+    let mut all = service::installed(env, scope);
+    all.retain(|unit| name.as_ref().is_none_or(|name| *name == unit.instance));
+    // One name in two scopes is a finding, not an ambiguous command line.
+    if let Some(first) = all
+        .first()
+        .filter(|first| all.iter().all(|other| other.instance == first.instance))
+    {
+        return Ok(Some(first.clone()));
+    }
+    match service::select(env, name.as_deref(), scope) {
+        Ok(unit) => Ok(Some(unit)),
+        Err(error) if error.kind == Kind::NotInstalled => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn running(
+    ctx: &Context,
+    env: &Env<'_>,
+    unit: Option<&Installed>,
+) -> Result<(Target, Status), CliError> {
+    let mut global = ctx.global.clone();
+    if let Some(unit) = unit {
+        global.instance = Some(unit.instance.clone());
+        (global.system, global.user) = (unit.scope == Scope::System, unit.scope == Scope::User);
+    }
+    let target = Target::find(&global, env)?;
+    let status = status_now(&target).await?;
+    Ok((target, status))
+}

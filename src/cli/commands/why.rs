@@ -1,0 +1,109 @@
+//! `gatewayctl why`: the cause of the last end or restart in one sentence, then the evidence.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::subject::Subject;
+use crate::cli::ui::Tone;
+use crate::cli::{CliError, Context, Exit};
+use crate::diagnose::why::{self, EndCause, EvidenceLine, WhyTarget};
+use crate::text::log::escape;
+use crate::text::redact::Redactor;
+
+/// The answer with `--json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WhyReport {
+    /// Always true; an error has its own object.
+    pub ok: bool,
+    /// The instance.
+    pub instance: String,
+    /// Its unit, where it is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The cause in one sentence.
+    pub sentence: String,
+    /// The cause for programs.
+    pub cause: EndCause,
+    /// When it ended or a restart was requested, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// When the next run began, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_at: Option<String>,
+    /// Milliseconds in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_ms: Option<u64>,
+    /// Whether it is running now.
+    pub running: bool,
+    /// What the cause follows from.
+    pub evidence: Vec<EvidenceLine>,
+}
+
+/// Shows the cause and the evidence.
+///
+/// # Errors
+/// [`Exit::NotRunning`] for a gateway that is not installed and never ran; [`Exit::Usage`] when
+/// several match.
+pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
+    let subject = Subject::find(ctx).await?;
+    let evidence = why::gather(WhyTarget {
+        instance: subject.instance.clone(),
+        unit: subject.unit.clone(),
+        status: subject.status.clone(),
+        state_dir: subject.state.clone(),
+        unseen: subject.unseen.clone(),
+    })
+    .await;
+    let Some(diagnosis) = why::decide(&evidence) else {
+        return Err(subject.unknown());
+    };
+    let now = Timestamp::now();
+    // The history is redacted already. Output of sidecars that the manager or the gateway logged may
+    // not be.
+    let redactor = Redactor::default();
+    let sentence = redactor.text(&why::sentence(&evidence, &diagnosis, now));
+    let lines: Vec<EvidenceLine> = why::evidence_lines(&evidence)
+        .into_iter()
+        .map(|line| EvidenceLine {
+            text: redactor.text(&line.text),
+            ..line
+        })
+        .collect();
+    show(ctx, &sentence, &lines, now);
+    let down = diagnosis
+        .at
+        .zip(diagnosis.restarted_at)
+        .filter(|(at, again)| at < again);
+    ctx.ui.object(&WhyReport {
+        ok: true,
+        instance: evidence.instance.clone(),
+        unit: evidence.unit.as_ref().map(|unit| unit.name.clone()),
+        sentence,
+        at: diagnosis.at.map(|at| at.to_string()),
+        again_at: diagnosis.restarted_at.map(|at| at.to_string()),
+        down_ms: down.map(|(at, again)| why::millis_between(at, again)),
+        running: evidence.is_running(),
+        cause: diagnosis.cause,
+        evidence: lines,
+    });
+    Ok(Exit::Done)
+}
+
+fn show(ctx: &Context, sentence: &str, lines: &[EvidenceLine], now: Timestamp) {
+    ctx.ui.say(&ctx.ui.paint(&escape(sentence), Tone::Strong));
+    for line in lines {
+        let at = line
+            .at
+            .as_ref()
+            .and_then(|at| at.parse().ok())
+            .map_or(String::new(), |at| why::clock(at, now));
+        let source = format!("{:<8}", line.source.word());
+        ctx.ui.say(&format!(
+            "  {} {at:<8}  {}",
+            ctx.ui.paint(&source, Tone::Dim),
+            escape(&line.text)
+        ));
+    }
+}

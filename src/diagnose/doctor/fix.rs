@@ -1,0 +1,102 @@
+//! What `--fix` does. Nothing here ends a process, breaks a connection, or overwrites what a user
+//! wrote.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+
+use super::facts::GatewayFacts;
+use super::finding::Fix;
+use super::unit_facts::InstalledUnit;
+use crate::config::Env;
+use crate::control::client::Client;
+use crate::control::protocol::{Method, Outcome, Stage, Status};
+use crate::service::drift;
+use crate::service::manager::Manager;
+
+/// Performs one fix; `progress` gets the steps of a reload.
+///
+/// # Errors
+/// Why it failed, in a sentence.
+pub async fn apply(
+    facts: &GatewayFacts,
+    fix: &Fix,
+    progress: impl FnMut(&str),
+) -> Result<(), String> {
+    match fix {
+        Fix::DaemonReload => {
+            let (_, manager) = manager(facts).await?;
+            manager.daemon_reload().await.map_err(|error| error.message)
+        }
+        Fix::ResetFailed => {
+            let (unit, manager) = manager(facts).await?;
+            for unit in unit_and_socket(unit) {
+                manager.reset_failed(unit).await;
+            }
+            Ok(())
+        }
+        Fix::Enable => {
+            let (unit, manager) = manager(facts).await?;
+            manager
+                .enable(&unit_and_socket(unit))
+                .await
+                .map(drop)
+                .map_err(|error| error.message)
+        }
+        Fix::Linger => match drift::turn_linger_on(&Env::real()).await {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(why),
+            Err(error) => Err(error.message),
+        },
+        Fix::Mode(path, mode) => fs::set_permissions(path, fs::Permissions::from_mode(*mode))
+            .map_err(|error| format!("{}: {error}", path.display())),
+        Fix::Remove(paths) => paths
+            .iter()
+            .try_for_each(|path| match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(format!("{}: {error}", path.display()))
+                }
+                _ => Ok(()),
+            }),
+        Fix::Reload => reload(facts, progress).await,
+    }
+}
+
+async fn manager(facts: &GatewayFacts) -> Result<(&InstalledUnit, Manager), String> {
+    let unit = facts.unit.as_ref().ok_or("the gateway is not installed")?;
+    let manager = Manager::connect(unit.installed.scope, &Env::real())
+        .await
+        .map_err(|error| error.message)?;
+    Ok((unit, manager))
+}
+
+fn unit_and_socket(unit: &InstalledUnit) -> Vec<&str> {
+    [Some(&unit.installed.unit), unit.installed.socket.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect()
+}
+
+async fn reload(facts: &GatewayFacts, mut progress: impl FnMut(&str)) -> Result<(), String> {
+    let control = facts
+        .control
+        .as_ref()
+        .ok_or("the gateway does not answer")?;
+    let mut client = Client::connect(control)
+        .await
+        .map_err(|error| format!("{}: {error}", control.display()))?;
+    let status: Status = client
+        .call(&Method::Status, |_| ())
+        .await
+        .map_err(|error| error.to_string())?;
+    if status.stage != Stage::Ready || status.recovery.is_some() {
+        // A reload would end a wait, or safe mode.
+        return Err(format!("the gateway is not ready: {}", status.detail));
+    }
+    client
+        .call::<Outcome>(&Method::Reload, |step| progress(&step.text))
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,194 @@
+//! Facts about an installed service: its files, and what its manager reports.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::service::Installed;
+use crate::service::provenance::Written;
+use crate::systemd::{STANDING_BY, WAITING};
+
+/// An installed service.
+#[derive(Clone, Debug)]
+pub struct InstalledUnit {
+    pub installed: Installed,
+    /// Whether the caller needs sudo to change it.
+    pub needs_sudo: bool,
+    /// What its manager reports; none where the manager does not answer.
+    pub properties: Option<UnitProperties>,
+    /// Why the manager does not answer.
+    pub unreachable: Option<String>,
+    /// The unit file and its drop-ins, in the order in which systemd reads them.
+    pub files: Vec<UnitFile>,
+    /// Who wrote the unit file.
+    pub written: Written,
+    /// Whether the unit file is in the directory where install writes.
+    pub in_our_place: bool,
+    /// The difference to what this version writes.
+    pub outdated: Option<String>,
+    /// Files of the same name that the unit file hides.
+    pub shadowed: Vec<PathBuf>,
+    /// Whether the user's manager runs without a login; none in system scope.
+    pub lingers: Option<bool>,
+    pub env_files: Vec<EnvFile>,
+    /// Names of variables that the unit sets and whose values are secret.
+    pub secrets: Vec<String>,
+    /// Whether systemd creates a temporary user for it (DynamicUser=).
+    pub dynamic: bool,
+    /// Whether the account of `User=` exists; true without `User=`.
+    pub has_account: bool,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// What journald reports that it dropped of the service's log in this boot.
+    pub suppressed: Vec<String>,
+}
+
+impl InstalledUnit {
+    /// The systemctl command for its scope.
+    pub fn systemctl(&self, rest: &str) -> String {
+        let sudo = if self.needs_sudo { "sudo " } else { "" };
+        format!(
+            "{sudo}{}",
+            crate::service::manager::systemctl(self.installed.scope, rest)
+        )
+    }
+
+    /// The last line that makes a setting, with its file.
+    fn last_line(&self, key: &str) -> Option<(&UnitFile, &UnitLine)> {
+        self.files
+            .iter()
+            .flat_map(|file| file.lines.iter().map(move |line| (file, line)))
+            .rfind(|(_, line)| line.key == key)
+    }
+
+    /// Where a setting is made: file and line, or the unit file where no line makes it.
+    pub fn place(&self, key: &str) -> String {
+        self.last_line(key).map_or_else(
+            || self.installed.path.display().to_string(),
+            |(file, line)| format!("{}:{}", file.path.display(), line.number),
+        )
+    }
+
+    /// The value of the last line that makes a setting.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.last_line(key).map(|(_, line)| line.value.as_str())
+    }
+
+    /// The command that overrides a setting in a drop-in.
+    pub fn set(&self, wanted: &str) -> String {
+        format!(
+            "{}   (then write under [Service]: {wanted})",
+            self.systemctl(&format!("edit {}", self.installed.unit))
+        )
+    }
+}
+
+/// What a service manager reports about a service. Each text is systemd's own word.
+#[derive(Clone, Debug, Default)]
+pub struct UnitProperties {
+    /// systemd's version.
+    pub version: u32,
+    /// loaded, not-found, bad-setting, error, masked.
+    pub load: String,
+    /// Why it is not loaded.
+    pub load_error: String,
+    /// active, failed, …
+    pub active: String,
+    /// running, auto-restart, …
+    pub sub: String,
+    /// success, start-limit-hit, …
+    pub result: String,
+    /// enabled, disabled, …
+    pub file_state: String,
+    /// Whether its files changed after systemd read them.
+    pub needs_reload: bool,
+    /// Type=
+    pub service_type: String,
+    /// NotifyAccess=
+    pub notify_access: String,
+    /// KillMode=
+    pub kill_mode: String,
+    /// Restart=
+    pub restart: String,
+    /// RestartSec=
+    pub restart_delay: Duration,
+    /// TimeoutStopSec=; none for no limit.
+    pub timeout_stop: Option<Duration>,
+    /// WatchdogSec=; none when it is off.
+    pub watchdog: Option<Duration>,
+    /// FileDescriptorStoreMax=
+    pub fd_store: u64,
+    /// OOMPolicy=
+    pub oom_policy: String,
+    /// The hard limit of LimitNOFILE=.
+    pub nofile: u64,
+    /// StartLimitIntervalSec=; none when it is off.
+    pub limit_interval: Option<Duration>,
+    /// StartLimitBurst=
+    pub limit_burst: u64,
+    /// RestartPreventExitStatus=
+    pub prevent: Vec<i32>,
+    /// StandardOutput= and StandardError=
+    pub output: Vec<String>,
+    /// Environment=
+    pub environment: Vec<String>,
+    /// Units of After=, Wants= and Requires=.
+    pub wants: Vec<String>,
+    /// The program of ExecStart=.
+    pub program: Option<PathBuf>,
+    /// Automatic restarts since the last start by hand.
+    pub restarts: u64,
+    /// 0 for none.
+    pub main_pid: u32,
+    /// Whether a socket unit holds its listeners.
+    pub socket: bool,
+    /// User=
+    pub user: String,
+    /// The STATUS= that the gateway sent last.
+    pub status_text: String,
+}
+
+impl UnitProperties {
+    pub fn is_active(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading")
+    }
+
+    /// The STATUS= of a gateway that stands by for another one.
+    pub fn stands_by_text(&self) -> Option<String> {
+        Some(self.status_text.clone()).filter(|text| text.starts_with(STANDING_BY))
+    }
+
+    /// Whether it waits for another gateway or for its address: then it has no control socket yet.
+    pub fn waits(&self) -> bool {
+        self.status_text.starts_with(STANDING_BY) || self.status_text.starts_with(WAITING)
+    }
+}
+
+/// A unit file or a drop-in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitFile {
+    pub path: PathBuf,
+    pub lines: Vec<UnitLine>,
+}
+
+/// A `key=value` line of a unit file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitLine {
+    pub number: usize,
+    pub key: String,
+    pub value: String,
+}
+
+/// A file of EnvironmentFile=.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvFile {
+    pub path: PathBuf,
+    /// Whether it may be missing.
+    pub optional: bool,
+    /// Permission bits; none where it is missing.
+    pub mode: Option<u32>,
+    /// Whether it sets a secret variable.
+    pub secret: bool,
+    /// Whether it and its directory belong to root or the caller and are no links, so that no other
+    /// user chose what the path leads to.
+    pub ours: bool,
+}

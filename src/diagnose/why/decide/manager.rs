@@ -1,0 +1,124 @@
+//! What the service manager saw of an end: its result, and how the main process ended.
+
+use nix::sys::signal::Signal;
+
+use crate::diagnose::why::cause::{Diagnosis, EndCause};
+use crate::diagnose::why::evidence::{EndEvidence, UnitSnapshot};
+use crate::diagnose::why::journal::JournalEvent;
+use crate::diagnose::why::process_end::ProcessEnd;
+use crate::diagnose::why::timeline::Timeline;
+
+/// EX_CONFIG of sysexits.h: a gateway exits with it when its configuration is invalid.
+const EX_CONFIG: i32 = 78;
+
+/// The result of a unit that reached its start limit.
+const START_LIMIT_HIT: &str = "start-limit-hit";
+
+/// A stop through the service manager.
+pub fn stopped() -> EndCause {
+    EndCause::Stopped {
+        by: "a request to the service manager".to_owned(),
+    }
+}
+
+/// A stop through the service manager, which a new run may have followed.
+pub fn stopped_or_restarted(running: bool) -> EndCause {
+    if running {
+        EndCause::RestartedByManager { reason: None }
+    } else {
+        stopped()
+    }
+}
+
+/// The cause from the manager's result, or from the end of the main process.
+pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<EndCause> {
+    let unit = evidence.stopped_unit();
+    let failed = timeline.last(JournalEvent::Failed);
+    // The manager forgets the result of a run when the next one begins; the journal keeps it.
+    let result = failed
+        .map(|line| line.result.as_str())
+        .or(unit.map(|unit| unit.result.as_str()))
+        .unwrap_or_default();
+    match result {
+        "watchdog" => Some(EndCause::Watchdog {
+            limit: timeline.watchdog_limit(),
+        }),
+        "timeout" => Some(EndCause::Timeout {
+            said: timeline.complaint(),
+        }),
+        "" | "success" | "signal" | "core-dump" | "exit-code" | START_LIMIT_HIT => {
+            by_exit(timeline, unit)
+        }
+        other => Some(EndCause::Manager {
+            result: other.to_owned(),
+            said: timeline.complaint(),
+        }),
+    }
+}
+
+fn by_exit(timeline: &Timeline<'_>, unit: Option<&UnitSnapshot>) -> Option<EndCause> {
+    let (end, status) = match (timeline.exit(), unit) {
+        (Some(line), _) => (line.exit.unwrap_or(ProcessEnd::Killed), line.status),
+        (None, Some(unit)) => (unit.exit?, unit.exit_status),
+        (None, None) => return None,
+    };
+    match (end, status) {
+        (ProcessEnd::Exited, 0) => None,
+        (ProcessEnd::Exited, EX_CONFIG) => Some(EndCause::InvalidConfiguration {
+            said: timeline.last_words(),
+        }),
+        (ProcessEnd::Exited, code) => Some(EndCause::Exited {
+            code,
+            said: timeline.last_words(),
+        }),
+        (ProcessEnd::Killed | ProcessEnd::Dumped, number) => {
+            Some(by_signal(number, end == ProcessEnd::Dumped))
+        }
+    }
+}
+
+fn by_signal(number: i32, dumped: bool) -> EndCause {
+    let known = Signal::try_from(number);
+    let signal = known.map_or_else(
+        |_| format!("signal {number}"),
+        |signal| signal.as_str().to_owned(),
+    );
+    let fault = matches!(
+        known,
+        Ok(Signal::SIGSEGV
+            | Signal::SIGABRT
+            | Signal::SIGBUS
+            | Signal::SIGILL
+            | Signal::SIGFPE
+            | Signal::SIGSYS)
+    );
+    if fault || dumped {
+        EndCause::Crashed { signal }
+    } else {
+        EndCause::Killed { signal }
+    }
+}
+
+/// Adds that the manager has given up starting the unit, if it has.
+pub fn start_limit(evidence: &EndEvidence, diagnosis: Diagnosis) -> Diagnosis {
+    let Some(unit) = evidence.stopped_unit() else {
+        return diagnosis;
+    };
+    let gave_up = evidence
+        .journal
+        .iter()
+        .map(|line| line.event)
+        .rfind(|event| matches!(event, JournalEvent::TooOften | JournalEvent::Ready))
+        == Some(JournalEvent::TooOften);
+    if unit.result != START_LIMIT_HIT && !(unit.active == "failed" && gave_up) {
+        return diagnosis;
+    }
+    Diagnosis {
+        cause: EndCause::StartLimit {
+            starts: unit.limit_starts,
+            within_seconds: unit.limit_seconds,
+            because: Box::new(diagnosis.cause),
+        },
+        ..diagnosis
+    }
+}

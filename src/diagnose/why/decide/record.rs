@@ -1,0 +1,108 @@
+//! What the gateway itself wrote to its history about an end or a request.
+
+use super::manager;
+use crate::diagnose::why::cause::{Diagnosis, EndCause};
+use crate::diagnose::why::evidence::EndEvidence;
+use crate::diagnose::why::timeline::Timeline;
+use crate::state::history::{Entry, Recorded, Who};
+
+/// How the reason of a failed start begins.
+const CANNOT_START: &str = "cannot start: ";
+
+/// How the reason of a SIGTERM begins that a restart intent announced.
+const ANNOUNCED: &str = "SIGTERM to restart: ";
+
+/// The cause from the entry that the gateway wrote at its end.
+pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<Diagnosis> {
+    let end = timeline.end?;
+    let Entry::Ended {
+        planned,
+        code,
+        reason,
+        ..
+    } = &end.entry
+    else {
+        return None;
+    };
+    let exited = |said: &str| EndCause::Exited {
+        code: i32::from(*code),
+        said: Some(said.to_owned()),
+    };
+    let cause = if !planned {
+        exited(reason.strip_prefix(CANNOT_START).unwrap_or(reason))
+    } else if let Some(request) = timeline.scheduled {
+        return Some(requested(request));
+    } else if reason == "SIGTERM" {
+        sigterm(evidence, timeline)
+    } else if reason == "a restart by the service manager" {
+        EndCause::RestartedByManager { reason: None }
+    } else if let Some(why) = reason.strip_prefix(ANNOUNCED) {
+        EndCause::RestartedByManager {
+            reason: Some(why.to_owned()),
+        }
+    } else if reason.starts_with("SIG") {
+        EndCause::Signalled {
+            signal: reason.clone(),
+        }
+    } else if reason.starts_with(CANNOT_START.trim_end_matches(": ")) {
+        exited(reason)
+    } else {
+        EndCause::Stopped { by: reason.clone() }
+    };
+    Some(Diagnosis::at(cause, Some(end.at)))
+}
+
+/// What a SIGTERM meant: the service manager sends it to stop and to restart, the machine when it
+/// shuts down, and any user or program may send it.
+fn sigterm(evidence: &EndEvidence, timeline: &Timeline<'_>) -> EndCause {
+    if timeline.machine_went_down {
+        return EndCause::MachineDown;
+    }
+    // Without the journal, the manager's SIGTERM looks like any other one.
+    let manager_is_likely = evidence.unit.is_some() && evidence.journal.is_empty();
+    if timeline.stopped_on_request() || manager_is_likely {
+        return manager::stopped_or_restarted(evidence.is_running());
+    }
+    EndCause::Signalled {
+        signal: "SIGTERM".to_owned(),
+    }
+}
+
+/// A restart or reload that the history records.
+pub fn requested(line: &Recorded) -> Diagnosis {
+    let Entry::Request {
+        id,
+        kind,
+        who,
+        reason,
+        strategy,
+        took_ms,
+        ..
+    } = &line.entry
+    else {
+        return Diagnosis::at(EndCause::Died { said: None }, Some(line.at));
+    };
+    let cause = EndCause::Requested {
+        request: id.clone(),
+        what: kind.clone(),
+        by: requester(who, reason),
+        reason: reason.clone(),
+        strategy: strategy.clone(),
+        took_ms: *took_ms,
+    };
+    // The entry is written at the end of the request.
+    let took = jiff::SignedDuration::from_millis(i64::try_from(*took_ms).unwrap_or(0));
+    Diagnosis::at(cause, Some(line.at.checked_sub(took).unwrap_or(line.at)))
+}
+
+fn requester(who: &Who, reason: &str) -> String {
+    let program = who
+        .program
+        .as_ref()
+        .map_or(String::new(), |program| format!("{program}, "));
+    match who.uid {
+        Some(uid) => format!("uid {uid} ({program}pid {})", who.pid),
+        None if reason.starts_with("SIG") => "the sender of the signal".to_owned(),
+        None => "an unknown user".to_owned(),
+    }
+}

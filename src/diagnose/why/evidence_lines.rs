@@ -1,0 +1,169 @@
+//! The evidence, line by line.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::evidence::{EndEvidence, UnitSnapshot};
+use super::process_end::ProcessEnd;
+use super::timeline::Timeline;
+use crate::diagnose::history_text::Row;
+use crate::state::history::Entry;
+use crate::state::startup_throttle::Seen;
+use crate::text::human::{count, span};
+
+/// How many lines of the journal and of the history are shown: about the last two runs.
+const SHOWN: usize = 8;
+
+/// Where a line of evidence comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EvidenceSource {
+    /// The unit, as its manager reports it.
+    Unit,
+    /// The status, as the gateway reports it.
+    Status,
+    /// The owner record in the state directory.
+    Owner,
+    /// The throttle record in the state directory.
+    Throttle,
+    /// The restart intent in the state directory.
+    Intent,
+    /// The ids of the boots in the history.
+    Boot,
+    /// The history.
+    Record,
+    /// The journal.
+    Journal,
+    /// The newest diagnostics bundle.
+    Bundle,
+    /// What could not be looked at.
+    Unseen,
+}
+
+impl EvidenceSource {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Status => "status",
+            Self::Owner => "owner",
+            Self::Throttle => "throttle",
+            Self::Intent => "intent",
+            Self::Boot => "boot",
+            Self::Record => "record",
+            Self::Journal => "journal",
+            Self::Bundle => "bundle",
+            Self::Unseen => "unseen",
+        }
+    }
+}
+
+/// A line of evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceLine {
+    /// Where it comes from.
+    pub source: EvidenceSource,
+    /// When, RFC 3339; absent for what is true now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// What the source says.
+    pub text: String,
+}
+
+/// The evidence: first what is true now, then the history and the journal.
+pub fn evidence_lines(evidence: &EndEvidence) -> Vec<EvidenceLine> {
+    let line = |source, at: Option<Timestamp>, text| EvidenceLine {
+        source,
+        at: at.map(|at| at.to_string()),
+        text,
+    };
+    let mut all: Vec<EvidenceLine> = true_now(evidence)
+        .into_iter()
+        .map(|(source, text)| line(source, None, text))
+        .collect();
+    all.extend(last(&evidence.record).iter().map(|entry| {
+        let text = format!("pid {}: {}", entry.pid, entry_text(&entry.entry));
+        line(EvidenceSource::Record, Some(entry.at), text)
+    }));
+    all.extend(
+        last(&evidence.journal)
+            .iter()
+            .map(|found| line(EvidenceSource::Journal, Some(found.at), found.text.clone())),
+    );
+    let bundle = evidence.bundle.iter();
+    all.extend(bundle.map(|path| line(EvidenceSource::Bundle, None, path.display().to_string())));
+    let unseen = evidence.unseen.iter();
+    all.extend(unseen.map(|why| line(EvidenceSource::Unseen, None, why.clone())));
+    all
+}
+
+fn last<T>(all: &[T]) -> &[T] {
+    &all[all.len().saturating_sub(SHOWN)..]
+}
+
+fn true_now(evidence: &EndEvidence) -> Vec<(EvidenceSource, String)> {
+    let mut lines = Vec::new();
+    if let Some(unit) = &evidence.unit {
+        lines.push((EvidenceSource::Unit, unit_text(unit)));
+    }
+    if let Some(status) = &evidence.status {
+        let stage = status.stage.in_words();
+        let (pid, up) = (status.pid, span(status.uptime_ms));
+        let text = format!("{stage}, pid {pid}, up {up}: {}", status.detail);
+        lines.push((EvidenceSource::Status, text));
+    }
+    if let Some((owner, lives)) = &evidence.owner {
+        let state = if *lives { "is running" } else { "has ended" };
+        let text = format!(
+            "pid {}, generation {}, {state}",
+            owner.pid, owner.generation
+        );
+        lines.push((EvidenceSource::Owner, text));
+    }
+    if let Some(throttle) = &evidence.throttle {
+        lines.push((EvidenceSource::Throttle, throttle_text(throttle)));
+    }
+    if evidence.announced {
+        let text = "a restart is announced (restart-intent.json): the next SIGTERM starts it";
+        lines.push((EvidenceSource::Intent, text.to_owned()));
+    }
+    if Timeline::of(evidence).machine_went_down {
+        let text = "the history continues in another boot: the machine went down in between";
+        lines.push((EvidenceSource::Boot, text.to_owned()));
+    }
+    lines
+}
+
+fn unit_text(unit: &UnitSnapshot) -> String {
+    let status = unit.exit_status;
+    let ended = match unit.exit {
+        None => String::new(),
+        Some(ProcessEnd::Exited) => format!(", last main process exited with code {status}"),
+        Some(ProcessEnd::Killed | ProcessEnd::Dumped) => {
+            format!(", last main process was ended by signal {status}")
+        }
+    };
+    format!(
+        "{} ({}), Result {}, NRestarts {}{ended}",
+        unit.active, unit.sub, unit.result, unit.restarts
+    )
+}
+
+fn throttle_text(throttle: &Seen) -> String {
+    let starts = count(u64::from(throttle.count), "start");
+    let wait = span(u64::try_from(throttle.wait.as_millis()).unwrap_or(u64::MAX));
+    let safe = if throttle.safe { ", safe mode" } else { "" };
+    format!("{starts} in quick succession, the last one waited {wait}{safe}")
+}
+
+/// An entry of the history in words.
+fn entry_text(entry: &Entry) -> String {
+    let row = Row::of(entry);
+    let details: Vec<String> = [row.who, row.why].into_iter().flatten().collect();
+    if details.is_empty() {
+        row.what
+    } else {
+        format!("{} ({})", row.what, details.join(", "))
+    }
+}

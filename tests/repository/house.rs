@@ -10,7 +10,7 @@ const MOST_LINES: usize = 500;
 const REASON: &str = "One file because ";
 
 /// Files that are too long today; the list may only shrink.
-const LONG_TODAY: [&str; 18] = [
+const LONG_TODAY: [&str; 16] = [
     "cli/args.rs",
     "cli/commands/status.rs",
     "cli/schema.rs",
@@ -18,8 +18,6 @@ const LONG_TODAY: [&str; 18] = [
     "config/layer.rs",
     "control/protocol.rs",
     "control/server.rs",
-    "diagnose/why/cause.rs",
-    "diagnose/why/cause/tests.rs",
     "gateway/lifecycle.rs",
     "gateway/run_loop.rs",
     "gateway/strategy.rs",

@@ -13,11 +13,10 @@ use crate::sources::{Import, ModulePath, Tree, of_this_crate};
 const OUTSIDE_OF_GATEWAY: [&str; 3] = ["service", "diagnose", "cli"];
 
 /// Imports between layers that go against the order today; the list may only shrink.
-const UPWARDS_TODAY: [(&str, &str); 2] = [("diagnose", "cli"), ("diagnose", "gateway")];
+const UPWARDS_TODAY: [(&str, &str); 0] = [];
 
 /// How many modules of each layer are in circles today; the numbers may only shrink.
-const IN_CIRCLES_TODAY: [(&str, usize); 4] =
-    [("diagnose", 4), ("gateway", 16), ("os", 7), ("service", 5)];
+const IN_CIRCLES_TODAY: [(&str, usize); 3] = [("gateway", 16), ("os", 7), ("service", 5)];
 
 /// The modules of the map in the documentation of a crate, from the bottom to the top.
 fn layers(lib: &str) -> Vec<String> {

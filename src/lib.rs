@@ -29,8 +29,8 @@
 //! # Map
 //!
 //! Layers, from the bottom to the top. A module imports only modules above it in this table;
-//! `service`, `diagnose` and `cli` do not import `gateway`: they speak to a gateway only through its
-//! control socket, its state files and the service manager.
+//! `service`, `diagnose` and `cli` do not import `gateway`: they speak to a gateway only through
+//! its control socket, its state files and the service manager.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -86,7 +86,7 @@ pub mod internals {
     pub use crate::os::process::{PidFd, Process, Stat};
     pub use crate::service::provenance::{Written, sign};
     pub use crate::service::sandbox::Sandbox;
-    pub use crate::service::unit_text::{RunAs, Subject, UnitPlan, default_socket};
+    pub use crate::service::unit_text::{RunAs, UnitPlan, UnitSubject, default_socket};
     pub use crate::state::boot_time::BootTime;
     pub use crate::state::lock::Lock;
     pub use crate::state::owner::{Drainer, Owner, boot_id, start_time};

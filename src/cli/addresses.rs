@@ -4,7 +4,7 @@ use super::query::status_now;
 use super::target::{self, Target, is_named_outright};
 use super::{CliError, Context, Exit};
 use crate::config::{self, Env, Listen, Overrides};
-use crate::service::{self, Kind};
+use crate::service::{self, ServiceErrorKind};
 use crate::stale::AddressClaim;
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;
@@ -54,7 +54,7 @@ async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<AddressClaim>,
     let name = target::wanted_name(&ctx.global, env);
     match service::select(env, name.as_deref(), target::scope(&ctx.global)) {
         Ok(unit) => Ok(Some(service::scene(env, &unit).await?)),
-        Err(none) if none.kind == Kind::NotInstalled => Ok(None),
+        Err(none) if none.kind == ServiceErrorKind::NotInstalled => Ok(None),
         Err(several) => Err(several.into()),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::exit::Exit;
 use crate::config::ConfigError;
-use crate::service::{Kind, ServiceError};
+use crate::service::{ServiceError, ServiceErrorKind};
 
 /// Why a command did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,13 +53,13 @@ impl CliError {
 impl From<ServiceError> for CliError {
     fn from(error: ServiceError) -> Self {
         let exit = match error.kind {
-            Kind::Failed => Exit::Failed,
-            Kind::Usage => Exit::Usage,
-            Kind::NotInstalled => Exit::NotRunning,
-            Kind::StillStarting => Exit::StillBusy,
-            Kind::Refused => Exit::Refused,
-            Kind::Permission => Exit::Permission,
-            Kind::Config => Exit::Config,
+            ServiceErrorKind::Failed => Exit::Failed,
+            ServiceErrorKind::Usage => Exit::Usage,
+            ServiceErrorKind::NotInstalled => Exit::NotRunning,
+            ServiceErrorKind::StillStarting => Exit::StillBusy,
+            ServiceErrorKind::Refused => Exit::Refused,
+            ServiceErrorKind::Permission => Exit::Permission,
+            ServiceErrorKind::Config => Exit::Config,
         };
         Self {
             exit,

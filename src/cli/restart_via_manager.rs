@@ -287,7 +287,9 @@ impl ByManager<'_> {
         let (by, journal) = match service::run_outside(&self.env, &self.unit, &command).await {
             Ok(names) => names,
             // It can still do it itself.
-            Err(error) if error.kind == service::Kind::Permission && self.status.is_some() => {
+            Err(error)
+                if error.kind == service::ServiceErrorKind::Permission && self.status.is_some() =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),

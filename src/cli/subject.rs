@@ -9,7 +9,7 @@ use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
-use crate::service::{self, Installed, Kind};
+use crate::service::{self, Installed, ServiceErrorKind};
 use crate::state::paths::Paths;
 
 /// The gateway that is meant.
@@ -61,7 +61,7 @@ impl Subject {
         } else {
             match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
                 Ok(unit) => Some(unit),
-                Err(error) if error.kind == Kind::NotInstalled => None,
+                Err(error) if error.kind == ServiceErrorKind::NotInstalled => None,
                 Err(error) => return Err(error.into()),
             }
         };

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::position::Place;
+use super::position::Position;
 
 /// Why a configuration is refused. Exit code 78.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum ConfigError {
         /// The file, or none for flags and variables.
         path: Option<PathBuf>,
         /// Where in the file, as far as known.
-        place: Option<Place>,
+        place: Option<Position>,
         /// What is wrong, in one sentence.
         message: String,
         /// What to write instead.
@@ -27,7 +27,11 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// A refusal at a place in a file.
-    pub fn invalid(path: Option<&Path>, place: Option<Place>, message: impl Into<String>) -> Self {
+    pub fn invalid(
+        path: Option<&Path>,
+        place: Option<Position>,
+        message: impl Into<String>,
+    ) -> Self {
         Self::Invalid {
             path: path.map(Path::to_owned),
             place,
@@ -56,7 +60,7 @@ impl ConfigError {
     }
 }
 
-fn prefix(path: Option<&Path>, place: Option<Place>) -> String {
+fn prefix(path: Option<&Path>, place: Option<Position>) -> String {
     match (path, place) {
         (Some(path), Some(at)) => format!("{}:{}:{}: ", path.display(), at.line, at.column),
         (Some(path), None) => format!("{}: ", path.display()),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::error::ConfigError;
-use super::model::{Config, Mode, Ready, SidecarSpec};
-use super::position::{Place, nearest};
+use super::model::{Config, Ready, RestartMode, SidecarSpec};
+use super::position::{Position, nearest};
 use super::types::{Dur, Listen};
 use super::validate::check;
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
@@ -215,7 +215,7 @@ pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
 /// [`ConfigError::Invalid`].
 pub fn parse(text: &str, path: Option<&Path>) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        let place = error.span().map(|span| Place::of(text, span.start));
+        let place = error.span().map(|span| Position::of(text, span.start));
         let (message, help) = explain(error.message());
         let invalid = ConfigError::invalid(path, place, message);
         match help {
@@ -380,7 +380,7 @@ fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-impl FromStr for Mode {
+impl FromStr for RestartMode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

@@ -84,7 +84,7 @@ impl Default for GatewaySection {
 /// Where the next generation lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
+pub enum RestartMode {
     /// What fits the supervisor.
     #[default]
     Auto,
@@ -102,7 +102,7 @@ pub enum Mode {
 #[serde(deny_unknown_fields, default)]
 pub struct RestartSection {
     /// Where the next generation lives.
-    pub mode: Mode,
+    pub mode: RestartMode,
     /// How long work of the old generation may go on after a restart.
     pub drain: Dur,
     /// How long tunnels (WebSockets) may go on; 300 s where old and new overlap, 5 s where they
@@ -123,7 +123,7 @@ pub struct RestartSection {
 impl Default for RestartSection {
     fn default() -> Self {
         Self {
-            mode: Mode::Auto,
+            mode: RestartMode::Auto,
             drain: Dur::secs(300),
             tunnel_drain: None,
             stop_drain: Dur::secs(20),

@@ -4,14 +4,14 @@ use toml::de::{DeTable, DeValue};
 
 /// A place in a text: line and column, both counted from 1 (columns in characters).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// Counted from 1.
     pub line: usize,
     /// Counted from 1, in characters.
     pub column: usize,
 }
 
-impl Place {
+impl Position {
     /// The place of a byte offset in `text`.
     pub fn of(text: &str, offset: usize) -> Self {
         let before = text.get(..offset.min(text.len())).unwrap_or(text);
@@ -38,7 +38,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
 }
 
 /// The place of a key in a file: table names, keys and array indices from the outside in.
-pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Place> {
+pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Position> {
     let document = DeTable::parse(text).ok()?;
     let mut value: Option<&DeValue<'_>> = None;
     let mut offset = None;
@@ -63,5 +63,5 @@ pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Place> {
         offset = Some(name.span().start);
         value = Some(inner.get_ref());
     }
-    offset.map(|offset| Place::of(text, offset))
+    offset.map(|offset| Position::of(text, offset))
 }

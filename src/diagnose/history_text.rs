@@ -1,6 +1,6 @@
 //! A line of the history as people read it.
 
-use crate::state::history::{Before, Entry};
+use crate::state::history::{HistoryEntry, PreviousEnd};
 use crate::text::human::span;
 
 /// A line of the record in words.
@@ -18,7 +18,7 @@ pub struct Row {
 
 impl Row {
     /// Puts it in words.
-    pub fn of(entry: &Entry) -> Self {
+    pub fn of(entry: &HistoryEntry) -> Self {
         let row = |what: String, why: Option<String>| Self {
             what,
             who: None,
@@ -26,7 +26,7 @@ impl Row {
             took: None,
         };
         match entry {
-            Entry::Started {
+            HistoryEntry::Started {
                 rung,
                 reason,
                 before,
@@ -38,12 +38,12 @@ impl Row {
                     format!(", {}", rung.replace(['-', '_'], " "))
                 };
                 let before = match before {
-                    Before::Unknown => None,
-                    Before::Planned => Some("after a planned end".to_owned()),
-                    Before::HandedOver => Some("took over".to_owned()),
-                    Before::MachineDown => Some("after the machine was down".to_owned()),
-                    Before::Unplanned(None) => Some("after an unplanned end".to_owned()),
-                    Before::Unplanned(Some(cause)) => {
+                    PreviousEnd::Unknown => None,
+                    PreviousEnd::Planned => Some("after a planned end".to_owned()),
+                    PreviousEnd::HandedOver => Some("took over".to_owned()),
+                    PreviousEnd::MachineDown => Some("after the machine was down".to_owned()),
+                    PreviousEnd::Unplanned(None) => Some("after an unplanned end".to_owned()),
+                    PreviousEnd::Unplanned(Some(cause)) => {
                         Some(format!("after an unplanned end: {cause}"))
                     }
                 };
@@ -57,7 +57,7 @@ impl Row {
                     Some(why).filter(|why| !why.is_empty()),
                 )
             }
-            Entry::Ended {
+            HistoryEntry::Ended {
                 planned,
                 code,
                 reason,
@@ -79,7 +79,7 @@ impl Row {
                     )
                 }
             }
-            Entry::Request {
+            HistoryEntry::Request {
                 kind,
                 who,
                 reason,
@@ -108,7 +108,9 @@ impl Row {
                     took: Some(format!("in {}{down}", span(*took_ms))),
                 }
             }
-            Entry::Rung { rung, reason } => row(rung.replace(['-', '_'], " "), reason.clone()),
+            HistoryEntry::Rung { rung, reason } => {
+                row(rung.replace(['-', '_'], " "), reason.clone())
+            }
         }
     }
 }

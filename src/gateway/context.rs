@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Overrides, SidecarSpec};
 use crate::proxy::Front;
-use crate::sidecar::{Inherited, Start};
+use crate::sidecar::{Inherited, SidecarStart};
 use crate::text::redact::Redactor;
 
 /// What every generation of this process shares.
@@ -25,13 +25,13 @@ pub struct GatewayContext {
 
 impl GatewayContext {
     /// What a sidecar's start needs.
-    pub fn start(&self, name: &str, spec: &SidecarSpec, persist: bool) -> Start {
+    pub fn start(&self, name: &str, spec: &SidecarSpec, persist: bool) -> SidecarStart {
         self.redactor.learn_command(&spec.command);
         self.redactor.learn_command(&spec.prepare);
         for (key, value) in &spec.env {
             self.redactor.learn_env(key, value);
         }
-        Start {
+        SidecarStart {
             name: name.to_owned(),
             spec: spec.clone(),
             inherited: Arc::clone(&self.inherited),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::proxy::Workers;
-use crate::systemd::{Notifier, Passed};
+use crate::systemd::{Notifier, PassedFd};
 
 /// Names in the fd store.
 const PREFIX: &str = "client-";
@@ -45,7 +45,7 @@ pub async fn keep(notifier: Notifier, mut clients: mpsc::UnboundedReceiver<Owned
 }
 
 /// Sorts out what a life before has kept. The manager forgets them: each is taken up once.
-pub fn kept(passed: Vec<Passed>, notifier: Notifier) -> (Vec<OwnedFd>, Vec<Passed>) {
+pub fn kept(passed: Vec<PassedFd>, notifier: Notifier) -> (Vec<OwnedFd>, Vec<PassedFd>) {
     let (clients, others): (Vec<_>, Vec<_>) = passed
         .into_iter()
         .partition(|passed| passed.name.starts_with(PREFIX));

@@ -18,7 +18,7 @@ use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Route, Routes, RoutingTable, Settings, Upstream};
-use crate::sidecar::{Failure, State};
+use crate::sidecar::{SidecarFailure, SidecarState};
 use crate::state::terms::ProgressStage;
 
 /// Where the sidecars of a generation listen; none while one does not run.
@@ -86,7 +86,7 @@ impl StartedSlots {
 #[error("sidecar {name} {}{}", failure.cause, words(failure))]
 pub struct BuildError {
     name: String,
-    failure: Arc<Failure>,
+    failure: Arc<SidecarFailure>,
 }
 
 /// A text with last words, for the log, where one message is one line.
@@ -95,7 +95,7 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// The last words of a sidecar, each on a line.
-fn words(failure: &Failure) -> String {
+fn words(failure: &SidecarFailure) -> String {
     failure
         .last_words
         .iter()
@@ -375,7 +375,7 @@ impl Generation {
     /// Where its sidecars listen; none while one is away.
     pub fn addresses(&self) -> SidecarAddresses {
         let address = |unit: &Arc<Slot>| match unit.sidecar().state() {
-            State::Ready { address, .. } => Some(address),
+            SidecarState::Ready { address, .. } => Some(address),
             _ => None,
         };
         self.slots
@@ -421,16 +421,16 @@ impl Generation {
     /// Which sidecars are not ready, and why.
     pub fn troubles(&self) -> Vec<String> {
         let trouble = |unit: &Arc<Slot>| match unit.sidecar().state() {
-            State::Ready { .. } => None,
-            State::Starting {
+            SidecarState::Ready { .. } => None,
+            SidecarState::Starting {
                 hint: Some(hint), ..
             } => Some(format!("sidecar {} {}", unit.name(), hint.text)),
-            State::Starting { .. } => Some(format!("sidecar {} is starting", unit.name())),
-            State::Backoff { failure }
-            | State::Stopped {
+            SidecarState::Starting { .. } => Some(format!("sidecar {} is starting", unit.name())),
+            SidecarState::Backoff { failure }
+            | SidecarState::Stopped {
                 failure: Some(failure),
             } => Some(format!("sidecar {} {}", unit.name(), failure.cause)),
-            State::Stopping { .. } | State::Stopped { .. } => {
+            SidecarState::Stopping { .. } | SidecarState::Stopped { .. } => {
                 Some(format!("sidecar {} is stopped", unit.name()))
             }
         };
@@ -441,7 +441,9 @@ impl Generation {
 /// The process of a sidecar; 0 while none runs.
 fn pid_of(unit: &Arc<Slot>) -> u32 {
     match unit.sidecar().state() {
-        State::Starting { pid, .. } | State::Ready { pid, .. } | State::Stopping { pid } => pid,
-        State::Backoff { .. } | State::Stopped { .. } => 0,
+        SidecarState::Starting { pid, .. }
+        | SidecarState::Ready { pid, .. }
+        | SidecarState::Stopping { pid } => pid,
+        SidecarState::Backoff { .. } | SidecarState::Stopped { .. } => 0,
     }
 }

@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use crate::config::Listen;
 use crate::proxy::{BindError, ListenSocket};
-use crate::systemd::{Notifier, Passed};
+use crate::systemd::{Notifier, PassedFd};
 
 /// Names in the fd store; the number says nothing about the place in the configuration, which may
 /// change.
@@ -33,13 +33,13 @@ impl Listeners {
     /// and forgotten. What is still missing comes back, for [`change`](Self::change) to bind.
     pub fn adopt(
         wanted: &[Listen],
-        passed: Vec<Passed>,
+        passed: Vec<PassedFd>,
         notifier: Notifier,
     ) -> (Self, Vec<Listen>) {
         let mut forgotten = Vec::new();
         let held = passed
             .into_iter()
-            .filter_map(|Passed { name, fd }| {
+            .filter_map(|PassedFd { name, fd }| {
                 let stored = name.starts_with(PREFIX);
                 let socket = ListenSocket::adopt(fd)
                     .filter(|socket| wanted.iter().any(|listen| socket.serves(listen) || chosen_by_kernel(listen, socket)));
@@ -73,8 +73,8 @@ impl Listeners {
     }
 
     /// Where the sockets among what was passed on listen.
-    pub fn addresses_of(passed: &[Passed]) -> Vec<Listen> {
-        let local = |passed: &Passed| ListenSocket::adopt(passed.fd.try_clone().ok()?)?.local();
+    pub fn addresses_of(passed: &[PassedFd]) -> Vec<Listen> {
+        let local = |passed: &PassedFd| ListenSocket::adopt(passed.fd.try_clone().ok()?)?.local();
         passed.iter().filter_map(local).collect()
     }
 

@@ -110,7 +110,7 @@ impl Answers {
             .filter(|waiting| waiting.asked.phases.len() < PHASES_MAX)
         {
             let at_ms = waiting.begun.elapsed().as_millis() as u64;
-            waiting.asked.phases.push(history::Phase {
+            waiting.asked.phases.push(history::PhaseTime {
                 name: progress.stage,
                 at_ms,
             });

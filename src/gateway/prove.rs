@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use crate::config::Loaded;
-use crate::sidecar::{Inherited, Sidecar, Start};
+use crate::sidecar::{Inherited, Sidecar, SidecarStart};
 use crate::text::redact::Redactor;
 
 /// Starts every sidecar on a private port, waits until it is ready, and stops it again. One line
@@ -28,7 +28,7 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
             spec.env
                 .iter()
                 .for_each(|(key, value)| redactor.learn_env(key, value));
-            let sidecar = Sidecar::start(Start {
+            let sidecar = Sidecar::start(SidecarStart {
                 name: name.clone(),
                 spec: spec.clone(),
                 inherited: Arc::clone(&inherited),

@@ -14,8 +14,10 @@ use crate::control::server::Caller;
 use crate::os::oom;
 use crate::state::boot_time::BootTime;
 use crate::state::diagnostic_bundle::{self, Bundle};
-use crate::state::history::{self, Before, Entry, History, Phase, Recorded, Who};
-use crate::state::startup_throttle::{self, Life, Start};
+use crate::state::history::{
+    self, History, HistoryEntry, PhaseTime, PreviousEnd, Recorded, Requester,
+};
+use crate::state::startup_throttle::{self, LifeStart, StartDecision};
 use crate::state::trace::Carried;
 use crate::state::{last_good_config, owner};
 use crate::text::redact::Redactor;
@@ -34,17 +36,17 @@ pub struct LifeRecord {
 /// What the history tells of a request besides its end.
 #[derive(Clone, Debug, Default)]
 pub struct RequestRecord {
-    pub who: Who,
+    pub who: Requester,
     /// Where the next generation was to live.
     pub strategy: &'static str,
     /// Its steps so far.
-    pub phases: Vec<Phase>,
+    pub phases: Vec<PhaseTime>,
 }
 
 impl RequestRecord {
     /// By a client of the control socket; none for a signal, of which nothing is known.
     pub fn by(caller: Option<Caller>, strategy: &'static str) -> Self {
-        let who = caller.map_or_else(Who::default, |Caller { uid, pid }| Who {
+        let who = caller.map_or_else(Requester::default, |Caller { uid, pid }| Requester {
             uid: Some(uid),
             pid: u32::try_from(pid).unwrap_or(0),
             program: u32::try_from(pid)
@@ -64,9 +66,9 @@ impl RequestRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Begun {
     /// What it has to do before it starts sidecars.
-    pub start: Start,
+    pub start: StartDecision,
     /// How the life before ended.
-    pub before: Before,
+    pub before: PreviousEnd,
     /// The restart trace that the life before left to it.
     pub trace: Option<Carried>,
 }
@@ -84,8 +86,8 @@ impl LifeRecord {
         }
     }
 
-    fn life(&self) -> Life<'_> {
-        Life {
+    fn life(&self) -> LifeStart<'_> {
+        LifeStart {
             pid: self.pid,
             boot_id: &self.boot_id,
             now: BootTime::now(),
@@ -113,8 +115,8 @@ impl LifeRecord {
     }
 
     /// The life is under way.
-    pub fn started(&self, supervisor: &str, standing: &ShownRecovery, before: Before) {
-        self.history.append(&Entry::Started {
+    pub fn started(&self, supervisor: &str, standing: &ShownRecovery, before: PreviousEnd) {
+        self.history.append(&HistoryEntry::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             supervisor: supervisor.to_owned(),
             rung: standing.rung.to_owned(),
@@ -133,7 +135,7 @@ impl LifeRecord {
             .reason
             .as_deref()
             .map(|reason| self.redactor.text(reason));
-        self.history.append(&Entry::Rung {
+        self.history.append(&HistoryEntry::Rung {
             rung: standing.rung.to_owned(),
             reason,
         });
@@ -154,7 +156,7 @@ impl LifeRecord {
             strategy,
             phases,
         } = asked;
-        self.history.append(&Entry::Request {
+        self.history.append(&HistoryEntry::Request {
             id: id.to_owned(),
             kind: kind.to_owned(),
             who,
@@ -207,7 +209,7 @@ impl LifeRecord {
         if planned {
             startup_throttle::ended_planned(&self.dir, self.pid);
         }
-        self.history.append(&Entry::Ended {
+        self.history.append(&HistoryEntry::Ended {
             planned,
             code,
             reason: self.redactor.text(reason),
@@ -246,7 +248,7 @@ fn how_it_ended(
     lines: &[Recorded],
     boot_id: &str,
     memory: impl Fn(Option<u64>) -> Option<String>,
-) -> (Before, Option<Carried>) {
+) -> (PreviousEnd, Option<Carried>) {
     // A predecessor that hands over ends after its successor began, so the end is looked for by
     // process.
     let begun = lines
@@ -254,14 +256,14 @@ fn how_it_ended(
         .enumerate()
         .rev()
         .find_map(|(index, line)| match &line.entry {
-            Entry::Started { oom_kills, .. } => Some((index, line, *oom_kills)),
+            HistoryEntry::Started { oom_kills, .. } => Some((index, line, *oom_kills)),
             _ => None,
         });
     let Some((index, life, kills)) = begun else {
-        return (Before::Unknown, None);
+        return (PreviousEnd::Unknown, None);
     };
     let end = lines[index..].iter().find_map(|line| match &line.entry {
-        Entry::Ended {
+        HistoryEntry::Ended {
             planned,
             reason,
             trace,
@@ -270,10 +272,10 @@ fn how_it_ended(
         _ => None,
     });
     match end {
-        Some((true, _, trace)) => (Before::Planned, trace),
-        Some((false, reason, _)) => (Before::Unplanned(Some(reason.clone())), None),
-        None if life.boot_id != boot_id => (Before::MachineDown, None),
-        None => (Before::Unplanned(memory(kills)), None),
+        Some((true, _, trace)) => (PreviousEnd::Planned, trace),
+        Some((false, reason, _)) => (PreviousEnd::Unplanned(Some(reason.clone())), None),
+        None if life.boot_id != boot_id => (PreviousEnd::MachineDown, None),
+        None => (PreviousEnd::Unplanned(memory(kills)), None),
     }
 }
 

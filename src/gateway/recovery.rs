@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::alert::Alert;
 use super::lifecycle::{Fallback, Phase, StartMode, TRIAL_EVERY};
-use crate::state::startup_throttle::Start;
+use crate::state::startup_throttle::StartDecision;
 
 /// What the configuration is worth at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub struct ShownRecovery {
 impl Recovery {
     /// The rung of a start, and what is to be told about it.
     pub fn begin(
-        start: Start,
+        start: StartDecision,
         configuration: ConfigOrigin,
         stable: Duration,
         now: Duration,
@@ -129,7 +129,7 @@ impl Recovery {
         let (rung, cause, tell) = match (start, &configuration) {
             // Somebody was told already; a loop of deaths in safe mode must not send a mail each
             // time.
-            (Start::Safe { reason, again }, _) => {
+            (StartDecision::Safe { reason, again }, _) => {
                 (safe(reason, now), SafeModeCause::Deaths, !again)
             }
             (_, ConfigOrigin::Nothing { why }) => {
@@ -137,7 +137,7 @@ impl Recovery {
                     format!("the configuration is not valid, and there is no last good one: {why}");
                 (safe(reason, now), SafeModeCause::ConfigOrigin, true)
             }
-            (Start::Wait { delay, count }, _) => (
+            (StartDecision::Wait { delay, count }, _) => (
                 Rung::Throttled {
                     until: now + delay,
                     delay,
@@ -146,14 +146,16 @@ impl Recovery {
                 SafeModeCause::Deaths,
                 false,
             ),
-            (Start::Go, ConfigOrigin::LastGood { why }) => (
+            (StartDecision::Go, ConfigOrigin::LastGood { why }) => (
                 Rung::LastGood {
                     reason: why.clone(),
                 },
                 SafeModeCause::Deaths,
                 true,
             ),
-            (Start::Go, ConfigOrigin::Valid) => (Rung::Normal, SafeModeCause::Deaths, false),
+            (StartDecision::Go, ConfigOrigin::Valid) => {
+                (Rung::Normal, SafeModeCause::Deaths, false)
+            }
         };
         let machine = Self {
             rung,
@@ -173,7 +175,13 @@ impl Recovery {
 
     /// The rung of a successor: its predecessor serves, so there is nothing to recover from.
     pub fn successor(stable: Duration) -> Self {
-        Self::begin(Start::Go, ConfigOrigin::Valid, stable, Duration::ZERO).0
+        Self::begin(
+            StartDecision::Go,
+            ConfigOrigin::Valid,
+            stable,
+            Duration::ZERO,
+        )
+        .0
     }
 
     /// How the lifecycle begins; `usual` is what a failing first start leads to elsewhere.

@@ -15,7 +15,7 @@ use super::progress::Reporter;
 use crate::config::SidecarSpec;
 use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Door, Upstream};
-use crate::sidecar::{Failure, Sidecar, State, drain_notice};
+use crate::sidecar::{Sidecar, SidecarFailure, SidecarState, drain_notice};
 use crate::state::terms::ProgressStage;
 
 /// A sidecar with its door.
@@ -107,7 +107,7 @@ impl Slot {
         patience: DrainTime,
         leases: &Claim,
         report: &Reporter,
-    ) -> Result<(), Arc<Failure>> {
+    ) -> Result<(), Arc<SidecarFailure>> {
         let old = self.running();
         self.release(patience, leases, report).await;
         match self.run(context, spec, false).await {
@@ -150,7 +150,7 @@ impl Slot {
         context: &Arc<GatewayContext>,
         spec: &SidecarSpec,
         persist: bool,
-    ) -> Result<(), Arc<Failure>> {
+    ) -> Result<(), Arc<SidecarFailure>> {
         let next = Running::start(context, &self.name, spec, &self.backend, persist);
         let sidecar = Arc::clone(&next.sidecar);
         // At once, so that a stop that comes now sees it to its end.
@@ -282,20 +282,22 @@ impl Running {
 
 async fn keep_door(
     backend: Arc<Backend>,
-    mut state: tokio::sync::watch::Receiver<State>,
+    mut state: tokio::sync::watch::Receiver<SidecarState>,
     name: String,
     workers: usize,
 ) {
     loop {
         let door = match &*state.borrow_and_update() {
-            State::Ready { address, .. } => Door::Open(Upstream::new(
+            SidecarState::Ready { address, .. } => Door::Open(Upstream::new(
                 Address::Socket(*address),
                 workers,
                 backend.cut_token(),
             )),
-            State::Starting { .. } => Door::Held(format!("{name} is starting").into()),
-            State::Backoff { failure } => Door::Held(format!("{name} {}", failure.cause).into()),
-            State::Stopping { .. } | State::Stopped { .. } => {
+            SidecarState::Starting { .. } => Door::Held(format!("{name} is starting").into()),
+            SidecarState::Backoff { failure } => {
+                Door::Held(format!("{name} {}", failure.cause).into())
+            }
+            SidecarState::Stopping { .. } | SidecarState::Stopped { .. } => {
                 Door::Held(format!("{name} is stopped").into())
             }
         };

@@ -22,7 +22,7 @@ use crate::stale;
 use crate::state::lock::Lock;
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;
-use crate::supervisor::{Supervisor, Verdict};
+use crate::supervisor::{Supervisor, SupervisorVerdict};
 use crate::systemd::{Notifier, STANDING_BY};
 
 /// How often it looks whose record lies there now: an owner that handed over lives on for a while.
@@ -43,7 +43,7 @@ pub enum StandbyEnd {
 
 /// Whether a duplicate waits for its turn: somebody would answer its exit. A person gets an answer
 /// instead.
-pub fn waits(notifier: Notifier, verdict: &Verdict) -> bool {
+pub fn waits(notifier: Notifier, verdict: &SupervisorVerdict) -> bool {
     verdict.supervisor.is_service()
         || notifier.active() && verdict.supervisor != Supervisor::Terminal
 }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_supervised_duplicate_waits_and_a_person_gets_an_answer() {
         let nobody = Notifier::from_parts(None, 0);
-        let verdict = |supervisor| Verdict {
+        let verdict = |supervisor| SupervisorVerdict {
             supervisor,
             reason: String::new(),
         };

@@ -37,7 +37,7 @@ use crate::sidecar::Inherited;
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
 use crate::supervisor::{self, Evidence};
-use crate::systemd::{Notifier, Passed, take_passed};
+use crate::systemd::{Notifier, PassedFd, take_passed};
 use crate::text::redact::Redactor;
 
 /// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs
@@ -100,7 +100,7 @@ pub fn run(flags: Overrides) -> u8 {
 fn read(
     flags: &Overrides,
     incoming: Option<IncomingOffer>,
-    passed: &[Passed],
+    passed: &[PassedFd],
 ) -> Result<(Option<IncomingOffer>, Material), ConfigError> {
     let env = Env::real();
     let Some(incoming) = incoming else {
@@ -123,7 +123,7 @@ async fn start(
     mut material: Material,
     flags: Overrides,
     incoming: Option<IncomingOffer>,
-    passed: Vec<Passed>,
+    passed: Vec<PassedFd>,
     inherited: Arc<Inherited>,
     mut traces: Traces,
 ) -> Result<(Gateway, Inputs), u8> {
@@ -206,7 +206,7 @@ async fn start(
             .map_err(|error| fail(error.to_string()))?;
         let listeners = std::mem::take(&mut incoming.listeners).into_iter();
         passed = listeners
-            .map(|(name, fd)| Passed {
+            .map(|(name, fd)| PassedFd {
                 name: name.unwrap_or_else(|| "passed".to_owned()),
                 fd,
             })
@@ -365,7 +365,7 @@ async fn start(
 /// The sockets of the front door; none when the gateway was asked to stop while it waited for one.
 async fn listen(
     config: &Config,
-    passed: Vec<Passed>,
+    passed: Vec<PassedFd>,
     notifier: Notifier,
     paths: &Paths,
     signals: &mut Signals,

@@ -8,7 +8,7 @@ use super::run_loop::Gateway;
 use crate::control::protocol::{
     HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStatus, Stage, Status,
 };
-use crate::sidecar::State;
+use crate::sidecar::SidecarState;
 
 impl Gateway {
     /// What it is doing, and that in words.
@@ -142,11 +142,13 @@ impl Gateway {
         let status = |unit: &std::sync::Arc<super::slot::Slot>| {
             let sidecar = unit.sidecar();
             let (state, pid, cause) = match sidecar.state() {
-                State::Starting { pid, hint } => ("starting", pid, hint.map(|hint| hint.text)),
-                State::Ready { pid, .. } => ("ready", pid, None),
-                State::Backoff { failure } => ("backoff", 0, Some(failure.cause.clone())),
-                State::Stopping { pid } => ("stopping", pid, None),
-                State::Stopped { failure } => {
+                SidecarState::Starting { pid, hint } => {
+                    ("starting", pid, hint.map(|hint| hint.text))
+                }
+                SidecarState::Ready { pid, .. } => ("ready", pid, None),
+                SidecarState::Backoff { failure } => ("backoff", 0, Some(failure.cause.clone())),
+                SidecarState::Stopping { pid } => ("stopping", pid, None),
+                SidecarState::Stopped { failure } => {
                     ("stopped", 0, failure.map(|failure| failure.cause.clone()))
                 }
             };

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use crate::config::Mode;
-use crate::supervisor::{Supervisor, Verdict};
+use crate::config::RestartMode;
+use crate::supervisor::{Supervisor, SupervisorVerdict};
 
 /// So many older processes may drain at once. Each holds its sidecars' memory, and none of them
 /// ends before its last client.
@@ -39,8 +39,8 @@ impl fmt::Display for Strategy {
 #[derive(Clone, Copy, Debug)]
 pub struct StrategyFacts<'a> {
     /// `[restart] mode`
-    pub mode: Mode,
-    pub verdict: &'a Verdict,
+    pub mode: RestartMode,
+    pub verdict: &'a SupervisorVerdict,
     /// This restart asks for a fresh process (`--fresh`, SIGUSR2).
     pub fresh: bool,
     /// The program on disk was replaced: only a fresh process runs the new one.
@@ -99,17 +99,19 @@ type WantedStrategy = (Strategy, String);
 /// A restart that does not need a fresh process.
 fn plain(facts: &StrategyFacts<'_>) -> WantedStrategy {
     let of_mode = match facts.mode {
-        Mode::Auto => return auto(facts),
-        Mode::InProcess => {
+        RestartMode::Auto => return auto(facts),
+        RestartMode::InProcess => {
             return (
                 Strategy::InProcess,
                 "[restart] mode is in-process".to_owned(),
             );
         }
-        Mode::Respawn => {
+        RestartMode::Respawn => {
             respawn(facts).map(|strategy| (strategy, "[restart] mode is respawn".to_owned()))
         }
-        Mode::Exit => exit(facts).map(|strategy| (strategy, "[restart] mode is exit".to_owned())),
+        RestartMode::Exit => {
+            exit(facts).map(|strategy| (strategy, "[restart] mode is exit".to_owned()))
+        }
     };
     of_mode.unwrap_or_else(|refusal| {
         let (strategy, why) = auto(facts);
@@ -151,7 +153,7 @@ fn fresh(facts: &StrategyFacts<'_>) -> Result<WantedStrategy, StrategyRefusal> {
     };
     // An exit gives a fresh process as well, where nothing is lost by it.
     let by_exit = facts.update && matches!(facts.verdict.supervisor, Supervisor::Launchd { .. })
-        || facts.mode == Mode::Exit
+        || facts.mode == RestartMode::Exit
         || facts.no_respawn
         || matches!(facts.verdict.supervisor, Supervisor::Systemd { .. })
             && !facts.can_speak_mainpid;

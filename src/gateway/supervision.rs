@@ -11,24 +11,24 @@ use super::run_loop::Gateway;
 use super::strategy::{Strategy, StrategyChoice, StrategyFacts, StrategyRefusal, choose};
 use crate::config::Env;
 use crate::control::protocol::RestartParams;
-use crate::supervisor::{Evidence, Supervisor, Verdict, detect, launchd};
+use crate::supervisor::{Evidence, Supervisor, SupervisorVerdict, detect, launchd};
 use crate::systemd::Notifier;
 use crate::systemd::unit::{UnitFacts, facts_of};
 
 /// Who supervises this process, and what is known about that.
 #[derive(Debug)]
 pub(super) struct Supervision {
-    pub(super) verdict: Verdict,
+    pub(super) verdict: SupervisorVerdict,
     /// What systemd says about our unit; none while it has not answered.
     pub(super) unit: Option<UnitFacts>,
     /// What a predecessor knew.
-    handed: Option<Verdict>,
+    handed: Option<SupervisorVerdict>,
     no_respawn: bool,
 }
 
 impl Supervision {
     /// What can be told without asking anybody.
-    pub(super) fn at_first(instance: &str, handed: Option<Verdict>) -> Self {
+    pub(super) fn at_first(instance: &str, handed: Option<SupervisorVerdict>) -> Self {
         let env = Env::real();
         let verdict = detect(&Evidence {
             handed: handed.clone(),

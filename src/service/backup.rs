@@ -77,12 +77,12 @@ fn names(path: &Path, ending: &str) -> impl Iterator<Item = PathBuf> {
 /// What somebody else put somewhere, to be put there again or beside it.
 #[derive(Debug)]
 pub(super) struct Original {
-    what: What,
+    what: OriginalContent,
     owner: (u32, u32),
 }
 
 #[derive(Debug)]
-enum What {
+enum OriginalContent {
     /// Its bytes and bits.
     File(Vec<u8>, u32),
     /// Where it leads; what is there is none of ours.
@@ -97,9 +97,9 @@ impl Original {
     pub fn of(path: &Path) -> io::Result<Self> {
         let meta = path.symlink_metadata()?;
         let what = if meta.is_symlink() {
-            What::Link(fs::read_link(path)?)
+            OriginalContent::Link(fs::read_link(path)?)
         } else {
-            What::File(
+            OriginalContent::File(
                 fs::read(path)?,
                 meta.permissions().mode() & 0o7777 & !WRITE_BY_OTHERS,
             )
@@ -118,8 +118,10 @@ impl Original {
         // Others cannot give files away, and their files were their own.
         let owner = nix::unistd::geteuid().is_root().then_some(self.owner);
         let target = match &self.what {
-            What::File(bytes, mode) => return atomic_file::write_for(path, bytes, *mode, owner),
-            What::Link(target) => target,
+            OriginalContent::File(bytes, mode) => {
+                return atomic_file::write_for(path, bytes, *mode, owner);
+            }
+            OriginalContent::Link(target) => target,
         };
         let dir = path
             .parent()

@@ -8,7 +8,7 @@ use super::layout::{Installed, Layout};
 use super::linger;
 use super::provenance::diff;
 use super::sandbox::Sandbox;
-use super::unit_text::{RunAs, Subject, UnitPlan, default_socket};
+use super::unit_text::{RunAs, UnitPlan, UnitSubject, default_socket};
 use crate::config::Env;
 use crate::state::paths::Scope;
 
@@ -84,7 +84,7 @@ pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
             .replace("%%", "%"),
     );
     let plan = UnitPlan {
-        subject: Subject::Instance(unit.instance.clone()),
+        subject: UnitSubject::Instance(unit.instance.clone()),
         scope: unit.scope,
         bin_dir,
         run_as: value("User").map_or(RunAs::Dynamic, |name| RunAs::User(name.replace("%%", "%"))),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// What sort of ending it is; each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServiceErrorKind {
     /// It was tried and did not work: 1.
     Failed,
     /// The command line asks for something that has no meaning: 2.
@@ -27,7 +27,7 @@ pub enum Kind {
 #[error("{message}")]
 pub struct ServiceError {
     /// What sort of ending it is.
-    pub kind: Kind,
+    pub kind: ServiceErrorKind,
     pub message: String,
     /// The next command, one a line.
     pub next: Option<String>,
@@ -36,7 +36,7 @@ pub struct ServiceError {
 macro_rules! kinds {
     ($($name:ident => $kind:ident),*) => {$(
         pub(crate) fn $name(message: impl Into<String>) -> Self {
-            Self { kind: Kind::$kind, message: message.into(), next: None }
+            Self { kind: ServiceErrorKind::$kind, message: message.into(), next: None }
         }
     )*};
 }

@@ -49,7 +49,7 @@ pub struct JobPlan {
 
 /// A property list cannot say this.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum PlistError {
     /// XML has no form for most control characters.
     #[error("launchd cannot be told about {0:?}: it has a control character")]
     Control(String),
@@ -102,8 +102,8 @@ impl JobPlan {
     /// The property list.
     ///
     /// # Errors
-    /// [`Unfit`] when a value has a form that property lists cannot carry.
-    pub fn text(&self) -> Result<String, Unfit> {
+    /// [`PlistError`] when a value has a form that property lists cannot carry.
+    pub fn text(&self) -> Result<String, PlistError> {
         let mut job = Dictionary::new();
         let mut set = |key: &str, value: Value| job.insert(key.to_owned(), value);
         set("Label", text(&self.label())?);
@@ -138,14 +138,15 @@ impl JobPlan {
                 .map(|(key, value)| Ok((key.clone(), text(value)?)));
             set(
                 "EnvironmentVariables",
-                Value::Dictionary(entries.collect::<Result<_, Unfit>>()?),
+                Value::Dictionary(entries.collect::<Result<_, PlistError>>()?),
             );
         }
         let mut out = Vec::new();
         Value::Dictionary(job)
             .to_writer_xml(&mut out)
-            .map_err(|error| Unfit::Other(error.to_string()))?;
-        let mut out = String::from_utf8(out).map_err(|error| Unfit::Other(error.to_string()))?;
+            .map_err(|error| PlistError::Other(error.to_string()))?;
+        let mut out =
+            String::from_utf8(out).map_err(|error| PlistError::Other(error.to_string()))?;
         if !out.ends_with('\n') {
             out.push('\n');
         }
@@ -159,20 +160,20 @@ impl Default for JobPlan {
     }
 }
 
-fn text(text: &str) -> Result<Value, Unfit> {
+fn text(text: &str) -> Result<Value, PlistError> {
     if text
         .chars()
         .any(|c| c.is_control() && !matches!(c, '\t' | '\n'))
     {
-        return Err(Unfit::Control(text.to_owned()));
+        return Err(PlistError::Control(text.to_owned()));
     }
     Ok(Value::String(text.to_owned()))
 }
 
-fn path(path: &std::path::Path) -> Result<Value, Unfit> {
+fn path(path: &std::path::Path) -> Result<Value, PlistError> {
     text(
         path.to_str()
-            .ok_or_else(|| Unfit::NotText(path.to_owned()))?,
+            .ok_or_else(|| PlistError::NotText(path.to_owned()))?,
     )
 }
 
@@ -262,6 +263,6 @@ mod tests {
         let mut plan = JobPlan::default();
         plan.environment
             .insert("VALUE".to_owned(), "a\u{1b}b".to_owned());
-        assert!(matches!(plan.text(), Err(Unfit::Control(_))));
+        assert!(matches!(plan.text(), Err(PlistError::Control(_))));
     }
 }

@@ -171,7 +171,7 @@ pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
 }
 
 fn describe(layout: &Layout, dir: &Path, instance: String, path: PathBuf) -> Installed {
-    let stem = super::unit_text::Subject::Instance(instance.clone()).stem();
+    let stem = super::unit_text::UnitSubject::Instance(instance.clone()).stem();
     let socket = format!("{stem}.socket");
     let has_socket = dir.join(&socket).exists();
     Installed {

@@ -12,7 +12,9 @@ use super::error::ServiceError;
 use super::unit_properties::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
-use crate::systemd::bus::{self, LoginProxy, ManagerProxy, ServiceProxy, UnitProxy};
+use crate::systemd::bus::{
+    self, LoginProxy, SystemdManagerProxy, SystemdServiceProxy, SystemdUnitProxy,
+};
 use crate::systemd::{STANDING_BY, WAITING};
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
@@ -22,7 +24,7 @@ pub const JOB_LIMIT: Duration = Duration::from_secs(600);
 
 pub struct Manager {
     connection: Connection,
-    proxy: ManagerProxy<'static>,
+    proxy: SystemdManagerProxy<'static>,
     scope: Scope,
 }
 
@@ -111,7 +113,7 @@ impl Manager {
         let connection = bus::connect(scope, env)
             .await
             .map_err(|why| unreachable(scope, env, &why))?;
-        let proxy = ManagerProxy::new(&connection)
+        let proxy = SystemdManagerProxy::new(&connection)
             .await
             .map_err(|error| explain(&error, "speak to systemd"))?;
         Ok(Self {
@@ -233,7 +235,7 @@ impl Manager {
 
     async fn read_state(&self, unit: &str) -> zbus::Result<UnitState> {
         let path = self.proxy.load_unit(unit).await?;
-        let proxy = UnitProxy::builder(&self.connection)
+        let proxy = SystemdUnitProxy::builder(&self.connection)
             .path(path.clone())
             .build()
             .await?;
@@ -244,7 +246,7 @@ impl Manager {
             ..UnitState::default()
         };
         if unit.ends_with(".service") {
-            let proxy = ServiceProxy::builder(&self.connection)
+            let proxy = SystemdServiceProxy::builder(&self.connection)
                 .path(path)
                 .build()
                 .await?;
@@ -279,7 +281,7 @@ impl Manager {
     pub async fn program(&self, unit: &str) -> Result<Option<String>, ServiceError> {
         let asked = async {
             let path = self.proxy.load_unit(unit).await?;
-            ServiceProxy::builder(&self.connection)
+            SystemdServiceProxy::builder(&self.connection)
                 .path(path)
                 .build()
                 .await?

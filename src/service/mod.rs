@@ -25,8 +25,8 @@ mod unit_quoting;
 pub mod unit_text;
 mod wait_ready;
 
-pub use error::{Kind, ServiceError};
-pub use install::{Report, Request, Supervisor, install};
+pub use error::{ServiceError, ServiceErrorKind};
+pub use install::{InstallReport, InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, find, installed};
 pub use manager::UnitState;
 pub use port_survey::scene;

@@ -42,14 +42,14 @@ impl std::fmt::Display for Sandbox {
 
 /// A line of a unit and the systemd version that first knew it; 0 for those older than any version
 /// in use.
-pub(super) type Line = (&'static str, &'static str, u32);
+pub(super) type SandboxDirective = (&'static str, &'static str, u32);
 
 /// What an unprivileged user manager can apply too: seccomp filters and prctl flags.
 ///
 /// RestrictNamespaces is here and not only in `strict`, for the exposure: 3.1 without it, 2.4 with
 /// it (systemd-analyze security, 252). A browser's or bubblewrap's own sandbox needs
 /// `RestrictNamespaces=no` in a drop-in.
-const FILTERS: &[Line] = &[
+const FILTERS: &[SandboxDirective] = &[
     ("NoNewPrivileges", "yes", 0),
     ("RestrictRealtime", "yes", 0),
     ("RestrictSUIDSGID", "yes", 242),
@@ -67,7 +67,7 @@ const FILTERS: &[Line] = &[
 
 /// What takes a privileged manager: mounts and capabilities. PrivateMounts says what PrivateTmp
 /// brings anyway.
-const MOUNTS: &[Line] = &[
+const MOUNTS: &[SandboxDirective] = &[
     ("PrivateTmp", "yes", 0),
     ("PrivateMounts", "yes", 239),
     ("ProtectKernelTunables", "yes", 0),
@@ -78,11 +78,11 @@ const MOUNTS: &[Line] = &[
     ("ProtectHostname", "yes", 242),
 ];
 
-const APP_ONLY: &[Line] = &[("ProtectSystem", "full", 0)];
+const APP_ONLY: &[SandboxDirective] = &[("ProtectSystem", "full", 0)];
 
 /// A user of the configured name that exists already is used as it is, so DynamicUser and User= go
 /// together.
-const STRICT_ONLY: &[Line] = &[
+const STRICT_ONLY: &[SandboxDirective] = &[
     ("DynamicUser", "yes", 0),
     ("ProtectSystem", "strict", 0),
     ("ProtectHome", "read-only", 0),
@@ -92,7 +92,7 @@ const STRICT_ONLY: &[Line] = &[
 
 impl Sandbox {
     /// The lines of this sandbox in a scope, capabilities not included.
-    pub(super) fn lines(self, scope: Scope) -> Vec<Line> {
+    pub(super) fn lines(self, scope: Scope) -> Vec<SandboxDirective> {
         match (self, scope) {
             (Self::Off, _) => Vec::new(),
             (_, Scope::User) => FILTERS.to_vec(),

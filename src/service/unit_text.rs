@@ -30,14 +30,14 @@ pub enum RunAs {
 
 /// Which instances a unit is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum UnitSubject {
     /// This one: `gateway.service` for `gateway`, `gateway@NAME.service` for the others.
     Instance(String),
     /// Any: `gateway@.service`.
     Template,
 }
 
-impl Subject {
+impl UnitSubject {
     /// The name to put into directives.
     fn name(&self) -> &str {
         match self {
@@ -60,7 +60,7 @@ impl Subject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitPlan {
     /// Which instances it is for.
-    pub subject: Subject,
+    pub subject: UnitSubject,
     /// Whose manager it is for.
     pub scope: Scope,
     /// What the service may do to the machine.
@@ -84,7 +84,7 @@ pub struct UnitPlan {
 impl Default for UnitPlan {
     fn default() -> Self {
         Self {
-            subject: Subject::Instance(DEFAULT_INSTANCE.to_owned()),
+            subject: UnitSubject::Instance(DEFAULT_INSTANCE.to_owned()),
             scope: Scope::System,
             sandbox: Sandbox::App,
             bin_dir: PathBuf::from("/usr/bin"),
@@ -101,7 +101,7 @@ impl Default for UnitPlan {
 /// A unit cannot say this.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("systemd cannot be told about `{path}`: it {why}")]
-pub struct Unfit {
+pub struct UnitTextError {
     path: String,
     why: &'static str,
 }
@@ -120,8 +120,8 @@ impl UnitPlan {
     /// The service unit.
     ///
     /// # Errors
-    /// [`Unfit`] when a path has a form that unit files cannot carry.
-    pub fn service(&self) -> Result<String, Unfit> {
+    /// [`UnitTextError`] when a path has a form that unit files cannot carry.
+    pub fn service(&self) -> Result<String, UnitTextError> {
         let mut out = String::new();
         section(&mut out, "Unit");
         line(
@@ -192,7 +192,7 @@ impl UnitPlan {
     ///
     /// # Errors
     /// As [`service`](Self::service).
-    pub fn proof(&self, log: &Path) -> Result<String, Unfit> {
+    pub fn proof(&self, log: &Path) -> Result<String, UnitTextError> {
         let instance = self.subject.name();
         let mut out = String::new();
         section(&mut out, "Unit");
@@ -238,7 +238,7 @@ impl UnitPlan {
     ///
     /// # Errors
     /// As [`service`](Self::service).
-    pub fn socket(&self) -> Result<String, Unfit> {
+    pub fn socket(&self) -> Result<String, UnitTextError> {
         let mut out = String::new();
         section(&mut out, "Unit");
         line(
@@ -271,17 +271,17 @@ impl UnitPlan {
         Ok(out)
     }
 
-    fn exec(&self, program: &str, args: &[&str]) -> Result<String, Unfit> {
+    fn exec(&self, program: &str, args: &[&str]) -> Result<String, UnitTextError> {
         let path = text(&self.bin_dir.join(program))?;
         if path.contains(['"', '\'', '\\']) {
             // However it is written (systemd's string_is_safe(), tested on 252).
-            return Err(Unfit {
+            return Err(UnitTextError {
                 path,
                 why: "has a quote or a backslash, and systemd starts no program with one in its path",
             });
         }
         if self.systemd < NO_REPLACEMENT && path.contains('$') {
-            return Err(Unfit {
+            return Err(UnitTextError {
                 path,
                 why: "has a `$`, which systemd before version 244 would replace",
             });
@@ -291,7 +291,7 @@ impl UnitPlan {
         Ok(format!("{path} {}", args.join(" ")))
     }
 
-    fn environment(&self, out: &mut String) -> Result<(), Unfit> {
+    fn environment(&self, out: &mut String) -> Result<(), UnitTextError> {
         for file in self.env_file.iter().chain(&self.secrets) {
             line(out, "EnvironmentFile", &unit_quoting::whole(&text(file)?));
         }
@@ -395,15 +395,15 @@ fn line(out: &mut String, key: &str, value: &str) {
 }
 
 /// A path as text that a unit file can carry.
-fn text(path: &Path) -> Result<String, Unfit> {
+fn text(path: &Path) -> Result<String, UnitTextError> {
     let Some(text) = path.to_str() else {
-        return Err(Unfit {
+        return Err(UnitTextError {
             path: path.display().to_string(),
             why: "is not UTF-8",
         });
     };
     match unit_quoting::unfit(text) {
-        Some(why) => Err(Unfit {
+        Some(why) => Err(UnitTextError {
             path: text.to_owned(),
             why,
         }),
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn the_shipped_units_are_what_the_defaults_give() {
         let template = UnitPlan {
-            subject: Subject::Template,
+            subject: UnitSubject::Template,
             ..UnitPlan::default()
         };
         for (file, text) in [
@@ -502,7 +502,7 @@ mod tests {
     fn the_version_and_the_instance_decide() {
         let plan = UnitPlan {
             systemd: 254,
-            subject: Subject::Instance("web".into()),
+            subject: UnitSubject::Instance("web".into()),
             ..UnitPlan::default()
         };
         assert_eq!(plan.service_name(), "gateway@web.service");

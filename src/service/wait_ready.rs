@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What `/readyz` says.
-enum Answer {
+enum ReadyzAnswer {
     Ready,
     NotYet(String),
     /// Somebody else answers there, as with `health_paths = false`: then systemd's word stands.
@@ -52,8 +52,8 @@ pub(super) async fn wait(
         let state = manager.state(&unit.unit).await?;
         refuse_waiting(unit, &state)?;
         let why = match timeout(ASK_LIMIT, ask(listen)).await {
-            Ok(Ok(Answer::Ready | Answer::Unknown)) => return Ok(()),
-            Ok(Ok(Answer::NotYet(why))) => why,
+            Ok(Ok(ReadyzAnswer::Ready | ReadyzAnswer::Unknown)) => return Ok(()),
+            Ok(Ok(ReadyzAnswer::NotYet(why))) => why,
             Ok(Err(error)) => format!("{listen}: {error}"),
             Err(_) => format!("{listen} does not answer"),
         };
@@ -95,7 +95,7 @@ pub(super) fn refuse_waiting(unit: &Installed, state: &UnitState) -> Result<(), 
     )
 }
 
-async fn ask(listen: &Listen) -> std::io::Result<Answer> {
+async fn ask(listen: &Listen) -> std::io::Result<ReadyzAnswer> {
     match listen {
         Listen::Tcp(address) => {
             let mut address = *address;
@@ -112,7 +112,9 @@ async fn ask(listen: &Listen) -> std::io::Result<Answer> {
     }
 }
 
-async fn get_readyz(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<Answer> {
+async fn get_readyz(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> std::io::Result<ReadyzAnswer> {
     stream
         .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await?;
@@ -125,9 +127,9 @@ async fn get_readyz(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io:
         .map_or("", |(_, body)| body)
         .trim();
     Ok(match status {
-        "200" => Answer::Ready,
-        "503" => Answer::NotYet(body.to_owned()),
+        "200" => ReadyzAnswer::Ready,
+        "503" => ReadyzAnswer::NotYet(body.to_owned()),
         "" => return Err(std::io::Error::other("closed without an answer")),
-        _ => Answer::Unknown,
+        _ => ReadyzAnswer::Unknown,
     })
 }

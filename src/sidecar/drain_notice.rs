@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::runner::{Sidecar, State};
+use super::runner::{Sidecar, SidecarState};
 use crate::config::{DrainNotice, NoticeSignal};
 use crate::os::process::PidFd;
 
@@ -38,7 +38,7 @@ pub enum NoticeError {
 /// # Errors
 /// [`NoticeError`]; the drain goes on without.
 pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeError> {
-    let State::Ready { pid, address } = sidecar.state() else {
+    let SidecarState::Ready { pid, address } = sidecar.state() else {
         return Ok(());
     };
     match notice {
@@ -48,7 +48,7 @@ pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeE
             // A process is reaped only after its sidecar left this state, so the pid was its own
             // when it was opened.
             match sidecar.state() {
-                State::Ready { pid: same, .. } if same == pid => {
+                SidecarState::Ready { pid: same, .. } if same == pid => {
                     process.signal(number(*name)).map_err(failed)
                 }
                 _ => Ok(()),

@@ -1,7 +1,7 @@
 //! The programs behind the front door: started, watched, restarted when they die, stopped by pidfd.
 //!
-//! [`Sidecar::start`] makes a task that owns one process at a time; outside only its [`State`] is
-//! seen and only [`Sidecar::stop`] can be asked.
+//! [`Sidecar::start`] makes a task that owns one process at a time; outside only its
+//! [`SidecarState`] is seen and only [`Sidecar::stop`] can be asked.
 
 mod backoff;
 pub mod drain_notice;
@@ -15,4 +15,4 @@ mod runner;
 
 pub use environment::Inherited;
 pub use oneshot::oneshot;
-pub use runner::{Failure, Sidecar, Start, State};
+pub use runner::{Sidecar, SidecarFailure, SidecarStart, SidecarState};

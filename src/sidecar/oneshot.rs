@@ -4,8 +4,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::Inherited;
-use super::output::Output;
-use super::process::{Process, describe};
+use super::output::SidecarOutput;
+use super::process::{ChildProcess, describe};
 use super::runner::{LAST_OUTPUT, read};
 use crate::text::log::SidecarLog;
 
@@ -24,8 +24,8 @@ pub async fn oneshot(
     log: SidecarLog,
     limit: Duration,
 ) -> Result<(), String> {
-    let (mut process, pipes) = Process::spawn(argv, None, inherited, variables)?;
-    let readers = read(pipes, &Output::new(Some(log)));
+    let (mut process, pipes) = ChildProcess::spawn(argv, None, inherited, variables)?;
+    let readers = read(pipes, &SidecarOutput::new(Some(log)));
     let in_time = tokio::time::timeout(limit, process.ended()).await.is_ok();
     let status = if in_time {
         process.reap().await

@@ -20,7 +20,7 @@ const LAST_LINE_MAX: usize = 500;
 
 /// What a sidecar said, shared between the readers and whoever reports its death.
 #[derive(Debug)]
-pub struct Output {
+pub struct SidecarOutput {
     log: Option<SidecarLog>,
     last: Mutex<VecDeque<String>>,
     begun: Instant,
@@ -28,7 +28,7 @@ pub struct Output {
     printed: AtomicU64,
 }
 
-impl Output {
+impl SidecarOutput {
     /// Keeps the last lines; passes every line to `log`, if there is one.
     pub fn new(log: Option<SidecarLog>) -> Arc<Self> {
         Arc::new(Self {
@@ -99,7 +99,7 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_found_however_they_arrive_and_endless_ones_are_cut() {
-        let output = Output::new(None);
+        let output = SidecarOutput::new(None);
         let mut text = b"one\ntwo\r\n".to_vec();
         text.extend(std::iter::repeat_n(b'x', LINE_MAX * 3 + 5));
         text.extend(b"\nlast");
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_last_lines_are_kept() {
-        let output = Output::new(None);
+        let output = SidecarOutput::new(None);
         let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
         Arc::clone(&output)
             .read(OutputStream::Err, text.as_bytes())

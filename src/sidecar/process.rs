@@ -29,7 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A running child in a process group of its own.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     child: Child,
     pidfd: PidFd,
     ended: Ended,
@@ -45,7 +45,7 @@ pub struct Pipes {
     pub err: pipe::Receiver,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts `argv` with the inherited environment and `extra` variables over it.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // Whoever forgets a process does not leave it running, nor the rest of its group. Once
         // reaped, the number may be somebody else's.
@@ -276,12 +276,12 @@ mod tests {
 
     use super::*;
 
-    fn shell(script: &str) -> (Process, Pipes) {
+    fn shell(script: &str) -> (ChildProcess, Pipes) {
         let inherited = Inherited {
             environment: std::env::vars_os().collect(),
             open_files: None,
         };
-        Process::spawn(
+        ChildProcess::spawn(
             &["sh".into(), "-c".into(), script.into()],
             None,
             &inherited,

@@ -39,7 +39,7 @@ pub struct Hint {
 
 /// What to look for.
 #[derive(Debug)]
-pub struct Probe<'a> {
+pub struct ReadinessProbe<'a> {
     pub ready: &'a Ready,
     /// The port it was told.
     pub port: u16,
@@ -48,7 +48,7 @@ pub struct Probe<'a> {
     pub notify: Option<&'a NotifySocket>,
 }
 
-impl Probe<'_> {
+impl ReadinessProbe<'_> {
     /// Waits until the sidecar is ready; tells `hint` once what is odd about a slow one.
     pub async fn ready(&self, hint: impl FnMut(Hint)) -> SocketAddr {
         let Some(notify) = self.notify else {
@@ -69,14 +69,14 @@ impl Probe<'_> {
             let mut answer = None;
             if let Some(address) = self.listener().await {
                 match self.answers(address).await {
-                    Answer::Good => return address,
-                    Answer::Bad(text) => {
+                    ProbeAnswer::Good => return address,
+                    ProbeAnswer::Bad(text) => {
                         answer = Some(Hint {
                             text,
                             hopeless: false,
                         })
                     }
-                    Answer::None => {}
+                    ProbeAnswer::None => {}
                 }
             }
             let now = Instant::now();
@@ -141,9 +141,9 @@ impl Probe<'_> {
         })
     }
 
-    async fn answers(&self, address: SocketAddr) -> Answer {
+    async fn answers(&self, address: SocketAddr) -> ProbeAnswer {
         let Ready::Http(path) = self.ready else {
-            return Answer::Good;
+            return ProbeAnswer::Good;
         };
         let asking = async {
             let mut stream = TcpStream::connect(address).await.ok()?;
@@ -161,15 +161,15 @@ impl Probe<'_> {
                 .ok()
         };
         match tokio::time::timeout(ANSWER, asking).await.ok().flatten() {
-            Some(200..400) => Answer::Good,
-            Some(status) => Answer::Bad(format!("answers {path} with {status}")),
-            None => Answer::None,
+            Some(200..400) => ProbeAnswer::Good,
+            Some(status) => ProbeAnswer::Bad(format!("answers {path} with {status}")),
+            None => ProbeAnswer::None,
         }
     }
 }
 
 /// How a sidecar answered.
-enum Answer {
+enum ProbeAnswer {
     Good,
     Bad(String),
     None,

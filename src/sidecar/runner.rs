@@ -16,9 +16,9 @@ use tracing::{info, warn};
 use super::backoff::Backoff;
 use super::environment::Inherited;
 use super::notify_socket::NotifySocket;
-use super::output::Output;
-use super::process::{Pipes, Process, describe};
-use super::readiness::{Hint, Probe};
+use super::output::SidecarOutput;
+use super::process::{ChildProcess, Pipes, describe};
+use super::readiness::{Hint, ReadinessProbe};
 use crate::config::{OutputMode, Ready, SidecarSpec};
 use crate::os::mutex::lock;
 use crate::os::oom;
@@ -42,7 +42,7 @@ const PORT_TRIES: u32 = 3;
 
 /// What a start needs.
 #[derive(Clone, Debug)]
-pub struct Start {
+pub struct SidecarStart {
     pub name: String,
     /// What to run and how.
     pub spec: SidecarSpec,
@@ -58,7 +58,7 @@ pub struct Start {
 
 /// Where a sidecar stands.
 #[derive(Clone, Debug)]
-pub enum State {
+pub enum SidecarState {
     /// Its process runs and is not ready.
     Starting {
         /// The process; 0 while it is being prepared.
@@ -69,20 +69,20 @@ pub enum State {
     /// It can be used.
     Ready { pid: u32, address: SocketAddr },
     /// It died and will be started again.
-    Backoff { failure: Arc<Failure> },
+    Backoff { failure: Arc<SidecarFailure> },
     /// It was asked to end.
     Stopping { pid: u32 },
     /// No process is left and none will be started.
     Stopped {
         /// Why, when nobody asked for it.
-        failure: Option<Arc<Failure>>,
+        failure: Option<Arc<SidecarFailure>>,
     },
 }
 
 /// Why a sidecar is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
-pub struct Failure {
+pub struct SidecarFailure {
     pub cause: String,
     /// What it printed last.
     pub last_words: Vec<String>,
@@ -91,7 +91,7 @@ pub struct Failure {
 /// A sidecar, as others see it.
 #[derive(Debug)]
 pub struct Sidecar {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<SidecarState>,
     stop: CancellationToken,
     restarts: Arc<AtomicU64>,
     port: Arc<AtomicU64>,
@@ -102,8 +102,8 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts it. Must be called on the gateway's main thread: the kernel ends a child with the
     /// thread that made it.
-    pub fn start(start: Start) -> Self {
-        let (sender, state) = watch::channel(State::Starting { pid: 0, hint: None });
+    pub fn start(start: SidecarStart) -> Self {
+        let (sender, state) = watch::channel(SidecarState::Starting { pid: 0, hint: None });
         let stop = CancellationToken::new();
         let restarts = Arc::new(AtomicU64::new(0));
         let port = Arc::new(AtomicU64::new(0));
@@ -127,12 +127,12 @@ impl Sidecar {
         }
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> SidecarState {
         self.state.borrow().clone()
     }
 
     /// Follows where it stands.
-    pub fn watch(&self) -> watch::Receiver<State> {
+    pub fn watch(&self) -> watch::Receiver<SidecarState> {
         self.state.clone()
     }
 
@@ -150,19 +150,19 @@ impl Sidecar {
     ///
     /// # Errors
     /// Why it failed.
-    pub async fn settled(&self) -> Result<SocketAddr, Arc<Failure>> {
+    pub async fn settled(&self) -> Result<SocketAddr, Arc<SidecarFailure>> {
         let mut state = self.state.clone();
         loop {
             match &*state.borrow_and_update() {
-                State::Ready { address, .. } => return Ok(*address),
-                State::Backoff { failure }
-                | State::Stopped {
+                SidecarState::Ready { address, .. } => return Ok(*address),
+                SidecarState::Backoff { failure }
+                | SidecarState::Stopped {
                     failure: Some(failure),
                 } => return Err(Arc::clone(failure)),
-                State::Stopped { failure: None } | State::Stopping { .. } => {
+                SidecarState::Stopped { failure: None } | SidecarState::Stopping { .. } => {
                     return Err(superseded());
                 }
-                State::Starting { .. } => {}
+                SidecarState::Starting { .. } => {}
             }
             if state.changed().await.is_err() {
                 return Err(superseded());
@@ -184,7 +184,7 @@ impl Sidecar {
                 let mut state = self.state.clone();
                 // An error means that the task is gone, which is what we wait for.
                 let _ = state
-                    .wait_for(|state| matches!(state, State::Stopped { .. }))
+                    .wait_for(|state| matches!(state, SidecarState::Stopped { .. }))
                     .await;
             }
         }
@@ -197,16 +197,16 @@ impl Drop for Sidecar {
     }
 }
 
-fn superseded() -> Arc<Failure> {
-    Arc::new(Failure {
+fn superseded() -> Arc<SidecarFailure> {
+    Arc::new(SidecarFailure {
         cause: "was stopped before it was ready".to_owned(),
         last_words: Vec::new(),
     })
 }
 
 struct Runner {
-    start: Start,
-    state: watch::Sender<State>,
+    start: SidecarStart,
+    state: watch::Sender<SidecarState>,
     stop: CancellationToken,
     restarts: Arc<AtomicU64>,
     port: Arc<AtomicU64>,
@@ -214,11 +214,11 @@ struct Runner {
 }
 
 /// How one run ended.
-enum Run {
+enum RunEnd {
     Asked,
     /// It died after it had been ready for this long, or never was.
     Died {
-        failure: Failure,
+        failure: SidecarFailure,
         ready: Option<Duration>,
         port_taken: bool,
     },
@@ -231,8 +231,8 @@ impl Runner {
         let mut port_tries = 0;
         loop {
             let (failure, ready, port_taken) = match self.once().await {
-                Run::Asked => break,
-                Run::Died {
+                RunEnd::Asked => break,
+                RunEnd::Died {
                     failure,
                     ready,
                     port_taken,
@@ -245,7 +245,7 @@ impl Runner {
             port_tries = 0;
             ever_ready |= ready.is_some();
             if !ever_ready && !self.start.persist {
-                self.state.send_replace(State::Stopped {
+                self.state.send_replace(SidecarState::Stopped {
                     failure: Some(failure),
                 });
                 return;
@@ -261,19 +261,20 @@ impl Runner {
                 SIDECAR = name,
                 "[gateway] sidecar {name} {}; starting it again {when}", failure.cause
             );
-            self.state.send_replace(State::Backoff { failure });
+            self.state.send_replace(SidecarState::Backoff { failure });
             self.restarts.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(delay) => {}
             }
         }
-        self.state.send_replace(State::Stopped { failure: None });
+        self.state
+            .send_replace(SidecarState::Stopped { failure: None });
     }
 
-    async fn once(&self) -> Run {
-        let died = |cause: String, words: Vec<String>| Run::Died {
-            failure: Failure {
+    async fn once(&self) -> RunEnd {
+        let died = |cause: String, words: Vec<String>| RunEnd::Died {
+            failure: SidecarFailure {
                 cause,
                 last_words: words,
             },
@@ -282,7 +283,7 @@ impl Runner {
         };
         let spec = &self.start.spec;
         self.state
-            .send_replace(State::Starting { pid: 0, hint: None });
+            .send_replace(SidecarState::Starting { pid: 0, hint: None });
         let port = match spec.port.map_or_else(port::private, Ok) {
             Ok(port) => port,
             Err(error) => return died(format!("found no free port: {error}"), Vec::new()),
@@ -290,10 +291,10 @@ impl Runner {
         self.port.store(u64::from(port), Ordering::Relaxed);
         let log = (spec.log == OutputMode::Lines)
             .then(|| SidecarLog::new(&self.start.name, self.start.redactor.clone()));
-        let output = Output::new(log);
+        let output = SidecarOutput::new(log);
         match self.prepare(port, &output).await {
             Ok(true) => {}
-            Ok(false) => return Run::Asked,
+            Ok(false) => return RunEnd::Asked,
             Err(cause) => return died(cause, self.words(&output)),
         }
         let notify = match (spec.ready == Ready::Notify)
@@ -319,7 +320,7 @@ impl Runner {
             ));
         }
         let argv = with_port(&spec.command, port);
-        let (process, pipes) = match Process::spawn(
+        let (process, pipes) = match ChildProcess::spawn(
             &argv,
             spec.cwd.as_deref(),
             &self.start.inherited,
@@ -334,16 +335,17 @@ impl Runner {
             "[gateway] sidecar {} starting: pid {pid}, port {port}", self.start.name
         );
         let readers = read(pipes, &output);
-        self.state.send_replace(State::Starting { pid, hint: None });
+        self.state
+            .send_replace(SidecarState::Starting { pid, hint: None });
         let run = self.watch(process, port, notify.as_ref(), &output).await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
         match run {
-            Run::Died {
+            RunEnd::Died {
                 failure,
                 ready,
                 port_taken,
-            } => Run::Died {
-                failure: Failure {
+            } => RunEnd::Died {
+                failure: SidecarFailure {
                     last_words: self.words(&output),
                     ..failure
                 },
@@ -357,15 +359,15 @@ impl Runner {
     /// From the spawned process to its end.
     async fn watch(
         &self,
-        mut process: Process,
+        mut process: ChildProcess,
         port: u16,
         notify: Option<&NotifySocket>,
-        output: &Output,
-    ) -> Run {
+        output: &SidecarOutput,
+    ) -> RunEnd {
         let pid = process.id();
         let spec = &self.start.spec;
         let memory = oom::count();
-        let probe = Probe {
+        let probe = ReadinessProbe {
             ready: &spec.ready,
             port,
             pid,
@@ -374,7 +376,7 @@ impl Runner {
         let name = &self.start.name;
         let hinted = |hint: Hint| {
             warn!(SIDECAR = name, "[gateway] sidecar {name} {}", hint.text);
-            self.state.send_replace(State::Starting {
+            self.state.send_replace(SidecarState::Starting {
                 pid,
                 hint: Some(hint),
             });
@@ -387,19 +389,19 @@ impl Runner {
                 let status = process.reap().await;
                 let port_taken = spec.port.is_none() && std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
                 let cause = format!("{} before it was ready", how_it_ended(status, memory.as_ref()));
-                return Run::Died { failure: Failure { cause, last_words: Vec::new() }, ready: None, port_taken };
+                return RunEnd::Died { failure: SidecarFailure { cause, last_words: Vec::new() }, ready: None, port_taken };
             }
             address = probe.ready(hinted) => address,
             () = too_slow(begun, spec.start_timeout.0, output, self.state.subscribe()) => {
                 let hint = match &*self.state.borrow() {
-                    State::Starting { hint, .. } => hint.clone(),
+                    SidecarState::Starting { hint, .. } => hint.clone(),
                     _ => None,
                 };
                 process.stop(spec.stop_timeout.0).await;
                 let why = hint.map(|hint| format!("; it {}", hint.text)).unwrap_or_default();
                 let waited = begun.elapsed().as_secs();
                 let cause = format!("was not ready after {waited} s on port {port}{why}");
-                return Run::Died { failure: Failure { cause, last_words: Vec::new() }, ready: None, port_taken: false };
+                return RunEnd::Died { failure: SidecarFailure { cause, last_words: Vec::new() }, ready: None, port_taken: false };
             }
         };
         let took = begun.elapsed();
@@ -409,7 +411,8 @@ impl Runner {
             took.as_millis()
         );
         let ready = Instant::now();
-        self.state.send_replace(State::Ready { pid, address });
+        self.state
+            .send_replace(SidecarState::Ready { pid, address });
         let talk = async {
             match notify {
                 Some(notify) => notify.read_on().await,
@@ -422,19 +425,19 @@ impl Runner {
             () = process.ended() => {
                 // Before anything that takes time: from here on requests must wait instead of
                 // knocking at a dead port.
-                let failure = Failure { cause: "died".to_owned(), last_words: Vec::new() };
-                self.state.send_replace(State::Backoff { failure: Arc::new(failure) });
+                let failure = SidecarFailure { cause: "died".to_owned(), last_words: Vec::new() };
+                self.state.send_replace(SidecarState::Backoff { failure: Arc::new(failure) });
                 let status = process.reap().await;
                 let cause = format!("(pid {pid}) {}", how_it_ended(status, memory.as_ref()));
-                let failure = Failure { cause, last_words: Vec::new() };
-                Run::Died { failure, ready: Some(ready.elapsed()), port_taken: false }
+                let failure = SidecarFailure { cause, last_words: Vec::new() };
+                RunEnd::Died { failure, ready: Some(ready.elapsed()), port_taken: false }
             }
         }
     }
 
-    async fn end(&self, process: Process) -> Run {
+    async fn end(&self, process: ChildProcess) -> RunEnd {
         let pid = process.id();
-        self.state.send_replace(State::Stopping { pid });
+        self.state.send_replace(SidecarState::Stopping { pid });
         let status = process
             .stop(Duration::from_millis(self.patience.load(Ordering::Relaxed)))
             .await;
@@ -444,17 +447,17 @@ impl Runner {
             "[gateway] sidecar {name} stopped: pid {pid} {}",
             describe(status)
         );
-        Run::Asked
+        RunEnd::Asked
     }
 
     /// Runs `prepare`, if there is one; false when a stop came first.
-    async fn prepare(&self, port: u16, output: &Arc<Output>) -> Result<bool, String> {
+    async fn prepare(&self, port: u16, output: &Arc<SidecarOutput>) -> Result<bool, String> {
         let spec = &self.start.spec;
         if spec.prepare.is_empty() {
             return Ok(true);
         }
         let argv = with_port(&spec.prepare, port);
-        let (mut process, pipes) = Process::spawn(
+        let (mut process, pipes) = ChildProcess::spawn(
             &argv,
             spec.cwd.as_deref(),
             &self.start.inherited,
@@ -498,7 +501,7 @@ impl Runner {
             .collect()
     }
 
-    fn words(&self, output: &Output) -> Vec<String> {
+    fn words(&self, output: &SidecarOutput) -> Vec<String> {
         output
             .last_words()
             .iter()
@@ -517,7 +520,7 @@ fn how_it_ended(status: ExitStatus, before: Option<&oom::Count>) -> String {
     how
 }
 
-pub(super) fn read(pipes: Pipes, output: &Arc<Output>) -> impl Future<Output = ()> + use<> {
+pub(super) fn read(pipes: Pipes, output: &Arc<SidecarOutput>) -> impl Future<Output = ()> + use<> {
     let out = tokio::spawn(Arc::clone(output).read(OutputStream::Out, pipes.out));
     let err = tokio::spawn(Arc::clone(output).read(OutputStream::Err, pipes.err));
     async {
@@ -536,11 +539,11 @@ fn with_port(argv: &[String], port: u16) -> Vec<String> {
 async fn too_slow(
     begun: Instant,
     timeout: Duration,
-    output: &Output,
-    mut state: watch::Receiver<State>,
+    output: &SidecarOutput,
+    mut state: watch::Receiver<SidecarState>,
 ) {
     loop {
-        let hopeless = matches!(&*state.borrow_and_update(), State::Starting { hint: Some(hint), .. } if hint.hopeless);
+        let hopeless = matches!(&*state.borrow_and_update(), SidecarState::Starting { hint: Some(hint), .. } if hint.hopeless);
         let timeout = if hopeless {
             timeout.min(HOPELESS)
         } else {

@@ -185,7 +185,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::state::history::{Entry, History};
+    use crate::state::history::{History, HistoryEntry};
 
     fn read(path: &Path) -> Value {
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -196,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let redactor = Redactor::default();
         redactor.learn_command(&["app".into(), "--token".into(), "CANARY-1".into()]);
-        History::open(dir.path()).append(&Entry::Rung {
+        History::open(dir.path()).append(&HistoryEntry::Rung {
             rung: "safe-mode".into(),
             reason: Some("it printed CANARY-1".into()),
         });

@@ -33,7 +33,7 @@ const TEXT_MAX: usize = 500;
 /// Who asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Who {
+pub struct Requester {
     /// The user's number; absent when it is not known, as for a signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
@@ -47,7 +47,7 @@ pub struct Who {
 /// One step of a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Phase {
+pub struct PhaseTime {
     pub name: ProgressStage,
     /// Milliseconds after the request at which it began.
     pub at_ms: u64,
@@ -56,7 +56,7 @@ pub struct Phase {
 /// How the life before ended, as far as the one after can tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "ended", content = "cause")]
-pub enum Before {
+pub enum PreviousEnd {
     /// There was none, or nothing is known of it.
     Unknown,
     /// As somebody wanted.
@@ -76,7 +76,7 @@ pub enum Before {
     rename_all_fields = "camelCase",
     tag = "event"
 )]
-pub enum Entry {
+pub enum HistoryEntry {
     /// A life began.
     Started {
         /// The gateway's version.
@@ -89,7 +89,7 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
         /// How the life before ended.
-        before: Before,
+        before: PreviousEnd,
         /// How many processes of its control group the kernel had ended for want of memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         oom_kills: Option<u64>,
@@ -118,14 +118,14 @@ pub enum Entry {
         /// restart, reload, recover.
         kind: String,
         /// Who asked.
-        who: Who,
+        who: Requester,
         /// Why.
         reason: String,
         /// Where the next generation lives.
         strategy: String,
         /// Its steps.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        phases: Vec<Phase>,
+        phases: Vec<PhaseTime>,
         /// done, unchanged, coalesced, rejected, failed, scheduled; with the cause when it has one.
         outcome: String,
         /// How long it took.
@@ -156,7 +156,7 @@ pub struct Recorded {
     pub boot_id: String,
     /// What happened.
     #[serde(flatten)]
-    pub entry: Entry,
+    pub entry: HistoryEntry,
 }
 
 /// The history of one state directory.
@@ -176,7 +176,7 @@ impl History {
     }
 
     /// Writes a line, texts clipped. What cannot be written is told in the log instead.
-    pub fn append(&self, entry: &Entry) {
+    pub fn append(&self, entry: &HistoryEntry) {
         let line = Recorded {
             at: Timestamp::now(),
             pid: std::process::id(),
@@ -294,18 +294,18 @@ mod tests {
 
     use super::*;
 
-    fn request(id: &str) -> Entry {
-        Entry::Request {
+    fn request(id: &str) -> HistoryEntry {
+        HistoryEntry::Request {
             id: id.to_owned(),
             kind: "restart".to_owned(),
-            who: Who {
+            who: Requester {
                 uid: Some(1000),
                 pid: 7,
                 program: Some("gatewayctl".to_owned()),
             },
             reason: "why not".to_owned(),
             strategy: "in-process".to_owned(),
-            phases: vec![Phase {
+            phases: vec![PhaseTime {
                 name: ProgressStage::Ready,
                 at_ms: 3,
             }],
@@ -317,7 +317,7 @@ mod tests {
 
     fn ids(dir: &Path) -> Vec<String> {
         let id = |line: Recorded| match line.entry {
-            Entry::Request { id, .. } => id,
+            HistoryEntry::Request { id, .. } => id,
             other => panic!("{other:?}"),
         };
         read(dir).map(id).collect()
@@ -329,20 +329,20 @@ mod tests {
         assert_eq!(read(dir.path()).count(), 0);
         let history = History::open(dir.path());
         let entries = [
-            Entry::Started {
+            HistoryEntry::Started {
                 version: "0.1.0".into(),
                 supervisor: "systemd".into(),
                 rung: "normal".into(),
                 reason: None,
-                before: Before::Unplanned(Some("it was ended for want of memory".into())),
+                before: PreviousEnd::Unplanned(Some("it was ended for want of memory".into())),
                 oom_kills: Some(3),
             },
-            Entry::Rung {
+            HistoryEntry::Rung {
                 rung: "safe-mode".into(),
                 reason: Some("9 starts".into()),
             },
             request("r1"),
-            Entry::Ended {
+            HistoryEntry::Ended {
                 planned: true,
                 code: 0,
                 reason: "SIGTERM".into(),
@@ -380,15 +380,15 @@ mod tests {
             "{text}"
         );
         for before in [
-            Before::Unknown,
-            Before::Planned,
-            Before::HandedOver,
-            Before::MachineDown,
-            Before::Unplanned(None),
+            PreviousEnd::Unknown,
+            PreviousEnd::Planned,
+            PreviousEnd::HandedOver,
+            PreviousEnd::MachineDown,
+            PreviousEnd::Unplanned(None),
         ] {
             let text = serde_json::to_string(&before).unwrap();
             assert_eq!(
-                serde_json::from_str::<Before>(&text).unwrap(),
+                serde_json::from_str::<PreviousEnd>(&text).unwrap(),
                 before,
                 "{text}"
             );
@@ -420,7 +420,7 @@ mod tests {
         let history = History::open(dir.path());
         let long = "x".repeat(10_000);
         for number in 0..4000 {
-            let Entry::Request {
+            let HistoryEntry::Request {
                 kind,
                 who,
                 strategy,
@@ -434,7 +434,7 @@ mod tests {
                 unreachable!()
             };
             let id = format!("r{number}");
-            history.append(&Entry::Request {
+            history.append(&HistoryEntry::Request {
                 id,
                 kind,
                 who,
@@ -461,7 +461,7 @@ mod tests {
             numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
             "no gap"
         );
-        assert!(read(dir.path()).all(|line| matches!(line.entry, Entry::Request { reason, .. } if reason.chars().count() == TEXT_MAX + 1)));
+        assert!(read(dir.path()).all(|line| matches!(line.entry, HistoryEntry::Request { reason, .. } if reason.chars().count() == TEXT_MAX + 1)));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct Intent {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct IntentRecord {
     kind: String,
     pid: u32,
     created_at: u64,
@@ -74,7 +74,7 @@ struct Record {
 pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
     let mut reason: String = intent.reason.chars().take(MAX_REASON).collect();
     let text = loop {
-        let text = serde_json::to_vec(&Record {
+        let text = serde_json::to_vec(&IntentRecord {
             kind: KIND.to_owned(),
             pid: intent.pid,
             created_at: intent.created_at_ms,
@@ -161,7 +161,7 @@ fn read(path: &Path, pid: u32, now: u64) -> Result<Intent, Unusable> {
     if text.len() > MAX_BYTES {
         return Err(because(format!("it is longer than {MAX_BYTES} bytes")));
     }
-    let record: Record = serde_json::from_slice(&text).map_err(because)?;
+    let record: IntentRecord = serde_json::from_slice(&text).map_err(because)?;
     counts(&record, pid, now).map_err(Unusable::Because)?;
     Ok(Intent {
         pid: record.pid,
@@ -190,7 +190,7 @@ fn trusted(file: &File) -> Result<(), String> {
     Ok(())
 }
 
-fn counts(record: &Record, pid: u32, now: u64) -> Result<(), String> {
+fn counts(record: &IntentRecord, pid: u32, now: u64) -> Result<(), String> {
     if record.kind != KIND {
         return Err(format!("its kind is not {KIND}"));
     }

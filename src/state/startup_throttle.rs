@@ -24,7 +24,7 @@ const RECORD_MAX: u64 = 4096;
 
 /// What a start has to do before it starts sidecars.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartDecision {
     Go,
     /// Wait.
     Wait {
@@ -42,7 +42,7 @@ pub enum Start {
 
 /// The process and the moment of a start.
 #[derive(Clone, Debug)]
-pub struct Life<'a> {
+pub struct LifeStart<'a> {
     /// The gateway's process id.
     pub pid: u32,
     /// The identity of this boot ([`super::owner::boot_id`]).
@@ -52,7 +52,7 @@ pub struct Life<'a> {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct ThrottleRecord {
     boot_id: String,
     pid: u32,
     /// When this life began, or its last trial.
@@ -61,13 +61,13 @@ struct Record {
     count: u32,
     /// How long sidecars waited at this start.
     wait_ms: u64,
-    standing: Standing,
+    standing: LifeState,
 }
 
 /// What is known of the life that wrote the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Standing {
+enum LifeState {
     Started,
     /// It began after the longest wait, or its sidecars are tried from safe mode: if it dies soon,
     /// waiting does not help.
@@ -80,7 +80,7 @@ enum Standing {
 
 /// What the record says, for whoever looks on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ThrottleSummary {
     /// Starts in quick succession, the last one included.
     pub count: u32,
     /// How long sidecars waited at the last one.
@@ -92,14 +92,14 @@ pub struct Seen {
 }
 
 /// Looks at the record of a state directory and changes nothing; none where there is none.
-pub fn look(dir: &Path) -> Option<Seen> {
-    let record: Record =
+pub fn look(dir: &Path) -> Option<ThrottleSummary> {
+    let record: ThrottleRecord =
         serde_json::from_slice(&untrusted_file::read(&path(dir), RECORD_MAX).ok()?).ok()?;
     let (wait, safe) = (
         Duration::from_millis(record.wait_ms),
-        record.standing == Standing::Safe,
+        record.standing == LifeState::Safe,
     );
-    Some(Seen {
+    Some(ThrottleSummary {
         count: record.count,
         wait,
         safe,
@@ -108,15 +108,19 @@ pub fn look(dir: &Path) -> Option<Seen> {
 }
 
 /// Records a start and tells what it has to do. Call it once in a life, with the lock held.
-pub fn begin(dir: &Path, throttle: &Throttle, life: &Life<'_>) -> Start {
-    let before = untrusted_file::read_json::<Record>(&path(dir), RECORD_MAX);
+pub fn begin(dir: &Path, throttle: &Throttle, life: &LifeStart<'_>) -> StartDecision {
+    let before = untrusted_file::read_json::<ThrottleRecord>(&path(dir), RECORD_MAX);
     let (record, start) = decide(before, throttle, life);
     save(dir, &record);
     start
 }
 
-fn decide(before: Option<Record>, throttle: &Throttle, life: &Life<'_>) -> (Record, Start) {
-    let fresh = |count, wait: Duration, standing| Record {
+fn decide(
+    before: Option<ThrottleRecord>,
+    throttle: &Throttle,
+    life: &LifeStart<'_>,
+) -> (ThrottleRecord, StartDecision) {
+    let fresh = |count, wait: Duration, standing| ThrottleRecord {
         boot_id: life.boot_id.to_owned(),
         pid: life.pid,
         started_at: life.now,
@@ -124,7 +128,12 @@ fn decide(before: Option<Record>, throttle: &Throttle, life: &Life<'_>) -> (Reco
         wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         standing,
     };
-    let first = || (fresh(1, Duration::ZERO, Standing::Started), Start::Go);
+    let first = || {
+        (
+            fresh(1, Duration::ZERO, LifeState::Started),
+            StartDecision::Go,
+        )
+    };
     let Some(before) = before.filter(|before| before.boot_id == life.boot_id) else {
         return first();
     };
@@ -139,52 +148,55 @@ fn decide(before: Option<Record>, throttle: &Throttle, life: &Life<'_>) -> (Reco
     match before.standing {
         // Whoever asked for the end wants the next start now; what went wrong before it is not
         // forgotten.
-        Standing::Planned => {
+        LifeState::Planned => {
             return (
-                fresh(before.count, Duration::ZERO, Standing::Started),
-                Start::Go,
+                fresh(before.count, Duration::ZERO, LifeState::Started),
+                StartDecision::Go,
             );
         }
-        Standing::LastTry if served < TOO_SOON => {
+        LifeState::LastTry if served < TOO_SOON => {
             let reason = format!(
                 "{} starts in quick succession ended unplanned, the last one {} s after it had waited the longest",
                 before.count,
                 served.as_secs()
             );
             return (
-                fresh(before.count, Duration::ZERO, Standing::Safe),
-                Start::Safe {
+                fresh(before.count, Duration::ZERO, LifeState::Safe),
+                StartDecision::Safe {
                     reason,
                     again: false,
                 },
             );
         }
-        Standing::Safe if served < TOO_SOON => {
+        LifeState::Safe if served < TOO_SOON => {
             let reason = format!(
                 "the gateway ended unplanned in safe mode, which {} starts in quick succession had led to",
                 before.count
             );
             return (
-                fresh(before.count, Duration::ZERO, Standing::Safe),
-                Start::Safe {
+                fresh(before.count, Duration::ZERO, LifeState::Safe),
+                StartDecision::Safe {
                     reason,
                     again: true,
                 },
             );
         }
-        Standing::Started | Standing::LastTry | Standing::Safe => {}
+        LifeState::Started | LifeState::LastTry | LifeState::Safe => {}
     }
     let count = before.count.saturating_add(1);
     let delay = delay(throttle, count);
     if delay.is_zero() {
-        return (fresh(count, delay, Standing::Started), Start::Go);
+        return (fresh(count, delay, LifeState::Started), StartDecision::Go);
     }
     let standing = if delay >= throttle.max.0 {
-        Standing::LastTry
+        LifeState::LastTry
     } else {
-        Standing::Started
+        LifeState::Started
     };
-    (fresh(count, delay, standing), Start::Wait { delay, count })
+    (
+        fresh(count, delay, standing),
+        StartDecision::Wait { delay, count },
+    )
 }
 
 /// How long the `count`th start in quick succession waits.
@@ -201,18 +213,18 @@ fn delay(throttle: &Throttle, count: u32) -> Duration {
 
 /// A successor goes on where its predecessor, which lives, hands over: no start, and none that
 /// counts.
-pub fn take_over(dir: &Path, life: &Life<'_>) {
+pub fn take_over(dir: &Path, life: &LifeStart<'_>) {
     let path = path(dir);
-    if let Some(before) = untrusted_file::read_json::<Record>(&path, RECORD_MAX)
+    if let Some(before) = untrusted_file::read_json::<ThrottleRecord>(&path, RECORD_MAX)
         .filter(|before| before.boot_id == life.boot_id)
     {
         save(
             dir,
-            &Record {
+            &ThrottleRecord {
                 pid: life.pid,
                 started_at: life.now,
                 wait_ms: 0,
-                standing: Standing::Started,
+                standing: LifeState::Started,
                 ..before
             },
         );
@@ -220,21 +232,21 @@ pub fn take_over(dir: &Path, life: &Life<'_>) {
 }
 
 /// A trial is over, and this life in safe mode again.
-pub fn safe(dir: &Path, life: &Life<'_>) {
-    change(dir, life.pid, |record| Record {
+pub fn safe(dir: &Path, life: &LifeStart<'_>) {
+    change(dir, life.pid, |record| ThrottleRecord {
         started_at: life.now,
         wait_ms: 0,
-        standing: Standing::Safe,
+        standing: LifeState::Safe,
         ..record
     });
 }
 
 /// Sidecars are started from safe mode: a death soon after leads back there.
-pub fn trial(dir: &Path, life: &Life<'_>) {
-    change(dir, life.pid, |record| Record {
+pub fn trial(dir: &Path, life: &LifeStart<'_>) {
+    change(dir, life.pid, |record| ThrottleRecord {
         started_at: life.now,
         wait_ms: 0,
-        standing: Standing::LastTry,
+        standing: LifeState::LastTry,
         ..record
     });
 }
@@ -242,15 +254,15 @@ pub fn trial(dir: &Path, life: &Life<'_>) {
 /// The life of `pid` ends as somebody wanted: a stop, a restart, a hand-over. Without effect when a
 /// successor began.
 pub fn ended_planned(dir: &Path, pid: u32) {
-    change(dir, pid, |record| Record {
-        standing: Standing::Planned,
+    change(dir, pid, |record| ThrottleRecord {
+        standing: LifeState::Planned,
         ..record
     });
 }
 
 /// The life of `pid` served for `throttle.stable`: what was before is forgotten.
 pub fn stable(dir: &Path, pid: u32) {
-    if untrusted_file::read_json::<Record>(&path(dir), RECORD_MAX)
+    if untrusted_file::read_json::<ThrottleRecord>(&path(dir), RECORD_MAX)
         .is_some_and(|record| record.pid == pid)
     {
         clear(dir);
@@ -272,15 +284,15 @@ pub fn clear(dir: &Path) {
 }
 
 /// Changes the record of `pid`; that of another life is not ours to change.
-fn change(dir: &Path, pid: u32, to: impl FnOnce(Record) -> Record) {
-    if let Some(record) = untrusted_file::read_json::<Record>(&path(dir), RECORD_MAX)
+fn change(dir: &Path, pid: u32, to: impl FnOnce(ThrottleRecord) -> ThrottleRecord) {
+    if let Some(record) = untrusted_file::read_json::<ThrottleRecord>(&path(dir), RECORD_MAX)
         .filter(|record| record.pid == pid)
     {
         save(dir, &to(record));
     }
 }
 
-fn save(dir: &Path, record: &Record) {
+fn save(dir: &Path, record: &ThrottleRecord) {
     let path = path(dir);
     let written = serde_json::to_vec(record)
         .map_err(std::io::Error::from)

@@ -4,7 +4,7 @@
 //! name this very process, or stand beside a parent that fits.
 
 use super::evidence::{Evidence, Parent, Platform};
-use super::verdict::{Supervisor, Verdict};
+use super::verdict::{Supervisor, SupervisorVerdict};
 
 /// Inits, and subreapers that only collect orphans. A small init of a container (tini, catatonit)
 /// is none of them: it ends with its child, and the container with it.
@@ -35,7 +35,7 @@ const CONTAINER_GROUPS: &[&str] = &[
 const POD_GROUPS: &str = "kubepods";
 
 /// Says who supervises this process, and how that is known.
-pub fn detect(evidence: &Evidence) -> Verdict {
+pub fn detect(evidence: &Evidence) -> SupervisorVerdict {
     let found = None
         .or_else(|| declared(evidence))
         .or_else(|| handed(evidence))
@@ -46,13 +46,13 @@ pub fn detect(evidence: &Evidence) -> Verdict {
         .or_else(|| terminal(evidence))
         .or_else(|| inside_container(evidence));
     let (supervisor, reason) = found.unwrap_or_else(|| nobody(evidence));
-    Verdict { supervisor, reason }
+    SupervisorVerdict { supervisor, reason }
 }
 
-type Found = Option<(Supervisor, String)>;
+type Recognized = Option<(Supervisor, String)>;
 
 /// `$GATEWAY_SUPERVISOR` overrules everything.
-fn declared(evidence: &Evidence) -> Found {
+fn declared(evidence: &Evidence) -> Recognized {
     let name = evidence.variable("GATEWAY_SUPERVISOR")?.trim();
     let supervisor = match name.to_ascii_lowercase().as_str() {
         "systemd" => of_unit(evidence),
@@ -78,7 +78,7 @@ fn declared(evidence: &Evidence) -> Found {
     Some((supervisor, format!("GATEWAY_SUPERVISOR is {name}")))
 }
 
-fn handed(evidence: &Evidence) -> Found {
+fn handed(evidence: &Evidence) -> Recognized {
     let verdict = evidence.handed.clone()?;
     let reason = match verdict.reason.strip_suffix(", as the process before found") {
         Some(first) => first.to_owned(),
@@ -90,7 +90,7 @@ fn handed(evidence: &Evidence) -> Found {
     ))
 }
 
-fn systemd(evidence: &Evidence) -> Found {
+fn systemd(evidence: &Evidence) -> Recognized {
     if let Some(facts) = evidence
         .manager
         .as_ref()
@@ -146,7 +146,7 @@ fn of_unit(evidence: &Evidence) -> Supervisor {
 
 /// A terminal inherits `XPC_SERVICE_NAME`, so the label must be that of our own job and launchd the
 /// parent.
-fn launchd(evidence: &Evidence) -> Found {
+fn launchd(evidence: &Evidence) -> Recognized {
     if evidence.platform != Platform::MacOs || evidence.parent.pid != 1 {
         return None;
     }
@@ -202,7 +202,7 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-fn by_parent(evidence: &Evidence) -> Found {
+fn by_parent(evidence: &Evidence) -> Recognized {
     let parent = &evidence.parent;
     let marker = |markers: &[&'static str]| {
         markers
@@ -244,7 +244,7 @@ fn by_parent(evidence: &Evidence) -> Found {
 }
 
 /// Process 1 is not an init here: the machine is a container, marked or not.
-fn first_process(evidence: &Evidence) -> Found {
+fn first_process(evidence: &Evidence) -> Recognized {
     (evidence.pid == 1).then(|| match pod(evidence) {
         Some(why) => (
             Supervisor::Kubernetes { main: true },
@@ -257,13 +257,13 @@ fn first_process(evidence: &Evidence) -> Found {
     })
 }
 
-fn terminal(evidence: &Evidence) -> Found {
+fn terminal(evidence: &Evidence) -> Recognized {
     evidence
         .terminal
         .then(|| (Supervisor::Terminal, "it has a terminal".to_owned()))
 }
 
-fn inside_container(evidence: &Evidence) -> Found {
+fn inside_container(evidence: &Evidence) -> Recognized {
     // Whatever a shell or a cron job in there starts is nobody's.
     let main = evidence.parent.pid == 1;
     if let Some(why) = pod(evidence) {
@@ -533,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_hand_over_is_believed_and_named_once() {
-        let first = Verdict {
+        let first = SupervisorVerdict {
             supervisor: Supervisor::Systemd {
                 unit: None,
                 user: false,

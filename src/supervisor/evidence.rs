@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::verdict::Verdict;
+use super::verdict::SupervisorVerdict;
 use crate::config::Env;
 use crate::systemd::UnitFacts;
 
@@ -117,7 +117,7 @@ pub struct Evidence {
     /// ([`facts_of`](crate::systemd::unit::facts_of)).
     pub manager: Option<UnitFacts>,
     /// What a predecessor found and handed over.
-    pub handed: Option<Verdict>,
+    pub handed: Option<SupervisorVerdict>,
 }
 
 impl Evidence {

@@ -7,4 +7,4 @@ mod verdict;
 
 pub use detect::detect;
 pub use evidence::{Evidence, HINTS};
-pub use verdict::{Supervisor, SupervisorText, Verdict};
+pub use verdict::{Supervisor, SupervisorText, SupervisorVerdict};

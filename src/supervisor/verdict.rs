@@ -11,14 +11,14 @@ use crate::text::words::{Words, as_text, words};
 /// Who supervises this process, and how that is known. It travels to a successor, whose own
 /// environment speaks of its ancestor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct SupervisorVerdict {
     pub supervisor: Supervisor,
     /// How that is known, in plain words.
     pub reason: String,
 }
 
 /// For `status`: "systemd gateway.service (SYSTEMD_EXEC_PID is this process)".
-impl fmt::Display for Verdict {
+impl fmt::Display for SupervisorVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.supervisor, self.reason)
     }
@@ -172,7 +172,7 @@ words! {
     }
 }
 
-/// A [`Verdict`] as `status` sends it: a text whose first word is the supervisor's.
+/// A [`SupervisorVerdict`] as `status` sends it: a text whose first word is the supervisor's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorText {
     /// None for a supervisor that only `$GATEWAY_SUPERVISOR` knows.
@@ -186,8 +186,8 @@ impl SupervisorText {
     }
 }
 
-impl From<&Verdict> for SupervisorText {
-    fn from(verdict: &Verdict) -> Self {
+impl From<&SupervisorVerdict> for SupervisorText {
+    fn from(verdict: &SupervisorVerdict) -> Self {
         let text = verdict.to_string();
         Self {
             kind: verdict.supervisor.kind(),
@@ -233,12 +233,15 @@ mod tests {
             unit: Some("gateway.service".into()),
             user: true,
         };
-        let verdict = Verdict {
+        let verdict = SupervisorVerdict {
             supervisor,
             reason: "the manager says so".into(),
         };
         let text = serde_json::to_string(&verdict).unwrap();
-        assert_eq!(serde_json::from_str::<Verdict>(&text).unwrap(), verdict);
+        assert_eq!(
+            serde_json::from_str::<SupervisorVerdict>(&text).unwrap(),
+            verdict
+        );
         assert_eq!(
             verdict.to_string(),
             "systemd --user gateway.service (the manager says so)"

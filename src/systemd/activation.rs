@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 /// A descriptor that was passed on.
 #[derive(Debug)]
-pub struct Passed {
+pub struct PassedFd {
     /// Its name (FDNAME= or FileDescriptorName=).
     pub name: String,
     pub fd: OwnedFd,
@@ -22,7 +22,7 @@ pub struct Passed {
 /// numbers.
 ///
 /// Duplicates (the same socket stored twice) are closed.
-pub fn take_passed() -> Vec<Passed> {
+pub fn take_passed() -> Vec<PassedFd> {
     let Ok(list) = sd_notify::listen_fds_with_names() else {
         return Vec::new();
     };
@@ -37,7 +37,7 @@ pub fn take_passed() -> Vec<Passed> {
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let stat = nix::sys::stat::fstat(fd.as_fd()).ok()?;
         seen.insert((stat.st_dev, stat.st_ino))
-            .then_some(Passed { name, fd })
+            .then_some(PassedFd { name, fd })
     })
     .collect()
 }

@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 use zbus::Connection;
 use zbus::connection::Builder;
 
-use super::private::Private;
+use super::private::PrivateSocket;
 use crate::config::Env;
 use crate::state::paths::Scope;
 
@@ -24,7 +24,7 @@ const BOOTED: &str = "/run/systemd/system";
     default_service = "org.freedesktop.systemd1",
     default_path = "/org/freedesktop/systemd1"
 )]
-pub(crate) trait Manager {
+pub(crate) trait SystemdManager {
     /// Turns signals on for this connection.
     fn subscribe(&self) -> zbus::Result<()>;
     /// Reads all unit files anew.
@@ -79,7 +79,7 @@ pub(crate) type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u3
     default_service = "org.freedesktop.systemd1",
     assume_defaults = false
 )]
-pub(crate) trait Unit {
+pub(crate) trait SystemdUnit {
     #[zbus(property(emits_changed_signal = "false"))]
     fn id(&self) -> zbus::Result<String>;
     /// The units that start it, such as its socket.
@@ -108,7 +108,7 @@ pub(crate) trait Unit {
     default_service = "org.freedesktop.systemd1",
     assume_defaults = false
 )]
-pub(crate) trait Service {
+pub(crate) trait SystemdService {
     /// What it runs: program, arguments, whether a failure is ignored, and when it last began and
     /// ended and how.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -204,7 +204,7 @@ pub(crate) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, U
     }
     for path in private_sockets(scope, env) {
         let connected = match UnixStream::connect(&path).await {
-            Ok(stream) => answering(Builder::socket(Private(stream)).p2p()).await,
+            Ok(stream) => answering(Builder::socket(PrivateSocket(stream)).p2p()).await,
             Err(error) => Err(error.into()),
         };
         match connected {
@@ -223,7 +223,10 @@ pub(crate) fn booted() -> bool {
 /// A connection at whose other end a manager answers.
 async fn answering(builder: Builder<'_>) -> zbus::Result<Connection> {
     let connection = builder.method_timeout(CALL_LIMIT).build().await?;
-    ManagerProxy::new(&connection).await?.version().await?;
+    SystemdManagerProxy::new(&connection)
+        .await?
+        .version()
+        .await?;
     Ok(connection)
 }
 

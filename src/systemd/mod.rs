@@ -17,7 +17,7 @@ mod notify;
 mod private;
 pub mod unit;
 
-pub use activation::{Passed, take_passed};
+pub use activation::{PassedFd, take_passed};
 pub use notify::{Notifier, STANDING_BY, WAITING};
 pub use unit::UnitFacts;
 
@@ -36,7 +36,7 @@ pub async fn machine_stopping() -> bool {
 async fn stopping(scope: Scope) -> bool {
     let asked = async {
         let connection = bus::connect(scope, &Env::real()).await.ok()?;
-        let state = bus::ManagerProxy::new(&connection)
+        let state = bus::SystemdManagerProxy::new(&connection)
             .await
             .ok()?
             .system_state()

@@ -23,9 +23,9 @@ const SENDER: [u8; 8] = {
 
 /// A connection to the private socket.
 #[derive(Debug)]
-pub(super) struct Private(pub UnixStream);
+pub(super) struct PrivateSocket(pub UnixStream);
 
-impl Socket for Private {
+impl Socket for PrivateSocket {
     type ReadHalf = Reader;
     type WriteHalf = Writer;
 
@@ -113,7 +113,7 @@ mod tests {
         .concat();
         for size in 1..message.len() {
             let (ours, _theirs) = UnixStream::pair().unwrap();
-            let mut reader = Private(ours).split().take().0;
+            let mut reader = PrivateSocket(ours).split().take().0;
             let mut mended = message.clone();
             mended.chunks_mut(size).for_each(|piece| reader.mend(piece));
             assert_eq!(mended, expected, "pieces of {size}");

@@ -76,11 +76,11 @@ async fn ask(scope: Scope, pid: u32) -> Option<UnitFacts> {
 }
 
 async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<Option<UnitFacts>> {
-    let path = bus::ManagerProxy::new(connection)
+    let path = bus::SystemdManagerProxy::new(connection)
         .await?
         .get_unit_by_pid(pid)
         .await?;
-    let unit = bus::UnitProxy::builder(connection)
+    let unit = bus::SystemdUnitProxy::builder(connection)
         .path(path.clone())
         .build()
         .await?;
@@ -88,7 +88,7 @@ async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<O
     if !name.ends_with(".service") {
         return Ok(None);
     }
-    let service = bus::ServiceProxy::builder(connection)
+    let service = bus::SystemdServiceProxy::builder(connection)
         .path(path)
         .build()
         .await?;

@@ -4,7 +4,7 @@ use crate::support::servers;
 use crate::support::systemd_box::SystemdBox;
 use gateway::internals::Sandbox;
 use gateway::internals::Scope;
-use gateway::internals::{RunAs, Subject, UnitPlan, default_socket};
+use gateway::internals::{RunAs, UnitPlan, UnitSubject, default_socket};
 
 fn prepared(name: &str) -> Option<SystemdBox> {
     let systemd = SystemdBox::boot_or_skip(name)?;
@@ -89,7 +89,7 @@ fn every_unit_is_clean_and_shut_in_as_promised() {
     );
 
     let template = UnitPlan {
-        subject: Subject::Template,
+        subject: UnitSubject::Template,
         ..local.clone()
     };
     systemd.write(

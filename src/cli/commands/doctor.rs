@@ -8,7 +8,7 @@ use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::{self, DoctorTarget, Finding, FixState, GatewayFacts, Remedy};
-use crate::service::{self, Installed, Kind};
+use crate::service::{self, Installed, ServiceErrorKind};
 use crate::state::paths::Scope;
 
 /// How often to fix and look again: one fix can reveal the next finding, as when systemd reads a
@@ -119,7 +119,7 @@ fn installed_unit(ctx: &Context, env: &Env<'_>) -> Result<Option<Installed>, Cli
     }
     match service::select(env, name.as_deref(), scope) {
         Ok(unit) => Ok(Some(unit)),
-        Err(error) if error.kind == Kind::NotInstalled => Ok(None),
+        Err(error) if error.kind == ServiceErrorKind::NotInstalled => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

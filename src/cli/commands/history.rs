@@ -10,7 +10,7 @@ use crate::cli::subject::Subject;
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::history_text::Row;
-use crate::state::history::{self, Before, Entry, Recorded};
+use crate::state::history::{self, HistoryEntry, PreviousEnd, Recorded};
 use crate::text::human::span;
 use crate::text::log::escape;
 
@@ -83,16 +83,16 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<Line> {
     let gap = |recorded: Recorded| {
         let mut down_ms = None;
         match &recorded.entry {
-            Entry::Ended { .. } => ended = Some((recorded.at, recorded.boot_id.clone())),
-            Entry::Started { before, .. } => {
-                let end = ended
-                    .take()
-                    .filter(|(_, boot)| *boot == recorded.boot_id && *before == Before::Planned);
+            HistoryEntry::Ended { .. } => ended = Some((recorded.at, recorded.boot_id.clone())),
+            HistoryEntry::Started { before, .. } => {
+                let end = ended.take().filter(|(_, boot)| {
+                    *boot == recorded.boot_id && *before == PreviousEnd::Planned
+                });
                 down_ms = end.and_then(|(at, _)| {
                     u64::try_from(recorded.at.duration_since(at).as_millis()).ok()
                 });
             }
-            Entry::Request { .. } | Entry::Rung { .. } => {}
+            HistoryEntry::Request { .. } | HistoryEntry::Rung { .. } => {}
         }
         Line { recorded, down_ms }
     };
@@ -150,9 +150,9 @@ fn table(ctx: &Context, entries: &[Line]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::history::Who;
+    use crate::state::history::Requester;
 
-    fn line(second: i64, boot: &str, entry: Entry) -> Recorded {
+    fn line(second: i64, boot: &str, entry: HistoryEntry) -> Recorded {
         Recorded {
             at: Timestamp::from_second(second).unwrap(),
             pid: 7,
@@ -161,8 +161,8 @@ mod tests {
         }
     }
 
-    fn started(before: Before) -> Entry {
-        Entry::Started {
+    fn started(before: PreviousEnd) -> HistoryEntry {
+        HistoryEntry::Started {
             version: String::new(),
             supervisor: String::new(),
             rung: "normal".into(),
@@ -172,8 +172,8 @@ mod tests {
         }
     }
 
-    fn ended(planned: bool) -> Entry {
-        Entry::Ended {
+    fn ended(planned: bool) -> HistoryEntry {
+        HistoryEntry::Ended {
             planned,
             code: 0,
             reason: "SIGTERM".into(),
@@ -186,14 +186,14 @@ mod tests {
     #[test]
     fn how_long_nothing_ran_is_known_after_a_planned_end_of_this_boot() {
         let lines = vec![
-            line(1, "a", started(Before::Unknown)),
+            line(1, "a", started(PreviousEnd::Unknown)),
             line(5, "a", ended(true)),
-            line(7, "a", started(Before::Planned)),
-            line(8, "a", started(Before::HandedOver)),
+            line(7, "a", started(PreviousEnd::Planned)),
+            line(8, "a", started(PreviousEnd::HandedOver)),
             line(9, "a", ended(true)),
             line(9, "a", ended(true)),
-            line(20, "b", started(Before::MachineDown)),
-            line(30, "b", started(Before::Unplanned(None))),
+            line(20, "b", started(PreviousEnd::MachineDown)),
+            line(30, "b", started(PreviousEnd::Unplanned(None))),
         ];
         let gaps: Vec<Option<u64>> = with_gaps(lines)
             .into_iter()
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_line_in_words() {
-        let row = |entry: &Entry| {
+        let row = |entry: &HistoryEntry| {
             let Row {
                 what,
                 who,
@@ -217,16 +217,16 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" | ")
         };
-        assert_eq!(row(&started(Before::Unknown)), "started");
+        assert_eq!(row(&started(PreviousEnd::Unknown)), "started");
         assert_eq!(
-            row(&started(Before::Unplanned(Some("x".into())))),
+            row(&started(PreviousEnd::Unplanned(Some("x".into())))),
             "started | after an unplanned end: x"
         );
         assert_eq!(row(&ended(true)), "ended, code 0 | SIGTERM | up 1 min 1 s");
-        let request = Entry::Request {
+        let request = HistoryEntry::Request {
             id: "r1".into(),
             kind: "restart".into(),
-            who: Who {
+            who: Requester {
                 uid: Some(1000),
                 pid: 7,
                 program: Some("gatewayctl".into()),
@@ -243,7 +243,7 @@ mod tests {
             "restart done (respawn) | gatewayctl uid 1000 | deploy | in 412 ms"
         );
         assert_eq!(
-            row(&Entry::Rung {
+            row(&HistoryEntry::Rung {
                 rung: "safe-mode".into(),
                 reason: Some("9 starts".into())
             }),

@@ -6,7 +6,7 @@ use crate::cli::args::{InstallArgs, Sandbox, Supervisor};
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, Report, Request, sandbox};
+use crate::service::{self, InstallReport, InstallRequest, sandbox};
 
 /// Installs a gateway as a service.
 ///
@@ -38,7 +38,7 @@ fn ask(what: &str) -> Option<bool> {
     ))
 }
 
-fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, CliError> {
+fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRequest, CliError> {
     let global = &ctx.global;
     if global.config.is_some() || global.state_dir.is_some() {
         let error = CliError::new(
@@ -54,7 +54,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, 
             "--set takes a name and a value, as in --set COLOR=blue",
         )),
     });
-    Ok(Request {
+    Ok(InstallRequest {
         instance: target::wanted_name(global, env),
         scope: target::scope(global),
         now: args.now,
@@ -72,9 +72,9 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, 
             Sandbox::Off => sandbox::Sandbox::Off,
         },
         supervisor: match args.supervisor {
-            Some(Supervisor::Systemd) => service::Supervisor::Systemd,
-            Some(Supervisor::Launchd) => service::Supervisor::Launchd,
-            None => service::Supervisor::default(),
+            Some(Supervisor::Systemd) => service::ServiceManagerKind::Systemd,
+            Some(Supervisor::Launchd) => service::ServiceManagerKind::Launchd,
+            None => service::ServiceManagerKind::default(),
         },
         yes: args.yes,
         dry_run: args.dry_run,
@@ -84,7 +84,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<Request, 
     })
 }
 
-fn show(ctx: &Context, request: &Request, report: &Report) {
+fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
     let ui = &ctx.ui;
     for file in &report.files {
         if request.diff {

@@ -5,7 +5,7 @@ use crate::cli::commands::start::report;
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit, stop_over_control};
 use crate::config::Env;
-use crate::service::{self, Kind};
+use crate::service::{self, ServiceErrorKind};
 
 /// Stops the gateway that is meant; one that does not run is stopped already.
 ///
@@ -20,7 +20,7 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
     let name = target::wanted_name(&ctx.global, &env);
     let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
         Ok(unit) => unit,
-        Err(error) if error.kind == Kind::NotInstalled => {
+        Err(error) if error.kind == ServiceErrorKind::NotInstalled => {
             return stop_over_control::stop(ctx).await;
         }
         Err(error) => return Err(error.into()),

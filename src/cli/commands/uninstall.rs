@@ -4,7 +4,7 @@ use crate::cli::args::UninstallArgs;
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, Kind};
+use crate::service::{self, ServiceErrorKind};
 
 /// Stops an installed gateway and removes what install wrote. One that is not installed is fine.
 ///
@@ -15,7 +15,7 @@ pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliE
     let name = target::wanted_name(&ctx.global, &env);
     let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
         Ok(unit) => unit,
-        Err(error) if error.kind == Kind::NotInstalled => {
+        Err(error) if error.kind == ServiceErrorKind::NotInstalled => {
             ctx.ui.say(&format!("{}: nothing to do", error.message));
             ctx.ui
                 .object(&serde_json::json!({ "ok": true, "outcome": "not installed" }));

@@ -10,7 +10,7 @@ use crate::control::protocol::Status;
 use crate::service::unit_properties::Properties;
 use crate::state::history::Recorded;
 use crate::state::owner::Owner;
-use crate::state::startup_throttle::Seen;
+use crate::state::startup_throttle::ThrottleSummary;
 
 #[derive(Clone, Debug, Default)]
 pub struct EndEvidence {
@@ -26,7 +26,7 @@ pub struct EndEvidence {
     /// The history, the oldest entry first.
     pub record: Vec<Recorded>,
     /// The throttle record of this boot.
-    pub throttle: Option<Seen>,
+    pub throttle: Option<ThrottleSummary>,
     /// Whether a restart is announced that has not happened yet.
     pub announced: bool,
     /// The newest diagnostics bundle.

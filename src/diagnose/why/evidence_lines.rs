@@ -8,8 +8,8 @@ use super::evidence::{EndEvidence, UnitSnapshot};
 use super::process_end::ProcessEnd;
 use super::timeline::Timeline;
 use crate::diagnose::history_text::Row;
-use crate::state::history::Entry;
-use crate::state::startup_throttle::Seen;
+use crate::state::history::HistoryEntry;
+use crate::state::startup_throttle::ThrottleSummary;
 use crate::text::human::{count, span};
 
 /// How many lines of the journal and of the history are shown: about the last two runs.
@@ -150,7 +150,7 @@ fn unit_text(unit: &UnitSnapshot) -> String {
     )
 }
 
-fn throttle_text(throttle: &Seen) -> String {
+fn throttle_text(throttle: &ThrottleSummary) -> String {
     let starts = count(u64::from(throttle.count), "start");
     let wait = span(u64::try_from(throttle.wait.as_millis()).unwrap_or(u64::MAX));
     let safe = if throttle.safe { ", safe mode" } else { "" };
@@ -158,7 +158,7 @@ fn throttle_text(throttle: &Seen) -> String {
 }
 
 /// An entry of the history in words.
-fn entry_text(entry: &Entry) -> String {
+fn entry_text(entry: &HistoryEntry) -> String {
     let row = Row::of(entry);
     let details: Vec<String> = [row.who, row.why].into_iter().flatten().collect();
     if details.is_empty() {

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::evidence::EndEvidence;
 use super::journal::{JournalEvent, JournalLine};
-use crate::state::history::{Before, Entry, Recorded};
+use crate::state::history::{HistoryEntry, PreviousEnd, Recorded};
 
 /// A message that is older than this at the end of a run does not explain that end.
 const LAST_MOMENTS: SignedDuration = SignedDuration::from_secs(10);
@@ -26,7 +26,7 @@ pub struct Timeline<'a> {
     /// Whether the machine went down between the two runs.
     pub machine_went_down: bool,
     /// How the current run found the one before.
-    before: Option<&'a Before>,
+    before: Option<&'a PreviousEnd>,
     /// When the current run began.
     pub began: Option<Timestamp>,
 }
@@ -38,7 +38,7 @@ impl<'a> Timeline<'a> {
         let history = SplitHistory::of(&evidence.record, running);
         let end = history.end();
         let planned =
-            end.is_some_and(|end| matches!(&end.entry, Entry::Ended { planned: true, .. }));
+            end.is_some_and(|end| matches!(&end.entry, HistoryEntry::Ended { planned: true, .. }));
         let exit = previous
             .iter()
             .rfind(|line| line.event == JournalEvent::Exit)
@@ -54,7 +54,7 @@ impl<'a> Timeline<'a> {
             ended_at: exit.or(end.map(|end| end.at)).or(inactive_since),
             scheduled: last_request(history.last_run, "scheduled").filter(|_| planned),
             request: last_request(history.current, "done"),
-            machine_went_down: history.before() == Some(&Before::MachineDown)
+            machine_went_down: history.before() == Some(&PreviousEnd::MachineDown)
                 || history.is_of_another_boot(evidence),
             before: history.before(),
             began: starting.or(first_entry).filter(|_| running),
@@ -82,7 +82,7 @@ impl<'a> Timeline<'a> {
         };
         self.end.is_none()
             && !self.previous.iter().any(tells_of_an_end)
-            && matches!(self.before, None | Some(Before::Unknown))
+            && matches!(self.before, None | Some(PreviousEnd::Unknown))
     }
 
     /// The last line of this event in the run that ended.
@@ -121,7 +121,7 @@ impl<'a> Timeline<'a> {
             .last(JournalEvent::OutOfMemory)
             .is_some_and(|line| self.is_near_end(line))
             && self.exit().is_none_or(|exit| exit.status == libc::SIGKILL);
-        let by_next_run = matches!(self.before, Some(Before::Unplanned(Some(cause))) if cause.contains("memory ran out"));
+        let by_next_run = matches!(self.before, Some(PreviousEnd::Unplanned(Some(cause))) if cause.contains("memory ran out"));
         by_result || (by_line && (self.exit().is_some() || self.end.is_none())) || by_next_run
     }
 
@@ -152,7 +152,7 @@ impl<'a> Timeline<'a> {
     /// What the current run found out about the end of the one before.
     pub fn said_by_next_run(&self) -> Option<String> {
         match self.before {
-            Some(Before::Unplanned(cause)) => cause.clone(),
+            Some(PreviousEnd::Unplanned(cause)) => cause.clone(),
             _ => None,
         }
     }
@@ -187,7 +187,7 @@ struct SplitHistory<'a> {
 impl<'a> SplitHistory<'a> {
     fn of(record: &'a [Recorded], running: bool) -> Self {
         // A process that took over continues the run of its predecessor.
-        let begins_run = |line: &Recorded| matches!(&line.entry, Entry::Started { before, .. } if *before != Before::HandedOver);
+        let begins_run = |line: &Recorded| matches!(&line.entry, HistoryEntry::Started { before, .. } if *before != PreviousEnd::HandedOver);
         let begun = if running {
             record.iter().rposition(begins_run).unwrap_or(0)
         } else {
@@ -196,7 +196,7 @@ impl<'a> SplitHistory<'a> {
         let (older, current) = record.split_at(begun);
         let last_start = older
             .iter()
-            .rposition(|line| matches!(line.entry, Entry::Started { .. }));
+            .rposition(|line| matches!(line.entry, HistoryEntry::Started { .. }));
         Self {
             last_run: &older[last_start.unwrap_or(older.len())..],
             current,
@@ -208,13 +208,13 @@ impl<'a> SplitHistory<'a> {
         let pid = self.last_run.first()?.pid;
         self.last_run
             .iter()
-            .rfind(|line| line.pid == pid && matches!(line.entry, Entry::Ended { .. }))
+            .rfind(|line| line.pid == pid && matches!(line.entry, HistoryEntry::Ended { .. }))
     }
 
     /// How the current run found the one before.
-    fn before(&self) -> Option<&'a Before> {
+    fn before(&self) -> Option<&'a PreviousEnd> {
         match &self.current.first()?.entry {
-            Entry::Started { before, .. } => Some(before),
+            HistoryEntry::Started { before, .. } => Some(before),
             _ => None,
         }
     }
@@ -240,6 +240,6 @@ impl<'a> SplitHistory<'a> {
 /// The last restart or reload with this outcome.
 fn last_request<'a>(lines: &'a [Recorded], wanted: &str) -> Option<&'a Recorded> {
     lines.iter().rfind(|line| {
-        matches!(&line.entry, Entry::Request { kind, outcome, .. } if matches!(kind.as_str(), "restart" | "reload") && outcome == wanted)
+        matches!(&line.entry, HistoryEntry::Request { kind, outcome, .. } if matches!(kind.as_str(), "restart" | "reload") && outcome == wanted)
     })
 }

@@ -306,7 +306,7 @@ impl Gateway {
         {
             if matches!(
                 unit.sidecar().state(),
-                crate::sidecar::State::Stopped { .. }
+                crate::sidecar::SidecarState::Stopped { .. }
             ) {
                 let (unit, context) = (Arc::clone(unit), Arc::clone(&self.context));
                 tokio::spawn(async move { unit.resume(&context).await });

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::state::trace::Carried;
-use crate::supervisor::Verdict;
+use crate::supervisor::SupervisorVerdict;
 
 /// The version of this protocol. Only equal versions hand over to each other; others restart
 /// through the service manager.
@@ -55,7 +55,7 @@ pub struct Offer {
     /// How often it wants to hear from it, in microseconds; 0 for never.
     pub watchdog_usec: u64,
     /// Who supervises: what is seen of it from a successor is its ancestors' business.
-    pub verdict: Verdict,
+    pub verdict: SupervisorVerdict,
     /// The trace of this restart, where it is switched on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Carried>,

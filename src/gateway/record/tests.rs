@@ -19,7 +19,7 @@ fn normal() -> ShownRecovery {
     }
 }
 
-fn line(pid: u32, boot_id: &str, entry: Entry) -> Recorded {
+fn line(pid: u32, boot_id: &str, entry: HistoryEntry) -> Recorded {
     Recorded {
         at: jiff::Timestamp::now(),
         pid,
@@ -29,12 +29,12 @@ fn line(pid: u32, boot_id: &str, entry: Entry) -> Recorded {
 }
 
 fn started(pid: u32, boot_id: &str) -> Recorded {
-    let entry = Entry::Started {
+    let entry = HistoryEntry::Started {
         version: String::new(),
         supervisor: String::new(),
         rung: String::new(),
         reason: None,
-        before: Before::Unknown,
+        before: PreviousEnd::Unknown,
         oom_kills: Some(3),
     };
     line(pid, boot_id, entry)
@@ -44,7 +44,7 @@ fn ended(pid: u32, planned: bool, trace: Option<Carried>) -> Recorded {
     line(
         pid,
         "b",
-        Entry::Ended {
+        HistoryEntry::Ended {
             planned,
             code: 0,
             reason: "why".into(),
@@ -62,40 +62,44 @@ fn how_the_life_before_ended() {
         started_at_ms: 1.0,
         last_at_ms: 2.0,
     });
-    assert_eq!(how_it_ended(&[], "b", none), (Before::Unknown, None));
+    assert_eq!(how_it_ended(&[], "b", none), (PreviousEnd::Unknown, None));
     assert_eq!(
         how_it_ended(&[ended(1, true, None)], "b", none),
-        (Before::Unknown, None),
+        (PreviousEnd::Unknown, None),
         "a torn beginning"
     );
     assert_eq!(
         how_it_ended(&[started(1, "b"), ended(1, true, trace)], "b", none),
-        (Before::Planned, trace)
+        (PreviousEnd::Planned, trace)
     );
     assert_eq!(
         how_it_ended(&[started(1, "b"), ended(1, false, None)], "b", none).0,
-        Before::Unplanned(Some("why".into()))
+        PreviousEnd::Unplanned(Some("why".into()))
     );
     assert_eq!(
         how_it_ended(&[started(1, "b")], "b", none).0,
-        Before::Unplanned(None)
+        PreviousEnd::Unplanned(None)
     );
     let memory = |kills: Option<u64>| oom::end_of_life(None, kills, Some(4));
-    let Before::Unplanned(Some(cause)) = how_it_ended(&[started(1, "b")], "b", memory).0 else {
+    let PreviousEnd::Unplanned(Some(cause)) = how_it_ended(&[started(1, "b")], "b", memory).0
+    else {
         panic!("no cause")
     };
     assert!(cause.contains("memory ran out"), "{cause}");
     assert_eq!(
         how_it_ended(&[started(1, "a")], "b", none).0,
-        Before::MachineDown
+        PreviousEnd::MachineDown
     );
     assert_eq!(
         how_it_ended(&[started(1, "a"), ended(1, true, None)], "b", none).0,
-        Before::Planned
+        PreviousEnd::Planned
     );
     // 1 handed over to 2 and ended after 2 began; then 2 died.
     let lines = [started(1, "b"), started(2, "b"), ended(1, true, None)];
-    assert_eq!(how_it_ended(&lines, "b", none).0, Before::Unplanned(None));
+    assert_eq!(
+        how_it_ended(&lines, "b", none).0,
+        PreviousEnd::Unplanned(None)
+    );
 }
 
 #[test]
@@ -108,34 +112,34 @@ fn lives_of_one_directory_know_of_each_other() {
     assert_eq!(
         life().begin(&throttle, None),
         Begun {
-            start: Start::Go,
-            before: Before::Unknown,
+            start: StartDecision::Go,
+            before: PreviousEnd::Unknown,
             trace: None
         }
     );
-    life().started("none", &normal(), Before::Unknown);
+    life().started("none", &normal(), PreviousEnd::Unknown);
     life().ended(true, 0, "SIGTERM", 5, vec![], None);
-    assert_eq!(life().begin(&throttle, None).before, Before::Planned);
+    assert_eq!(life().begin(&throttle, None).before, PreviousEnd::Planned);
     for count in 2..=3 {
-        life().started("none", &normal(), Before::Planned);
+        life().started("none", &normal(), PreviousEnd::Planned);
         let begun = life().begin(&throttle, Some("oom-kill"));
-        assert_eq!(begun.start, Start::Go, "{count}");
+        assert_eq!(begun.start, StartDecision::Go, "{count}");
         assert!(
-            matches!(begun.before, Before::Unplanned(Some(cause)) if cause.contains("oom-kill"))
+            matches!(begun.before, PreviousEnd::Unplanned(Some(cause)) if cause.contains("oom-kill"))
         );
     }
     assert!(matches!(
         life().begin(&throttle, None).start,
-        Start::Wait { count: 4, .. }
+        StartDecision::Wait { count: 4, .. }
     ));
     life().perform(&RecoveryAction::MarkTrial);
     life().perform(&RecoveryAction::MarkSafe);
     assert!(matches!(
         life().begin(&throttle, None).start,
-        Start::Safe { again: true, .. }
+        StartDecision::Safe { again: true, .. }
     ));
     life().perform(&RecoveryAction::MarkStable);
-    assert_eq!(life().begin(&throttle, None).start, Start::Go);
+    assert_eq!(life().begin(&throttle, None).start, StartDecision::Go);
     life().take_over();
     life().forgive();
     assert!(!dir.path().join("startup-throttle.json").exists());
@@ -145,7 +149,7 @@ fn lives_of_one_directory_know_of_each_other() {
 fn no_secret_is_left_behind() {
     let dir = tempfile::tempdir().unwrap();
     let record = record(dir.path(), 1);
-    let start = Start::Safe {
+    let start = StartDecision::Safe {
         reason: "it said CANARY-1".into(),
         again: false,
     };
@@ -156,7 +160,7 @@ fn no_secret_is_left_behind() {
         std::time::Duration::ZERO,
     );
     let standing = recovery.shown(std::time::Duration::ZERO);
-    record.started("none", &standing, Before::Unknown);
+    record.started("none", &standing, PreviousEnd::Unknown);
     record.rung(&standing);
     record.ended(false, 1, "CANARY-1", 1, vec![], None);
     record.bundle(
@@ -179,8 +183,11 @@ fn a_directory_that_is_gone_stops_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let record = record(&dir.path().join("gone"), 1);
     let env = |name: &str| (name == "CONFIGURATION_DIRECTORY").then(|| "/nonexistent".into());
-    assert_eq!(record.begin(&Throttle::default(), None).start, Start::Go);
-    record.started("none", &normal(), Before::Unknown);
+    assert_eq!(
+        record.begin(&Throttle::default(), None).start,
+        StartDecision::Go
+    );
+    record.started("none", &normal(), PreviousEnd::Unknown);
     record.good(&load(&Overrides::default(), &Env(&env)).unwrap());
     record.bundle("x", None, 1, Value::Null);
     record.ended(true, 0, "", 1, vec![], None);

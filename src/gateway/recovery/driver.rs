@@ -17,7 +17,7 @@ use crate::gateway::recovery::{ConfigOrigin, Recovery, RecoveryAction, Rung};
 use crate::gateway::run_loop::Gateway;
 use crate::gateway::{alert, changed};
 use crate::proxy::Refusal;
-use crate::state::history::Before;
+use crate::state::history::PreviousEnd;
 use crate::state::trace::Carried;
 
 /// Where this life stands on the ladder, and its pen.
@@ -29,7 +29,7 @@ pub struct RecoveryDriver {
     /// to be tried.
     pub configuration: ConfigOrigin,
     /// How the process before ended.
-    pub before: Before,
+    pub before: PreviousEnd,
     /// Why the process ends, when somebody wants it to.
     pub wanted: Option<String>,
     /// Why a start failed.
@@ -82,14 +82,14 @@ impl RecoveryDriver {
     pub fn successor(record: LifeRecord, material: &Material) -> Self {
         let recovery = Recovery::successor(material.loaded.config.recovery.throttle.stable.0);
         Self {
-            before: Before::HandedOver,
+            before: PreviousEnd::HandedOver,
             ..Self::new(record, recovery, material.configuration.clone())
         }
     }
 
     fn new(record: LifeRecord, recovery: Recovery, configuration: ConfigOrigin) -> Self {
         let told = recovery.shown(Duration::ZERO).rung;
-        let before = Before::Unknown;
+        let before = PreviousEnd::Unknown;
         Self {
             record,
             recovery,
@@ -260,7 +260,7 @@ impl Gateway {
         self.control.open();
         self.record_owner();
         self.standing.wanted = None;
-        self.standing.before = Before::Unplanned(Some("it had just taken over".to_owned()));
+        self.standing.before = PreviousEnd::Unplanned(Some("it had just taken over".to_owned()));
         self.standing.record.take_over();
         self.standing.started(&self.supervision.verdict.to_string());
     }

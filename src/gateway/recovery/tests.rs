@@ -22,15 +22,15 @@ fn nothing() -> ConfigOrigin {
     }
 }
 
-fn wait() -> Start {
-    Start::Wait {
+fn wait() -> StartDecision {
+    StartDecision::Wait {
         delay: secs(5),
         count: 4,
     }
 }
 
-fn safe_start(again: bool) -> Start {
-    Start::Safe {
+fn safe_start(again: bool) -> StartDecision {
+    StartDecision::Safe {
         reason: "9 starts".to_owned(),
         again,
     }
@@ -50,7 +50,7 @@ struct LifeFixture {
 }
 
 impl LifeFixture {
-    fn begin(start: Start, configuration: ConfigOrigin) -> (Self, Vec<RecoveryAction>) {
+    fn begin(start: StartDecision, configuration: ConfigOrigin) -> (Self, Vec<RecoveryAction>) {
         let (recovery, mut actions) = Recovery::begin(start, configuration, STABLE, ZERO);
         let (lifecycle, steps) = Lifecycle::start(recovery.entry(Fallback::Persist));
         let mut life = Self {
@@ -93,7 +93,7 @@ impl LifeFixture {
 
 #[test]
 fn a_usual_start_is_trusted_after_it_served_for_long_enough() {
-    let (mut life, actions) = LifeFixture::begin(Start::Go, ConfigOrigin::Valid);
+    let (mut life, actions) = LifeFixture::begin(StartDecision::Go, ConfigOrigin::Valid);
     assert!(actions.is_empty());
     assert_eq!(
         (
@@ -191,7 +191,7 @@ fn deaths_in_safe_mode_alarm_nobody_again() {
 
 #[test]
 fn the_last_good_configuration_serves_until_the_users_is_right() {
-    let (mut life, actions) = LifeFixture::begin(Start::Go, last_good());
+    let (mut life, actions) = LifeFixture::begin(StartDecision::Go, last_good());
     assert!(alert("last-good", "unknown key", &actions), "{actions:?}");
     assert!(life.built(1).is_empty(), "told once");
     assert!(life.recovery.adopted(&last_good()).is_empty());
@@ -213,7 +213,7 @@ fn a_throttled_start_with_the_last_good_configuration_waits_first() {
 
 #[test]
 fn without_any_configuration_it_is_safe_mode_which_the_throttle_does_not_remember() {
-    for start in [Start::Go, wait()] {
+    for start in [StartDecision::Go, wait()] {
         let (mut life, actions) = LifeFixture::begin(start, nothing());
         assert!(
             alert("safe-mode", "no last good one", &actions),
@@ -252,12 +252,16 @@ fn any_configuration() -> impl Strategy<Value = ConfigOrigin> {
     ]
 }
 
-fn any_start() -> impl Strategy<Value = Start> {
-    let wait = (0..200_u64).prop_map(|delay| Start::Wait {
+fn any_start() -> impl Strategy<Value = StartDecision> {
+    let wait = (0..200_u64).prop_map(|delay| StartDecision::Wait {
         delay: secs(delay),
         count: 4,
     });
-    prop_oneof![Just(Start::Go), wait, any::<bool>().prop_map(safe_start)]
+    prop_oneof![
+        Just(StartDecision::Go),
+        wait,
+        any::<bool>().prop_map(safe_start)
+    ]
 }
 
 proptest! {

@@ -4,16 +4,16 @@ const IN_PROCESS: Strategy = Strategy::InProcess;
 const RESPAWN: Strategy = Strategy::Respawn { waiter: false };
 const WAITER: Strategy = Strategy::Respawn { waiter: true };
 
-fn verdict(supervisor: Supervisor) -> Verdict {
-    Verdict {
+fn verdict(supervisor: Supervisor) -> SupervisorVerdict {
+    SupervisorVerdict {
         supervisor,
         reason: "it looks so".into(),
     }
 }
 
-fn facts(verdict: &Verdict) -> StrategyFacts<'_> {
+fn facts(verdict: &SupervisorVerdict) -> StrategyFacts<'_> {
     StrategyFacts {
-        mode: Mode::Auto,
+        mode: RestartMode::Auto,
         verdict,
         fresh: false,
         update: false,
@@ -24,14 +24,14 @@ fn facts(verdict: &Verdict) -> StrategyFacts<'_> {
     }
 }
 
-fn systemd() -> Verdict {
+fn systemd() -> SupervisorVerdict {
     verdict(Supervisor::Systemd {
         unit: None,
         user: false,
     })
 }
 
-fn launchd() -> Verdict {
+fn launchd() -> SupervisorVerdict {
     verdict(Supervisor::Launchd { label: "l".into() })
 }
 
@@ -83,7 +83,7 @@ fn auto_and_a_fresh_process_by_supervisor() {
         );
         assert_eq!(
             strategy(StrategyFacts {
-                mode: Mode::Respawn,
+                mode: RestartMode::Respawn,
                 ..facts
             }),
             Some(WAITER),
@@ -190,21 +190,21 @@ fn the_mode_overrules_where_nothing_is_lost_by_it() {
     };
     assert_eq!(
         strategy(StrategyFacts {
-            mode: Mode::InProcess,
+            mode: RestartMode::InProcess,
             ..told
         }),
         Some(IN_PROCESS)
     );
     assert_eq!(
         strategy(StrategyFacts {
-            mode: Mode::Exit,
+            mode: RestartMode::Exit,
             ..told
         }),
         Some(Strategy::Exit)
     );
     assert_eq!(
         strategy(StrategyFacts {
-            mode: Mode::Exit,
+            mode: RestartMode::Exit,
             fresh: true,
             ..told
         }),
@@ -212,7 +212,7 @@ fn the_mode_overrules_where_nothing_is_lost_by_it() {
     );
     assert_eq!(
         strategy(StrategyFacts {
-            mode: Mode::InProcess,
+            mode: RestartMode::InProcess,
             fresh: true,
             ..told
         }),
@@ -222,7 +222,7 @@ fn the_mode_overrules_where_nothing_is_lost_by_it() {
 
     let nobody = verdict(Supervisor::Init);
     let choice = choose(&StrategyFacts {
-        mode: Mode::Exit,
+        mode: RestartMode::Exit,
         ..facts(&nobody)
     })
     .unwrap();
@@ -235,7 +235,7 @@ fn the_mode_overrules_where_nothing_is_lost_by_it() {
     );
     let launchd = launchd();
     let choice = choose(&StrategyFacts {
-        mode: Mode::Respawn,
+        mode: RestartMode::Respawn,
         holder: true,
         ..facts(&launchd)
     })
@@ -253,7 +253,7 @@ fn no_respawn_stays_in_process_and_refuses_what_it_cannot_give() {
     assert_eq!(strategy(forbidden), Some(IN_PROCESS));
     assert_eq!(
         strategy(StrategyFacts {
-            mode: Mode::Respawn,
+            mode: RestartMode::Respawn,
             ..forbidden
         }),
         Some(IN_PROCESS)

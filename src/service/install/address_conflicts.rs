@@ -234,7 +234,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = [Listen::Tcp(taken.local_addr().unwrap())];
         let error = check_free(&listen).unwrap_err();
-        assert_eq!(error.kind, crate::service::error::Kind::Refused);
+        assert_eq!(error.kind, crate::service::error::ServiceErrorKind::Refused);
         assert!(
             error
                 .message

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::Request;
+use super::InstallRequest;
 use crate::config::{self, Config, Env, Listen, MAIN_SIDECAR, Overrides};
 use crate::service::error::ServiceError;
 
 /// Where the command is typed: what the service needs to know of it.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Invocation {
     pub cwd: PathBuf,
     /// `$PATH`.
     pub path: String,
@@ -26,9 +26,9 @@ pub(super) struct Place {
 /// When the command is not found, or a flag speaks of a server that is not there.
 pub(super) fn compose(
     base: &Table,
-    request: &Request,
+    request: &InstallRequest,
     open: &[(String, String)],
-    place: &Place,
+    place: &Invocation,
 ) -> Result<Table, ServiceError> {
     let mut table = base.clone();
     if !request.listen.is_empty() {
@@ -110,7 +110,7 @@ pub(super) fn understand(text: &str, path: &Path, instance: &str) -> Result<Conf
 }
 
 /// The command with its program as an absolute path.
-fn absolute(command: &[String], place: &Place) -> Result<Vec<String>, ServiceError> {
+fn absolute(command: &[String], place: &Invocation) -> Result<Vec<String>, ServiceError> {
     let Some((program, args)) = command.split_first() else {
         return Ok(Vec::new());
     };
@@ -204,8 +204,8 @@ fn there(path: &str) -> String {
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place {
+    fn place() -> Invocation {
+        Invocation {
             cwd: "/srv/my app".into(),
             path: "/usr/bin:/bin".into(),
             sudo: false,
@@ -214,10 +214,10 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_is_written_and_it_is_understood() {
-        let request = Request {
+        let request = InstallRequest {
             command: vec!["sh".into(), "-c".into(), "x {port}".into()],
             exclusive: true,
-            ..Request::default()
+            ..InstallRequest::default()
         };
         let table = compose(&Table::new(), &request, &[], &place()).unwrap();
         let text = toml::to_string(&table).unwrap();
@@ -245,9 +245,9 @@ mod tests {
         let base: Table = "[restart]\ndrain = \"9s\"\n[gateway]\nlisten = [\"1\"]\n"
             .parse()
             .unwrap();
-        let request = Request {
+        let request = InstallRequest {
             command: vec!["/bin/sh".into()],
-            ..Request::default()
+            ..InstallRequest::default()
         };
         let config = understand(
             &toml::to_string(&compose(&base, &request, &[], &place()).unwrap()).unwrap(),
@@ -258,22 +258,22 @@ mod tests {
         assert_eq!(config.restart.drain, config::Dur::secs(9));
         assert_eq!(config.gateway.listen[0].port(), Some(1));
         assert_eq!(
-            compose(&base, &Request::default(), &[], &place()).unwrap(),
+            compose(&base, &InstallRequest::default(), &[], &place()).unwrap(),
             base
         );
     }
 
     #[test]
     fn a_command_that_is_not_there_is_refused_with_the_next_step() {
-        let request = Request {
+        let request = InstallRequest {
             command: vec!["no-such-program".into()],
-            ..Request::default()
+            ..InstallRequest::default()
         };
         let error = compose(
             &Table::new(),
             &request,
             &[],
-            &Place {
+            &Invocation {
                 sudo: true,
                 ..place()
             },
@@ -283,15 +283,15 @@ mod tests {
             error.message.contains("no-such-program")
                 && error.next.unwrap().contains("sudo has a PATH of its own")
         );
-        let request = Request {
+        let request = InstallRequest {
             exclusive: true,
-            ..Request::default()
+            ..InstallRequest::default()
         };
         assert_eq!(
             compose(&Table::new(), &request, &[], &place())
                 .unwrap_err()
                 .kind,
-            crate::service::error::Kind::Usage
+            crate::service::error::ServiceErrorKind::Usage
         );
     }
 

@@ -12,7 +12,7 @@ use crate::state::atomic_file;
 
 /// A file that install wants: its text without our first line.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct PlannedFile {
     pub path: PathBuf,
     /// What; none to have it removed.
     pub body: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Wanted {
     pub shown: Option<(String, String)>,
 }
 
-impl Wanted {
+impl PlannedFile {
     /// Looks at what is there.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Wanted {
 
 /// A file as it was.
 #[derive(Debug)]
-struct Before {
+struct FileBefore {
     path: PathBuf,
     /// None where there was nothing.
     was: Option<Original>,
@@ -122,7 +122,7 @@ struct Before {
     copy: Option<PathBuf>,
 }
 
-impl Before {
+impl FileBefore {
     fn of(path: &Path, copy: Option<PathBuf>) -> io::Result<Self> {
         let was = match Original::of(path) {
             Ok(original) => Some(original),
@@ -147,18 +147,18 @@ impl Before {
 
 /// What was written so far. Undone when dropped, unless kept.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
-    undo: Vec<Before>,
+pub(super) struct FileTransaction {
+    undo: Vec<FileBefore>,
     made: Vec<PathBuf>,
 }
 
-impl Applied {
+impl FileTransaction {
     /// Writes or removes one file.
     ///
     /// # Errors
     /// Kind Refused when it is not what was looked at any more, and what the file system says;
     /// earlier files are put back when this is dropped.
-    pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ServiceError> {
+    pub fn apply(&mut self, wanted: &PlannedFile) -> Result<(), ServiceError> {
         let path = &wanted.path;
         // The user may have been asked in between.
         if Written::at(path).map_err(|error| ServiceError::file("read", path, &error))?
@@ -181,7 +181,7 @@ impl Applied {
             .map(|edited| backup::keep(path, edited))
             .transpose()
             .map_err(|error| ServiceError::file("keep a copy of", path, &error))?;
-        self.undo.push(Before::of(path, copy).map_err(failed)?);
+        self.undo.push(FileBefore::of(path, copy).map_err(failed)?);
         let Some(body) = &wanted.body else {
             return fs::remove_file(path)
                 .map_err(|error| ServiceError::file("remove", path, &error));
@@ -228,7 +228,7 @@ impl Applied {
     }
 }
 
-impl Drop for Applied {
+impl Drop for FileTransaction {
     fn drop(&mut self) {
         for before in self.undo.drain(..).rev() {
             // A second failure here cannot be helped, and the first is being reported.
@@ -249,10 +249,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (new, old) = (dir.path().join("a/b/new"), dir.path().join("old"));
         fs::write(&old, "before").unwrap();
-        let mut applied = Applied::default();
+        let mut applied = FileTransaction::default();
         for path in [&new, &old] {
             applied
-                .apply(&Wanted::new(path.clone(), Some("x\n".into()), 0o640).unwrap())
+                .apply(&PlannedFile::new(path.clone(), Some("x\n".into()), 0o640).unwrap())
                 .unwrap();
         }
         assert_eq!(
@@ -260,7 +260,7 @@ mod tests {
             0o640
         );
         assert!(
-            !Wanted::new(new.clone(), Some("x\n".into()), 0o640)
+            !PlannedFile::new(new.clone(), Some("x\n".into()), 0o640)
                 .unwrap()
                 .changes()
         );
@@ -272,9 +272,9 @@ mod tests {
         assert!(!dir.path().join("a").exists());
         assert_eq!(fs::read_to_string(&old).unwrap(), "before");
         assert_eq!(backup::of(&old), None);
-        let mut applied = Applied::default();
+        let mut applied = FileTransaction::default();
         applied
-            .apply(&Wanted::new(old.clone(), None, 0).unwrap())
+            .apply(&PlannedFile::new(old.clone(), None, 0).unwrap())
             .unwrap();
         let notes = applied.keep();
         assert!(
@@ -287,13 +287,14 @@ mod tests {
     fn what_was_changed_since_it_was_looked_at_stays() {
         let dir = tempfile::tempdir().unwrap();
         let (first, path) = (dir.path().join("first"), dir.path().join("second"));
-        let wanted = |path: &Path| Wanted::new(path.to_owned(), Some("x\n".into()), 0o644).unwrap();
+        let wanted =
+            |path: &Path| PlannedFile::new(path.to_owned(), Some("x\n".into()), 0o644).unwrap();
         let (one, other) = (wanted(&first), wanted(&path));
         fs::write(&path, "theirs").unwrap();
-        let mut applied = Applied::default();
+        let mut applied = FileTransaction::default();
         applied.apply(&one).unwrap();
         let error = applied.apply(&other).unwrap_err();
-        assert_eq!(error.kind, crate::service::error::Kind::Refused);
+        assert_eq!(error.kind, crate::service::error::ServiceErrorKind::Refused);
         assert!(
             error.message.contains("second was changed meanwhile"),
             "{error}"
@@ -314,9 +315,9 @@ mod tests {
             ("/dev/null", None),
         ] {
             std::os::unix::fs::symlink(target, &path).unwrap();
-            let wanted = Wanted::new(path.clone(), body, 0o644).unwrap();
+            let wanted = PlannedFile::new(path.clone(), body, 0o644).unwrap();
             assert!(!wanted.now.is_free() && wanted.changes());
-            let mut applied = Applied::default();
+            let mut applied = FileTransaction::default();
             applied.apply(&wanted).unwrap();
             assert!(!path.is_symlink());
             assert_eq!(

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use super::Request;
-use super::config_text::{self, Place};
-use super::file_transaction::Wanted;
+use super::InstallRequest;
+use super::config_text::{self, Invocation};
+use super::file_transaction::PlannedFile;
 use crate::config::{self, Config, MAIN_SIDECAR};
 use crate::service::environment_file::{Secrets, is_name};
 use crate::service::error::ServiceError;
@@ -16,7 +16,7 @@ use crate::service::provenance::{Written, diff};
 use crate::text::redact::Redactor;
 
 /// Configuration and variables of an instance, as they are and as they will be.
-pub(super) struct Contents {
+pub(super) struct InstanceFiles {
     pub instance: String,
     /// As the gateway will understand it.
     pub config: Config,
@@ -34,16 +34,16 @@ pub(super) struct Contents {
     overwrite: bool,
 }
 
-impl Contents {
+impl InstanceFiles {
     /// Lays the request over what is there.
     ///
     /// # Errors
     /// When it cannot be said, or what is there cannot be understood.
     pub fn make(
-        request: &Request,
+        request: &InstallRequest,
         instance: String,
         layout: &Layout,
-        place: &Place,
+        place: &Invocation,
     ) -> Result<Self, ServiceError> {
         check(request, &instance, place)?;
         let config_file = layout.config_file(&instance);
@@ -118,7 +118,7 @@ impl Contents {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn configuration(&self) -> Result<Option<Wanted>, ServiceError> {
+    pub fn configuration(&self) -> Result<Option<PlannedFile>, ServiceError> {
         let body = if self.table != self.base
             || (self.overwrite && !self.before.is_free() && !self.table.is_empty())
         {
@@ -128,14 +128,14 @@ impl Contents {
         } else {
             return Ok(None);
         };
-        Wanted::new(self.config_file.clone(), body, 0o600).map(Some)
+        PlannedFile::new(self.config_file.clone(), body, 0o600).map(Some)
     }
 
     /// The variables, where there is something to be written, removed or seen to.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn variables(&self) -> Result<Option<Wanted>, ServiceError> {
+    pub fn variables(&self) -> Result<Option<PlannedFile>, ServiceError> {
         let former = Secrets::parse(self.secrets_before.text().unwrap_or_default());
         let body = match &self.secrets_before {
             Written::Foreign(_) if self.secrets.is_empty() => return Ok(None),
@@ -143,7 +143,7 @@ impl Contents {
             _ if self.secrets.is_empty() => None,
             _ => Some(self.secrets.text()),
         };
-        let mut wanted = Wanted::new(self.secrets_file.clone(), body, 0o600)?;
+        let mut wanted = PlannedFile::new(self.secrets_file.clone(), body, 0o600)?;
         wanted.shown = Some((former.shown(&former), self.secrets.shown(&former)));
         Ok(Some(wanted))
     }
@@ -154,7 +154,7 @@ impl Contents {
     }
 
     /// Teaches every secret that there is and that there will be.
-    pub fn redactor(&self, request: &Request) -> Redactor {
+    pub fn redactor(&self, request: &InstallRequest) -> Redactor {
         let redactor = Redactor::new(
             &[
                 self.config.gateway.redact.as_slice(),
@@ -217,7 +217,7 @@ impl Contents {
 }
 
 /// Refuses what has no form that comes back as it was.
-fn check(request: &Request, instance: &str, place: &Place) -> Result<(), ServiceError> {
+fn check(request: &InstallRequest, instance: &str, place: &Invocation) -> Result<(), ServiceError> {
     config::check_instance(instance).map_err(|error| ServiceError::usage(error.to_string()))?;
     for (key, value) in &request.set {
         if !is_name(key) {

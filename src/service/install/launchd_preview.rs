@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::file_transaction::Wanted;
-use super::instance_files::Contents;
-use super::plan::Facts;
-use super::{FileText, Report, Request};
+use super::file_transaction::PlannedFile;
+use super::instance_files::InstanceFiles;
+use super::plan::MachineFacts;
+use super::{FileText, InstallReport, InstallRequest};
 use crate::config::{DEFAULT_INSTANCE, Env, Listen};
 use crate::service::error::ServiceError;
 use crate::service::launchd_plist::JobPlan;
@@ -19,7 +19,7 @@ use crate::text::redact::MASK;
 ///
 /// # Errors
 /// Kind Usage for what launchd cannot do, and without `--dry-run` or `--diff`.
-pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceError> {
+pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallReport, ServiceError> {
     refuse(request)?;
     let usual = if nix::unistd::geteuid().is_root() {
         Scope::System
@@ -27,12 +27,12 @@ pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceEr
         Scope::User
     };
     let scope = request.scope.unwrap_or(usual);
-    let facts = Facts::gather(env, Layout::launchd(scope, env)?, 0)?;
+    let facts = MachineFacts::gather(env, Layout::launchd(scope, env)?, 0)?;
     let instance = request
         .instance
         .clone()
         .unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
-    let contents = Contents::make(request, instance.clone(), &facts.layout, &facts.place)?;
+    let contents = InstanceFiles::make(request, instance.clone(), &facts.layout, &facts.place)?;
     let job = job(env, request, &facts, scope, &instance)?;
     let redactor = contents.redactor(request);
     let text = |shown: bool| {
@@ -52,7 +52,7 @@ pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceEr
     } else {
         0o600
     };
-    let mut plist = Wanted::new(path.clone(), Some(text(false)?), mode)?;
+    let mut plist = PlannedFile::new(path.clone(), Some(text(false)?), mode)?;
     plist.shown = Some((
         plist
             .now
@@ -61,24 +61,24 @@ pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceEr
             .unwrap_or_default(),
         text(true)?,
     ));
-    let wanted: Vec<Wanted> = contents
+    let wanted: Vec<PlannedFile> = contents
         .configuration()?
         .into_iter()
         .chain([plist])
-        .filter(Wanted::changes)
+        .filter(PlannedFile::changes)
         .collect();
     let domain = match scope {
         Scope::System => "system".to_owned(),
         Scope::User => format!("gui/{}", nix::unistd::geteuid()),
     };
-    let mut actions: Vec<String> = wanted.iter().map(Wanted::action).collect();
+    let mut actions: Vec<String> = wanted.iter().map(PlannedFile::action).collect();
     actions.extend(
         job.log
             .parent()
             .map(|dir| format!("make {}", dir.display())),
     );
     actions.push(format!("load {} into {domain}", job.label()));
-    let show = |file: &Wanted| {
+    let show = |file: &PlannedFile| {
         let text = if request.diff {
             file.diff()
         } else {
@@ -89,7 +89,7 @@ pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceEr
             text: redactor.text(&text),
         })
     };
-    Ok(Report {
+    Ok(InstallReport {
         ok: true,
         scope: scope_name(scope),
         unit: job.label(),
@@ -113,7 +113,7 @@ pub(super) fn look(env: &Env<'_>, request: &Request) -> Result<Report, ServiceEr
     })
 }
 
-fn refuse(request: &Request) -> Result<(), ServiceError> {
+fn refuse(request: &InstallRequest) -> Result<(), ServiceError> {
     let usage = |what: &str, next: &str| Err(ServiceError::usage(what).next(next));
     if !(request.dry_run || request.diff) {
         return usage(
@@ -144,8 +144,8 @@ fn refuse(request: &Request) -> Result<(), ServiceError> {
 
 fn job(
     env: &Env<'_>,
-    request: &Request,
-    facts: &Facts,
+    request: &InstallRequest,
+    facts: &MachineFacts,
     scope: Scope,
     instance: &str,
 ) -> Result<JobPlan, ServiceError> {

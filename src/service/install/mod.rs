@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use self::plan::{Facts, Plan};
+use self::plan::{InstallPlan, MachineFacts};
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::linger;
@@ -23,16 +23,16 @@ use super::wait_ready;
 use crate::config::{Env, Listen};
 use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
-use file_transaction::Applied;
+use file_transaction::FileTransaction;
 
 /// Who starts the services of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Supervisor {
+pub enum ServiceManagerKind {
     Systemd,
     Launchd,
 }
 
-impl Default for Supervisor {
+impl Default for ServiceManagerKind {
     fn default() -> Self {
         if cfg!(target_os = "macos") {
             Self::Launchd
@@ -47,7 +47,7 @@ pub type Ask<'a> = &'a dyn Fn(&str) -> Option<bool>;
 
 /// What is asked for: the flags of `gatewayctl install`.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct InstallRequest {
     /// `--instance`
     pub instance: Option<String>,
     /// `--user` or `--system`
@@ -73,7 +73,7 @@ pub struct Request {
     /// `--sandbox`
     pub sandbox: Sandbox,
     /// `--for`
-    pub supervisor: Supervisor,
+    pub supervisor: ServiceManagerKind,
     /// `--yes`
     pub yes: bool,
     /// `--dry-run`
@@ -89,7 +89,7 @@ pub struct Request {
 /// What install has done, or would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct InstallReport {
     /// Always true; an error has its own object.
     pub ok: bool,
     pub instance: String,
@@ -133,23 +133,23 @@ pub struct FileText {
 /// See [`ServiceError`]; unless it says otherwise nothing was changed.
 pub async fn install(
     env: &Env<'_>,
-    request: &Request,
+    request: &InstallRequest,
     say: Say<'_>,
     ask: Ask<'_>,
-) -> Result<Report, ServiceError> {
-    if request.supervisor == Supervisor::Launchd {
+) -> Result<InstallReport, ServiceError> {
+    if request.supervisor == ServiceManagerKind::Launchd {
         return launchd_preview::look(env, request);
     }
     let scope = plan::scope(env, request);
     let manager = Manager::connect(scope, env).await?;
     let layout = Layout::of(scope, env)?;
-    let facts = Facts::gather(env, layout, manager.version().await?)?;
-    let plan = Plan::make(env, request, &facts)?;
+    let facts = MachineFacts::gather(env, layout, manager.version().await?)?;
+    let plan = InstallPlan::make(env, request, &facts)?;
     let redactor = plan.redactor();
     let unit = &plan.installed;
     let state = manager.state(&unit.unit).await?;
     let todo = Todo::find(&manager, request, &plan, &state).await;
-    let mut report = Report {
+    let mut report = InstallReport {
         ok: true,
         instance: unit.instance.clone(),
         scope: scope_name(scope),
@@ -268,7 +268,12 @@ struct Todo {
 }
 
 impl Todo {
-    async fn find(manager: &Manager, request: &Request, plan: &Plan, state: &UnitState) -> Self {
+    async fn find(
+        manager: &Manager,
+        request: &InstallRequest,
+        plan: &InstallPlan,
+        state: &UnitState,
+    ) -> Self {
         let files = plan.changed().next().is_some();
         let active = state.is_active() && state.main_pid != 0;
         let exclusive = plan.config.sidecar.values().any(|spec| !spec.overlaps());
@@ -308,12 +313,17 @@ impl Todo {
 
     /// Whether the addresses of a running service go to its socket unit or come from it, which
     /// takes one stop.
-    fn stops(&self, plan: &Plan) -> bool {
+    fn stops(&self, plan: &InstallPlan) -> bool {
         self.active && (self.hand_over || plan.former_socket.is_some())
     }
 
     /// Asks before it stops what runs.
-    fn consent(&self, request: &Request, plan: &Plan, ask: Ask<'_>) -> Result<(), ServiceError> {
+    fn consent(
+        &self,
+        request: &InstallRequest,
+        plan: &InstallPlan,
+        ask: Ask<'_>,
+    ) -> Result<(), ServiceError> {
         if !self.stops(plan) {
             return Ok(());
         }
@@ -344,11 +354,11 @@ impl Todo {
         !(self.files || self.enable || self.linger || self.start)
     }
 
-    fn actions(&self, plan: &Plan) -> Vec<String> {
+    fn actions(&self, plan: &InstallPlan) -> Vec<String> {
         let unit = &plan.installed.unit;
         let mut actions: Vec<String> = plan
             .changed()
-            .map(file_transaction::Wanted::action)
+            .map(file_transaction::PlannedFile::action)
             .collect();
         let stop =
             format!("stop {unit} for a moment, while its addresses change hands (asks first)");
@@ -390,13 +400,13 @@ impl Todo {
 /// Everything but the start. What fails is undone.
 async fn carry_out(
     manager: &Manager,
-    facts: &Facts,
-    plan: &Plan,
+    facts: &MachineFacts,
+    plan: &InstallPlan,
     todo: &Todo,
-    report: &mut Report,
+    report: &mut InstallReport,
     say: Say<'_>,
 ) -> Result<(), ServiceError> {
-    let mut applied = Applied::default();
+    let mut applied = FileTransaction::default();
     for file in plan.changed() {
         say(&file.doing());
         file.changed_lines()
@@ -423,8 +433,8 @@ async fn carry_out(
 
 async fn prepare(
     manager: &Manager,
-    facts: &Facts,
-    plan: &Plan,
+    facts: &MachineFacts,
+    plan: &InstallPlan,
     todo: &Todo,
     say: Say<'_>,
 ) -> Result<Option<String>, ServiceError> {
@@ -465,7 +475,7 @@ async fn prepare(
 /// Starts it, or brings the changes into what runs. The main process.
 async fn start(
     manager: &Manager,
-    plan: &Plan,
+    plan: &InstallPlan,
     todo: &Todo,
     state: &UnitState,
     say: Say<'_>,
@@ -498,7 +508,7 @@ async fn start(
     Ok(manager.state(&unit.unit).await?.main_pid)
 }
 
-fn texts(plan: &Plan, redactor: &Redactor) -> Vec<FileText> {
+fn texts(plan: &InstallPlan, redactor: &Redactor) -> Vec<FileText> {
     plan.changed()
         .filter_map(|file| {
             Some(FileText {

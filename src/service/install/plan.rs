@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Request;
+use super::InstallRequest;
 use super::address_conflicts;
-use super::config_text::{self, Place};
-use super::file_transaction::Wanted;
-use super::instance_files::Contents;
+use super::config_text::{self, Invocation};
+use super::file_transaction::PlannedFile;
+use super::instance_files::InstanceFiles;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use crate::service::accounts;
 use crate::service::error::ServiceError;
@@ -15,7 +15,7 @@ use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
 use crate::service::sandbox::Sandbox;
 use crate::service::start_stop::several;
-use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, Subject, UnitPlan};
+use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, UnitPlan, UnitSubject};
 use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
 
@@ -23,9 +23,9 @@ use crate::text::redact::Redactor;
 const LOW_PORTS: u16 = 1024;
 
 /// What the machine and the caller are.
-pub(super) struct Facts {
+pub(super) struct MachineFacts {
     pub layout: Layout,
-    pub place: Place,
+    pub place: Invocation,
     pub bin_dir: PathBuf,
     systemd: u32,
     is_root: bool,
@@ -33,7 +33,7 @@ pub(super) struct Facts {
     low_ports: u16,
 }
 
-impl Facts {
+impl MachineFacts {
     /// Looks around.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Facts {
             .unwrap_or(LOW_PORTS);
         Ok(Self {
             bin_dir: bin_dir(&path)?,
-            place: Place {
+            place: Invocation {
                 cwd,
                 path,
                 sudo: sudo_user.is_some(),
@@ -99,7 +99,7 @@ fn bin_dir(path: &str) -> Result<PathBuf, ServiceError> {
 }
 
 /// The scope that is meant: as said, where it is installed, else the user's unless root asks.
-pub(super) fn scope(env: &Env<'_>, request: &Request) -> Scope {
+pub(super) fn scope(env: &Env<'_>, request: &InstallRequest) -> Scope {
     let usual = if nix::unistd::geteuid().is_root() {
         Scope::System
     } else {
@@ -119,7 +119,7 @@ pub(super) fn scope(env: &Env<'_>, request: &Request) -> Scope {
 }
 
 /// What would be done.
-pub(super) struct Plan {
+pub(super) struct InstallPlan {
     pub installed: Installed,
     pub unit: UnitPlan,
     pub config: Config,
@@ -128,27 +128,31 @@ pub(super) struct Plan {
     pub notes: Vec<String>,
     /// A socket unit of ours that is not wanted any more.
     pub former_socket: Option<String>,
-    files: Vec<Wanted>,
+    files: Vec<PlannedFile>,
     redactor: Redactor,
-    contents: Contents,
+    contents: InstanceFiles,
 }
 
-impl Plan {
+impl InstallPlan {
     /// Decides.
     ///
     /// # Errors
     /// Every refusal that needs no change to be known.
-    pub fn make(env: &Env<'_>, request: &Request, facts: &Facts) -> Result<Self, ServiceError> {
+    pub fn make(
+        env: &Env<'_>,
+        request: &InstallRequest,
+        facts: &MachineFacts,
+    ) -> Result<Self, ServiceError> {
         let layout = &facts.layout;
         let instance = choose_instance(env, request, layout.scope)?;
-        let contents = Contents::make(request, instance.clone(), layout, &facts.place)?;
+        let contents = InstanceFiles::make(request, instance.clone(), layout, &facts.place)?;
         let config = contents.config.clone();
         guard_other_command(request, &contents)?;
 
         let run_as = run_as(request, facts)?;
         let low_port = needs_low_port(request, facts, &config)?;
         let plan = UnitPlan {
-            subject: Subject::Instance(instance.clone()),
+            subject: UnitSubject::Instance(instance.clone()),
             scope: layout.scope,
             sandbox: request.sandbox,
             bin_dir: facts.bin_dir.clone(),
@@ -172,15 +176,16 @@ impl Plan {
             return Err(error.next("move it out of /tmp, or add: --run-as USER --sandbox off"));
         }
 
-        let unfit =
-            |error: crate::service::unit_text::Unfit| ServiceError::usage(error.to_string());
+        let unfit = |error: crate::service::unit_text::UnitTextError| {
+            ServiceError::usage(error.to_string())
+        };
         let unit_file = layout.units.join(plan.service_name());
         let mut files = Vec::new();
         if let Some(file) = contents.configuration()? {
             files.push(config_access(file, layout.scope, &run_as)?);
         }
         files.extend(contents.variables()?);
-        files.push(Wanted::new(
+        files.push(PlannedFile::new(
             unit_file.clone(),
             Some(plan.service().map_err(unfit)?),
             0o644,
@@ -191,7 +196,7 @@ impl Plan {
         } else {
             None
         };
-        let socket_file = Wanted::new(socket_file, socket, 0o644)?;
+        let socket_file = PlannedFile::new(socket_file, socket, 0o644)?;
         let former_socket = (!request.socket && matches!(socket_file.now, Written::ByUs(_)))
             .then(|| plan.socket_name());
         if request.socket || former_socket.is_some() {
@@ -239,7 +244,7 @@ impl Plan {
     }
 
     /// The files that would be written or removed.
-    pub fn changed(&self) -> impl Iterator<Item = &Wanted> {
+    pub fn changed(&self) -> impl Iterator<Item = &PlannedFile> {
         self.files.iter().filter(|file| file.changes())
     }
 
@@ -250,7 +255,7 @@ impl Plan {
 
     /// Refuses to touch what we did not write, and to put another command in the place of the one
     /// that is installed.
-    pub fn refuse_unasked(&self, request: &Request) -> Result<(), ServiceError> {
+    pub fn refuse_unasked(&self, request: &InstallRequest) -> Result<(), ServiceError> {
         if request.overwrite {
             return Ok(());
         }
@@ -273,7 +278,7 @@ impl Plan {
     }
 
     /// Refuses what only root may do, before anything is done.
-    pub fn refuse_unprivileged(&self, facts: &Facts) -> Result<(), ServiceError> {
+    pub fn refuse_unprivileged(&self, facts: &MachineFacts) -> Result<(), ServiceError> {
         if self.installed.scope == Scope::User || facts.is_root {
             return Ok(());
         }
@@ -287,7 +292,7 @@ impl Plan {
 
 pub(super) fn choose_instance(
     env: &Env<'_>,
-    request: &Request,
+    request: &InstallRequest,
     scope: Scope,
 ) -> Result<String, ServiceError> {
     if let Some(name) = &request.instance {
@@ -303,7 +308,10 @@ pub(super) fn choose_instance(
 
 /// Another command on another address is most likely meant as a second gateway, not as the end of
 /// the first.
-fn guard_other_command(request: &Request, contents: &Contents) -> Result<(), ServiceError> {
+fn guard_other_command(
+    request: &InstallRequest,
+    contents: &InstanceFiles,
+) -> Result<(), ServiceError> {
     if request.instance.is_some()
         || request.overwrite
         || contents.other_command().is_none()
@@ -317,7 +325,7 @@ fn guard_other_command(request: &Request, contents: &Contents) -> Result<(), Ser
     )))
 }
 
-fn run_as(request: &Request, facts: &Facts) -> Result<RunAs, ServiceError> {
+fn run_as(request: &InstallRequest, facts: &MachineFacts) -> Result<RunAs, ServiceError> {
     if facts.layout.scope == Scope::User {
         return match request.run_as {
             Some(_) => Err(ServiceError::usage(
@@ -333,7 +341,11 @@ fn run_as(request: &Request, facts: &Facts) -> Result<RunAs, ServiceError> {
     }
 }
 
-fn needs_low_port(request: &Request, facts: &Facts, config: &Config) -> Result<bool, ServiceError> {
+fn needs_low_port(
+    request: &InstallRequest,
+    facts: &MachineFacts,
+    config: &Config,
+) -> Result<bool, ServiceError> {
     if request.socket && facts.layout.scope == Scope::System {
         return Ok(false);
     }
@@ -353,7 +365,10 @@ fn needs_low_port(request: &Request, facts: &Facts, config: &Config) -> Result<b
     }
 }
 
-fn env_file(request: &Request, facts: &Facts) -> Result<Option<PathBuf>, ServiceError> {
+fn env_file(
+    request: &InstallRequest,
+    facts: &MachineFacts,
+) -> Result<Option<PathBuf>, ServiceError> {
     let Some(file) = &request.env_file else {
         return Ok(None);
     };
@@ -370,7 +385,11 @@ fn env_file(request: &Request, facts: &Facts) -> Result<Option<PathBuf>, Service
 
 /// A configuration may hold secrets: only its reader may read it. A user that systemd makes up has
 /// no group before it runs.
-fn config_access(mut file: Wanted, scope: Scope, run_as: &RunAs) -> Result<Wanted, ServiceError> {
+fn config_access(
+    mut file: PlannedFile,
+    scope: Scope,
+    run_as: &RunAs,
+) -> Result<PlannedFile, ServiceError> {
     match (scope, run_as) {
         (Scope::User, _) => {}
         (Scope::System, RunAs::Dynamic) => file.mode = 0o644,

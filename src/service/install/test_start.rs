@@ -18,9 +18,9 @@ const PROOF_LIMIT: Duration = Duration::from_secs(120);
 const LAST_LINES: usize = 12;
 
 /// The files of the proof, gone when dropped.
-struct Trace(Vec<PathBuf>);
+struct TestUnitFiles(Vec<PathBuf>);
 
-impl Drop for Trace {
+impl Drop for TestUnitFiles {
     fn drop(&mut self) {
         for path in &self.0 {
             let _ = std::fs::remove_file(path);
@@ -47,7 +47,7 @@ pub(super) async fn prove(
     let text = plan
         .proof(&log)
         .map_err(|error| ServiceError::failed(error.to_string()))?;
-    let trace = Trace(vec![unit.clone(), log.clone()]);
+    let trace = TestUnitFiles(vec![unit.clone(), log.clone()]);
     std::fs::create_dir_all(&layout.runtime_units)
         .map_err(|error| ServiceError::file("make", &layout.runtime_units, &error))?;
     std::fs::write(&unit, text).map_err(|error| ServiceError::file("write", &unit, &error))?;

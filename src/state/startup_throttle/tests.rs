@@ -24,8 +24,8 @@ impl Lives {
         }
     }
 
-    fn life(&self) -> Life<'_> {
-        Life {
+    fn life(&self) -> LifeStart<'_> {
+        LifeStart {
             pid: self.pid,
             boot_id: &self.boot,
             now: self.now,
@@ -33,7 +33,7 @@ impl Lives {
     }
 
     /// The next start, `after` seconds later.
-    fn start(&mut self, after: u64) -> Start {
+    fn start(&mut self, after: u64) -> StartDecision {
         self.later(after);
         self.pid += 1;
         begin(self.dir.path(), &self.throttle, &self.life())
@@ -48,17 +48,17 @@ impl Lives {
         let mut wait = 0;
         loop {
             match self.start(wait + SOON) {
-                Start::Go => wait = 0,
-                Start::Wait { delay, .. } if delay == self.throttle.max.0 => return,
-                Start::Wait { delay, .. } => wait = delay.as_secs(),
-                Start::Safe { reason, .. } => panic!("{reason}"),
+                StartDecision::Go => wait = 0,
+                StartDecision::Wait { delay, .. } if delay == self.throttle.max.0 => return,
+                StartDecision::Wait { delay, .. } => wait = delay.as_secs(),
+                StartDecision::Safe { reason, .. } => panic!("{reason}"),
             }
         }
     }
 }
 
-fn wait(seconds: u64, count: u32) -> Start {
-    Start::Wait {
+fn wait(seconds: u64, count: u32) -> StartDecision {
+    StartDecision::Wait {
         delay: Duration::from_secs(seconds),
         count,
     }
@@ -67,11 +67,11 @@ fn wait(seconds: u64, count: u32) -> Start {
 #[test]
 fn three_starts_pass_and_the_fourth_waits_ever_longer_up_to_the_longest() {
     let mut lives = Lives::new();
-    assert_eq!(lives.start(0), Start::Go);
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(lives.start(0), StartDecision::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
     assert_eq!(
         lives.start(SOON),
-        Start::Go,
+        StartDecision::Go,
         "a count that lands on the threshold passes"
     );
     // 20 minutes between them: rapid, and too late for safe mode.
@@ -95,9 +95,9 @@ fn a_start_is_rapid_within_the_window_and_the_first_again_after_it() {
         lives.start(1799);
     }
     assert_eq!(lives.start(1799), wait(5, 4));
-    assert_eq!(lives.start(1800), Start::Go);
-    assert_eq!(lives.start(SOON), Start::Go);
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(lives.start(1800), StartDecision::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
     assert_eq!(lives.start(SOON), wait(5, 4));
 }
 
@@ -116,22 +116,26 @@ fn a_life_that_lasted_is_forgotten_with_all_before_it() {
     stable(lives.dir.path(), lives.pid);
     assert!(!path(lives.dir.path()).exists());
     stable(lives.dir.path(), lives.pid);
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
 }
 
 #[test]
 fn planned_ends_never_count() {
     let mut lives = Lives::new();
     for _ in 0..20 {
-        assert_eq!(lives.start(SOON), Start::Go);
+        assert_eq!(lives.start(SOON), StartDecision::Go);
         ended_planned(lives.dir.path(), lives.pid);
     }
-    assert_eq!(lives.start(SOON), Start::Go);
-    assert_eq!(lives.start(SOON), Start::Go, "the first that died");
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go, "the first that died");
+    assert_eq!(lives.start(SOON), StartDecision::Go);
     assert_eq!(lives.start(SOON), wait(5, 4));
     ended_planned(lives.dir.path(), lives.pid);
-    assert_eq!(lives.start(SOON), Start::Go, "who stopped it wants it now");
+    assert_eq!(
+        lives.start(SOON),
+        StartDecision::Go,
+        "who stopped it wants it now"
+    );
     assert_eq!(
         lives.start(SOON),
         wait(10, 5),
@@ -149,19 +153,23 @@ fn a_hand_over_counts_for_nobody() {
         take_over(lives.dir.path(), &lives.life());
         ended_planned(lives.dir.path(), old);
         // The predecessor's end is not the successor's.
-        let record: Record =
+        let record: ThrottleRecord =
             untrusted_file::read_json(&path(lives.dir.path()), RECORD_MAX).unwrap();
         assert_eq!(
             (record.pid, record.standing),
-            (lives.pid, Standing::Started)
+            (lives.pid, LifeState::Started)
         );
         ended_planned(lives.dir.path(), lives.pid);
     }
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
     lives.pid += 1;
     take_over(lives.dir.path(), &lives.life());
-    assert_eq!(lives.start(SOON), Start::Go, "the successor's death is one");
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(
+        lives.start(SOON),
+        StartDecision::Go,
+        "the successor's death is one"
+    );
+    assert_eq!(lives.start(SOON), StartDecision::Go);
     assert_eq!(lives.start(SOON), wait(5, 4));
 }
 
@@ -170,13 +178,13 @@ fn another_boot_never_counts() {
     let mut lives = Lives::new();
     for boot in 0..20 {
         lives.boot = boot.to_string();
-        assert_eq!(lives.start(SOON), Start::Go);
+        assert_eq!(lives.start(SOON), StartDecision::Go);
     }
     // Where the kernel gives no identity, a time that lies ahead tells.
     let mut lives = Lives::new();
     lives.boot.clear();
     for _ in 0..20 {
-        assert_eq!(lives.start(0), Start::Go);
+        assert_eq!(lives.start(0), StartDecision::Go);
         lives.now =
             BootTime::from(lives.now.since(BootTime::default()).unwrap() - Duration::from_secs(1));
     }
@@ -187,7 +195,7 @@ fn a_death_soon_after_the_longest_wait_leads_to_safe_mode() {
     let mut lives = Lives::new();
     lives.until_the_longest_wait();
     // The wait itself is no life.
-    let Start::Safe {
+    let StartDecision::Safe {
         reason,
         again: false,
     } = lives.start(120 + 299)
@@ -208,7 +216,7 @@ fn a_death_soon_after_the_longest_wait_leads_to_safe_mode() {
     let mut lives = Lives::new();
     lives.until_the_longest_wait();
     ended_planned(lives.dir.path(), lives.pid);
-    assert_eq!(lives.start(SOON), Start::Go, "a stop is no death");
+    assert_eq!(lives.start(SOON), StartDecision::Go, "a stop is no death");
 }
 
 #[test]
@@ -217,16 +225,16 @@ fn safe_mode_is_left_by_a_trial_that_lasts_and_by_an_operator() {
     lives.until_the_longest_wait();
     assert!(matches!(
         lives.start(SOON),
-        Start::Safe { again: false, .. }
+        StartDecision::Safe { again: false, .. }
     ));
     assert!(
-        matches!(lives.start(SOON), Start::Safe { again: true, .. }),
+        matches!(lives.start(SOON), StartDecision::Safe { again: true, .. }),
         "killed in safe mode, it comes back to it"
     );
     lives.later(600);
     trial(lives.dir.path(), &lives.life());
     lives.later(299);
-    let Start::Safe {
+    let StartDecision::Safe {
         reason,
         again: false,
     } = lives.start(0)
@@ -238,20 +246,23 @@ fn safe_mode_is_left_by_a_trial_that_lasts_and_by_an_operator() {
     trial(lives.dir.path(), &lives.life());
     lives.later(600);
     stable(lives.dir.path(), lives.pid);
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
     lives.until_the_longest_wait();
-    assert!(matches!(lives.start(SOON), Start::Safe { .. }));
+    assert!(matches!(lives.start(SOON), StartDecision::Safe { .. }));
     clear(lives.dir.path());
-    assert_eq!(lives.start(SOON), Start::Go);
+    assert_eq!(lives.start(SOON), StartDecision::Go);
 }
 
 #[test]
 fn a_trial_that_failed_leads_back_to_safe_mode() {
     let mut lives = Lives::new();
-    assert_eq!(lives.start(0), Start::Go);
+    assert_eq!(lives.start(0), StartDecision::Go);
     trial(lives.dir.path(), &lives.life());
     safe(lives.dir.path(), &lives.life());
-    assert!(matches!(lives.start(SOON), Start::Safe { again: true, .. }));
+    assert!(matches!(
+        lives.start(SOON),
+        StartDecision::Safe { again: true, .. }
+    ));
 }
 
 #[test]
@@ -264,15 +275,15 @@ fn the_keys_mean_what_they_say() {
         max: Dur::secs(3),
         stable: Dur::secs(1),
     };
-    assert_eq!(lives.start(0), Start::Go);
+    assert_eq!(lives.start(0), StartDecision::Go);
     assert_eq!(lives.start(59), wait(2, 2));
     assert_eq!(lives.start(59), wait(3, 3));
-    assert_eq!(lives.start(60), Start::Go);
+    assert_eq!(lives.start(60), StartDecision::Go);
     lives.throttle.window = Dur::secs(0);
     for _ in 0..20 {
         assert_eq!(
             lives.start(0),
-            Start::Go,
+            StartDecision::Go,
             "without a window nothing is rapid"
         );
     }
@@ -292,13 +303,13 @@ fn a_file_that_cannot_be_understood_is_set_aside_and_the_start_goes_on() {
     let path = path(lives.dir.path());
     for text in ["", "{", "[]", "{\"count\":-1}", &"x".repeat(10_000)] {
         std::fs::write(&path, text).unwrap();
-        assert_eq!(lives.start(SOON), Start::Go, "{text}");
+        assert_eq!(lives.start(SOON), StartDecision::Go, "{text}");
         assert_eq!(
             std::fs::read_to_string(untrusted_file::quarantine_path(&path)).unwrap(),
             text
         );
         assert!(
-            untrusted_file::read_json::<Record>(&path, RECORD_MAX).is_some(),
+            untrusted_file::read_json::<ThrottleRecord>(&path, RECORD_MAX).is_some(),
             "and a new record begun"
         );
     }
@@ -310,7 +321,10 @@ fn a_directory_that_is_missing_or_takes_nothing_stops_no_start() {
     let gone = lives.dir.path().join("gone");
     for _ in 0..10 {
         lives.pid += 1;
-        assert_eq!(begin(&gone, &lives.throttle, &lives.life()), Start::Go);
+        assert_eq!(
+            begin(&gone, &lives.throttle, &lives.life()),
+            StartDecision::Go
+        );
         take_over(&gone, &lives.life());
         safe(&gone, &lives.life());
         trial(&gone, &lives.life());
@@ -327,6 +341,6 @@ fn a_directory_that_is_missing_or_takes_nothing_stops_no_start() {
     )
     .unwrap();
     for _ in 0..10 {
-        assert_eq!(lives.start(SOON), Start::Go);
+        assert_eq!(lives.start(SOON), StartDecision::Go);
     }
 }

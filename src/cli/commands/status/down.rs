@@ -8,7 +8,7 @@ use crate::cli::target::{self, is_named_outright};
 use crate::cli::ui::{LABEL, Tone};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, Installed, Kind, UnitState};
+use crate::service::{self, Installed, ServiceErrorKind, UnitState};
 
 /// siginfo's si_code of a process that ended by itself.
 const CLD_EXITED: i32 = 1;
@@ -42,7 +42,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     let name = target::wanted_name(&ctx.global, &env);
     let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
         Ok(unit) => unit,
-        Err(none) if none.kind == Kind::NotInstalled => return Err(error),
+        Err(none) if none.kind == ServiceErrorKind::NotInstalled => return Err(error),
         Err(several) => return Err(several.into()),
     };
     let state = service::state(&env, &unit).await.map_err(|unknown| {

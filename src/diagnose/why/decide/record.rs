@@ -4,7 +4,7 @@ use super::manager;
 use crate::diagnose::why::cause::{Diagnosis, EndCause};
 use crate::diagnose::why::evidence::EndEvidence;
 use crate::diagnose::why::timeline::Timeline;
-use crate::state::history::{Entry, Recorded, Who};
+use crate::state::history::{HistoryEntry, Recorded, Requester};
 
 /// How the reason of a failed start begins.
 const CANNOT_START: &str = "cannot start: ";
@@ -15,7 +15,7 @@ const ANNOUNCED: &str = "SIGTERM to restart: ";
 /// The cause from the entry that the gateway wrote at its end.
 pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<Diagnosis> {
     let end = timeline.end?;
-    let Entry::Ended {
+    let HistoryEntry::Ended {
         planned,
         code,
         reason,
@@ -70,7 +70,7 @@ fn sigterm(evidence: &EndEvidence, timeline: &Timeline<'_>) -> EndCause {
 
 /// A restart or reload that the history records.
 pub fn requested(line: &Recorded) -> Diagnosis {
-    let Entry::Request {
+    let HistoryEntry::Request {
         id,
         kind,
         who,
@@ -95,7 +95,7 @@ pub fn requested(line: &Recorded) -> Diagnosis {
     Diagnosis::at(cause, Some(line.at.checked_sub(took).unwrap_or(line.at)))
 }
 
-fn requester(who: &Who, reason: &str) -> String {
+fn requester(who: &Requester, reason: &str) -> String {
     let program = who
         .program
         .as_ref()

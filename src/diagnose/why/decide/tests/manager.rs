@@ -206,7 +206,7 @@ fn it_has_not_been_started_again() {
         "signal",
         (2, 9),
         journal(),
-        vec![started(1, 5, Before::Unknown)],
+        vec![started(1, 5, PreviousEnd::Unknown)],
     );
     if let Some(unit) = &mut evidence.unit {
         unit.sub = "auto-restart".into();

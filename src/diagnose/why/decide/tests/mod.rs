@@ -15,7 +15,7 @@ use super::super::sentence::sentence;
 use super::decide;
 use crate::control::fake_gateway;
 use crate::control::protocol::{RecoveryStatus, SidecarStatus, Stage};
-use crate::state::history::{Before, Entry, Recorded, Who};
+use crate::state::history::{HistoryEntry, PreviousEnd, Recorded, Requester};
 use crate::state::owner::Owner;
 
 fn time(second: i64) -> Timestamp {
@@ -73,7 +73,7 @@ fn ready(second: i64) -> JournalLine {
     line(second, JournalEvent::Ready, "Started gateway.service")
 }
 
-fn record(second: i64, pid: u32, entry: Entry) -> Recorded {
+fn record(second: i64, pid: u32, entry: HistoryEntry) -> Recorded {
     Recorded {
         at: time(second),
         pid,
@@ -82,12 +82,12 @@ fn record(second: i64, pid: u32, entry: Entry) -> Recorded {
     }
 }
 
-fn started(second: i64, pid: u32, before: Before) -> Recorded {
+fn started(second: i64, pid: u32, before: PreviousEnd) -> Recorded {
     let (version, supervisor, rung) = (String::new(), String::new(), "normal".into());
     record(
         second,
         pid,
-        Entry::Started {
+        HistoryEntry::Started {
             version,
             supervisor,
             rung,
@@ -102,7 +102,7 @@ fn ended(second: i64, pid: u32, planned: bool, code: u8, reason: &str) -> Record
     record(
         second,
         pid,
-        Entry::Ended {
+        HistoryEntry::Ended {
             planned,
             code,
             reason: reason.into(),
@@ -114,10 +114,10 @@ fn ended(second: i64, pid: u32, planned: bool, code: u8, reason: &str) -> Record
 }
 
 fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
-    let entry = Entry::Request {
+    let entry = HistoryEntry::Request {
         id: "r7-1".into(),
         kind: kind.into(),
-        who: Who {
+        who: Requester {
             uid: Some(1000),
             pid: 7,
             program: Some("gatewayctl".into()),
@@ -191,8 +191,8 @@ fn life(kinds: Vec<JournalLine>) -> Vec<JournalLine> {
 
 fn unplanned() -> Vec<Recorded> {
     vec![
-        started(1, 5, Before::Unknown),
-        started(50, 9, Before::Unplanned(None)),
+        started(1, 5, PreviousEnd::Unknown),
+        started(50, 9, PreviousEnd::Unplanned(None)),
     ]
 }
 

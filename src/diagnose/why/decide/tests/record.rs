@@ -7,9 +7,9 @@ fn a_requested_end() {
     let stopping = || vec![line(48, JournalEvent::Stopping, "Stopping gateway.service")];
     let planned = |reason: &str| {
         vec![
-            started(1, 5, Before::Unknown),
+            started(1, 5, PreviousEnd::Unknown),
             ended(49, 5, true, 0, reason),
-            started(50, 9, Before::Planned),
+            started(50, 9, PreviousEnd::Planned),
         ]
     };
     check(
@@ -44,7 +44,10 @@ fn a_requested_end() {
         ],
     );
     let by = "gatewayctl stop, by uid 0 (pid 7)";
-    let record = vec![started(1, 5, Before::Unknown), ended(49, 5, true, 0, by)];
+    let record = vec![
+        started(1, 5, PreviousEnd::Unknown),
+        ended(49, 5, true, 0, by),
+    ];
     let by_hand = EndEvidence {
         unit: None,
         ..down("", "", (0, 0), vec![], record)
@@ -59,7 +62,7 @@ fn a_requested_end() {
         by: "a request to the service manager".into(),
     };
     let record = vec![
-        started(1, 5, Before::Unknown),
+        started(1, 5, PreviousEnd::Unknown),
         ended(49, 5, true, 0, "SIGTERM"),
     ];
     let journal = [vec![starting(0), ready(1)], stopping()].concat();
@@ -94,10 +97,10 @@ fn a_requested_restart() {
         "by uid 1000 (gatewayctl, pid 7)",
         "respawn",
     ];
-    let first = started(1, 5, Before::Unknown);
+    let first = started(1, 5, PreviousEnd::Unknown);
     let handed = vec![
         first.clone(),
-        started(30, 9, Before::HandedOver),
+        started(30, 9, PreviousEnd::HandedOver),
         request(30, "restart", "done"),
         ended(31, 5, true, 0, "handed over to pid 9"),
     ];
@@ -122,7 +125,7 @@ fn a_requested_restart() {
         first,
         request(48, "restart", "scheduled"),
         ended(49, 5, true, 0, "a restart by the service manager"),
-        started(50, 9, Before::Planned),
+        started(50, 9, PreviousEnd::Planned),
     ];
     check("by exit", &up(life(vec![]), left), &cause, &words);
     let reload = requested("reload");
@@ -131,7 +134,7 @@ fn a_requested_restart() {
         &up(
             vec![],
             vec![
-                started(1, 5, Before::Unknown),
+                started(1, 5, PreviousEnd::Unknown),
                 request(30, "reload", "done"),
             ],
         ),
@@ -152,12 +155,12 @@ fn the_machine_went_down() {
         boot_id: "a".into(),
         ..line
     };
-    let first = || other(started(1, 5, Before::Unknown));
+    let first = || other(started(1, 5, PreviousEnd::Unknown));
     check(
         "a crash",
         &up(
             vec![starting(50), ready(51)],
-            vec![first(), started(50, 9, Before::MachineDown)],
+            vec![first(), started(50, 9, PreviousEnd::MachineDown)],
         ),
         &EndCause::MachineDown,
         &["the machine"],
@@ -165,7 +168,7 @@ fn the_machine_went_down() {
     let orderly = vec![
         first(),
         other(ended(40, 5, true, 0, "SIGTERM")),
-        started(50, 9, Before::Planned),
+        started(50, 9, PreviousEnd::Planned),
     ];
     check(
         "an orderly reboot",
@@ -175,7 +178,7 @@ fn the_machine_went_down() {
     );
     let gone = has_boot_line(&up(
         vec![starting(50), ready(51)],
-        vec![first(), started(50, 9, Before::MachineDown)],
+        vec![first(), started(50, 9, PreviousEnd::MachineDown)],
     ));
     assert!(gone, "the evidence says so");
     // A service that is shut in may see another boot id than we do.
@@ -185,13 +188,13 @@ fn the_machine_went_down() {
     };
     let planned = || {
         vec![
-            same(started(1, 5, Before::Unknown)),
+            same(started(1, 5, PreviousEnd::Unknown)),
             same(ended(49, 5, true, 0, "SIGTERM")),
         ]
     };
     let lives = up(
         life(vec![]),
-        [planned(), vec![same(started(50, 9, Before::Planned))]].concat(),
+        [planned(), vec![same(started(50, 9, PreviousEnd::Planned))]].concat(),
     );
     check(
         "another view, up",
@@ -226,7 +229,7 @@ fn without_a_service_manager_the_history_tells() {
         unit: None,
         ..down("", "", (0, 0), vec![], record)
     };
-    let first = || started(1, 5, Before::Unknown);
+    let first = || started(1, 5, PreviousEnd::Unknown);
     let words = ["gateway ended unplanned", "killed or it crashed"];
     check(
         "no last words",
@@ -250,7 +253,7 @@ fn without_a_service_manager_the_history_tells() {
     let memory = "the kernel ended 1 of its control group's processes because memory ran out, it or its sidecars among them";
     let record = vec![
         first(),
-        started(50, 9, Before::Unplanned(Some(memory.into()))),
+        started(50, 9, PreviousEnd::Unplanned(Some(memory.into()))),
     ];
     check(
         "memory, by the next life",

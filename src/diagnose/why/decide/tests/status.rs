@@ -54,7 +54,7 @@ fn what_keeps_it_from_serving() {
         &EndCause::LastGood { reason },
         &["uses the last good configuration because the current one is invalid"],
     );
-    let mut failing = up(vec![], vec![started(1, 5, Before::Unknown)]);
+    let mut failing = up(vec![], vec![started(1, 5, PreviousEnd::Unknown)]);
     if let Some(status) = &mut failing.status {
         (status.stage, status.detail) = (Stage::Failed, "main exited with code 3".into());
     }
@@ -73,7 +73,7 @@ fn a_sidecar_that_ended() {
     let mut evidence = up(
         vec![starting(0), ready(1)],
         vec![
-            started(1, 9, Before::Unknown),
+            started(1, 9, PreviousEnd::Unknown),
             request(10, "restart", "done"),
         ],
     );
@@ -141,7 +141,7 @@ fn nothing_to_explain() {
         "a first life",
         &up(
             vec![starting(0), ready(1)],
-            vec![started(1, 9, Before::Unknown)],
+            vec![started(1, 9, PreviousEnd::Unknown)],
         ),
         &EndCause::NeverEnded,
         &["nothing has ended"],

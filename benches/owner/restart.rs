@@ -68,10 +68,7 @@ pub fn measure(quick: bool) -> Value {
     let Some(systemd) = prepared("bench-restart") else {
         return json!({"skipped": "no systemd can be booted here"});
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     systemd.write("/srv/plain.sh", PLAIN);
     systemd.write("/srv/careful.sh", CAREFUL);
     site.must(&[&["gatewayctl", "install", "--now"][..], &node()].concat());

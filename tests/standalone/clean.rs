@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, Setup, ctl_in, said, scrub};
 use crate::support::handover::{alive, fresh, respawning, signal, wait_end};
 use crate::support::load::Load;
 use crate::support::report::Part;
-use crate::support::{port, servers, skip, wait};
+use crate::support::{namespace, port, servers, skip, wait};
 use gateway::internals::Stat;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -439,21 +439,12 @@ fn a_draining_predecessor_is_kept() {
 
 #[test]
 fn process_1_of_a_container_is_never_signalled() {
-    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    if !Command::new("unshare")
-        .args(namespace)
-        .arg("true")
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-    {
-        return skip::because("no PID namespace may be made here");
-    }
+    let Some(mut command) = namespace::unshare() else {
+        return;
+    };
     let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
     let (state, listen) = (dir.path().join("state"), format!("127.0.0.1:{port}"));
-    let mut command = Command::new("unshare");
     command
-        .args(namespace)
         .args([
             env!("CARGO_BIN_EXE_gateway"),
             "run",

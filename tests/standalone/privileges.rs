@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Output};
 
 use crate::support::gateway::{Setup, said};
-use crate::support::{skip, wait};
+use crate::support::{nobody, wait};
 
 const FAILED: i32 = 1;
 const PERMISSION: i32 = 77;
@@ -14,43 +12,11 @@ const PERMISSION: i32 = 77;
 /// Both programs where any user can run them; none without root, who alone can become somebody
 /// else.
 fn public_copies() -> Option<tempfile::TempDir> {
-    if !nix::unistd::geteuid().is_root() {
-        skip::because("only root can become another user");
-        return None;
-    }
-    if !skip::unless_there("setpriv") {
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    for program in [
-        env!("CARGO_BIN_EXE_gateway"),
-        env!("CARGO_BIN_EXE_gatewayctl"),
-    ] {
-        fs::copy(
-            program,
-            dir.path().join(Path::new(program).file_name().unwrap()),
-        )
-        .unwrap();
-    }
-    Some(dir)
-}
-
-fn as_nobody(dir: &Path, program: &str, args: &[&str]) -> Output {
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--inh-caps=-all",
-        "--bounding-set=-all",
-    ]);
-    command
-        .arg(dir.join(program))
-        .args(args)
-        .env("HOME", "/nonexistent")
-        .env_remove("XDG_RUNTIME_DIR");
-    command.output().unwrap()
+    nobody::can_be().then(|| {
+        let dir = tempfile::tempdir().unwrap();
+        nobody::copy_programs(dir.path());
+        dir
+    })
 }
 
 #[test]
@@ -60,19 +26,9 @@ fn a_state_directory_of_somebody_else_is_refused_and_named() {
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
     let listen = format!("127.0.0.1:{}", crate::support::port::private());
-    let output = as_nobody(
-        dir.path(),
-        "gateway",
-        &[
-            "run",
-            "--config",
-            "/dev/null",
-            "--state-dir",
-            state.to_str().unwrap(),
-            "--listen",
-            &listen,
-        ],
-    );
+    let output = nobody::gateway(dir.path(), &state, &listen)
+        .output()
+        .unwrap();
     assert!(
         matches!(output.status.code(), Some(FAILED | PERMISSION)),
         "{}",
@@ -95,20 +51,10 @@ fn a_port_that_needs_privileges_is_refused_and_named() {
     }
     let state = dir.path().join("state");
     fs::create_dir(&state).unwrap();
-    std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
-    let output = as_nobody(
-        dir.path(),
-        "gateway",
-        &[
-            "run",
-            "--config",
-            "/dev/null",
-            "--state-dir",
-            state.to_str().unwrap(),
-            "--listen",
-            "127.0.0.1:81",
-        ],
-    );
+    nobody::own(&state);
+    let output = nobody::gateway(dir.path(), &state, "127.0.0.1:81")
+        .output()
+        .unwrap();
     assert!(
         matches!(output.status.code(), Some(FAILED | PERMISSION)),
         "{}",
@@ -130,12 +76,13 @@ fn another_users_gateway_is_not_ones_own_to_restart() {
     for folder in [&state, &state.join("run")] {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
+    let ctl = |args: &[&str]| {
+        let args = [&["--state-dir", state.to_str().unwrap()], args].concat();
+        let mut command = nobody::command(&dir.path().join("gatewayctl"), &args);
+        command.output().unwrap()
+    };
     for verb in ["status", "restart", "stop"] {
-        let output = as_nobody(
-            dir.path(),
-            "gatewayctl",
-            &["--state-dir", state.to_str().unwrap(), verb],
-        );
+        let output = ctl(&[verb]);
         assert_eq!(
             output.status.code(),
             Some(PERMISSION),
@@ -150,11 +97,7 @@ fn another_users_gateway_is_not_ones_own_to_restart() {
         fs::Permissions::from_mode(0o777),
     )
     .unwrap();
-    let output = as_nobody(
-        dir.path(),
-        "gatewayctl",
-        &["--state-dir", state.to_str().unwrap(), "restart"],
-    );
+    let output = ctl(&["restart"]);
     assert!(!output.status.success(), "{}", said(&output));
     assert_eq!(gateway.status()["generation"], 1, "a stranger restarted it");
     wait::until("the refusal is recorded", || {

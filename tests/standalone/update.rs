@@ -11,7 +11,7 @@ use crate::support::client::Target;
 use crate::support::gateway::{ctl_in, said, scrub};
 use crate::support::load::Load;
 use crate::support::report::Part;
-use crate::support::{port, skip, wait};
+use crate::support::{nobody, port, skip, wait};
 use serde_json::Value;
 
 const REFUSED: i32 = 5;
@@ -182,10 +182,7 @@ fn a_check_proves_and_replaces_nothing() {
 
 #[test]
 fn a_folder_that_may_not_be_written_is_named_with_who_may() {
-    if !nix::unistd::geteuid().is_root() {
-        return skip::because("only root can become another user");
-    }
-    if !skip::unless_there("setpriv") {
+    if !nobody::can_be() {
         return;
     }
     // Another user's gateway in a folder of root's, asked by that user.
@@ -194,55 +191,22 @@ fn a_folder_that_may_not_be_written_is_named_with_who_may() {
     let (bin, state) = (dir.path().join("bin"), dir.path().join("state"));
     fs::create_dir(&bin).unwrap();
     fs::create_dir(&state).unwrap();
-    nix::unistd::chown(&state, Some(65534.into()), Some(65534.into())).unwrap();
-    for program in [
-        env!("CARGO_BIN_EXE_gateway"),
-        env!("CARGO_BIN_EXE_gatewayctl"),
-    ] {
-        fs::copy(program, bin.join(Path::new(program).file_name().unwrap())).unwrap();
-    }
+    nobody::own(&state);
+    nobody::copy_programs(&bin);
     let next = dir.path().join("next");
     fs::copy(env!("CARGO_BIN_EXE_gateway"), &next).unwrap();
-    let nobody = |program: &str, args: &[&str]| {
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--bounding-set=-all",
-        ]);
-        command
-            .arg(bin.join(program))
-            .args(args)
-            .env("HOME", "/nonexistent")
-            .env_remove("XDG_RUNTIME_DIR");
-        command.stdin(Stdio::null());
-        command
-    };
-    let state = state.to_str().unwrap().to_owned();
     let listen = format!("127.0.0.1:{}", port::private());
-    let mut command = nobody(
-        "gateway",
-        &[
-            "run",
-            "--config",
-            "/dev/null",
-            "--state-dir",
-            &state,
-            "--listen",
-            &listen,
-        ],
-    );
+    let mut command = nobody::gateway(&bin, &state, &listen);
+    let state = state.to_str().unwrap().to_owned();
     let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let ctl = |args: &[&str]| {
-        nobody("gatewayctl", &[&["--state-dir", &state], args].concat())
-            .output()
-            .unwrap()
+        let args = [&["--state-dir", &state], args].concat();
+        let mut command = nobody::command(&bin.join("gatewayctl"), &args);
+        command.output().unwrap()
     };
     wait::until("the gateway is ready", || {
         ctl(&["status"]).status.success().then_some(())

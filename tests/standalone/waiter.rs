@@ -11,7 +11,7 @@ use crate::support::handover::{
 };
 use crate::support::load::Load;
 use crate::support::report::Part;
-use crate::support::{port, servers, skip, wait};
+use crate::support::{namespace, port, servers, skip, wait};
 use nix::sys::signal::Signal;
 
 /// The parent of a process.
@@ -178,19 +178,11 @@ fn as_process_1_it_stays_through_fresh_restarts_and_reaps_what_nobody_else_does(
     if !servers::have("node") {
         return;
     }
-    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    if !Command::new("unshare")
-        .args(namespace)
-        .arg("true")
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-    {
-        return skip::because("no PID namespace may be made here");
-    }
+    let Some(mut command) = namespace::unshare() else {
+        return;
+    };
     let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
-    let mut command = Command::new("unshare");
-    scrub(command.args(namespace).args(by_hand(dir.path(), port)));
+    scrub(command.args(by_hand(dir.path(), port)));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -563,18 +563,17 @@ impl Drop for Gateway {
     }
 }
 
+/// Every process of this machine.
+pub fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// The processes that are or were one gateway, each with its start time: its configuration file is
 /// its own, while the state directory may be shared with others that stand by.
 pub fn family_of(config: &Path) -> Vec<(u32, u64)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
+    for pid in pids() {
         let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {
             continue;
         };
@@ -620,14 +619,7 @@ pub fn memory_kib(pid: u32) -> (u64, u64) {
 /// Every living descendant of a process with its start time.
 pub fn descendants(root: u32) -> Vec<(u32, u64)> {
     let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
+    for pid in pids() {
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
             continue;
         };

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::client::{block_on, get};
-use super::gateway::{Gateway, Setup, family_of, said, scrub};
+use super::gateway::{Gateway, Setup, family_of, pids, said, scrub};
 use super::{servers, wait};
 
 /// A place where one of the processes is made to fail; see src/gateway/handover/failpoint.rs.
@@ -136,14 +136,11 @@ pub fn family(gateway: &Gateway) -> Vec<u32> {
 /// test's own directory.
 pub fn sidecars(gateway: &Gateway) -> Vec<u32> {
     let family = family(gateway);
-    let pids = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let here = |pid: &u32| {
         fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == gateway.dir())
     };
-    pids.filter(|pid| here(pid) && alive(*pid) && !family.contains(pid))
+    pids()
+        .filter(|pid| here(pid) && alive(*pid) && !family.contains(pid))
         .collect()
 }
 

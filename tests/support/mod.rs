@@ -8,6 +8,8 @@ pub mod client;
 pub mod gateway;
 pub mod handover;
 pub mod load;
+pub mod namespace;
+pub mod nobody;
 pub mod part;
 pub mod port;
 pub mod report;

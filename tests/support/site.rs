@@ -45,6 +45,24 @@ pub struct Site<'a> {
     pub user: Option<BoxUser>,
 }
 
+impl<'a> Site<'a> {
+    /// The machine's own manager.
+    pub fn of_machine(systemd: &'a SystemdBox) -> Self {
+        Self {
+            systemd,
+            user: None,
+        }
+    }
+
+    /// The manager of a user.
+    pub fn of_user(systemd: &'a SystemdBox, user: BoxUser) -> Self {
+        Self {
+            systemd,
+            user: Some(user),
+        }
+    }
+}
+
 impl Site<'_> {
     /// Runs a command to its end, as whose manager it is.
     pub fn run(&self, argv: &[&str]) -> Output {
@@ -222,6 +240,27 @@ impl Site<'_> {
         tcp.flows(Part::New, 10);
         unix.flows(Part::New, 5);
         (tcp, unix)
+    }
+}
+
+/// New connections to the front door of a box, `rate` a second, until it is stopped; it flows.
+pub fn load_on_front(systemd: &SystemdBox, rate: f64) -> Running {
+    let load = Load {
+        path: "/pid".into(),
+        new_per_second: rate,
+        ..Load::on(FRONT)
+    };
+    let load = systemd.in_netns(|| load.start());
+    load.flows(Part::New, 10);
+    load
+}
+
+/// A command ended with this code and said these parts.
+pub fn expect(output: &Output, code: i32, parts: &[&str]) {
+    let text = all_of(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "`{part}` in: {text}");
     }
 }
 

@@ -10,10 +10,7 @@ fn an_installed_gateway_answers_in_the_documented_shapes_too() {
     let Some(systemd) = prepared("json").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     let json = |args: &[&str], shape: &str| {
         object(
             &site.run(&[&["gatewayctl"], args, &["--json"]].concat()),

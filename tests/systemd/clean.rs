@@ -11,10 +11,7 @@ fn a_helper_of_a_service_does_not_kill_the_service_though_it_hangs() {
     let Some(systemd) = site::prepared("clean-helper").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     let app = systemd.add_plain_user("app");
     // A folder of its own: in one that all may write to, nobody but its owner may open its pipe
     // (fs.protected_fifos).

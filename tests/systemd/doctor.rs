@@ -417,10 +417,7 @@ fn our_own_install_has_no_findings() {
         return;
     };
     let app = systemd.add_plain_user("app");
-    let machine = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let machine = Site::of_machine(&systemd);
     for more in [
         &[][..],
         &["--run-as", &app.name],
@@ -431,10 +428,7 @@ fn our_own_install_has_no_findings() {
         healthy(&machine, &format!("system scope {more:?}"));
         machine.must(&["gatewayctl", "uninstall"]);
     }
-    let user = Site {
-        systemd: &systemd,
-        user: Some(systemd.add_user("alice")),
-    };
+    let user = Site::of_user(&systemd, systemd.add_user("alice"));
     for more in [
         &[][..],
         &["--socket"],
@@ -473,10 +467,7 @@ fn every_finding_of_the_second_half_is_produced_and_what_can_be_mended_is() {
 fn produced(name: &str, cases: &[Case]) {
     let Some(systemd) = ready(name) else { return };
     let app = systemd.add_plain_user("app");
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     install(&site, &["--run-as", &app.name]);
     healthy(&site, "at first");
     let (unit, config) = (systemd.read(UNIT).unwrap(), systemd.read(CONFIG).unwrap());
@@ -631,10 +622,7 @@ fn a_user_s_service_has_findings_of_its_own() {
         return;
     };
     let alice = systemd.add_user("alice");
-    let site = Site {
-        systemd: &systemd,
-        user: Some(alice.clone()),
-    };
+    let site = Site::of_user(&systemd, alice.clone());
     install(&site, &[]);
     let found = |code: &str| {
         let (answer, _) = doctor(&site, &[]);
@@ -664,10 +652,7 @@ fn a_user_s_service_has_findings_of_its_own() {
         UNIT,
     ]);
     found("scope-duplicate");
-    let of_root = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let of_root = Site::of_machine(&systemd);
     assert!(finding(&doctor(&of_root, &["--system"]).0, "scope-duplicate").is_some());
     systemd.must(&["rm", UNIT]);
 
@@ -701,10 +686,7 @@ fn a_service_that_ends_again_and_again_is_told_apart() {
         return;
     };
     let app = systemd.add_plain_user("app");
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     install(&site, &["--run-as", &app.name]);
     let kill = || {
         let pid = site.main_pid();

@@ -1,9 +1,8 @@
 //! What users of gateways and service managers saw go wrong, done to this one under a real systemd;
 //! `field.md` says which report each belongs to.
 
-use crate::support::load::Load;
 use crate::support::report::Part;
-use crate::support::site::{FRONT, Site, all_of, node, prepared};
+use crate::support::site::{FRONT, Site, all_of, load_on_front, node, prepared};
 use crate::support::{servers, wait};
 
 fn installed(site: &Site<'_>, more: &[&str]) {
@@ -24,10 +23,7 @@ fn a_start_after_the_start_limit_starts() {
     let Some(systemd) = prepared("limit").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     installed(&site, &[]);
     // Our own unit has no limit that would end in silence.
     assert_eq!(
@@ -68,10 +64,7 @@ fn active_means_that_it_serves() {
     let Some(systemd) = prepared("active").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     installed(&site, &["--set", "START_DELAY_MS=6000"]);
     for _ in 0..2 {
         site.must_systemctl(&["--no-block", "restart", "gateway"]);
@@ -99,15 +92,9 @@ fn a_service_of_the_machine_and_one_of_a_user_do_not_fight_for_one_address() {
     let Some(systemd) = prepared("duel").filter(|_| servers::have("node")) else {
         return;
     };
-    let machine = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let machine = Site::of_machine(&systemd);
     installed(&machine, &[]);
-    let mine = Site {
-        systemd: &systemd,
-        user: Some(systemd.add_user("app")),
-    };
+    let mine = Site::of_user(&systemd, systemd.add_user("app"));
     mine.must(
         &[
             &[
@@ -127,15 +114,7 @@ fn a_service_of_the_machine_and_one_of_a_user_do_not_fight_for_one_address() {
         &config.replace("127.0.0.1:18790", &FRONT.to_string()),
     );
 
-    let load = systemd.in_netns(|| {
-        Load {
-            path: "/pid".into(),
-            new_per_second: 30.0,
-            ..Load::on(FRONT)
-        }
-        .start()
-    });
-    load.flows(Part::New, 10);
+    let load = load_on_front(&systemd, 30.0);
     let serving = machine.main_pid();
     mine.must_systemctl(&["start", "gateway"]);
     let status = mine.property("gateway.service", "StatusText");

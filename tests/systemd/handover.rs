@@ -156,10 +156,7 @@ fn a_system_service_is_handed_over_again_and_again() {
         return;
     };
     let app = systemd.add_plain_user("app");
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     install(
         &site,
         &[
@@ -260,10 +257,7 @@ fn a_users_service_is_handed_over_and_killed() {
         return;
     };
     let user = systemd.add_user("app");
-    let site = Site {
-        systemd: &systemd,
-        user: Some(user),
-    };
+    let site = Site::of_user(&systemd, user);
     install(&site, &[]);
     assert_eq!(stored(&site), 1);
     respawns(&site, 30);
@@ -295,10 +289,7 @@ fn a_socket_units_service_is_handed_over_until_the_machine_goes_down() {
     let Some(mut systemd) = prepared("handover-socket").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     install(&site, &["--socket"]);
     assert_eq!(stored(&site), 0, "the socket unit holds the listener");
     respawns(&site, 30);
@@ -334,10 +325,7 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
     let Some(systemd) = prepared("handover-steps").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     install(&site, &[]);
     // More deaths come than an hour of any service sees.
     let config = site.systemd.read(&site.config()).unwrap();
@@ -443,10 +431,7 @@ fn a_process_that_systemd_fails_to_kill_does_not_keep_the_next_life_waiting() {
     let Some(systemd) = prepared("leftover").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     install(&site, &[]);
     let point = "old.before-spawn=hang";
     site.drop(&format!(
@@ -484,10 +469,7 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
         return;
     };
     let app = systemd.add_plain_user("app");
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     install(&site, &["--run-as", &app.name]);
     let config = site.systemd.read(&site.config()).unwrap();
     site.systemd.write(

@@ -1,12 +1,9 @@
 //! What `gatewayctl install` writes, keeps, refuses and puts back, seen from outside under a real
 //! systemd.
 
-use std::process::Output;
-
-use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::servers;
-use crate::support::site::{FRONT, Site, all_of, node, prepared};
+use crate::support::site::{Site, all_of, expect, load_on_front, node, prepared};
 use crate::support::systemd_box::{BoxUser, SystemdBox};
 use crate::support::wait;
 use serde_json::Value;
@@ -48,14 +45,6 @@ const HOSTILE: [&str; 24] = [
     "<&>|",
     "{ports} {PORT} {port",
 ];
-
-fn expect(output: &Output, code: i32, parts: &[&str]) {
-    let text = all_of(output);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "`{part}` in: {text}");
-    }
-}
 
 fn with_mirror(name: &str) -> Option<SystemdBox> {
     let systemd = prepared(name).filter(|_| servers::have("python3"))?;
@@ -192,18 +181,9 @@ fn hostile_values_arrive_as_they_were_typed() {
     };
     let app = systemd.add_user("app");
     let before = systemd.sh("find /etc /run /var/lib /home -name '*gateway*'");
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     arrives(&site, 18801);
-    arrives(
-        &Site {
-            systemd: &systemd,
-            user: Some(app),
-        },
-        18802,
-    );
+    arrives(&Site::of_user(&systemd, app), 18802);
     assert_eq!(
         systemd.sh("find /etc /run /var/lib /home -name '*gateway*'"),
         before,
@@ -631,10 +611,7 @@ fn addresses_change_hands_only_with_consent() {
     let Some(systemd) = prepared("consent").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     let install =
         |flags: &[&str]| systemd.run(&[&["gatewayctl", "install"], flags, &node()].concat());
     expect(&install(&["--now"]), 0, &["installed and ready"]);
@@ -683,14 +660,7 @@ fn addresses_change_hands_only_with_consent() {
         (&["--now", "--socket", "--yes"][..], "active"),
         (&["--now", "--yes"], "inactive"),
     ] {
-        let load = systemd.in_netns(|| {
-            Load {
-                path: "/pid".into(),
-                new_per_second: RATE,
-                ..Load::on(FRONT)
-            }
-            .start()
-        });
+        let load = load_on_front(&systemd, RATE);
         load.flows(Part::New, 20);
         let before = site.main_pid();
         expect(&install(flags), 0, &["updated and ready"]);

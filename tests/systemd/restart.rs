@@ -169,10 +169,7 @@ fn a_restart_by_force_comes_out_right_whatever_is_in_the_way() {
     let Some(systemd) = prepared("force") else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     installed(&site);
     healthy(&site);
     dead_and_waiting_for_its_next_start(&site);
@@ -378,13 +375,7 @@ fn a_supervised_start_whose_port_is_held_cleans_or_waits_and_never_loops() {
         return;
     };
     let user = systemd.add_user("held");
-    let (uid, site) = (
-        user.uid,
-        &Site {
-            systemd: &systemd,
-            user: Some(user),
-        },
-    );
+    let (uid, site) = (user.uid, &Site::of_user(&systemd, user));
     installed(site);
 
     // What is stale is ended, and the service is up.
@@ -462,10 +453,7 @@ fn an_agent_that_restarts_its_own_gateway_hands_the_work_over_and_it_comes_back(
         return;
     };
     let agent = systemd.add_user("agent");
-    let site = Site {
-        systemd: &systemd,
-        user: Some(agent.clone()),
-    };
+    let site = Site::of_user(&systemd, agent.clone());
     // The server asks once, as soon as it is behind a front door that is ready.
     let ask = "gatewayctl wait --ready && gatewayctl clean --json > clean.json; gatewayctl restart --force --json > said.json 2> said.err; echo $? > code";
     let later = "until [ -e now ]; do sleep 0.05; done; gatewayctl restart --json > later.json 2> later.err";
@@ -582,10 +570,7 @@ fn a_restart_that_nobody_waits_for_any_more_says_how_it_stands_and_leaves_no_int
     let Some(systemd) = prepared("ctrl-c") else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     site.must(&[
         "gatewayctl",
         "install",

@@ -1,12 +1,11 @@
 //! The service under a real systemd: installed, restarted, killed, stopped, reloaded and removed
 //! under load, in both scopes.
 
-use std::process::Output;
-
-use crate::support::load::Load;
 use crate::support::report::{Part, Report};
 use crate::support::servers;
-use crate::support::site::{FRONT, NODE_APP, RATE, Site, all_of, back, node, prepared};
+use crate::support::site::{
+    NODE_APP, RATE, Site, all_of, back, expect, load_on_front, node, prepared,
+};
 use crate::support::wait;
 
 /// Does something under load, waits until requests are answered again, and says what clients saw.
@@ -223,10 +222,7 @@ fn a_system_service_lives_and_loses_nothing() {
         return;
     };
     let app = systemd.add_plain_user("app");
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     life(&site, &["--run-as", &app.name]);
 }
 
@@ -236,10 +232,7 @@ fn a_users_service_lives_and_loses_nothing() {
         return;
     };
     let user = systemd.add_user("app");
-    let site = Site {
-        systemd: &systemd,
-        user: Some(user),
-    };
+    let site = Site::of_user(&systemd, user);
     life(&site, &[]);
 }
 
@@ -329,13 +322,6 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     };
     let user = systemd.add_plain_user("someone");
     let ctl = |args: &[&str]| systemd.run(&[&["gatewayctl"], args].concat());
-    let expect = |output: &Output, code: i32, parts: &[&str]| {
-        let text = all_of(output);
-        assert_eq!(output.status.code(), Some(code), "{text}");
-        for part in parts {
-            assert!(text.contains(part), "`{part}` in: {text}");
-        }
-    };
     let nothing_there = || {
         assert_eq!(
             systemd.sh("find /etc /run /var/lib -name '*gateway*'"),
@@ -768,20 +754,9 @@ fn a_socket_unit_holds_the_front_door_while_the_service_is_down() {
         NODE_APP,
         "{port}",
     ]);
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     assert_eq!(site.property("gateway.socket", "ActiveState"), "active");
-    let load = systemd.in_netns(|| {
-        Load {
-            path: "/pid".into(),
-            new_per_second: RATE,
-            ..Load::on(FRONT)
-        }
-        .start()
-    });
-    load.flows(Part::New, 10);
+    let load = load_on_front(&systemd, RATE);
     site.must_systemctl(&["restart", "gateway.service"]);
     load.flows(Part::New, 10);
     let report = load.stop();

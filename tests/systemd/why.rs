@@ -254,10 +254,7 @@ fn every_cause_of_a_system_service_is_named() {
     let Some(systemd) = prepared("why").filter(|_| servers::have("node")) else {
         return;
     };
-    let site = Site {
-        systemd: &systemd,
-        user: None,
-    };
+    let site = Site::of_machine(&systemd);
     causes(&site);
 
     // Who may not read the record is told so, and what the manager says still counts.
@@ -308,8 +305,5 @@ fn every_cause_of_a_users_service_is_named() {
         return;
     };
     let user = systemd.add_user("app");
-    causes(&Site {
-        systemd: &systemd,
-        user: Some(user),
-    });
+    causes(&Site::of_user(&systemd, user));
 }

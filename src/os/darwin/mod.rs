@@ -1,8 +1,12 @@
-//! What macOS tells of processes and sockets: its calls behind safe functions, and its records
-//! taken apart.
+//! What macOS tells about processes and sockets: its calls behind safe functions, and parsers for its
+//! records.
 //!
-//! Taking apart is plain work on bytes, and tested wherever the tests run; the calls exist on macOS
-//! alone.
+//! The parsers work on plain bytes and are tested on every system; the calls exist on macOS alone.
+//!
+//! The crate `libproc` was tried in their place: version 0.15 type-checks for macOS and has the
+//! lists of processes and descriptors, but neither the arguments of a process nor the list of TCP
+//! sockets nor a sysctl by name, its socket records cannot be tested on Linux, and its build script
+//! runs bindgen, for which each build on a Mac needs libclang and 11 more packages; so these stay.
 
 pub mod arguments;
 #[cfg(target_os = "macos")]

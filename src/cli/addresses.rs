@@ -13,10 +13,10 @@ use crate::state::paths::Paths;
 ///
 /// # Errors
 /// [`Exit::Usage`] when several can be meant, [`Exit::Config`] when its configuration is not valid.
-pub async fn scene(ctx: &Context) -> Result<AddressClaim, CliError> {
+pub async fn address_claim(ctx: &Context) -> Result<AddressClaim, CliError> {
     let env = Env::real();
     match installed(ctx, &env).await? {
-        Some(scene) => Ok(scene),
+        Some(claim) => Ok(claim),
         None => by_hand(ctx, &env).await,
     }
 }
@@ -53,7 +53,7 @@ async fn installed(ctx: &Context, env: &Env<'_>) -> Result<Option<AddressClaim>,
     }
     let name = target::wanted_name(&ctx.global, env);
     match service::select(env, name.as_deref(), target::scope(&ctx.global)) {
-        Ok(unit) => Ok(Some(service::scene(env, &unit).await?)),
+        Ok(unit) => Ok(Some(service::address_claim(env, &unit).await?)),
         Err(none) if none.kind == ServiceErrorKind::NotInstalled => Ok(None),
         Err(several) => Err(several.into()),
     }

@@ -169,12 +169,12 @@ impl ByManager<'_> {
         let say =
             |line: &str| ui.progress(&format!("{:>7.2}s  {line}", begun.elapsed().as_secs_f64()));
         let probe = self.probe().await;
-        let scene = service::scene(&self.env, &self.unit).await?;
+        let claim = service::address_claim(&self.env, &self.unit).await?;
         self.stage.set(
             "gateways that were in the way may have been ended; the service itself is as it was",
         );
-        let cleaned = stale_gateways::run(
-            &scene,
+        let cleaned = stale_gateways::end_stale(
+            &claim,
             if self.args.force {
                 CleanMode::Ask
             } else {
@@ -189,7 +189,7 @@ impl ByManager<'_> {
             AddressState::Kept(_) if self.before.main_pid == 0 => say(&cleaned.stands()),
             AddressState::Free | AddressState::Kept(_) | AddressState::Ours => {}
         }
-        let intent = Left::leave(self, &scene);
+        let intent = Left::leave(self, &claim);
         self.stage.set("the service manager goes on with it");
         let driven = service::restart(&self.env, &self.unit, &say).await?;
         // It was taken by the process that it was for, or there was none.
@@ -330,9 +330,9 @@ struct Left(PathBuf);
 
 impl Left {
     /// None where no gateway is there to read it.
-    fn leave(this: &ByManager<'_>, scene: &AddressClaim) -> Option<Self> {
+    fn leave(this: &ByManager<'_>, claim: &AddressClaim) -> Option<Self> {
         let pid = this.before.main_pid;
-        let dir = scene.state.iter().find(|dir| {
+        let dir = claim.state.iter().find(|dir| {
             Owner::read(dir).is_some_and(|owner| owner.pid == pid && owner.lives() != Some(false))
         })?;
         let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();

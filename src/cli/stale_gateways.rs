@@ -3,12 +3,12 @@
 use super::{CliError, Exit};
 use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptProcess};
 
-/// Cleans.
+/// Ends the gateways that are proven stale at the addresses of a claim.
 ///
 /// # Errors
-/// Where the kernel tells of no sockets.
-pub async fn run(scene: &AddressClaim, mode: CleanMode) -> Result<CleanReport, CliError> {
-    stale::end_stale(scene, mode).await.map_err(|error| {
+/// When the kernel does not list its sockets.
+pub async fn end_stale(claim: &AddressClaim, mode: CleanMode) -> Result<CleanReport, CliError> {
+    stale::end_stale(claim, mode).await.map_err(|error| {
         CliError::new(
             Exit::Failed,
             format!("cannot see who listens here: {error}"),
@@ -16,9 +16,9 @@ pub async fn run(scene: &AddressClaim, mode: CleanMode) -> Result<CleanReport, C
     })
 }
 
-/// The refusal when somebody who was kept has the port.
+/// The refusal when a process that was kept holds the port.
 pub fn held(report: &CleanReport) -> CliError {
-    // Who only stands above this command may yet be the gateway itself.
+    // An ancestor of this command may be the gateway itself: it is named last.
     let strangers = || report.kept.iter().filter(|kept| !kept.ours);
     let stranger = strangers()
         .find(|kept| kept.reason != KeepCode::Ancestor)

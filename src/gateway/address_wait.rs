@@ -91,7 +91,7 @@ pub async fn bind(
 /// What is known while somebody else has the address.
 struct AddressWait {
     begun: Instant,
-    scene: AddressClaim,
+    claim: AddressClaim,
     notifier: Notifier,
     /// The next look: at once, and every [`LOOK`] from then on.
     cleaning: JoinHandle<Vec<String>>,
@@ -102,15 +102,15 @@ struct AddressWait {
 
 impl AddressWait {
     fn begin(wanted: &[Listen], state: &Path, notifier: Notifier) -> Self {
-        let scene = AddressClaim {
+        let claim = AddressClaim {
             listen: wanted.to_vec(),
             state: vec![state.to_owned()],
             ..AddressClaim::default()
         };
-        let cleaning = tokio::spawn(clean(scene.clone(), Duration::ZERO));
+        let cleaning = tokio::spawn(end_stale_after(claim.clone(), Duration::ZERO));
         Self {
             begun: Instant::now(),
-            scene,
+            claim,
             notifier,
             cleaning,
             who: Vec::new(),
@@ -121,7 +121,7 @@ impl AddressWait {
 
     fn learn(&mut self, who: Vec<String>) {
         self.who = who;
-        self.cleaning = tokio::spawn(clean(self.scene.clone(), LOOK));
+        self.cleaning = tokio::spawn(end_stale_after(self.claim.clone(), LOOK));
     }
 
     fn tell(&mut self, taken: &Listen) {
@@ -148,11 +148,11 @@ impl Drop for AddressWait {
     }
 }
 
-/// After a while ends what is proven stale, and says who is left.
-async fn clean(mut scene: AddressClaim, after: Duration) -> Vec<String> {
+/// After a while ends what is proven stale, and returns the holders that are left.
+async fn end_stale_after(mut claim: AddressClaim, after: Duration) -> Vec<String> {
     sleep(after).await;
     let me = std::process::id();
-    scene.unit = facts_of(me)
+    claim.unit = facts_of(me)
         .await
         .filter(|facts| facts.main_pid == me)
         .map(|facts| ServiceUnit {
@@ -161,7 +161,7 @@ async fn clean(mut scene: AddressClaim, after: Duration) -> Vec<String> {
             main: Some(me),
             group: Some(group_of(me)).filter(|group| !group.is_empty()),
         });
-    match stale::end_stale(&scene, CleanMode::Stale).await {
+    match stale::end_stale(&claim, CleanMode::Stale).await {
         Ok(report) => {
             for ended in &report.killed {
                 warn!(

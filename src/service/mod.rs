@@ -5,6 +5,7 @@
 //! never run. Files are ours only as long as the hash in their first line fits ([`provenance`]).
 
 mod accounts;
+mod address_claim;
 mod backup;
 mod dbus_error;
 pub mod drift;
@@ -15,7 +16,6 @@ pub mod launchd_plist;
 mod layout;
 mod linger;
 pub mod manager;
-mod port_survey;
 pub mod provenance;
 pub mod sandbox;
 mod start_stop;
@@ -25,11 +25,11 @@ mod unit_quoting;
 pub mod unit_text;
 mod wait_ready;
 
+pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
 pub use install::{InstallReport, InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, find, installed};
 pub use manager::UnitState;
-pub use port_survey::scene;
 pub use start_stop::{
     Driven, configuration, is_inside, last_words, program, restart, run_outside, select, start,
     state, stop,

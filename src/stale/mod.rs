@@ -7,17 +7,19 @@
 //!
 //! # A `gatewayctl clean`, from the command line to the signal
 //!
-//! `cli/commands/clean.rs` reads the flags. `service/port_survey.rs` gathers what an installed gateway
-//! claims: its addresses, its state directories and its unit; that is an [`AddressClaim`]
-//! (`claim.rs`). [`end_stale`], in this file, takes the claim through three steps. First, `survey.rs`
-//! finds the processes that hold these addresses and what counts in their favour, and asks each
-//! gateway among them whether it is alive (`liveness.rs`). Second, `judge.rs` decides on that alone,
-//! without a system call: a process is stale, with a proof, or kept, with a reason. A process above
-//! this one is always kept: that is the ancestor rule (`ancestors.rs`). Third, `clean.rs` ends what
-//! is stale: it opens a descriptor of the process (`os/process/pidfd.rs`), surveys and judges this
-//! one process again, because the questions took seconds, and sends SIGTERM and SIGKILL through the
-//! descriptor (`terminate.rs`). The second look is the only return of this walk. In the end
-//! `address_state.rs` waits for the addresses to become free, and `report.rs` words the result.
+//! `cli/commands/clean.rs` reads the flags, and `cli/addresses.rs` finds the gateway that is meant.
+//! For an installed one, `service/address_claim.rs` gathers what it claims: its addresses, its
+//! state directories and its unit; that is an [`AddressClaim`] (`claim.rs`).
+//! `cli/stale_gateways.rs` passes it to [`end_stale`] in this file, which goes through three steps.
+//! First, `survey.rs` finds the processes that hold these addresses and what counts in their
+//! favour, and asks each gateway among them whether it is alive (`liveness.rs`). Second, `judge.rs`
+//! decides on that alone, without a system call: a process is stale, with a proof, or kept, with a
+//! reason. A process above this one is always kept: that is the ancestor rule (`ancestors.rs`).
+//! Third, `clean.rs` ends what is stale: it opens a descriptor of the process
+//! (`os/process/pidfd.rs`), surveys and judges this one process again, because the questions took
+//! seconds, and sends SIGTERM and SIGKILL through the descriptor (`terminate.rs`). The second look
+//! is the only return of this walk. In the end `address_state.rs` waits for the addresses to become
+//! free, and `report.rs` words the result.
 //!
 //! `leftover.rs` has a second proof, for a service that systemd restarts: it needs no address.
 

@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
-use crate::cli::addresses::scene;
+use crate::cli::addresses::address_claim;
 use crate::cli::args::CleanArgs;
-use crate::cli::stale_gateways::{held, run};
+use crate::cli::stale_gateways::{end_stale, held};
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Listen;
@@ -26,18 +26,18 @@ struct Answer<'a> {
 /// [`Exit::Refused`] when somebody who was kept has the port; [`Exit::Usage`] when several gateways
 /// can be meant.
 pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
-    let mut scene = scene(ctx).await?;
+    let mut claim = address_claim(ctx).await?;
     if let Some(port) = args.port {
         // The widest addresses: whoever has the port anywhere is in their way.
-        scene.listen = vec![
+        claim.listen = vec![
             Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()),
             Listen::Tcp((Ipv6Addr::UNSPECIFIED, port).into()),
         ];
     }
-    scene.protected.extend(&args.protect);
-    scene.named = args.pid.filter(|_| args.force);
-    let mut report = run(
-        &scene,
+    claim.protected.extend(&args.protect);
+    claim.named = args.pid.filter(|_| args.force);
+    let mut report = end_stale(
+        &claim,
         if args.dry_run {
             CleanMode::DryRun
         } else {

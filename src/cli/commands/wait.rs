@@ -123,11 +123,11 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
 }
 
 async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
-    let scene = addresses::scene(ctx).await?;
+    let claim = addresses::address_claim(ctx).await?;
     let mut look = Instant::now();
     loop {
         let mut free = true;
-        for listen in &scene.listen {
+        for listen in &claim.listen {
             free &= is_free(listen)?;
         }
         if free {
@@ -135,7 +135,7 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
         }
         if look <= Instant::now() {
             look = Instant::now() + WHO_EVERY;
-            let state = stale::address_state(&scene).map_err(|error| {
+            let state = stale::address_state(&claim).map_err(|error| {
                 CliError::new(
                     Exit::Failed,
                     format!("cannot see who listens here: {error}"),
@@ -144,7 +144,7 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
             if matches!(state, AddressState::Kept(_)) {
                 return Ok(());
             }
-            seen.set(Some(state.told(&scene.listen)));
+            seen.set(Some(state.told(&claim.listen)));
         }
         sleep(PORT_EVERY).await;
     }

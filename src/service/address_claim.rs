@@ -1,5 +1,4 @@
-//! What an installed gateway's port is looked at with: its addresses, its records, and what its
-//! manager knows.
+//! The addresses that an installed gateway claims, with its state directories and its unit.
 
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
@@ -8,12 +7,13 @@ use super::start_stop::configuration;
 use crate::config::{Config, Env};
 use crate::stale::{AddressClaim, ServiceUnit};
 
-/// Gathers it. The addresses are those of the configuration: what the next start needs.
+/// The claim of an installed gateway. The addresses are those of the configuration: the next start
+/// needs them.
 ///
 /// # Errors
 /// When the manager cannot be reached; Kind Config or Permission when the configuration cannot be
 /// read.
-pub async fn scene(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
+pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;
     let socket_up = match &unit.socket {

@@ -1,5 +1,4 @@
-//! `[recovery] on_give_up`: a command that tells somebody outside that the gateway helps itself no
-//! further.
+//! `[recovery] on_give_up`: a command that alerts people when the gateway cannot recover by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +9,11 @@ use super::context::GatewayContext;
 use crate::sidecar::oneshot;
 use crate::text::log::SidecarLog;
 
-/// Time for a mail to be handed over or a web hook to be called, retries included; a command that
-/// hangs must not stay.
+/// How long the command may run: enough to send a mail or to call a web hook, retries included. A
+/// command that hangs is killed.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Under which name its output stands in the log.
+/// The name of the command's output in the log.
 const NAME: &str = "on_give_up";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// What the command finds in its environment.
+    /// The environment of the command.
     fn variables(&self, instance: &str, reason: String) -> Vec<(String, String)> {
         let pairs = [
             ("INSTANCE", instance.to_owned()),
@@ -40,8 +39,8 @@ impl Alert {
     }
 }
 
-/// Runs the command, if there is one, in a task of its own: nothing waits for it. On the gateway's
-/// main thread.
+/// Runs the command, if there is one, in a task of its own, for which nothing waits. To be called
+/// on the gateway's main thread.
 pub fn run(context: &Arc<GatewayContext>, command: &[String], alert: &Alert) {
     if command.is_empty() {
         return;

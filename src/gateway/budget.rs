@@ -1,81 +1,78 @@
-//! How long an end may take: what was asked for, within what the supervisor allows.
+//! How long the end of a process may take: the requested time, within the limit of the supervisor.
 //!
-//! Our own forced end must come before the supervisor's SIGKILL: only then is it told what was cut,
-//! and only then do sidecars get their own end.
+//! The gateway forces its own end before the supervisor sends SIGKILL: only then does it log what
+//! was cut off, and end its sidecars properly.
 
 use std::time::Duration;
 
 use crate::config::{BEFORE_KILL, STOP_MARGIN};
 
-/// From the end of the drain of a restart to the forced end: for closing, for the sidecars' ends,
-/// for the record.
+/// The time between the drain of a restart and the forced end: for closing connections, ending
+/// sidecars and writing the record.
 pub const RESTART_MARGIN: Duration = Duration::from_secs(25);
 
-/// At shutdown of the machine, or at the end of the user's manager, an end takes no longer than
-/// this in all.
+/// The longest end in all while the machine shuts down, or the user's service manager ends.
 pub const MACHINE_STOPPING: Duration = Duration::from_secs(30);
 
-/// systemd's DefaultTimeoutStopSec=, for a unit whose manager does not answer …
+/// systemd's DefaultTimeoutStopSec=, for a unit whose service manager does not answer.
 const UNANSWERED: Duration = Duration::from_secs(90);
 
-/// … and how much of it is left aside, because it is a guess.
+/// How much of that is not used, because it is a guess.
 const UNANSWERED_MARGIN: Duration = Duration::from_secs(15);
 
-/// systemd is asked for more time so often …
+/// How often systemd is asked for more time.
 pub const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
-/// … and for so much, so that one late message does no harm.
+/// For how much time it is asked: enough that one late message does no harm.
 pub const EXTEND_BY: Duration = Duration::from_secs(30);
 
-/// What this process is to do before it ends.
+/// Why a process ends, and how long the work under way may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlannedEnd {
-    /// Stop: what is under way gets this long.
+    /// A stop, with a limit for the work under way.
     Stop(Duration),
-    /// End so that the next one can follow: what is under way gets this long; none for as long as
-    /// it takes.
+    /// An end that makes room for the next process, with a limit for the work under way; none for
+    /// no limit.
     Restart(Option<Duration>),
 }
 
-/// When the supervisor kills what does not end by itself.
+/// When the supervisor kills a process that does not end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillTime {
-    /// Nobody kills: no supervisor, or one without a limit.
+    /// Never: there is no supervisor, or it has no limit.
     Endless,
     /// After this long (TimeoutStopSec=, the plist's ExitTimeOut), counted from the signal.
     Limit(Duration),
-    /// There is a systemd, and it does not say.
+    /// There is a systemd, but its limit is not known.
     Unanswered,
 }
 
-/// What surrounds the end.
+/// The circumstances of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Whether a supervisor's clock runs, and how long. [`KillTime::Endless`] for an end that it
-    /// did not ask for.
+    /// [`KillTime::Endless`] also for an end that the supervisor did not request.
     pub patience: KillTime,
-    /// It listens to EXTEND_TIMEOUT_USEC.
+    /// Whether the supervisor accepts EXTEND_TIMEOUT_USEC.
     pub extends: bool,
-    /// The machine or the user's manager goes down
+    /// Whether the machine shuts down, or the user's service manager ends
     /// ([`machine_stopping`](crate::systemd::machine_stopping)).
     pub machine_stopping: bool,
 }
 
-/// How long it may take, counted from the request.
+/// How long an end may take, counted from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndBudget {
-    /// For what is under way; none for as long as it takes.
+    /// The limit for the work under way; none for no limit.
     pub drain: Option<Duration>,
-    /// Then the process ends, whatever is left; none where the drain has no end: then the margin
+    /// When the process ends, whatever is left; none when the drain has no limit: then the margin
     /// begins when closing begins.
     pub force_exit: Option<Duration>,
-    /// The supervisor must be asked for more time: at once, every [`EXTEND_EVERY`], each time for
-    /// [`EXTEND_BY`].
+    /// Whether the supervisor must be asked for more time: at once and every [`EXTEND_EVERY`], each
+    /// time for [`EXTEND_BY`].
     pub extend: bool,
 }
 
 impl EndBudget {
-    /// The budget of an end.
     pub fn of(asked: PlannedEnd, around: Surroundings) -> Self {
         let (drain, margin) = match asked {
             PlannedEnd::Stop(drain) => (Some(drain), STOP_MARGIN),
@@ -111,7 +108,7 @@ impl EndBudget {
 }
 
 impl KillTime {
-    /// What is left of it for us.
+    /// The part of it that the gateway may use.
     fn allows(self) -> Option<Duration> {
         match self {
             Self::Endless => None,
@@ -122,8 +119,8 @@ impl KillTime {
     }
 }
 
-/// What of a capped end goes to what is under way: all but the stop's margin, and no less than
-/// half.
+/// The part of a capped end that the work under way gets: all but the margin of a stop, and no less
+/// than half.
 fn share(drain: Option<Duration>, cap: Duration) -> Duration {
     let most = cap.saturating_sub(STOP_MARGIN).max(cap / 2);
     drain.map_or(most, |drain| drain.min(most))

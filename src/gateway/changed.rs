@@ -1,18 +1,18 @@
-//! Whether the configuration file is another one than before.
+//! Waits for a change of the configuration file.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Between two looks. Nothing tells in every case: a file may be replaced behind a symbolic link,
-/// on a file system of the network, or come to be in a folder that does not exist yet. Somebody who
-/// just saved it waits for no longer than this.
+/// The time between two looks. No event covers every case: the file may be replaced behind a
+/// symbolic link or on a network file system, or appear in a folder that does not exist yet. A user
+/// who saves the file waits no longer than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// What tells one state of a file from another; none where there is no file.
-type FileState = Option<(u64, u64, i64, i64, u64)>;
+/// Device, inode, modification time and size, which differ after a change; none without a file.
+type FileVersion = Option<(u64, u64, i64, i64, u64)>;
 
-fn state(path: &Path) -> FileState {
+fn version(path: &Path) -> FileVersion {
     let file = std::fs::metadata(path).ok()?;
     Some((
         file.dev(),
@@ -23,17 +23,17 @@ fn state(path: &Path) -> FileState {
     ))
 }
 
-/// Waits until the file at `path` changes, comes or goes, counted from the call.
+/// Waits until the file at `path` changes, appears or disappears after the call.
 pub async fn changed(path: &Path) {
     changed_every(path, LOOK_AGAIN).await;
 }
 
 async fn changed_every(path: &Path, again: Duration) {
-    let before = state(path);
+    let before = version(path);
     let mut look = tokio::time::interval(again);
     loop {
         look.tick().await;
-        if state(path) != before {
+        if version(path) != before {
             return;
         }
     }

@@ -1,6 +1,6 @@
-//! Leases: work that is not a request but holds a drain, as a backup or a migration. Each belongs
-//! to a process and a connection on the control socket, and goes with them or when its time is
-//! over, so that no dead work blocks a restart.
+//! Leases: work that is not a request, such as a backup or a migration, and that a drain waits for.
+//! Each belongs to a process and to a connection on the control socket. It ends with them, or after
+//! its time, so that abandoned work does not block a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -16,15 +16,15 @@ use crate::control::server::{Held, Reply};
 use crate::os::mutex::lock;
 use crate::os::process::PidFd;
 
-/// Leases at once: half of the connections that the control socket takes, so that gatewayctl always
-/// gets in.
+/// The most leases at once: half of the connections that the control socket takes, so that
+/// gatewayctl can always connect.
 const LEASES_MAX: usize = 64;
 
 /// All leases of this process.
 #[derive(Debug)]
 pub struct Leases {
     held: Mutex<LeaseTable>,
-    /// Changes whenever one is released.
+    /// Changes when a lease is released.
     released: watch::Sender<()>,
 }
 
@@ -51,7 +51,7 @@ enum LeaseEnd {
     AgedOut,
 }
 
-/// What drains and stops wait for.
+/// What a lease delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainCause {
     /// A restart or reload.
@@ -59,7 +59,7 @@ pub enum DrainCause {
     Stop,
 }
 
-/// The leases that were there at a moment: what a drain that began then waits for.
+/// The leases at one moment: a drain that begins then waits for these.
 #[derive(Clone, Debug, Default)]
 pub struct Claim {
     of: Option<(Arc<Leases>, BTreeSet<u64>)>,
@@ -75,8 +75,8 @@ impl Default for Leases {
 }
 
 impl Leases {
-    /// Gives a lease and answers. It ends with its connection, with the process `pid` (0: not
-    /// known) or after `ttl`.
+    /// Grants a lease and answers the client. The lease ends with its connection, with the process
+    /// `pid` (0: not known), or after `ttl`.
     pub fn grant(self: &Arc<Self>, why: String, ttl: Option<Duration>, pid: u32, reply: Reply) {
         // The connection is open, so the process that made it lives or has given it on; without a
         // pidfd, the connection must do.
@@ -158,7 +158,7 @@ impl Leases {
         self.released.send_replace(());
     }
 
-    /// The leases of this moment.
+    /// The leases at this moment.
     pub fn claim(self: &Arc<Self>) -> Claim {
         let numbers: BTreeSet<u64> = self.table().entries.keys().copied().collect();
         Claim {
@@ -187,7 +187,7 @@ impl Leases {
 }
 
 impl Claim {
-    /// Waits until all of them are released.
+    /// Waits until all are released.
     pub async fn released(&self) {
         let Some((leases, _)) = &self.of else { return };
         let mut changed = leases.released.subscribe();
@@ -200,7 +200,7 @@ impl Claim {
         self.map(|_, _| ()).len() as u64
     }
 
-    /// Those still held, as in "lease of pid 7 for 3 s: backup".
+    /// The leases that are still held, as in "lease of pid 7 for 3 s: backup".
     pub fn blockers(&self) -> Vec<String> {
         self.map(|_, entry| {
             format!(
@@ -212,7 +212,7 @@ impl Claim {
         })
     }
 
-    /// Tells their owners that something waits for them; `left` is for how long.
+    /// Tells the owners that a drain waits for them, for `left`.
     pub fn tell_drain(&self, cause: DrainCause, left: Option<Duration>) {
         let cause = match cause {
             DrainCause::Restart => "restart",
@@ -226,7 +226,7 @@ impl Claim {
         self.map(|_, entry| entry.connection.event("drain", payload.clone()));
     }
 
-    /// Tells their owners that nothing waits for them any longer.
+    /// Tells the owners that nothing waits for them any longer.
     pub fn tell_deadline(&self) {
         self.map(|_, entry| entry.connection.event("deadline", serde_json::Value::Null));
     }

@@ -1,8 +1,8 @@
-//! What a gateway does next: a pure machine. [`Lifecycle::step`] takes what happened and says what
-//! to do; it has no clock and does nothing itself, so every order of events can be tried in a test.
+//! What a gateway does next: a pure state machine. [`Lifecycle::step`] takes an event and returns
+//! actions; it has no clock and does nothing itself, so that a test can try every order of events.
 //!
-//! The next generation lives in this process, in a successor, or in whatever the service manager
-//! starts next ([`Placement`]). A hand-over is two of these machines that talk: the old one is
+//! The next generation lives in this process, in a successor, or in the process that the service
+//! manager starts next ([`Placement`]). In a hand-over, two of these machines talk: the old one is
 //! `Handing` until the successor serves, then `Yielded`; the new one is `Starting` as a candidate,
 //! `Prepared`, and owns the service from [`Action::Own`] on.
 
@@ -22,12 +22,12 @@ pub use vocabulary::{
     StartMode,
 };
 
-/// Between two trials of a gateway in safe mode: long enough to be no storm, short enough that a
-/// cause that went away is noticed within a coffee break.
+/// The time between two trials of a gateway in safe mode: long enough not to load the machine,
+/// short enough to notice soon that the cause is gone.
 pub const TRIAL_EVERY: Duration = Duration::from_secs(600);
 
-/// After this long a stop is over, whatever still goes on: before the service manager's
-/// TimeoutStopSec=30 s, so that our own end, which says why, comes before its SIGKILL.
+/// When the end of a stop is forced: before the service manager's TimeoutStopSec=30 s, so that the
+/// gateway logs the reason before SIGKILL comes.
 pub const FORCE_EXIT: Duration = Duration::from_secs(25);
 
 /// The exit code of a stop that had to be forced, and of a start that failed.
@@ -40,12 +40,12 @@ pub struct Lifecycle {
     current: u64,
     /// The highest number given so far: numbers are never used twice.
     last: u64,
-    /// Whether the service is another process's until it says otherwise.
+    /// Whether another process has the service until it hands over.
     candidate: bool,
 }
 
 impl Lifecycle {
-    /// A gateway that begins, and the first thing to do.
+    /// The machine of a gateway that begins, and its first actions.
     pub fn start(entry: StartMode) -> (Self, Vec<Action>) {
         let mut machine = Self {
             phase: Phase::Ended,
@@ -77,8 +77,8 @@ impl Lifecycle {
         self.current
     }
 
-    /// Whether the service is this process's: not a candidate's, nor that of one that has handed
-    /// over, or has just said so.
+    /// Whether this process has the service: it is no candidate, and has not handed over, nor told
+    /// its successor to begin.
     pub fn owns(&self) -> bool {
         !self.candidate
             && !matches!(
@@ -91,7 +91,7 @@ impl Lifecycle {
             )
     }
 
-    /// Whether this process has, or had, the service: everything but a candidate.
+    /// Whether this process has or had the service: it is no candidate.
     pub fn owned(&self) -> bool {
         !self.candidate
     }
@@ -105,7 +105,7 @@ impl Lifecycle {
         }
     }
 
-    /// Takes what happened at `now` (since the process began) and says what to do.
+    /// Takes an event at `now`, counted from the begin of the process, and returns the actions.
     pub fn step(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match event {
             Event::Asked(request) => self.asked(request),
@@ -246,7 +246,7 @@ impl Lifecycle {
         }
     }
 
-    /// The first generation of this process.
+    /// Begins the first generation of this process.
     fn begin(&mut self, origin: Origin, request: Option<String>) -> Action {
         let build = self.build(
             RequestKind::Restart,

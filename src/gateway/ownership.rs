@@ -1,4 +1,5 @@
-//! One owner of a state directory: the first one, and what a second one is told.
+//! A state directory has one owner: the first gateway takes its lock, and a second one is told who
+//! holds it.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -12,28 +13,28 @@ use crate::config::{Config, Loaded};
 use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
 
-/// A gateway has the lock a moment before it has its sockets and writes its record: a second one
-/// that starts at the same time waits so long to see whose it is …
+/// How long a second gateway waits for the owner's record: the owner takes the lock a moment before
+/// it opens its sockets and writes the record.
 const RECORD_WAIT: Duration = Duration::from_secs(2);
 
-/// … and looks again after this.
+/// How often it looks for the record.
 const RECORD_AGAIN: Duration = Duration::from_millis(20);
 
-/// How taking ownership went.
+/// Who owns the state directory.
 #[derive(Debug)]
 pub enum Ownership {
-    /// It is ours. Without a lock only where the disk has no room for one.
+    /// This process does. Without a lock only when the disk is full.
     Ours(Option<Lock>),
-    /// The same gateway runs already; the text says where.
+    /// The same gateway, which runs already; the text says where.
     Same(String),
-    /// Another gateway has the name; the text says which and what to do.
+    /// Another gateway of the same name; the text says which one, and what to do.
     Other(String),
 }
 
-/// Makes the state directory and takes its lock.
+/// Creates the state directory and takes its lock.
 ///
 /// # Errors
-/// When the directory cannot be made or locked; the text says where and what to do.
+/// When the directory cannot be created or locked; the text says where, and what to do.
 pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
     let denied = |error: &io::Error| {
         format!(
@@ -50,20 +51,20 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
         .map_err(|error| denied(&error))?
         .uid();
     if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        // Whoever owns it could put a token of their own there, or take the lock away.
+        // The owner of the directory could put a token of their own there, or remove the lock.
         return Err(format!(
             "the state directory {} belongs to another user (uid {owner}): choose another with --state-dir",
             state.display()
         ));
     }
-    // It may have been there before, with other permissions; where it is root's, the lock below
-    // tells.
+    // It may have existed with other permissions. Where it belongs to root,
+    // the lock below tells whether it can be used.
     let _ = std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700));
     let until = Instant::now() + RECORD_WAIT;
     loop {
         match Lock::take(state) {
             Ok(lock) => return Ok(Ownership::Ours(Some(lock))),
-            // The record of somebody who is gone says nothing about who has the lock now.
+            // The record of a process that has ended does not name the holder of the lock.
             Err(LockError::Held) => {
                 match Owner::read(state).filter(|owner| owner.lives() != Some(false)) {
                     Some(owner) => return Ok(describe(loaded, &owner)),
@@ -116,8 +117,8 @@ fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     }
 }
 
-/// Writes who owns the directory, which generation serves and which predecessors still drain. A
-/// full disk does not stop a start.
+/// Records the owner of the directory, the generation that serves, and the predecessors that still
+/// drain. A full disk does not stop a start.
 pub fn record(
     loaded: &Loaded,
     state: &Path,
@@ -149,8 +150,8 @@ pub fn record(
     }
 }
 
-/// Tells whether two configurations run the same behind the same addresses, without storing
-/// commands.
+/// A hash that is equal for two configurations with the same addresses and sidecars, so that no
+/// command is stored.
 fn fingerprint(config: &Config) -> String {
     let text = format!("{:?} {:?}", config.gateway.listen, config.sidecar);
     Sha256::digest(text.as_bytes())
@@ -160,10 +161,10 @@ fn fingerprint(config: &Config) -> String {
         .collect()
 }
 
-/// The bearer token of `/_gateway/…`: from the configured file, or one kept in the state directory.
+/// The bearer token of `/_gateway/…`, from the configured file or from the state directory.
 ///
 /// # Errors
-/// When it can be neither read nor made.
+/// When it can be neither read nor created.
 pub fn token(config: &Config, state: &Path) -> io::Result<String> {
     let path = config
         .gateway

@@ -1,11 +1,11 @@
-//! Steps of a restart or reload, told to whoever asked for it.
+//! Progress of a restart or reload, reported to the client that requested it.
 
 use super::handover::{Predecessor, ToPredecessor};
 use super::outbox::Outbox;
 use crate::control::protocol::Progress;
 use crate::state::terms::ProgressStage;
 
-/// Tells steps of one request; silent for the first start.
+/// Reports the steps of one request; silent for the first start.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     request: Option<String>,
@@ -14,7 +14,6 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter for a request.
     pub fn new(request: Option<String>, to: Outbox<Progress>) -> Self {
         Self {
             request,
@@ -23,7 +22,7 @@ impl Reporter {
         }
     }
 
-    /// The same, telling a predecessor too: who asked for the restart is connected there.
+    /// The same reporter, which also reports to a predecessor: the client is connected there.
     pub fn passing_on(self, predecessor: Option<Predecessor>) -> Self {
         Self {
             predecessor,
@@ -44,7 +43,7 @@ impl Reporter {
                 stage,
                 text,
             };
-            // When the loop is gone, so is everybody who might listen.
+            // When the loop has ended, no client listens any more.
             self.to.send(progress);
         }
     }

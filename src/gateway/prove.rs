@@ -1,4 +1,4 @@
-//! `gateway check --start`: do the sidecars start where this runs? Nothing listens for clients
+//! `gateway check --start`: whether the sidecars start on this machine. Nothing listens for clients
 //! meanwhile.
 
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use crate::config::Loaded;
 use crate::sidecar::{Inherited, Sidecar, SidecarStart};
 use crate::text::redact::Redactor;
 
-/// Starts every sidecar on a private port, waits until it is ready, and stops it again. One line
-/// for each that was.
+/// Starts every sidecar on a private port, waits until it is ready, and stops it again. Returns a
+/// line for each.
 ///
 /// # Errors
-/// Which did not start, why, and what it printed last.
+/// The first sidecar that did not start, why, and what it printed last.
 pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,8 +1,7 @@
-//! A duplicate under a supervisor stands by: an exit would only be answered by its next start.
+//! A duplicate under a supervisor stands by: if it ended, the supervisor would start it again.
 //!
-//! Its turn comes when the lock is free, and the kernel says so: it queues for it like every other
-//! one that stands by. Process ids, records and clocks tell people whom it waits for; nothing is
-//! decided by them.
+//! It takes over when it gets the lock, for which the kernel queues all processes that stand by.
+//! Pids, records and clocks only tell people for whom it waits; they decide nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,31 +24,32 @@ use crate::state::paths::Paths;
 use crate::supervisor::{Supervisor, SupervisorVerdict};
 use crate::systemd::{Notifier, STANDING_BY};
 
-/// How often it looks whose record lies there now: an owner that handed over lives on for a while.
+/// How often it reads the owner's record again: an owner that has handed over lives on for a while.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// A process that dies lets go of its files one by one: its sockets are free when its end is seen.
-/// More than this takes none that still has a say; then the lock alone counts.
+/// How long the end of the owner is waited for after the lock is free: a process that dies releases
+/// its files one by one, and its sockets are free when it has ended. After that the lock alone
+/// counts.
 const OWNER_END: Duration = Duration::from_secs(1);
 
 /// How standing by ended.
 #[derive(Debug)]
 pub enum StandbyEnd {
-    /// The owner is gone.
+    /// The owner is gone, and this process has the lock.
     Ours(Lock),
-    /// It was asked to stop.
+    /// This process was asked to stop.
     Stopped,
 }
 
-/// Whether a duplicate waits for its turn: somebody would answer its exit. A person gets an answer
-/// instead.
+/// Whether a duplicate stands by: a supervisor would start it again after an exit. On a terminal it
+/// ends with a message instead.
 pub fn waits(notifier: Notifier, verdict: &SupervisorVerdict) -> bool {
     verdict.supervisor.is_service()
         || notifier.active() && verdict.supervisor != Supervisor::Terminal
 }
 
-/// Stands by until the lock is free or a signal ends it. The service manager is told that it is
-/// ready, and for whom it stands by.
+/// Stands by until the lock is free or a signal ends the process. The service manager is told that
+/// the process is ready, and for whom it stands by.
 ///
 /// # Errors
 /// When the lock cannot be waited for.
@@ -107,8 +107,8 @@ pub async fn stand_by(
     }
 }
 
-/// The configuration as it is now: standing by may have taken days. One that cannot be read is
-/// stood in for; one that would have its state elsewhere does not count.
+/// The configuration as it is now: standing by may have taken days. If it cannot
+/// be read, the fallback of a start takes its place; one with another state directory is ignored.
 pub fn read_again(before: Material, flags: &Overrides, paths: &Paths) -> Material {
     let env = Env::real();
     let read = match config::load(flags, &env) {
@@ -141,16 +141,15 @@ fn queue(state: PathBuf) -> io::Result<oneshot::Receiver<io::Result<Lock>>> {
     std::thread::Builder::new()
         .name("standby".to_owned())
         .spawn(move || {
-            // Signals are for the loop.
+            // The loop handles the signals.
             signals::hold();
-            // Nobody is there any more when the gateway was stopped meanwhile; the lock is let go
-            // again.
+            // If the gateway was stopped meanwhile, nothing receives the lock, and it is released.
             let _ = sender.send(Lock::wait(&state));
         })?;
     Ok(receiver)
 }
 
-/// The owner as its record names it, proven to be the one that wrote it.
+/// The owner that the record names, proven to be the process that wrote it.
 struct Watched {
     pid: u32,
     process: PidFd,
@@ -160,7 +159,7 @@ impl Watched {
     fn open(state: &Path) -> Option<Self> {
         let owner = Owner::read(state)?;
         let process = PidFd::open(owner.pid).ok()?;
-        // Only now: before, the pid could still have become another's.
+        // Read after the descriptor is open: before, the pid could have been given again.
         (owner.lives() == Some(true)).then_some(Self {
             pid: owner.pid,
             process,

@@ -1,13 +1,13 @@
-//! Where the next generation lives: in this process, in a fresh one that takes over, or in what the
-//! service manager starts next.
+//! Chooses where the next generation lives: in this process, in a fresh process that takes over, or
+//! in the process that the service manager starts next.
 
 use std::fmt;
 
 use crate::config::RestartMode;
 use crate::supervisor::{Supervisor, SupervisorVerdict};
 
-/// So many older processes may drain at once. Each holds its sidecars' memory, and none of them
-/// ends before its last client.
+/// The most older processes that drain at once. Each uses the memory of its sidecars, and ends only
+/// after its last client.
 pub const MAX_DRAINERS: usize = 8;
 
 /// Where the next generation lives.
@@ -17,10 +17,10 @@ pub enum Strategy {
     InProcess,
     /// In a fresh process that takes over listeners and lock.
     Respawn {
-        /// This process stays until its successors end, because somebody follows its pid.
+        /// Whether this process stays until its successors end, because the outside knows its pid.
         waiter: bool,
     },
-    /// In whatever the supervisor starts when this process has ended.
+    /// In the process that the supervisor starts when this one has ended.
     Exit,
 }
 
@@ -41,16 +41,17 @@ pub struct StrategyFacts<'a> {
     /// `[restart] mode`
     pub mode: RestartMode,
     pub verdict: &'a SupervisorVerdict,
-    /// This restart asks for a fresh process (`--fresh`, SIGUSR2).
+    /// Whether the request asks for a fresh process (`--fresh`, SIGUSR2).
     pub fresh: bool,
-    /// The program on disk was replaced: only a fresh process runs the new one.
+    /// Whether the program on disk was replaced: only a fresh process runs the new one.
     pub update: bool,
     /// `$GATEWAY_NO_RESPAWN`
     pub no_respawn: bool,
-    /// systemd listens to us (`$NOTIFY_SOCKET`) and the unit's NotifyAccess lets the main process
-    /// name another one.
+    /// Whether systemd accepts messages (`$NOTIFY_SOCKET`) and the unit's NotifyAccess lets the
+    /// main process name another one.
     pub can_speak_mainpid: bool,
-    /// The supervisor holds every listener and starts us again after an exit with 0.
+    /// Whether the supervisor holds every listener and starts the gateway again after an exit with
+    /// 0.
     pub holder: bool,
     /// How many older processes still drain.
     pub drainers: usize,
@@ -84,7 +85,8 @@ pub struct StrategyRefusal {
 /// Chooses where the next generation lives.
 ///
 /// # Errors
-/// [`StrategyRefusal`] when a fresh process was asked for and there is no way to one that loses nothing.
+/// [`StrategyRefusal`] when a fresh process was asked for and there is no way to one that loses
+/// nothing.
 pub fn choose(facts: &StrategyFacts<'_>) -> Result<StrategyChoice, StrategyRefusal> {
     let wanted = if facts.fresh || facts.update {
         fresh(facts)?

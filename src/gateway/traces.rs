@@ -1,5 +1,5 @@
-//! What the driver does about traces: a restart's begins when it is asked for, and goes on in
-//! whoever performs it.
+//! The traces of this process: of its start, and of a restart, which begins with the request and
+//! continues in the process that performs it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,22 +11,21 @@ use crate::state::owner;
 use crate::state::terms::ProgressStage;
 use crate::state::trace::{self, Carried, Pair, Trace, Value};
 
-/// The traces of this process.
 #[derive(Debug)]
 pub(super) struct Traces {
     startup: Trace,
-    /// That of the restart under way.
+    /// The trace of the restart under way.
     restart: Trace,
-    /// The request that it is for; none where it began in another process.
+    /// The request of that restart; none where the restart began in another process.
     request: Option<String>,
-    /// Whether it was said that the next generation begins.
+    /// Whether the begin of the next generation is in the trace.
     begun: bool,
-    /// Those of restarts that are asked for and not begun.
+    /// The traces of restarts that were requested and have not begun.
     asked: HashMap<String, Trace>,
 }
 
 impl Traces {
-    /// Those of a process that begins, perhaps to go on with a restart.
+    /// The traces of a process that begins, perhaps as part of a restart.
     pub(super) fn begin(carried: Option<Carried>) -> Self {
         let startup = trace::startup(&Env::real(), age());
         let mut traces = Self {
@@ -40,7 +39,7 @@ impl Traces {
         traces
     }
 
-    /// This process was started by a restart.
+    /// Continues the trace of the restart that started this process.
     pub(super) fn resume(&mut self, carried: Option<Carried>) {
         if carried.is_some() {
             self.restart = trace::resume(&Env::real(), carried);
@@ -51,7 +50,7 @@ impl Traces {
         }
     }
 
-    /// A phase of the start is over, or of the next generation.
+    /// A phase of the start, or of the next generation, is over.
     pub(super) fn phase(&mut self, name: &str) {
         self.next_start();
         self.startup.mark(name, &[]);
@@ -64,7 +63,7 @@ impl Traces {
         self.restart.finish("restart.ready", &[]);
     }
 
-    /// A restart is asked for: by a signal, or as `control`.
+    /// A restart is requested: by a signal, or as `control`.
     pub(super) fn asked(
         &mut self,
         id: &str,
@@ -84,14 +83,14 @@ impl Traces {
         self.asked.insert(id.to_owned(), trace);
     }
 
-    /// This request is being performed now; nothing is traced of a reload.
+    /// A request begins. A reload has no trace.
     pub(super) fn perform(&mut self, id: &str) {
         self.restart = self.asked.remove(id).unwrap_or_default();
         self.request = Some(id.to_owned());
         self.begun = false;
     }
 
-    /// This request is at its end. One that is `scheduled` goes on with the end of this process.
+    /// A request is answered. One that is `scheduled` continues with the end of this process.
     pub(super) fn answered(&mut self, id: &str, scheduled: bool) {
         if scheduled && self.restart.carry().is_none() {
             self.perform(id);
@@ -123,8 +122,9 @@ impl Traces {
         }
     }
 
-    /// It goes on in another process: what that one needs. Written before that one begins, so that
-    /// the order is right; the pid is therefore ours.
+    /// The restart continues in another process: returns what that process needs. The line is
+    /// written before that process begins, so that the order is right; it therefore has this
+    /// process's pid.
     pub(super) fn hand_over(
         &mut self,
         kind: &str,
@@ -144,14 +144,14 @@ impl Traces {
         carried
     }
 
-    /// The restart came to nothing.
+    /// The restart failed.
     pub(super) fn give_up(&mut self) {
         self.restart = Trace::default();
         self.request = None;
     }
 }
 
-/// How long this process has been there; zero where it cannot be told.
+/// The age of this process; zero where it is not known.
 fn age() -> Duration {
     // Field 22 of proc(5) counts in hundredths of a second on every Linux.
     let started = owner::start_time(std::process::id())

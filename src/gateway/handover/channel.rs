@@ -18,8 +18,8 @@ use crate::os::platform;
 /// The most descriptors in one message (unix(7), SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 253;
 
-/// The sending end. Messages are written by a task, in order; what cannot be written is lost with
-/// the other process.
+/// The sending end. A task writes the messages in order. Messages that cannot be written are lost:
+/// then the other process is gone.
 #[derive(Clone, Debug)]
 pub struct Sender<T>(mpsc::UnboundedSender<Item>, PhantomData<fn(T)>);
 
@@ -33,17 +33,17 @@ enum Item {
 impl<T: Serialize> Sender<T> {
     pub fn send(&self, message: &T) {
         if let Ok(text) = serde_json::to_string(message) {
-            // When the other end is gone, its reader says so.
+            // When the other end is gone, the reading end notices it.
             let _ = self.0.send(Item::Line(text));
         }
     }
 
-    /// Waits until everything sent so far is written, for a process that is about to end. A reader
-    /// that hangs can keep it waiting.
+    /// Waits until everything sent so far is written, for a process that is about to end. If the
+    /// reader hangs, so does this.
     pub async fn flushed(&self) {
         let (mark, written) = oneshot::channel();
         let _ = self.0.send(Item::Mark(mark));
-        // Dropped unrung when the other end is gone: nothing is left to wait for.
+        // The sender is dropped when the other end is gone: then nothing is left to wait for.
         let _ = written.await;
     }
 }
@@ -55,7 +55,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// The next message; none when the other end is gone.
     ///
     /// # Errors
-    /// When what comes is no message of this protocol.
+    /// When something else than a message of this protocol arrives.
     pub async fn next(&mut self) -> Result<Option<T>, String> {
         match self.0.next_line().await {
             Ok(Some(line)) => serde_json::from_str(&line)
@@ -107,11 +107,11 @@ pub fn send_with(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let sent = send_raw(stream, bytes, descriptors)?;
-    // The rest carries no descriptors any more.
+    // The descriptors went with the first bytes.
     io::Write::write_all(&mut &*stream, &bytes[sent..])
 }
 
-/// Writes what the socket takes at once, with descriptors; tells how many bytes it took.
+/// Writes as much as the socket takes at once, with descriptors. Returns the number of bytes.
 ///
 /// # Errors
 /// When it takes nothing.

@@ -1,8 +1,8 @@
-//! Places where a test build can be made to fail, by `$GATEWAY_FAILPOINT`: `NAME=kill`,
-//! `NAME=exit`, `NAME=hang`, or `NAME=pause`. `@FILE` names a file that holds such a wish and may
-//! appear at any time: the first process that gets to the place renames it to `FILE.reached`, so
-//! that a wish comes true once and a test sees it; a pause lasts as long as that is there. A
-//! release build has none of this.
+//! Points at which a test build fails on request, by `$GATEWAY_FAILPOINT`: `NAME=kill`,
+//! `NAME=exit`, `NAME=hang`, or `NAME=pause`. `@FILE` names a file that contains such a request and
+//! may appear at any time. The first process that reaches the point renames it to `FILE.reached`,
+//! so that the request is performed once and a test sees it; a pause lasts while that file exists.
+//! A release build has no failpoints.
 
 /// Passes, but in a test build that was told to fail here.
 #[cfg(not(debug_assertions))]
@@ -17,7 +17,7 @@ pub fn pass(_: &str) {}
 pub fn pass(name: &str) {
     use std::time::Duration;
 
-    /// Nothing tells a process that a file is gone, at no more cost than looking.
+    /// How often the file is looked for; in a test, polling is cheap enough.
     const LOOK: Duration = Duration::from_millis(2);
 
     let Ok(wish) = std::env::var("GATEWAY_FAILPOINT") else {
@@ -43,13 +43,13 @@ pub fn pass(name: &str) {
     if let (Some(file), Some(reached)) = (&file, &reached)
         && std::fs::rename(file, reached).is_err()
     {
-        // Another process was there first.
+        // Another process reached the point first.
         return;
     }
-    // For whoever waits for this moment.
+    // A test waits for this line.
     tracing::warn!("[gateway] failpoint {wish}");
     match how {
-        // As the kernel does it when memory runs out: nothing is cleaned up.
+        // Like a kill by the kernel when memory runs out: nothing is cleaned up.
         "kill" => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)),
         "hang" => std::thread::sleep(Duration::from_secs(3600)),
         "exit" => std::process::exit(1),

@@ -16,28 +16,28 @@ pub(super) const SPAWN: u8 = b's';
 
 pub(super) const CURRENT: u8 = b'c';
 
-/// A fork and an exec; a waiter does nothing else.
+/// How long a waiter may take to start a process: it only forks and executes.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The way to the waiter before us.
+/// The connection to the waiter in front of this process.
 #[derive(Debug)]
 pub struct Link(UnixStream);
 
 impl Link {
-    /// The link that this process was started with, if any.
+    /// The link that this process has inherited, if any.
     pub fn take() -> Option<Self> {
         let stream = inherited(LINK)?;
         stream.set_read_timeout(Some(ANSWER)).ok()?;
         Some(Self(stream))
     }
 
-    /// Says that this process serves now.
+    /// Tells the waiter that this process serves now.
     pub fn current(&self) {
-        // A waiter that is gone needs no news.
+        // If the waiter is gone, there is nothing to tell.
         let _ = channel::send_with(&self.0, &[CURRENT], &[]);
     }
 
-    /// Whether the waiter still is there.
+    /// Whether the waiter is still alive.
     pub fn alive(&self) -> bool {
         use nix::sys::socket::{MsgFlags, recv};
         !matches!(
@@ -50,10 +50,10 @@ impl Link {
         )
     }
 
-    /// Has the waiter start a successor with `end`.
+    /// Asks the waiter to start a successor that inherits `end`.
     ///
     /// # Errors
-    /// When it cannot, or is gone.
+    /// When it cannot, or when it is gone.
     pub fn spawn(&self, end: &UnixStream) -> io::Result<Spawned> {
         channel::send_with(&self.0, &[SPAWN], &[end.as_fd()])?;
         let mut number = [0; 4];

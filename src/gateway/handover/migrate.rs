@@ -1,5 +1,5 @@
-//! Clients between two requests go from a process that finishes its work to the one that has the
-//! service now, whichever that is: through a socket beside the control socket. They do not notice.
+//! Moves idle clients from a process that drains to the owner of the service, whichever process
+//! that is, through a socket beside the control socket. The clients do not notice.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,22 +17,22 @@ use super::channel;
 use crate::control::server;
 use crate::proxy::Workers;
 
-/// Between two tries to reach the owner: nothing tells when one process has followed another.
+/// The time between two attempts to reach the owner: no event tells when the owner has changed.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// How long a client is kept for an owner to take it. After that it is closed, as any server may
-/// close a silent connection.
+/// How long a client waits for an owner. After that its connection is closed, as any server may
+/// close an idle connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the owner takes clients over.
+/// The socket at which the owner takes clients.
 pub fn place(control: &Path) -> PathBuf {
     control.with_extension("move")
 }
 
-/// Takes clients over at `place` and gives them to `workers`, until `end`.
+/// Takes clients at `place` and passes them to `workers`, until `end`.
 ///
 /// # Errors
-/// When the socket cannot be put there.
+/// When the socket cannot be created there.
 pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) -> io::Result<()> {
     let listener = UnixListener::from_std(server::bind(place)?)?;
     tokio::spawn(async move {
@@ -64,7 +64,7 @@ fn ours(stream: &UnixStream) -> bool {
 
 async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: CancellationToken) {
     loop {
-        // Never between a client and its receipt: it would be passed on twice.
+        // Do not stop between a client and its receipt: the client would be passed on twice.
         tokio::select! {
             () = end.cancelled() => return,
             ready = stream.readable() => if ready.is_err() { return },
@@ -78,7 +78,7 @@ async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: Cancellat
                 for client in clients {
                     workers.adopt(client).await;
                 }
-                // Only now the sender may forget it.
+                // From now on the sender may close its copy.
                 if stream.write_all(&byte).await.is_err() {
                     return;
                 }
@@ -88,8 +88,8 @@ async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: Cancellat
     }
 }
 
-/// Sends clients to whoever takes them at `place`; ends when the sender of `clients` is gone and
-/// all have been sent.
+/// Sends clients to the owner at `place`. Ends when the sender of `clients` is gone and all have
+/// been sent.
 pub async fn send(place: PathBuf, mut clients: mpsc::UnboundedReceiver<OwnedFd>) {
     let mut way: Option<UnixStream> = None;
     while let Some(client) = clients.recv().await {

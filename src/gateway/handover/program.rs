@@ -1,5 +1,5 @@
-//! What a successor runs: the program as it lies on disk now, under the name that it was started
-//! by.
+//! The program of a successor: the file that is on disk now, under the name by which this process
+//! was started.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::os::process::same_file;
 
-/// Variables of the process that they were made for; a successor must not take them for its own.
+/// Environment variables that are meant for this process alone; a successor must not inherit them.
 const ANCESTORS: &[&str] = &[
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -29,14 +29,14 @@ pub struct Program {
 }
 
 impl Program {
-    /// Remembers it. To be called early: later the file may be another one.
+    /// Reads it. To be called early: the file may be replaced later.
     ///
     /// # Errors
-    /// When the system does not tell what runs here.
+    /// When the system does not tell the path of this program.
     pub fn of_this_process() -> io::Result<Self> {
         let running = std::env::current_exe()?;
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        // A link that an update turns to another version must be followed again.
+        // An update may point the symbolic link to another version: it is followed again.
         let path = arguments
             .first()
             .and_then(|name| named(Path::new(name)))
@@ -86,7 +86,7 @@ fn text(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// The file that a shell would have run under this name.
+/// The file that a shell runs for a name.
 fn named(name: &Path) -> Option<PathBuf> {
     if name.components().count() > 1 {
         return std::path::absolute(name).ok();

@@ -1,8 +1,8 @@
-//! Starting a successor: an orphan that the service manager adopts, or our child.
+//! Starts a successor: as an orphan that the service manager adopts, or as a child.
 //!
-//! An orphan is forked twice. The process in between keeps its parenthood until we hold a pidfd, so
-//! that the number cannot become somebody else's meanwhile; then it ends, and the successor is the
-//! child of the manager (or of init).
+//! An orphan is forked twice. The process in between stays its parent until this process holds a
+//! pidfd, so that its pid cannot be given to another process meanwhile. Then it ends, and the
+//! successor becomes a child of the service manager, or of init.
 #![allow(unsafe_code, reason = "fork, and what is safe between fork and exec")]
 
 use std::ffi::CString;
@@ -20,10 +20,10 @@ use crate::gateway::signals;
 use crate::os::platform;
 use crate::os::process::PidFd;
 
-/// Whose child a successor is.
+/// The parent of a successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parentage {
-    /// The service manager's or init's, before it says its first word.
+    /// The service manager or init, before the successor sends its first message.
     Orphan,
     Child,
 }
@@ -35,8 +35,8 @@ pub struct Spawned {
     pub pidfd: PidFd,
 }
 
-/// Starts a successor that gets its offer through `end`, and is nobody's child but the service
-/// manager's or init's.
+/// Starts a successor that gets its offer through `end`, as a child of the service manager or of
+/// init.
 ///
 /// # Errors
 /// As [`spawn`].
@@ -49,16 +49,15 @@ pub fn orphan(program: &Program, end: &UnixStream) -> io::Result<Spawned> {
     )
 }
 
-/// A descriptor as an environment variable tells it.
+/// An environment variable with the number of a descriptor.
 pub(super) fn number(fd: &impl AsFd) -> String {
     fd.as_fd().as_raw_fd().to_string()
 }
 
-/// Starts the program with these descriptors, each under its present number, which `environment`
-/// tells.
+/// Starts the program with these descriptors. Each keeps its number, which is in `environment`.
 ///
 /// # Errors
-/// When it cannot be started; the program's file may be gone, or for another machine.
+/// When the program cannot be started: its file is gone, or built for another machine.
 pub(super) fn spawn(
     program: &Program,
     descriptors: &[BorrowedFd<'_>],
@@ -77,8 +76,8 @@ pub(super) fn spawn(
         keep: raw,
         mask,
     };
-    // The pid comes through the first; through the second a failure to execute, or its end when
-    // that worked.
+    // The first pipe carries the pid. The second carries the error of execve; it is closed when
+    // execve succeeds.
     let (mut kept, between) = UnixStream::pair()?;
     let (mut executed, report) = UnixStream::pair()?;
     // SAFETY: the child makes only async-signal-safe calls and allocates nothing; everything was
@@ -138,9 +137,9 @@ struct ExecPlan {
 
 impl ExecPlan {
     fn execute(&self, report: RawFd) -> ! {
-        // A group of its own: what a terminal sends to ours reaches the successor through us, once.
+        // A process group of its own: this process passes a signal of the terminal on, once.
         let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
-        // Held back until the handlers are there.
+        // The signals stay blocked until the handlers exist.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
         for fd in &self.keep {
             // SAFETY: open in the parent when it forked; only this copy loses its close-on-exec.
@@ -162,7 +161,7 @@ impl ExecPlan {
     }
 }
 
-/// Tells the child's pid and waits until it is held.
+/// Sends the pid of the child, and waits until the other side holds a pidfd.
 fn stay_between(child: Pid, to: RawFd, report: RawFd) -> ! {
     let bytes = child.as_raw().to_ne_bytes();
     let mut byte = 0u8;

@@ -1,6 +1,6 @@
-//! The process that others know us by. Where our pid must survive, the one that hands over first
-//! stays: it passes signals on, starts later successors, reaps, and ends with the status of the
-//! last process behind it.
+//! The waiter: the process whose pid the outside knows. Where this pid must survive, the first
+//! process that hands over stays: it passes signals on, starts later successors, reaps children,
+//! and ends with the status of the last process behind it.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,14 +26,14 @@ use crate::gateway::signals::{SignalRequest, Signals};
 use crate::os::platform;
 use crate::os::process::PidFd;
 
-/// What happens behind the waiter.
+/// An event behind the waiter.
 #[derive(Debug)]
 pub enum WaiterEvent {
     /// A process has ended.
     Ended(u32),
-    /// A process serves now.
+    /// Another process serves now.
     Current(u32),
-    /// A process wants a successor that inherits this.
+    /// A process requests a successor that inherits this descriptor.
     Spawn(u32, OwnedFd),
 }
 
@@ -54,7 +54,7 @@ struct Child {
 }
 
 impl Waiter {
-    /// A waiter with nobody behind it.
+    /// A waiter without processes behind it.
     pub fn new(program: Program) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         Self {
@@ -107,7 +107,7 @@ impl Waiter {
                     error!("[gateway] cannot start a successor: {error}");
                 }
                 if let Some(child) = self.children.get(&from) {
-                    // Who is gone needs no answer; its offer goes with it.
+                    // A process that is gone needs no answer, and its offer is void.
                     let _ = link::answer(&child.stream, &spawned);
                 }
             }
@@ -121,7 +121,7 @@ impl Waiter {
         }
     }
 
-    /// Whether nobody is left.
+    /// Whether no process is left behind it.
     pub fn alone(&self) -> bool {
         self.children.is_empty()
     }
@@ -138,12 +138,12 @@ impl Waiter {
             SignalRequest::Restart => Signal::SIGUSR1,
             SignalRequest::Respawn => Signal::SIGUSR2,
         };
-        // One that is gone is noticed by its end.
+        // The end of a process that is gone is noticed elsewhere.
         let _ = child.pidfd.signal(signal);
     }
 
-    /// Nothing else is left to do in this process: waits until the last one behind it has ended.
-    /// Its status comes back.
+    /// Waits until the last process behind it has ended, and returns the status of that one.
+    /// Nothing else is left to do in this process.
     pub async fn wait(mut self, signals: &mut Signals) -> u8 {
         failpoint::pass("waiter.alone");
         info!(
@@ -151,7 +151,7 @@ impl Waiter {
             std::process::id(),
             self.current
         );
-        // Orphans become children of a first process: nobody else would reap them.
+        // Orphans become children of process 1, which must reap them.
         let mut orphans = if std::process::id() == 1 {
             signal(SignalKind::child()).ok()
         } else {
@@ -168,7 +168,7 @@ impl Waiter {
     }
 
     fn reap_orphans(&mut self) {
-        // Looked at before it is taken: our own are taken where their end is dealt with.
+        // Only looked at, not reaped: the own children are reaped where their end is handled.
         while let Some(pid) = platform::ended_child() {
             if self.children.contains_key(&(pid.as_raw() as u32)) {
                 return;
@@ -178,7 +178,7 @@ impl Waiter {
     }
 }
 
-/// As a shell tells it: 128 and the signal's number for one that was killed.
+/// The exit code as a shell tells it: 128 plus the number of the signal that killed the process.
 fn reap(pid: u32) -> u8 {
     match waitpid(Pid::from_raw(pid as i32), None) {
         Ok(WaitStatus::Exited(_, code)) => code as u8,

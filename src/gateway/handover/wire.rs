@@ -1,5 +1,5 @@
-//! What predecessor and successor tell each other: one line of JSON each. The offer comes first and
-//! carries descriptors.
+//! The messages between predecessor and successor, each a line of JSON. The first is the offer,
+//! which carries descriptors.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,8 +11,8 @@ use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::state::trace::Carried;
 use crate::supervisor::SupervisorVerdict;
 
-/// The version of this protocol. Only equal versions hand over to each other; others restart
-/// through the service manager.
+/// The version of this protocol. Only processes with equal versions hand over to each other; others
+/// restart through the service manager.
 pub const VERSION: u32 = crate::control::protocol::HANDOVER_VERSION;
 
 /// The environment variable with the number of the descriptor that the offer comes through.
@@ -21,42 +21,42 @@ pub const OFFER: &str = "GATEWAY_HANDOVER";
 /// The environment variable with the number of the descriptor that leads to the waiter.
 pub const LINK: &str = "GATEWAY_WAITER";
 
-/// What the successor gets. With it come, in this order: the lock (if `lock`), the listeners, a
-/// pidfd for each of `drainers` (and a pipe for one that `stays`), and one for each of `exclusive`
-/// that runs.
+/// What the successor gets. These descriptors come with it, in this order: the lock (if `lock`),
+/// the listeners, a pidfd for each of `drainers` (and a pipe for one that `stays`), and a pidfd for
+/// each of `exclusive` that runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
     /// [`VERSION`]; read before anything else.
     pub version: u32,
     pub pid: u32,
-    /// Its instance: the successor must be the same.
+    /// The successor must be of the same instance.
     pub instance: String,
-    /// Its state directory: the successor must use the same.
+    /// The successor must use the same state directory.
     pub state_dir: PathBuf,
-    /// The number of the generation to construct.
+    /// The generation that the successor builds.
     pub generation: u64,
-    /// The request that this is for.
+    /// The restart request.
     pub request: String,
-    /// Why it was asked.
+    /// The reason of the request.
     pub reason: String,
-    /// When, RFC 3339.
+    /// The time of the request, RFC 3339.
     pub asked_at: String,
-    /// Whether the lock comes along; not where the disk had no room for one.
+    /// Whether the lock comes along; it does not when the disk was full.
     pub lock: bool,
-    /// The listeners: the name under which the service manager keeps each, if it does.
+    /// For each listener, its name in the fd store of the service manager, if it is there.
     pub listeners: Vec<Option<String>>,
-    /// The predecessor and those before it that still drain.
+    /// The predecessor, and the processes before it that still drain.
     pub drainers: Vec<HandedDrainer>,
     /// The sidecars of the predecessor that must not run twice.
     pub exclusive: Vec<Exclusive>,
-    /// Where the service manager listens to its main process.
+    /// The notification socket of the service manager.
     pub notify: Option<String>,
-    /// How often it wants to hear from it, in microseconds; 0 for never.
+    /// The watchdog interval in microseconds; 0 for none.
     pub watchdog_usec: u64,
-    /// Who supervises: what is seen of it from a successor is its ancestors' business.
+    /// The supervisor. The successor cannot detect it, because its ancestors are others.
     pub verdict: SupervisorVerdict,
-    /// The trace of this restart, where it is switched on.
+    /// The trace of this restart, if tracing is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Carried>,
 }
@@ -75,12 +75,12 @@ pub struct Exclusive {
 #[serde(rename_all = "camelCase")]
 pub struct HandedDrainer {
     pub pid: u32,
-    /// The generation that it serves to the end.
+    /// The generation that it finishes.
     pub generation: u64,
-    /// Milliseconds that it has left; none without limit.
+    /// The time that it has left, in milliseconds; none for no limit.
     pub left_ms: Option<u64>,
-    /// It stays in front of its successors when its work is done. The end of a pipe that comes
-    /// after its pidfd tells of that.
+    /// Whether it stays in front of its successors when its work is done. Then a pipe comes after
+    /// its pidfd, and is closed when the work is done.
     pub stays: bool,
 }
 

@@ -1,46 +1,47 @@
-//! The phases of a gateway, each with what it needs.
+//! The phases of a gateway, each with its data.
 
 use std::time::Duration;
 
 use super::{Build, Fallback};
 
-/// Where the gateway stands.
+/// The phase of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Only the front door is there; the first generation is built at this moment, or sooner when
-    /// somebody asks.
+    /// Only the front door is open; the first generation is built at this moment, or sooner on
+    /// request.
     Waiting {
         until: Duration,
-        /// What a failing start leads to.
+        /// What follows a failed start.
         then: Fallback,
     },
-    /// The first generation is being built; nobody serves yet, or only the predecessor.
+    /// The first generation is being built; nothing serves yet, or only the predecessor.
     Starting(Build, Origin),
-    /// A candidate that can serve, and waits for its predecessor's word.
+    /// A candidate that can serve, and waits for its predecessor.
     Prepared(Build),
     Serving,
     /// A generation serves, and the next is being built.
     Building(Build),
     /// A generation serves, and a successor builds the next.
     Handing {
-        /// What is built there.
+        /// The generation that the successor builds.
         build: Build,
         /// Whether the successor was told to begin.
         committed: bool,
     },
     /// The successor serves; this process finishes its work.
     Yielded {
-        /// When it is over whatever goes on.
+        /// When the end is forced.
         until: Option<Duration>,
     },
-    /// The service manager starts the next generation after our end.
+    /// This process finishes its work and ends; then the service manager starts the next
+    /// generation.
     Leaving {
-        /// When it is over whatever goes on.
+        /// When the end is forced.
         until: Option<Duration>,
     },
-    /// On the way out.
+    /// A stop is under way.
     Stopping {
-        /// When it is over whatever goes on.
+        /// When the end is forced.
         until: Duration,
     },
     Ended,
@@ -49,10 +50,10 @@ pub enum Phase {
 /// Why the first generation is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// Nobody serves; a failure leads to this.
+    /// Nothing serves; this follows a failure.
     Alone(Fallback),
-    /// To take over; a failure leaves it to the predecessor.
+    /// To take over. After a failure the predecessor serves on.
     Candidate,
-    /// The predecessor died meanwhile; should this build fail, another follows that persists.
+    /// The predecessor died meanwhile. If this build fails, another follows, which persists.
     Orphan,
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::ui::Tone;
-use crate::diagnose::doctor::{self, Finding, FixState, GatewayFacts, Level, Remedy, checks};
+use crate::diagnose::doctor::{self, DoctorFacts, Finding, FixState, Level, Remedy, checks};
 use crate::text::human::count;
 use crate::text::log::escape;
 use crate::text::redact::Redactor;
@@ -90,7 +90,7 @@ impl RemedyKind {
 }
 
 /// Prints the findings; `fixed` says that `--fix` was given.
-pub fn show(ctx: &Context, facts: &GatewayFacts, findings: &[Finding], fixed: bool) {
+pub fn show(ctx: &Context, facts: &DoctorFacts, findings: &[Finding], fixed: bool) {
     let redactor = facts.redactor();
     let number = checks::all().count();
     ctx.ui.object(&DoctorReport {

@@ -1,4 +1,4 @@
-//! Facts in, findings out: what is wrong with an installed gateway, and why the last life ended.
+//! Facts in, findings out: what is wrong with an installed gateway, and why the last run ended.
 
 pub mod doctor;
 pub mod history_text;

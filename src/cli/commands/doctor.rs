@@ -7,7 +7,7 @@ use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
-use crate::diagnose::doctor::{self, DoctorTarget, Finding, FixState, GatewayFacts, Remedy};
+use crate::diagnose::doctor::{self, DoctorFacts, DoctorTarget, Finding, FixState, Remedy};
 use crate::service::{self, Installed, ServiceErrorKind};
 use crate::state::paths::Scope;
 
@@ -41,7 +41,7 @@ pub async fn doctor(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> 
 }
 
 /// Fixes what can be fixed and was not tried yet. Whether anything was tried.
-async fn fix_all(ctx: &Context, facts: &GatewayFacts, findings: &mut [Finding]) -> bool {
+async fn fix_all(ctx: &Context, facts: &DoctorFacts, findings: &mut [Finding]) -> bool {
     let mut tried = false;
     for finding in findings
         .iter_mut()

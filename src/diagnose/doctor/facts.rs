@@ -12,7 +12,7 @@ use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
 
 #[derive(Clone, Debug, Default)]
-pub struct GatewayFacts {
+pub struct DoctorFacts {
     pub instance: String,
     /// The flags that select the gateway, with a leading blank.
     pub flags: String,
@@ -36,7 +36,7 @@ pub struct GatewayFacts {
     pub unseen: Vec<String>,
 }
 
-impl GatewayFacts {
+impl DoctorFacts {
     /// The unit and what its manager reports, where systemd has loaded it.
     pub fn loaded_unit(&self) -> Option<(&InstalledUnit, &UnitProperties)> {
         let unit = self.unit.as_ref()?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::facts::GatewayFacts;
+use super::facts::DoctorFacts;
 use super::unit_facts::InstalledUnit;
 
 /// How much a finding matters.
@@ -43,7 +43,7 @@ pub struct Check {
     pub cure: &'static str,
     pub fixable: bool,
     /// Finds the problem in the facts, if it is there.
-    pub judge: fn(&GatewayFacts) -> Option<Problem>,
+    pub judge: fn(&DoctorFacts) -> Option<Problem>,
 }
 
 /// What a check found on this machine.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
-use super::facts::GatewayFacts;
+use super::facts::DoctorFacts;
 use super::finding::Fix;
 use super::unit_facts::InstalledUnit;
 use crate::config::Env;
@@ -19,7 +19,7 @@ use crate::service::manager::Manager;
 /// # Errors
 /// Why it failed, in a sentence.
 pub async fn apply(
-    facts: &GatewayFacts,
+    facts: &DoctorFacts,
     fix: &Fix,
     progress: impl FnMut(&str),
 ) -> Result<(), String> {
@@ -62,7 +62,7 @@ pub async fn apply(
     }
 }
 
-async fn manager(facts: &GatewayFacts) -> Result<(&InstalledUnit, Manager), String> {
+async fn manager(facts: &DoctorFacts) -> Result<(&InstalledUnit, Manager), String> {
     let unit = facts.unit.as_ref().ok_or("the gateway is not installed")?;
     let manager = Manager::connect(unit.installed.scope, &Env::real())
         .await
@@ -78,7 +78,7 @@ fn unit_and_socket(unit: &InstalledUnit) -> Vec<&str> {
         .collect()
 }
 
-async fn reload(facts: &GatewayFacts, mut progress: impl FnMut(&str)) -> Result<(), String> {
+async fn reload(facts: &DoctorFacts, mut progress: impl FnMut(&str)) -> Result<(), String> {
     let control = facts
         .control
         .as_ref()

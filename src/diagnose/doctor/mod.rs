@@ -14,12 +14,12 @@ pub mod manual;
 mod tests;
 mod unit_facts;
 
-pub use self::facts::GatewayFacts;
+pub use self::facts::DoctorFacts;
 pub use self::finding::{Finding, FixState, Level, Remedy};
 pub use self::gather::{DoctorTarget, gather};
 
 /// Every finding, the worst first.
-pub fn judge(facts: &GatewayFacts) -> Vec<Finding> {
+pub fn judge(facts: &DoctorFacts) -> Vec<Finding> {
     let look = |check| {
         let check: &'static finding::Check = check;
         (check.judge)(facts).map(|problem| Finding {

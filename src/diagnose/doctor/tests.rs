@@ -1,6 +1,6 @@
 //! The checks without a machine.
 
-use super::facts::{GatewayFacts, MachineFacts};
+use super::facts::{DoctorFacts, MachineFacts};
 use super::finding::{Fix, Problem, advice};
 use super::*;
 
@@ -40,7 +40,7 @@ fn every_check_has_a_unique_code_full_texts_and_a_section_of_the_manual() {
     assert_eq!(codes.len(), number);
 }
 
-fn found(facts: &GatewayFacts) -> Vec<&'static str> {
+fn found(facts: &DoctorFacts) -> Vec<&'static str> {
     judge(facts)
         .iter()
         .map(|finding| finding.check.code)
@@ -49,7 +49,7 @@ fn found(facts: &GatewayFacts) -> Vec<&'static str> {
 
 #[test]
 fn no_facts_give_no_findings() {
-    let found = found(&GatewayFacts::default());
+    let found = found(&DoctorFacts::default());
     assert!(found.is_empty(), "{found:?}");
 }
 
@@ -60,9 +60,9 @@ fn findings_that_no_box_can_produce() {
         ..crate::control::fake_gateway::status()
     };
     assert_eq!(
-        found(&GatewayFacts {
+        found(&DoctorFacts {
             status: Some(status),
-            ..GatewayFacts::default()
+            ..DoctorFacts::default()
         }),
         ["program-version"]
     );
@@ -71,9 +71,9 @@ fn findings_that_no_box_can_produce() {
         ..MachineFacts::default()
     };
     assert_eq!(
-        found(&GatewayFacts {
+        found(&DoctorFacts {
             machine,
-            ..GatewayFacts::default()
+            ..DoctorFacts::default()
         }),
         ["inotify-limit"]
     );

@@ -1,7 +1,7 @@
 //! The addresses of the front door, and other programs that use them.
 
 use crate::config::Listen;
-use crate::diagnose::doctor::facts::{AddressHolder, FrontAddress, GatewayFacts};
+use crate::diagnose::doctor::facts::{AddressHolder, DoctorFacts, FrontAddress};
 use crate::diagnose::doctor::finding::{Check, Level, Problem, advice, command};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -76,7 +76,7 @@ fn name(holder: &AddressHolder) -> String {
     format!("{name} ({pid}uid {}{unit})", holder.uid)
 }
 
-fn held(facts: &GatewayFacts, by_gateway: bool) -> Option<(&FrontAddress, &AddressHolder)> {
+fn held(facts: &DoctorFacts, by_gateway: bool) -> Option<(&FrontAddress, &AddressHolder)> {
     facts.addresses.iter().find_map(|address| {
         address
             .others
@@ -86,7 +86,7 @@ fn held(facts: &GatewayFacts, by_gateway: bool) -> Option<(&FrontAddress, &Addre
     })
 }
 
-fn taken(facts: &GatewayFacts) -> Option<Problem> {
+fn taken(facts: &DoctorFacts) -> Option<Problem> {
     let (port, holder) = held(facts, false)?;
     let next = match (&holder.unit, holder.pid) {
         (Some(unit), _) => format!("sudo systemctl stop {unit}   (if it is not needed)"),
@@ -102,7 +102,7 @@ fn taken(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn stale(facts: &GatewayFacts) -> Option<Problem> {
+fn stale(facts: &DoctorFacts) -> Option<Problem> {
     let (port, holder) = held(facts, true)?;
     Problem::at(
         &port.listen,
@@ -126,7 +126,7 @@ fn clash(one: &Listen, other: &Listen) -> bool {
     }
 }
 
-fn shared(facts: &GatewayFacts) -> Option<Problem> {
+fn shared(facts: &DoctorFacts) -> Option<Problem> {
     let others = facts
         .other_gateways
         .iter()
@@ -154,7 +154,7 @@ fn shared(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn ephemeral(facts: &GatewayFacts) -> Option<Problem> {
+fn ephemeral(facts: &DoctorFacts) -> Option<Problem> {
     let (low, high) = facts.machine.ephemeral_ports?;
     let inside = facts.addresses.iter().find_map(|port| {
         port.listen
@@ -187,7 +187,7 @@ fn reserved(list: &str, port: u16) -> bool {
         .any(|range| range.contains(&port))
 }
 
-fn everywhere(facts: &GatewayFacts) -> Option<Problem> {
+fn everywhere(facts: &DoctorFacts) -> Option<Problem> {
     let open =
         |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.ip().is_unspecified());
     let port = facts.addresses.iter().find(|port| open(&port.listen))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::control::protocol::Stage;
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Fix, Level, Problem, Remedy, advice, command};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -49,7 +49,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn invalid(facts: &GatewayFacts) -> Option<Problem> {
+fn invalid(facts: &DoctorFacts) -> Option<Problem> {
     let why = facts.config.invalid.as_ref()?;
     let next = command(format!(
         "gatewayctl config check --config {}",
@@ -61,7 +61,7 @@ fn invalid(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn unapplied(facts: &GatewayFacts) -> Option<Problem> {
+fn unapplied(facts: &DoctorFacts) -> Option<Problem> {
     // The last good configuration is older during a start and while recovering.
     let serves = facts
         .status
@@ -78,7 +78,7 @@ fn unapplied(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn secret(facts: &GatewayFacts) -> Option<Problem> {
+fn secret(facts: &DoctorFacts) -> Option<Problem> {
     let (mode, owner, group) = facts.config.access.filter(|(mode, ..)| mode & 0o004 != 0)?;
     if facts.config.secrets.is_empty() {
         return None;
@@ -110,7 +110,7 @@ fn secret(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn unreadable(facts: &GatewayFacts) -> Option<Problem> {
+fn unreadable(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let ((mode, owner, group), uid) = (facts.config.access?, unit.uid?);
     if may_read(mode, (owner, group), (uid, unit.gid)) {

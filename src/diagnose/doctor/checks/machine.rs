@@ -1,6 +1,6 @@
 //! The journal and the limits of the kernel.
 
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Level, Problem, command};
 use crate::proxy::BACKLOG;
 
@@ -36,7 +36,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn journal(facts: &GatewayFacts) -> Option<Problem> {
+fn journal(facts: &DoctorFacts) -> Option<Problem> {
     facts.unit.as_ref()?;
     if facts.machine.journal_kept != Some(false) {
         return None;
@@ -49,7 +49,7 @@ fn journal(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn somaxconn(facts: &GatewayFacts) -> Option<Problem> {
+fn somaxconn(facts: &DoctorFacts) -> Option<Problem> {
     let limit = facts
         .machine
         .somaxconn
@@ -64,7 +64,7 @@ fn somaxconn(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn inotify(facts: &GatewayFacts) -> Option<Problem> {
+fn inotify(facts: &DoctorFacts) -> Option<Problem> {
     let why = facts.machine.inotify.as_ref()?;
     Problem::at(
         "/proc/sys/fs/inotify/max_user_instances",

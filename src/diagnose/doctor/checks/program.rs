@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::diagnose::doctor::facts::{GatewayFacts, is_temporary};
+use crate::diagnose::doctor::facts::{DoctorFacts, is_temporary};
 use crate::diagnose::doctor::finding::{Check, Level, Problem, advice, command};
 
 /// Directories of version managers: their files disappear with the version.
@@ -102,7 +102,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn program_missing(facts: &GatewayFacts) -> Option<Problem> {
+fn program_missing(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let program = unit
         .properties
@@ -117,7 +117,7 @@ fn program_missing(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn replaced(facts: &GatewayFacts) -> Option<Problem> {
+fn replaced(facts: &DoctorFacts) -> Option<Problem> {
     let process = facts
         .process
         .as_ref()
@@ -130,7 +130,7 @@ fn replaced(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn version(facts: &GatewayFacts) -> Option<Problem> {
+fn version(facts: &DoctorFacts) -> Option<Problem> {
     let status = facts
         .status
         .as_ref()
@@ -154,7 +154,7 @@ fn version(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn temporary(facts: &GatewayFacts) -> Option<Problem> {
+fn temporary(facts: &DoctorFacts) -> Option<Problem> {
     let own = facts.unit.as_ref().and_then(|unit| {
         Some((
             unit.place("ExecStart"),
@@ -184,7 +184,7 @@ fn temporary(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn command_missing(facts: &GatewayFacts) -> Option<Problem> {
+fn command_missing(facts: &DoctorFacts) -> Option<Problem> {
     let (name, program) = facts.config.missing_programs.first()?;
     let place = format!("{}: [sidecar.{name}] command", facts.config.path.display());
     let next = if program.contains('/') {
@@ -199,7 +199,7 @@ fn command_missing(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn version_manager(facts: &GatewayFacts) -> Option<Problem> {
+fn version_manager(facts: &DoctorFacts) -> Option<Problem> {
     let config = facts.config.get();
     let found = config.sidecar.iter().find_map(|(name, spec)| {
         let program = spec.command.first()?;
@@ -230,7 +230,7 @@ fn manager(path: &str) -> Option<&'static str> {
         .map(|(_, name)| name)
 }
 
-fn cwd_missing(facts: &GatewayFacts) -> Option<Problem> {
+fn cwd_missing(facts: &DoctorFacts) -> Option<Problem> {
     let (name, folder) = facts.config.missing_cwd.first()?;
     let place = format!("{}: [sidecar.{name}] cwd", facts.config.path.display());
     Problem::at(
@@ -240,7 +240,7 @@ fn cwd_missing(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn path_missing(facts: &GatewayFacts) -> Option<Problem> {
+fn path_missing(facts: &DoctorFacts) -> Option<Problem> {
     let (name, _) = facts.config.missing_path.first()?;
     let place = format!("{}: [sidecar.{name}] env.PATH", facts.config.path.display());
     let gone: Vec<String> = facts

@@ -1,7 +1,7 @@
 //! The running gateway, as it reports itself.
 
 use crate::control::protocol::{RecoveryStatus, Stage};
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Level, Problem, command};
 
 /// In percent of the limit: above it, a burst of clients reaches the limit.
@@ -70,7 +70,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn rung<'a>(facts: &'a GatewayFacts, name: &str) -> Option<&'a RecoveryStatus> {
+fn rung<'a>(facts: &'a DoctorFacts, name: &str) -> Option<&'a RecoveryStatus> {
     facts
         .status
         .as_ref()?
@@ -79,14 +79,14 @@ fn rung<'a>(facts: &'a GatewayFacts, name: &str) -> Option<&'a RecoveryStatus> {
         .filter(|recovery| recovery.rung == name)
 }
 
-fn process(facts: &GatewayFacts) -> String {
+fn process(facts: &DoctorFacts) -> String {
     facts
         .status
         .as_ref()
         .map_or(String::new(), |status| format!("pid {}", status.pid))
 }
 
-fn safe_mode(facts: &GatewayFacts) -> Option<Problem> {
+fn safe_mode(facts: &DoctorFacts) -> Option<Problem> {
     let recovery = rung(facts, "safe_mode")?;
     Problem::at(
         process(facts),
@@ -98,7 +98,7 @@ fn safe_mode(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn last_good(facts: &GatewayFacts) -> Option<Problem> {
+fn last_good(facts: &DoctorFacts) -> Option<Problem> {
     let recovery = rung(facts, "last_good")?;
     let next = command(format!(
         "gatewayctl config check --config {}",
@@ -111,7 +111,7 @@ fn last_good(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn throttled(facts: &GatewayFacts) -> Option<Problem> {
+fn throttled(facts: &DoctorFacts) -> Option<Problem> {
     let recovery = rung(facts, "throttled")?;
     Problem::at(
         process(facts),
@@ -123,7 +123,7 @@ fn throttled(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn sidecar_down(facts: &GatewayFacts) -> Option<Problem> {
+fn sidecar_down(facts: &DoctorFacts) -> Option<Problem> {
     let status = facts
         .status
         .as_ref()
@@ -151,7 +151,7 @@ fn sidecar_down(facts: &GatewayFacts) -> Option<Problem> {
     Some(found.with(lines.map(str::to_owned).collect()))
 }
 
-fn standing_by(facts: &GatewayFacts) -> Option<Problem> {
+fn standing_by(facts: &DoctorFacts) -> Option<Problem> {
     let told = facts
         .status
         .as_ref()
@@ -172,7 +172,7 @@ fn standing_by(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn descriptors(facts: &GatewayFacts) -> Option<Problem> {
+fn descriptors(facts: &DoctorFacts) -> Option<Problem> {
     let process = facts.process.as_ref()?;
     let (used, limit) = process
         .descriptors

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Fix, Level, Problem, Remedy, command};
 use crate::diagnose::doctor::unit_facts::UnitProperties;
 
@@ -110,7 +110,7 @@ fn gave_up(properties: &UnitProperties) -> bool {
     properties.active == "failed" && (properties.result == "start-limit-hit" || used_up)
 }
 
-fn start_limit_hit(facts: &GatewayFacts) -> Option<Problem> {
+fn start_limit_hit(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| gave_up(properties))?;
@@ -129,7 +129,7 @@ fn start_limit_hit(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn failed(facts: &GatewayFacts) -> Option<Problem> {
+fn failed(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.active == "failed" && !gave_up(properties))?;
@@ -144,7 +144,7 @@ fn failed(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn stopped(facts: &GatewayFacts) -> Option<Problem> {
+fn stopped(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, _) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.active == "inactive" && facts.status.is_none())?;
@@ -155,7 +155,7 @@ fn stopped(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn not_enabled(facts: &GatewayFacts) -> Option<Problem> {
+fn not_enabled(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
         properties.file_state == "disabled" && properties.active == "active"
     })?;
@@ -175,7 +175,7 @@ fn not_enabled(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn linger(facts: &GatewayFacts) -> Option<Problem> {
+fn linger(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts
         .unit
         .as_ref()
@@ -189,7 +189,7 @@ fn linger(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn restart_storm(facts: &GatewayFacts) -> Option<Problem> {
+fn restart_storm(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.restarts >= STORM)?;
@@ -213,7 +213,7 @@ fn restart_storm(facts: &GatewayFacts) -> Option<Problem> {
         .flatten()
 }
 
-fn scope_duplicate(facts: &GatewayFacts) -> Option<Problem> {
+fn scope_duplicate(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let other = facts
         .other_gateways
@@ -238,7 +238,7 @@ fn scope_duplicate(facts: &GatewayFacts) -> Option<Problem> {
     Some(found.with(vec![format!("other unit: {}", other.path.display())]))
 }
 
-fn silent(facts: &GatewayFacts) -> Option<Problem> {
+fn silent(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.is_active() && properties.main_pid != 0)?;
@@ -253,7 +253,7 @@ fn silent(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn log_suppressed(facts: &GatewayFacts) -> Option<Problem> {
+fn log_suppressed(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts
         .unit
         .as_ref()

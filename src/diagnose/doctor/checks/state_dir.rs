@@ -1,6 +1,6 @@
 //! The state directory: lock, owner record and the other files that outlive a process.
 
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Fix, Level, Problem, Remedy, command};
 use crate::text::human::{count, span};
 
@@ -99,7 +99,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn owner(facts: &GatewayFacts) -> Option<Problem> {
+fn owner(facts: &DoctorFacts) -> Option<Problem> {
     let state = facts.state_dir.as_ref()?;
     let wanted = facts.unit.as_ref().and_then(|unit| unit.uid);
     let dir = state.dir.display();
@@ -123,7 +123,7 @@ fn owner(facts: &GatewayFacts) -> Option<Problem> {
     None
 }
 
-fn file_system(facts: &GatewayFacts) -> Option<Problem> {
+fn file_system(facts: &DoctorFacts) -> Option<Problem> {
     let state = facts.state_dir.as_ref()?;
     let kind = state.poor_file_system.as_ref()?;
     Problem::at(
@@ -136,7 +136,7 @@ fn file_system(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn disk_full(facts: &GatewayFacts) -> Option<Problem> {
+fn disk_full(facts: &DoctorFacts) -> Option<Problem> {
     let state = facts.state_dir.as_ref()?;
     let (bytes, inodes) = state.free?;
     if bytes >= FREE_LEAST && inodes >= FREE_LEAST {
@@ -154,7 +154,7 @@ fn disk_full(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn set_aside(facts: &GatewayFacts) -> Option<Problem> {
+fn set_aside(facts: &DoctorFacts) -> Option<Problem> {
     let state = facts
         .state_dir
         .as_ref()
@@ -178,7 +178,7 @@ fn set_aside(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn owner_stale(facts: &GatewayFacts) -> Option<Problem> {
+fn owner_stale(facts: &DoctorFacts) -> Option<Problem> {
     let (state, status) = (facts.state_dir.as_ref()?, facts.status.as_ref()?);
     let owner = state
         .owner
@@ -199,7 +199,7 @@ fn owner_stale(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn lock_held(facts: &GatewayFacts) -> Option<Problem> {
+fn lock_held(facts: &DoctorFacts) -> Option<Problem> {
     let state = facts.state_dir.as_ref()?;
     let (pid, name) = state.lock_holder.as_ref()?;
     Problem::at(
@@ -209,7 +209,7 @@ fn lock_held(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn intent(facts: &GatewayFacts) -> Option<Problem> {
+fn intent(facts: &DoctorFacts) -> Option<Problem> {
     let (path, age) = facts.state_dir.as_ref()?.intent.as_ref()?;
     let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let cure = Remedy::Fix(
@@ -223,7 +223,7 @@ fn intent(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn overdue(facts: &GatewayFacts) -> Option<Problem> {
+fn overdue(facts: &DoctorFacts) -> Option<Problem> {
     let (pid, late) = facts.state_dir.as_ref()?.overdue.first()?;
     let late = span(u64::try_from(late.as_millis()).unwrap_or(u64::MAX));
     Problem::at(
@@ -233,7 +233,7 @@ fn overdue(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn bundles(facts: &GatewayFacts) -> Option<Problem> {
+fn bundles(facts: &DoctorFacts) -> Option<Problem> {
     let state = facts.state_dir.as_ref()?;
     let newest = state.bundles.first()?;
     let message = format!(

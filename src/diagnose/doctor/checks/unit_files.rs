@@ -1,6 +1,6 @@
 //! The unit's files: who wrote them, and whether systemd uses them as they are.
 
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Fix, Level, Problem, Remedy, command};
 use crate::service::provenance::Written;
 
@@ -134,7 +134,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn install(facts: &GatewayFacts, more: &str) -> String {
+fn install(facts: &DoctorFacts, more: &str) -> String {
     let instance = if facts.instance == crate::config::DEFAULT_INSTANCE {
         String::new()
     } else {
@@ -143,7 +143,7 @@ fn install(facts: &GatewayFacts, more: &str) -> String {
     format!("gatewayctl install{instance}{more}")
 }
 
-fn manager_unreachable(facts: &GatewayFacts) -> Option<Problem> {
+fn manager_unreachable(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let why = unit.unreachable.as_ref()?;
     let next = match unit.lingers {
@@ -159,7 +159,7 @@ fn manager_unreachable(facts: &GatewayFacts) -> Option<Problem> {
     Some(found.with(why.lines().map(str::to_owned).collect()))
 }
 
-fn not_loaded(facts: &GatewayFacts) -> Option<Problem> {
+fn not_loaded(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let properties = unit
         .properties
@@ -184,7 +184,7 @@ fn not_loaded(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn reload_needed(facts: &GatewayFacts) -> Option<Problem> {
+fn reload_needed(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref().filter(|unit| {
         unit.properties
             .as_ref()
@@ -198,7 +198,7 @@ fn reload_needed(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn edited(facts: &GatewayFacts) -> Option<Problem> {
+fn edited(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts
         .unit
         .as_ref()
@@ -215,7 +215,7 @@ fn edited(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn foreign(facts: &GatewayFacts) -> Option<Problem> {
+fn foreign(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts
         .unit
         .as_ref()
@@ -227,7 +227,7 @@ fn foreign(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn outdated(facts: &GatewayFacts) -> Option<Problem> {
+fn outdated(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let change = unit.outdated.as_ref()?;
     let lines = change.lines().filter(|line| {
@@ -247,7 +247,7 @@ fn outdated(facts: &GatewayFacts) -> Option<Problem> {
     Some(found.with(lines.map(str::to_owned).collect()))
 }
 
-fn drop_in(facts: &GatewayFacts) -> Option<Problem> {
+fn drop_in(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts.unit.as_ref()?;
     let made = unit.files.iter().skip(1).flat_map(|file| {
         let relevant = file
@@ -279,7 +279,7 @@ fn drop_in(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn shadowed(facts: &GatewayFacts) -> Option<Problem> {
+fn shadowed(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts
         .unit
         .as_ref()
@@ -304,7 +304,7 @@ fn shadowed(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn secret(facts: &GatewayFacts) -> Option<Problem> {
+fn secret(facts: &DoctorFacts) -> Option<Problem> {
     let unit = facts
         .unit
         .as_ref()
@@ -323,7 +323,7 @@ fn secret(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn env_file_missing(facts: &GatewayFacts) -> Option<Problem> {
+fn env_file_missing(facts: &DoctorFacts) -> Option<Problem> {
     let file = facts
         .unit
         .as_ref()?
@@ -341,7 +341,7 @@ fn env_file_missing(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn env_file_mode(facts: &GatewayFacts) -> Option<Problem> {
+fn env_file_mode(facts: &DoctorFacts) -> Option<Problem> {
     let file = facts
         .unit
         .as_ref()?

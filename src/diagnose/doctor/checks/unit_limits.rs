@@ -1,6 +1,6 @@
 //! The unit's limits and environment as systemd uses them, drop-ins included.
 
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Level, Problem, advice, command};
 use crate::state::paths::Scope;
 
@@ -98,7 +98,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn oom_policy(facts: &GatewayFacts) -> Option<Problem> {
+fn oom_policy(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| matches!(properties.oom_policy.as_str(), "stop" | "kill"))?;
@@ -110,7 +110,7 @@ fn oom_policy(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn nofile(facts: &GatewayFacts) -> Option<Problem> {
+fn nofile(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit()?;
     let clients = facts.config.get().limits.connections as u64;
     let needed = clients * 2 + OTHER_FILES;
@@ -128,7 +128,7 @@ fn nofile(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn network_online(facts: &GatewayFacts) -> Option<Problem> {
+fn network_online(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(unit, _)| unit.installed.scope == Scope::User)?;
@@ -148,7 +148,7 @@ fn network_online(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn output(facts: &GatewayFacts) -> Option<Problem> {
+fn output(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.output.iter().any(|output| output == "null"))?;
@@ -164,7 +164,7 @@ fn output(facts: &GatewayFacts) -> Option<Problem> {
     Problem::setting(unit, key, "null", &format!("{key}=journal"))
 }
 
-fn environment(facts: &GatewayFacts) -> Option<Problem> {
+fn environment(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit()?;
     let in_unit = |name: &str| {
         properties
@@ -204,7 +204,7 @@ fn environment(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn account(facts: &GatewayFacts) -> Option<Problem> {
+fn account(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit().filter(|(unit, _)| !unit.has_account)?;
     let cure = command(format!("sudo useradd --system {}", properties.user));
     Problem::at(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{BEFORE_KILL, Dur, STOP_MARGIN};
-use crate::diagnose::doctor::facts::GatewayFacts;
+use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Level, Problem, command};
 use crate::diagnose::doctor::unit_facts::InstalledUnit;
 
@@ -129,14 +129,14 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn service_type(facts: &GatewayFacts) -> Option<Problem> {
+fn service_type(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
         !matches!(properties.service_type.as_str(), "notify" | "notify-reload")
     })?;
     Problem::setting(unit, "Type", &properties.service_type, "Type=notify")
 }
 
-fn notify_access(facts: &GatewayFacts) -> Option<Problem> {
+fn notify_access(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| !matches!(properties.notify_access.as_str(), "main" | "exec"))?;
@@ -148,28 +148,28 @@ fn notify_access(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn kill_mode(facts: &GatewayFacts) -> Option<Problem> {
+fn kill_mode(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| matches!(properties.kill_mode.as_str(), "process" | "none"))?;
     Problem::setting(unit, "KillMode", &properties.kill_mode, "KillMode=mixed")
 }
 
-fn kill_group(facts: &GatewayFacts) -> Option<Problem> {
+fn kill_group(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.kill_mode == "control-group")?;
     Problem::setting(unit, "KillMode", &properties.kill_mode, "KillMode=mixed")
 }
 
-fn restart(facts: &GatewayFacts) -> Option<Problem> {
+fn restart(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
         !matches!(properties.restart.as_str(), "always" | "on-failure")
     })?;
     Problem::setting(unit, "Restart", &properties.restart, "Restart=always")
 }
 
-fn restart_delay(facts: &GatewayFacts) -> Option<Problem> {
+fn restart_delay(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.restart_delay > RESTART_DELAY_MOST)?;
@@ -181,7 +181,7 @@ fn restart_delay(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn exit_status(facts: &GatewayFacts) -> Option<Problem> {
+fn exit_status(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.prevent != [CONFIG_INVALID])?;
@@ -194,7 +194,7 @@ fn exit_status(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn stop_timeout(facts: &GatewayFacts) -> Option<Problem> {
+fn stop_timeout(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit()?;
     let drain = facts.config.get().restart.stop_drain;
     let needed = drain.0 + STOP_MARGIN + BEFORE_KILL;
@@ -211,7 +211,7 @@ fn stop_timeout(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn watchdog(facts: &GatewayFacts) -> Option<Problem> {
+fn watchdog(facts: &DoctorFacts) -> Option<Problem> {
     // For a running service systemd reports the value at its start.
     let off = |unit: &InstalledUnit| matches!(unit.value("WatchdogSec"), Some("0" | "infinity"));
     let (unit, _) = facts
@@ -220,7 +220,7 @@ fn watchdog(facts: &GatewayFacts) -> Option<Problem> {
     Problem::setting(unit, "WatchdogSec", "0", "WatchdogSec=30")
 }
 
-fn fd_store(facts: &GatewayFacts) -> Option<Problem> {
+fn fd_store(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, _) = facts
         .loaded_unit()
         .filter(|(_, properties)| properties.fd_store == 0 && !properties.socket)?;
@@ -232,7 +232,7 @@ fn fd_store(facts: &GatewayFacts) -> Option<Problem> {
     )
 }
 
-fn start_limit(facts: &GatewayFacts) -> Option<Problem> {
+fn start_limit(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit()?;
     let interval = properties
         .limit_interval

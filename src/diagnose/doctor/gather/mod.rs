@@ -8,7 +8,7 @@ mod unit;
 
 use std::path::PathBuf;
 
-use super::facts::{GatewayFacts, OtherGateway};
+use super::facts::{DoctorFacts, OtherGateway};
 use crate::config::Env;
 use crate::control::protocol::Status;
 use crate::service::{self, Installed};
@@ -36,15 +36,15 @@ pub struct DoctorTarget {
 }
 
 /// Looks at a gateway, its machine and its neighbours.
-pub async fn gather(target: DoctorTarget) -> GatewayFacts {
+pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     let env = Env::real();
     let mut unseen = target.unseen.clone();
     let (installed, status) = (target.unit.as_ref(), target.status.as_ref());
-    let mut facts = GatewayFacts {
+    let mut facts = DoctorFacts {
         user: user_name(),
         other_gateways: other_gateways(&env, &target.instance, installed),
         machine: machine::look(),
-        ..GatewayFacts::default()
+        ..DoctorFacts::default()
     };
     if let Some(installed) = installed {
         facts.unit = Some(unit::look(&env, installed).await);
@@ -59,7 +59,7 @@ pub async fn gather(target: DoctorTarget) -> GatewayFacts {
         facts.config.unapplied = config_file::unapplied(&facts.config, &state.dir);
     }
     facts.addresses = process::addresses(&facts, status);
-    GatewayFacts {
+    DoctorFacts {
         instance: target.instance,
         flags: target.flags,
         status: target.status,
@@ -70,7 +70,7 @@ pub async fn gather(target: DoctorTarget) -> GatewayFacts {
 }
 
 /// The main process of the service.
-fn main_pid(facts: &GatewayFacts) -> Option<u32> {
+fn main_pid(facts: &DoctorFacts) -> Option<u32> {
     let properties = facts.unit.as_ref()?.properties.as_ref()?;
     Some(properties.main_pid).filter(|pid| *pid != 0)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::Listen;
 use crate::control::protocol::Status;
-use crate::diagnose::doctor::facts::{AddressHolder, FrontAddress, GatewayFacts, RunningProcess};
+use crate::diagnose::doctor::facts::{AddressHolder, DoctorFacts, FrontAddress, RunningProcess};
 use crate::os::port::{self, Depth, Holder};
 use crate::os::process::{self, Stat};
 use crate::state::paths::Scope;
@@ -70,7 +70,7 @@ fn age(pid: u32) -> Option<Duration> {
 }
 
 /// The addresses of the running gateway and of its configuration, and what else listens there.
-pub(super) fn addresses(facts: &GatewayFacts, status: Option<&Status>) -> Vec<FrontAddress> {
+pub(super) fn addresses(facts: &DoctorFacts, status: Option<&Status>) -> Vec<FrontAddress> {
     let mut all: Vec<Listen> = status
         .iter()
         .flat_map(|status| &status.listeners)
@@ -91,7 +91,7 @@ pub(super) fn addresses(facts: &GatewayFacts, status: Option<&Status>) -> Vec<Fr
 
 /// What listens at an address and is neither this gateway, nor one of its own processes, nor a
 /// service manager on its behalf.
-fn others(facts: &GatewayFacts, status: Option<&Status>, listen: &Listen) -> Vec<AddressHolder> {
+fn others(facts: &DoctorFacts, status: Option<&Status>, listen: &Listen) -> Vec<AddressHolder> {
     let main = facts
         .unit
         .as_ref()

@@ -9,6 +9,7 @@ use crate::diagnose::doctor::{self, DoctorFacts, Finding, FixState, Level, Remed
 use crate::text::human::count;
 use crate::text::log::escape;
 use crate::text::redact::Redactor;
+use crate::text::words::{Words, words};
 
 /// How many lines of evidence are shown; `--json` has all of them.
 const DETAIL_MOST: usize = 8;
@@ -66,17 +67,16 @@ pub struct ReportedRemedy {
     text: String,
 }
 
-/// What to do, and who does it.
-#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum RemedyKind {
-    /// `--fix` does it; the text is the equivalent command.
-    #[serde(rename = "mend")]
-    Fix,
-    /// A command to run.
-    Command,
-    /// No single command does it.
-    Advice,
+words! {
+    /// What to do, and who does it.
+    enum RemedyKind {
+        /// `--fix` does it; the text is the equivalent command.
+        Fix = "mend",
+        /// A command to run.
+        Command = "command",
+        /// No single command does it.
+        Advice = "advice",
+    }
 }
 
 impl RemedyKind {

@@ -99,7 +99,7 @@ fn show(ctx: &Context, sentence: &str, lines: &[EvidenceLine], now: Timestamp) {
             .as_ref()
             .and_then(|at| at.parse().ok())
             .map_or(String::new(), |at| why::clock(at, now));
-        let source = format!("{:<8}", line.source.word());
+        let source = format!("{:<8}", line.source);
         ctx.ui.say(&format!(
             "  {} {at:<8}  {}",
             ctx.ui.paint(&source, Tone::Dim),

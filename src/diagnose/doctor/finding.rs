@@ -2,31 +2,19 @@
 
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
 use super::facts::DoctorFacts;
 use super::unit_facts::InstalledUnit;
+use crate::text::words::words;
 
-/// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Something is broken, or the next restart, crash or boot breaks it.
-    Error,
-    /// Something works now, but fails in unusual circumstances.
-    Warning,
-    /// Good to know; nothing has to be done.
-    Note,
-}
-
-impl Level {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Note => "note",
-        }
+words! {
+    /// How much a finding matters.
+    pub enum Level {
+        /// Something is broken, or the next restart, crash or boot breaks it.
+        Error = "error",
+        /// Something works now, but fails in unusual circumstances.
+        Warning = "warning",
+        /// Good to know; nothing has to be done.
+        Note = "note",
     }
 }
 

@@ -36,7 +36,7 @@ pub fn page() -> String {
 
 fn section(out: &mut String, check: &Check) {
     let _ = writeln!(out, ".SS {}", escape(check.code));
-    let level = check.level.word();
+    let level = check.level;
     let level = if check.fixable {
         format!(".I {level}\n(fixable):")
     } else {

@@ -11,50 +11,34 @@ use crate::diagnose::history_text::Row;
 use crate::state::history::HistoryEntry;
 use crate::state::startup_throttle::ThrottleSummary;
 use crate::text::human::{count, span};
+use crate::text::words::words;
 
 /// How many lines of the journal and of the history are shown: about the last two runs.
 const SHOWN: usize = 8;
 
-/// Where a line of evidence comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum EvidenceSource {
-    /// The unit, as its manager reports it.
-    Unit,
-    /// The status, as the gateway reports it.
-    Status,
-    /// The owner record in the state directory.
-    Owner,
-    /// The throttle record in the state directory.
-    Throttle,
-    /// The restart intent in the state directory.
-    Intent,
-    /// The ids of the boots in the history.
-    Boot,
-    /// The history.
-    Record,
-    /// The journal.
-    Journal,
-    /// The newest diagnostics bundle.
-    Bundle,
-    /// What could not be looked at.
-    Unseen,
-}
-
-impl EvidenceSource {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Unit => "unit",
-            Self::Status => "status",
-            Self::Owner => "owner",
-            Self::Throttle => "throttle",
-            Self::Intent => "intent",
-            Self::Boot => "boot",
-            Self::Record => "record",
-            Self::Journal => "journal",
-            Self::Bundle => "bundle",
-            Self::Unseen => "unseen",
-        }
+words! {
+    /// Where a line of evidence comes from.
+    pub enum EvidenceSource {
+        /// The unit, as its manager reports it.
+        Unit = "unit",
+        /// The status, as the gateway reports it.
+        Status = "status",
+        /// The owner record in the state directory.
+        Owner = "owner",
+        /// The throttle record in the state directory.
+        Throttle = "throttle",
+        /// The restart intent in the state directory.
+        Intent = "intent",
+        /// The ids of the boots in the history.
+        Boot = "boot",
+        /// The history.
+        Record = "record",
+        /// The journal.
+        Journal = "journal",
+        /// The newest diagnostics bundle.
+        Bundle = "bundle",
+        /// What could not be looked at.
+        Unseen = "unseen",
     }
 }
 

@@ -33,6 +33,14 @@ pub fn killed(signal: Option<i32>, before: Option<&Count>, after: Option<&Count>
     signal == Some(libc::SIGKILL) && rose
 }
 
+/// Stands in every text of [`end_of_life`], by which [`names_memory`] recognizes it.
+const MEMORY_RAN_OUT: &str = "memory ran out";
+
+/// Whether a recorded cause is one of [`end_of_life`].
+pub fn names_memory(cause: &str) -> bool {
+    cause.contains(MEMORY_RAN_OUT)
+}
+
 /// Whether the previous life of this gateway ended because memory ran out: by the `Result` of the
 /// service manager (systemd.service(5)), or by the count in the history compared with the count
 /// now.
@@ -42,11 +50,11 @@ pub fn end_of_life(
     now: Option<u64>,
 ) -> Option<String> {
     match (unit_result, before, now) {
-        (Some("oom-kill"), ..) => {
-            Some("the kernel ended it because memory ran out (systemd: oom-kill)".to_owned())
-        }
+        (Some("oom-kill"), ..) => Some(format!(
+            "the kernel ended it because {MEMORY_RAN_OUT} (systemd: oom-kill)"
+        )),
         (_, Some(before), Some(now)) if now > before => Some(format!(
-            "the kernel ended {} of its control group's processes because memory ran out, it or its sidecars among them",
+            "the kernel ended {} of its control group's processes because {MEMORY_RAN_OUT}, it or its sidecars among them",
             now - before
         )),
         _ => None,

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::evidence::EndEvidence;
 use super::journal::{JournalEvent, JournalLine};
+use crate::os::oom;
 use crate::state::history::{HistoryEntry, PreviousEnd, Recorded};
 
 /// A message that is older than this at the end of a run does not explain that end.
@@ -121,7 +122,7 @@ impl<'a> Timeline<'a> {
             .last(JournalEvent::OutOfMemory)
             .is_some_and(|line| self.is_near_end(line))
             && self.exit().is_none_or(|exit| exit.status == libc::SIGKILL);
-        let by_next_run = matches!(self.before, Some(PreviousEnd::Unplanned(Some(cause))) if cause.contains("memory ran out"));
+        let by_next_run = matches!(self.before, Some(PreviousEnd::Unplanned(Some(cause))) if oom::names_memory(cause));
         by_result || (by_line && (self.exit().is_some() || self.end.is_none())) || by_next_run
     }
 

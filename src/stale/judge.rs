@@ -15,12 +15,12 @@ pub struct Suspect {
     /// What the kernel tells about it.
     pub process: Process,
     /// None for any program but a gateway.
-    pub gateway: Option<GatewayFacts>,
+    pub gateway: Option<SuspectGateway>,
 }
 
 /// What counts about a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GatewayFacts {
+pub struct SuspectGateway {
     /// Whether it answered at least one of several questions, at its control socket or its front
     /// door.
     pub answers: bool,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::ancestors::Ancestors;
 use super::claim::AddressClaim;
-use super::judge::{Circumstances, GatewayFacts, Judgment, ProcessIdentity, Suspect};
+use super::judge::{Circumstances, Judgment, ProcessIdentity, Suspect, SuspectGateway};
 use super::liveness::{self, PROBES};
 use super::reason::KeepReason;
 use crate::config::Listen;
@@ -237,7 +237,7 @@ async fn suspect(
         .is_some_and(|answer| answer.instance.is_some() && answer.instance == claim.instance);
     Some(Suspect {
         process,
-        gateway: Some(GatewayFacts {
+        gateway: Some(SuspectGateway {
             answers: answer.is_some(),
             main_of,
             of_this,

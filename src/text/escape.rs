@@ -1,10 +1,10 @@
-//! Text from outside, made harmless for terminals and logs.
+//! Escapes text from outside, so that it cannot harm terminals and logs.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Control characters but tab as `\n`, `\x1b` or `\u{…}`, so that no text drives a terminal or
-/// forges a line.
+/// Escapes control characters except tab as `\n`, `\x1b` or `\u{…}`, so that no text drives a
+/// terminal or forges a line.
 pub fn escape(text: &str) -> Cow<'_, str> {
     let bad = |c: char| c != '\t' && (c.is_control() || is_direction(c));
     if !text.contains(bad) {
@@ -27,7 +27,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Marks that turn the direction of text around can make a line read as another one.
+/// Whether a character changes the direction of text, which can make a line look like another one.
 fn is_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }

@@ -26,7 +26,7 @@ pub fn sidecar_identifier(name: &str) -> String {
     format!("{IDENTIFIER}-{name}")
 }
 
-/// Starts logging; once, in main. Without effect when logging was started before.
+/// Starts logging; to be called in main. A second call has no effect.
 pub fn init() {
     let ours =
         |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;
@@ -39,7 +39,7 @@ pub fn init() {
     let _ = tracing::dispatcher::set_global_default(dispatch);
 }
 
-/// Logs an error of several lines, as one that ends with what a sidecar printed last, line by line.
+/// Logs an error of several lines, for example with the last output of a sidecar, line by line.
 pub fn error_lines(text: &str) {
     let mut lines = text.lines();
     tracing::error!("[gateway] {}", lines.next().unwrap_or_default());
@@ -112,7 +112,7 @@ fn wait_for_reader(socket: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The stream a sidecar printed to.
+/// The stream of a sidecar's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputStream {
     /// Standard output.
@@ -121,7 +121,7 @@ pub enum OutputStream {
     Err,
 }
 
-/// Takes the lines of one sidecar to the log.
+/// Writes the lines of one sidecar to the log.
 #[derive(Clone, Debug)]
 pub struct SidecarLog {
     name: String,
@@ -166,12 +166,13 @@ impl SidecarLog {
     }
 }
 
-/// One write, so that lines of several threads do not mix; errors are no one's to hear.
+/// Writes at once, so that lines of several threads do not mix. An error cannot be reported
+/// anywhere.
 fn print(line: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Prints just the message.
+/// Prints nothing but the message.
 struct Terminal;
 
 impl<S: Subscriber> Layer<S> for Terminal {
@@ -193,7 +194,7 @@ impl Visit for Message {
     }
 }
 
-/// The line for a terminal: warnings and errors say what they are, behind the prefix.
+/// The line for a terminal: the level of warnings and errors stands behind the prefix.
 fn format(level: Level, message: &str) -> String {
     let mark = match level {
         Level::ERROR => "error: ",

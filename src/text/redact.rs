@@ -16,13 +16,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use find::{in_command, in_text};
 use names::SecretNames;
 
-/// What stands in the place of a secret.
+/// Replaces a secret.
 pub const MASK: &str = "***";
 
 /// Shorter values are not searched for in free text: "1234" would be hidden in every port number.
 const LEARN_MIN: usize = 6;
 
-/// Hides secrets. Cheap to clone; clones share what was learned.
+/// Hides secrets. Clones are cheap, and share the learned values.
 #[derive(Clone, Debug)]
 pub struct Redactor(Arc<Inner>);
 
@@ -145,7 +145,7 @@ impl Redactor {
     }
 }
 
-/// Credentials without the word before them that says of what kind they are.
+/// Credentials without the word before them that names their scheme.
 fn without_scheme(value: &str) -> &str {
     match value.trim().split_once(' ') {
         Some((scheme, rest))

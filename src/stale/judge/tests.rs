@@ -30,7 +30,7 @@ fn process(pid: u32) -> Process {
 fn silent(pid: u32) -> Suspect {
     Suspect {
         process: process(pid),
-        gateway: Some(GatewayFacts::default()),
+        gateway: Some(SuspectGateway::default()),
     }
 }
 
@@ -113,9 +113,9 @@ fn process_1_is_kept_though_this_command_came_from_outside_of_its_container() {
 #[test]
 fn a_healthy_gateway_is_kept_whatever_the_records_say() {
     let healthy = Suspect {
-        gateway: Some(GatewayFacts {
+        gateway: Some(SuspectGateway {
             answers: true,
-            ..GatewayFacts::default()
+            ..SuspectGateway::default()
         }),
         ..silent(7)
     };
@@ -124,9 +124,9 @@ fn a_healthy_gateway_is_kept_whatever_the_records_say() {
         Judgment::Kept(KeepReason::Answers)
     );
     let managed = Suspect {
-        gateway: Some(GatewayFacts {
+        gateway: Some(SuspectGateway {
             main_of: Some("web.service".into()),
-            ..GatewayFacts::default()
+            ..SuspectGateway::default()
         }),
         ..silent(7)
     };
@@ -234,7 +234,7 @@ prop_compose! {
             process.program = Some("/usr/lib/systemd/systemd".into());
             process.arguments.push("--user".to_owned());
         }
-        Suspect { process, gateway: gateway.map(|(answers, main_of, beside)| GatewayFacts { answers, main_of, beside, of_this: false }) }
+        Suspect { process, gateway: gateway.map(|(answers, main_of, beside)| SuspectGateway { answers, main_of, beside, of_this: false }) }
     }
 }
 

@@ -6,21 +6,23 @@
 
 mod validate;
 pub(crate) use validate::{parse_net, parse_upstream};
+mod environment;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod layer;
+mod load;
 mod model;
 mod position;
 mod render;
 mod stop_time;
 mod types;
 
+pub use environment::Env;
 pub use error::ConfigError;
 #[cfg(test)]
-pub use layer::parse;
-pub use layer::{
-    Env, Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, whereabouts,
+pub use load::parse;
+pub use load::{
+    Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, whereabouts,
 };
 pub use model::{
     Config, DrainNotice, Hold, NoticeSignal, OutputMode, Ready, RestartMode, RestartSection,

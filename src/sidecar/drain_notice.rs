@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::runner::{Sidecar, SidecarState};
+use super::handle::Sidecar;
+use super::state::SidecarState;
 use crate::config::{DrainNotice, NoticeSignal};
 use crate::os::process::PidFd;
 

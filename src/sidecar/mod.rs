@@ -6,13 +6,16 @@
 mod backoff;
 pub mod drain_notice;
 mod environment;
+mod handle;
 mod notify_socket;
 mod oneshot;
 mod output;
 mod process;
 mod readiness;
 mod runner;
+mod state;
 
 pub use environment::Inherited;
+pub use handle::Sidecar;
 pub use oneshot::oneshot;
-pub use runner::{Sidecar, SidecarFailure, SidecarStart, SidecarState};
+pub use state::{SidecarFailure, SidecarStart, SidecarState};

@@ -1,30 +1,25 @@
 //! A sidecar's life: started, ready, restarted when it dies, stopped when asked.
 
-use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
-use super::environment::Inherited;
 use super::notify_socket::NotifySocket;
 use super::output::SidecarOutput;
 use super::process::{ChildProcess, Pipes, describe};
 use super::readiness::{Hint, ReadinessProbe};
-use crate::config::{OutputMode, Ready, SidecarSpec};
-use crate::os::mutex::lock;
+use super::state::{SidecarFailure, SidecarStart, SidecarState};
+use crate::config::{OutputMode, Ready};
 use crate::os::oom;
 use crate::os::port;
 use crate::text::log::{OutputStream, SidecarLog};
-use crate::text::redact::Redactor;
 
 /// A start that goes on printing may take this many start timeouts, no more.
 const EXTENSIONS: u32 = 10;
@@ -40,177 +35,17 @@ pub(super) const LAST_OUTPUT: Duration = Duration::from_millis(200);
 /// How often a start is tried again at once when somebody else took its private port first.
 const PORT_TRIES: u32 = 3;
 
-/// What a start needs.
-#[derive(Clone, Debug)]
-pub struct SidecarStart {
-    pub name: String,
-    /// What to run and how.
-    pub spec: SidecarSpec,
-    /// The environment it gets.
-    pub inherited: Arc<Inherited>,
-    /// Hides secrets in what it prints.
-    pub redactor: Redactor,
-    /// Where its notify socket goes.
-    pub run_dir: PathBuf,
-    /// Whether a first start that fails is tried again, with growing delays.
-    pub persist: bool,
-}
-
-/// Where a sidecar stands.
-#[derive(Clone, Debug)]
-pub enum SidecarState {
-    /// Its process runs and is not ready.
-    Starting {
-        /// The process; 0 while it is being prepared.
-        pid: u32,
-        /// What is odd about it, if anything is.
-        hint: Option<Hint>,
-    },
-    /// It can be used.
-    Ready { pid: u32, address: SocketAddr },
-    /// It died and will be started again.
-    Backoff { failure: Arc<SidecarFailure> },
-    /// It was asked to end.
-    Stopping { pid: u32 },
-    /// No process is left and none will be started.
-    Stopped {
-        /// Why, when nobody asked for it.
-        failure: Option<Arc<SidecarFailure>>,
-    },
-}
-
-/// Why a sidecar is not there.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{cause}")]
-pub struct SidecarFailure {
-    pub cause: String,
-    /// What it printed last.
-    pub last_words: Vec<String>,
-}
-
-/// A sidecar, as others see it.
-#[derive(Debug)]
-pub struct Sidecar {
-    state: watch::Receiver<SidecarState>,
-    stop: CancellationToken,
-    restarts: Arc<AtomicU64>,
-    port: Arc<AtomicU64>,
-    patience: Arc<AtomicU64>,
-    task: std::sync::Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Sidecar {
-    /// Starts it. Must be called on the gateway's main thread: the kernel ends a child with the
-    /// thread that made it.
-    pub fn start(start: SidecarStart) -> Self {
-        let (sender, state) = watch::channel(SidecarState::Starting { pid: 0, hint: None });
-        let stop = CancellationToken::new();
-        let restarts = Arc::new(AtomicU64::new(0));
-        let port = Arc::new(AtomicU64::new(0));
-        let patience = Arc::new(AtomicU64::new(start.spec.stop_timeout.0.as_millis() as u64));
-        let runner = Runner {
-            start,
-            state: sender,
-            stop: stop.clone(),
-            restarts: Arc::clone(&restarts),
-            port: Arc::clone(&port),
-            patience: Arc::clone(&patience),
-        };
-        let task = tokio::spawn(runner.run());
-        Self {
-            state,
-            stop,
-            restarts,
-            port,
-            patience,
-            task: std::sync::Mutex::new(Some(task)),
-        }
-    }
-
-    pub fn state(&self) -> SidecarState {
-        self.state.borrow().clone()
-    }
-
-    /// Follows where it stands.
-    pub fn watch(&self) -> watch::Receiver<SidecarState> {
-        self.state.clone()
-    }
-
+/// Starts the process of one sidecar again and again until it is asked to end.
+pub(super) struct Runner {
+    pub start: SidecarStart,
+    pub state: watch::Sender<SidecarState>,
+    pub stop: CancellationToken,
     /// Unplanned restarts so far.
-    pub fn restarts(&self) -> u64 {
-        self.restarts.load(Ordering::Relaxed)
-    }
-
-    /// The port of its present run.
-    pub fn port(&self) -> u16 {
-        self.port.load(Ordering::Relaxed) as u16
-    }
-
-    /// Waits until the first start succeeded or failed.
-    ///
-    /// # Errors
-    /// Why it failed.
-    pub async fn settled(&self) -> Result<SocketAddr, Arc<SidecarFailure>> {
-        let mut state = self.state.clone();
-        loop {
-            match &*state.borrow_and_update() {
-                SidecarState::Ready { address, .. } => return Ok(*address),
-                SidecarState::Backoff { failure }
-                | SidecarState::Stopped {
-                    failure: Some(failure),
-                } => return Err(Arc::clone(failure)),
-                SidecarState::Stopped { failure: None } | SidecarState::Stopping { .. } => {
-                    return Err(superseded());
-                }
-                SidecarState::Starting { .. } => {}
-            }
-            if state.changed().await.is_err() {
-                return Err(superseded());
-            }
-        }
-    }
-
-    /// Asks it to end and waits until no process of it is left: at most its stop timeout, and at
-    /// most `limit`.
-    pub async fn stop(&self, limit: Duration) {
-        self.patience
-            .fetch_min(limit.as_millis() as u64, Ordering::Relaxed);
-        self.stop.cancel();
-        let task = lock(&self.task).take();
-        match task {
-            // A task that panicked dropped its process, which kills it.
-            Some(task) => drop(task.await),
-            None => {
-                let mut state = self.state.clone();
-                // An error means that the task is gone, which is what we wait for.
-                let _ = state
-                    .wait_for(|state| matches!(state, SidecarState::Stopped { .. }))
-                    .await;
-            }
-        }
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-fn superseded() -> Arc<SidecarFailure> {
-    Arc::new(SidecarFailure {
-        cause: "was stopped before it was ready".to_owned(),
-        last_words: Vec::new(),
-    })
-}
-
-struct Runner {
-    start: SidecarStart,
-    state: watch::Sender<SidecarState>,
-    stop: CancellationToken,
-    restarts: Arc<AtomicU64>,
-    port: Arc<AtomicU64>,
-    patience: Arc<AtomicU64>,
+    pub restarts: Arc<AtomicU64>,
+    /// The port of the present run.
+    pub port: Arc<AtomicU64>,
+    /// How long the process may take to end after SIGTERM, in milliseconds.
+    pub patience: Arc<AtomicU64>,
 }
 
 /// How one run ended.
@@ -225,7 +60,8 @@ enum RunEnd {
 }
 
 impl Runner {
-    async fn run(self) {
+    /// Runs until the sidecar is stopped, or until its first start fails for good.
+    pub async fn run(self) {
         let mut backoff = Backoff::default();
         let mut ever_ready = false;
         let mut port_tries = 0;

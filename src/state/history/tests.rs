@@ -1,0 +1,192 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn request(id: &str) -> HistoryEntry {
+    HistoryEntry::Request {
+        id: id.to_owned(),
+        kind: "restart".to_owned(),
+        who: Requester {
+            uid: Some(1000),
+            pid: 7,
+            program: Some("gatewayctl".to_owned()),
+        },
+        reason: "why not".to_owned(),
+        strategy: "in-process".to_owned(),
+        phases: vec![PhaseTime {
+            name: ProgressStage::Ready,
+            at_ms: 3,
+        }],
+        outcome: "done".to_owned(),
+        took_ms: 5,
+        downtime_ms: None,
+    }
+}
+
+fn ids(dir: &Path) -> Vec<String> {
+    let id = |line: Recorded| match line.entry {
+        HistoryEntry::Request { id, .. } => id,
+        other => panic!("{other:?}"),
+    };
+    read(dir).map(id).collect()
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(read(dir.path()).count(), 0);
+    let history = History::open(dir.path());
+    let entries = [
+        HistoryEntry::Started {
+            version: "0.1.0".into(),
+            supervisor: "systemd".into(),
+            rung: "normal".into(),
+            reason: None,
+            before: PreviousEnd::Unplanned(Some("it was ended for want of memory".into())),
+            oom_kills: Some(3),
+        },
+        HistoryEntry::Rung {
+            rung: "safe-mode".into(),
+            reason: Some("9 starts".into()),
+        },
+        request("r1"),
+        HistoryEntry::Ended {
+            planned: true,
+            code: 0,
+            reason: "SIGTERM".into(),
+            uptime_ms: 9,
+            cut: vec!["GET /".into()],
+            trace: Some(Carried {
+                started_at_ms: 1.0,
+                last_at_ms: 2.0,
+            }),
+        },
+    ];
+    entries.iter().for_each(|entry| history.append(entry));
+    let lines: Vec<Recorded> = read(dir.path()).collect();
+    assert!(
+        lines.iter().map(|line| &line.entry).eq(&entries),
+        "{lines:?}"
+    );
+    assert!(lines.iter().all(
+        |line| line.pid == std::process::id() && line.boot_id == super::super::owner::boot_id()
+    ));
+    assert_eq!(
+        std::fs::metadata(path(dir.path()))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
+    let text = std::fs::read_to_string(path(dir.path())).unwrap();
+    assert!(
+        text.contains("\"event\":\"request\"")
+            && text.contains("\"tookMs\":5")
+            && text.contains("\"oomKills\":3"),
+        "{text}"
+    );
+    for before in [
+        PreviousEnd::Unknown,
+        PreviousEnd::Planned,
+        PreviousEnd::HandedOver,
+        PreviousEnd::MachineDown,
+        PreviousEnd::Unplanned(None),
+    ] {
+        let text = serde_json::to_string(&before).unwrap();
+        assert_eq!(
+            serde_json::from_str::<PreviousEnd>(&text).unwrap(),
+            before,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn torn_and_foreign_lines_cost_only_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = History::open(dir.path());
+    history.append(&request("r1"));
+    let torn = "{\"at\":\"2026-11-22T02:0";
+    let mut file = OpenOptions::new()
+        .append(true)
+        .open(path(dir.path()))
+        .unwrap();
+    file.write_all(torn.as_bytes()).unwrap();
+    assert_eq!(ids(dir.path()), ["r1"]);
+    history.append(&request("r2"));
+    file.write_all(b"{\"event\":\"of-a-later-version\"}\n\xff\xfe\n\n")
+        .unwrap();
+    history.append(&request("r3"));
+    assert_eq!(ids(dir.path()), ["r1", "r2", "r3"]);
+}
+
+#[test]
+fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = History::open(dir.path());
+    let long = "x".repeat(10_000);
+    for number in 0..4000 {
+        let HistoryEntry::Request {
+            kind,
+            who,
+            strategy,
+            phases,
+            outcome,
+            took_ms,
+            downtime_ms,
+            ..
+        } = request("")
+        else {
+            unreachable!()
+        };
+        let id = format!("r{number}");
+        history.append(&HistoryEntry::Request {
+            id,
+            kind,
+            who,
+            reason: long.clone(),
+            strategy,
+            phases,
+            outcome,
+            took_ms,
+            downtime_ms,
+        });
+    }
+    for path in [path(dir.path()), older(&path(dir.path()))] {
+        let length = std::fs::metadata(&path).unwrap().len();
+        assert!(length <= FILE_MAX, "{length}");
+    }
+    let ids = ids(dir.path());
+    assert!(
+        ids.len() > 1000 && ids.last().unwrap() == "r3999",
+        "{}",
+        ids.len()
+    );
+    let numbers: Vec<u32> = ids.iter().map(|id| id[1..].parse().unwrap()).collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "no gap"
+    );
+    assert!(read(dir.path()).all(|line| matches!(line.entry, HistoryEntry::Request { reason, .. } if reason.chars().count() == TEXT_MAX + 1)));
+}
+
+#[test]
+fn what_cannot_be_written_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    History::open(&dir.path().join("gone")).append(&request("r1"));
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::write(&elsewhere, "mine").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, path(dir.path())).unwrap();
+    let history = History::open(dir.path());
+    history.append(&request("r1"));
+    assert_eq!(
+        std::fs::read_to_string(&elsewhere).unwrap(),
+        "mine",
+        "links are not followed"
+    );
+    std::fs::remove_file(path(dir.path())).unwrap();
+    nix::unistd::mkfifo(&path(dir.path()), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    history.append(&request("r1"));
+    assert_eq!(read(dir.path()).count(), 0);
+}

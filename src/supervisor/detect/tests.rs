@@ -1,0 +1,312 @@
+use super::*;
+use crate::systemd::UnitFacts;
+
+const PID: u32 = 4242;
+
+fn evidence(parent: (u32, &str), variables: &[(&str, &str)]) -> Evidence {
+    Evidence {
+        environment: variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        pid: PID,
+        parent: Parent {
+            pid: parent.0,
+            comm: parent.1.to_owned(),
+            ..Parent::default()
+        },
+        label: "org.gatewayctl.gateway".into(),
+        ..Evidence::default()
+    }
+}
+
+fn found(evidence: &Evidence) -> String {
+    detect(evidence).supervisor.to_string()
+}
+
+#[test]
+fn a_parent_and_variables_make_a_verdict() {
+    let shell_in_unit = [
+        ("INVOCATION_ID", "a"),
+        ("JOURNAL_STREAM", "8:1"),
+        ("SYSTEMD_EXEC_PID", "17"),
+        ("NOTIFY_SOCKET", "/x"),
+    ];
+    let supervisord = [
+        ("SUPERVISOR_ENABLED", "1"),
+        ("SUPERVISOR_PROCESS_NAME", "gw"),
+    ];
+    for (parent, variables, expected) in [
+        // systemd: the variable must name this process
+        (
+            (1, "systemd"),
+            &[("SYSTEMD_EXEC_PID", "4242")][..],
+            "systemd",
+        ),
+        (
+            (2811, "systemd"),
+            &[("SYSTEMD_EXEC_PID", " 4242 ")],
+            "systemd",
+        ),
+        ((77, "bash"), &shell_in_unit, "unknown: bash"),
+        ((77, "bash"), &[("INVOCATION_ID", "a")], "unknown: bash"),
+        ((1, "systemd"), &[("INVOCATION_ID", "a")], "none"),
+        ((1, "systemd"), &[("SYSTEMD_EXEC_PID", "x")], "none"),
+        // by parent, and by marker where there is one
+        ((5, "s6-supervise"), &[], "s6"),
+        ((5, "runsv"), &[], "runit"),
+        ((5, "dinit"), &[], "dinit"),
+        ((5, "supervise-daemo"), &[("RC_SVCNAME", "gw")], "openrc"),
+        ((5, "supervise-daemo"), &[], "unknown: supervise-daemo"),
+        ((1, "init"), &[("RC_SVCNAME", "gw")], "openrc"),
+        ((1, "systemd"), &[("RC_SVCNAME", "gw")], "none"),
+        ((5, "supervisord"), &supervisord, "supervisord"),
+        ((5, "supervisord"), &[], "unknown: supervisord"),
+        ((5, "bash"), &supervisord, "unknown: bash"),
+        ((5, "PM2 v6.0.5: God"), &[("pm_id", "0")], "pm2"),
+        ((5, "node"), &[("pm_id", "0")], "unknown: node"),
+        (
+            (5, "bash"),
+            &[("S6_CONTAINER_ENVIRONMENT", "/x")],
+            "unknown: bash",
+        ),
+        ((5, "bash"), &[("DINIT_SERVICE", "x")], "unknown: bash"),
+        // nobody
+        ((1, "init"), &[], "none"),
+        ((1, "launchd"), &[], "none"),
+        ((1999, "systemd"), &[], "none"),
+        ((1, "tini"), &[], "unknown: tini"),
+        ((9, "python3"), &[], "unknown: python3"),
+        ((0, ""), &[], "unknown"),
+        // containers
+        ((9, "sh"), &[("container", "podman")], "container"),
+        (
+            (1, "tini"),
+            &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")],
+            "kubernetes",
+        ),
+        (
+            (5, "s6-supervise"),
+            &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")],
+            "s6",
+        ),
+        ((1, "systemd"), &[("container", "systemd-nspawn")], "none"),
+        // launchd is nowhere but on macOS
+        (
+            (1, "init"),
+            &[("XPC_SERVICE_NAME", "org.gatewayctl.gateway")],
+            "none",
+        ),
+        // the override
+        (
+            (1, "systemd"),
+            &[("SYSTEMD_EXEC_PID", "4242"), ("GATEWAY_SUPERVISOR", "none")],
+            "none",
+        ),
+        ((5, "bash"), &[("GATEWAY_SUPERVISOR", "S6")], "s6"),
+        ((5, "bash"), &[("GATEWAY_SUPERVISOR", "monit")], "monit"),
+        (
+            (5, "bash"),
+            &[("GATEWAY_SUPERVISOR", "launchd")],
+            "launchd org.gatewayctl.gateway",
+        ),
+        (
+            (5, "bash"),
+            &[("GATEWAY_SUPERVISOR", "foreground")],
+            "terminal",
+        ),
+    ] {
+        assert_eq!(
+            found(&evidence(parent, variables)),
+            expected,
+            "{parent:?} {variables:?}"
+        );
+    }
+}
+
+#[test]
+fn every_name_of_the_override_is_understood() {
+    for name in [
+        "systemd",
+        "kubernetes",
+        "container",
+        "s6",
+        "runit",
+        "dinit",
+        "openrc",
+        "supervisord",
+        "pm2",
+        "terminal",
+        "none",
+    ] {
+        let verdict = detect(&evidence((5, "bash"), &[("GATEWAY_SUPERVISOR", name)]));
+        assert_eq!(verdict.supervisor.to_string(), name);
+        assert!(
+            !matches!(verdict.supervisor, Supervisor::Declared { .. }),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_manager_confirms_the_main_process_and_nothing_else() {
+    let facts = |main_pid| UnitFacts {
+        unit: "gateway.service".into(),
+        user: true,
+        main_pid,
+        ..UnitFacts::default()
+    };
+    let mut evidence = evidence((1, "systemd"), &[("INVOCATION_ID", "a")]);
+    evidence.manager = Some(facts(PID));
+    assert_eq!(found(&evidence), "systemd --user gateway.service");
+    evidence.manager = Some(facts(PID + 1));
+    assert_eq!(found(&evidence), "none");
+}
+
+#[test]
+fn the_unit_is_named_by_the_control_group() {
+    let mut evidence = evidence((1, "systemd"), &[("SYSTEMD_EXEC_PID", "4242")]);
+    for (group, expected) in [
+        (
+            "0::/system.slice/gateway@a.service\n",
+            "systemd gateway@a.service",
+        ),
+        (
+            "0::/user.slice/user-7.slice/user@7.service/app.slice/gateway.service\n",
+            "systemd --user gateway.service",
+        ),
+        (
+            "0::/user.slice/user-7.slice/user@7.service/init.scope\n",
+            "systemd --user",
+        ),
+        ("0::/\n", "systemd"),
+        ("1:name=systemd:/x.service\n", "systemd"),
+        ("", "systemd"),
+    ] {
+        evidence.cgroup = group.into();
+        assert_eq!(found(&evidence), expected, "{group}");
+    }
+}
+
+#[test]
+fn a_hand_over_is_believed_and_named_once() {
+    let first = SupervisorVerdict {
+        supervisor: Supervisor::Systemd {
+            unit: None,
+            user: false,
+        },
+        reason: "SYSTEMD_EXEC_PID is this process".into(),
+    };
+    let mut evidence = evidence(
+        (1, "systemd"),
+        &[("SYSTEMD_EXEC_PID", "17"), ("INVOCATION_ID", "a")],
+    );
+    evidence.handed = Some(first.clone());
+    let second = detect(&evidence);
+    assert_eq!(second.supervisor, first.supervisor);
+    evidence.handed = Some(second.clone());
+    assert_eq!(detect(&evidence), second);
+}
+
+#[test]
+fn launchd_needs_our_own_label_and_the_parent() {
+    let mac = |parent: u32, name: &str, label: &str| {
+        let comm = if parent == 1 { "launchd" } else { "zsh" };
+        found(&Evidence {
+            platform: Platform::MacOs,
+            ..evidence((parent, comm), &[(name, label)])
+        })
+    };
+    assert_eq!(
+        mac(1, "XPC_SERVICE_NAME", "org.gatewayctl.gateway"),
+        "launchd org.gatewayctl.gateway"
+    );
+    assert_eq!(
+        mac(1, "LAUNCH_JOB_LABEL", "org.gatewayctl.gateway"),
+        "launchd org.gatewayctl.gateway"
+    );
+    assert_eq!(mac(1, "XPC_SERVICE_NAME", "com.apple.Terminal"), "none");
+    assert_eq!(
+        mac(500, "XPC_SERVICE_NAME", "org.gatewayctl.gateway"),
+        "unknown: zsh"
+    );
+    assert_eq!(mac(1, "XPC_SERVICE_NAME", "0"), "none");
+}
+
+#[test]
+fn process_1_is_a_container_s_and_terminals_are_people_s() {
+    let mut first = Evidence {
+        pid: 1,
+        terminal: true,
+        ..evidence((0, ""), &[])
+    };
+    assert_eq!(found(&first), "container");
+    first
+        .environment
+        .insert("KUBERNETES_SERVICE_HOST".into(), "10.0.0.1".into());
+    assert_eq!(found(&first), "kubernetes");
+
+    // `docker exec -it … sh`, then a start by hand
+    let by_hand = Evidence {
+        terminal: true,
+        container_file: Some("/.dockerenv".into()),
+        ..evidence((9, "sh"), &[])
+    };
+    assert_eq!(found(&by_hand), "terminal");
+    let by_script = Evidence {
+        terminal: false,
+        ..by_hand
+    };
+    assert_eq!(
+        detect(&by_script).supervisor,
+        Supervisor::Container { main: false }
+    );
+    let under_tini = Evidence {
+        container_file: Some("/.dockerenv".into()),
+        ..evidence((1, "tini"), &[])
+    };
+    assert_eq!(
+        detect(&under_tini).supervisor,
+        Supervisor::Container { main: true }
+    );
+    assert_eq!(
+        found(&Evidence {
+            terminal: true,
+            ..evidence((1, "systemd"), &[])
+        }),
+        "terminal"
+    );
+    assert_eq!(
+        found(&Evidence {
+            terminal: true,
+            ..evidence((5, "runsv"), &[])
+        }),
+        "runit"
+    );
+}
+
+#[test]
+fn control_groups_tell_of_containers() {
+    for (group, expected) in [
+        ("0::/system.slice/docker-0a1b.scope\n", "container"),
+        ("5:cpu:/docker/0a1b\n", "container"),
+        (
+            "0::/machine.slice/libpod-0a1b.scope/container\n",
+            "container",
+        ),
+        (
+            "0::/kubepods.slice/kubepods-burstable.slice/cri-containerd-0a.scope\n",
+            "kubernetes",
+        ),
+        ("0::/system.slice/docker.service\n", "unknown: sh"),
+    ] {
+        assert_eq!(
+            found(&Evidence {
+                cgroup: group.into(),
+                ..evidence((9, "sh"), &[])
+            }),
+            expected,
+            "{group}"
+        );
+    }
+}

@@ -27,11 +27,11 @@ mod wait_ready;
 
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
-pub use install::{InstallReport, InstallRequest, ServiceManagerKind, install};
+pub use install::{InstallOutcome, InstallReport, InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, find, installed};
 pub use manager::UnitState;
 pub use start_stop::{
-    Driven, configuration, is_inside, last_words, program, restart, run_outside, select, start,
-    state, stop,
+    Driven, DrivenOutcome, configuration, is_inside, last_words, program, restart, run_outside,
+    select, start, state, stop,
 };
 pub use uninstall::uninstall;

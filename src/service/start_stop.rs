@@ -11,12 +11,29 @@ use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::os::process::{group_of, is_within};
 use crate::state::paths::Scope;
+use crate::text::words::words;
 
 /// How many of the service's last lines are shown when it does not do what was asked.
 const LAST_WORDS: u32 = 6;
 
 /// Takes a line of progress.
 pub type Say<'a> = &'a dyn Fn(&str);
+
+words! {
+    /// What start, stop or restart has done.
+    pub enum DrivenOutcome {
+        /// It runs and is ready.
+        Started = "started",
+        /// It ran before, and nothing was done.
+        AlreadyRunning = "already running",
+        /// It is stopped.
+        Stopped = "stopped",
+        /// It was stopped before, and nothing was done.
+        AlreadyStopped = "already stopped",
+        /// It was restarted and is ready again.
+        Restarted = "restarted",
+    }
+}
 
 /// What start, stop and restart have done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,32 +43,22 @@ pub struct Driven {
     pub ok: bool,
     pub instance: String,
     pub unit: String,
-    /// system or user.
-    pub scope: &'static str,
-    /// started, already running, stopped, already stopped, restarted.
-    pub outcome: &'static str,
+    pub scope: Scope,
+    pub outcome: DrivenOutcome,
     /// The main process, 0 when none runs.
     pub pid: u32,
 }
 
 impl Driven {
-    fn new(unit: &Installed, outcome: &'static str, pid: u32) -> Self {
+    fn new(unit: &Installed, outcome: DrivenOutcome, pid: u32) -> Self {
         Self {
             ok: true,
             instance: unit.instance.clone(),
             unit: unit.unit.clone(),
-            scope: scope_name(unit.scope),
+            scope: unit.scope,
             outcome,
             pid,
         }
-    }
-}
-
-/// "system" or "user".
-pub(super) fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::System => "system",
-        Scope::User => "user",
     }
 }
 
@@ -83,14 +90,7 @@ pub fn select(
 pub(super) fn several(all: &[Installed]) -> ServiceError {
     let lines: Vec<String> = all
         .iter()
-        .map(|one| {
-            format!(
-                "{}  ({}, {} scope)",
-                one.instance,
-                one.unit,
-                scope_name(one.scope)
-            )
-        })
+        .map(|one| format!("{}  ({}, {} scope)", one.instance, one.unit, one.scope))
         .collect();
     ServiceError::usage(format!(
         "several gateways are installed:\n{}",
@@ -108,10 +108,14 @@ pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driv
     let before = manager.state(&unit.unit).await?;
     if before.is_active() && before.main_pid != 0 {
         wait_ready::refuse_waiting(unit, &before)?;
-        return Ok(Driven::new(unit, "already running", before.main_pid));
+        return Ok(Driven::new(
+            unit,
+            DrivenOutcome::AlreadyRunning,
+            before.main_pid,
+        ));
     }
     let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
-    Ok(Driven::new(unit, "started", pid))
+    Ok(Driven::new(unit, DrivenOutcome::Started, pid))
 }
 
 /// Stops the service, and its sockets first, so that no client starts it again. Idempotent.
@@ -127,10 +131,10 @@ pub async fn stop(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Drive
         None => true,
     };
     if before.is_down() && socket_down {
-        return Ok(Driven::new(unit, "already stopped", 0));
+        return Ok(Driven::new(unit, DrivenOutcome::AlreadyStopped, 0));
     }
     take_down(&manager, unit, say).await?;
-    Ok(Driven::new(unit, "stopped", 0))
+    Ok(Driven::new(unit, DrivenOutcome::Stopped, 0))
 }
 
 /// Has the service manager restart the service, or start it when it is stopped, and waits until it
@@ -149,13 +153,13 @@ pub async fn restart(
     let manager = Manager::connect(unit.scope, env).await?;
     if manager.state(&unit.unit).await?.is_down() {
         let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
-        return Ok(Driven::new(unit, "started", pid));
+        return Ok(Driven::new(unit, DrivenOutcome::Started, pid));
     }
     run(&manager, Job::Restart, unit, say).await?;
     wait_ready::wait(&manager, unit, &settings(env, unit)).await?;
     Ok(Driven::new(
         unit,
-        "restarted",
+        DrivenOutcome::Restarted,
         manager.state(&unit.unit).await?.main_pid,
     ))
 }

@@ -11,20 +11,19 @@ use super::layout::{Installed, Layout, installed};
 use super::linger;
 use super::manager::{Manager, systemctl};
 use super::provenance::Written;
-use super::start_stop::{Say, refuse_inside, scope_name, take_down};
+use super::start_stop::{Say, refuse_inside, take_down};
 use crate::config::Env;
 use crate::state::paths::Scope;
 
 /// What uninstall has done, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Uninstalled {
     /// Always true; an error has its own object.
     pub ok: bool,
     pub instance: String,
     pub unit: String,
-    /// system or user.
-    pub scope: &'static str,
+    pub scope: Scope,
     /// What was done, or would be.
     pub actions: Vec<String>,
     /// What stays, and why.
@@ -49,9 +48,10 @@ pub async fn uninstall(
         ok: true,
         instance: unit.instance.clone(),
         unit: unit.unit.clone(),
-        scope: scope_name(unit.scope),
+        scope: unit.scope,
+        actions: Vec::new(),
+        notes: Vec::new(),
         dry_run,
-        ..Uninstalled::default()
     };
     let files = ours(unit, &layout, &mut report)?;
     if !dry_run && unit.scope == Scope::System && !nix::unistd::geteuid().is_root() {

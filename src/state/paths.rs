@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::config::Env;
+use crate::text::words::words;
 
 /// A unix socket path may have 108 bytes on Linux and 104 on macOS, its end included; we stay below
 /// both.
@@ -84,11 +85,14 @@ impl Paths {
     }
 }
 
-/// Whose service manager an instance belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    System,
-    User,
+words! {
+    /// Whose service manager an instance belongs to.
+    pub enum Scope {
+        /// The machine's.
+        System = "system",
+        /// That of one user.
+        User = "user",
+    }
 }
 
 struct Root {

@@ -6,7 +6,7 @@ use crate::cli::args::{InstallArgs, Sandbox, Supervisor};
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, InstallReport, InstallRequest, sandbox};
+use crate::service::{self, InstallOutcome, InstallReport, InstallRequest, sandbox};
 
 /// Installs a gateway as a service.
 ///
@@ -113,10 +113,12 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
     }
     let listen = report.listen.join(", ");
     ui.say(&match (report.outcome, report.ready) {
-        ("already installed", true) => {
+        (InstallOutcome::AlreadyInstalled, true) => {
             format!("{} is already installed, and runs on {listen}", report.unit)
         }
-        ("already installed", false) => format!("{} is already installed", report.unit),
+        (InstallOutcome::AlreadyInstalled, false) => {
+            format!("{} is already installed", report.unit)
+        }
         (outcome, true) if request.now => {
             format!("{} is {outcome} and ready on {listen}", report.unit)
         }

@@ -5,7 +5,7 @@ use crate::cli::commands::start::report;
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit, stop_over_control};
 use crate::config::Env;
-use crate::service::{self, ServiceErrorKind};
+use crate::service::{self, DrivenOutcome, ServiceErrorKind};
 
 /// Stops the gateway that is meant; one that does not run is stopped already.
 ///
@@ -41,7 +41,7 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
         return Err(error.with_help(format!("say which one, as in --instance {}", unit.instance)));
     }
     let done = service::stop(&env, &unit, &|line| ctx.ui.progress(line)).await?;
-    if done.outcome == "already stopped"
+    if done.outcome == DrivenOutcome::AlreadyStopped
         && target::all(&ctx.global, &env)
             .iter()
             .any(|target| target::is_alive(&target.control))

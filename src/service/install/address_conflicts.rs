@@ -9,7 +9,7 @@ use crate::config::{Config, Env, Listen};
 use crate::os::port::{self, Depth, Holder};
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed};
-use crate::service::start_stop::{configuration, scope_name};
+use crate::service::start_stop::configuration;
 use crate::state::paths::Scope;
 
 /// Below are the accounts of the system itself, whose homes hold no user's services (login.defs,
@@ -40,7 +40,7 @@ pub(super) fn check_installed(
                 other.unit,
                 home.display()
             ),
-            None => format!("{} ({} scope)", other.unit, scope_name(other.scope)),
+            None => format!("{} ({} scope)", other.unit, other.scope),
         };
         if let Some(shared) = listen
             .iter()
@@ -54,8 +54,7 @@ pub(super) fn check_installed(
                 ),
                 None => format!(
                     "gatewayctl uninstall --{} --instance {}",
-                    scope_name(other.scope),
-                    other.instance
+                    other.scope, other.instance
                 ),
             };
             return Err(ServiceError::refused(format!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::InstallRequest;
+use super::request::InstallRequest;
 use crate::config::{self, Config, Env, Listen, MAIN_SIDECAR, Overrides};
 use crate::service::error::ServiceError;
 

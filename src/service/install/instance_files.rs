@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use super::InstallRequest;
 use super::config_text::{self, Invocation};
 use super::file_transaction::PlannedFile;
+use super::request::InstallRequest;
 use crate::config::{self, Config, MAIN_SIDECAR};
 use crate::service::environment_file::{Secrets, is_name};
 use crate::service::error::ServiceError;

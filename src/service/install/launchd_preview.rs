@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
 use super::plan::MachineFacts;
-use super::{FileText, InstallReport, InstallRequest};
+use super::report::{FileText, InstallOutcome, InstallReport};
+use super::request::InstallRequest;
 use crate::config::{DEFAULT_INSTANCE, Env, Listen};
 use crate::service::error::ServiceError;
 use crate::service::launchd_plist::JobPlan;
 use crate::service::layout::Layout;
 use crate::service::sandbox::Sandbox;
-use crate::service::start_stop::scope_name;
 use crate::state::paths::Scope;
 use crate::text::redact::MASK;
 
@@ -91,12 +91,12 @@ pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallRep
     };
     Ok(InstallReport {
         ok: true,
-        scope: scope_name(scope),
+        scope,
         unit: job.label(),
         unit_file: path,
         config: facts.layout.config_file(&instance),
         instance,
-        outcome: "dry run",
+        outcome: InstallOutcome::DryRun,
         actions,
         notes: Vec::new(),
         files: wanted.iter().filter_map(show).collect(),

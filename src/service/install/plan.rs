@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::InstallRequest;
 use super::address_conflicts;
 use super::config_text::{self, Invocation};
 use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
+use super::request::InstallRequest;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use crate::service::accounts;
 use crate::service::error::ServiceError;

@@ -28,7 +28,7 @@ const LINE_MAX: u64 = 1024;
 /// What the probe saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Seen {
+pub struct Downtime {
     pub address: String,
     /// Requests sent.
     pub sent: u64,
@@ -43,7 +43,7 @@ pub struct Seen {
     pub failures: BTreeMap<String, u64>,
 }
 
-impl Seen {
+impl Downtime {
     /// One sentence for people.
     pub fn sentence(&self) -> String {
         let failures: Vec<String> = self
@@ -71,12 +71,12 @@ impl Seen {
 
 /// A probe at work.
 #[derive(Debug)]
-pub struct Probe {
+pub struct DowntimeProbe {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Seen>,
+    task: JoinHandle<Downtime>,
 }
 
-impl Probe {
+impl DowntimeProbe {
     /// Starts probing `/healthz` of a listener; none when it does not answer even now, since it
     /// would tell nothing then.
     ///
@@ -93,21 +93,21 @@ impl Probe {
     }
 
     /// Ends it, waits for what is under way, and tells what it saw.
-    pub async fn finish(self) -> Seen {
+    pub async fn finish(self) -> Downtime {
         drop(self.stop);
         self.task.await.unwrap_or_default()
     }
 }
 
-async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Seen {
+async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Downtime {
     let mut tally = Tally {
-        seen: Seen {
+        seen: Downtime {
             address: listen.to_string(),
-            ..Seen::default()
+            ..Downtime::default()
         },
         down_since: None,
     };
-    let mut under_way: VecDeque<JoinHandle<Shot>> = VecDeque::new();
+    let mut under_way: VecDeque<JoinHandle<ProbeRequest>> = VecDeque::new();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -124,7 +124,7 @@ async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> S
 }
 
 /// The oldest shot, when it has ended: shots are counted in the order in which they were sent.
-async fn first(under_way: &mut VecDeque<JoinHandle<Shot>>) -> Option<Shot> {
+async fn first(under_way: &mut VecDeque<JoinHandle<ProbeRequest>>) -> Option<ProbeRequest> {
     let Some(oldest) = under_way.front_mut() else {
         return std::future::pending().await;
     };
@@ -134,13 +134,13 @@ async fn first(under_way: &mut VecDeque<JoinHandle<Shot>>) -> Option<Shot> {
 }
 
 /// One request and how it ended.
-struct Shot {
+struct ProbeRequest {
     sent: Instant,
     ended: Instant,
     failure: Option<String>,
 }
 
-async fn shoot(listen: Listen, good: u16) -> Shot {
+async fn shoot(listen: Listen, good: u16) -> ProbeRequest {
     let sent = Instant::now();
     let failure = match tokio::time::timeout(TIMEOUT, ask(&listen)).await {
         Err(_) => Some("timed out".to_owned()),
@@ -152,7 +152,7 @@ async fn shoot(listen: Listen, good: u16) -> Shot {
             _ => error.to_string(),
         }),
     };
-    Shot {
+    ProbeRequest {
         sent,
         ended: Instant::now(),
         failure,
@@ -160,12 +160,12 @@ async fn shoot(listen: Listen, good: u16) -> Shot {
 }
 
 struct Tally {
-    seen: Seen,
+    seen: Downtime,
     down_since: Option<Instant>,
 }
 
 impl Tally {
-    fn add(&mut self, shot: Option<Shot>) {
+    fn add(&mut self, shot: Option<ProbeRequest>) {
         let Some(shot) = shot else { return };
         self.seen.sent += 1;
         match shot.failure {
@@ -190,7 +190,7 @@ impl Tally {
         }
     }
 
-    fn finish(mut self, now: Instant) -> Seen {
+    fn finish(mut self, now: Instant) -> Downtime {
         self.up_at(now);
         self.seen
     }
@@ -252,7 +252,7 @@ mod tests {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
         let mut tally = Tally {
-            seen: Seen::default(),
+            seen: Downtime::default(),
             down_since: None,
         };
         for (sent, ended, failure) in [
@@ -262,7 +262,7 @@ mod tests {
             (75, 85, None),
             (100, 101, Some("reset")),
         ] {
-            tally.add(Some(Shot {
+            tally.add(Some(ProbeRequest {
                 sent: at(sent),
                 ended: at(ended),
                 failure: failure.map(str::to_owned),
@@ -298,7 +298,7 @@ mod tests {
     async fn a_server_that_goes_away_is_seen() {
         let (listen, task) =
             server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
-        let probe = Probe::start(&listen).await.unwrap();
+        let probe = DowntimeProbe::start(&listen).await.unwrap();
         tokio::time::sleep(Duration::from_millis(80)).await;
         task.abort();
         let _ = task.await;
@@ -315,13 +315,18 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_does_not_answer_is_not_probed() {
         let (listen, task) = server("HTTP/1.1 503 No\r\nConnection: close\r\n\r\n").await;
-        assert!(Probe::start(&listen).await.is_none());
+        assert!(DowntimeProbe::start(&listen).await.is_none());
         task.abort();
         let _ = task.await;
-        assert!(Probe::start(&listen).await.is_none());
+        assert!(DowntimeProbe::start(&listen).await.is_none());
         let (listen, _task) = server("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n").await;
         assert_eq!(
-            Probe::start(&listen).await.unwrap().finish().await.failed,
+            DowntimeProbe::start(&listen)
+                .await
+                .unwrap()
+                .finish()
+                .await
+                .failed,
             0,
             "the application's own 404 is an answer"
         );

@@ -9,20 +9,20 @@ mod drain_text;
 mod error;
 mod exit;
 mod findings_view;
+mod known_gateway;
 mod pages;
 mod path_watch;
 mod preflight;
 mod program_run;
 pub mod query;
 mod restart_over_control;
-mod restart_text;
+mod restart_report;
 mod restart_via_manager;
 mod schema;
 mod services;
 mod stale_gateways;
 mod start_checks;
 mod stop_over_control;
-pub mod subject;
 pub mod target;
 pub mod ui;
 
@@ -81,10 +81,10 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
     match command {
         CtlCommand::Install(args) => commands::install::install(ctx, args).await,
         CtlCommand::Uninstall(args) => commands::uninstall::uninstall(ctx, args).await,
-        CtlCommand::Start(_) => commands::start::start(ctx).await,
-        CtlCommand::Stop(_) => commands::stop::stop(ctx).await,
+        CtlCommand::Start => commands::start::start(ctx).await,
+        CtlCommand::Stop => commands::stop::stop(ctx).await,
         CtlCommand::Restart(args) => commands::restart::restart(ctx, args).await,
-        CtlCommand::Reload => commands::restart::reload(ctx).await,
+        CtlCommand::Reload => commands::reload::reload(ctx).await,
         CtlCommand::Status(args) if args.watch => commands::status::watch::watch(ctx, args).await,
         CtlCommand::Status(args) => commands::status::status(ctx, args).await,
         CtlCommand::Why => commands::why::why(ctx).await,

@@ -53,7 +53,7 @@ pub fn refusal(error: ConfigError, file: Option<PathBuf>, unchanged: &str) -> Cl
 
 /// How a gateway's process was started.
 #[derive(Debug)]
-pub(super) struct Started {
+pub(super) struct ProcessStart {
     /// Its arguments, the program's name first.
     pub(super) line: Vec<OsString>,
     pub(super) environment: HashMap<OsString, OsString>,
@@ -62,7 +62,7 @@ pub(super) struct Started {
 }
 
 /// How the gateway of this status was started; none where that cannot be known here.
-pub(super) fn started(status: &Status) -> Option<Started> {
+pub(super) fn started(status: &Status) -> Option<ProcessStart> {
     let process = PathBuf::from(format!("/proc/{}", status.pid));
     // Another pid namespace has other processes of this number.
     if !process::program(status.pid)?
@@ -93,7 +93,7 @@ pub(super) fn started(status: &Status) -> Option<Started> {
         .collect();
     let cwd = std::fs::read_link(process.join("cwd")).ok()?;
     let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&process).ok()?);
-    Some(Started {
+    Some(ProcessStart {
         line,
         environment,
         cwd,
@@ -103,7 +103,7 @@ pub(super) fn started(status: &Status) -> Option<Started> {
 
 /// Flags and environment of a gateway's process.
 fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>)> {
-    let Started {
+    let ProcessStart {
         line,
         environment,
         cwd,

@@ -16,14 +16,14 @@ const OUTPUT_MAX: u64 = 64 * 1024;
 
 /// How a program ended, and what it printed.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ProgramOutput {
     /// None when it did not end in time.
     pub(super) status: Option<ExitStatus>,
     /// Both outputs together.
     pub(super) output: String,
 }
 
-impl Answer {
+impl ProgramOutput {
     /// What it printed, when all went well.
     pub(super) fn good(&self) -> Option<&str> {
         self.status
@@ -48,7 +48,7 @@ impl Answer {
 ///
 /// # Errors
 /// When it cannot be executed: see [`explain`].
-pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Result<Answer> {
+pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Result<ProgramOutput> {
     // A file, not a pipe: nobody has to read along, and a grandchild that keeps it open holds
     // nobody up.
     let mut output = tempfile::tempfile()?;
@@ -72,7 +72,7 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Resul
         Ok(watched) => watched.map(|()| Some(status))?,
         Err(_) => None,
     };
-    Ok(Answer {
+    Ok(ProgramOutput {
         status,
         output: read(&mut output)?,
     })

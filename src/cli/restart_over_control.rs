@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::downtime_probe::{Probe, Seen};
+use super::downtime_probe::{Downtime, DowntimeProbe};
 use super::query::{STATUS_TIME, status_now};
 use super::target::Target;
 use super::{CliError, Context, Exit};
@@ -39,7 +39,7 @@ const MOVES: usize = 3;
 pub(super) struct Done {
     pub(super) outcome: Outcome,
     /// What clients saw; none when the front door did not answer before.
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<Downtime>,
     /// How things stand now, where it can be known.
     pub(super) now: Option<Status>,
 }
@@ -93,7 +93,7 @@ async fn ask(
         .first()
         .and_then(|address| address.parse::<Listen>().ok());
     let probe = match &listen {
-        Some(listen) => timeout(STATUS_TIME, Probe::start(listen))
+        Some(listen) => timeout(STATUS_TIME, DowntimeProbe::start(listen))
             .await
             .ok()
             .flatten(),
@@ -259,7 +259,7 @@ fn generation(status: &Status) -> GenerationInfo {
 fn failed(
     target: &Target,
     error: CallError,
-    seen: Option<&Seen>,
+    seen: Option<&Downtime>,
     now: Option<&Status>,
 ) -> CliError {
     let mut error = target.call_failed(error);
@@ -308,7 +308,7 @@ mod tests {
     use crate::cli::args::Global;
     use crate::cli::query::status_of;
     use crate::config::Env;
-    use crate::control::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, FakeGateway};
     use crate::control::protocol::RestartParams;
     use crate::state::paths::Paths;
 
@@ -318,7 +318,7 @@ mod tests {
             outcome: "scheduled".into(),
             ..fake_gateway::outcome()
         };
-        let double = Double::start(Ok(scheduled));
+        let double = FakeGateway::start(Ok(scheduled));
         let state = double.state.clone();
         let global = Global {
             state_dir: Some(state.clone()),
@@ -338,7 +338,7 @@ mod tests {
                 double.asked_for(2).await;
                 // The supervisor ends one life and starts the next in the same place.
                 double.end();
-                Double::start_in(&state, Ok(fake_gateway::outcome()), 5678)
+                FakeGateway::start_in(&state, Ok(fake_gateway::outcome()), 5678)
             });
         let outcome = done.unwrap().outcome;
         assert_eq!(
@@ -366,7 +366,7 @@ mod tests {
         );
         drop((silent, std::fs::remove_file(&control)));
 
-        let _next = Double::start_in(dir.path(), Ok(fake_gateway::outcome()), 5678);
+        let _next = FakeGateway::start_in(dir.path(), Ok(fake_gateway::outcome()), 5678);
         let error = stuck(&target, &fake_gateway::status(), &method).await;
         assert!(
             error.exit == Exit::StillBusy && error.message.contains("pid 5678 serves"),

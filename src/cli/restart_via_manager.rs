@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::args::{RestartArgs, Wait};
-use super::downtime_probe::{Probe, Seen};
+use super::downtime_probe::{Downtime, DowntimeProbe};
 use super::query::{STATUS_TIME, status_now};
 use super::restart_over_control::interrupted;
 use super::stale_gateways;
@@ -38,20 +38,20 @@ const FORCE_GRACE: Duration = Duration::from_secs(1);
 /// The answer with `--json`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Verdict<'a> {
+struct ManagerRestartAnswer<'a> {
     #[serde(flatten)]
     driven: &'a Driven,
     pid_before: u32,
     took_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    probe: Option<&'a Seen>,
+    probe: Option<&'a Downtime>,
     clean: &'a CleanReport,
 }
 
 /// The answer with `--json` when the restart was handed over.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Scheduled<'a> {
+struct ScheduledRestart<'a> {
     ok: bool,
     instance: &'a str,
     unit: &'a str,
@@ -63,7 +63,7 @@ struct Scheduled<'a> {
 }
 
 /// A restart that the manager carries out.
-struct ByManager<'a> {
+struct ManagerRestart<'a> {
     ctx: &'a Context,
     args: &'a RestartArgs,
     env: Env<'a>,
@@ -121,7 +121,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
         );
     }
     refuse_unrunnable(&env, &unit).await?;
-    let this = ByManager {
+    let this = ManagerRestart {
         ctx,
         args,
         env: Env::real(),
@@ -146,7 +146,7 @@ async fn answer(ctx: &Context) -> Result<Status, CliError> {
     status_now(&target).await
 }
 
-impl ByManager<'_> {
+impl ManagerRestart<'_> {
     fn plan(&self, silent: Option<String>) -> String {
         let unit = &self.unit.unit;
         match (silent, self.before.is_down()) {
@@ -189,7 +189,7 @@ impl ByManager<'_> {
             AddressState::Kept(_) if self.before.main_pid == 0 => say(&cleaned.stands()),
             AddressState::Free | AddressState::Kept(_) | AddressState::Ours => {}
         }
-        let intent = Left::leave(self, &claim);
+        let intent = AnnouncedRestart::leave(self, &claim);
         self.stage.set("the service manager goes on with it");
         let driven = service::restart(&self.env, &self.unit, &say).await?;
         // It was taken by the process that it was for, or there was none.
@@ -200,7 +200,7 @@ impl ByManager<'_> {
             None => None,
         };
         self.verify(&driven).await?;
-        let verdict = Verdict {
+        let verdict = ManagerRestartAnswer {
             driven: &driven,
             pid_before: self.before.main_pid,
             took_ms,
@@ -236,9 +236,9 @@ impl ByManager<'_> {
     }
 
     /// Probes the front door, where there is one that answers.
-    async fn probe(&self) -> Option<Probe> {
+    async fn probe(&self) -> Option<DowntimeProbe> {
         let listen: Listen = self.status.as_ref()?.listeners.first()?.parse().ok()?;
-        timeout(STATUS_TIME, Probe::start(&listen))
+        timeout(STATUS_TIME, DowntimeProbe::start(&listen))
             .await
             .ok()
             .flatten()
@@ -296,7 +296,7 @@ impl ByManager<'_> {
         };
         let ui = &self.ctx.ui;
         let (instance, unit) = (&self.unit.instance, &self.unit.unit);
-        ui.object(&Scheduled {
+        ui.object(&ScheduledRestart {
             ok: true,
             instance,
             unit,
@@ -326,11 +326,11 @@ impl ByManager<'_> {
 
 /// An intent that lies there for the SIGTERM of the manager; removed when it is not needed any
 /// more.
-struct Left(PathBuf);
+struct AnnouncedRestart(PathBuf);
 
-impl Left {
+impl AnnouncedRestart {
     /// None where no gateway is there to read it.
-    fn leave(this: &ByManager<'_>, claim: &AddressClaim) -> Option<Self> {
+    fn leave(this: &ManagerRestart<'_>, claim: &AddressClaim) -> Option<Self> {
         let pid = this.before.main_pid;
         let dir = claim.state.iter().find(|dir| {
             Owner::read(dir).is_some_and(|owner| owner.pid == pid && owner.lives() != Some(false))
@@ -360,7 +360,7 @@ impl Left {
     }
 }
 
-impl Drop for Left {
+impl Drop for AnnouncedRestart {
     fn drop(&mut self) {
         restart_intent::remove(&self.0);
     }

@@ -27,7 +27,7 @@ const SHAPES: [Shape; 20] = [
     Shape {
         name: "status",
         commands: "status of a gateway that answers",
-        schema: of::<status::answer::Shown>,
+        schema: of::<status::answer::StatusAnswer>,
     },
     Shape {
         name: "down",
@@ -37,7 +37,7 @@ const SHAPES: [Shape; 20] = [
     Shape {
         name: "change",
         commands: "status --watch, a line for each change",
-        schema: of::<status::change::Change>,
+        schema: of::<status::change::StatusChange>,
     },
     Shape {
         name: "why",
@@ -47,7 +47,7 @@ const SHAPES: [Shape; 20] = [
     Shape {
         name: "history",
         commands: "history",
-        schema: of::<history::History>,
+        schema: of::<history::HistoryAnswer>,
     },
     Shape {
         name: "list",

@@ -8,13 +8,13 @@ use crate::service::{self, Installed, UnitState};
 use crate::state::paths::Scope;
 
 /// An installed gateway and its manager's view of it; none where the manager cannot be reached.
-pub struct Service {
+pub struct InstalledService {
     pub unit: Installed,
     /// What it is doing.
     pub state: Option<UnitState>,
 }
 
-impl Service {
+impl InstalledService {
     /// The stage in one word.
     pub fn word(&self) -> &'static str {
         self.state
@@ -32,7 +32,7 @@ pub fn scope_name(scope: Scope) -> &'static str {
 }
 
 /// All installed gateways that the flags may mean.
-pub async fn all(ctx: &Context) -> Vec<Service> {
+pub async fn all(ctx: &Context) -> Vec<InstalledService> {
     if is_named_outright(&ctx.global) {
         return Vec::new();
     }
@@ -42,7 +42,7 @@ pub async fn all(ctx: &Context) -> Vec<Service> {
     for unit in service::installed(&env, target::scope(&ctx.global)) {
         if name.as_ref().is_none_or(|name| *name == unit.instance) {
             let state = service::state(&env, &unit).await.ok();
-            services.push(Service { unit, state });
+            services.push(InstalledService { unit, state });
         }
     }
     services

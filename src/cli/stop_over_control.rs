@@ -51,11 +51,11 @@ mod tests {
     use super::*;
     use crate::cli::Ui;
     use crate::cli::args::Global;
-    use crate::control::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, FakeGateway};
 
     #[tokio::test]
     async fn it_returns_when_the_gateway_is_gone() {
-        let double = Double::start(Ok(fake_gateway::outcome()));
+        let double = FakeGateway::start(Ok(fake_gateway::outcome()));
         let global = Global {
             state_dir: Some(double.state.clone()),
             quiet: true,

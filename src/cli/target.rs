@@ -66,7 +66,7 @@ impl Hints {
 
 /// Whether somebody serves a control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum SocketState {
     Alive,
     Dead,
     Denied,
@@ -90,9 +90,9 @@ impl Target {
             let target =
                 Self::in_state_dir(name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), dir);
             return match life(&target.control) {
-                Life::Alive => Ok(target),
-                Life::Denied => Err(target.denied()),
-                Life::Dead => Err(CliError::new(
+                SocketState::Alive => Ok(target),
+                SocketState::Denied => Err(target.denied()),
+                SocketState::Dead => Err(CliError::new(
                     Exit::NotRunning,
                     format!("no gateway runs with the state folder {}", dir.display()),
                 )
@@ -151,9 +151,9 @@ impl Target {
                 continue;
             }
             match life(&target.control) {
-                Life::Alive => alive.push(target),
-                Life::Denied => locked = Some(target),
-                Life::Dead => {}
+                SocketState::Alive => alive.push(target),
+                SocketState::Denied => locked = Some(target),
+                SocketState::Dead => {}
             }
         }
         if alive.len() > 1 {
@@ -274,7 +274,7 @@ pub fn expected(global: &Global, env: &Env<'_>) -> Vec<PathBuf> {
 
 /// Whether somebody answers at a control socket.
 pub fn is_alive(control: &Path) -> bool {
-    life(control) == Life::Alive
+    life(control) == SocketState::Alive
 }
 
 /// The scope that the flags name.
@@ -344,11 +344,11 @@ pub fn wanted_name(global: &Global, env: &Env<'_>) -> Option<String> {
         .or_else(|| env.text("GATEWAY_INSTANCE"))
 }
 
-fn life(control: &Path) -> Life {
+fn life(control: &Path) -> SocketState {
     match UnixStream::connect(control) {
-        Ok(_) => Life::Alive,
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Life::Denied,
-        Err(_) => Life::Dead,
+        Ok(_) => SocketState::Alive,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => SocketState::Denied,
+        Err(_) => SocketState::Dead,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::control::server;
 use crate::state::paths::Paths;
 
 /// Answers every restart and reload with the same, a status with [`status`], and ends on stop.
-pub struct Double {
+pub struct FakeGateway {
     _dir: Option<tempfile::TempDir>,
     _guard: DropGuard,
     stop: CancellationToken,
@@ -23,7 +23,7 @@ pub struct Double {
     pub asked: Arc<Mutex<Vec<Method>>>,
 }
 
-impl Double {
+impl FakeGateway {
     pub fn start(answer: Result<Outcome, Failure>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self::start_in(dir.path(), answer, status().pid).keeping(dir)

@@ -14,7 +14,7 @@ use crate::stale::{AddressState, CleanMode, CleanReport};
 
 /// The answer with `--json`.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct CleanAnswer<'a> {
     ok: bool,
     #[serde(flatten)]
     report: &'a CleanReport,
@@ -60,7 +60,7 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
         Tone::Good
     };
     ctx.ui.say(&ctx.ui.paint(&report.stands(), tone));
-    ctx.ui.object(&Answer {
+    ctx.ui.object(&CleanAnswer {
         ok: true,
         report: &report,
     });

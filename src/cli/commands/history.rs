@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::args::HistoryArgs;
-use crate::cli::subject::Subject;
+use crate::cli::known_gateway::KnownGateway;
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::history_text::Row;
@@ -17,7 +17,7 @@ use crate::text::log::escape;
 /// The answer with `--json`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct History {
+pub struct HistoryAnswer {
     /// Always true; an error has its own object.
     pub ok: bool,
     /// The instance.
@@ -25,13 +25,13 @@ pub struct History {
     /// Where the record lies.
     pub state_dir: String,
     /// The lines, the oldest first.
-    pub entries: Vec<Line>,
+    pub entries: Vec<HistoryLine>,
 }
 
 /// A line of the record, and what follows from the lines around it.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Line {
+pub struct HistoryLine {
     /// The line.
     #[serde(flatten)]
     pub recorded: Recorded,
@@ -45,7 +45,7 @@ pub struct Line {
 /// # Errors
 /// [`Exit::NotRunning`] where there is none; [`Exit::Permission`] where it may not be read.
 pub async fn history(ctx: &Context, args: &HistoryArgs) -> Result<Exit, CliError> {
-    let subject = Subject::find(ctx).await?;
+    let subject = KnownGateway::find(ctx).await?;
     let Some(dir) = subject.state.clone() else {
         return Err(none(subject));
     };
@@ -57,7 +57,7 @@ pub async fn history(ctx: &Context, args: &HistoryArgs) -> Result<Exit, CliError
     for line in table(ctx, &entries) {
         ctx.ui.say(&line);
     }
-    ctx.ui.object(&History {
+    ctx.ui.object(&HistoryAnswer {
         ok: true,
         instance: subject.instance,
         state_dir: dir.display().to_string(),
@@ -66,7 +66,7 @@ pub async fn history(ctx: &Context, args: &HistoryArgs) -> Result<Exit, CliError
     Ok(Exit::Done)
 }
 
-fn none(subject: Subject) -> CliError {
+fn none(subject: KnownGateway) -> CliError {
     if subject.unit.is_none() && subject.status.is_none() || !subject.unseen.is_empty() {
         return subject.unknown();
     }
@@ -78,7 +78,7 @@ fn none(subject: Subject) -> CliError {
 }
 
 /// How long nothing ran before each life that did not take over from one that lived.
-fn with_gaps(lines: Vec<Recorded>) -> Vec<Line> {
+fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
     let mut ended: Option<(Timestamp, String)> = None;
     let gap = |recorded: Recorded| {
         let mut down_ms = None;
@@ -94,15 +94,15 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<Line> {
             }
             HistoryEntry::Request { .. } | HistoryEntry::Rung { .. } => {}
         }
-        Line { recorded, down_ms }
+        HistoryLine { recorded, down_ms }
     };
     lines.into_iter().map(gap).collect()
 }
 
 /// The record for people, the newest last.
-fn table(ctx: &Context, entries: &[Line]) -> Vec<String> {
+fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<String> {
     let zone = TimeZone::system();
-    let cells = |line: &Line| {
+    let cells = |line: &HistoryLine| {
         let row = Row::of(&line.recorded.entry);
         let down = line.down_ms.map(|down| format!("down {}", span(down)));
         let why = [row.why, row.who.map(|who| format!("by {who}"))]

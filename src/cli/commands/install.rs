@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use crate::cli::args::{InstallArgs, Sandbox, Supervisor};
+use crate::cli::args::{InstallArgs, SandboxLevel, ServiceManagerName};
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
@@ -58,29 +58,29 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         instance: target::wanted_name(global, env),
         scope: target::scope(global),
         now: args.now,
-        listen: args.listen.clone(),
-        exclusive: args.exclusive,
-        port: args.port,
-        ready: args.ready.clone(),
+        listen: args.server.listen.clone(),
+        exclusive: args.server.exclusive,
+        port: args.server.port,
+        ready: args.server.ready.clone(),
         socket: args.socket,
         run_as: args.run_as.clone(),
         env_file: args.env_file.clone(),
         set: set.collect::<Result<_, _>>()?,
         sandbox: match args.sandbox {
-            Sandbox::App => sandbox::Sandbox::App,
-            Sandbox::Strict => sandbox::Sandbox::Strict,
-            Sandbox::Off => sandbox::Sandbox::Off,
+            SandboxLevel::App => sandbox::Sandbox::App,
+            SandboxLevel::Strict => sandbox::Sandbox::Strict,
+            SandboxLevel::Off => sandbox::Sandbox::Off,
         },
         supervisor: match args.supervisor {
-            Some(Supervisor::Systemd) => service::ServiceManagerKind::Systemd,
-            Some(Supervisor::Launchd) => service::ServiceManagerKind::Launchd,
+            Some(ServiceManagerName::Systemd) => service::ServiceManagerKind::Systemd,
+            Some(ServiceManagerName::Launchd) => service::ServiceManagerKind::Launchd,
             None => service::ServiceManagerKind::default(),
         },
         yes: args.yes,
         dry_run: args.dry_run,
         diff: args.diff,
         overwrite: args.overwrite,
-        command: args.command.clone(),
+        command: args.server.command.clone(),
     })
 }
 

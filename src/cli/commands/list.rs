@@ -3,14 +3,14 @@
 use serde::Serialize;
 
 use crate::cli::query::status_now;
-use crate::cli::services::{self, Service, scope_name};
+use crate::cli::services::{self, InstalledService, scope_name};
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::text::log::escape;
 
 #[derive(Clone, Debug, Serialize)]
-struct Listed {
+struct ListedGateway {
     instance: String,
     stage: String,
     pid: Option<u32>,
@@ -30,8 +30,8 @@ struct Listed {
 /// [`Exit::NotRunning`] when there is none.
 pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     #[derive(Serialize)]
-    struct List {
-        instances: Vec<Listed>,
+    struct GatewayList {
+        instances: Vec<ListedGateway>,
     }
     let env = Env::real();
     let services = services::all(ctx).await;
@@ -52,15 +52,15 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     for line in table(&instances) {
         ctx.ui.say(&line);
     }
-    ctx.ui.object(&List { instances });
+    ctx.ui.object(&GatewayList { instances });
     Ok(Exit::Done)
 }
 
-async fn running(target: &Target) -> Option<Listed> {
+async fn running(target: &Target) -> Option<ListedGateway> {
     let control = Some(target.control.display().to_string());
     let (unit, scope) = (None, None);
     match status_now(target).await {
-        Ok(status) => Some(Listed {
+        Ok(status) => Some(ListedGateway {
             instance: status.instance,
             stage: status.stage.in_words(),
             pid: Some(status.pid),
@@ -73,7 +73,7 @@ async fn running(target: &Target) -> Option<Listed> {
         Err(error) if error.exit == Exit::NotRunning => None,
         Err(_) => {
             let (instance, stage) = (target.instance.clone(), "no answer".to_owned());
-            Some(Listed {
+            Some(ListedGateway {
                 instance,
                 stage,
                 pid: None,
@@ -88,7 +88,7 @@ async fn running(target: &Target) -> Option<Listed> {
 }
 
 /// Adds a service: to the line of its main process, or as a line of its own.
-fn join(instances: &mut Vec<Listed>, service: &Service) {
+fn join(instances: &mut Vec<ListedGateway>, service: &InstalledService) {
     let pid = service
         .state
         .as_ref()
@@ -96,7 +96,7 @@ fn join(instances: &mut Vec<Listed>, service: &Service) {
         .filter(|pid| *pid != 0);
     let unit = Some(service.unit.unit.clone());
     let scope = Some(scope_name(service.unit.scope));
-    let silent = |item: &&mut Listed| {
+    let silent = |item: &&mut ListedGateway| {
         item.pid.is_none() && item.unit.is_none() && item.instance == service.unit.instance
     };
     let mut same = instances
@@ -107,7 +107,7 @@ fn join(instances: &mut Vec<Listed>, service: &Service) {
         return;
     }
     let (instance, stage) = (service.unit.instance.clone(), service.word().to_owned());
-    instances.push(Listed {
+    instances.push(ListedGateway {
         instance,
         stage,
         pid,
@@ -120,8 +120,8 @@ fn join(instances: &mut Vec<Listed>, service: &Service) {
 }
 
 /// The list for people: name, stage, process, unit and addresses under each other.
-fn table(instances: &[Listed]) -> Vec<String> {
-    let row = |item: &Listed| {
+fn table(instances: &[ListedGateway]) -> Vec<String> {
+    let row = |item: &ListedGateway| {
         let pid = item
             .pid
             .map_or("no process".to_owned(), |pid| format!("pid {pid}"));
@@ -166,7 +166,7 @@ mod tests {
     use crate::service::{Installed, UnitState};
     use crate::state::paths::Scope;
 
-    fn service(instance: &str, active: &str, main_pid: u32) -> Service {
+    fn service(instance: &str, active: &str, main_pid: u32) -> InstalledService {
         let unit = Installed {
             instance: instance.into(),
             scope: Scope::System,
@@ -174,7 +174,7 @@ mod tests {
             path: PathBuf::new(),
             socket: None,
         };
-        Service {
+        InstalledService {
             unit,
             state: Some(UnitState {
                 active: active.into(),
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_service_joins_its_process_and_one_that_is_down_has_its_own_line() {
-        let by_hand = Listed {
+        let by_hand = ListedGateway {
             instance: "a".into(),
             stage: "ready".into(),
             pid: Some(7),
@@ -198,7 +198,7 @@ mod tests {
         };
         let mut all = vec![
             by_hand.clone(),
-            Listed {
+            ListedGateway {
                 instance: "b".into(),
                 pid: Some(8000),
                 ..by_hand

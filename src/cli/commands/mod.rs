@@ -11,6 +11,7 @@ pub mod list;
 pub mod logs;
 pub mod man;
 pub mod recover;
+pub mod reload;
 pub mod restart;
 pub mod start;
 pub mod status;

@@ -47,11 +47,11 @@ mod tests {
     use super::*;
     use crate::cli::Ui;
     use crate::cli::args::Global;
-    use crate::control::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, FakeGateway};
 
     #[tokio::test]
     async fn one_that_serves_has_nothing_to_recover_from() {
-        let double = Double::start(Ok(fake_gateway::outcome()));
+        let double = FakeGateway::start(Ok(fake_gateway::outcome()));
         let global = Global {
             state_dir: Some(double.state.clone()),
             quiet: true,

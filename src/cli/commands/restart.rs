@@ -1,84 +1,43 @@
-//! `gatewayctl restart` and `gatewayctl reload`: ask, show the steps, give the verdict.
-
-use serde::Serialize;
+//! `gatewayctl restart`.
 
 use crate::cli::args::{RestartArgs, Wait};
-use crate::cli::downtime_probe::Seen;
 use crate::cli::query::status_of;
-use crate::cli::restart_over_control::{Done, carry_out};
-use crate::cli::restart_text::verdict;
+use crate::cli::restart_over_control::carry_out;
+use crate::cli::restart_report::report;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager};
 use crate::config::Env;
-use crate::control::protocol::{Method, Outcome, RestartParams};
+use crate::control::protocol::{Method, RestartParams};
 
-/// The answer with `--json`.
-#[derive(Serialize)]
-struct Verdict<'a> {
-    ok: bool,
-    instance: &'a str,
-    #[serde(flatten)]
-    outcome: &'a Outcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    probe: Option<&'a Seen>,
-}
-
-/// Restarts.
+/// Restarts through the service manager where that is needed, else over the control socket.
 ///
 /// # Errors
-/// What the gateway refuses or fails to do; the previous generation then serves on.
+/// What the gateway refuses or fails to do; the previous generation then keeps serving.
 pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError> {
     if let Some(exit) = restart_via_manager::restart(ctx, args).await? {
         return Ok(exit);
     }
-    let params = RestartParams {
+    let target = Target::find(&ctx.global, &Env::real())?;
+    let mut client = target.connect().await?;
+    let status = status_of(&target, &mut client).await?;
+    let config = preflight::check(&status)?;
+    ctx.ui.progress(&config.map_or_else(
+        || format!("plan: {}", status.strategy),
+        |config| preflight::plan(&config, args, &status.strategy),
+    ));
+    let method = Method::Restart(RestartParams {
         force: args.force,
         wait_ms: args.wait.map(Wait::to_wire),
         reason: args.reason.clone(),
         drained: args.drained,
         fresh: args.fresh,
         ..RestartParams::default()
-    };
-    change(ctx, &Method::Restart(params), Some(args)).await
-}
-
-/// Reloads the configuration.
-///
-/// # Errors
-/// [`Exit::Config`] when it is not valid; nothing is changed then.
-pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
-    change(ctx, &Method::Reload, None).await
-}
-
-async fn change(
-    ctx: &Context,
-    method: &Method,
-    restart: Option<&RestartArgs>,
-) -> Result<Exit, CliError> {
-    let target = Target::find(&ctx.global, &Env::real())?;
-    let mut client = target.connect().await?;
-    let status = status_of(&target, &mut client).await?;
-    if let Some(args) = restart {
-        let config = preflight::check(&status)?;
-        ctx.ui.progress(&config.map_or_else(
-            || format!("plan: {}", status.strategy),
-            |config| preflight::plan(&config, args, &status.strategy),
-        ));
-    }
-    let Done { outcome, seen, now } = carry_out(ctx, &target, client, &status, method).await?;
-    ctx.ui.object(&Verdict {
-        ok: true,
-        instance: &status.instance,
-        outcome: &outcome,
-        probe: seen.as_ref(),
     });
-    let drainers = now.map(|now| now.drainers).unwrap_or_default();
-    for line in verdict(ctx, method, status.pid, &outcome, seen.as_ref(), &drainers) {
-        ctx.ui.say(&line);
-    }
-    let drained = restart.is_some_and(|args| args.drained);
+    let change = carry_out(ctx, &target, client, &status, &method).await?;
+    report(ctx, &method, &status, &change);
+    let outcome = &change.outcome;
     Ok(
-        if drained && !outcome.drained && outcome.outcome == "done" {
+        if args.drained && !outcome.drained && outcome.outcome == "done" {
             Exit::StillBusy
         } else {
             Exit::Done
@@ -92,9 +51,9 @@ mod tests {
 
     use super::*;
     use crate::cli::args::Global;
-    use crate::control::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, FakeGateway};
 
-    fn context(double: &Double) -> Context {
+    fn context(double: &FakeGateway) -> Context {
         let global = Global {
             state_dir: Some(double.state.clone()),
             quiet: true,
@@ -121,7 +80,7 @@ mod tests {
                     code,
                     message: "why".into(),
                 });
-            let double = Double::start(answer);
+            let double = FakeGateway::start(answer);
             let args = RestartArgs {
                 drained,
                 ..RestartArgs::default()
@@ -137,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_asked_arrives() {
-        let double = Double::start(Ok(fake_gateway::outcome()));
+        let double = FakeGateway::start(Ok(fake_gateway::outcome()));
         let args = RestartArgs {
             wait: Some(Wait::Limit(Duration::ZERO)),
             reason: Some("deploy".into()),

@@ -192,7 +192,7 @@ mod tests {
     use crate::cli::Ui;
     use crate::cli::args::Global;
     use crate::config::Dur;
-    use crate::control::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, FakeGateway};
     use crate::control::protocol::Stage;
 
     fn context(state: &Path) -> Context {
@@ -218,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn ready_and_then_stopped() {
-        let double = Double::start(Ok(fake_gateway::outcome()));
+        let double = FakeGateway::start(Ok(fake_gateway::outcome()));
         let ctx = context(&double.state);
         assert_eq!(wait(&ctx, &args(true, false)).await, Ok(Exit::Done));
         let soon = WaitArgs {

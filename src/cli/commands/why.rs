@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::subject::Subject;
+use crate::cli::known_gateway::KnownGateway;
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::why::{self, EndCause, EvidenceLine, WhyTarget};
@@ -47,7 +47,7 @@ pub struct WhyReport {
 /// [`Exit::NotRunning`] for a gateway that is not installed and never ran; [`Exit::Usage`] when
 /// several match.
 pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
-    let subject = Subject::find(ctx).await?;
+    let subject = KnownGateway::find(ctx).await?;
     let evidence = why::gather(WhyTarget {
         instance: subject.instance.clone(),
         unit: subject.unit.clone(),

@@ -10,7 +10,7 @@ use crate::control::protocol::{Stage, Status};
 
 /// The answer: what the gateway says of itself, and what is known of its files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Shown {
+pub struct StatusAnswer {
     /// What it says.
     #[serde(flatten)]
     pub status: Status,
@@ -22,7 +22,7 @@ pub struct Shown {
 }
 
 /// Adds what is known of its files, and with `deep` of its unit.
-pub async fn shown(status: Status, deep: bool) -> Shown {
+pub async fn shown(status: Status, deep: bool) -> StatusAnswer {
     let env = Env::real();
     let unit = deep::unit_of(&env, &status);
     let drift = unit
@@ -34,7 +34,7 @@ pub async fn shown(status: Status, deep: bool) -> Shown {
     } else {
         None
     };
-    Shown {
+    StatusAnswer {
         status,
         drift,
         deep,

@@ -5,13 +5,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::Shown;
+use super::answer::StatusAnswer;
 use crate::text::log::escape;
 
 /// A line of `--watch` with `--json`: what changed, and the whole status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
+pub struct StatusChange {
     /// When it was seen, RFC 3339.
     pub at: String,
     /// The stage in words; "not running" when nobody answers.
@@ -21,12 +21,12 @@ pub struct Change {
     pub error: Option<String>,
     /// The status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<Shown>,
+    pub status: Option<StatusAnswer>,
 }
 
-impl Change {
+impl StatusChange {
     /// What is the case now.
-    pub fn of(answer: Result<&Shown, String>, now: Timestamp) -> Self {
+    pub fn of(answer: Result<&StatusAnswer, String>, now: Timestamp) -> Self {
         let stage = stage(answer.as_ref().copied());
         let at = now.strftime("%FT%TZ").to_string();
         match answer {
@@ -47,7 +47,7 @@ impl Change {
 
     /// What a change is a change of: not the times that run, nor the counts that always change.
     pub fn key(&self) -> Value {
-        let Some(Shown { status, drift, .. }) = &self.status else {
+        let Some(StatusAnswer { status, drift, .. }) = &self.status else {
             return json!(self.error);
         };
         let sidecars: Vec<Value> = status
@@ -81,7 +81,7 @@ impl Change {
 
     /// For people.
     pub fn sentence(&self) -> String {
-        let Some(Shown { status, .. }) = &self.status else {
+        let Some(StatusAnswer { status, .. }) = &self.status else {
             return format!(
                 "{}  {}: {}",
                 self.at,
@@ -112,7 +112,7 @@ impl Change {
 }
 
 /// The word for a stage, or that nobody answers.
-fn stage(answer: Result<&Shown, &String>) -> String {
+fn stage(answer: Result<&StatusAnswer, &String>) -> String {
     answer.map_or_else(
         |_| "not running".to_owned(),
         |shown| shown.status.stage.in_words(),

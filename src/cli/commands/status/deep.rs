@@ -35,7 +35,7 @@ pub struct Drift {
 pub struct Deep {
     /// The unit, where it is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<UnitFacts>,
+    pub unit: Option<UnitSummary>,
     /// Who has the listeners: the gateway, those that finish their work for it, and the service
     /// manager.
     pub holders: Vec<String>,
@@ -51,7 +51,7 @@ pub struct Deep {
 /// What the manager says of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UnitFacts {
+pub struct UnitSummary {
     /// Its name.
     pub name: String,
     /// active, inactive, failed, …
@@ -225,7 +225,7 @@ fn holders(status: &Status) -> Vec<String> {
     found
 }
 
-async fn facts(env: &Env<'_>, unit: &Installed) -> Result<UnitFacts, service::ServiceError> {
+async fn facts(env: &Env<'_>, unit: &Installed) -> Result<UnitSummary, service::ServiceError> {
     let properties = Manager::connect(unit.scope, env)
         .await?
         .properties(&unit.unit)
@@ -234,7 +234,7 @@ async fn facts(env: &Env<'_>, unit: &Installed) -> Result<UnitFacts, service::Se
     let known = |name: &str| {
         Some(properties.number(name)).filter(|number| *number != u64::MAX && *number != 0)
     };
-    Ok(UnitFacts {
+    Ok(UnitSummary {
         name: unit.unit.clone(),
         active: properties.text("ActiveState"),
         sub: properties.text("SubState"),

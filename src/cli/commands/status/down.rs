@@ -16,7 +16,7 @@ const CLD_EXITED: i32 = 1;
 /// The answer with `--json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Down<'a> {
+struct DownAnswer<'a> {
     ok: bool,
     exit: u8,
     instance: &'a str,
@@ -90,7 +90,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     } else {
         cause(&state)
     };
-    ctx.ui.object(&Down {
+    ctx.ui.object(&DownAnswer {
         ok: false,
         exit: exit.code(),
         instance: &unit.instance,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::answer::{Shown, exit};
+use super::answer::{StatusAnswer, exit};
 use super::deep::Deep;
 use crate::cli::drain_text::draining;
 use crate::cli::ui::{LABEL, Tone};
@@ -12,7 +12,7 @@ use crate::text::human::{count, span};
 use crate::text::log::escape;
 
 /// The status for people: a headline, then a line for each thing.
-pub fn lines(ui: &Ui, shown: &Shown, now: Timestamp) -> Vec<String> {
+pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {
     let status = &shown.status;
     let stage = ui.paint(&status.stage.in_words(), tone(status.stage));
     let name = ui.paint(&escape(&status.instance), Tone::Strong);
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(
             lines(
                 &ui,
-                &Shown {
+                &StatusAnswer {
                     status,
                     drift: vec![],
                     deep: None

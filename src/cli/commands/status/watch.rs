@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::answer::{Shown, shown};
-use super::change::Change;
+use super::answer::{StatusAnswer, shown};
+use super::change::StatusChange;
 use super::text::lines;
 use crate::cli::args::StatusArgs;
 use crate::cli::query::status_of;
@@ -54,7 +54,7 @@ pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
             ctx.ui.raw(&frame(ctx, &answer));
             continue;
         }
-        let change = Change::of(
+        let change = StatusChange::of(
             answer.as_ref().map_err(|error| error.message.clone()),
             Timestamp::now(),
         );
@@ -72,7 +72,7 @@ async fn ask(
     ctx: &Context,
     connection: &mut Option<(Target, Client)>,
     deep: bool,
-) -> Result<Shown, CliError> {
+) -> Result<StatusAnswer, CliError> {
     let (target, mut client) = match connection.take() {
         Some(kept) => kept,
         None => {
@@ -95,7 +95,7 @@ async fn ask(
 }
 
 /// The whole of what is shown, over what was there before.
-fn frame(ctx: &Context, answer: &Result<Shown, CliError>) -> String {
+fn frame(ctx: &Context, answer: &Result<StatusAnswer, CliError>) -> String {
     let now = Timestamp::now();
     let text = match answer {
         Ok(shown) => lines(&ctx.ui, shown, now),

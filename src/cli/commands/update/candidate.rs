@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cli::preflight::{self, Started};
+use crate::cli::preflight::{self, ProcessStart};
 use crate::cli::program_run::{PROOF, explain, run};
 use crate::cli::{CliError, Exit};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, Status};
@@ -109,7 +109,7 @@ async fn check(
 ) -> Result<(), CliError> {
     let mut command = Command::new(file);
     match preflight::started(running) {
-        Some(Started {
+        Some(ProcessStart {
             line,
             environment,
             cwd,

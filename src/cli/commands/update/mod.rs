@@ -14,7 +14,7 @@ use self::place::Placed;
 use crate::cli::args::UpdateArgs;
 use crate::cli::query::status_of;
 use crate::cli::restart_over_control::{Done, Undone, carry_out, interrupted};
-use crate::cli::restart_text::verdict;
+use crate::cli::restart_report::verdict;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;

@@ -81,11 +81,11 @@ mod tests {
     use super::*;
     use crate::cli::args::Global;
     use crate::config::Env;
-    use crate::control::fake_gateway::{self, Double};
+    use crate::control::fake_gateway::{self, FakeGateway};
 
     const SOON: Duration = Duration::from_millis(50);
 
-    fn target(double: &Double) -> Target {
+    fn target(double: &FakeGateway) -> Target {
         Target::find(
             &Global {
                 state_dir: Some(double.state.clone()),
@@ -98,7 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn another_process_that_stays_is_what_is_wanted() {
-        let double = Double::start(Ok(fake_gateway::outcome()));
+        let double = FakeGateway::start(Ok(fake_gateway::outcome()));
         let before = Status {
             pid: 1,
             ..fake_gateway::status()
@@ -118,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_ends_is_not() {
-        let double = Double::start(Ok(fake_gateway::outcome()));
+        let double = FakeGateway::start(Ok(fake_gateway::outcome()));
         let before = Status {
             pid: 1,
             ..fake_gateway::status()

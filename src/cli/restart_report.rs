@@ -1,19 +1,48 @@
-//! What a restart or reload did, as people read it.
+//! What a restart or reload did: the answer with `--json`, and the lines for people.
+
+use serde::Serialize;
 
 use super::Context;
-use super::downtime_probe::Seen;
+use super::downtime_probe::Downtime;
 use super::drain_text::draining;
+use super::restart_over_control::Done;
 use super::ui::Tone;
-use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome};
+use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
 use crate::text::human::span;
 
-/// The verdict for people.
+/// The answer with `--json`.
+#[derive(Serialize)]
+struct RestartAnswer<'a> {
+    ok: bool,
+    instance: &'a str,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<&'a Downtime>,
+}
+
+/// Prints what `method`, asked of the gateway of `before`, did.
+pub fn report(ctx: &Context, method: &Method, before: &Status, change: &Done) {
+    let Done { outcome, seen, now } = change;
+    ctx.ui.object(&RestartAnswer {
+        ok: true,
+        instance: &before.instance,
+        outcome,
+        probe: seen.as_ref(),
+    });
+    let drainers = now.as_ref().map_or(&[][..], |now| &now.drainers);
+    for line in verdict(ctx, method, before.pid, outcome, seen.as_ref(), drainers) {
+        ctx.ui.say(&line);
+    }
+}
+
+/// The lines for people.
 pub fn verdict(
     ctx: &Context,
     method: &Method,
     pid: u32,
     outcome: &Outcome,
-    seen: Option<&Seen>,
+    seen: Option<&Downtime>,
     drainers: &[DrainStatus],
 ) -> Vec<String> {
     let done = if matches!(method, Method::Reload) {
@@ -155,10 +184,10 @@ mod tests {
         outcome
             .notes
             .push("two copies of main ran side by side".into());
-        let seen = Seen {
+        let seen = Downtime {
             sent: 38,
             slowest_ms: 2,
-            ..Seen::default()
+            ..Downtime::default()
         };
         let drainer = DrainStatus {
             generation: 3,

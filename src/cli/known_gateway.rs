@@ -14,7 +14,7 @@ use crate::state::paths::Paths;
 
 /// The gateway that is meant.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct KnownGateway {
     pub instance: String,
     /// What it says itself, where it answers.
     pub status: Option<Status>,
@@ -27,7 +27,7 @@ pub struct Subject {
     pub silent: Option<CliError>,
 }
 
-impl Subject {
+impl KnownGateway {
     /// Finds it.
     ///
     /// # Errors

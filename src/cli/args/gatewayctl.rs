@@ -1,0 +1,186 @@
+//! The command line of `gatewayctl`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use super::global::Global;
+use super::inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
+use super::missing_dashes::with_dashes;
+use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
+use super::service::{InstallArgs, UninstallArgs};
+
+const EXIT_CODES_AND_EXAMPLES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running or not installed, 4 still starting or
+draining when the limit ended, 5 refused for safety, 77 permission, 78 configuration invalid.
+
+Examples:
+  gatewayctl install --now -- node server.js --port {port}
+      Install and start it as a service; it comes back after crashes and reboots.
+  gatewayctl restart
+      Restart without losing a request, and say what clients saw.
+  gatewayctl why
+      Say why it ended, was restarted, or does not serve.
+  gatewayctl logs -f
+      Follow the output of the gateway and the programs behind it.";
+
+/// Install, restart and explain a gateway
+///
+/// gatewayctl speaks to a running gateway over its control socket, and to the service manager about
+/// an installed one. Without --instance it acts on the only gateway; with several it lists them and
+/// exits 2.
+#[derive(Debug, Parser)]
+#[command(name = "gatewayctl", version, after_help = EXIT_CODES_AND_EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub struct CtlCli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// The subcommands of `gatewayctl`.
+#[derive(Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Install a gateway as a service of the service manager
+    ///
+    /// Writes a configuration and a unit, test-starts the command in a temporary unit, and enables
+    /// the service. Files that gatewayctl did not write, or that were edited since, are never
+    /// overwritten without --overwrite.
+    Install(InstallArgs),
+    /// Stop an installed gateway and remove what install wrote
+    Uninstall(UninstallArgs),
+    /// Start an installed gateway
+    Start,
+    /// Stop a gateway; it finishes the requests in flight first
+    Stop,
+    /// Restart without losing a request, and say what clients saw
+    ///
+    /// The next copy of every sidecar is started and health-checked before it gets traffic; the old
+    /// copy finishes its requests. If the next copy does not become ready, the old one keeps serving
+    /// and the exit code is 1; an invalid configuration changes nothing, and the exit code is 78.
+    /// Returns when the next generation serves all new requests. An installed gateway that is
+    /// stopped is started.
+    Restart(RestartArgs),
+    /// Read the configuration again and restart only what changed
+    ///
+    /// An invalid configuration changes nothing, and the exit code is 78.
+    Reload,
+    /// End gateways that were left behind on the port, and no others
+    ///
+    /// A gateway is stale if no service manager supervises it, no record gives it time to drain, and
+    /// it answers none of three probes. Every other process is kept and named with the reason:
+    /// other programs, processes of other users, everything in this gateway's service and in the
+    /// service that this command runs in, and every ancestor of this command. Exits with 5 if a
+    /// process that was kept has the port.
+    Clean(CleanArgs),
+    /// Retry now: leave safe mode, the last good configuration, or the wait after failed starts
+    Recover,
+    /// Replace the gateway program and restart into the new one without losing a request
+    ///
+    /// The new program is checked before anything is replaced: that it runs here, can take over
+    /// from the running gateway, and accepts its configuration. It then replaces the running
+    /// program, of which a copy is kept as NAME.previous, and is watched. If it does not take over,
+    /// or exits or fails soon after, the previous program is restored.
+    Update(UpdateArgs),
+    /// Show what a gateway is doing
+    ///
+    /// Exits with 0 if it is ready, 1 if it failed, is degraded, throttled or in safe mode, 3 if it
+    /// is stopped or not installed, 4 if it is starting or draining. If an installed gateway does
+    /// not run, the service manager's reason is shown; `gatewayctl why` tells more.
+    Status(StatusArgs),
+    /// Say in one sentence why a gateway ended, was restarted, or does not serve; then the evidence
+    ///
+    /// Reads the gateway's status, its service manager, its history and the journal, and changes
+    /// nothing. Exits with 0 if there is an answer, and with 3 if the gateway is not installed and
+    /// never ran.
+    Why,
+    /// Show every start, end and restart on record, the newest last
+    History(HistoryArgs),
+    /// List the gateways that run here or are installed
+    List,
+    /// Wait until a gateway is ready, stopped, or off its port
+    Wait(WaitArgs),
+    /// Find misconfigurations, and fix the safe ones
+    ///
+    /// Checks the unit and its drop-ins, the programs, the configuration, the addresses, the state
+    /// directory, the running gateway and the machine. Each finding has a code that never changes;
+    /// gatewayctl-doctor(7) describes them all. Exits with 0 if there are no errors or warnings,
+    /// with 1 if there are, and with 3 if the gateway is neither installed nor running.
+    Doctor(DoctorArgs),
+    /// Keep the old copy alive while a command runs
+    ///
+    /// For work that is not a request but needs the programs behind the gateway, such as a backup:
+    /// a drain that begins while the command runs waits until it ends, and status and log name it.
+    /// Exits with the command's exit code. A drain waits no longer than its limit, and --force does
+    /// not wait; the command is then told on standard error and goes on.
+    Inhibit(InhibitArgs),
+    /// Show the output of a gateway and its sidecars
+    Logs(LogsArgs),
+    /// Check, show or create a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print completions for a shell
+    ///
+    /// For example: gatewayctl completions bash > /etc/bash_completion.d/gatewayctl
+    Completions(CompletionsArgs),
+    /// Write the man pages to a directory, or print gatewayctl(8)
+    Man(ManArgs),
+}
+
+/// The subcommands of `config`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether the configuration is valid; exits with 78 if it is not
+    Check,
+    /// Print the effective configuration: file, environment and defaults together
+    Show,
+    /// Write a commented configuration to start from, to the usual place or to --config; never
+    /// overwrites a file
+    Init(InitArgs),
+    /// Print the JSON schema of the configuration, for editors
+    Schema,
+}
+
+/// The flags of `config init`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct InitArgs {
+    /// Print it instead
+    #[arg(long)]
+    pub stdout: bool,
+}
+
+/// The flags of `completions`.
+#[derive(Clone, Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// The flags of `man`.
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// The directory to write the pages to
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+}
+
+impl CtlCli {
+    /// Reads a command line. For `inhibit` and `install` without `--` before the command, the error
+    /// says how to write it.
+    ///
+    /// # Errors
+    /// What clap says, `--help` and `--version` included: print it and use its exit code.
+    pub fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
+        let takes_command = ["inhibit", "install"]
+            .into_iter()
+            .find(|name| line.iter().skip(1).any(|word| word == name));
+        Self::try_parse_from(line).map_err(|error| match takes_command {
+            Some(name) => with_dashes(error, &format!("gatewayctl {name} … --")),
+            None => error,
+        })
+    }
+}

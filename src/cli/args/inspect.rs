@@ -1,0 +1,83 @@
+//! The flags of the commands that look at a gateway: `status`, `wait`, `logs` and the like.
+
+use clap::Args;
+
+use crate::config::Dur;
+
+/// The flags of `clean`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CleanArgs {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Look at this port instead of the gateway's own addresses
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Never touch this process; may be repeated
+    #[arg(long, value_name = "PID")]
+    pub protect: Vec<u32>,
+    /// End the process given with --pid, whatever program it runs
+    #[arg(long, requires = "pid")]
+    pub force: bool,
+    /// The process that --force ends; it must be on the port
+    #[arg(long, value_name = "PID", requires = "force")]
+    pub pid: Option<u32>,
+}
+
+/// The flags of `wait`.
+#[derive(Clone, Debug, Args)]
+pub struct WaitArgs {
+    /// Until it serves and every sidecar is ready (the default)
+    #[arg(long, group = "what")]
+    pub ready: bool,
+    /// Until its addresses are free, or held by systemd for its service
+    #[arg(long, group = "what")]
+    pub port_free: bool,
+    /// Until it has exited
+    #[arg(long, group = "what")]
+    pub stopped: bool,
+    /// Give up after this long, with exit code 4
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Dur,
+}
+
+/// The flags of `doctor`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DoctorArgs {
+    /// Fix what is safe to fix; never ends a process, cuts a client or overwrites an edited file
+    #[arg(long)]
+    pub fix: bool,
+}
+
+/// The flags of `status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// Also show what the service manager knows, drop-ins, and the complaints in the journal
+    #[arg(long)]
+    pub deep: bool,
+    /// Keep showing it: in place on a terminal, else a line for each change; Ctrl-C ends it
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// The flags of `history`.
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// How many lines
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub lines: u32,
+}
+
+/// The flags of `logs`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LogsArgs {
+    /// Keep showing new lines
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only the output of this sidecar
+    #[arg(long, value_name = "NAME")]
+    pub sidecar: Option<String>,
+    /// How many lines to start with
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+    pub lines: u32,
+}

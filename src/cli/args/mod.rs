@@ -1,0 +1,21 @@
+//! The command lines of both programs, declared. `--help`, completions and man pages are generated
+//! from these definitions.
+
+mod gateway;
+mod gatewayctl;
+mod global;
+mod inspect;
+mod missing_dashes;
+mod restart;
+mod server;
+mod service;
+
+pub use gateway::{GatewayCli, GatewayCommand};
+pub use gatewayctl::{CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, InitArgs, ManArgs};
+pub use global::{Color, Global};
+pub use inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
+pub use restart::{InhibitArgs, RestartArgs, UpdateArgs, Wait};
+pub use service::{InstallArgs, SandboxLevel, ServiceManagerName, UninstallArgs};
+
+#[cfg(test)]
+mod tests;

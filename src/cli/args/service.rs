@@ -1,0 +1,80 @@
+//! The flags of `gatewayctl install` and `uninstall`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::server::ServerArgs;
+
+/// The flags of `install`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct InstallArgs {
+    /// Also start it, and wait until it is ready
+    #[arg(long)]
+    pub now: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Let a socket unit hold the listeners, so that connections queue even before the first start
+    #[arg(long)]
+    pub socket: bool,
+    /// The user that a system service runs as [default: the user who called sudo, else a temporary
+    /// user, who cannot read /root or write your application's folder]
+    #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
+    pub run_as: Option<String>,
+    /// Read environment variables from this file at each start
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub env_file: Option<PathBuf>,
+    /// Set an environment variable for the server; may be repeated. A secret, by its name or value,
+    /// goes to a file that only the service manager may read; remove it with `--set KEY=`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Sandboxing level
+    #[arg(long, value_name = "LEVEL", default_value = "app")]
+    pub sandbox: SandboxLevel,
+    /// Show what would be written and done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show how the files would change, and do nothing
+    #[arg(long)]
+    pub diff: bool,
+    /// The service manager; that of another machine only with --dry-run or --diff [default: this
+    /// machine's]
+    #[arg(long = "for", value_name = "MANAGER")]
+    pub supervisor: Option<ServiceManagerName>,
+    /// Overwrite files that gatewayctl did not write or that were edited since (copies are kept),
+    /// and replace another command
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Do not ask before the service is stopped for a moment, which --socket needs if it runs
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The service manager to install for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ServiceManagerName {
+    /// Linux
+    Systemd,
+    /// macOS
+    Launchd,
+}
+
+/// How much of the machine a service can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SandboxLevel {
+    /// Safe for ordinary servers
+    #[default]
+    App,
+    /// A temporary user, a read-only system, no devices
+    Strict,
+    /// None
+    Off,
+}
+
+/// The flags of `uninstall`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UninstallArgs {
+    /// Show what would be removed, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}

@@ -15,7 +15,7 @@ use super::listeners::Listeners;
 use super::option_future::or_never;
 use super::signals::{SignalRequest, Signals};
 use crate::config::Listen;
-use crate::os::port;
+use crate::os::port::{self, Depth};
 use crate::os::process::group_of;
 use crate::proxy::BindError;
 use crate::stale::{self, AddressClaim, AddressState, CleanMode, ServiceUnit};
@@ -33,18 +33,61 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub enum AddressWaitEnd {
+enum AddressWaitEnd {
     /// The addresses are ours.
     Ours,
     /// It was asked to stop.
     Stopped,
 }
 
+/// The sockets of the front door, with those that are `missing`; none when the gateway was asked to
+/// stop while it waited for one. It waits when there are `signals` to hear meanwhile.
+///
+/// # Errors
+/// Who has an address that is not waited for, or what else is in the way.
+pub async fn listen(
+    mut listeners: Listeners,
+    missing: &[Listen],
+    state: &Path,
+    notifier: Notifier,
+    signals: Option<&mut Signals>,
+) -> Result<Option<Listeners>, String> {
+    let end = match signals {
+        Some(signals) => bind(&mut listeners, missing, state, notifier, signals).await,
+        None => listeners.change(missing).map(|()| AddressWaitEnd::Ours),
+    };
+    match end {
+        Ok(AddressWaitEnd::Ours) => {
+            listeners.take_changed();
+            Ok(Some(listeners))
+        }
+        Ok(AddressWaitEnd::Stopped) => Ok(None),
+        Err(BindError::Taken(listen)) => Err(taken(&listen)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Who has an address, and what can be done.
+fn taken(listen: &Listen) -> String {
+    let who: Vec<String> = port::who(listen, &[], Depth::First)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    match who.as_slice() {
+        // It was let go in this moment.
+        [] => format!("{listen} was taken by another program a moment ago: try again"),
+        who => format!(
+            "{listen} is held by {}: choose another address with --listen, or see `gatewayctl clean`",
+            who.join(", ")
+        ),
+    }
+}
+
 /// Binds what is missing among `wanted`, and waits for as long as somebody else has it.
 ///
 /// # Errors
 /// [`BindError`] for whatever waiting does not help against.
-pub async fn bind(
+async fn bind(
     listeners: &mut Listeners,
     wanted: &[Listen],
     state: &Path,

@@ -68,6 +68,30 @@ impl Material {
         })
     }
 
+    /// For the next generation of a process: the user's configuration as it is now. While the process
+    /// serves nothing (`nobody_serves`), something stands in for one that is not valid.
+    ///
+    /// # Errors
+    /// What is wrong with the user's.
+    pub fn reread(
+        &self,
+        flags: &Overrides,
+        state: &Path,
+        nobody_serves: bool,
+    ) -> Result<Self, String> {
+        let env = Env::real();
+        let flags = Overrides {
+            instance: Some(self.loaded.instance.clone()),
+            ..flags.clone()
+        };
+        let read = config::load(&flags, &env).map_err(|error| error.to_string());
+        if nobody_serves {
+            self.clone().again(read, &flags, &env, state)
+        } else {
+            Ok(Self::valid(read?))
+        }
+    }
+
     /// For a later try of a process that serves nothing: `read` is the user's as it is now. When
     /// that is not valid, the last good one of `state` stands in for it, else the one from before
     /// (`self`), unless that was nothing.

@@ -4,16 +4,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::context::GatewayContext;
+use super::drain::budget::DrainTime;
 use super::lease::Claim;
 use super::lifecycle::{Budget, RequestKind};
 use super::progress::Reporter;
-use super::slot::{DrainTime, Slot};
+use super::slot::Slot;
 use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::mutex::lock;
@@ -236,9 +239,9 @@ impl BuildPlan {
         let mut replaced: Vec<(&Arc<Slot>, SidecarSpec)> = Vec::new();
         for (unit, spec) in exclusive {
             let before = unit.spec();
-            let patience = patience_of(self.budget, &before, &self.config);
+            let time = drain_time_of(self.budget, &before, &self.config);
             if let Err(failure) = unit
-                .replace(context, spec, patience, &self.leases, report)
+                .replace(context, spec, time, &self.leases, report)
                 .await
             {
                 // Those replaced already go back to what they were, so that one generation serves,
@@ -247,9 +250,9 @@ impl BuildPlan {
                     .into_iter()
                     .filter(|(unit, before)| unit.spec() != *before)
                 {
-                    let patience = patience_of(self.budget, &before, &self.config);
+                    let time = drain_time_of(self.budget, &before, &self.config);
                     drop(
-                        unit.replace(context, &before, patience, &Claim::default(), report)
+                        unit.replace(context, &before, time, &Claim::default(), report)
                             .await,
                     );
                 }
@@ -273,13 +276,9 @@ impl BuildPlan {
 }
 
 /// How long work may go on under a budget.
-pub fn patience_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> DrainTime {
+pub fn drain_time_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> DrainTime {
     let requests = budget.time(config.restart.drain.0);
-    let tunnels = spec.tunnel_drain(&config.restart);
-    DrainTime {
-        requests,
-        tunnels: requests.map_or(tunnels, |requests| tunnels.min(requests)),
-    }
+    DrainTime::new(requests, spec.tunnel_drain(&config.restart))
 }
 
 fn doors(slots: &BTreeMap<String, Arc<Slot>>) -> BTreeMap<String, Arc<Backend>> {
@@ -416,6 +415,30 @@ impl Generation {
                 .map(|(name, unit)| (name.clone(), pid_of(unit)))
                 .collect(),
         }
+    }
+
+    /// Logs that it serves, `uptime` after the start of the process; tells whether all of it is ready.
+    pub fn log_ready(&self, uptime: Duration) -> bool {
+        let number = self.number;
+        let troubles = self.troubles();
+        if !troubles.is_empty() {
+            warn!(
+                GENERATION = number,
+                "[gateway] generation {number} serves, but is not ready: {}",
+                troubles.join("; ")
+            );
+            return false;
+        }
+        let mut details = vec![format!("generation {number}")];
+        let sidecars = self.info().sidecars.into_iter();
+        details.extend(sidecars.map(|(name, pid)| format!("{name} pid {pid}")));
+        details.push(format!("up {} ms", uptime.as_millis()));
+        info!(
+            GENERATION = number,
+            "[gateway] ready ({})",
+            details.join(", ")
+        );
+        true
     }
 
     /// Which sidecars are not ready, and why.

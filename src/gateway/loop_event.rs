@@ -2,12 +2,13 @@
 
 use tokio::sync::mpsc;
 
-use super::generation::{BuildError, Generation};
+use super::building::BuildResult;
 use super::handover::{News, ToSuccessor};
 use super::outbox::Outbox;
+use super::supervision::UnitReport;
+use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
 use crate::state::restart_intent::Intent;
-use crate::systemd::unit::UnitFacts;
 
 /// A report of a task.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub enum LoopEvent {
     /// A step of a request.
     Progress(Progress),
     /// This generation was built, or not.
-    Built(u64, Box<Result<Generation, BuildError>>),
+    Built(u64, BuildResult),
     /// A sidecar of the current generation changed its state.
     SidecarChanged,
     /// The drain of this older generation has ended.
@@ -25,7 +26,7 @@ pub enum LoopEvent {
     /// The drain before an end, or a stop, is done.
     Quiet,
     /// The front door was asked whether it works.
-    Checked(Result<(), String>),
+    Checked(CheckResult),
     /// The successor that builds this generation says something, or is gone.
     Successor(u64, News),
     /// The sidecars that must not run beside the successor's have ended; the successor builds this
@@ -38,7 +39,7 @@ pub enum LoopEvent {
     /// This predecessor has ended.
     PredecessorEnded(u32),
     /// What systemd says about our unit.
-    Supervised(Option<Box<UnitFacts>>),
+    Supervised(UnitReport),
     /// A SIGTERM is the first half of a restart.
     EndAsked {
         intent: Intent,

@@ -1,21 +1,18 @@
-//! Whoever waits for the end of a restart or reload, and what they are told.
+//! Requests for a restart or reload until their end: who waits for them, and what they are told.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use tracing::{info, warn};
 
 use super::generation::one_line;
-use super::lifecycle::{Event, Phase, RequestKind, RequestVerdict};
+use super::lifecycle::{RequestKind, RequestVerdict};
 use super::record::{LifeRecord, RequestRecord};
-use super::recovery::Rung;
-use super::run_loop::Gateway;
 use crate::control::protocol::{
-    Failure, FailureCode, GenerationInfo, InhibitParams, LastRestart, Outcome, Progress,
-    RestartParams,
+    Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress,
 };
-use crate::control::server::{Caller, Reply};
+use crate::control::server::Reply;
 use crate::state::history;
 
 /// So many steps of one request are remembered.
@@ -23,7 +20,7 @@ const PHASES_MAX: usize = 40;
 
 /// One request on its way.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct PendingRequest {
     /// Whom to answer; none for a signal.
     pub reply: Option<Reply>,
     pub kind: RequestKind,
@@ -38,11 +35,12 @@ pub struct Waiting {
     pub asked: RequestRecord,
 }
 
-/// How things stand when a request ends.
+/// How things stand when requests end.
 #[derive(Clone, Debug)]
-pub struct End {
+pub struct RequestScene {
+    /// The generation that serves, here or in a successor.
     pub after: GenerationInfo,
-    /// Why it failed, if it did.
+    /// What failing requests answer.
     pub code: FailureCode,
     /// What the operator should know.
     pub notes: Vec<String>,
@@ -56,21 +54,24 @@ pub struct End {
 
 /// All of them, and those who wait for a drain after their restart is done.
 #[derive(Debug, Default)]
-pub struct Answers {
-    waiting: HashMap<String, Waiting>,
+pub struct PendingRequests {
+    waiting: HashMap<String, PendingRequest>,
     for_drain: Vec<(u64, Reply, Outcome)>,
     count: u64,
     /// Where requests are remembered.
     record: Option<LifeRecord>,
+    /// It was said that old and new run side by side.
+    overlap_explained: bool,
     /// How the last one ended.
     pub last: Option<LastRestart>,
 }
 
-impl Answers {
-    /// None yet; each is remembered at its end.
-    pub fn recorded(record: LifeRecord) -> Self {
+impl PendingRequests {
+    /// None yet; each is remembered at its end. A successor's predecessor has explained the overlap.
+    pub fn recorded(record: LifeRecord, successor: bool) -> Self {
         Self {
             record: Some(record),
+            overlap_explained: successor,
             ..Self::default()
         }
     }
@@ -81,8 +82,8 @@ impl Answers {
         format!("r{}-{}", std::process::id(), self.count)
     }
 
-    pub fn wait(&mut self, id: String, waiting: Waiting) {
-        self.waiting.insert(id, waiting);
+    pub fn wait(&mut self, id: String, request: PendingRequest) {
+        self.waiting.insert(id, request);
     }
 
     /// Why a request was asked, and when.
@@ -93,8 +94,7 @@ impl Answers {
             .unwrap_or_default()
     }
 
-    /// What a signal asked for, which nobody waits for; none for a request with somebody who asks
-    /// again.
+    /// What a signal asked for: nobody waits for it who could ask again elsewhere.
     pub fn unattended(&self, id: &str) -> Option<RequestKind> {
         self.waiting
             .get(id)
@@ -130,100 +130,63 @@ impl Answers {
             .for_each(|reply| reply.progress(progress));
     }
 
-    /// A request has ended.
-    pub fn end(&mut self, id: &str, verdict: RequestVerdict, end: &End) {
-        let Some(waiting) = self.waiting.remove(id) else {
+    /// A request has ended: it is logged, recorded and answered.
+    pub fn end(&mut self, id: &str, verdict: RequestVerdict, scene: &RequestScene) {
+        let Some(request) = self.waiting.remove(id) else {
             return;
         };
-        let End {
-            after,
-            code,
-            notes,
-            draining,
-            unchanged,
-            pid,
-        } = end.clone();
-        let took_ms = waiting.begun.elapsed().as_millis() as u64;
-        let kind = match waiting.kind {
-            RequestKind::Restart => "restart",
-            RequestKind::Reload => "reload",
-        };
-        let (word, into) = match &verdict {
-            RequestVerdict::Done(_) if unchanged => ("unchanged", None),
-            RequestVerdict::Done(_) => ("done", None),
-            RequestVerdict::Coalesced { into, .. } => ("coalesced", Some(into.clone())),
-            RequestVerdict::Scheduled => ("scheduled", None),
-            RequestVerdict::Moved => ("moved", None),
-            RequestVerdict::Rejected(_) => ("rejected", None),
-            RequestVerdict::Failed(_) => ("failed", None),
-        };
-        let text = match &verdict {
-            RequestVerdict::Rejected(why) | RequestVerdict::Failed(why) => {
-                format!("{word}: {}", one_line(why))
-            }
-            _ => word.to_owned(),
-        };
-        if matches!(verdict, RequestVerdict::Failed(_)) {
-            warn!(
-                REQUEST = id,
-                "[gateway] {kind} {id} {text}; generation {} serves on", after.number
-            );
-        } else {
-            info!(
-                REQUEST = id,
-                "[gateway] {kind} {id} {text}: generation {} -> {} in {took_ms} ms",
-                waiting.before.number,
-                after.number
-            );
-        }
+        let took_ms = request.begun.elapsed().as_millis() as u64;
+        let (word, text) = words(&verdict, scene.unchanged);
+        log_end(id, &request, &verdict, &text, scene.after.number, took_ms);
+        let kind = request.kind.word();
         if let Some(record) = &self.record {
-            record.request(waiting.asked, id, kind, &waiting.reason, &text, took_ms);
+            record.request(request.asked, id, kind, &request.reason, &text, took_ms);
         }
         self.last = Some(LastRestart {
             request: id.to_owned(),
             kind: kind.to_owned(),
-            reason: waiting.reason,
+            reason: request.reason,
             outcome: text,
-            at: waiting.at,
+            at: request.at,
             took_ms,
         });
-        let Some(reply) = waiting.reply else { return };
-        match verdict {
-            RequestVerdict::Rejected(why) => reply.fail(Failure {
-                code: FailureCode::Rejected,
-                message: why,
-            }),
-            RequestVerdict::Failed(why) => reply.fail(Failure { code, message: why }),
+        let Some(reply) = request.reply else { return };
+        let into = match verdict {
+            RequestVerdict::Rejected(why) => return fail(reply, FailureCode::Rejected, why),
+            RequestVerdict::Failed(why) => return fail(reply, scene.code, why),
             RequestVerdict::Moved => {
-                let message = "another process has just taken over: ask again".to_owned();
-                reply.fail(Failure {
-                    code: FailureCode::Moved,
-                    message,
-                });
+                let why = "another process has just taken over: ask again".to_owned();
+                return fail(reply, FailureCode::Moved, why);
             }
-            RequestVerdict::Done(_)
-            | RequestVerdict::Coalesced { .. }
-            | RequestVerdict::Scheduled => {
-                let drained = draining.is_none();
-                let outcome = Outcome {
-                    request: id.to_owned(),
-                    outcome: word.to_owned(),
-                    into,
-                    before: waiting.before,
-                    after,
-                    pid,
-                    took_ms,
-                    drained,
-                    notes,
-                };
-                match draining {
-                    Some(generation) if waiting.drained => {
-                        self.for_drain.push((generation, reply, outcome))
-                    }
-                    _ => reply.done(&outcome),
-                }
+            RequestVerdict::Coalesced { into, .. } => Some(into),
+            RequestVerdict::Done(_) | RequestVerdict::Scheduled => None,
+        };
+        let outcome = Outcome {
+            request: id.to_owned(),
+            outcome: word.to_owned(),
+            into,
+            before: request.before,
+            after: scene.after.clone(),
+            pid: scene.pid,
+            took_ms,
+            drained: scene.draining.is_none(),
+            notes: scene.notes.clone(),
+        };
+        match scene.draining {
+            Some(generation) if request.drained => {
+                self.for_drain.push((generation, reply, outcome))
             }
+            _ => reply.done(&outcome),
         }
+    }
+
+    /// What the operator should know when old and new run side by side: said once.
+    pub fn notes(&mut self, overlapped: bool) -> Vec<String> {
+        if !overlapped || self.overlap_explained {
+            return Vec::new();
+        }
+        self.overlap_explained = true;
+        vec!["old and new run side by side until the old one's work is done; if two copies must never run at once, use --exclusive or overlap = false".to_owned()]
     }
 
     /// This process has nothing left to do: tells those who waited for that.
@@ -246,71 +209,55 @@ impl Answers {
     }
 }
 
-impl Gateway {
-    /// `inhibit`: a lease, unless the gateway is on its way out.
-    pub(super) fn inhibit(&mut self, params: InhibitParams, caller: Caller, reply: Reply) {
-        if matches!(self.machine.phase(), Phase::Stopping { .. } | Phase::Ended) {
-            return reply.fail(Failure {
-                code: FailureCode::Rejected,
-                message: "the gateway is stopping".to_owned(),
-            });
-        }
-        let why = self.context.redactor.text(params.why.trim());
-        let pid = u32::try_from(caller.pid).unwrap_or(0);
-        self.leases
-            .grant(why, params.ttl_ms.map(Duration::from_millis), pid, reply);
-    }
+/// Answers a request that cannot be done now.
+pub fn reject(reply: Reply, why: &str) {
+    fail(reply, FailureCode::Rejected, why.to_owned());
+}
 
-    /// `recover`: nothing can be recovered from while the configured sidecars run or are being
-    /// started.
-    pub(super) fn recover(&mut self, caller: Caller, reply: Reply) {
-        if matches!(self.machine.phase(), Phase::Waiting { .. }) {
-            info!(
-                "[gateway] recover asked by uid {} (pid {}): trying the sidecars",
-                caller.uid, caller.pid
-            );
-            self.standing.record.forgive();
-            let id = self.answers.next_id();
-            self.standing.record.request(
-                RequestRecord::by(Some(caller), "in-process"),
-                &id,
-                "recover",
-                "gatewayctl recover",
-                "done",
-                0,
-            );
-            reply.done(&json!({"trying": true}));
-            self.step(Event::Recover);
-        } else if matches!(
-            (self.machine.phase(), self.standing.recovery.rung()),
-            (Phase::Serving, Rung::LastGood { .. })
-        ) {
-            self.ask(
-                RequestKind::Reload,
-                RestartParams::default(),
-                "gatewayctl recover",
-                Some((caller, reply)),
-            );
-        } else {
-            reply.fail(Failure {
-                code: FailureCode::Rejected,
-                message: "nothing to recover from".to_owned(),
-            });
-        }
-    }
+fn fail(reply: Reply, code: FailureCode, message: String) {
+    reply.fail(Failure { code, message });
+}
 
-    /// A request that is not even tried.
-    pub(super) fn refuse(&mut self, id: &str, why: String) {
-        let info = self.after();
-        let end = End {
-            after: info,
-            pid: None,
-            code: FailureCode::Rejected,
-            notes: Vec::new(),
-            draining: None,
-            unchanged: false,
-        };
-        self.answers.end(id, RequestVerdict::Rejected(why), &end);
+/// How a request ended: a word for programs, and that with its reason.
+fn words(verdict: &RequestVerdict, unchanged: bool) -> (&'static str, String) {
+    let word = match verdict {
+        RequestVerdict::Done(_) if unchanged => "unchanged",
+        RequestVerdict::Done(_) => "done",
+        RequestVerdict::Coalesced { .. } => "coalesced",
+        RequestVerdict::Scheduled => "scheduled",
+        RequestVerdict::Moved => "moved",
+        RequestVerdict::Rejected(_) => "rejected",
+        RequestVerdict::Failed(_) => "failed",
+    };
+    let text = match verdict {
+        RequestVerdict::Rejected(why) | RequestVerdict::Failed(why) => {
+            format!("{word}: {}", one_line(why))
+        }
+        _ => word.to_owned(),
+    };
+    (word, text)
+}
+
+fn log_end(
+    id: &str,
+    request: &PendingRequest,
+    verdict: &RequestVerdict,
+    text: &str,
+    after: u64,
+    took_ms: u64,
+) {
+    let kind = request.kind.word();
+    if matches!(verdict, RequestVerdict::Failed(_)) {
+        warn!(
+            REQUEST = id,
+            "[gateway] {kind} {id} {text}; generation {after} serves on"
+        );
+    } else {
+        info!(
+            REQUEST = id,
+            "[gateway] {kind} {id} {text}: generation {} -> {after} in {took_ms} ms",
+            request.before.number
+        );
     }
 }
 

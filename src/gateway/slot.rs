@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::context::GatewayContext;
+use super::drain::budget::{DrainTime, give_up_leases, within};
 use super::lease::{Claim, DrainCause};
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
@@ -45,15 +46,6 @@ impl Drop for Doorkeeper {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// How long old work may go on where no successor can run beside it.
-#[derive(Clone, Copy, Debug)]
-pub struct DrainTime {
-    /// Requests; none means for ever.
-    pub requests: Option<Duration>,
-    /// Tunnels.
-    pub tunnels: Duration,
 }
 
 impl Slot {
@@ -104,12 +96,12 @@ impl Slot {
         &self,
         context: &Arc<GatewayContext>,
         spec: &SidecarSpec,
-        patience: DrainTime,
+        time: DrainTime,
         leases: &Claim,
         report: &Reporter,
     ) -> Result<(), Arc<SidecarFailure>> {
         let old = self.running();
-        self.release(patience, leases, report).await;
+        self.release(time, leases, report).await;
         match self.run(context, spec, false).await {
             Ok(()) => Ok(()),
             Err(failure) => {
@@ -126,9 +118,9 @@ impl Slot {
     }
 
     /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.
-    pub async fn release(&self, patience: DrainTime, leases: &Claim, report: &Reporter) {
+    pub async fn release(&self, time: DrainTime, leases: &Claim, report: &Reporter) {
         let old = self.running();
-        self.fade(patience, leases, report).await;
+        self.fade(time, leases, report).await;
         report.tell(
             ProgressStage::Holding,
             format!("{} is being replaced; new requests wait", self.name),
@@ -161,33 +153,26 @@ impl Slot {
     /// Lets the old run serve, new requests included, until what was there at the beginning is done
     /// or half the time is used, and its tunnels have ended; then closes the door and waits for the
     /// rest.
-    async fn fade(&self, patience: DrainTime, leases: &Claim, report: &Reporter) {
+    async fn fade(&self, time: DrainTime, leases: &Claim, report: &Reporter) {
         let begun = Instant::now();
-        leases.tell_drain(DrainCause::Restart, patience.requests);
+        leases.tell_drain(DrainCause::Restart, time.requests);
         let tunnels = async {
-            tokio::time::sleep_until(begun + patience.tunnels).await;
+            tokio::time::sleep_until(begun + time.tunnels).await;
             self.backend.end_tunnels();
             std::future::pending().await
         };
         tokio::select! {
-            () = self.fade_then_hold(begun, patience, leases, report) => {}
+            () = self.fade_then_hold(begun, time, leases, report) => {}
             () = tunnels => {}
         }
-        if leases.count() > 0 {
-            warn!(
-                "[gateway] {}: drain time is over; no longer waiting for {}",
-                self.name,
-                leases.blockers().join(", ")
-            );
-            leases.tell_deadline();
-        }
+        give_up_leases(&format!("{}: drain time", self.name), leases);
         self.backend.cut();
     }
 
     async fn fade_then_hold(
         &self,
         begun: Instant,
-        patience: DrainTime,
+        time: DrainTime,
         leases: &Claim,
         report: &Reporter,
     ) {
@@ -203,7 +188,7 @@ impl Slot {
                     self.name
                 ),
             );
-            let told = self.tell_drain(patience.requests);
+            let told = self.tell_drain(time.requests);
             let early = async {
                 tokio::join!(
                     told,
@@ -212,17 +197,11 @@ impl Slot {
                     leases.released()
                 )
             };
-            match patience.requests {
-                Some(time) => drop(tokio::time::timeout(time / 2, early).await),
-                None => drop(early.await),
-            }
+            within(begun, time.requests.map(|time| time / 2), early).await;
         }
         backend.set(Door::Held(format!("{} is restarting", self.name).into()));
         let all = async { tokio::join!(backend.wait_all(), leases.released()) };
-        match patience.requests {
-            Some(time) => drop(tokio::time::timeout_at(begun + time, all).await),
-            None => drop(all.await),
-        }
+        within(begun, time.requests, all).await;
     }
 
     /// Tells the sidecar, once and when it asked for it, that its work comes to an end within

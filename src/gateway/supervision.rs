@@ -1,34 +1,62 @@
-//! Where the next generation is to live, as things stand now, and how long an end may take.
+//! The service manager: what is known about it, what it is told, and how long it lets an end take.
 
 use std::time::Duration;
 
-use tracing::warn;
-
-use super::budget::{EndBudget, KillTime, PlannedEnd, Surroundings};
-use super::lifecycle::{Budget, FORCE_EXIT, Phase, Placement};
-use super::loop_event::LoopEvent;
-use super::run_loop::Gateway;
-use super::strategy::{Strategy, StrategyChoice, StrategyFacts, StrategyRefusal, choose};
-use crate::config::Env;
+use super::budget::{EXTEND_BY, EndBudget, KillTime, PlannedEnd, Surroundings};
+use super::lifecycle::FORCE_EXIT;
+use super::outbox::Outbox;
+use super::strategy::{StrategyChoice, StrategyFacts, StrategyRefusal, choose};
+use crate::config::{Env, RestartMode};
 use crate::control::protocol::RestartParams;
 use crate::supervisor::{Evidence, Supervisor, SupervisorVerdict, detect, launchd};
 use crate::systemd::Notifier;
 use crate::systemd::unit::{UnitFacts, facts_of};
 
-/// Who supervises this process, and what is known about that.
+/// What systemd says about our unit; none when it does not answer.
+pub type UnitReport = Option<Box<UnitFacts>>;
+
+/// Who supervises this process, and what they have heard from it.
 #[derive(Debug)]
-pub(super) struct Supervision {
-    pub(super) verdict: SupervisorVerdict,
+pub struct Supervision {
+    instance: String,
+    verdict: SupervisorVerdict,
     /// What systemd says about our unit; none while it has not answered.
-    pub(super) unit: Option<UnitFacts>,
+    unit: Option<UnitFacts>,
     /// What a predecessor knew.
     handed: Option<SupervisorVerdict>,
     no_respawn: bool,
+    main_process: MainProcess,
+    /// A RELOADING=1 waits for its READY=1.
+    reloading: bool,
+    /// systemd has heard READY=1.
+    announced: bool,
+    end_asked: Option<EndAsked>,
+}
+
+/// To whom the service manager listens.
+#[derive(Clone, Copy, Debug)]
+enum MainProcess {
+    /// To this process, if to any.
+    This(Notifier),
+    /// To the successor; this process speaks again when it takes the service back.
+    Successor { ours: Notifier },
+}
+
+/// The service manager waits for our end: its clock runs.
+#[derive(Clone, Copy, Debug)]
+struct EndAsked {
+    /// The whole machine, or the user's manager, goes down.
+    machine_stopping: bool,
+}
+
+/// A notifier to which nobody listens.
+fn nobody() -> Notifier {
+    Notifier::from_parts(None, 0)
 }
 
 impl Supervision {
-    /// What can be told without asking anybody.
-    pub(super) fn at_first(instance: &str, handed: Option<SupervisorVerdict>) -> Self {
+    /// What can be told without asking anybody. `handed` is what a predecessor knew.
+    pub fn new(instance: &str, handed: Option<SupervisorVerdict>, notifier: Notifier) -> Self {
         let env = Env::real();
         let verdict = detect(&Evidence {
             handed: handed.clone(),
@@ -36,16 +64,29 @@ impl Supervision {
         });
         let no_respawn = env.is_on("GATEWAY_NO_RESPAWN");
         Self {
+            instance: instance.to_owned(),
             verdict,
             unit: None,
             handed,
             no_respawn,
+            main_process: MainProcess::This(notifier),
+            reloading: false,
+            announced: false,
+            end_asked: None,
         }
     }
 
+    /// Asks systemd about our unit, in a task.
+    pub fn ask(answer: Outbox<UnitReport>) {
+        tokio::spawn(async move {
+            answer.send(facts_of(std::process::id()).await.map(Box::new));
+        });
+    }
+
     /// systemd has answered.
-    fn learn(&mut self, instance: &str, unit: Option<UnitFacts>) {
-        let evidence = Evidence::gather(&Env::real(), instance);
+    pub fn learn(&mut self, unit: UnitReport) {
+        let unit = unit.map(|unit| *unit);
+        let evidence = Evidence::gather(&Env::real(), &self.instance);
         self.verdict = detect(&Evidence {
             manager: unit.clone(),
             handed: self.handed.clone(),
@@ -54,150 +95,166 @@ impl Supervision {
         self.unit = unit;
     }
 
+    pub fn verdict(&self) -> &SupervisorVerdict {
+        &self.verdict
+    }
+
     /// Whether somebody answers our end with a new start.
-    pub(super) fn is_service(&self) -> bool {
+    pub fn is_service(&self) -> bool {
         self.verdict.supervisor.is_service()
     }
 
     /// Whether a person started this process and sees how it ends.
-    pub(super) fn by_hand(&self) -> bool {
+    pub fn by_hand(&self) -> bool {
         self.verdict.supervisor == Supervisor::Terminal
     }
 
-    fn by_systemd(&self) -> bool {
+    /// Whether systemd ends what is left when its main process dies, and starts the next one; a
+    /// waiter in front of this process is that main process.
+    pub fn by_systemd(&self) -> bool {
         matches!(self.verdict.supervisor, Supervisor::Systemd { .. })
-    }
-}
-
-impl Gateway {
-    /// Asks systemd about our unit, besides; the answer comes as a [`LoopEvent::Supervised`].
-    pub(super) fn ask_manager(&self) {
-        let happened = self.happened.clone();
-        tokio::spawn(async move {
-            let facts = facts_of(std::process::id()).await;
-            // When the loop is gone, nobody needs to know.
-            let _ = happened.send(LoopEvent::Supervised(facts.map(Box::new)));
-        });
-    }
-
-    pub(super) fn supervised(&mut self, facts: Option<UnitFacts>) {
-        self.supervision.learn(&self.loaded.instance, facts);
-    }
-
-    /// Where a restart would put the next generation now, and why.
-    pub(super) fn choice(&self, params: &RestartParams) -> Result<StrategyChoice, StrategyRefusal> {
-        let unit = self.supervision.unit.as_ref();
-        choose(&StrategyFacts {
-            mode: self.loaded.config.restart.mode,
-            verdict: &self.supervision.verdict,
-            fresh: params.fresh,
-            update: params.update,
-            no_respawn: self.supervision.no_respawn,
-            can_speak_mainpid: self.notifier.active() && unit.is_none_or(|unit| unit.hears_main()),
-            holder: unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
-            drainers: self.predecessors.len(),
-        })
-    }
-
-    /// The same for the lifecycle.
-    pub(super) fn place(
-        &mut self,
-        params: &RestartParams,
-        budget: Budget,
-    ) -> Result<Placement, StrategyRefusal> {
-        let choice = self.choice(params)?;
-        Ok(match choice.strategy {
-            Strategy::InProcess => Placement::Here,
-            Strategy::Respawn { waiter } => {
-                self.stays = waiter;
-                // A request that joins a hand-over under way makes no further process.
-                if choice.cut_oldest
-                    && self.machine.phase() == &Phase::Serving
-                    && let Some(pid) = self.predecessors.cut_oldest()
-                {
-                    warn!("[gateway] {}: pid {pid} finishes as in a stop", choice.why);
-                }
-                Placement::Successor {
-                    update: params.update,
-                }
-            }
-            Strategy::Exit => Placement::Next {
-                until: self
-                    .leave_budget(budget, false)
-                    .force_exit
-                    .map(|limit| self.now() + limit),
-            },
-        })
-    }
-
-    /// How long an end may take that makes room for the next start. `asked` when the service
-    /// manager has asked for it, whose clock then runs.
-    pub(super) fn leave_budget(&self, budget: Budget, asked: bool) -> EndBudget {
-        EndBudget::of(
-            PlannedEnd::Restart(self.drain_time(budget)),
-            self.surroundings(asked),
-        )
-    }
-
-    /// How long a stop may take.
-    pub(super) fn stop_limit(&self) -> Duration {
-        let end = EndBudget::of(
-            PlannedEnd::Stop(self.loaded.config.restart.stop_drain.0),
-            self.surroundings(true),
-        );
-        end.force_exit.unwrap_or(FORCE_EXIT)
-    }
-
-    fn surroundings(&self, asked: bool) -> Surroundings {
-        let patience = match &self.supervision.unit {
-            _ if !asked => KillTime::Endless,
-            Some(unit) => unit.timeout_stop.map_or(KillTime::Endless, KillTime::Limit),
-            None if self.supervision.by_systemd() => KillTime::Unanswered,
-            None => KillTime::Endless,
-        };
-        let extends = self.notifier.active() && self.supervision.by_systemd();
-        Surroundings {
-            patience,
-            extends,
-            machine_stopping: self.machine_stops,
-        }
-    }
-
-    /// How long work may go on; none for ever.
-    pub(super) fn drain_time(&self, budget: Budget) -> Option<Duration> {
-        budget.time(self.loaded.config.restart.drain.0)
     }
 
     /// Whether the service manager keeps the listeners.
-    pub(super) fn manager_holds(&self) -> bool {
-        self.notifier.active() || self.silenced.is_some_and(Notifier::active)
-    }
-
-    /// Whether the service manager ends what is left when its main process dies, and starts the
-    /// next one.
-    pub(super) fn manager_ends_us(&self) -> bool {
-        self.supervision.by_systemd() && self.waiter.is_none()
-    }
-
-    /// How long launchd must see this process before it starts the next one without a pause; a
-    /// restart by force does not wait.
-    pub(super) fn launchd_delay(&self, budget: Budget) -> Duration {
-        if !matches!(
-            self.supervision.verdict.supervisor,
-            Supervisor::Launchd { .. }
-        ) || budget == Budget::Force
-        {
-            return Duration::ZERO;
+    pub fn holds_listeners(&self) -> bool {
+        match self.main_process {
+            MainProcess::This(notifier) => notifier.active(),
+            MainProcess::Successor { ours } => ours.active(),
         }
-        launchd::exit_delay(
-            self.now(),
-            launchd::throttle_interval(None),
-            self.loaded.config.restart.launchd_exit_delay.0,
-        )
     }
 
-    /// Since this process began.
-    pub(super) fn now(&self) -> Duration {
-        self.context.front.started.elapsed()
+    /// Where a restart would put the next generation now, and why.
+    pub fn choose(
+        &self,
+        mode: RestartMode,
+        params: &RestartParams,
+        drainers: usize,
+    ) -> Result<StrategyChoice, StrategyRefusal> {
+        let unit = self.unit.as_ref();
+        choose(&StrategyFacts {
+            mode,
+            verdict: &self.verdict,
+            fresh: params.fresh,
+            update: params.update,
+            no_respawn: self.no_respawn,
+            can_speak_mainpid: self.notifier().active()
+                && unit.is_none_or(|unit| unit.hears_main()),
+            holder: unit.is_some_and(|unit| unit.relaunches() && unit.holds_listeners()),
+            drainers,
+        })
+    }
+}
+
+/// What it is told.
+impl Supervision {
+    /// Speaks to the service manager; to nobody while the successor is the main process.
+    pub fn notifier(&self) -> Notifier {
+        match self.main_process {
+            MainProcess::This(notifier) => notifier,
+            MainProcess::Successor { .. } => nobody(),
+        }
+    }
+
+    /// From here on this process is the main one.
+    pub fn become_main(&mut self, notifier: Notifier) {
+        self.main_process = MainProcess::This(notifier);
+    }
+
+    /// Makes the successor the main process: from here on only that one is listened to.
+    pub fn make_main(&mut self, successor: u32) {
+        let ours = self.notifier();
+        ours.main_pid(successor, &format!("pid {successor} takes over"));
+        self.main_process = MainProcess::Successor { ours };
+    }
+
+    /// The successor did not take over.
+    pub fn take_back(&mut self) {
+        if let MainProcess::Successor { ours } = self.main_process {
+            self.main_process = MainProcess::This(ours);
+        }
+    }
+
+    pub fn begin_reload(&mut self) {
+        self.reloading = true;
+        self.notifier().reloading("reloading the configuration");
+    }
+
+    /// A RELOADING=1 that was sent gets its READY=1, whatever came of it.
+    pub fn finish_reload(&mut self, detail: &str) {
+        if std::mem::take(&mut self.reloading) {
+            self.notifier().ready(detail);
+        }
+    }
+
+    /// Brings its view up to date while this process serves; the first time it hears READY=1, and is
+    /// asked about our unit: only now does it have what it is to keep for the next process.
+    pub fn serving(&mut self, detail: &str, answer: impl FnOnce() -> Outbox<UnitReport>) {
+        if self.announced {
+            self.working(detail);
+        } else {
+            self.announced = true;
+            Self::ask(answer());
+            self.notifier().ready(detail);
+        }
+    }
+
+    /// Brings its view up to date, once it has heard that the service is there.
+    pub fn working(&self, detail: &str) {
+        if self.announced && !self.reloading {
+            self.notifier().status(detail);
+        }
+    }
+
+    pub fn extend(&self) {
+        self.notifier().extend(EXTEND_BY);
+    }
+}
+
+/// How long an end may take.
+impl Supervision {
+    /// The service manager has asked for our end, to start the next process.
+    pub fn end_asked(&mut self, machine_stopping: bool) {
+        self.end_asked = Some(EndAsked { machine_stopping });
+    }
+
+    /// The end that makes room for the next start, asked for by the service manager or not.
+    pub fn end_budget(&self, drain: Option<Duration>) -> EndBudget {
+        let clock_runs = self.end_asked.is_some();
+        EndBudget::of(PlannedEnd::Restart(drain), self.surroundings(clock_runs))
+    }
+
+    /// The same for an end that the service manager has not asked for.
+    pub fn own_end_budget(&self, drain: Option<Duration>) -> EndBudget {
+        EndBudget::of(PlannedEnd::Restart(drain), self.surroundings(false))
+    }
+
+    /// How long a stop may take whose drain is this long.
+    pub fn stop_limit(&self, drain: Duration) -> Duration {
+        let end = EndBudget::of(PlannedEnd::Stop(drain), self.surroundings(true));
+        end.force_exit.unwrap_or(FORCE_EXIT)
+    }
+
+    fn surroundings(&self, clock_runs: bool) -> Surroundings {
+        let patience = match &self.unit {
+            _ if !clock_runs => KillTime::Endless,
+            Some(unit) => unit.timeout_stop.map_or(KillTime::Endless, KillTime::Limit),
+            None if self.by_systemd() => KillTime::Unanswered,
+            None => KillTime::Endless,
+        };
+        Surroundings {
+            patience,
+            extends: self.notifier().active() && self.by_systemd(),
+            machine_stopping: self.end_asked.is_some_and(|asked| asked.machine_stopping),
+        }
+    }
+
+    /// How long launchd must see this process, which has run for `uptime`, before it starts the next
+    /// one without a pause.
+    pub fn launchd_delay(&self, uptime: Duration, configured: Duration) -> Duration {
+        if matches!(self.verdict.supervisor, Supervisor::Launchd { .. }) {
+            launchd::exit_delay(uptime, launchd::throttle_interval(None), configured)
+        } else {
+            Duration::ZERO
+        }
     }
 }

@@ -7,11 +7,12 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::budget::DrainTime;
 use crate::control::protocol::DrainStatus;
 use crate::gateway::handover::borrowed_upstreams::Lent;
 use crate::gateway::lease::{Claim, DrainCause};
 use crate::gateway::progress::Reporter;
-use crate::gateway::slot::{DrainTime, Slot};
+use crate::gateway::slot::Slot;
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};
 use crate::state::terms::ProgressStage;
 
@@ -21,34 +22,37 @@ const TELL: Duration = Duration::from_secs(1);
 /// How often a drain that takes long says in the log what it waits for.
 const STILL_DRAINING: Duration = Duration::from_secs(30);
 
+/// What a drain waits for besides requests and tunnels.
+#[derive(Debug)]
+pub struct DrainHolds {
+    /// The leases of its beginning: their work may need the old sidecars.
+    pub leases: Claim,
+    /// Work of a predecessor that needs them, too.
+    pub lent: Lent,
+}
+
 /// One generation on its way out.
 #[derive(Debug)]
 pub struct Drain {
     pub generation: u64,
     slots: Vec<(Arc<Slot>, DrainTime)>,
-    /// The leases of its beginning: their work may need the old sidecars.
-    leases: Claim,
-    /// Work of a predecessor that needs them, too.
-    lent: Lent,
+    holds: DrainHolds,
     begun: Instant,
     report: Reporter,
 }
 
 impl Drain {
-    /// A drain of these units, each with its patience, that waits for these leases and for what is
-    /// lent, too; `report` tells whoever asked for the restart.
+    /// A drain of these slots, each within its time; `report` tells whoever asked for the restart.
     pub fn new(
         generation: u64,
         slots: Vec<(Arc<Slot>, DrainTime)>,
-        leases: Claim,
-        lent: Lent,
+        holds: DrainHolds,
         report: Reporter,
     ) -> Arc<Self> {
         Arc::new(Self {
             generation,
             slots,
-            leases,
-            lent,
+            holds,
             begun: Instant::now(),
             report,
         })
@@ -56,21 +60,23 @@ impl Drain {
 
     /// Closes the doors, waits, cuts what is left, stops the sidecars.
     pub async fn run(&self) {
-        self.leases.tell_drain(DrainCause::Restart, self.limit());
-        let slots = self.slots.iter().map(|(unit, patience)| async {
-            unit.backend().set(crate::proxy::Door::Gone);
-            let finished = finish(unit, &self.leases, &self.lent, *patience, self.begun);
-            if !tokio::join!(finished, unit.tell_drain(patience.requests)).0 {
-                let left = [unit.backend().blockers(), self.leases.blockers()].concat();
+        self.holds
+            .leases
+            .tell_drain(DrainCause::Restart, self.limit());
+        let slots = self.slots.iter().map(|(slot, time)| async {
+            slot.backend().set(crate::proxy::Door::Gone);
+            let finished = finish(slot, &self.holds, *time, self.begun);
+            if !tokio::join!(finished, slot.tell_drain(time.requests)).0 {
+                let left = [slot.backend().blockers(), self.holds.leases.blockers()].concat();
                 warn!(
                     "[gateway] generation {}: drain time is over; cutting {}",
                     self.generation,
                     left.join(", ")
                 );
-                self.leases.tell_deadline();
-                unit.backend().cut();
+                self.holds.leases.tell_deadline();
+                slot.backend().cut();
             }
-            unit.stop(unit.spec().stop_timeout.0).await;
+            slot.stop(slot.spec().stop_timeout.0).await;
         });
         let all = join_all(slots);
         tokio::pin!(all);
@@ -108,7 +114,7 @@ impl Drain {
         if now != std::mem::replace(told, now) && now != (0, 0, 0) {
             let mut left = format!("requests {requests}, tunnels {tunnels}");
             if leases > 0 {
-                left.push_str(&format!(", {}", self.leases.blockers().join(", ")));
+                left.push_str(&format!(", {}", self.holds.leases.blockers().join(", ")));
             }
             self.report.tell(
                 ProgressStage::Draining,
@@ -135,22 +141,22 @@ impl Drain {
             generation: self.generation,
             requests: 0,
             tunnels: 0,
-            leases: self.leases.count(),
+            leases: self.holds.leases.count(),
             pid: 0,
             left_ms: self
                 .limit()
                 .map(|limit| limit.saturating_sub(self.begun.elapsed()).as_millis() as u64),
             blockers: Vec::new(),
         };
-        for (unit, _) in &self.slots {
-            let counts = unit.backend().counts();
+        for (slot, _) in &self.slots {
+            let counts = slot.backend().counts();
             status.requests += counts.requests as u64;
             status.tunnels += counts.tunnels as u64;
-            status.blockers.extend(unit.backend().blockers());
+            status.blockers.extend(slot.backend().blockers());
         }
         status
             .blockers
-            .extend(first_few(self.leases.blockers().into_iter()));
+            .extend(first_few(self.holds.leases.blockers().into_iter()));
         status
     }
 
@@ -158,36 +164,35 @@ impl Drain {
     fn limit(&self) -> Option<Duration> {
         self.slots
             .iter()
-            .try_fold(Duration::ZERO, |most, (_, patience)| {
-                Some(most.max(patience.requests?))
+            .try_fold(Duration::ZERO, |most, (_, time)| {
+                Some(most.max(time.requests?))
             })
     }
 
     /// The sidecars that are on their way out.
     pub fn slots(&self) -> impl Iterator<Item = Arc<Slot>> {
-        self.slots.iter().map(|(unit, _)| Arc::clone(unit))
+        self.slots.iter().map(|(slot, _)| Arc::clone(slot))
     }
 }
 
-/// Waits for a unit's work, for the leases and for what is lent; false when its time is over
+/// Waits for the slot's work, for the leases and for what is lent; false when its time is over
 /// before. Tunnels are ended at the end of theirs.
 async fn finish(
-    unit: &Slot,
-    leases: &Claim,
-    lent: &Lent,
-    patience: DrainTime,
+    slot: &Slot,
+    DrainHolds { leases, lent }: &DrainHolds,
+    time: DrainTime,
     begun: Instant,
 ) -> bool {
-    let backend = unit.backend();
+    let backend = slot.backend();
     let tunnels = async {
-        tokio::time::sleep_until(begun + patience.tunnels).await;
+        tokio::time::sleep_until(begun + time.tunnels).await;
         backend.end_tunnels();
         // Longer than this only a handshake without an answer takes, which is cut with the rest.
         let _ = tokio::time::timeout(CLOSE_HANDSHAKE, backend.wait_tunnels()).await;
     };
     let requests = async {
-        match patience.requests {
-            Some(time) => tokio::time::sleep_until(begun + time).await,
+        match time.requests {
+            Some(limit) => tokio::time::sleep_until(begun + limit).await,
             None => std::future::pending().await,
         }
     };

@@ -6,11 +6,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::warn;
 
+use super::budget::{cut, give_up_leases, within};
 use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
 use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
 use crate::gateway::lease::{Claim, DrainCause};
+use crate::gateway::outbox::Outbox;
 use crate::gateway::slot::Slot;
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};
 
@@ -23,7 +24,7 @@ const SIDECARS: Duration = Duration::from_secs(4);
 
 /// A stop of everything there is.
 #[derive(Debug)]
-pub struct Wind {
+pub struct Shutdown {
     pub workers: Vec<Arc<Workers>>,
     /// Every sidecar of every generation.
     pub slots: Vec<Arc<Slot>>,
@@ -36,19 +37,64 @@ pub struct Wind {
     pub limit: Duration,
     /// Work besides requests that was there when it began.
     pub leases: Claim,
-    /// Processes that came before.
+    /// Processes that drain after a hand-over to this one.
     pub predecessors: Stopping,
-    /// To be told when nothing is left but to wait for those.
+    /// Is told when only the ends of those are left to wait for.
     pub predecessor: Option<Predecessor>,
-    /// Ends of others that are under way.
+    /// Ends of unused successors that are under way.
     pub ending: Vec<JoinHandle<()>>,
 }
 
-impl Wind {
-    pub async fn run(self) {
+impl Shutdown {
+    /// Runs it in a task; `quiet` hears when it is done.
+    pub fn start(self, quiet: Outbox<()>) {
+        tokio::spawn(async move {
+            self.run().await;
+            quiet.send(());
+        });
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> + Clone {
+        self.slots
+            .iter()
+            .map(|slot| slot.backend())
+            .chain(&self.upstreams)
+    }
+
+    async fn run(mut self) {
         let begun = Instant::now();
-        let limit = self.limit;
-        let longest = limit.saturating_sub(MARGIN + SIDECARS).max(limit / 2);
+        for slot in &self.slots {
+            if !matches!(
+                *slot.backend().watch().borrow(),
+                Door::Open(_) | Door::RequestsOnly(_)
+            ) {
+                // Requests that wait here would wait in vain.
+                slot.backend().set(Door::Gone);
+            }
+        }
+        self.drain(begun).await;
+        let left = self
+            .limit
+            .saturating_sub(MARGIN)
+            .saturating_sub(begun.elapsed());
+        join_all(self.slots.iter().map(|slot| slot.stop(left))).await;
+        join_all(std::mem::take(&mut self.ending)).await;
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.say(&ToPredecessor::Finished);
+        }
+        // They stop within the same time as this process, and began just after it.
+        let last = Some(self.limit.saturating_sub(MARGIN / 2));
+        if self.at_once || !within(begun, last, self.predecessors.ended()).await {
+            self.predecessors.kill();
+            self.predecessors.ended().await;
+        }
+    }
+
+    async fn drain(&self, begun: Instant) {
+        let longest = self
+            .limit
+            .saturating_sub(MARGIN + SIDECARS)
+            .max(self.limit / 2);
         let drain = if self.at_once {
             Duration::ZERO
         } else {
@@ -60,25 +106,10 @@ impl Wind {
             .tunnel_drain
             .map_or(TUNNEL_DRAIN_ALONE, |time| time.0)
             .min(drain.saturating_sub(CLOSE_HANDSHAKE));
-        for unit in &self.slots {
-            if !matches!(
-                *unit.backend().watch().borrow(),
-                Door::Open(_) | Door::RequestsOnly(_)
-            ) {
-                // Whoever waits here would wait in vain.
-                unit.backend().set(Door::Gone);
-            }
-        }
-        let backends = || {
-            self.slots
-                .iter()
-                .map(|unit| unit.backend())
-                .chain(&self.upstreams)
-        };
         // The last of them are cut with the rest.
-        let end_tunnels = close_tunnels(backends(), begun + tunnels, drain);
+        let end_tunnels = close_tunnels(self.backends(), begun + tunnels, drain);
         self.leases.tell_drain(DrainCause::Stop, Some(drain));
-        let told = join_all(self.slots.iter().map(|unit| unit.tell_drain(Some(drain))));
+        let told = join_all(self.slots.iter().map(|slot| slot.tell_drain(Some(drain))));
         let quiet = join_all(
             self.workers
                 .iter()
@@ -95,32 +126,9 @@ impl Wind {
                 predecessors
             )
         };
-        // What is not finished by then is cut: that is what the time is for.
-        if tokio::time::timeout_at(begun + drain, work).await.is_err() && self.leases.count() > 0 {
-            warn!(
-                "[gateway] time to stop is over; no longer waiting for {}",
-                self.leases.blockers().join(", ")
-            );
-            self.leases.tell_deadline();
+        if !within(begun, Some(drain), work).await {
+            give_up_leases("time to stop", &self.leases);
         }
-        backends().for_each(|backend| backend.cut());
-        let left = limit.saturating_sub(MARGIN).saturating_sub(begun.elapsed());
-        join_all(self.slots.iter().map(|unit| unit.stop(left))).await;
-        join_all(self.ending).await;
-        if let Some(predecessor) = &self.predecessor {
-            predecessor.say(&ToPredecessor::Finished);
-        }
-        // They stop within the same time as this process, and began just after it.
-        if self.at_once
-            || tokio::time::timeout_at(
-                begun + limit.saturating_sub(MARGIN / 2),
-                self.predecessors.ended(),
-            )
-            .await
-            .is_err()
-        {
-            self.predecessors.kill();
-            self.predecessors.ended().await;
-        }
+        cut(self.backends());
     }
 }

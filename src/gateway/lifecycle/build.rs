@@ -1,6 +1,8 @@
 //! A generation under construction, and who waits for it.
 
-use super::{Action, Budget, GenerationRequest, Placement, RequestKind, RequestVerdict};
+use super::vocabulary::{
+    Action, Budget, GenerationRequest, Placement, RequestKind, RequestVerdict,
+};
 
 /// A generation under construction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

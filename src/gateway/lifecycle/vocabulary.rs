@@ -10,6 +10,15 @@ pub enum RequestKind {
     Reload,
 }
 
+impl RequestKind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+        }
+    }
+}
+
 /// Where the next generation lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Placement {
@@ -57,6 +66,16 @@ pub enum Budget {
 }
 
 impl Budget {
+    /// As a request says it: no time at all, or a limit in milliseconds, where 0 is none.
+    pub fn of(force: bool, wait_ms: Option<u64>) -> Self {
+        match (force, wait_ms) {
+            (true, _) => Self::Force,
+            (false, None) => Self::Configured,
+            (false, Some(0)) => Self::Unlimited,
+            (false, Some(limit)) => Self::Limit(Duration::from_millis(limit)),
+        }
+    }
+
     /// How long requests may go on where `configured` is the usual; none for ever.
     pub fn time(self, configured: Duration) -> Option<Duration> {
         match self {

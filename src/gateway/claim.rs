@@ -1,0 +1,152 @@
+//! The right to serve: the lock on the state directory, or a predecessor's offer.
+
+use tracing::{error, info};
+
+use super::config_source::Material;
+use super::handover::IncomingOffer;
+use super::ownership::{self, Ownership};
+use super::signals::Signals;
+use super::standby::{self, StandbyEnd};
+use crate::config::{Env, Loaded, Overrides};
+use crate::state::lock::Lock;
+use crate::state::paths::Paths;
+use crate::supervisor::{self, Evidence};
+use crate::systemd::{Notifier, PassedFd};
+
+/// What a process that may serve, now or after a hand-over, has.
+#[derive(Debug)]
+pub struct RightToServe {
+    pub paths: Paths,
+    /// None where the disk has no room for one.
+    pub lock: Option<Lock>,
+    /// How to speak to the service manager: it does not listen to a successor before it is told to.
+    pub notifier: Notifier,
+    /// The listeners of a predecessor.
+    pub passed: Option<Vec<PassedFd>>,
+}
+
+/// Why this process may not serve; that has been said.
+#[derive(Clone, Copy, Debug)]
+pub enum NoRight {
+    /// It was asked to stop while it stood by.
+    Stopped,
+    /// The same gateway runs already.
+    Same,
+    /// Another gateway has the name.
+    Other,
+    Failed,
+}
+
+fn failed(text: &str) -> NoRight {
+    error!("[gateway] {text}");
+    NoRight::Failed
+}
+
+fn paths_of(loaded: &Loaded) -> Paths {
+    let state_dir = loaded.config.gateway.state_dir.as_deref();
+    Paths::of_process(&Env::real(), &loaded.instance, state_dir)
+}
+
+impl RightToServe {
+    /// With a predecessor's offer.
+    ///
+    /// # Errors
+    /// [`NoRight`] when this process cannot take it; the predecessor has been told, and serves on.
+    pub fn of_offer(incoming: &mut IncomingOffer, loaded: &Loaded) -> Result<Self, NoRight> {
+        let paths = paths_of(loaded);
+        if let Some(why) = misfit(incoming, loaded, &paths) {
+            incoming.refuse(&why);
+            return Err(failed(&why));
+        }
+        let lock = incoming.lock.take();
+        let lock = lock
+            .map(|fd| Lock::from_fd(fd, &paths.state))
+            .transpose()
+            .map_err(|error| failed(&error.to_string()))?;
+        let listeners = std::mem::take(&mut incoming.listeners).into_iter();
+        let passed = listeners.map(|(name, fd)| PassedFd {
+            name: name.unwrap_or_else(|| "passed".to_owned()),
+            fd,
+        });
+        Ok(Self {
+            paths,
+            lock,
+            notifier: Notifier::from_parts(None, 0),
+            passed: Some(passed.collect()),
+        })
+    }
+}
+
+/// Why an offer cannot be taken: a configuration may change anything but who the instance is.
+fn misfit(incoming: &IncomingOffer, loaded: &Loaded, paths: &Paths) -> Option<String> {
+    let offer = &incoming.offer;
+    if offer.instance != loaded.instance {
+        Some(format!(
+            "the instance cannot change its name in a restart (it is {}, the configuration says {})",
+            offer.instance, loaded.instance
+        ))
+    } else if offer.state_dir != paths.state {
+        Some(format!(
+            "the state directory cannot change in a restart (it is {}, the configuration says {})",
+            offer.state_dir.display(),
+            paths.state.display()
+        ))
+    } else {
+        None
+    }
+}
+
+/// With the lock. A duplicate under a supervisor stands by until it has it, and then goes on with
+/// the configuration as it is by then.
+///
+/// # Errors
+/// [`NoRight`] when another process is in the way of this one.
+pub async fn claim(
+    material: &mut Material,
+    flags: &Overrides,
+    notifier: Notifier,
+    signals: &mut Signals,
+) -> Result<RightToServe, NoRight> {
+    let paths = paths_of(&material.loaded);
+    let taken = ownership::take(&material.loaded, &paths.state)
+        .await
+        .map_err(|text| failed(&text))?;
+    let lock = match taken {
+        Ownership::Ours(lock) => lock,
+        Ownership::Same(text) | Ownership::Other(text)
+            if standby::waits(
+                notifier,
+                &supervisor::detect(&Evidence::gather(&Env::real(), &material.loaded.instance)),
+            ) =>
+        {
+            info!("[gateway] {text}");
+            match standby::stand_by(&paths, notifier, signals).await {
+                Ok(StandbyEnd::Ours(lock)) => {
+                    *material = standby::read_again(material.clone(), flags, &paths);
+                    Some(lock)
+                }
+                Ok(StandbyEnd::Stopped) => return Err(NoRight::Stopped),
+                Err(error) => {
+                    return Err(failed(&format!(
+                        "cannot wait for the lock in {}: {error}",
+                        paths.state.display()
+                    )));
+                }
+            }
+        }
+        Ownership::Same(text) => {
+            info!("[gateway] {text}");
+            return Err(NoRight::Same);
+        }
+        Ownership::Other(text) => {
+            error!("[gateway] {text}");
+            return Err(NoRight::Other);
+        }
+    };
+    Ok(RightToServe {
+        paths,
+        lock,
+        notifier,
+        passed: None,
+    })
+}

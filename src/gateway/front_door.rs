@@ -1,0 +1,190 @@
+//! The front door of this process: its sockets, the threads that serve clients, and the routes that
+//! they see.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::generation::Generation;
+use super::handover::migrate;
+use super::listeners::Listeners;
+use crate::config::Listen;
+use crate::proxy::{Backend, BindError, Front, Workers};
+use crate::systemd::Notifier;
+
+#[derive(Debug)]
+pub struct FrontDoor {
+    front: Arc<Front>,
+    listeners: Listeners,
+    workers: Arc<Workers>,
+    /// Threads from before this process took the service back: their clients are still there.
+    retired: Vec<Arc<Workers>>,
+    /// Where clients of draining processes are taken over.
+    takeover: PathBuf,
+    /// Ends that.
+    taking_clients: CancellationToken,
+}
+
+impl FrontDoor {
+    /// A front door whose control socket is at `control`.
+    pub fn new(front: Arc<Front>, listeners: Listeners, workers: Workers, control: &Path) -> Self {
+        Self {
+            front,
+            listeners,
+            workers: Arc::new(workers),
+            retired: Vec::new(),
+            takeover: migrate::place(control),
+            taking_clients: CancellationToken::new(),
+        }
+    }
+
+    pub fn front(&self) -> &Arc<Front> {
+        &self.front
+    }
+
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// The threads that accept clients.
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.workers
+    }
+
+    /// All threads that still have clients.
+    pub fn all_workers(&self) -> Vec<Arc<Workers>> {
+        std::iter::once(&self.workers)
+            .chain(&self.retired)
+            .cloned()
+            .collect()
+    }
+
+    /// The backends of the present routes.
+    pub fn upstreams(&self) -> Vec<Arc<Backend>> {
+        self.front.table().routes.backends().cloned().collect()
+    }
+
+    /// Where a successor takes over clients of this process.
+    pub fn takeover(&self) -> &Path {
+        &self.takeover
+    }
+
+    /// Binds what is missing of the addresses for the next generation.
+    ///
+    /// # Errors
+    /// [`BindError`]; then nothing has changed.
+    pub fn bind(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
+        self.listeners.change(wanted)
+    }
+
+    /// Closes what nobody wants any more.
+    pub fn prune(&mut self, wanted: &[Listen]) {
+        self.listeners.prune(wanted);
+    }
+
+    /// From here on the service manager listens to this process.
+    pub fn speak(&mut self, notifier: Notifier) {
+        self.listeners.speak(notifier);
+    }
+
+    /// Accepts clients, for the first time in this process.
+    pub fn accept(&self) {
+        match self.listeners.handles() {
+            Ok(sockets) => self.workers.listen(sockets),
+            Err(error) => warn!("[gateway] cannot share the listeners: {error}"),
+        }
+    }
+
+    /// Sends new requests to this generation, from its addresses and within its limits.
+    pub fn serve(&mut self, generation: &Generation) {
+        self.front.publish(generation.table());
+        self.workers
+            .limit_connections(generation.config.limits.connections);
+        self.listeners.prune(&generation.config.gateway.listen);
+        if self.listeners.take_changed() {
+            match self.listeners.handles() {
+                Ok(sockets) => self.workers.listen(sockets),
+                Err(error) => error!("[gateway] the listeners of before stay: {error}"),
+            }
+        }
+    }
+
+    /// Sends the requests that are still here to the sidecars of the generation that a successor
+    /// serves.
+    pub fn redirect(
+        &self,
+        current: &Generation,
+        doors: &BTreeMap<String, Arc<Backend>>,
+        number: u64,
+    ) {
+        let table = current.redirected(doors, number, self.workers.count());
+        self.front.publish(table);
+    }
+
+    /// Accepts nobody any more: the service is the successor's.
+    pub fn give_up(&self) {
+        self.workers.stop_accepting(true);
+        self.taking_clients.cancel();
+    }
+
+    /// Accepts nobody any more: this process stops. `leave_queue` when others serve the clients that
+    /// wait in the sockets.
+    pub fn close(&self, leave_queue: bool) {
+        self.front.set_closing();
+        self.front.set_health(vec!["stopping".to_owned()]);
+        self.workers.stop_accepting(leave_queue);
+    }
+
+    /// Accepts again after a hand-over, with new threads; tells whether the sockets can be shared.
+    pub fn accept_again(&mut self) -> bool {
+        let sockets = match self.listeners.handles() {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                warn!("[gateway] cannot accept again: {error}");
+                return false;
+            }
+        };
+        match Workers::start(&self.front, sockets, self.workers.count()) {
+            // Those of before still have clients; they end with the process.
+            Ok(workers) => self
+                .retired
+                .push(std::mem::replace(&mut self.workers, Arc::new(workers))),
+            Err(error) => warn!("[gateway] cannot accept again: {error}"),
+        }
+        true
+    }
+
+    /// Takes over clients of processes that drain, from now on.
+    pub fn take_clients(&mut self) {
+        self.taking_clients = CancellationToken::new();
+        if let Err(error) = migrate::take(
+            &self.takeover,
+            Arc::clone(&self.workers),
+            self.taking_clients.clone(),
+        ) {
+            warn!("[gateway] kept connections of predecessors cannot be taken over: {error}");
+        }
+    }
+
+    /// Ends every thread.
+    pub fn end(&self) {
+        self.all_workers()
+            .iter()
+            .for_each(|workers| workers.abort());
+    }
+
+    /// Removes the paths by which clients and draining processes find this one. The unix listeners
+    /// stay where the service manager holds them (`held`).
+    pub fn remove_paths(&self, control: &Path, held: bool) {
+        if !held {
+            self.listeners.remove_paths();
+        }
+        // The next process replaces a socket that was left behind; without one a client learns
+        // sooner that nobody is here.
+        let _ = std::fs::remove_file(control);
+        let _ = std::fs::remove_file(&self.takeover);
+    }
+}

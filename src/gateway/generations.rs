@@ -1,0 +1,185 @@
+//! The generation that serves, and the sidecars of others that have not ended yet.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::context::GatewayContext;
+use super::drain::old_generation::{Drain, DrainHolds};
+use super::generation::{Generation, drain_time_of};
+use super::lifecycle::Budget;
+use super::outbox::Outbox;
+use super::progress::Reporter;
+use super::slot::Slot;
+use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::sidecar::SidecarState;
+use crate::state::terms::ProgressStage;
+
+#[derive(Debug, Default)]
+pub struct Generations {
+    current: Option<Arc<Generation>>,
+    /// Follow the sidecars of the current generation.
+    followers: Vec<JoinHandle<()>>,
+    drains: Vec<Arc<Drain>>,
+    /// What an abandoned build had started.
+    abandoned: Vec<Arc<Slot>>,
+}
+
+impl Generations {
+    pub fn current(&self) -> Option<&Arc<Generation>> {
+        self.current.as_ref()
+    }
+
+    /// Makes `next` the current generation; the one before comes back.
+    pub fn replace(&mut self, next: Generation) -> Option<Arc<Generation>> {
+        self.current.replace(Arc::new(next))
+    }
+
+    /// The current generation's number and processes; empty before the first.
+    pub fn info(&self) -> GenerationInfo {
+        self.current
+            .as_ref()
+            .map(|generation| generation.info())
+            .unwrap_or_default()
+    }
+
+    /// Which sidecars of the current generation are not ready, and why.
+    pub fn troubles(&self) -> Vec<String> {
+        self.current
+            .as_ref()
+            .map(|generation| generation.troubles())
+            .unwrap_or_default()
+    }
+
+    /// Whether there is a current generation, and all of it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.current.is_some() && self.troubles().is_empty()
+    }
+
+    /// Every sidecar that runs: of the current generation, of those that drain, and what abandoned
+    /// builds started.
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
+        let current = self
+            .current
+            .iter()
+            .flat_map(|generation| generation.slots.values().cloned());
+        current
+            .chain(self.drains.iter().flat_map(|drain| drain.slots()))
+            .chain(self.abandoned.iter().cloned())
+            .collect()
+    }
+
+    /// Takes over what an abandoned build had started, so that a stop ends it.
+    pub fn abandoned(&mut self, slots: Vec<Arc<Slot>>) {
+        self.abandoned = slots;
+    }
+
+    /// Reports each change of a sidecar of the current generation, and of no other.
+    pub fn follow(&mut self, changed: &Outbox<()>) {
+        self.unfollow();
+        for slot in self
+            .current
+            .iter()
+            .flat_map(|current| current.slots.values())
+        {
+            let (mut state, changed) = (slot.sidecar().watch(), changed.clone());
+            self.followers.push(tokio::spawn(async move {
+                while state.changed().await.is_ok() && changed.send(()) {}
+            }));
+        }
+    }
+
+    pub fn unfollow(&mut self) {
+        self.followers.drain(..).for_each(|task| task.abort());
+    }
+
+    /// Drains what the current generation does not keep of `previous`. The number of the one that
+    /// drains comes back; none when everything is kept.
+    pub fn drain_previous(
+        &mut self,
+        previous: &Generation,
+        budget: Budget,
+        holds: DrainHolds,
+        report: &Reporter,
+        drained: Outbox<u64>,
+    ) -> Option<u64> {
+        let current = self.current.as_ref()?;
+        let (left, next) = (previous.left_by(current), current.number);
+        self.drain((previous, left, next), budget, holds, report, drained)
+    }
+
+    /// Drains the current generation, whose successor lives in another process.
+    pub fn drain_current(
+        &mut self,
+        budget: Budget,
+        holds: DrainHolds,
+        report: &Reporter,
+        drained: Outbox<u64>,
+    ) -> Option<u64> {
+        let current = Arc::clone(self.current.as_ref()?);
+        let left = current.slots.values().cloned().collect();
+        let next = current.number + 1;
+        self.drain((&current, left, next), budget, holds, report, drained)
+    }
+
+    /// Drains slots of a generation that the next one replaces.
+    fn drain(
+        &mut self,
+        (previous, left, next): (&Generation, Vec<Arc<Slot>>, u64),
+        budget: Budget,
+        holds: DrainHolds,
+        report: &Reporter,
+        drained: Outbox<u64>,
+    ) -> Option<u64> {
+        let slots: Vec<_> = left
+            .into_iter()
+            .map(|slot| {
+                let time = drain_time_of(budget, &slot.spec(), &previous.config);
+                (slot, time)
+            })
+            .collect();
+        if slots.is_empty() {
+            return None;
+        }
+        report.tell(
+            ProgressStage::Switched,
+            format!("generation {next} has all new requests"),
+        );
+        let drain = Drain::new(previous.number, slots, holds, report.clone());
+        self.drains.push(Arc::clone(&drain));
+        tokio::spawn(async move {
+            drain.run().await;
+            drained.send(drain.generation);
+        });
+        Some(previous.number)
+    }
+
+    /// The drain of this generation has ended.
+    pub fn drained(&mut self, generation: u64) {
+        self.drains.retain(|drain| drain.generation != generation);
+    }
+
+    /// What each generation that drains still waits for.
+    pub fn draining(&self) -> impl Iterator<Item = DrainStatus> {
+        self.drains.iter().map(|drain| drain.status())
+    }
+
+    /// The numbers of the generations that drain.
+    pub fn draining_numbers(&self) -> Vec<u64> {
+        self.drains.iter().map(|drain| drain.generation).collect()
+    }
+
+    /// Starts again each sidecar of the current generation that was stopped for a successor.
+    pub fn start_stopped(&self, context: &Arc<GatewayContext>) {
+        for slot in self
+            .current
+            .iter()
+            .flat_map(|current| current.slots.values())
+        {
+            if matches!(slot.sidecar().state(), SidecarState::Stopped { .. }) {
+                let (slot, context) = (Arc::clone(slot), Arc::clone(context));
+                tokio::spawn(async move { slot.resume(&context).await });
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! How things stand: for `status`, for the service manager and for `/readyz`.
+//!
+//! These are methods of [`Gateway`] because a status shows every component. They change nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Gateway;
+use crate::control::protocol::{
+    HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStatus, Stage, Status,
+};
+use crate::gateway::context::GatewayContext;
+use crate::gateway::lifecycle::Phase;
+use crate::gateway::recovery::Rung;
+use crate::gateway::slot::Slot;
+use crate::sidecar::SidecarState;
+
+impl Gateway {
+    /// What it is doing, and that in words.
+    pub(super) fn stage(&self) -> (Stage, String) {
+        let serves = self.machine.current();
+        match self.machine.phase() {
+            Phase::Waiting { .. } => match (self.recovery.rung(), self.recovery.sentence()) {
+                (Rung::Throttled { .. }, Some(why)) => (Stage::Throttled, why),
+                (_, Some(why)) => (Stage::SafeMode, why),
+                (_, None) => (Stage::Failed, "waiting before the next start".to_owned()),
+            },
+            Phase::Starting(..) => {
+                let why = self.recovery.sentence();
+                let why = why.map_or(String::new(), |why| format!(" ({why})"));
+                (
+                    Stage::Starting,
+                    format!("starting the first generation{why}"),
+                )
+            }
+            Phase::Prepared(_) => (Stage::Starting, "ready to take over".to_owned()),
+            Phase::Handing { .. } => (
+                Stage::Restarting,
+                format!("generation {serves} serves while a successor gets ready"),
+            ),
+            Phase::Yielded { .. } => (
+                Stage::Draining,
+                "another process serves; this one finishes its work".to_owned(),
+            ),
+            Phase::Leaving { .. } => (
+                Stage::Draining,
+                "finishing its work, then the service manager starts the next".to_owned(),
+            ),
+            Phase::Stopping { .. } | Phase::Ended => (
+                Stage::Stopping,
+                "finishing what is under way, then gone".to_owned(),
+            ),
+            Phase::Building(_) => (
+                Stage::Restarting,
+                format!("generation {serves} serves while the next is built"),
+            ),
+            Phase::Serving => self.stage_of_serving(),
+        }
+    }
+
+    fn stage_of_serving(&self) -> (Stage, String) {
+        let serves = self.machine.current();
+        let troubles = self.generations.troubles();
+        let older = self.generations.draining_numbers();
+        if !troubles.is_empty() {
+            (Stage::Degraded, troubles.join("; "))
+        } else if matches!(self.recovery.rung(), Rung::LastGood { .. }) {
+            (
+                Stage::Degraded,
+                self.recovery.sentence().unwrap_or_default(),
+            )
+        } else if !older.is_empty() {
+            let older: Vec<String> = older.iter().map(ToString::to_string).collect();
+            let text = format!(
+                "generation {serves} serves; {} finishes its work",
+                older.join(", ")
+            );
+            (Stage::Draining, text)
+        } else {
+            (Stage::Ready, format!("generation {serves} serves"))
+        }
+    }
+
+    /// Whether the service manager may take this process for ready: its own generation serves, or
+    /// nothing but the front door is to serve.
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(
+            self.machine.phase(),
+            Phase::Serving
+                | Phase::Building(_)
+                | Phase::Handing { .. }
+                | Phase::Waiting { .. }
+                | Phase::Leaving { .. }
+        )
+    }
+
+    /// Why `/readyz` says that this process is not ready, empty when it is; none where what it said
+    /// last stays. `detail` tells what the process is doing.
+    pub(super) fn health(&self, detail: &str) -> Option<Vec<String>> {
+        let reason = match self.machine.phase() {
+            // In a planned restart, requests are served or wait: that is ready.
+            Phase::Building(_) | Phase::Handing { .. } => return None,
+            Phase::Serving => return Some(self.generations.troubles()),
+            Phase::Waiting { .. } => detail,
+            Phase::Starting(..) | Phase::Prepared(_) => "starting",
+            // Clients whose connection is still here learn that another process is better.
+            Phase::Yielded { .. } | Phase::Leaving { .. } => "finishing its work",
+            Phase::Stopping { .. } | Phase::Ended => "stopping",
+        };
+        Some(vec![reason.to_owned()])
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let (stage, detail) = self.stage();
+        let front = &self.context.front;
+        let stats = &front.stats;
+        let loaded = &self.material.loaded;
+        Status {
+            protocol: PROTOCOL_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: loaded.instance.clone(),
+            pid: std::process::id(),
+            handover: HANDOVER_VERSION,
+            program: Some(self.successor.program().path().display().to_string()),
+            stage,
+            detail,
+            uptime_ms: front.started.elapsed().as_millis() as u64,
+            generation: self.machine.current(),
+            supervisor: self.supervision.verdict().into(),
+            strategy: self
+                .supervision
+                .choose(
+                    loaded.config.restart.mode,
+                    &RestartParams::default(),
+                    self.predecessor.predecessors().len(),
+                )
+                .map_or_else(|refusal| refusal.why, |choice| choice.to_string())
+                .into(),
+            listeners: self.front_door.listeners().addresses(),
+            config: loaded.path.as_ref().map(|path| {
+                std::path::absolute(path)
+                    .unwrap_or_else(|_| path.clone())
+                    .display()
+                    .to_string()
+            }),
+            state_dir: self.paths.state.display().to_string(),
+            connections: stats.connections.load(Ordering::Relaxed),
+            requests: stats.requests.load(Ordering::Relaxed),
+            tunnels: stats.tunnels.load(Ordering::Relaxed),
+            held: stats.held.load(Ordering::Relaxed),
+            sidecars: self.sidecars(),
+            drainers: self
+                .generations
+                .draining()
+                .chain(self.predecessor.status())
+                .collect(),
+            leases: self.leases.status(),
+            recovery: self.recovery.status(front.started.elapsed()),
+            last_restart: self.requests.last.clone(),
+        }
+    }
+
+    fn sidecars(&self) -> Vec<SidecarStatus> {
+        self.generations
+            .current()
+            .iter()
+            .flat_map(|current| current.slots.values())
+            .map(|slot| sidecar_status(slot, &self.context))
+            .collect()
+    }
+}
+
+fn sidecar_status(slot: &Arc<Slot>, context: &GatewayContext) -> SidecarStatus {
+    let sidecar = slot.sidecar();
+    let (state, pid, cause) = match sidecar.state() {
+        SidecarState::Starting { pid, hint } => ("starting", pid, hint.map(|hint| hint.text)),
+        SidecarState::Ready { pid, .. } => ("ready", pid, None),
+        SidecarState::Backoff { failure } => ("backoff", 0, Some(failure.cause.clone())),
+        SidecarState::Stopping { pid } => ("stopping", pid, None),
+        SidecarState::Stopped { failure } => {
+            ("stopped", 0, failure.map(|failure| failure.cause.clone()))
+        }
+    };
+    SidecarStatus {
+        name: slot.name().to_owned(),
+        state: state.to_owned(),
+        cause,
+        pid,
+        port: sidecar.port(),
+        restarts: sidecar.restarts(),
+        command: context.redactor.command(&slot.spec().command),
+    }
+}

@@ -14,6 +14,7 @@ use crate::config::Listen;
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, GenerationInfo, Method, Outcome, Stage, Status};
 use crate::os::process::Process;
+use crate::state::terms::RequestOutcome;
 
 /// How long the next process may take to serve, once the old one is gone and its supervisor has to
 /// start it: TimeoutStartSec of our units.
@@ -123,7 +124,7 @@ async fn ask(
     if let Some(outcome) = answer
         .as_mut()
         .ok()
-        .filter(|outcome| outcome.outcome == "scheduled")
+        .filter(|outcome| outcome.outcome == RequestOutcome::Scheduled)
     {
         step(&format!(
             "pid {} finishes its work and ends; its supervisor starts the next",
@@ -141,7 +142,7 @@ async fn ask(
         step(&format!("pid {} is gone", before.pid));
         match next_life(target, before).await {
             Ok(next) => {
-                outcome.outcome = "done".to_owned();
+                outcome.outcome = RequestOutcome::Done;
                 outcome.pid = Some(next.pid);
                 outcome.after = generation(&next);
                 outcome.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -315,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn a_scheduled_restart_is_followed_into_the_next_process() {
         let scheduled = Outcome {
-            outcome: "scheduled".into(),
+            outcome: RequestOutcome::Scheduled,
             ..fake_gateway::outcome()
         };
         let double = FakeGateway::start(Ok(scheduled));

@@ -8,6 +8,7 @@ use super::drain_text::draining;
 use super::restart_over_control::Done;
 use super::ui::Tone;
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
+use crate::state::terms::RequestOutcome;
 use crate::text::human::span;
 
 /// The answer with `--json`.
@@ -55,16 +56,16 @@ pub fn verdict(
         .pid
         .filter(|after| *after != pid)
         .map_or(String::new(), |after| format!("pid {pid} -> {after}, "));
-    let head = match (outcome.outcome.as_str(), &outcome.into) {
-        ("unchanged", _) => format!(
+    let head = match (outcome.outcome, &outcome.into) {
+        (RequestOutcome::Unchanged, _) => format!(
             "nothing to do: generation {} serves on",
             outcome.after.number
         ),
-        ("scheduled", _) => {
+        (RequestOutcome::Scheduled, _) => {
             "scheduled: it ends when its work is done, and its supervisor starts the next"
                 .to_owned()
         }
-        ("coalesced", Some(into)) => format!(
+        (RequestOutcome::Coalesced, Some(into)) => format!(
             "joined restart {into}, which was under way: {process}generation {}",
             numbers(outcome)
         ),
@@ -75,7 +76,10 @@ pub fn verdict(
         ),
     };
     let mut lines = vec![ctx.ui.paint(&head, Tone::Good)];
-    if matches!(outcome.outcome.as_str(), "unchanged" | "scheduled") {
+    if matches!(
+        outcome.outcome,
+        RequestOutcome::Unchanged | RequestOutcome::Scheduled
+    ) {
         return lines;
     }
     let width = outcome

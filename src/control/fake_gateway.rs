@@ -102,7 +102,7 @@ impl FakeGateway {
 pub fn outcome() -> Outcome {
     Outcome {
         request: "r1".into(),
-        outcome: "done".into(),
+        outcome: crate::state::terms::RequestOutcome::Done,
         into: None,
         before: GenerationInfo {
             number: 3,

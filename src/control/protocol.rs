@@ -12,7 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::state::terms::{ProgressStage, StrategyName};
+use crate::state::terms::{
+    ProgressStage, RequestEnd, RequestKindName, RequestOutcome, RungName, StrategyName,
+};
 use crate::supervisor::SupervisorText;
 use crate::text::words::{Words, as_text, words};
 
@@ -221,12 +223,22 @@ pub struct Lease {
     pub pid: u32,
 }
 
+words! {
+    /// What a drain is part of.
+    pub enum DrainCause {
+        /// A restart or reload.
+        Restart = "restart",
+        /// A stop.
+        Stop = "stop",
+    }
+}
+
 /// The event "drain": a restart or stop began and waits for the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainNotice {
-    /// restart or stop.
-    pub cause: String,
+    /// What waits.
+    pub cause: DrainCause,
     /// Milliseconds until it goes on without the lease, which the event "deadline" tells; absent
     /// without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -250,10 +262,8 @@ pub struct Progress {
 pub struct Outcome {
     /// The id under which it is recorded.
     pub request: String,
-    /// `done`, `coalesced` (into the request named by `into`), `unchanged` (a reload with nothing
-    /// to do) or `scheduled` (this process finishes its work and ends, and the supervisor starts
-    /// the next).
-    pub outcome: String,
+    /// done, coalesced (into the request named by `into`), unchanged or scheduled.
+    pub outcome: RequestOutcome,
     /// The request that this one was coalesced into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
@@ -441,17 +451,62 @@ pub struct LeaseStatus {
     pub left_ms: Option<u64>,
 }
 
+words! {
+    /// Why it does not serve as configured.
+    pub enum RecoveryRung {
+        /// Earlier lives ended too soon: it waits before it starts the sidecars.
+        Throttled = "throttled",
+        /// Front door and control only.
+        SafeMode = "safe_mode",
+        /// It serves the last configuration that worked.
+        LastGood = "last_good",
+    }
+}
+
+impl RecoveryRung {
+    /// None where it serves as configured.
+    pub fn of(rung: RungName) -> Option<Self> {
+        match rung {
+            RungName::Normal => None,
+            RungName::Throttled => Some(Self::Throttled),
+            RungName::SafeMode => Some(Self::SafeMode),
+            RungName::LastGood => Some(Self::LastGood),
+        }
+    }
+
+    /// For people.
+    pub fn in_words(self) -> String {
+        self.word().replace('_', " ")
+    }
+}
+
 /// A rung of the recovery ladder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryStatus {
-    /// throttled, safe_mode or last_good.
-    pub rung: String,
+    /// The rung.
+    pub rung: RecoveryRung,
     /// Why, in a sentence.
     pub reason: String,
     /// Milliseconds until it is tried again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
+}
+
+words! {
+    /// What the process of a sidecar does.
+    pub enum SidecarStateName {
+        /// It was started and is not ready.
+        Starting = "starting",
+        /// It is ready.
+        Ready = "ready",
+        /// It ended, and is started again after a wait.
+        Backoff = "backoff",
+        /// It was asked to end.
+        Stopping = "stopping",
+        /// It does not run.
+        Stopped = "stopped",
+    }
 }
 
 /// One sidecar.
@@ -460,8 +515,8 @@ pub struct RecoveryStatus {
 pub struct SidecarStatus {
     /// Its name.
     pub name: String,
-    /// starting, ready, backoff, stopping, stopped.
-    pub state: String,
+    /// Whether it runs and is ready.
+    pub state: SidecarStateName,
     /// The cause, where it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
@@ -509,12 +564,12 @@ fn is_zero(number: &u32) -> bool {
 pub struct LastRestart {
     /// Its id.
     pub request: String,
-    /// restart or reload.
-    pub kind: String,
+    /// What was asked for.
+    pub kind: RequestKindName,
     /// Why it was asked.
     pub reason: String,
-    /// done, failed: CAUSE, …
-    pub outcome: String,
+    /// How it ended.
+    pub outcome: RequestEnd,
     /// When it was asked, RFC 3339.
     pub at: String,
     /// How long it took, in milliseconds.

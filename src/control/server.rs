@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::control::client::{CallError, Client};
     use crate::control::protocol::{InhibitParams, Lease, Outcome, RestartParams, Status};
-    use crate::state::terms::ProgressStage;
+    use crate::state::terms::{ProgressStage, RequestOutcome};
 
     struct Fixture {
         _dir: tempfile::TempDir,
@@ -374,7 +374,7 @@ mod tests {
     fn outcome() -> Outcome {
         Outcome {
             request: "r1".into(),
-            outcome: "done".into(),
+            outcome: RequestOutcome::Done,
             into: None,
             before: Default::default(),
             after: Default::default(),

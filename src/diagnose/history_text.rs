@@ -1,6 +1,7 @@
 //! A line of the history as people read it.
 
 use crate::state::history::{HistoryEntry, PreviousEnd};
+use crate::state::terms::RungName;
 use crate::text::human::span;
 
 /// A line of the record in words.
@@ -32,10 +33,10 @@ impl Row {
                 before,
                 ..
             } => {
-                let place = if rung == "normal" {
+                let place = if *rung == RungName::Normal {
                     String::new()
                 } else {
-                    format!(", {}", rung.replace(['-', '_'], " "))
+                    format!(", {}", rung.in_words())
                 };
                 let before = match before {
                     PreviousEnd::Unknown => None,
@@ -96,21 +97,14 @@ impl Row {
                 let by = who.uid.map(|uid| format!("{program}uid {uid}"));
                 let down =
                     downtime_ms.map_or(String::new(), |down| format!(", down {}", span(down)));
-                let where_to = if strategy.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({strategy})")
-                };
                 Self {
-                    what: format!("{kind} {outcome}{where_to}"),
+                    what: format!("{kind} {outcome} ({strategy})"),
                     who: by,
                     why: Some(reason.clone()).filter(|reason| !reason.is_empty()),
                     took: Some(format!("in {}{down}", span(*took_ms))),
                 }
             }
-            HistoryEntry::Rung { rung, reason } => {
-                row(rung.replace(['-', '_'], " "), reason.clone())
-            }
+            HistoryEntry::Rung { rung, reason } => row(rung.in_words(), reason.clone()),
         }
     }
 }

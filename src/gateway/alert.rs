@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::context::GatewayContext;
 use crate::sidecar::oneshot;
+use crate::state::terms::RungName;
 use crate::text::log::SidecarLog;
 
 /// How long the command may run: enough to send a mail or to call a web hook, retries included. A
@@ -18,8 +19,8 @@ const NAME: &str = "on_give_up";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
-    /// `safe-mode` or `last-good`.
-    pub rung: &'static str,
+    /// The rung that was reached.
+    pub rung: RungName,
     /// Why, in a sentence.
     pub reason: String,
 }
@@ -29,7 +30,7 @@ impl Alert {
     fn variables(&self, instance: &str, reason: String) -> Vec<(String, String)> {
         let pairs = [
             ("INSTANCE", instance.to_owned()),
-            ("RUNG", self.rung.to_owned()),
+            ("RUNG", self.rung.to_string()),
             ("REASON", reason),
         ];
         pairs
@@ -68,7 +69,7 @@ mod tests {
     #[test]
     fn the_command_learns_who_what_and_why() {
         let alert = Alert {
-            rung: "safe-mode",
+            rung: RungName::SafeMode,
             reason: "unused".to_owned(),
         };
         let expected = [

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::control::protocol::{DrainNotice, Failure, FailureCode, Lease, LeaseStatus};
+use crate::control::protocol::{DrainCause, DrainNotice, Failure, FailureCode, Lease, LeaseStatus};
 use crate::control::server::{Held, Reply};
 use crate::os::mutex::lock;
 use crate::os::process::PidFd;
@@ -49,14 +49,6 @@ enum LeaseEnd {
     Closed,
     Died,
     AgedOut,
-}
-
-/// What a lease delays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrainCause {
-    /// A restart or reload.
-    Restart,
-    Stop,
 }
 
 /// The leases at one moment: a drain that begins then waits for these.
@@ -214,12 +206,8 @@ impl Claim {
 
     /// Tells the owners that a drain waits for them, for `left`.
     pub fn tell_drain(&self, cause: DrainCause, left: Option<Duration>) {
-        let cause = match cause {
-            DrainCause::Restart => "restart",
-            DrainCause::Stop => "stop",
-        };
         let notice = DrainNotice {
-            cause: cause.to_owned(),
+            cause,
             left_ms: left.map(millis),
         };
         let payload = serde_json::to_value(notice).unwrap_or_default();

@@ -14,6 +14,7 @@ use crate::control::protocol::{
 };
 use crate::control::server::Reply;
 use crate::state::history;
+use crate::state::terms::{RequestEnd, RequestOutcome};
 
 /// So many steps of one request are remembered.
 const PHASES_MAX: usize = 40;
@@ -136,17 +137,24 @@ impl PendingRequests {
             return;
         };
         let took_ms = request.begun.elapsed().as_millis() as u64;
-        let (word, text) = words(&verdict, scene.unchanged);
-        log_end(id, &request, &verdict, &text, scene.after.number, took_ms);
-        let kind = request.kind.word();
+        let ended = ended(&verdict, scene.unchanged);
+        log_end(id, &request, &verdict, &ended, scene.after.number, took_ms);
+        let kind = request.kind.name();
         if let Some(record) = &self.record {
-            record.request(request.asked, id, kind, &request.reason, &text, took_ms);
+            record.request(
+                request.asked,
+                id,
+                kind,
+                &request.reason,
+                ended.clone(),
+                took_ms,
+            );
         }
         self.last = Some(LastRestart {
             request: id.to_owned(),
-            kind: kind.to_owned(),
+            kind,
             reason: request.reason,
-            outcome: text,
+            outcome: ended.clone(),
             at: request.at,
             took_ms,
         });
@@ -163,7 +171,7 @@ impl PendingRequests {
         };
         let outcome = Outcome {
             request: id.to_owned(),
-            outcome: word.to_owned(),
+            outcome: ended.outcome,
             into,
             before: request.before,
             after: scene.after.clone(),
@@ -218,44 +226,37 @@ fn fail(reply: Reply, code: FailureCode, message: String) {
     reply.fail(Failure { code, message });
 }
 
-/// How a request ended: a word for programs, and that with its reason.
-fn words(verdict: &RequestVerdict, unchanged: bool) -> (&'static str, String) {
-    let word = match verdict {
-        RequestVerdict::Done(_) if unchanged => "unchanged",
-        RequestVerdict::Done(_) => "done",
-        RequestVerdict::Coalesced { .. } => "coalesced",
-        RequestVerdict::Scheduled => "scheduled",
-        RequestVerdict::Moved => "moved",
-        RequestVerdict::Rejected(_) => "rejected",
-        RequestVerdict::Failed(_) => "failed",
+fn ended(verdict: &RequestVerdict, unchanged: bool) -> RequestEnd {
+    let (outcome, cause) = match verdict {
+        RequestVerdict::Done(_) if unchanged => (RequestOutcome::Unchanged, None),
+        RequestVerdict::Done(_) => (RequestOutcome::Done, None),
+        RequestVerdict::Coalesced { .. } => (RequestOutcome::Coalesced, None),
+        RequestVerdict::Scheduled => (RequestOutcome::Scheduled, None),
+        RequestVerdict::Moved => (RequestOutcome::Moved, None),
+        RequestVerdict::Rejected(why) => (RequestOutcome::Rejected, Some(one_line(why))),
+        RequestVerdict::Failed(why) => (RequestOutcome::Failed, Some(one_line(why))),
     };
-    let text = match verdict {
-        RequestVerdict::Rejected(why) | RequestVerdict::Failed(why) => {
-            format!("{word}: {}", one_line(why))
-        }
-        _ => word.to_owned(),
-    };
-    (word, text)
+    RequestEnd { outcome, cause }
 }
 
 fn log_end(
     id: &str,
     request: &PendingRequest,
     verdict: &RequestVerdict,
-    text: &str,
+    ended: &RequestEnd,
     after: u64,
     took_ms: u64,
 ) {
-    let kind = request.kind.word();
+    let kind = request.kind.name();
     if matches!(verdict, RequestVerdict::Failed(_)) {
         warn!(
             REQUEST = id,
-            "[gateway] {kind} {id} {text}; generation {after} serves on"
+            "[gateway] {kind} {id} {ended}; generation {after} serves on"
         );
     } else {
         info!(
             REQUEST = id,
-            "[gateway] {kind} {id} {text}: generation {} -> {after} in {took_ms} ms",
+            "[gateway] {kind} {id} {ended}: generation {} -> {after} in {took_ms} ms",
             request.before.number
         );
     }

@@ -18,6 +18,7 @@ use crate::state::history::{
     self, History, HistoryEntry, PhaseTime, PreviousEnd, Recorded, Requester,
 };
 use crate::state::startup_throttle::{self, LifeStart, StartDecision};
+use crate::state::terms::{EndReason, RequestEnd, RequestKindName, StrategyName};
 use crate::state::trace::Carried;
 use crate::state::{last_good_config, owner};
 use crate::text::redact::Redactor;
@@ -34,18 +35,18 @@ pub struct LifeRecord {
 }
 
 /// What the history tells of a request besides its end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RequestRecord {
     pub who: Requester,
     /// Where the next generation was to live.
-    pub strategy: &'static str,
+    pub strategy: StrategyName,
     /// Its steps so far.
     pub phases: Vec<PhaseTime>,
 }
 
 impl RequestRecord {
     /// By a client of the control socket; none for a signal, of which nothing is known.
-    pub fn by(caller: Option<Caller>, strategy: &'static str) -> Self {
+    pub fn by(caller: Option<Caller>, strategy: StrategyName) -> Self {
         let who = caller.map_or_else(Requester::default, |Caller { uid, pid }| Requester {
             uid: Some(uid),
             pid: u32::try_from(pid).unwrap_or(0),
@@ -119,7 +120,7 @@ impl LifeRecord {
         self.history.append(&HistoryEntry::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             supervisor: supervisor.to_owned(),
-            rung: standing.rung.to_owned(),
+            rung: standing.rung,
             reason: standing
                 .reason
                 .as_deref()
@@ -136,7 +137,7 @@ impl LifeRecord {
             .as_deref()
             .map(|reason| self.redactor.text(reason));
         self.history.append(&HistoryEntry::Rung {
-            rung: standing.rung.to_owned(),
+            rung: standing.rung,
             reason,
         });
     }
@@ -146,9 +147,9 @@ impl LifeRecord {
         &self,
         asked: RequestRecord,
         id: &str,
-        kind: &str,
+        kind: RequestKindName,
         reason: &str,
-        outcome: &str,
+        outcome: RequestEnd,
         took_ms: u64,
     ) {
         let RequestRecord {
@@ -158,12 +159,15 @@ impl LifeRecord {
         } = asked;
         self.history.append(&HistoryEntry::Request {
             id: id.to_owned(),
-            kind: kind.to_owned(),
+            kind,
             who,
             reason: self.redactor.text(reason),
-            strategy: strategy.to_owned(),
+            strategy,
             phases,
-            outcome: self.redactor.text(outcome),
+            outcome: RequestEnd {
+                cause: outcome.cause.map(|cause| self.redactor.text(&cause)),
+                ..outcome
+            },
             took_ms,
             // Only who probes from outside can tell.
             downtime_ms: None,
@@ -201,7 +205,7 @@ impl LifeRecord {
         &self,
         planned: bool,
         code: u8,
-        reason: &str,
+        reason: &EndReason,
         uptime_ms: u64,
         cut: Vec<String>,
         trace: Option<Carried>,
@@ -212,7 +216,7 @@ impl LifeRecord {
         self.history.append(&HistoryEntry::Ended {
             planned,
             code,
-            reason: self.redactor.text(reason),
+            reason: self.redactor.text(&reason.to_string()).into(),
             uptime_ms,
             cut,
             trace,
@@ -273,7 +277,7 @@ fn how_it_ended(
     });
     match end {
         Some((true, _, trace)) => (PreviousEnd::Planned, trace),
-        Some((false, reason, _)) => (PreviousEnd::Unplanned(Some(reason.clone())), None),
+        Some((false, reason, _)) => (PreviousEnd::Unplanned(Some(reason.to_string())), None),
         None if life.boot_id != boot_id => (PreviousEnd::MachineDown, None),
         None => (PreviousEnd::Unplanned(memory(kills)), None),
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::alert::Alert;
 use super::lifecycle::{Fallback, Phase, StartMode, TRIAL_EVERY};
 use crate::state::startup_throttle::StartDecision;
+use crate::state::terms::RungName;
 
 /// What the configuration is worth at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +111,7 @@ fn safe(reason: String, now: Duration) -> Rung {
 /// Where a gateway stands, for status and history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownRecovery {
-    /// normal, throttled, safe-mode or last-good.
-    pub rung: &'static str,
+    pub rung: RungName,
     /// Why, in a sentence; absent when normal.
     pub reason: Option<String>,
     /// Milliseconds until sidecars are started or tried.
@@ -315,7 +315,7 @@ impl Recovery {
         let left = |at: Duration| at.saturating_sub(now).as_millis() as u64;
         match &self.rung {
             Rung::Normal => ShownRecovery {
-                rung: "normal",
+                rung: RungName::Normal,
                 reason: None,
                 left_ms: None,
             },
@@ -329,18 +329,18 @@ impl Recovery {
                     delay.as_secs()
                 );
                 ShownRecovery {
-                    rung: "throttled",
+                    rung: RungName::Throttled,
                     reason: Some(reason),
                     left_ms: Some(left(*until)),
                 }
             }
             Rung::Safe { reason, trial_at } => ShownRecovery {
-                rung: "safe-mode",
+                rung: RungName::SafeMode,
                 reason: Some(reason.clone()),
                 left_ms: trial_at.map(left),
             },
             Rung::LastGood { reason } => ShownRecovery {
-                rung: "last-good",
+                rung: RungName::LastGood,
                 reason: Some(reason.clone()),
                 left_ms: None,
             },

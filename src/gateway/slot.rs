@@ -11,9 +11,10 @@ use tracing::warn;
 
 use super::context::GatewayContext;
 use super::drain::budget::{DrainTime, give_up_leases, within};
-use super::lease::{Claim, DrainCause};
+use super::lease::Claim;
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
+use crate::control::protocol::DrainCause;
 use crate::os::mutex::lock;
 use crate::proxy::{Address, Backend, Door, Upstream};
 use crate::sidecar::{Sidecar, SidecarFailure, SidecarState, drain_notice};

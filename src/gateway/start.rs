@@ -33,6 +33,7 @@ use crate::config::{self, ConfigError, Env, Overrides};
 use crate::proxy::{Front, Workers};
 use crate::sidecar::Inherited;
 use crate::state::paths::Paths;
+use crate::state::terms::EndReason;
 use crate::state::trace::Carried;
 use crate::systemd::{Notifier, PassedFd, take_passed};
 use crate::text::redact::Redactor;
@@ -167,7 +168,10 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     given.traces.resume(carried);
     let candidate = given.incoming.is_some();
     let (record, by_hand) = (life.recovery.record().clone(), life.supervision.by_hand());
-    let ended = |planned, code, why: &str| record.ended(planned, code, why, 0, Vec::new(), None);
+    let ended = |planned, code, why: &str| {
+        let reason = EndReason::Other(why.to_owned());
+        record.ended(planned, code, &reason, 0, Vec::new(), None);
+    };
     match assemble(given, claim, life, signals).await {
         Ok(Some(started)) => Ok(started),
         Ok(None) => {

@@ -197,7 +197,7 @@ mod tests {
         let redactor = Redactor::default();
         redactor.learn_command(&["app".into(), "--token".into(), "CANARY-1".into()]);
         History::open(dir.path()).append(&HistoryEntry::Rung {
-            rung: "safe-mode".into(),
+            rung: crate::state::terms::RungName::SafeMode,
             reason: Some("it printed CANARY-1".into()),
         });
         let bundle = Bundle {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
-use super::terms::ProgressStage;
+use super::terms::{EndReason, ProgressStage, RequestEnd, RequestKindName, RungName, StrategyName};
 use super::untrusted_file;
 use crate::state::trace::Carried;
 
@@ -48,6 +48,7 @@ pub struct Requester {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseTime {
+    /// Its name, as in progress events.
     pub name: ProgressStage,
     /// Milliseconds after the request at which it began.
     pub at_ms: u64,
@@ -84,7 +85,7 @@ pub enum HistoryEntry {
         /// Its supervisor, in words.
         supervisor: String,
         /// Where it stands on the recovery ladder.
-        rung: String,
+        rung: RungName,
         /// Why, when not at the bottom.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
@@ -101,7 +102,7 @@ pub enum HistoryEntry {
         /// Its exit code.
         code: u8,
         /// Why.
-        reason: String,
+        reason: EndReason,
         /// How long it was.
         uptime_ms: u64,
         /// What was cut, when its time was over.
@@ -115,19 +116,19 @@ pub enum HistoryEntry {
     Request {
         /// Its id.
         id: String,
-        /// restart, reload, recover.
-        kind: String,
+        /// What was asked for.
+        kind: RequestKindName,
         /// Who asked.
         who: Requester,
         /// Why.
         reason: String,
         /// Where the next generation lives.
-        strategy: String,
+        strategy: StrategyName,
         /// Its steps.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         phases: Vec<PhaseTime>,
-        /// done, unchanged, coalesced, rejected, failed, scheduled; with the cause when it has one.
-        outcome: String,
+        /// How it ended.
+        outcome: RequestEnd,
         /// How long it took.
         took_ms: u64,
         /// How long new requests had to wait or were refused; absent when that was not measured.
@@ -136,8 +137,8 @@ pub enum HistoryEntry {
     },
     /// Another rung of the recovery ladder.
     Rung {
-        /// normal, throttled, safe-mode, last-good.
-        rung: String,
+        /// The rung that was reached.
+        rung: RungName,
         /// Why.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,

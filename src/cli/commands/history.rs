@@ -151,6 +151,7 @@ fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::state::history::Requester;
+    use crate::state::terms::{RequestKindName, RequestOutcome, RungName, StrategyName};
 
     fn line(second: i64, boot: &str, entry: HistoryEntry) -> Recorded {
         Recorded {
@@ -165,7 +166,7 @@ mod tests {
         HistoryEntry::Started {
             version: String::new(),
             supervisor: String::new(),
-            rung: "normal".into(),
+            rung: RungName::Normal,
             reason: None,
             before,
             oom_kills: None,
@@ -176,7 +177,7 @@ mod tests {
         HistoryEntry::Ended {
             planned,
             code: 0,
-            reason: "SIGTERM".into(),
+            reason: "SIGTERM".parse().unwrap(),
             uptime_ms: 61_000,
             cut: vec![],
             trace: None,
@@ -225,16 +226,16 @@ mod tests {
         assert_eq!(row(&ended(true)), "ended, code 0 | SIGTERM | up 1 min 1 s");
         let request = HistoryEntry::Request {
             id: "r1".into(),
-            kind: "restart".into(),
+            kind: RequestKindName::Restart,
             who: Requester {
                 uid: Some(1000),
                 pid: 7,
                 program: Some("gatewayctl".into()),
             },
             reason: "deploy".into(),
-            strategy: "respawn".into(),
+            strategy: StrategyName::Respawn,
             phases: vec![],
-            outcome: "done".into(),
+            outcome: RequestOutcome::Done.into(),
             took_ms: 412,
             downtime_ms: None,
         };
@@ -244,7 +245,7 @@ mod tests {
         );
         assert_eq!(
             row(&HistoryEntry::Rung {
-                rung: "safe-mode".into(),
+                rung: RungName::SafeMode,
                 reason: Some("9 starts".into())
             }),
             "safe mode | 9 starts"

@@ -8,6 +8,7 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager};
 use crate::config::Env;
 use crate::control::protocol::{Method, RestartParams};
+use crate::state::terms::RequestOutcome;
 
 /// Restarts through the service manager where that is needed, else over the control socket.
 ///
@@ -37,7 +38,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     report(ctx, &method, &status, &change);
     let outcome = &change.outcome;
     Ok(
-        if args.drained && !outcome.drained && outcome.outcome == "done" {
+        if args.drained && !outcome.drained && outcome.outcome == RequestOutcome::Done {
             Exit::StillBusy
         } else {
             Exit::Done

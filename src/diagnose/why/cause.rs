@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::state::terms::{RequestKindName, StrategyName};
+
 /// Why it ended, was restarted, or does not serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
@@ -36,14 +38,14 @@ pub enum EndCause {
     Requested {
         /// The id of the request in the history.
         request: String,
-        /// restart or reload.
-        what: String,
+        /// What was requested.
+        what: RequestKindName,
         /// Who requested it, in words.
         by: String,
         /// The reason that was given.
         reason: String,
         /// Where the next generation runs.
-        strategy: String,
+        strategy: StrategyName,
         /// How long it took, in milliseconds.
         took_ms: u64,
     },

@@ -7,6 +7,7 @@ use super::cause::{Diagnosis, EndCause};
 use super::evidence::EndEvidence;
 use super::journal::JournalEvent;
 use crate::control::protocol::Stage;
+use crate::state::terms::RequestKindName;
 use crate::text::human::span;
 
 /// The local time of day, with the date unless it is today's.
@@ -118,7 +119,7 @@ fn requested_text(name: &str, cause: &EndCause, at: &str) -> String {
             took_ms,
             ..
         } => {
-            let done = if what == "reload" {
+            let done = if *what == RequestKindName::Reload {
                 "reloaded"
             } else {
                 "restarted"

@@ -7,6 +7,7 @@ use super::evidence::EndEvidence;
 use super::journal::{JournalEvent, JournalLine};
 use crate::os::oom;
 use crate::state::history::{HistoryEntry, PreviousEnd, Recorded};
+use crate::state::terms::{RequestKindName, RequestOutcome};
 
 /// A message that is older than this at the end of a run does not explain that end.
 const LAST_MOMENTS: SignedDuration = SignedDuration::from_secs(10);
@@ -53,8 +54,9 @@ impl<'a> Timeline<'a> {
         Self {
             end,
             ended_at: exit.or(end.map(|end| end.at)).or(inactive_since),
-            scheduled: last_request(history.last_run, "scheduled").filter(|_| planned),
-            request: last_request(history.current, "done"),
+            scheduled: last_request(history.last_run, RequestOutcome::Scheduled)
+                .filter(|_| planned),
+            request: last_request(history.current, RequestOutcome::Done),
             machine_went_down: history.before() == Some(&PreviousEnd::MachineDown)
                 || history.is_of_another_boot(evidence),
             before: history.before(),
@@ -239,8 +241,8 @@ impl<'a> SplitHistory<'a> {
 }
 
 /// The last restart or reload with this outcome.
-fn last_request<'a>(lines: &'a [Recorded], wanted: &str) -> Option<&'a Recorded> {
+fn last_request(lines: &[Recorded], wanted: RequestOutcome) -> Option<&Recorded> {
     lines.iter().rfind(|line| {
-        matches!(&line.entry, HistoryEntry::Request { kind, outcome, .. } if matches!(kind.as_str(), "restart" | "reload") && outcome == wanted)
+        matches!(&line.entry, HistoryEntry::Request { kind, outcome, .. } if *kind != RequestKindName::Recover && outcome.outcome == wanted)
     })
 }

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::budget::DrainTime;
-use crate::control::protocol::DrainStatus;
+use crate::control::protocol::{DrainCause, DrainStatus};
 use crate::gateway::handover::borrowed_upstreams::Lent;
-use crate::gateway::lease::{Claim, DrainCause};
+use crate::gateway::lease::Claim;
 use crate::gateway::progress::Reporter;
 use crate::gateway::slot::Slot;
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};

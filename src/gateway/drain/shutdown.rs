@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::budget::{cut, give_up_leases, within};
 use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
+use crate::control::protocol::DrainCause;
 use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
-use crate::gateway::lease::{Claim, DrainCause};
+use crate::gateway::lease::Claim;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::slot::Slot;
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};

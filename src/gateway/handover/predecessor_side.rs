@@ -19,6 +19,7 @@ use crate::gateway::generation::{Gate, SidecarAddresses};
 use crate::gateway::outbox::Outbox;
 use crate::os::process::PidFd;
 use crate::state::owner;
+use crate::state::terms::{RequestKindName, RequestOutcome};
 use crate::systemd::Notifier;
 
 /// The predecessor that this process takes over from, and those before it that still drain.
@@ -280,9 +281,9 @@ impl Taking {
             together: Together::default(),
             restart: LastRestart {
                 request: offer.request,
-                kind: "restart".to_owned(),
+                kind: RequestKindName::Restart,
                 reason: offer.reason,
-                outcome: "done".to_owned(),
+                outcome: RequestOutcome::Done.into(),
                 at: offer.asked_at,
                 took_ms: 0,
             },

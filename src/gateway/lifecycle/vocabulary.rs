@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::state::terms::{RequestKindName, StrategyName};
+
 /// How a generation is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestKind {
@@ -11,10 +13,11 @@ pub enum RequestKind {
 }
 
 impl RequestKind {
-    pub fn word(self) -> &'static str {
+    /// The word of this kind.
+    pub fn name(self) -> RequestKindName {
         match self {
-            Self::Restart => "restart",
-            Self::Reload => "reload",
+            Self::Restart => RequestKindName::Restart,
+            Self::Reload => RequestKindName::Reload,
         }
     }
 }
@@ -37,11 +40,11 @@ pub enum Placement {
 
 impl Placement {
     /// The name of the strategy.
-    pub fn word(self) -> &'static str {
+    pub fn strategy(self) -> StrategyName {
         match self {
-            Self::Here => "in-process",
-            Self::Successor { .. } => "respawn",
-            Self::Next { .. } => "exit",
+            Self::Here => StrategyName::InProcess,
+            Self::Successor { .. } => StrategyName::Respawn,
+            Self::Next { .. } => StrategyName::Exit,
         }
     }
 

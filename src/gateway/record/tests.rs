@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{Env, Overrides, load};
 use crate::gateway::recovery::{ConfigOrigin, Recovery};
+use crate::state::terms::RungName;
 
 fn record(dir: &Path, pid: u32) -> LifeRecord {
     let redactor = Redactor::default();
@@ -13,7 +14,7 @@ fn record(dir: &Path, pid: u32) -> LifeRecord {
 
 fn normal() -> ShownRecovery {
     ShownRecovery {
-        rung: "normal",
+        rung: RungName::Normal,
         reason: None,
         left_ms: None,
     }
@@ -32,7 +33,7 @@ fn started(pid: u32, boot_id: &str) -> Recorded {
     let entry = HistoryEntry::Started {
         version: String::new(),
         supervisor: String::new(),
-        rung: String::new(),
+        rung: RungName::Normal,
         reason: None,
         before: PreviousEnd::Unknown,
         oom_kills: Some(3),
@@ -47,7 +48,7 @@ fn ended(pid: u32, planned: bool, trace: Option<Carried>) -> Recorded {
         HistoryEntry::Ended {
             planned,
             code: 0,
-            reason: "why".into(),
+            reason: EndReason::Other("why".to_owned()),
             uptime_ms: 1,
             cut: vec![],
             trace,
@@ -118,7 +119,7 @@ fn lives_of_one_directory_know_of_each_other() {
         }
     );
     life().started("none", &normal(), PreviousEnd::Unknown);
-    life().ended(true, 0, "SIGTERM", 5, vec![], None);
+    life().ended(true, 0, &"SIGTERM".parse().unwrap(), 5, vec![], None);
     assert_eq!(life().begin(&throttle, None).before, PreviousEnd::Planned);
     for count in 2..=3 {
         life().started("none", &normal(), PreviousEnd::Planned);
@@ -162,7 +163,7 @@ fn no_secret_is_left_behind() {
     let standing = recovery.shown(std::time::Duration::ZERO);
     record.started("none", &standing, PreviousEnd::Unknown);
     record.rung(&standing);
-    record.ended(false, 1, "CANARY-1", 1, vec![], None);
+    record.ended(false, 1, &"CANARY-1".parse().unwrap(), 1, vec![], None);
     record.bundle(
         "safe-mode",
         Some("CANARY-1"),
@@ -190,5 +191,5 @@ fn a_directory_that_is_gone_stops_nobody() {
     record.started("none", &normal(), PreviousEnd::Unknown);
     record.good(&load(&Overrides::default(), &Env(&env)).unwrap());
     record.bundle("x", None, 1, Value::Null);
-    record.ended(true, 0, "", 1, vec![], None);
+    record.ended(true, 0, &"".parse().unwrap(), 1, vec![], None);
 }

@@ -18,6 +18,7 @@ use crate::gateway::record::{Begun, LifeRecord};
 use crate::gateway::{alert, changed};
 use crate::proxy::{Front, Refusal};
 use crate::state::history::PreviousEnd;
+use crate::state::terms::{EndReason, RungName};
 use crate::state::trace::Carried;
 
 /// Where this life stands on the ladder, and its record.
@@ -28,11 +29,11 @@ pub struct RecoveryDriver {
     /// How the process before ended.
     before: PreviousEnd,
     /// Why the process ends, when somebody wants it to.
-    wanted: Option<String>,
+    wanted: Option<EndReason>,
     /// Why a start failed.
     broken: Option<String>,
     /// The rung that was told last.
-    told: &'static str,
+    told: RungName,
     /// The generation whose configuration was kept as the last good one.
     kept: u64,
     /// In safe mode: looks at the configuration file.
@@ -133,7 +134,7 @@ impl RecoveryDriver {
     pub fn status(&self, now: Duration) -> Option<RecoveryStatus> {
         let shown = self.recovery.shown(now);
         Some(RecoveryStatus {
-            rung: shown.rung.replace('-', "_"),
+            rung: RecoveryRung::of(shown.rung)?,
             reason: shown.reason?,
             retry_ms: shown.left_ms,
         })
@@ -173,7 +174,7 @@ impl RecoveryDriver {
             return None;
         };
         alert::run(context, on_give_up, &alert);
-        (alert.rung == "safe-mode").then_some(BundleWanted {
+        (alert.rung == RungName::SafeMode).then_some(BundleWanted {
             reason: "safe-mode",
             error: alert.reason,
         })
@@ -264,8 +265,8 @@ impl RecoveryDriver {
     }
 
     /// Somebody wants this process to end: the first reason counts.
-    pub fn set_exit_reason(&mut self, why: &str) {
-        self.wanted.get_or_insert_with(|| why.to_owned());
+    pub fn set_exit_reason(&mut self, why: EndReason) {
+        self.wanted.get_or_insert(why);
     }
 
     /// Remembers why a start failed.
@@ -283,8 +284,8 @@ impl RecoveryDriver {
     pub fn end(&self, end: LifeEnd) {
         let reason = match (&self.wanted, &self.broken) {
             (Some(wanted), _) => wanted.clone(),
-            (None, Some(broken)) => format!("cannot start: {}", one_line(broken)),
-            (None, None) => "unknown".to_owned(),
+            (None, Some(broken)) => EndReason::CannotStart(one_line(broken)),
+            (None, None) => EndReason::Other("unknown".to_owned()),
         };
         // A person who starts it by hand, reads why it failed and tries again is not slowed down.
         let by_hand = end.failed_by_hand && self.broken.is_some();

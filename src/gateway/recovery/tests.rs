@@ -36,7 +36,7 @@ fn safe_start(again: bool) -> StartDecision {
     }
 }
 
-fn alert(rung: &'static str, part: &str, actions: &[RecoveryAction]) -> bool {
+fn alert(rung: RungName, part: &str, actions: &[RecoveryAction]) -> bool {
     matches!(actions, [RecoveryAction::Alert(alert)] if alert.rung == rung && alert.reason.contains(part))
 }
 
@@ -150,7 +150,10 @@ fn a_throttled_start_waits_and_an_operator_need_not() {
 fn safe_mode_tries_every_ten_minutes_and_when_asked() {
     for (event, at) in [(Event::Tick, 600), (Event::Recover, 3)] {
         let (mut life, actions) = LifeFixture::begin(safe_start(false), ConfigOrigin::Valid);
-        assert!(alert("safe-mode", "9 starts", &actions), "{actions:?}");
+        assert!(
+            alert(RungName::SafeMode, "9 starts", &actions),
+            "{actions:?}"
+        );
         assert_eq!(life.recovery.refused_until(), Some(secs(600)));
         assert!(life.step(Event::Tick, 2).is_empty() && life.building.is_none());
         assert_eq!(life.step(event, at), [RecoveryAction::MarkTrial]);
@@ -192,7 +195,10 @@ fn deaths_in_safe_mode_alarm_nobody_again() {
 #[test]
 fn the_last_good_configuration_serves_until_the_users_is_right() {
     let (mut life, actions) = LifeFixture::begin(StartDecision::Go, last_good());
-    assert!(alert("last-good", "unknown key", &actions), "{actions:?}");
+    assert!(
+        alert(RungName::LastGood, "unknown key", &actions),
+        "{actions:?}"
+    );
     assert!(life.built(1).is_empty(), "told once");
     assert!(life.recovery.adopted(&last_good()).is_empty());
     assert!(matches!(life.recovery.rung(), Rung::LastGood { .. }));
@@ -205,7 +211,7 @@ fn a_throttled_start_with_the_last_good_configuration_waits_first() {
     let (mut life, actions) = LifeFixture::begin(wait(), last_good());
     assert!(actions.is_empty());
     assert!(alert(
-        "last-good",
+        RungName::LastGood,
         "unknown key",
         &life.step(Event::Tick, 5)
     ));
@@ -216,7 +222,7 @@ fn without_any_configuration_it_is_safe_mode_which_the_throttle_does_not_remembe
     for start in [StartDecision::Go, wait()] {
         let (mut life, actions) = LifeFixture::begin(start, nothing());
         assert!(
-            alert("safe-mode", "no last good one", &actions),
+            alert(RungName::SafeMode, "no last good one", &actions),
             "{actions:?}"
         );
         assert!(life.step(Event::Recover, 1).is_empty());

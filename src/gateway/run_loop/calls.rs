@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use tracing::{info, warn};
 
 use super::Gateway;
@@ -19,7 +20,9 @@ use crate::gateway::recovery::Rung;
 use crate::gateway::signals::SignalRequest;
 use crate::gateway::strategy::{Strategy, StrategyRefusal};
 use crate::state::restart_intent::{self, Intent};
-use crate::state::terms::ProgressStage;
+use crate::state::terms::{
+    EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName,
+};
 use crate::systemd::machine_stopping;
 
 impl Gateway {
@@ -65,7 +68,8 @@ impl Gateway {
                 "; once more to stop at once"
             }
         );
-        self.recovery.set_exit_reason("SIGINT");
+        self.recovery
+            .set_exit_reason(EndReason::Signal(Signal::SIGINT));
         self.stop(at_once);
     }
 
@@ -75,7 +79,8 @@ impl Gateway {
         let Some(intent) = restart_intent::consume(&self.paths.state, std::process::id(), now)
         else {
             info!("[gateway] received SIGTERM: stopping");
-            self.recovery.set_exit_reason("SIGTERM");
+            self.recovery
+                .set_exit_reason(EndReason::Signal(Signal::SIGTERM));
             return self.stop(false);
         };
         info!("[gateway] received SIGTERM to restart: {}", intent.reason);
@@ -101,7 +106,7 @@ impl Gateway {
     pub(super) fn end_for_restart(&mut self, intent: &Intent, machine_stopping: bool) {
         self.supervision.end_asked(machine_stopping);
         self.recovery
-            .set_exit_reason(&format!("SIGTERM to restart: {}", intent.reason));
+            .set_exit_reason(EndReason::ManagerRestart(Some(intent.reason.clone())));
         if !matches!(self.machine.phase(), Phase::Leaving { .. }) {
             self.traces.asked(
                 "SIGTERM",
@@ -142,7 +147,7 @@ impl Gateway {
             Method::Stop => {
                 info!("[gateway] stop asked by {by}");
                 self.recovery
-                    .set_exit_reason(&format!("gatewayctl stop, by {by}"));
+                    .set_exit_reason(EndReason::Other(format!("gatewayctl stop, by {by}")));
                 reply.done(&stopping());
                 self.stop(false);
             }
@@ -189,15 +194,20 @@ impl Gateway {
             RequestKind::Restart => self.place(&params, budget),
         };
         let (caller, reply) = by.unzip();
-        let asked = RequestRecord::by(caller, place.as_ref().map_or("none", |place| place.word()));
+        let asked = RequestRecord::by(
+            caller,
+            place
+                .as_ref()
+                .map_or(StrategyName::None, |place| place.strategy()),
+        );
         let id = self.requests.next_id();
-        let what = kind.word();
+        let what = kind.name();
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         if kind == RequestKind::Restart {
             // A SIGTERM that restarts brings a reason of its own.
             let signal = match &reply {
                 Some(_) => "control",
-                None if reason.starts_with("SIG") => reason,
+                None if reason.parse::<Signal>().is_ok() => reason,
                 None => "SIGTERM",
             };
             self.traces
@@ -276,8 +286,15 @@ impl Gateway {
                 let record = self.recovery.record();
                 record.forgive();
                 let id = self.requests.next_id();
-                let asked = RequestRecord::by(Some(caller), "in-process");
-                record.request(asked, &id, "recover", "gatewayctl recover", "done", 0);
+                let asked = RequestRecord::by(Some(caller), StrategyName::InProcess);
+                record.request(
+                    asked,
+                    &id,
+                    RequestKindName::Recover,
+                    "gatewayctl recover",
+                    RequestOutcome::Done.into(),
+                    0,
+                );
                 reply.done(&serde_json::json!({"trying": true}));
                 self.step(Event::Recover);
             }

@@ -32,6 +32,7 @@ use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::ownership;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::RecoveryAction;
+use crate::state::terms::EndReason;
 
 impl Gateway {
     pub(super) fn step(&mut self, event: Event) {
@@ -386,7 +387,7 @@ impl Gateway {
             std::process::id()
         );
         self.recovery
-            .set_exit_reason(&format!("handed over to pid {pid}"));
+            .set_exit_reason(EndReason::Other(format!("handed over to pid {pid}")));
         self.front_door.give_up();
         self.redirect(&sidecars);
         let doors = self.successor.doors();
@@ -523,7 +524,7 @@ impl Gateway {
     fn leave(&mut self, budget: Budget) {
         info!("[gateway] leaving: the service manager starts the next generation");
         self.recovery
-            .set_exit_reason("a restart by the service manager");
+            .set_exit_reason(EndReason::ManagerRestart(None));
         self.refresh();
         let end = self.supervision.end_budget(self.drain_limit(budget));
         if end.extend {

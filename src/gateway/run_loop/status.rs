@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use super::Gateway;
 use crate::control::protocol::{
-    HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStatus, Stage, Status,
+    HANDOVER_VERSION, PROTOCOL_VERSION, RestartParams, SidecarStateName, SidecarStatus, Stage,
+    Status,
 };
 use crate::gateway::context::GatewayContext;
 use crate::gateway::lifecycle::Phase;
@@ -173,17 +174,23 @@ impl Gateway {
 fn sidecar_status(slot: &Arc<Slot>, context: &GatewayContext) -> SidecarStatus {
     let sidecar = slot.sidecar();
     let (state, pid, cause) = match sidecar.state() {
-        SidecarState::Starting { pid, hint } => ("starting", pid, hint.map(|hint| hint.text)),
-        SidecarState::Ready { pid, .. } => ("ready", pid, None),
-        SidecarState::Backoff { failure } => ("backoff", 0, Some(failure.cause.clone())),
-        SidecarState::Stopping { pid } => ("stopping", pid, None),
-        SidecarState::Stopped { failure } => {
-            ("stopped", 0, failure.map(|failure| failure.cause.clone()))
+        SidecarState::Starting { pid, hint } => {
+            (SidecarStateName::Starting, pid, hint.map(|hint| hint.text))
         }
+        SidecarState::Ready { pid, .. } => (SidecarStateName::Ready, pid, None),
+        SidecarState::Backoff { failure } => {
+            (SidecarStateName::Backoff, 0, Some(failure.cause.clone()))
+        }
+        SidecarState::Stopping { pid } => (SidecarStateName::Stopping, pid, None),
+        SidecarState::Stopped { failure } => (
+            SidecarStateName::Stopped,
+            0,
+            failure.map(|failure| failure.cause.clone()),
+        ),
     };
     SidecarStatus {
         name: slot.name().to_owned(),
-        state: state.to_owned(),
+        state,
         cause,
         pid,
         port: sidecar.port(),

@@ -1,23 +1,24 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::state::terms::RequestOutcome;
 
 fn request(id: &str) -> HistoryEntry {
     HistoryEntry::Request {
         id: id.to_owned(),
-        kind: "restart".to_owned(),
+        kind: RequestKindName::Restart,
         who: Requester {
             uid: Some(1000),
             pid: 7,
             program: Some("gatewayctl".to_owned()),
         },
         reason: "why not".to_owned(),
-        strategy: "in-process".to_owned(),
+        strategy: StrategyName::InProcess,
         phases: vec![PhaseTime {
             name: ProgressStage::Ready,
             at_ms: 3,
         }],
-        outcome: "done".to_owned(),
+        outcome: RequestOutcome::Done.into(),
         took_ms: 5,
         downtime_ms: None,
     }
@@ -40,20 +41,20 @@ fn what_is_written_is_read_again() {
         HistoryEntry::Started {
             version: "0.1.0".into(),
             supervisor: "systemd".into(),
-            rung: "normal".into(),
+            rung: RungName::Normal,
             reason: None,
             before: PreviousEnd::Unplanned(Some("it was ended for want of memory".into())),
             oom_kills: Some(3),
         },
         HistoryEntry::Rung {
-            rung: "safe-mode".into(),
+            rung: RungName::SafeMode,
             reason: Some("9 starts".into()),
         },
         request("r1"),
         HistoryEntry::Ended {
             planned: true,
             code: 0,
-            reason: "SIGTERM".into(),
+            reason: "SIGTERM".parse().unwrap(),
             uptime_ms: 9,
             cut: vec!["GET /".into()],
             trace: Some(Carried {

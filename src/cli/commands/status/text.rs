@@ -7,7 +7,8 @@ use super::deep::Deep;
 use crate::cli::drain_text::draining;
 use crate::cli::ui::{LABEL, Tone};
 use crate::cli::{Exit, Ui};
-use crate::control::protocol::Stage;
+use crate::control::protocol::{RecoveryRung, Stage};
+use crate::state::terms::{RequestEnd, RequestOutcome};
 use crate::text::human::{count, span};
 use crate::text::log::escape;
 
@@ -101,18 +102,16 @@ pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {
         });
         line(
             "recovery",
-            &format!(
-                "{}: {}{next}",
-                recovery.rung.replace('_', " "),
-                recovery.reason
-            ),
+            &format!("{}: {}{next}", recovery.rung.in_words(), recovery.reason),
         );
-        match recovery.rung.as_str() {
-            "last_good" => line(
+        match recovery.rung {
+            RecoveryRung::LastGood => line(
                 "",
                 "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended",
             ),
-            _ => line("", "gatewayctl recover tries again now"),
+            RecoveryRung::Throttled | RecoveryRung::SafeMode => {
+                line("", "gatewayctl recover tries again now")
+            }
         }
     }
     if let Some(last) = &status.last_restart {
@@ -121,9 +120,12 @@ pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {
         } else {
             format!(" ({})", last.reason)
         };
-        let (ended, cause) = match last.outcome.strip_prefix("failed: ") {
-            Some(cause) => ("failed after".to_owned(), cause),
-            None => (format!("{} in", last.outcome), ""),
+        let (ended, cause) = match &last.outcome {
+            RequestEnd {
+                outcome: RequestOutcome::Failed,
+                cause: Some(cause),
+            } => ("failed after".to_owned(), cause.as_str()),
+            end => (format!("{end} in"), ""),
         };
         line(
             "last",
@@ -198,8 +200,9 @@ mod tests {
     use crate::cli::args::{Color, Global};
     use crate::control::fake_gateway;
     use crate::control::protocol::{
-        DrainStatus, LastRestart, LeaseStatus, RecoveryStatus, SidecarStatus,
+        DrainStatus, LastRestart, LeaseStatus, RecoveryStatus, SidecarStateName, SidecarStatus,
     };
+    use crate::state::terms::RequestKindName;
 
     #[test]
     fn aligned_and_short() {
@@ -212,7 +215,7 @@ mod tests {
         status.listeners = vec!["127.0.0.1:18789".into()];
         status.sidecars = vec![SidecarStatus {
             name: "main".into(),
-            state: "ready".into(),
+            state: SidecarStateName::Ready,
             cause: None,
             pid: 200,
             port: 41233,
@@ -230,7 +233,7 @@ mod tests {
         }];
         let reason = "4 starts within 30 min".to_owned();
         status.recovery = Some(RecoveryStatus {
-            rung: "safe_mode".into(),
+            rung: RecoveryRung::SafeMode,
             reason,
             retry_ms: Some(60_000),
         });
@@ -243,9 +246,11 @@ mod tests {
         }];
         status.last_restart = Some(LastRestart {
             request: "r1".into(),
-            kind: "restart".into(),
+            kind: RequestKindName::Restart,
             reason: "deploy\u{1b}[2J".into(),
-            outcome: "failed: main exited with code 1\n  | no such module".into(),
+            outcome: "failed: main exited with code 1\n  | no such module"
+                .parse()
+                .unwrap(),
             at: "2026-01-02T03:04:05Z".into(),
             took_ms: 412,
         });

@@ -1,6 +1,6 @@
 //! The running gateway, as it reports itself.
 
-use crate::control::protocol::{RecoveryStatus, Stage};
+use crate::control::protocol::{RecoveryRung, RecoveryStatus, SidecarStateName, Stage};
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Level, Problem, command};
 
@@ -70,7 +70,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-fn rung<'a>(facts: &'a DoctorFacts, name: &str) -> Option<&'a RecoveryStatus> {
+fn rung(facts: &DoctorFacts, name: RecoveryRung) -> Option<&RecoveryStatus> {
     facts
         .status
         .as_ref()?
@@ -87,7 +87,7 @@ fn process(facts: &DoctorFacts) -> String {
 }
 
 fn safe_mode(facts: &DoctorFacts) -> Option<Problem> {
-    let recovery = rung(facts, "safe_mode")?;
+    let recovery = rung(facts, RecoveryRung::SafeMode)?;
     Problem::at(
         process(facts),
         &recovery.reason,
@@ -99,7 +99,7 @@ fn safe_mode(facts: &DoctorFacts) -> Option<Problem> {
 }
 
 fn last_good(facts: &DoctorFacts) -> Option<Problem> {
-    let recovery = rung(facts, "last_good")?;
+    let recovery = rung(facts, RecoveryRung::LastGood)?;
     let next = command(format!(
         "gatewayctl config check --config {}",
         facts.config.path.display()
@@ -112,7 +112,7 @@ fn last_good(facts: &DoctorFacts) -> Option<Problem> {
 }
 
 fn throttled(facts: &DoctorFacts) -> Option<Problem> {
-    let recovery = rung(facts, "throttled")?;
+    let recovery = rung(facts, RecoveryRung::Throttled)?;
     Problem::at(
         process(facts),
         &recovery.reason,
@@ -130,10 +130,13 @@ fn sidecar_down(facts: &DoctorFacts) -> Option<Problem> {
         .filter(|status| status.recovery.is_none())?;
     // During a start or a restart a sidecar is not ready yet.
     let settled = matches!(status.stage, Stage::Degraded | Stage::Failed);
-    let down = status
-        .sidecars
-        .iter()
-        .find(|sidecar| settled && !matches!(sidecar.state.as_str(), "ready" | "stopping"))?;
+    let down = status.sidecars.iter().find(|sidecar| {
+        settled
+            && !matches!(
+                sidecar.state,
+                SidecarStateName::Ready | SidecarStateName::Stopping
+            )
+    })?;
     let cause = down
         .cause
         .clone()

@@ -1,16 +1,13 @@
 //! What the gateway itself wrote to its history about an end or a request.
 
+use nix::sys::signal::Signal;
+
 use super::manager;
 use crate::diagnose::why::cause::{Diagnosis, EndCause};
 use crate::diagnose::why::evidence::EndEvidence;
 use crate::diagnose::why::timeline::Timeline;
 use crate::state::history::{HistoryEntry, Recorded, Requester};
-
-/// How the reason of a failed start begins.
-const CANNOT_START: &str = "cannot start: ";
-
-/// How the reason of a SIGTERM begins that a restart intent announced.
-const ANNOUNCED: &str = "SIGTERM to restart: ";
+use crate::state::terms::EndReason;
 
 /// The cause from the entry that the gateway wrote at its end.
 pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<Diagnosis> {
@@ -24,30 +21,29 @@ pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<Diagnosi
     else {
         return None;
     };
-    let exited = |said: &str| EndCause::Exited {
+    let exited = |said: String| EndCause::Exited {
         code: i32::from(*code),
-        said: Some(said.to_owned()),
+        said: Some(said),
     };
-    let cause = if !planned {
-        exited(reason.strip_prefix(CANNOT_START).unwrap_or(reason))
-    } else if let Some(request) = timeline.scheduled {
-        return Some(requested(request));
-    } else if reason == "SIGTERM" {
-        sigterm(evidence, timeline)
-    } else if reason == "a restart by the service manager" {
-        EndCause::RestartedByManager { reason: None }
-    } else if let Some(why) = reason.strip_prefix(ANNOUNCED) {
-        EndCause::RestartedByManager {
-            reason: Some(why.to_owned()),
+    let cause = match reason {
+        EndReason::CannotStart(why) if !planned => exited(why.clone()),
+        reason if !planned => exited(reason.to_string()),
+        reason => {
+            if let Some(request) = timeline.scheduled {
+                return Some(requested(request));
+            }
+            match reason {
+                EndReason::Signal(Signal::SIGTERM) => sigterm(evidence, timeline),
+                EndReason::Signal(signal) => EndCause::Signalled {
+                    signal: signal.as_str().to_owned(),
+                },
+                EndReason::ManagerRestart(reason) => EndCause::RestartedByManager {
+                    reason: reason.clone(),
+                },
+                EndReason::CannotStart(_) => exited(reason.to_string()),
+                EndReason::Other(by) => EndCause::Stopped { by: by.clone() },
+            }
         }
-    } else if reason.starts_with("SIG") {
-        EndCause::Signalled {
-            signal: reason.clone(),
-        }
-    } else if reason.starts_with(CANNOT_START.trim_end_matches(": ")) {
-        exited(reason)
-    } else {
-        EndCause::Stopped { by: reason.clone() }
     };
     Some(Diagnosis::at(cause, Some(end.at)))
 }
@@ -84,10 +80,10 @@ pub fn requested(line: &Recorded) -> Diagnosis {
     };
     let cause = EndCause::Requested {
         request: id.clone(),
-        what: kind.clone(),
+        what: *kind,
         by: requester(who, reason),
         reason: reason.clone(),
-        strategy: strategy.clone(),
+        strategy: *strategy,
         took_ms: *took_ms,
     };
     // The entry is written at the end of the request.
@@ -102,7 +98,7 @@ fn requester(who: &Requester, reason: &str) -> String {
         .map_or(String::new(), |program| format!("{program}, "));
     match who.uid {
         Some(uid) => format!("uid {uid} ({program}pid {})", who.pid),
-        None if reason.starts_with("SIG") => "the sender of the signal".to_owned(),
+        None if reason.parse::<Signal>().is_ok() => "the sender of the signal".to_owned(),
         None => "an unknown user".to_owned(),
     }
 }

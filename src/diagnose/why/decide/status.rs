@@ -1,6 +1,6 @@
 //! What a running gateway reports: recovery, and sidecars that ended.
 
-use crate::control::protocol::{RecoveryStatus, Status};
+use crate::control::protocol::{RecoveryRung, RecoveryStatus, SidecarStateName, Status};
 use crate::diagnose::why::cause::{Diagnosis, EndCause};
 use crate::diagnose::why::journal::JournalLine;
 
@@ -11,14 +11,14 @@ const RESTARTING: &str = "starting it again";
 pub fn recovering(recovery: &RecoveryStatus, because: EndCause) -> EndCause {
     let (reason, retry_ms) = (recovery.reason.clone(), recovery.retry_ms);
     let because = Box::new(because);
-    match recovery.rung.as_str() {
-        "throttled" => EndCause::Throttled {
+    match recovery.rung {
+        RecoveryRung::Throttled => EndCause::Throttled {
             reason,
             retry_ms,
             because,
         },
-        "last_good" => EndCause::LastGood { reason },
-        _ => EndCause::SafeMode {
+        RecoveryRung::LastGood => EndCause::LastGood { reason },
+        RecoveryRung::SafeMode => EndCause::SafeMode {
             reason,
             retry_ms,
             because,
@@ -33,10 +33,13 @@ pub fn is_back(diagnosis: &Diagnosis) -> bool {
 
 /// The sidecar that ended last in this generation; one that is still down comes first.
 pub fn ended_sidecar(status: &Status, journal: &[&JournalLine]) -> Option<Diagnosis> {
-    let ended = status
-        .sidecars
-        .iter()
-        .filter(|one| one.restarts > 0 || matches!(one.state.as_str(), "backoff" | "stopped"));
+    let ended = status.sidecars.iter().filter(|one| {
+        one.restarts > 0
+            || matches!(
+                one.state,
+                SidecarStateName::Backoff | SidecarStateName::Stopped
+            )
+    });
     let diagnoses = ended.map(|one| {
         let line = journal.iter().rev().find(|line| {
             line.sidecar.as_deref() == Some(&one.name) && line.text.contains(RESTARTING)
@@ -50,7 +53,7 @@ pub fn ended_sidecar(status: &Status, journal: &[&JournalLine]) -> Option<Diagno
             EndCause::Sidecar {
                 name: one.name.clone(),
                 said,
-                back: one.state == "ready",
+                back: one.state == SidecarStateName::Ready,
             },
             line.map(|line| line.at),
         )

@@ -14,9 +14,10 @@ use super::super::process_end::ProcessEnd;
 use super::super::sentence::sentence;
 use super::decide;
 use crate::control::fake_gateway;
-use crate::control::protocol::{RecoveryStatus, SidecarStatus, Stage};
+use crate::control::protocol::{RecoveryStatus, SidecarStateName, SidecarStatus, Stage};
 use crate::state::history::{HistoryEntry, PreviousEnd, Recorded, Requester};
 use crate::state::owner::Owner;
+use crate::state::terms::{RungName, StrategyName};
 
 fn time(second: i64) -> Timestamp {
     Timestamp::from_second(1_763_797_440 + second).unwrap()
@@ -83,7 +84,7 @@ fn record(second: i64, pid: u32, entry: HistoryEntry) -> Recorded {
 }
 
 fn started(second: i64, pid: u32, before: PreviousEnd) -> Recorded {
-    let (version, supervisor, rung) = (String::new(), String::new(), "normal".into());
+    let (version, supervisor, rung) = (String::new(), String::new(), RungName::Normal);
     record(
         second,
         pid,
@@ -105,7 +106,7 @@ fn ended(second: i64, pid: u32, planned: bool, code: u8, reason: &str) -> Record
         HistoryEntry::Ended {
             planned,
             code,
-            reason: reason.into(),
+            reason: reason.parse().unwrap(),
             uptime_ms: 1,
             cut: vec![],
             trace: None,
@@ -116,16 +117,16 @@ fn ended(second: i64, pid: u32, planned: bool, code: u8, reason: &str) -> Record
 fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
     let entry = HistoryEntry::Request {
         id: "r7-1".into(),
-        kind: kind.into(),
+        kind: kind.parse().unwrap(),
         who: Requester {
             uid: Some(1000),
             pid: 7,
             program: Some("gatewayctl".into()),
         },
         reason: "deploy 42".into(),
-        strategy: "respawn".into(),
+        strategy: StrategyName::Respawn,
         phases: vec![],
-        outcome: outcome.into(),
+        outcome: outcome.parse().unwrap(),
         took_ms: 0,
         downtime_ms: None,
     };

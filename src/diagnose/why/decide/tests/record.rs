@@ -84,10 +84,10 @@ fn a_requested_end() {
 fn a_requested_restart() {
     let requested = |what: &str| EndCause::Requested {
         request: "r7-1".into(),
-        what: what.into(),
+        what: what.parse().unwrap(),
         by: "uid 1000 (gatewayctl, pid 7)".into(),
         reason: "deploy 42".into(),
-        strategy: "respawn".into(),
+        strategy: StrategyName::Respawn,
         took_ms: 0,
     };
     let cause = requested("restart");

@@ -12,7 +12,7 @@ fn what_keeps_it_from_serving() {
         if let Some(status) = &mut evidence.status {
             status.stage = Stage::Throttled;
             status.recovery = Some(RecoveryStatus {
-                rung: rung.into(),
+                rung: rung.parse().unwrap(),
                 reason: "4 starts in quick succession".into(),
                 retry_ms: Some(12_000),
             });
@@ -88,7 +88,7 @@ fn a_sidecar_that_ended() {
     });
     let sidecar = SidecarStatus {
         name: "main".into(),
-        state: "ready".into(),
+        state: SidecarStateName::Ready,
         cause: None,
         pid: 6,
         port: 1,
@@ -117,7 +117,7 @@ fn a_sidecar_that_ended() {
         "a later restart counts"
     );
     let waiting = SidecarStatus {
-        state: "backoff".into(),
+        state: SidecarStateName::Backoff,
         cause: Some("exited with code 3".into()),
         ..sidecar
     };

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
@@ -25,10 +26,11 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// A status line is shorter; what is longer is not HTTP.
 const LINE_MAX: u64 = 1024;
 
-/// What the probe saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// What a probe of the front door saw, every 25 ms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Downtime {
+    /// Where it looked.
     pub address: String,
     /// Requests sent.
     pub sent: u64,

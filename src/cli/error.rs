@@ -2,12 +2,11 @@
 
 use std::io::ErrorKind;
 
-use serde::Serialize;
-use serde_json::Value;
-
+use super::downtime_probe::Downtime;
 use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::service::{ServiceError, ServiceErrorKind};
+use crate::stale::CleanReport;
 
 /// Why a command did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +16,10 @@ pub struct CliError {
     pub message: String,
     /// The next command, or what to change.
     pub help: Option<String>,
-    /// What else `--json` shows.
-    pub details: Vec<(String, Value)>,
+    /// What was found and done at the address; only `--json` shows it.
+    pub clean: Option<Box<CleanReport>>,
+    /// What a client saw meanwhile; only `--json` shows it.
+    pub probe: Option<Box<Downtime>>,
 }
 
 impl CliError {
@@ -28,7 +29,8 @@ impl CliError {
             exit,
             message: message.into(),
             help: None,
-            details: Vec::new(),
+            clean: None,
+            probe: None,
         }
     }
 
@@ -36,16 +38,6 @@ impl CliError {
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
-        self
-    }
-
-    /// Adds something that only `--json` shows.
-    #[must_use]
-    pub fn with_detail(mut self, key: &str, value: &impl Serialize) -> Self {
-        self.details.push((
-            key.to_owned(),
-            serde_json::to_value(value).unwrap_or_default(),
-        ));
         self
     }
 }
@@ -62,10 +54,8 @@ impl From<ServiceError> for CliError {
             ServiceErrorKind::Config => Exit::Config,
         };
         Self {
-            exit,
-            message: error.message,
             help: error.next,
-            details: Vec::new(),
+            ..Self::new(exit, error.message)
         }
     }
 }

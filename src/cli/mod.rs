@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod addresses;
+mod answers;
 pub mod args;
 pub mod commands;
 mod context;
@@ -20,6 +21,7 @@ mod restart_report;
 mod restart_via_manager;
 mod schema;
 mod services;
+mod stage_word;
 mod stale_gateways;
 mod start_checks;
 mod stop_over_control;
@@ -31,6 +33,7 @@ pub use error::CliError;
 pub use exit::Exit;
 pub use ui::Ui;
 
+use answers::ErrorAnswer;
 use args::{CtlCli, CtlCommand, Global};
 
 /// Runs a gatewayctl command to its end, errors printed.
@@ -68,7 +71,14 @@ pub fn unusable(error: &clap::Error) -> Exit {
             json: true,
             ..Global::default()
         };
-        Ui::new(&global).object(&schema::usage(&error.render().to_string()));
+        let text = error.render().to_string();
+        let line = text.lines().next().unwrap_or_default();
+        let line = line.strip_prefix("error: ").unwrap_or(line);
+        Ui::new(&global).object(&ErrorAnswer::new(
+            Exit::Usage,
+            line,
+            Some("gatewayctl --help"),
+        ));
     }
     if error.use_stderr() {
         Exit::Usage

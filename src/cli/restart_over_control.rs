@@ -276,7 +276,7 @@ fn failed(
     }
     if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
         error.message.push_str(&format!("\n{}", seen.sentence()));
-        error = error.with_detail("probe", seen);
+        error.probe = Some(Box::new(seen.clone()));
     }
     let file = now.and_then(|now| now.config.as_ref());
     let next = match (error.exit, file) {

@@ -1,5 +1,6 @@
 //! What a restart or reload did: the answer with `--json`, and the lines for people.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Context;
@@ -12,12 +13,15 @@ use crate::state::terms::RequestOutcome;
 use crate::text::human::span;
 
 /// The answer with `--json`.
-#[derive(Serialize)]
-struct RestartAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+pub struct RestartAnswer<'a> {
+    /// Always true; an error has its own object.
     ok: bool,
+    /// The instance.
     instance: &'a str,
     #[serde(flatten)]
     outcome: &'a Outcome,
+    /// What a client saw meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Downtime>,
 }

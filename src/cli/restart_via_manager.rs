@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
@@ -30,32 +31,49 @@ use crate::state::owner::Owner;
 use crate::state::paths::Scope;
 use crate::state::restart_intent::{self, Intent};
 use crate::text::human::span;
+use crate::text::words::words;
 
 /// What work under way has with `--force`: an ordinary request is answered by then, and nobody
 /// calls it waiting.
 const FORCE_GRACE: Duration = Duration::from_secs(1);
 
 /// The answer with `--json`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ManagerRestartAnswer<'a> {
+pub struct ManagerRestartAnswer<'a> {
     #[serde(flatten)]
     driven: &'a Driven,
+    /// The main process before.
     pid_before: u32,
+    /// How long it took.
     took_ms: u64,
+    /// What a client saw meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Downtime>,
+    /// What was cleaned from the address.
     clean: &'a CleanReport,
 }
 
+words! {
+    /// What became of a restart that was handed over.
+    pub enum HandedOverOutcome {
+        /// Another unit carries it out.
+        Scheduled = "scheduled",
+    }
+}
+
 /// The answer with `--json` when the restart was handed over.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ScheduledRestart<'a> {
+pub struct ScheduledRestart<'a> {
+    /// Always true; an error has its own object.
     ok: bool,
+    /// The instance.
     instance: &'a str,
+    /// Its unit.
     unit: &'a str,
-    outcome: &'static str,
+    /// scheduled
+    outcome: HandedOverOutcome,
     /// The unit that carries it out.
     by: &'a str,
     /// The command that shows its log.
@@ -300,7 +318,7 @@ impl ManagerRestart<'_> {
             ok: true,
             instance,
             unit,
-            outcome: "scheduled",
+            outcome: HandedOverOutcome::Scheduled,
             by: &by,
             journal: &journal,
         });

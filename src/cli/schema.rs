@@ -1,469 +1,128 @@
-//! What each command prints with `--json`: the shapes, as schemas. gatewayctl-json(7) and
+//! The schemas of what each command prints with `--json`. gatewayctl-json(7) and
 //! `man/gatewayctl-json.schema.json` are made from this, and the tests hold every command to it.
 
 use schemars::JsonSchema;
-use serde_json::{Map, Value, json};
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
 
-use super::commands::{history, status, why};
+use super::answers::{ErrorAnswer, OutcomeAnswer, PagesAnswer};
+use super::commands::clean::CleanAnswer;
+use super::commands::config::{CheckedConfig, WrittenConfig};
+use super::commands::history;
+use super::commands::list::GatewayList;
+use super::commands::logs::LogsAnswer;
+use super::commands::status::answer::StatusAnswer;
+use super::commands::status::change::StatusChange;
+use super::commands::status::down::DownAnswer;
+use super::commands::update::{CheckedUpdate, Updated};
+use super::commands::wait::WaitAnswer;
+use super::commands::why::WhyReport;
 use super::findings_view;
+use super::restart_report::RestartAnswer;
+use super::restart_via_manager::{ManagerRestartAnswer, ScheduledRestart};
 use super::ui::Text;
-use crate::control::protocol::Outcome;
+use crate::service::{Driven, InstallReport, Uninstalled};
 
-/// A command and what it prints.
-struct Shape {
-    /// Its name in the schema file.
-    name: &'static str,
-    /// The commands, and when.
-    commands: &'static str,
-    schema: fn() -> Value,
-}
+/// The name of a schema, the commands that print it, and the schema of the type that they print.
+type AnswerSchema = (&'static str, &'static str, fn() -> Value);
 
-const SHAPES: [Shape; 20] = [
-    Shape {
-        name: "error",
-        commands: "every command, when it fails",
-        schema: of::<Failed>,
-    },
-    Shape {
-        name: "status",
-        commands: "status of a gateway that answers",
-        schema: of::<status::answer::StatusAnswer>,
-    },
-    Shape {
-        name: "down",
-        commands: "status of an installed gateway that does not answer",
-        schema: of::<Down>,
-    },
-    Shape {
-        name: "change",
-        commands: "status --watch, a line for each change",
-        schema: of::<status::change::StatusChange>,
-    },
-    Shape {
-        name: "why",
-        commands: "why",
-        schema: of::<why::WhyReport>,
-    },
-    Shape {
-        name: "history",
-        commands: "history",
-        schema: of::<history::HistoryAnswer>,
-    },
-    Shape {
-        name: "list",
-        commands: "list",
-        schema: of::<List>,
-    },
-    Shape {
-        name: "wait",
-        commands: "wait",
-        schema: of::<Waited>,
-    },
-    Shape {
-        name: "restart",
-        commands: "restart and reload, by the gateway itself",
-        schema: of::<Restarted>,
-    },
-    Shape {
-        name: "driven",
-        commands: "start, stop and restart, by the service manager",
-        schema: of::<Driven>,
-    },
-    Shape {
-        name: "scheduled",
-        commands: "restart by the service manager, asked from inside of the service",
-        schema: of::<Scheduled>,
-    },
-    Shape {
-        name: "doctor",
-        commands: "doctor, and doctor --fix",
-        schema: of::<findings_view::DoctorReport<'static>>,
-    },
-    Shape {
-        name: "clean",
-        commands: "clean",
-        schema: of::<Clean>,
-    },
-    Shape {
-        name: "outcome",
-        commands: "stop and recover of a gateway, and what had nothing to do",
-        schema: of::<Ended>,
-    },
-    Shape {
-        name: "install",
-        commands: "install, and install --dry-run",
-        schema: of::<Installed>,
-    },
-    Shape {
-        name: "uninstall",
-        commands: "uninstall",
-        schema: of::<Uninstalled>,
-    },
-    Shape {
-        name: "update",
-        commands: "update --check, and update",
-        schema: of::<Updated>,
-    },
-    Shape {
-        name: "config",
-        commands: "config check, config init",
-        schema: of::<Configuration>,
-    },
-    Shape {
-        name: "text",
-        commands: "completions, man without a folder, config init --stdout",
-        schema: of::<Text>,
-    },
-    Shape {
-        name: "pages",
-        commands: "man DIR",
-        schema: of::<Pages>,
-    },
+const ANSWERS: [AnswerSchema; 24] = [
+    (
+        "error",
+        "every command, when it fails",
+        of::<ErrorAnswer<'static>>,
+    ),
+    (
+        "status",
+        "status of a gateway that answers",
+        of::<StatusAnswer>,
+    ),
+    (
+        "down",
+        "status of an installed gateway that does not answer",
+        of::<DownAnswer<'static>>,
+    ),
+    (
+        "change",
+        "status --watch, a line for each change",
+        of::<StatusChange>,
+    ),
+    ("why", "why", of::<WhyReport>),
+    ("history", "history", of::<history::HistoryAnswer>),
+    ("list", "list", of::<GatewayList>),
+    ("wait", "wait", of::<WaitAnswer>),
+    (
+        "restart",
+        "restart and reload, by the gateway itself",
+        of::<RestartAnswer<'static>>,
+    ),
+    (
+        "driven",
+        "start and stop, by the service manager",
+        of::<Driven>,
+    ),
+    (
+        "forced",
+        "restart, by the service manager",
+        of::<ManagerRestartAnswer<'static>>,
+    ),
+    (
+        "scheduled",
+        "restart by the service manager, asked from inside of the service",
+        of::<ScheduledRestart<'static>>,
+    ),
+    (
+        "doctor",
+        "doctor, and doctor --fix",
+        of::<findings_view::DoctorReport<'static>>,
+    ),
+    ("clean", "clean", of::<CleanAnswer<'static>>),
+    (
+        "outcome",
+        "stop and recover of a gateway, and what had nothing to do",
+        of::<OutcomeAnswer<'static>>,
+    ),
+    (
+        "install",
+        "install, and install --dry-run",
+        of::<InstallReport>,
+    ),
+    ("uninstall", "uninstall", of::<Uninstalled>),
+    (
+        "update-check",
+        "update --check",
+        of::<CheckedUpdate<'static>>,
+    ),
+    ("update", "update", of::<Updated<'static>>),
+    ("config", "config check", of::<CheckedConfig<'static>>),
+    ("config-init", "config init", of::<WrittenConfig<'static>>),
+    (
+        "logs",
+        "logs of a gateway that does not write to the journal",
+        of::<LogsAnswer<'static>>,
+    ),
+    (
+        "text",
+        "completions, man without a folder, config init --stdout",
+        of::<Text>,
+    ),
+    ("pages", "man DIR", of::<PagesAnswer<'static>>),
 ];
 
+/// What is printed: fields that are always there are required, even where they may be null.
 fn of<T: JsonSchema>() -> Value {
-    schemars::schema_for!(T).to_value()
-}
-
-/// An error.
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Failed {
-    /// Always false.
-    ok: bool,
-    /// The exit code.
-    exit: u8,
-    /// Cause and place.
-    error: String,
-    /// The next command, or what to change.
-    next: Option<String>,
-    /// clean, restart: what was found and done at the address.
-    clean: Option<Cleaned>,
-    /// restart: what a client saw meanwhile.
-    probe: Option<Seen>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Down {
-    /// Always false.
-    ok: bool,
-    /// The exit code.
-    exit: u8,
-    /// The instance.
-    instance: String,
-    /// stopped, starting, stopping, failed, silent, standing by (somebody else has its address or
-    /// its name), running (it is not for this user).
-    stage: String,
-    /// Its unit.
-    unit: String,
-    /// system or user.
-    scope: String,
-    /// The main process, 0 when none runs.
-    pid: u32,
-    /// success, exit-code, signal, …: systemd's word.
-    result: String,
-    /// The cause; `why` knows more.
-    cause: String,
-    /// The last lines of its journal.
-    last_words: Vec<String>,
-    /// The next commands.
-    next: Vec<String>,
-}
-
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct List {
-    /// Every gateway that runs here or is installed.
-    instances: Vec<Listed>,
-}
-
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Listed {
-    /// Its name.
-    instance: String,
-    /// What it is doing.
-    stage: String,
-    /// Its process.
-    pid: Option<u32>,
-    /// Its generation.
-    generation: Option<u64>,
-    /// Its addresses.
-    listeners: Vec<String>,
-    /// Its control socket, when it runs.
-    control: Option<String>,
-    /// Its unit, when it is installed.
-    unit: Option<String>,
-    /// system or user, when it is installed.
-    scope: Option<String>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Waited {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// ready, stopped, off its port.
-    state: String,
-    /// How long that took.
-    took_ms: u64,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Restarted {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The instance.
-    instance: String,
-    #[schemars(flatten)]
-    outcome: Outcome,
-    /// What a client saw meanwhile.
-    probe: Option<Seen>,
-}
-
-/// What a probe of the front door saw, every 25 ms.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Seen {
-    /// Where it looked.
-    address: String,
-    /// Requests sent.
-    sent: u64,
-    /// Requests refused, reset, timed out or answered wrongly.
-    failed: u64,
-    /// Milliseconds in which requests that were sent failed.
-    downtime_ms: u64,
-    /// The slowest good answer, in milliseconds.
-    slowest_ms: u64,
-    /// How often each failure came.
-    failures: std::collections::BTreeMap<String, u64>,
-}
-
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Driven {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The instance.
-    instance: String,
-    /// Its unit.
-    unit: String,
-    /// system or user.
-    scope: String,
-    /// started, already running, stopped, already stopped, restarted.
-    outcome: String,
-    /// The main process, 0 when none runs.
-    pid: u32,
-    /// restart: the main process before.
-    #[schemars(rename = "pidBefore")]
-    pid_before: Option<u32>,
-    /// restart: how long it took.
-    #[schemars(rename = "tookMs")]
-    took_ms: Option<u64>,
-    /// restart: what a client saw meanwhile.
-    probe: Option<Seen>,
-    /// restart: what was cleaned from the address.
-    clean: Option<Cleaned>,
-}
-
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Scheduled {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The instance.
-    instance: String,
-    /// Its unit.
-    unit: String,
-    /// scheduled.
-    outcome: String,
-    /// The unit that carries it out.
-    by: String,
-    /// The command that shows its log.
-    journal: String,
-}
-
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Clean {
-    /// Always true; an error has its own object.
-    ok: bool,
-    #[schemars(flatten)]
-    report: Cleaned,
-}
-
-/// What `clean` did.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Cleaned {
-    /// The addresses.
-    addresses: Vec<String>,
-    /// The processes that were ended, or would be: pid, name, why.
-    killed: Vec<Process>,
-    /// The processes that were left alone.
-    kept: Vec<Process>,
-    /// free, kept (by the service manager for this gateway), ours, held, busy.
-    state: String,
-    /// Who has it, where somebody does: a text, or several.
-    by: Option<Value>,
-    /// Whether nothing was done.
-    dry_run: bool,
-}
-
-/// A process and what is to be said of it.
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Process {
-    /// Its number.
-    pid: u32,
-    /// Whose it is.
-    uid: u32,
-    /// Its name.
-    name: String,
-    /// killed: what it took, TERM or KILL; null when it was gone by itself or nothing was done.
-    signal: Option<String>,
-    /// killed: why, in a word of gatewayctl-clean(8).
-    proof: Option<String>,
-    /// kept: why, in a word of gatewayctl-clean(8).
-    reason: Option<String>,
-    /// kept: whether it is part of this very gateway.
-    ours: Option<bool>,
-    /// Why it was ended or left alone.
-    why: String,
-}
-
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Ended {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The instance, where there is one.
-    instance: Option<String>,
-    /// stopped, not running, not installed, recovering, …
-    outcome: String,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Installed {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The instance.
-    instance: String,
-    /// system or user.
-    scope: String,
-    /// Its unit.
-    unit: String,
-    /// Where the unit lies, or would.
-    unit_file: String,
-    /// Where the configuration lies, or would.
-    config: String,
-    /// installed, updated, already installed, dry run.
-    outcome: String,
-    /// What was done, or would be.
-    actions: Vec<String>,
-    /// What the operator should know.
-    #[serde(default)]
-    notes: Vec<String>,
-    /// What would be written; only with --dry-run and --diff, secrets hidden.
-    #[serde(default)]
-    files: Vec<FileText>,
-    /// Where it listens.
-    listen: Vec<String>,
-    /// Whether it runs and is ready.
-    ready: bool,
-    /// The main process, 0 when none runs.
-    pid: u32,
-    /// The command that shows its log.
-    journal: String,
-}
-
-/// A file and its text, or its difference.
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct FileText {
-    /// Where.
-    path: String,
-    /// What.
-    text: String,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Uninstalled {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The instance.
-    instance: String,
-    /// Its unit.
-    unit: String,
-    /// system or user.
-    scope: String,
-    /// What was done, or would be.
-    actions: Vec<String>,
-    /// What stays, and why.
-    notes: Vec<String>,
-    /// Whether nothing was done.
-    dry_run: bool,
-}
-
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Updated {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// proven (--check), updated.
-    outcome: String,
-    /// The version that ran.
-    from: String,
-    /// The version that runs now, or would.
-    to: String,
-    /// --check: the program that would be replaced.
-    program: Option<String>,
-    /// The instance.
-    instance: Option<String>,
-    /// The process that runs now.
-    pid: Option<u32>,
-    /// Where the previous program is kept.
-    previous: Option<String>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Configuration {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The instance; not of init.
-    instance: Option<String>,
-    /// The file; null where defaults and flags are all there is.
-    file: Option<String>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[allow(dead_code, reason = "what is documented, not what is run")]
-struct Pages {
-    /// Always true; an error has its own object.
-    ok: bool,
-    /// The files that were written.
-    pages: Vec<String>,
+    SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
 }
 
 /// All schemas, by name: the text of `gatewayctl-json.schema.json`.
 pub fn schemas() -> String {
-    let all: Map<String, Value> = SHAPES
+    let all: Map<String, Value> = ANSWERS
         .iter()
-        .map(|shape| (shape.name.to_owned(), (shape.schema)()))
+        .map(|(name, _, schema)| ((*name).to_owned(), schema()))
         .collect();
     format!("{:#}\n", Value::Object(all))
 }
@@ -481,9 +140,9 @@ pub fn page() -> String {
         \"Optional\" fields may be absent or null. The same as JSON schemas is in the file gatewayctl\\-json.schema.json.\n.SH OBJECTS\n",
     );
     let mut known = Map::new();
-    for shape in &SHAPES {
-        let schema = (shape.schema)();
-        page.push_str(&format!(".SS {}\n", roff(shape.commands)));
+    for (_, commands, schema) in &ANSWERS {
+        let schema = schema();
+        page.push_str(&format!(".SS {}\n", roff(commands)));
         describe(&mut page, &schema);
         if let Some(definitions) = schema.get("$defs").and_then(Value::as_object) {
             known.extend(definitions.clone());
@@ -516,7 +175,7 @@ fn describe(page: &mut String, schema: &Value) {
         .into_iter()
         .flatten()
     {
-        let optional = if required.contains(&name.as_str()) {
+        let optional = if required.contains(&name.as_str()) && !may_be_null(field) {
             ""
         } else {
             ", optional"
@@ -556,6 +215,16 @@ fn describe(page: &mut String, schema: &Value) {
             None => describe(page, part),
         }
     }
+}
+
+fn may_be_null(field: &Value) -> bool {
+    let null = Value::from("null");
+    let of_type = |part: &Value| match part.get("type") {
+        Some(Value::Array(types)) => types.contains(&null),
+        other => other == Some(&null),
+    };
+    let parts = field.get("anyOf").and_then(Value::as_array);
+    of_type(field) || parts.into_iter().flatten().any(of_type)
 }
 
 /// A type in a word.
@@ -603,10 +272,4 @@ fn roff(text: &str) -> String {
     } else {
         text
     }
-}
-
-/// A usage error as the one object.
-pub fn usage(message: &str) -> Value {
-    let text = message.lines().next().unwrap_or_default();
-    json!({"ok": false, "exit": 2, "error": text.strip_prefix("error: ").unwrap_or(text), "next": "gatewayctl --help"})
 }

@@ -1,11 +1,11 @@
 //! What the service manager knows of the gateways that are installed: those that do not run cannot
 //! be asked themselves.
 
+use super::stage_word::StageWord;
 use super::target::{self, is_named_outright};
 use super::{Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Installed, UnitState};
-use crate::state::paths::Scope;
 
 /// An installed gateway and its manager's view of it; none where the manager cannot be reached.
 pub struct InstalledService {
@@ -19,15 +19,7 @@ impl InstalledService {
     pub fn word(&self) -> &'static str {
         self.state
             .as_ref()
-            .map_or("unknown", |state| stage(state).0)
-    }
-}
-
-/// "system" or "user".
-pub fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::System => "system",
-        Scope::User => "user",
+            .map_or(StageWord::Unknown, |state| stage(state).0)
     }
 }
 
@@ -49,14 +41,14 @@ pub async fn all(ctx: &Context) -> Vec<InstalledService> {
 }
 
 /// What a unit is doing, and the exit code that says so.
-pub fn stage(state: &UnitState) -> (&'static str, Exit) {
+pub fn stage(state: &UnitState) -> (StageWord, Exit) {
     match state.active.as_str() {
-        "failed" => ("failed", Exit::Failed),
-        "activating" => ("starting", Exit::StillBusy),
-        "deactivating" => ("stopping", Exit::StillBusy),
-        _ if state.stands_by() => ("standing by", Exit::StillBusy),
+        "failed" => (StageWord::Failed, Exit::Failed),
+        "activating" => (StageWord::Starting, Exit::StillBusy),
+        "deactivating" => (StageWord::Stopping, Exit::StillBusy),
+        _ if state.stands_by() => (StageWord::StandingBy, Exit::StillBusy),
         // It runs, but its control socket is not for us.
-        "active" | "reloading" => ("running", Exit::Permission),
-        _ => ("stopped", Exit::NotRunning),
+        "active" | "reloading" => (StageWord::Running, Exit::Permission),
+        _ => (StageWord::Stopped, Exit::NotRunning),
     }
 }

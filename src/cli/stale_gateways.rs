@@ -23,7 +23,8 @@ pub fn held(report: &CleanReport) -> CliError {
     let stranger = strangers()
         .find(|kept| kept.reason != KeepCode::Ancestor)
         .or_else(|| strangers().next());
-    let error = CliError::new(Exit::Refused, report.stands()).with_detail("clean", report);
+    let mut error = CliError::new(Exit::Refused, report.stands());
+    error.clean = Some(Box::new(report.clone()));
     match stranger {
         Some(KeptProcess { reason: KeepCode::Foreign, name, pid, .. }) => error.with_help(format!(
             "stop {}, or give the gateway another address (`listen`)\ngatewayctl clean --force --pid {pid}   (ends it, whatever it is)",

@@ -1,7 +1,8 @@
 //! Stopping a gateway that no service manager owns, over its control socket.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::answers::{CommandOutcome, OutcomeAnswer};
 use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
@@ -17,7 +18,7 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
         Err(error) if error.exit == Exit::NotRunning => {
             ctx.ui.say(&format!("nothing to stop: {}", error.message));
             ctx.ui
-                .object(&json!({"ok": true, "outcome": "not running"}));
+                .object(&OutcomeAnswer::new(None, CommandOutcome::NotRunning));
             Ok(Exit::Done)
         }
         Err(error) => Err(error),
@@ -41,8 +42,10 @@ pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliErr
         .progress(&format!("{} finishes what it had begun", target.instance));
     client.closed().await;
     ctx.ui.say(&format!("stopped: {}", target.instance));
-    ctx.ui
-        .object(&json!({"ok": true, "instance": target.instance, "outcome": "stopped"}));
+    ctx.ui.object(&OutcomeAnswer::new(
+        Some(&target.instance),
+        CommandOutcome::Stopped,
+    ));
     Ok(Exit::Done)
 }
 

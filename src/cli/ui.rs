@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
 
+use super::answers::ErrorAnswer;
 use super::args::{Color, Global};
 use super::error::CliError;
 use crate::text::log::escape;
@@ -28,7 +28,7 @@ pub struct Ui {
 }
 
 /// Text that was asked for itself.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Text {
     /// Always true; an error has its own object.
@@ -173,15 +173,9 @@ impl Ui {
             );
         }
         if self.json {
-            let mut object = Map::new();
-            object.insert("ok".into(), Value::Bool(false));
-            object.insert("exit".into(), error.exit.code().into());
-            object.insert("error".into(), message.into());
-            if let Some(help) = &error.help {
-                object.insert("next".into(), help.clone().into());
-            }
-            object.extend(error.details.clone());
-            self.object(&object);
+            let answer = ErrorAnswer::new(error.exit, &message, error.help.as_deref())
+                .with(error.clean.as_deref(), error.probe.as_deref());
+            self.object(&answer);
         }
     }
 

@@ -34,4 +34,4 @@ pub use start_stop::{
     Driven, DrivenOutcome, configuration, is_inside, last_words, program, restart, run_outside,
     select, start, state, stop,
 };
-pub use uninstall::uninstall;
+pub use uninstall::{Uninstalled, uninstall};

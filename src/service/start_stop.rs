@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::ServiceError;
@@ -36,14 +37,18 @@ words! {
 }
 
 /// What start, stop and restart have done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Driven {
     /// Always true; an error has its own object.
     pub ok: bool,
+    /// The instance.
     pub instance: String,
+    /// Its unit.
     pub unit: String,
+    /// Whose service manager has the unit.
     pub scope: Scope,
+    /// What was done.
     pub outcome: DrivenOutcome,
     /// The main process, 0 when none runs.
     pub pid: u32,

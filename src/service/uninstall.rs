@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::backup;
@@ -16,13 +17,16 @@ use crate::config::Env;
 use crate::state::paths::Scope;
 
 /// What uninstall has done, or would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Uninstalled {
     /// Always true; an error has its own object.
     pub ok: bool,
+    /// The instance.
     pub instance: String,
+    /// Its unit.
     pub unit: String,
+    /// Whose service manager has the unit.
     pub scope: Scope,
     /// What was done, or would be.
     pub actions: Vec<String>,

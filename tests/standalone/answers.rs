@@ -59,7 +59,7 @@ fn every_answer_is_one_object_of_its_documented_shape() {
         (&["config", "check", "--config", config], "config"),
         (
             &["config", "init", "--config", fresh.to_str().unwrap()],
-            "config",
+            "config-init",
         ),
         (&["config", "init", "--stdout"], "text"),
         (&["completions", "bash"], "text"),

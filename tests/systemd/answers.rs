@@ -30,9 +30,9 @@ fn an_installed_gateway_answers_in_the_documented_shapes_too() {
     );
     json(&["restart"], "restart");
     systemd.sh("cp /usr/local/bin/gateway /srv/next && echo >> /srv/next");
-    json(&["update", "--check", "/srv/next"], "update");
+    json(&["update", "--check", "/srv/next"], "update-check");
     json(&["update", "--check", "/usr/local/bin/gateway"], "error");
-    json(&["restart", "--force"], "driven");
+    json(&["restart", "--force"], "forced");
     json(&["clean"], "clean");
     json(&["clean", "--dry-run"], "clean");
     json(&["why"], "why");

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::addresses::address_claim;
@@ -13,8 +14,9 @@ use crate::config::Listen;
 use crate::stale::{AddressState, CleanMode, CleanReport};
 
 /// The answer with `--json`.
-#[derive(Serialize)]
-struct CleanAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+pub struct CleanAnswer<'a> {
+    /// Always true; an error has its own object.
     ok: bool,
     #[serde(flatten)]
     report: &'a CleanReport,

@@ -4,13 +4,36 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::cli::args::{ConfigCommand, InitArgs};
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
 use crate::text::redact::Redactor;
+
+/// The answer of `config check` with `--json`.
+#[derive(Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckedConfig<'a> {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// The instance.
+    instance: &'a str,
+    /// The file; null where defaults and flags are all there is.
+    file: Option<&'a Path>,
+}
+
+/// The answer of `config init` with `--json`.
+#[derive(Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenConfig<'a> {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// The file.
+    file: &'a Path,
+}
 
 /// Checks, shows or begins a configuration.
 ///
@@ -55,8 +78,11 @@ fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
 fn check(ctx: &Context) -> Result<Exit, CliError> {
     let (loaded, text) = load(ctx)?;
     ctx.ui.say(&text);
-    ctx.ui
-        .object(&json!({"ok": true, "instance": loaded.instance, "file": loaded.path}));
+    ctx.ui.object(&CheckedConfig {
+        ok: true,
+        instance: &loaded.instance,
+        file: loaded.path.as_deref(),
+    });
     Ok(Exit::Done)
 }
 
@@ -132,7 +158,10 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         "wrote {}: edit it, then gatewayctl config check{named}",
         path.display()
     ));
-    ctx.ui.object(&json!({"ok": true, "file": path}));
+    ctx.ui.object(&WrittenConfig {
+        ok: true,
+        file: &path,
+    });
     Ok(Exit::Done)
 }
 

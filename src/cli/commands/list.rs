@@ -1,27 +1,46 @@
 //! `gatewayctl list`: what runs here, and what is installed and does not.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::query::status_now;
-use crate::cli::services::{self, InstalledService, scope_name};
+use crate::cli::services::{self, InstalledService};
+use crate::cli::stage_word::StageWord;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
+use crate::state::paths::Scope;
 use crate::text::log::escape;
 
-#[derive(Clone, Debug, Serialize)]
+/// A gateway that runs here or is installed.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct ListedGateway {
+    /// Its name.
     instance: String,
-    stage: String,
+    /// What it is doing.
+    stage: StageWord,
+    /// Its process.
     pid: Option<u32>,
+    /// Its generation.
     generation: Option<u64>,
+    /// Its addresses.
     listeners: Vec<String>,
+    /// Its control socket, when it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     control: Option<String>,
+    /// Its unit, when it is installed.
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
+    /// Whose service manager has the unit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'static str>,
+    scope: Option<Scope>,
+}
+
+/// The answer of `list`.
+#[derive(Serialize, JsonSchema)]
+pub struct GatewayList {
+    /// Every gateway that runs here or is installed.
+    instances: Vec<ListedGateway>,
 }
 
 /// Lists the gateways that run here or are installed.
@@ -29,10 +48,6 @@ struct ListedGateway {
 /// # Errors
 /// [`Exit::NotRunning`] when there is none.
 pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
-    #[derive(Serialize)]
-    struct GatewayList {
-        instances: Vec<ListedGateway>,
-    }
     let env = Env::real();
     let services = services::all(ctx).await;
     let mut found = target::all(&ctx.global, &env);
@@ -62,7 +77,7 @@ async fn running(target: &Target) -> Option<ListedGateway> {
     match status_now(target).await {
         Ok(status) => Some(ListedGateway {
             instance: status.instance,
-            stage: status.stage.in_words(),
+            stage: status.stage.into(),
             pid: Some(status.pid),
             generation: Some(status.generation),
             listeners: status.listeners,
@@ -72,7 +87,7 @@ async fn running(target: &Target) -> Option<ListedGateway> {
         }),
         Err(error) if error.exit == Exit::NotRunning => None,
         Err(_) => {
-            let (instance, stage) = (target.instance.clone(), "no answer".to_owned());
+            let (instance, stage) = (target.instance.clone(), StageWord::NoAnswer);
             Some(ListedGateway {
                 instance,
                 stage,
@@ -95,7 +110,7 @@ fn join(instances: &mut Vec<ListedGateway>, service: &InstalledService) {
         .map(|state| state.main_pid)
         .filter(|pid| *pid != 0);
     let unit = Some(service.unit.unit.clone());
-    let scope = Some(scope_name(service.unit.scope));
+    let scope = Some(service.unit.scope);
     let silent = |item: &&mut ListedGateway| {
         item.pid.is_none() && item.unit.is_none() && item.instance == service.unit.instance
     };
@@ -106,7 +121,7 @@ fn join(instances: &mut Vec<ListedGateway>, service: &InstalledService) {
         (item.unit, item.scope, item.pid) = (unit, scope, pid);
         return;
     }
-    let (instance, stage) = (service.unit.instance.clone(), service.word().to_owned());
+    let (instance, stage) = (service.unit.instance.clone(), service.stage());
     instances.push(ListedGateway {
         instance,
         stage,
@@ -131,7 +146,7 @@ fn table(instances: &[ListedGateway]) -> Vec<String> {
         };
         [
             item.instance.clone(),
-            item.stage.clone(),
+            item.stage.to_string(),
             pid,
             unit,
             item.listeners.join(", "),
@@ -164,7 +179,6 @@ mod tests {
 
     use super::*;
     use crate::service::{Installed, UnitState};
-    use crate::state::paths::Scope;
 
     fn service(instance: &str, active: &str, main_pid: u32) -> InstalledService {
         let unit = Installed {
@@ -188,7 +202,7 @@ mod tests {
     fn a_service_joins_its_process_and_one_that_is_down_has_its_own_line() {
         let by_hand = ListedGateway {
             instance: "a".into(),
-            stage: "ready".into(),
+            stage: StageWord::Ready,
             pid: Some(7),
             generation: Some(1),
             listeners: vec!["127.0.0.1:1".into()],

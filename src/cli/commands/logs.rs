@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::cli::args::LogsArgs;
 use crate::cli::query::status_now;
@@ -15,6 +16,19 @@ use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::state::paths::Scope;
 use crate::text::log::sidecar_identifier;
+
+/// The answer with `--json` of a gateway that does not write to the journal.
+#[derive(Serialize, JsonSchema)]
+pub struct LogsAnswer<'a> {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// The instance.
+    instance: &'a str,
+    /// The gateway's process.
+    pid: u32,
+    /// Where its output goes; null where that cannot be seen.
+    output: Option<&'a Path>,
+}
 
 /// Shows the log.
 ///
@@ -82,8 +96,12 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         ),
     };
     ctx.ui.say(&text);
-    ctx.ui
-        .object(&json!({"ok": true, "instance": name, "pid": status.pid, "output": output}));
+    ctx.ui.object(&LogsAnswer {
+        ok: true,
+        instance: &name,
+        pid: status.pid,
+        output: output.as_deref(),
+    });
     Ok(Exit::Done)
 }
 

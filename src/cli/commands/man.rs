@@ -3,8 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use serde_json::json;
-
+use crate::cli::answers::PagesAnswer;
 use crate::cli::args::ManArgs;
 use crate::cli::pages::pages;
 use crate::cli::ui::Text;
@@ -33,9 +32,10 @@ pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
     })?;
     ctx.ui
         .say(&format!("wrote {} pages to {}", pages.len(), dir.display()));
-    ctx.ui.object(
-        &json!({"ok": true, "pages": pages.iter().map(|(name, _)| name).collect::<Vec<_>>()}),
-    );
+    ctx.ui.object(&PagesAnswer {
+        ok: true,
+        pages: pages.iter().map(|(name, _)| name.as_str()).collect(),
+    });
     Ok(Exit::Done)
 }
 

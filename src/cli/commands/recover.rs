@@ -1,7 +1,8 @@
 //! `gatewayctl recover`: leave safe mode or the wait of a throttle now.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
 use crate::cli::query::status_of;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
@@ -25,7 +26,7 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
             status.instance,
             status.stage.in_words()
         ));
-        "nothing to recover from"
+        CommandOutcome::NothingToRecoverFrom
     } else {
         let asked = client
             .call::<Value>(&Method::Recover, |step| ctx.ui.progress(&step.text))
@@ -35,10 +36,10 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
             "{} tries again now; gatewayctl wait{} says when it is ready",
             status.instance, target.flags
         ));
-        "trying"
+        CommandOutcome::Trying
     };
     ctx.ui
-        .object(&json!({"ok": true, "instance": status.instance, "outcome": outcome}));
+        .object(&OutcomeAnswer::new(Some(&status.instance), outcome));
     Ok(Exit::Done)
 }
 

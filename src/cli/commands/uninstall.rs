@@ -1,5 +1,6 @@
 //! `gatewayctl uninstall`.
 
+use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
 use crate::cli::args::UninstallArgs;
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
@@ -18,7 +19,7 @@ pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliE
         Err(error) if error.kind == ServiceErrorKind::NotInstalled => {
             ctx.ui.say(&format!("{}: nothing to do", error.message));
             ctx.ui
-                .object(&serde_json::json!({ "ok": true, "outcome": "not installed" }));
+                .object(&OutcomeAnswer::new(None, CommandOutcome::NotInstalled));
             return Ok(Exit::Done);
         }
         Err(error) => return Err(error.into()),

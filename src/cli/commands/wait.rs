@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::addresses;
@@ -17,6 +18,7 @@ use crate::config::{Env, Listen};
 use crate::os::port;
 use crate::stale::{self, AddressState};
 use crate::text::human::span;
+use crate::text::words::words;
 
 /// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);
@@ -28,6 +30,30 @@ const PORT_EVERY: Duration = Duration::from_millis(50);
 /// processes.
 const WHO_EVERY: Duration = Duration::from_secs(1);
 
+words! {
+    /// What was waited for.
+    pub enum WaitedState {
+        /// --ready: the gateway is ready.
+        Ready = "ready",
+        /// --stopped: nothing runs.
+        Stopped = "stopped",
+        /// --port-free: no gateway has the port.
+        OffItsPort = "off its port",
+    }
+}
+
+/// The answer with `--json`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitAnswer {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// What was waited for.
+    state: WaitedState,
+    /// How long that took.
+    took_ms: u64,
+}
+
 /// Waits.
 ///
 /// # Errors
@@ -37,14 +63,20 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     let begun = Instant::now();
     let seen = Cell::new(None);
     let (what, waited) = if args.stopped {
-        ("stopped", timeout(args.timeout.0, stopped(ctx)).await)
+        (
+            WaitedState::Stopped,
+            timeout(args.timeout.0, stopped(ctx)).await,
+        )
     } else if args.port_free {
         (
-            "off its port",
+            WaitedState::OffItsPort,
             timeout(args.timeout.0, port_free(ctx, &seen)).await,
         )
     } else {
-        ("ready", timeout(args.timeout.0, ready(ctx, &seen)).await)
+        (
+            WaitedState::Ready,
+            timeout(args.timeout.0, ready(ctx, &seen)).await,
+        )
     };
     let Ok(result) = waited else {
         let stands = seen
@@ -59,8 +91,11 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     result?;
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     ctx.ui.say(&format!("{what} after {}", span(took)));
-    ctx.ui
-        .object(&json!({"ok": true, "state": what, "tookMs": took}));
+    ctx.ui.object(&WaitAnswer {
+        ok: true,
+        state: what,
+        took_ms: took,
+    });
     Ok(Exit::Done)
 }
 

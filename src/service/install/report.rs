@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::state::paths::Scope;
@@ -22,18 +23,22 @@ words! {
 }
 
 /// What install has done, or would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstallReport {
     /// Always true; an error has its own object.
     pub ok: bool,
+    /// The instance.
     pub instance: String,
+    /// Whose service manager has the unit.
     pub scope: Scope,
+    /// Its unit.
     pub unit: String,
-    /// Where the unit lies.
+    /// Where the unit lies, or would.
     pub unit_file: PathBuf,
     /// Where the configuration lies, or would.
     pub config: PathBuf,
+    /// What was done.
     pub outcome: InstallOutcome,
     /// What was done, or would be.
     pub actions: Vec<String>,
@@ -44,6 +49,7 @@ pub struct InstallReport {
     /// hidden.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileText>,
+    /// Where it listens.
     pub listen: Vec<String>,
     /// Whether it runs and is ready.
     pub ready: bool,
@@ -54,8 +60,10 @@ pub struct InstallReport {
 }
 
 /// A file and its text, or its difference.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileText {
+    /// The file.
     pub path: PathBuf,
+    /// Its text, or its difference.
     pub text: String,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::StatusAnswer;
+use crate::cli::stage_word::StageWord;
 use crate::text::log::escape;
 
 /// A line of `--watch` with `--json`: what changed, and the whole status.
@@ -14,8 +15,8 @@ use crate::text::log::escape;
 pub struct StatusChange {
     /// When it was seen, RFC 3339.
     pub at: String,
-    /// The stage in words; "not running" when nobody answers.
-    pub stage: String,
+    /// What it is doing.
+    pub stage: StageWord,
     /// Why nobody answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -112,9 +113,6 @@ impl StatusChange {
 }
 
 /// The word for a stage, or that nobody answers.
-fn stage(answer: Result<&StatusAnswer, &String>) -> String {
-    answer.map_or_else(
-        |_| "not running".to_owned(),
-        |shown| shown.status.stage.in_words(),
-    )
+fn stage(answer: Result<&StatusAnswer, &String>) -> StageWord {
+    answer.map_or(StageWord::NotRunning, |shown| shown.status.stage.into())
 }

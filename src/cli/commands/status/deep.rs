@@ -15,9 +15,22 @@ use crate::service::provenance::Written;
 use crate::service::{self, Installed};
 use crate::state::startup_throttle;
 use crate::text::human::{count, span};
+use crate::text::words::words;
 
 /// How many of the journal's last complaints are shown.
 const COMPLAINTS: usize = 5;
+
+words! {
+    /// In what way a file is not as install wrote it.
+    pub enum DriftKind {
+        /// It was changed.
+        Edited = "edited",
+        /// Install did not write it.
+        Foreign = "foreign",
+        /// It is a drop-in.
+        DropIn = "drop-in",
+    }
+}
 
 /// A file that is not as install wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,8 +38,8 @@ const COMPLAINTS: usize = 5;
 pub struct Drift {
     /// Where it lies.
     pub file: String,
-    /// edited, foreign (install did not write it), drop-in.
-    pub what: String,
+    /// In what way.
+    pub what: DriftKind,
 }
 
 /// What only `--deep` looks at.
@@ -100,7 +113,7 @@ pub fn drift(env: &Env<'_>, unit: &Installed, deep: bool) -> Vec<Drift> {
     if deep {
         found.extend(drop_ins(&unit.path).iter().map(|file| Drift {
             file: file.display().to_string(),
-            what: "drop-in".to_owned(),
+            what: DriftKind::DropIn,
         }));
     }
     found
@@ -108,13 +121,13 @@ pub fn drift(env: &Env<'_>, unit: &Installed, deep: bool) -> Vec<Drift> {
 
 fn look(file: &Path, deep: bool) -> Option<Drift> {
     let what = match Written::at(file).ok()? {
-        Written::Edited(_) => "edited",
-        Written::Foreign(_) if deep => "foreign",
+        Written::Edited(_) => DriftKind::Edited,
+        Written::Foreign(_) if deep => DriftKind::Foreign,
         _ => return None,
     };
     Some(Drift {
         file: file.display().to_string(),
-        what: what.to_owned(),
+        what,
     })
 }
 

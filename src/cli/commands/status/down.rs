@@ -1,32 +1,46 @@
 //! The status of an installed gateway that does not answer: what its service manager knows.
 
 use nix::sys::signal::Signal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::services::{scope_name, stage};
+use crate::cli::services::stage;
+use crate::cli::stage_word::StageWord;
 use crate::cli::target::{self, is_named_outright};
 use crate::cli::ui::{LABEL, Tone};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Installed, ServiceErrorKind, UnitState};
+use crate::state::paths::Scope;
 
 /// siginfo's si_code of a process that ended by itself.
 const CLD_EXITED: i32 = 1;
 
 /// The answer with `--json`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct DownAnswer<'a> {
+pub struct DownAnswer<'a> {
+    /// Always false.
     ok: bool,
+    /// The exit code.
     exit: u8,
+    /// The instance.
     instance: &'a str,
-    stage: &'a str,
+    /// What it is doing.
+    stage: StageWord,
+    /// Its unit.
     unit: &'a str,
-    scope: &'a str,
+    /// Whose service manager has it.
+    scope: Scope,
+    /// The main process, 0 when none runs.
     pid: u32,
+    /// How the last life ended, in systemd's word: success, exit-code, signal, ...
     result: &'a str,
+    /// The cause; `why` knows more.
     cause: String,
+    /// The last lines of its journal.
     last_words: &'a [String],
+    /// The next commands.
     next: &'a [String],
 }
 
@@ -51,10 +65,8 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
             error.message, unit.unit, unknown.message
         );
         CliError {
-            exit: error.exit,
-            message,
             help: unknown.next,
-            details: Vec::new(),
+            ..CliError::new(error.exit, message)
         }
     })?;
     if error.exit == Exit::Permission && state.is_down() {
@@ -65,7 +77,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     // Root may ask everybody: it is the gateway that says nothing.
     let silent = exit == Exit::Permission && nix::unistd::geteuid().is_root();
     if silent {
-        (word, exit) = ("silent", Exit::Failed);
+        (word, exit) = (StageWord::Silent, Exit::Failed);
     }
     let words = if exit == Exit::NotRunning {
         Vec::new()
@@ -96,7 +108,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         instance: &unit.instance,
         stage: word,
         unit: &unit.unit,
-        scope: scope_name(unit.scope),
+        scope: unit.scope,
         pid: state.main_pid,
         result: &state.result,
         cause: cause.clone(),
@@ -111,12 +123,11 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     let (name, word) = (
         ctx.ui
             .paint(&crate::text::log::escape(&unit.instance), Tone::Strong),
-        ctx.ui.paint(word, tone),
+        ctx.ui.paint(&word.to_string(), tone),
     );
     ctx.ui.say(&format!(
         "{name}: {word}, {} ({} scope)",
-        unit.unit,
-        scope_name(unit.scope)
+        unit.unit, unit.scope
     ));
     for (label, lines) in [
         ("cause", std::slice::from_ref(&cause)),
@@ -204,16 +215,24 @@ mod tests {
         let shown = |state: &UnitState| (stage(state).0, stage(state).1.code(), cause(state));
         assert_eq!(
             shown(&state("inactive", "success", (0, 0))),
-            ("stopped", 3, "it was stopped, or not yet started".into())
+            (
+                StageWord::Stopped,
+                3,
+                "it was stopped, or not yet started".into()
+            )
         );
         assert_eq!(
             shown(&state("inactive", "success", (1, 0))),
-            ("stopped", 3, "the gateway exited with code 0".into())
+            (
+                StageWord::Stopped,
+                3,
+                "the gateway exited with code 0".into()
+            )
         );
         assert_eq!(
             shown(&state("failed", "exit-code", (1, 78))),
             (
-                "failed",
+                StageWord::Failed,
                 1,
                 "exit-code: the gateway exited with code 78".into()
             )
@@ -221,7 +240,7 @@ mod tests {
         assert_eq!(
             shown(&state("failed", "watchdog", (3, 6))),
             (
-                "failed",
+                StageWord::Failed,
                 1,
                 "watchdog: the gateway was ended by SIGABRT".into()
             )
@@ -234,7 +253,7 @@ mod tests {
         assert_eq!(
             shown(&waits),
             (
-                "standing by",
+                StageWord::StandingBy,
                 4,
                 "pid 7 is waiting for 127.0.0.1:1: held by nginx".into()
             )
@@ -246,7 +265,7 @@ mod tests {
         assert_eq!(
             shown(&again),
             (
-                "starting",
+                StageWord::Starting,
                 4,
                 "exit-code: the gateway exited with code 1; systemd starts it again".into()
             )

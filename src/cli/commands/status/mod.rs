@@ -3,7 +3,7 @@
 pub mod answer;
 pub mod change;
 mod deep;
-mod down;
+pub mod down;
 mod text;
 pub mod watch;
 

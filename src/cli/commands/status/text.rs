@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::answer::{StatusAnswer, exit};
-use super::deep::Deep;
+use super::deep::{Deep, DriftKind};
 use crate::cli::drain_text::draining;
 use crate::cli::ui::{LABEL, Tone};
 use crate::cli::{Exit, Ui};
@@ -141,10 +141,10 @@ pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {
     line("restarts", &status.strategy.to_string());
     line("supervisor", &status.supervisor.to_string());
     for (index, drift) in shown.drift.iter().enumerate() {
-        let text = match drift.what.as_str() {
-            "edited" => "was changed since gatewayctl wrote it",
-            "foreign" => "was not written by gatewayctl",
-            what => what,
+        let text = match drift.what {
+            DriftKind::Edited => "was changed since gatewayctl wrote it",
+            DriftKind::Foreign => "was not written by gatewayctl",
+            DriftKind::DropIn => "drop-in",
         };
         line(
             if index == 0 { "files" } else { "" },

@@ -7,19 +7,70 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use self::candidate::Candidate;
 use self::place::Placed;
 use crate::cli::args::UpdateArgs;
+use crate::cli::downtime_probe::Downtime;
 use crate::cli::query::status_of;
 use crate::cli::restart_over_control::{Done, Undone, carry_out, interrupted};
 use crate::cli::restart_report::verdict;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::control::protocol::{Method, RestartParams, Status};
+use crate::control::protocol::{Method, Outcome, RestartParams, Status};
 use crate::os::process;
+use crate::text::words::words;
+
+words! {
+    /// How far an update went.
+    pub enum UpdateOutcome {
+        /// --check: the file can be put in place.
+        Proven = "proven",
+        /// The new program runs.
+        Updated = "updated",
+    }
+}
+
+/// The answer of `--check` with `--json`.
+#[derive(Serialize, JsonSchema)]
+pub struct CheckedUpdate<'a> {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// proven
+    outcome: UpdateOutcome,
+    /// The program that would be replaced.
+    program: &'a Path,
+    /// The version that runs.
+    from: &'a str,
+    /// The version that would run.
+    to: &'a str,
+}
+
+/// The answer with `--json`.
+#[derive(Serialize, JsonSchema)]
+pub struct Updated<'a> {
+    /// Always true; an error has its own object.
+    ok: bool,
+    /// updated
+    outcome: UpdateOutcome,
+    /// The instance.
+    instance: &'a str,
+    /// The version that ran.
+    from: &'a str,
+    /// The version that runs now.
+    to: &'a str,
+    /// The process that runs now.
+    pid: u32,
+    /// Where the previous program is kept.
+    previous: &'a Path,
+    /// The restart.
+    restart: &'a Outcome,
+    /// What a client saw meanwhile; null when the front door did not answer before.
+    probe: Option<&'a Downtime>,
+}
 
 /// Updates the gateway that is meant.
 ///
@@ -46,7 +97,13 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
             "{} can be put in place: {plan}",
             candidate.file.display()
         ));
-        ctx.ui.object(&json!({"ok": true, "outcome": "proven", "program": program, "from": before.version, "to": candidate.version}));
+        ctx.ui.object(&CheckedUpdate {
+            ok: true,
+            outcome: UpdateOutcome::Proven,
+            program: &program,
+            from: &before.version,
+            to: &candidate.version,
+        });
         return Ok(Exit::Done);
     }
     ctx.ui.progress(&format!("plan: {plan}; a fresh process takes the listeners over, and what goes wrong puts the previous one back"));
@@ -160,17 +217,17 @@ fn report(
         "  the previous program is kept as {}",
         placed.previous().display()
     ));
-    ctx.ui.object(&json!({
-        "ok": true,
-        "outcome": "updated",
-        "instance": after.instance,
-        "from": before.version,
-        "to": after.version,
-        "pid": after.pid,
-        "previous": placed.previous(),
-        "restart": done.outcome,
-        "probe": done.seen,
-    }));
+    ctx.ui.object(&Updated {
+        ok: true,
+        outcome: UpdateOutcome::Updated,
+        instance: &after.instance,
+        from: &before.version,
+        to: &after.version,
+        pid: after.pid,
+        previous: placed.previous(),
+        restart: &done.outcome,
+        probe: done.seen.as_ref(),
+    });
 }
 
 /// Puts the previous program back, and hands back to it when the wrong one runs.

@@ -9,8 +9,8 @@ use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::frames::{self, Incoming};
-use super::protocol::{FRAME_MAX, Failure, Frame, Method, Progress};
+use super::frames::{self, ReadFrame};
+use super::protocol::{EventName, FRAME_MAX, Failure, Frame, Method, Progress};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +74,15 @@ impl Client {
         .await?;
         loop {
             match frames::read(&mut self.reader).await? {
-                Incoming::Frame(Frame::Event { event, payload }) if event == "progress" => {
+                ReadFrame::Frame(Frame::Event { event, payload })
+                    if event.parse() == Ok(EventName::Progress) =>
+                {
                     // A step of a later version may look different; the answer is what counts.
                     if let Ok(step) = serde_json::from_value(payload) {
                         progress(step);
                     }
                 }
-                Incoming::Frame(Frame::Res {
+                ReadFrame::Frame(Frame::Res {
                     id,
                     ok,
                     payload,
@@ -93,30 +95,33 @@ impl Client {
                             .map_err(|error| CallError::Protocol(error.to_string())),
                     };
                 }
-                Incoming::Frame(_) => {}
-                Incoming::Garbage(error) => return Err(CallError::Protocol(error)),
-                Incoming::TooLong => {
+                ReadFrame::Frame(_) => {}
+                ReadFrame::Garbage(error) => return Err(CallError::Protocol(error)),
+                ReadFrame::TooLong => {
                     return Err(CallError::Protocol(format!(
                         "a frame over {FRAME_MAX} bytes"
                     )));
                 }
-                Incoming::End => return Err(CallError::Closed),
+                ReadFrame::End => return Err(CallError::Closed),
             }
         }
     }
 
     /// Waits for the next event and what it carries; none when the gateway closed the connection.
+    /// Events of a later version are passed over.
     ///
     /// # Errors
     /// When the connection broke.
-    pub async fn event(&mut self) -> io::Result<Option<(String, Value)>> {
+    pub async fn event(&mut self) -> io::Result<Option<(EventName, Value)>> {
         loop {
             match frames::read(&mut self.reader).await? {
-                Incoming::Frame(Frame::Event { event, payload }) => {
-                    return Ok(Some((event, payload)));
+                ReadFrame::Frame(Frame::Event { event, payload }) => {
+                    if let Ok(event) = event.parse() {
+                        return Ok(Some((event, payload)));
+                    }
                 }
-                Incoming::Frame(_) | Incoming::Garbage(_) => {}
-                Incoming::End | Incoming::TooLong => return Ok(None),
+                ReadFrame::Frame(_) | ReadFrame::Garbage(_) => {}
+                ReadFrame::End | ReadFrame::TooLong => return Ok(None),
             }
         }
     }
@@ -124,7 +129,7 @@ impl Client {
     /// Waits until the gateway closes the connection, which it does when it ends.
     pub async fn closed(&mut self) {
         while let Ok(incoming) = frames::read(&mut self.reader).await {
-            if matches!(incoming, Incoming::End) {
+            if matches!(incoming, ReadFrame::End) {
                 return;
             }
         }

@@ -6,8 +6,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 use super::protocol::{FRAME_MAX, Frame};
 
+/// What was read from a stream.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub enum ReadFrame {
     Frame(Frame),
     /// A line that is no frame, and why.
     Garbage(String),
@@ -19,7 +20,7 @@ pub(super) enum Incoming {
 
 /// Reads the next frame; empty lines are skipped. A last line without its newline was cut, and is
 /// no frame.
-pub(super) async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Incoming> {
+pub async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<ReadFrame> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -31,23 +32,23 @@ pub(super) async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result
             .read_until(b'\n', &mut line)
             .await?;
         if line.len() > FRAME_MAX {
-            return Ok(Incoming::TooLong);
+            return Ok(ReadFrame::TooLong);
         }
         let Some(text) = line.strip_suffix(b"\n") else {
-            return Ok(Incoming::End);
+            return Ok(ReadFrame::End);
         };
         if text.trim_ascii().is_empty() {
             continue;
         }
         return Ok(match serde_json::from_slice(text) {
-            Ok(frame) => Incoming::Frame(frame),
-            Err(error) => Incoming::Garbage(error.to_string()),
+            Ok(frame) => ReadFrame::Frame(frame),
+            Err(error) => ReadFrame::Garbage(error.to_string()),
         });
     }
 }
 
 /// Writes a frame and its newline.
-pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+pub async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
     let mut line = serde_json::to_vec(frame)?;
     line.push(b'\n');
     stream.write_all(&line).await

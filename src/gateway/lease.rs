@@ -11,8 +11,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::control::protocol::{DrainCause, DrainNotice, Failure, FailureCode, Lease, LeaseStatus};
-use crate::control::server::{Held, Reply};
+use crate::control::protocol::{
+    DrainCause, DrainNotice, EventName, Failure, FailureCode, Lease, LeaseStatus, ReleaseCause,
+    ReleaseNotice,
+};
+use crate::control::server::{HeldConnection, Reply};
 use crate::os::mutex::lock;
 use crate::os::process::PidFd;
 
@@ -40,7 +43,7 @@ struct LeaseEntry {
     pid: u32,
     since: Instant,
     until: Option<Instant>,
-    connection: Held,
+    connection: HeldConnection,
 }
 
 /// Why a lease ended.
@@ -143,9 +146,13 @@ impl Leases {
             entry.pid, entry.why
         );
         if end == LeaseEnd::AgedOut {
-            entry
-                .connection
-                .event("released", serde_json::json!({"cause": "ttl"}));
+            let notice = ReleaseNotice {
+                cause: ReleaseCause::Ttl,
+            };
+            entry.connection.event(
+                EventName::Released,
+                serde_json::to_value(notice).unwrap_or_default(),
+            );
         }
         self.released.send_replace(());
     }
@@ -211,12 +218,16 @@ impl Claim {
             left_ms: left.map(millis),
         };
         let payload = serde_json::to_value(notice).unwrap_or_default();
-        self.map(|_, entry| entry.connection.event("drain", payload.clone()));
+        self.map(|_, entry| entry.connection.event(EventName::Drain, payload.clone()));
     }
 
     /// Tells the owners that nothing waits for them any longer.
     pub fn tell_deadline(&self) {
-        self.map(|_, entry| entry.connection.event("deadline", serde_json::Value::Null));
+        self.map(|_, entry| {
+            entry
+                .connection
+                .event(EventName::Deadline, serde_json::Value::Null)
+        });
     }
 
     fn map<T>(&self, mut of: impl FnMut(u64, &LeaseEntry) -> T) -> Vec<T> {
@@ -300,13 +311,13 @@ mod tests {
         claim.tell_deadline();
         let (event, payload) = first.event().await.unwrap().unwrap();
         assert_eq!(
-            (event.as_str(), payload),
+            (event, payload),
             (
-                "drain",
+                EventName::Drain,
                 serde_json::json!({"cause": "restart", "leftMs": 3000})
             )
         );
-        assert_eq!(first.event().await.unwrap().unwrap().0, "deadline");
+        assert_eq!(first.event().await.unwrap().unwrap().0, EventName::Deadline);
         drop(first);
         claim.released().await;
         assert_eq!((claim.count(), fixture.leases.status().len()), (0, 1));
@@ -328,6 +339,6 @@ mod tests {
             .take(Some(Duration::from_millis(20)), std::process::id())
             .await;
         fixture.leases.claim().released().await;
-        assert_eq!(aged.event().await.unwrap().unwrap().0, "released");
+        assert_eq!(aged.event().await.unwrap().unwrap().0, EventName::Released);
     }
 }

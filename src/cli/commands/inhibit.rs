@@ -12,7 +12,7 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::client::Client;
-use crate::control::protocol::{DrainNotice, InhibitParams, Lease, Method};
+use crate::control::protocol::{DrainNotice, EventName, InhibitParams, Lease, Method};
 use crate::os::process::PidFd;
 use crate::text::human::span;
 
@@ -120,7 +120,7 @@ fn in_foreground() -> bool {
 async fn follow(ctx: &Context, target: &Target, mut client: Client) -> std::convert::Infallible {
     // Not an error: a gateway that goes away closes it in any order.
     while let Ok(Some((event, payload))) = client.event().await {
-        if let Some(text) = said(&target.instance, &event, payload) {
+        if let Some(text) = said(&target.instance, event, payload) {
             ctx.ui.progress(&text);
         }
     }
@@ -133,9 +133,9 @@ async fn follow(ctx: &Context, target: &Target, mut client: Client) -> std::conv
     std::future::pending().await
 }
 
-fn said(instance: &str, event: &str, payload: Value) -> Option<String> {
+fn said(instance: &str, event: EventName, payload: Value) -> Option<String> {
     match event {
-        "drain" => {
+        EventName::Drain => {
             let DrainNotice { cause, left_ms } = serde_json::from_value(payload).ok()?;
             let limit = left_ms.map_or(String::new(), |left| {
                 format!(", for {} at most", span(left))
@@ -144,11 +144,11 @@ fn said(instance: &str, event: &str, payload: Value) -> Option<String> {
                 "a {cause} of {instance} waits for this command{limit}"
             ))
         }
-        "deadline" => Some(format!("{instance} no longer waits for this command")),
-        "released" => Some(format!(
+        EventName::Deadline => Some(format!("{instance} no longer waits for this command")),
+        EventName::Released => Some(format!(
             "--ttl is over: {instance} no longer waits for this command"
         )),
-        _ => None,
+        EventName::Progress => None,
     }
 }
 
@@ -173,13 +173,14 @@ mod tests {
     fn events_in_words() {
         let drain = serde_json::json!({"cause": "restart", "leftMs": 300_000});
         assert_eq!(
-            said("a", "drain", drain).unwrap(),
+            said("a", EventName::Drain, drain).unwrap(),
             "a restart of a waits for this command, for 5 min 0 s at most"
         );
         assert_eq!(
-            said("a", "drain", serde_json::json!({"cause": "stop"})).unwrap(),
+            said("a", EventName::Drain, serde_json::json!({"cause": "stop"})).unwrap(),
             "a stop of a waits for this command"
         );
-        assert_eq!(said("a", "news", Value::Null), None);
+        assert_eq!(said("a", EventName::Progress, Value::Null), None);
+        assert!("news".parse::<EventName>().is_err());
     }
 }

@@ -1,0 +1,32 @@
+//! Why a request was not done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::words::words;
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For programs.
+    pub code: FailureCode,
+    /// For people: cause, place and next command.
+    pub message: String,
+}
+
+words! {
+    /// Why a request was not done.
+    pub enum FailureCode {
+        /// The frame or its parameters are wrong.
+        BadRequest = "bad_request",
+        /// There is no such method.
+        UnknownMethod = "unknown_method",
+        /// Refused in the present state, as a restart while stopping.
+        Rejected = "rejected",
+        /// The configuration is invalid; nothing was changed.
+        ConfigInvalid = "config_invalid",
+        /// It was tried and failed; the previous generation serves on.
+        Failed = "failed",
+        /// Another process has just taken over: ask again.
+        Moved = "moved",
+    }
+}

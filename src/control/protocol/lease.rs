@@ -1,0 +1,107 @@
+//! Leases: work that is not a request, but that a restart or stop waits for.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::failure::{Failure, FailureCode};
+use crate::text::words::words;
+
+/// The longest reason that is kept, in characters.
+pub const REASON_MAX: usize = 200;
+
+/// `inhibit`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InhibitParams {
+    /// What the work is, 1 to [`REASON_MAX`] characters: it is named wherever something waits for
+    /// it.
+    pub why: String,
+    /// After this many milliseconds nothing waits for it any more, however long it goes on; absent
+    /// means without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+}
+
+impl InhibitParams {
+    pub(super) fn checked(self) -> Result<Self, Failure> {
+        let refuse = |message: String| {
+            Err(Failure {
+                code: FailureCode::BadRequest,
+                message,
+            })
+        };
+        match self.why.trim().chars().count() {
+            0 => refuse("inhibit: `why` is empty: say what the work is".into()),
+            1..=REASON_MAX if self.ttl_ms == Some(0) => {
+                refuse("inhibit: `ttlMs` 0 holds nothing".into())
+            }
+            1..=REASON_MAX => Ok(self),
+            length => refuse(format!(
+                "inhibit: `why` has {length} characters; at most {REASON_MAX} are kept"
+            )),
+        }
+    }
+}
+
+/// The answer to `inhibit`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// Its number in this life of the gateway.
+    pub lease: u64,
+    /// The process that it belongs to; 0 where the system does not tell.
+    pub pid: u32,
+}
+
+words! {
+    /// What a drain is part of.
+    pub enum DrainCause {
+        /// A restart or reload.
+        Restart = "restart",
+        /// A stop.
+        Stop = "stop",
+    }
+}
+
+/// The event "drain": a restart or stop began and waits for the lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainNotice {
+    /// What waits.
+    pub cause: DrainCause,
+    /// Milliseconds until it goes on without the lease, which the event "deadline" tells; absent
+    /// without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+}
+
+/// A lease: work that is not a request, but holds a drain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseStatus {
+    /// Its number in this life of the gateway.
+    pub lease: u64,
+    /// What the work is, secrets hidden.
+    pub why: String,
+    /// The process that it belongs to; 0 where the system does not tell.
+    pub pid: u32,
+    /// Milliseconds since it was taken.
+    pub held_ms: u64,
+    /// Milliseconds until it ages out; absent without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+}
+
+words! {
+    /// Why a lease ended before its connection did.
+    pub enum ReleaseCause {
+        /// Its time was over.
+        Ttl = "ttl",
+    }
+}
+
+/// The event "released": nothing waits for the lease any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseNotice {
+    pub cause: ReleaseCause,
+}

@@ -1,0 +1,141 @@
+//! Restarts and reloads: what is asked, the steps, how they end.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::state::terms::{
+    ProgressStage, RequestEnd, RequestKindName, RequestOutcome, StrategyName,
+};
+use crate::text::words::{Words, as_text};
+
+/// `restart`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RestartParams {
+    /// Do not wait for old work: cut it.
+    pub force: bool,
+    /// How long old work may go on this time, in milliseconds; 0 means without limit, absent the
+    /// configured `drain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Why, at most 200 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Answer only when the old generation is gone.
+    pub drained: bool,
+    /// In a fresh process, whatever the strategy would be.
+    pub fresh: bool,
+    /// The program on disk was replaced: a fresh process, and what is under way becomes part of it.
+    pub update: bool,
+}
+
+/// A step of a restart, reload or stop, as it happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// The request this is about.
+    pub request: String,
+    pub stage: ProgressStage,
+    /// A sentence for people.
+    pub text: String,
+}
+
+/// How a restart or reload ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The id under which it is recorded.
+    pub request: String,
+    /// done, coalesced (into the request named by `into`), unchanged or scheduled.
+    pub outcome: RequestOutcome,
+    /// The request that this one was coalesced into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into: Option<String>,
+    /// The generation before and after.
+    pub before: GenerationInfo,
+    /// The generation before and after.
+    pub after: GenerationInfo,
+    /// The gateway's process afterwards, where it is another one than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How long it took until the next generation served all new requests, in milliseconds.
+    pub took_ms: u64,
+    /// Whether the old generation is gone already.
+    pub drained: bool,
+    /// What the operator should know, in sentences.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A generation: its number and its sidecars.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GenerationInfo {
+    /// Counted from 1 in each life of the gateway.
+    pub number: u64,
+    /// The sidecars and their process ids, 0 where none runs.
+    pub sidecars: Vec<(String, u32)>,
+}
+
+/// How a restart would be done now, and why: "respawn: systemd can be told of a fresh main process".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedStrategy {
+    /// None where the text does not begin with the name of a strategy.
+    pub name: Option<StrategyName>,
+    text: String,
+}
+
+impl fmt::Display for PlannedStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<String> for PlannedStrategy {
+    fn from(text: String) -> Self {
+        let word = text.split([':', ',']).next().unwrap_or_default();
+        Self {
+            name: StrategyName::from_word(word),
+            text,
+        }
+    }
+}
+
+impl FromStr for PlannedStrategy {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.to_owned().into())
+    }
+}
+
+as_text!(
+    PlannedStrategy,
+    format!(
+        "How a restart would be done now, and why. It begins with one of {}.",
+        StrategyName::alternatives().replace('|', ", ")
+    ),
+    format!("^({})[:,]", StrategyName::alternatives()),
+);
+
+/// The last restart or reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastRestart {
+    /// Its id.
+    pub request: String,
+    /// What was asked for.
+    pub kind: RequestKindName,
+    /// Why it was asked.
+    pub reason: String,
+    /// How it ended.
+    pub outcome: RequestEnd,
+    /// When it was asked, RFC 3339.
+    pub at: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}

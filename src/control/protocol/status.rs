@@ -1,0 +1,217 @@
+//! `status`: what a gateway is doing.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::lease::LeaseStatus;
+use super::restart::{LastRestart, PlannedStrategy};
+use crate::state::terms::RungName;
+use crate::supervisor::SupervisorText;
+use crate::text::words::{Words, words};
+
+words! {
+    /// What a gateway is doing.
+    pub enum Stage {
+        /// The first generation is being built.
+        Starting = "starting",
+        /// The current generation serves.
+        Ready = "ready",
+        /// It serves, but a sidecar is down.
+        Degraded = "degraded",
+        /// The next generation is being built.
+        Restarting = "restarting",
+        /// It serves, and an older generation finishes its work.
+        Draining = "draining",
+        /// It ends.
+        Stopping = "stopping",
+        /// The first generation failed and is tried again.
+        Failed = "failed",
+        /// Earlier lives ended too soon: the sidecars wait before they are started, the front door
+        /// answers 503.
+        Throttled = "throttled",
+        /// Front door and control only: the sidecars are off until a trial or `recover`.
+        SafeMode = "safe_mode",
+        /// Another gateway serves; this one waits for its end.
+        StandingBy = "standing_by",
+    }
+}
+
+impl Stage {
+    /// For people.
+    pub fn in_words(self) -> String {
+        self.word().replace('_', " ")
+    }
+
+    /// Whether `/readyz` says that it is ready.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Ready | Self::Draining | Self::Restarting)
+    }
+}
+
+/// `status`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// [`PROTOCOL_VERSION`]
+    pub protocol: u32,
+    /// The gateway's version.
+    pub version: String,
+    /// The instance's name.
+    pub instance: String,
+    /// The gateway's process id.
+    pub pid: u32,
+    /// The version of the hand-over between an old and a new process, [`HANDOVER_VERSION`]; 0 of a
+    /// gateway that knows none.
+    #[serde(default)]
+    pub handover: u32,
+    /// The program that it was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// What it is doing.
+    pub stage: Stage,
+    /// The same in words, with reasons.
+    pub detail: String,
+    /// Milliseconds since the process started.
+    pub uptime_ms: u64,
+    /// The current generation; 0 while the first is being built.
+    pub generation: u64,
+    /// Who restarts the gateway when it dies, and how that is known.
+    pub supervisor: SupervisorText,
+    /// How a restart would be done now, and why.
+    pub strategy: PlannedStrategy,
+    /// The addresses of the front door.
+    pub listeners: Vec<String>,
+    /// The configuration file, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// The state directory.
+    pub state_dir: String,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Requests being answered or held now.
+    pub requests: u64,
+    /// Tunnels open now.
+    pub tunnels: u64,
+    /// Requests waiting for a sidecar now.
+    pub held: u64,
+    /// The sidecars of the current generation.
+    pub sidecars: Vec<SidecarStatus>,
+    /// Older generations that finish their work.
+    pub drainers: Vec<DrainStatus>,
+    /// Work besides requests that a restart or stop would wait for.
+    #[serde(default)]
+    pub leases: Vec<LeaseStatus>,
+    /// Why it does not serve as configured, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryStatus>,
+    /// The last restart or reload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_restart: Option<LastRestart>,
+}
+
+words! {
+    /// Why it does not serve as configured.
+    pub enum RecoveryRung {
+        /// Earlier lives ended too soon: it waits before it starts the sidecars.
+        Throttled = "throttled",
+        /// Front door and control only.
+        SafeMode = "safe_mode",
+        /// It serves the last configuration that worked.
+        LastGood = "last_good",
+    }
+}
+
+impl RecoveryRung {
+    /// None where it serves as configured.
+    pub fn of(rung: RungName) -> Option<Self> {
+        match rung {
+            RungName::Normal => None,
+            RungName::Throttled => Some(Self::Throttled),
+            RungName::SafeMode => Some(Self::SafeMode),
+            RungName::LastGood => Some(Self::LastGood),
+        }
+    }
+
+    /// For people.
+    pub fn in_words(self) -> String {
+        self.word().replace('_', " ")
+    }
+}
+
+/// A rung of the recovery ladder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryStatus {
+    /// The rung.
+    pub rung: RecoveryRung,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Milliseconds until it is tried again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_ms: Option<u64>,
+}
+
+words! {
+    /// What the process of a sidecar does.
+    pub enum SidecarStateName {
+        /// It was started and is not ready.
+        Starting = "starting",
+        /// It is ready.
+        Ready = "ready",
+        /// It ended, and is started again after a wait.
+        Backoff = "backoff",
+        /// It was asked to end.
+        Stopping = "stopping",
+        /// It does not run.
+        Stopped = "stopped",
+    }
+}
+
+/// One sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it runs and is ready.
+    pub state: SidecarStateName,
+    /// The cause, where it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Its process id, 0 when none runs.
+    pub pid: u32,
+    /// Its port on loopback.
+    pub port: u16,
+    /// Unplanned restarts in this generation.
+    pub restarts: u64,
+    /// Its command line, secrets hidden.
+    pub command: String,
+}
+
+/// An older generation that finishes its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    /// Its number.
+    pub generation: u64,
+    /// The process that it lives in, where that is an older one; else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid: u32,
+    /// Requests that it still answers.
+    pub requests: u64,
+    /// Tunnels that it still carries.
+    pub tunnels: u64,
+    /// Leases that it still waits for.
+    #[serde(default)]
+    pub leases: u64,
+    /// Milliseconds until what is left is cut; absent without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+    /// What blocks it, at most 8 and "+N more".
+    pub blockers: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}

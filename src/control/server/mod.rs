@@ -1,0 +1,95 @@
+//! The gateway's end of the control socket.
+
+mod bind;
+mod connection;
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::bind::{bind, names};
+use self::connection::converse;
+pub use self::reply::{Call, Caller, HeldConnection, Reply};
+
+/// Connections at once. Each waiting gatewayctl holds one; more than this is a script gone wrong.
+const CONNECTIONS_MAX: usize = 128;
+
+/// How long to wait when the process has no descriptor left: nothing tells when one is free again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the control socket until `stop`, then takes no more requests and returns when every
+/// request has its answer.
+///
+/// A [`Reply`] that is kept keeps this function; a closed `calls` answers every request with a
+/// failure.
+pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: CancellationToken) {
+    let connections = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("[gateway] control socket: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(caller) = admit(&stream) else {
+            continue;
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            tracing::warn!(
+                "[gateway] control socket: more than {CONNECTIONS_MAX} connections at once, pid {} was turned away",
+                caller.pid
+            );
+            continue;
+        };
+        let (calls, stop) = (calls.clone(), stop.clone());
+        connections.spawn(async move {
+            converse(stream, caller, calls, stop).await;
+            drop(slot);
+        });
+    }
+    drop((listener, calls));
+    connections.close();
+    connections.wait().await;
+}
+
+/// Lets in root and our own user; the file's mode already keeps others out, unless somebody changed
+/// it.
+fn admit(stream: &UnixStream) -> Option<Caller> {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw() => {
+            Some(Caller {
+                uid: peer.uid(),
+                pid: peer.pid().unwrap_or(0),
+            })
+        }
+        Ok(peer) => {
+            tracing::warn!(
+                "[gateway] control socket: refused uid {} (pid {})",
+                peer.uid(),
+                peer.pid().unwrap_or(0)
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!(
+                "[gateway] control socket: refused a peer that cannot be known: {error}"
+            );
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -93,9 +93,20 @@ fn finish(text: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;
+    use crate::control::protocol::{
+        DrainCause, EventName, FailureCode, RecoveryRung, ReleaseCause, SidecarStateName, Stage,
+    };
+    use crate::stale::{EndProof, KeepCode};
+    use crate::state::history::PreviousEnd;
+    use crate::state::terms::{
+        ProgressStage, RequestKindName, RequestOutcome, RungName, StrategyName,
+    };
+    use crate::supervisor::SupervisorKind;
+    use crate::text::words::Words;
 
     #[test]
     fn the_pages_in_man_are_those_of_the_definitions() {
@@ -160,6 +171,173 @@ mod tests {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut CtlCli::command(), "gatewayctl", &mut text);
             assert!(String::from_utf8(text).unwrap().contains("restart"));
+        }
+    }
+
+    fn manual(name: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(name);
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// The part of a page behind each of `anchors` in turn.
+    fn behind<'a>(page: &'a str, anchors: &[&str]) -> &'a str {
+        anchors.iter().fold(page, |rest, anchor| {
+            rest.split_once(anchor)
+                .unwrap_or_else(|| panic!("no {anchor:?} of {anchors:?}"))
+                .1
+        })
+    }
+
+    /// A list of values in a hand-written page: between dashes, with commas.
+    fn listed(page: &str, anchors: &[&str]) -> Vec<String> {
+        let list = behind(page, anchors).split_once("\\- ").unwrap().1;
+        let list = list.split_once(" \\-").unwrap().0.replace("\\-", "-");
+        let mut words: Vec<String> = list.split(',').map(|word| word.trim().to_owned()).collect();
+        words.sort();
+        words
+    }
+
+    fn all<W: Words + PartialEq>(but: &[W]) -> Vec<String> {
+        let mut words: Vec<String> = W::ALL
+            .iter()
+            .filter(|one| !but.contains(one))
+            .map(|one| one.word().to_owned())
+            .collect();
+        words.sort();
+        words
+    }
+
+    /// Every word of the values that a schema allows.
+    fn allowed(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
+        match schema {
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields {
+                    match (key.as_str(), value) {
+                        ("const", serde_json::Value::String(word)) => {
+                            found.insert(word.clone());
+                        }
+                        ("enum", serde_json::Value::Array(words)) => {
+                            found.extend(
+                                words
+                                    .iter()
+                                    .filter_map(|word| word.as_str().map(str::to_owned)),
+                            );
+                        }
+                        _ => allowed(value, found),
+                    }
+                }
+            }
+            serde_json::Value::Array(parts) => {
+                parts.iter().for_each(|part| allowed(part, found));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_value_in_json_is_in_its_manual() {
+        let schema: serde_json::Value =
+            serde_json::from_str(&manual("gatewayctl-json.schema.json")).unwrap();
+        let mut words = BTreeSet::new();
+        allowed(&schema, &mut words);
+        assert!(words.len() > 100, "{words:?}");
+        let page = manual("gatewayctl-json.7").replace("\\-", "-");
+        let missing: Vec<&String> = words
+            .iter()
+            .filter(|word| {
+                !page.contains(&format!("\\(dq{word}\\(dq"))
+                    && !page.contains(&format!("(\"{word}\")"))
+            })
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        for words in [
+            all::<SupervisorKind>(&[]),
+            all::<StrategyName>(&[]),
+            all::<RequestOutcome>(&[]),
+        ] {
+            let missing: Vec<&String> = words.iter().filter(|word| !page.contains(*word)).collect();
+            assert!(missing.is_empty(), "{missing:?}");
+        }
+    }
+
+    #[test]
+    fn the_values_of_the_control_protocol_are_those_of_its_manual() {
+        let page = manual("gateway-control.7");
+        let answered = [
+            RequestOutcome::Moved,
+            RequestOutcome::Rejected,
+            RequestOutcome::Failed,
+        ];
+        let previous = schemars::schema_for!(PreviousEnd).to_value();
+        let mut ends = BTreeSet::new();
+        allowed(&previous, &mut ends);
+        for (anchors, words) in [
+            (&[".SS status", ".I stage\n"][..], all::<Stage>(&[])),
+            (
+                &[".SS status", ".I supervisor\n"],
+                all::<SupervisorKind>(&[]),
+            ),
+            (&[".SS status", ".I strategy\n"], all(&[StrategyName::None])),
+            (&[".SS status", ".I state\n"], all::<SidecarStateName>(&[])),
+            (&[".SS status", "( rung\n"], all::<RecoveryRung>(&[])),
+            (&[".SS restart", ".I outcome\n"], all(&answered)),
+            (
+                &[".SS inhibit", ".I drain\n", ".I cause\n"],
+                all::<DrainCause>(&[]),
+            ),
+            (
+                &[".SS inhibit", ".I released\n", ".I cause\n"],
+                all::<ReleaseCause>(&[]),
+            ),
+            (&[".SH PROGRESS", ".I stage\n"], all::<ProgressStage>(&[])),
+            (&["history.jsonl", ".I ended\n"], ends.into_iter().collect()),
+            (
+                &["history.jsonl", ".I request\n", ".I kind\n"],
+                all::<RequestKindName>(&[]),
+            ),
+            (
+                &["history.jsonl", ".I request\n", ".I strategy\n"],
+                all::<StrategyName>(&[]),
+            ),
+            (
+                &["history.jsonl", ".I request\n", ".I outcome\n"],
+                all::<RequestOutcome>(&[]),
+            ),
+            (
+                &["history.jsonl", ".I rung\n", "( rung\n"],
+                all::<RungName>(&[]),
+            ),
+        ] {
+            assert_eq!(listed(&page, anchors), words, "{anchors:?}");
+        }
+        let errors = behind(&page, &[".SH ERRORS"]).split_once(".SH").unwrap().0;
+        let mut codes: Vec<&str> = errors
+            .lines()
+            .filter_map(|line| line.strip_prefix(".I "))
+            .collect();
+        codes.sort_unstable();
+        codes.dedup();
+        let known = all::<FailureCode>(&[]);
+        assert!(
+            known.iter().all(|code| codes.contains(&code.as_str())),
+            "{codes:?}"
+        );
+        let events = behind(&page, &[".SS inhibit"]);
+        for event in all(&[EventName::Progress]) {
+            assert!(events.contains(&format!(".I {event}\n")), "{event}");
+        }
+    }
+
+    #[test]
+    fn every_reason_of_clean_is_in_its_manual() {
+        let page = manual("gatewayctl-clean.8").replace("\\-", "-");
+        let bold: BTreeSet<&str> = page
+            .lines()
+            .filter(|line| line.starts_with(".B"))
+            .flat_map(|line| line.split([' ', '"', ',']))
+            .collect();
+        for word in all::<KeepCode>(&[]).iter().chain(&all::<EndProof>(&[])) {
+            assert!(bold.contains(word.as_str()), "{word}");
         }
     }
 }

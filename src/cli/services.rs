@@ -15,8 +15,8 @@ pub struct InstalledService {
 }
 
 impl InstalledService {
-    /// The stage in one word.
-    pub fn word(&self) -> &'static str {
+    /// What it is doing.
+    pub fn stage(&self) -> StageWord {
         self.state
             .as_ref()
             .map_or(StageWord::Unknown, |state| stage(state).0)

@@ -41,6 +41,8 @@ pub use address_state::{AddressState, address_state};
 pub use claim::{AddressClaim, ServiceUnit};
 pub use clean::CleanMode;
 pub use leftover::end_leftovers;
+#[cfg(test)]
+pub use reason::EndProof;
 pub use reason::KeepCode;
 pub use report::{CleanReport, KeptProcess};
 

@@ -7,4 +7,6 @@ mod verdict;
 
 pub use detect::detect;
 pub use evidence::{Evidence, HINTS};
+#[cfg(test)]
+pub use verdict::SupervisorKind;
 pub use verdict::{Supervisor, SupervisorText, SupervisorVerdict};

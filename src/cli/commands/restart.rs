@@ -1,6 +1,5 @@
 //! `gatewayctl restart`.
 
-use crate::cli::answers::ProbeReport;
 use crate::cli::args::{RestartArgs, Wait};
 use crate::cli::query::status_of;
 use crate::cli::restart_over_control::carry_out;

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::{ConfigOrigin, Recovery, RecoveryAction, Rung};
-use crate::control::protocol::RecoveryStatus;
+use crate::control::protocol::{RecoveryRung, RecoveryStatus};
 use crate::gateway::config_source::Material;
 use crate::gateway::context::GatewayContext;
 use crate::gateway::generation::one_line;

@@ -6,27 +6,17 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::admission::ConnectionSlot;
 use super::client_stream::ClientStream;
-use super::progress::ConnectionProgress;
+use super::progress::{ConnectionProgress, Timeouts};
 
 /// The response to a client that takes too long over a request's head.
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-
-/// How long a client may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For one request's head.
-    pub head: Duration,
-    /// For silence between requests; zero means for ever.
-    pub idle: Duration,
-}
 
 /// The socket under a client connection, or under the tunnel that it became.
 #[derive(Debug)]

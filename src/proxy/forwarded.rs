@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::headers::append;
 use crate::config::Config;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -93,6 +92,19 @@ fn is_claim(name: &str) -> bool {
     const START: &[u8] = b"x-forwarded-";
     let same = |(a, b): (u8, &u8)| a == *b || (a == b'_' && *b == b'-');
     name == "forwarded" || (name.len() > START.len() && name.bytes().zip(START).all(same))
+}
+
+/// Appends a value to the list of a field.
+pub fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    let mut all: Vec<u8> = Vec::new();
+    for old in headers.get_all(&name) {
+        all.extend_from_slice(old.as_bytes());
+        all.extend_from_slice(b", ");
+    }
+    all.extend_from_slice(value.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&all) {
+        headers.insert(name, value);
+    }
 }
 
 #[cfg(test)]

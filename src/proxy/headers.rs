@@ -4,7 +4,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 
-use super::forwarded::{Peer, TrustedProxies, set_forwarded};
+use super::forwarded::{Peer, TrustedProxies, append, set_forwarded};
 
 /// What this gateway adds to Via (RFC 9110, 7.6.3).
 const VIA: &str = "1.1 gateway";
@@ -101,19 +101,6 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         // RFC 9112, 6.3: Transfer-Encoding overrules Content-Length; passing both on invites
         // request smuggling.
         headers.remove(header::CONTENT_LENGTH);
-    }
-}
-
-/// Appends a value to the list of a field.
-pub fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let mut all: Vec<u8> = Vec::new();
-    for old in headers.get_all(&name) {
-        all.extend_from_slice(old.as_bytes());
-        all.extend_from_slice(b", ");
-    }
-    all.extend_from_slice(value.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&all) {
-        headers.insert(name, value);
     }
 }
 

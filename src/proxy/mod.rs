@@ -62,11 +62,11 @@ use std::net::IpAddr;
 
 use crate::config::{Config, Hold};
 pub use backend::{Backend, Door, close_tunnels};
-pub use client_io::Timeouts;
 pub use endpoints::IDENTITY;
 pub use forwarded::{Peer, TrustedProxies};
 pub use front::Front;
 pub use listener::{BACKLOG, BindError, ListenSocket};
+pub use progress::Timeouts;
 pub use refusal::Refusal;
 pub use routes::{Route, Routes};
 pub use ticket::first_few;

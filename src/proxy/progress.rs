@@ -8,8 +8,16 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::client_io::Timeouts;
 use crate::os::mutex::lock;
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For one request's head.
+    pub head: Duration,
+    /// For silence between requests; zero means for ever.
+    pub idle: Duration,
+}
 
 /// Between two requests.
 const IDLE: u8 = 0;

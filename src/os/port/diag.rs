@@ -19,7 +19,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::sockets::Socket;
+use super::socket::Socket;
 use crate::config::Listen;
 
 /// SOCK_DIAG_BY_FAMILY of linux/sock_diag.h.

@@ -11,6 +11,7 @@ mod kernel;
 #[path = "macos.rs"]
 mod kernel;
 mod listening;
+mod socket;
 mod sockets;
 #[cfg(target_os = "linux")]
 mod table;
@@ -20,5 +21,6 @@ pub use free::{can_be_had, knock, private};
 pub use holders::{Depth, holders};
 pub use kernel::sockets_of;
 pub use listening::listening_of;
-pub use sockets::{Socket, in_the_way_of, unix};
+pub use socket::Socket;
+pub use sockets::{in_the_way_of, unix};
 pub use who::{Holder, who};

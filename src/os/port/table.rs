@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::{fs, io};
 
-use super::sockets::Socket;
+use super::socket::Socket;
 use crate::config::Listen;
 
 /// The TCP sockets that listen on a port, of either family; on every port for 0.

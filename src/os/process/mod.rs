@@ -13,11 +13,33 @@ mod pidfd;
 #[cfg(target_os = "macos")]
 #[path = "kqueue.rs"]
 mod pidfd;
+mod program;
 pub mod stat;
 mod tree;
 
 pub use facts::{Process, is_within};
 pub use kernel::{all, executable, group_of, program, user};
 pub use pidfd::{Ended, PidFd};
+pub use program::{before_replaced, same_file};
 pub use stat::Stat;
-pub use tree::{ancestors, before_replaced, children, descendants, living_in_group, same_file};
+pub use tree::{ancestors, children, descendants, living_in_group};
+
+impl Stat {
+    /// None when there is no such process, or it is hidden.
+    pub fn read(pid: u32) -> Option<Self> {
+        kernel::stat(pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_has_a_parent() {
+        assert_eq!(
+            Stat::read(std::process::id()).unwrap().parent,
+            nix::unistd::getppid().as_raw() as u32
+        );
+    }
+}

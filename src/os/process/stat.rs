@@ -1,7 +1,5 @@
 //! A process in numbers.
 
-use super::kernel;
-
 /// What the kernel tells every user about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -20,26 +18,8 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// None when there is no such process, or it is hidden.
-    pub fn read(pid: u32) -> Option<Self> {
-        kernel::stat(pid)
-    }
-
     /// Whether the process has ended and waits to be reaped.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_own_process_has_a_parent() {
-        assert_eq!(
-            Stat::read(std::process::id()).unwrap().parent,
-            nix::unistd::getppid().as_raw() as u32
-        );
     }
 }

@@ -1,0 +1,50 @@
+//! A listening socket, as the kernel lists it.
+
+use std::net::IpAddr;
+
+use crate::config::Listen;
+
+/// A socket that listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    pub listen: Listen,
+    /// As in the link `socket:[…]` of /proc/PID/fd; on macOS, the kernel's handle of the socket.
+    pub inode: u64,
+    /// The user that created it, where the kernel tells.
+    pub uid: Option<u32>,
+    /// The inode of its control group's directory in the unified hierarchy, where the kernel tells
+    /// (5.8 and newer). A hint only: a socket stays with the group in which it was created, even if
+    /// a process of another group holds it now.
+    pub cgroup: Option<u64>,
+    /// An IPv6 socket that takes no IPv4 connections.
+    pub v6only: bool,
+}
+
+impl Socket {
+    /// Whether it keeps other sockets from listening at `listen`.
+    pub fn is_in_the_way_of(&self, listen: &Listen) -> bool {
+        match (&self.listen, listen) {
+            (Listen::Tcp(ours), Listen::Tcp(theirs)) => {
+                ours.port() == theirs.port() && self.overlaps(ours.ip(), theirs.ip())
+            }
+            (Listen::Unix(ours), Listen::Unix(theirs)) => ours == theirs,
+            _ => false,
+        }
+    }
+
+    fn overlaps(&self, ours: IpAddr, wanted: IpAddr) -> bool {
+        match (ours, wanted) {
+            (ours, wanted) if ours == wanted => true,
+            (IpAddr::V4(ours), IpAddr::V4(wanted)) => {
+                ours.is_unspecified() || wanted.is_unspecified()
+            }
+            (IpAddr::V6(ours), IpAddr::V6(wanted)) => {
+                ours.is_unspecified() || wanted.is_unspecified()
+            }
+            // [::] takes both families, unless it says otherwise.
+            (IpAddr::V6(ours), IpAddr::V4(_)) => ours.is_unspecified() && !self.v6only,
+            // A gateway's own IPv6 listener takes no IPv4 (IPV6_V6ONLY).
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
+        }
+    }
+}

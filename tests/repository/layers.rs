@@ -16,7 +16,7 @@ const OUTSIDE_OF_GATEWAY: [&str; 3] = ["service", "diagnose", "cli"];
 const UPWARDS_TODAY: [(&str, &str); 0] = [];
 
 /// How many modules of each layer are in circles today; the numbers may only shrink.
-const IN_CIRCLES_TODAY: [(&str, usize); 2] = [("gateway", 16), ("service", 5)];
+const IN_CIRCLES_TODAY: [(&str, usize); 1] = [("gateway", 7)];
 
 /// The modules of the map in the documentation of a crate, from the bottom to the top.
 fn layers(lib: &str) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
-use super::plan::MachineFacts;
+use super::plan::InstallFacts;
 use super::report::{FileText, InstallOutcome, InstallReport};
 use super::request::InstallRequest;
 use crate::config::{DEFAULT_INSTANCE, Env, Listen};
@@ -27,7 +27,7 @@ pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallRep
         Scope::User
     };
     let scope = request.scope.unwrap_or(usual);
-    let facts = MachineFacts::gather(env, Layout::launchd(scope, env)?, 0)?;
+    let facts = InstallFacts::gather(env, Layout::launchd(scope, env)?, 0)?;
     let instance = request
         .instance
         .clone()
@@ -145,7 +145,7 @@ fn refuse(request: &InstallRequest) -> Result<(), ServiceError> {
 fn job(
     env: &Env<'_>,
     request: &InstallRequest,
-    facts: &MachineFacts,
+    facts: &InstallFacts,
     scope: Scope,
     instance: &str,
 ) -> Result<JobPlan, ServiceError> {

@@ -15,7 +15,7 @@ pub use self::report::{InstallOutcome, InstallReport};
 pub use self::request::{InstallRequest, ServiceManagerKind};
 
 use self::file_transaction::FileTransaction;
-use self::plan::{InstallPlan, MachineFacts};
+use self::plan::{InstallFacts, InstallPlan};
 use self::remaining_steps::RemainingSteps;
 use self::report::FileText;
 use self::request::Ask;
@@ -44,7 +44,7 @@ pub async fn install(
     let scope = plan::scope(env, request);
     let manager = Manager::connect(scope, env).await?;
     let layout = Layout::of(scope, env)?;
-    let facts = MachineFacts::gather(env, layout, manager.version().await?)?;
+    let facts = InstallFacts::gather(env, layout, manager.version().await?)?;
     let plan = InstallPlan::make(env, request, &facts)?;
     let redactor = plan.redactor();
     let unit = &plan.installed;
@@ -100,7 +100,7 @@ pub async fn install(
 
 /// The report before anything is done.
 fn new_report(
-    facts: &MachineFacts,
+    facts: &InstallFacts,
     plan: &InstallPlan,
     todo: &RemainingSteps,
     pid: u32,
@@ -180,7 +180,7 @@ fn with_undo(error: ServiceError, unit: &Installed) -> ServiceError {
 /// Everything but the start. What fails is undone.
 async fn carry_out(
     manager: &Manager,
-    facts: &MachineFacts,
+    facts: &InstallFacts,
     plan: &InstallPlan,
     todo: &RemainingSteps,
     report: &mut InstallReport,
@@ -213,7 +213,7 @@ async fn carry_out(
 
 async fn prepare(
     manager: &Manager,
-    facts: &MachineFacts,
+    facts: &InstallFacts,
     plan: &InstallPlan,
     todo: &RemainingSteps,
     say: Say<'_>,

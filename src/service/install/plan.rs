@@ -23,7 +23,7 @@ use crate::text::redact::Redactor;
 const LOW_PORTS: u16 = 1024;
 
 /// What the machine and the caller are.
-pub(super) struct MachineFacts {
+pub(super) struct InstallFacts {
     pub layout: Layout,
     pub place: Invocation,
     pub bin_dir: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct MachineFacts {
     low_ports: u16,
 }
 
-impl MachineFacts {
+impl InstallFacts {
     /// Looks around.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl InstallPlan {
     pub fn make(
         env: &Env<'_>,
         request: &InstallRequest,
-        facts: &MachineFacts,
+        facts: &InstallFacts,
     ) -> Result<Self, ServiceError> {
         let layout = &facts.layout;
         let instance = choose_instance(env, request, layout.scope)?;
@@ -278,7 +278,7 @@ impl InstallPlan {
     }
 
     /// Refuses what only root may do, before anything is done.
-    pub fn refuse_unprivileged(&self, facts: &MachineFacts) -> Result<(), ServiceError> {
+    pub fn refuse_unprivileged(&self, facts: &InstallFacts) -> Result<(), ServiceError> {
         if self.installed.scope == Scope::User || facts.is_root {
             return Ok(());
         }
@@ -325,7 +325,7 @@ fn guard_other_command(
     )))
 }
 
-fn run_as(request: &InstallRequest, facts: &MachineFacts) -> Result<RunAs, ServiceError> {
+fn run_as(request: &InstallRequest, facts: &InstallFacts) -> Result<RunAs, ServiceError> {
     if facts.layout.scope == Scope::User {
         return match request.run_as {
             Some(_) => Err(ServiceError::usage(
@@ -343,7 +343,7 @@ fn run_as(request: &InstallRequest, facts: &MachineFacts) -> Result<RunAs, Servi
 
 fn needs_low_port(
     request: &InstallRequest,
-    facts: &MachineFacts,
+    facts: &InstallFacts,
     config: &Config,
 ) -> Result<bool, ServiceError> {
     if request.socket && facts.layout.scope == Scope::System {
@@ -367,7 +367,7 @@ fn needs_low_port(
 
 fn env_file(
     request: &InstallRequest,
-    facts: &MachineFacts,
+    facts: &InstallFacts,
 ) -> Result<Option<PathBuf>, ServiceError> {
     let Some(file) = &request.env_file else {
         return Ok(None);

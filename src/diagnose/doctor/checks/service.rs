@@ -102,7 +102,7 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 /// Whether systemd refuses to start it again. After automatic restarts the result is still that of
-/// the last life.
+/// the last run.
 fn gave_up(properties: &UnitProperties) -> bool {
     let used_up = properties.limit_interval.is_some()
         && properties.limit_burst > 0

@@ -2,14 +2,29 @@
 
 use super::*;
 
+const STARTED_AGAIN: &str = "systemd started it again 1.0 s later";
+const READY_SINCE: &str = "it has been ready since";
+
+/// The cause that these lines show at the end of a run, and a word of its sentence.
+type Case = (&'static str, Vec<JournalLine>, EndCause, &'static str);
+
+/// Checks cases with the history, and without it, as for a user who may not read it.
+fn check_cases(cases: Vec<Case>, since: &[&str]) {
+    for (what, lines, cause, word) in cases {
+        check(
+            what,
+            &up(life(lines.clone()), unplanned()),
+            &cause,
+            &[&[word][..], since].concat(),
+        );
+        check(what, &up(life(lines), vec![]), &cause, &[word]);
+    }
+}
+
 #[test]
-fn an_end_that_the_manager_saw() {
+fn an_end_by_a_signal_or_the_kernel() {
     let killed = |number| vec![exit(49, "killed", number), failed(49, "signal")];
-    let again = [
-        "systemd started it again 1.0 s later",
-        "it has been ready since",
-    ];
-    let cases: [(&str, Vec<JournalLine>, EndCause, &str); 9] = [
+    let cases = vec![
         (
             "kill -9",
             killed(9),
@@ -46,6 +61,13 @@ fn an_end_that_the_manager_saw() {
             EndCause::OutOfMemory,
             "memory ran out (OOM)",
         ),
+    ];
+    check_cases(cases, &[STARTED_AGAIN, READY_SINCE]);
+}
+
+#[test]
+fn an_end_by_a_time_limit_of_systemd() {
+    let cases = vec![
         (
             "watchdog",
             vec![
@@ -78,6 +100,13 @@ fn an_end_that_the_manager_saw() {
             },
             "after a timeout: start operation timed out",
         ),
+    ];
+    check_cases(cases, &[STARTED_AGAIN, READY_SINCE]);
+}
+
+#[test]
+fn an_exit_with_its_last_words() {
+    let cases = vec![
         (
             "an exit",
             vec![
@@ -103,31 +132,22 @@ fn an_end_that_the_manager_saw() {
             },
             "exit code 78 (configuration invalid): /etc/g.toml:2:1",
         ),
-        (
-            "something else",
-            vec![failed(49, "resources")],
-            EndCause::Manager {
-                result: "resources".into(),
-                said: None,
-            },
-            "with systemd's result resources",
-        ),
     ];
-    for (what, lines, cause, word) in cases {
-        let more: &[&str] = if what == "something else" {
-            &again[1..]
-        } else {
-            &again
-        };
-        check(
-            what,
-            &up(life(lines.clone()), unplanned()),
-            &cause,
-            &[&[word][..], more].concat(),
-        );
-        // Without the record, as a user sees it who may not read it.
-        check(what, &up(life(lines), vec![]), &cause, &[word]);
-    }
+    check_cases(cases, &[STARTED_AGAIN, READY_SINCE]);
+}
+
+#[test]
+fn another_result_of_the_unit() {
+    let cases = vec![(
+        "something else",
+        vec![failed(49, "resources")],
+        EndCause::Manager {
+            result: "resources".into(),
+            said: None,
+        },
+        "with systemd's result resources",
+    )];
+    check_cases(cases, &[READY_SINCE]);
 }
 
 #[test]

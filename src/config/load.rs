@@ -183,7 +183,13 @@ pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
 pub fn parse(text: &str, path: Option<&Path>) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let place = error.span().map(|span| Position::of(text, span.start));
-        let (message, help) = explain(error.message());
+        let (message, help) = match error
+            .span()
+            .and_then(|span| list_wanted(&error, text, span.start))
+        {
+            Some(message) => (message, None),
+            None => explain(error.message()),
+        };
         let invalid = ConfigError::invalid(path, place, message);
         match help {
             Some(help) => invalid.with_help(help),
@@ -209,6 +215,22 @@ fn explain(message: &str) -> (String, Option<String>) {
         None => format!("known here: {}", known.join(", ")),
     };
     (format!("{what} `{unknown}`"), Some(help))
+}
+
+/// The message for a text where a list is wanted, as in `command = "node server.js"`. The text
+/// itself is not repeated: it may hold a secret.
+fn list_wanted(error: &toml::de::Error, text: &str, offset: usize) -> Option<String> {
+    let message = error.message();
+    if !message.starts_with("invalid type: string ") || !message.ends_with("expected a sequence") {
+        return None;
+    }
+    let line = text.get(..offset)?.rsplit('\n').next()?;
+    let key = line.trim_end().strip_suffix('=')?.trim();
+    let example = match key {
+        "command" | "prepare" => ": [\"node\", \"server.js\"]",
+        _ => "",
+    };
+    Some(format!("`{key}` must be a list{example}"))
 }
 
 /// A text of the wrong type may be a command line or a secret: the place says which it is.

@@ -24,7 +24,7 @@ pub struct Config {
     pub gateway: GatewaySection,
     /// How restarts are done and how long old work may take.
     pub restart: RestartSection,
-    /// What happens after lives that ended unplanned.
+    /// What happens after the gateway ended unexpectedly.
     pub recovery: RecoverySection,
     /// What a client may ask of the front door.
     pub limits: LimitsSection,
@@ -56,7 +56,7 @@ pub struct GatewaySection {
     pub health_paths: bool,
     /// Whether a `Via` header is added to what passes through.
     pub via: bool,
-    /// Peers whose `X-Forwarded-*` headers are believed, as addresses or networks, or "unix".
+    /// Peers whose `X-Forwarded-*` headers are trusted: addresses, networks, or "unix".
     pub trusted_proxies: Vec<String>,
     /// Further words that mark a value as secret, besides token, secret, password, key,
     /// authorization.
@@ -111,12 +111,11 @@ pub struct RestartSection {
     pub tunnel_drain: Option<Dur>,
     /// How long work may go on after a stop.
     pub stop_drain: Dur,
-    /// How requests wait while no generation can take them.
+    /// How many requests wait, and how long, while no generation can take them.
     pub hold: Hold,
     /// Whether SIGUSR1 and SIGUSR2 from outside restart.
     pub external_signal: bool,
-    /// How long launchd is given, while serving, before an exit that it shall answer with a new
-    /// start.
+    /// Under launchd: how long the gateway keeps serving before it exits to be restarted.
     pub launchd_exit_delay: Dur,
 }
 
@@ -134,11 +133,11 @@ impl Default for RestartSection {
     }
 }
 
-/// `[recovery]`: what happens after lives that ended unplanned.
+/// `[recovery]`: what happens after the gateway ended unexpectedly.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecoverySection {
-    /// How starts in quick succession are slowed down.
+    /// How repeated starts after failures are delayed.
     pub throttle: Throttle,
     /// A command that is run once when the gateway enters safe mode or serves with the last good
     /// configuration.
@@ -152,7 +151,7 @@ pub struct RecoverySection {
 pub struct Throttle {
     /// A start is rapid when the one before is younger than this.
     pub window: Dur,
-    /// So many rapid starts pass without a wait.
+    /// How many rapid starts pass without a wait.
     pub threshold: u32,
     /// The first wait; each further one is twice as long.
     pub base: Dur,
@@ -197,15 +196,15 @@ impl Default for Hold {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSection {
-    /// Client connections open at once.
+    /// Most client connections open at the same time.
     pub connections: usize,
-    /// Bytes of one request's head.
+    /// Largest request head, in bytes.
     pub header_size: usize,
     /// How long a client may take to send one request's head.
     pub header_time: Dur,
-    /// How long a kept connection may be silent between requests; "0s" means for ever.
+    /// How long a keep-alive connection may be idle between requests; "0s" means without limit.
     pub idle: Dur,
-    /// Bytes of one request's body; 0 means any.
+    /// Largest request body, in bytes; 0 means no limit.
     pub body: u64,
 }
 
@@ -234,17 +233,17 @@ pub enum Ready {
     Notify,
 }
 
-/// How a sidecar is told that its work comes to an end: at the beginning of a drain, and of a stop.
+/// How a sidecar is told to finish its work, at the beginning of a drain and of a stop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DrainNotice {
     /// This signal is sent to its process.
     Signal(NoticeSignal),
-    /// This path of it is sent a POST.
+    /// This path gets a POST request.
     Path(String),
 }
 
-/// A signal that does not mean the end: that is SIGTERM, which comes when the work is done.
+/// A signal for the notice. SIGTERM is not one of them: it is sent when the work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum NoticeSignal {
@@ -276,7 +275,7 @@ pub enum OutputMode {
     /// Line by line to the log.
     #[default]
     Lines,
-    /// Thrown away, but for the last lines kept for error messages.
+    /// Discarded, except for the last lines, which error messages show.
     Off,
 }
 
@@ -311,7 +310,7 @@ pub struct SidecarSpec {
     /// Whether old and new run side by side during a restart; true unless `port` is fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<bool>,
-    /// How it is told that its work comes to an end.
+    /// How it is told to finish its work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainNotice>,
     /// What is done with its output.
@@ -370,7 +369,7 @@ pub struct RouteSpec {
     /// The path and everything below it.
     #[serde(default = "root_path")]
     pub path: String,
-    /// Only for this host; `*.example.org` means every host below it.
+    /// Only for this host; `*.example.org` matches every host below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// The name of a sidecar, or `http://HOST:PORT`.

@@ -249,7 +249,8 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(
-            why.contains("a text, expected a sequence") && !why.contains("canary"),
+            why.contains("`command` must be a list: [\"node\", \"server.js\"]")
+                && !why.contains("canary"),
             "{why}"
         );
     }

@@ -186,7 +186,7 @@ fn ours(
     let drop_ins = layout.units.join(format!("{}.d", unit.unit));
     if drop_ins.exists() {
         report.notes.push(format!(
-            "{} stays: drop-ins are yours, and hold again when it is installed again",
+            "{} is kept: it holds your systemd drop-ins, which apply again after the next install",
             drop_ins.display()
         ));
     }

@@ -23,7 +23,7 @@ const NOFILE: &str = "1024:524288";
 /// Which user the service runs as; only a system unit can choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunAs {
-    /// One that systemd makes up for the service.
+    /// A temporary user that systemd allocates while the service runs (DynamicUser=).
     Dynamic,
     User(String),
 }

@@ -41,7 +41,7 @@ pub struct Hint {
 #[derive(Debug)]
 pub struct ReadinessProbe<'a> {
     pub ready: &'a Ready,
-    /// The port it was told.
+    /// The port assigned to it.
     pub port: u16,
     pub pid: u32,
     /// Its notify socket, for [`Ready::Notify`].
@@ -133,7 +133,7 @@ impl ReadinessProbe<'_> {
         let other = found.addresses.first()?.port();
         let told = self.port;
         let text = format!(
-            "listens on {other}, was told {told}: use {{port}} in its command or $PORT in the program, or `--port {other}`"
+            "is listening on {other} instead of the assigned port {told}: use {{port}} in its command or $PORT in the program, or `--port {other}`"
         );
         Some(Hint {
             text,

@@ -287,7 +287,9 @@ fn a_sidecar_that_listens_elsewhere_is_found_out() {
     let (code, output) = refused(&setup.env("EXTRA_LISTEN", elsewhere.to_string()));
     assert_eq!(code, FAILED, "{output}");
     assert!(
-        output.contains(&format!("listens on {elsewhere}, was told ")),
+        output.contains(&format!(
+            "is listening on {elsewhere} instead of the assigned port "
+        )),
         "{output}"
     );
     assert!(

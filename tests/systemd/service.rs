@@ -171,7 +171,10 @@ fn life(site: &Site<'_>, more: &[&str]) {
             .contains("already running")
     );
     let said = site.must(&["gatewayctl", "uninstall"]);
-    assert!(said.contains("drop-ins are yours"), "{said}");
+    assert!(
+        said.contains("is kept: it holds your systemd drop-ins"),
+        "{said}"
+    );
     std::fs::remove_dir_all(site.systemd.path(site.drop_in()).parent().unwrap()).unwrap();
     assert_eq!(site.traces(), before, "uninstall leaves nothing");
     assert!(

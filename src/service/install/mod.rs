@@ -219,7 +219,7 @@ async fn prepare(
     say: Say<'_>,
 ) -> Result<Option<String>, ServiceError> {
     if todo.prove {
-        say("proving that the command starts as a service");
+        say("test-starting the command in a temporary unit");
         test_start::prove(manager, &facts.layout, &plan.unit, plan.redactor()).await?;
     }
     // The proof unit is gone, too.

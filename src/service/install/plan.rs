@@ -208,7 +208,8 @@ impl InstallPlan {
         }
         if dynamic {
             notes.push(
-                "it runs as a user that systemd makes up; --run-as USER chooses one".to_owned(),
+                "it runs as a temporary user (DynamicUser); --run-as USER chooses another"
+                    .to_owned(),
             );
         }
         if dynamic && contents.tells_in_command() {
@@ -359,9 +360,9 @@ fn needs_low_port(
         (None, _) => Ok(false),
         (Some(_), Scope::System) => Ok(true),
         (Some(port), Scope::User) => Err(ServiceError::permission(format!(
-            "a user's service may not listen on port {port}"
+            "port {port} needs root"
         ))
-        .next("the same command with sudo and --system")),
+        .next(format!("sudo gatewayctl install …   (a system service)\n--listen 127.0.0.1:PORT   (a port above {})", facts.low_ports - 1))),
     }
 }
 
@@ -383,7 +384,7 @@ fn env_file(
     }
 }
 
-/// A configuration may hold secrets: only its reader may read it. A user that systemd makes up has
+/// A configuration may hold secrets: only its reader may read it. A temporary user (DynamicUser) has
 /// no group before it runs.
 fn config_access(
     mut file: PlannedFile,

@@ -119,7 +119,7 @@ impl RemainingSteps {
             (self.files, "make systemd read its unit files".to_owned()),
             (
                 self.prove,
-                "prove in a passing unit that the command starts".to_owned(),
+                "test-start the command in a temporary unit".to_owned(),
             ),
             (self.enable, format!("enable {unit}")),
             (

@@ -1,4 +1,4 @@
-//! The proof run: a passing unit with the same user, variables and sandbox starts the command once.
+//! The test start: a temporary unit with the same user, variables and sandbox starts the command once.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +17,7 @@ const PROOF_LIMIT: Duration = Duration::from_secs(120);
 /// How many of the last lines are shown when it fails.
 const LAST_LINES: usize = 12;
 
-/// The files of the proof, gone when dropped.
+/// The files of the temporary unit; removed when dropped.
 struct TestUnitFiles(Vec<PathBuf>);
 
 impl Drop for TestUnitFiles {

@@ -69,14 +69,23 @@ pub struct Gate {
     pub released: oneshot::Receiver<()>,
 }
 
+impl Gate {
+    /// Asks for the end of these sidecars there, and waits for it.
+    async fn pass(self, names: impl Iterator<Item = String>) {
+        // A predecessor that is gone has released everything.
+        let _ = self.ask.send(names.collect());
+        let _ = self.released.await;
+    }
+}
+
 /// The sidecars that a build started: when it is given up, somebody else must see them to their
 /// end.
 #[derive(Clone, Debug, Default)]
 pub struct StartedSlots(Arc<Mutex<Vec<Arc<Slot>>>>);
 
 impl StartedSlots {
-    fn add(&self, unit: &Arc<Slot>) {
-        lock(&self.0).push(Arc::clone(unit));
+    fn add(&self, slot: &Arc<Slot>) {
+        lock(&self.0).push(Arc::clone(slot));
     }
 
     pub fn slots(&self) -> Vec<Arc<Slot>> {
@@ -129,40 +138,32 @@ impl BuildPlan {
                 {
                     gated.push((name, spec))
                 }
-                Some(unit) if self.kind == RequestKind::Reload && unit.spec() == *spec => {
-                    slots.insert(name.clone(), unit);
+                Some(slot) if self.kind == RequestKind::Reload && slot.spec() == *spec => {
+                    slots.insert(name.clone(), slot);
                 }
-                Some(unit) if !(spec.overlaps() && unit.spec().overlaps()) => {
-                    exclusive.push((Arc::clone(&unit), spec));
-                    slots.insert(name.clone(), unit);
+                Some(slot) if !(spec.overlaps() && slot.spec().overlaps()) => {
+                    exclusive.push((Arc::clone(&slot), spec));
+                    slots.insert(name.clone(), slot);
                 }
                 _ => {
-                    let unit = self.start(context, name, spec, report);
-                    fresh.push(Arc::clone(&unit));
-                    slots.insert(name.clone(), unit);
+                    let slot = self.start(context, name, spec, report);
+                    fresh.push(Arc::clone(&slot));
+                    slots.insert(name.clone(), slot);
                 }
             }
         }
         if let Some(gate) = gate.filter(|_| !gated.is_empty()) {
             self.settle_or_stop(&fresh, report).await?;
-            let names = gated.iter().map(|(name, _)| (*name).clone()).collect();
-            // A predecessor that is gone has released everything.
-            let _ = gate.ask.send(names);
-            let _ = gate.released.await;
+            gate.pass(gated.iter().map(|(name, _)| (*name).clone()))
+                .await;
             for (name, spec) in gated {
-                let unit = self.start(context, name, spec, report);
-                fresh.push(Arc::clone(&unit));
-                slots.insert(name.clone(), unit);
+                let slot = self.start(context, name, spec, report);
+                fresh.push(Arc::clone(&slot));
+                slots.insert(name.clone(), slot);
             }
         }
         if self.previous.is_none() {
-            // Who comes before the first generation is ready waits at its doors.
-            let routes = routes(&self.config, &doors(&slots), context.workers, None);
-            context.front.publish(RoutingTable {
-                generation: 0,
-                routes,
-                settings: Settings::new(&self.config),
-            });
+            self.let_clients_wait(context, &slots);
         }
         self.settle_or_stop(&fresh, report).await?;
         self.replace(context, &exclusive, report).await?;
@@ -180,6 +181,15 @@ impl BuildPlan {
         })
     }
 
+    /// Clients that come before the first generation is ready wait at its doors.
+    fn let_clients_wait(&self, context: &GatewayContext, slots: &BTreeMap<String, Arc<Slot>>) {
+        context.front.publish(RoutingTable {
+            generation: 0,
+            routes: routes(&self.config, &doors(slots), context.workers, None),
+            settings: Settings::new(&self.config),
+        });
+    }
+
     fn start(
         &self,
         context: &Arc<GatewayContext>,
@@ -188,9 +198,9 @@ impl BuildPlan {
         report: &Reporter,
     ) -> Arc<Slot> {
         report.tell(ProgressStage::Starting, format!("starting {name}"));
-        let unit = Slot::start(context, name, spec, self.persist);
-        self.started.add(&unit);
-        unit
+        let slot = Slot::start(context, name, spec, self.persist);
+        self.started.add(&slot);
+        slot
     }
 
     async fn settle_or_stop(
@@ -203,7 +213,7 @@ impl BuildPlan {
             join_all(
                 fresh
                     .iter()
-                    .map(async |unit| unit.stop(unit.spec().stop_timeout.0).await),
+                    .map(async |slot| slot.stop(slot.spec().stop_timeout.0).await),
             )
             .await;
         }
@@ -213,17 +223,17 @@ impl BuildPlan {
     async fn settle(&self, fresh: &[Arc<Slot>], report: &Reporter) -> Result<(), BuildError> {
         let all = fresh
             .iter()
-            .map(async |unit| match unit.sidecar().settled().await {
+            .map(async |slot| match slot.sidecar().settled().await {
                 Ok(address) => {
                     report.tell(
                         ProgressStage::Ready,
-                        format!("{} is ready on {address}", unit.name()),
+                        format!("{} is ready on {address}", slot.name()),
                     );
                     Ok(())
                 }
                 Err(_) if self.persist => Ok(()),
                 Err(failure) => Err(BuildError {
-                    name: unit.name().to_owned(),
+                    name: slot.name().to_owned(),
                     failure,
                 }),
             });
@@ -237,35 +247,35 @@ impl BuildPlan {
         report: &Reporter,
     ) -> Result<(), BuildError> {
         let mut replaced: Vec<(&Arc<Slot>, SidecarSpec)> = Vec::new();
-        for (unit, spec) in exclusive {
-            let before = unit.spec();
+        for (slot, spec) in exclusive {
+            let before = slot.spec();
             let time = drain_time_of(self.budget, &before, &self.config);
-            if let Err(failure) = unit
+            if let Err(failure) = slot
                 .replace(context, spec, time, &self.leases, report)
                 .await
             {
                 // Those replaced already go back to what they were, so that one generation serves,
                 // not a mixture.
-                for (unit, before) in replaced
+                for (slot, before) in replaced
                     .into_iter()
-                    .filter(|(unit, before)| unit.spec() != *before)
+                    .filter(|(slot, before)| slot.spec() != *before)
                 {
                     let time = drain_time_of(self.budget, &before, &self.config);
                     drop(
-                        unit.replace(context, &before, time, &Claim::default(), report)
+                        slot.replace(context, &before, time, &Claim::default(), report)
                             .await,
                     );
                 }
                 return Err(BuildError {
-                    name: unit.name().to_owned(),
+                    name: slot.name().to_owned(),
                     failure,
                 });
             }
             report.tell(
                 ProgressStage::Ready,
-                format!("{} is ready again", unit.name()),
+                format!("{} is ready again", slot.name()),
             );
-            replaced.push((unit, before));
+            replaced.push((slot, before));
         }
         Ok(())
     }
@@ -284,7 +294,7 @@ pub fn drain_time_of(budget: Budget, spec: &SidecarSpec, config: &Config) -> Dra
 fn doors(slots: &BTreeMap<String, Arc<Slot>>) -> BTreeMap<String, Arc<Backend>> {
     slots
         .iter()
-        .map(|(name, unit)| (name.clone(), Arc::clone(unit.backend())))
+        .map(|(name, slot)| (name.clone(), Arc::clone(slot.backend())))
         .collect()
 }
 
@@ -373,34 +383,34 @@ impl Generation {
 
     /// Where its sidecars listen; none while one is away.
     pub fn addresses(&self) -> SidecarAddresses {
-        let address = |unit: &Arc<Slot>| match unit.sidecar().state() {
+        let address = |slot: &Arc<Slot>| match slot.sidecar().state() {
             SidecarState::Ready { address, .. } => Some(address),
             _ => None,
         };
         self.slots
             .iter()
-            .map(|(name, unit)| (name.clone(), address(unit)))
+            .map(|(name, slot)| (name.clone(), address(slot)))
             .collect()
     }
 
     /// Its sidecars that must not run twice, each with its process; 0 while none runs.
     pub fn exclusive(&self) -> Vec<(String, u32)> {
-        let alone = self.slots.values().filter(|unit| !unit.spec().overlaps());
+        let alone = self.slots.values().filter(|slot| !slot.spec().overlaps());
         alone
-            .map(|unit| (unit.name().to_owned(), pid_of(unit)))
+            .map(|slot| (slot.name().to_owned(), pid_of(slot)))
             .collect()
     }
 
     /// Its sidecars that `next` does not keep.
     pub fn left_by(&self, next: &Self) -> Vec<Arc<Slot>> {
-        let kept = |unit: &Arc<Slot>| {
+        let kept = |slot: &Arc<Slot>| {
             next.slots
-                .get(unit.name())
-                .is_some_and(|other| Arc::ptr_eq(unit, other))
+                .get(slot.name())
+                .is_some_and(|other| Arc::ptr_eq(slot, other))
         };
         self.slots
             .values()
-            .filter(|unit| !kept(unit))
+            .filter(|slot| !kept(slot))
             .cloned()
             .collect()
     }
@@ -412,7 +422,7 @@ impl Generation {
             sidecars: self
                 .slots
                 .iter()
-                .map(|(name, unit)| (name.clone(), pid_of(unit)))
+                .map(|(name, slot)| (name.clone(), pid_of(slot)))
                 .collect(),
         }
     }
@@ -443,18 +453,18 @@ impl Generation {
 
     /// Which sidecars are not ready, and why.
     pub fn troubles(&self) -> Vec<String> {
-        let trouble = |unit: &Arc<Slot>| match unit.sidecar().state() {
+        let trouble = |slot: &Arc<Slot>| match slot.sidecar().state() {
             SidecarState::Ready { .. } => None,
             SidecarState::Starting {
                 hint: Some(hint), ..
-            } => Some(format!("sidecar {} {}", unit.name(), hint.text)),
-            SidecarState::Starting { .. } => Some(format!("sidecar {} is starting", unit.name())),
+            } => Some(format!("sidecar {} {}", slot.name(), hint.text)),
+            SidecarState::Starting { .. } => Some(format!("sidecar {} is starting", slot.name())),
             SidecarState::Backoff { failure }
             | SidecarState::Stopped {
                 failure: Some(failure),
-            } => Some(format!("sidecar {} {}", unit.name(), failure.cause)),
+            } => Some(format!("sidecar {} {}", slot.name(), failure.cause)),
             SidecarState::Stopping { .. } | SidecarState::Stopped { .. } => {
-                Some(format!("sidecar {} is stopped", unit.name()))
+                Some(format!("sidecar {} is stopped", slot.name()))
             }
         };
         self.slots.values().filter_map(trouble).collect()
@@ -462,8 +472,8 @@ impl Generation {
 }
 
 /// The process of a sidecar; 0 while none runs.
-fn pid_of(unit: &Arc<Slot>) -> u32 {
-    match unit.sidecar().state() {
+fn pid_of(slot: &Arc<Slot>) -> u32 {
+    match slot.sidecar().state() {
         SidecarState::Starting { pid, .. }
         | SidecarState::Ready { pid, .. }
         | SidecarState::Stopping { pid } => pid,

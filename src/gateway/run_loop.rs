@@ -91,9 +91,23 @@ pub struct ClientDrain {
 /// What comes from outside.
 #[derive(Debug)]
 pub struct Inputs {
-    pub signals: Signals,
-    pub events: mpsc::UnboundedReceiver<LoopEvent>,
-    pub calls: mpsc::Receiver<Call>,
+    signals: Signals,
+    events: mpsc::UnboundedReceiver<LoopEvent>,
+    calls: mpsc::Receiver<Call>,
+}
+
+impl Inputs {
+    pub fn new(
+        signals: Signals,
+        events: mpsc::UnboundedReceiver<LoopEvent>,
+        calls: mpsc::Receiver<Call>,
+    ) -> Self {
+        Self {
+            signals,
+            events,
+            calls,
+        }
+    }
 }
 
 /// What the actions of a step need to know of the event that led to it, and of each other.

@@ -253,14 +253,7 @@ async fn assemble(
     let (machine, first) = Lifecycle::start(life.mode);
     let program = Program::of_this_process()
         .map_err(|error| format!("cannot tell which program this is: {error}"))?;
-    let said = events.outbox(LoopEvent::Predecessor);
-    let predecessor = match given.incoming {
-        Some(incoming) => {
-            PredecessorSide::begin(incoming, said, &events.outbox(LoopEvent::PredecessorEnded))
-                .map_err(|error| format!("cannot talk to the predecessor: {error}"))?
-        }
-        None => PredecessorSide::default(),
-    };
+    let predecessor = predecessor_side(given.incoming, &events)?;
     let context = GatewayContext {
         front: Arc::clone(front_door.front()),
         flags: given.flags,
@@ -291,12 +284,21 @@ async fn assemble(
         exit: None,
     };
     gateway.begin(first, life.ladder);
-    let inputs = Inputs {
-        signals,
-        events: happened,
-        calls,
+    Ok(Some((gateway, Inputs::new(signals, happened, calls))))
+}
+
+/// The way to the predecessor; nobody came before where there is none.
+fn predecessor_side(
+    incoming: Option<IncomingOffer>,
+    events: &LoopEvents,
+) -> Result<PredecessorSide, String> {
+    let Some(incoming) = incoming else {
+        return Ok(PredecessorSide::default());
     };
-    Ok(Some((gateway, inputs)))
+    let said = events.outbox(LoopEvent::Predecessor);
+    let ended = events.outbox(LoopEvent::PredecessorEnded);
+    PredecessorSide::begin(incoming, said, &ended)
+        .map_err(|error| format!("cannot talk to the predecessor: {error}"))
 }
 
 /// The front door with its threads, which accept clients from the beginning or not.

@@ -18,7 +18,7 @@ use super::drain::{Accepting, restricted_to};
 use super::listener::ListenSocket;
 
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something
-/// must be closed first, and nothing tells when.
+/// must be closed first, and there is no event for that.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// A listener registered with the runtime of one thread.
@@ -59,8 +59,8 @@ async fn accept_loop(
     let mut state = context.state.subscribe();
     let mut warned = false;
     loop {
-        // Waits for a slot without taking it: every loop waits here, and a loop to which nobody
-        // connects needs none.
+        // Waits for a slot without taking it: every loop waits here, and a loop
+        // without a client needs none.
         tokio::select! {
             biased;
             () = restricted_to(&mut state, Accepting::Stopped) => return,
@@ -79,7 +79,8 @@ async fn accept_loop(
                 let permit = tokio::select! {
                     biased;
                     permit = context.limit.take() => permit,
-                    // Another loop took the last slot, and nobody may come back for this client.
+                    // Another loop took the last slot and the workers stop: this client is
+                    // accepted, so it is served.
                     () = restricted_to(&mut state, Accepting::Stopped) => None,
                 };
                 let stats = &context.front.stats;

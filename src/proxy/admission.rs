@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::stats::{Open, Stats};
+use super::stats::{GaugeGuard, Stats};
 use crate::os::mutex::lock;
 
 /// The limit, shared by all accept loops.
@@ -23,14 +23,14 @@ pub struct ConnectionSlot {
     /// it or because the gateway stopped in the meantime.
     _permit: Option<OwnedSemaphorePermit>,
     /// Counts the connection in the statistics.
-    _open: Open,
+    _open: GaugeGuard,
 }
 
 impl ConnectionSlot {
     pub fn new(permit: Option<OwnedSemaphorePermit>, stats: &Arc<Stats>) -> Self {
         Self {
             _permit: permit,
-            _open: Open::new(stats, |stats| &stats.connections),
+            _open: GaugeGuard::new(stats, |stats| &stats.connections),
         }
     }
 }

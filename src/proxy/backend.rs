@@ -19,7 +19,7 @@ pub enum Door {
     /// Requests go through, new tunnels wait: this backend is about to be replaced and cannot
     /// overlap with its successor.
     RequestsOnly(Arc<Upstream>),
-    /// Requests wait; the text says for what.
+    /// Requests wait; the text is the reason.
     Held(Arc<str>),
     /// The route must be looked up again: a newer generation has it.
     Gone,
@@ -129,7 +129,7 @@ impl Backend {
         self.tickets.blockers()
     }
 
-    /// Ends the tunnels there are, and those that still wait for their 101 as soon as they have it.
+    /// Ends the open tunnels, and those that still wait for their 101 as soon as they have it.
     /// A WebSocket gets a Close frame with status 1012 first.
     pub fn end_tunnels(&self) {
         std::mem::take(&mut *lock(&self.tunnels_end)).cancel();

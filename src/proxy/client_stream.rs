@@ -9,6 +9,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+/// Both kinds of socket have the same methods, but no trait for them.
+macro_rules! with_socket {
+    ($stream:expr, $socket:ident => $body:expr) => {
+        match $stream {
+            ClientStream::Tcp($socket) => $body,
+            ClientStream::Unix($socket) => $body,
+        }
+    };
+}
+
 #[derive(Debug)]
 pub enum ClientStream {
     Tcp(Arc<TcpStream>),
@@ -61,24 +71,14 @@ impl ClientStream {
 
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            let result = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    read_then(
-                        buf,
-                        |buf| stream.try_read_buf(buf),
-                        |read| stream.try_io(Interest::READABLE, read),
-                    )
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    read_then(
-                        buf,
-                        |buf| stream.try_read_buf(buf),
-                        |read| stream.try_io(Interest::READABLE, read),
-                    )
-                }
-            };
+            let result = with_socket!(self, socket => {
+                ready!(socket.poll_read_ready(cx))?;
+                read_then(
+                    buf,
+                    |buf| socket.try_read_buf(buf),
+                    |read| socket.try_io(Interest::READABLE, read),
+                )
+            });
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return Poll::Ready(other),
@@ -92,16 +92,10 @@ impl ClientStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let result = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_write_vectored(bufs)
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_write_vectored(bufs)
-                }
-            };
+            let result = with_socket!(self, socket => {
+                ready!(socket.poll_write_ready(cx))?;
+                socket.try_write_vectored(bufs)
+            });
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return Poll::Ready(other),
@@ -114,17 +108,15 @@ impl ClientStream {
     /// # Errors
     /// When nothing fits, or the connection is broken.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
-        }
+        with_socket!(self, socket => socket.try_write(bytes))
     }
 
+    /// Closes the sending side.
+    ///
+    /// # Errors
+    /// When the connection is closed already.
     pub fn shutdown(&self) -> io::Result<()> {
-        let fd = match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        };
+        let fd = with_socket!(self, socket => socket.as_raw_fd());
         Ok(nix::sys::socket::shutdown(
             fd,
             nix::sys::socket::Shutdown::Write,

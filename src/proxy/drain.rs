@@ -71,10 +71,10 @@ impl WorkerState {
         }
     }
 
-    /// Accepts nobody who connects from now on; `leave_queue` when another process holds the same
+    /// Accepts no client that connects from now on; `leave_queue` when another process holds the same
     /// listeners and will serve the clients that wait in their queues.
     ///
-    /// Like every transition, tells whether it changed anything.
+    /// Like every transition, returns whether it changed anything.
     pub fn stop_accepting(&mut self, leave_queue: bool) -> bool {
         self.accepting_at_least(if leave_queue {
             Accepting::Stopped

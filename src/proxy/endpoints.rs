@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -107,79 +107,89 @@ pub fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
 
 fn metrics(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     let stats = &front.stats;
-    let mut text = String::new();
-    let mut line = |name: &str, kind: &str, help: &str, value: u64| {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "# HELP gateway_{name} {help}\n# TYPE gateway_{name} {kind}\ngateway_{name} {value}\n"
-        );
-    };
-    let now = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    line(
+    let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut text = MetricsText::default();
+    let ready = u64::from(front.health().is_empty());
+    let generation = table.generation;
+    let connections = now(&stats.connections);
+    let accepted = now(&stats.accepted);
+    text.gauge(
         "generation",
-        "gauge",
         "The generation that serves new requests.",
-        table.generation,
+        generation,
     );
-    line(
-        "ready",
-        "gauge",
-        "1 when /readyz answers 200.",
-        u64::from(front.health().is_empty()),
-    );
-    line(
-        "connections",
-        "gauge",
-        "Client connections open now.",
-        now(&stats.connections),
-    );
-    line(
+    text.gauge("ready", "1 when /readyz answers 200.", ready);
+    text.gauge("connections", "Client connections open now.", connections);
+    text.counter(
         "connections_total",
-        "counter",
         "Client connections accepted.",
-        now(&stats.accepted),
+        accepted,
     );
-    line(
+    text.gauge(
         "requests",
-        "gauge",
         "Requests being answered or held now.",
         now(&stats.requests),
     );
-    line("tunnels", "gauge", "Tunnels open now.", now(&stats.tunnels));
-    line(
+    text.gauge("tunnels", "Tunnels open now.", now(&stats.tunnels));
+    text.gauge(
         "held",
-        "gauge",
         "Requests waiting for a sidecar now.",
         now(&stats.held),
     );
-    line(
+    let held = now(&stats.held_total);
+    text.counter(
         "held_total",
-        "counter",
         "Requests that had to wait for a sidecar.",
-        now(&stats.held_total),
+        held,
     );
-    line(
+    let retries = now(&stats.retries);
+    text.counter(
         "retries_total",
-        "counter",
         "Tries repeated on another upstream connection.",
-        now(&stats.retries),
+        retries,
     );
-    text.push_str("# HELP gateway_answers_total Answers by class of status.\n# TYPE gateway_answers_total counter\n");
-    for (class, count) in stats.answers.iter().enumerate() {
-        let _ = writeln!(
-            text,
-            "gateway_answers_total{{class=\"{}xx\"}} {}",
-            class + 1,
-            now(count)
-        );
-    }
+    text.answers(&stats.answers);
     let mut response = local_reply::text(StatusCode::OK, "");
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4"),
     );
-    response.map(|_| ResponseBody::local(text))
+    response.map(|_| ResponseBody::local(text.0))
+}
+
+/// Metrics in the text format of Prometheus, version 0.0.4.
+#[derive(Default)]
+struct MetricsText(String);
+
+impl MetricsText {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.metric("gauge", name, help, value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.metric("counter", name, help, value);
+    }
+
+    fn metric(&mut self, kind: &str, name: &str, help: &str, value: u64) {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            self.0,
+            "# HELP gateway_{name} {help}\n# TYPE gateway_{name} {kind}\ngateway_{name} {value}\n"
+        );
+    }
+
+    fn answers(&mut self, classes: &[AtomicU64; 5]) {
+        self.0
+            .push_str("# HELP gateway_answers_total Answers by class of status.\n");
+        self.0.push_str("# TYPE gateway_answers_total counter\n");
+        for (class, count) in (1..).zip(classes) {
+            let count = count.load(Ordering::Relaxed);
+            let _ = writeln!(
+                self.0,
+                "gateway_answers_total{{class=\"{class}xx\"}} {count}"
+            );
+        }
+    }
 }
 
 fn authorised(front: &Front, headers: &HeaderMap) -> bool {

@@ -1,4 +1,4 @@
-//! The X-Forwarded-* fields: who a request comes from, and whose word is taken for it.
+//! The X-Forwarded-* fields: who a request comes from, and which peers are trusted to say so.
 
 use std::net::IpAddr;
 
@@ -110,16 +110,7 @@ pub fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
-
-    const PEER: Peer = Peer::Tcp(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3)));
+    use crate::proxy::headers::tests::{PEER, map};
 
     #[test]
     fn forwarded_fields_are_believed_only_from_trusted_peers() {

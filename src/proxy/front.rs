@@ -125,7 +125,7 @@ impl Front {
         self.table.send_modify(|_| {});
     }
 
-    /// The bearer token of `/_gateway/…`; until it is set, nobody has access over TCP.
+    /// The bearer token of `/_gateway/…`; until it is set, no client has access over TCP.
     pub fn token(&self) -> Option<&str> {
         self.token.get().map(String::as_str)
     }

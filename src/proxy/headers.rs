@@ -134,12 +134,12 @@ pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::net::IpAddr;
 
     use super::*;
 
-    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    pub fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
@@ -147,7 +147,7 @@ mod tests {
         headers
     }
 
-    const PEER: Peer = Peer::Tcp(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3)));
+    pub const PEER: Peer = Peer::Tcp(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3)));
 
     #[test]
     fn hop_by_hop_fields_are_dropped_and_the_rest_untouched() {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backend::{Backend, Door};
-use super::stats::Open;
+use super::stats::GaugeGuard;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::Upstream;
 use super::{Front, Refusal};
@@ -23,7 +23,7 @@ const REFUSED_AGAIN: Duration = Duration::from_millis(100);
 pub enum EnterError {
     /// No route.
     NoRoute,
-    /// It waited for `hold.time`, or too many requests wait already; the text says for what.
+    /// It waited for `hold.time`, or too many requests wait already; the text is the reason.
     Unavailable(String),
     /// No request is let in for now.
     Refused(Arc<Refusal>),
@@ -142,8 +142,8 @@ impl<'a> RequestHold<'a> {
         }
     }
 
-    /// Before the first generation there are no routes, but clients may be there at once: those of
-    /// the process before.
+    /// Before the first generation there are no routes, but the clients of the previous process
+    /// may already be there.
     fn starting(&self) -> bool {
         self.front.table().generation == 0
     }
@@ -157,9 +157,9 @@ impl<'a> RequestHold<'a> {
             .ok_or(EnterError::NoRoute)
     }
 
-    fn hold(&self, why: &str) -> Result<Open, EnterError> {
+    fn hold(&self, why: &str) -> Result<GaugeGuard, EnterError> {
         let stats = &self.front.stats;
-        let open = Open::new(stats, |stats| &stats.held);
+        let open = GaugeGuard::new(stats, |stats| &stats.held);
         stats.held_total.fetch_add(1, Ordering::Relaxed);
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
             return Err(EnterError::Unavailable(format!(

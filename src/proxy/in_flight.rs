@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::progress::ConnectionProgress;
-use super::stats::{Open, Stats};
+use super::stats::{GaugeGuard, Stats};
 
 /// One request under way; dropped when the last byte of the response is handed over or the client
 /// is gone.
 #[derive(Debug)]
 pub struct InFlight {
     progress: Option<Arc<ConnectionProgress>>,
-    _open: Open,
+    _open: GaugeGuard,
 }
 
 impl InFlight {
@@ -23,7 +23,7 @@ impl InFlight {
         progress.begin_request(body);
         Self {
             progress: Some(Arc::clone(progress)),
-            _open: Open::new(stats, |stats| &stats.requests),
+            _open: GaugeGuard::new(stats, |stats| &stats.requests),
         }
     }
 

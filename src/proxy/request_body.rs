@@ -144,7 +144,7 @@ impl Drop for ClientBodyState {
 /// Why a client's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The client went away or broke the protocol.
+    /// The client disconnected or violated the protocol.
     #[error("the client's body broke off: {0}")]
     Client(#[source] hyper::Error),
     /// Longer than `limits.body`.

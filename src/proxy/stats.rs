@@ -40,12 +40,12 @@ impl Stats {
 
 /// Adds one to a counter of what is open now, until dropped.
 #[derive(Debug)]
-pub struct Open {
+pub struct GaugeGuard {
     stats: Arc<Stats>,
     counter: fn(&Stats) -> &AtomicU64,
 }
 
-impl Open {
+impl GaugeGuard {
     pub fn new(stats: &Arc<Stats>, counter: fn(&Stats) -> &AtomicU64) -> Self {
         counter(stats).fetch_add(1, Ordering::Relaxed);
         Self {
@@ -55,7 +55,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         (self.counter)(&self.stats).fetch_sub(1, Ordering::Relaxed);
     }

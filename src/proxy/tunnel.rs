@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
 
-use super::stats::{Open, Stats};
+use super::stats::{GaugeGuard, Stats};
 use super::ticket::Ticket;
 use super::websocket::{self, Frames};
 
@@ -37,7 +37,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// Waits for both sides to be handed over, then carries bytes until the end.
     pub async fn run(self, client: OnUpgrade, upstream: OnUpgrade) {
-        let open = Open::new(&self.stats, |stats: &Stats| -> &AtomicU64 {
+        let open = GaugeGuard::new(&self.stats, |stats: &Stats| -> &AtomicU64 {
             &stats.tunnels
         });
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {

@@ -9,7 +9,7 @@ use crate::cli::args::HistoryArgs;
 use crate::cli::known_gateway::KnownGateway;
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
-use crate::diagnose::history_text::Row;
+use crate::diagnose::history_row::HistoryRow;
 use crate::state::history::{self, HistoryEntry, PreviousEnd, Recorded};
 use crate::text::human::span;
 use crate::text::log::escape;
@@ -103,7 +103,7 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
 fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<String> {
     let zone = TimeZone::system();
     let cells = |line: &HistoryLine| {
-        let row = Row::of(&line.recorded.entry);
+        let row = HistoryRow::of(&line.recorded.entry);
         let down = line.down_ms.map(|down| format!("down {}", span(down)));
         let why = [row.why, row.who.map(|who| format!("by {who}"))]
             .into_iter()
@@ -206,12 +206,12 @@ mod tests {
     #[test]
     fn every_kind_of_line_in_words() {
         let row = |entry: &HistoryEntry| {
-            let Row {
+            let HistoryRow {
                 what,
                 who,
                 why,
                 took,
-            } = Row::of(entry);
+            } = HistoryRow::of(entry);
             [Some(what), who, why, took]
                 .into_iter()
                 .flatten()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{EndEvidence, UnitSnapshot};
 use super::process_end::ProcessEnd;
 use super::timeline::Timeline;
-use crate::diagnose::history_text::Row;
+use crate::diagnose::history_row::HistoryRow;
 use crate::state::history::HistoryEntry;
 use crate::state::startup_throttle::ThrottleSummary;
 use crate::text::human::{count, span};
@@ -143,7 +143,7 @@ fn throttle_text(throttle: &ThrottleSummary) -> String {
 
 /// An entry of the history in words.
 fn entry_text(entry: &HistoryEntry) -> String {
-    let row = Row::of(entry);
+    let row = HistoryRow::of(entry);
     let details: Vec<String> = [row.who, row.why].into_iter().flatten().collect();
     if details.is_empty() {
         row.what

@@ -1,0 +1,114 @@
+//! An entry of the history in words, for `gatewayctl history` and `gatewayctl why`.
+
+use crate::state::history::{HistoryEntry, PreviousEnd, Requester};
+use crate::state::terms::RungName;
+use crate::text::human::span;
+
+/// An entry of the history in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// What happened.
+    pub what: String,
+    /// Who requested it.
+    pub who: Option<String>,
+    pub why: Option<String>,
+    /// How long it took or lasted.
+    pub took: Option<String>,
+}
+
+impl HistoryRow {
+    pub fn of(entry: &HistoryEntry) -> Self {
+        match entry {
+            HistoryEntry::Started {
+                rung,
+                reason,
+                before,
+                ..
+            } => Self::event(started(*rung), started_because(before, reason.as_deref())),
+            HistoryEntry::Ended {
+                planned,
+                code,
+                reason,
+                uptime_ms,
+                cut,
+                ..
+            } => {
+                let how = if *planned { "ended" } else { "ended unplanned" };
+                let cut = if cut.is_empty() {
+                    String::new()
+                } else {
+                    format!("; cut: {}", cut.join(", "))
+                };
+                Self {
+                    took: Some(format!("up {}", span(*uptime_ms))),
+                    ..Self::event(
+                        format!("{how}, code {code}"),
+                        Some(format!("{reason}{cut}")),
+                    )
+                }
+            }
+            HistoryEntry::Request {
+                kind,
+                who,
+                reason,
+                strategy,
+                outcome,
+                took_ms,
+                downtime_ms,
+                ..
+            } => Self {
+                what: format!("{kind} {outcome} ({strategy})"),
+                who: requester(who),
+                why: Some(reason.clone()).filter(|reason| !reason.is_empty()),
+                took: Some(duration(*took_ms, *downtime_ms)),
+            },
+            HistoryEntry::Rung { rung, reason } => Self::event(rung.in_words(), reason.clone()),
+        }
+    }
+
+    /// A row about what nobody requested.
+    fn event(what: String, why: Option<String>) -> Self {
+        Self {
+            what,
+            who: None,
+            why,
+            took: None,
+        }
+    }
+}
+
+fn started(rung: RungName) -> String {
+    match rung {
+        RungName::Normal => "started".to_owned(),
+        rung => format!("started, {}", rung.in_words()),
+    }
+}
+
+fn started_because(before: &PreviousEnd, reason: Option<&str>) -> Option<String> {
+    let before = match before {
+        PreviousEnd::Unknown => None,
+        PreviousEnd::Planned => Some("after a planned end".to_owned()),
+        PreviousEnd::HandedOver => Some("took over".to_owned()),
+        PreviousEnd::MachineDown => Some("after the machine was down".to_owned()),
+        PreviousEnd::Unplanned(None) => Some("after an unplanned end".to_owned()),
+        PreviousEnd::Unplanned(Some(cause)) => Some(format!("after an unplanned end: {cause}")),
+    };
+    let all: Vec<String> = before
+        .into_iter()
+        .chain(reason.map(str::to_owned))
+        .collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+fn requester(who: &Requester) -> Option<String> {
+    let uid = who.uid?;
+    Some(match &who.program {
+        Some(program) => format!("{program} uid {uid}"),
+        None => format!("uid {uid}"),
+    })
+}
+
+fn duration(took_ms: u64, downtime_ms: Option<u64>) -> String {
+    let down = downtime_ms.map_or(String::new(), |down| format!(", down {}", span(down)));
+    format!("in {}{down}", span(took_ms))
+}

@@ -22,6 +22,7 @@ use super::restart_report::RestartAnswer;
 use super::restart_via_manager::{ManagerRestartAnswer, ScheduledRestart};
 use super::ui::Text;
 use crate::service::{Driven, InstallReport, Uninstalled};
+use crate::text::roff::escape;
 
 /// The name of a schema, the commands that print it, and the schema of the type that they print.
 type AnswerSchema = (&'static str, &'static str, fn() -> Value);
@@ -259,17 +260,11 @@ fn kind(field: &Value) -> String {
     }
 }
 
-/// Text as roff takes it.
+/// Escapes text for a manual page, on one line; rustdoc's link brackets are left out.
 fn roff(text: &str) -> String {
     let text = text
-        .replace('\\', "\\e")
-        .replace('-', "\\-")
         .replace('…', "...")
         .replace(['[', ']'], "")
         .replace('\n', " ");
-    if text.starts_with(['.', '\'']) {
-        format!("\\&{text}")
-    } else {
-        text
-    }
+    escape(&text)
 }

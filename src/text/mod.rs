@@ -4,4 +4,5 @@ pub mod escape;
 pub mod human;
 pub mod log;
 pub mod redact;
+pub mod roff;
 pub mod words;

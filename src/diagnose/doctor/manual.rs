@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::checks;
 use super::finding::Check;
+use crate::text::roff::escape;
 
 /// The page's file name.
 pub const NAME: &str = "gatewayctl-doctor.7";
@@ -45,14 +46,4 @@ fn section(out: &mut String, check: &Check) {
     let _ = writeln!(out, "{level}\n{}.\n.PP", escape(check.title));
     let _ = writeln!(out, "{}", escape(check.why));
     let _ = writeln!(out, ".PP\n{}", escape(check.cure));
-}
-
-/// Escapes what roff would interpret.
-fn escape(text: &str) -> String {
-    let text = text.replace('\\', "\\e").replace('-', "\\-");
-    if text.starts_with(['.', '\'']) {
-        format!("\\&{text}")
-    } else {
-        text
-    }
 }

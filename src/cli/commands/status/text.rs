@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 
 use super::answer::{StatusAnswer, exit};
-use super::deep::{Deep, DriftKind};
+use super::deep::{Deep, Drift, DriftKind};
 use crate::cli::drain_text::draining;
 use crate::cli::ui::{LABEL, Tone};
 use crate::cli::{Exit, Ui};
-use crate::control::protocol::{RecoveryRung, Stage};
+use crate::control::protocol::{RecoveryRung, Stage, Status};
 use crate::state::terms::{RequestEnd, RequestOutcome};
 use crate::text::human::{count, span};
 use crate::text::log::escape;
@@ -17,162 +17,206 @@ pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {
     let status = &shown.status;
     let stage = ui.paint(&status.stage.in_words(), tone(status.stage));
     let name = ui.paint(&escape(&status.instance), Tone::Strong);
-    let mut lines = vec![format!(
+    let headline = format!(
         "{name}: {stage}, generation {}, pid {}, up {}",
         status.generation,
         status.pid,
         span(status.uptime_ms)
-    )];
-    let mut line = |label: &str, text: &str| {
-        let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
-        lines.push(format!("  {label} {}", escape(text)));
-    };
-    // The line of the recovery says the same below.
-    if status.stage != Stage::Ready
-        && !status.detail.is_empty()
-        && !status
-            .recovery
-            .as_ref()
-            .is_some_and(|recovery| status.detail.contains(&recovery.reason))
-    {
-        line("detail", &status.detail);
-    }
-    line("listening", &status.listeners.join(", "));
-    let mut load = format!(
-        "{}, {}, {}",
-        count(status.connections, "connection"),
-        count(status.requests, "request"),
-        count(status.tunnels, "tunnel")
     );
-    if status.held > 0 {
-        load.push_str(&format!(", {} waiting for a sidecar", status.held));
+    let mut text = StatusText {
+        ui,
+        lines: vec![headline],
+    };
+    text.detail(status);
+    text.load(status);
+    text.sidecars(status);
+    text.drains(status);
+    text.recovery(status);
+    text.last_restart(status, now);
+    text.line("restarts", &status.strategy.to_string());
+    text.line("supervisor", &status.supervisor.to_string());
+    text.drift(&shown.drift);
+    for (label, value) in shown.deep.iter().flat_map(Deep::lines) {
+        text.line(label, &value);
     }
-    line("serving", &load);
-    let width = status
-        .sidecars
-        .iter()
-        .map(|sidecar| sidecar.name.len())
-        .max()
-        .unwrap_or(0);
-    for sidecar in &status.sidecars {
-        let pid = if sidecar.pid == 0 {
-            "no process".to_owned()
-        } else {
-            format!("pid {}", sidecar.pid)
-        };
-        let mut text = format!(
-            "{:<width$}  {}, {pid}, port {}",
-            sidecar.name, sidecar.state, sidecar.port
+    text.paths_and_version(status);
+    text.lines
+}
+
+struct StatusText<'a> {
+    ui: &'a Ui,
+    lines: Vec<String>,
+}
+
+impl StatusText<'_> {
+    fn line(&mut self, label: &str, text: &str) {
+        let label = self.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
+        self.lines.push(format!("  {label} {}", escape(text)));
+    }
+
+    fn detail(&mut self, status: &Status) {
+        // The line of the recovery says the same below.
+        if status.stage != Stage::Ready
+            && !status.detail.is_empty()
+            && !status
+                .recovery
+                .as_ref()
+                .is_some_and(|recovery| status.detail.contains(&recovery.reason))
+        {
+            self.line("detail", &status.detail);
+        }
+    }
+
+    fn load(&mut self, status: &Status) {
+        self.line("listening", &status.listeners.join(", "));
+        let mut load = format!(
+            "{}, {}, {}",
+            count(status.connections, "connection"),
+            count(status.requests, "request"),
+            count(status.tunnels, "tunnel")
         );
-        if sidecar.restarts > 0 {
-            text.push_str(&format!(
-                ", {}",
-                count(sidecar.restarts, "unplanned restart")
-            ));
+        if status.held > 0 {
+            load.push_str(&format!(", {} waiting for a sidecar", status.held));
         }
-        line("sidecar", &format!("{text}: {}", sidecar.command));
-        if let Some(cause) = &sidecar.cause {
-            line("", cause);
-        }
+        self.line("serving", &load);
     }
-    for drainer in &status.drainers {
-        line("draining", &draining(drainer));
-        drainer
-            .blockers
+
+    fn sidecars(&mut self, status: &Status) {
+        let width = status
+            .sidecars
             .iter()
-            .for_each(|blocker| line("", blocker));
-    }
-    for lease in &status.leases {
-        let left = lease.left_ms.map_or("without limit".to_owned(), |left| {
-            format!("{} left", span(left))
-        });
-        line(
-            "lease",
-            &format!(
-                "pid {}, held for {}, {left}: {}",
-                lease.pid,
-                span(lease.held_ms),
-                lease.why
-            ),
-        );
-    }
-    if let Some(recovery) = &status.recovery {
-        let next = recovery.retry_ms.map_or(String::new(), |left| {
-            format!("; tried again in {}", span(left))
-        });
-        line(
-            "recovery",
-            &format!("{}: {}{next}", recovery.rung.in_words(), recovery.reason),
-        );
-        match recovery.rung {
-            RecoveryRung::LastGood => line(
-                "",
-                "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended",
-            ),
-            RecoveryRung::Throttled | RecoveryRung::SafeMode => {
-                line("", "gatewayctl recover tries again now")
+            .map(|sidecar| sidecar.name.len())
+            .max()
+            .unwrap_or(0);
+        for sidecar in &status.sidecars {
+            let pid = if sidecar.pid == 0 {
+                "no process".to_owned()
+            } else {
+                format!("pid {}", sidecar.pid)
+            };
+            let mut text = format!(
+                "{:<width$}  {}, {pid}, port {}",
+                sidecar.name, sidecar.state, sidecar.port
+            );
+            if sidecar.restarts > 0 {
+                text.push_str(&format!(
+                    ", {}",
+                    count(sidecar.restarts, "unplanned restart")
+                ));
+            }
+            self.line("sidecar", &format!("{text}: {}", sidecar.command));
+            if let Some(cause) = &sidecar.cause {
+                self.line("", cause);
             }
         }
     }
-    if let Some(last) = &status.last_restart {
-        let reason = if last.reason.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", last.reason)
-        };
-        let (ended, cause) = match &last.outcome {
-            RequestEnd {
-                outcome: RequestOutcome::Failed,
-                cause: Some(cause),
-            } => ("failed after".to_owned(), cause.as_str()),
-            end => (format!("{end} in"), ""),
-        };
-        line(
-            "last",
-            &format!(
-                "{} {}, {ended} {}{reason}",
-                last.kind,
-                when(&last.at, now),
-                span(last.took_ms)
-            ),
+
+    fn drains(&mut self, status: &Status) {
+        for drainer in &status.drainers {
+            self.line("draining", &draining(drainer));
+            drainer
+                .blockers
+                .iter()
+                .for_each(|blocker| self.line("", blocker));
+        }
+        for lease in &status.leases {
+            let left = lease.left_ms.map_or("without limit".to_owned(), |left| {
+                format!("{} left", span(left))
+            });
+            self.line(
+                "lease",
+                &format!(
+                    "pid {}, held for {}, {left}: {}",
+                    lease.pid,
+                    span(lease.held_ms),
+                    lease.why
+                ),
+            );
+        }
+    }
+
+    fn recovery(&mut self, status: &Status) {
+        if let Some(recovery) = &status.recovery {
+            let next = recovery.retry_ms.map_or(String::new(), |left| {
+                format!("; tried again in {}", span(left))
+            });
+            self.line(
+                "recovery",
+                &format!("{}: {}{next}", recovery.rung.in_words(), recovery.reason),
+            );
+            match recovery.rung {
+                RecoveryRung::LastGood => self.line(
+                    "",
+                    "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended",
+                ),
+                RecoveryRung::Throttled | RecoveryRung::SafeMode => {
+                    self.line("", "gatewayctl recover tries again now")
+                }
+            }
+        }
+    }
+
+    fn last_restart(&mut self, status: &Status, now: Timestamp) {
+        if let Some(last) = &status.last_restart {
+            let reason = if last.reason.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", last.reason)
+            };
+            let (ended, cause) = match &last.outcome {
+                RequestEnd {
+                    outcome: RequestOutcome::Failed,
+                    cause: Some(cause),
+                } => ("failed after".to_owned(), cause.as_str()),
+                end => (format!("{end} in"), ""),
+            };
+            self.line(
+                "last",
+                &format!(
+                    "{} {}, {ended} {}{reason}",
+                    last.kind,
+                    when(&last.at, now),
+                    span(last.took_ms)
+                ),
+            );
+            cause.lines().for_each(|text| self.line("", text));
+        }
+    }
+
+    fn drift(&mut self, drift: &[Drift]) {
+        for (index, drift) in drift.iter().enumerate() {
+            let text = match drift.what {
+                DriftKind::Edited => "was changed since gatewayctl wrote it",
+                DriftKind::Foreign => "was not written by gatewayctl",
+                DriftKind::DropIn => "drop-in",
+            };
+            self.line(
+                if index == 0 { "files" } else { "" },
+                &format!("{}: {text}", drift.file),
+            );
+        }
+    }
+
+    fn paths_and_version(&mut self, status: &Status) {
+        self.line(
+            "config",
+            status
+                .config
+                .as_deref()
+                .unwrap_or("none: defaults and flags"),
         );
-        cause.lines().for_each(|text| line("", text));
+        self.line("state", &status.state_dir);
+        if status.version != env!("CARGO_PKG_VERSION") {
+            self.line(
+                "version",
+                &format!(
+                    "{}, while gatewayctl is {}",
+                    status.version,
+                    env!("CARGO_PKG_VERSION")
+                ),
+            );
+        }
     }
-    line("restarts", &status.strategy.to_string());
-    line("supervisor", &status.supervisor.to_string());
-    for (index, drift) in shown.drift.iter().enumerate() {
-        let text = match drift.what {
-            DriftKind::Edited => "was changed since gatewayctl wrote it",
-            DriftKind::Foreign => "was not written by gatewayctl",
-            DriftKind::DropIn => "drop-in",
-        };
-        line(
-            if index == 0 { "files" } else { "" },
-            &format!("{}: {text}", drift.file),
-        );
-    }
-    for (label, text) in shown.deep.iter().flat_map(Deep::lines) {
-        line(label, &text);
-    }
-    line(
-        "config",
-        status
-            .config
-            .as_deref()
-            .unwrap_or("none: defaults and flags"),
-    );
-    line("state", &status.state_dir);
-    if status.version != env!("CARGO_PKG_VERSION") {
-        line(
-            "version",
-            &format!(
-                "{}, while gatewayctl is {}",
-                status.version,
-                env!("CARGO_PKG_VERSION")
-            ),
-        );
-    }
-    lines
 }
 
 /// "12 s ago"; the time itself where it cannot be read.

@@ -1,13 +1,18 @@
-//! Which gateway is meant, and where its control socket is.
+//! Finds the selected gateway that runs, and its control socket.
+
+mod selection;
+#[cfg(test)]
+mod tests;
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::args::Global;
-use super::error::CliError;
-use super::exit::Exit;
-use crate::config::{self, DEFAULT_INSTANCE, Env, Overrides};
+pub use self::selection::{config_path, is_named_outright, overrides, scope, wanted_name};
+use crate::cli::args::Global;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::FailureCode;
 use crate::service;
@@ -277,73 +282,6 @@ pub fn is_alive(control: &Path) -> bool {
     life(control) == SocketState::Alive
 }
 
-/// The scope that the flags name.
-pub fn scope(global: &Global) -> Option<Scope> {
-    match (global.system, global.user) {
-        (true, _) => Some(Scope::System),
-        (_, true) => Some(Scope::User),
-        _ => None,
-    }
-}
-
-/// The flags that a gateway of these flags would have, its configuration file found by scope.
-pub fn overrides(global: &Global, env: &Env<'_>) -> Overrides {
-    let mut flags = Overrides {
-        config: global.config.clone().or_else(|| env.path("GATEWAY_CONFIG")),
-        instance: global.instance.clone(),
-        state_dir: global.state_dir.clone(),
-        ..Overrides::default()
-    };
-    if flags.config.is_none() {
-        flags.config = Some(config_path(global, env)).filter(|path| path.exists());
-    }
-    flags
-}
-
-/// Where the configuration of the gateway that is meant is, or would be.
-pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
-    if let Some(path) = global.config.clone().or_else(|| env.path("GATEWAY_CONFIG")) {
-        return path;
-    }
-    let name = wanted_name(global, env).unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
-    let file = format!("{name}.toml");
-    let system = Path::new("/etc/gateway").join(&file);
-    let home = || {
-        env.path("XDG_CONFIG_HOME")
-            .or_else(|| env.path("HOME").map(|home| home.join(".config")))
-    };
-    match scope(global) {
-        Some(Scope::System) => system,
-        Some(Scope::User) => home().map_or_else(
-            || config::default_path(env, &name),
-            |dir| dir.join("gateway").join(&file),
-        ),
-        None => {
-            let usual = config::default_path(env, &name);
-            if !usual.exists() && system.exists() {
-                system
-            } else {
-                usual
-            }
-        }
-    }
-}
-
-/// Whether flags name a state folder or a configuration: that is no service's way.
-pub fn is_named_outright(global: &Global) -> bool {
-    global.state_dir.is_some()
-        || global.config.is_some()
-        || Env::real().path("GATEWAY_STATE_DIR").is_some()
-}
-
-/// The name that flags and environment give.
-pub fn wanted_name(global: &Global, env: &Env<'_>) -> Option<String> {
-    global
-        .instance
-        .clone()
-        .or_else(|| env.text("GATEWAY_INSTANCE"))
-}
-
 fn life(control: &Path) -> SocketState {
     match UnixStream::connect(control) {
         Ok(_) => SocketState::Alive,
@@ -387,125 +325,4 @@ fn hidden(global: &Global) -> bool {
         std::fs::read_dir(entry.path())
             .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::OsString;
-    use std::os::unix::net::UnixListener;
-
-    use super::*;
-
-    /// A machine with the gateways `alive`, and the socket of a dead one.
-    fn machine(alive: &[&str]) -> (tempfile::TempDir, Vec<UnixListener>) {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = |name: &str| {
-            let folder = dir.path().join("gateway").join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            UnixListener::bind(folder.join("control.sock")).unwrap()
-        };
-        drop(socket("dead"));
-        let listeners = alive.iter().map(|name| socket(name)).collect();
-        (dir, listeners)
-    }
-
-    fn find(dir: &Path, global: Global) -> Result<Target, CliError> {
-        let env = |name: &str| -> Option<OsString> {
-            matches!(name, "XDG_RUNTIME_DIR" | "HOME").then(|| dir.into())
-        };
-        Target::find(
-            &Global {
-                user: true,
-                ..global
-            },
-            &Env(&env),
-        )
-    }
-
-    #[test]
-    fn the_only_one_is_meant_without_a_name_and_several_are_listed() {
-        let (dir, _one) = machine(&["a"]);
-        assert_eq!(find(dir.path(), Global::default()).unwrap().instance, "a");
-        let (dir, _two) = machine(&["a", "b"]);
-        let error = find(dir.path(), Global::default()).unwrap_err();
-        assert_eq!(error.exit, Exit::Usage);
-        assert!(
-            error.message.contains("a  (")
-                && error.message.contains("b  (")
-                && !error.message.contains("dead"),
-            "{error:?}"
-        );
-        let named = Global {
-            instance: Some("b".into()),
-            ..Global::default()
-        };
-        assert_eq!(find(dir.path(), named).unwrap().instance, "b");
-    }
-
-    #[test]
-    fn none_is_not_running_with_the_next_command() {
-        let (dir, _none) = machine(&[]);
-        for global in [
-            Global::default(),
-            Global {
-                instance: Some("dead".into()),
-                ..Global::default()
-            },
-        ] {
-            let error = find(dir.path(), global).unwrap_err();
-            assert_eq!(error.exit, Exit::NotRunning);
-            assert!(error.help.unwrap().contains("gateway run"));
-        }
-    }
-
-    #[test]
-    fn a_state_folder_names_it_outright_from_flag_or_configuration() {
-        let (dir, _none) = machine(&["a", "b"]);
-        let state = dir.path().join("state");
-        std::fs::create_dir_all(state.join("run")).unwrap();
-        let by_flag = Global {
-            state_dir: Some(state.clone()),
-            ..Global::default()
-        };
-        assert_eq!(
-            find(dir.path(), by_flag.clone()).unwrap_err().exit,
-            Exit::NotRunning
-        );
-        let _listener = UnixListener::bind(state.join("run/control.sock")).unwrap();
-        assert_eq!(
-            find(dir.path(), by_flag).unwrap().control,
-            state.join("run/control.sock")
-        );
-        let file = dir.path().join("g.toml");
-        std::fs::write(&file, format!("[gateway]\nstate_dir = {state:?}\n")).unwrap();
-        let by_file = Global {
-            config: Some(file),
-            ..Global::default()
-        };
-        assert_eq!(
-            find(dir.path(), by_file).unwrap().control,
-            state.join("run/control.sock")
-        );
-    }
-
-    #[test]
-    fn a_configuration_that_is_named_says_which_instance_it_is() {
-        let (dir, _two) = machine(&["a", "gateway-8099"]);
-        let file = dir.path().join("g.toml");
-        let by_file = Global {
-            config: Some(file.clone()),
-            ..Global::default()
-        };
-        for (text, instance) in [
-            ("[gateway]\ninstance = \"a\"\n", "a"),
-            ("[gateway]\nlisten = [\"8099\"]\n", "gateway-8099"),
-        ] {
-            std::fs::write(&file, text).unwrap();
-            let target = find(dir.path(), by_file.clone()).unwrap();
-            assert_eq!(
-                (target.instance.as_str(), target.flags),
-                (instance, format!(" --instance {instance}"))
-            );
-        }
-    }
 }

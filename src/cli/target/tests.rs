@@ -1,0 +1,117 @@
+use std::ffi::OsString;
+use std::os::unix::net::UnixListener;
+
+use super::*;
+
+/// A machine with the gateways `alive`, and the socket of a dead one.
+fn machine(alive: &[&str]) -> (tempfile::TempDir, Vec<UnixListener>) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = |name: &str| {
+        let folder = dir.path().join("gateway").join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        UnixListener::bind(folder.join("control.sock")).unwrap()
+    };
+    drop(socket("dead"));
+    let listeners = alive.iter().map(|name| socket(name)).collect();
+    (dir, listeners)
+}
+
+fn find(dir: &Path, global: Global) -> Result<Target, CliError> {
+    let env = |name: &str| -> Option<OsString> {
+        matches!(name, "XDG_RUNTIME_DIR" | "HOME").then(|| dir.into())
+    };
+    Target::find(
+        &Global {
+            user: true,
+            ..global
+        },
+        &Env(&env),
+    )
+}
+
+#[test]
+fn the_only_one_is_meant_without_a_name_and_several_are_listed() {
+    let (dir, _one) = machine(&["a"]);
+    assert_eq!(find(dir.path(), Global::default()).unwrap().instance, "a");
+    let (dir, _two) = machine(&["a", "b"]);
+    let error = find(dir.path(), Global::default()).unwrap_err();
+    assert_eq!(error.exit, Exit::Usage);
+    assert!(
+        error.message.contains("a  (")
+            && error.message.contains("b  (")
+            && !error.message.contains("dead"),
+        "{error:?}"
+    );
+    let named = Global {
+        instance: Some("b".into()),
+        ..Global::default()
+    };
+    assert_eq!(find(dir.path(), named).unwrap().instance, "b");
+}
+
+#[test]
+fn none_is_not_running_with_the_next_command() {
+    let (dir, _none) = machine(&[]);
+    for global in [
+        Global::default(),
+        Global {
+            instance: Some("dead".into()),
+            ..Global::default()
+        },
+    ] {
+        let error = find(dir.path(), global).unwrap_err();
+        assert_eq!(error.exit, Exit::NotRunning);
+        assert!(error.help.unwrap().contains("gateway run"));
+    }
+}
+
+#[test]
+fn a_state_folder_names_it_outright_from_flag_or_configuration() {
+    let (dir, _none) = machine(&["a", "b"]);
+    let state = dir.path().join("state");
+    std::fs::create_dir_all(state.join("run")).unwrap();
+    let by_flag = Global {
+        state_dir: Some(state.clone()),
+        ..Global::default()
+    };
+    assert_eq!(
+        find(dir.path(), by_flag.clone()).unwrap_err().exit,
+        Exit::NotRunning
+    );
+    let _listener = UnixListener::bind(state.join("run/control.sock")).unwrap();
+    assert_eq!(
+        find(dir.path(), by_flag).unwrap().control,
+        state.join("run/control.sock")
+    );
+    let file = dir.path().join("g.toml");
+    std::fs::write(&file, format!("[gateway]\nstate_dir = {state:?}\n")).unwrap();
+    let by_file = Global {
+        config: Some(file),
+        ..Global::default()
+    };
+    assert_eq!(
+        find(dir.path(), by_file).unwrap().control,
+        state.join("run/control.sock")
+    );
+}
+
+#[test]
+fn a_configuration_that_is_named_says_which_instance_it_is() {
+    let (dir, _two) = machine(&["a", "gateway-8099"]);
+    let file = dir.path().join("g.toml");
+    let by_file = Global {
+        config: Some(file.clone()),
+        ..Global::default()
+    };
+    for (text, instance) in [
+        ("[gateway]\ninstance = \"a\"\n", "a"),
+        ("[gateway]\nlisten = [\"8099\"]\n", "gateway-8099"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let target = find(dir.path(), by_file.clone()).unwrap();
+        assert_eq!(
+            (target.instance.as_str(), target.flags),
+            (instance, format!(" --instance {instance}"))
+        );
+    }
+}

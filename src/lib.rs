@@ -4,27 +4,28 @@
 //!
 //! A **generation** is one checked configuration with its sidecars, its routes and its readiness. A
 //! gateway process owns the **listeners** and the client connections, and serves exactly one
-//! current generation. A **restart** builds the next generation beside it, shows it ready, sends
-//! new requests to it, lets the old one finish its work, and reports. If the next generation does
-//! not become ready, the old one serves on and the restart ends failed.
+//! current generation. A **restart** builds the next generation beside the current one,
+//! health-checks it, sends new requests to it, lets the old one finish its work, and reports. If
+//! the next generation does not become ready, the old one keeps serving and the restart ends
+//! failed.
 //!
-//! A client connection belongs to the process, not to a generation: for each request the routing
-//! table that is current at that moment is looked up, and the backend's **door** decides. An open
-//! door lets the request through; a held one makes it wait (the server behind is away, or must not
-//! run twice and is being replaced); one that is gone sends it back to the table. Whatever went
-//! through holds a **ticket** until its last byte, and a **drain** waits for tickets.
+//! A client connection belongs to the process, not to a generation: each request is routed by the
+//! routing table that is current at that moment, and then the **door** of the backend decides. An
+//! open door lets the request through. A held door makes it wait: the server behind is being
+//! replaced. A door that is gone sends it back to the routing table. A request that got through has
+//! a **ticket** until its last byte, and a **drain** waits for tickets.
 //!
 //! A **sidecar** is a program behind the front door: a task owns one process at a time, restarts it
-//! when it dies, and shows only its state. What the next step is, is decided by a pure machine
-//! ([`gateway::lifecycle`]) that takes events and gives actions; a driver performs them. So every
-//! order of events can be tried without a process.
+//! when it dies, and shows only its state. A pure machine ([`gateway::lifecycle`]) decides what
+//! happens next: it takes events and gives actions, and the run loop performs them. So tests can
+//! try every order of events without a process.
 //!
-//! The sockets outlive the process where somebody can hold them: under systemd they lie in its fd
-//! store, so a crash or `systemctl restart` closes no port, and whoever connects meanwhile waits in
-//! the queue of the very same socket.
+//! The sockets outlive the process where something else can hold them: systemd keeps them in its fd
+//! store. Then a crash or `systemctl restart` closes no port, and clients that connect meanwhile
+//! wait in the queue of the same socket.
 //!
-//! Four promises, in this order when they pull against each other: nothing is lost; nothing healthy
-//! is killed; it always comes back; it says what happened.
+//! Four promises, in this order when they conflict: nothing is lost; nothing healthy is killed; the
+//! gateway always comes back; it says what happened.
 //!
 //! # Map
 //!
@@ -48,6 +49,80 @@
 //! | [`service`] | installs and drives a service under systemd or launchd |
 //! | [`diagnose`] | facts in, findings out: `doctor` and `why` |
 //! | [`cli`] | the command lines of both programs |
+//!
+//! # Three walks
+//!
+//! **One request.** A worker (`proxy/worker.rs`) accepts a client (`proxy/accept.rs`) within the
+//! limit of connections (`proxy/admission.rs`) and serves its connection (`proxy/connection.rs`).
+//! `proxy/forward.rs` checks each request and makes its headers fit (`proxy/headers.rs`);
+//! `proxy/retry.rs` begins its attempts: it is routed (`proxy/hold.rs`, `proxy/routes.rs`), passes
+//! the door and gets a ticket (`proxy/backend.rs`, `proxy/ticket.rs`), takes a connection to the
+//! upstream (`proxy/upstream.rs`, `proxy/pool.rs`), and carries the client's body
+//! (`proxy/request_body.rs`). The answer comes back through `proxy/forward.rs` to
+//! `proxy/response_body.rs` or, as a tunnel, `proxy/tunnel.rs`. The head of [`proxy`] tells more.
+//!
+//! **One restart.** A call comes from the control socket (`control/server/`) to
+//! `gateway/run_loop/calls.rs`, which lets the pure machine decide (`gateway/lifecycle.rs`).
+//! `gateway/run_loop/perform.rs` performs every action of the machine. To build, it reads the
+//! configuration (`gateway/config_source.rs`) and starts a build (`gateway/building.rs`) that
+//! starts each sidecar in its slot (`gateway/generation.rs`, `gateway/slot.rs`) and waits until it
+//! is ready (`sidecar/readiness.rs`). The result returns to `gateway/run_loop/events.rs`, the
+//! machine says to serve, and `gateway/run_loop/perform.rs` publishes the new routes
+//! (`gateway/front_door.rs`), drains the old generation (`gateway/drain/old_generation.rs`) and
+//! answers (`gateway/pending_requests.rs`). The head of [`gateway`] tells more, also of a restart
+//! in a successor.
+//!
+//! **One `gatewayctl clean`.** `cli/commands/clean.rs` reads the flags; `service/port_survey.rs`
+//! gathers what the installed gateway claims; `stale/survey.rs` finds the processes that hold its
+//! addresses and asks whether they are alive (`stale/liveness.rs`); `stale/judge.rs` decides, with
+//! the ancestor rule of `stale/ancestors.rs`; `stale/clean.rs` opens a descriptor of each stale
+//! process (`os/process/pidfd.rs`), looks once more, and `stale/terminate.rs` sends the signals.
+//! The head of [`stale`] tells more.
+//!
+//! # Glossary
+//!
+//! | term | meaning |
+//! |---|---|
+//! | backend | the server that a route leads to: the door, the tickets and the connections of a sidecar or of an upstream URL |
+//! | bundle | a file with the details of one bad end, below `bundles/` in the state directory |
+//! | crash loop | lives that end too soon, one after the other: the throttle, then safe mode (`gateway/recovery.rs`) |
+//! | door | whether a backend takes a request now: open, held, or gone |
+//! | drain | the time in which old work finishes, and the waiting for it; its budget is in `gateway/budget.rs` |
+//! | drainer | an older process that drains after a hand-over |
+//! | exit | the strategy in which this process drains and ends, and the service manager starts the next |
+//! | fd store | the sockets that systemd keeps for a service between two lives |
+//! | front door | everything that clients talk to: [`proxy`] |
+//! | generation | one checked configuration with its sidecars, routes and readiness |
+//! | hand-over | the passage of listeners, lock and service from a predecessor to a successor process |
+//! | hold | requests that wait at the front door until a door opens |
+//! | instance | the name of a gateway; one configuration, state directory and unit for each |
+//! | intent | the announcement that the next SIGTERM belongs to a restart |
+//! | last good configuration | the configuration with which the gateway last became ready |
+//! | lease | work that is not a request and holds a drain: `gatewayctl inhibit` |
+//! | life | the time from the start of a gateway process to its end, as the history records it |
+//! | owner | the process that has the lock of a state directory |
+//! | predecessor, successor | the old and the new process of a hand-over |
+//! | respawn | the strategy in which a fresh process takes over |
+//! | safe mode | front door and control socket are up, sidecars are off |
+//! | sidecar | a program that the gateway starts behind the front door |
+//! | slot | the place of one sidecar in a generation: its process and its backend |
+//! | stage | what a gateway does now, in one word: starting, ready, draining and so on |
+//! | stale | of a gateway: proven to be left behind, so that it may be ended |
+//! | stand-by | the state of a second gateway that waits until the owner is gone |
+//! | strategy | where the next generation lives: in-process, respawn or exit |
+//! | supervisor | what started this process and follows it: systemd, launchd, s6, a container engine, a terminal |
+//! | throttle | the growing wait before sidecars start after rapid starts |
+//! | ticket | the proof that one request or tunnel is under way at a backend |
+//! | tunnel | a connection after an upgrade, such as a WebSocket |
+//! | waiter | the first process, if something follows its pid: it outlives the hand-over and forwards signals |
+//!
+//! A type name stands once in the crate. Those that stand twice, with the reason:
+//!
+//! | type | reason |
+//! |---|---|
+//! | `Ended` | twins for Linux and macOS, of which one is compiled |
+//! | `PidFd` | twins for Linux and macOS, of which one is compiled |
+//! | `Watcher` | twins for Linux and macOS, of which one is compiled |
 
 pub(crate) mod cli;
 pub(crate) mod config;

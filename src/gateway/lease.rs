@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::control::protocol::{
-    DrainCause, DrainNotice, EventName, Failure, FailureCode, Lease, LeaseStatus, ReleaseCause,
+    DrainCause, DrainEvent, EventName, Failure, FailureCode, Lease, LeaseStatus, ReleaseCause,
     ReleaseNotice,
 };
 use crate::control::server::{HeldConnection, Reply};
@@ -213,7 +213,7 @@ impl Claim {
 
     /// Tells the owners that a drain waits for them, for `left`.
     pub fn tell_drain(&self, cause: DrainCause, left: Option<Duration>) {
-        let notice = DrainNotice {
+        let notice = DrainEvent {
             cause,
             left_ms: left.map(millis),
         };

@@ -12,7 +12,7 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::client::Client;
-use crate::control::protocol::{DrainNotice, EventName, InhibitParams, Lease, Method};
+use crate::control::protocol::{DrainEvent, EventName, InhibitParams, Lease, Method};
 use crate::os::process::PidFd;
 use crate::text::human::span;
 
@@ -136,7 +136,7 @@ async fn follow(ctx: &Context, target: &Target, mut client: Client) -> std::conv
 fn said(instance: &str, event: EventName, payload: Value) -> Option<String> {
     match event {
         EventName::Drain => {
-            let DrainNotice { cause, left_ms } = serde_json::from_value(payload).ok()?;
+            let DrainEvent { cause, left_ms } = serde_json::from_value(payload).ok()?;
             let limit = left_ms.map_or(String::new(), |left| {
                 format!(", for {} at most", span(left))
             });

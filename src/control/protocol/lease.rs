@@ -66,7 +66,7 @@ words! {
 /// The event "drain": a restart or stop began and waits for the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DrainNotice {
+pub struct DrainEvent {
     /// What waits.
     pub cause: DrainCause,
     /// Milliseconds until it goes on without the lease, which the event "deadline" tells; absent

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 pub use self::failure::{Failure, FailureCode};
 pub use self::lease::{
-    DrainCause, DrainNotice, InhibitParams, Lease, LeaseStatus, REASON_MAX, ReleaseCause,
+    DrainCause, DrainEvent, InhibitParams, Lease, LeaseStatus, REASON_MAX, ReleaseCause,
     ReleaseNotice,
 };
 pub use self::restart::{
@@ -139,7 +139,7 @@ words! {
     pub enum EventName {
         /// A step of a request: carries a [`Progress`].
         Progress = "progress",
-        /// To the holder of a lease: a restart or stop waits for it; carries a [`DrainNotice`].
+        /// To the holder of a lease: a restart or stop waits for it; carries a [`DrainEvent`].
         Drain = "drain",
         /// To the holder of a lease: it is not waited for any longer.
         Deadline = "deadline",

@@ -1,6 +1,6 @@
 //! What the user wrote, checked.
 //!
-//! A configuration is layered: the file, then `GATEWAY_*` variables, then flags. [`load`] reads and
+//! A configuration is layered: the file, then `GATEWAY_*` variables, then flags. [`load()`] reads and
 //! layers it, `check` refuses what contradicts itself, and every refusal names the
 //! file, the line and the column ([`ConfigError`]).
 

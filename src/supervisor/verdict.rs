@@ -141,7 +141,7 @@ impl fmt::Display for Supervisor {
 }
 
 words! {
-    /// A supervisor that [`detect`](super::detect) knows.
+    /// A supervisor that [`detect`](super::detect()) knows.
     pub enum SupervisorKind {
         /// systemd, as the main process of a unit.
         Systemd = "systemd",

@@ -52,7 +52,7 @@ impl Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// [`PROTOCOL_VERSION`]
+    /// The version of this protocol.
     pub protocol: u32,
     /// The gateway's version.
     pub version: String,
@@ -60,7 +60,7 @@ pub struct Status {
     pub instance: String,
     /// The gateway's process id.
     pub pid: u32,
-    /// The version of the hand-over between an old and a new process, [`HANDOVER_VERSION`]; 0 of a
+    /// The version of the hand-over between an old and a new process; 0 of a
     /// gateway that knows none.
     #[serde(default)]
     pub handover: u32,

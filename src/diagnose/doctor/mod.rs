@@ -1,6 +1,6 @@
 //! `gatewayctl doctor`: every known misconfiguration, each with its cure.
 //!
-//! [`gather`] collects the facts once. Each check is a pure function of them; the table of
+//! [`gather()`] collects the facts once. Each check is a pure function of them; the table of
 //! [`checks`] is also the manual ([`manual`]). [`fix`] performs what is safe. Then the caller gathers
 //! and judges again, and [`update`] marks what is gone as fixed.
 

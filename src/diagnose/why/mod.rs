@@ -1,7 +1,7 @@
 //! `gatewayctl why`: the cause of the last end or restart in one sentence, then the evidence.
 //!
-//! [`gather`] collects the evidence, [`decide`] finds the cause from it alone, [`sentence`] and
-//! [`evidence_lines`] put both into words.
+//! [`gather()`] collects the evidence, [`decide()`] finds the cause from it alone, [`sentence()`] and
+//! [`evidence_lines()`] put both into words.
 
 mod cause;
 mod decide;

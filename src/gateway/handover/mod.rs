@@ -1,6 +1,6 @@
 //! A successor: a fresh process that takes the service over while this one finishes its work.
 //!
-//! The old process makes a socket pair, writes an [`Offer`] with the lock, the listeners and its
+//! The old process makes a socket pair, writes an [offer](wire::Offer) with the lock, the listeners and its
 //! older predecessors into it, and starts the successor with the other end. The successor reads the
 //! configuration, starts its sidecars, asks for those that must not run twice to be released, and
 //! says that it is ready. Only then is it made the main process and told to go; it accepts, and

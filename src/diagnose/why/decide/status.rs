@@ -62,7 +62,7 @@ pub fn ended_sidecar(status: &Status, journal: &[&JournalLine]) -> Option<Diagno
 }
 
 /// "(pid 5) was ended by SIGKILL" of
-/// "[gateway] sidecar main (pid 5) was ended by SIGKILL; starting it again at once".
+/// "\[gateway\] sidecar main (pid 5) was ended by SIGKILL; starting it again at once".
 fn how_it_ended(text: &str, sidecar: &str) -> String {
     let text = text.strip_prefix("[gateway] ").unwrap_or(text);
     let text = text

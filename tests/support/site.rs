@@ -274,10 +274,14 @@ pub fn all_of(output: &Output) -> String {
     )
 }
 
+/// Where systemd misses the end of a process that it killed, it waits out its own limit for the stop
+/// before it starts the service again: "Processes still around after SIGKILL".
+const BACK_LIMIT: Duration = Duration::from_secs(120);
+
 /// Waits until another process is the main one and ready.
 pub fn back(site: &Site<'_>, pid: u32) {
     let mut seen = String::new();
-    wait::within(wait::DEADLINE, || {
+    wait::within(BACK_LIMIT, || {
         let (now, state) = (
             site.main_pid(),
             site.property("gateway.service", "ActiveState"),

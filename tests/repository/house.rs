@@ -9,39 +9,6 @@ use crate::sources::{Tree, of_this_crate};
 const MOST_LINES: usize = 500;
 const REASON: &str = "One file because ";
 
-/// Files that are too long today; the list may only shrink.
-const LONG_TODAY: [&str; 6] = [
-    "cli/args.rs",
-    "cli/schema.rs",
-    "cli/target.rs",
-    "control/protocol.rs",
-    "control/server.rs",
-    "gateway/run_loop.rs",
-];
-
-/// Names of more than one type today, in the glossary or not; the list may only shrink.
-const SHARED_TODAY: [&str; 19] = [
-    "Answer",
-    "Down",
-    "DrainNotice",
-    "Driven",
-    "Ended",
-    "FileText",
-    "History",
-    "Installed",
-    "List",
-    "Listed",
-    "Process",
-    "Sandbox",
-    "Scheduled",
-    "Seen",
-    "Supervisor",
-    "Uninstalled",
-    "UnitFacts",
-    "Verdict",
-    "Watcher",
-];
-
 /// The comment that a file begins with, without its marks and line breaks.
 fn head(text: &str) -> String {
     let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
@@ -87,13 +54,10 @@ fn shared(tree: &Tree) -> BTreeMap<String, Vec<String>> {
 #[test]
 fn a_long_file_says_why() {
     let texts = of_this_crate();
-    let new: Vec<&String> = too_long(&texts)
-        .into_iter()
-        .filter(|name| !LONG_TODAY.contains(&name.as_str()))
-        .collect();
+    let long = too_long(&texts);
     assert!(
-        new.is_empty(),
-        "longer than {MOST_LINES} lines, and no `{REASON}…` in the head: {new:#?}"
+        long.is_empty(),
+        "longer than {MOST_LINES} lines, and no `{REASON}…` in the head: {long:#?}"
     );
 }
 
@@ -102,7 +66,7 @@ fn a_type_has_a_name_of_its_own_or_a_line_in_the_glossary() {
     let texts = of_this_crate();
     let glossary = glossary(&texts["lib.rs"]);
     let mut names = shared(&Tree::new(&texts));
-    names.retain(|name, _| !glossary.contains(name) && !SHARED_TODAY.contains(&name.as_str()));
+    names.retain(|name, _| !glossary.contains(name));
     assert!(names.is_empty(), "{names:#?}");
 }
 

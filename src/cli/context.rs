@@ -10,3 +10,22 @@ pub struct Context {
     pub global: Global,
     pub ui: Ui,
 }
+
+impl Context {
+    pub fn new(global: Global) -> Self {
+        Self {
+            ui: Ui::new(&global),
+            global,
+        }
+    }
+
+    /// A command that prints nothing, for the gateway of this state directory.
+    #[cfg(test)]
+    pub fn quiet(state: &std::path::Path) -> Self {
+        Self::new(Global {
+            state_dir: Some(state.to_owned()),
+            quiet: true,
+            ..Global::default()
+        })
+    }
+}

@@ -38,10 +38,7 @@ use args::{CtlCli, CtlCommand, Global};
 
 /// Runs a gatewayctl command to its end, errors printed.
 pub fn gatewayctl(cli: &CtlCli) -> Exit {
-    let ctx = Context {
-        global: cli.global.clone(),
-        ui: Ui::new(&cli.global),
-    };
+    let ctx = Context::new(cli.global.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

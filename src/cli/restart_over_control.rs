@@ -305,7 +305,7 @@ pub(super) async fn interrupted() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Ui;
+
     use crate::cli::args::Global;
     use crate::cli::query::status_of;
     use crate::config::Env;
@@ -321,15 +321,7 @@ mod tests {
         };
         let double = FakeGateway::start(Ok(scheduled));
         let state = double.state.clone();
-        let global = Global {
-            state_dir: Some(state.clone()),
-            quiet: true,
-            ..Global::default()
-        };
-        let ctx = Context {
-            ui: Ui::new(&global),
-            global,
-        };
+        let ctx = Context::quiet(&state);
         let target = Target::find(&ctx.global, &Env::real()).unwrap();
         let mut client = target.connect().await.unwrap();
         let before = status_of(&target, &mut client).await.unwrap();

@@ -52,22 +52,13 @@ pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Ui;
-    use crate::cli::args::Global;
+
     use crate::control::fake_gateway::{self, FakeGateway};
 
     #[tokio::test]
     async fn it_returns_when_the_gateway_is_gone() {
         let double = FakeGateway::start(Ok(fake_gateway::outcome()));
-        let global = Global {
-            state_dir: Some(double.state.clone()),
-            quiet: true,
-            ..Global::default()
-        };
-        let ctx = Context {
-            ui: Ui::new(&global),
-            global,
-        };
+        let ctx = Context::quiet(&double.state);
         let target = Target::find(&ctx.global, &Env::real()).unwrap();
         assert_eq!(over_control(&ctx, &target).await, Ok(Exit::Done));
         assert_eq!(

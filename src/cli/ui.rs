@@ -1,10 +1,9 @@
 //! What is printed, and where: answers on standard output, progress and errors on standard error.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anstream::{AutoStream, ColorChoice};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -68,16 +67,20 @@ pub enum Tone {
 impl Ui {
     /// Prints as the flags say.
     pub fn new(global: &Global) -> Self {
-        let color = |auto: ColorChoice| match global.color {
+        // anstream decides otherwise: it colours for TERM=dumb where CI is set.
+        let color = |terminal: bool| match global.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => auto != ColorChoice::Never,
+            Color::Auto => {
+                let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                terminal && !plain && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
         };
         Self {
             json: global.json,
             quiet: global.quiet,
-            out_color: color(AutoStream::choice(&std::io::stdout())),
-            err_color: color(AutoStream::choice(&std::io::stderr())),
+            out_color: color(std::io::stdout().is_terminal()),
+            err_color: color(std::io::stderr().is_terminal()),
             redactor: Redactor::default(),
             closed: Arc::default(),
         }

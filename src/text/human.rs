@@ -21,6 +21,19 @@ pub fn count(number: u64, what: &str) -> String {
     }
 }
 
+/// The cells of a table, padded so that each column is as wide as its widest cell.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<[String; N]> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let pad = |row: &[String; N]| {
+        std::array::from_fn(|column| format!("{:<width$}", row[column], width = widths[column]))
+    };
+    rows.iter().map(pad).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -827,7 +827,7 @@ fn uninstall_puts_back_what_install_wrote_over_and_drop_ins_stay() {
         &[
             "is again what it was before install",
             "enable --now gateway.service",
-            "gateway.service.d stays",
+            "gateway.service.d is kept",
             "gateway.service.edited stays",
         ],
     );

@@ -179,19 +179,15 @@ fn write_new(path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Ui;
+
     use crate::cli::args::Global;
 
     fn context(path: &Path) -> Context {
-        let global = Global {
+        Context::new(Global {
             config: Some(path.to_owned()),
             quiet: true,
             ..Global::default()
-        };
-        Context {
-            ui: Ui::new(&global),
-            global,
-        }
+        })
     }
 
     #[test]

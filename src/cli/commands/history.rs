@@ -11,7 +11,7 @@ use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::history_row::HistoryRow;
 use crate::state::history::{self, HistoryEntry, PreviousEnd, Recorded};
-use crate::text::human::span;
+use crate::text::human::{columns, span};
 use crate::text::log::escape;
 
 /// The answer with `--json`.
@@ -127,24 +127,11 @@ fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<String> {
         .map(|cell| escape(&cell).into_owned())
     };
     let rows: Vec<[String; 5]> = entries.iter().map(cells).collect();
-    let widths: Vec<usize> = (0..5)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let line = |row: &[String; 5]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+    let line = |cells: &[String; 5]| {
         let (time, rest) = (ctx.ui.paint(&cells[0], Tone::Dim), cells[1..].join("  "));
         format!("{time}  {}", rest.trim_end())
     };
-    rows.iter().map(line).collect()
+    columns(&rows).iter().map(line).collect()
 }
 
 #[cfg(test)]

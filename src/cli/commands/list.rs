@@ -10,6 +10,7 @@ use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::state::paths::Scope;
+use crate::text::human::columns;
 use crate::text::log::escape;
 
 /// A gateway that runs here or is installed.
@@ -154,23 +155,8 @@ fn table(instances: &[ListedGateway]) -> Vec<String> {
         .map(|cell| escape(&cell).into_owned())
     };
     let rows: Vec<[String; 5]> = instances.iter().map(row).collect();
-    let widths: Vec<usize> = (0..5)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let line = |row: &[String; 5]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+    let line = |cells: &[String; 5]| cells.join("  ").trim_end().to_owned();
+    columns(&rows).iter().map(line).collect()
 }
 
 #[cfg(test)]

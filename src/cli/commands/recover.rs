@@ -46,22 +46,13 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Ui;
-    use crate::cli::args::Global;
+
     use crate::control::fake_gateway::{self, FakeGateway};
 
     #[tokio::test]
     async fn one_that_serves_has_nothing_to_recover_from() {
         let double = FakeGateway::start(Ok(fake_gateway::outcome()));
-        let global = Global {
-            state_dir: Some(double.state.clone()),
-            quiet: true,
-            ..Global::default()
-        };
-        let ctx = Context {
-            ui: Ui::new(&global),
-            global,
-        };
+        let ctx = Context::quiet(&double.state);
         assert_eq!(recover(&ctx).await, Ok(Exit::Done));
         assert_eq!(*double.asked.lock().unwrap(), [Method::Status]);
     }

@@ -54,18 +54,6 @@ mod tests {
     use crate::cli::args::Global;
     use crate::control::fake_gateway::{self, FakeGateway};
 
-    fn context(double: &FakeGateway) -> Context {
-        let global = Global {
-            state_dir: Some(double.state.clone()),
-            quiet: true,
-            ..Global::default()
-        };
-        Context {
-            ui: crate::cli::Ui::new(&global),
-            global,
-        }
-    }
-
     #[tokio::test]
     async fn exit_codes_follow_the_answer() {
         use crate::control::protocol::{Failure, FailureCode};
@@ -87,7 +75,7 @@ mod tests {
                 ..RestartArgs::default()
             };
             assert_eq!(
-                restart(&context(&double), &args)
+                restart(&Context::quiet(&double.state), &args)
                     .await
                     .map_err(|error| error.exit),
                 expected
@@ -103,7 +91,9 @@ mod tests {
             reason: Some("deploy".into()),
             ..RestartArgs::default()
         };
-        restart(&context(&double), &args).await.unwrap();
+        restart(&Context::quiet(&double.state), &args)
+            .await
+            .unwrap();
         let asked = double.asked.lock().unwrap().clone();
         let params = RestartParams {
             wait_ms: Some(1),
@@ -123,10 +113,7 @@ mod tests {
             state_dir: Some(dir.path().to_owned()),
             ..Global::default()
         };
-        let ctx = Context {
-            ui: crate::cli::Ui::new(&global),
-            global,
-        };
+        let ctx = Context::new(global);
         assert_eq!(
             restart(&ctx, &RestartArgs::default())
                 .await

@@ -224,23 +224,10 @@ async fn changed(watch: &Watch, paths: &[std::path::PathBuf]) -> Result<(), CliE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Ui;
-    use crate::cli::args::Global;
+
     use crate::config::Dur;
     use crate::control::fake_gateway::{self, FakeGateway};
     use crate::control::protocol::Stage;
-
-    fn context(state: &Path) -> Context {
-        let global = Global {
-            state_dir: Some(state.to_owned()),
-            quiet: true,
-            ..Global::default()
-        };
-        Context {
-            ui: Ui::new(&global),
-            global,
-        }
-    }
 
     fn args(ready: bool, stopped: bool) -> WaitArgs {
         WaitArgs {
@@ -254,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn ready_and_then_stopped() {
         let double = FakeGateway::start(Ok(fake_gateway::outcome()));
-        let ctx = context(&double.state);
+        let ctx = Context::quiet(&double.state);
         assert_eq!(wait(&ctx, &args(true, false)).await, Ok(Exit::Done));
         let soon = WaitArgs {
             timeout: Dur::millis(50),
@@ -274,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_gateway_that_starts_later_is_seen() {
         let dir = tempfile::tempdir().unwrap();
-        let ctx = context(dir.path());
+        let ctx = Context::quiet(dir.path());
         let starting = async {
             let path = crate::state::paths::Paths::in_state_dir(dir.path()).control;
             tokio::task::yield_now().await;

@@ -42,22 +42,13 @@ pub async fn status(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Ui;
-    use crate::cli::args::Global;
+
     use crate::control::fake_gateway::{self, FakeGateway};
 
     #[tokio::test]
     async fn status_over_the_socket() {
         let double = FakeGateway::start(Ok(fake_gateway::outcome()));
-        let global = Global {
-            state_dir: Some(double.state.clone()),
-            quiet: true,
-            ..Global::default()
-        };
-        let ctx = Context {
-            ui: Ui::new(&global),
-            global,
-        };
+        let ctx = Context::quiet(&double.state);
         assert_eq!(status(&ctx, &StatusArgs::default()).await, Ok(Exit::Done));
     }
 }

@@ -36,11 +36,12 @@ const NEW: [&str; 6] = [
 /// Only behind a waiter; waiter.rs.
 const WAITER: [&str; 1] = ["waiter.alone"];
 
-/// Some new clients all the time, each with one request: enough to be hurt by a moment without a
-/// listener.
+/// New clients in a second, each with one request: enough to be hurt by a moment without a listener.
+const NEW_PER_SECOND: f64 = 50.0;
+
 fn light_load(gateway: &Gateway) -> Running {
     let load = Load {
-        new_per_second: 50.0,
+        new_per_second: NEW_PER_SECOND,
         ..Load::on(gateway.target())
     }
     .start();
@@ -59,8 +60,10 @@ fn unhurt(load: Running, cut: bool) {
         0
     };
     assert_eq!(report.failures(), of_the_dead, "{report}");
-    // What was accepted by the one that died, and no more.
-    assert!(of_the_dead <= 10, "{report}");
+    // What was accepted by the one that died, and no more: what is in flight at a moment, which is
+    // more where a busy machine makes every answer late.
+    let in_flight = NEW_PER_SECOND * report.quantile(0.99).as_secs_f64();
+    assert!(of_the_dead as f64 <= in_flight.max(10.0), "{report}");
 }
 
 fn setup(name: &str, dir: &Path) -> Option<Setup> {

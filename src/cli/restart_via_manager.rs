@@ -1,7 +1,7 @@
 //! `gatewayctl restart` through the service manager: with `--force`, and for a gateway that does
 //! not answer.
 //!
-//! What is stale on the port is ended first, whoever is healthy and in the way is named and left
+//! What is stale on the port is ended first, a healthy holder of the port is named and left
 //! alone, and the service manager does the rest. From inside of the service the whole is handed to
 //! a unit of its own.
 
@@ -262,7 +262,7 @@ impl ManagerRestart<'_> {
             .flatten()
     }
 
-    /// Whoever answers now must be the one that the manager started.
+    /// The gateway that answers now must be the one that the manager started.
     async fn verify(&self, driven: &Driven) -> Result<(), CliError> {
         let Ok(status) = answer(self.ctx).await else {
             return Ok(());

@@ -86,7 +86,7 @@ impl Ui {
         }
     }
 
-    /// Whether whoever read standard output went away: for what would go on printing.
+    /// Whether the reader of standard output is gone, so that a command can stop printing.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

@@ -79,7 +79,7 @@ impl EndBudget {
             PlannedEnd::Restart(drain) => (drain, RESTART_MARGIN),
         };
         let wanted = drain.map(|drain| drain.saturating_add(margin));
-        // A stop is never extended: whoever asked for it wants it to end.
+        // A stop is never extended: the one who asked for it wants an end.
         let may_extend =
             around.extends && matches!(asked, PlannedEnd::Restart(_)) && !around.machine_stopping;
         let allowed = around.patience.allows();

@@ -27,7 +27,7 @@ struct UnderWay {
 #[derive(Debug)]
 pub struct BuildSource {
     pub material: Material,
-    /// Tells whoever asked for it.
+    /// Reports the progress to the client that requested the build.
     pub report: Reporter,
     /// A reload that found nothing to do.
     pub unchanged: bool,

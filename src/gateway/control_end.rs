@@ -72,7 +72,7 @@ impl ControlEnd {
     pub async fn finish(self) {
         drop(self.calls);
         if let Some(answering) = self.answering {
-            // Whoever still waited was told so just now.
+            // The clients that still waited were told just now.
             let _ = tokio::time::timeout(LAST_ANSWERS, answering).await;
         }
     }

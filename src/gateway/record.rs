@@ -199,8 +199,8 @@ impl LifeRecord {
         }
     }
 
-    /// The life ends. `planned` says that somebody wanted it: then the next start is not slowed
-    /// down for it.
+    /// The life ends. `planned` says that it was a stop, a restart or a hand-over: then the next
+    /// start is not slowed down for it.
     pub fn ended(
         &self,
         planned: bool,

@@ -1,10 +1,10 @@
 //! The loop: it owns every component and takes one thing at a time, an event, a call, a signal or a
 //! clock.
 //!
-//! The pure machine of [`super::lifecycle`] decides what to do. `calls` and `events` bring to it what
-//! happens, `perform` does what it says, in one place, and `status` tells how things stand. Only this
-//! file and those four have methods of [`Gateway`]: what concerns one component is that component's;
-//! what is left concerns several of them, and no component knows another.
+//! The pure machine of [`super::lifecycle`] decides what to do. `calls` and `events` bring to it
+//! what happens, `perform` does what it says, in one place, and `status` tells how things stand.
+//! Only this file and those four have methods of [`Gateway`]: what concerns one component is that
+//! component's; what is left concerns several of them, and no component knows another.
 
 mod calls;
 mod events;
@@ -115,7 +115,7 @@ impl Inputs {
 struct StepScene {
     /// The generation that served until now.
     previous: Option<Arc<Generation>>,
-    /// Tells whoever asked for the generation that was built.
+    /// Reports to the client that requested the generation that was built.
     report: Option<Reporter>,
     /// It is a reload that found nothing to do.
     unchanged: bool,

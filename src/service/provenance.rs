@@ -49,7 +49,7 @@ impl Written {
         }
     }
 
-    /// The text, whoever wrote it.
+    /// The text, with or without a provenance line.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::ByUs(text) | Self::Edited(text) | Self::Foreign(text) => Some(text),

@@ -22,7 +22,7 @@ const OURS: &[&str] = &[
 /// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]` and `[recovery]`.
 const OURS_PREFIXES: [&str; 2] = ["GATEWAY_RESTART_", "GATEWAY_RECOVERY_"];
 
-/// What the gateway got from whoever started it, kept for its sidecars.
+/// The environment that the gateway was started with, kept for its sidecars.
 #[derive(Clone, Debug)]
 pub struct Inherited {
     /// The environment without the scrubbed variables.

@@ -18,7 +18,7 @@ const LINE_MAX: usize = 16 * 1024;
 const LAST_LINES: usize = 20;
 const LAST_LINE_MAX: usize = 500;
 
-/// What a sidecar said, shared between the readers and whoever reports its death.
+/// The last output of a sidecar, shared between the readers and the report of its death.
 #[derive(Debug)]
 pub struct SidecarOutput {
     log: Option<SidecarLog>,

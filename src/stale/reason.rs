@@ -7,8 +7,8 @@ use crate::text::words::words;
 /// Why a process is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StaleProof {
-    /// A gateway that no service manager looks after, that does not own this instance, and that does
-    /// not answer.
+    /// A gateway that no service manager looks after, that does not own this instance, and that
+    /// does not answer.
     Unknown,
     /// The owner on record, which no service manager looks after, and which does not answer.
     Silent,
@@ -30,10 +30,8 @@ impl StaleProof {
 impl fmt::Display for StaleProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unknown => "a gateway that nobody looks after, and that answers nobody",
-            Self::Silent => {
-                "the owner on record, which nobody looks after, and which answers nobody"
-            }
+            Self::Unknown => "a gateway without a supervisor that answers no probe",
+            Self::Silent => "the recorded owner, which has no supervisor and answers no probe",
             Self::Named => "you named it",
         })
     }
@@ -70,8 +68,8 @@ pub enum KeepReason {
     Owns,
     /// It answers: it is not stale, whatever the records say.
     Answers,
-    /// It shares its listener with a gateway that answers: it is a successor that has not taken over
-    /// yet, or a predecessor that finishes its work.
+    /// It shares its listener with a gateway that answers: it is a successor that has not taken
+    /// over yet, or a predecessor that finishes its work.
     Beside,
     /// It is another process by now, or has let go of the addresses.
     Changed,
@@ -139,13 +137,13 @@ impl fmt::Display for KeepReason {
 words! {
     /// Why a process was ended.
     pub enum EndProof {
-        /// A gateway that nobody looks after, and that answers nobody.
+        /// A gateway without a supervisor that answers no probe.
         Unknown = "unknown",
-        /// The owner on record, which nobody looks after, and which answers nobody.
+        /// The recorded owner, which has no supervisor and answers no probe.
         Silent = "silent",
         /// The user named it.
         Named = "named",
-        /// A healthy gateway that nobody looks after: it was asked to stop, and did.
+        /// A healthy gateway without a supervisor: it was asked to stop, and did.
         Asked = "asked",
     }
 }

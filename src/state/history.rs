@@ -60,13 +60,13 @@ pub struct PhaseTime {
 pub enum PreviousEnd {
     /// There was none, or nothing is known of it.
     Unknown,
-    /// As somebody wanted.
+    /// A stop, a restart or a hand-over.
     Planned,
     /// It handed over, and may still be draining.
     HandedOver,
     /// With the machine.
     MachineDown,
-    /// Nobody wanted it; with what is known of the cause.
+    /// A crash or a kill; with what is known of the cause.
     Unplanned(Option<String>),
 }
 
@@ -97,7 +97,7 @@ pub enum HistoryEntry {
     },
     /// A life ends.
     Ended {
-        /// Whether somebody wanted it.
+        /// Whether the end was planned: a stop, a restart or a hand-over.
         planned: bool,
         /// Its exit code.
         code: u8,
@@ -201,7 +201,7 @@ impl History {
         }
         text.push('\n');
         let mut file = self.file()?;
-        // Two processes write during a hand-over. Whoever has not the lock appends all the same:
+        // Two processes write during a hand-over. A process without the lock appends all the same:
         // one write is whole.
         let alone = file.try_lock().is_ok();
         let length = file.metadata()?.len();

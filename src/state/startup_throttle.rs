@@ -78,7 +78,7 @@ enum LifeState {
     Planned,
 }
 
-/// What the record says, for whoever looks on.
+/// What the record says, for programs that only read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThrottleSummary {
     /// Starts in quick succession, the last one included.
@@ -146,7 +146,7 @@ fn decide(
     };
     let served = age.saturating_sub(Duration::from_millis(before.wait_ms));
     match before.standing {
-        // Whoever asked for the end wants the next start now; what went wrong before it is not
+        // The one who asked for the end wants the next start now; what went wrong before it is not
         // forgotten.
         LifeState::Planned => {
             return (
@@ -251,7 +251,7 @@ pub fn trial(dir: &Path, life: &LifeStart<'_>) {
     });
 }
 
-/// The life of `pid` ends as somebody wanted: a stop, a restart, a hand-over. Without effect when a
+/// The life of `pid` ends as planned: a stop, a restart, a hand-over. Without effect when a
 /// successor began.
 pub fn ended_planned(dir: &Path, pid: u32) {
     change(dir, pid, |record| ThrottleRecord {

@@ -138,7 +138,7 @@ impl Evidence {
                 "macos" => Platform::MacOs,
                 _ => Platform::Other,
             },
-            // It opens for whoever has a controlling terminal, wherever the standard streams go.
+            // It opens for a process with a controlling terminal, wherever the standard streams go.
             terminal: std::fs::File::open("/dev/tty").is_ok(),
             container_file: CONTAINER_FILES
                 .iter()

@@ -30,7 +30,7 @@ pub struct CleanAnswer<'a> {
 pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     let mut claim = address_claim(ctx).await?;
     if let Some(port) = args.port {
-        // The widest addresses: whoever has the port anywhere is in their way.
+        // The widest addresses: a holder of the port at any address is in their way.
         claim.listen = vec![
             Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()),
             Listen::Tcp((Ipv6Addr::UNSPECIFIED, port).into()),

@@ -91,7 +91,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
             )
         }
         _ => format!(
-            "{name} (pid {}) is no service: its output goes to whoever started it",
+            "{name} (pid {}) is not a service: its output goes to the terminal or program that started it",
             status.pid
         ),
     };

@@ -31,7 +31,7 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // Put in place whole: whoever connects meanwhile reaches the one before or this one.
+    // The rename is atomic: a client that connects meanwhile reaches the old socket or this one.
     let own = path.with_extension(std::process::id().to_string());
     let _ = std::fs::remove_file(&own);
     let listener = StdListener::bind(&own)?;

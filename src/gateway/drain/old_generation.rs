@@ -16,7 +16,7 @@ use crate::gateway::slot::Slot;
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};
 use crate::state::terms::ProgressStage;
 
-/// How often whoever waits for a drain is told how it goes.
+/// How often a client that waits for a drain is told how it goes.
 const TELL: Duration = Duration::from_secs(1);
 
 /// How often a drain that takes long says in the log what it waits for.

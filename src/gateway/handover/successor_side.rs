@@ -68,7 +68,7 @@ enum Succession {
 #[derive(Debug)]
 struct HandOver {
     successor: Successor,
-    /// Tells whoever asked for the restart.
+    /// Reports the progress to the client that requested the restart.
     report: Reporter,
     budget: Budget,
     /// What the successor offers, once it is ready.
@@ -313,8 +313,8 @@ impl SuccessorSide {
         SuccessorEffect::Nothing
     }
 
-    /// Ends the sidecars among `names` that the current generation has; requests wait at their doors
-    /// from here on. `released` hears when they have ended.
+    /// Ends the sidecars among `names` that the current generation has; requests wait at their
+    /// doors from here on. `released` hears when they have ended.
     pub fn release(
         &self,
         names: &[String],
@@ -429,8 +429,8 @@ impl SuccessorSide {
 
 /// After the hand-over.
 impl SuccessorSide {
-    /// The successor serves: what it offered is used from here on, and the lock is its alone. Should
-    /// it die, one that stands by has the next turn.
+    /// The successor serves: what it offered is used from here on, and the lock is its alone.
+    /// Should it die, one that stands by has the next turn.
     pub fn hand_over_done(&mut self) -> Option<HandedOver> {
         let mut hand_over = self.take()?;
         let Some(Offered { info, sidecars }) = hand_over.offered.take() else {
@@ -528,9 +528,9 @@ impl SuccessorSide {
         self.handed().is_some_and(|handed| handed.clients_gone)
     }
 
-    /// The successor of this generation, which served, is lost. Tells whether this process takes the
-    /// service back: not when the service manager starts the next process, nor when another has the
-    /// lock by now.
+    /// The successor of this generation, which served, is lost. Tells whether this process takes
+    /// the service back: not when the service manager starts the next process, nor when another has
+    /// the lock by now.
     pub fn take_service(
         &mut self,
         generation: u64,

@@ -121,7 +121,7 @@ pub enum ToPredecessor {
     },
     /// It is not ready yet, and its loop turns.
     Alive,
-    /// A step, for whoever asked for the restart.
+    /// A step, for the client that requested the restart.
     Progress {
         /// A [`ProgressStage`](crate::state::terms::ProgressStage); a later version may have
         /// others.

@@ -244,7 +244,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
     /// One generation is built at a time, every request is answered exactly once, the serving one
-    /// changes only to one that was built, and whoever stops ends.
+    /// changes only to one that was built, and a gateway that stops ends.
     #[test]
     fn whatever_happens_in_whatever_order(inputs in proptest::collection::vec(input(), 0..40)) {
         let (mut machine, first) = Lifecycle::start(StartMode::First(Fallback::End));

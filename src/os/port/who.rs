@@ -63,7 +63,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn whoever_listens_is_named_and_nobody_is_not() {
+    fn the_holder_of_a_port_is_named_if_there_is_one() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = Listen::Tcp(listener.local_addr().unwrap());
         let found = who(&listen, &[], Depth::First);

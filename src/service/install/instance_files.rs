@@ -206,7 +206,7 @@ impl InstanceFiles {
         self.former.gateway.listen != self.config.gateway.listen
     }
 
-    /// Whether a secret stands in a command, where whoever may read the configuration sees it.
+    /// Whether a command contains a secret, which every reader of the configuration sees.
     pub fn tells_in_command(&self) -> bool {
         let redactor = Redactor::new(&self.config.gateway.redact);
         self.config

@@ -46,7 +46,7 @@ pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallRep
             .map_err(|error| ServiceError::usage(error.to_string()))
     };
     let path = facts.layout.units.join(format!("{}.plist", job.label()));
-    // Whoever may read it sees the variables.
+    // A user who can read it sees the variables.
     let mode = if contents.secrets.is_empty() {
         0o644
     } else {

@@ -17,7 +17,7 @@ pub struct StatusChange {
     pub at: String,
     /// What it is doing.
     pub stage: StageWord,
-    /// Why nobody answers.
+    /// Why the gateway does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The status.

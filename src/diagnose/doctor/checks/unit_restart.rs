@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
         code: "unit-restart",
         level: Level::Error,
         title: "Restart= does not restart the gateway after a crash",
-        why: "A gateway that crashes stays down until somebody starts it.",
+        why: "A gateway that crashes stays down until it is started by hand.",
         cure: "Set Restart=always.",
         fixable: false,
         judge: restart,

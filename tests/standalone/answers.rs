@@ -521,7 +521,8 @@ fn the_log_of_a_gateway_started_by_hand_is_where_its_output_went() {
     let mut gateway = Setup::new().start();
     let output = gateway.ctl(["logs"]);
     assert!(
-        output.status.success() && said(&output).contains("its output goes to whoever started it"),
+        output.status.success()
+            && said(&output).contains("its output goes to the terminal or program that started it"),
         "{}",
         said(&output)
     );

@@ -347,10 +347,16 @@ fn a_sigterm_or_a_death_at_any_step_of_a_hand_over_refuses_nobody() {
         site.settled();
         no_complaints(&site);
     }
-    // A stop, too, is one: it does not honour MAINPID=.
+    // A stop, too, is one: it does not honour MAINPID=. It comes when the restart was asked for: one
+    // that is asked for later starts the service again.
+    let asked = || site.journal().matches("asked: gatewayctl restart").count();
     for step in 0..4_u32 {
         std::thread::scope(|scope| {
+            let before = asked();
             let restart = scope.spawn(|| site.run(&["gatewayctl", "restart"]));
+            wait::until("the restart is asked for", || {
+                (asked() > before).then_some(())
+            });
             wait::pause(Duration::from_millis(150) * step);
             site.must_systemctl(&["stop", "gateway"]);
             restart.join().unwrap();

@@ -24,6 +24,8 @@ pub struct KnownGateway {
     pub state: Option<PathBuf>,
     /// What could not be looked at, and why.
     pub unseen: Vec<String>,
+    /// The first of these that this user may not look at.
+    denied: Option<String>,
     pub silent: Option<CliError>,
 }
 
@@ -37,6 +39,7 @@ impl KnownGateway {
         let outright = target::is_named_outright(&ctx.global);
         let wanted = target::wanted_name(&ctx.global, &env);
         let mut unseen = Vec::new();
+        let mut denied = None;
         let (target, silent) = match Target::find(&ctx.global, &env) {
             Ok(target) => (Some(target), None),
             Err(error) if error.exit == Exit::Usage => return Err(error),
@@ -45,7 +48,12 @@ impl KnownGateway {
         let status = match &target {
             Some(target) => status_now(target)
                 .await
-                .map_err(|error| unseen.push(error.message))
+                .map_err(|error| {
+                    if error.exit == Exit::Permission {
+                        denied = Some(error.message.clone());
+                    }
+                    unseen.push(error.message);
+                })
                 .ok(),
             None => None,
         };
@@ -76,6 +84,7 @@ impl KnownGateway {
             unit,
             state: None,
             unseen,
+            denied,
             silent,
         };
         subject.state = subject.find_state(ctx, &env);
@@ -116,7 +125,10 @@ impl KnownGateway {
             match may_read(&place) {
                 Ok(true) => return Some(place),
                 Ok(false) => {}
-                Err(why) => self.unseen.push(why),
+                Err(why) => {
+                    self.denied.get_or_insert_with(|| why.clone());
+                    self.unseen.push(why);
+                }
             }
         }
         None
@@ -124,14 +136,13 @@ impl KnownGateway {
 
     /// What nobody can tell anything about.
     pub fn unknown(self) -> CliError {
-        let denied = self.unseen.into_iter().find(|why| why.contains("denied"));
         let silent = self.silent.unwrap_or_else(|| {
             CliError::new(
                 Exit::NotRunning,
                 format!("{} is not running", self.instance),
             )
         });
-        match denied {
+        match self.denied {
             Some(why) => {
                 CliError::new(Exit::Permission, why).with_help("the same command with sudo")
             }
@@ -140,7 +151,10 @@ impl KnownGateway {
     }
 }
 
-/// Whether there is a record, and we may read it.
+/// Whether there is a record.
+///
+/// # Errors
+/// When this user may not read it.
 fn may_read(dir: &Path) -> Result<bool, String> {
     match std::fs::File::open(dir.join("history.jsonl")) {
         Ok(_) => Ok(true),

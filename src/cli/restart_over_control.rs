@@ -15,6 +15,7 @@ use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, GenerationInfo, Method, Outcome, Stage, Status};
 use crate::os::process::Process;
 use crate::state::terms::RequestOutcome;
+use crate::text::words::Words;
 
 /// How long the next process may take to serve, once the old one is gone and its supervisor has to
 /// start it: TimeoutStartSec of our units.

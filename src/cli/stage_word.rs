@@ -58,3 +58,16 @@ impl From<Stage> for StageWord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::words::Words;
+
+    #[test]
+    fn a_stage_has_the_same_words_in_every_place() {
+        for stage in Stage::ALL {
+            assert_eq!(StageWord::from(*stage).word(), stage.in_words());
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use crate::state::history::{HistoryEntry, PreviousEnd, Requester};
 use crate::state::terms::RungName;
 use crate::text::human::span;
+use crate::text::words::Words;
 
 /// An entry of the history in words.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -143,13 +143,6 @@ words! {
     }
 }
 
-impl RungName {
-    /// For people.
-    pub fn in_words(self) -> String {
-        self.word().replace('-', " ")
-    }
-}
-
 /// Why a life ended, as far as it knew itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {

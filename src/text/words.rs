@@ -9,6 +9,11 @@ pub trait Words: Copy + Sized + 'static {
     /// The word of this variant.
     fn word(self) -> &'static str;
 
+    /// The word for people: "safe mode" for `safe_mode` or `safe-mode`.
+    fn in_words(self) -> String {
+        self.word().replace(['_', '-'], " ")
+    }
+
     /// The variant of this word.
     fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|one| one.word() == word)

@@ -8,6 +8,7 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::{Method, Stage};
+use crate::text::words::Words;
 
 /// Asks a gateway to try its sidecars again now. One that serves as configured has nothing to
 /// recover from, which is fine.

@@ -18,7 +18,7 @@ use crate::config::{Env, Listen};
 use crate::os::port;
 use crate::stale::{self, AddressState};
 use crate::text::human::span;
-use crate::text::words::words;
+use crate::text::words::{Words, words};
 
 /// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);

@@ -7,7 +7,7 @@ use super::lease::LeaseStatus;
 use super::restart::{LastRestart, PlannedStrategy};
 use crate::state::terms::RungName;
 use crate::supervisor::SupervisorText;
-use crate::text::words::{Words, words};
+use crate::text::words::words;
 
 words! {
     /// What a gateway is doing.
@@ -37,11 +37,6 @@ words! {
 }
 
 impl Stage {
-    /// For people.
-    pub fn in_words(self) -> String {
-        self.word().replace('_', " ")
-    }
-
     /// Whether `/readyz` says that it is ready.
     pub fn serves(self) -> bool {
         matches!(self, Self::Ready | Self::Draining | Self::Restarting)
@@ -130,11 +125,6 @@ impl RecoveryRung {
             RungName::SafeMode => Some(Self::SafeMode),
             RungName::LastGood => Some(Self::LastGood),
         }
-    }
-
-    /// For people.
-    pub fn in_words(self) -> String {
-        self.word().replace('_', " ")
     }
 }
 

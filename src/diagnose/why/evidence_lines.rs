@@ -11,7 +11,7 @@ use crate::diagnose::history_row::HistoryRow;
 use crate::state::history::HistoryEntry;
 use crate::state::startup_throttle::ThrottleSummary;
 use crate::text::human::{count, span};
-use crate::text::words::words;
+use crate::text::words::{Words, words};
 
 /// How many lines of the journal and of the history are shown: about the last two runs.
 const SHOWN: usize = 8;

@@ -9,6 +9,7 @@ use super::journal::JournalEvent;
 use crate::control::protocol::Stage;
 use crate::state::terms::RequestKindName;
 use crate::text::human::span;
+use crate::text::words::Words;
 
 /// The local time of day, with the date unless it is today's.
 pub fn clock(at: Timestamp, now: Timestamp) -> String {

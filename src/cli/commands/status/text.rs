@@ -11,6 +11,7 @@ use crate::control::protocol::{RecoveryRung, Stage, Status};
 use crate::state::terms::{RequestEnd, RequestOutcome};
 use crate::text::human::{count, span};
 use crate::text::log::escape;
+use crate::text::words::Words;
 
 /// The status for people: a headline, then a line for each thing.
 pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {

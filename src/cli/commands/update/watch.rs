@@ -8,6 +8,7 @@ use crate::cli::query::{status_now, status_of};
 use crate::cli::target::Target;
 use crate::cli::{CliError, Exit};
 use crate::control::protocol::Status;
+use crate::text::words::Words;
 
 /// A new program that serves for this long is kept: what crashes at its first requests has done so
 /// by then.

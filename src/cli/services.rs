@@ -6,6 +6,7 @@ use super::target::{self, is_named_outright};
 use super::{Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Installed, UnitState};
+use crate::systemd::words::{ActiveState, Word};
 
 /// An installed gateway and its manager's view of it; none where the manager cannot be reached.
 pub struct InstalledService {
@@ -42,13 +43,13 @@ pub async fn all(ctx: &Context) -> Vec<InstalledService> {
 
 /// What a unit is doing, and the exit code that says so.
 pub fn stage(state: &UnitState) -> (StageWord, Exit) {
-    match state.active.as_str() {
-        "failed" => (StageWord::Failed, Exit::Failed),
-        "activating" => (StageWord::Starting, Exit::StillBusy),
-        "deactivating" => (StageWord::Stopping, Exit::StillBusy),
+    match state.active {
+        Word::Known(ActiveState::Failed) => (StageWord::Failed, Exit::Failed),
+        Word::Known(ActiveState::Activating) => (StageWord::Starting, Exit::StillBusy),
+        Word::Known(ActiveState::Deactivating) => (StageWord::Stopping, Exit::StillBusy),
         _ if state.stands_by() => (StageWord::StandingBy, Exit::StillBusy),
         // It runs, but its control socket is not for us.
-        "active" | "reloading" => (StageWord::Running, Exit::Permission),
+        _ if state.is_active() => (StageWord::Running, Exit::Permission),
         _ => (StageWord::Stopped, Exit::NotRunning),
     }
 }

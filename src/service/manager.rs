@@ -15,6 +15,7 @@ use crate::state::paths::Scope;
 use crate::systemd::bus::{
     self, LoginProxy, SystemdManagerProxy, SystemdServiceProxy, SystemdUnitProxy,
 };
+use crate::systemd::words::{ActiveState, LoadState, ServiceResult, SubState, UnitFileState, Word};
 use crate::systemd::{STANDING_BY, WAITING};
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
@@ -61,16 +62,12 @@ pub enum JobResult {
 /// What a service is doing, as its manager sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitState {
-    /// loaded, not-found, …
-    pub load: String,
-    /// active, reloading, inactive, failed, activating, deactivating.
-    pub active: String,
-    /// running, auto-restart, …
-    pub sub: String,
+    pub load: Word<LoadState>,
+    pub active: Word<ActiveState>,
+    pub sub: Word<SubState>,
     /// 0 when none runs; 0 for a socket.
     pub main_pid: u32,
-    /// success, exit-code, …; empty for a socket.
-    pub result: String,
+    pub result: Word<ServiceResult>,
     /// What the service says about itself.
     pub status_text: String,
     /// Its control group below the root of the hierarchy.
@@ -86,7 +83,7 @@ pub struct UnitState {
 impl UnitState {
     /// Whether it runs, is reloading included.
     pub fn is_active(&self) -> bool {
-        matches!(self.active.as_str(), "active" | "reloading")
+        self.active.is_up()
     }
 
     /// Whether it runs, but waits for somebody else to be gone: what answers at its address is not
@@ -100,7 +97,7 @@ impl UnitState {
 
     /// Whether nothing of it runs.
     pub fn is_down(&self) -> bool {
-        matches!(self.active.as_str(), "inactive" | "failed" | "")
+        self.active.is_down()
     }
 }
 
@@ -240,9 +237,9 @@ impl Manager {
             .build()
             .await?;
         let mut state = UnitState {
-            load: proxy.load_state().await?,
-            active: proxy.active_state().await?,
-            sub: proxy.sub_state().await?,
+            load: proxy.load_state().await?.into(),
+            active: proxy.active_state().await?.into(),
+            sub: proxy.sub_state().await?.into(),
             ..UnitState::default()
         };
         if unit.ends_with(".service") {
@@ -251,7 +248,7 @@ impl Manager {
                 .build()
                 .await?;
             state.main_pid = proxy.main_pid().await?;
-            state.result = proxy.result().await?;
+            state.result = proxy.result().await?.into();
             state.status_text = proxy.status_text().await?;
             state.control_group = proxy.control_group().await?;
             state.exit_kind = proxy.exec_main_code().await?;
@@ -322,19 +319,14 @@ impl Manager {
 
     /// Whether the unit starts at boot (or at login).
     pub async fn is_enabled(&self, unit: &str) -> bool {
-        self.proxy
-            .get_unit_file_state(unit)
-            .await
-            .is_ok_and(|state| state == "enabled")
+        self.file_state(unit).await == UnitFileState::Enabled
     }
 
-    /// What its links on disk say: enabled, disabled, static, …; empty where that is not known. The
-    /// property `UnitFileState` is that of the last time the unit was read.
-    pub async fn file_state(&self, unit: &str) -> String {
-        self.proxy
-            .get_unit_file_state(unit)
-            .await
-            .unwrap_or_default()
+    /// What its links on disk say; empty where that is not known. The property `UnitFileState` is
+    /// that of the last time the unit was read.
+    pub async fn file_state(&self, unit: &str) -> Word<UnitFileState> {
+        let state = self.proxy.get_unit_file_state(unit).await;
+        state.unwrap_or_default().into()
     }
 
     /// Makes the units start at boot (or at login). Whether anything changed.

@@ -12,6 +12,7 @@ use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::os::process::{group_of, is_within};
 use crate::state::paths::Scope;
+use crate::systemd::words::{ServiceResult, Word};
 use crate::text::words::words;
 
 /// How many of the service's last lines are shown when it does not do what was asked.
@@ -240,10 +241,9 @@ pub(super) async fn run_unit(
             let state = manager.state(name).await.unwrap_or_default();
             let words = manager::last_words(unit.scope, name, LAST_WORDS);
             let said: String = words.iter().map(|line| format!("\n  {line}")).collect();
-            let why = if state.result.is_empty() || state.result == "success" {
-                result
-            } else {
-                format!("{result}: {}", state.result)
+            let why = match state.result {
+                Word::Known(ServiceResult::Success | ServiceResult::NoService) => result,
+                of_service => format!("{result}: {of_service}"),
             };
             let next = format!(
                 "{}\n{}",

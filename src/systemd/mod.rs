@@ -16,10 +16,12 @@ pub(crate) mod bus;
 mod notify;
 mod private;
 pub mod unit;
+pub mod words;
 
 pub use activation::{PassedFd, take_passed};
 pub use notify::{Notifier, STANDING_BY, WAITING};
 pub use unit::UnitFacts;
+use words::{SystemState, Word};
 
 /// How long a gateway waits for an answer about itself. A manager answers in a millisecond; at boot
 /// and at shutdown, when it is busy or the bus is going down, the gateway must not wait for it: 2 s
@@ -42,7 +44,7 @@ async fn stopping(scope: Scope) -> bool {
             .system_state()
             .await
             .ok()?;
-        Some(state == "stopping")
+        Some(Word::from(state) == SystemState::Stopping)
     };
     timeout(ANSWER, asked).await.ok().flatten().unwrap_or(false)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use zbus::Connection;
 
+use super::words::{NotifyAccess, RestartPolicy, Word};
 use super::{ANSWER, bus};
 use crate::config::Env;
 use crate::state::paths::Scope;
@@ -18,10 +19,10 @@ pub struct UnitFacts {
     pub user: bool,
     /// Its main process; 0 when none runs.
     pub main_pid: u32,
-    /// Restart= in systemd's word: no, always, on-failure, …
-    pub restart: String,
-    /// NotifyAccess= in systemd's word: none, main, exec, all.
-    pub notify_access: String,
+    /// Restart=
+    pub restart: Word<RestartPolicy>,
+    /// NotifyAccess=
+    pub notify_access: Word<NotifyAccess>,
     /// TimeoutStopSec=; none for infinity.
     pub timeout_stop: Option<Duration>,
     /// WatchdogSec=; none when it is off.
@@ -30,20 +31,20 @@ pub struct UnitFacts {
     pub n_fd_store: u32,
     /// Its socket units: they hold listeners while it does not run.
     pub sockets: Vec<String>,
-    /// How the last life ended, in systemd's word: success, exit-code, signal, watchdog, timeout,
-    /// oom-kill, …
-    pub result: String,
 }
 
 impl UnitFacts {
     /// Whether it is started again after its main process ended with 0.
     pub fn relaunches(&self) -> bool {
-        matches!(self.restart.as_str(), "always" | "on-success")
+        matches!(
+            self.restart,
+            Word::Known(RestartPolicy::Always | RestartPolicy::OnSuccess)
+        )
     }
 
     /// Whether its main process may name another one (`MAINPID=`).
     pub fn hears_main(&self) -> bool {
-        matches!(self.notify_access.as_str(), "main" | "exec" | "all")
+        matches!(self.notify_access, Word::Known(_))
     }
 
     /// Whether listeners survive the end of its main process.
@@ -96,8 +97,8 @@ async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<O
         unit: name,
         user: scope == Scope::User,
         main_pid: service.main_pid().await?,
-        restart: service.restart().await?,
-        notify_access: service.notify_access().await?,
+        restart: service.restart().await?.into(),
+        notify_access: service.notify_access().await?.into(),
         timeout_stop: finite(service.timeout_stop_usec().await?),
         watchdog: finite(service.watchdog_usec().await?).filter(|time| !time.is_zero()),
         n_fd_store: service.n_file_descriptor_store().await?,
@@ -107,7 +108,6 @@ async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<O
             .into_iter()
             .filter(|unit| unit.ends_with(".socket"))
             .collect(),
-        result: service.result().await?,
     }))
 }
 

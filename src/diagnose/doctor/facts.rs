@@ -9,6 +9,7 @@ use crate::config::{Config, Listen};
 use crate::control::protocol::Status;
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
+use crate::systemd::words::LoadState;
 use crate::text::redact::Redactor;
 
 #[derive(Clone, Debug, Default)]
@@ -41,7 +42,7 @@ impl DoctorFacts {
     pub fn loaded_unit(&self) -> Option<(&InstalledUnit, &UnitProperties)> {
         let unit = self.unit.as_ref()?;
         let properties = unit.properties.as_ref()?;
-        (properties.load == "loaded").then_some((unit, properties))
+        (properties.load == LoadState::Loaded).then_some((unit, properties))
     }
 
     /// A redactor that knows every secret of the configuration and of the unit.

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::service::Installed;
 use crate::service::provenance::Written;
+use crate::systemd::words::{
+    ActiveState, KillMode, LoadState, NotifyAccess, OomPolicy, RestartPolicy, ServiceResult,
+    ServiceType, SubState, UnitFileState, Word,
+};
 use crate::systemd::{STANDING_BY, WAITING};
 
 /// An installed service.
@@ -82,33 +86,28 @@ impl InstalledUnit {
     }
 }
 
-/// What a service manager reports about a service. Each text is systemd's own word.
+/// What a service manager reports about a service.
 #[derive(Clone, Debug, Default)]
 pub struct UnitProperties {
     /// systemd's version.
     pub version: u32,
-    /// loaded, not-found, bad-setting, error, masked.
-    pub load: String,
+    pub load: Word<LoadState>,
     /// Why it is not loaded.
     pub load_error: String,
-    /// active, failed, …
-    pub active: String,
-    /// running, auto-restart, …
-    pub sub: String,
-    /// success, start-limit-hit, …
-    pub result: String,
-    /// enabled, disabled, …
-    pub file_state: String,
+    pub active: Word<ActiveState>,
+    pub sub: Word<SubState>,
+    pub result: Word<ServiceResult>,
+    pub file_state: Word<UnitFileState>,
     /// Whether its files changed after systemd read them.
     pub needs_reload: bool,
     /// Type=
-    pub service_type: String,
+    pub service_type: Word<ServiceType>,
     /// NotifyAccess=
-    pub notify_access: String,
+    pub notify_access: Word<NotifyAccess>,
     /// KillMode=
-    pub kill_mode: String,
+    pub kill_mode: Word<KillMode>,
     /// Restart=
-    pub restart: String,
+    pub restart: Word<RestartPolicy>,
     /// RestartSec=
     pub restart_delay: Duration,
     /// TimeoutStopSec=; none for no limit.
@@ -118,7 +117,7 @@ pub struct UnitProperties {
     /// FileDescriptorStoreMax=
     pub fd_store: u64,
     /// OOMPolicy=
-    pub oom_policy: String,
+    pub oom_policy: Word<OomPolicy>,
     /// The hard limit of LimitNOFILE=.
     pub nofile: u64,
     /// StartLimitIntervalSec=; none when it is off.
@@ -148,10 +147,6 @@ pub struct UnitProperties {
 }
 
 impl UnitProperties {
-    pub fn is_active(&self) -> bool {
-        matches!(self.active.as_str(), "active" | "reloading")
-    }
-
     /// The STATUS= of a gateway that stands by for another one.
     pub fn stands_by_text(&self) -> Option<String> {
         Some(self.status_text.clone()).filter(|text| text.starts_with(STANDING_BY))

@@ -11,6 +11,7 @@ use crate::service::unit_properties::Properties;
 use crate::state::history::Recorded;
 use crate::state::owner::Owner;
 use crate::state::startup_throttle::ThrottleSummary;
+use crate::systemd::words::{ActiveState, ServiceResult, SubState, Word};
 
 #[derive(Clone, Debug, Default)]
 pub struct EndEvidence {
@@ -48,7 +49,7 @@ impl EndEvidence {
             || self
                 .unit
                 .as_ref()
-                .is_some_and(|unit| unit.main_pid != 0 && unit.active != "deactivating")
+                .is_some_and(|unit| unit.main_pid != 0 && unit.active != ActiveState::Deactivating)
             || self.owner.as_ref().is_some_and(|(_, lives)| *lives)
     }
 
@@ -62,12 +63,9 @@ impl EndEvidence {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitSnapshot {
     pub name: String,
-    /// active, inactive, failed, activating, …
-    pub active: String,
-    /// running, dead, auto-restart, …
-    pub sub: String,
-    /// success, exit-code, signal, watchdog, start-limit-hit, …
-    pub result: String,
+    pub active: Word<ActiveState>,
+    pub sub: Word<SubState>,
+    pub result: Word<ServiceResult>,
     /// 0 for none.
     pub main_pid: u64,
     /// How the last main process ended, where that is known.
@@ -96,9 +94,9 @@ impl UnitSnapshot {
         };
         Self {
             name: name.to_owned(),
-            active: properties.text("ActiveState"),
-            sub: properties.text("SubState"),
-            result: properties.text("Result"),
+            active: properties.text("ActiveState").into(),
+            sub: properties.text("SubState").into(),
+            result: properties.text("Result").into(),
             main_pid: properties.number("MainPID"),
             exit: ProcessEnd::of_si_code(properties.number("ExecMainCode")),
             exit_status: i32::try_from(properties.number("ExecMainStatus")).unwrap_or(0),

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::process_end::ProcessEnd;
 use crate::state::paths::Scope;
+use crate::systemd::words::{ServiceResult, Word};
 use crate::text::log::IDENTIFIER;
 
 /// Enough for tens of runs: each run leaves a handful of such lines.
@@ -73,8 +74,8 @@ pub struct JournalLine {
     pub exit: Option<ProcessEnd>,
     /// [`JournalEvent::Exit`]: the exit code, or the signal's number.
     pub status: i32,
-    /// [`JournalEvent::Failed`]: signal, exit-code, watchdog, …
-    pub result: String,
+    /// [`JournalEvent::Failed`]: how the run ended.
+    pub result: Word<ServiceResult>,
     /// The sidecar that the line is about.
     pub sidecar: Option<String>,
     /// syslog's number: 3 is an error, 4 a warning.
@@ -168,7 +169,7 @@ fn read(entry: &Value) -> Option<JournalLine> {
         event,
         exit: ProcessEnd::of_word(field("EXIT_CODE")),
         status: number_of(field("EXIT_STATUS")),
-        result: field("UNIT_RESULT").to_owned(),
+        result: field("UNIT_RESULT").into(),
         sidecar: Some(field("SIDECAR"))
             .filter(|name| !name.is_empty())
             .map(str::to_owned),

@@ -8,6 +8,7 @@ use super::evidence::EndEvidence;
 use super::journal::JournalEvent;
 use crate::control::protocol::Stage;
 use crate::state::terms::RequestKindName;
+use crate::systemd::words::SubState;
 use crate::text::human::span;
 use crate::text::words::Words;
 
@@ -202,7 +203,7 @@ fn since(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -> Optio
         let restarting = evidence
             .unit
             .as_ref()
-            .is_some_and(|unit| unit.sub == "auto-restart");
+            .is_some_and(|unit| unit.sub == SubState::AutoRestart);
         let now = if restarting {
             "systemd is about to start it again"
         } else {

@@ -8,6 +8,7 @@ use super::journal::{JournalEvent, JournalLine};
 use crate::os::oom;
 use crate::state::history::{HistoryEntry, PreviousEnd, Recorded};
 use crate::state::terms::{RequestKindName, RequestOutcome};
+use crate::systemd::words::ServiceResult;
 
 /// A message that is older than this at the end of a run does not explain that end.
 const LAST_MOMENTS: SignedDuration = SignedDuration::from_secs(10);
@@ -115,10 +116,10 @@ impl<'a> Timeline<'a> {
     pub fn out_of_memory(&self, evidence: &EndEvidence) -> bool {
         let by_result = self
             .last(JournalEvent::Failed)
-            .is_some_and(|line| line.result == "oom-kill")
+            .is_some_and(|line| line.result == ServiceResult::OomKill)
             || evidence
                 .stopped_unit()
-                .is_some_and(|unit| unit.result == "oom-kill");
+                .is_some_and(|unit| unit.result == ServiceResult::OomKill);
         // With OOMPolicy=continue the kernel may have killed a sidecar, and the gateway went on.
         let by_line = self
             .last(JournalEvent::OutOfMemory)

@@ -26,6 +26,7 @@ use super::manager::{Job, Manager, UnitState, journalctl, systemctl};
 use super::start_stop::{Say, bring_up, run, run_unit};
 use super::wait_ready;
 use crate::config::{Env, Listen};
+use crate::systemd::words::LoadState;
 use crate::text::redact::Redactor;
 
 /// Installs a gateway as a service.
@@ -225,7 +226,7 @@ async fn prepare(
     // The proof unit is gone, too.
     manager.daemon_reload().await?;
     let state = manager.state(&plan.installed.unit).await?;
-    if state.load != "loaded" {
+    if state.load != LoadState::Loaded {
         return Err(ServiceError::failed(format!(
             "systemd does not accept {} ({})",
             plan.installed.path.display(),

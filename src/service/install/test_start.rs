@@ -9,6 +9,7 @@ use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::manager::{Job, JobResult, Manager, UnitState};
 use crate::service::unit_text::UnitPlan;
+use crate::systemd::words::{ServiceResult, Word};
 use crate::text::redact::Redactor;
 
 /// TimeoutStartSec=90 of the proof unit ends it first; this is for a manager that does not answer.
@@ -94,22 +95,30 @@ fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> Se
 /// Exit Codes").
 fn cause(plan: &UnitPlan, state: &UnitState, result: &str) -> String {
     let program = plan.bin_dir.join("gateway").display().to_string();
-    match (state.result.as_str(), state.exit_status) {
-        ("exit-code", 203) => {
+    let known = match &state.result {
+        Word::Known(known) => *known,
+        Word::Other(other) => return other.clone(),
+    };
+    match (known, state.exit_status) {
+        (ServiceResult::ExitCode, 203) => {
             format!("systemd cannot run {program}: is it readable for the service's user?")
         }
-        ("exit-code", 217) => "systemd does not know the service's user".to_owned(),
-        ("exit-code", 226) => {
+        (ServiceResult::ExitCode, 217) => "systemd does not know the service's user".to_owned(),
+        (ServiceResult::ExitCode, 226) => {
             "systemd cannot set up the sandbox's file systems here: try --sandbox off".to_owned()
         }
-        ("exit-code", 218) => {
+        (ServiceResult::ExitCode, 218) => {
             "systemd may not drop capabilities here: try --sandbox off".to_owned()
         }
-        ("exit-code", status) => format!("exit code {status}"),
-        ("timeout", _) => "not ready within 90 s".to_owned(),
-        ("signal" | "core-dump", signal) => format!("killed by signal {signal}"),
-        ("resources", _) => "systemd could not start it: is the environment file there?".to_owned(),
-        ("success" | "", _) => result.to_owned(),
-        (other, _) => other.to_owned(),
+        (ServiceResult::ExitCode, status) => format!("exit code {status}"),
+        (ServiceResult::Timeout, _) => "not ready within 90 s".to_owned(),
+        (ServiceResult::Signal | ServiceResult::CoreDump, signal) => {
+            format!("killed by signal {signal}")
+        }
+        (ServiceResult::Resources, _) => {
+            "systemd could not start it: is the environment file there?".to_owned()
+        }
+        (ServiceResult::Success | ServiceResult::NoService, _) => result.to_owned(),
+        (other, _) => other.to_string(),
     }
 }

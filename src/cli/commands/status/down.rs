@@ -12,6 +12,7 @@ use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Installed, ServiceErrorKind, UnitState};
 use crate::state::paths::Scope;
+use crate::systemd::words::{ServiceResult, SubState, Word};
 
 /// siginfo's si_code of a process that ended by itself.
 const CLD_EXITED: i32 = 1;
@@ -110,7 +111,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         unit: &unit.unit,
         scope: unit.scope,
         pid: state.main_pid,
-        result: &state.result,
+        result: state.result.as_str(),
         cause: cause.clone(),
         last_words: &words,
         next: &next,
@@ -171,13 +172,13 @@ fn cause(state: &UnitState) -> String {
             format!("the gateway was ended by {name}")
         }
     };
-    let again = if state.sub == "auto-restart" {
+    let again = if state.sub == SubState::AutoRestart {
         "; systemd starts it again"
     } else {
         ""
     };
-    match state.result.as_str() {
-        "" | "success" => format!("{ended}{again}"),
+    match &state.result {
+        Word::Known(ServiceResult::Success | ServiceResult::NoService) => format!("{ended}{again}"),
         result => format!("{result}: {ended}{again}"),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Fix, Level, Problem, Remedy, command};
 use crate::diagnose::doctor::unit_facts::UnitProperties;
+use crate::systemd::words::{ActiveState, ServiceResult, SubState, UnitFileState};
 
 /// Fewer automatic restarts may be chance.
 const STORM: u64 = 5;
@@ -107,7 +108,8 @@ fn gave_up(properties: &UnitProperties) -> bool {
     let used_up = properties.limit_interval.is_some()
         && properties.limit_burst > 0
         && properties.restarts >= properties.limit_burst;
-    properties.active == "failed" && (properties.result == "start-limit-hit" || used_up)
+    properties.active == ActiveState::Failed
+        && (properties.result == ServiceResult::StartLimitHit || used_up)
 }
 
 fn start_limit_hit(facts: &DoctorFacts) -> Option<Problem> {
@@ -130,9 +132,9 @@ fn start_limit_hit(facts: &DoctorFacts) -> Option<Problem> {
 }
 
 fn failed(facts: &DoctorFacts) -> Option<Problem> {
-    let (unit, properties) = facts
-        .loaded_unit()
-        .filter(|(_, properties)| properties.active == "failed" && !gave_up(properties))?;
+    let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
+        properties.active == ActiveState::Failed && !gave_up(properties)
+    })?;
     let next = command(format!(
         "gatewayctl start{0}   (first correct the cause: gatewayctl logs{0})",
         facts.flags
@@ -145,9 +147,9 @@ fn failed(facts: &DoctorFacts) -> Option<Problem> {
 }
 
 fn stopped(facts: &DoctorFacts) -> Option<Problem> {
-    let (unit, _) = facts
-        .loaded_unit()
-        .filter(|(_, properties)| properties.active == "inactive" && facts.status.is_none())?;
+    let (unit, _) = facts.loaded_unit().filter(|(_, properties)| {
+        properties.active == ActiveState::Inactive && facts.status.is_none()
+    })?;
     Problem::at(
         &unit.installed.unit,
         "it is installed but not running",
@@ -157,7 +159,7 @@ fn stopped(facts: &DoctorFacts) -> Option<Problem> {
 
 fn not_enabled(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
-        properties.file_state == "disabled" && properties.active == "active"
+        properties.file_state == UnitFileState::Disabled && properties.active == ActiveState::Active
     })?;
     let units = [Some(&unit.installed.unit), unit.installed.socket.as_ref()]
         .into_iter()
@@ -197,7 +199,7 @@ fn restart_storm(facts: &DoctorFacts) -> Option<Problem> {
         .process
         .as_ref()
         .is_some_and(|process| process.age < STORM_AGE)
-        || properties.sub == "auto-restart";
+        || properties.sub == SubState::AutoRestart;
     let message = format!(
         "systemd has restarted it {} times, most recently within the last 10 min",
         properties.restarts
@@ -241,7 +243,7 @@ fn scope_duplicate(facts: &DoctorFacts) -> Option<Problem> {
 fn silent(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
-        .filter(|(_, properties)| properties.is_active() && properties.main_pid != 0)?;
+        .filter(|(_, properties)| properties.active.is_up() && properties.main_pid != 0)?;
     if facts.status.is_some() || !facts.unseen.is_empty() || properties.waits() {
         return None;
     }

@@ -3,6 +3,7 @@
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Fix, Level, Problem, Remedy, command};
 use crate::service::provenance::Written;
+use crate::systemd::words::{LoadState, Word};
 
 /// The settings that restarts, crashes and stops depend on.
 const RESTART_SETTINGS: [&str; 14] = [
@@ -164,9 +165,11 @@ fn not_loaded(facts: &DoctorFacts) -> Option<Problem> {
     let properties = unit
         .properties
         .as_ref()
-        .filter(|properties| properties.load != "loaded")?;
-    let next = match properties.load.as_str() {
-        "masked" => unit.systemctl(&format!("unmask {}", unit.installed.unit)),
+        .filter(|properties| properties.load != LoadState::Loaded)?;
+    let next = match properties.load {
+        Word::Known(LoadState::Masked) => {
+            unit.systemctl(&format!("unmask {}", unit.installed.unit))
+        }
         _ => format!("systemd-analyze verify {}", unit.installed.path.display()),
     };
     let detail = if properties.load_error.is_empty() {

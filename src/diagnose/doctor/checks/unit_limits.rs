@@ -3,6 +3,7 @@
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Level, Problem, advice, command};
 use crate::state::paths::Scope;
+use crate::systemd::words::Word;
 
 /// Descriptors that are neither clients nor upstreams: listeners, logs, sidecars' pipes.
 const OTHER_FILES: u64 = 256;
@@ -101,7 +102,7 @@ pub(super) const CHECKS: &[Check] = &[
 fn oom_policy(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
-        .filter(|(_, properties)| matches!(properties.oom_policy.as_str(), "stop" | "kill"))?;
+        .filter(|(_, properties)| matches!(properties.oom_policy, Word::Known(_)))?;
     Problem::setting(
         unit,
         "OOMPolicy",

@@ -6,6 +6,7 @@ use crate::config::{BEFORE_KILL, Dur, STOP_MARGIN};
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Level, Problem, command};
 use crate::diagnose::doctor::unit_facts::InstalledUnit;
+use crate::systemd::words::{KillMode, NotifyAccess, RestartPolicy, Word};
 
 /// After a crash, clients wait in the queue of the listener; most give up after this time.
 const RESTART_DELAY_MOST: Duration = Duration::from_secs(5);
@@ -130,16 +131,19 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 fn service_type(facts: &DoctorFacts) -> Option<Problem> {
-    let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
-        !matches!(properties.service_type.as_str(), "notify" | "notify-reload")
-    })?;
+    let (unit, properties) = facts
+        .loaded_unit()
+        .filter(|(_, properties)| !matches!(properties.service_type, Word::Known(_)))?;
     Problem::setting(unit, "Type", &properties.service_type, "Type=notify")
 }
 
 fn notify_access(facts: &DoctorFacts) -> Option<Problem> {
-    let (unit, properties) = facts
-        .loaded_unit()
-        .filter(|(_, properties)| !matches!(properties.notify_access.as_str(), "main" | "exec"))?;
+    let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
+        !matches!(
+            properties.notify_access,
+            Word::Known(NotifyAccess::Main | NotifyAccess::Exec)
+        )
+    })?;
     Problem::setting(
         unit,
         "NotifyAccess",
@@ -149,22 +153,28 @@ fn notify_access(facts: &DoctorFacts) -> Option<Problem> {
 }
 
 fn kill_mode(facts: &DoctorFacts) -> Option<Problem> {
-    let (unit, properties) = facts
-        .loaded_unit()
-        .filter(|(_, properties)| matches!(properties.kill_mode.as_str(), "process" | "none"))?;
+    let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
+        matches!(
+            properties.kill_mode,
+            Word::Known(KillMode::Process | KillMode::None)
+        )
+    })?;
     Problem::setting(unit, "KillMode", &properties.kill_mode, "KillMode=mixed")
 }
 
 fn kill_group(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts
         .loaded_unit()
-        .filter(|(_, properties)| properties.kill_mode == "control-group")?;
+        .filter(|(_, properties)| properties.kill_mode == KillMode::ControlGroup)?;
     Problem::setting(unit, "KillMode", &properties.kill_mode, "KillMode=mixed")
 }
 
 fn restart(facts: &DoctorFacts) -> Option<Problem> {
     let (unit, properties) = facts.loaded_unit().filter(|(_, properties)| {
-        !matches!(properties.restart.as_str(), "always" | "on-failure")
+        !matches!(
+            properties.restart,
+            Word::Known(RestartPolicy::Always | RestartPolicy::OnFailure)
+        )
     })?;
     Problem::setting(unit, "Restart", &properties.restart, "Restart=always")
 }

@@ -7,12 +7,10 @@ use crate::diagnose::why::evidence::{EndEvidence, UnitSnapshot};
 use crate::diagnose::why::journal::JournalEvent;
 use crate::diagnose::why::process_end::ProcessEnd;
 use crate::diagnose::why::timeline::Timeline;
+use crate::systemd::words::{ActiveState, ServiceResult, Word};
 
 /// EX_CONFIG of sysexits.h: a gateway exits with it when its configuration is invalid.
 const EX_CONFIG: i32 = 78;
-
-/// The result of a unit that reached its start limit.
-const START_LIMIT_HIT: &str = "start-limit-hit";
 
 /// A stop through the service manager.
 pub fn stopped() -> EndCause {
@@ -36,23 +34,23 @@ pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<EndCause
     let failed = timeline.last(JournalEvent::Failed);
     // The manager forgets the result of a run when the next one begins; the journal keeps it.
     let result = failed
-        .map(|line| line.result.as_str())
-        .or(unit.map(|unit| unit.result.as_str()))
-        .unwrap_or_default();
+        .map(|line| &line.result)
+        .or(unit.map(|unit| &unit.result));
     match result {
-        "watchdog" => Some(EndCause::Watchdog {
+        Some(Word::Known(ServiceResult::Watchdog)) => Some(EndCause::Watchdog {
             limit: timeline.watchdog_limit(),
         }),
-        "timeout" => Some(EndCause::Timeout {
+        Some(Word::Known(ServiceResult::Timeout)) => Some(EndCause::Timeout {
             said: timeline.complaint(),
         }),
-        "" | "success" | "signal" | "core-dump" | "exit-code" | START_LIMIT_HIT => {
-            by_exit(timeline, unit)
-        }
-        other => Some(EndCause::Manager {
-            result: other.to_owned(),
+        Some(
+            result @ (Word::Known(ServiceResult::OomKill | ServiceResult::Resources)
+            | Word::Other(_)),
+        ) => Some(EndCause::Manager {
+            result: result.to_string(),
             said: timeline.complaint(),
         }),
+        Some(Word::Known(_)) | None => by_exit(timeline, unit),
     }
 }
 
@@ -110,7 +108,9 @@ pub fn start_limit(evidence: &EndEvidence, diagnosis: Diagnosis) -> Diagnosis {
         .map(|line| line.event)
         .rfind(|event| matches!(event, JournalEvent::TooOften | JournalEvent::Ready))
         == Some(JournalEvent::TooOften);
-    if unit.result != START_LIMIT_HIT && !(unit.active == "failed" && gave_up) {
+    if unit.result != ServiceResult::StartLimitHit
+        && !(unit.active == ActiveState::Failed && gave_up)
+    {
         return diagnosis;
     }
     Diagnosis {

@@ -30,7 +30,7 @@ fn line(second: i64, event: JournalEvent, text: &str) -> JournalLine {
         text: text.into(),
         exit: None,
         status: 0,
-        result: String::new(),
+        result: "".into(),
         sidecar: None,
         priority: 4,
     }

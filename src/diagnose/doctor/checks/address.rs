@@ -22,7 +22,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: "another gateway process holds an address",
         why: "A gateway from an earlier run, or one that was started by hand, keeps the service \
                from its own port.",
-        cure: "gatewayctl clean ends the process if it is proven stale, and otherwise properties why not.",
+        cure: "gatewayctl clean ends the process if it is proven stale, and otherwise says why not.",
         fixable: false,
         judge: stale,
     },

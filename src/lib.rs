@@ -72,12 +72,11 @@
 //! answers (`gateway/pending_requests.rs`). The head of [`gateway`] tells more, also of a restart
 //! in a successor.
 //!
-//! **One `gatewayctl clean`.** `cli/commands/clean.rs` reads the flags; `service/port_survey.rs`
+//! **One `gatewayctl clean`.** `cli/commands/clean.rs` reads the flags; `service/address_claim.rs`
 //! gathers what the installed gateway claims; `stale/survey.rs` finds the processes that hold its
-//! addresses and asks whether they are alive (`stale/liveness.rs`); `stale/judge.rs` decides, with
-//! the ancestor rule of `stale/ancestors.rs`; `stale/clean.rs` opens a descriptor of each stale
-//! process (`os/process/pidfd.rs`), looks once more, and `stale/terminate.rs` sends the signals.
-//! The head of [`stale`] tells more.
+//! addresses and asks whether they are alive (`stale/liveness.rs`); `stale/judge.rs` decides;
+//! `stale/clean.rs` opens a descriptor of each stale process (`os/process/pidfd.rs`), looks once
+//! more, and `stale/terminate.rs` sends the signals. The head of [`stale`] tells more.
 //!
 //! # Glossary
 //!

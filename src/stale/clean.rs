@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
 use super::claim::AddressClaim;
-use super::judge::{Circumstances, Judgment, Suspect};
-use super::reason::{EndProof, KeepReason, StaleProof};
+use super::judge::{Judgment, Suspect};
+use super::reason::{EndProof, KeepCode};
 use super::report::{EndSignal, EndedProcess, KeptProcess};
 use super::survey::look_again;
 use super::terminate::{is_gone, signal_and_wait};
@@ -35,52 +35,35 @@ pub enum CleanMode {
     Ask,
 }
 
-/// How a process is ended.
-enum Ending {
-    /// SIGTERM, and SIGKILL if it does not end.
-    Forced(StaleProof),
-    /// SIGTERM only. A process that does not end is kept, for this reason.
-    Asked(KeepReason),
-}
-
 /// Ends the processes that are judged stale, all at once.
 pub async fn end_judged(
     claim: &AddressClaim,
     judged: Vec<(&Suspect, Judgment)>,
     mode: CleanMode,
 ) -> (Vec<EndedProcess>, Vec<KeptProcess>) {
-    let outcomes = join_all(judged.into_iter().map(|(suspect, judgment)| async move {
-        let outcome = match Ending::of(suspect, judgment, mode) {
-            Ok(ending) => end(claim, suspect, ending, mode).await,
-            Err(reason) => Err(reason),
-        };
-        (suspect, outcome)
-    }))
-    .await;
+    let ends = judged
+        .into_iter()
+        .map(|(suspect, judgment)| end(claim, suspect, judgment, mode));
     let (mut ended, mut kept) = (Vec::new(), Vec::new());
-    for (suspect, outcome) in outcomes {
+    for outcome in join_all(ends).await {
         match outcome {
             Ok(one) => ended.push(one),
-            Err(reason) => kept.push(KeptProcess::new(&suspect.process, &reason)),
+            Err(one) => kept.push(one),
         }
     }
     (ended, kept)
 }
 
-/// Ends one process.
-///
-/// # Errors
-/// The reason why the process is kept after all.
+/// Ends one process, or returns it with the reason why it is kept.
 async fn end(
     claim: &AddressClaim,
     suspect: &Suspect,
-    ending: Ending,
+    judgment: Judgment,
     mode: CleanMode,
-) -> Result<EndedProcess, KeepReason> {
-    let ended = |signal| {
-        let (proof, why) = ending.words();
-        EndedProcess::new(&suspect.process, signal, proof, why)
-    };
+) -> Result<EndedProcess, KeptProcess> {
+    let proof = may_end(suspect, judgment, mode)?;
+    let ended = |signal| EndedProcess::new(&suspect.process, signal, proof);
+    let kept = |reason| KeptProcess::new(suspect, reason);
     if mode == CleanMode::DryRun {
         return Ok(ended(None));
     }
@@ -89,72 +72,67 @@ async fn end(
         Ok(pidfd) => pidfd,
         Err(error) if is_gone(&error) => return Ok(ended(None)),
         // Without a descriptor, the signal might reach another process.
-        Err(_) => return Err(KeepReason::NotPermitted),
+        Err(_) => return Err(kept(KeepCode::NotPermitted)),
     };
     // The questions took seconds: what they told may have changed.
-    let (now, judgment) = look_again(claim, suspect)
+    let (now, judgment_now) = look_again(claim, suspect)
         .await
-        .ok_or(KeepReason::Changed)?;
-    ending.is_still_right(Ending::of(&now, judgment, mode)?)?;
+        .ok_or_else(|| kept(KeepCode::Changed))?;
+    // What is to be killed is not asked instead, nor the other way round.
+    let mode_now = match judgment {
+        Judgment::Stale(_) => CleanMode::Stale,
+        Judgment::Kept(_) => mode,
+    };
+    if (may_end(&now, judgment_now, mode_now)? == EndProof::Asked) != (proof == EndProof::Asked) {
+        return Err(kept(KeepCode::Changed));
+    }
 
-    let end = pidfd.ended().map_err(|_| KeepReason::NotPermitted)?;
+    let not_permitted = |_| kept(KeepCode::NotPermitted);
+    let end = pidfd.ended().map_err(not_permitted)?;
     let send = async |signal, limit| {
         signal_and_wait(&pidfd, &end, signal, sleep(limit))
             .await
-            .map_err(|_| KeepReason::NotPermitted)
+            .map_err(not_permitted)
     };
-    match &ending {
-        Ending::Asked(reason) => {
-            if !send(Signal::SIGTERM, ASKED_WAIT).await? {
-                return Err(reason.clone());
-            }
-        }
-        Ending::Forced(_) => {
-            if !send(Signal::SIGTERM, TERM_WAIT).await? {
-                // A process that sleeps in the kernel may take longer. Then the port stays busy,
-                // and the report says so.
-                send(Signal::SIGKILL, KILL_WAIT).await?;
-                return Ok(ended(Some(EndSignal::Kill)));
-            }
-        }
+    let limit = match judgment {
+        Judgment::Stale(_) => TERM_WAIT,
+        Judgment::Kept(_) => ASKED_WAIT,
+    };
+    if send(Signal::SIGTERM, limit).await? {
+        return Ok(ended(Some(EndSignal::Term)));
     }
-    Ok(ended(Some(EndSignal::Term)))
+    match judgment {
+        Judgment::Stale(_) => {
+            // A process that sleeps in the kernel may take longer. Then the port stays busy, and
+            // the report says so.
+            send(Signal::SIGKILL, KILL_WAIT).await?;
+            Ok(ended(Some(EndSignal::Kill)))
+        }
+        // A healthy gateway is never killed.
+        Judgment::Kept(reason) => Err(kept(reason)),
+    }
 }
 
-impl Ending {
-    /// How a process is ended after a judgment.
-    ///
-    /// # Errors
-    /// The reason why it is kept.
-    fn of(suspect: &Suspect, judgment: Judgment, mode: CleanMode) -> Result<Self, KeepReason> {
-        match judgment {
-            Judgment::Stale(proof) => Ok(Self::Forced(proof)),
-            Judgment::Kept(reason)
-                if mode == CleanMode::Ask && Circumstances::may_be_asked(suspect, &reason) =>
-            {
-                Ok(Self::Asked(reason))
-            }
-            Judgment::Kept(reason) => Err(reason),
+/// The proof with which a process may be ended. With [`CleanMode::Ask`], that is also a healthy
+/// gateway of this instance that no service manager looks after.
+///
+/// # Errors
+/// The process, with the reason why it is kept.
+fn may_end(
+    suspect: &Suspect,
+    judgment: Judgment,
+    mode: CleanMode,
+) -> Result<EndProof, KeptProcess> {
+    let of_this = || {
+        let gateway = suspect.gateway.as_ref();
+        gateway.is_some_and(|gateway| gateway.of_this)
+    };
+    match judgment {
+        Judgment::Stale(proof) => Ok(proof),
+        Judgment::Kept(KeepCode::Owns) if mode == CleanMode::Ask => Ok(EndProof::Asked),
+        Judgment::Kept(KeepCode::Answers) if mode == CleanMode::Ask && of_this() => {
+            Ok(EndProof::Asked)
         }
-    }
-
-    /// Compares it with what the second look says.
-    ///
-    /// # Errors
-    /// The reason why the process is kept after all.
-    fn is_still_right(&self, now: Self) -> Result<(), KeepReason> {
-        match (self, now) {
-            (Self::Forced(_), Self::Forced(_)) | (Self::Asked(_), Self::Asked(_)) => Ok(()),
-            (Self::Forced(_), Self::Asked(reason)) => Err(reason),
-            (Self::Asked(_), Self::Forced(_)) => Err(KeepReason::Changed),
-        }
-    }
-
-    /// Why, in a word and in a sentence.
-    fn words(&self) -> (EndProof, String) {
-        match self {
-            Self::Forced(proof) => (proof.code(), proof.to_string()),
-            Self::Asked(_) => (EndProof::Asked, "it was asked to stop, and did".to_owned()),
-        }
+        Judgment::Kept(reason) => Err(KeptProcess::new(suspect, reason)),
     }
 }

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ancestors::Ancestors;
-use super::reason::{KeepReason, StaleProof};
+use super::reason::{EndProof, KeepCode};
 use crate::os::process::{Process, is_within};
 
 /// A process that holds one of the claimed addresses, and what was seen of it.
@@ -54,8 +53,10 @@ pub struct Circumstances {
     pub me: u32,
     /// The users whose processes may be ended: the own user, and for root the instance's user too.
     pub users: BTreeSet<u32>,
-    /// The ancestors of `me`.
-    pub ancestors: Ancestors,
+    /// The ancestors of `me`, process 1 included where it is one. None is ever signalled, not even
+    /// when the user names it: a sidecar or an agent behind the front door may have started this
+    /// command, which must not end the gateway that it was started from.
+    pub ancestors: Vec<u32>,
     /// The control group of the service that `me` runs in.
     pub own_service: Option<String>,
     /// The control group of this gateway's service, while it runs.
@@ -73,12 +74,12 @@ pub struct Circumstances {
 }
 
 /// The judgment on a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgment {
     /// It is ended.
-    Stale(StaleProof),
+    Stale(EndProof),
     /// It is left alone.
-    Kept(KeepReason),
+    Kept(KeepCode),
 }
 
 impl Circumstances {
@@ -88,29 +89,29 @@ impl Circumstances {
             return Judgment::Kept(reason);
         }
         if self.named == Some(process.pid) {
-            return Judgment::Stale(StaleProof::Named);
+            return Judgment::Stale(EndProof::Named);
         }
         let Some(gateway) = &suspect.gateway else {
-            return Judgment::Kept(KeepReason::Foreign);
+            return Judgment::Kept(KeepCode::Foreign);
         };
         if self.drainers.iter().any(|drainer| drainer.is(process)) {
-            return Judgment::Kept(KeepReason::Drains);
+            return Judgment::Kept(KeepCode::Drains);
         }
-        if let Some(unit) = &gateway.main_of {
-            return Judgment::Kept(KeepReason::MainOf(unit.clone()));
+        if gateway.main_of.is_some() {
+            return Judgment::Kept(KeepCode::MainOfOther);
         }
         let owns = self.owner.is_some_and(|owner| owner.is(process));
         match (owns, gateway.answers) {
-            (true, true) => Judgment::Kept(KeepReason::Owns),
-            (true, false) => Judgment::Stale(StaleProof::Silent),
-            (false, true) => Judgment::Kept(KeepReason::Answers),
-            (false, false) if gateway.beside => Judgment::Kept(KeepReason::Beside),
-            (false, false) => Judgment::Stale(StaleProof::Unknown),
+            (true, true) => Judgment::Kept(KeepCode::Owns),
+            (true, false) => Judgment::Stale(EndProof::Silent),
+            (false, true) => Judgment::Kept(KeepCode::Answers),
+            (false, false) if gateway.beside => Judgment::Kept(KeepCode::Beside),
+            (false, false) => Judgment::Stale(EndProof::Unknown),
         }
     }
 
     /// Why a process is never signalled, if it is not.
-    pub fn exemption(&self, process: &Process) -> Option<KeepReason> {
+    pub fn exemption(&self, process: &Process) -> Option<KeepCode> {
         let pid = process.pid;
         let within = |group: &Option<String>| {
             group
@@ -118,32 +119,19 @@ impl Circumstances {
                 .is_some_and(|group| is_within(&process.group, group))
         };
         [
-            (pid == self.me, KeepReason::Myself),
-            (process.is_systemd(), KeepReason::Manager),
-            (self.ancestors.protect(pid), KeepReason::Ancestor),
+            (pid == self.me, KeepCode::Myself),
+            (process.is_systemd(), KeepCode::Manager),
+            (self.ancestors.contains(&pid), KeepCode::Ancestor),
             // In a container, a process that was brought in from outside is no child of process 1.
-            (pid == 1, KeepReason::First),
-            (self.protected.contains(&pid), KeepReason::Protected),
-            (self.main == Some(pid), KeepReason::Main),
-            (within(&self.unit_group), KeepReason::InUnit),
-            (within(&self.own_service), KeepReason::InOwnService),
-            (!self.users.contains(&process.uid), KeepReason::OtherUser),
+            (pid == 1, KeepCode::First),
+            (self.protected.contains(&pid), KeepCode::Protected),
+            (self.main == Some(pid), KeepCode::Main),
+            (within(&self.unit_group), KeepCode::InUnit),
+            (within(&self.own_service), KeepCode::InOwnService),
+            (!self.users.contains(&process.uid), KeepCode::OtherUser),
         ]
         .into_iter()
         .find_map(|(holds, reason)| holds.then_some(reason))
-    }
-
-    /// Whether a healthy gateway may be asked to stop: it is of this instance, and no service manager
-    /// looks after it. It is never killed.
-    pub fn may_be_asked(suspect: &Suspect, reason: &KeepReason) -> bool {
-        match reason {
-            KeepReason::Owns => true,
-            KeepReason::Answers => suspect
-                .gateway
-                .as_ref()
-                .is_some_and(|gateway| gateway.of_this),
-            _ => false,
-        }
     }
 }
 

@@ -13,8 +13,7 @@
 //! `cli/stale_gateways.rs` passes it to [`end_stale`] in this file, which goes through three steps.
 //! First, `survey.rs` finds the processes that hold these addresses and what counts in their
 //! favour, and asks each gateway among them whether it is alive (`liveness.rs`). Second, `judge.rs`
-//! decides on that alone, without a system call: a process is stale, with a proof, or kept, with a
-//! reason. A process above this one is always kept: that is the ancestor rule (`ancestors.rs`).
+//! decides on that alone, without a system call: a process is stale, with a proof, or kept, with a reason. An ancestor of this process is always kept.
 //! Third, `clean.rs` ends what is stale: it opens a descriptor of the process
 //! (`os/process/pidfd.rs`), surveys and judges this one process again, because the questions took
 //! seconds, and sends SIGTERM and SIGKILL through the descriptor (`terminate.rs`). The second look
@@ -24,7 +23,6 @@
 //! `leftover.rs` has a second proof, for a service that systemd restarts: it needs no address.
 
 mod address_state;
-mod ancestors;
 mod claim;
 mod clean;
 mod judge;

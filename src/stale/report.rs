@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::address_state::AddressState;
-use super::reason::{EndProof, KeepCode, KeepReason};
+use super::judge::Suspect;
+use super::reason::{EndProof, KeepCode};
 use crate::os::process::Process;
 use crate::text::escape::escape;
 use crate::text::words::words;
@@ -73,26 +74,28 @@ pub struct KeptProcess {
 }
 
 impl EndedProcess {
-    pub fn new(process: &Process, signal: Option<EndSignal>, proof: EndProof, why: String) -> Self {
+    pub fn new(process: &Process, signal: Option<EndSignal>, proof: EndProof) -> Self {
         Self {
             pid: process.pid,
             uid: process.uid,
             name: process.name.clone(),
             signal,
             proof,
-            why,
+            why: proof.text().to_owned(),
         }
     }
 }
 
 impl KeptProcess {
-    pub fn new(process: &Process, reason: &KeepReason) -> Self {
+    pub fn new(suspect: &Suspect, reason: KeepCode) -> Self {
+        let gateway = suspect.gateway.as_ref();
+        let main_of = gateway.and_then(|gateway| gateway.main_of.as_deref());
         Self {
-            pid: process.pid,
-            uid: process.uid,
-            name: process.name.clone(),
-            reason: reason.code(),
-            why: reason.to_string(),
+            pid: suspect.process.pid,
+            uid: suspect.process.uid,
+            name: suspect.process.name.clone(),
+            reason,
+            why: reason.text(main_of.unwrap_or("another service")),
             ours: reason.is_ours(),
         }
     }

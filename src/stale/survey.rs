@@ -8,14 +8,13 @@ use std::os::unix::fs::MetadataExt;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::ancestors::Ancestors;
 use super::claim::AddressClaim;
 use super::judge::{Circumstances, Judgment, ProcessIdentity, Suspect, SuspectGateway};
 use super::liveness::{self, PROBES};
-use super::reason::KeepReason;
+use super::reason::KeepCode;
 use crate::config::Listen;
 use crate::os::port::{self, Depth, Socket};
-use crate::os::process::Process;
+use crate::os::process::{self, Process};
 use crate::state::owner::Owner;
 use crate::systemd::unit::facts_of;
 
@@ -137,7 +136,7 @@ pub fn circumstances(claim: &AddressClaim) -> Circumstances {
     Circumstances {
         me,
         users: users(claim),
-        ancestors: Ancestors::of(me),
+        ancestors: process::ancestors(me),
         own_service,
         unit_group: unit.and_then(|unit| unit.group.clone()),
         main: unit.and_then(|unit| unit.main),
@@ -189,7 +188,7 @@ async fn suspects(
         Some(gateway) => gateway.answers,
         None => matches!(
             circumstances.exemption(&suspect.process),
-            Some(KeepReason::Main | KeepReason::InUnit)
+            Some(KeepCode::Main | KeepCode::InUnit)
         ),
     };
     let healthy: BTreeSet<u32> = suspects

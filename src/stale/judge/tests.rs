@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::report::KeptProcess;
 use super::*;
 
 const UNIT: &str = "/system.slice/gateway.service";
@@ -34,41 +35,55 @@ fn silent(pid: u32) -> Suspect {
     }
 }
 
+fn healthy(pid: u32) -> Suspect {
+    let gateway = SuspectGateway {
+        answers: true,
+        ..SuspectGateway::default()
+    };
+    Suspect {
+        gateway: Some(gateway),
+        ..silent(pid)
+    }
+}
+
+fn identity(pid: u32, start_time: u64) -> ProcessIdentity {
+    ProcessIdentity { pid, start_time }
+}
+
+fn naming(pid: u32) -> Circumstances {
+    Circumstances {
+        named: Some(pid),
+        ..circumstances()
+    }
+}
+
 fn circumstances() -> Circumstances {
     Circumstances {
         me: 50,
         users: [1000].into(),
-        ancestors: vec![40, 30, 1].into(),
+        ancestors: vec![40, 30, 1],
         ..Circumstances::default()
     }
 }
 
 #[test]
 fn one_that_nobody_looks_after_and_that_answers_nobody_is_stale() {
-    assert_eq!(
-        circumstances().judge(&silent(7)),
-        Judgment::Stale(StaleProof::Unknown)
-    );
     let owner = Circumstances {
-        owner: Some(ProcessIdentity {
-            pid: 7,
-            start_time: 107,
-        }),
+        owner: Some(identity(7, 107)),
         ..circumstances()
     };
-    assert_eq!(owner.judge(&silent(7)), Judgment::Stale(StaleProof::Silent));
     // The number was given again since the record was written.
     let recycled = Circumstances {
-        drainers: vec![ProcessIdentity {
-            pid: 7,
-            start_time: 99,
-        }],
+        drainers: vec![identity(7, 99)],
         ..circumstances()
     };
-    assert_eq!(
-        recycled.judge(&silent(7)),
-        Judgment::Stale(StaleProof::Unknown)
-    );
+    for (circumstances, proof) in [
+        (circumstances(), EndProof::Unknown),
+        (owner, EndProof::Silent),
+        (recycled, EndProof::Unknown),
+    ] {
+        assert_eq!(circumstances.judge(&silent(7)), Judgment::Stale(proof));
+    }
 }
 
 #[test]
@@ -77,16 +92,12 @@ fn a_sidecar_kills_neither_its_gateway_nor_anybody_above() {
         assert!(
             matches!(
                 circumstances().judge(&silent(pid)),
-                Judgment::Kept(KeepReason::Myself | KeepReason::Ancestor)
+                Judgment::Kept(KeepCode::Myself | KeepCode::Ancestor)
             ),
             "{pid}"
         );
-        let named = Circumstances {
-            named: Some(pid),
-            ..circumstances()
-        };
         assert!(
-            matches!(named.judge(&silent(pid)), Judgment::Kept(_)),
+            matches!(naming(pid).judge(&silent(pid)), Judgment::Kept(_)),
             "not even when it is named: {pid}"
         );
     }
@@ -94,88 +105,62 @@ fn a_sidecar_kills_neither_its_gateway_nor_anybody_above() {
 
 #[test]
 fn process_1_is_kept_though_this_command_came_from_outside_of_its_container() {
-    let outside = Circumstances {
-        ancestors: Ancestors::default(),
-        owner: Some(ProcessIdentity {
-            pid: 1,
-            start_time: 101,
-        }),
-        ..circumstances()
-    };
-    assert_eq!(outside.judge(&silent(1)), Judgment::Kept(KeepReason::First));
-    let named = Circumstances {
-        named: Some(1),
-        ..outside
-    };
-    assert_eq!(named.judge(&silent(1)), Judgment::Kept(KeepReason::First));
+    for named in [None, Some(1)] {
+        let outside = Circumstances {
+            ancestors: vec![],
+            owner: Some(identity(1, 101)),
+            named,
+            ..circumstances()
+        };
+        assert_eq!(
+            outside.judge(&silent(1)),
+            Judgment::Kept(KeepCode::First),
+            "{named:?}"
+        );
+    }
 }
 
 #[test]
 fn a_healthy_gateway_is_kept_whatever_the_records_say() {
-    let healthy = Suspect {
-        gateway: Some(SuspectGateway {
-            answers: true,
-            ..SuspectGateway::default()
-        }),
-        ..silent(7)
-    };
     assert_eq!(
-        circumstances().judge(&healthy),
-        Judgment::Kept(KeepReason::Answers)
+        circumstances().judge(&healthy(7)),
+        Judgment::Kept(KeepCode::Answers)
     );
-    let managed = Suspect {
-        gateway: Some(SuspectGateway {
-            main_of: Some("web.service".into()),
-            ..SuspectGateway::default()
-        }),
-        ..silent(7)
-    };
+    let mut managed = silent(7);
+    managed.gateway = Some(SuspectGateway {
+        main_of: Some("web.service".into()),
+        ..SuspectGateway::default()
+    });
     assert_eq!(
         circumstances().judge(&managed),
-        Judgment::Kept(KeepReason::MainOf("web.service".into()))
+        Judgment::Kept(KeepCode::MainOfOther)
+    );
+    assert_eq!(
+        KeptProcess::new(&managed, KeepCode::MainOfOther).why,
+        "it is the main process of web.service"
     );
     let drains = Circumstances {
-        drainers: vec![ProcessIdentity {
-            pid: 7,
-            start_time: 107,
-        }],
+        drainers: vec![identity(7, 107)],
         ..circumstances()
     };
-    assert_eq!(drains.judge(&silent(7)), Judgment::Kept(KeepReason::Drains));
+    assert_eq!(drains.judge(&silent(7)), Judgment::Kept(KeepCode::Drains));
 }
 
 #[test]
 fn a_foreign_program_goes_only_when_it_is_named() {
-    let foreign = Suspect {
+    let mut foreign = Suspect {
         gateway: None,
         ..silent(7)
     };
     assert_eq!(
         circumstances().judge(&foreign),
-        Judgment::Kept(KeepReason::Foreign)
+        Judgment::Kept(KeepCode::Foreign)
     );
+    assert_eq!(naming(7).judge(&foreign), Judgment::Stale(EndProof::Named));
+    foreign.process.uid = 0;
     assert_eq!(
-        Circumstances {
-            named: Some(7),
-            ..circumstances()
-        }
-        .judge(&foreign),
-        Judgment::Stale(StaleProof::Named)
-    );
-    let others = Suspect {
-        process: Process {
-            uid: 0,
-            ..process(7)
-        },
-        ..foreign
-    };
-    assert_eq!(
-        Circumstances {
-            named: Some(7),
-            ..circumstances()
-        }
-        .judge(&others),
-        Judgment::Kept(KeepReason::OtherUser)
+        naming(7).judge(&foreign),
+        Judgment::Kept(KeepCode::OtherUser)
     );
 }
 
@@ -189,23 +174,17 @@ fn the_service_manager_is_never_signalled() {
         },
         gateway: None,
     };
-    let named = |pid| Circumstances {
-        named: Some(pid),
-        ancestors: Ancestors::default(),
-        ..circumstances()
-    };
-    assert_eq!(
-        named(1).judge(&systemd(1, &["/sbin/init"])),
-        Judgment::Kept(KeepReason::Manager)
-    );
-    assert_eq!(
-        named(7).judge(&systemd(7, &["systemd", "--user"])),
-        Judgment::Kept(KeepReason::Manager)
-    );
-    assert_eq!(
-        named(7).judge(&systemd(7, &["systemd"])),
-        Judgment::Stale(StaleProof::Named)
-    );
+    for (pid, arguments, judgment) in [
+        (1, &["/sbin/init"][..], Judgment::Kept(KeepCode::Manager)),
+        (7, &["systemd", "--user"], Judgment::Kept(KeepCode::Manager)),
+        (7, &["systemd"], Judgment::Stale(EndProof::Named)),
+    ] {
+        let named = Circumstances {
+            ancestors: vec![],
+            ..naming(pid)
+        };
+        assert_eq!(named.judge(&systemd(pid, arguments)), judgment, "{pid}");
+    }
 }
 
 /// A tree of processes: each one's parent comes before it, but for those that were reparented to
@@ -238,88 +217,56 @@ prop_compose! {
     }
 }
 
-fn tree() -> impl Strategy<Value = Tree> {
-    (2_usize..24).prop_flat_map(|count| {
-        let members: Vec<_> = (0..count).map(|index| member(index as u32 + 1)).collect();
-        let parents: Vec<_> = (0..count).map(|index| 0..index.max(1)).collect();
-        // Records may name a process, one that had its number before, or nobody.
-        let identity = (
-            1..=count as u32 + 2,
-            prop_oneof![3 => Just(0_u64), 3 => Just(1), 1 => Just(2)],
-        )
-            .prop_map(|(pid, how)| ProcessIdentity {
-                pid,
-                start_time: match how {
-                    0 => 100 + u64::from(pid),
-                    1 => 0,
-                    _ => 99,
-                },
-            });
-        let pid = 1..=count as u32;
-        (
-            (
-                members,
-                parents,
-                0..count,
-                prop::collection::vec(prop::bool::weighted(0.15), count),
-            ),
-            prop::option::of(identity.clone()),
-            prop::collection::vec(identity, 0..4),
-            prop::collection::btree_set(pid.clone(), 0..3),
-            (
-                prop::option::of(pid.clone()),
-                prop::option::weighted(0.2, pid),
-                any::<bool>(),
-                any::<bool>(),
-                any::<bool>(),
-            ),
-        )
-            .prop_map(
-                |(
-                    (suspects, parents, me, reparented),
-                    owner,
-                    drainers,
-                    protected,
-                    (main, named, unit, own, root),
-                )| {
-                    let circumstances = Circumstances {
-                        me: me as u32 + 1,
-                        users: if root {
-                            [1000, 0].into()
-                        } else {
-                            [1000].into()
-                        },
-                        own_service: own.then(|| OWN.to_owned()),
-                        unit_group: unit.then(|| UNIT.to_owned()),
-                        main,
-                        owner,
-                        drainers,
-                        protected,
-                        named,
-                        ancestors: Ancestors::default(),
-                    };
-                    Tree {
-                        parents,
-                        suspects,
-                        me,
-                        reparented,
-                        circumstances,
-                    }
-                },
-            )
-    })
+prop_compose! {
+    /// A record may name a process, one that had its number before, or nobody.
+    fn record(count: u32)(pid in 1..=count + 2, how in 0..7) -> ProcessIdentity {
+        let start_time = match how {
+            0..3 => 100 + u64::from(pid),
+            3..6 => 0,
+            _ => 99,
+        };
+        identity(pid, start_time)
+    }
+}
+
+prop_compose! {
+    fn tree()(count in 2_u32..24)(
+        suspects in (1..=count).map(member).collect::<Vec<_>>(),
+        parents in (0..count as usize).map(|index| 0..index.max(1)).collect::<Vec<_>>(),
+        me in 0..count,
+        reparented in prop::collection::vec(prop::bool::weighted(0.15), count as usize),
+        owner in prop::option::of(record(count)),
+        drainers in prop::collection::vec(record(count), 0..4),
+        protected in prop::collection::btree_set(1..=count, 0..3),
+        main in prop::option::of(1..=count),
+        named in prop::option::weighted(0.2, 1..=count),
+        (unit, own, root) in any::<(bool, bool, bool)>(),
+    ) -> Tree {
+        let circumstances = Circumstances {
+            me: me + 1,
+            users: if root { [1000, 0].into() } else { [1000].into() },
+            own_service: own.then(|| OWN.to_owned()),
+            unit_group: unit.then(|| UNIT.to_owned()),
+            main,
+            owner,
+            drainers,
+            protected,
+            named,
+            ancestors: vec![],
+        };
+        Tree { parents, suspects, me: me as usize, reparented, circumstances }
+    }
 }
 
 impl Tree {
     /// The parent as it is now: one that lost its own belongs to process 1.
     fn parent(&self, index: usize) -> Option<usize> {
-        (index != 0).then(|| {
-            if self.reparented[index] {
-                0
-            } else {
-                self.parents[index]
-            }
-        })
+        let parent = if self.reparented[index] {
+            0
+        } else {
+            self.parents[index]
+        };
+        (index != 0).then_some(parent)
     }
 
     fn is_above_me(&self, index: usize) -> bool {
@@ -365,7 +312,7 @@ proptest! {
     #[test]
     fn no_signal_to_anything_that_is_not_proven_stale(mut tree in tree()) {
         let above: Vec<u32> = (0..tree.suspects.len()).filter(|index| tree.is_above_me(*index)).map(|index| index as u32 + 1).collect();
-        tree.circumstances.ancestors = above.into();
+        tree.circumstances.ancestors = above;
         for (index, suspect) in tree.suspects.iter().enumerate() {
             let stale = matches!(tree.circumstances.judge(suspect), Judgment::Stale(_));
             prop_assert_eq!(stale, tree.may_be_signalled(index), "{:?}", suspect);

@@ -3,6 +3,7 @@ use super::*;
 const IN_PROCESS: Strategy = Strategy::InProcess;
 const RESPAWN: Strategy = Strategy::Respawn { waiter: false };
 const WAITER: Strategy = Strategy::Respawn { waiter: true };
+const EXIT: Strategy = Strategy::Exit;
 
 fn verdict(supervisor: Supervisor) -> SupervisorVerdict {
     SupervisorVerdict {
@@ -35,8 +36,37 @@ fn launchd() -> SupervisorVerdict {
     verdict(Supervisor::Launchd { label: "l".into() })
 }
 
+fn held<'a>(verdict: &'a SupervisorVerdict) -> StrategyFacts<'a> {
+    StrategyFacts {
+        holder: true,
+        ..facts(verdict)
+    }
+}
+
+fn fresh(facts: StrategyFacts<'_>) -> StrategyFacts<'_> {
+    StrategyFacts {
+        fresh: true,
+        ..facts
+    }
+}
+
+fn update(facts: StrategyFacts<'_>) -> StrategyFacts<'_> {
+    StrategyFacts {
+        update: true,
+        ..facts
+    }
+}
+
+fn with_mode(mode: RestartMode, facts: StrategyFacts<'_>) -> StrategyFacts<'_> {
+    StrategyFacts { mode, ..facts }
+}
+
 fn strategy(facts: StrategyFacts<'_>) -> Option<Strategy> {
     choose(&facts).ok().map(|choice| choice.strategy)
+}
+
+fn refusal(facts: StrategyFacts<'_>) -> String {
+    choose(&facts).unwrap_err().why
 }
 
 #[test]
@@ -63,52 +93,25 @@ fn auto_and_a_fresh_process_by_supervisor() {
     ];
     for supervisor in followed {
         let verdict = verdict(supervisor);
-        let facts = facts(&verdict);
-        assert_eq!(strategy(facts), Some(IN_PROCESS), "{verdict}");
-        assert_eq!(
-            strategy(StrategyFacts {
-                fresh: true,
-                ..facts
-            }),
-            Some(WAITER),
-            "{verdict}"
-        );
-        assert_eq!(
-            strategy(StrategyFacts {
-                update: true,
-                ..facts
-            }),
-            Some(WAITER),
-            "{verdict}"
-        );
-        assert_eq!(
-            strategy(StrategyFacts {
-                mode: RestartMode::Respawn,
-                ..facts
-            }),
-            Some(WAITER),
-            "{verdict}"
-        );
+        let plain = facts(&verdict);
+        let respawn = with_mode(RestartMode::Respawn, plain);
+        assert_eq!(strategy(plain), Some(IN_PROCESS), "{verdict}");
+        assert_eq!(strategy(fresh(plain)), Some(WAITER), "{verdict}");
+        assert_eq!(strategy(update(plain)), Some(WAITER), "{verdict}");
+        assert_eq!(strategy(respawn), Some(WAITER), "{verdict}");
     }
     let nobody = verdict(Init);
     assert_eq!(strategy(facts(&nobody)), Some(RESPAWN));
-    assert_eq!(
-        strategy(StrategyFacts {
-            update: true,
-            ..facts(&nobody)
-        }),
-        Some(RESPAWN)
-    );
+    assert_eq!(strategy(update(facts(&nobody))), Some(RESPAWN));
 }
 
 #[test]
 fn systemd_is_told_of_a_fresh_process_or_starts_it() {
     let verdict = systemd();
-    // (told, holder) -> (plain, fresh, update)
-    for (told, holder, plain, fresh) in [
+    for (told, holder, plain, new) in [
         (true, true, RESPAWN, RESPAWN),
         (true, false, RESPAWN, RESPAWN),
-        (false, true, Strategy::Exit, Strategy::Exit),
+        (false, true, EXIT, EXIT),
         (false, false, IN_PROCESS, WAITER),
     ] {
         let facts = StrategyFacts {
@@ -117,67 +120,25 @@ fn systemd_is_told_of_a_fresh_process_or_starts_it() {
             ..facts(&verdict)
         };
         assert_eq!(strategy(facts), Some(plain), "{told} {holder}");
-        assert_eq!(
-            strategy(StrategyFacts {
-                fresh: true,
-                ..facts
-            }),
-            Some(fresh),
-            "{told} {holder}"
-        );
-        assert_eq!(
-            strategy(StrategyFacts {
-                update: true,
-                ..facts
-            }),
-            Some(fresh),
-            "{told} {holder}"
-        );
+        assert_eq!(strategy(fresh(facts)), Some(new), "{told} {holder}");
+        assert_eq!(strategy(update(facts)), Some(new), "{told} {holder}");
     }
 }
 
 #[test]
 fn launchd_starts_the_next_one_or_stays_in_process() {
     let verdict = launchd();
-    let held = StrategyFacts {
-        holder: true,
-        ..facts(&verdict)
-    };
-    assert_eq!(strategy(held), Some(Strategy::Exit));
-    assert_eq!(
-        strategy(StrategyFacts {
-            update: true,
-            ..held
-        }),
-        Some(Strategy::Exit)
-    );
-    assert_eq!(strategy(facts(&verdict)), Some(IN_PROCESS));
-    let refused = choose(&StrategyFacts {
-        fresh: true,
-        ..held
-    })
-    .unwrap_err();
+    let (alone, held) = (facts(&verdict), held(&verdict));
+    assert_eq!(strategy(held), Some(EXIT));
+    assert_eq!(strategy(update(held)), Some(EXIT));
+    assert_eq!(strategy(alone), Some(IN_PROCESS));
+    let why = refusal(fresh(held));
     assert!(
-        refused.why.contains("launchd")
-            && refused
-                .why
-                .contains("a plain restart starts a fresh process"),
-        "{refused}"
+        why.contains("launchd") && why.contains("a plain restart starts a fresh process"),
+        "{why}"
     );
-    assert!(
-        choose(&StrategyFacts {
-            fresh: true,
-            ..facts(&verdict)
-        })
-        .is_err()
-    );
-    assert!(
-        choose(&StrategyFacts {
-            update: true,
-            ..facts(&verdict)
-        })
-        .is_err()
-    );
+    assert!(choose(&fresh(alone)).is_err());
+    assert!(choose(&update(alone)).is_err());
 }
 
 #[test]
@@ -185,47 +146,21 @@ fn the_mode_overrules_where_nothing_is_lost_by_it() {
     let systemd = systemd();
     let told = StrategyFacts {
         can_speak_mainpid: true,
-        holder: true,
-        ..facts(&systemd)
+        ..held(&systemd)
     };
+    let exit = with_mode(RestartMode::Exit, told);
+    let in_process = with_mode(RestartMode::InProcess, told);
+    assert_eq!(strategy(in_process), Some(IN_PROCESS));
+    assert_eq!(strategy(exit), Some(EXIT));
+    assert_eq!(strategy(fresh(exit)), Some(EXIT));
     assert_eq!(
-        strategy(StrategyFacts {
-            mode: RestartMode::InProcess,
-            ..told
-        }),
-        Some(IN_PROCESS)
-    );
-    assert_eq!(
-        strategy(StrategyFacts {
-            mode: RestartMode::Exit,
-            ..told
-        }),
-        Some(Strategy::Exit)
-    );
-    assert_eq!(
-        strategy(StrategyFacts {
-            mode: RestartMode::Exit,
-            fresh: true,
-            ..told
-        }),
-        Some(Strategy::Exit)
-    );
-    assert_eq!(
-        strategy(StrategyFacts {
-            mode: RestartMode::InProcess,
-            fresh: true,
-            ..told
-        }),
+        strategy(fresh(in_process)),
         Some(RESPAWN),
         "one restart may ask for it"
     );
 
     let nobody = verdict(Supervisor::Init);
-    let choice = choose(&StrategyFacts {
-        mode: RestartMode::Exit,
-        ..facts(&nobody)
-    })
-    .unwrap();
+    let choice = choose(&with_mode(RestartMode::Exit, facts(&nobody))).unwrap();
     assert_eq!(choice.strategy, RESPAWN);
     assert!(
         choice
@@ -234,13 +169,8 @@ fn the_mode_overrules_where_nothing_is_lost_by_it() {
         "{choice}"
     );
     let launchd = launchd();
-    let choice = choose(&StrategyFacts {
-        mode: RestartMode::Respawn,
-        holder: true,
-        ..facts(&launchd)
-    })
-    .unwrap();
-    assert_eq!(choice.strategy, Strategy::Exit, "{choice}");
+    let respawn = with_mode(RestartMode::Respawn, held(&launchd));
+    assert_eq!(strategy(respawn), Some(EXIT));
 }
 
 #[test]
@@ -250,91 +180,45 @@ fn no_respawn_stays_in_process_and_refuses_what_it_cannot_give() {
         no_respawn: true,
         ..facts(&nobody)
     };
+    let respawn = with_mode(RestartMode::Respawn, forbidden);
     assert_eq!(strategy(forbidden), Some(IN_PROCESS));
-    assert_eq!(
-        strategy(StrategyFacts {
-            mode: RestartMode::Respawn,
-            ..forbidden
-        }),
-        Some(IN_PROCESS)
-    );
-    for refused in [
-        StrategyFacts {
-            fresh: true,
-            ..forbidden
-        },
-        StrategyFacts {
-            update: true,
-            ..forbidden
-        },
-    ] {
-        assert!(
-            choose(&refused)
-                .unwrap_err()
-                .why
-                .contains("GATEWAY_NO_RESPAWN")
-        );
+    assert_eq!(strategy(respawn), Some(IN_PROCESS));
+    for refused in [fresh(forbidden), update(forbidden)] {
+        assert!(refusal(refused).contains("GATEWAY_NO_RESPAWN"));
     }
     let verdict = systemd();
     let held = StrategyFacts {
         no_respawn: true,
-        holder: true,
         can_speak_mainpid: true,
-        ..facts(&verdict)
+        ..held(&verdict)
     };
     assert_eq!(strategy(held), Some(IN_PROCESS));
     assert_eq!(
-        strategy(StrategyFacts {
-            update: true,
-            ..held
-        }),
-        Some(Strategy::Exit),
+        strategy(update(held)),
+        Some(EXIT),
         "the supervisor starts the new program"
     );
 }
 
 #[test]
 fn no_more_than_eight_processes_drain() {
+    let drained = |drainers, facts| StrategyFacts { drainers, ..facts };
     let nobody = verdict(Supervisor::Init);
-    let full = StrategyFacts {
-        drainers: MAX_DRAINERS,
-        ..facts(&nobody)
-    };
+    let full = drained(MAX_DRAINERS, facts(&nobody));
     let choice = choose(&full).unwrap();
-    assert_eq!(
-        (choice.strategy, choice.cut_oldest),
-        (IN_PROCESS, false),
-        "{choice}"
-    );
+    let got = (choice.strategy, choice.cut_oldest);
+    assert_eq!(got, (IN_PROCESS, false), "{choice}");
     assert!(
         choice.why.contains("8 older processes still drain"),
         "{choice}"
     );
-    let choice = choose(&StrategyFacts {
-        fresh: true,
-        ..full
-    })
-    .unwrap();
-    assert_eq!(
-        (choice.strategy, choice.cut_oldest),
-        (RESPAWN, true),
-        "{choice}"
-    );
+    let choice = choose(&fresh(full)).unwrap();
+    let got = (choice.strategy, choice.cut_oldest);
+    assert_eq!(got, (RESPAWN, true), "{choice}");
     assert!(choice.why.contains("the oldest is cut"), "{choice}");
-    assert_eq!(
-        strategy(StrategyFacts {
-            drainers: MAX_DRAINERS - 1,
-            ..facts(&nobody)
-        }),
-        Some(RESPAWN)
-    );
-    let held = launchd();
-    assert_eq!(
-        strategy(StrategyFacts {
-            holder: true,
-            drainers: MAX_DRAINERS,
-            ..facts(&held)
-        }),
-        Some(Strategy::Exit)
-    );
+    let one_less = drained(MAX_DRAINERS - 1, facts(&nobody));
+    assert_eq!(strategy(one_less), Some(RESPAWN));
+    let launchd = launchd();
+    let by_exit = drained(MAX_DRAINERS, held(&launchd));
+    assert_eq!(strategy(by_exit), Some(EXIT));
 }

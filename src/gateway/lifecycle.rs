@@ -17,6 +17,7 @@ mod vocabulary;
 pub use build::Build;
 use build::NextBuild;
 pub use phase::{Origin, Phase};
+use vocabulary::answer;
 pub use vocabulary::{
     Action, Budget, Event, Fallback, GenerationRequest, Placement, RequestKind, RequestVerdict,
     StartMode,
@@ -155,14 +156,8 @@ impl Lifecycle {
                 build.ask(request);
                 Vec::new()
             }
-            Phase::Yielded { .. } => vec![Action::Answer {
-                id: request.id,
-                verdict: RequestVerdict::Moved,
-            }],
-            Phase::Leaving { .. } => vec![Action::Answer {
-                id: request.id,
-                verdict: RequestVerdict::Scheduled,
-            }],
+            Phase::Yielded { .. } => vec![answer(request.id, RequestVerdict::Moved)],
+            Phase::Leaving { .. } => vec![answer(request.id, RequestVerdict::Scheduled)],
             Phase::Stopping { .. } | Phase::Ended => vec![reject(request.id, STOPPING)],
         }
     }
@@ -199,10 +194,7 @@ impl Lifecycle {
     }
 
     fn broken(&mut self, generation: u64, why: &str, now: Duration) -> Vec<Action> {
-        let failed = |id| Action::Answer {
-            id,
-            verdict: RequestVerdict::Failed(why.to_owned()),
-        };
+        let failed = |id| answer(id, RequestVerdict::Failed(why.to_owned()));
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Starting(build, origin) if build.generation == generation => {
                 let mut actions: Vec<Action> = build.everybody().map(failed).collect();
@@ -260,29 +252,19 @@ impl Lifecycle {
     }
 
     fn next(&mut self, next: NextBuild) -> Vec<Action> {
-        let NextBuild {
-            request:
-                GenerationRequest {
-                    id,
-                    kind,
-                    budget,
-                    place,
-                },
-            joined,
-        } = next;
-        match place {
+        let (kind, budget) = (next.request.kind, next.request.budget);
+        match next.request.place {
             Placement::Next { until } if kind == RequestKind::Restart => {
                 self.phase = Phase::Leaving { until };
+                let scheduled = |id| answer(id, RequestVerdict::Scheduled);
                 let mut actions = vec![Action::Leave { budget }];
-                actions.extend(std::iter::once(id).chain(joined).map(|id| Action::Answer {
-                    id,
-                    verdict: RequestVerdict::Scheduled,
-                }));
+                actions.extend(next.everybody().map(scheduled));
                 actions
             }
-            Placement::Successor { update } if kind == RequestKind::Restart => {
-                let mut build = self.build(kind, budget, Some(id.clone()), joined);
-                build.place = Placement::Successor { update };
+            place @ Placement::Successor { .. } if kind == RequestKind::Restart => {
+                let id = next.request.id;
+                let mut build = self.build(kind, budget, Some(id.clone()), next.joined);
+                build.place = place;
                 let generation = build.generation;
                 self.phase = Phase::Handing {
                     build,
@@ -295,7 +277,7 @@ impl Lifecycle {
                 }]
             }
             _ => {
-                let build = self.build(kind, budget, Some(id), joined);
+                let build = self.build(kind, budget, Some(next.request.id), next.joined);
                 let action = build.action(false);
                 self.phase = Phase::Building(build);
                 vec![action]
@@ -331,10 +313,7 @@ impl Lifecycle {
 const STOPPING: &str = "the gateway is stopping";
 
 fn reject(id: String, why: &str) -> Action {
-    Action::Answer {
-        id,
-        verdict: RequestVerdict::Rejected(why.to_owned()),
-    }
+    answer(id, RequestVerdict::Rejected(why.to_owned()))
 }
 
 #[cfg(test)]

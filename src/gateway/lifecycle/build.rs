@@ -1,7 +1,7 @@
 //! A generation under construction, and who waits for it.
 
 use super::vocabulary::{
-    Action, Budget, GenerationRequest, Placement, RequestKind, RequestVerdict,
+    Action, Budget, GenerationRequest, Placement, RequestKind, RequestVerdict, answer,
 };
 
 /// A generation under construction.
@@ -25,14 +25,21 @@ pub(super) struct NextBuild {
     pub(super) joined: Vec<String>,
 }
 
+impl NextBuild {
+    pub(super) fn everybody(&self) -> impl Iterator<Item = String> {
+        std::iter::once(&self.request.id)
+            .chain(&self.joined)
+            .cloned()
+    }
+}
+
 impl Build {
     pub(super) fn action(&self, persist: bool) -> Action {
-        let request = self.leader.clone();
         Action::Build {
             generation: self.generation,
             kind: self.kind,
             budget: self.budget,
-            request,
+            request: self.leader.clone(),
             persist,
         }
     }
@@ -74,28 +81,16 @@ impl Build {
     pub(super) fn done(&self) -> Vec<Action> {
         let generation = self.generation;
         let into = self.leader.clone().unwrap_or_else(|| "start".to_owned());
-        let leader = self.leader.iter().map(|id| Action::Answer {
-            id: id.clone(),
-            verdict: RequestVerdict::Done(generation),
-        });
-        let joined = self.joined.iter().map(|id| {
-            let verdict = RequestVerdict::Coalesced {
-                into: into.clone(),
-                generation,
-            };
-            Action::Answer {
-                id: id.clone(),
-                verdict,
-            }
-        });
+        let leader = self.leader.iter();
+        let leader = leader.map(|id| answer(id.clone(), RequestVerdict::Done(generation)));
+        let coalesced = RequestVerdict::Coalesced { into, generation };
+        let joined = self.joined.iter();
+        let joined = joined.map(|id| answer(id.clone(), coalesced.clone()));
         leader.chain(joined).collect()
     }
 
     pub(super) fn everybody(&self) -> impl Iterator<Item = String> {
-        let next = self
-            .then
-            .iter()
-            .flat_map(|next| std::iter::once(&next.request.id).chain(&next.joined));
-        self.leader.iter().chain(&self.joined).chain(next).cloned()
+        let next = self.then.iter().flat_map(NextBuild::everybody);
+        self.leader.iter().chain(&self.joined).cloned().chain(next)
     }
 }

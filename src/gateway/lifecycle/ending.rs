@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Budget, FAILED, Lifecycle, Phase, RequestVerdict, STOPPING, reject};
+use super::{Action, Budget, FAILED, Lifecycle, Phase, RequestVerdict, STOPPING, answer, reject};
 
 impl Lifecycle {
     pub(super) fn stop(&mut self, at_once: bool, until: Duration) -> Vec<Action> {
@@ -39,10 +39,8 @@ impl Lifecycle {
             | Phase::Building(build)
             | Phase::Handing { build, .. } => {
                 actions.push(Action::Abandon(build.generation));
-                actions.extend(build.everybody().map(|id| Action::Answer {
-                    id,
-                    verdict: RequestVerdict::Scheduled,
-                }));
+                let scheduled = |id| answer(id, RequestVerdict::Scheduled);
+                actions.extend(build.everybody().map(scheduled));
             }
             Phase::Yielded { .. }
             | Phase::Leaving { .. }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Fallback, Lifecycle, Origin, Phase, RequestVerdict};
+use super::{Action, Fallback, Lifecycle, NextBuild, Origin, Phase, RequestVerdict, answer};
 
 impl Lifecycle {
     pub(super) fn successor_ready(&mut self, ready: u64) -> Vec<Action> {
@@ -27,14 +27,8 @@ impl Lifecycle {
                 }];
                 actions.extend(build.done());
                 // Who asked after the successor had begun asks the successor.
-                let then = build
-                    .then
-                    .into_iter()
-                    .flat_map(|next| std::iter::once(next.request.id).chain(next.joined));
-                actions.extend(then.map(|id| Action::Answer {
-                    id,
-                    verdict: RequestVerdict::Moved,
-                }));
+                let then = build.then.iter().flat_map(NextBuild::everybody);
+                actions.extend(then.map(|id| answer(id, RequestVerdict::Moved)));
                 actions
             }
             other => {
@@ -48,10 +42,8 @@ impl Lifecycle {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Handing { build, .. } if build.generation == lost => {
                 let mut actions = vec![Action::TakeBack];
-                actions.extend(self.failed(build, |id| Action::Answer {
-                    id,
-                    verdict: RequestVerdict::Failed(why.to_owned()),
-                }));
+                let failed = |id| answer(id, RequestVerdict::Failed(why.to_owned()));
+                actions.extend(self.failed(build, failed));
                 actions
             }
             Phase::Yielded { .. } if lost == self.last => {

@@ -17,6 +17,18 @@ fn ask(id: &str, kind: RequestKind) -> Event {
     })
 }
 
+fn stop(at_once: bool) -> Event {
+    Event::Stop {
+        at_once,
+        limit: FORCE_EXIT,
+    }
+}
+
+fn coalesced(id: &str, into: &str, generation: u64) -> Action {
+    let into = into.to_owned();
+    answer(id.into(), RequestVerdict::Coalesced { into, generation })
+}
+
 fn serving() -> Lifecycle {
     let (mut machine, first) = Lifecycle::start(StartMode::First(Fallback::End));
     assert!(matches!(first[..], [Action::Build { generation: 1, .. }]));
@@ -47,13 +59,7 @@ fn a_restart_builds_then_serves_then_answers() {
             budget: Budget::Configured
         }
     );
-    assert_eq!(
-        actions[1],
-        Action::Answer {
-            id: "a".into(),
-            verdict: RequestVerdict::Done(2)
-        }
-    );
+    assert_eq!(actions[1], answer("a".into(), RequestVerdict::Done(2)));
 }
 
 #[test]
@@ -63,10 +69,7 @@ fn a_generation_that_fails_leaves_the_old_one_serving() {
     let actions = machine.step(Event::Broken(2, "no".into()), NOW);
     assert_eq!(
         actions,
-        [Action::Answer {
-            id: "a".into(),
-            verdict: RequestVerdict::Failed("no".into())
-        }]
+        [answer("a".into(), RequestVerdict::Failed("no".into()))]
     );
     assert_eq!((machine.current(), machine.phase()), (1, &Phase::Serving));
     assert!(
@@ -86,24 +89,12 @@ fn a_second_restart_joins_the_first_and_a_reload_waits_its_turn() {
     assert_eq!(machine.step(ask("c", RequestKind::Reload), NOW), []);
     assert_eq!(machine.step(ask("d", RequestKind::Reload), NOW), []);
     let actions = machine.step(Event::Built(2), NOW);
-    assert!(actions.contains(&Action::Answer {
-        id: "b".into(),
-        verdict: RequestVerdict::Coalesced {
-            into: "a".into(),
-            generation: 2
-        }
-    }));
+    assert!(actions.contains(&coalesced("b", "a", 2)));
     assert!(
         matches!(&actions[3], Action::Build { generation: 3, kind: RequestKind::Reload, request: Some(id), .. } if id == "c")
     );
     let actions = machine.step(Event::Built(3), NOW);
-    assert!(actions.contains(&Action::Answer {
-        id: "d".into(),
-        verdict: RequestVerdict::Coalesced {
-            into: "c".into(),
-            generation: 3
-        }
-    }));
+    assert!(actions.contains(&coalesced("d", "c", 3)));
 }
 
 #[test]
@@ -117,13 +108,7 @@ fn a_restart_asked_during_a_reload_takes_the_waiting_reload_along() {
         matches!(&actions[2], Action::Build { kind: RequestKind::Restart, request: Some(id), .. } if id == "c")
     );
     let actions = machine.step(Event::Built(3), NOW);
-    assert!(actions.contains(&Action::Answer {
-        id: "b".into(),
-        verdict: RequestVerdict::Coalesced {
-            into: "c".into(),
-            generation: 3
-        }
-    }));
+    assert!(actions.contains(&coalesced("b", "c", 3)));
 }
 
 #[test]
@@ -131,13 +116,7 @@ fn a_stop_overrides_a_queued_restart() {
     let mut machine = serving();
     machine.step(ask("a", RequestKind::Restart), NOW);
     machine.step(ask("b", RequestKind::Reload), NOW);
-    let actions = machine.step(
-        Event::Stop {
-            at_once: false,
-            limit: FORCE_EXIT,
-        },
-        NOW,
-    );
+    let actions = machine.step(stop(false), NOW);
     assert_eq!(actions[0], Action::Abandon(2));
     assert_eq!(actions.len(), 4, "both requests are answered: {actions:?}");
     assert_eq!(actions[3], Action::Wind { at_once: false });
@@ -152,13 +131,7 @@ fn a_stop_overrides_a_queued_restart() {
 #[test]
 fn a_stop_that_hangs_is_forced() {
     let mut machine = serving();
-    machine.step(
-        Event::Stop {
-            at_once: false,
-            limit: FORCE_EXIT,
-        },
-        NOW,
-    );
+    machine.step(stop(false), NOW);
     let until = machine.deadline().unwrap();
     assert_eq!(until, NOW + FORCE_EXIT);
     assert_eq!(
@@ -171,33 +144,9 @@ fn a_stop_that_hangs_is_forced() {
 #[test]
 fn a_second_stop_at_once_ends_the_waiting() {
     let mut machine = serving();
-    machine.step(
-        Event::Stop {
-            at_once: false,
-            limit: FORCE_EXIT,
-        },
-        NOW,
-    );
-    assert_eq!(
-        machine.step(
-            Event::Stop {
-                at_once: false,
-                limit: FORCE_EXIT
-            },
-            NOW
-        ),
-        []
-    );
-    assert_eq!(
-        machine.step(
-            Event::Stop {
-                at_once: true,
-                limit: FORCE_EXIT
-            },
-            NOW
-        ),
-        [Action::Exit(1)]
-    );
+    machine.step(stop(false), NOW);
+    assert_eq!(machine.step(stop(false), NOW), []);
+    assert_eq!(machine.step(stop(true), NOW), [Action::Exit(1)]);
 }
 
 #[test]
@@ -208,10 +157,7 @@ fn a_first_start_that_fails_ends_the_process_and_answers_who_asked_meanwhile() {
     assert_eq!(
         actions,
         [
-            Action::Answer {
-                id: "a".into(),
-                verdict: RequestVerdict::Failed("no".into())
-            },
+            answer("a".into(), RequestVerdict::Failed("no".into())),
             Action::Exit(1)
         ]
     );
@@ -283,7 +229,7 @@ proptest! {
                     asked.insert(id.clone());
                     ask(&id, if matches!(input, Input::Restart) { RequestKind::Restart } else { RequestKind::Reload })
                 }
-                Input::Stop(at_once) => Event::Stop { at_once, limit: FORCE_EXIT },
+                Input::Stop(at_once) => stop(at_once),
                 Input::Built(offset) => Event::Built((machine.last + 1).saturating_sub(offset)),
                 Input::Broken(offset) => {
                     let generation = (machine.last + 1).saturating_sub(offset);
@@ -296,7 +242,7 @@ proptest! {
             let actions = machine.step(event, now);
             check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
         }
-        let actions = machine.step(Event::Stop { at_once: false, limit: FORCE_EXIT }, now);
+        let actions = machine.step(stop(false), now);
         check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
         let actions = machine.step(Event::Quiet, now);
         check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;

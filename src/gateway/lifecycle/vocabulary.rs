@@ -242,6 +242,10 @@ pub enum Action {
     Exit(u8),
 }
 
+pub(super) fn answer(id: String, verdict: RequestVerdict) -> Action {
+    Action::Answer { id, verdict }
+}
+
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RequestVerdict {

@@ -101,10 +101,10 @@ pub struct Recovery {
     trusted: bool,
 }
 
-fn safe(reason: String, now: Duration) -> Rung {
+fn safe(reason: String) -> Rung {
     Rung::Safe {
         reason,
-        trial_at: Some(now + TRIAL_EVERY),
+        trial_at: Some(TRIAL_EVERY),
     }
 }
 
@@ -124,22 +124,21 @@ impl Recovery {
         start: StartDecision,
         configuration: ConfigOrigin,
         stable: Duration,
-        now: Duration,
     ) -> (Self, Vec<RecoveryAction>) {
         let (rung, cause, tell) = match (start, &configuration) {
             // Somebody was told already; a loop of deaths in safe mode must not send a mail each
             // time.
             (StartDecision::Safe { reason, again }, _) => {
-                (safe(reason, now), SafeModeCause::Deaths, !again)
+                (safe(reason), SafeModeCause::Deaths, !again)
             }
             (_, ConfigOrigin::Nothing { why }) => {
                 let reason =
                     format!("the configuration is not valid, and there is no last good one: {why}");
-                (safe(reason, now), SafeModeCause::ConfigOrigin, true)
+                (safe(reason), SafeModeCause::ConfigOrigin, true)
             }
             (StartDecision::Wait { delay, count }, _) => (
                 Rung::Throttled {
-                    until: now + delay,
+                    until: delay,
                     delay,
                     count,
                 },
@@ -165,23 +164,13 @@ impl Recovery {
             stable_at: None,
             trusted: false,
         };
-        let actions = if tell {
-            vec![machine.alert()]
-        } else {
-            Vec::new()
-        };
-        (machine, actions)
+        let alert = tell.then(|| machine.alert());
+        (machine, Vec::from_iter(alert))
     }
 
     /// The rung of a successor: its predecessor serves, so there is nothing to recover from.
     pub fn successor(stable: Duration) -> Self {
-        Self::begin(
-            StartDecision::Go,
-            ConfigOrigin::Valid,
-            stable,
-            Duration::ZERO,
-        )
-        .0
+        Self::begin(StartDecision::Go, ConfigOrigin::Valid, stable).0
     }
 
     /// How the lifecycle begins; `usual` is what a failing first start leads to elsewhere.
@@ -239,10 +228,7 @@ impl Recovery {
                 },
             ) => {
                 *trial_at = None;
-                deaths
-                    .then_some(RecoveryAction::MarkTrial)
-                    .into_iter()
-                    .collect()
+                Vec::from_iter(deaths.then_some(RecoveryAction::MarkTrial))
             }
             (
                 Phase::Waiting { until, .. },
@@ -252,10 +238,7 @@ impl Recovery {
                 },
             ) => {
                 *trial_at = Some(*until);
-                deaths
-                    .then_some(RecoveryAction::MarkSafe)
-                    .into_iter()
-                    .collect()
+                Vec::from_iter(deaths.then_some(RecoveryAction::MarkSafe))
             }
             _ => Vec::new(),
         }
@@ -313,37 +296,28 @@ impl Recovery {
     /// For status and history.
     pub fn shown(&self, now: Duration) -> ShownRecovery {
         let left = |at: Duration| at.saturating_sub(now).as_millis() as u64;
-        match &self.rung {
-            Rung::Normal => ShownRecovery {
-                rung: RungName::Normal,
-                reason: None,
-                left_ms: None,
-            },
+        let (rung, reason, at) = match &self.rung {
+            Rung::Normal => (RungName::Normal, None, None),
             Rung::Throttled {
                 until,
                 delay,
                 count,
             } => {
+                let delay = delay.as_secs();
                 let reason = format!(
-                    "start {count} in quick succession after unplanned ends waits {} s",
-                    delay.as_secs()
+                    "start {count} in quick succession after unplanned ends waits {delay} s"
                 );
-                ShownRecovery {
-                    rung: RungName::Throttled,
-                    reason: Some(reason),
-                    left_ms: Some(left(*until)),
-                }
+                (RungName::Throttled, Some(reason), Some(*until))
             }
-            Rung::Safe { reason, trial_at } => ShownRecovery {
-                rung: RungName::SafeMode,
-                reason: Some(reason.clone()),
-                left_ms: trial_at.map(left),
-            },
-            Rung::LastGood { reason } => ShownRecovery {
-                rung: RungName::LastGood,
-                reason: Some(reason.clone()),
-                left_ms: None,
-            },
+            Rung::Safe { reason, trial_at } => {
+                (RungName::SafeMode, Some(reason.clone()), *trial_at)
+            }
+            Rung::LastGood { reason } => (RungName::LastGood, Some(reason.clone()), None),
+        };
+        ShownRecovery {
+            rung,
+            reason,
+            left_ms: at.map(left),
         }
     }
 

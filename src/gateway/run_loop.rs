@@ -133,7 +133,7 @@ impl Gateway {
         if self.predecessor.predecessor().is_none() {
             self.open_up();
         }
-        if let Some(sentence) = self.recovery.sentence() {
+        if let Some(sentence) = self.recovery.ladder.sentence() {
             warn!("[gateway] {sentence}");
         }
         self.climb(ladder);
@@ -158,7 +158,7 @@ impl Gateway {
                 break code;
             }
             let deadline = self.machine.deadline().map(at);
-            let trusted = self.recovery.deadline().map(at);
+            let trusted = self.recovery.ladder.deadline().map(at);
             tokio::select! {
                 asked = inputs.signals.next() => self.signal(asked),
                 Some(event) = inputs.events.recv() => self.happen(event),

@@ -167,7 +167,7 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     let (life, carried) = begin_life(&given, &claim);
     given.traces.resume(carried);
     let candidate = given.incoming.is_some();
-    let (record, by_hand) = (life.recovery.record().clone(), life.supervision.by_hand());
+    let (record, by_hand) = (life.recovery.record.clone(), life.supervision.by_hand());
     let ended = |planned, code, why: &str| {
         let reason = EndReason::Other(why.to_owned());
         record.ended(planned, code, &reason, 0, Vec::new(), None);
@@ -271,7 +271,7 @@ async fn assemble(
         traces: given.traces,
         control,
         leases: Arc::default(),
-        requests: PendingRequests::recorded(life.recovery.record().clone(), candidate),
+        requests: PendingRequests::recorded(life.recovery.record.clone(), candidate),
         construction: Construction::default(),
         generations: Generations::default(),
         front_door,

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::config::{Env, Overrides, load};
 use crate::gateway::recovery::{ConfigOrigin, Recovery};
@@ -154,13 +156,8 @@ fn no_secret_is_left_behind() {
         reason: "it said CANARY-1".into(),
         again: false,
     };
-    let (recovery, _) = Recovery::begin(
-        start,
-        ConfigOrigin::Valid,
-        std::time::Duration::ZERO,
-        std::time::Duration::ZERO,
-    );
-    let standing = recovery.shown(std::time::Duration::ZERO);
+    let (recovery, _) = Recovery::begin(start, ConfigOrigin::Valid, Duration::ZERO);
+    let standing = recovery.shown(Duration::ZERO);
     record.started("none", &standing, PreviousEnd::Unknown);
     record.rung(&standing);
     record.ended(false, 1, &"CANARY-1".parse().unwrap(), 1, vec![], None);

@@ -12,9 +12,9 @@ use crate::control::protocol::{RecoveryRung, RecoveryStatus};
 use crate::gateway::config_source::Material;
 use crate::gateway::context::GatewayContext;
 use crate::gateway::generation::one_line;
-use crate::gateway::lifecycle::{Fallback, Phase, StartMode};
+use crate::gateway::lifecycle::{Fallback, StartMode};
 use crate::gateway::outbox::Outbox;
-use crate::gateway::record::{Begun, LifeRecord};
+use crate::gateway::record::LifeRecord;
 use crate::gateway::{alert, changed};
 use crate::proxy::{Front, Refusal};
 use crate::state::history::PreviousEnd;
@@ -24,8 +24,8 @@ use crate::state::trace::Carried;
 /// Where this life stands on the ladder, and its record.
 #[derive(Debug)]
 pub struct RecoveryDriver {
-    record: LifeRecord,
-    recovery: Recovery,
+    pub record: LifeRecord,
+    pub ladder: Recovery,
     /// How the process before ended.
     before: PreviousEnd,
     /// Why the process ends, when somebody wants it to.
@@ -38,13 +38,6 @@ pub struct RecoveryDriver {
     kept: u64,
     /// In safe mode: looks at the configuration file.
     watch: Option<JoinHandle<()>>,
-}
-
-/// A bundle of what is known about trouble is to be kept.
-#[derive(Debug)]
-pub struct BundleWanted {
-    pub reason: &'static str,
-    pub error: String,
 }
 
 /// How the life of this process ends.
@@ -72,32 +65,25 @@ impl RecoveryDriver {
         let throttle = &material.loaded.config.recovery.throttle;
         // systemd forgets the result of a run when it begins the next: there is none to be had
         // here.
-        let Begun {
-            start,
-            before,
-            trace,
-        } = record.begin(throttle, None);
-        let (recovery, first) = Recovery::begin(
-            start,
-            material.configuration.clone(),
-            throttle.stable.0,
-            Duration::ZERO,
-        );
-        let mode = recovery.entry(usual);
-        (Self::new(record, recovery, before), mode, first, trace)
+        let begun = record.begin(throttle, None);
+        let configuration = material.configuration.clone();
+        let (ladder, first) = Recovery::begin(begun.start, configuration, throttle.stable.0);
+        let mode = ladder.entry(usual);
+        let driver = Self::new(record, ladder, begun.before);
+        (driver, mode, first, begun.trace)
     }
 
     /// A life that is to take over from one that serves.
     pub fn successor(record: LifeRecord, material: &Material) -> Self {
-        let recovery = Recovery::successor(material.loaded.config.recovery.throttle.stable.0);
-        Self::new(record, recovery, PreviousEnd::HandedOver)
+        let ladder = Recovery::successor(material.loaded.config.recovery.throttle.stable.0);
+        Self::new(record, ladder, PreviousEnd::HandedOver)
     }
 
-    fn new(record: LifeRecord, recovery: Recovery, before: PreviousEnd) -> Self {
-        let told = recovery.shown(Duration::ZERO).rung;
+    fn new(record: LifeRecord, ladder: Recovery, before: PreviousEnd) -> Self {
+        let told = ladder.shown(Duration::ZERO).rung;
         Self {
             record,
-            recovery,
+            ladder,
             before,
             wanted: None,
             broken: None,
@@ -107,32 +93,17 @@ impl RecoveryDriver {
         }
     }
 
-    pub fn record(&self) -> &LifeRecord {
-        &self.record
-    }
-
-    pub fn rung(&self) -> &Rung {
-        self.recovery.rung()
-    }
-
     /// Whether sidecars waited before they were started: the configuration may have changed meanwhile.
     pub fn has_waited(&self) -> bool {
-        matches!(self.rung(), Rung::Throttled { .. } | Rung::Safe { .. })
-    }
-
-    /// Where it stands in a sentence that says what to do; none when normal.
-    pub fn sentence(&self) -> Option<String> {
-        self.recovery.sentence()
-    }
-
-    /// When the ladder has something to do though nothing happened, since the process began.
-    pub fn deadline(&self) -> Option<Duration> {
-        self.recovery.deadline()
+        matches!(
+            self.ladder.rung(),
+            Rung::Throttled { .. } | Rung::Safe { .. }
+        )
     }
 
     /// For status; none when normal.
     pub fn status(&self, now: Duration) -> Option<RecoveryStatus> {
-        let shown = self.recovery.shown(now);
+        let shown = self.ladder.shown(now);
         Some(RecoveryStatus {
             rung: RecoveryRung::of(shown.rung)?,
             reason: shown.reason?,
@@ -143,17 +114,6 @@ impl RecoveryDriver {
 
 /// The ladder.
 impl RecoveryDriver {
-    /// Follows the lifecycle; what comes back is to be [performed](Self::perform).
-    pub fn follow(&mut self, phase: &Phase, ready: bool, now: Duration) -> Vec<RecoveryAction> {
-        self.recovery.follow(phase, ready, now)
-    }
-
-    /// A generation of this configuration serves, or is about to be tried for the first time. What
-    /// comes back is to be [performed](Self::perform).
-    pub fn adopted(&mut self, origin: &ConfigOrigin) -> Vec<RecoveryAction> {
-        self.recovery.adopted(origin)
-    }
-
     /// The configuration of what serves and is ready will do when a later one will not.
     pub fn keep_good(&mut self, generation: u64, material: &Material) {
         if self.kept != generation && material.configuration == ConfigOrigin::Valid {
@@ -162,38 +122,34 @@ impl RecoveryDriver {
         }
     }
 
-    /// Remembers and tells what the ladder asks for; a bundle is for the caller to keep.
+    /// Does what the ladder asks for. When that is an alert of safe mode, the reason comes back, for
+    /// the caller to keep a bundle about it.
     pub fn perform(
         &self,
         action: RecoveryAction,
         context: &Arc<GatewayContext>,
         on_give_up: &[String],
-    ) -> Option<BundleWanted> {
+    ) -> Option<String> {
         self.record.perform(&action);
         let RecoveryAction::Alert(alert) = action else {
             return None;
         };
         alert::run(context, on_give_up, &alert);
-        (alert.rung == RungName::SafeMode).then_some(BundleWanted {
-            reason: "safe-mode",
-            error: alert.reason,
-        })
+        (alert.rung == RungName::SafeMode).then_some(alert.reason)
     }
 
     /// Shows clients where the ladder stands. True when the rung is another than at the last call,
     /// which is then told and recorded.
     pub fn show(&mut self, front: &Front) -> bool {
-        let why = self.recovery.sentence();
-        let refusal = self.recovery.refused_until().zip(why.clone());
+        let why = self.ladder.sentence();
+        let refusal = self.ladder.refused_until().zip(why.clone());
         front.refuse(refusal.map(|(until, why)| Refusal {
             why,
             until: front.started + until,
         }));
-        front.set_remark(
-            why.clone()
-                .filter(|_| matches!(self.recovery.rung(), Rung::LastGood { .. })),
-        );
-        let shown = self.recovery.shown(front.started.elapsed());
+        let last_good = matches!(self.ladder.rung(), Rung::LastGood { .. });
+        front.set_remark(why.clone().filter(|_| last_good));
+        let shown = self.ladder.shown(front.started.elapsed());
         if shown.rung == std::mem::replace(&mut self.told, shown.rung) {
             return false;
         }
@@ -210,7 +166,7 @@ impl RecoveryDriver {
     /// In safe mode a change of the configuration file leads to a trial: `changed` hears of it.
     pub fn watch_configuration(&mut self, file: impl FnOnce() -> PathBuf, changed: Outbox<()>) {
         let waits = matches!(
-            self.recovery.rung(),
+            self.ladder.rung(),
             Rung::Safe {
                 trial_at: Some(_),
                 ..
@@ -246,7 +202,7 @@ impl RecoveryDriver {
     pub fn started(&self, supervisor: &str) {
         self.record.started(
             supervisor,
-            &self.recovery.shown(Duration::ZERO),
+            &self.ladder.shown(Duration::ZERO),
             self.before.clone(),
         );
     }
@@ -271,7 +227,7 @@ impl RecoveryDriver {
 
     /// Remembers why a start failed.
     pub fn start_failed(&mut self, why: &str) {
-        self.recovery.failed(why);
+        self.ladder.failed(why);
         self.broken = Some(why.to_owned());
     }
 

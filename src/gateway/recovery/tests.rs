@@ -51,7 +51,7 @@ struct LifeFixture {
 
 impl LifeFixture {
     fn begin(start: StartDecision, configuration: ConfigOrigin) -> (Self, Vec<RecoveryAction>) {
-        let (recovery, mut actions) = Recovery::begin(start, configuration, STABLE, ZERO);
+        let (recovery, mut actions) = Recovery::begin(start, configuration, STABLE);
         let (lifecycle, steps) = Lifecycle::start(recovery.entry(Fallback::Persist));
         let mut life = Self {
             recovery,

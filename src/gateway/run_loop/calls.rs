@@ -283,7 +283,7 @@ impl Gateway {
                     "[gateway] recover asked by uid {} (pid {}): trying the sidecars",
                     caller.uid, caller.pid
                 );
-                let record = self.recovery.record();
+                let record = &self.recovery.record;
                 record.forgive();
                 let id = self.requests.next_id();
                 let asked = RequestRecord::by(Some(caller), StrategyName::InProcess);
@@ -298,12 +298,13 @@ impl Gateway {
                 reply.done(&serde_json::json!({"trying": true}));
                 self.step(Event::Recover);
             }
-            Phase::Serving if matches!(self.recovery.rung(), Rung::LastGood { .. }) => self.ask(
-                RequestKind::Reload,
-                RestartParams::default(),
-                "gatewayctl recover",
-                Some((caller, reply)),
-            ),
+            Phase::Serving if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) => self
+                .ask(
+                    RequestKind::Reload,
+                    RestartParams::default(),
+                    "gatewayctl recover",
+                    Some((caller, reply)),
+                ),
             _ => reject(reply, "nothing to recover from"),
         }
     }

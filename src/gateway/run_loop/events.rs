@@ -66,7 +66,7 @@ impl Gateway {
         };
         match result {
             Ok(generation) => {
-                let actions = self.recovery.adopted(&source.material.configuration);
+                let actions = self.recovery.ladder.adopted(&source.material.configuration);
                 self.material = source.material;
                 self.recovery.start_succeeded();
                 self.climb(actions);
@@ -89,7 +89,7 @@ impl Gateway {
             crate::text::log::error_lines(&format!("cannot start: {why}"));
             self.recovery.start_failed(why);
             // A candidate's predecessor keeps what is known, and a trial is one of many.
-            if !self.is_candidate() && !matches!(self.recovery.rung(), Rung::Safe { .. }) {
+            if !self.is_candidate() && !matches!(self.recovery.ladder.rung(), Rung::Safe { .. }) {
                 self.keep_bundle("start-failed", why);
             }
         }

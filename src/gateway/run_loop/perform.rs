@@ -226,7 +226,7 @@ impl Gateway {
             .path
             .or_else(|| self.material.loaded.path.clone());
         if nobody_serves {
-            let actions = self.recovery.adopted(&material.configuration);
+            let actions = self.recovery.ladder.adopted(&material.configuration);
             self.climb(actions);
         }
         Ok(material)
@@ -628,15 +628,18 @@ impl Gateway {
                 .keep_good(self.machine.current(), &self.material);
         }
         let now = self.now();
-        let actions = self.recovery.follow(self.machine.phase(), ready, now);
+        let actions = self
+            .recovery
+            .ladder
+            .follow(self.machine.phase(), ready, now);
         self.climb(actions);
     }
 
     pub(super) fn climb(&mut self, actions: Vec<RecoveryAction>) {
         for action in actions {
             let on_give_up = &self.material.loaded.config.recovery.on_give_up;
-            if let Some(bundle) = self.recovery.perform(action, &self.context, on_give_up) {
-                self.keep_bundle(bundle.reason, &bundle.error);
+            if let Some(reason) = self.recovery.perform(action, &self.context, on_give_up) {
+                self.keep_bundle("safe-mode", &reason);
             }
         }
         if self.recovery.show(&self.context.front) {
@@ -656,7 +659,7 @@ impl Gateway {
         let status = serde_json::to_value(self.status()).unwrap_or_default();
         let uptime = self.now().as_millis() as u64;
         self.recovery
-            .record()
+            .record
             .bundle(reason, Some(error), uptime, status);
     }
 }

@@ -21,13 +21,15 @@ impl Gateway {
     pub(super) fn stage(&self) -> (Stage, String) {
         let serves = self.machine.current();
         match self.machine.phase() {
-            Phase::Waiting { .. } => match (self.recovery.rung(), self.recovery.sentence()) {
-                (Rung::Throttled { .. }, Some(why)) => (Stage::Throttled, why),
-                (_, Some(why)) => (Stage::SafeMode, why),
-                (_, None) => (Stage::Failed, "waiting before the next start".to_owned()),
-            },
+            Phase::Waiting { .. } => {
+                match (self.recovery.ladder.rung(), self.recovery.ladder.sentence()) {
+                    (Rung::Throttled { .. }, Some(why)) => (Stage::Throttled, why),
+                    (_, Some(why)) => (Stage::SafeMode, why),
+                    (_, None) => (Stage::Failed, "waiting before the next start".to_owned()),
+                }
+            }
             Phase::Starting(..) => {
-                let why = self.recovery.sentence();
+                let why = self.recovery.ladder.sentence();
                 let why = why.map_or(String::new(), |why| format!(" ({why})"));
                 (
                     Stage::Starting,
@@ -65,10 +67,10 @@ impl Gateway {
         let older = self.generations.draining_numbers();
         if !troubles.is_empty() {
             (Stage::Degraded, troubles.join("; "))
-        } else if matches!(self.recovery.rung(), Rung::LastGood { .. }) {
+        } else if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) {
             (
                 Stage::Degraded,
-                self.recovery.sentence().unwrap_or_default(),
+                self.recovery.ladder.sentence().unwrap_or_default(),
             )
         } else if !older.is_empty() {
             let older: Vec<String> = older.iter().map(ToString::to_string).collect();

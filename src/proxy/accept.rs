@@ -2,19 +2,19 @@
 //! limit.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::ClientInfo;
-use super::client_stream::ClientStream;
-use super::connection::{self, WorkerContext, tcp_client};
+use super::connection::{self, WorkerContext};
 use super::drain::{Accepting, restricted_to};
+use super::forwarded::Peer;
 use super::listener::ListenSocket;
 
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something
@@ -74,7 +74,7 @@ async fn accept_loop(
             Ok(()) = sockets.changed() => return,
         };
         match accepted {
-            Ok((stream, client)) => {
+            Ok((stream, peer)) => {
                 warned = false;
                 let permit = tokio::select! {
                     biased;
@@ -85,7 +85,7 @@ async fn accept_loop(
                 };
                 let stats = &context.front.stats;
                 stats.accepted.fetch_add(1, Ordering::Relaxed);
-                connection::spawn(&context, stream, client, permit);
+                connection::spawn(&context, stream, peer, permit);
             }
             Err(error) if client_is_gone(&error) => {}
             Err(error) => {
@@ -121,12 +121,16 @@ impl Acceptor {
         }
     }
 
-    async fn accept(&self) -> io::Result<(ClientStream, ClientInfo)> {
+    async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(tcp_client),
+            Self::Tcp(listener) => {
+                let (stream, addr) = listener.accept().await?;
+                Ok((stream, Peer::Tcp(addr.ip())))
+            }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((ClientStream::Unix(Arc::new(stream)), ClientInfo::UNIX))
+                let stream = OwnedFd::from(stream.into_std()?);
+                Ok((TcpStream::from_std(stream.into())?, Peer::Unix))
             }
         }
     }

@@ -1,17 +1,21 @@
 //! The transport of a client connection: its socket, with the time limits for a request's head and
 //! for silence between requests.
+//!
+//! A unix socket is driven as a [`TcpStream`], too: reading and writing are the same system calls.
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::admission::ConnectionSlot;
-use super::client_stream::ClientStream;
 use super::progress::{ConnectionProgress, Timeouts};
 
 /// The response to a client that takes too long over a request's head.
@@ -21,7 +25,7 @@ const REQUEST_TIMEOUT: &[u8] =
 /// The socket under a client connection, or under the tunnel that it became.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: ClientStream,
+    stream: Arc<TcpStream>,
     _slot: Option<ConnectionSlot>,
     progress: Arc<ConnectionProgress>,
     timeouts: Timeouts,
@@ -30,7 +34,7 @@ pub struct ClientIo {
 
 impl ClientIo {
     pub fn new(
-        stream: ClientStream,
+        stream: Arc<TcpStream>,
         slot: Option<ConnectionSlot>,
         progress: Arc<ConnectionProgress>,
         timeouts: Timeouts,
@@ -77,6 +81,34 @@ impl ClientIo {
     }
 }
 
+/// Reads once. When fewer bytes come than there is room for, the socket is empty: the runtime
+/// is told that a further read would block, which saves that read. Bytes that arrive in the meantime
+/// still wake the task, because their readiness event is newer.
+fn poll_read(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let room = buf.remaining();
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let mut came = false;
+        let result = stream.try_io(Interest::READABLE, || {
+            let count = stream.try_read_buf(buf)?;
+            came = true;
+            if count > 0 && count < room {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match result {
+            _ if came => return Poll::Ready(Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
 impl AsyncRead for ClientIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -84,7 +116,7 @@ impl AsyncRead for ClientIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = self.stream.poll_read(cx, buf);
+        let result = poll_read(&self.stream, cx, buf);
         if result.is_ready() {
             self.progress.received(&buf.filled()[before..]);
             return result;
@@ -103,8 +135,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.progress.begin_write();
-        self.stream.poll_write(cx, &[io::IoSlice::new(buf)])
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -113,7 +144,13 @@ impl AsyncWrite for ClientIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.progress.begin_write();
-        self.stream.poll_write(cx, bufs)
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write_vectored(bufs) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -126,6 +163,6 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.shutdown())
+        Poll::Ready(shutdown(self.stream.as_raw_fd(), Shutdown::Write).map_err(io::Error::from))
     }
 }

@@ -4,11 +4,10 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdTcpStream};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::net::TcpStream as StdTcpStream;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,19 +17,20 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::debug;
 
 use super::admission::{ConnectionLimit, ConnectionSlot};
 use super::client_io::ClientIo;
-use super::client_stream::{ClientStream, WeakStream};
 use super::drain::{KeepAlive, Migration, WorkerState};
+use super::forwarded::Peer;
 use super::in_flight::InFlight;
 use super::progress::ConnectionProgress;
 use super::response_body::ResponseBody;
 use super::tasks::WorkerTasks;
-use super::{ClientInfo, Front, endpoints, forward};
+use super::{Front, endpoints, forward};
 
 /// How long a client that was accepted just before a stop may take to send its request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -63,12 +63,12 @@ impl WorkerContext {
 /// Serves a client on this thread.
 pub fn spawn(
     context: &Arc<WorkerContext>,
-    stream: ClientStream,
-    client: ClientInfo,
+    stream: TcpStream,
+    peer: Peer,
     permit: Option<OwnedSemaphorePermit>,
 ) {
     let slot = ConnectionSlot::new(permit, &context.front.stats);
-    let serving = serve(Arc::clone(context), stream, client, Some(slot));
+    let serving = serve(Arc::clone(context), stream, peer, Some(slot));
     tokio::spawn(context.tasks.client(serving));
 }
 
@@ -76,43 +76,29 @@ pub fn spawn(
 /// beyond the limit, too.
 pub fn spawn_adopted(context: &Arc<WorkerContext>, fd: OwnedFd) {
     match identify(fd) {
-        Ok((stream, client)) => spawn(context, stream, client, context.limit.try_take()),
+        Ok((stream, peer)) => spawn(context, stream, peer, context.limit.try_take()),
         Err(error) => debug!("a client that was passed on is gone: {error}"),
     }
 }
 
 /// Serves the watchdog, which takes up no slot and is not waited for.
-pub fn spawn_probe(context: &Arc<WorkerContext>, end: StdUnixStream) {
-    if let Ok(stream) = UnixStream::from_std(end) {
-        let stream = ClientStream::Unix(Arc::new(stream));
-        tokio::spawn(serve(
-            Arc::clone(context),
-            stream,
-            ClientInfo::WATCHDOG,
-            None,
-        ));
+pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
+    if let Ok(stream) = TcpStream::from_std(end.into()) {
+        tokio::spawn(serve(Arc::clone(context), stream, Peer::Watchdog, None));
     }
 }
 
 /// The kind of a socket, and its peer.
-fn identify(fd: OwnedFd) -> io::Result<(ClientStream, ClientInfo)> {
+fn identify(fd: OwnedFd) -> io::Result<(TcpStream, Peer)> {
     let stream = StdTcpStream::from(fd);
     stream.set_nonblocking(true)?;
-    match stream.peer_addr() {
-        Ok(addr) => Ok(tcp_client((TcpStream::from_std(stream)?, addr))),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(error),
+    let peer = match stream.peer_addr() {
+        Ok(addr) => Peer::Tcp(addr.ip()),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => return Err(error),
         // The peer has no internet address: a unix socket.
-        Err(_) => {
-            let stream = UnixStream::from_std(OwnedFd::from(stream).into())?;
-            Ok((ClientStream::Unix(Arc::new(stream)), ClientInfo::UNIX))
-        }
-    }
-}
-
-/// A client that connected over TCP from `addr`.
-pub fn tcp_client((stream, addr): (TcpStream, SocketAddr)) -> (ClientStream, ClientInfo) {
-    let stream = ClientStream::Tcp(Arc::new(stream));
-    (stream, ClientInfo::tcp(addr.ip()))
+        Err(_) => Peer::Unix,
+    };
+    Ok((TcpStream::from_std(stream)?, peer))
 }
 
 /// What ends a connection that neither the client nor an error ends.
@@ -128,8 +114,8 @@ enum Disposition {
 
 async fn serve(
     context: Arc<WorkerContext>,
-    stream: ClientStream,
-    client: ClientInfo,
+    stream: TcpStream,
+    peer: Peer,
     slot: Option<ConnectionSlot>,
 ) {
     let (front, workers) = (&context.front, &context.state);
@@ -138,14 +124,15 @@ async fn serve(
         (table.settings.timeouts, table.settings.header_size)
     };
     let progress = &ConnectionProgress::new();
-    let reset = stream.reset();
-    let socket = stream.downgrade();
+    let stream = Arc::new(stream);
+    let socket = Arc::downgrade(&stream);
+    let reset = reset(Arc::clone(&stream), peer);
     let io = ClientIo::new(stream, slot, Arc::clone(progress), timeouts);
     let service = service_fn(|request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
         let in_flight = InFlight::begin(progress, &front.stats, body);
         async move {
-            let mut response = respond(front, client, request, in_flight).await;
+            let mut response = respond(front, peer, request, in_flight).await;
             // Not when a part of the next request was read already: it would be lost.
             if response.status() != StatusCode::SWITCHING_PROTOCOLS
                 && workers.borrow().announces_close()
@@ -174,7 +161,7 @@ async fn serve(
         // hyper does not look at the socket while it waits for a response, because half-closed
         // clients must be answered.
         () = reset => return,
-        disposition = disposition(&mut state, progress, client.internal) => match disposition {
+        disposition = disposition(&mut state, progress, peer) => match disposition {
             Disposition::Migrate => return migrate(&state, &socket),
             Disposition::CloseAfterResponse => close_after_response(connection, progress).await,
             Disposition::CloseSilent => {
@@ -188,17 +175,28 @@ async fn serve(
     }
 }
 
+/// Waits until the connection is reset: by the client, or because the client does not answer the
+/// kernel's keep-alive probes. A client that closed only its sending side is still there.
+async fn reset(stream: Arc<TcpStream>, peer: Peer) {
+    match peer {
+        // An error means that the runtime ends.
+        Peer::Tcp(_) => drop(stream.ready(Interest::ERROR).await),
+        // A unix peer that is gone is noticed at the next write.
+        Peer::Unix | Peer::Watchdog => std::future::pending().await,
+    }
+}
+
 /// Waits until the state of the workers ends this connection. Polled after the connection in the
 /// same task, so it sees a connection that has just done all it could.
 async fn disposition(
     state: &mut watch::Receiver<WorkerState>,
     progress: &ConnectionProgress,
-    internal: bool,
+    peer: Peer,
 ) -> Disposition {
     loop {
         let (migrates, keep_alive) = {
             let state = state.borrow_and_update();
-            (state.migrates() && !internal, state.keep_alive)
+            (state.migrates() && peer != Peer::Watchdog, state.keep_alive)
         };
         let idle = poll_fn(|_| match progress.idle() {
             true => Poll::Ready(()),
@@ -226,9 +224,10 @@ async fn disposition(
 
 /// Sends the socket to the other process. This process closes its own descriptor with the
 /// connection, which leaves the other one open.
-fn migrate(state: &watch::Receiver<WorkerState>, socket: &WeakStream) {
+fn migrate(state: &watch::Receiver<WorkerState>, socket: &Weak<TcpStream>) {
     if let Migration::To(destination) = &state.borrow().migration
-        && let Ok(fd) = socket.duplicate()
+        && let Some(socket) = socket.upgrade()
+        && let Ok(fd) = socket.as_fd().try_clone_to_owned()
     {
         // Nobody receives only when the process ends.
         let _ = destination.send(fd);
@@ -264,19 +263,19 @@ where
 /// Answers one request: here, or by the upstream.
 async fn respond(
     front: &Arc<Front>,
-    client: ClientInfo,
+    peer: Peer,
     request: Request<Incoming>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let table = front.table();
-    let response = match endpoints::respond(front, &table, &client, &request) {
+    let response = match endpoints::respond(front, &table, peer, &request) {
         Some(response) => {
             drop(forward::body_of(request, 0));
             response.map(|body| body.in_flight(in_flight))
         }
-        None => forward::forward(front, &table, client.peer, request, in_flight).await,
+        None => forward::forward(front, &table, peer, request, in_flight).await,
     };
-    if !client.internal {
+    if peer != Peer::Watchdog {
         front.stats.answered(response.status().as_u16());
     }
     response
@@ -301,10 +300,10 @@ mod tests {
         time: Duration,
         state: &watch::Sender<WorkerState>,
         progress: &ConnectionProgress,
-        internal: bool,
+        peer: Peer,
     ) -> Option<Disposition> {
         let mut state = state.subscribe();
-        let disposition = disposition(&mut state, progress, internal);
+        let disposition = disposition(&mut state, progress, peer);
         tokio::time::timeout(time, disposition).await.ok()
     }
 
@@ -313,18 +312,21 @@ mod tests {
         let state = watch::Sender::new(WorkerState::new());
         let progress = answered();
         let day = Duration::from_secs(86_400);
-        assert_eq!(within(day, &state, &progress, false).await, None);
+        assert_eq!(within(day, &state, &progress, Peer::Unix).await, None);
         state.send_if_modified(|state| state.stop_accepting(false));
-        assert_eq!(within(day, &state, &progress, false).await, None);
+        assert_eq!(within(day, &state, &progress, Peer::Unix).await, None);
         state.send_if_modified(|state| state.drain(Instant::now()));
-        assert_eq!(within(SILENCE / 2, &state, &progress, false).await, None);
+        assert_eq!(
+            within(SILENCE / 2, &state, &progress, Peer::Unix).await,
+            None
+        );
         state.send_if_modified(|state| state.stop_accepting(true));
         let silent = Some(Disposition::CloseSilent);
         let rest = SILENCE / 2 + Duration::from_millis(10);
-        assert_eq!(within(rest, &state, &progress, false).await, silent);
+        assert_eq!(within(rest, &state, &progress, Peer::Unix).await, silent);
         state.send_if_modified(WorkerState::close_connections);
         let closed = Some(Disposition::CloseAfterResponse);
-        assert_eq!(within(day, &state, &progress, false).await, closed);
+        assert_eq!(within(day, &state, &progress, Peer::Unix).await, closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -336,14 +338,14 @@ mod tests {
         let (idle, busy) = (answered(), answered());
         busy.received(b"GET / HTTP/1.1\r\n\r\n");
         let migrated = Some(Disposition::Migrate);
-        assert_eq!(within(day, &state, &idle, false).await, migrated);
+        assert_eq!(within(day, &state, &idle, Peer::Unix).await, migrated);
         busy.begin_request(Some(0));
-        assert_eq!(within(day, &state, &busy, false).await, None);
-        assert_eq!(within(day, &state, &idle, true).await, None);
+        assert_eq!(within(day, &state, &busy, Peer::Unix).await, None);
+        assert_eq!(within(day, &state, &idle, Peer::Watchdog).await, None);
         state.send_if_modified(WorkerState::close_connections);
         let closed = Some(Disposition::CloseAfterResponse);
-        assert_eq!(within(day, &state, &idle, false).await, migrated);
-        assert_eq!(within(day, &state, &busy, false).await, closed);
-        assert_eq!(within(day, &state, &idle, true).await, closed);
+        assert_eq!(within(day, &state, &idle, Peer::Unix).await, migrated);
+        assert_eq!(within(day, &state, &busy, Peer::Unix).await, closed);
+        assert_eq!(within(day, &state, &idle, Peer::Watchdog).await, closed);
     }
 }

@@ -10,9 +10,10 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
+use super::forwarded::Peer;
 use super::local_reply;
 use super::response_body::ResponseBody;
-use super::{ClientInfo, Front, RoutingTable};
+use super::{Front, RoutingTable};
 
 /// The header by which the watchdog recognises a response of this very process.
 pub const IDENTITY: &str = "x-gateway-identity";
@@ -21,16 +22,17 @@ pub const IDENTITY: &str = "x-gateway-identity";
 pub fn respond(
     front: &Arc<Front>,
     table: &RoutingTable,
-    client: &ClientInfo,
+    peer: Peer,
     request: &Request<Incoming>,
 ) -> Option<Response<ResponseBody>> {
     let path = request.uri().path();
-    let ours = client.internal || table.settings.health_paths;
+    let ours = peer == Peer::Watchdog || table.settings.health_paths;
     let response = match path {
-        "/healthz" if ours => health(front, client),
+        "/healthz" if ours => health(front, peer),
         "/readyz" if ours => ready(front),
         _ if path == "/_gateway" || path.starts_with("/_gateway/") => {
-            if !client.unix && !authorised(front, request.headers()) {
+            // The permissions of its file guard a unix listener.
+            if matches!(peer, Peer::Tcp(_)) && !authorised(front, request.headers()) {
                 let mut response = local_reply::text(
                     StatusCode::UNAUTHORIZED,
                     "gateway: this page needs the bearer token of the state directory",
@@ -58,9 +60,9 @@ pub fn respond(
     Some(response)
 }
 
-fn health(front: &Front, client: &ClientInfo) -> Response<ResponseBody> {
+fn health(front: &Front, peer: Peer) -> Response<ResponseBody> {
     let mut response = local_reply::json(StatusCode::OK, &json!({"ok": true, "status": "live"}));
-    if client.internal
+    if peer == Peer::Watchdog
         && let Ok(identity) = HeaderValue::from_str(&front.identity)
     {
         response.headers_mut().insert(IDENTITY, identity);

@@ -16,6 +16,8 @@ pub enum Peer {
     Tcp(IpAddr),
     /// A client of a unix listener.
     Unix,
+    /// This process, over a socket pair.
+    Watchdog,
 }
 
 /// Peers whose X-Forwarded-* fields are believed.
@@ -40,7 +42,7 @@ impl TrustedProxies {
 
     fn believes(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Unix => self.unix,
+            Peer::Unix | Peer::Watchdog => self.unix,
             Peer::Tcp(addr) => self
                 .nets
                 .iter()

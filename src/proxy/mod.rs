@@ -28,7 +28,6 @@ mod accept;
 mod admission;
 mod backend;
 mod client_io;
-mod client_stream;
 mod connection;
 mod drain;
 mod endpoints;
@@ -58,12 +57,10 @@ mod websocket;
 mod worker;
 mod worker_index;
 
-use std::net::IpAddr;
-
 use crate::config::{Config, Hold};
 pub use backend::{Backend, Door, close_tunnels};
 pub use endpoints::IDENTITY;
-pub use forwarded::{Peer, TrustedProxies};
+pub use forwarded::TrustedProxies;
 pub use front::Front;
 pub use listener::{BACKLOG, BindError, ListenSocket};
 pub use progress::Timeouts;
@@ -119,41 +116,6 @@ impl Settings {
                 head: config.limits.header_time.0,
                 idle: config.limits.idle.0,
             },
-        }
-    }
-}
-
-/// Who a request comes from.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientInfo {
-    pub peer: Peer,
-    /// Whether it came over a unix listener, whose file permissions guard it.
-    pub unix: bool,
-    /// Whether it is the watchdog.
-    pub internal: bool,
-}
-
-impl ClientInfo {
-    /// A client of a unix listener.
-    pub const UNIX: Self = Self {
-        peer: Peer::Unix,
-        unix: true,
-        internal: false,
-    };
-
-    /// The watchdog, over a socket pair.
-    pub const WATCHDOG: Self = Self {
-        peer: Peer::Unix,
-        unix: true,
-        internal: true,
-    };
-
-    /// A client of a TCP listener.
-    pub fn tcp(addr: IpAddr) -> Self {
-        Self {
-            peer: Peer::Tcp(addr),
-            unix: false,
-            internal: false,
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Workers {
 #[derive(Debug)]
 enum QueuedSocket {
     /// The watchdog's.
-    Probe(StdUnixStream),
+    Probe(OwnedFd),
     /// A client's, between two requests, from a predecessor.
     Client(OwnedFd),
 }
@@ -111,7 +111,7 @@ impl Workers {
                     .map_err(|error| error.to_string())?;
             }
             queue
-                .try_send(QueuedSocket::Probe(theirs))
+                .try_send(QueuedSocket::Probe(theirs.into()))
                 .map_err(|_| format!("thread {index} takes no connections"))?;
             ends.push(ours);
         }

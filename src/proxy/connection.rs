@@ -26,8 +26,7 @@ use super::admission::{ConnectionLimit, ConnectionSlot};
 use super::client_io::ClientIo;
 use super::drain::{KeepAlive, Migration, WorkerState};
 use super::forwarded::Peer;
-use super::in_flight::InFlight;
-use super::progress::ConnectionProgress;
+use super::progress::{ConnectionProgress, InFlight};
 use super::response_body::ResponseBody;
 use super::tasks::WorkerTasks;
 use super::{Front, endpoints, forward};
@@ -53,7 +52,7 @@ impl WorkerContext {
     pub fn new(front: &Arc<Front>) -> Self {
         Self {
             front: Arc::clone(front),
-            state: watch::Sender::new(WorkerState::new()),
+            state: watch::Sender::default(),
             limit: ConnectionLimit::new(front.table().settings.connections),
             tasks: WorkerTasks::default(),
         }
@@ -309,7 +308,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_stays_until_the_state_of_the_workers_says_otherwise() {
-        let state = watch::Sender::new(WorkerState::new());
+        let state = watch::Sender::default();
         let progress = answered();
         let day = Duration::from_secs(86_400);
         assert_eq!(within(day, &state, &progress, Peer::Unix).await, None);
@@ -331,7 +330,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_client_migrates_a_busy_one_and_the_watchdog_do_not() {
-        let state = watch::Sender::new(WorkerState::new());
+        let state = watch::Sender::new(WorkerState::default());
         let (destination, _sockets) = mpsc::unbounded_channel();
         state.send_if_modified(|state| state.migrate_to(destination));
         let day = Duration::from_secs(86_400);

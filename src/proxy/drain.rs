@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// What a set of workers does with new clients, with kept connections, and with idle ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WorkerState {
     pub accepting: Accepting,
     pub keep_alive: KeepAlive,
@@ -27,9 +27,10 @@ pub struct WorkerState {
 }
 
 /// Which new clients are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Accepting {
     /// Every client.
+    #[default]
     Open,
     /// Those that wait in the listen queues; a queue that was found empty is not looked at again.
     QueueOnly,
@@ -40,9 +41,10 @@ pub enum Accepting {
 }
 
 /// What becomes of a client connection after the response under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeepAlive {
     /// It is kept for the next request.
+    #[default]
     Kept,
     /// The response says `Connection: close`; a connection that stays silent for long is closed.
     Draining { since: Instant },
@@ -51,9 +53,10 @@ pub enum KeepAlive {
 }
 
 /// Whether idle client connections move to another process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Migration {
     /// They stay.
+    #[default]
     Off,
     /// Their sockets go here as soon as no request is under way. The clients do not notice.
     To(mpsc::UnboundedSender<OwnedFd>),
@@ -62,15 +65,6 @@ pub enum Migration {
 }
 
 impl WorkerState {
-    /// Every client is accepted, every connection is kept.
-    pub fn new() -> Self {
-        Self {
-            accepting: Accepting::Open,
-            keep_alive: KeepAlive::Kept,
-            migration: Migration::Off,
-        }
-    }
-
     /// Accepts no client that connects from now on; `leave_queue` when another process holds the same
     /// listeners and will serve the clients that wait in their queues.
     ///
@@ -149,7 +143,7 @@ mod tests {
 
     #[test]
     fn accepting_is_only_ever_restricted_further() {
-        let mut state = WorkerState::new();
+        let mut state = WorkerState::default();
         assert_eq!(state.accepting, Accepting::Open);
         assert!(state.stop_accepting(false));
         assert_eq!(state.accepting, Accepting::QueueOnly);
@@ -164,7 +158,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_begins_once_and_closing_is_final() {
-        let mut state = WorkerState::new();
+        let mut state = WorkerState::default();
         assert!(!state.announces_close());
         let since = Instant::now();
         assert!(state.drain(since));
@@ -180,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_migration_that_did_not_begin_does_not_end() {
-        let mut state = WorkerState::new();
+        let mut state = WorkerState::default();
         assert!(!state.end_migration() && !state.migrates());
         let (destination, _sockets) = mpsc::unbounded_channel();
         assert!(state.migrate_to(destination));
@@ -193,7 +187,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_is_told_once_accepting_is_restricted_far_enough() {
-        let state = watch::Sender::new(WorkerState::new());
+        let state = watch::Sender::new(WorkerState::default());
         let mut receiver = state.subscribe();
         state.send_if_modified(|state| state.stop_accepting(false));
         restricted_to(&mut receiver, Accepting::QueueOnly).await;

@@ -33,9 +33,9 @@ pub fn respond(
         _ if path == "/_gateway" || path.starts_with("/_gateway/") => {
             // The permissions of its file guard a unix listener.
             if matches!(peer, Peer::Tcp(_)) && !authorised(front, request.headers()) {
-                let mut response = local_reply::text(
+                let mut response = local_reply::failure(
                     StatusCode::UNAUTHORIZED,
-                    "gateway: this page needs the bearer token of the state directory",
+                    "this page needs the bearer token of the state directory",
                 );
                 response
                     .headers_mut()
@@ -45,15 +45,15 @@ pub fn respond(
             match path {
                 "/_gateway/metrics" => metrics(front, table),
                 "/_gateway" | "/_gateway/" => page(front, table),
-                _ => local_reply::text(
+                _ => local_reply::failure(
                     StatusCode::NOT_FOUND,
-                    "gateway: no such page; there is /_gateway/ and /_gateway/metrics",
+                    "no such page; there is /_gateway/ and /_gateway/metrics",
                 ),
             }
         }
-        _ if request.method() == Method::CONNECT => local_reply::text(
+        _ if request.method() == Method::CONNECT => local_reply::failure(
             StatusCode::METHOD_NOT_ALLOWED,
-            "gateway: CONNECT is for forward proxies",
+            "CONNECT is for forward proxies",
         ),
         _ => return None,
     };
@@ -73,22 +73,18 @@ fn health(front: &Front, peer: Peer) -> Response<ResponseBody> {
 fn ready(front: &Front) -> Response<ResponseBody> {
     let health = front.health();
     if health.is_empty() {
-        return match front.remark() {
-            Some(remark) => local_reply::json(
-                StatusCode::OK,
-                &json!({"ready": true, "degraded": [*remark]}),
-            ),
-            None => local_reply::json(StatusCode::OK, &json!({"ready": true})),
+        let body = match front.remark() {
+            Some(remark) => json!({"ready": true, "degraded": [*remark]}),
+            None => json!({"ready": true}),
         };
+        return local_reply::json(StatusCode::OK, &body);
     }
-    let mut response = match front.refusal() {
-        Some(refusal) => local_reply::refused(&refusal),
-        None => local_reply::unavailable(""),
-    };
-    let (parts, _) = local_reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({})).into_parts();
-    response.headers_mut().extend(parts.headers);
+    let mut response = local_reply::json(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &json!({"ready": false, "reasons": *health}),
+    );
+    local_reply::set_retry_after(&mut response, front.refusal().as_deref());
     response
-        .map(|_| ResponseBody::local(format!("{}\n", json!({"ready": false, "reasons": *health}))))
 }
 
 pub fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
@@ -110,88 +106,57 @@ pub fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
 fn metrics(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     let stats = &front.stats;
     let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let mut text = MetricsText::default();
-    let ready = u64::from(front.health().is_empty());
-    let generation = table.generation;
-    let connections = now(&stats.connections);
-    let accepted = now(&stats.accepted);
-    text.gauge(
-        "generation",
-        "The generation that serves new requests.",
-        generation,
+    let mut text = format!(
+        "\
+# HELP gateway_generation The generation that serves new requests.
+# TYPE gateway_generation gauge
+gateway_generation {generation}
+# HELP gateway_ready 1 when /readyz answers 200.
+# TYPE gateway_ready gauge
+gateway_ready {ready}
+# HELP gateway_connections Client connections open now.
+# TYPE gateway_connections gauge
+gateway_connections {connections}
+# HELP gateway_connections_total Client connections accepted.
+# TYPE gateway_connections_total counter
+gateway_connections_total {accepted}
+# HELP gateway_requests Requests being answered or held now.
+# TYPE gateway_requests gauge
+gateway_requests {requests}
+# HELP gateway_tunnels Tunnels open now.
+# TYPE gateway_tunnels gauge
+gateway_tunnels {tunnels}
+# HELP gateway_held Requests waiting for a sidecar now.
+# TYPE gateway_held gauge
+gateway_held {held}
+# HELP gateway_held_total Requests that had to wait for a sidecar.
+# TYPE gateway_held_total counter
+gateway_held_total {held_total}
+# HELP gateway_retries_total Tries repeated on another upstream connection.
+# TYPE gateway_retries_total counter
+gateway_retries_total {retries}
+# HELP gateway_answers_total Answers by class of status.
+# TYPE gateway_answers_total counter
+",
+        generation = table.generation,
+        ready = u64::from(front.health().is_empty()),
+        connections = now(&stats.connections),
+        accepted = now(&stats.accepted),
+        requests = now(&stats.requests),
+        tunnels = now(&stats.tunnels),
+        held = now(&stats.held),
+        held_total = now(&stats.held_total),
+        retries = now(&stats.retries),
     );
-    text.gauge("ready", "1 when /readyz answers 200.", ready);
-    text.gauge("connections", "Client connections open now.", connections);
-    text.counter(
-        "connections_total",
-        "Client connections accepted.",
-        accepted,
-    );
-    text.gauge(
-        "requests",
-        "Requests being answered or held now.",
-        now(&stats.requests),
-    );
-    text.gauge("tunnels", "Tunnels open now.", now(&stats.tunnels));
-    text.gauge(
-        "held",
-        "Requests waiting for a sidecar now.",
-        now(&stats.held),
-    );
-    let held = now(&stats.held_total);
-    text.counter(
-        "held_total",
-        "Requests that had to wait for a sidecar.",
-        held,
-    );
-    let retries = now(&stats.retries);
-    text.counter(
-        "retries_total",
-        "Tries repeated on another upstream connection.",
-        retries,
-    );
-    text.answers(&stats.answers);
-    let mut response = local_reply::text(StatusCode::OK, "");
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; version=0.0.4"),
-    );
-    response.map(|_| ResponseBody::local(text.0))
-}
-
-/// Metrics in the text format of Prometheus, version 0.0.4.
-#[derive(Default)]
-struct MetricsText(String);
-
-impl MetricsText {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.metric("gauge", name, help, value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.metric("counter", name, help, value);
-    }
-
-    fn metric(&mut self, kind: &str, name: &str, help: &str, value: u64) {
+    for (class, answers) in (1..).zip(&stats.answers) {
+        let answers = now(answers);
         // Writing to a String cannot fail.
-        let _ = write!(
-            self.0,
-            "# HELP gateway_{name} {help}\n# TYPE gateway_{name} {kind}\ngateway_{name} {value}\n"
+        let _ = writeln!(
+            text,
+            "gateway_answers_total{{class=\"{class}xx\"}} {answers}"
         );
     }
-
-    fn answers(&mut self, classes: &[AtomicU64; 5]) {
-        self.0
-            .push_str("# HELP gateway_answers_total Answers by class of status.\n");
-        self.0.push_str("# TYPE gateway_answers_total counter\n");
-        for (class, count) in (1..).zip(classes) {
-            let count = count.load(Ordering::Relaxed);
-            let _ = writeln!(
-                self.0,
-                "gateway_answers_total{{class=\"{class}xx\"}} {count}"
-            );
-        }
-    }
+    local_reply::typed(StatusCode::OK, "text/plain; version=0.0.4", text)
 }
 
 fn authorised(front: &Front, headers: &HeaderMap) -> bool {

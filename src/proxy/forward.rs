@@ -11,14 +11,14 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::forwarded::Peer;
-use super::hold::EnterError;
-use super::in_flight::InFlight;
+use super::local_reply::NotForwarded;
+use super::progress::InFlight;
 use super::request_body::ClientBody;
 use super::response_body::ResponseBody;
-use super::retry::{Exchange, ExchangeError, RequestHead, UpstreamResponse};
+use super::retry::{Exchange, UpstreamResponse};
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::Tunnel;
-use super::{Front, RoutingTable, Settings, endpoints, headers, local_reply};
+use super::{Front, RoutingTable, Settings, endpoints, headers};
 
 /// Forwards a request that is not for the gateway itself.
 pub async fn forward(
@@ -45,7 +45,7 @@ pub async fn forward(
         .then(|| parts.extensions.remove::<OnUpgrade>())
         .flatten();
     let head = head_for_upstream(parts, &host, upgrade, peer, settings);
-    let at_root = head.uri.path() == "/";
+    let at_root = head.uri().path() == "/";
     let exchange = Exchange {
         front,
         // Text: host_of saw to that.
@@ -56,52 +56,29 @@ pub async fn forward(
     };
     let reply = match exchange.run(head).await {
         Ok(response) => return pass_back(front, response, client, in_flight),
-        Err(ExchangeError::NotEntered(EnterError::NoRoute))
-            if at_root && front.table().routes.is_empty() =>
-        {
+        Err(NotForwarded::NoRoute) if at_root && front.table().routes.is_empty() => {
             endpoints::page(front, &front.table())
         }
         Err(error) => {
-            if let ExchangeError::BadGateway(why) = &error {
+            if let NotForwarded::BadGateway(why) = &error {
                 front.errors.bad_gateway(why);
             }
-            reply_to(error)
+            error.reply()
         }
     };
     reply.map(|body| body.in_flight(in_flight))
 }
 
-/// Why a request is not forwarded as the client sent it.
-enum Invalid {
-    Host(&'static str),
-    TransferCoding,
-    TooLarge(u64),
-}
-
-impl Invalid {
-    fn reply(self) -> Response<ResponseBody> {
-        let (status, why) = match self {
-            Self::Host(why) => (StatusCode::BAD_REQUEST, why),
-            Self::TransferCoding => (
-                StatusCode::NOT_IMPLEMENTED,
-                "no transfer coding but chunked is understood",
-            ),
-            Self::TooLarge(limit) => return too_large(limit),
-        };
-        local_reply::text(status, format!("gateway: {why}"))
-    }
-}
-
 /// The host of a request that may be forwarded; `limit` as for [`body_of`].
-fn check(parts: &Parts, limit: u64) -> Result<HeaderValue, Invalid> {
-    let host = host_of(&parts.uri, &parts.headers, parts.version).map_err(Invalid::Host)?;
+fn check(parts: &Parts, limit: u64) -> Result<HeaderValue, NotForwarded> {
+    let host = host_of(&parts.uri, &parts.headers, parts.version).map_err(NotForwarded::Invalid)?;
     let coding = parts.headers.get(header::TRANSFER_ENCODING);
     // The chunks are taken off here; what is under them would arrive as if it had no coding.
     if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err(Invalid::TransferCoding);
+        return Err(NotForwarded::TransferCoding);
     }
     if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
-        return Err(Invalid::TooLarge(limit));
+        return Err(NotForwarded::TooLarge(limit));
     }
     Ok(host)
 }
@@ -149,7 +126,7 @@ fn head_for_upstream(
     upgrade: Option<HeaderValue>,
     peer: Peer,
     settings: &Settings,
-) -> RequestHead {
+) -> Request<()> {
     if parts.uri.authority().is_some() || !parts.headers.contains_key(header::HOST) {
         parts.headers.insert(header::HOST, host.clone());
     }
@@ -165,11 +142,11 @@ fn head_for_upstream(
         .path_and_query()
         .cloned()
         .unwrap_or_else(|| PathAndQuery::from_static("/"));
-    RequestHead {
-        method: parts.method,
-        uri: Uri::from(path),
-        headers: parts.headers,
-    }
+    let mut head = Request::new(());
+    *head.method_mut() = parts.method;
+    *head.uri_mut() = Uri::from(path);
+    *head.headers_mut() = parts.headers;
+    head
 }
 
 /// The upstream's response, which may begin a tunnel to `client`.
@@ -189,8 +166,9 @@ fn pass_back(
             begin_tunnel(front, response, client, ticket, in_flight)
         }
         (StatusCode::SWITCHING_PROTOCOLS, None) => {
-            local_reply::bad_gateway("the server switched protocols without being asked")
-                .map(|body| body.in_flight(in_flight))
+            let why = "the server switched protocols without being asked".to_owned();
+            let reply = NotForwarded::BadGateway(why).reply();
+            reply.map(|body| body.in_flight(in_flight))
         }
         _ => {
             ticket.becomes_request();
@@ -221,24 +199,4 @@ fn begin_tunnel(
     let (parts, _) = response.into_parts();
     in_flight.upgraded();
     Response::from_parts(parts, ResponseBody::local(""))
-}
-
-/// The gateway's own reply where no upstream answered.
-fn reply_to(error: ExchangeError) -> Response<ResponseBody> {
-    match error {
-        ExchangeError::NotEntered(EnterError::NoRoute) => {
-            local_reply::text(StatusCode::NOT_FOUND, "gateway: no route leads here")
-        }
-        ExchangeError::NotEntered(EnterError::Unavailable(why)) => local_reply::unavailable(&why),
-        ExchangeError::NotEntered(EnterError::Refused(refusal)) => local_reply::refused(&refusal),
-        ExchangeError::BadGateway(why) => local_reply::bad_gateway(&why),
-        ExchangeError::TooLarge(limit) => too_large(limit),
-    }
-}
-
-fn too_large(limit: u64) -> Response<ResponseBody> {
-    local_reply::text(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        format!("gateway: a request's body may have {limit} bytes here"),
-    )
 }

@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::error_log::ErrorLog;
-use super::refusal::Refusal;
+use super::local_reply::{ErrorLog, Refusal};
 use super::routes::Routes;
 use super::stats::Stats;
 use super::{RoutingTable, Settings};

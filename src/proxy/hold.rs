@@ -8,26 +8,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Front;
 use super::backend::{Backend, Door};
+use super::local_reply::NotForwarded;
 use super::stats::GaugeGuard;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::Upstream;
-use super::{Front, Refusal};
 
 /// How often a sidecar that runs but refuses connections is tried again. The end of a sidecar is
 /// noticed at once, without polling.
 const REFUSED_AGAIN: Duration = Duration::from_millis(100);
-
-/// Why a request was not let through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EnterError {
-    /// No route.
-    NoRoute,
-    /// It waited for `hold.time`, or too many requests wait already; the text is the reason.
-    Unavailable(String),
-    /// No request is let in for now.
-    Refused(Arc<Refusal>),
-}
 
 /// One request's way to its backend. It may wait more than once, but only `hold.time` in all.
 pub struct RequestHold<'a> {
@@ -58,9 +48,9 @@ impl<'a> RequestHold<'a> {
     /// Goes through the door, waiting for it to open if need be.
     ///
     /// # Errors
-    /// [`EnterError`] when there is no route, when `hold.time` is over, when `hold.requests` wait
+    /// [`NotForwarded`] when there is no route, when `hold.time` is over, when `hold.requests` wait
     /// already, or when no request is let in.
-    pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), EnterError> {
+    pub async fn enter(&mut self) -> Result<(Ticket, Arc<Upstream>), NotForwarded> {
         match self.backend() {
             Ok(backend) => match backend.enter(self.kind, self.line) {
                 Ok(entered) => Ok(entered),
@@ -74,11 +64,11 @@ impl<'a> RequestHold<'a> {
     /// Waits until the backend changes, or a moment, after it refused a connection.
     ///
     /// # Errors
-    /// [`EnterError`] when `hold.time` is over.
-    pub async fn connection_refused(&mut self, cause: &str) -> Result<(), EnterError> {
+    /// [`NotForwarded`] when `hold.time` is over.
+    pub async fn connection_refused(&mut self, cause: &str) -> Result<(), NotForwarded> {
         let backend = Arc::clone(&self.backend()?);
         if let Some(refusal) = self.front.refusal() {
-            return Err(EnterError::Refused(refusal));
+            return Err(NotForwarded::Refused(refusal));
         }
         let mut door = backend.watch();
         let _held = self.hold(cause)?;
@@ -86,13 +76,13 @@ impl<'a> RequestHold<'a> {
         let again = (Instant::now() + REFUSED_AGAIN).min(until);
         let _ = tokio::time::timeout_at(again, door.changed()).await;
         if Instant::now() >= until {
-            Err(EnterError::Unavailable(cause.to_owned()))
+            Err(NotForwarded::Unavailable(cause.to_owned()))
         } else {
             Ok(())
         }
     }
 
-    async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), EnterError> {
+    async fn wait(&mut self) -> Result<(Ticket, Arc<Upstream>), NotForwarded> {
         let mut table = self.front.watch_table();
         let mut refusal = self.front.watch_refusal();
         let mut held = None;
@@ -116,12 +106,12 @@ impl<'a> RequestHold<'a> {
                 Err(refused) => return Err(refused),
             };
             if self.front.closing() {
-                return Err(EnterError::Unavailable(
+                return Err(NotForwarded::Unavailable(
                     "the gateway is stopping".to_owned(),
                 ));
             }
             if let Some(refusal) = refused {
-                return Err(EnterError::Refused(refusal));
+                return Err(NotForwarded::Refused(refusal));
             }
             if held.is_none() {
                 held = Some(self.hold(&why)?);
@@ -137,7 +127,7 @@ impl<'a> RequestHold<'a> {
                 .await
                 .is_err()
             {
-                return Err(EnterError::Unavailable(why));
+                return Err(NotForwarded::Unavailable(why));
             }
         }
     }
@@ -148,21 +138,21 @@ impl<'a> RequestHold<'a> {
         self.front.table().generation == 0
     }
 
-    fn backend(&self) -> Result<Arc<Backend>, EnterError> {
+    fn backend(&self) -> Result<Arc<Backend>, NotForwarded> {
         self.front
             .table()
             .routes
             .find(self.host, self.line.path())
             .cloned()
-            .ok_or(EnterError::NoRoute)
+            .ok_or(NotForwarded::NoRoute)
     }
 
-    fn hold(&self, why: &str) -> Result<GaugeGuard, EnterError> {
+    fn hold(&self, why: &str) -> Result<GaugeGuard, NotForwarded> {
         let stats = &self.front.stats;
         let open = GaugeGuard::new(stats, |stats| &stats.held);
         stats.held_total.fetch_add(1, Ordering::Relaxed);
         if stats.held.load(Ordering::Relaxed) > self.front.table().settings.hold.requests as u64 {
-            return Err(EnterError::Unavailable(format!(
+            return Err(NotForwarded::Unavailable(format!(
                 "{why}, and too many requests wait already"
             )));
         }
@@ -189,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::proxy::{Address, Route, Routes, RoutingTable, Settings};
+    use crate::proxy::{Address, Refusal, Route, Routes, RoutingTable, Settings};
 
     fn refusal(why: &str) -> Refusal {
         Refusal {
@@ -236,7 +226,7 @@ mod tests {
                 .await
                 .map(drop)
         };
-        let closed = |result: Result<(), EnterError>| matches!(&result, Err(EnterError::Refused(refusal)) if refusal.why == "safe mode");
+        let closed = |result: Result<(), NotForwarded>| matches!(&result, Err(NotForwarded::Refused(refusal)) if refusal.why == "safe mode");
         assert!(closed(ask().await), "before there are routes");
         let backend = Backend::held("app", "app is starting");
         publish(&front, 1, &backend);
@@ -271,7 +261,7 @@ mod tests {
         }
         front.refuse(Some(refusal("throttled")));
         assert!(
-            matches!(first.await.unwrap(), Err(EnterError::Refused(refusal)) if refusal.why == "throttled")
+            matches!(first.await.unwrap(), Err(NotForwarded::Refused(refusal)) if refusal.why == "throttled")
         );
         front.refuse(None);
         let second = waiting(&front);

@@ -5,7 +5,7 @@
 //! A worker thread (`worker.rs`) runs one accept loop for each listener (`listener.rs`). The loop
 //! (`accept.rs`) waits for a free slot (`admission.rs`), accepts a client, and spawns its connection
 //! (`connection.rs`), which reads requests from the client's socket (`client_io.rs`) and counts each
-//! as in flight (`in_flight.rs`). A request for the gateway itself is answered in `endpoints.rs`. Any
+//! as in flight (`progress.rs`). A request for the gateway itself is answered in `endpoints.rs`. Any
 //! other is checked in `forward.rs`, its headers are made fit for the upstream (`headers.rs`,
 //! `forwarded.rs`), and its attempts begin (`retry.rs`): the route is looked up (`hold.rs` with
 //! `routes.rs`), the backend's door lets the request through, or holds it (`backend.rs`), and gives
@@ -31,18 +31,15 @@ mod client_io;
 mod connection;
 mod drain;
 mod endpoints;
-mod error_log;
 mod forward;
 mod forwarded;
 mod front;
 mod headers;
 mod hold;
-mod in_flight;
 mod listener;
 mod local_reply;
 mod pool;
 mod progress;
-mod refusal;
 mod request_body;
 mod response_body;
 mod retry;
@@ -55,7 +52,6 @@ mod upstream;
 mod upstream_connection;
 mod websocket;
 mod worker;
-mod worker_index;
 
 use crate::config::{Config, Hold};
 pub use backend::{Backend, Door, close_tunnels};
@@ -63,8 +59,8 @@ pub use endpoints::IDENTITY;
 pub use forwarded::TrustedProxies;
 pub use front::Front;
 pub use listener::{BACKLOG, BindError, ListenSocket};
+pub use local_reply::Refusal;
 pub use progress::Timeouts;
-pub use refusal::Refusal;
 pub use routes::{Route, Routes};
 pub use ticket::first_few;
 pub use tunnel::CLOSE_HANDSHAKE;

@@ -1,12 +1,12 @@
 //! The connection pool of one upstream: idle connections kept between requests, for each worker
 //! thread its own.
 
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::upstream_connection::UpstreamConnection;
-use super::worker_index;
 use crate::os::mutex::lock;
 
 /// A request that must not be sent twice takes a kept connection only if it was idle for less than
@@ -21,6 +21,15 @@ const IDLE_MAX: usize = 64;
 /// An idle connection older than this is closed rather than tried: below the usual upstream default
 /// of 60 to 75 s.
 const IDLE_KEEP: Duration = Duration::from_secs(55);
+
+thread_local! {
+    static WORKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Makes this thread the worker with this index.
+pub fn set_worker(index: usize) {
+    WORKER.set(index);
+}
 
 #[derive(Debug)]
 pub struct IdlePool {
@@ -66,7 +75,7 @@ impl IdlePool {
 
     /// Keeps a connection for the next request.
     pub fn keep(&self, connection: UpstreamConnection) {
-        if connection.is_closed() {
+        if connection.sender.is_closed() {
             return;
         }
         let mut idle = lock(self.of_this_worker());
@@ -101,7 +110,7 @@ impl IdlePool {
     }
 
     fn of_this_worker(&self) -> &Mutex<Vec<IdleConnection>> {
-        &self.idle[worker_index::get() % self.idle.len()]
+        &self.idle[WORKER.get() % self.idle.len()]
     }
 }
 

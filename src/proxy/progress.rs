@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::stats::{GaugeGuard, Stats};
 use crate::os::mutex::lock;
 
 /// How long a client may take.
@@ -180,6 +181,42 @@ impl ConnectionProgress {
     fn enter(&self, stage: u8) {
         *lock(&self.since) = Instant::now();
         self.stage.store(stage, Ordering::Release);
+    }
+}
+
+/// One request under way; dropped when the last byte of the response is handed over or the client
+/// is gone.
+#[derive(Debug)]
+pub struct InFlight {
+    progress: Option<Arc<ConnectionProgress>>,
+    _open: GaugeGuard,
+}
+
+impl InFlight {
+    /// A request whose head just came in. Its body has this length, or is chunked.
+    pub fn begin(
+        progress: &Arc<ConnectionProgress>,
+        stats: &Arc<Stats>,
+        body: Option<u64>,
+    ) -> Self {
+        progress.begin_request(body);
+        Self {
+            progress: Some(Arc::clone(progress)),
+            _open: GaugeGuard::new(stats, |stats| &stats.requests),
+        }
+    }
+
+    /// The connection became a tunnel: no limit on silence applies to it any more.
+    pub fn upgraded(mut self) {
+        self.progress = None;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.end_request();
+        }
     }
 }
 

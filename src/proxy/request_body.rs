@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::os::mutex::lock;
@@ -130,12 +131,7 @@ impl Drop for ClientBodyState {
             .take()
             .filter(|_| wanted);
         if let (Some(mut body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
-            let drain = async move {
-                while let Some(Ok(_)) =
-                    std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
-                {
-                }
-            };
+            let drain = async move { while let Some(Ok(_)) = body.frame().await {} };
             runtime.spawn(tokio::time::timeout(LINGER, drain));
         }
     }

@@ -6,9 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::in_flight::InFlight;
+use super::progress::InFlight;
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
 
@@ -17,7 +18,7 @@ use super::upstream::UpstreamLease;
 pub enum ResponseBody {
     /// A reply of the gateway's own.
     Local(
-        Option<Bytes>,
+        Full<Bytes>,
         #[allow(dead_code, reason = "held until the response is written")] Option<InFlight>,
     ),
     Proxied(Box<Proxied>),
@@ -36,7 +37,7 @@ pub struct Proxied {
 impl ResponseBody {
     /// A text of the gateway's own.
     pub fn local(text: impl Into<Bytes>) -> Self {
-        Self::Local(Some(text.into()), None)
+        Self::Local(Full::new(text.into()), None)
     }
 
     /// An upstream's response; `lease` when its connection can be used again.
@@ -84,11 +85,9 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
-            Self::Local(text, _) => Poll::Ready(
-                text.take()
-                    .filter(|text| !text.is_empty())
-                    .map(|text| Ok(Frame::data(text))),
-            ),
+            Self::Local(text, _) => Pin::new(text)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
             Self::Proxied(proxied) => {
                 let frame = ready!(Pin::new(&mut proxied.body).poll_frame(cx));
                 if frame.is_none() || proxied.body.is_end_stream() {
@@ -101,16 +100,14 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Local(text, _) => text.as_ref().is_none_or(Bytes::is_empty),
+            Self::Local(text, _) => text.is_end_stream(),
             Self::Proxied(proxied) => proxied.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Local(text, _) => {
-                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
-            }
+            Self::Local(text, _) => text.size_hint(),
             Self::Proxied(proxied) => proxied.body.size_hint(),
         }
     }

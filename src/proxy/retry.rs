@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::HeaderMap;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
 use super::Front;
 use super::headers;
-use super::hold::{EnterError, RequestHold};
+use super::hold::RequestHold;
+use super::local_reply::NotForwarded;
 use super::request_body::{ClientBody, RequestBody};
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Upstream, UpstreamLease};
@@ -29,13 +29,6 @@ pub struct Exchange<'a> {
     pub via: bool,
 }
 
-/// The head of a request as it is sent.
-pub struct RequestHead {
-    pub method: Method,
-    pub uri: Uri,
-    pub headers: HeaderMap,
-}
-
 /// A response with what must be held until its last byte.
 pub struct UpstreamResponse {
     pub response: Response<Incoming>,
@@ -44,36 +37,20 @@ pub struct UpstreamResponse {
     pub lease: Option<UpstreamLease>,
 }
 
-/// Why no attempt brought a response.
-pub enum ExchangeError {
-    /// No backend let the request through.
-    NotEntered(EnterError),
-    /// The server failed, and trying again could do the work twice.
-    BadGateway(String),
-    /// The body is longer than this many bytes.
-    TooLarge(u64),
-}
-
 /// Why one attempt did not bring a response.
 enum AttemptError {
     /// The connection was gone before the request was written; the head comes back.
-    Unsent(Box<RequestHead>, String),
+    Unsent(Box<Request<()>>, String),
     /// The request was sent, nothing came back, and the client's body is untouched.
     NoResponse(String),
     /// The server may have done a part of the work.
     Interrupted(String),
 }
 
-impl From<EnterError> for ExchangeError {
-    fn from(error: EnterError) -> Self {
-        Self::NotEntered(error)
-    }
-}
-
 impl Exchange<'_> {
-    pub async fn run(&self, mut head: RequestHead) -> Result<UpstreamResponse, ExchangeError> {
-        let line = RequestLine::new(&head.method, &head.uri);
-        let idempotent = headers::idempotent(&head.method);
+    pub async fn run(&self, mut head: Request<()>) -> Result<UpstreamResponse, NotForwarded> {
+        let line = RequestLine::new(head.method(), head.uri());
+        let idempotent = headers::idempotent(head.method());
         let mut hold = RequestHold::new(self.front, self.host, self.kind, &line);
         let mut tries = 0;
         loop {
@@ -85,14 +62,14 @@ impl Exchange<'_> {
                     let why = format!("{} refuses connections: {error}", ticket.backend());
                     drop(ticket);
                     if !upstream.is_sidecar() {
-                        return Err(ExchangeError::BadGateway(why));
+                        return Err(NotForwarded::BadGateway(why));
                     }
                     hold.connection_refused(&why).await?;
                     continue;
                 }
             };
             // A connection that dies after the head was sent does not give the head back.
-            let spare = (idempotent && !self.body.taken()).then(|| head.copy());
+            let spare = (idempotent && !self.body.taken()).then(|| head.clone());
             match self.attempt(&upstream, connection, head).await {
                 Ok((response, lease)) => {
                     return Ok(UpstreamResponse {
@@ -116,12 +93,12 @@ impl Exchange<'_> {
     fn head_for_retry(
         &self,
         error: AttemptError,
-        spare: Option<RequestHead>,
+        spare: Option<Request<()>>,
         tries: usize,
-    ) -> Result<RequestHead, ExchangeError> {
+    ) -> Result<Request<()>, NotForwarded> {
         if self.body.too_large() {
             let limit = self.front.table().settings.body;
-            return Err(ExchangeError::TooLarge(limit));
+            return Err(NotForwarded::TooLarge(limit));
         }
         let (head, why) = match error {
             AttemptError::Unsent(head, why) if !self.body.taken() => (Some(*head), why),
@@ -130,14 +107,14 @@ impl Exchange<'_> {
         };
         debug!("try {tries} failed: {why}");
         head.filter(|_| tries < TRIES)
-            .ok_or(ExchangeError::BadGateway(why))
+            .ok_or(NotForwarded::BadGateway(why))
     }
 
     async fn attempt(
         &self,
         upstream: &Arc<Upstream>,
         mut connection: UpstreamConnection,
-        head: RequestHead,
+        head: Request<()>,
     ) -> Result<(Response<Incoming>, Option<UpstreamLease>), AttemptError> {
         let bodiless = self.body.ended() && !self.body.taken();
         let body = if bodiless {
@@ -146,14 +123,14 @@ impl Exchange<'_> {
             self.body.offer()
         };
         let mut response = self
-            .send(upstream, &mut connection, head.request(body))
+            .send(upstream, &mut connection, head.map(|()| body))
             .await?;
         if let Some(announced) = response
             .headers()
             .get("keep-alive")
             .and_then(|value| value.to_str().ok())
         {
-            upstream.announced(announced);
+            upstream.pool.announced(announced);
         }
         // A response before the end of the body, or an error about it: the server may never read
         // the rest, and the next request would wait behind it.
@@ -177,46 +154,19 @@ impl Exchange<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
-        let sent = connection.sender().try_send_request(request).await;
+        let sent = connection.sender.try_send_request(request).await;
         sent.map_err(|mut error| {
             let unsent = error.take_message();
             let error = with_causes(&error.into_error());
-            let why = format!("{} broke off: {error}", upstream.address());
+            let why = format!("{} broke off: {error}", upstream.address);
             match unsent {
-                Some(request) => AttemptError::Unsent(Box::new(RequestHead::of(request)), why),
+                Some(request) => AttemptError::Unsent(Box::new(request.map(drop)), why),
                 None if connection.received() == before && !self.body.taken() => {
                     AttemptError::NoResponse(why)
                 }
                 None => AttemptError::Interrupted(why),
             }
         })
-    }
-}
-
-impl RequestHead {
-    fn copy(&self) -> Self {
-        Self {
-            method: self.method.clone(),
-            uri: self.uri.clone(),
-            headers: self.headers.clone(),
-        }
-    }
-
-    fn request(self, body: RequestBody) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
-
-    fn of(request: Request<RequestBody>) -> Self {
-        let (parts, _) = request.into_parts();
-        Self {
-            method: parts.method,
-            uri: parts.uri,
-            headers: parts.headers,
-        }
     }
 }
 

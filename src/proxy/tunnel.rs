@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -37,9 +36,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// Waits for both sides to be handed over, then carries bytes until the end.
     pub async fn run(self, client: OnUpgrade, upstream: OnUpgrade) {
-        let open = GaugeGuard::new(&self.stats, |stats: &Stats| -> &AtomicU64 {
-            &stats.tunnels
-        });
+        let open = GaugeGuard::new(&self.stats, |stats| &stats.tunnels);
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
             return;
         };
@@ -50,8 +47,8 @@ impl Tunnel {
     async fn carry(&self, client: Upgraded, upstream: Upgraded) {
         let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
         let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
-        let inward = self.direction(from_client, to_upstream, websocket::close_to_server);
-        let outward = self.direction(from_upstream, to_client, websocket::close_to_client);
+        let inward = self.direction(from_client, to_upstream, true);
+        let outward = self.direction(from_upstream, to_client, false);
         // An error on one side ends both: half a tunnel is of no use. After a clean end of one
         // direction the other goes on; with a WebSocket not for long, because a living peer sends
         // Close before its side ends.
@@ -86,11 +83,12 @@ impl Tunnel {
         }
     }
 
+    /// Carries bytes one way. `masked` when frames go to a server.
     async fn direction<S>(
         &self,
         mut from: ReadHalf<S>,
         mut to: WriteHalf<S>,
-        close: fn() -> Vec<u8>,
+        masked: bool,
     ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite,
@@ -115,7 +113,7 @@ impl Tunnel {
         if !self.websocket || (frames.closing() && frames.between()) {
             return to.shutdown().await;
         }
-        self.close_websocket(from, to, frames, close).await
+        self.close_websocket(from, to, frames, masked).await
     }
 
     /// Lets the frame under way finish, sends a Close frame with status 1012, and reads on until the
@@ -125,7 +123,7 @@ impl Tunnel {
         mut from: ReadHalf<S>,
         mut to: WriteHalf<S>,
         mut frames: Frames,
-        close: fn() -> Vec<u8>,
+        masked: bool,
     ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite,
@@ -141,7 +139,7 @@ impl Tunnel {
             frames.advance(&buffer[..pass]);
         }
         if !frames.closing() {
-            to.write_all(&close()).await?;
+            to.write_all(&websocket::close_frame(masked)).await?;
             to.flush().await?;
         }
         while from.read(&mut buffer).await? > 0 {}

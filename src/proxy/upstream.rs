@@ -40,8 +40,8 @@ impl std::fmt::Display for Address {
 /// One run of a server behind the front door, with the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
-    address: Address,
-    pool: IdlePool,
+    pub address: Address,
+    pub pool: IdlePool,
     cut: CancellationToken,
 }
 
@@ -53,10 +53,6 @@ impl Upstream {
             pool: IdlePool::new(workers),
             cut,
         })
-    }
-
-    pub fn address(&self) -> &Address {
-        &self.address
     }
 
     /// Whether this is a sidecar: the gateway starts it again when it is gone.
@@ -78,7 +74,7 @@ impl Upstream {
             while let Some(mut connection) = self.pool.take(idempotent) {
                 // Never ready: one whose upstream did not take the end of the request before.
                 if matches!(
-                    tokio::time::timeout(READY_TIMEOUT, connection.ready()).await,
+                    tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await,
                     Ok(Ok(()))
                 ) {
                     return Ok(connection);
@@ -86,16 +82,6 @@ impl Upstream {
             }
         }
         self.connect().await
-    }
-
-    /// Keeps a connection for the next request.
-    pub fn keep(&self, connection: UpstreamConnection) {
-        self.pool.keep(connection);
-    }
-
-    /// Remembers the `Keep-Alive: timeout=N` of a response.
-    pub fn announced(&self, keep_alive: &str) {
-        self.pool.announced(keep_alive);
     }
 
     async fn connect(&self) -> io::Result<UpstreamConnection> {
@@ -126,7 +112,7 @@ impl UpstreamLease {
     /// Gives the connection back, if it can take another request.
     pub fn give_back(self) {
         if self.sent.ended() && !self.connection.broken() {
-            self.upstream.keep(self.connection);
+            self.upstream.pool.keep(self.connection);
         }
     }
 }

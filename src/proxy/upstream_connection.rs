@@ -17,7 +17,7 @@ use super::request_body::RequestBody;
 /// A connection that takes one request at a time.
 #[derive(Debug)]
 pub struct UpstreamConnection {
-    sender: SendRequest<RequestBody>,
+    pub sender: SendRequest<RequestBody>,
     traffic: Arc<Traffic>,
 }
 
@@ -47,23 +47,6 @@ impl UpstreamConnection {
         // The driver ends with its connection; its error reaches the request that it was for.
         tokio::spawn(cut.run_until_cancelled_owned(driver.with_upgrades()));
         Ok(Self { sender, traffic })
-    }
-
-    /// Waits until the connection can take a request.
-    ///
-    /// # Errors
-    /// When it is closed.
-    pub async fn ready(&mut self) -> hyper::Result<()> {
-        self.sender.ready().await
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// The hyper handle that sends the request.
-    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.sender
     }
 
     /// Bytes received on this connection so far.

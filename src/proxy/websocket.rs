@@ -8,7 +8,7 @@ const SERVICE_RESTART: u16 = 1012;
 const REASON: &[u8] = b"service restart";
 
 /// Follows a stream of frames and knows when it stands between two.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Frames {
     header: Vec<u8>,
     payload: u64,
@@ -22,11 +22,7 @@ impl Frames {
         if self.between() {
             return Some(0);
         }
-        let mut probe = Self {
-            header: self.header.clone(),
-            payload: self.payload,
-            closing: self.closing,
-        };
+        let mut probe = self.clone();
         let mut at = 0;
         while at < bytes.len() {
             at += probe.step(&bytes[at..]);
@@ -96,18 +92,14 @@ fn payload_length(header: &[u8]) -> u64 {
     }
 }
 
-/// A Close frame as a server sends it.
-pub fn close_to_client() -> Vec<u8> {
-    let mut frame = vec![0x88, (2 + REASON.len()) as u8];
-    frame.extend_from_slice(&SERVICE_RESTART.to_be_bytes());
-    frame.extend_from_slice(REASON);
-    frame
-}
-
-/// A Close frame as a client sends it: masked, as the protocol demands; with a mask of zeros, which
-/// changes nothing.
-pub fn close_to_server() -> Vec<u8> {
-    let mut frame = vec![0x88, 0x80 | (2 + REASON.len()) as u8, 0, 0, 0, 0];
+/// A Close frame. A client's is masked, as the protocol demands: with a mask of zeros, which changes
+/// nothing.
+pub fn close_frame(masked: bool) -> Vec<u8> {
+    let length = (2 + REASON.len()) as u8;
+    let mut frame = match masked {
+        true => vec![0x88, 0x80 | length, 0, 0, 0, 0],
+        false => vec![0x88, length],
+    };
     frame.extend_from_slice(&SERVICE_RESTART.to_be_bytes());
     frame.extend_from_slice(REASON);
     frame
@@ -163,7 +155,7 @@ mod tests {
                 at += piece.len();
             }
             prop_assert!(!tracker.closing());
-            tracker.advance(&close_to_client());
+            tracker.advance(&close_frame(false));
             prop_assert!(tracker.closing() && tracker.between());
         }
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::connection::{self, WorkerContext};
 use super::drain::{Accepting, WorkerState, restricted_to};
 use super::listener::ListenSocket;
-use super::{Front, accept, tasks, worker_index};
+use super::{Front, accept, pool, tasks};
 use crate::os::mutex::lock;
 
 /// How many sockets may wait for a thread: the watchdog's, one at a time, and those that a
@@ -62,7 +62,7 @@ impl Workers {
             let thread = std::thread::Builder::new()
                 .name(format!("front-{index}"))
                 .spawn(move || {
-                    worker_index::set(index);
+                    pool::set_worker(index);
                     runtime.block_on(run(context, sockets, receiver));
                     // Tasks that still run here are cut.
                     runtime.shutdown_background();

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::downtime_probe::Downtime;
-use super::exit::Exit;
+use super::error::Exit;
 use crate::stale::CleanReport;
 use crate::text::words::words;
 

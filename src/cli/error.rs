@@ -1,12 +1,67 @@
-//! The error that a command ends with.
+//! How a command ends: its exit code, the same for every command, and the error that goes with it.
 
 use std::io::ErrorKind;
+use std::process::ExitCode;
 
 use super::downtime_probe::Downtime;
-use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::service::{ServiceError, ServiceErrorKind};
 use crate::stale::CleanReport;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    /// It was tried and failed. `status`: failed, degraded, throttled or in safe mode.
+    Failed,
+    /// The command line is wrong, or does not say which instance is meant.
+    Usage,
+    /// The gateway is not running or not installed.
+    NotRunning,
+    /// It was still starting or draining when the limit ended; not a failure.
+    StillBusy,
+    /// Refused, because it could harm something healthy.
+    Refused,
+    /// Missing permission (EX_NOPERM of sysexits.h).
+    Permission,
+    /// The configuration is invalid (EX_CONFIG of sysexits.h).
+    Config,
+    /// That of a command that was run on behalf of the user.
+    Command(u8),
+}
+
+impl Exit {
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotRunning => 3,
+            Self::StillBusy => 4,
+            Self::Refused => 5,
+            Self::Permission => 77,
+            Self::Config => 78,
+            Self::Command(code) => code,
+        }
+    }
+
+    /// The error that ends a command with this exit code.
+    pub fn error(self, message: impl Into<String>) -> CliError {
+        CliError {
+            exit: self,
+            message: message.into(),
+            help: None,
+            clean: None,
+            probe: None,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
 
 /// Why a command did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,22 +78,16 @@ pub struct CliError {
 }
 
 impl CliError {
-    /// An error of this exit code.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-            help: None,
-            clean: None,
-            probe: None,
-        }
-    }
-
     /// Adds the next command, or what to change.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// Adds a line to the message.
+    pub fn add_line(&mut self, line: impl std::fmt::Display) {
+        self.message.push_str(&format!("\n{line}"));
     }
 }
 
@@ -55,21 +104,21 @@ impl From<ServiceError> for CliError {
         };
         Self {
             help: error.next,
-            ..Self::new(exit, error.message)
+            ..exit.error(error.message)
         }
     }
 }
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
-        let denied = matches!(&error, ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied);
-        Self::new(
-            if denied {
+        let exit = match &error {
+            ConfigError::Unreadable { source, .. }
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
                 Exit::Permission
-            } else {
-                Exit::Config
-            },
-            error.to_string(),
-        )
+            }
+            _ => Exit::Config,
+        };
+        exit.error(error.to_string())
     }
 }

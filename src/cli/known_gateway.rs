@@ -136,16 +136,13 @@ impl KnownGateway {
 
     /// What nobody can tell anything about.
     pub fn unknown(self) -> CliError {
-        let silent = self.silent.unwrap_or_else(|| {
-            CliError::new(
-                Exit::NotRunning,
-                format!("{} is not running", self.instance),
-            )
-        });
+        let silent = self
+            .silent
+            .unwrap_or_else(|| Exit::NotRunning.error(format!("{} is not running", self.instance)));
         match self.denied {
-            Some(why) => {
-                CliError::new(Exit::Permission, why).with_help("the same command with sudo")
-            }
+            Some(why) => Exit::Permission
+                .error(why)
+                .with_help("the same command with sudo"),
             None => silent,
         }
     }

@@ -8,7 +8,6 @@ mod context;
 mod downtime_probe;
 mod drain_text;
 mod error;
-mod exit;
 mod findings_view;
 mod known_gateway;
 mod pages;
@@ -29,8 +28,7 @@ pub mod target;
 pub mod ui;
 
 pub use context::Context;
-pub use error::CliError;
-pub use exit::Exit;
+pub use error::{CliError, Exit};
 pub use ui::Ui;
 
 use answers::ErrorAnswer;
@@ -44,10 +42,7 @@ pub fn gatewayctl(cli: &CtlCli) -> Exit {
         .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(&ctx, &cli.command)),
-        Err(error) => Err(CliError::new(
-            Exit::Failed,
-            format!("cannot start: {error}"),
-        )),
+        Err(error) => Err(Exit::Failed.error(format!("cannot start: {error}"))),
     };
     result.unwrap_or_else(|error| {
         ctx.ui.error(&error);

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::error::CliError;
-use super::exit::Exit;
+use super::error::{CliError, Exit};
 use super::target::Target;
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Status};
@@ -22,14 +21,12 @@ pub async fn status_now(target: &Target) -> Result<Status, CliError> {
 pub async fn status_of(target: &Target, client: &mut Client) -> Result<Status, CliError> {
     match timeout(STATUS_TIME, client.call::<Status>(&Method::Status, |_| ())).await {
         Ok(answer) => answer.map_err(|error| target.call_failed(error)),
-        Err(_) => Err(CliError::new(
-            Exit::Failed,
-            format!(
+        Err(_) => Err(Exit::Failed
+            .error(format!(
                 "{} accepts connections at {} but does not answer: it is stopped or stuck",
                 target.instance,
                 target.control.display()
-            ),
-        )
-        .with_help(format!("gatewayctl logs{}", target.flags))),
+            ))
+            .with_help(format!("gatewayctl logs{}", target.flags))),
     }
 }

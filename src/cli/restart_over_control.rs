@@ -78,7 +78,7 @@ pub(super) async fn carry_out(
                 "interrupted: {} goes on with it, and generation {} serves until the next one is ready",
                 before.instance, before.generation
             );
-            Err(Undone::Interrupted(CliError::new(Exit::StillBusy, message).with_help(format!("gatewayctl status{}", target.flags))))
+            Err(Undone::Interrupted(Exit::StillBusy.error(message).with_help(format!("gatewayctl status{}", target.flags))))
         }
     }
 }
@@ -190,7 +190,8 @@ async fn stuck(target: &Target, before: &Status, method: &Method) -> CliError {
                     "pid {}, which was asked, does not answer; pid {} serves generation {}",
                     before.pid, now.pid, now.generation
                 );
-                CliError::new(Exit::StillBusy, message)
+                Exit::StillBusy
+                    .error(message)
                     .with_help(format!("gatewayctl status{}", target.flags))
             }
             Err(error) => error,
@@ -220,7 +221,8 @@ async fn next_life(target: &Target, before: &Status) -> Result<Status, CliError>
                             bad.in_words(),
                             status.detail
                         );
-                        return Err(CliError::new(Exit::Failed, message)
+                        return Err(Exit::Failed
+                            .error(message)
                             .with_help(format!("gatewayctl logs{}", target.flags)));
                     }
                 }
@@ -237,7 +239,7 @@ async fn next_life(target: &Target, before: &Status) -> Result<Status, CliError>
                 "pid {} has ended, but no other serves {waited} s later: {last}",
                 before.pid
             );
-            Err(CliError::new(Exit::StillBusy, message).with_help(format!(
+            Err(Exit::StillBusy.error(message).with_help(format!(
                 "gatewayctl status{0}\ngatewayctl logs{0}",
                 target.flags
             )))

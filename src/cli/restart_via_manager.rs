@@ -134,9 +134,9 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
             "{} runs (pid {}), but does not let this user ask it",
             unit.unit, before.main_pid
         );
-        return Err(
-            CliError::new(Exit::Permission, message).with_help("the same command with sudo")
-        );
+        return Err(Exit::Permission
+            .error(message)
+            .with_help("the same command with sudo"));
     }
     refuse_unrunnable(&env, &unit).await?;
     let this = ManagerRestart {
@@ -274,7 +274,7 @@ impl ManagerRestart<'_> {
             "{} has pid {}, but pid {} answers as {}",
             driven.unit, driven.pid, status.pid, status.instance
         );
-        Err(CliError::new(Exit::Failed, message).with_help("gatewayctl status"))
+        Err(Exit::Failed.error(message).with_help("gatewayctl status"))
     }
 
     /// What ends with the service must not be what restarts it.
@@ -285,10 +285,7 @@ impl ManagerRestart<'_> {
             "--system"
         };
         let program = std::env::current_exe().map_err(|error| {
-            CliError::new(
-                Exit::Failed,
-                format!("cannot tell which program this is: {error}"),
-            )
+            Exit::Failed.error(format!("cannot tell which program this is: {error}"))
         })?;
         let mut command = vec![
             program.to_string_lossy().into_owned(),
@@ -331,10 +328,7 @@ impl ManagerRestart<'_> {
     }
 
     fn interrupted(&self) -> CliError {
-        let error = CliError::new(
-            Exit::StillBusy,
-            format!("interrupted: {}", self.stage.get()),
-        );
+        let error = Exit::StillBusy.error(format!("interrupted: {}", self.stage.get()));
         error.with_help(format!(
             "gatewayctl status --instance {}",
             self.unit.instance

@@ -8,12 +8,9 @@ use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptPro
 /// # Errors
 /// When the kernel does not list its sockets.
 pub async fn end_stale(claim: &AddressClaim, mode: CleanMode) -> Result<CleanReport, CliError> {
-    stale::end_stale(claim, mode).await.map_err(|error| {
-        CliError::new(
-            Exit::Failed,
-            format!("cannot see who listens here: {error}"),
-        )
-    })
+    stale::end_stale(claim, mode)
+        .await
+        .map_err(|error| Exit::Failed.error(format!("cannot see who listens here: {error}")))
 }
 
 /// The refusal when a process that was kept holds the port.
@@ -23,7 +20,7 @@ pub fn held(report: &CleanReport) -> CliError {
     let stranger = strangers()
         .find(|kept| kept.reason != KeepCode::Ancestor)
         .or_else(|| strangers().next());
-    let mut error = CliError::new(Exit::Refused, report.stands());
+    let mut error = Exit::Refused.error(report.stands());
     error.clean = Some(Box::new(report.clone()));
     match stranger {
         Some(KeptProcess { reason: KeepCode::Foreign, name, pid, .. }) => error.with_help(format!(

@@ -46,5 +46,5 @@ pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result
         "gatewayctl install --instance {}   (writes where the program is now)",
         unit.instance
     );
-    Err(CliError::new(Exit::Refused, message).with_help(help))
+    Err(Exit::Refused.error(message).with_help(help))
 }

@@ -94,7 +94,7 @@ fn show(ctx: &Context) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     let text = config::to_toml(&shown)
-        .map_err(|error| CliError::new(Exit::Failed, format!("it has no TOML form: {error}")))?;
+        .map_err(|error| Exit::Failed.error(format!("it has no TOML form: {error}")))?;
     let origin = loaded
         .path
         .map_or("defaults and environment".to_owned(), |path| {
@@ -134,20 +134,13 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
     }
     let path = target::config_path(&ctx.global, &Env::real());
     write_new(&path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => CliError::new(
-            Exit::Refused,
-            format!("{} is there already", path.display()),
-        )
-        .with_help("gatewayctl config init --stdout   (to compare)"),
-        ErrorKind::PermissionDenied => CliError::new(
-            Exit::Permission,
-            format!("cannot write {}: {error}", path.display()),
-        )
-        .with_help("the same command with sudo"),
-        _ => CliError::new(
-            Exit::Failed,
-            format!("cannot write {}: {error}", path.display()),
-        ),
+        ErrorKind::AlreadyExists => Exit::Refused
+            .error(format!("{} is there already", path.display()))
+            .with_help("gatewayctl config init --stdout   (to compare)"),
+        ErrorKind::PermissionDenied => Exit::Permission
+            .error(format!("cannot write {}: {error}", path.display()))
+            .with_help("the same command with sudo"),
+        _ => Exit::Failed.error(format!("cannot write {}: {error}", path.display())),
     })?;
     let named = if ctx.global.config.is_some() {
         format!(" --config {}", path.display())

@@ -70,11 +70,12 @@ fn none(subject: KnownGateway) -> CliError {
     if subject.unit.is_none() && subject.status.is_none() || !subject.unseen.is_empty() {
         return subject.unknown();
     }
-    CliError::new(
-        Exit::NotRunning,
-        format!("{} has no record yet: it has not run", subject.instance),
-    )
-    .with_help(format!("gatewayctl start --instance {}", subject.instance))
+    Exit::NotRunning
+        .error(format!(
+            "{} has no record yet: it has not run",
+            subject.instance
+        ))
+        .with_help(format!("gatewayctl start --instance {}", subject.instance))
 }
 
 /// How long nothing ran before each life that did not take over from one that lived.

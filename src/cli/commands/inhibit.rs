@@ -54,22 +54,16 @@ pub async fn inhibit(ctx: &Context, args: &InhibitArgs) -> Result<Exit, CliError
                 .first()
                 .map(|word| word.display().to_string())
                 .unwrap_or_default();
-            return Err(CliError::new(
-                Exit::Command(code),
-                format!("cannot run {name}: {error}"),
-            ));
+            return Err(Exit::Command(code).error(format!("cannot run {name}: {error}")));
         }
     };
     let status = tokio::select! {
         status = run(&mut child, &process) => status,
         never = follow(ctx, &target, client) => match never {},
     };
-    status.map(code).map_err(|error| {
-        CliError::new(
-            Exit::Failed,
-            format!("cannot wait for the command: {error}"),
-        )
-    })
+    status
+        .map(code)
+        .map_err(|error| Exit::Failed.error(format!("cannot wait for the command: {error}")))
 }
 
 fn start(command: &[std::ffi::OsString]) -> std::io::Result<(Child, PidFd)> {

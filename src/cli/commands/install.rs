@@ -41,18 +41,13 @@ fn ask(what: &str) -> Option<bool> {
 fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRequest, CliError> {
     let global = &ctx.global;
     if global.config.is_some() || global.state_dir.is_some() {
-        let error = CliError::new(
-            Exit::Usage,
-            "an installed gateway has its files where the service manager expects them",
-        );
+        let error = Exit::Usage
+            .error("an installed gateway has its files where the service manager expects them");
         return Err(error.with_help("put the configuration into /etc/gateway or ~/.config/gateway, and leave --config and --state-dir out"));
     }
     let set = args.set.iter().map(|pair| match pair.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(CliError::new(
-            Exit::Usage,
-            "--set takes a name and a value, as in --set COLOR=blue",
-        )),
+        _ => Err(Exit::Usage.error("--set takes a name and a value, as in --set COLOR=blue")),
     });
     Ok(InstallRequest {
         instance: target::wanted_name(global, env),

@@ -63,7 +63,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     let Some(status) = running else {
         return Err(found
             .err()
-            .unwrap_or_else(|| CliError::new(Exit::NotRunning, format!("{name} is not running"))));
+            .unwrap_or_else(|| Exit::NotRunning.error(format!("{name} is not running"))));
     };
     let output = std::fs::read_link(format!("/proc/{}/fd/2", status.pid)).ok();
     let text = match &output {
@@ -192,7 +192,7 @@ fn tail(path: &Path, args: &LogsArgs) -> Vec<OsString> {
 /// only when it cannot.
 fn turn_into(program: &str, line: &[OsString]) -> CliError {
     let error = Command::new(program).args(line).exec();
-    CliError::new(Exit::Failed, format!("cannot run {program}: {error}"))
+    Exit::Failed.error(format!("cannot run {program}: {error}"))
 }
 
 #[cfg(test)]

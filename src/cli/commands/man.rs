@@ -25,10 +25,10 @@ pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     };
     write(dir, &pages).map_err(|error| {
-        CliError::new(
-            Exit::Failed,
-            format!("cannot write man pages to {}: {error}", dir.display()),
-        )
+        Exit::Failed.error(format!(
+            "cannot write man pages to {}: {error}",
+            dir.display()
+        ))
     })?;
     ctx.ui
         .say(&format!("wrote {} pages to {}", pages.len(), dir.display()));

@@ -30,14 +30,11 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
         .filter(|other| other.instance != unit.instance && target::is_alive(&other.control));
     let others: Vec<String> = others.map(|other| other.instance).collect();
     if name.is_none() && !others.is_empty() {
-        let error = CliError::new(
-            Exit::Usage,
-            format!(
-                "several gateways are here: {}, {}",
-                unit.instance,
-                others.join(", ")
-            ),
-        );
+        let error = Exit::Usage.error(format!(
+            "several gateways are here: {}, {}",
+            unit.instance,
+            others.join(", ")
+        ));
         return Err(error.with_help(format!("say which one, as in --instance {}", unit.instance)));
     }
     let done = service::stop(&env, &unit, &|line| ctx.ui.progress(line)).await?;

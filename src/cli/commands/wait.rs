@@ -82,10 +82,7 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
         let stands = seen
             .take()
             .map_or(String::new(), |seen: String| format!(": {seen}"));
-        let error = CliError::new(
-            Exit::StillBusy,
-            format!("not {what} within {}{stands}", args.timeout),
-        );
+        let error = Exit::StillBusy.error(format!("not {what} within {}{stands}", args.timeout));
         return Err(error.with_help("gatewayctl status"));
     };
     result?;
@@ -171,10 +168,7 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
         if look <= Instant::now() {
             look = Instant::now() + WHO_EVERY;
             let state = stale::address_state(&claim).map_err(|error| {
-                CliError::new(
-                    Exit::Failed,
-                    format!("cannot see who listens here: {error}"),
-                )
+                Exit::Failed.error(format!("cannot see who listens here: {error}"))
             })?;
             if matches!(state, AddressState::Kept(_)) {
                 return Ok(());
@@ -188,22 +182,18 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
 /// Whether another program could bind an address.
 fn is_free(listen: &Listen) -> Result<bool, CliError> {
     port::can_be_had(listen).map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => CliError::new(
-            Exit::Permission,
-            format!("{listen} cannot be tried: {error}"),
-        )
-        .with_help("the same command with sudo"),
-        _ => CliError::new(Exit::Failed, format!("{listen} cannot be tried: {error}")),
+        std::io::ErrorKind::PermissionDenied => Exit::Permission
+            .error(format!("{listen} cannot be tried: {error}"))
+            .with_help("the same command with sudo"),
+        _ => Exit::Failed.error(format!("{listen} cannot be tried: {error}")),
     })
 }
 
 fn watching(paths: &[std::path::PathBuf]) -> Result<Watch, CliError> {
     Watch::new(paths).map_err(|error| {
-        CliError::new(
-            Exit::Failed,
-            format!("cannot watch for the control socket: {error}"),
-        )
-        .with_help("sysctl fs.inotify.max_user_instances")
+        Exit::Failed
+            .error(format!("cannot watch for the control socket: {error}"))
+            .with_help("sysctl fs.inotify.max_user_instances")
     })
 }
 
@@ -214,10 +204,7 @@ async fn changed(watch: &Watch, paths: &[std::path::PathBuf]) -> Result<(), CliE
         return Ok(());
     }
     watch.changed().await.map_err(|error| {
-        CliError::new(
-            Exit::Failed,
-            format!("cannot watch for the control socket: {error}"),
-        )
+        Exit::Failed.error(format!("cannot watch for the control socket: {error}"))
     })
 }
 

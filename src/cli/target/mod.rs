@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::selection::{config_path, is_named_outright, overrides, scope, wanted_name};
 use crate::cli::args::Global;
-use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
+use crate::cli::error::{CliError, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::FailureCode;
@@ -97,14 +96,15 @@ impl Target {
             return match life(&target.control) {
                 SocketState::Alive => Ok(target),
                 SocketState::Denied => Err(target.denied()),
-                SocketState::Dead => Err(CliError::new(
-                    Exit::NotRunning,
-                    format!("no gateway runs with the state folder {}", dir.display()),
-                )
-                .with_help(format!(
-                    "gateway run --state-dir {} -- COMMAND",
-                    dir.display()
-                ))),
+                SocketState::Dead => Err(Exit::NotRunning
+                    .error(format!(
+                        "no gateway runs with the state folder {}",
+                        dir.display()
+                    ))
+                    .with_help(format!(
+                        "gateway run --state-dir {} -- COMMAND",
+                        dir.display()
+                    ))),
             };
         }
         let found = match &hints.name {
@@ -166,10 +166,8 @@ impl Target {
                 .iter()
                 .map(|target| format!("{}  ({})", target.instance, target.control.display()))
                 .collect();
-            let error = CliError::new(
-                Exit::Usage,
-                format!("several gateways run here:\n{}", lines.join("\n")),
-            );
+            let error =
+                Exit::Usage.error(format!("several gateways run here:\n{}", lines.join("\n")));
             return Err(error.with_help(match name {
                 Some(_) => "say --user or --system".to_owned(),
                 None => format!(
@@ -202,14 +200,11 @@ impl Target {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                     not_running(Some(&self.instance), &Global::default(), &Env::real())
                 }
-                _ => CliError::new(
-                    Exit::Failed,
-                    format!(
-                        "cannot reach {} at {}: {error}",
-                        self.instance,
-                        self.control.display()
-                    ),
-                ),
+                _ => Exit::Failed.error(format!(
+                    "cannot reach {} at {}: {error}",
+                    self.instance,
+                    self.control.display()
+                )),
             })
     }
 
@@ -221,7 +216,7 @@ impl Target {
             }
             _ => Exit::Failed,
         };
-        let shown = CliError::new(exit, error.to_string());
+        let shown = exit.error(error.to_string());
         match &error {
             CallError::Refused(failure) if failure.code == FailureCode::UnknownMethod => {
                 shown.with_help("update: gateway and gatewayctl are of different versions")
@@ -237,7 +232,9 @@ impl Target {
             self.instance,
             self.control.display()
         );
-        CliError::new(Exit::Permission, message).with_help("the same command with sudo")
+        Exit::Permission
+            .error(message)
+            .with_help("the same command with sudo")
     }
 }
 
@@ -310,7 +307,7 @@ fn not_running(name: Option<&str>, global: &Global, env: &Env<'_>) -> CliError {
             "\nsudo gatewayctl list   (some folders in /run/gateway are open to root only)",
         );
     }
-    CliError::new(Exit::NotRunning, message).with_help(help)
+    Exit::NotRunning.error(message).with_help(help)
 }
 
 /// Whether there are system gateways that we are not allowed to see.

@@ -67,7 +67,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         );
         CliError {
             help: unknown.next,
-            ..CliError::new(error.exit, message)
+            ..error.exit.error(message)
         }
     })?;
     if error.exit == Exit::Permission && state.is_down() {

@@ -37,14 +37,9 @@ struct Versions {
 /// refuses the configuration.
 pub async fn prove(file: &Path, program: &Path, running: &Status) -> Result<Candidate, CliError> {
     let nothing = "nothing was changed";
-    let refuse = |why: String| {
-        CliError::new(
-            Exit::Refused,
-            format!("{} {why}\n{nothing}", file.display()),
-        )
-    };
+    let refuse = |why: String| Exit::Refused.error(format!("{} {why}\n{nothing}", file.display()));
     let found = std::fs::canonicalize(file)
-        .map_err(|error| CliError::new(Exit::Usage, format!("{}: {error}", file.display())))?;
+        .map_err(|error| Exit::Usage.error(format!("{}: {error}", file.display())))?;
     let metadata = std::fs::metadata(&found)
         .map_err(|error| refuse(format!("cannot be looked at: {error}")))?;
     if !metadata.is_file() {

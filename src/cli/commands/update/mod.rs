@@ -149,7 +149,7 @@ async fn take_over(
     let after = tokio::select! {
         stays = watch::stays(target, before, watch::STABLE) => stays.map_err(Undone::Failed)?,
         () = interrupted() => {
-            let error = CliError::new(Exit::StillBusy, "interrupted: the new program serves, but was not watched to the end");
+            let error = Exit::StillBusy.error("interrupted: the new program serves, but was not watched to the end");
             return Err(Undone::Interrupted(error.with_help(format!("gatewayctl status{}", target.flags))));
         }
     };
@@ -159,11 +159,12 @@ async fn take_over(
 /// The file that the running gateway was started from.
 fn program_of(status: &Status) -> Result<PathBuf, CliError> {
     let unknown = |why: &str| {
-        CliError::new(
-            Exit::Refused,
-            format!("cannot tell which program {} runs: {why}", status.instance),
-        )
-        .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
+        Exit::Refused
+            .error(format!(
+                "cannot tell which program {} runs: {why}",
+                status.instance
+            ))
+            .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
     };
     let named = status
         .program

@@ -47,7 +47,7 @@ fn refusal(dir: &Path, error: Errno) -> CliError {
     } else {
         "the same command with sudo"
     };
-    CliError::new(Exit::Permission, message).with_help(help)
+    Exit::Permission.error(message).with_help(help)
 }
 
 /// The owner of a folder, by name where there is one.
@@ -72,22 +72,18 @@ pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliErro
     let dir = folder(program);
     let failed = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
         Some(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => refusal(dir, errno),
-        _ => CliError::new(
-            Exit::Failed,
-            format!(
-                "cannot put {} in place: {error}\nnothing was changed",
-                program.display()
-            ),
-        ),
+        _ => Exit::Failed.error(format!(
+            "cannot put {} in place: {error}\nnothing was changed",
+            program.display()
+        )),
     };
     let lock = File::open(dir).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            return Err(CliError::new(
-                Exit::Refused,
-                format!("another update in {} is under way", dir.display()),
-            ));
+            return Err(
+                Exit::Refused.error(format!("another update in {} is under way", dir.display()))
+            );
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }

@@ -36,22 +36,22 @@ pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result
             "pid {} is still the process of before: the new program was not started",
             first.pid
         );
-        return Err(logs(CliError::new(Exit::Failed, message)));
+        return Err(logs(Exit::Failed.error(message)));
     }
     tokio::select! {
         // It closes its connections when it ends.
         () = client.closed() => {
             let message = format!("pid {}, which ran the new program, ended after {} s", first.pid, begun.elapsed().as_secs());
-            return Err(logs(CliError::new(Exit::Failed, message)));
+            return Err(logs(Exit::Failed.error(message)));
         }
         () = sleep_until(begun + stable) => {}
     }
     let last = status_now(target).await.map_err(logs)?;
     if last.pid != first.pid {
-        return Err(logs(CliError::new(
-            Exit::Failed,
-            format!("pid {}, which ran the new program, is gone", first.pid),
-        )));
+        return Err(logs(Exit::Failed.error(format!(
+            "pid {}, which ran the new program, is gone",
+            first.pid
+        ))));
     }
     if !last.stage.serves() && last.stage != before.stage {
         let message = format!(
@@ -59,7 +59,7 @@ pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result
             last.stage.in_words(),
             last.detail
         );
-        return Err(logs(CliError::new(Exit::Failed, message)));
+        return Err(logs(Exit::Failed.error(message)));
     }
     Ok(last)
 }

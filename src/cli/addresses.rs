@@ -1,6 +1,5 @@
 //! The addresses of the gateway that is meant, and what is known around them.
 
-use super::query::status_now;
 use super::target::{self, Target, is_named_outright};
 use super::{CliError, Context, Exit};
 use crate::config::{self, Env, Listen, Overrides};
@@ -26,7 +25,7 @@ async fn by_hand(ctx: &Context, env: &Env<'_>) -> Result<AddressClaim, CliError>
     let mut flags = target::overrides(&ctx.global, env);
     match Target::find(&ctx.global, env) {
         Ok(target) => {
-            if let Ok(status) = status_now(&target).await {
+            if let Ok(status) = target.status().await {
                 let listen = status
                     .listeners
                     .iter()

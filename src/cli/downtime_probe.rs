@@ -1,8 +1,8 @@
-//! What a client sees meanwhile: a new connection to the front door every 25 ms.
+//! What a client sees during a restart: a new connection to the front door every 25 ms.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -11,14 +11,18 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::config::Listen;
+use crate::control::protocol::Status;
 use crate::text::human::count;
 
 /// Short enough to see an outage of a few milliseconds in a handful of restarts, long enough to
 /// cost a busy gateway nothing.
 const EVERY: Duration = Duration::from_millis(25);
+
+/// How long the first probe may take; a front door that is slower is not probed.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request without an answer for this long is one that a person notices.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,26 +52,20 @@ pub struct Downtime {
 impl Downtime {
     /// One sentence for people.
     pub fn sentence(&self) -> String {
-        let failures: Vec<String> = self
+        let (probes, slowest) = (count(self.sent, "probe"), self.slowest_ms);
+        if self.failed == 0 {
+            return format!("downtime 0 ms: {probes}, none failed, slowest answer {slowest} ms");
+        }
+        let failures = self
             .failures
             .iter()
-            .map(|(what, times)| format!("{times} {what}"))
-            .collect();
-        match self.failed {
-            0 => format!(
-                "downtime 0 ms: {}, none failed, slowest answer {} ms",
-                count(self.sent, "probe"),
-                self.slowest_ms
-            ),
-            failed => {
-                format!(
-                    "downtime {} ms: {failed} of {} failed ({})",
-                    self.downtime_ms,
-                    count(self.sent, "probe"),
-                    failures.join(", ")
-                )
-            }
-        }
+            .map(|(what, times)| format!("{times} {what}"));
+        format!(
+            "downtime {} ms: {} of {probes} failed ({})",
+            self.downtime_ms,
+            self.failed,
+            failures.collect::<Vec<_>>().join(", ")
+        )
     }
 }
 
@@ -79,14 +77,17 @@ pub struct DowntimeProbe {
 }
 
 impl DowntimeProbe {
-    /// Starts probing `/healthz` of a listener; none when it does not answer even now, since it
-    /// would tell nothing then.
+    /// Starts probing `/healthz` of a gateway's first listener; none when that does not answer now,
+    /// because failures would say nothing then.
     ///
-    /// What `/healthz` answers at the beginning is taken for good, because with `health_paths =
-    /// false` it is the application's, which may not know it.
-    pub async fn start(listen: &Listen) -> Option<Self> {
-        let listen = reachable(listen);
-        let good = ask(&listen).await.ok().filter(|status| *status < 500)?;
+    /// The first answer counts as the good one: with `health_paths = false` the application answers,
+    /// perhaps with 404.
+    pub async fn start(status: &Status) -> Option<Self> {
+        let listen = reachable(status.listeners.first()?.parse().ok()?);
+        let good = timeout(START_TIMEOUT, ask(&listen)).await.ok()?.ok()?;
+        if good >= 500 {
+            return None;
+        }
         let (stop, stopped) = oneshot::channel();
         Some(Self {
             stop,
@@ -94,7 +95,7 @@ impl DowntimeProbe {
         })
     }
 
-    /// Ends it, waits for what is under way, and tells what it saw.
+    /// Waits for the requests under way and returns what was seen.
     pub async fn finish(self) -> Downtime {
         drop(self.stop);
         self.task.await.unwrap_or_default()
@@ -102,37 +103,32 @@ impl DowntimeProbe {
 }
 
 async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Downtime {
-    let mut tally = Tally {
-        seen: Downtime {
-            address: listen.to_string(),
-            ..Downtime::default()
-        },
-        down_since: None,
-    };
+    let mut tally = Tally::default();
+    tally.seen.address = listen.to_string();
     let mut under_way: VecDeque<JoinHandle<ProbeRequest>> = VecDeque::new();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             _ = &mut stopped => break,
-            _ = ticks.tick() => under_way.push_back(tokio::spawn(shoot(listen.clone(), good))),
-            shot = first(&mut under_way) => tally.add(shot),
+            _ = ticks.tick() => under_way.push_back(tokio::spawn(send(listen.clone(), good))),
+            request = first(&mut under_way) => tally.add(request),
         }
     }
-    while let Some(shot) = under_way.pop_front() {
-        tally.add(shot.await.ok());
+    while let Some(request) = under_way.pop_front() {
+        tally.add(request.await.ok());
     }
     tally.finish(Instant::now())
 }
 
-/// The oldest shot, when it has ended: shots are counted in the order in which they were sent.
+/// The oldest request, when it has ended: requests are counted in the order in which they were sent.
 async fn first(under_way: &mut VecDeque<JoinHandle<ProbeRequest>>) -> Option<ProbeRequest> {
     let Some(oldest) = under_way.front_mut() else {
         return std::future::pending().await;
     };
-    let shot = oldest.await.ok();
+    let request = oldest.await.ok();
     under_way.pop_front();
-    shot
+    request
 }
 
 /// One request and how it ended.
@@ -142,9 +138,9 @@ struct ProbeRequest {
     failure: Option<String>,
 }
 
-async fn shoot(listen: Listen, good: u16) -> ProbeRequest {
+async fn send(listen: Listen, good: u16) -> ProbeRequest {
     let sent = Instant::now();
-    let failure = match tokio::time::timeout(TIMEOUT, ask(&listen)).await {
+    let failure = match timeout(TIMEOUT, ask(&listen)).await {
         Err(_) => Some("timed out".to_owned()),
         Ok(Ok(status)) => (status != good).then(|| format!("status {status}")),
         Ok(Err(error)) => Some(match error.kind() {
@@ -161,34 +157,33 @@ async fn shoot(listen: Listen, good: u16) -> ProbeRequest {
     }
 }
 
+#[derive(Default)]
 struct Tally {
     seen: Downtime,
     down_since: Option<Instant>,
 }
 
 impl Tally {
-    fn add(&mut self, shot: Option<ProbeRequest>) {
-        let Some(shot) = shot else { return };
+    fn add(&mut self, request: Option<ProbeRequest>) {
+        let Some(request) = request else { return };
         self.seen.sent += 1;
-        match shot.failure {
+        match request.failure {
             Some(failure) => {
                 self.seen.failed += 1;
                 *self.seen.failures.entry(failure).or_default() += 1;
-                self.down_since.get_or_insert(shot.sent);
+                self.down_since.get_or_insert(request.sent);
             }
             None => {
-                self.seen.slowest_ms = self
-                    .seen
-                    .slowest_ms
-                    .max(millis(shot.ended.saturating_duration_since(shot.sent)));
-                self.up_at(shot.sent);
+                let took = request.ended.saturating_duration_since(request.sent);
+                self.seen.slowest_ms = self.seen.slowest_ms.max(took.as_millis() as u64);
+                self.up_at(request.sent);
             }
         }
     }
 
     fn up_at(&mut self, at: Instant) {
         if let Some(since) = self.down_since.take() {
-            self.seen.downtime_ms += millis(at.saturating_duration_since(since));
+            self.seen.downtime_ms += at.saturating_duration_since(since).as_millis() as u64;
         }
     }
 
@@ -198,23 +193,18 @@ impl Tally {
     }
 }
 
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A wildcard is where a server listens, not where a client goes.
-fn reachable(listen: &Listen) -> Listen {
-    match listen {
-        Listen::Tcp(addr) if addr.ip().is_unspecified() => {
-            let ip = if addr.is_ipv4() {
-                IpAddr::V4(Ipv4Addr::LOCALHOST)
-            } else {
-                IpAddr::V6(Ipv6Addr::LOCALHOST)
-            };
-            Listen::Tcp(SocketAddr::new(ip, addr.port()))
-        }
-        other => other.clone(),
+fn reachable(mut listen: Listen) -> Listen {
+    if let Listen::Tcp(addr) = &mut listen
+        && addr.ip().is_unspecified()
+    {
+        addr.set_ip(if addr.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
     }
+    listen
 }
 
 /// The status that `/healthz` answers on a new connection.
@@ -248,15 +238,13 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::control::fake_gateway;
 
     #[test]
     fn downtime_is_counted_from_the_first_failed_probe_to_the_next_good_one() {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
-        let mut tally = Tally {
-            seen: Downtime::default(),
-            down_since: None,
-        };
+        let mut tally = Tally::default();
         for (sent, ended, failure) in [
             (0, 2, None),
             (25, 26, Some("refused")),
@@ -281,10 +269,13 @@ mod tests {
         );
     }
 
-    /// Answers `answer` to every connection until it is dropped.
-    async fn server(answer: &'static str) -> (Listen, JoinHandle<()>) {
+    /// A gateway whose front door answers `answer` to every connection until it is aborted.
+    async fn server(answer: &'static str) -> (Status, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listen = Listen::Tcp(listener.local_addr().unwrap());
+        let status = Status {
+            listeners: vec![listener.local_addr().unwrap().to_string()],
+            ..fake_gateway::status()
+        };
         let task = tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -293,14 +284,14 @@ mod tests {
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
         });
-        (listen, task)
+        (status, task)
     }
 
     #[tokio::test]
     async fn a_server_that_goes_away_is_seen() {
-        let (listen, task) =
+        let (status, task) =
             server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
-        let probe = DowntimeProbe::start(&listen).await.unwrap();
+        let probe = DowntimeProbe::start(&status).await.unwrap();
         tokio::time::sleep(Duration::from_millis(80)).await;
         task.abort();
         let _ = task.await;
@@ -316,22 +307,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_does_not_answer_is_not_probed() {
-        let (listen, task) = server("HTTP/1.1 503 No\r\nConnection: close\r\n\r\n").await;
-        assert!(DowntimeProbe::start(&listen).await.is_none());
+        let (status, task) = server("HTTP/1.1 503 No\r\nConnection: close\r\n\r\n").await;
+        assert!(DowntimeProbe::start(&status).await.is_none());
         task.abort();
         let _ = task.await;
-        assert!(DowntimeProbe::start(&listen).await.is_none());
-        let (listen, _task) = server("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n").await;
-        assert_eq!(
-            DowntimeProbe::start(&listen)
-                .await
-                .unwrap()
-                .finish()
-                .await
-                .failed,
-            0,
-            "the application's own 404 is an answer"
-        );
+        assert!(DowntimeProbe::start(&status).await.is_none());
+        let (status, _task) = server("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n").await;
+        let probe = DowntimeProbe::start(&status).await.unwrap();
+        let failed = probe.finish().await.failed;
+        assert_eq!(failed, 0, "the application's own 404 is an answer");
     }
 
     #[test]
@@ -342,7 +326,7 @@ mod tests {
             ("10.0.0.1:1", "10.0.0.1:1"),
             ("unix:/x", "unix:/x"),
         ] {
-            assert_eq!(reachable(&listen.parse().unwrap()).to_string(), reached);
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), reached);
         }
     }
 }

@@ -8,6 +8,9 @@ use crate::config::ConfigError;
 use crate::service::{ServiceError, ServiceErrorKind};
 use crate::stale::CleanReport;
 
+/// The advice where a permission is missing.
+pub const WITH_SUDO: &str = "the same command with sudo";
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::query::status_now;
+use super::error::WITH_SUDO;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
@@ -46,7 +46,8 @@ impl KnownGateway {
             Err(error) => (None, Some(error)),
         };
         let status = match &target {
-            Some(target) => status_now(target)
+            Some(target) => target
+                .status()
                 .await
                 .map_err(|error| {
                     if error.exit == Exit::Permission {
@@ -140,9 +141,7 @@ impl KnownGateway {
             .silent
             .unwrap_or_else(|| Exit::NotRunning.error(format!("{} is not running", self.instance)));
         match self.denied {
-            Some(why) => Exit::Permission
-                .error(why)
-                .with_help("the same command with sudo"),
+            Some(why) => Exit::Permission.error(why).with_help(WITH_SUDO),
             None => silent,
         }
     }

@@ -14,7 +14,6 @@ mod pages;
 mod path_watch;
 mod preflight;
 mod program_run;
-pub mod query;
 mod restart_over_control;
 mod restart_report;
 mod restart_via_manager;

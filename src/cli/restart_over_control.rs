@@ -1,5 +1,5 @@
-//! A change that a gateway carries out by itself: asked for, watched, and followed into the process
-//! that serves afterwards.
+//! A restart or reload that the gateway carries out itself: asks for it over the control socket, and
+//! follows it to the process that serves afterwards.
 
 use std::time::Duration;
 
@@ -7,10 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::downtime_probe::{Downtime, DowntimeProbe};
-use super::query::{STATUS_TIME, status_now};
 use super::target::Target;
 use super::{CliError, Context, Exit};
-use crate::config::Listen;
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, GenerationInfo, Method, Outcome, Stage, Status};
 use crate::os::process::Process;
@@ -21,16 +19,16 @@ use crate::text::words::Words;
 /// start it: TimeoutStartSec of our units.
 const NEXT_LIFE: Duration = Duration::from_secs(90);
 
-/// How often a gateway that is being started is looked for: nothing tells of a socket that begins
-/// to be answered.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often a gateway that is being started is asked for its status: it cannot be seen when a
+/// socket begins to be answered.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// How often a gateway that has not answered yet is looked at from beside: one whose loop stands
-/// still would be waited for for ever, because what it waits for may rightly take any time.
-const BESIDE_EVERY: Duration = Duration::from_secs(5);
+/// How often a gateway that has not answered yet is asked for its status over another connection:
+/// a restart may take any time, so a time limit would not show that the run loop hangs.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// So often in a row a look has to be in vain: one may fall into a hand-over.
-const BESIDE: u32 = 3;
+/// So many checks in a row must fail: a single one may fail during a hand-over.
+const FAILED_CHECKS: u32 = 3;
 
 /// How often a request follows the gateway from one process to the next: each hand-over takes
 /// longer than asking again.
@@ -38,26 +36,26 @@ const MOVES: usize = 3;
 
 /// A change that was carried out.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct CompletedChange {
     pub(super) outcome: Outcome,
     /// What clients saw; none when the front door did not answer before.
     pub(super) seen: Option<Downtime>,
-    /// How things stand now, where it can be known.
+    /// The status afterwards, where it is known.
     pub(super) now: Option<Status>,
 }
 
 /// Why a change is not known to be carried out.
 #[derive(Debug)]
-pub(super) enum Undone {
+pub(super) enum ChangeError {
     /// The user no longer waits; the gateway goes on with it.
     Interrupted(CliError),
     Failed(CliError),
 }
 
-impl From<Undone> for CliError {
-    fn from(undone: Undone) -> Self {
-        match undone {
-            Undone::Interrupted(error) | Undone::Failed(error) => error,
+impl From<ChangeError> for CliError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Interrupted(error) | ChangeError::Failed(error) => error,
         }
     }
 }
@@ -70,70 +68,42 @@ pub(super) async fn carry_out(
     client: Client,
     before: &Status,
     method: &Method,
-) -> Result<Done, Undone> {
+) -> Result<CompletedChange, ChangeError> {
     tokio::select! {
-        done = ask(ctx, target, client, before, method) => done.map_err(Undone::Failed),
+        done = ask_and_follow(ctx, target, client, before, method) => done.map_err(ChangeError::Failed),
         () = interrupted() => {
             let message = format!(
                 "interrupted: {} goes on with it, and generation {} serves until the next one is ready",
                 before.instance, before.generation
             );
-            Err(Undone::Interrupted(Exit::StillBusy.error(message).with_help(format!("gatewayctl status{}", target.flags))))
+            let error = Exit::StillBusy.error(message);
+            Err(ChangeError::Interrupted(error.with_help(target.next("status"))))
         }
     }
 }
 
-async fn ask(
+async fn ask_and_follow(
     ctx: &Context,
     target: &Target,
-    mut client: Client,
+    client: Client,
     before: &Status,
     method: &Method,
-) -> Result<Done, CliError> {
-    let listen = before
-        .listeners
-        .first()
-        .and_then(|address| address.parse::<Listen>().ok());
-    let probe = match &listen {
-        Some(listen) => timeout(STATUS_TIME, DowntimeProbe::start(listen))
-            .await
-            .ok()
-            .flatten(),
-        None => None,
-    };
+) -> Result<CompletedChange, CliError> {
+    let probe = DowntimeProbe::start(before).await;
     let begun = Instant::now();
-    let step = |text: &str| {
-        ctx.ui
-            .progress(&format!("{:>7.2}s  {text}", begun.elapsed().as_secs_f64()))
-    };
-    let mut answer = tokio::select! {
-        answer = client.call::<Outcome>(method, |progress| step(&progress.text)) => answer,
-        error = stuck(target, before, method) => return Err(error),
-    };
-    // It came to a process that had just handed over.
-    for _ in 0..MOVES {
-        if !matches!(&answer, Err(CallError::Refused(failure)) if failure.code == FailureCode::Moved)
-        {
-            break;
-        }
-        client = target.connect().await?;
-        answer = client
-            .call::<Outcome>(method, |progress| step(&progress.text))
-            .await;
-    }
+    let step = |text: &str| ctx.ui.step(begun, text);
+    let (mut client, mut answer) = ask(target, client, before, method, &step).await?;
     let mut followed = Ok(());
-    if let Some(outcome) = answer
-        .as_mut()
-        .ok()
-        .filter(|outcome| outcome.outcome == RequestOutcome::Scheduled)
+    if let Ok(outcome) = &mut answer
+        && outcome.outcome == RequestOutcome::Scheduled
     {
         step(&format!(
             "pid {} finishes its work and ends; its supervisor starts the next",
             before.pid
         ));
         if is_inside(before.pid) {
-            // It will not live to see it: what is left of a service ends with its main process.
-            return Ok(Done {
+            // This command ends with the service's main process, so it cannot follow.
+            return Ok(CompletedChange {
                 outcome: outcome.clone(),
                 seen: None,
                 now: None,
@@ -141,29 +111,48 @@ async fn ask(
         }
         client.closed().await;
         step(&format!("pid {} is gone", before.pid));
-        match next_life(target, before).await {
-            Ok(next) => {
-                outcome.outcome = RequestOutcome::Done;
-                outcome.pid = Some(next.pid);
-                outcome.after = generation(&next);
-                outcome.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                outcome.drained = true;
-            }
-            Err(error) => followed = Err(error),
-        }
+        followed = next_life(target, before).await.map(|next| {
+            outcome.outcome = RequestOutcome::Done;
+            outcome.pid = Some(next.pid);
+            outcome.after = generation(&next);
+            outcome.took_ms = begun.elapsed().as_millis() as u64;
+            outcome.drained = true;
+        });
     }
     let seen = match probe {
         Some(probe) => Some(probe.finish().await),
         None => None,
     };
     followed?;
-    // Over a connection of its own: the one before may lead to a process that only finishes its
-    // work.
-    let now = status_now(target).await.ok();
+    // Over a new connection: the old one may lead to a process that only finishes its work.
+    let now = target.status().await.ok();
     match answer {
-        Ok(outcome) => Ok(Done { outcome, seen, now }),
+        Ok(outcome) => Ok(CompletedChange { outcome, seen, now }),
         Err(error) => Err(failed(target, error, seen.as_ref(), now.as_ref())),
     }
+}
+
+/// Sends the request, and sends it again to the successor if the process had just handed over.
+async fn ask(
+    target: &Target,
+    mut client: Client,
+    before: &Status,
+    method: &Method,
+    step: &dyn Fn(&str),
+) -> Result<(Client, Result<Outcome, CallError>), CliError> {
+    let mut answer = tokio::select! {
+        answer = client.call(method, |progress| step(&progress.text)) => answer,
+        error = hangs(target, before, method) => return Err(error),
+    };
+    for _ in 0..MOVES {
+        if !matches!(&answer, Err(CallError::Refused(failure)) if failure.code == FailureCode::Moved)
+        {
+            break;
+        }
+        client = target.connect().await?;
+        answer = client.call(method, |progress| step(&progress.text)).await;
+    }
+    Ok((client, answer))
 }
 
 /// Whether this command runs in the service of process `pid`.
@@ -173,16 +162,16 @@ fn is_inside(pid: u32) -> bool {
         .is_some_and(|theirs| service(std::process::id()).is_some_and(|ours| ours == theirs))
 }
 
-/// Returns when the gateway that was asked seems to stand still.
-async fn stuck(target: &Target, before: &Status, method: &Method) -> CliError {
-    // One that was asked to answer when its old work is done does so from behind its successor.
-    let from_behind = matches!(method, Method::Restart(params) if params.drained);
-    let mut in_vain = 0;
+/// Returns when the gateway that was asked seems to hang.
+async fn hangs(target: &Target, before: &Status, method: &Method) -> CliError {
+    // With --drained the old process answers, while its successor serves.
+    let successor_serves = matches!(method, Method::Restart(params) if params.drained);
+    let mut failed_checks = 0;
     loop {
-        sleep(BESIDE_EVERY).await;
-        let error = match status_now(target).await {
-            Ok(now) if now.pid == before.pid || from_behind => {
-                in_vain = 0;
+        sleep(CHECK_EVERY).await;
+        let error = match target.status().await {
+            Ok(now) if now.pid == before.pid || successor_serves => {
+                failed_checks = 0;
                 continue;
             }
             Ok(now) => {
@@ -192,12 +181,12 @@ async fn stuck(target: &Target, before: &Status, method: &Method) -> CliError {
                 );
                 Exit::StillBusy
                     .error(message)
-                    .with_help(format!("gatewayctl status{}", target.flags))
+                    .with_help(target.next("status"))
             }
             Err(error) => error,
         };
-        in_vain += 1;
-        if in_vain == BESIDE {
+        failed_checks += 1;
+        if failed_checks == FAILED_CHECKS {
             return error;
         }
     }
@@ -208,7 +197,7 @@ async fn next_life(target: &Target, before: &Status) -> Result<Status, CliError>
     let mut last = "nothing answers".to_owned();
     let looking = async {
         loop {
-            if let Ok(status) = status_now(target).await
+            if let Ok(status) = target.status().await
                 && status.pid != before.pid
             {
                 match status.stage {
@@ -221,30 +210,25 @@ async fn next_life(target: &Target, before: &Status) -> Result<Status, CliError>
                             bad.in_words(),
                             status.detail
                         );
-                        return Err(Exit::Failed
-                            .error(message)
-                            .with_help(format!("gatewayctl logs{}", target.flags)));
+                        return Err(Exit::Failed.error(message).with_help(target.next("logs")));
                     }
                 }
                 last = format!("pid {} is {}", status.pid, status.stage.in_words());
             }
-            sleep(LOOK_EVERY).await;
+            sleep(ASK_EVERY).await;
         }
     };
-    match timeout(NEXT_LIFE, looking).await {
-        Ok(found) => found,
-        Err(_) => {
-            let waited = NEXT_LIFE.as_secs();
-            let message = format!(
-                "pid {} has ended, but no other serves {waited} s later: {last}",
-                before.pid
-            );
-            Err(Exit::StillBusy.error(message).with_help(format!(
-                "gatewayctl status{0}\ngatewayctl logs{0}",
-                target.flags
-            )))
-        }
-    }
+    timeout(NEXT_LIFE, looking).await.unwrap_or_else(|_| {
+        let (waited, help) = (
+            NEXT_LIFE.as_secs(),
+            [target.next("status"), target.next("logs")],
+        );
+        let message = format!(
+            "pid {} has ended, but no other serves {waited} s later: {last}",
+            before.pid
+        );
+        Err(Exit::StillBusy.error(message).with_help(help.join("\n")))
+    })
 }
 
 fn generation(status: &Status) -> GenerationInfo {
@@ -268,24 +252,20 @@ fn failed(
 ) -> CliError {
     let mut error = target.call_failed(error);
     if let Some(now) = now.filter(|now| now.generation > 0) {
-        let stands = if now.stage == Stage::Degraded {
-            format!("is degraded: {}", now.detail)
-        } else {
-            "serves on".to_owned()
-        };
-        error
-            .message
-            .push_str(&format!("\ngeneration {} {stands}", now.generation));
+        error.add_line(match now.stage {
+            Stage::Degraded => format!("generation {} is degraded: {}", now.generation, now.detail),
+            _ => format!("generation {} serves on", now.generation),
+        });
     }
     if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
-        error.message.push_str(&format!("\n{}", seen.sentence()));
+        error.add_line(seen.sentence());
         error.probe = Some(Box::new(seen.clone()));
     }
     let file = now.and_then(|now| now.config.as_ref());
     let next = match (error.exit, file) {
         (Exit::Config, Some(file)) => format!("gatewayctl config check --config {file}"),
-        (Exit::Config, None) => format!("gatewayctl config check{}", target.flags),
-        _ => format!("gatewayctl logs{}", target.flags),
+        (Exit::Config, None) => target.next("config check"),
+        _ => target.next("logs"),
     };
     error.help.get_or_insert(next);
     error
@@ -309,9 +289,6 @@ pub(super) async fn interrupted() {
 mod tests {
     use super::*;
 
-    use crate::cli::args::Global;
-    use crate::cli::query::status_of;
-    use crate::config::Env;
     use crate::control::fake_gateway::{self, FakeGateway};
     use crate::control::protocol::RestartParams;
     use crate::state::paths::Paths;
@@ -325,14 +302,13 @@ mod tests {
         let double = FakeGateway::start(Ok(scheduled));
         let state = double.state.clone();
         let ctx = Context::quiet(&state);
-        let target = Target::find(&ctx.global, &Env::real()).unwrap();
-        let mut client = target.connect().await.unwrap();
-        let before = status_of(&target, &mut client).await.unwrap();
+        let target = ctx.target().unwrap();
+        let (client, before) = target.connect_and_ask().await.unwrap();
         let method = Method::Restart(RestartParams::default());
         let (done, _next) =
             tokio::join!(carry_out(&ctx, &target, client, &before, &method), async {
                 double.asked_for(2).await;
-                // The supervisor ends one life and starts the next in the same place.
+                // The supervisor ends one process and starts the next with the same state.
                 double.end();
                 FakeGateway::start_in(&state, Ok(fake_gateway::outcome()), 5678)
             });
@@ -344,18 +320,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_stands_still_is_not_waited_for_for_ever() {
+    async fn a_gateway_that_hangs_is_not_waited_for_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let global = Global {
-            state_dir: Some(dir.path().to_owned()),
-            ..Global::default()
-        };
         let control = Paths::in_state_dir(dir.path()).control;
         std::fs::create_dir_all(control.parent().unwrap()).unwrap();
         let silent = std::os::unix::net::UnixListener::bind(&control).unwrap();
-        let target = Target::find(&global, &Env::real()).unwrap();
+        let target = Context::quiet(dir.path()).target().unwrap();
         let method = Method::Restart(RestartParams::default());
-        let error = stuck(&target, &fake_gateway::status(), &method).await;
+        let error = hangs(&target, &fake_gateway::status(), &method).await;
         assert!(
             error.exit == Exit::Failed && error.message.contains("does not answer"),
             "{error:?}"
@@ -363,7 +335,7 @@ mod tests {
         drop((silent, std::fs::remove_file(&control)));
 
         let _next = FakeGateway::start_in(dir.path(), Ok(fake_gateway::outcome()), 5678);
-        let error = stuck(&target, &fake_gateway::status(), &method).await;
+        let error = hangs(&target, &fake_gateway::status(), &method).await;
         assert!(
             error.exit == Exit::StillBusy && error.message.contains("pid 5678 serves"),
             "{error:?}"
@@ -373,7 +345,7 @@ mod tests {
             ..RestartParams::default()
         });
         let before = fake_gateway::status();
-        let waits = timeout(Duration::from_secs(600), stuck(&target, &before, &patient));
+        let waits = timeout(Duration::from_secs(600), hangs(&target, &before, &patient));
         assert!(waits.await.is_err(), "its old work may take any time");
     }
 }

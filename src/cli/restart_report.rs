@@ -1,16 +1,19 @@
 //! What a restart or reload did: the answer with `--json`, and the lines for people.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Context;
 use super::downtime_probe::Downtime;
 use super::drain_text::draining;
-use super::restart_over_control::Done;
+use super::restart_over_control::CompletedChange;
 use super::ui::Tone;
+use super::{Context, Ui};
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
 use crate::state::terms::RequestOutcome;
 use crate::text::human::span;
+use crate::text::log::escape;
 
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
@@ -27,8 +30,8 @@ pub struct RestartAnswer<'a> {
 }
 
 /// Prints what `method`, asked of the gateway of `before`, did.
-pub fn report(ctx: &Context, method: &Method, before: &Status, change: &Done) {
-    let Done { outcome, seen, now } = change;
+pub fn report(ctx: &Context, method: &Method, before: &Status, change: &CompletedChange) {
+    let CompletedChange { outcome, seen, now } = change;
     ctx.ui.object(&RestartAnswer {
         ok: true,
         instance: &before.instance,
@@ -50,6 +53,30 @@ pub fn verdict(
     seen: Option<&Downtime>,
     drainers: &[DrainStatus],
 ) -> Vec<String> {
+    let mut lines = vec![ctx.ui.paint(&headline(method, pid, outcome), Tone::Good)];
+    if matches!(
+        outcome.outcome,
+        RequestOutcome::Unchanged | RequestOutcome::Scheduled
+    ) {
+        return lines;
+    }
+    lines.extend(sidecar_lines(&outcome.before, &outcome.after));
+    lines.push(downtime(
+        &ctx.ui,
+        seen,
+        "the front door did not answer the probe before",
+    ));
+    let busy = drainers
+        .iter()
+        .filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0);
+    lines.extend(busy.map(|drainer| format!("  still finishing: {}", draining(drainer))));
+    let notes = outcome.notes.iter();
+    lines.extend(notes.map(|note| format!("  note: {}", escape(note))));
+    lines
+}
+
+/// What was done, with the processes and generations before and after.
+fn headline(method: &Method, pid: u32, outcome: &Outcome) -> String {
     let done = if matches!(method, Method::Reload) {
         "reloaded"
     } else {
@@ -60,134 +87,83 @@ pub fn verdict(
         .pid
         .filter(|after| *after != pid)
         .map_or(String::new(), |after| format!("pid {pid} -> {after}, "));
-    let head = match (outcome.outcome, &outcome.into) {
-        (RequestOutcome::Unchanged, _) => format!(
-            "nothing to do: generation {} serves on",
-            outcome.after.number
-        ),
+    let (before, after) = (outcome.before.number, outcome.after.number);
+    let numbers = if before == after {
+        after.to_string()
+    } else {
+        format!("{before} -> {after}")
+    };
+    match (outcome.outcome, &outcome.into) {
+        (RequestOutcome::Unchanged, _) => {
+            format!("nothing to do: generation {after} serves on")
+        }
         (RequestOutcome::Scheduled, _) => {
             "scheduled: it ends when its work is done, and its supervisor starts the next"
                 .to_owned()
         }
-        (RequestOutcome::Coalesced, Some(into)) => format!(
-            "joined restart {into}, which was under way: {process}generation {}",
-            numbers(outcome)
-        ),
+        (RequestOutcome::Coalesced, Some(into)) => {
+            format!("joined restart {into}, which was under way: {process}generation {numbers}")
+        }
         _ => format!(
-            "{done}: {process}generation {} in {}",
-            numbers(outcome),
+            "{done}: {process}generation {numbers} in {}",
             span(outcome.took_ms)
         ),
+    }
+}
+
+/// What clients saw, or why that is not known.
+pub fn downtime(ui: &Ui, seen: Option<&Downtime>, unknown: &str) -> String {
+    let Some(seen) = seen.filter(|seen| seen.sent > 0) else {
+        return format!("  downtime unknown: {unknown}");
     };
-    let mut lines = vec![ctx.ui.paint(&head, Tone::Good)];
-    if matches!(
-        outcome.outcome,
-        RequestOutcome::Unchanged | RequestOutcome::Scheduled
-    ) {
-        return lines;
-    }
-    let width = outcome
-        .after
-        .sidecars
-        .iter()
-        .chain(&outcome.before.sidecars)
-        .map(|(name, _)| name.len())
-        .max()
-        .unwrap_or(0);
-    for name in names(&outcome.before, &outcome.after) {
-        lines.push(format!(
-            "  {name:<width$}  {}",
-            pids(pid_in(&outcome.before, name), pid_in(&outcome.after, name))
-        ));
-    }
-    if let Some(seen) = seen.filter(|seen| seen.sent > 0) {
-        let tone = if seen.failed == 0 {
-            Tone::Good
-        } else {
-            Tone::Bad
-        };
-        lines.push(format!("  {}", ctx.ui.paint(&seen.sentence(), tone)));
+    let tone = if seen.failed == 0 {
+        Tone::Good
     } else {
-        lines.push("  downtime unknown: the front door did not answer the probe before".to_owned());
-    }
-    for drainer in drainers
-        .iter()
-        .filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0)
-    {
-        lines.push(format!("  still finishing: {}", draining(drainer)));
-    }
-    lines.extend(
-        outcome
-            .notes
-            .iter()
-            .map(|note| format!("  note: {}", crate::text::log::escape(note))),
-    );
-    lines
-}
-
-fn numbers(outcome: &Outcome) -> String {
-    match outcome.before.number == outcome.after.number {
-        true => outcome.after.number.to_string(),
-        false => format!("{} -> {}", outcome.before.number, outcome.after.number),
-    }
-}
-
-fn names<'a>(before: &'a GenerationInfo, after: &'a GenerationInfo) -> Vec<&'a str> {
-    let mut names: Vec<&str> = before
-        .sidecars
-        .iter()
-        .chain(&after.sidecars)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// The process id of a sidecar; none when it is not part of that generation, 0 when it does not
-/// run.
-fn pid_in(generation: &GenerationInfo, name: &str) -> Option<u32> {
-    generation
-        .sidecars
-        .iter()
-        .find(|(known, _)| known == name)
-        .map(|(_, pid)| *pid)
-}
-
-fn pids(before: Option<u32>, after: Option<u32>) -> String {
-    let shown = |pid: u32| {
-        if pid == 0 {
-            "none".to_owned()
-        } else {
-            pid.to_string()
-        }
+        Tone::Bad
     };
-    match (before, after) {
-        (Some(before), Some(after)) if before == after => format!("pid {} (kept)", shown(after)),
-        (Some(before), Some(after)) => format!("pid {} -> {}", shown(before), shown(after)),
-        (None, Some(after)) => format!("pid {} (new)", shown(after)),
-        (Some(before), None) => format!("pid {} (removed)", shown(before)),
-        (None, None) => String::new(),
+    format!("  {}", ui.paint(&seen.sentence(), tone))
+}
+
+/// A line for each sidecar of either generation, with its process before and after.
+fn sidecar_lines(before: &GenerationInfo, after: &GenerationInfo) -> Vec<String> {
+    let mut sidecars: BTreeMap<&str, [Option<u32>; 2]> = BTreeMap::new();
+    for (side, generation) in [before, after].into_iter().enumerate() {
+        for (name, pid) in &generation.sidecars {
+            sidecars.entry(name).or_default()[side] = Some(*pid);
+        }
+    }
+    let width = sidecars.keys().map(|name| name.len()).max().unwrap_or(0);
+    sidecars
+        .iter()
+        .map(|(name, pids)| format!("  {name:<width$}  {}", pid_change(*pids)))
+        .collect()
+}
+
+/// None: the sidecar is not part of that generation; 0: it does not run.
+fn pid_change(pids: [Option<u32>; 2]) -> String {
+    let shown = |pid: u32| match pid {
+        0 => "none".to_owned(),
+        pid => pid.to_string(),
+    };
+    match pids {
+        [Some(before), Some(after)] if before == after => format!("pid {} (kept)", shown(after)),
+        [Some(before), Some(after)] => format!("pid {} -> {}", shown(before), shown(after)),
+        [None, Some(after)] => format!("pid {} (new)", shown(after)),
+        [Some(before), None] => format!("pid {} (removed)", shown(before)),
+        [None, None] => String::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Ui;
-    use crate::cli::args::{Color, Global};
     use crate::control::fake_gateway;
     use crate::control::protocol::RestartParams;
 
     #[test]
     fn the_verdict_says_what_a_user_asks() {
-        let ctx = Context {
-            ui: Ui::new(&Global {
-                color: Color::Never,
-                ..Global::default()
-            }),
-            global: Global::default(),
-        };
+        let ctx = Context::plain();
+        let restart = Method::Restart(RestartParams::default());
         let mut outcome = fake_gateway::outcome();
         outcome
             .notes
@@ -210,16 +186,8 @@ mod tests {
             requests: 0,
             ..drainer.clone()
         };
-        let lines = verdict(
-            &ctx,
-            &Method::Restart(RestartParams::default()),
-            12,
-            &outcome,
-            Some(&seen),
-            &[idle, drainer],
-        );
         assert_eq!(
-            lines,
+            verdict(&ctx, &restart, 12, &outcome, Some(&seen), &[idle, drainer]),
             [
                 "restarted: generation 3 -> 4 in 412 ms",
                 "  main  pid 100 -> 200",
@@ -229,29 +197,16 @@ mod tests {
             ]
         );
         outcome.pid = Some(34);
-        let lines = verdict(
-            &ctx,
-            &Method::Restart(RestartParams::default()),
-            12,
-            &outcome,
-            None,
-            &[],
-        );
         assert_eq!(
-            lines[0],
+            verdict(&ctx, &restart, 12, &outcome, None, &[])[0],
             "restarted: pid 12 -> 34, generation 3 -> 4 in 412 ms"
         );
-        assert_eq!(
-            (
-                pids(Some(0), Some(5)),
-                pids(None, Some(5)),
-                pids(Some(5), Some(5))
-            ),
-            (
-                "pid none -> 5".into(),
-                "pid 5 (new)".into(),
-                "pid 5 (kept)".into()
-            )
-        );
+        for (pids, expected) in [
+            ([Some(0), Some(5)], "pid none -> 5"),
+            ([None, Some(5)], "pid 5 (new)"),
+            ([Some(5), Some(5)], "pid 5 (kept)"),
+        ] {
+            assert_eq!(pid_change(pids), expected);
+        }
     }
 }

@@ -1,9 +1,8 @@
 //! `gatewayctl restart` through the service manager: with `--force`, and for a gateway that does
 //! not answer.
 //!
-//! What is stale on the port is ended first, a healthy holder of the port is named and left
-//! alone, and the service manager does the rest. From inside of the service the whole is handed to
-//! a unit of its own.
+//! Stale gateways on the port are ended first; if a healthy process holds the port, the restart is
+//! refused. A restart that is asked for inside the service runs in a unit of its own.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -12,18 +11,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::args::{RestartArgs, Wait};
 use super::downtime_probe::{Downtime, DowntimeProbe};
-use super::query::{STATUS_TIME, status_now};
+use super::error::WITH_SUDO;
 use super::restart_over_control::interrupted;
+use super::restart_report::downtime;
 use super::stale_gateways;
 use super::start_checks::{refuse_invalid, refuse_unrunnable};
-use super::target::{self, Target, is_named_outright};
+use super::target::{self, is_named_outright};
 use super::ui::Tone;
 use super::{CliError, Context, Exit};
-use crate::config::{Env, Listen};
+use crate::config::Env;
 use crate::control::protocol::Status;
 use crate::service::{self, Driven, Installed, UnitState};
 use crate::stale::{AddressClaim, AddressState, CleanMode, CleanReport};
@@ -33,8 +33,7 @@ use crate::state::restart_intent::{self, Intent};
 use crate::text::human::span;
 use crate::text::words::words;
 
-/// What work under way has with `--force`: an ordinary request is answered by then, and nobody
-/// calls it waiting.
+/// The drain limit with `--force`: long enough for an ordinary request, and nobody notices the wait.
 const FORCE_GRACE: Duration = Duration::from_secs(1);
 
 /// The answer with `--json`.
@@ -89,16 +88,16 @@ struct ManagerRestart<'a> {
     before: UnitState,
     /// What the gateway said; none when it does not answer.
     status: Option<Status>,
-    /// What has been done so far, for somebody who no longer waits.
+    /// What has been done so far, for the message when the user interrupts.
     stage: Cell<&'static str>,
 }
 
 /// Restarts an installed gateway through its service manager, and starts one that is stopped. None
-/// when that is not what is meant: it answers and is to restart itself without cutting anything, or
-/// is no service, or is another user's.
+/// when the control socket is to be used instead: the gateway answers and `--force` was not given,
+/// or it is not a service, or it is another user's.
 ///
 /// # Errors
-/// [`Exit::Refused`] when somebody healthy has the port, [`Exit::StillBusy`] when the service is
+/// [`Exit::Refused`] when a healthy process has the port, [`Exit::StillBusy`] when the service is
 /// not ready in time, and what the service manager refuses.
 pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, CliError> {
     if is_named_outright(&ctx.global) {
@@ -106,53 +105,49 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
     }
     let env = Env::real();
     let name = target::wanted_name(&ctx.global, &env);
-    // Several, or none: what to say of that is known where a running one is looked for.
+    // None or several: the search for a running gateway reports that.
     let Ok(unit) = service::select(&env, name.as_deref(), target::scope(&ctx.global)) else {
         return Ok(None);
     };
     let answer = answer(ctx).await;
     match &answer {
-        // It restarts itself; so does one of another name, which is no service.
+        // It restarts itself; so does one of another name, which is not this service.
         Ok(status) if !args.force || status.instance != unit.instance => return Ok(None),
         Err(error) if matches!(error.exit, Exit::Usage | Exit::Permission) => return Ok(None),
         _ => {}
     }
     refuse_invalid(&env, &unit)?;
     let before = service::state(&env, &unit).await?;
-    let silent = answer
-        .as_ref()
-        .err()
-        .map(|error| (error.exit, error.message.clone()));
-    if let Some((Exit::NotRunning, _)) = silent
+    if matches!(&answer, Err(error) if error.exit == Exit::NotRunning)
         && before.is_active()
         && unit.scope == Scope::System
         && !nix::unistd::geteuid().is_root()
     {
-        // Its control socket is not for us: what it could do without cutting anything, systemd
-        // could not.
+        // This user may not use its control socket. A restart through systemd could cut requests.
         let message = format!(
             "{} runs (pid {}), but does not let this user ask it",
             unit.unit, before.main_pid
         );
-        return Err(Exit::Permission
-            .error(message)
-            .with_help("the same command with sudo"));
+        return Err(Exit::Permission.error(message).with_help(WITH_SUDO));
     }
     refuse_unrunnable(&env, &unit).await?;
+    let (status, silent) = match answer {
+        Ok(status) => (Some(status), None),
+        Err(error) => (None, Some(error.message)),
+    };
     let this = ManagerRestart {
         ctx,
         args,
         env: Env::real(),
         unit,
         before,
-        status: answer.ok(),
+        status,
         stage: Cell::new("nothing was done yet"),
     };
     if service::is_inside(&this.before) {
         return this.hand_over().await;
     }
-    ctx.ui
-        .progress(&this.plan(silent.map(|(_, message)| message)));
+    ctx.ui.progress(&this.plan(silent));
     tokio::select! {
         done = this.carry_out() => done.map(Some),
         () = interrupted() => Err(this.interrupted()),
@@ -160,8 +155,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
 }
 
 async fn answer(ctx: &Context) -> Result<Status, CliError> {
-    let target = Target::find(&ctx.global, &Env::real())?;
-    status_now(&target).await
+    ctx.target()?.status().await
 }
 
 impl ManagerRestart<'_> {
@@ -182,84 +176,76 @@ impl ManagerRestart<'_> {
     }
 
     async fn carry_out(&self) -> Result<Exit, CliError> {
-        let ui = &self.ctx.ui;
         let begun = Instant::now();
-        let say =
-            |line: &str| ui.progress(&format!("{:>7.2}s  {line}", begun.elapsed().as_secs_f64()));
-        let probe = self.probe().await;
+        let step = |line: &str| self.ctx.ui.step(begun, line);
+        let probe = match &self.status {
+            Some(status) => DowntimeProbe::start(status).await,
+            None => None,
+        };
         let claim = service::address_claim(&self.env, &self.unit).await?;
-        self.stage.set(
-            "gateways that were in the way may have been ended; the service itself is as it was",
-        );
-        let cleaned = stale_gateways::end_stale(
-            &claim,
-            if self.args.force {
-                CleanMode::Ask
-            } else {
-                CleanMode::Stale
-            },
-        )
-        .await?;
-        cleaned.lines().iter().for_each(|line| say(line));
-        match &cleaned.state {
-            AddressState::Held(_) => return Err(stale_gateways::held(&cleaned)),
-            AddressState::Busy(_) => say(&format!("{}; going on", cleaned.stands())),
-            AddressState::Kept(_) if self.before.main_pid == 0 => say(&cleaned.stands()),
-            AddressState::Free | AddressState::Kept(_) | AddressState::Ours => {}
-        }
+        let cleaned = self.clean_addresses(&claim, &step).await?;
         let intent = AnnouncedRestart::leave(self, &claim);
         self.stage.set("the service manager goes on with it");
-        let driven = service::restart(&self.env, &self.unit, &say).await?;
-        // It was taken by the process that it was for, or there was none.
+        let driven = service::restart(&self.env, &self.unit, &step).await?;
+        // The process that it was for has read it, or there was none.
         drop(intent);
-        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took_ms = begun.elapsed().as_millis() as u64;
         let seen = match probe {
             Some(probe) => Some(probe.finish().await),
             None => None,
         };
         self.verify(&driven).await?;
-        let verdict = ManagerRestartAnswer {
+        self.report(&ManagerRestartAnswer {
             driven: &driven,
             pid_before: self.before.main_pid,
             took_ms,
             probe: seen.as_ref(),
             clean: &cleaned,
-        };
-        ui.object(&verdict);
-        let pids = match (self.before.main_pid, driven.pid) {
-            (0, now) => format!("pid {now}"),
-            (before, now) => format!("pid {before} -> {now}"),
-        };
-        ui.say(&ui.paint(
-            &format!(
-                "{}: {}, {pids}, in {}",
-                driven.unit,
-                driven.outcome,
-                span(took_ms)
-            ),
-            Tone::Good,
-        ));
-        match seen.filter(|seen| seen.sent > 0) {
-            Some(seen) => {
-                let tone = if seen.failed == 0 {
-                    Tone::Good
-                } else {
-                    Tone::Bad
-                };
-                ui.say(&format!("  {}", ui.paint(&seen.sentence(), tone)));
-            }
-            None => ui.say("  downtime unknown: it did not answer before"),
-        }
+        });
         Ok(Exit::Done)
     }
 
-    /// Probes the front door, where there is one that answers.
-    async fn probe(&self) -> Option<DowntimeProbe> {
-        let listen: Listen = self.status.as_ref()?.listeners.first()?.parse().ok()?;
-        timeout(STATUS_TIME, DowntimeProbe::start(&listen))
-            .await
-            .ok()
-            .flatten()
+    /// Ends stale gateways at the addresses of the service, and refuses if a healthy process holds
+    /// one of them.
+    async fn clean_addresses(
+        &self,
+        claim: &AddressClaim,
+        step: &dyn Fn(&str),
+    ) -> Result<CleanReport, CliError> {
+        self.stage.set(
+            "gateways that were in the way may have been ended; the service itself is as it was",
+        );
+        let mode = if self.args.force {
+            CleanMode::Ask
+        } else {
+            CleanMode::Stale
+        };
+        let cleaned = stale_gateways::end_stale(claim, mode).await?;
+        cleaned.lines().iter().for_each(|line| step(line));
+        match &cleaned.state {
+            AddressState::Held(_) => return Err(stale_gateways::held(&cleaned)),
+            AddressState::Busy(_) => step(&format!("{}; going on", cleaned.stands())),
+            AddressState::Kept(_) if self.before.main_pid == 0 => step(&cleaned.stands()),
+            AddressState::Free | AddressState::Kept(_) | AddressState::Ours => {}
+        }
+        Ok(cleaned)
+    }
+
+    fn report(&self, answer: &ManagerRestartAnswer<'_>) {
+        let (ui, driven) = (&self.ctx.ui, answer.driven);
+        ui.object(answer);
+        let pids = match (answer.pid_before, driven.pid) {
+            (0, now) => format!("pid {now}"),
+            (before, now) => format!("pid {before} -> {now}"),
+        };
+        let line = format!(
+            "{}: {}, {pids}, in {}",
+            driven.unit,
+            driven.outcome,
+            span(answer.took_ms)
+        );
+        ui.say(&ui.paint(&line, Tone::Good));
+        ui.say(&downtime(ui, answer.probe, "it did not answer before"));
     }
 
     /// The gateway that answers now must be the one that the manager started.
@@ -277,31 +263,28 @@ impl ManagerRestart<'_> {
         Err(Exit::Failed.error(message).with_help("gatewayctl status"))
     }
 
-    /// What ends with the service must not be what restarts it.
+    /// Lets a unit of its own restart the service: this command would end with the service.
     async fn hand_over(&self) -> Result<Option<Exit>, CliError> {
-        let scope = if self.unit.scope == Scope::User {
-            "--user"
-        } else {
-            "--system"
-        };
         let program = std::env::current_exe().map_err(|error| {
             Exit::Failed.error(format!("cannot tell which program this is: {error}"))
         })?;
-        let mut command = vec![
-            program.to_string_lossy().into_owned(),
-            "restart".to_owned(),
-            scope.to_owned(),
-        ];
-        command.extend(["--instance".to_owned(), self.unit.instance.clone()]);
+        let program = program.to_string_lossy();
+        let (instance, unit) = (&self.unit.instance, &self.unit.unit);
+        let scope = match self.unit.scope {
+            Scope::User => "--user",
+            Scope::System => "--system",
+        };
+        let mut command = vec![&*program, "restart", scope, "--instance", instance];
         if self.args.force {
-            command.push("--force".to_owned());
+            command.push("--force");
         }
         if let Some(reason) = &self.args.reason {
-            command.extend(["--reason".to_owned(), reason.clone()]);
+            command.extend(["--reason", reason]);
         }
+        let command: Vec<String> = command.into_iter().map(str::to_owned).collect();
         let (by, journal) = match service::run_outside(&self.env, &self.unit, &command).await {
             Ok(names) => names,
-            // It can still do it itself.
+            // The gateway can still restart itself.
             Err(error)
                 if error.kind == service::ServiceErrorKind::Permission && self.status.is_some() =>
             {
@@ -310,7 +293,6 @@ impl ManagerRestart<'_> {
             Err(error) => return Err(error.into()),
         };
         let ui = &self.ctx.ui;
-        let (instance, unit) = (&self.unit.instance, &self.unit.unit);
         ui.object(&ScheduledRestart {
             ok: true,
             instance,
@@ -319,56 +301,45 @@ impl ManagerRestart<'_> {
             by: &by,
             journal: &journal,
         });
-        ui.say(&ui.paint(
-            &format!("scheduled: {by} restarts {unit} from outside of it"),
-            Tone::Good,
-        ));
+        let line = format!("scheduled: {by} restarts {unit} from outside of it");
+        ui.say(&ui.paint(&line, Tone::Good));
         ui.say(&format!("  {journal}"));
         Ok(Some(Exit::Done))
     }
 
     fn interrupted(&self) -> CliError {
         let error = Exit::StillBusy.error(format!("interrupted: {}", self.stage.get()));
-        error.with_help(format!(
-            "gatewayctl status --instance {}",
-            self.unit.instance
-        ))
+        let help = format!("gatewayctl status --instance {}", self.unit.instance);
+        error.with_help(help)
     }
 }
 
-/// An intent that lies there for the SIGTERM of the manager; removed when it is not needed any
-/// more.
+/// An intent in the state directory: it says that the manager's SIGTERM belongs to a restart.
+/// Removed when it is dropped.
 struct AnnouncedRestart(PathBuf);
 
 impl AnnouncedRestart {
-    /// None where no gateway is there to read it.
-    fn leave(this: &ManagerRestart<'_>, claim: &AddressClaim) -> Option<Self> {
-        let pid = this.before.main_pid;
+    /// None where no gateway runs that could read it.
+    fn leave(restart: &ManagerRestart<'_>, claim: &AddressClaim) -> Option<Self> {
+        let pid = restart.before.main_pid;
         let dir = claim.state.iter().find(|dir| {
             Owner::read(dir).is_some_and(|owner| owner.pid == pid && owner.lives() != Some(false))
         })?;
-        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let wait = if this.args.force {
-            Some(Wait::Limit(FORCE_GRACE))
-        } else {
-            this.args.wait
+        let RestartArgs { reason, wait, .. } = restart.args.clone();
+        let wait = match restart.args.force {
+            true => Some(Wait::Limit(FORCE_GRACE)),
+            false => wait,
         };
-        let reason = this
-            .args
-            .reason
-            .clone()
-            .unwrap_or_else(|| "gatewayctl restart".to_owned());
         let intent = Intent {
             pid,
-            created_at_ms: now,
-            reason,
+            created_at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
+            reason: reason.unwrap_or_else(|| "gatewayctl restart".to_owned()),
             force: false,
             wait_ms: wait.map(Wait::to_wire),
         };
         // Without it the stop is an ordinary one.
-        restart_intent::write(dir, &intent)
-            .is_ok()
-            .then(|| Self(dir.clone()))
+        restart_intent::write(dir, &intent).ok()?;
+        Some(Self(dir.clone()))
     }
 }
 

@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::answers::{CommandOutcome, OutcomeAnswer};
 use super::target::Target;
 use super::{CliError, Context, Exit};
-use crate::config::Env;
 use crate::control::protocol::Method;
 
 /// Stops the gateway that is meant; one that does not run is stopped already.
@@ -13,7 +12,7 @@ use crate::control::protocol::Method;
 /// # Errors
 /// When several can be meant, or it cannot be reached.
 pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
-    match Target::find(&ctx.global, &Env::real()) {
+    match ctx.target() {
         Ok(target) => over_control(ctx, &target).await,
         Err(error) if error.exit == Exit::NotRunning => {
             ctx.ui.say(&format!("nothing to stop: {}", error.message));
@@ -59,12 +58,9 @@ mod tests {
     async fn it_returns_when_the_gateway_is_gone() {
         let double = FakeGateway::start(Ok(fake_gateway::outcome()));
         let ctx = Context::quiet(&double.state);
-        let target = Target::find(&ctx.global, &Env::real()).unwrap();
+        let target = ctx.target().unwrap();
         assert_eq!(over_control(&ctx, &target).await, Ok(Exit::Done));
-        assert_eq!(
-            Target::find(&ctx.global, &Env::real()).unwrap_err().exit,
-            Exit::NotRunning
-        );
+        assert_eq!(ctx.target().unwrap_err().exit, Exit::NotRunning);
         assert_eq!(
             stop(&ctx).await,
             Ok(Exit::Done),

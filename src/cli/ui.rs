@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::answers::ErrorAnswer;
 use super::args::{Color, Global};
@@ -133,6 +134,11 @@ impl Ui {
                 paint(&escape(line), Tone::Dim, self.err_color)
             );
         }
+    }
+
+    /// A line of progress, with the time since `begun` in front.
+    pub fn step(&self, begun: Instant, line: &str) {
+        self.progress(&format!("{:>7.2}s  {line}", begun.elapsed().as_secs_f64()));
     }
 
     /// The answer as the one JSON object; only with `--json`.

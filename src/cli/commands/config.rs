@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::{ConfigCommand, InitArgs};
+use crate::cli::error::WITH_SUDO;
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
@@ -139,7 +140,7 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
             .with_help("gatewayctl config init --stdout   (to compare)"),
         ErrorKind::PermissionDenied => Exit::Permission
             .error(format!("cannot write {}: {error}", path.display()))
-            .with_help("the same command with sudo"),
+            .with_help(WITH_SUDO),
         _ => Exit::Failed.error(format!("cannot write {}: {error}", path.display())),
     })?;
     let named = if ctx.global.config.is_some() {

@@ -2,7 +2,6 @@
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::findings_view;
-use crate::cli::query::status_now;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
@@ -135,6 +134,6 @@ async fn running(
         (global.system, global.user) = (unit.scope == Scope::System, unit.scope == Scope::User);
     }
     let target = Target::find(&global, env)?;
-    let status = status_now(&target).await?;
+    let status = target.status().await?;
     Ok((target, status))
 }

@@ -10,7 +10,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::args::InhibitArgs;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
-use crate::config::Env;
 use crate::control::client::Client;
 use crate::control::protocol::{DrainEvent, EventName, InhibitParams, Lease, Method};
 use crate::os::process::PidFd;
@@ -28,7 +27,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// # Errors
 /// When no gateway gives a lease; the command is not run then.
 pub async fn inhibit(ctx: &Context, args: &InhibitArgs) -> Result<Exit, CliError> {
-    let target = Target::find(&ctx.global, &Env::real())?;
+    let target = ctx.target()?;
     let mut client = target.connect().await?;
     let ttl_ms = args
         .ttl

@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::query::status_now;
 use crate::cli::services::{self, InstalledService};
 use crate::cli::stage_word::StageWord;
 use crate::cli::target::{self, Target};
@@ -75,7 +74,7 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
 async fn running(target: &Target) -> Option<ListedGateway> {
     let control = Some(target.control.display().to_string());
     let (unit, scope) = (None, None);
-    match status_now(target).await {
+    match target.status().await {
         Ok(status) => Some(ListedGateway {
             instance: status.instance,
             stage: status.stage.into(),

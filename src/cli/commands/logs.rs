@@ -10,7 +10,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::LogsArgs;
-use crate::cli::query::status_now;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
@@ -44,7 +43,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         (Err(_), None) => DEFAULT_INSTANCE.to_owned(),
     };
     let running = match &found {
-        Ok(target) => status_now(target).await.ok(),
+        Ok(target) => target.status().await.ok(),
         Err(_) => None,
     };
     let unit = unit_name(&name);

@@ -3,10 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
-use crate::cli::query::status_of;
-use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
-use crate::config::Env;
 use crate::control::protocol::{Method, Stage};
 use crate::text::words::Words;
 
@@ -16,9 +13,8 @@ use crate::text::words::Words;
 /// # Errors
 /// [`Exit::NotRunning`], and what the gateway refuses.
 pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
-    let target = Target::find(&ctx.global, &Env::real())?;
-    let mut client = target.connect().await?;
-    let status = status_of(&target, &mut client).await?;
+    let target = ctx.target()?;
+    let (mut client, status) = target.connect_and_ask().await?;
     let outcome = if status.recovery.is_none()
         && !matches!(status.stage, Stage::Throttled | Stage::SafeMode)
     {

@@ -1,11 +1,8 @@
 //! `gatewayctl reload`.
 
-use crate::cli::query::status_of;
 use crate::cli::restart_over_control::carry_out;
 use crate::cli::restart_report::report;
-use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
-use crate::config::Env;
 use crate::control::protocol::Method;
 
 /// Reloads the configuration.
@@ -13,9 +10,8 @@ use crate::control::protocol::Method;
 /// # Errors
 /// [`Exit::Config`] when it is invalid; nothing is changed then.
 pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
-    let target = Target::find(&ctx.global, &Env::real())?;
-    let mut client = target.connect().await?;
-    let status = status_of(&target, &mut client).await?;
+    let target = ctx.target()?;
+    let (client, status) = target.connect_and_ask().await?;
     let change = carry_out(ctx, &target, client, &status, &Method::Reload).await?;
     report(ctx, &Method::Reload, &status, &change);
     Ok(Exit::Done)

@@ -1,12 +1,9 @@
 //! `gatewayctl restart`.
 
 use crate::cli::args::{RestartArgs, Wait};
-use crate::cli::query::status_of;
 use crate::cli::restart_over_control::carry_out;
 use crate::cli::restart_report::report;
-use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit, preflight, restart_via_manager};
-use crate::config::Env;
 use crate::control::protocol::{Method, RestartParams};
 use crate::state::terms::RequestOutcome;
 
@@ -18,9 +15,8 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     if let Some(exit) = restart_via_manager::restart(ctx, args).await? {
         return Ok(exit);
     }
-    let target = Target::find(&ctx.global, &Env::real())?;
-    let mut client = target.connect().await?;
-    let status = status_of(&target, &mut client).await?;
+    let target = ctx.target()?;
+    let (client, status) = target.connect_and_ask().await?;
     let config = preflight::check(&status)?;
     ctx.ui.progress(&config.map_or_else(
         || format!("plan: {}", status.strategy),

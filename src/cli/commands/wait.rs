@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::addresses;
 use crate::cli::args::WaitArgs;
+use crate::cli::error::WITH_SUDO;
 use crate::cli::path_watch::Watch;
-use crate::cli::query::status_of;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
@@ -119,7 +119,7 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
     let Ok(mut client) = target.connect().await else {
         return false;
     };
-    while let Ok(status) = status_of(target, &mut client).await {
+    while let Ok(status) = target.status_over(&mut client).await {
         if status.stage.serves() {
             return true;
         }
@@ -141,7 +141,7 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
 
 async fn stopped(ctx: &Context) -> Result<(), CliError> {
     loop {
-        let target = match Target::find(&ctx.global, &Env::real()) {
+        let target = match ctx.target() {
             Ok(target) => target,
             Err(error) if error.exit == Exit::NotRunning => return Ok(()),
             Err(error) => return Err(error),
@@ -184,7 +184,7 @@ fn is_free(listen: &Listen) -> Result<bool, CliError> {
     port::can_be_had(listen).map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => Exit::Permission
             .error(format!("{listen} cannot be tried: {error}"))
-            .with_help("the same command with sudo"),
+            .with_help(WITH_SUDO),
         _ => Exit::Failed.error(format!("{listen} cannot be tried: {error}")),
     })
 }
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(wait(&ctx, &soon).await.unwrap_err().exit, Exit::StillBusy);
         let until = args(false, true);
         let (waited, ()) = tokio::join!(wait(&ctx, &until), async {
-            let target = Target::find(&ctx.global, &Env::real()).unwrap();
+            let target = ctx.target().unwrap();
             crate::cli::stop_over_control::over_control(&ctx, &target)
                 .await
                 .unwrap();

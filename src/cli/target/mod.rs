@@ -7,16 +7,22 @@ mod tests;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 pub use self::selection::{config_path, is_named_outright, overrides, scope, wanted_name};
 use crate::cli::args::Global;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, Exit, WITH_SUDO};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::client::{CallError, Client};
-use crate::control::protocol::FailureCode;
+use crate::control::protocol::{FailureCode, Method, Status};
 use crate::service;
 use crate::state::owner::Owner;
 use crate::state::paths::{Paths, Scope};
+
+/// A status needs no work; a gateway that takes longer is stopped or stuck.
+pub const STATUS_TIME: Duration = Duration::from_secs(5);
 
 /// A gateway that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,6 +214,41 @@ impl Target {
             })
     }
 
+    /// Connects to it and asks for its status.
+    ///
+    /// # Errors
+    /// Those of [`Target::connect`]; [`Exit::Failed`] when it does not answer.
+    pub async fn connect_and_ask(&self) -> Result<(Client, Status), CliError> {
+        let mut client = self.connect().await?;
+        let status = self.status_over(&mut client).await?;
+        Ok((client, status))
+    }
+
+    /// Its status, over a connection of its own.
+    pub async fn status(&self) -> Result<Status, CliError> {
+        Ok(self.connect_and_ask().await?.1)
+    }
+
+    /// Its status; a gateway that accepts the connection but does not answer is stopped or stuck.
+    pub async fn status_over(&self, client: &mut Client) -> Result<Status, CliError> {
+        match timeout(STATUS_TIME, client.call(&Method::Status, |_| ())).await {
+            Ok(answer) => answer.map_err(|error| self.call_failed(error)),
+            Err(_) => {
+                let message = format!(
+                    "{} accepts connections at {} but does not answer: it is stopped or stuck",
+                    self.instance,
+                    self.control.display()
+                );
+                Err(Exit::Failed.error(message).with_help(self.next("logs")))
+            }
+        }
+    }
+
+    /// The command line of another `gatewayctl` command for this gateway.
+    pub fn next(&self, command: &str) -> String {
+        format!("gatewayctl {command}{}", self.flags)
+    }
+
     /// What a failed call means for the exit code.
     pub fn call_failed(&self, error: CallError) -> CliError {
         let exit = match &error {
@@ -222,7 +263,7 @@ impl Target {
                 shown.with_help("update: gateway and gatewayctl are of different versions")
             }
             CallError::Refused(_) => shown,
-            _ => shown.with_help(format!("gatewayctl status{}", self.flags)),
+            _ => shown.with_help(self.next("status")),
         }
     }
 
@@ -232,9 +273,7 @@ impl Target {
             self.instance,
             self.control.display()
         );
-        Exit::Permission
-            .error(message)
-            .with_help("the same command with sudo")
+        Exit::Permission.error(message).with_help(WITH_SUDO)
     }
 }
 

@@ -12,26 +12,21 @@ use jiff::Timestamp;
 use self::answer::{exit, shown};
 use self::text::lines;
 use crate::cli::args::StatusArgs;
-use crate::cli::query::status_of;
-use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
-use crate::config::Env;
 
 /// Shows what a gateway is doing.
 ///
 /// # Errors
 /// [`Exit::NotRunning`] when it neither runs nor is installed.
 pub async fn status(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
-    let target = match Target::find(&ctx.global, &Env::real()) {
+    let target = match ctx.target() {
         Ok(target) => target,
         Err(error) if matches!(error.exit, Exit::NotRunning | Exit::Permission) => {
             return down::status(ctx, error).await;
         }
         Err(error) => return Err(error),
     };
-    let mut client = target.connect().await?;
-    let status = status_of(&target, &mut client).await?;
-    let shown = shown(status, args.deep).await;
+    let shown = shown(target.status().await?, args.deep).await;
     ctx.ui.object(&shown);
     for line in lines(&ctx.ui, &shown, Timestamp::now()) {
         ctx.ui.say(&line);

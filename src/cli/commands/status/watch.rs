@@ -10,10 +10,8 @@ use super::answer::{StatusAnswer, shown};
 use super::change::StatusChange;
 use super::text::lines;
 use crate::cli::args::StatusArgs;
-use crate::cli::query::status_of;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
-use crate::config::Env;
 use crate::control::client::Client;
 
 /// How often it is asked. A gateway tells nobody of a change by itself; an answer takes well below
@@ -76,18 +74,18 @@ async fn ask(
     let (target, mut client) = match connection.take() {
         Some(kept) => kept,
         None => {
-            let target = Target::find(&ctx.global, &Env::real())?;
+            let target = ctx.target()?;
             let client = target.connect().await?;
             (target, client)
         }
     };
     // The connection ends with the process; the next look finds its successor.
-    let status = match status_of(&target, &mut client).await {
+    let status = match target.status_over(&mut client).await {
         Ok(status) => status,
         Err(_) => {
-            let target = Target::find(&ctx.global, &Env::real())?;
+            let target = ctx.target()?;
             client = target.connect().await?;
-            status_of(&target, &mut client).await?
+            target.status_over(&mut client).await?
         }
     };
     *connection = Some((target, client));

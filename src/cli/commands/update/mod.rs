@@ -14,12 +14,10 @@ use self::candidate::Candidate;
 use self::place::Placed;
 use crate::cli::args::UpdateArgs;
 use crate::cli::downtime_probe::Downtime;
-use crate::cli::query::status_of;
-use crate::cli::restart_over_control::{Done, Undone, carry_out, interrupted};
+use crate::cli::restart_over_control::{ChangeError, CompletedChange, carry_out, interrupted};
 use crate::cli::restart_report::verdict;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
-use crate::config::Env;
 use crate::control::protocol::{Method, Outcome, RestartParams, Status};
 use crate::os::process;
 use crate::text::words::words;
@@ -80,9 +78,8 @@ pub struct Updated<'a> {
 /// then. [`Exit::Failed`] when it did not take over or did not stay; the previous one is back then,
 /// or the message says what to do.
 pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> {
-    let target = Target::find(&ctx.global, &Env::real())?;
-    let mut client = target.connect().await?;
-    let before = status_of(&target, &mut client).await?;
+    let target = ctx.target()?;
+    let (client, before) = target.connect_and_ask().await?;
     let program = program_of(&before)?;
     let candidate = candidate::prove(&args.file, &program, &before).await?;
     place::may_replace(&program)?;
@@ -124,14 +121,16 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
             report(ctx, &before, &after, &candidate, &placed, &done);
             Ok(Exit::Done)
         }
-        Err(Undone::Interrupted(mut error)) => {
+        Err(ChangeError::Interrupted(mut error)) => {
             error.message.push_str(&format!(
                 "\nthe new program stays in place; the previous one is {}",
                 placed.previous().display()
             ));
             Err(error)
         }
-        Err(Undone::Failed(error)) => Err(give_back(ctx, &target, &before, &placed, error).await),
+        Err(ChangeError::Failed(error)) => {
+            Err(give_back(ctx, &target, &before, &placed, error).await)
+        }
     }
 }
 
@@ -142,15 +141,15 @@ async fn take_over(
     client: crate::control::client::Client,
     before: &Status,
     method: &Method,
-) -> Result<(Done, Status), Undone> {
+) -> Result<(CompletedChange, Status), ChangeError> {
     let done = carry_out(ctx, target, client, before, method).await?;
     ctx.ui
         .progress(&format!("watching it for {} s", watch::STABLE.as_secs()));
     let after = tokio::select! {
-        stays = watch::stays(target, before, watch::STABLE) => stays.map_err(Undone::Failed)?,
+        stays = watch::stays(target, before, watch::STABLE) => stays.map_err(ChangeError::Failed)?,
         () = interrupted() => {
             let error = Exit::StillBusy.error("interrupted: the new program serves, but was not watched to the end");
-            return Err(Undone::Interrupted(error.with_help(format!("gatewayctl status{}", target.flags))));
+            return Err(ChangeError::Interrupted(error.with_help(target.next("status"))));
         }
     };
     Ok((done, after))
@@ -194,7 +193,7 @@ fn report(
     after: &Status,
     candidate: &Candidate,
     placed: &Placed,
-    done: &Done,
+    done: &CompletedChange,
 ) {
     ctx.ui.say(&format!(
         "updated: gateway {} -> {}, pid {} -> {}",
@@ -301,7 +300,7 @@ async fn give_back(
                 "\npid {} still runs the wrong one: {}",
                 now.pid, second.message
             ));
-            error.with_help(format!("gatewayctl restart --fresh{}", target.flags))
+            error.with_help(target.next("restart --fresh"))
         }
     }
 }

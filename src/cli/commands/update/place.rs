@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Uid, User, access};
 
+use crate::cli::error::WITH_SUDO;
 use crate::cli::{CliError, Exit};
 use crate::os::process;
 
@@ -45,7 +46,7 @@ fn refusal(dir: &Path, error: Errno) -> CliError {
     let help = if error == Errno::EROFS {
         "install the new version the way that the running one was installed"
     } else {
-        "the same command with sudo"
+        WITH_SUDO
     };
     Exit::Permission.error(message).with_help(help)
 }

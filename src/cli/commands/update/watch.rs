@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::cli::query::{status_now, status_of};
 use crate::cli::target::Target;
 use crate::cli::{CliError, Exit};
 use crate::control::protocol::Status;
@@ -27,10 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// [`Exit::Failed`] when there is no other process, when it ends, or when it serves worse than
 /// before.
 pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result<Status, CliError> {
-    let logs = |error: CliError| error.with_help(format!("gatewayctl logs{}", target.flags));
+    let logs = |error: CliError| error.with_help(target.next("logs"));
     let begun = Instant::now();
     let mut client = target.connect().await.map_err(logs)?;
-    let first = status_of(target, &mut client).await.map_err(logs)?;
+    let first = target.status_over(&mut client).await.map_err(logs)?;
     if first.pid == before.pid {
         let message = format!(
             "pid {} is still the process of before: the new program was not started",
@@ -46,7 +45,7 @@ pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result
         }
         () = sleep_until(begun + stable) => {}
     }
-    let last = status_now(target).await.map_err(logs)?;
+    let last = target.status().await.map_err(logs)?;
     if last.pid != first.pid {
         return Err(logs(Exit::Failed.error(format!(
             "pid {}, which ran the new program, is gone",
@@ -68,7 +67,7 @@ pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result
 pub async fn answers(target: &Target) -> Option<Status> {
     let looking = async {
         loop {
-            if let Ok(status) = status_now(target).await {
+            if let Ok(status) = target.status().await {
                 return status;
             }
             sleep(LOOK_EVERY).await;

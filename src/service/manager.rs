@@ -12,11 +12,11 @@ use super::error::ServiceError;
 use super::unit_properties::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
+use crate::systemd::WaitsFor;
 use crate::systemd::bus::{
     self, LoginProxy, SystemdManagerProxy, SystemdServiceProxy, SystemdUnitProxy,
 };
 use crate::systemd::words::{ActiveState, LoadState, ServiceResult, SubState, UnitFileState, Word};
-use crate::systemd::{STANDING_BY, WAITING};
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
 /// progress, a stop takes TimeoutStopSec=30; a job that says nothing for this long has a manager
@@ -89,10 +89,7 @@ impl UnitState {
     /// Whether it runs, but waits for somebody else to be gone: what answers at its address is not
     /// it.
     pub fn stands_by(&self) -> bool {
-        self.is_active()
-            && [WAITING, STANDING_BY]
-                .iter()
-                .any(|begins| self.status_text.starts_with(begins))
+        self.is_active() && WaitsFor::of_status(&self.status_text).is_some()
     }
 
     /// Whether nothing of it runs.

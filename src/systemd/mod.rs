@@ -19,7 +19,7 @@ pub mod unit;
 pub mod words;
 
 pub use activation::{PassedFd, take_passed};
-pub use notify::{Notifier, STANDING_BY, WAITING};
+pub use notify::{Notifier, STANDING_BY, WAITING, WaitsFor};
 pub use unit::UnitFacts;
 use words::{SystemState, Word};
 

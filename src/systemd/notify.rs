@@ -14,6 +14,24 @@ pub const WAITING: &str = "waiting for ";
 /// How STATUS= begins while a service runs, but somebody else owns its state directory.
 pub const STANDING_BY: &str = "standing by for ";
 
+/// What a service waits for that runs but does not serve yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// The process that holds an address.
+    Address,
+    /// The owner of the state directory.
+    Owner,
+}
+
+impl WaitsFor {
+    /// From the STATUS= of a service.
+    pub fn of_status(text: &str) -> Option<Self> {
+        [(WAITING, Self::Address), (STANDING_BY, Self::Owner)]
+            .into_iter()
+            .find_map(|(begin, waits)| text.starts_with(begin).then_some(waits))
+    }
+}
+
 /// Speaks to systemd, where there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Notifier {

@@ -69,8 +69,8 @@ impl DoctorFacts {
 pub struct ConfigFile {
     /// Where it is, or would be.
     pub path: PathBuf,
-    /// Permission bits, owner and group; none where there is no file.
-    pub access: Option<(u32, u32, u32)>,
+    /// None where there is no file.
+    pub access: Option<FileAccess>,
     /// The defaults where there is no file; none where it is invalid or cannot be read.
     pub valid: Option<Config>,
     /// Why it is invalid.
@@ -91,6 +91,29 @@ impl ConfigFile {
     /// The configuration, or the defaults where it is not valid.
     pub fn get(&self) -> Config {
         self.valid.clone().unwrap_or_default()
+    }
+}
+
+/// Who may access a file.
+#[derive(Clone, Copy, Debug)]
+pub struct FileAccess {
+    /// Permission bits.
+    pub mode: u32,
+    pub owner: u32,
+    pub group: u32,
+}
+
+impl FileAccess {
+    /// Whether a user may read the file; root may read every file.
+    pub fn lets_read(self, uid: u32, gid: Option<u32>) -> bool {
+        let bit = if uid == self.owner {
+            0o400
+        } else if gid == Some(self.group) {
+            0o040
+        } else {
+            0o004
+        };
+        uid == 0 || self.mode & bit != 0
     }
 }
 

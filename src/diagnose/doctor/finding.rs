@@ -1,5 +1,6 @@
 //! What a check is, and what it finds.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::facts::DoctorFacts;
@@ -34,6 +35,27 @@ pub struct Check {
     pub judge: fn(&DoctorFacts) -> Option<Problem>,
 }
 
+impl Check {
+    /// What the entries of each level have in common.
+    pub const ERROR: Self = Self {
+        code: "",
+        level: Level::Error,
+        title: "",
+        why: "",
+        cure: "",
+        fixable: false,
+        judge: |_| None,
+    };
+    pub const WARNING: Self = Self {
+        level: Level::Warning,
+        ..Self::ERROR
+    };
+    pub const NOTE: Self = Self {
+        level: Level::Note,
+        ..Self::ERROR
+    };
+}
+
 /// What a check found on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -49,32 +71,33 @@ pub struct Problem {
 impl Problem {
     /// A problem at a place, as a check returns it.
     pub fn at(place: impl ToString, message: impl Into<String>, remedy: Remedy) -> Option<Self> {
+        Self::with(Vec::new(), place, message, remedy)
+    }
+
+    /// A problem with evidence.
+    pub fn with(
+        detail: Vec<String>,
+        place: impl ToString,
+        message: impl Into<String>,
+        remedy: Remedy,
+    ) -> Option<Self> {
         Some(Self {
             message: message.into(),
             place: place.to_string(),
-            detail: Vec::new(),
+            detail,
             remedy,
         })
     }
 
-    /// A setting of the unit with its value, where `wanted` is the line that corrects it.
+    /// A setting of the unit with its value, and with the value that corrects it.
     pub fn setting(
         unit: &InstalledUnit,
         key: &str,
-        value: impl std::fmt::Display,
+        value: impl fmt::Display,
         wanted: &str,
     ) -> Option<Self> {
-        Self::at(
-            unit.place(key),
-            format!("{key}={value}"),
-            command(unit.set(wanted)),
-        )
-    }
-
-    #[must_use]
-    pub fn with(mut self, detail: Vec<String>) -> Self {
-        self.detail = detail;
-        self
+        let next = unit.set(&format!("{key}={wanted}"));
+        Self::at(unit.place(key), format!("{key}={value}"), command(next))
     }
 }
 
@@ -94,6 +117,11 @@ pub fn command(text: impl Into<String>) -> Remedy {
 
 pub fn advice(text: impl Into<String>) -> Remedy {
     Remedy::Advice(text.into())
+}
+
+/// The lines of a text, as evidence.
+pub fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
 }
 
 impl Remedy {

@@ -30,7 +30,7 @@ pub async fn apply(
         }
         Fix::ResetFailed => {
             let (unit, manager) = manager(facts).await?;
-            for unit in unit_and_socket(unit) {
+            for unit in unit.names() {
                 manager.reset_failed(unit).await;
             }
             Ok(())
@@ -38,7 +38,7 @@ pub async fn apply(
         Fix::Enable => {
             let (unit, manager) = manager(facts).await?;
             manager
-                .enable(&unit_and_socket(unit))
+                .enable(&unit.names())
                 .await
                 .map(drop)
                 .map_err(|error| error.message)
@@ -68,14 +68,6 @@ async fn manager(facts: &DoctorFacts) -> Result<(&InstalledUnit, Manager), Strin
         .await
         .map_err(|error| error.message)?;
     Ok((unit, manager))
-}
-
-fn unit_and_socket(unit: &InstalledUnit) -> Vec<&str> {
-    [Some(&unit.installed.unit), unit.installed.socket.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect()
 }
 
 async fn reload(facts: &DoctorFacts, mut progress: impl FnMut(&str)) -> Result<(), String> {

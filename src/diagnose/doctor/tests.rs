@@ -1,7 +1,6 @@
 //! The checks without a machine.
 
-use super::facts::{DoctorFacts, MachineFacts};
-use super::finding::{Fix, Problem, advice};
+use super::finding::{Check, Fix, Problem, advice};
 use super::*;
 
 #[test]
@@ -9,30 +8,23 @@ fn every_check_has_a_unique_code_full_texts_and_a_section_of_the_manual() {
     let page = manual::page();
     let mut codes: Vec<&str> = checks::all().map(|check| check.code).collect();
     for check in checks::all() {
+        let Check {
+            code,
+            title,
+            why,
+            cure,
+            ..
+        } = check;
+        let allowed = |c: char| c.is_ascii_lowercase() || c == '-' || c.is_ascii_digit();
+        assert!(!code.is_empty() && code.chars().all(allowed), "{code}");
+        let section = format!(".SS {}\n", code.replace('-', "\\-"));
+        assert!(page.contains(&section), "{code}");
+        let sentences = why.ends_with('.') && cure.ends_with('.');
         assert!(
-            check
-                .code
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c == '-' || c.is_ascii_digit()),
-            "{}",
-            check.code
+            sentences && !title.ends_with('.') && !title.is_empty(),
+            "{code}"
         );
-        assert!(
-            page.contains(&format!(".SS {}\n", check.code.replace('-', "\\-"))),
-            "{}",
-            check.code
-        );
-        assert!(
-            check.why.ends_with('.') && check.cure.ends_with('.') && !check.title.ends_with('.'),
-            "{}",
-            check.code
-        );
-        assert_eq!(
-            check.fixable,
-            check.cure.starts_with("With --fix: "),
-            "{}",
-            check.code
-        );
+        assert_eq!(check.fixable, cure.starts_with("With --fix: "), "{code}");
     }
     let number = codes.len();
     codes.sort_unstable();
@@ -59,42 +51,29 @@ fn findings_that_no_box_can_produce() {
         version: "99.0.0".into(),
         ..crate::control::fake_gateway::status()
     };
-    assert_eq!(
-        found(&DoctorFacts {
-            status: Some(status),
-            ..DoctorFacts::default()
-        }),
-        ["program-version"]
-    );
-    let machine = MachineFacts {
-        inotify: Some("nothing can be watched: EMFILE".into()),
-        ..MachineFacts::default()
+    let other_version = DoctorFacts {
+        status: Some(status),
+        ..DoctorFacts::default()
     };
-    assert_eq!(
-        found(&DoctorFacts {
-            machine,
-            ..DoctorFacts::default()
-        }),
-        ["inotify-limit"]
-    );
+    assert_eq!(found(&other_version), ["program-version"]);
+    let mut no_watches = DoctorFacts::default();
+    no_watches.machine.inotify = Some("nothing can be watched: EMFILE".into());
+    assert_eq!(found(&no_watches), ["inotify-limit"]);
 }
 
 #[test]
 fn only_errors_and_warnings_fail_and_only_what_is_gone_is_fixed() {
-    let of = |code: &str| checks::all().find(|check| check.code == code).unwrap();
-    let found = |code: &str, fixable: bool| Finding {
-        check: of(code),
-        problem: Problem::at(
-            "/x",
-            "it is so",
-            if fixable {
-                Remedy::Fix(Fix::DaemonReload, "x".into())
-            } else {
-                advice("x")
-            },
-        )
-        .unwrap(),
-        fix: FixState::Open,
+    let found = |code: &str, fixable: bool| {
+        let remedy = if fixable {
+            Remedy::Fix(Fix::DaemonReload, "x".into())
+        } else {
+            advice("x")
+        };
+        Finding {
+            check: checks::all().find(|check| check.code == code).unwrap(),
+            problem: Problem::at("/x", "it is so", remedy).unwrap(),
+            fix: FixState::Open,
+        }
     };
     assert!(is_healthy(&[found("unit-drop-in", false)]), "a note");
     let mut findings = vec![
@@ -102,23 +81,18 @@ fn only_errors_and_warnings_fail_and_only_what_is_gone_is_fixed() {
         found("unit-not-enabled", true),
         found("unit-type", false),
     ];
-    update(
-        &mut findings,
-        vec![
-            found("unit-not-enabled", true),
-            found("unit-type", false),
-            found("unit-watchdog", false),
-        ],
-    );
-    let told: Vec<(&str, bool, bool)> = findings
-        .iter()
-        .map(|one| {
-            let failed = matches!(one.fix, FixState::Failed(_));
-            (one.check.code, one.is_fixed(), failed)
-        })
-        .collect();
+    let now = vec![
+        found("unit-not-enabled", true),
+        found("unit-type", false),
+        found("unit-watchdog", false),
+    ];
+    update(&mut findings, now);
+    let states = findings.iter().map(|one| {
+        let failed = matches!(one.fix, FixState::Failed(_));
+        (one.check.code, one.is_fixed(), failed)
+    });
     assert_eq!(
-        told,
+        states.collect::<Vec<_>>(),
         [
             ("unit-type", false, false),
             ("unit-reload-needed", true, false),

@@ -1,15 +1,16 @@
 //! Facts about an installed service: its files, and what its manager reports.
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use crate::service::Installed;
+use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
+use crate::systemd::WaitsFor;
 use crate::systemd::words::{
     ActiveState, KillMode, LoadState, NotifyAccess, OomPolicy, RestartPolicy, ServiceResult,
     ServiceType, SubState, UnitFileState, Word,
 };
-use crate::systemd::{STANDING_BY, WAITING};
 
 /// An installed service.
 #[derive(Clone, Debug)]
@@ -50,10 +51,7 @@ impl InstalledUnit {
     /// The systemctl command for its scope.
     pub fn systemctl(&self, rest: &str) -> String {
         let sudo = if self.needs_sudo { "sudo " } else { "" };
-        format!(
-            "{sudo}{}",
-            crate::service::manager::systemctl(self.installed.scope, rest)
-        )
+        format!("{sudo}{}", systemctl(self.installed.scope, rest))
     }
 
     /// The last line that makes a setting, with its file.
@@ -67,7 +65,7 @@ impl InstalledUnit {
     /// Where a setting is made: file and line, or the unit file where no line makes it.
     pub fn place(&self, key: &str) -> String {
         self.last_line(key).map_or_else(
-            || self.installed.path.display().to_string(),
+            || self.file().to_string(),
             |(file, line)| format!("{}:{}", file.path.display(), line.number),
         )
     }
@@ -77,11 +75,27 @@ impl InstalledUnit {
         self.last_line(key).map(|(_, line)| line.value.as_str())
     }
 
+    /// Its unit file.
+    pub fn file(&self) -> path::Display<'_> {
+        self.installed.path.display()
+    }
+
+    /// Its name, as in "gateway.service".
+    pub fn name(&self) -> &str {
+        &self.installed.unit
+    }
+
+    /// It and its socket unit.
+    pub fn names(&self) -> Vec<&str> {
+        let socket = self.installed.socket.as_deref();
+        std::iter::once(self.name()).chain(socket).collect()
+    }
+
     /// The command that overrides a setting in a drop-in.
     pub fn set(&self, wanted: &str) -> String {
         format!(
             "{}   (then write under [Service]: {wanted})",
-            self.systemctl(&format!("edit {}", self.installed.unit))
+            self.systemctl(&format!("edit {}", self.name()))
         )
     }
 }
@@ -144,18 +158,8 @@ pub struct UnitProperties {
     pub user: String,
     /// The STATUS= that the gateway sent last.
     pub status_text: String,
-}
-
-impl UnitProperties {
-    /// The STATUS= of a gateway that stands by for another one.
-    pub fn stands_by_text(&self) -> Option<String> {
-        Some(self.status_text.clone()).filter(|text| text.starts_with(STANDING_BY))
-    }
-
-    /// Whether it waits for another gateway or for its address: then it has no control socket yet.
-    pub fn waits(&self) -> bool {
-        self.status_text.starts_with(STANDING_BY) || self.status_text.starts_with(WAITING)
-    }
+    /// What it waits for: until then it has no control socket.
+    pub waits_for: Option<WaitsFor>,
 }
 
 /// A unit file or a drop-in.

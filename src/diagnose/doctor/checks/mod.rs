@@ -1,7 +1,7 @@
 //! The table of all checks, by subject. Each check is a pure function of the facts.
 //!
-//! To add a check: write its function in the file of its subject, and add its entry to the `CHECKS`
-//! of that file. The manual, `--fix` and the tests find it there.
+//! To add a check: add its entry to the `CHECKS` in the file of its subject. The manual, `--fix` and
+//! the tests find it there.
 
 mod address;
 mod config;

@@ -1,8 +1,9 @@
 //! The running gateway, as it reports itself.
 
-use crate::control::protocol::{RecoveryRung, RecoveryStatus, SidecarStateName, Stage};
+use crate::control::protocol::{RecoveryRung, RecoveryStatus, SidecarStateName, Stage, Status};
 use crate::diagnose::doctor::facts::DoctorFacts;
-use crate::diagnose::doctor::finding::{Check, Level, Problem, command};
+use crate::diagnose::doctor::finding::{Check, Problem, command, lines};
+use crate::systemd::WaitsFor;
 
 /// In percent of the limit: above it, a burst of clients reaches the limit.
 const FDS_MOST: u64 = 80;
@@ -10,183 +11,134 @@ const FDS_MOST: u64 = 80;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         code: "safe-mode",
-        level: Level::Error,
         title: "the gateway is in safe mode",
         why: "The sidecars are off because several starts in quick succession failed; clients get \
                503.",
         cure: "Correct the cause, then run gatewayctl recover. The gateway tries again every 10 \
                minutes.",
-        fixable: false,
-        judge: safe_mode,
+        judge: |facts| waiting(facts, RecoveryRung::SafeMode),
+        ..Check::ERROR
     },
     Check {
         code: "last-good",
-        level: Level::Error,
         title: "the gateway uses the last good configuration",
         why: "The configuration on disk was invalid when the gateway started; changes made since \
                then are not in effect.",
         cure: "gatewayctl config check shows what is wrong; gatewayctl reload applies the corrected \
                file.",
-        fixable: false,
-        judge: last_good,
+        judge: |facts| {
+            let (_, recovery) = recovering(facts, RecoveryRung::LastGood)?;
+            let path = facts.config.path.display();
+            let next = command(format!("gatewayctl config check --config {path}"));
+            let message = recovery.reason.lines().next().unwrap_or_default();
+            Problem::at(path, message, next)
+        },
+        ..Check::ERROR
     },
     Check {
         code: "throttled",
-        level: Level::Warning,
         title: "the gateway is waiting before it starts its sidecars",
         why: "Several starts in quick succession ended unplanned; until the next try, clients get \
                503.",
         cure: "gatewayctl recover tries now; gatewayctl why names the cause.",
-        fixable: false,
-        judge: throttled,
+        judge: |facts| waiting(facts, RecoveryRung::Throttled),
+        ..Check::WARNING
     },
     Check {
         code: "sidecar-down",
-        level: Level::Error,
         title: "a sidecar is down",
         why: "Requests to it are held for a while, then answered with 503.",
         cure: "gatewayctl logs --sidecar NAME shows its output.",
-        fixable: false,
         judge: sidecar_down,
+        ..Check::ERROR
     },
     Check {
         code: "standing-by",
-        level: Level::Warning,
         title: "another gateway serves instead of this one",
         why: "This gateway started while another process of the same instance owned the address. \
                It takes over when that process ends.",
         cure: "Stop the other process.",
-        fixable: false,
         judge: standing_by,
+        ..Check::WARNING
     },
     Check {
         code: "fd-usage",
-        level: Level::Warning,
         title: "the gateway is close to its limit of open files",
         why: "At the limit it accepts no clients and opens no connections to sidecars.",
         cure: "Raise the hard limit of LimitNOFILE=, or lower [limits] connections.",
-        fixable: false,
-        judge: descriptors,
+        judge: |facts| {
+            let process = facts.process.as_ref()?;
+            let (used, limit) = process
+                .descriptors
+                .filter(|(used, limit)| used * 100 >= limit * FDS_MOST)?;
+            let next = match &facts.unit {
+                Some(unit) => unit.set("LimitNOFILE=1024:524288"),
+                None => "ulimit -Hn   (in the shell that starts the gateway)".to_owned(),
+            };
+            let message = format!("{used} of {limit} descriptors are in use");
+            Problem::at(format!("pid {}", process.pid), message, command(next))
+        },
+        ..Check::WARNING
     },
 ];
 
-fn rung(facts: &DoctorFacts, name: RecoveryRung) -> Option<&RecoveryStatus> {
-    facts
-        .status
-        .as_ref()?
-        .recovery
-        .as_ref()
-        .filter(|recovery| recovery.rung == name)
+/// The recovery that a gateway is in, if it is this one.
+fn recovering(facts: &DoctorFacts, rung: RecoveryRung) -> Option<(&Status, &RecoveryStatus)> {
+    let status = facts.status.as_ref()?;
+    let recovery = status.recovery.as_ref()?;
+    (recovery.rung == rung).then_some((status, recovery))
 }
 
-fn process(facts: &DoctorFacts) -> String {
-    facts
-        .status
-        .as_ref()
-        .map_or(String::new(), |status| format!("pid {}", status.pid))
-}
-
-fn safe_mode(facts: &DoctorFacts) -> Option<Problem> {
-    let recovery = rung(facts, RecoveryRung::SafeMode)?;
-    Problem::at(
-        process(facts),
-        &recovery.reason,
-        command(format!(
-            "gatewayctl recover{}   (first correct the cause)",
-            facts.flags
-        )),
-    )
-}
-
-fn last_good(facts: &DoctorFacts) -> Option<Problem> {
-    let recovery = rung(facts, RecoveryRung::LastGood)?;
+/// Safe mode, or the throttle.
+fn waiting(facts: &DoctorFacts, rung: RecoveryRung) -> Option<Problem> {
+    let (status, recovery) = recovering(facts, rung)?;
+    let flags = &facts.flags;
     let next = command(format!(
-        "gatewayctl config check --config {}",
-        facts.config.path.display()
+        "gatewayctl recover{flags}   (first correct the cause)"
     ));
-    Problem::at(
-        facts.config.path.display(),
-        recovery.reason.lines().next().unwrap_or_default(),
-        next,
-    )
-}
-
-fn throttled(facts: &DoctorFacts) -> Option<Problem> {
-    let recovery = rung(facts, RecoveryRung::Throttled)?;
-    Problem::at(
-        process(facts),
-        &recovery.reason,
-        command(format!(
-            "gatewayctl recover{}   (first correct the cause)",
-            facts.flags
-        )),
-    )
+    Problem::at(format!("pid {}", status.pid), &recovery.reason, next)
 }
 
 fn sidecar_down(facts: &DoctorFacts) -> Option<Problem> {
-    let status = facts
-        .status
-        .as_ref()
-        .filter(|status| status.recovery.is_none())?;
+    let status = facts.status.as_ref()?;
     // During a start or a restart a sidecar is not ready yet.
     let settled = matches!(status.stage, Stage::Degraded | Stage::Failed);
-    let down = status.sidecars.iter().find(|sidecar| {
-        settled
-            && !matches!(
-                sidecar.state,
-                SidecarStateName::Ready | SidecarStateName::Stopping
-            )
-    })?;
+    if status.recovery.is_some() || !settled {
+        return None;
+    }
+    let up = [SidecarStateName::Ready, SidecarStateName::Stopping];
+    let down = status
+        .sidecars
+        .iter()
+        .find(|sidecar| !up.contains(&sidecar.state))?;
+    let (name, state, flags) = (&down.name, down.state, &facts.flags);
     let cause = down
         .cause
         .clone()
-        .unwrap_or_else(|| format!("{}: {}", down.name, down.state));
-    let next = command(format!(
-        "gatewayctl logs --sidecar {}{}",
-        down.name, facts.flags
-    ));
-    let mut lines = cause.lines();
-    let found = Problem::at(
-        format!("[sidecar.{}]", down.name),
-        lines.next().unwrap_or_default(),
-        next,
-    )?;
-    Some(found.with(lines.map(str::to_owned).collect()))
+        .unwrap_or_else(|| format!("{name}: {state}"));
+    let next = command(format!("gatewayctl logs --sidecar {name}{flags}"));
+    let mut detail = lines(&cause).into_iter();
+    let message = detail.next().unwrap_or_default();
+    Problem::with(detail.collect(), format!("[sidecar.{name}]"), message, next)
 }
 
 fn standing_by(facts: &DoctorFacts) -> Option<Problem> {
-    let told = facts
+    let status = facts
         .status
         .as_ref()
-        .filter(|status| status.stage == Stage::StandingBy)
-        .map(|status| (process(facts), status.detail.clone()));
+        .filter(|status| status.stage == Stage::StandingBy);
+    let by_itself = status.map(|status| (format!("pid {}", status.pid), status.detail.clone()));
     // The control socket may belong to the gateway that serves.
-    let said = facts.unit.as_ref().and_then(|unit| {
-        Some((
-            unit.installed.unit.clone(),
-            unit.properties.as_ref()?.stands_by_text()?,
-        ))
-    });
-    let (place, detail) = told.or(said)?;
+    let by_unit = || {
+        let unit = facts.unit.as_ref()?;
+        let properties = unit.properties.as_ref()?;
+        (properties.waits_for == Some(WaitsFor::Owner))
+            .then(|| (unit.name().to_owned(), properties.status_text.clone()))
+    };
+    let (place, detail) = by_itself.or_else(by_unit)?;
     Problem::at(
         place,
         detail,
         command(format!("gatewayctl status{}", facts.flags)),
-    )
-}
-
-fn descriptors(facts: &DoctorFacts) -> Option<Problem> {
-    let process = facts.process.as_ref()?;
-    let (used, limit) = process
-        .descriptors
-        .filter(|(used, limit)| used * 100 >= limit * FDS_MOST)?;
-    let next = match &facts.unit {
-        Some(unit) => unit.set("LimitNOFILE=1024:524288"),
-        None => "ulimit -Hn   (in the shell that starts the gateway)".to_owned(),
-    };
-    Problem::at(
-        format!("pid {}", process.pid),
-        format!("{used} of {limit} descriptors are in use"),
-        command(next),
     )
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
-use crate::diagnose::doctor::facts::ConfigFile;
+use crate::diagnose::doctor::facts::{ConfigFile, FileAccess};
 use crate::service::{Installed, drift};
 use crate::text::redact::{MASK, Redactor};
 
@@ -36,7 +36,11 @@ pub(super) fn look(
         found.valid = Some(Config::default());
         return found;
     };
-    found.access = Some((meta.permissions().mode() & 0o777, meta.uid(), meta.gid()));
+    found.access = Some(FileAccess {
+        mode: meta.permissions().mode() & 0o777,
+        owner: meta.uid(),
+        group: meta.gid(),
+    });
     let flags = Overrides {
         config: Some(path.clone()),
         ..Overrides::default()

@@ -15,6 +15,7 @@ use crate::service::provenance::Written;
 use crate::service::unit_properties::Properties;
 use crate::service::{Installed, ServiceError};
 use crate::state::paths::Scope;
+use crate::systemd::WaitsFor;
 use crate::text::redact::{MASK, Redactor};
 
 /// How many lines of journald about one service are kept.
@@ -128,6 +129,7 @@ async fn ask(
             .iter()
             .any(|unit| unit.ends_with(".socket")),
         user: said.text("User"),
+        waits_for: WaitsFor::of_status(&said.text("StatusText")),
         status_text: said.text("StatusText"),
     };
     Ok((properties, said))

@@ -210,12 +210,7 @@ impl BuildPlan {
     ) -> Result<(), BuildError> {
         let settled = self.settle(fresh, report).await;
         if settled.is_err() {
-            join_all(
-                fresh
-                    .iter()
-                    .map(async |slot| slot.stop(slot.spec().stop_timeout.0).await),
-            )
-            .await;
+            join_all(fresh.iter().map(|slot| slot.stop(Duration::MAX))).await;
         }
         settled
     }

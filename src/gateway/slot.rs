@@ -126,7 +126,7 @@ impl Slot {
             ProgressStage::Holding,
             format!("{} is being replaced; new requests wait", self.name),
         );
-        old.sidecar.stop(old.spec.stop_timeout.0).await;
+        old.sidecar.stop(Duration::MAX).await;
         report.tell(ProgressStage::Stopped, format!("{} has ended", self.name));
         old.doorkeeper.0.abort();
     }

@@ -98,8 +98,8 @@ impl Sidecar {
     /// Asks it to end and waits until no process of it is left: at most its stop timeout, and at
     /// most `limit`.
     pub async fn stop(&self, limit: Duration) {
-        self.patience
-            .fetch_min(limit.as_millis() as u64, Ordering::Relaxed);
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.patience.fetch_min(limit, Ordering::Relaxed);
         self.stop.cancel();
         let task = lock(&self.task).take();
         match task {

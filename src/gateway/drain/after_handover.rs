@@ -43,21 +43,12 @@ impl DrainAfterHandover {
     async fn run(self, clients: ClientExit) {
         let begun = Instant::now();
         let workers = [self.workers];
-        // Longer than the goodbye only a handshake without an answer takes, which is cut with the
-        // rest.
-        let tunnels = || {
-            close_tunnels(
-                self.backends.iter(),
-                begun + self.time.tunnels,
-                CLOSE_HANDSHAKE,
-            )
-        };
+        let tunnels_end = begun + self.time.tunnels;
+        // Longer than this only a handshake without an answer takes, which is cut with the rest.
+        let tunnels = || close_tunnels(self.backends.iter(), tunnels_end, CLOSE_HANDSHAKE);
         let work = async {
-            tokio::join!(
-                clients.send_all(&workers),
-                tunnels(),
-                self.leases.released()
-            );
+            let sent = clients.send_all(&workers);
+            tokio::join!(sent, tunnels(), self.leases.released());
             // The last of the clients may have become a tunnel when the others had ended already.
             tunnels().await;
         };

@@ -32,12 +32,7 @@ impl ClientExit {
 
     /// Sends each client as soon as it is between two requests; returns when none is left here.
     pub async fn send_all(&self, workers: &[Arc<Workers>]) {
-        join_all(
-            workers
-                .iter()
-                .map(|workers| workers.migrate_to(self.to.clone())),
-        )
-        .await;
+        join_all(workers.iter().map(|one| one.migrate_to(self.to.clone()))).await;
     }
 
     /// Sends no more; returns when those on their way have arrived.

@@ -42,7 +42,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A drain of these slots, each within its time; `report` tells whoever asked for the restart.
+    /// A drain of these slots, each within its time; `report` tells the client that asked for the restart.
     pub fn new(
         generation: u64,
         slots: Vec<(Arc<Slot>, DrainTime)>,
@@ -76,7 +76,7 @@ impl Drain {
                 self.holds.leases.tell_deadline();
                 slot.backend().cut();
             }
-            slot.stop(slot.spec().stop_timeout.0).await;
+            slot.stop(Duration::MAX).await;
         });
         let all = join_all(slots);
         tokio::pin!(all);

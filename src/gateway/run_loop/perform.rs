@@ -19,14 +19,13 @@ use crate::gateway::budget::RESTART_MARGIN;
 use crate::gateway::building::BuildSource;
 use crate::gateway::config_source::Material;
 use crate::gateway::drain::after_handover::DrainAfterHandover;
-use crate::gateway::drain::before_exit::DrainBeforeExit;
 use crate::gateway::drain::budget::DrainTime;
 use crate::gateway::drain::old_generation::DrainHolds;
-use crate::gateway::drain::shutdown::Shutdown;
+use crate::gateway::drain::process_end::{DrainBeforeExit, EndingProcess, Shutdown};
 use crate::gateway::generation::{BuildPlan, SidecarAddresses, StartedSlots};
 use crate::gateway::handover::offer::Offering;
 use crate::gateway::handover::successor_side::{HandedOver, TakenBack};
-use crate::gateway::handover::{News, ToPredecessor, failpoint};
+use crate::gateway::handover::{News, Stopping, ToPredecessor, failpoint};
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::ownership;
@@ -543,13 +542,10 @@ impl Gateway {
         let notifier = self.supervision.notifier();
         // A waiter is not what systemd restarts: what it stores would go to nobody.
         let restarted = self.supervision.by_systemd() && !self.successor.is_waiter();
+        let predecessors = self.predecessor.predecessors().watched();
         let drain = DrainBeforeExit {
-            workers: self.front_door.all_workers(),
-            slots: self.generations.slots(),
-            upstreams: self.front_door.upstreams(),
+            process: self.ending_process(predecessors),
             time: DrainTime::new(end.drain, tunnels),
-            predecessors: self.predecessor.predecessors().watched(),
-            ending: self.successor.take_ending(),
             at_least,
             store: Some(notifier).filter(|notifier| notifier.active() && restarted),
             steps: self.events.outbox(LoopEvent::Step),
@@ -587,24 +583,28 @@ impl Gateway {
         self.front_door.close(leave_queue);
         // Before it is ready nobody can have made it the main process.
         let main = self.machine.owned() || self.generations.current().is_some();
+        let predecessors = self.predecessor.stop(main);
         let shutdown = Shutdown {
-            predecessors: self.predecessor.stop(main),
-            workers: self.front_door.all_workers(),
-            slots: self.generations.slots(),
-            upstreams: self
-                .front_door
-                .upstreams()
-                .into_iter()
-                .chain(self.successor.doors().into_values())
-                .collect(),
+            process: self.ending_process(predecessors),
             restart: self.material.loaded.config.restart.clone(),
             at_once,
             limit: self.stop_limit(),
             leases: self.leases.claim(),
             predecessor: self.predecessor.predecessor(),
-            ending: self.successor.take_ending(),
         };
         shutdown.start(self.events.outbox(|()| LoopEvent::Quiet));
+    }
+
+    fn ending_process(&mut self, predecessors: Stopping) -> EndingProcess {
+        let mut upstreams = self.front_door.upstreams();
+        upstreams.extend(self.successor.doors().into_values());
+        EndingProcess {
+            workers: self.front_door.all_workers(),
+            slots: self.generations.slots(),
+            upstreams,
+            predecessors,
+            ending: self.successor.take_ending(),
+        }
     }
 }
 

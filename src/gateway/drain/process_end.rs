@@ -1,0 +1,250 @@
+//! The end of a process: a stop, or the exit after which the service manager starts the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{DrainTime, cut, give_up_leases, within};
+use super::clients::ClientExit;
+use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
+use crate::control::protocol::DrainCause;
+use crate::gateway::fdstore_clients;
+use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
+use crate::gateway::lease::Claim;
+use crate::gateway::outbox::Outbox;
+use crate::gateway::slot::Slot;
+use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};
+use crate::systemd::Notifier;
+
+/// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by
+/// itself.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Sidecars have at least this long to end, even when work used up the time.
+const SIDECARS: Duration = Duration::from_secs(4);
+
+/// What a process that ends has.
+#[derive(Debug)]
+pub struct EndingProcess {
+    pub workers: Vec<Arc<Workers>>,
+    /// Every sidecar of every generation.
+    pub slots: Vec<Arc<Slot>>,
+    /// Plain upstreams, which have tunnels, too.
+    pub upstreams: Vec<Arc<Backend>>,
+    /// Processes that drain after a hand-over to this one.
+    pub predecessors: Stopping,
+    /// Ends of unused successors that are under way.
+    pub ending: Vec<JoinHandle<()>>,
+}
+
+impl EndingProcess {
+    fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> + Clone {
+        self.slots
+            .iter()
+            .map(|slot| slot.backend())
+            .chain(&self.upstreams)
+    }
+
+    fn stop_accepting(&self) {
+        self.workers
+            .iter()
+            .for_each(|workers| workers.stop_accepting(true));
+    }
+
+    async fn close_connections(&self) {
+        join_all(self.workers.iter().map(|one| one.close_connections())).await;
+    }
+
+    async fn stop_sidecars(&mut self, limit: Duration) {
+        join_all(self.slots.iter().map(|slot| slot.stop(limit))).await;
+        join_all(std::mem::take(&mut self.ending)).await;
+    }
+}
+
+/// A stop: nobody new is accepted, what is under way finishes within its time, the sidecars end.
+#[derive(Debug)]
+pub struct Shutdown {
+    pub process: EndingProcess,
+    pub restart: RestartSection,
+    /// Do not wait for work.
+    pub at_once: bool,
+    /// How long all of it may take.
+    pub limit: Duration,
+    /// Work besides requests that was there when it began.
+    pub leases: Claim,
+    /// Is told when only the ends of the predecessors are left to wait for.
+    pub predecessor: Option<Predecessor>,
+}
+
+impl Shutdown {
+    /// Runs it in a task; `quiet` hears when it is done.
+    pub fn start(self, quiet: Outbox<()>) {
+        tokio::spawn(async move {
+            self.run().await;
+            quiet.send(());
+        });
+    }
+
+    async fn run(mut self) {
+        let begun = Instant::now();
+        for slot in &self.process.slots {
+            if !matches!(
+                *slot.backend().watch().borrow(),
+                Door::Open(_) | Door::RequestsOnly(_)
+            ) {
+                // No sidecar will come for the requests that wait here.
+                slot.backend().set(Door::Gone);
+            }
+        }
+        self.drain(begun).await;
+        let limit = self.limit.saturating_sub(MARGIN);
+        let left = limit.saturating_sub(begun.elapsed());
+        self.process.stop_sidecars(left).await;
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.say(&ToPredecessor::Finished);
+        }
+        // They stop within the same time as this process, and began just after it.
+        let last = Some(self.limit.saturating_sub(MARGIN / 2));
+        let predecessors = &self.process.predecessors;
+        if self.at_once || !within(begun, last, predecessors.ended()).await {
+            predecessors.kill();
+            predecessors.ended().await;
+        }
+    }
+
+    async fn drain(&self, begun: Instant) {
+        let longest = self
+            .limit
+            .saturating_sub(MARGIN + SIDECARS)
+            .max(self.limit / 2);
+        let drain = if self.at_once {
+            Duration::ZERO
+        } else {
+            self.restart.stop_drain.0.min(longest)
+        };
+        // Time for the close handshakes is kept back.
+        let tunnels = self
+            .restart
+            .tunnel_drain
+            .map_or(TUNNEL_DRAIN_ALONE, |time| time.0)
+            .min(drain.saturating_sub(CLOSE_HANDSHAKE));
+        let process = &self.process;
+        // The last of them are cut with the rest.
+        let end_tunnels = close_tunnels(process.backends(), begun + tunnels, drain);
+        self.leases.tell_drain(DrainCause::Stop, Some(drain));
+        let notices = process
+            .slots
+            .iter()
+            .map(|slot| slot.tell_drain(Some(drain)));
+        let work = async {
+            tokio::join!(
+                join_all(notices),
+                process.close_connections(),
+                end_tunnels,
+                self.leases.released(),
+                // Their clients' requests go to the sidecars of this process.
+                process.predecessors.worked()
+            )
+        };
+        if !within(begun, Some(drain), work).await {
+            give_up_leases("time to stop", &self.leases);
+        }
+        cut(process.backends());
+    }
+}
+
+/// The drain before an exit that the service manager answers with the next process: new requests
+/// are served until the work of the beginning is done, then nobody is accepted any more. Clients
+/// that connect after that wait in the queue of a socket that the manager holds.
+#[derive(Debug)]
+pub struct DrainBeforeExit {
+    pub process: EndingProcess,
+    pub time: DrainTime,
+    /// How long it serves on in any case.
+    pub at_least: Duration,
+    /// Where silent clients can wait for the next process.
+    pub store: Option<Notifier>,
+    /// Hears of each step that is done.
+    pub steps: Outbox<&'static str>,
+}
+
+impl DrainBeforeExit {
+    /// Runs it in a task; `quiet` hears when it is done, unless `hurry` comes before.
+    pub fn start(self, hurry: CancellationToken, quiet: Outbox<()>) {
+        tokio::spawn(async move {
+            tokio::select! {
+                () = self.run() => {}
+                // A stop that comes meanwhile has less time.
+                () = hurry.cancelled() => return,
+            }
+            quiet.send(());
+        });
+    }
+
+    async fn run(mut self) {
+        let begun = Instant::now();
+        let longest = self.time.requests.map(|time| time.max(self.at_least));
+        if !within(begun, longest, self.work(begun)).await {
+            self.process.stop_accepting();
+            cut(self.process.backends());
+        }
+        // The requests of the predecessors' clients go to the sidecars that end now.
+        self.steps.send("restart.close.clients");
+        self.process.predecessors.kill();
+        self.process.predecessors.ended().await;
+        self.process.stop_sidecars(Duration::MAX).await;
+        self.steps.send("restart.close.sidecars");
+    }
+
+    async fn work(&self, begun: Instant) {
+        tokio::join!(self.fade(begun), tokio::time::sleep(self.at_least));
+        self.steps.send("restart.drain");
+        let process = &self.process;
+        process.stop_accepting();
+        process.predecessors.hurry();
+        let quiet = async {
+            match self.store {
+                Some(notifier) => {
+                    let clients =
+                        ClientExit::new(|clients| fdstore_clients::keep(notifier, clients));
+                    clients.send_all(&process.workers).await;
+                    clients.close(&process.workers).await;
+                }
+                None => process.close_connections().await,
+            }
+        };
+        tokio::join!(quiet, process.predecessors.ended());
+        // The last of the clients may have become a tunnel when the others had ended already.
+        self.tunnels(begun).await;
+    }
+
+    /// Serves everybody until the work of the beginning is done, or half the time is used.
+    async fn fade(&self, begun: Instant) {
+        let process = &self.process;
+        process.backends().for_each(|backend| backend.begin_epoch());
+        let clients = async {
+            // Those who can wait for the next process keep their connection.
+            if self.store.is_none() {
+                join_all(process.workers.iter().map(|workers| workers.drain())).await;
+            }
+        };
+        let before = async {
+            tokio::join!(
+                join_all(process.backends().map(|backend| backend.wait_before())),
+                self.tunnels(begun),
+                process.predecessors.ended(),
+                clients
+            )
+        };
+        within(begun, self.time.requests.map(|time| time / 2), before).await;
+    }
+
+    async fn tunnels(&self, begun: Instant) {
+        let at = begun + self.time.tunnels;
+        close_tunnels(self.process.backends(), at, CLOSE_HANDSHAKE).await;
+    }
+}

@@ -1,33 +1,31 @@
 //! Signals: held back as the first act of main, taken up when the loop can answer them.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
 use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{self, SignalKind};
 
-/// The signals that mean something to a gateway.
-const OURS: [Signal; 5] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-];
-
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalRequest {
-    /// SIGTERM
     Stop,
-    /// SIGINT; a second one ends at once.
+    /// A stop; a second one ends at once.
     Interrupt,
-    /// SIGHUP
     Reload,
-    /// SIGUSR1
     Restart,
-    /// SIGUSR2
     Respawn,
 }
+
+/// The signals that mean something to a gateway.
+const OURS: [(Signal, SignalRequest); 5] = [
+    (Signal::SIGTERM, SignalRequest::Stop),
+    (Signal::SIGINT, SignalRequest::Interrupt),
+    (Signal::SIGHUP, SignalRequest::Reload),
+    (Signal::SIGUSR1, SignalRequest::Restart),
+    (Signal::SIGUSR2, SignalRequest::Respawn),
+];
 
 /// Keeps the signals pending until [`Signals::install`], so that none that arrives during the start
 /// is lost or deadly.
@@ -42,17 +40,11 @@ pub fn release() {
 }
 
 pub(super) fn set() -> SigSet {
-    OURS.into_iter().collect()
+    OURS.into_iter().map(|(signal, _)| signal).collect()
 }
 
 #[derive(Debug)]
-pub struct Signals {
-    term: unix::Signal,
-    int: unix::Signal,
-    hup: unix::Signal,
-    usr1: unix::Signal,
-    usr2: unix::Signal,
-}
+pub struct Signals(Vec<(unix::Signal, SignalRequest)>);
 
 impl Signals {
     /// Installs the handlers and lets in what arrived meanwhile. Threads made before this have the
@@ -61,27 +53,21 @@ impl Signals {
     /// # Errors
     /// When a handler cannot be installed.
     pub fn install() -> io::Result<Self> {
-        let signals = Self {
-            term: unix::signal(SignalKind::terminate())?,
-            int: unix::signal(SignalKind::interrupt())?,
-            hup: unix::signal(SignalKind::hangup())?,
-            usr1: unix::signal(SignalKind::user_defined1())?,
-            usr2: unix::signal(SignalKind::user_defined2())?,
-        };
+        let handler = |signal| unix::signal(SignalKind::from_raw(signal as i32));
+        let handled = OURS.map(|(signal, asked)| Ok((handler(signal)?, asked)));
+        let signals = Self(handled.into_iter().collect::<io::Result<_>>()?);
         release();
         Ok(signals)
     }
 
     /// Waits for the next one.
     pub async fn next(&mut self) -> SignalRequest {
-        tokio::select! {
-            biased;
-            Some(()) = self.term.recv() => SignalRequest::Stop,
-            Some(()) = self.int.recv() => SignalRequest::Interrupt,
-            Some(()) = self.hup.recv() => SignalRequest::Reload,
-            Some(()) = self.usr1.recv() => SignalRequest::Restart,
-            Some(()) = self.usr2.recv() => SignalRequest::Respawn,
-            else => std::future::pending().await,
-        }
+        poll_fn(|context| {
+            let mut arrived = self.0.iter_mut().filter_map(|(signal, asked)| {
+                matches!(signal.poll_recv(context), Poll::Ready(Some(()))).then_some(*asked)
+            });
+            arrived.next().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }

@@ -1,8 +1,8 @@
 //! An address that somebody else has, at a start under a service manager.
 //!
-//! An exit would only be answered by the next start, thousands of times a day. So what is proven
-//! stale is ended, and whoever else is there is waited for: the manager is told that the service
-//! runs, and for whom it waits.
+//! An exit would only be answered by the next start, thousands of times a day. So the gateway ends a
+//! holder that is proven stale and waits for any other, and tells the manager that the service runs,
+//! and for whom it waits.
 
 use std::path::Path;
 use std::time::Duration;
@@ -32,14 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked again who it is, and whether they are stale by now.
 const LOOK: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
-enum AddressWaitEnd {
-    /// The addresses are ours.
-    Ours,
-    /// It was asked to stop.
-    Stopped,
-}
-
 /// The sockets of the front door, with those that are `missing`; none when the gateway was asked to
 /// stop while it waited for one. It waits when there are `signals` to hear meanwhile.
 ///
@@ -52,16 +44,16 @@ pub async fn listen(
     notifier: Notifier,
     signals: Option<&mut Signals>,
 ) -> Result<Option<Listeners>, String> {
-    let end = match signals {
+    let bound = match signals {
         Some(signals) => bind(&mut listeners, missing, state, notifier, signals).await,
-        None => listeners.change(missing).map(|()| AddressWaitEnd::Ours),
+        None => listeners.change(missing).map(|()| true),
     };
-    match end {
-        Ok(AddressWaitEnd::Ours) => {
+    match bound {
+        Ok(true) => {
             listeners.take_changed();
             Ok(Some(listeners))
         }
-        Ok(AddressWaitEnd::Stopped) => Ok(None),
+        Ok(false) => Ok(None),
         Err(BindError::Taken(listen)) => Err(taken(&listen)),
         Err(error) => Err(error.to_string()),
     }
@@ -83,35 +75,36 @@ fn taken(listen: &Listen) -> String {
     }
 }
 
-/// Binds what is missing among `wanted`, and waits for as long as somebody else has it.
+/// Binds what is missing among `wanted`, and waits for as long as somebody else has it; false when
+/// the gateway was asked to stop.
 ///
 /// # Errors
-/// [`BindError`] for whatever waiting does not help against.
+/// A [`BindError`] that waiting does not end.
 async fn bind(
     listeners: &mut Listeners,
     wanted: &[Listen],
     state: &Path,
     notifier: Notifier,
     signals: &mut Signals,
-) -> Result<AddressWaitEnd, BindError> {
+) -> Result<bool, BindError> {
     let mut waiting: Option<AddressWait> = None;
     let mut watchdog = notifier.watchdog_interval().map(interval);
     loop {
-        // Looked at without listening: those that are free must not be opened and closed again and
-        // again meanwhile.
+        // Without listening, so that the free ones are not opened and closed again and again.
         let held = wanted.iter().find(|listen| {
             listeners.lacks(listen) && port::can_be_had(listen).is_ok_and(|free| !free)
         });
-        let taken = match held.map_or_else(
-            || listeners.change(wanted),
-            |listen| Err(BindError::Taken(listen.clone())),
-        ) {
+        let bound = match held {
+            Some(listen) => Err(BindError::Taken(listen.clone())),
+            None => listeners.change(wanted),
+        };
+        let taken = match bound {
             Ok(()) => {
                 if waiting.is_some() {
                     info!("[gateway] the address is free now");
                     notifier.status("starting");
                 }
-                return Ok(AddressWaitEnd::Ours);
+                return Ok(true);
             }
             Err(BindError::Taken(listen)) => listen,
             Err(error) => return Err(error),
@@ -122,7 +115,7 @@ async fn bind(
             asked = signals.next() => if matches!(asked, SignalRequest::Stop | SignalRequest::Interrupt) {
                 info!("[gateway] no longer waiting for {taken}");
                 notifier.stopping("no longer waiting for its address");
-                return Ok(AddressWaitEnd::Stopped);
+                return Ok(false);
             },
             who = &mut waiting.cleaning => waiting.learn(who.unwrap_or_default()),
             _ = or_never(watchdog.as_mut().map(Interval::tick)) => notifier.watchdog(),

@@ -6,7 +6,7 @@ use super::config_source::Material;
 use super::handover::IncomingOffer;
 use super::ownership::{self, Ownership};
 use super::signals::Signals;
-use super::standby::{self, StandbyEnd};
+use super::standby;
 use crate::config::{Env, Loaded, Overrides};
 use crate::state::lock::Lock;
 use crate::state::paths::Paths;
@@ -121,11 +121,11 @@ pub async fn claim(
         {
             info!("[gateway] {text}");
             match standby::stand_by(&paths, notifier, signals).await {
-                Ok(StandbyEnd::Ours(lock)) => {
+                Ok(Some(lock)) => {
                     *material = standby::read_again(material.clone(), flags, &paths);
                     Some(lock)
                 }
-                Ok(StandbyEnd::Stopped) => return Err(NoRight::Stopped),
+                Ok(None) => return Err(NoRight::Stopped),
                 Err(error) => {
                     return Err(failed(&format!(
                         "cannot wait for the lock in {}: {error}",

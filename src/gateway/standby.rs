@@ -32,15 +32,6 @@ const LOOK: Duration = Duration::from_secs(2);
 /// counts.
 const OWNER_END: Duration = Duration::from_secs(1);
 
-/// How standing by ended.
-#[derive(Debug)]
-pub enum StandbyEnd {
-    /// The owner is gone, and this process has the lock.
-    Ours(Lock),
-    /// This process was asked to stop.
-    Stopped,
-}
-
 /// Whether a duplicate stands by: a supervisor would start it again after an exit. On a terminal it
 /// ends with a message instead.
 pub fn waits(notifier: Notifier, verdict: &SupervisorVerdict) -> bool {
@@ -48,7 +39,7 @@ pub fn waits(notifier: Notifier, verdict: &SupervisorVerdict) -> bool {
         || notifier.active() && verdict.supervisor != Supervisor::Terminal
 }
 
-/// Stands by until the lock is free or a signal ends the process. The service manager is told that
+/// Stands by until it has the lock; none when it was asked to stop. The service manager is told that
 /// the process is ready, and for whom it stands by.
 ///
 /// # Errors
@@ -57,7 +48,7 @@ pub async fn stand_by(
     paths: &Paths,
     notifier: Notifier,
     signals: &mut Signals,
-) -> io::Result<StandbyEnd> {
+) -> io::Result<Option<Lock>> {
     let state = paths.state.as_path();
     let mut lock = queue(state.to_owned())?;
     let mut ending = pin!(stale::end_leftovers(&paths.control));
@@ -75,13 +66,13 @@ pub async fn stand_by(
                 }
                 info!("[gateway] the gateway before is gone: taking over");
                 notifier.status("taking over");
-                return Ok(StandbyEnd::Ours(lock));
+                return Ok(Some(lock));
             }
             asked = signals.next() => match asked {
                 SignalRequest::Stop | SignalRequest::Interrupt => {
                     info!("[gateway] no longer standing by");
                     notifier.stopping("no longer standing by");
-                    return Ok(StandbyEnd::Stopped);
+                    return Ok(None);
                 }
                 SignalRequest::Reload | SignalRequest::Restart | SignalRequest::Respawn => info!("[gateway] {said}: there is nothing to restart or to reload here"),
             },
@@ -93,7 +84,7 @@ pub async fn stand_by(
                 watched = Watched::open(state);
                 let text = match &watched {
                     Some(watched) => format!("{STANDING_BY}pid {}", watched.pid),
-                    None => format!("{STANDING_BY}whoever holds {}", state.join("gateway.lock").display()),
+                    None => format!("{STANDING_BY}the process that holds {}", state.join("gateway.lock").display()),
                 };
                 if text != said {
                     info!("[gateway] {text}");
@@ -107,25 +98,20 @@ pub async fn stand_by(
     }
 }
 
-/// The configuration as it is now: standing by may have taken days. If it cannot
-/// be read, the fallback of a start takes its place; one with another state directory is ignored.
+/// The configuration as it is now: standing by may have taken days. If it cannot be read, the
+/// fallback of a start takes its place; one with another state directory is ignored.
 pub fn read_again(before: Material, flags: &Overrides, paths: &Paths) -> Material {
     let env = Env::real();
     let read = match config::load(flags, &env) {
-        Ok(next)
-            if Paths::of_process(
-                &env,
-                &next.instance,
-                next.config.gateway.state_dir.as_deref(),
-            ) == *paths =>
-        {
+        Ok(next) => {
+            let state_dir = next.config.gateway.state_dir.as_deref();
+            if Paths::of_process(&env, &next.instance, state_dir) != *paths {
+                warn!(
+                    "[gateway] the configuration has another instance or state directory now: going on with the one read before"
+                );
+                return before;
+            }
             Ok(next)
-        }
-        Ok(_) => {
-            warn!(
-                "[gateway] the configuration has another instance or state directory now: going on with the one read before"
-            );
-            return before;
         }
         Err(error) => Err(error.to_string()),
     };
@@ -180,29 +166,19 @@ mod tests {
 
     #[test]
     fn a_supervised_duplicate_waits_and_a_person_gets_an_answer() {
-        let nobody = Notifier::from_parts(None, 0);
-        let verdict = |supervisor| SupervisorVerdict {
-            supervisor,
-            reason: String::new(),
-        };
+        let parent = "bash".to_owned();
         for (supervisor, expected) in [
             (Supervisor::S6, true),
             (Supervisor::Container { main: true }, true),
             (Supervisor::Container { main: false }, false),
             (Supervisor::Terminal, false),
             (Supervisor::Init, false),
-            (
-                Supervisor::Unknown {
-                    parent: "bash".into(),
-                },
-                false,
-            ),
+            (Supervisor::Unknown { parent }, false),
         ] {
-            assert_eq!(
-                waits(nobody, &verdict(supervisor.clone())),
-                expected,
-                "{supervisor}"
-            );
+            let reason = String::new();
+            let verdict = SupervisorVerdict { supervisor, reason };
+            let waits = waits(Notifier::from_parts(None, 0), &verdict);
+            assert_eq!(waits, expected, "{verdict}");
         }
     }
 
@@ -210,17 +186,13 @@ mod tests {
     async fn the_lock_comes_to_one_of_those_who_queue() {
         let dir = tempfile::tempdir().unwrap();
         let held = Lock::take(dir.path()).unwrap();
-        let (mut one, mut two) = (
-            queue(dir.path().to_owned()).unwrap(),
-            queue(dir.path().to_owned()).unwrap(),
-        );
+        let [mut one, mut two] = [(); 2].map(|()| queue(dir.path().to_owned()).unwrap());
         drop(held);
-        let (first, rest) = tokio::select! {
+        let (first, mut rest) = tokio::select! {
             lock = &mut one => (lock, two),
             lock = &mut two => (lock, one),
         };
         let first = first.unwrap().unwrap();
-        let mut rest = rest;
         assert!(rest.try_recv().is_err(), "one at a time");
         drop(first);
         rest.await.unwrap().unwrap();

@@ -25,33 +25,18 @@ pub struct Supervision {
     /// What a predecessor knew.
     handed: Option<SupervisorVerdict>,
     no_respawn: bool,
-    main_process: MainProcess,
+    /// For when the service manager listens to this process.
+    notifier: Notifier,
+    /// Whether the service manager listens to the successor instead.
+    successor_is_main: bool,
     /// A RELOADING=1 waits for its READY=1.
     reloading: bool,
     /// systemd has heard READY=1.
     announced: bool,
-    end_asked: Option<EndAsked>,
-}
-
-/// To whom the service manager listens.
-#[derive(Clone, Copy, Debug)]
-enum MainProcess {
-    /// To this process, if to any.
-    This(Notifier),
-    /// To the successor; this process speaks again when it takes the service back.
-    Successor { ours: Notifier },
-}
-
-/// The service manager waits for our end: its clock runs.
-#[derive(Clone, Copy, Debug)]
-struct EndAsked {
+    /// The service manager waits for our end: its clock runs.
+    end_asked: bool,
     /// The whole machine, or the user's manager, goes down.
     machine_stopping: bool,
-}
-
-/// A notifier to which nobody listens.
-fn nobody() -> Notifier {
-    Notifier::from_parts(None, 0)
 }
 
 impl Supervision {
@@ -69,10 +54,12 @@ impl Supervision {
             unit: None,
             handed,
             no_respawn,
-            main_process: MainProcess::This(notifier),
+            notifier,
+            successor_is_main: false,
             reloading: false,
             announced: false,
-            end_asked: None,
+            end_asked: false,
+            machine_stopping: false,
         }
     }
 
@@ -85,14 +72,12 @@ impl Supervision {
 
     /// systemd has answered.
     pub fn learn(&mut self, unit: UnitReport) {
-        let unit = unit.map(|unit| *unit);
-        let evidence = Evidence::gather(&Env::real(), &self.instance);
+        self.unit = unit.map(|unit| *unit);
         self.verdict = detect(&Evidence {
-            manager: unit.clone(),
+            manager: self.unit.clone(),
             handed: self.handed.clone(),
-            ..evidence
+            ..Evidence::gather(&Env::real(), &self.instance)
         });
-        self.unit = unit;
     }
 
     pub fn verdict(&self) -> &SupervisorVerdict {
@@ -117,10 +102,7 @@ impl Supervision {
 
     /// Whether the service manager keeps the listeners.
     pub fn holds_listeners(&self) -> bool {
-        match self.main_process {
-            MainProcess::This(notifier) => notifier.active(),
-            MainProcess::Successor { ours } => ours.active(),
-        }
+        self.notifier.active()
     }
 
     /// Where a restart would put the next generation now, and why.
@@ -149,29 +131,29 @@ impl Supervision {
 impl Supervision {
     /// Speaks to the service manager; to nobody while the successor is the main process.
     pub fn notifier(&self) -> Notifier {
-        match self.main_process {
-            MainProcess::This(notifier) => notifier,
-            MainProcess::Successor { .. } => nobody(),
+        if self.successor_is_main {
+            Notifier::from_parts(None, 0)
+        } else {
+            self.notifier
         }
     }
 
     /// From here on this process is the main one.
     pub fn become_main(&mut self, notifier: Notifier) {
-        self.main_process = MainProcess::This(notifier);
+        self.notifier = notifier;
+        self.successor_is_main = false;
     }
 
     /// Makes the successor the main process: from here on only that one is listened to.
     pub fn make_main(&mut self, successor: u32) {
-        let ours = self.notifier();
-        ours.main_pid(successor, &format!("pid {successor} takes over"));
-        self.main_process = MainProcess::Successor { ours };
+        let status = format!("pid {successor} takes over");
+        self.notifier().main_pid(successor, &status);
+        self.successor_is_main = true;
     }
 
     /// The successor did not take over.
     pub fn take_back(&mut self) {
-        if let MainProcess::Successor { ours } = self.main_process {
-            self.main_process = MainProcess::This(ours);
-        }
+        self.successor_is_main = false;
     }
 
     pub fn begin_reload(&mut self) {
@@ -214,13 +196,16 @@ impl Supervision {
 impl Supervision {
     /// The service manager has asked for our end, to start the next process.
     pub fn end_asked(&mut self, machine_stopping: bool) {
-        self.end_asked = Some(EndAsked { machine_stopping });
+        self.end_asked = true;
+        self.machine_stopping = machine_stopping;
     }
 
     /// The end that makes room for the next start, asked for by the service manager or not.
     pub fn end_budget(&self, drain: Option<Duration>) -> EndBudget {
-        let clock_runs = self.end_asked.is_some();
-        EndBudget::of(PlannedEnd::Restart(drain), self.surroundings(clock_runs))
+        EndBudget::of(
+            PlannedEnd::Restart(drain),
+            self.surroundings(self.end_asked),
+        )
     }
 
     /// The same for an end that the service manager has not asked for.
@@ -244,7 +229,7 @@ impl Supervision {
         Surroundings {
             patience,
             extends: self.notifier().active() && self.by_systemd(),
-            machine_stopping: self.end_asked.is_some_and(|asked| asked.machine_stopping),
+            machine_stopping: self.machine_stopping,
         }
     }
 

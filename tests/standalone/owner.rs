@@ -231,7 +231,7 @@ fn a_held_lock_counts_whatever_the_record_says() {
             "{}",
             by_hand.stderr()
         );
-        duplicate.wait_line(&format!("{STANDING_BY}whoever holds"));
+        duplicate.wait_line(&format!("{STANDING_BY}the process that holds"));
         drop(lock);
         duplicate.wait_line(READY);
         assert!(duplicate.stop().success());

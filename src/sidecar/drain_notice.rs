@@ -1,21 +1,15 @@
-//! A sidecar that asked for it is told that its work comes to an end: by a signal, or by a request
-//! to a path of its own.
+//! The drain notice: tells a sidecar that asked for it to finish its work, by a signal or by a
+//! request to a path of its own.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::handle::Sidecar;
+use super::readiness::{ANSWER, status_of};
 use super::state::SidecarState;
 use crate::config::{DrainNotice, NoticeSignal};
 use crate::os::process::PidFd;
-
-/// How long the answer to a notice may take. A server that is asked to finish its work answers that
-/// at once; a longer wait would only take from the time that the work itself has.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// Why a sidecar was not told.
 #[derive(Debug, thiserror::Error)]
@@ -73,27 +67,14 @@ fn number(name: NoticeSignal) -> Signal {
     }
 }
 
-/// The status that a path answers.
 async fn post(address: SocketAddr, path: &str) -> std::io::Result<u16> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    // "HTTP/1.1 200"
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).await?;
-    let status = std::str::from_utf8(&head)
-        .ok()
-        .filter(|head| head.starts_with("HTTP/"))
-        .and_then(|head| head.get(9..12)?.parse().ok());
-    status.ok_or_else(|| {
-        std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP")
-    })
+    let request = format!("POST {path} HTTP/1.1\r\nuser-agent: gateway\r\ncontent-length: 0");
+    status_of(address, &request).await
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -109,12 +90,8 @@ mod tests {
                 request.push(stream.read_u8().await.unwrap());
             }
             stream.write_all(answer).await.unwrap();
-            String::from_utf8(request)
-                .unwrap()
-                .lines()
-                .next()
-                .unwrap()
-                .to_owned()
+            let request = String::from_utf8(request).unwrap();
+            request.lines().next().unwrap().to_owned()
         });
         (address, task)
     }

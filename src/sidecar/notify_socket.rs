@@ -17,12 +17,12 @@ const PATH_MAX: usize = 103;
 pub struct NotifySocket {
     socket: UnixDatagram,
     path: PathBuf,
-    /// The folder made for it, where the path in the usual one would be too long.
+    /// The directory made for it, where the path in the usual one would be too long.
     _own: Option<tempfile::TempDir>,
 }
 
 impl NotifySocket {
-    /// Binds a socket in `dir`, or in a private temporary folder where the path would be too long.
+    /// Binds a socket in `dir`, or in a private temporary directory where the path would be too long.
     ///
     /// # Errors
     /// When it cannot be bound there.
@@ -64,8 +64,8 @@ impl NotifySocket {
         std::future::pending().await
     }
 
-    /// Reads on for as long as the sidecar runs: one that tells its STATUS now and then would hang
-    /// in a full queue.
+    /// Reads on for as long as the sidecar runs: one that sends its STATUS now and then would hang
+    /// when the queue is full.
     pub async fn read_on(&self) -> Infallible {
         let mut buffer = [0; 1];
         while self.socket.recv(&mut buffer).await.is_ok() {}
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_sidecar_that_talks_on_is_never_blocked_and_a_long_folder_does_no_harm() {
+    async fn a_sidecar_that_talks_on_is_never_blocked_and_a_long_directory_does_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         let long = dir.path().join("x".repeat(90));
         std::fs::create_dir(&long).unwrap();

@@ -1,6 +1,5 @@
 //! A command that is run once to its end, its output in the log.
 
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::Inherited;
@@ -9,7 +8,7 @@ use super::process::{ChildProcess, describe};
 use super::runner::{LAST_OUTPUT, read};
 use crate::text::log::SidecarLog;
 
-/// How long it may take to end after SIGTERM, before SIGKILL: it had its time.
+/// How long it may take to end after SIGTERM, before SIGKILL.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// Runs `argv` with the inherited environment and `variables` over it, for at most `limit`. Must be
@@ -33,17 +32,13 @@ pub async fn oneshot(
         process.stop(LAST_MOMENTS).await
     };
     let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
-    verdict(in_time, status, limit)
-}
-
-fn verdict(in_time: bool, status: ExitStatus, limit: Duration) -> Result<(), String> {
-    match (in_time, status.success()) {
-        (true, true) => Ok(()),
-        (true, false) => Err(describe(status)),
-        (false, _) => Err(format!(
+    match status.success() {
+        _ if !in_time => Err(format!(
             "did not end in {} s and was stopped",
             limit.as_secs()
         )),
+        true => Ok(()),
+        false => Err(describe(status)),
     }
 }
 
@@ -59,14 +54,8 @@ mod tests {
         };
         let argv = ["sh", "-c", script].map(str::to_owned);
         let variables = [("WHY".to_owned(), "x".to_owned())];
-        oneshot(
-            &argv,
-            &inherited,
-            &variables,
-            SidecarLog::new("once", Redactor::default()),
-            limit,
-        )
-        .await
+        let log = SidecarLog::new("once", Redactor::default());
+        oneshot(&argv, &inherited, &variables, log, limit).await
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "pre_exec runs between fork and exec")]
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +16,7 @@ use tokio::net::unix::pipe;
 
 use super::environment::Inherited;
 use crate::os::platform;
-use crate::os::process::{Ended, PidFd};
+use crate::os::process::{Ended, PidFd, living_in_group};
 
 /// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5),
 /// oom_score_adj; -1000 to 1000).
@@ -59,62 +60,27 @@ impl ChildProcess {
         let Some((program, args)) = argv.split_first() else {
             return Err("no command".to_owned());
         };
-        let mut command = Command::new(program);
+        let mut command = command(program, inherited);
         command
             .args(args)
-            .env_clear()
-            .envs(
-                inherited
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
-            .envs(extra.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .envs(extra.iter().map(|(name, value)| (name, value)));
         if let Some(cwd) = cwd {
             command.current_dir(cwd);
         }
-        let limit = inherited.open_files;
-        let gateway = nix::unistd::getpid();
-        let oom_score = own_oom_score()
-            .saturating_add(OOM_SCORE_ABOVE_OURS)
-            .min(1000)
-            .to_string();
-        // SAFETY: prepare_child makes system calls only, all of them async-signal-safe, and
-        // allocates nothing.
-        unsafe { command.pre_exec(move || prepare_child(gateway, limit, oom_score.as_bytes())) };
         let mut child = command
             .spawn()
             .map_err(|error| explain(program, cwd, &error))?;
-        let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err("no pipes".to_owned());
-        };
-        let prepare = || -> io::Result<_> {
-            // The child was not reaped yet, so its pid is its own.
-            let pidfd = PidFd::open(child.id())?;
-            let ended = pidfd.ended()?;
-            let pipes = Pipes {
-                out: pipe::Receiver::from_owned_fd(out.into())?,
-                err: pipe::Receiver::from_owned_fd(err.into())?,
-            };
-            Ok((pidfd, ended, pipes))
-        };
-        match prepare() {
-            Ok((pidfd, ended, pipes)) => Ok((
-                Self {
+        match watch_over(&mut child) {
+            Ok((pidfd, ended, pipes)) => {
+                let process = Self {
                     child,
                     pidfd,
                     ended,
                     reaped: false,
-                },
-                pipes,
-            )),
+                };
+                Ok((process, pipes))
+            }
             Err(error) => {
-                // Without a pidfd it cannot be supervised. It is still our unreaped child, so these
-                // reach nobody else.
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(format!("cannot watch over {program}: {error}"))
@@ -175,8 +141,8 @@ impl ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        // Whoever forgets a process does not leave it running, nor the rest of its group. Once
-        // reaped, the number may be somebody else's.
+        // A process that is dropped does not go on running, nor does the rest of its group. Once
+        // reaped, the number may be another process's.
         if !self.reaped {
             self.signal(Signal::SIGKILL);
             let _ = self.child.wait();
@@ -184,22 +150,56 @@ impl Drop for ChildProcess {
     }
 }
 
+/// A program that will run in a process group of its own, with the inherited environment.
+fn command(program: &str, inherited: &Inherited) -> Command {
+    let mut command = Command::new(program);
+    let environment = inherited.environment.iter();
+    command
+        .env_clear()
+        .envs(environment.map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let limit = inherited.open_files;
+    let gateway = nix::unistd::getpid();
+    let oom_score = own_oom_score()
+        .saturating_add(OOM_SCORE_ABOVE_OURS)
+        .min(1000)
+        .to_string();
+    // SAFETY: prepare_child makes system calls only, all of them async-signal-safe, and
+    // allocates nothing.
+    unsafe { command.pre_exec(move || prepare_child(gateway, limit, oom_score.as_bytes())) };
+    command
+}
+
+/// The descriptors by which a child that was not reaped yet is followed.
+fn watch_over(child: &mut Child) -> io::Result<(PidFd, Ended, Pipes)> {
+    let receiver = |pipe: Option<OwnedFd>| {
+        pipe::Receiver::from_owned_fd(pipe.ok_or(io::ErrorKind::BrokenPipe)?)
+    };
+    // The child was not reaped yet, so its pid is its own.
+    let pidfd = PidFd::open(child.id())?;
+    let ended = pidfd.ended()?;
+    let pipes = Pipes {
+        out: receiver(child.stdout.take().map(OwnedFd::from))?,
+        err: receiver(child.stderr.take().map(OwnedFd::from))?,
+    };
+    Ok((pidfd, ended, pipes))
+}
+
 fn others_in_group(group: u32) -> bool {
-    // Signal 0 asks whether there is anybody; the zombie leader does not count as alive but does
-    // answer, so look closer then.
-    killpg(Pid::from_raw(group as i32), None).is_ok()
-        && !crate::os::process::living_in_group(group).is_empty()
+    // Signal 0 also finds the zombie leader, which does not count as alive: look closer then.
+    killpg(Pid::from_raw(group as i32), None).is_ok() && !living_in_group(group).is_empty()
 }
 
 /// Waits until no process of the group lives.
 async fn group_ended(group: u32) {
-    while let Some(member) = crate::os::process::living_in_group(group).pop() {
+    while let Some(member) = living_in_group(group).pop() {
         let ended = PidFd::open(member).and_then(|pidfd| pidfd.ended());
         // Looked at again: the number could have become another process's before it was opened.
         match ended {
-            Ok(ended) if crate::os::process::living_in_group(group).contains(&member) => {
-                ended.wait().await
-            }
+            Ok(ended) if living_in_group(group).contains(&member) => ended.wait().await,
             Ok(_) => {}
             Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
@@ -208,19 +208,19 @@ async fn group_ended(group: u32) {
 
 fn prepare_child(gateway: Pid, open_files: Option<(u64, u64)>, oom_score: &[u8]) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    // A gateway that is killed outright takes its sidecars along; otherwise they would stay as
-    // orphans on their ports.
+    // A gateway that is killed takes its sidecars along; otherwise they would stay as orphans on
+    // their ports.
     platform::die_with_parent(Signal::SIGTERM)?;
     if nix::unistd::getppid() != gateway {
         return Err(io::ErrorKind::Interrupted.into());
     }
-    // Whatever the gateway was started with, or a library forgot to mark: a sidecar gets its three
-    // and nothing else.
+    // A sidecar gets its three descriptors and none that the gateway was started with or that a
+    // library did not mark.
     platform::mark_rest_close_on_exec();
     if let Some((soft, hard)) = open_files {
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
     }
-    // Allowed to everybody as long as the score grows; where /proc is missing, the score stays.
+    // Every user may write it as long as the score grows; where /proc is missing, the score stays.
     if let Ok(file) = nix::fcntl::open(
         c"/proc/self/oom_score_adj",
         nix::fcntl::OFlag::O_WRONLY,
@@ -325,7 +325,7 @@ mod tests {
         lines.next_line().await.unwrap();
         process.ended().await;
         let group = process.id();
-        assert_eq!(crate::os::process::living_in_group(group).len(), 1);
+        assert_eq!(living_in_group(group).len(), 1);
         drop(process);
         tokio::time::timeout(Duration::from_secs(10), group_ended(group))
             .await

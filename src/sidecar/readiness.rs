@@ -1,5 +1,6 @@
 //! Whether a sidecar is ready: it listens on its port, answers a path, or says so itself.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,10 @@ const POLL_LATER: Duration = Duration::from_millis(25);
 /// How long a start is watched closely.
 const EAGER: Duration = Duration::from_secs(2);
 
-/// How long one HTTP answer may take; a slower one is asked for again.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long one HTTP answer may take. A readiness probe is repeated after that. A server that is
+/// asked to finish its work answers at once; a longer wait would only take from the time that the
+/// work itself has.
+pub const ANSWER: Duration = Duration::from_secs(2);
 
 /// After this long without the right listener we look whether it listens elsewhere, and again each
 /// time it passes.
@@ -66,43 +69,30 @@ impl ReadinessProbe<'_> {
         let mut look_elsewhere = begun + ELSEWHERE;
         let mut hinted = false;
         loop {
-            let mut answer = None;
+            let mut odd = None;
             if let Some(address) = self.listener().await {
                 match self.answers(address).await {
-                    ProbeAnswer::Good => return address,
-                    ProbeAnswer::Bad(text) => {
-                        answer = Some(Hint {
-                            text,
-                            hopeless: false,
-                        })
-                    }
-                    ProbeAnswer::None => {}
+                    Ok(()) => return address,
+                    Err(hint) => odd = hint,
                 }
             }
             let now = Instant::now();
             if !hinted && now >= look_elsewhere {
                 look_elsewhere = now + ELSEWHERE;
-                if let Some(odd) = answer.or_else(|| self.elsewhere()) {
+                if let Some(odd) = odd.or_else(|| self.elsewhere()) {
                     hint(odd);
                     hinted = true;
                 }
             }
-            tokio::time::sleep(if now.duration_since(begun) < EAGER {
-                POLL
-            } else {
-                POLL_LATER
-            })
-            .await;
+            let eager = now.duration_since(begun) < EAGER;
+            tokio::time::sleep(if eager { POLL } else { POLL_LATER }).await;
         }
     }
 
     /// The address of the sidecar's own listener on its port.
     async fn listener(&self) -> Option<SocketAddr> {
-        for host in [
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ] {
-            let address = SocketAddr::new(host, self.port);
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        for address in loopback.map(|host| SocketAddr::new(host, self.port)) {
             if TcpStream::connect(address).await.is_ok() && self.owned() {
                 return Some(address);
             }
@@ -114,26 +104,22 @@ impl ReadinessProbe<'_> {
     /// otherwise.
     fn owned(&self) -> bool {
         let found = port::listening_of(&process::descendants(self.pid));
-        found.incomplete
-            || found
-                .addresses
-                .iter()
-                .any(|address| address.port() == self.port)
+        found.incomplete || self.is_among(&found.addresses)
+    }
+
+    fn is_among(&self, addresses: &[SocketAddr]) -> bool {
+        addresses.iter().any(|address| address.port() == self.port)
     }
 
     fn elsewhere(&self) -> Option<Hint> {
         let found = port::listening_of(&process::descendants(self.pid));
-        if found
-            .addresses
-            .iter()
-            .any(|address| address.port() == self.port)
-        {
+        if self.is_among(&found.addresses) {
             return None;
         }
         let other = found.addresses.first()?.port();
-        let told = self.port;
+        let assigned = self.port;
         let text = format!(
-            "is listening on {other} instead of the assigned port {told}: use {{port}} in its command or $PORT in the program, or `--port {other}`"
+            "is listening on {other} instead of the assigned port {assigned}: use {{port}} in its command or $PORT in the program, or `--port {other}`"
         );
         Some(Hint {
             text,
@@ -141,36 +127,34 @@ impl ReadinessProbe<'_> {
         })
     }
 
-    async fn answers(&self, address: SocketAddr) -> ProbeAnswer {
+    /// Whether it answers its path with success, where it has one; if not, what is odd.
+    async fn answers(&self, address: SocketAddr) -> Result<(), Option<Hint>> {
         let Ready::Http(path) = self.ready else {
-            return ProbeAnswer::Good;
+            return Ok(());
         };
-        let asking = async {
-            let mut stream = TcpStream::connect(address).await.ok()?;
-            let request = format!(
-                "GET {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: gateway-probe\r\nconnection: close\r\n\r\n"
-            );
-            stream.write_all(request.as_bytes()).await.ok()?;
-            let mut head = [0; 12];
-            stream.read_exact(&mut head).await.ok()?;
-            // "HTTP/1.1 200"
-            std::str::from_utf8(&head)
-                .ok()?
-                .get(9..12)?
-                .parse::<u16>()
-                .ok()
-        };
-        match tokio::time::timeout(ANSWER, asking).await.ok().flatten() {
-            Some(200..400) => ProbeAnswer::Good,
-            Some(status) => ProbeAnswer::Bad(format!("answers {path} with {status}")),
-            None => ProbeAnswer::None,
+        let request = format!("GET {path} HTTP/1.1\r\nuser-agent: gateway-probe");
+        match tokio::time::timeout(ANSWER, status_of(address, &request)).await {
+            Ok(Ok(200..400)) => Ok(()),
+            Ok(Ok(status)) => Err(Some(Hint {
+                text: format!("answers {path} with {status}"),
+                hopeless: false,
+            })),
+            Ok(Err(_)) | Err(_) => Err(None),
         }
     }
 }
 
-/// How a sidecar answered.
-enum ProbeAnswer {
-    Good,
-    Bad(String),
-    None,
+/// The status that a sidecar answers. `request` is the head of the request without its end.
+pub async fn status_of(address: SocketAddr, request: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("{request}\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    // "HTTP/1.1 200"
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await?;
+    let status = std::str::from_utf8(&head)
+        .ok()
+        .filter(|head| head.starts_with("HTTP/"))
+        .and_then(|head| head.get(9..12)?.parse().ok());
+    status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }

@@ -1,13 +1,12 @@
-//! A sidecar's life: started, ready, restarted when it dies, stopped when asked.
+//! The runs of a sidecar: started, ready, restarted when it dies, stopped when asked.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
@@ -15,7 +14,7 @@ use super::notify_socket::NotifySocket;
 use super::output::SidecarOutput;
 use super::process::{ChildProcess, Pipes, describe};
 use super::readiness::{Hint, ReadinessProbe};
-use super::state::{SidecarFailure, SidecarStart, SidecarState};
+use super::state::{SidecarControl, SidecarFailure, SidecarStart, SidecarState};
 use crate::config::{OutputMode, Ready};
 use crate::os::oom;
 use crate::os::port;
@@ -39,24 +38,27 @@ const PORT_TRIES: u32 = 3;
 pub(super) struct Runner {
     pub start: SidecarStart,
     pub state: watch::Sender<SidecarState>,
-    pub stop: CancellationToken,
-    /// Unplanned restarts so far.
-    pub restarts: Arc<AtomicU64>,
-    /// The port of the present run.
-    pub port: Arc<AtomicU64>,
-    /// How long the process may take to end after SIGTERM, in milliseconds.
-    pub patience: Arc<AtomicU64>,
+    pub control: Arc<SidecarControl>,
 }
 
-/// How one run ended.
-enum RunEnd {
-    Asked,
-    /// It died after it had been ready for this long, or never was.
-    Died {
-        failure: SidecarFailure,
-        ready: Option<Duration>,
-        port_taken: bool,
-    },
+/// The end of a run that nobody asked for.
+#[derive(Default)]
+struct Death {
+    cause: String,
+    last_words: Vec<String>,
+    /// How long it had been ready, if it ever was.
+    ready: Option<Duration>,
+    /// Whether another program has taken its private port.
+    port_taken: bool,
+}
+
+impl From<String> for Death {
+    fn from(cause: String) -> Self {
+        Self {
+            cause,
+            ..Self::default()
+        }
+    }
 }
 
 impl Runner {
@@ -65,28 +67,24 @@ impl Runner {
         let mut backoff = Backoff::default();
         let mut ever_ready = false;
         let mut port_tries = 0;
-        loop {
-            let (failure, ready, port_taken) = match self.once().await {
-                RunEnd::Asked => break,
-                RunEnd::Died {
-                    failure,
-                    ready,
-                    port_taken,
-                } => (Arc::new(failure), ready, port_taken),
-            };
-            if port_taken && port_tries < PORT_TRIES {
+        while let Err(death) = self.once().await {
+            if death.port_taken && port_tries < PORT_TRIES {
                 port_tries += 1;
                 continue;
             }
             port_tries = 0;
-            ever_ready |= ready.is_some();
+            ever_ready |= death.ready.is_some();
+            let failure = Arc::new(SidecarFailure {
+                cause: death.cause,
+                last_words: death.last_words,
+            });
             if !ever_ready && !self.start.persist {
                 self.state.send_replace(SidecarState::Stopped {
                     failure: Some(failure),
                 });
                 return;
             }
-            let delay = backoff.after(ready.unwrap_or_default());
+            let delay = backoff.after(death.ready.unwrap_or_default());
             let name = &self.start.name;
             let when = if delay.is_zero() {
                 "at once".to_owned()
@@ -98,9 +96,9 @@ impl Runner {
                 "[gateway] sidecar {name} {}; starting it again {when}", failure.cause
             );
             self.state.send_replace(SidecarState::Backoff { failure });
-            self.restarts.fetch_add(1, Ordering::Relaxed);
+            self.control.restarts.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = self.control.stop.cancelled() => break,
                 () = tokio::time::sleep(delay) => {}
             }
         }
@@ -108,88 +106,69 @@ impl Runner {
             .send_replace(SidecarState::Stopped { failure: None });
     }
 
-    async fn once(&self) -> RunEnd {
-        let died = |cause: String, words: Vec<String>| RunEnd::Died {
-            failure: SidecarFailure {
-                cause,
-                last_words: words,
-            },
-            ready: None,
-            port_taken: false,
-        };
-        let spec = &self.start.spec;
+    /// One run, until it is asked to end.
+    async fn once(&self) -> Result<(), Death> {
+        let SidecarStart {
+            name,
+            spec,
+            redactor,
+            run_dir,
+            ..
+        } = &self.start;
         self.state
             .send_replace(SidecarState::Starting { pid: 0, hint: None });
-        let port = match spec.port.map_or_else(port::private, Ok) {
-            Ok(port) => port,
-            Err(error) => return died(format!("found no free port: {error}"), Vec::new()),
-        };
-        self.port.store(u64::from(port), Ordering::Relaxed);
-        let log = (spec.log == OutputMode::Lines)
-            .then(|| SidecarLog::new(&self.start.name, self.start.redactor.clone()));
+        let port = spec
+            .port
+            .map_or_else(port::private, Ok)
+            .map_err(|error| format!("found no free port: {error}"))?;
+        self.control.port.store(port, Ordering::Relaxed);
+        let log = (spec.log == OutputMode::Lines).then(|| SidecarLog::new(name, redactor.clone()));
         let output = SidecarOutput::new(log);
-        match self.prepare(port, &output).await {
-            Ok(true) => {}
-            Ok(false) => return RunEnd::Asked,
-            Err(cause) => return died(cause, self.words(&output)),
-        }
-        let notify = match (spec.ready == Ready::Notify)
-            .then(|| NotifySocket::bind(&self.start.run_dir, &self.start.name, port))
-            .transpose()
-        {
-            Ok(notify) => notify,
-            Err(error) => {
-                return died(
-                    format!(
-                        "cannot be given a notify socket in {}: {error}",
-                        self.start.run_dir.display()
-                    ),
-                    Vec::new(),
-                );
-            }
+        let with_last_words = |death| Death {
+            last_words: self.last_words(&output),
+            ..death
         };
+        let prepared = self.prepare(port, &output).await;
+        if !prepared.map_err(|cause| with_last_words(cause.into()))? {
+            return Ok(());
+        }
+        let notify = (spec.ready == Ready::Notify)
+            .then(|| NotifySocket::bind(run_dir, name, port))
+            .transpose()
+            .map_err(|error| {
+                let dir = run_dir.display();
+                format!("cannot be given a notify socket in {dir}: {error}")
+            })?;
         let mut variables = self.variables(port);
         if let Some(notify) = &notify {
-            variables.push((
-                "NOTIFY_SOCKET".to_owned(),
-                notify.path().display().to_string(),
-            ));
+            let path = notify.path().display().to_string();
+            variables.push(("NOTIFY_SOCKET".to_owned(), path));
         }
-        let argv = with_port(&spec.command, port);
-        let (process, pipes) = match ChildProcess::spawn(
-            &argv,
-            spec.cwd.as_deref(),
-            &self.start.inherited,
-            &variables,
-        ) {
-            Ok(spawned) => spawned,
-            Err(cause) => return died(self.start.redactor.text(&cause), Vec::new()),
-        };
+        let (process, pipes) = self
+            .spawn(&with_port(&spec.command, port), &variables)
+            .map_err(|cause| redactor.text(&cause))?;
         let pid = process.id();
         info!(
-            SIDECAR = self.start.name,
-            "[gateway] sidecar {} starting: pid {pid}, port {port}", self.start.name
+            SIDECAR = name,
+            "[gateway] sidecar {name} starting: pid {pid}, port {port}"
         );
         let readers = read(pipes, &output);
         self.state
             .send_replace(SidecarState::Starting { pid, hint: None });
         let run = self.watch(process, port, notify.as_ref(), &output).await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
-        match run {
-            RunEnd::Died {
-                failure,
-                ready,
-                port_taken,
-            } => RunEnd::Died {
-                failure: SidecarFailure {
-                    last_words: self.words(&output),
-                    ..failure
-                },
-                ready,
-                port_taken,
-            },
-            asked => asked,
-        }
+        run.map_err(with_last_words)
+    }
+
+    fn spawn(
+        &self,
+        argv: &[String],
+        variables: &[(String, String)],
+    ) -> Result<(ChildProcess, Pipes), String> {
+        let SidecarStart {
+            spec, inherited, ..
+        } = &self.start;
+        ChildProcess::spawn(argv, spec.cwd.as_deref(), inherited, variables)
     }
 
     /// From the spawned process to its end.
@@ -199,9 +178,9 @@ impl Runner {
         port: u16,
         notify: Option<&NotifySocket>,
         output: &SidecarOutput,
-    ) -> RunEnd {
+    ) -> Result<(), Death> {
+        let SidecarStart { name, spec, .. } = &self.start;
         let pid = process.id();
-        let spec = &self.start.spec;
         let memory = oom::count();
         let probe = ReadinessProbe {
             ready: &spec.ready,
@@ -209,7 +188,6 @@ impl Runner {
             pid,
             notify,
         };
-        let name = &self.start.name;
         let hinted = |hint: Hint| {
             warn!(SIDECAR = name, "[gateway] sidecar {name} {}", hint.text);
             self.state.send_replace(SidecarState::Starting {
@@ -220,24 +198,16 @@ impl Runner {
         let begun = Instant::now();
         let address = tokio::select! {
             biased;
-            () = self.stop.cancelled() => return self.end(process).await,
+            () = self.control.stop.cancelled() => return self.end(process).await,
             () = process.ended() => {
                 let status = process.reap().await;
                 let port_taken = spec.port.is_none() && std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
                 let cause = format!("{} before it was ready", how_it_ended(status, memory.as_ref()));
-                return RunEnd::Died { failure: SidecarFailure { cause, last_words: Vec::new() }, ready: None, port_taken };
+                return Err(Death { port_taken, ..cause.into() });
             }
             address = probe.ready(hinted) => address,
             () = too_slow(begun, spec.start_timeout.0, output, self.state.subscribe()) => {
-                let hint = match &*self.state.borrow() {
-                    SidecarState::Starting { hint, .. } => hint.clone(),
-                    _ => None,
-                };
-                process.stop(spec.stop_timeout.0).await;
-                let why = hint.map(|hint| format!("; it {}", hint.text)).unwrap_or_default();
-                let waited = begun.elapsed().as_secs();
-                let cause = format!("was not ready after {waited} s on port {port}{why}");
-                return RunEnd::Died { failure: SidecarFailure { cause, last_words: Vec::new() }, ready: None, port_taken: false };
+                return Err(self.give_up(process, begun, port).await);
             }
         };
         let took = begun.elapsed();
@@ -246,9 +216,19 @@ impl Runner {
             "[gateway] sidecar {name} ready: pid {pid}, {address}, after {} ms",
             took.as_millis()
         );
-        let ready = Instant::now();
         self.state
             .send_replace(SidecarState::Ready { pid, address });
+        self.watch_ready(process, notify, memory.as_ref()).await
+    }
+
+    /// From ready to the end of the process. `memory` as it was at the start.
+    async fn watch_ready(
+        &self,
+        mut process: ChildProcess,
+        notify: Option<&NotifySocket>,
+        memory: Option<&oom::Count>,
+    ) -> Result<(), Death> {
+        let ready = Instant::now();
         let talk = async {
             match notify {
                 Some(notify) => notify.read_on().await,
@@ -257,33 +237,45 @@ impl Runner {
         };
         tokio::select! {
             never = talk => match never {},
-            () = self.stop.cancelled() => self.end(process).await,
+            () = self.control.stop.cancelled() => self.end(process).await,
             () = process.ended() => {
                 // Before anything that takes time: from here on requests must wait instead of
                 // knocking at a dead port.
                 let failure = SidecarFailure { cause: "died".to_owned(), last_words: Vec::new() };
                 self.state.send_replace(SidecarState::Backoff { failure: Arc::new(failure) });
                 let status = process.reap().await;
-                let cause = format!("(pid {pid}) {}", how_it_ended(status, memory.as_ref()));
-                let failure = SidecarFailure { cause, last_words: Vec::new() };
-                RunEnd::Died { failure, ready: Some(ready.elapsed()), port_taken: false }
+                let cause = format!("(pid {}) {}", process.id(), how_it_ended(status, memory));
+                Err(Death { ready: Some(ready.elapsed()), ..cause.into() })
             }
         }
     }
 
-    async fn end(&self, process: ChildProcess) -> RunEnd {
+    /// Ends a process that was not ready in time.
+    async fn give_up(&self, process: ChildProcess, begun: Instant, port: u16) -> Death {
+        let why = match &*self.state.borrow() {
+            SidecarState::Starting {
+                hint: Some(hint), ..
+            } => format!("; it {}", hint.text),
+            _ => String::new(),
+        };
+        process.stop(self.start.spec.stop_timeout.0).await;
+        let waited = begun.elapsed().as_secs();
+        format!("was not ready after {waited} s on port {port}{why}").into()
+    }
+
+    /// Ends a process as asked.
+    async fn end(&self, process: ChildProcess) -> Result<(), Death> {
         let pid = process.id();
         self.state.send_replace(SidecarState::Stopping { pid });
-        let status = process
-            .stop(Duration::from_millis(self.patience.load(Ordering::Relaxed)))
-            .await;
+        let patience = self.control.patience.load(Ordering::Relaxed);
+        let status = process.stop(Duration::from_millis(patience)).await;
         let name = &self.start.name;
         info!(
             SIDECAR = name,
             "[gateway] sidecar {name} stopped: pid {pid} {}",
             describe(status)
         );
-        RunEnd::Asked
+        Ok(())
     }
 
     /// Runs `prepare`, if there is one; false when a stop came first.
@@ -293,16 +285,12 @@ impl Runner {
             return Ok(true);
         }
         let argv = with_port(&spec.prepare, port);
-        let (mut process, pipes) = ChildProcess::spawn(
-            &argv,
-            spec.cwd.as_deref(),
-            &self.start.inherited,
-            &self.variables(port),
-        )
-        .map_err(|cause| format!("could not be prepared: it {cause}"))?;
+        let (mut process, pipes) = self
+            .spawn(&argv, &self.variables(port))
+            .map_err(|cause| format!("could not be prepared: it {cause}"))?;
         let readers = read(pipes, output);
         tokio::select! {
-            () = self.stop.cancelled() => {
+            () = self.control.stop.cancelled() => {
                 process.stop(spec.stop_timeout.0).await;
                 return Ok(false);
             }
@@ -314,30 +302,23 @@ impl Runner {
         }
         let status = process.reap().await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
-        if status.success() {
-            Ok(true)
-        } else {
-            Err(format!(
-                "could not be prepared: {} {}",
-                argv[0],
-                describe(status)
-            ))
+        if !status.success() {
+            let how = describe(status);
+            return Err(format!("could not be prepared: {} {how}", argv[0]));
         }
+        Ok(true)
     }
 
     fn variables(&self, port: u16) -> Vec<(String, String)> {
-        let written = self
-            .start
-            .spec
-            .env
-            .iter()
-            .map(|(name, value)| (name.clone(), value.replace("{port}", &port.to_string())));
-        std::iter::once(("PORT".to_owned(), port.to_string()))
+        let port = port.to_string();
+        let written = self.start.spec.env.iter();
+        let written = written.map(|(name, value)| (name.clone(), value.replace("{port}", &port)));
+        std::iter::once(("PORT".to_owned(), port.clone()))
             .chain(written)
             .collect()
     }
 
-    fn words(&self, output: &SidecarOutput) -> Vec<String> {
+    fn last_words(&self, output: &SidecarOutput) -> Vec<String> {
         output
             .last_words()
             .iter()
@@ -379,11 +360,11 @@ async fn too_slow(
     mut state: watch::Receiver<SidecarState>,
 ) {
     loop {
-        let hopeless = matches!(&*state.borrow_and_update(), SidecarState::Starting { hint: Some(hint), .. } if hint.hopeless);
-        let timeout = if hopeless {
-            timeout.min(HOPELESS)
-        } else {
-            timeout
+        let timeout = match &*state.borrow_and_update() {
+            SidecarState::Starting {
+                hint: Some(hint), ..
+            } if hint.hopeless => timeout.min(HOPELESS),
+            _ => timeout,
         };
         let quiet = output.last_printed().max(begun) + timeout;
         let deadline = quiet.min(begun + timeout * EXTENSIONS);

@@ -1,8 +1,11 @@
-//! What a sidecar is started with, and the state that others see.
+//! What a sidecar is started with, the state that others see, and what its handle and its runner share.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64};
+
+use tokio_util::sync::CancellationToken;
 
 use super::environment::Inherited;
 use super::readiness::Hint;
@@ -23,6 +26,18 @@ pub struct SidecarStart {
     pub run_dir: PathBuf,
     /// Whether a first start that fails is tried again, with growing delays.
     pub persist: bool,
+}
+
+/// What the handle of a sidecar and its runner share.
+#[derive(Debug, Default)]
+pub struct SidecarControl {
+    pub stop: CancellationToken,
+    /// Unplanned restarts so far.
+    pub restarts: AtomicU64,
+    /// The port of the present run.
+    pub port: AtomicU16,
+    /// How long the process may take to end after SIGTERM, in milliseconds.
+    pub patience: AtomicU64,
 }
 
 /// Where a sidecar stands.

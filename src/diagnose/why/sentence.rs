@@ -43,29 +43,30 @@ pub fn sentence(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -
 
 /// `at` is empty, or the time with " at " before it.
 fn cause_text(name: &str, cause: &EndCause, at: &str) -> String {
+    let said = match cause {
+        EndCause::RestartedByManager { reason: said }
+        | EndCause::Timeout { said }
+        | EndCause::InvalidConfiguration { said }
+        | EndCause::Exited { said, .. }
+        | EndCause::Manager { said, .. } => said.as_ref().map(|said| format!(": {said}")),
+        _ => None,
+    };
+    let said = said.unwrap_or_default();
     match cause {
-        EndCause::NeverRan => format!("{name} has not run yet"),
-        EndCause::NeverEnded => format!("nothing has ended {name} since it was started{at}"),
-        EndCause::MachineDown => {
-            format!("the machine shut down, rebooted or crashed, which ended {name}")
+        EndCause::Stopped { by } => format!("{name} was stopped{at} by {by}"),
+        EndCause::RestartedByManager { .. } => {
+            format!("{name} was restarted{at} by a request to the service manager{said}")
         }
-        EndCause::Stopped { .. }
-        | EndCause::RestartedByManager { .. }
-        | EndCause::Requested { .. } => requested_text(name, cause, at),
         EndCause::OutOfMemory => {
             format!("{name} was killed by the kernel{at} because memory ran out (OOM)")
         }
         EndCause::Watchdog { limit } => {
-            let limit = limit
-                .as_ref()
-                .map_or(String::new(), |limit| format!(" within {limit}"));
+            let limit = limit.iter().map(|limit| format!(" within {limit}"));
+            let limit: String = limit.collect();
             format!("{name} was killed by systemd{at}: no watchdog ping{limit}")
         }
-        EndCause::Timeout { said } => {
-            format!(
-                "{name} was ended by systemd{at} after a timeout{}",
-                colon(said)
-            )
+        EndCause::Timeout { .. } => {
+            format!("{name} was ended by systemd{at} after a timeout{said}")
         }
         EndCause::Signalled { signal } => {
             format!("{name} was ended by {signal}{at}: sent by an unknown user or program")
@@ -76,43 +77,36 @@ fn cause_text(name: &str, cause: &EndCause, at: &str) -> String {
         EndCause::Crashed { signal } => {
             format!("{name} crashed{at} with {signal}: a fault in the program")
         }
-        EndCause::InvalidConfiguration { said } => format!(
-            "{name} did not start{at}: exit code 78 (configuration invalid){}",
-            colon(said)
-        ),
-        EndCause::Exited { code, said } => {
-            format!(
-                "{name} ended by itself{at} with exit code {code}{}",
-                colon(said)
-            )
+        EndCause::InvalidConfiguration { .. } => {
+            format!("{name} did not start{at}: exit code 78 (configuration invalid){said}")
         }
-        EndCause::Manager { result, said } => {
-            format!(
-                "{name} failed{at} with systemd's result {result}{}",
-                colon(said)
-            )
+        EndCause::Exited { code, .. } => {
+            format!("{name} ended by itself{at} with exit code {code}{said}")
+        }
+        EndCause::Manager { result, .. } => {
+            format!("{name} failed{at} with systemd's result {result}{said}")
+        }
+        EndCause::MachineDown => {
+            format!("the machine shut down, rebooted or crashed, which ended {name}")
         }
         EndCause::Died { said: Some(said) } => format!("{name} ended unplanned{at}: {said}"),
         EndCause::Died { said: None } => format!(
             "{name} ended unplanned{at} without a message: it was killed or it crashed, and nothing recorded which"
         ),
-        EndCause::StartLimit { .. }
-        | EndCause::Throttled { .. }
-        | EndCause::SafeMode { .. }
-        | EndCause::LastGood { .. }
-        | EndCause::NotReady { .. }
-        | EndCause::Sidecar { .. } => not_serving_text(name, cause, at),
+        _ => state_text(name, cause, at),
     }
 }
 
-/// Stops and restarts on request.
-fn requested_text(name: &str, cause: &EndCause, at: &str) -> String {
+/// What it does now: why it does not run, or does not serve as usual, and what was requested.
+fn state_text(name: &str, cause: &EndCause, at: &str) -> String {
+    let because = match cause {
+        EndCause::StartLimit { because, .. }
+        | EndCause::Throttled { because, .. }
+        | EndCause::SafeMode { because, .. } => cause_text(name, because, at),
+        _ => String::new(),
+    };
     match cause {
-        EndCause::Stopped { by } => format!("{name} was stopped{at} by {by}"),
-        EndCause::RestartedByManager { reason } => format!(
-            "{name} was restarted{at} by a request to the service manager{}",
-            colon(reason)
-        ),
+        EndCause::NeverRan => format!("{name} has not run yet"),
         EndCause::Requested {
             what,
             by,
@@ -121,43 +115,28 @@ fn requested_text(name: &str, cause: &EndCause, at: &str) -> String {
             took_ms,
             ..
         } => {
-            let done = if *what == RequestKindName::Reload {
-                "reloaded"
-            } else {
-                "restarted"
+            let done = match what {
+                RequestKindName::Reload => "reloaded",
+                _ => "restarted",
             };
             let took = span(*took_ms);
             format!(
                 "{name} was {done}{at} on request: {reason}, by {by}, strategy {strategy}, in {took}"
             )
         }
-        _ => String::new(),
-    }
-}
-
-/// Why it does not run, or runs but does not serve as usual.
-fn not_serving_text(name: &str, cause: &EndCause, at: &str) -> String {
-    match cause {
         EndCause::StartLimit {
             starts,
             within_seconds,
-            because,
+            ..
         } => format!(
-            "{name} was started {starts} times within {within_seconds} s, and systemd has given up (start-limit-hit); the last time, {}",
-            cause_text(name, because, at)
+            "{name} was started {starts} times within {within_seconds} s, and systemd has given up (start-limit-hit); the last time, {because}"
         ),
-        EndCause::Throttled {
-            reason, because, ..
-        } => format!(
-            "{name} is waiting before it starts its sidecars: {reason}; before that, {}",
-            cause_text(name, because, at)
+        EndCause::Throttled { reason, .. } => format!(
+            "{name} is waiting before it starts its sidecars: {reason}; before that, {because}"
         ),
-        EndCause::SafeMode {
-            reason, because, ..
-        } => format!(
-            "{name} is in safe mode: {reason}; before that, {}",
-            cause_text(name, because, at)
-        ),
+        EndCause::SafeMode { reason, .. } => {
+            format!("{name} is in safe mode: {reason}; before that, {because}")
+        }
         EndCause::LastGood { reason } => format!(
             "{name} uses the last good configuration because the current one is invalid: {reason}"
         ),
@@ -168,21 +147,15 @@ fn not_serving_text(name: &str, cause: &EndCause, at: &str) -> String {
             back,
         } => {
             let now = if *back {
-                "is ready again"
+                "ready again"
             } else {
-                "is not ready yet"
+                "not ready yet"
             };
-            format!("{name} is running; its sidecar {sidecar} {said}{at}, and {now}")
+            format!("{name} is running; its sidecar {sidecar} {said}{at}, and is {now}")
         }
-        _ => String::new(),
+        // cause_text speaks of every other end.
+        _ => format!("nothing has ended {name} since it was started{at}"),
     }
-}
-
-/// A detail after a colon, where there is one.
-fn colon(detail: &Option<String>) -> String {
-    detail
-        .as_ref()
-        .map_or(String::new(), |detail| format!(": {detail}"))
 }
 
 /// What happened since.
@@ -200,30 +173,27 @@ fn since(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -> Optio
         _ => {}
     }
     if !evidence.is_running() {
-        let restarting = evidence
-            .unit
-            .as_ref()
-            .is_some_and(|unit| unit.sub == SubState::AutoRestart);
-        let now = if restarting {
+        let unit = evidence.unit.as_ref();
+        let now = if unit.is_some_and(|unit| unit.sub == SubState::AutoRestart) {
             "systemd is about to start it again"
         } else {
             "it is not running"
         };
         return Some(now.to_owned());
     }
-    let mut parts = Vec::new();
-    if let (Some(at), Some(again)) = (diagnosis.at, diagnosis.restarted_at)
-        && at < again
-    {
-        let who = if evidence.unit.is_some() {
-            "systemd started it again"
-        } else {
-            "it was started again"
-        };
-        parts.push(format!("{who} {} later", span(millis_between(at, again))));
+    let now = now_text(evidence, diagnosis, now);
+    let (Some(at), Some(again)) = (diagnosis.at, diagnosis.restarted_at) else {
+        return Some(now);
+    };
+    if again <= at {
+        return Some(now);
     }
-    parts.push(now_text(evidence, diagnosis, now));
-    Some(parts.join("; "))
+    let who = match evidence.unit {
+        Some(_) => "systemd started it again",
+        None => "it was started again",
+    };
+    let later = span(millis_between(at, again));
+    Some(format!("{who} {later} later; {now}"))
 }
 
 /// What a running gateway is doing.

@@ -10,8 +10,7 @@ mod status;
 
 use super::cause::{Diagnosis, EndCause};
 use super::evidence::EndEvidence;
-use super::journal::JournalEvent;
-use super::process_end::ProcessEnd;
+use super::journal::{JournalEvent, ProcessEnd};
 use super::timeline::Timeline;
 use crate::control::protocol::Stage;
 

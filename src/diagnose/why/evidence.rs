@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::journal::JournalLine;
-use super::process_end::ProcessEnd;
+use super::journal::{JournalLine, ProcessEnd};
 use crate::control::protocol::Status;
 use crate::service::unit_properties::Properties;
 use crate::state::history::Recorded;

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{EndEvidence, UnitSnapshot};
-use super::process_end::ProcessEnd;
+use super::journal::ProcessEnd;
 use super::timeline::Timeline;
 use crate::diagnose::history_row::HistoryRow;
 use crate::state::history::HistoryEntry;

@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::process_end::ProcessEnd;
 use crate::state::paths::Scope;
 use crate::systemd::words::{ServiceResult, Word};
 use crate::text::log::IDENTIFIER;
+use crate::text::words::{Words, words};
 
 /// Enough for tens of runs: each run leaves a handful of such lines.
 const LINES: u32 = 400;
@@ -65,6 +65,52 @@ pub enum JournalEvent {
     Gateway,
 }
 
+words! {
+    /// How a process ended, as systemd names it in EXIT_CODE=.
+    pub enum ProcessEnd {
+        /// It exited by itself.
+        Exited = "exited",
+        /// A signal ended it.
+        Killed = "killed",
+        /// A signal ended it, and it left a core dump.
+        Dumped = "dumped",
+    }
+}
+
+impl ProcessEnd {
+    /// From ExecMainCode of a unit, which is the si_code of siginfo: CLD_EXITED (1), CLD_KILLED (2)
+    /// or CLD_DUMPED (3); 0 when it is not known.
+    pub fn of_si_code(code: u64) -> Option<Self> {
+        match code {
+            0 => None,
+            1 => Some(Self::Exited),
+            3 => Some(Self::Dumped),
+            _ => Some(Self::Killed),
+        }
+    }
+}
+
+/// An unplanned end of a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SidecarEnd {
+    pub name: String,
+    /// How it ended, as in "(pid 5) was ended by SIGKILL".
+    pub how: String,
+}
+
+impl SidecarEnd {
+    /// From the stable log line
+    /// "\[gateway\] sidecar main (pid 5) was ended by SIGKILL; starting it again at once".
+    pub fn of(name: &str, message: &str) -> Option<Self> {
+        let (ended, _) = message.split_once("; starting it again")?;
+        let how = ended.strip_prefix(&format!("[gateway] sidecar {name} "))?;
+        Some(Self {
+            name: name.to_owned(),
+            how: how.to_owned(),
+        })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalLine {
     pub at: Timestamp,
@@ -76,8 +122,8 @@ pub struct JournalLine {
     pub status: i32,
     /// [`JournalEvent::Failed`]: how the run ended.
     pub result: Word<ServiceResult>,
-    /// The sidecar that the line is about.
-    pub sidecar: Option<String>,
+    /// The end of a sidecar that the gateway starts again.
+    pub sidecar_end: Option<SidecarEnd>,
     /// syslog's number: 3 is an error, 4 a warning.
     pub priority: u8,
 }
@@ -167,12 +213,10 @@ fn read(entry: &Value) -> Option<JournalLine> {
     Some(JournalLine {
         at,
         event,
-        exit: ProcessEnd::of_word(field("EXIT_CODE")),
+        exit: ProcessEnd::from_word(field("EXIT_CODE")),
         status: number_of(field("EXIT_STATUS")),
         result: field("UNIT_RESULT").into(),
-        sidecar: Some(field("SIDECAR"))
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned),
+        sidecar_end: SidecarEnd::of(field("SIDECAR"), &text),
         priority: field("PRIORITY").parse().unwrap_or(6),
         text,
     })
@@ -211,8 +255,13 @@ not json
             ]
         );
         assert_eq!(
-            (lines[1].exit, lines[1].status, lines[2].sidecar.as_deref()),
-            (Some(ProcessEnd::Killed), 9, Some("main"))
+            (lines[1].exit, lines[1].status),
+            (Some(ProcessEnd::Killed), 9)
+        );
+        let ended = lines[2].sidecar_end.as_ref().unwrap();
+        assert_eq!(
+            (ended.name.as_str(), ended.how.as_str()),
+            ("main", "(pid 5) was ended by SIGKILL")
         );
         assert_eq!(
             (number_of("KILL"), number_of("78"), number_of("")),

@@ -9,7 +9,6 @@ mod evidence;
 mod evidence_lines;
 mod gather;
 pub mod journal;
-mod process_end;
 mod sentence;
 mod timeline;
 

@@ -4,8 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::diagnose::why::cause::{Diagnosis, EndCause};
 use crate::diagnose::why::evidence::{EndEvidence, UnitSnapshot};
-use crate::diagnose::why::journal::JournalEvent;
-use crate::diagnose::why::process_end::ProcessEnd;
+use crate::diagnose::why::journal::{JournalEvent, ProcessEnd};
 use crate::diagnose::why::timeline::Timeline;
 use crate::systemd::words::{ActiveState, ServiceResult, Word};
 

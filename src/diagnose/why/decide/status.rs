@@ -4,9 +4,6 @@ use crate::control::protocol::{RecoveryRung, RecoveryStatus, SidecarStateName, S
 use crate::diagnose::why::cause::{Diagnosis, EndCause};
 use crate::diagnose::why::journal::JournalLine;
 
-/// A stable log line: the gateway says it of a sidecar that ended unplanned.
-const RESTARTING: &str = "starting it again";
-
 /// The step of recovery that keeps the gateway from serving as usual.
 pub fn recovering(recovery: &RecoveryStatus, because: EndCause) -> EndCause {
     let (reason, retry_ms) = (recovery.reason.clone(), recovery.retry_ms);
@@ -41,13 +38,14 @@ pub fn ended_sidecar(status: &Status, journal: &[&JournalLine]) -> Option<Diagno
             )
     });
     let diagnoses = ended.map(|one| {
-        let line = journal.iter().rev().find(|line| {
-            line.sidecar.as_deref() == Some(&one.name) && line.text.contains(RESTARTING)
+        let end = journal.iter().rev().find_map(|line| {
+            let end = line.sidecar_end.as_ref()?;
+            (end.name == one.name).then_some((line.at, &end.how))
         });
         let said = one
             .cause
             .clone()
-            .or_else(|| line.map(|line| how_it_ended(&line.text, &one.name)))
+            .or(end.map(|(_, how)| how.clone()))
             .unwrap_or_else(|| format!("ended unplanned {} times", one.restarts));
         Diagnosis::at(
             EndCause::Sidecar {
@@ -55,20 +53,8 @@ pub fn ended_sidecar(status: &Status, journal: &[&JournalLine]) -> Option<Diagno
                 said,
                 back: one.state == SidecarStateName::Ready,
             },
-            line.map(|line| line.at),
+            end.map(|(at, _)| at),
         )
     });
     diagnoses.max_by_key(|diagnosis| (!is_back(diagnosis), diagnosis.at))
-}
-
-/// "(pid 5) was ended by SIGKILL" of
-/// "\[gateway\] sidecar main (pid 5) was ended by SIGKILL; starting it again at once".
-fn how_it_ended(text: &str, sidecar: &str) -> String {
-    let text = text.strip_prefix("[gateway] ").unwrap_or(text);
-    let text = text
-        .strip_prefix(&format!("sidecar {sidecar} "))
-        .unwrap_or(text);
-    text.split_once(&format!("; {RESTARTING}"))
-        .map_or(text, |(how, _)| how)
-        .to_owned()
 }

@@ -11,53 +11,58 @@ type Case = (&'static str, Vec<JournalLine>, EndCause, &'static str);
 /// Checks cases with the history, and without it, as for a user who may not read it.
 fn check_cases(cases: Vec<Case>, since: &[&str]) {
     for (what, lines, cause, word) in cases {
+        let words = [&[word][..], since].concat();
         check(
             what,
             &up(life(lines.clone()), unplanned()),
-            &cause,
-            &[&[word][..], since].concat(),
+            cause.clone(),
+            &words,
         );
-        check(what, &up(life(lines), vec![]), &cause, &[word]);
+        check(what, &up(life(lines), vec![]), cause, &[word]);
     }
+}
+
+fn out_of_memory(second: i64) -> JournalLine {
+    line(
+        second,
+        JournalEvent::OutOfMemory,
+        "killed by the OOM killer",
+    )
 }
 
 #[test]
 fn an_end_by_a_signal_or_the_kernel() {
-    let killed = |number| vec![exit(49, "killed", number), failed(49, "signal")];
+    let by_signal = |number| vec![exit(49, "killed", number), failed(49, "signal")];
+    let oom_kill = vec![
+        out_of_memory(49),
+        exit(49, "killed", 9),
+        failed(49, "oom-kill"),
+    ];
+    let kept_on = vec![
+        out_of_memory(48),
+        exit(49, "killed", 9),
+        failed(49, "signal"),
+    ];
+    let fault = EndCause::Crashed {
+        signal: "SIGSEGV".into(),
+    };
     let cases = vec![
         (
             "kill -9",
-            killed(9),
-            EndCause::Killed {
-                signal: "SIGKILL".into(),
-            },
+            by_signal(9),
+            killed("SIGKILL"),
             "was ended by SIGKILL",
         ),
-        (
-            "a fault",
-            killed(11),
-            EndCause::Crashed {
-                signal: "SIGSEGV".into(),
-            },
-            "crashed",
-        ),
+        ("a fault", by_signal(11), fault, "crashed"),
         (
             "out of memory, by systemd's own line",
-            vec![
-                line(49, JournalEvent::OutOfMemory, "killed by the OOM killer"),
-                exit(49, "killed", 9),
-                failed(49, "oom-kill"),
-            ],
+            oom_kill,
             EndCause::OutOfMemory,
             "memory ran out (OOM)",
         ),
         (
             "out of memory with OOMPolicy=continue",
-            vec![
-                line(48, JournalEvent::OutOfMemory, "killed by the OOM killer"),
-                exit(49, "killed", 9),
-                failed(49, "signal"),
-            ],
+            kept_on,
             EndCause::OutOfMemory,
             "memory ran out (OOM)",
         ),
@@ -67,15 +72,13 @@ fn an_end_by_a_signal_or_the_kernel() {
 
 #[test]
 fn an_end_by_a_time_limit_of_systemd() {
+    let no_ping = "gateway.service: Watchdog timeout (limit 30s)!";
+    let too_long = "gateway.service: start operation timed out. Terminating.";
     let cases = vec![
         (
             "watchdog",
             vec![
-                line(
-                    48,
-                    JournalEvent::Watchdog,
-                    "gateway.service: Watchdog timeout (limit 30s)!",
-                ),
+                line(48, JournalEvent::Watchdog, no_ping),
                 exit(49, "killed", 6),
                 failed(49, "watchdog"),
             ],
@@ -87,11 +90,7 @@ fn an_end_by_a_time_limit_of_systemd() {
         (
             "a start that took too long",
             vec![
-                line(
-                    48,
-                    JournalEvent::Complaint,
-                    "gateway.service: start operation timed out. Terminating.",
-                ),
+                line(48, JournalEvent::Complaint, too_long),
                 exit(49, "killed", 9),
                 failed(49, "timeout"),
             ],
@@ -105,31 +104,25 @@ fn an_end_by_a_time_limit_of_systemd() {
 }
 
 #[test]
-fn an_exit_with_its_last_words() {
+fn an_exit_with_its_last_error() {
+    let exit_code = |code, last_error| {
+        vec![
+            error(49, last_error),
+            exit(49, "exited", code),
+            failed(49, "exit-code"),
+        ]
+    };
     let cases = vec![
         (
             "an exit",
-            vec![
-                error(49, "[gateway] no room left"),
-                exit(49, "exited", 1),
-                failed(49, "exit-code"),
-            ],
-            EndCause::Exited {
-                code: 1,
-                said: Some("no room left".into()),
-            },
+            exit_code(1, "[gateway] no room left"),
+            exited(Some("no room left")),
             "exit code 1: no room left",
         ),
         (
             "an invalid configuration",
-            vec![
-                error(49, "[gateway] /etc/g.toml:2:1: unknown key `lisen`"),
-                exit(49, "exited", 78),
-                failed(49, "exit-code"),
-            ],
-            EndCause::InvalidConfiguration {
-                said: Some("/etc/g.toml:2:1: unknown key `lisen`".into()),
-            },
+            exit_code(78, "[gateway] /etc/g.toml:2:1: unknown key `lisen`"),
+            invalid(Some("/etc/g.toml:2:1: unknown key `lisen`")),
             "exit code 78 (configuration invalid): /etc/g.toml:2:1",
         ),
     ];
@@ -138,34 +131,24 @@ fn an_exit_with_its_last_words() {
 
 #[test]
 fn another_result_of_the_unit() {
-    let cases = vec![(
-        "something else",
-        vec![failed(49, "resources")],
-        EndCause::Manager {
-            result: "resources".into(),
-            said: None,
-        },
-        "with systemd's result resources",
-    )];
-    check_cases(cases, &[READY_SINCE]);
+    let cause = EndCause::Manager {
+        result: "resources".into(),
+        said: None,
+    };
+    let word = "with systemd's result resources";
+    let case = ("something else", vec![failed(49, "resources")], cause, word);
+    check_cases(vec![case], &[READY_SINCE]);
 }
 
 #[test]
 fn a_kill_of_a_sidecar_for_memory_is_not_the_gateways_own() {
-    let lines = life(vec![
-        line(20, JournalEvent::OutOfMemory, "killed by the OOM killer"),
+    let lines = vec![
+        out_of_memory(20),
         exit(49, "exited", 1),
         failed(49, "exit-code"),
-    ]);
-    check(
-        "a later exit",
-        &up(lines, unplanned()),
-        &EndCause::Exited {
-            code: 1,
-            said: None,
-        },
-        &["exit code 1"],
-    );
+    ];
+    let evidence = up(life(lines), unplanned());
+    check("a later exit", &evidence, exited(None), &["exit code 1"]);
 }
 
 #[test]
@@ -178,23 +161,13 @@ fn systemd_has_given_up() {
             failed(second, "exit-code"),
         ]
     };
-    let journal = [
-        life(1),
-        life(2),
-        vec![line(
-            3,
-            JournalEvent::TooOften,
-            "gateway.service: Start request repeated too quickly.",
-        )],
-    ]
-    .concat();
-    let because = Box::new(EndCause::InvalidConfiguration {
-        said: Some("g.toml:1:1: no".into()),
-    });
+    let refused = "gateway.service: Start request repeated too quickly.";
+    let refused = vec![line(3, JournalEvent::TooOften, refused)];
+    let journal = [life(1), life(2), refused].concat();
     let cause = EndCause::StartLimit {
         starts: 5,
         within_seconds: 10,
-        because,
+        because: Box::new(invalid(Some("g.toml:1:1: no"))),
     };
     let words = [
         "5 times within 10 s",
@@ -202,64 +175,47 @@ fn systemd_has_given_up() {
         "exit code 78 (configuration invalid): g.toml:1:1: no",
     ];
     for result in ["exit-code", "start-limit-hit"] {
-        check(
-            result,
-            &down("failed", result, (1, 78), journal.clone(), vec![]),
-            &cause,
-            &words,
-        );
+        let evidence = down("failed", result, (1, 78), journal.clone(), vec![]);
+        check(result, &evidence, cause.clone(), &words);
     }
 }
 
 #[test]
 fn it_has_not_been_started_again() {
-    let journal = || {
-        vec![
-            starting(0),
-            ready(1),
-            exit(49, "killed", 9),
-            failed(49, "signal"),
-        ]
-    };
-    let mut evidence = down(
-        "activating",
-        "signal",
-        (2, 9),
-        journal(),
-        vec![started(1, 5, PreviousEnd::Unknown)],
-    );
-    if let Some(unit) = &mut evidence.unit {
-        unit.sub = "auto-restart".into();
+    let journal = vec![
+        starting(0),
+        ready(1),
+        exit(49, "killed", 9),
+        failed(49, "signal"),
+    ];
+    let mut evidence = down("activating", "signal", (2, 9), journal, vec![first()]);
+    evidence.unit.as_mut().unwrap().sub = "auto-restart".into();
+    let words = ["SIGKILL", "systemd is about to start it again"];
+    check("not yet", &evidence, killed("SIGKILL"), &words);
+    for (what, result, exit, cause, words) in [
+        (
+            "by the unit alone",
+            "signal",
+            (2, 9),
+            killed("SIGKILL"),
+            &["SIGKILL", "is not running"][..],
+        ),
+        (
+            "an exit by the unit alone",
+            "exit-code",
+            (1, 78),
+            invalid(None),
+            &["(configuration invalid)"],
+        ),
+        (
+            "memory by the unit alone",
+            "oom-kill",
+            (2, 9),
+            EndCause::OutOfMemory,
+            &["memory ran out"],
+        ),
+    ] {
+        let blind = down("failed", result, exit, vec![], vec![]);
+        check(what, &blind, cause, words);
     }
-    check(
-        "not yet",
-        &evidence,
-        &EndCause::Killed {
-            signal: "SIGKILL".into(),
-        },
-        &["SIGKILL", "systemd is about to start it again"],
-    );
-    let blind = down("failed", "signal", (2, 9), vec![], vec![]);
-    check(
-        "by the unit alone",
-        &blind,
-        &EndCause::Killed {
-            signal: "SIGKILL".into(),
-        },
-        &["SIGKILL", "is not running"],
-    );
-    let blind = down("failed", "exit-code", (1, 78), vec![], vec![]);
-    check(
-        "an exit by the unit alone",
-        &blind,
-        &EndCause::InvalidConfiguration { said: None },
-        &["(configuration invalid)"],
-    );
-    let blind = down("failed", "oom-kill", (2, 9), vec![], vec![]);
-    check(
-        "memory by the unit alone",
-        &blind,
-        &EndCause::OutOfMemory,
-        &["memory ran out"],
-    );
 }

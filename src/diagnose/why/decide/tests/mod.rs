@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use super::super::cause::EndCause;
 use super::super::evidence::{EndEvidence, UnitSnapshot};
 use super::super::evidence_lines::{EvidenceSource, evidence_lines};
-use super::super::journal::{JournalEvent, JournalLine};
-use super::super::process_end::ProcessEnd;
+use super::super::journal::{JournalEvent, JournalLine, ProcessEnd, SidecarEnd};
+
 use super::super::sentence::sentence;
 use super::decide;
 use crate::control::fake_gateway;
@@ -18,6 +18,7 @@ use crate::control::protocol::{RecoveryStatus, SidecarStateName, SidecarStatus, 
 use crate::state::history::{HistoryEntry, PreviousEnd, Recorded, Requester};
 use crate::state::owner::Owner;
 use crate::state::terms::{RungName, StrategyName};
+use crate::text::words::Words;
 
 fn time(second: i64) -> Timestamp {
     Timestamp::from_second(1_763_797_440 + second).unwrap()
@@ -31,31 +32,25 @@ fn line(second: i64, event: JournalEvent, text: &str) -> JournalLine {
         exit: None,
         status: 0,
         result: "".into(),
-        sidecar: None,
+        sidecar_end: None,
         priority: 4,
     }
 }
 
 fn exit(second: i64, how: &str, status: i32) -> JournalLine {
+    let text = "gateway.service: Main process exited";
     JournalLine {
-        exit: ProcessEnd::of_word(how),
+        exit: ProcessEnd::from_word(how),
         status,
-        ..line(
-            second,
-            JournalEvent::Exit,
-            "gateway.service: Main process exited",
-        )
+        ..line(second, JournalEvent::Exit, text)
     }
 }
 
 fn failed(second: i64, result: &str) -> JournalLine {
+    let text = "gateway.service: Failed with result";
     JournalLine {
         result: result.into(),
-        ..line(
-            second,
-            JournalEvent::Failed,
-            "gateway.service: Failed with result",
-        )
+        ..line(second, JournalEvent::Failed, text)
     }
 }
 
@@ -84,34 +79,27 @@ fn record(second: i64, pid: u32, entry: HistoryEntry) -> Recorded {
 }
 
 fn started(second: i64, pid: u32, before: PreviousEnd) -> Recorded {
-    let (version, supervisor, rung) = (String::new(), String::new(), RungName::Normal);
-    record(
-        second,
-        pid,
-        HistoryEntry::Started {
-            version,
-            supervisor,
-            rung,
-            reason: None,
-            before,
-            oom_kills: None,
-        },
-    )
+    let entry = HistoryEntry::Started {
+        version: String::new(),
+        supervisor: String::new(),
+        rung: RungName::Normal,
+        reason: None,
+        before,
+        oom_kills: None,
+    };
+    record(second, pid, entry)
 }
 
 fn ended(second: i64, pid: u32, planned: bool, code: u8, reason: &str) -> Recorded {
-    record(
-        second,
-        pid,
-        HistoryEntry::Ended {
-            planned,
-            code,
-            reason: reason.parse().unwrap(),
-            uptime_ms: 1,
-            cut: vec![],
-            trace: None,
-        },
-    )
+    let entry = HistoryEntry::Ended {
+        planned,
+        code,
+        reason: reason.parse().unwrap(),
+        uptime_ms: 1,
+        cut: vec![],
+        trace: None,
+    };
+    record(second, pid, entry)
 }
 
 fn request(second: i64, kind: &str, outcome: &str) -> Recorded {
@@ -142,12 +130,11 @@ fn up(journal: Vec<JournalLine>, record: Vec<Recorded>) -> EndEvidence {
         result: "success".into(),
         ..UnitSnapshot::default()
     };
-    let status = fake_gateway::status();
     EndEvidence {
         instance: "gateway".into(),
         boot_id: "b".into(),
         unit: Some(unit),
-        status: Some(status),
+        status: Some(fake_gateway::status()),
         journal,
         record,
         ..EndEvidence::default()
@@ -181,25 +168,59 @@ fn down(
     }
 }
 
-fn life(kinds: Vec<JournalLine>) -> Vec<JournalLine> {
+/// A gateway without a service manager that does not run.
+fn by_hand(record: Vec<Recorded>) -> EndEvidence {
+    EndEvidence {
+        unit: None,
+        ..down("", "", (0, 0), vec![], record)
+    }
+}
+
+/// A run that ended with these lines, and the run after it.
+fn life(lines: Vec<JournalLine>) -> Vec<JournalLine> {
     [
         vec![starting(0), ready(1)],
-        kinds,
+        lines,
         vec![starting(50), ready(51)],
     ]
     .concat()
 }
 
-fn unplanned() -> Vec<Recorded> {
-    vec![
-        started(1, 5, PreviousEnd::Unknown),
-        started(50, 9, PreviousEnd::Unplanned(None)),
-    ]
+fn first() -> Recorded {
+    started(1, 5, PreviousEnd::Unknown)
 }
 
-fn check(what: &str, evidence: &EndEvidence, cause: &EndCause, words: &[&str]) {
+fn unplanned() -> Vec<Recorded> {
+    vec![first(), started(50, 9, PreviousEnd::Unplanned(None))]
+}
+
+fn killed(signal: &str) -> EndCause {
+    let signal = signal.into();
+    EndCause::Killed { signal }
+}
+
+fn sigterm() -> EndCause {
+    let signal = "SIGTERM".into();
+    EndCause::Signalled { signal }
+}
+
+fn stopped(by: &str) -> EndCause {
+    EndCause::Stopped { by: by.into() }
+}
+
+fn exited(said: Option<&str>) -> EndCause {
+    let said = said.map(str::to_owned);
+    EndCause::Exited { code: 1, said }
+}
+
+fn invalid(said: Option<&str>) -> EndCause {
+    let said = said.map(str::to_owned);
+    EndCause::InvalidConfiguration { said }
+}
+
+fn check(what: &str, evidence: &EndEvidence, cause: EndCause, words: &[&str]) {
     let diagnosis = decide(evidence).unwrap();
-    assert_eq!(diagnosis.cause, *cause, "{what}");
+    assert_eq!(diagnosis.cause, cause, "{what}");
     let sentence = sentence(evidence, &diagnosis, time(60));
     for word in words {
         assert!(sentence.contains(word), "{what}: `{word}` in: {sentence}");

@@ -4,89 +4,77 @@ use super::*;
 
 #[test]
 fn what_keeps_it_from_serving() {
-    let recovering = |rung: &str| {
-        let mut evidence = up(
-            life(vec![exit(49, "killed", 9), failed(49, "signal")]),
-            unplanned(),
-        );
-        if let Some(status) = &mut evidence.status {
-            status.stage = Stage::Throttled;
-            status.recovery = Some(RecoveryStatus {
-                rung: rung.parse().unwrap(),
-                reason: "4 starts in quick succession".into(),
-                retry_ms: Some(12_000),
-            });
-        }
-        evidence
-    };
-    let because = Box::new(EndCause::Killed {
-        signal: "SIGKILL".into(),
-    });
-    let (reason, retry_ms) = ("4 starts in quick succession".to_owned(), Some(12_000));
-    let cause = EndCause::Throttled {
-        reason: reason.clone(),
+    let reason = || "4 starts in quick succession".to_owned();
+    let (retry_ms, because) = (Some(12_000), || Box::new(killed("SIGKILL")));
+    let throttled = EndCause::Throttled {
+        reason: reason(),
         retry_ms,
-        because: because.clone(),
+        because: because(),
     };
-    check(
-        "throttled",
-        &recovering("throttled"),
-        &cause,
-        &[
-            "4 starts in quick succession",
-            "SIGKILL",
-            "next try in 12.0 s",
-        ],
-    );
-    check(
-        "safe mode",
-        &recovering("safe_mode"),
-        &EndCause::SafeMode {
-            reason: reason.clone(),
+    let safe_mode = EndCause::SafeMode {
+        reason: reason(),
+        retry_ms,
+        because: because(),
+    };
+    let last_good = EndCause::LastGood { reason: reason() };
+    for (rung, cause, words) in [
+        (
+            "throttled",
+            throttled,
+            &[
+                "4 starts in quick succession",
+                "SIGKILL",
+                "next try in 12.0 s",
+            ][..],
+        ),
+        ("safe_mode", safe_mode, &["is in safe mode"]),
+        (
+            "last_good",
+            last_good,
+            &["uses the last good configuration because the current one is invalid"],
+        ),
+    ] {
+        let lines = vec![exit(49, "killed", 9), failed(49, "signal")];
+        let mut evidence = up(life(lines), unplanned());
+        let status = evidence.status.as_mut().unwrap();
+        status.stage = Stage::Throttled;
+        status.recovery = Some(RecoveryStatus {
+            rung: rung.parse().unwrap(),
+            reason: reason(),
             retry_ms,
-            because,
-        },
-        &["is in safe mode"],
-    );
-    check(
-        "last good",
-        &recovering("last_good"),
-        &EndCause::LastGood { reason },
-        &["uses the last good configuration because the current one is invalid"],
-    );
-    let mut failing = up(vec![], vec![started(1, 5, PreviousEnd::Unknown)]);
-    if let Some(status) = &mut failing.status {
-        (status.stage, status.detail) = (Stage::Failed, "main exited with code 3".into());
+        });
+        check(rung, &evidence, cause, words);
     }
+    let said = "main exited with code 3".to_owned();
+    let mut failing = up(vec![], vec![first()]);
+    let status = failing.status.as_mut().unwrap();
+    (status.stage, status.detail) = (Stage::Failed, said.clone());
     check(
         "a first start that fails",
         &failing,
-        &EndCause::NotReady {
-            said: "main exited with code 3".into(),
-        },
+        EndCause::NotReady { said },
         &["is not ready"],
     );
 }
 
 #[test]
 fn a_sidecar_that_ended() {
-    let mut evidence = up(
-        vec![starting(0), ready(1)],
-        vec![
-            started(1, 9, PreviousEnd::Unknown),
-            request(10, "restart", "done"),
-        ],
-    );
-    let told = line(
-        40,
-        JournalEvent::Gateway,
-        "[gateway] sidecar main (pid 5) was ended by SIGKILL; starting it again in 168 ms",
-    );
-    evidence.journal.push(JournalLine {
-        sidecar: Some("main".into()),
-        ..told
-    });
-    let sidecar = SidecarStatus {
+    let ended = |said: &str, back| EndCause::Sidecar {
+        name: "main".into(),
+        said: said.into(),
+        back,
+    };
+    let text = "[gateway] sidecar main (pid 5) was ended by SIGKILL; starting it again in 168 ms";
+    let logged = JournalLine {
+        sidecar_end: SidecarEnd::of("main", text),
+        ..line(40, JournalEvent::Gateway, text)
+    };
+    let record = vec![
+        started(1, 9, PreviousEnd::Unknown),
+        request(10, "restart", "done"),
+    ];
+    let mut evidence = up(vec![starting(0), ready(1), logged], record);
+    evidence.status.as_mut().unwrap().sidecars = vec![SidecarStatus {
         name: "main".into(),
         state: SidecarStateName::Ready,
         cause: None,
@@ -94,17 +82,11 @@ fn a_sidecar_that_ended() {
         port: 1,
         restarts: 1,
         command: "x".into(),
-    };
-    evidence.status.as_mut().unwrap().sidecars = vec![sidecar.clone()];
-    let cause = EndCause::Sidecar {
-        name: "main".into(),
-        said: "(pid 5) was ended by SIGKILL".into(),
-        back: true,
-    };
+    }];
     check(
         "a crash since the restart",
         &evidence,
-        &cause,
+        ended("(pid 5) was ended by SIGKILL", true),
         &[
             "is running; its sidecar",
             "main (pid 5) was ended by SIGKILL at",
@@ -116,44 +98,32 @@ fn a_sidecar_that_ended() {
         matches!(decide(&evidence).unwrap().cause, EndCause::Requested { .. }),
         "a later restart counts"
     );
-    let waiting = SidecarStatus {
-        state: SidecarStateName::Backoff,
-        cause: Some("exited with code 3".into()),
-        ..sidecar
-    };
-    evidence.status.as_mut().unwrap().sidecars = vec![waiting];
-    let cause = EndCause::Sidecar {
-        name: "main".into(),
-        said: "exited with code 3".into(),
-        back: false,
-    };
+    let sidecar = &mut evidence.status.as_mut().unwrap().sidecars[0];
+    sidecar.state = SidecarStateName::Backoff;
+    sidecar.cause = Some("exited with code 3".into());
     check(
         "one that is down is what matters now",
         &evidence,
-        &cause,
+        ended("exited with code 3", false),
         &["exited with code 3", "not ready yet"],
     );
 }
 
 #[test]
 fn nothing_to_explain() {
+    let record = vec![started(1, 9, PreviousEnd::Unknown)];
     check(
-        "a first life",
-        &up(
-            vec![starting(0), ready(1)],
-            vec![started(1, 9, PreviousEnd::Unknown)],
-        ),
-        &EndCause::NeverEnded,
+        "a first run",
+        &up(vec![starting(0), ready(1)], record),
+        EndCause::NeverEnded,
         &["nothing has ended"],
     );
     let mut fresh = down("inactive", "success", (0, 0), vec![], vec![]);
-    if let Some(unit) = &mut fresh.unit {
-        unit.started = None;
-    }
+    fresh.unit.as_mut().unwrap().started = None;
     check(
         "installed",
         &fresh,
-        &EndCause::NeverRan,
+        EndCause::NeverRan,
         &["gateway.service has not run yet"],
     );
     assert_eq!(decide(&EndEvidence::default()), None);

@@ -3,28 +3,29 @@
 //! its time, so that abandoned work does not block a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
+use super::option_future::or_never;
 use crate::control::protocol::{
     DrainCause, DrainEvent, EventName, Failure, FailureCode, Lease, LeaseStatus, ReleaseCause,
     ReleaseNotice,
 };
 use crate::control::server::{HeldConnection, Reply};
 use crate::os::mutex::lock;
-use crate::os::process::PidFd;
+use crate::os::process::{Ended, PidFd};
 
 /// The most leases at once: half of the connections that the control socket takes, so that
 /// gatewayctl can always connect.
 const LEASES_MAX: usize = 64;
 
 /// All leases of this process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Leases {
     held: Mutex<LeaseTable>,
     /// Changes when a lease is released.
@@ -46,27 +47,11 @@ struct LeaseEntry {
     connection: HeldConnection,
 }
 
-/// Why a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LeaseEnd {
-    Closed,
-    Died,
-    AgedOut,
-}
-
 /// The leases at one moment: a drain that begins then waits for these.
 #[derive(Clone, Debug, Default)]
 pub struct Claim {
-    of: Option<(Arc<Leases>, BTreeSet<u64>)>,
-}
-
-impl Default for Leases {
-    fn default() -> Self {
-        Self {
-            held: Mutex::default(),
-            released: watch::Sender::new(()),
-        }
-    }
+    leases: Arc<Leases>,
+    numbers: BTreeSet<u64>,
 }
 
 impl Leases {
@@ -110,58 +95,39 @@ impl Leases {
         drop(table);
         let leases = Arc::clone(self);
         tokio::spawn(async move {
-            let died = async {
-                match process {
-                    Some(process) => process.wait().await,
-                    None => pending().await,
+            let (how, cause) = tokio::select! {
+                () = gone.cancelled() => ("released", None),
+                () = or_never(process.as_ref().map(Ended::wait)) => {
+                    ("released, for its process has ended", None)
                 }
+                () = or_never(until.map(sleep_until)) => ("aged out", Some(ReleaseCause::Ttl)),
             };
-            let aged = async {
-                match until {
-                    Some(until) => tokio::time::sleep_until(until).await,
-                    None => pending().await,
-                }
-            };
-            let end = tokio::select! {
-                () = gone.cancelled() => LeaseEnd::Closed,
-                () = died => LeaseEnd::Died,
-                () = aged => LeaseEnd::AgedOut,
-            };
-            leases.release(number, end);
+            leases.release(number, how, cause);
         });
     }
 
-    fn release(&self, number: u64, end: LeaseEnd) {
+    /// Ends a lease; its owner hears the `cause`, if it is not their own doing.
+    fn release(&self, number: u64, how: &str, cause: Option<ReleaseCause>) {
         let Some(entry) = self.table().entries.remove(&number) else {
             return;
         };
         let held = entry.since.elapsed().as_secs();
-        let how = match end {
-            LeaseEnd::Closed => "released",
-            LeaseEnd::Died => "released, for its process has ended",
-            LeaseEnd::AgedOut => "aged out",
-        };
         info!(
             "[gateway] lease {number} of pid {} {how} after {held} s: {}",
             entry.pid, entry.why
         );
-        if end == LeaseEnd::AgedOut {
-            let notice = ReleaseNotice {
-                cause: ReleaseCause::Ttl,
-            };
-            entry.connection.event(
-                EventName::Released,
-                serde_json::to_value(notice).unwrap_or_default(),
-            );
+        if let Some(cause) = cause {
+            let notice = serde_json::to_value(ReleaseNotice { cause }).unwrap_or_default();
+            entry.connection.event(EventName::Released, notice);
         }
         self.released.send_replace(());
     }
 
     /// The leases at this moment.
     pub fn claim(self: &Arc<Self>) -> Claim {
-        let numbers: BTreeSet<u64> = self.table().entries.keys().copied().collect();
         Claim {
-            of: (!numbers.is_empty()).then(|| (Arc::clone(self), numbers)),
+            leases: Arc::clone(self),
+            numbers: self.table().entries.keys().copied().collect(),
         }
     }
 
@@ -172,10 +138,8 @@ impl Leases {
             lease: *number,
             why: entry.why.clone(),
             pid: entry.pid,
-            held_ms: millis(now.duration_since(entry.since)),
-            left_ms: entry
-                .until
-                .map(|until| millis(until.saturating_duration_since(now))),
+            held_ms: millis(now - entry.since),
+            left_ms: entry.until.map(|until| millis(until - now)),
         };
         self.table().entries.iter().map(status).collect()
     }
@@ -188,20 +152,19 @@ impl Leases {
 impl Claim {
     /// Waits until all are released.
     pub async fn released(&self) {
-        let Some((leases, _)) = &self.of else { return };
-        let mut changed = leases.released.subscribe();
+        let mut changed = self.leases.released.subscribe();
         // The sender lives as long as the leases, which are held here: an error cannot come.
         while self.count() > 0 && changed.changed().await.is_ok() {}
     }
 
     /// How many are still held.
     pub fn count(&self) -> u64 {
-        self.map(|_, _| ()).len() as u64
+        self.map(|_| ()).len() as u64
     }
 
     /// The leases that are still held, as in "lease of pid 7 for 3 s: backup".
     pub fn blockers(&self) -> Vec<String> {
-        self.map(|_, entry| {
+        self.map(|entry| {
             format!(
                 "lease of pid {} for {} s: {}",
                 entry.pid,
@@ -218,26 +181,20 @@ impl Claim {
             left_ms: left.map(millis),
         };
         let payload = serde_json::to_value(notice).unwrap_or_default();
-        self.map(|_, entry| entry.connection.event(EventName::Drain, payload.clone()));
+        self.map(|entry| entry.connection.event(EventName::Drain, payload.clone()));
     }
 
     /// Tells the owners that nothing waits for them any longer.
     pub fn tell_deadline(&self) {
-        self.map(|_, entry| {
-            entry
-                .connection
-                .event(EventName::Deadline, serde_json::Value::Null)
-        });
+        self.map(|entry| entry.connection.event(EventName::Deadline, Value::Null));
     }
 
-    fn map<T>(&self, mut of: impl FnMut(u64, &LeaseEntry) -> T) -> Vec<T> {
-        let Some((leases, numbers)) = &self.of else {
-            return Vec::new();
-        };
-        let table = leases.table();
-        numbers
+    fn map<T>(&self, of: impl FnMut(&LeaseEntry) -> T) -> Vec<T> {
+        let table = self.leases.table();
+        self.numbers
             .iter()
-            .filter_map(|number| table.entries.get(number).map(|entry| of(*number, entry)))
+            .filter_map(|number| table.entries.get(number))
+            .map(of)
             .collect()
     }
 }

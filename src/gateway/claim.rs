@@ -19,7 +19,8 @@ pub struct RightToServe {
     pub paths: Paths,
     /// None where the disk has no room for one.
     pub lock: Option<Lock>,
-    /// How to speak to the service manager: it does not listen to a successor before it is told to.
+    /// How to speak to the service manager. It does not listen to a successor that is not the main
+    /// process yet.
     pub notifier: Notifier,
     /// The listeners of a predecessor.
     pub passed: Option<Vec<PassedFd>>,
@@ -51,7 +52,7 @@ impl RightToServe {
     /// With a predecessor's offer.
     ///
     /// # Errors
-    /// [`NoRight`] when this process cannot take it; the predecessor has been told, and serves on.
+    /// [`NoRight`] when this process cannot take it; the predecessor knows, and serves on.
     pub fn of_offer(incoming: &mut IncomingOffer, loaded: &Loaded) -> Result<Self, NoRight> {
         let paths = paths_of(loaded);
         if let Some(why) = misfit(incoming, loaded, &paths) {

@@ -31,35 +31,27 @@ impl ControlEnd {
     /// A control socket that will be at `path`; its calls come out of the receiver.
     pub fn new(path: PathBuf) -> (Self, mpsc::Receiver<Call>) {
         let (calls, receiver) = mpsc::channel(CALLS);
-        (
-            Self {
-                path,
-                calls,
-                stop: CancellationToken::new(),
-                answering: None,
-            },
-            receiver,
-        )
+        let end = Self {
+            path,
+            calls,
+            stop: CancellationToken::new(),
+            answering: None,
+        };
+        (end, receiver)
     }
 
     /// Puts the socket in place of whatever was there before. Again, when a successor had taken the
     /// place.
     pub fn open(&mut self) {
-        let calls = self.calls.clone();
         match server::bind(&self.path).and_then(UnixListener::from_std) {
             Ok(listener) => {
-                self.answering = Some(tokio::spawn(server::serve(
-                    listener,
-                    calls,
-                    self.stop.clone(),
-                )))
+                let serving = server::serve(listener, self.calls.clone(), self.stop.clone());
+                self.answering = Some(tokio::spawn(serving));
             }
-            Err(error) => {
-                warn!(
-                    "[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway",
-                    self.path.display()
-                );
-            }
+            Err(error) => warn!(
+                "[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway",
+                self.path.display()
+            ),
         }
     }
 
@@ -72,7 +64,7 @@ impl ControlEnd {
     pub async fn finish(self) {
         drop(self.calls);
         if let Some(answering) = self.answering {
-            // The clients that still waited were told just now.
+            // The clients that still waited have just got their answers.
             let _ = tokio::time::timeout(LAST_ANSWERS, answering).await;
         }
     }

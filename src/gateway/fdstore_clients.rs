@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::proxy::Workers;
 use crate::systemd::{Notifier, PassedFd};
 
 /// Names in the fd store.
@@ -33,14 +32,12 @@ pub async fn keep(notifier: Notifier, mut clients: mpsc::UnboundedReceiver<Owned
     }
     if count > 0 {
         let taken = notifier.barrier(TAKEN).await;
-        info!(
-            "[gateway] {count} silent clients wait for the next start{}",
-            if taken {
-                ""
-            } else {
-                ", if the manager took them"
-            }
-        );
+        let doubt = if taken {
+            ""
+        } else {
+            ", if the manager took them"
+        };
+        info!("[gateway] {count} silent clients wait for the next start{doubt}");
     }
 }
 
@@ -49,17 +46,9 @@ pub fn kept(passed: Vec<PassedFd>, notifier: Notifier) -> (Vec<OwnedFd>, Vec<Pas
     let (clients, others): (Vec<_>, Vec<_>) = passed
         .into_iter()
         .partition(|passed| passed.name.starts_with(PREFIX));
-    clients
-        .iter()
-        .for_each(|client| notifier.remove(&client.name));
-    (
-        clients.into_iter().map(|client| client.fd).collect(),
-        others,
-    )
-}
-
-pub async fn take_up(clients: Vec<OwnedFd>, workers: &Workers) {
-    for client in clients {
-        workers.adopt(client).await;
-    }
+    let taken = clients.into_iter().map(|client| {
+        notifier.remove(&client.name);
+        client.fd
+    });
+    (taken.collect(), others)
 }

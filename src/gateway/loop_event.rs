@@ -1,10 +1,7 @@
 //! What happens to the run loop besides signals, calls and clocks: the reports of its tasks.
 
-use tokio::sync::mpsc;
-
 use super::building::BuildResult;
 use super::handover::{News, ToSuccessor};
-use super::outbox::Outbox;
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
@@ -50,26 +47,4 @@ pub enum LoopEvent {
     ClientsGone,
     /// In safe mode: the configuration file has changed.
     ConfigurationChanged,
-}
-
-/// Where tasks send their reports.
-#[derive(Clone, Debug)]
-pub struct LoopEvents(mpsc::UnboundedSender<LoopEvent>);
-
-impl LoopEvents {
-    pub fn channel() -> (Self, mpsc::UnboundedReceiver<LoopEvent>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
-    }
-
-    /// Sends an event; false when the loop has ended, so that nobody receives it.
-    pub fn send(&self, event: LoopEvent) -> bool {
-        self.0.send(event).is_ok()
-    }
-
-    /// An outbox for a task that knows only its own messages.
-    pub fn outbox<T>(&self, event: impl Fn(T) -> LoopEvent + Send + Sync + 'static) -> Outbox<T> {
-        let events = self.clone();
-        Outbox::new(move |message| events.send(event(message)))
-    }
 }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | begin | [`start`] puts a process together: [`claim`] ([`ownership`], [`standby`]), [`config_source`], [`listeners`], [`address_wait`] |
 //! | decide | [`lifecycle`], [`strategy`], [`budget`], [`recovery`]: pure |
-//! | loop | [`run_loop`] with `calls`, `events`, `perform`, `status` |
+//! | loop | [`run_loop`] with `calls`, `events`, `perform`, `handover`, `ending`, `status` |
 //! | components | [`pending_requests`], [`supervision`], [`front_door`], [`building`], [`generations`], [`recovery::driver`], [`handover::successor_side`], [`handover::predecessor_side`], [`lease`], [`control_end`], [`traces`], [`watchdog`] |
 //! | a generation | [`generation`], [`slot`] (a sidecar and its door), [`context`] |
 //! | drains | [`drain`]: of an older generation, after a hand-over, before an exit, at a shutdown |
@@ -29,11 +29,11 @@
 //!
 //! # One restart, in a successor
 //!
-//! As above, but [`lifecycle`] says `HandOver`, and `run_loop/perform.rs` has
+//! As above, but [`lifecycle`] says `HandOver`, and `run_loop/handover.rs` has
 //! [`handover::successor_side`] write an [offer](handover::offer) and start a process with it. That
 //! one begins in [`start`], takes the offer in [`claim`], and builds as above; its
 //! [`handover::predecessor_side`] speaks to our [`handover::successor_side`]. When it is ready it is
-//! told to go, and serves; then this process drains ([`drain::after_handover`]) and ends.
+//! given the service, and serves; then this process drains ([`drain::after_handover`]) and ends.
 
 mod address_wait;
 pub mod alert;

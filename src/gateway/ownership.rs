@@ -1,4 +1,4 @@
-//! A state directory has one owner: the first gateway takes its lock, and a second one is told who
+//! A state directory has one owner: the first gateway takes its lock, and a second one learns who
 //! holds it.
 
 use std::io;
@@ -36,7 +36,7 @@ pub enum Ownership {
 /// # Errors
 /// When the directory cannot be created or locked; the text says where, and what to do.
 pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
-    let denied = |error: &io::Error| {
+    let denied = |error: io::Error| {
         format!(
             "cannot use the state directory {}: {error} (choose another with --state-dir, or make it writable)",
             state.display()
@@ -46,10 +46,8 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
         .recursive(true)
         .mode(0o700)
         .create(state)
-        .map_err(|error| denied(&error))?;
-    let owner = std::fs::metadata(state)
-        .map_err(|error| denied(&error))?
-        .uid();
+        .map_err(denied)?;
+    let owner = std::fs::metadata(state).map_err(denied)?.uid();
     if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
         // The owner of the directory could put a token of their own there, or remove the lock.
         return Err(format!(
@@ -57,8 +55,8 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
             state.display()
         ));
     }
-    // It may have existed with other permissions. Where it belongs to root,
-    // the lock below tells whether it can be used.
+    // It may have existed with other permissions. Where it belongs to root, the lock below shows
+    // whether it can be used.
     let _ = std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700));
     let until = Instant::now() + RECORD_WAIT;
     loop {
@@ -69,7 +67,12 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
                 match Owner::read(state).filter(|owner| owner.lives() != Some(false)) {
                     Some(owner) => return Ok(describe(loaded, &owner)),
                     None if Instant::now() < until => tokio::time::sleep(RECORD_AGAIN).await,
-                    None => return Ok(unknown(state)),
+                    None => {
+                        return Ok(Ownership::Other(format!(
+                            "another gateway holds {}; choose another name with --instance",
+                            state.display()
+                        )));
+                    }
                 }
             }
             Err(error @ LockError::Foreign(_)) => return Err(error.to_string()),
@@ -80,7 +83,7 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
                 );
                 return Ok(Ownership::Ours(None));
             }
-            Err(LockError::Io(error)) => return Err(denied(&error)),
+            Err(LockError::Io(error)) => return Err(denied(error)),
         }
     }
 }
@@ -92,13 +95,6 @@ fn full(error: &io::Error) -> bool {
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::ReadOnlyFilesystem
     )
-}
-
-fn unknown(state: &Path) -> Ownership {
-    Ownership::Other(format!(
-        "another gateway holds {}; choose another name with --instance",
-        state.display()
-    ))
 }
 
 fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
@@ -196,7 +192,7 @@ mod tests {
     async fn a_state_directory_of_another_user_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         if std::os::unix::fs::chown(dir.path(), Some(12_345), None).is_err() {
-            return; // only root can give a folder away
+            return; // only root can give a directory away
         }
         let nothing = |_: &str| None;
         let loaded = crate::config::load(&Overrides::default(), &Env(&nothing)).unwrap();

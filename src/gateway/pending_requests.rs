@@ -37,12 +37,12 @@ pub struct PendingRequest {
 }
 
 /// How things stand when requests end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestScene {
     /// The generation that serves, here or in a successor.
     pub after: GenerationInfo,
-    /// What failing requests answer.
-    pub code: FailureCode,
+    /// What failing requests answer; none for [`FailureCode::Failed`].
+    pub code: Option<FailureCode>,
     /// What the operator should know.
     pub notes: Vec<String>,
     /// The generation that still finishes its work.
@@ -161,7 +161,10 @@ impl PendingRequests {
         let Some(reply) = request.reply else { return };
         let into = match verdict {
             RequestVerdict::Rejected(why) => return fail(reply, FailureCode::Rejected, why),
-            RequestVerdict::Failed(why) => return fail(reply, scene.code, why),
+            RequestVerdict::Failed(why) => {
+                let code = scene.code.unwrap_or(FailureCode::Failed);
+                return fail(reply, code, why);
+            }
             RequestVerdict::Moved => {
                 let why = "another process has just taken over: ask again".to_owned();
                 return fail(reply, FailureCode::Moved, why);

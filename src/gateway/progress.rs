@@ -32,7 +32,7 @@ impl Reporter {
 
     pub fn tell(&self, stage: ProgressStage, text: String) {
         if let Some(predecessor) = &self.predecessor {
-            predecessor.say(&ToPredecessor::Progress {
+            predecessor.send(ToPredecessor::Progress {
                 stage: stage.to_string(),
                 text: text.clone(),
             });

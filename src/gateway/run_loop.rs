@@ -2,12 +2,15 @@
 //! clock.
 //!
 //! The pure machine of [`super::lifecycle`] decides what to do. `calls` and `events` bring to it
-//! what happens, `perform` does what it says, in one place, and `status` tells how things stand.
-//! Only this file and those four have methods of [`Gateway`]: what concerns one component is that
-//! component's; what is left concerns several of them, and no component knows another.
+//! what happens, `perform` does what it says; `handover` and `ending` do both for a hand-over and for
+//! the end of the process; `status` tells how things stand. Only these files have methods of
+//! [`Gateway`]: what concerns one component is that component's; what is left concerns several of
+//! them, and no component knows another.
 
 mod calls;
+mod ending;
 mod events;
+mod handover;
 mod perform;
 mod status;
 
@@ -17,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::budget::EXTEND_EVERY;
 use super::building::Construction;
@@ -29,28 +32,24 @@ use super::generation::Generation;
 use super::generations::Generations;
 use super::handover::predecessor_side::PredecessorSide;
 use super::handover::successor_side::SuccessorSide;
-use super::handover::{ToPredecessor, Waiter};
 use super::lease::Leases;
 use super::lifecycle::{Action, Budget, Event, Lifecycle, Origin, Phase};
-use super::loop_event::{LoopEvent, LoopEvents};
+use super::loop_event::LoopEvent;
 use super::option_future::{every, or_never};
-use super::pending_requests::PendingRequests;
+use super::outbox::Outbox;
+use super::pending_requests::{PendingRequests, RequestScene};
 use super::progress::Reporter;
 use super::recovery::RecoveryAction;
-use super::recovery::driver::{LifeEnd, RecoveryDriver};
+use super::recovery::driver::RecoveryDriver;
 use super::signals::Signals;
 use super::supervision::Supervision;
 use super::traces::Traces;
 use super::watchdog::Watchdog;
-use crate::control::protocol::FailureCode;
 use crate::control::server::Call;
 use crate::state::paths::Paths;
 
 /// How often predecessor and successor tell each other how it goes.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
-
-/// The exit code of a stop that was done (gateway(8)).
-const DONE: u8 = 0;
 
 /// A gateway process. What it is made of is put together in [`super::start`].
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub struct Gateway {
     /// What the generation that serves is made of; before the first, that of the one to be tried.
     pub material: Material,
     pub machine: Lifecycle,
-    pub events: LoopEvents,
+    pub events: Outbox<LoopEvent>,
     pub traces: Traces,
     pub control: ControlEnd,
     pub leases: Arc<Leases>,
@@ -72,7 +71,7 @@ pub struct Gateway {
     pub recovery: RecoveryDriver,
     pub successor: SuccessorSide,
     pub predecessor: PredecessorSide,
-    pub client_drain: Option<ClientDrain>,
+    pub client_drain: ClientDrain,
     /// A SIGINT came; a second one stops at once.
     pub interrupted: bool,
     /// The exit code: the loop ends.
@@ -80,7 +79,7 @@ pub struct Gateway {
 }
 
 /// The drain of the clients of a process that has handed over, or that ends for the next one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ClientDrain {
     /// Ends it, so that a stop can go on in less time.
     hurry: CancellationToken,
@@ -91,23 +90,9 @@ pub struct ClientDrain {
 /// What comes from outside.
 #[derive(Debug)]
 pub struct Inputs {
-    signals: Signals,
-    events: mpsc::UnboundedReceiver<LoopEvent>,
-    calls: mpsc::Receiver<Call>,
-}
-
-impl Inputs {
-    pub fn new(
-        signals: Signals,
-        events: mpsc::UnboundedReceiver<LoopEvent>,
-        calls: mpsc::Receiver<Call>,
-    ) -> Self {
-        Self {
-            signals,
-            events,
-            calls,
-        }
-    }
+    pub signals: Signals,
+    pub events: mpsc::UnboundedReceiver<LoopEvent>,
+    pub calls: mpsc::Receiver<Call>,
 }
 
 /// What the actions of a step need to know of the event that led to it, and of each other.
@@ -117,14 +102,8 @@ struct StepScene {
     previous: Option<Arc<Generation>>,
     /// Reports to the client that requested the generation that was built.
     report: Option<Reporter>,
-    /// It is a reload that found nothing to do.
-    unchanged: bool,
-    /// What failing requests answer.
-    code: Option<FailureCode>,
-    /// The generation that drains because of this step.
-    draining: Option<u64>,
-    /// What the operator should know.
-    notes: Vec<String>,
+    /// What the answers to requests need.
+    answers: RequestScene,
 }
 
 impl Gateway {
@@ -167,7 +146,11 @@ impl Gateway {
                 () = or_never(trusted.map(sleep_until)) => self.follow_recovery(),
                 _ = extend.tick(), if self.extends() => self.supervision.extend(),
                 _ = alive.tick(), if self.is_candidate() || self.successor.has_handed_over() => {
-                    self.every_second();
+                    if self.is_candidate() {
+                        self.predecessor.alive();
+                    } else {
+                        self.tell_successor();
+                    }
                 }
                 () = watchdog.due(), if self.machine.owns() => watchdog.check(
                     self.front_door.workers(),
@@ -182,7 +165,7 @@ impl Gateway {
         let predecessor = self.predecessor.predecessor();
         let (control, waiter) = self.end(code);
         if let Some(predecessor) = predecessor {
-            predecessor.heard().await;
+            predecessor.flushed().await;
         }
         control.finish().await;
         match waiter {
@@ -191,24 +174,12 @@ impl Gateway {
         }
     }
 
-    /// Tells the process on the other side of a hand-over how it goes.
-    fn every_second(&self) {
-        if self.is_candidate() {
-            self.predecessor.alive();
-        } else {
-            self.tell_successor();
-        }
-    }
-
     /// Whether the service manager is asked for more time again and again.
     fn extends(&self) -> bool {
-        self.client_drain
-            .as_ref()
-            .is_some_and(|drain| drain.extends)
-            || matches!(self.machine.phase(), Phase::Starting(..))
+        self.client_drain.extends || matches!(self.machine.phase(), Phase::Starting(..))
     }
 
-    /// Whether this process waits for the word to go.
+    /// Whether this process waits to get the service.
     fn is_candidate(&self) -> bool {
         matches!(
             self.machine.phase(),
@@ -224,57 +195,5 @@ impl Gateway {
     /// How long work may go on under this budget; none for ever.
     fn drain_limit(&self, budget: Budget) -> Option<Duration> {
         budget.time(self.material.loaded.config.restart.drain.0)
-    }
-
-    /// The end, but for what has to be waited for.
-    fn end(mut self, code: u8) -> (ControlEnd, Option<Waiter>) {
-        let cut = self.cut_by_force(code);
-        self.predecessor.tell(&ToPredecessor::Bye);
-        self.front_door.end();
-        // What is the successor's by now stays, and so does what a candidate never had.
-        if !self.successor.has_handed_over() && self.machine.owned() {
-            let held = self.supervision.holds_listeners();
-            self.front_door.remove_paths(&self.paths.control, held);
-        }
-        self.record_end(code, cut);
-        // A process that stays in front of others has not ended.
-        if self.generations.current().is_some() && !self.successor.is_in_front() {
-            info!("[gateway] ended with code {code}");
-        }
-        (self.control, self.successor.into_waiter())
-    }
-
-    /// What an end by force cuts, which is told and kept; nothing in an orderly end.
-    fn cut_by_force(&self, code: u8) -> Vec<String> {
-        let slots = self.generations.slots();
-        if code == DONE || slots.is_empty() {
-            return Vec::new();
-        }
-        let cut: Vec<String> = slots
-            .iter()
-            .flat_map(|slot| slot.backend().blockers())
-            .chain(self.leases.claim().blockers())
-            .collect();
-        let text = cut.join(", ");
-        let shown = if cut.is_empty() { "nothing" } else { &text };
-        warn!("[gateway] forced to end; cut: {shown}");
-        self.keep_bundle("forced-exit", &format!("cut: {text}"));
-        cut
-    }
-
-    /// Writes that the life ends. That of a candidate never began.
-    fn record_end(&mut self, code: u8, cut: Vec<String>) {
-        if !self.machine.owned() {
-            return;
-        }
-        let supervisor = self.supervision.verdict().supervisor.to_string();
-        let end = LifeEnd {
-            code,
-            uptime: self.now(),
-            cut,
-            trace: self.traces.hand_over("supervised", "exit", &supervisor),
-            failed_by_hand: self.generations.current().is_none() && self.supervision.by_hand(),
-        };
-        self.recovery.end(end);
     }
 }

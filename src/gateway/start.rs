@@ -19,12 +19,13 @@ use super::handover::successor_side::SuccessorSide;
 use super::handover::{IncomingOffer, Program};
 use super::lifecycle::{Fallback, Lifecycle, StartMode};
 use super::listeners::Listeners;
-use super::loop_event::{LoopEvent, LoopEvents};
+use super::loop_event::LoopEvent;
+use super::outbox::Outbox;
 use super::pending_requests::PendingRequests;
 use super::record::LifeRecord;
 use super::recovery::RecoveryAction;
 use super::recovery::driver::RecoveryDriver;
-use super::run_loop::{Gateway, Inputs};
+use super::run_loop::{ClientDrain, Gateway, Inputs};
 use super::signals::Signals;
 use super::supervision::Supervision;
 use super::traces::Traces;
@@ -246,10 +247,12 @@ async fn assemble(
     };
     given.traces.phase("listeners");
     let front_door = open(&given.material, &paths, listeners, !candidate)?;
-    fdstore_clients::take_up(kept, front_door.workers()).await;
+    for client in kept {
+        front_door.workers().adopt(client).await;
+    }
     given.traces.phase("workers");
     let (control, calls) = ControlEnd::new(paths.control.clone());
-    let (events, happened) = LoopEvents::channel();
+    let (events, happened) = Outbox::channel();
     let (machine, first) = Lifecycle::start(life.mode);
     let program = Program::of_this_process()
         .map_err(|error| format!("cannot tell which program this is: {error}"))?;
@@ -279,18 +282,23 @@ async fn assemble(
         recovery: life.recovery,
         successor: SuccessorSide::new(program, claim.lock),
         predecessor,
-        client_drain: None,
+        client_drain: ClientDrain::default(),
         interrupted: false,
         exit: None,
     };
     gateway.begin(first, life.ladder);
-    Ok(Some((gateway, Inputs::new(signals, happened, calls))))
+    let inputs = Inputs {
+        signals,
+        events: happened,
+        calls,
+    };
+    Ok(Some((gateway, inputs)))
 }
 
 /// The way to the predecessor; nobody came before where there is none.
 fn predecessor_side(
     incoming: Option<IncomingOffer>,
-    events: &LoopEvents,
+    events: &Outbox<LoopEvent>,
 ) -> Result<PredecessorSide, String> {
     let Some(incoming) = incoming else {
         return Ok(PredecessorSide::default());

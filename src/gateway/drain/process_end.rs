@@ -105,7 +105,7 @@ impl Shutdown {
         let left = limit.saturating_sub(begun.elapsed());
         self.process.stop_sidecars(left).await;
         if let Some(predecessor) = &self.predecessor {
-            predecessor.say(&ToPredecessor::Finished);
+            predecessor.send(ToPredecessor::Finished);
         }
         // They stop within the same time as this process, and began just after it.
         let last = Some(self.limit.saturating_sub(MARGIN / 2));

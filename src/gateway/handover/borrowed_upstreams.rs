@@ -7,16 +7,16 @@ use tokio::sync::watch;
 /// What is lent to the predecessor.
 #[derive(Debug, Default)]
 pub struct Lending {
-    /// How often it was told where the sidecars are.
-    told: u64,
-    /// None when nobody borrows.
+    /// How often the addresses of the sidecars were sent to it.
+    sent: u64,
+    /// None when there is no predecessor.
     seen: watch::Sender<Option<BorrowedNow>>,
 }
 
-/// What it said last.
+/// What it reported last.
 #[derive(Clone, Copy, Debug, Default)]
 struct BorrowedNow {
-    /// How often it had heard where the sidecars are.
+    /// How often it had received the addresses of the sidecars.
     heard: u64,
     /// How much it had under way.
     borrowed: u64,
@@ -25,18 +25,18 @@ struct BorrowedNow {
 impl Lending {
     pub fn begin() -> Self {
         Self {
-            told: 0,
+            sent: 0,
             seen: watch::Sender::new(Some(BorrowedNow::default())),
         }
     }
 
-    /// It is being told where the sidecars are from now on.
-    pub fn tell(&mut self) {
-        self.told += 1;
+    /// The addresses of the sidecars are being sent to it.
+    pub fn count_sent(&mut self) {
+        self.sent += 1;
     }
 
-    /// It said how much it has under way.
-    pub fn said(&self, heard: u64, borrowed: u64) {
+    /// It reports how much it has under way.
+    pub fn report(&self, heard: u64, borrowed: u64) {
         self.seen
             .send_replace(Some(BorrowedNow { heard, borrowed }));
     }
@@ -50,10 +50,10 @@ impl Lending {
         self.seen.borrow().map_or(0, |seen| seen.borrowed)
     }
 
-    /// What it may have at the sidecars of before the last [`tell`](Self::tell).
+    /// What it may have at the sidecars that the last addresses replaced.
     pub fn claim(&self) -> Lent {
         Lent {
-            told: self.told,
+            sent: self.sent,
             seen: self.seen.subscribe(),
         }
     }
@@ -62,16 +62,16 @@ impl Lending {
 /// What a drain waits for.
 #[derive(Debug)]
 pub struct Lent {
-    told: u64,
+    sent: u64,
     seen: watch::Receiver<Option<BorrowedNow>>,
 }
 
 impl Lent {
-    /// Returns when nothing is under way there any more. What was said before the predecessor knew
-    /// the new place does not count.
+    /// Returns when nothing is under way there any more. What the predecessor reported before it had
+    /// the new addresses does not count.
     pub async fn returned(&self) {
         let back = |seen: &Option<BorrowedNow>| {
-            seen.is_none_or(|seen| seen.heard >= self.told && seen.borrowed == 0)
+            seen.is_none_or(|seen| seen.heard >= self.sent && seen.borrowed == 0)
         };
         // When the loop is gone, nothing is waited for.
         let _ = self.seen.clone().wait_for(back).await;
@@ -90,19 +90,19 @@ mod tests {
         let nobody = Lending::default();
         nobody.claim().returned().await;
         let mut lending = Lending::begin();
-        lending.tell();
+        lending.count_sent();
         let lent = lending.claim();
-        lending.said(0, 0);
+        lending.report(0, 0);
         assert!(
             lent.returned().now_or_never().is_none(),
             "it may borrow yet"
         );
-        lending.said(1, 2);
+        lending.report(1, 2);
         assert!(lent.returned().now_or_never().is_none());
         assert_eq!(lending.borrowed(), 2);
-        lending.said(1, 0);
+        lending.report(1, 0);
         lent.returned().await;
-        lending.said(1, 1);
+        lending.report(1, 1);
         lending.over();
         lent.returned().await;
     }

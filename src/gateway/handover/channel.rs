@@ -1,66 +1,65 @@
 //! A stream of JSON lines between two processes.
 
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, recvmsg, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::os::platform;
 
 /// The most descriptors in one message (unix(7), SCM_MAX_FD).
 pub const DESCRIPTORS_MAX: usize = 253;
 
+/// The most time in which the last messages are written; a reader that hangs is not waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// The sending end. A task writes the messages in order. Messages that cannot be written are lost:
 /// then the other process is gone.
 #[derive(Clone, Debug)]
-pub struct Sender<T>(mpsc::UnboundedSender<Item>, PhantomData<fn(T)>);
+pub struct Sender<T>(mpsc::UnboundedSender<Item<T>>);
 
 #[derive(Debug)]
-enum Item {
-    Line(String),
+enum Item<T> {
+    Message(T),
     /// Everything before this is written.
     Mark(oneshot::Sender<()>),
 }
 
-impl<T: Serialize> Sender<T> {
-    pub fn send(&self, message: &T) {
-        if let Ok(text) = serde_json::to_string(message) {
-            // When the other end is gone, the reading end notices it.
-            let _ = self.0.send(Item::Line(text));
-        }
+impl<T> Sender<T> {
+    pub fn send(&self, message: T) {
+        // When the other end is gone, the reading end notices it.
+        let _ = self.0.send(Item::Message(message));
     }
 
-    /// Waits until everything sent so far is written, for a process that is about to end. If the
-    /// reader hangs, so does this.
+    /// Waits until everything sent so far is written, for a process that is about to end.
     pub async fn flushed(&self) {
         let (mark, written) = oneshot::channel();
         let _ = self.0.send(Item::Mark(mark));
-        // The sender is dropped when the other end is gone: then nothing is left to wait for.
-        let _ = written.await;
+        // The mark is dropped when the other end is gone: then nothing is left to wait for.
+        let _ = timeout(LAST_WORDS, written).await;
     }
 }
 
 #[derive(Debug)]
-pub struct Receiver<T>(Lines<BufReader<OwnedReadHalf>>, PhantomData<fn() -> T>);
+pub struct Receiver(Lines<BufReader<OwnedReadHalf>>);
 
-impl<T: DeserializeOwned> Receiver<T> {
+impl Receiver {
     /// The next message; none when the other end is gone.
     ///
     /// # Errors
     /// When something else than a message of this protocol arrives.
-    pub async fn next(&mut self) -> Result<Option<T>, String> {
+    pub async fn next<T: DeserializeOwned>(&mut self) -> serde_json::Result<Option<T>> {
         match self.0.next_line().await {
-            Ok(Some(line)) => serde_json::from_str(&line)
-                .map(Some)
-                .map_err(|error| error.to_string()),
+            Ok(Some(line)) => serde_json::from_str(&line).map(Some),
             Ok(None) | Err(_) => Ok(None),
         }
     }
@@ -70,52 +69,41 @@ impl<T: DeserializeOwned> Receiver<T> {
 ///
 /// # Errors
 /// When the runtime cannot watch it.
-pub fn open<Out: Serialize, In: DeserializeOwned>(
-    stream: StdStream,
-) -> io::Result<(Sender<Out>, Receiver<In>)> {
+pub fn open<T: Serialize + Send + 'static>(stream: StdStream) -> io::Result<(Sender<T>, Receiver)> {
     stream.set_nonblocking(true)?;
     let (read, mut write) = UnixStream::from_std(stream)?.into_split();
-    let (sender, mut items) = mpsc::unbounded_channel::<Item>();
+    let (sender, mut items) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(item) = items.recv().await {
-            let mut line = match item {
-                Item::Line(line) => line,
-                Item::Mark(mark) => {
-                    let _ = mark.send(());
-                    continue;
+            match item {
+                Item::Mark(mark) => drop(mark.send(())),
+                Item::Message(message) => {
+                    let Ok(line) = line(&message) else { continue };
+                    if write.write_all(&line).await.is_err() {
+                        return;
+                    }
                 }
-            };
-            line.push('\n');
-            if write.write_all(line.as_bytes()).await.is_err() {
-                return;
             }
         }
     });
-    Ok((
-        Sender(sender, PhantomData),
-        Receiver(BufReader::new(read).lines(), PhantomData),
-    ))
+    Ok((Sender(sender), Receiver(BufReader::new(read).lines())))
 }
 
-/// Writes `bytes` with descriptors, all at once.
+/// A message as it is sent.
 ///
 /// # Errors
-/// When the socket does not take them.
-pub fn send_with(
-    stream: &StdStream,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let sent = send_raw(stream, bytes, descriptors)?;
-    // The descriptors went with the first bytes.
-    io::Write::write_all(&mut &*stream, &bytes[sent..])
+/// When it cannot be written as JSON.
+pub fn line(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// Writes as much as the socket takes at once, with descriptors. Returns the number of bytes.
 ///
 /// # Errors
 /// When it takes nothing.
-pub fn send_raw(
+pub fn send_with(
     stream: &impl AsRawFd,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
@@ -157,4 +145,16 @@ pub fn receive_with(stream: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usi
         }
     }
     Ok((message.bytes, descriptors))
+}
+
+/// The next byte and the descriptors that come with it; none when the other end is gone.
+///
+/// # Errors
+/// When nothing can be read.
+pub async fn receive_byte(stream: &UnixStream) -> io::Result<Option<(u8, Vec<OwnedFd>)>> {
+    let mut byte = [0];
+    let (length, descriptors) = stream
+        .async_io(Interest::READABLE, || receive_with(stream, &mut byte))
+        .await?;
+    Ok((length == 1).then_some((byte[0], descriptors)))
 }

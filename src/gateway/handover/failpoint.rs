@@ -4,30 +4,30 @@
 //! so that the request is performed once and a test sees it; a pause lasts while that file exists.
 //! A release build has no failpoints.
 
-/// Passes, but in a test build that was told to fail here.
-#[cfg(not(debug_assertions))]
-pub fn pass(_: &str) {}
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Passes, but in a test build that was told to fail here.
-#[cfg(debug_assertions)]
+use nix::sys::signal::{Signal, raise};
+
+/// How often the file is looked for; in a test, polling is cheap enough.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Passes, unless a test build is to fail here.
 #[allow(
     clippy::disallowed_methods,
     reason = "it is to hang, or to end without a destructor"
 )]
 pub fn pass(name: &str) {
-    use std::time::Duration;
-
-    /// How often the file is looked for; in a test, polling is cheap enough.
-    const LOOK: Duration = Duration::from_millis(2);
-
-    let Ok(wish) = std::env::var("GATEWAY_FAILPOINT") else {
+    let wish = std::env::var("GATEWAY_FAILPOINT").unwrap_or_default();
+    if !cfg!(debug_assertions) || wish.is_empty() {
         return;
+    }
+    let file = wish.strip_prefix('@');
+    let reached = file.map(|file| PathBuf::from(format!("{file}.reached")));
+    let wish = match file {
+        Some(file) => std::fs::read_to_string(file).unwrap_or_default(),
+        None => wish.clone(),
     };
-    let file = wish.strip_prefix('@').map(std::path::PathBuf::from);
-    let wish = file
-        .as_ref()
-        .map_or(Ok(wish.clone()), std::fs::read_to_string)
-        .unwrap_or_default();
     let Some((_, how)) = wish
         .trim()
         .split_once('=')
@@ -35,12 +35,7 @@ pub fn pass(name: &str) {
     else {
         return;
     };
-    let reached = file.as_ref().map(|file| {
-        let mut name = file.clone().into_os_string();
-        name.push(".reached");
-        std::path::PathBuf::from(name)
-    });
-    if let (Some(file), Some(reached)) = (&file, &reached)
+    if let (Some(file), Some(reached)) = (file, &reached)
         && std::fs::rename(file, reached).is_err()
     {
         // Another process reached the point first.
@@ -50,11 +45,11 @@ pub fn pass(name: &str) {
     tracing::warn!("[gateway] failpoint {wish}");
     match how {
         // Like a kill by the kernel when memory runs out: nothing is cleaned up.
-        "kill" => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)),
+        "kill" => drop(raise(Signal::SIGKILL)),
         "hang" => std::thread::sleep(Duration::from_secs(3600)),
         "exit" => std::process::exit(1),
         "pause" => {
-            while reached.as_ref().is_some_and(|reached| reached.exists()) {
+            while reached.as_deref().is_some_and(Path::exists) {
                 std::thread::sleep(LOOK);
             }
         }

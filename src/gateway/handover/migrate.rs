@@ -65,25 +65,19 @@ fn ours(stream: &UnixStream) -> bool {
 async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: CancellationToken) {
     loop {
         // Do not stop between a client and its receipt: the client would be passed on twice.
-        tokio::select! {
+        let received = tokio::select! {
             () = end.cancelled() => return,
-            ready = stream.readable() => if ready.is_err() { return },
+            received = channel::receive_byte(&stream) => received,
+        };
+        let Ok(Some((byte, clients))) = received else {
+            return;
+        };
+        for client in clients {
+            workers.adopt(client).await;
         }
-        let mut byte = [0];
-        match stream.try_io(Interest::READABLE, || {
-            channel::receive_with(&stream, &mut byte)
-        }) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Ok((1, clients)) => {
-                for client in clients {
-                    workers.adopt(client).await;
-                }
-                // From now on the sender may close its copy.
-                if stream.write_all(&byte).await.is_err() {
-                    return;
-                }
-            }
-            _ => return,
+        // From now on the sender may close its copy.
+        if stream.write_all(&[byte]).await.is_err() {
+            return;
         }
     }
 }
@@ -120,10 +114,11 @@ async fn send_one(place: &Path, way: &mut Option<UnixStream>, client: &OwnedFd) 
         None => UnixStream::connect(place).await?,
     };
     let stream = way.insert(stream);
-    stream.writable().await?;
-    stream.try_io(Interest::WRITABLE, || {
-        channel::send_raw(stream, b"m", &[client.as_fd()])
-    })?;
+    stream
+        .async_io(Interest::WRITABLE, || {
+            channel::send_with(stream, b"m", &[client.as_fd()])
+        })
+        .await?;
     let mut byte = [0];
     stream.read_exact(&mut byte).await.map(drop)
 }

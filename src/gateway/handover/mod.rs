@@ -3,10 +3,10 @@
 //! The old process makes a socket pair, writes an [offer](wire::Offer) with the lock, the listeners and its
 //! older predecessors into it, and starts the successor with the other end. The successor reads the
 //! configuration, starts its sidecars, asks for those that must not run twice to be released, and
-//! says that it is ready. Only then is it made the main process and told to go; it accepts, and
-//! says that it serves; then the old one accepts nobody any more, passes on each client that is
-//! between two requests, and ends when none is left. Until the word to go, whatever goes wrong with
-//! the successor changes nothing: it is ended, and the old one serves on.
+//! says that it is ready. Only then is it made the main process and given the service; it accepts
+//! clients, and says that it serves; then the old one accepts none any more, passes on each client
+//! that is between two requests, and ends when none is left. Until the successor is given the
+//! service, its failure changes nothing: it is ended, and the old one serves on.
 //!
 //! Both hold the same sockets and the same lock (open file descriptions), so there is no moment
 //! without either.
@@ -18,7 +18,6 @@ pub mod borrowed_upstreams;
 mod channel;
 pub mod failpoint;
 mod incoming;
-mod link;
 pub mod migrate;
 pub mod offer;
 mod outgoing;
@@ -35,4 +34,4 @@ pub use outgoing::News;
 pub use predecessors::Stopping;
 pub use program::Program;
 pub use waiter::Waiter;
-pub use wire::{ToPredecessor, ToSuccessor};
+pub use wire::{Enclosed, Offer, ToPredecessor, ToSuccessor};

@@ -3,40 +3,27 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
-use super::outgoing::prepare;
+use super::channel;
 use super::predecessors::Predecessors;
-use super::wire::{Exclusive, HandedDrainer, Offer, VERSION};
+use super::wire::{Enclosed, Exclusive, HandedDrainer, Offer};
 use crate::gateway::generation::Generation;
 use crate::gateway::listeners::Listeners;
 use crate::os::process::PidFd;
 use crate::state::lock::Lock;
-use crate::state::trace::Carried;
-use crate::supervisor::SupervisorVerdict;
-use crate::systemd::Notifier;
 
-/// What the parts of the gateway give to an offer.
+/// An offer, and what is to be enclosed.
 #[derive(Debug)]
 pub struct Offering<'a> {
-    pub instance: &'a str,
-    pub state_dir: &'a Path,
-    /// The number of the generation to build.
-    pub generation: u64,
-    /// The one that serves.
-    pub serves: u64,
-    pub request: &'a str,
-    /// Why it was asked, and when.
-    pub about: (String, String),
+    pub offer: Offer,
     pub listeners: &'a Listeners,
     pub predecessors: &'a Predecessors,
+    /// The generation that serves.
     pub current: Option<&'a Generation>,
+    /// Its number.
+    pub serves: u64,
     /// Milliseconds that this process has for its drain.
     pub drain_ms: u64,
-    pub notifier: Notifier,
-    pub verdict: &'a SupervisorVerdict,
-    /// The trace of the restart, where it is switched on.
-    pub trace: Option<Carried>,
 }
 
 impl Offering<'_> {
@@ -46,27 +33,27 @@ impl Offering<'_> {
     /// # Errors
     /// When the pair or a descriptor cannot be made.
     pub fn prepare(
-        self,
+        mut self,
         lock: Option<&Lock>,
         work: Option<&OwnedFd>,
     ) -> io::Result<(UnixStream, UnixStream)> {
         let own = PidFd::open(std::process::id())?;
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
-        let exclusive = self.exclusive();
-        // In the order that `Offer` states.
-        let descriptors: Vec<BorrowedFd<'_>> = lock
-            .map(AsFd::as_fd)
+        // Our own children, not reaped yet: no other process has their numbers.
+        let exclusive = self.current.map(Generation::exclusive).unwrap_or_default();
+        let exclusive: Vec<(String, Option<PidFd>)> = exclusive
             .into_iter()
+            .map(|(name, pid)| (name, PidFd::open(pid).ok()))
+            .collect();
+        let running = exclusive.iter().filter_map(|(_, process)| process.as_ref());
+        // In the order that `Enclosed` states.
+        let descriptors: Vec<BorrowedFd<'_>> = (lock.map(AsFd::as_fd).into_iter())
             .chain(listeners.iter().map(|(_, fd)| *fd))
-            .chain(std::iter::once(own.as_fd()))
+            .chain([own.as_fd()])
             .chain(work.map(AsFd::as_fd))
             .chain(older.iter().flat_map(|(_, fds)| fds.iter().copied()))
-            .chain(
-                exclusive
-                    .iter()
-                    .filter_map(|(_, process)| process.as_ref().map(AsFd::as_fd)),
-            )
+            .chain(running.map(AsFd::as_fd))
             .collect();
         let me = HandedDrainer {
             pid: std::process::id(),
@@ -74,45 +61,23 @@ impl Offering<'_> {
             left_ms: Some(self.drain_ms),
             stays: work.is_some(),
         };
-        let (reason, asked_at) = self.about;
-        let offer = Offer {
-            version: VERSION,
-            pid: std::process::id(),
-            instance: self.instance.to_owned(),
-            state_dir: self.state_dir.to_owned(),
-            generation: self.generation,
-            request: self.request.to_owned(),
-            reason,
-            asked_at,
+        let named = |(name, process): &(String, Option<PidFd>)| Exclusive {
+            name: name.clone(),
+            runs: process.is_some(),
+        };
+        self.offer.enclosed = Enclosed {
             lock: lock.is_some(),
             listeners: listeners.iter().map(|(name, _)| name.clone()).collect(),
             drainers: std::iter::once(me)
                 .chain(older.iter().map(|(drainer, _)| drainer.clone()))
                 .collect(),
-            exclusive: exclusive
-                .iter()
-                .map(|(name, process)| Exclusive {
-                    name: name.clone(),
-                    runs: process.is_some(),
-                })
-                .collect(),
-            notify: self.notifier.address(),
-            watchdog_usec: self.notifier.watchdog_usec(),
-            verdict: self.verdict.clone(),
-            trace: self.trace,
+            exclusive: exclusive.iter().map(named).collect(),
         };
-        prepare(&offer, &descriptors)
-    }
-
-    /// The sidecars that must not run twice, each with its process while one runs.
-    fn exclusive(&self) -> Vec<(String, Option<PidFd>)> {
-        let all = self
-            .current
-            .map(Generation::exclusive)
-            .unwrap_or_default()
-            .into_iter();
-        // Our own children, not reaped yet: no other process has their numbers.
-        all.map(|(name, pid)| (name, PidFd::open(pid).ok()))
-            .collect()
+        let (ours, theirs) = UnixStream::pair()?;
+        let line = channel::line(&self.offer)?;
+        let sent = channel::send_with(&ours, &line, &descriptors)?;
+        // The descriptors went with the first bytes.
+        io::Write::write_all(&mut &ours, &line[sent..])?;
+        Ok((ours, theirs))
     }
 }

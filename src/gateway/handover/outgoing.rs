@@ -1,30 +1,32 @@
 //! The old process's view of its successor.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
-use super::wire::{Offer, ToPredecessor, ToSuccessor};
+use super::wire::{ToPredecessor, ToSuccessor};
+use crate::gateway::option_future::or_never;
 use crate::gateway::outbox::Outbox;
-use crate::os::process::{self, PidFd};
+use crate::os::process::{self, Ended, PidFd};
 
-/// How long a successor may take to say its first word: it has only read its configuration by then.
+/// How long a successor may take to send its first message: it has only read its configuration by
+/// then.
 /// Generous, because a machine that restarts a gateway may be busy with an update.
 const HELLO: Duration = Duration::from_secs(15);
 
 /// How long it may be silent while it gets ready; it speaks every second.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take to end when it is told to, before it is killed: its sidecars have their
-/// stop timeout (10 s by default).
+/// How long it may take to end before it is killed: its sidecars have their stop timeout (10 s by
+/// default).
 const END: Duration = Duration::from_secs(12);
 
 /// How long its sidecars may take after it was killed.
@@ -35,7 +37,7 @@ const SIDECAR_END: Duration = Duration::from_secs(10);
 pub enum News {
     /// The successor says something.
     Said(ToPredecessor),
-    /// It is gone, hangs, or speaks another language.
+    /// It is gone, hangs, or sends what this process does not know.
     Lost(String),
 }
 
@@ -44,27 +46,12 @@ pub struct Successor {
     pub pid: u32,
     pub generation: u64,
     pidfd: PidFd,
-    /// Its sidecars, as far as they were there when it told something.
+    /// Its sidecars, as they were when it reported its last step.
     children: Vec<PidFd>,
     to: Sender<ToSuccessor>,
-    /// Rings when it has nothing more to do.
+    /// Cancelled when it has nothing more to do.
     finished: CancellationToken,
     listening: JoinHandle<()>,
-}
-
-/// A socket pair with the offer already in it. The other end is for the successor to inherit.
-///
-/// # Errors
-/// When the pair cannot be made, or does not take the offer.
-pub fn prepare(
-    offer: &Offer,
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<(UnixStream, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let mut line = serde_json::to_vec(offer)?;
-    line.push(b'\n');
-    channel::send_with(&ours, &line, descriptors)?;
-    Ok((ours, theirs))
 }
 
 impl Successor {
@@ -93,7 +80,7 @@ impl Successor {
         })
     }
 
-    pub fn say(&self, message: &ToSuccessor) {
+    pub fn say(&self, message: ToSuccessor) {
         self.to.send(message);
     }
 
@@ -114,15 +101,15 @@ impl Successor {
     /// moment more.
     pub async fn end(self, at_once: bool) {
         self.listening.abort();
-        self.to.send(&ToSuccessor::Abort { main: false });
+        self.to.send(ToSuccessor::Abort { main: false });
         let Ok(ended) = self.pidfd.ended() else {
             // Without a descriptor it cannot be waited for.
             let _ = self.pidfd.signal(Signal::SIGKILL);
             return;
         };
-        if at_once || tokio::time::timeout(END, ended.wait()).await.is_err() {
+        if at_once || timeout(END, ended.wait()).await.is_err() {
             let children = children_of(self.pid);
-            // Gone just now is as good.
+            // An error means that it is gone.
             let _ = self.pidfd.signal(Signal::SIGKILL);
             ended.wait().await;
             join_all(children.iter().map(follow_to_its_end)).await;
@@ -130,21 +117,16 @@ impl Successor {
         join_all(self.children.iter().map(follow_to_its_end)).await;
     }
 
-    /// Stops together with one that was told to begin: whichever of both the service manager takes
-    /// for the main process, the end of the main process is the end of the other. So this one waits
-    /// for its work, and it for the end of this one.
+    /// Stops together with one that has got the service: whichever of both the service manager takes
+    /// for the main process, the end of the main process is the end of the other. So this process
+    /// waits for the successor's work, and the successor for the end of this process.
     pub async fn finish(self) {
-        self.to.send(&ToSuccessor::Abort { main: true });
-        let ended = async {
-            match self.pidfd.ended() {
-                Ok(ended) => ended.wait().await,
-                // What it says is all there is.
-                Err(_) => std::future::pending().await,
-            }
-        };
+        self.to.send(ToSuccessor::Abort { main: true });
+        // Without a descriptor, what it says is all there is.
+        let ended = self.pidfd.ended().ok();
         tokio::select! {
             () = self.finished.cancelled() => {}
-            () = ended => {}
+            () = or_never(ended.as_ref().map(Ended::wait)) => {}
         }
     }
 }
@@ -166,59 +148,45 @@ fn children_of(pid: u32) -> Vec<PidFd> {
         .collect()
 }
 
-/// Waits until a process has ended that was told to; kills it with its group when it does not.
+/// Waits until a process has ended that is about to; kills it with its group when it does not.
 pub async fn follow_to_its_end(child: &PidFd) {
     let Ok(ended) = child.ended() else { return };
-    if tokio::time::timeout(SIDECAR_END, ended.wait())
-        .await
-        .is_err()
-    {
-        // Its group first, where the kernel can; one that is gone is as good.
+    if timeout(SIDECAR_END, ended.wait()).await.is_err() {
+        // Its group first, where the kernel can; an error means that it is gone.
         let _ = child.signal_group(Signal::SIGKILL);
         let _ = child.signal(Signal::SIGKILL);
         ended.wait().await;
     }
 }
 
-async fn listen(
-    mut from: Receiver<ToPredecessor>,
-    news: Outbox<News>,
-    finished: CancellationToken,
-) {
+async fn listen(mut from: Receiver, news: Outbox<News>, finished: CancellationToken) {
     let mut stage = SuccessorStage::Unheard;
     let why = loop {
-        let next = match stage.patience() {
-            Some(limit) => tokio::time::timeout(limit, from.next()).await,
-            None => Ok(from.next().await),
-        };
-        match next {
+        match timeout(stage.patience(), from.next()).await {
             Ok(Ok(Some(message))) => {
                 stage = stage.after(&message);
-                let bye = matches!(message, ToPredecessor::Bye | ToPredecessor::Failed { .. });
+                let ends = matches!(message, ToPredecessor::Bye | ToPredecessor::Failed { .. });
                 if !news.send(News::Said(message)) {
                     return;
                 }
-                if bye {
-                    while let Ok(Some(message)) = from.next().await {
-                        if matches!(message, ToPredecessor::Finished) {
-                            break;
-                        }
-                    }
+                if ends {
+                    while let Ok(Some(message)) = from.next().await
+                        && !matches!(message, ToPredecessor::Finished)
+                    {}
                     return finished.cancel();
                 }
             }
             Ok(Ok(None)) => break format!("the successor ended {}", stage.words()),
-            Ok(Err(error)) => break format!("the successor speaks another language: {error}"),
+            Ok(Err(error)) => break format!("the successor sent an invalid message: {error}"),
             Err(_) => {
                 break format!(
-                    "the successor hangs: {} s without a word {}",
-                    stage.patience().unwrap_or_default().as_secs(),
+                    "the successor hangs: it was silent for {} s {}",
+                    stage.patience().as_secs(),
                     stage.words()
                 );
             }
         }
     };
-    // When the loop is gone, nobody has a successor.
     news.send(News::Lost(why));
 }
 
@@ -230,11 +198,12 @@ enum SuccessorStage {
 }
 
 impl SuccessorStage {
-    fn patience(self) -> Option<Duration> {
+    /// How long it may be silent.
+    fn patience(self) -> Duration {
         match self {
-            Self::Unheard => Some(HELLO),
-            Self::Getting => Some(SILENCE),
-            Self::Serving => None,
+            Self::Unheard => HELLO,
+            Self::Getting => SILENCE,
+            Self::Serving => Duration::MAX,
         }
     }
 
@@ -247,9 +216,9 @@ impl SuccessorStage {
 
     fn words(self) -> &'static str {
         match self {
-            Self::Unheard => "before it said a word",
+            Self::Unheard => "before its first message",
             Self::Getting => "before it served",
-            Self::Serving => "without a goodbye",
+            Self::Serving => "unexpectedly",
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +13,7 @@ use super::wire::HandedDrainer;
 use crate::control::protocol::DrainStatus;
 use crate::gateway::outbox::Outbox;
 use crate::os::process::{Ended, PidFd};
+use crate::state::owner::{Drainer, start_time};
 
 #[derive(Debug, Default)]
 pub struct Predecessors(Vec<One>);
@@ -20,9 +23,9 @@ struct One {
     pid: u32,
     generation: u64,
     until: Option<Instant>,
-    process: DrainingProcess,
-    /// What it said last about its work.
-    told: Vec<DrainStatus>,
+    process: Arc<DrainingProcess>,
+    /// What it reported last about its work.
+    reported: Vec<DrainStatus>,
 }
 
 impl One {
@@ -40,14 +43,6 @@ struct DrainingProcess {
 }
 
 impl DrainingProcess {
-    fn try_clone(&self) -> io::Result<Self> {
-        let work = self.work.as_ref().map(OwnedFd::try_clone).transpose()?;
-        Ok(Self {
-            pidfd: self.pidfd.as_fd().try_clone_to_owned()?.into(),
-            work,
-        })
-    }
-
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.pidfd.as_fd())
             .chain(self.work.as_ref().map(AsFd::as_fd))
@@ -75,10 +70,7 @@ impl Predecessors {
             } else {
                 None
             };
-            let until = drainer
-                .left_ms
-                .map(|left| now + Duration::from_millis(left));
-            let process = DrainingProcess { pidfd, work };
+            let process = Arc::new(DrainingProcess { pidfd, work });
             if let Ok(ended) = process.ended() {
                 let (pid, gone) = (drainer.pid, gone.clone());
                 tokio::spawn(async move {
@@ -89,15 +81,14 @@ impl Predecessors {
             Some(One {
                 pid: drainer.pid,
                 generation: drainer.generation,
-                until,
+                until: (drainer.left_ms).map(|left| now + Duration::from_millis(left)),
                 process,
-                told: Vec::new(),
+                reported: Vec::new(),
             })
         });
         Self(all.collect())
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -106,33 +97,41 @@ impl Predecessors {
         self.0.retain(|one| one.pid != pid);
     }
 
-    /// What the direct one says about its work.
-    pub fn told(&mut self, pid: u32, status: Vec<DrainStatus>) {
+    /// The direct one reports about its work.
+    pub fn report(&mut self, pid: u32, status: Vec<DrainStatus>) {
         if let Some(one) = self.0.iter_mut().find(|one| one.pid == pid) {
-            one.told = status;
+            one.reported = status;
         }
     }
 
     /// What each still does, as far as it is known.
     pub fn status(&self) -> Vec<DrainStatus> {
         let status = |one: &One| {
-            let left_ms = one.left_ms();
-            let unknown = DrainStatus {
+            if !one.reported.is_empty() {
+                return one.reported.clone();
+            }
+            vec![DrainStatus {
                 generation: one.generation,
                 pid: one.pid,
                 requests: 0,
                 tunnels: 0,
                 leases: 0,
-                left_ms,
+                left_ms: one.left_ms(),
                 blockers: Vec::new(),
-            };
-            if one.told.is_empty() {
-                vec![unknown]
-            } else {
-                one.told.clone()
-            }
+            }]
         };
         self.0.iter().flat_map(status).collect()
+    }
+
+    /// As the owner's record names them.
+    pub fn on_record(&self) -> Vec<Drainer> {
+        let now = Timestamp::now().as_millisecond() as u64;
+        let named = |one: &One| Drainer {
+            pid: one.pid,
+            start_time: start_time(one.pid).unwrap_or_default(),
+            until_ms: one.left_ms().map(|left| now + left),
+        };
+        self.0.iter().map(named).collect()
     }
 
     /// As the next offer names them, with the descriptors that belong to each.
@@ -149,7 +148,7 @@ impl Predecessors {
             .collect()
     }
 
-    /// Tells the oldest to finish as in a stop; tells its pid.
+    /// Makes the oldest finish as in a stop; returns its pid.
     pub fn cut_oldest(&mut self) -> Option<u32> {
         // Each puts itself before those that it knew.
         // One that stays in front would pass the signal on to the process that serves.
@@ -161,24 +160,18 @@ impl Predecessors {
 
     /// Takes all of them, for a stop.
     pub fn into_stopping(self, together: Together) -> Stopping {
-        let all = Stopping {
-            all: self.0.into_iter().map(|one| one.process).collect(),
-            together,
-        };
-        all.hurry();
-        all
+        let all = self.0.into_iter().map(|one| one.process).collect();
+        let stopping = Stopping { all, together };
+        stopping.hurry();
+        stopping
     }
 
     /// A second hold on all of them, for an end that waits while they finish in their own time.
     pub fn watched(&self) -> Stopping {
-        // Without a descriptor left this end waits for one less, which systemd then ends.
+        let all = self.0.iter().map(|one| Arc::clone(&one.process));
         Stopping {
-            all: self
-                .0
-                .iter()
-                .filter_map(|one| one.process.try_clone().ok())
-                .collect(),
-            together: Together::default(),
+            all: all.collect(),
+            ..Stopping::default()
         }
     }
 }
@@ -186,15 +179,15 @@ impl Predecessors {
 /// A predecessor that stops while it hands over: who waits for whom.
 #[derive(Clone, Debug, Default)]
 pub struct Together {
-    /// Rings when it waits for our work, and is to be outlived.
+    /// Cancelled when it waits for our work: this process must end after it.
     finish_first: CancellationToken,
-    /// Rings when it waits for our end.
+    /// Cancelled when it waits for our end.
     called_off: CancellationToken,
 }
 
 impl Together {
-    /// It says that we are not to take over. `main` when the service manager may know us as the
-    /// main process already.
+    /// It does not hand over. `main` when the service manager may know us as the main process
+    /// already.
     pub fn aborted(&self, main: bool) {
         if main {
             self.finish_first.cancel()
@@ -207,12 +200,12 @@ impl Together {
 /// Predecessors that an end waits for.
 #[derive(Debug, Default)]
 pub struct Stopping {
-    all: Vec<DrainingProcess>,
+    all: Vec<Arc<DrainingProcess>>,
     together: Together,
 }
 
 impl Stopping {
-    /// Tells them to finish as in a stop.
+    /// Makes them finish as in a stop.
     pub fn hurry(&self) {
         for one in &self.all {
             // One that is gone has finished.
@@ -244,15 +237,13 @@ impl Stopping {
         }
     }
 
-    /// Ends them at once, but for one that others know us by: it ends after this process, or forces
-    /// its own end.
+    /// Ends them at once, but for a waiter: it ends after this process, or forces its own end.
     pub fn kill(&self) {
-        for one in self
-            .all
-            .iter()
-            .filter(|one| one.work.is_none() && !self.together.called_off.is_cancelled())
-        {
-            // Gone is as good.
+        if self.together.called_off.is_cancelled() {
+            return;
+        }
+        for one in self.all.iter().filter(|one| one.work.is_none()) {
+            // An error means that it is gone.
             let _ = one.pidfd.signal(Signal::SIGKILL);
         }
     }

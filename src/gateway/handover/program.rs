@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -53,37 +54,29 @@ impl Program {
         &self.path
     }
 
-    /// The path for execve.
-    pub(super) fn image(&self) -> io::Result<CString> {
-        text(self.path.as_os_str().as_bytes())
-    }
-
-    /// The arguments for execve.
-    pub(super) fn argv(&self) -> io::Result<Vec<CString>> {
-        self.arguments
-            .iter()
-            .map(|argument| text(argument.as_bytes()))
-            .collect()
-    }
-
-    /// The environment for execve, with `more`.
-    pub(super) fn envp(&self, more: &[(&str, String)]) -> io::Result<Vec<CString>> {
-        let kept = self
-            .environment
-            .iter()
-            .filter(|(name, _)| name.to_str().is_none_or(|name| !ANCESTORS.contains(&name)));
-        let kept =
-            kept.map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
-        kept.chain(
-            more.iter()
-                .map(|(name, value)| text(format!("{name}={value}").as_bytes())),
-        )
-        .collect()
+    /// The path, the arguments, and the environment with `more`, for execve.
+    pub(super) fn for_exec<'a>(
+        &self,
+        more: impl Iterator<Item = (&'a str, RawFd)>,
+    ) -> io::Result<(CString, Vec<CString>, Vec<CString>)> {
+        let arguments = self.arguments.iter().map(|one| text(one.as_bytes()));
+        let kept = self.environment.iter().filter(|(name, _)| {
+            let name = name.to_str();
+            name.is_none_or(|name| !ANCESTORS.contains(&name))
+        });
+        let environment = kept
+            .map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
+            .chain(more.map(|(name, fd)| text(format!("{name}={fd}").as_bytes())));
+        Ok((
+            text(self.path.as_os_str().as_bytes())?,
+            arguments.collect::<io::Result<_>>()?,
+            environment.collect::<io::Result<_>>()?,
+        ))
     }
 }
 
 fn text(bytes: &[u8]) -> io::Result<CString> {
-    CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    Ok(CString::new(bytes)?)
 }
 
 /// The file that a shell runs for a name.

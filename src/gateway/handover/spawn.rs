@@ -7,7 +7,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -15,7 +15,6 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
 use super::program::Program;
-use super::wire::OFFER;
 use crate::gateway::signals;
 use crate::os::platform;
 use crate::os::process::PidFd;
@@ -35,46 +34,24 @@ pub struct Spawned {
     pub pidfd: PidFd,
 }
 
-/// Starts a successor that gets its offer through `end`, as a child of the service manager or of
-/// init.
-///
-/// # Errors
-/// As [`spawn`].
-pub fn orphan(program: &Program, end: &UnixStream) -> io::Result<Spawned> {
-    spawn(
-        program,
-        &[end.as_fd()],
-        &[(OFFER, number(end))],
-        Parentage::Orphan,
-    )
-}
-
-/// An environment variable with the number of a descriptor.
-pub(super) fn number(fd: &impl AsFd) -> String {
-    fd.as_fd().as_raw_fd().to_string()
-}
-
-/// Starts the program with these descriptors. Each keeps its number, which is in `environment`.
+/// Starts the program with these descriptors. Each keeps its number, which the environment variable
+/// beside it has.
 ///
 /// # Errors
 /// When the program cannot be started: its file is gone, or built for another machine.
 pub(super) fn spawn(
     program: &Program,
-    descriptors: &[BorrowedFd<'_>],
-    environment: &[(&str, String)],
+    inherited: &[(&str, BorrowedFd<'_>)],
     parentage: Parentage,
 ) -> io::Result<Spawned> {
-    let image = program.image()?;
-    let argv = program.argv()?;
-    let envp = program.envp(environment)?;
-    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let mask = signals::set();
+    let numbers = inherited.iter().map(|(name, fd)| (*name, fd.as_raw_fd()));
+    let (image, argv, envp) = program.for_exec(numbers.clone())?;
     let plan = ExecPlan {
         image,
         argv: pointers(&argv),
         envp: pointers(&envp),
-        keep: raw,
-        mask,
+        keep: numbers.map(|(_, fd)| fd).collect(),
+        mask: signals::set(),
     };
     // The first pipe carries the pid. The second carries the error of execve; it is closed when
     // execve succeeds.
@@ -83,48 +60,31 @@ pub(super) fn spawn(
     // SAFETY: the child makes only async-signal-safe calls and allocates nothing; everything was
     // prepared before.
     let first = match unsafe { fork() }? {
-        ForkResult::Child => {
-            if parentage == Parentage::Orphan {
-                // SAFETY: as above.
-                match unsafe { fork() } {
-                    Ok(ForkResult::Child) => {}
-                    Ok(ForkResult::Parent { child }) => {
-                        stay_between(child, between.as_raw_fd(), report.as_raw_fd())
-                    }
-                    Err(error) => plan.fail(error as i32, report.as_raw_fd()),
-                }
-            }
-            plan.execute(report.as_raw_fd())
-        }
+        ForkResult::Child => plan.start(parentage, between.as_raw_fd(), report.as_raw_fd()),
         ForkResult::Parent { child } => child,
     };
     drop((between, report));
-    let spawned = (|| {
-        let pid = match parentage {
-            Parentage::Child => first.as_raw() as u32,
-            Parentage::Orphan => {
-                let mut number = [0; 4];
-                kept.read_exact(&mut number)?;
-                u32::from_ne_bytes(number)
-            }
-        };
-        Ok(Spawned {
-            pid,
-            pidfd: PidFd::open(pid)?,
-        })
-    })();
-    let mut errno = [0; 4];
-    let failed = executed.read_exact(&mut errno).is_ok();
+    let pid = match parentage {
+        Parentage::Child => Ok(first.as_raw() as u32),
+        Parentage::Orphan => read_number(&mut kept).map(u32::from_ne_bytes),
+    };
+    let spawned = pid.and_then(|pid| {
+        let pidfd = PidFd::open(pid)?;
+        Ok(Spawned { pid, pidfd })
+    });
+    let errno = read_number(&mut executed).ok().map(i32::from_ne_bytes);
     drop(kept);
-    if parentage == Parentage::Orphan || failed {
+    if parentage == Parentage::Orphan || errno.is_some() {
         // It has ended, or is about to.
         let _ = waitpid(first, None);
     }
-    if failed {
-        Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
-    } else {
-        spawned
-    }
+    errno.map_or(spawned, |errno| Err(io::Error::from_raw_os_error(errno)))
+}
+
+fn read_number(stream: &mut UnixStream) -> io::Result<[u8; 4]> {
+    let mut bytes = [0; 4];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 struct ExecPlan {
@@ -136,6 +96,19 @@ struct ExecPlan {
 }
 
 impl ExecPlan {
+    /// In the forked process: becomes the program, or forks the orphan that does.
+    fn start(&self, parentage: Parentage, between: RawFd, report: RawFd) -> ! {
+        if parentage == Parentage::Orphan {
+            // SAFETY: as in `spawn`.
+            match unsafe { fork() } {
+                Ok(ForkResult::Child) => {}
+                Ok(ForkResult::Parent { child }) => stay_between(child, between, report),
+                Err(error) => self.fail(error as i32, report),
+            }
+        }
+        self.execute(report)
+    }
+
     fn execute(&self, report: RawFd) -> ! {
         // A process group of its own: this process passes a signal of the terminal on, once.
         let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));

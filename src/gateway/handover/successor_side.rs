@@ -1,10 +1,9 @@
 //! The side of the successor, in the process that hands over: start one, release what must not run
-//! twice, make it the main process, and stay in touch until the own work is done. One file because
-//! the states of a hand-over and every move between them belong together.
+//! twice, make it the main process, and stay in touch until the own work is done.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +13,13 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::failpoint;
 use super::offer::Offering;
 use super::outgoing::{News, Successor};
 use super::program::Program;
-use super::spawn::{Spawned, orphan};
-use super::waiter::{Waiter, WaiterEvent};
-use super::wire::{ToPredecessor, ToSuccessor};
-use super::{failpoint, link::Link};
+use super::spawn::{Parentage, Spawned, spawn};
+use super::waiter::{Link, Waiter, WaiterEvent};
+use super::wire::{OFFER, ToSuccessor};
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::gateway::generation::{Generation, SidecarAddresses, drain_time_of};
 use crate::gateway::lease::Claim;
@@ -37,60 +36,44 @@ use crate::state::terms::ProgressStage;
 /// The successor of this process, and what a next one is started with.
 #[derive(Debug)]
 pub struct SuccessorSide {
-    program: Program,
+    pub program: Program,
     /// The waiter that this process is behind.
     link: Option<Link>,
     /// The waiter that this process is.
     waiter: Option<Waiter>,
     /// The owner's lock on the state directory.
     lock: Option<Lock>,
-    /// Whether this process stays when it hands over, because somebody follows its pid.
-    stays: bool,
+    /// Whether this process stays after the next hand-over, because somebody follows its pid.
+    pub stays: bool,
     /// Open as long as a process that stays still works.
     at_work: Option<OwnedFd>,
-    succession: Succession,
+    /// The successor to talk to, which gets ready or serves; none once it says that it ends, or is
+    /// gone.
+    hand_over: Option<HandOver>,
+    /// The hand-over that has happened.
+    handed: Option<Handed>,
     /// Ends of unused successors that a stop waits for.
     ending: Vec<JoinHandle<()>>,
 }
 
-/// How far a hand-over is.
-#[derive(Debug)]
-enum Succession {
-    /// There is no successor.
-    None,
-    /// It gets ready, and may have been told to begin.
-    Preparing(HandOver),
-    /// It serves.
-    Done(Handed),
-}
-
 /// A successor to talk to.
 #[derive(Debug)]
-struct HandOver {
-    successor: Successor,
+pub struct HandOver {
+    pub successor: Successor,
     /// Reports the progress to the client that requested the restart.
-    report: Reporter,
-    budget: Budget,
-    /// What the successor offers, once it is ready.
-    offered: Option<Offered>,
-    /// Whether it was told to begin.
+    pub report: Reporter,
+    pub budget: Budget,
+    /// What the successor serves and where its sidecars listen, once it is ready.
+    pub offered: Option<(GenerationInfo, SidecarAddresses)>,
+    /// Whether the successor has got the service.
     begun: bool,
     /// Whether it is behind a waiter, so that our pid stays the main one.
     behind: bool,
 }
 
-/// What a successor that is ready has.
-#[derive(Debug)]
-struct Offered {
-    info: GenerationInfo,
-    sidecars: SidecarAddresses,
-}
-
 /// After the hand-over.
 #[derive(Debug)]
 struct Handed {
-    /// None once the successor has said goodbye, or is gone.
-    hand_over: Option<HandOver>,
     pid: u32,
     info: GenerationInfo,
     /// To the successor's sidecars.
@@ -99,39 +82,6 @@ struct Handed {
     heard: u64,
     /// No client of this process is left.
     clients_gone: bool,
-}
-
-/// What a message of the successor leads to.
-#[derive(Debug)]
-pub enum SuccessorEffect {
-    Nothing,
-    /// End these sidecars: they must not run beside the successor's.
-    Release(Vec<String>),
-    /// It can serve.
-    Ready,
-    /// It serves.
-    Serves,
-    /// Its sidecars listen here now.
-    Redirect(SidecarAddresses),
-    /// It is gone, or gives up.
-    Lost(String),
-}
-
-/// A hand-over that has just happened.
-#[derive(Debug)]
-pub struct HandedOver {
-    pub pid: u32,
-    pub report: Reporter,
-    /// Where the successor's sidecars listen.
-    pub sidecars: SidecarAddresses,
-}
-
-/// What is left to do when a hand-over does not happen.
-#[derive(Debug)]
-pub struct TakenBack {
-    /// The successor was told to begin: it may have put its own in place of our control socket and
-    /// record.
-    pub begun: bool,
 }
 
 impl SuccessorSide {
@@ -144,13 +94,10 @@ impl SuccessorSide {
             lock,
             stays: false,
             at_work: None,
-            succession: Succession::None,
+            hand_over: None,
+            handed: None,
             ending: Vec::new(),
         }
-    }
-
-    pub fn program(&self) -> &Program {
-        &self.program
     }
 
     /// Whether this process is a waiter in front of another.
@@ -158,48 +105,21 @@ impl SuccessorSide {
         self.waiter.is_some()
     }
 
-    /// Whether the next hand-over is one after which this process stays.
-    pub fn stay(&mut self, stays: bool) {
-        self.stays = stays;
-    }
-
-    /// Whether the process stays in front of the successor that it starts.
-    fn becomes_waiter(&self) -> bool {
-        self.stays && !self.link.as_ref().is_some_and(Link::alive)
-    }
-
-    fn hand_over(&self) -> Option<&HandOver> {
-        match &self.succession {
-            Succession::None => None,
-            Succession::Preparing(hand_over) => Some(hand_over),
-            Succession::Done(handed) => handed.hand_over.as_ref(),
-        }
-    }
-
     /// The hand-over to the successor that builds this generation.
-    fn of(&mut self, generation: u64) -> Option<&mut HandOver> {
-        let hand_over = match &mut self.succession {
-            Succession::None => None,
-            Succession::Preparing(hand_over) => Some(hand_over),
-            Succession::Done(handed) => handed.hand_over.as_mut(),
-        };
+    pub fn of(&mut self, generation: u64) -> Option<&mut HandOver> {
+        let hand_over = self.hand_over.as_mut();
         hand_over.filter(|hand_over| hand_over.successor.generation == generation)
-    }
-
-    fn handed(&self) -> Option<&Handed> {
-        match &self.succession {
-            Succession::Done(handed) => Some(handed),
-            _ => None,
-        }
     }
 
     /// The process that serves after a hand-over, and its generation.
     pub fn serves(&self) -> Option<(u32, &GenerationInfo)> {
-        self.handed().map(|handed| (handed.pid, &handed.info))
+        self.handed
+            .as_ref()
+            .map(|handed| (handed.pid, &handed.info))
     }
 
     pub fn has_handed_over(&self) -> bool {
-        self.handed().is_some()
+        self.handed.is_some()
     }
 }
 
@@ -216,19 +136,18 @@ impl SuccessorSide {
         report: Reporter,
         news: Outbox<News>,
     ) -> Result<(), String> {
-        let generation = offering.generation;
-        let started = self.start_process(offering).and_then(|(ours, spawned)| {
-            let (spawned, behind) = spawned;
-            Ok((Successor::listen(ours, spawned, generation, news)?, behind))
-        });
+        let generation = offering.offer.generation;
+        let started = self
+            .start_process(offering)
+            .and_then(|(ours, spawned, behind)| {
+                Ok((Successor::listen(ours, spawned, generation, news)?, behind))
+            });
         let (successor, behind) = started
             .map_err(|error| format!("cannot start {}: {error}", self.program.path().display()))?;
-        info!("[gateway] pid {} is starting to take over", successor.pid);
-        report.tell(
-            ProgressStage::Starting,
-            format!("pid {} is starting to take over", successor.pid),
-        );
-        self.succession = Succession::Preparing(HandOver {
+        let starting = format!("pid {} is starting to take over", successor.pid);
+        info!("[gateway] {starting}");
+        report.tell(ProgressStage::Starting, starting);
+        self.hand_over = Some(HandOver {
             successor,
             report,
             budget,
@@ -239,78 +158,41 @@ impl SuccessorSide {
         Ok(())
     }
 
-    fn start_process(
-        &mut self,
-        offering: Offering<'_>,
-    ) -> io::Result<(UnixStream, (Spawned, bool))> {
+    /// Starts it by the waiter before us, by a waiter that we become, or as an orphan that the
+    /// manager adopts. The last value says whether it is behind a waiter.
+    fn start_process(&mut self, offering: Offering<'_>) -> io::Result<(UnixStream, Spawned, bool)> {
         failpoint::pass("old.before-spawn");
-        let stays = self.becomes_waiter();
-        let work = if stays {
+        let link = self.link.as_ref().filter(|link| link.alive());
+        let becomes_waiter = self.stays && link.is_none();
+        let mut work = None;
+        if becomes_waiter {
             // Again for each successor: one that did not come to serve has gone with its own.
-            let (work, ours) = platform::pipe()?;
+            let (theirs, ours) = platform::pipe()?;
             self.at_work = Some(ours);
-            Some(work)
-        } else {
-            None
-        };
+            work = Some(theirs);
+        }
         let (ours, theirs) = offering.prepare(self.lock.as_ref(), work.as_ref())?;
-        let spawned = self.spawn_with(&theirs)?;
+        let spawned = if let Some(link) = link {
+            link.spawn(&theirs)?
+        } else if becomes_waiter {
+            self.waiter
+                .get_or_insert_with(|| Waiter::new(self.program.clone()))
+                .spawn(&theirs)?
+        } else {
+            let inherited = [(OFFER, theirs.as_fd())];
+            spawn(&self.program, &inherited, Parentage::Orphan)?
+        };
         failpoint::pass("old.spawned");
-        Ok((ours, spawned))
+        Ok((ours, spawned, link.is_some() || becomes_waiter))
     }
 
-    /// By the waiter before us, by a waiter that we become, or as an orphan that the manager
-    /// adopts. Tells whether it is behind a waiter.
-    fn spawn_with(&mut self, theirs: &UnixStream) -> io::Result<(Spawned, bool)> {
-        if let Some(link) = self.link.as_ref().filter(|link| link.alive()) {
-            return Ok((link.spawn(theirs)?, true));
+    /// The successor ends in order. Whether that is a loss: one that served has a successor of its
+    /// own, or was stopped.
+    pub fn ends(&mut self) -> bool {
+        if self.handed.is_some() {
+            self.hand_over = None;
         }
-        if self.becomes_waiter() {
-            let waiter = self
-                .waiter
-                .get_or_insert_with(|| Waiter::new(self.program.clone()));
-            return Ok((waiter.spawn(theirs)?, true));
-        }
-        Ok((orphan(&self.program, theirs)?, false))
-    }
-
-    /// What the successor that builds this generation says.
-    pub fn hear(&mut self, generation: u64, news: News) -> SuccessorEffect {
-        let message = match news {
-            News::Said(message) => message,
-            News::Lost(why) => return SuccessorEffect::Lost(why),
-        };
-        let Some(hand_over) = self.of(generation) else {
-            return SuccessorEffect::Nothing;
-        };
-        match message {
-            ToPredecessor::Hello { pid, .. } => hand_over.report.tell(
-                ProgressStage::Preparing,
-                format!("pid {pid} has what it needs to take over"),
-            ),
-            ToPredecessor::Progress { stage, text } => {
-                hand_over.successor.know_children();
-                // A later version may have other stages.
-                if let Ok(stage) = stage.parse() {
-                    hand_over.report.tell(stage, text);
-                }
-            }
-            ToPredecessor::Release { names } => return SuccessorEffect::Release(names),
-            ToPredecessor::Ready { info, sidecars } => {
-                hand_over.offered = Some(Offered { info, sidecars });
-                return SuccessorEffect::Ready;
-            }
-            ToPredecessor::Serving => return SuccessorEffect::Serves,
-            ToPredecessor::Sidecars { sidecars } => return SuccessorEffect::Redirect(sidecars),
-            ToPredecessor::Failed { why } => return SuccessorEffect::Lost(why),
-            ToPredecessor::Bye => match &mut self.succession {
-                // It ends in order: nobody but its own successor is to take its place.
-                Succession::Done(handed) => handed.hand_over = None,
-                _ => return SuccessorEffect::Lost("the successor was told to stop".to_owned()),
-            },
-            ToPredecessor::Alive | ToPredecessor::Finished => {}
-        }
-        SuccessorEffect::Nothing
+        self.handed.is_none()
     }
 
     /// Ends the sidecars among `names` that the current generation has; requests wait at their
@@ -323,7 +205,7 @@ impl SuccessorSide {
         released: Outbox<()>,
     ) {
         failpoint::pass("old.release");
-        let Some(hand_over) = self.hand_over() else {
+        let Some(hand_over) = &self.hand_over else {
             return;
         };
         let slots: Vec<_> = names
@@ -342,23 +224,11 @@ impl SuccessorSide {
         });
     }
 
-    /// Tells the successor of this generation that they have ended; false when it was given up
-    /// meanwhile.
-    pub fn released(&mut self, generation: u64) -> bool {
-        match self.of(generation) {
-            Some(hand_over) => {
-                hand_over.successor.say(&ToSuccessor::Released);
-                true
-            }
-            None => false,
-        }
-    }
-
     /// The successor is ready: `make_main` makes it the main process, unless a waiter stays that;
-    /// then it is told to begin.
+    /// then it gets the service.
     pub fn commit(&mut self, make_main: impl FnOnce(u32)) {
         failpoint::pass("old.before-mainpid");
-        let Succession::Preparing(hand_over) = &mut self.succession else {
+        let Some(hand_over) = &mut self.hand_over else {
             return;
         };
         hand_over.begun = true;
@@ -366,59 +236,49 @@ impl SuccessorSide {
             make_main(hand_over.successor.pid);
         }
         failpoint::pass("old.after-mainpid");
-        hand_over.successor.say(&ToSuccessor::Go);
+        hand_over.successor.say(ToSuccessor::Go);
         failpoint::pass("old.after-go");
-    }
-
-    /// Under which budget this process is to finish its work once the successor serves.
-    pub fn budget(&self) -> Option<Budget> {
-        self.hand_over().map(|hand_over| hand_over.budget)
     }
 
     /// Whether the loss of the successor of this generation is news. `handing_over` when one is
     /// expected, though none could be started.
     pub fn is_loss(&mut self, generation: u64, handing_over: bool) -> bool {
-        self.of(generation).is_some() || (self.hand_over().is_none() && handing_over)
+        self.of(generation).is_some() || (self.hand_over.is_none() && handing_over)
     }
 
-    /// The successor does not take over; `ended` hears when it is gone. None when there was none.
-    pub fn take_back(&mut self, ended: Outbox<()>) -> Option<TakenBack> {
-        let HandOver {
-            successor, begun, ..
-        } = self.take()?;
+    /// The successor does not take over; `ended` hears when it is gone. Whether it had got the
+    /// service: it may have replaced our control socket and record.
+    pub fn take_back(&mut self, ended: Outbox<()>) -> bool {
+        let Some((successor, begun)) = self.take() else {
+            return false;
+        };
         tokio::spawn(async move {
-            // It may accept already: then not a moment longer.
+            // One that got the service may accept already: it must end at once.
             successor.end(begun).await;
             ended.send(());
         });
-        Some(TakenBack { begun })
+        begun
     }
 
     /// A stop while a successor gets ready takes it along.
     pub fn abandon(&mut self) {
-        if let Some(HandOver {
-            successor, begun, ..
-        }) = self.take()
-        {
-            // Once it was told to begin, it may have clients, and be the main process.
-            self.ending.push(tokio::spawn(async move {
-                if begun {
-                    successor.finish().await
-                } else {
-                    successor.end(false).await
-                }
-            }));
-        }
+        let Some((successor, begun)) = self.take() else {
+            return;
+        };
+        self.ending.push(tokio::spawn(async move {
+            // Once it has the service, it may have clients, and be the main process.
+            if begun {
+                successor.finish().await
+            } else {
+                successor.end(false).await
+            }
+        }));
     }
 
-    fn take(&mut self) -> Option<HandOver> {
-        match std::mem::replace(&mut self.succession, Succession::None) {
-            Succession::Preparing(hand_over) => Some(hand_over),
-            other => {
-                self.succession = other;
-                None
-            }
-        }
+    /// A successor that does not serve yet, and whether it has got the service.
+    fn take(&mut self) -> Option<(Successor, bool)> {
+        let preparing = self.hand_over.take_if(|_| self.handed.is_none())?;
+        Some((preparing.successor, preparing.begun))
     }
 
     /// Ends of unused successors, for an end to wait for.
@@ -430,60 +290,51 @@ impl SuccessorSide {
 /// After the hand-over.
 impl SuccessorSide {
     /// The successor serves: what it offered is used from here on, and the lock is its alone.
-    /// Should it die, one that stands by has the next turn.
-    pub fn hand_over_done(&mut self) -> Option<HandedOver> {
-        let mut hand_over = self.take()?;
-        let Some(Offered { info, sidecars }) = hand_over.offered.take() else {
-            self.succession = Succession::Preparing(hand_over);
-            return None;
-        };
+    /// Should it die, a process that stands by gets the lock. Returns its pid, the reporter of the
+    /// restart, and where its sidecars listen.
+    pub fn hand_over_done(&mut self) -> Option<(u32, Reporter, SidecarAddresses)> {
+        let hand_over = self.hand_over.as_mut()?;
+        let (info, sidecars) = hand_over.offered.take()?;
         let (pid, report) = (hand_over.successor.pid, hand_over.report.clone());
         let door = |name: &String| {
             let held = Backend::held(name, &format!("{name} is restarting"));
             (name.clone(), held)
         };
         self.lock = None;
-        self.succession = Succession::Done(Handed {
-            hand_over: Some(hand_over),
+        self.handed = Some(Handed {
             pid,
             info,
             doors: sidecars.keys().map(door).collect(),
             heard: 0,
             clients_gone: false,
         });
-        Some(HandedOver {
-            pid,
-            report,
-            sidecars,
-        })
+        Some((pid, report, sidecars))
     }
 
     /// The doors to the successor's sidecars, by name.
     pub fn doors(&self) -> BTreeMap<String, Arc<Backend>> {
-        self.handed()
+        let handed = self.handed.as_ref();
+        handed
             .map(|handed| handed.doors.clone())
             .unwrap_or_default()
     }
 
     /// Opens the doors to where the successor's sidecars are now.
     pub fn redirect(&self, sidecars: &SidecarAddresses, workers: usize) {
-        for (name, door) in self.handed().iter().flat_map(|handed| &handed.doors) {
-            match sidecars.get(name) {
+        for (name, door) in self.handed.iter().flat_map(|handed| &handed.doors) {
+            door.set(match sidecars.get(name) {
                 Some(Some(address)) => {
-                    door.set(Door::Open(Upstream::new(
-                        Address::Socket(*address),
-                        workers,
-                        door.cut_token(),
-                    )));
+                    let address = Address::Socket(*address);
+                    Door::Open(Upstream::new(address, workers, door.cut_token()))
                 }
-                _ => door.set(Door::Held(format!("{name} is restarting").into())),
-            }
+                _ => Door::Held(format!("{name} is restarting").into()),
+            });
         }
     }
 
-    /// The successor's word about its sidecars counts from now on.
+    /// What the successor has said about its sidecars counts from now on.
     pub fn heard_addresses(&mut self) {
-        if let Succession::Done(handed) = &mut self.succession {
+        if let Some(handed) = &mut self.handed {
             handed.heard += 1;
         }
     }
@@ -491,46 +342,42 @@ impl SuccessorSide {
     /// Tells the successor what this process still does. `borrowed` is what older processes have
     /// at the same sidecars.
     pub fn tell_work(&self, drains: impl Iterator<Item = DrainStatus>, borrowed: u64) {
-        let Some(handed) = self.handed() else { return };
-        let Some(hand_over) = &handed.hand_over else {
+        let (Some(handed), Some(hand_over)) = (&self.handed, &self.hand_over) else {
             return;
         };
-        let status = drains
-            .map(|drain| DrainStatus {
-                pid: std::process::id(),
-                ..drain
-            })
-            .collect();
+        let pid = std::process::id();
         let counts = handed.doors.values().map(|door| door.counts());
         let own: usize = counts.map(|counts| counts.requests + counts.tunnels).sum();
-        hand_over.successor.say(&ToSuccessor::Draining {
-            status,
+        hand_over.successor.say(ToSuccessor::Draining {
+            status: drains.map(|drain| DrainStatus { pid, ..drain }).collect(),
             heard: handed.heard,
             borrowed: own as u64 + borrowed,
         });
     }
 
-    /// Passes on a signal for which nobody waits who could ask the successor again.
+    /// Passes on a signal: its sender has no answer that says to ask the successor.
     pub fn signal(&self, signal: Signal) {
-        if let Some(hand_over) = self.hand_over() {
+        if let Some(hand_over) = &self.hand_over {
             hand_over.successor.signal(signal);
         }
     }
 
     pub fn clients_gone(&mut self) {
-        if let Succession::Done(handed) = &mut self.succession {
+        if let Some(handed) = &mut self.handed {
             handed.clients_gone = true;
         }
     }
 
     /// Whether no client of this process is left after a hand-over.
     pub fn are_clients_gone(&self) -> bool {
-        self.handed().is_some_and(|handed| handed.clients_gone)
+        self.handed
+            .as_ref()
+            .is_some_and(|handed| handed.clients_gone)
     }
 
-    /// The successor of this generation, which served, is lost. Tells whether this process takes
-    /// the service back: not when the service manager starts the next process, nor when another has
-    /// the lock by now.
+    /// The successor of this generation, which served, is lost. Whether this process takes the
+    /// service back: not when the service manager starts the next process, nor when another has the
+    /// lock by now.
     pub fn take_service(
         &mut self,
         generation: u64,
@@ -541,9 +388,7 @@ impl SuccessorSide {
         if self.of(generation).is_none() {
             return false;
         }
-        if let Succession::Done(handed) = &mut self.succession {
-            handed.hand_over = None;
-        }
+        self.hand_over = None;
         if manager_restarts {
             warn!("[gateway] {why}; the service manager starts the next one");
             return false;
@@ -561,7 +406,8 @@ impl SuccessorSide {
 
     /// This process serves again.
     pub fn resume(&mut self) {
-        self.succession = Succession::None;
+        self.hand_over = None;
+        self.handed = None;
     }
 }
 
@@ -587,22 +433,12 @@ impl SuccessorSide {
 
     /// Passes a signal on to the process that serves behind this one; false when there is none.
     pub fn forward(&self, asked: SignalRequest) -> bool {
-        match self.waiter.as_ref().filter(|_| self.has_handed_over()) {
-            Some(waiter) => {
-                waiter.forward(asked);
-                true
-            }
-            None => false,
-        }
+        let waiter = self.waiter.as_ref().filter(|_| self.has_handed_over());
+        waiter.inspect(|waiter| waiter.forward(asked)).is_some()
     }
 
-    /// The waiter that stays when this process has no work left; none when nobody is behind it.
+    /// The waiter that stays when this process has no work left; none when no process is behind it.
     pub fn into_waiter(self) -> Option<Waiter> {
         self.waiter.filter(|waiter| !waiter.alone())
-    }
-
-    /// Whether somebody is behind this process.
-    pub fn is_in_front(&self) -> bool {
-        self.waiter.as_ref().is_some_and(|waiter| !waiter.alone())
     }
 }

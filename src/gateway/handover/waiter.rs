@@ -1,30 +1,42 @@
 //! The waiter: the process whose pid the outside knows. Where this pid must survive, the first
 //! process that hands over stays: it passes signals on, starts later successors, reaps children,
-//! and ends with the status of the last process behind it.
+//! and ends with the status of the last process behind it. A [`Link`] leads to it from each of them:
+//! a message is one byte, with descriptors where needed.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::link::{self, CURRENT, SPAWN};
+use super::incoming::inherited;
 use super::program::Program;
-use super::spawn::{Parentage, Spawned, number, spawn};
+use super::spawn::{Parentage, Spawned, spawn};
 use super::wire::{LINK, OFFER};
 use super::{channel, failpoint};
 use crate::gateway::option_future::or_never;
 use crate::gateway::signals::{SignalRequest, Signals};
 use crate::os::platform;
 use crate::os::process::PidFd;
+
+/// Asks the waiter to start a successor that inherits the descriptor of the message.
+const SPAWN: u8 = b's';
+
+/// Says that the sender serves now.
+const CURRENT: u8 = b'c';
+
+/// How long a waiter may take to start a process: it only forks and executes.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// An event behind the waiter.
 #[derive(Debug)]
@@ -33,28 +45,21 @@ pub enum WaiterEvent {
     Ended(u32),
     /// Another process serves now.
     Current(u32),
-    /// A process requests a successor that inherits this descriptor.
-    Spawn(u32, OwnedFd),
+    /// The process at the other end requests a successor that inherits this descriptor.
+    Spawn(Arc<UnixStream>, OwnedFd),
 }
 
 #[derive(Debug)]
 pub struct Waiter {
     program: Program,
-    children: HashMap<u32, Child>,
+    children: HashMap<u32, PidFd>,
     current: u32,
     status: u8,
     sender: mpsc::UnboundedSender<WaiterEvent>,
     events: mpsc::UnboundedReceiver<WaiterEvent>,
 }
 
-#[derive(Debug)]
-struct Child {
-    pidfd: PidFd,
-    stream: std::sync::Arc<UnixStream>,
-}
-
 impl Waiter {
-    /// A waiter without processes behind it.
     pub fn new(program: Program) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         Self {
@@ -74,23 +79,18 @@ impl Waiter {
     pub fn spawn(&mut self, end: &impl AsFd) -> io::Result<Spawned> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
-        let numbers = [(OFFER, number(end)), (LINK, number(&theirs))];
-        let spawned = spawn(
-            &self.program,
-            &[end.as_fd(), theirs.as_fd()],
-            &numbers,
-            Parentage::Child,
-        )?;
-        let stream = std::sync::Arc::new(UnixStream::from_std(ours)?);
+        let inherited = [(OFFER, end.as_fd()), (LINK, theirs.as_fd())];
+        let spawned = spawn(&self.program, &inherited, Parentage::Child)?;
+        let stream = UnixStream::from_std(ours)?;
         let pidfd = PidFd::from(spawned.pidfd.as_fd().try_clone_to_owned()?);
         let ended = pidfd.ended()?;
         let (pid, sender) = (spawned.pid, self.sender.clone());
-        tokio::spawn(listen(pid, std::sync::Arc::clone(&stream), sender.clone()));
+        tokio::spawn(listen(pid, stream, sender.clone()));
         tokio::spawn(async move {
             ended.wait().await;
             let _ = sender.send(WaiterEvent::Ended(pid));
         });
-        self.children.insert(pid, Child { pidfd, stream });
+        self.children.insert(pid, pidfd);
         Ok(spawned)
     }
 
@@ -106,10 +106,8 @@ impl Waiter {
                 if let Err(error) = &spawned {
                     error!("[gateway] cannot start a successor: {error}");
                 }
-                if let Some(child) = self.children.get(&from) {
-                    // A process that is gone needs no answer, and its offer is void.
-                    let _ = link::answer(&child.stream, &spawned);
-                }
+                // A process that is gone needs no answer, and its offer is void.
+                let _ = answer(&from, spawned);
             }
             WaiterEvent::Ended(pid) => {
                 let status = reap(pid);
@@ -139,7 +137,7 @@ impl Waiter {
             SignalRequest::Respawn => Signal::SIGUSR2,
         };
         // The end of a process that is gone is noticed elsewhere.
-        let _ = child.pidfd.signal(signal);
+        let _ = child.signal(signal);
     }
 
     /// Waits until the last process behind it has ended, and returns the status of that one.
@@ -152,11 +150,8 @@ impl Waiter {
             self.current
         );
         // Orphans become children of process 1, which must reap them.
-        let mut orphans = if std::process::id() == 1 {
-            signal(SignalKind::child()).ok()
-        } else {
-            None
-        };
+        let init = std::process::id() == 1;
+        let mut orphans = init.then(|| signal(SignalKind::child()).ok()).flatten();
         while !self.alone() {
             tokio::select! {
                 asked = signals.next() => self.forward(asked),
@@ -187,30 +182,73 @@ fn reap(pid: u32) -> u8 {
     }
 }
 
-async fn listen(
-    pid: u32,
-    stream: std::sync::Arc<UnixStream>,
-    sender: mpsc::UnboundedSender<WaiterEvent>,
-) {
-    loop {
-        if stream.readable().await.is_err() {
-            return;
-        }
-        let mut byte = [0; 1];
-        let event = match stream.try_io(Interest::READABLE, || {
-            channel::receive_with(&*stream, &mut byte)
-        }) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Ok((1, mut descriptors)) => match (byte[0], descriptors.pop()) {
-                (SPAWN, Some(end)) => WaiterEvent::Spawn(pid, end),
-                (CURRENT, _) => WaiterEvent::Current(pid),
-                _ => continue,
-            },
-            // Its end is noticed elsewhere.
-            _ => return,
+/// Receives what a process behind the waiter asks for. Its end is noticed elsewhere.
+async fn listen(pid: u32, stream: UnixStream, sender: mpsc::UnboundedSender<WaiterEvent>) {
+    let stream = Arc::new(stream);
+    while let Ok(Some((byte, mut descriptors))) = channel::receive_byte(&stream).await {
+        let event = match (byte, descriptors.pop()) {
+            (SPAWN, Some(end)) => WaiterEvent::Spawn(Arc::clone(&stream), end),
+            (CURRENT, _) => WaiterEvent::Current(pid),
+            _ => continue,
         };
         if sender.send(event).is_err() {
             return;
+        }
+    }
+}
+
+/// Answers a request to spawn: with the pid and a pidfd, or with the error.
+fn answer(stream: &UnixStream, spawned: io::Result<Spawned>) -> io::Result<usize> {
+    match spawned {
+        Ok(Spawned { pid, pidfd }) => {
+            channel::send_with(stream, &pid.to_ne_bytes(), &[pidfd.as_fd()])
+        }
+        Err(error) => {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            channel::send_with(stream, &errno.to_ne_bytes(), &[])
+        }
+    }
+}
+
+/// The connection to the waiter in front of this process.
+#[derive(Debug)]
+pub struct Link(StdStream);
+
+impl Link {
+    /// The link that this process has inherited, if any.
+    pub fn take() -> Option<Self> {
+        let stream = inherited(LINK)?;
+        stream.set_read_timeout(Some(ANSWER)).ok()?;
+        Some(Self(stream))
+    }
+
+    /// Tells the waiter that this process serves now.
+    pub fn current(&self) {
+        // If the waiter is gone, there is nothing to tell.
+        let _ = channel::send_with(&self.0, &[CURRENT], &[]);
+    }
+
+    /// Whether the waiter is still alive.
+    pub fn alive(&self) -> bool {
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.0.as_raw_fd(), &mut [0], peek) != Ok(0)
+    }
+
+    /// Asks the waiter to start a successor that inherits `end`.
+    ///
+    /// # Errors
+    /// When it cannot, or when it is gone.
+    pub fn spawn(&self, end: &StdStream) -> io::Result<Spawned> {
+        channel::send_with(&self.0, &[SPAWN], &[end.as_fd()])?;
+        let mut number = [0; 4];
+        let (length, mut descriptors) = channel::receive_with(&self.0, &mut number)?;
+        match (length, descriptors.pop()) {
+            (4, Some(pidfd)) => Ok(Spawned {
+                pid: u32::from_ne_bytes(number),
+                pidfd: PidFd::from(pidfd),
+            }),
+            (4, None) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number))),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }

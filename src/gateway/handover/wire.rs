@@ -21,9 +21,7 @@ pub const OFFER: &str = "GATEWAY_HANDOVER";
 /// The environment variable with the number of the descriptor that leads to the waiter.
 pub const LINK: &str = "GATEWAY_WAITER";
 
-/// What the successor gets. These descriptors come with it, in this order: the lock (if `lock`),
-/// the listeners, a pidfd for each of `drainers` (and a pipe for one that `stays`), and a pidfd for
-/// each of `exclusive` that runs.
+/// What the successor gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
@@ -36,12 +34,30 @@ pub struct Offer {
     pub state_dir: PathBuf,
     /// The generation that the successor builds.
     pub generation: u64,
-    /// The restart request.
+    /// The restart request that this is for.
     pub request: String,
-    /// The reason of the request.
     pub reason: String,
-    /// The time of the request, RFC 3339.
+    /// When it was asked, RFC 3339.
     pub asked_at: String,
+    #[serde(flatten)]
+    pub enclosed: Enclosed,
+    /// The notification socket of the service manager.
+    pub notify: Option<String>,
+    /// The watchdog interval in microseconds; 0 for none.
+    pub watchdog_usec: u64,
+    /// The successor cannot detect its supervisor, because its ancestors are others.
+    pub verdict: SupervisorVerdict,
+    /// The trace of this restart, if tracing is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Carried>,
+}
+
+/// What the descriptors are that come with an offer, in this order: the lock (if `lock`), the
+/// listeners, a pidfd for each of `drainers` (and a pipe for one that `stays`), and a pidfd for each
+/// of `exclusive` that runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enclosed {
     /// Whether the lock comes along; it does not when the disk was full.
     pub lock: bool,
     /// For each listener, its name in the fd store of the service manager, if it is there.
@@ -50,19 +66,10 @@ pub struct Offer {
     pub drainers: Vec<HandedDrainer>,
     /// The sidecars of the predecessor that must not run twice.
     pub exclusive: Vec<Exclusive>,
-    /// The notification socket of the service manager.
-    pub notify: Option<String>,
-    /// The watchdog interval in microseconds; 0 for none.
-    pub watchdog_usec: u64,
-    /// The supervisor. The successor cannot detect it, because its ancestors are others.
-    pub verdict: SupervisorVerdict,
-    /// The trace of this restart, if tracing is on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<Carried>,
 }
 
 /// A sidecar that must not run twice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exclusive {
     pub name: String,
@@ -71,7 +78,7 @@ pub struct Exclusive {
 }
 
 /// A process that finishes its work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HandedDrainer {
     pub pid: u32,
@@ -99,7 +106,6 @@ pub enum ToSuccessor {
     },
     /// What it still has to do.
     Draining {
-        /// In words and numbers.
         status: Vec<DrainStatus>,
         /// How often it has heard where the successor's sidecars are.
         #[serde(default)]

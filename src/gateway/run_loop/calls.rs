@@ -11,19 +11,25 @@ use tracing::{info, warn};
 use super::Gateway;
 use crate::control::protocol::{Method, RestartParams};
 use crate::control::server::{Call, Caller, Reply};
-use crate::gateway::lifecycle::{Budget, Event, GenerationRequest, Phase, Placement, RequestKind};
+use crate::gateway::lifecycle::{
+    Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
+};
 use crate::gateway::loop_event::LoopEvent;
-use crate::gateway::pending_requests::{PendingRequest, reject, stopping};
+use crate::gateway::pending_requests::{PendingRequest, RequestScene, reject, stopping};
 use crate::gateway::progress::Reporter;
 use crate::gateway::record::RequestRecord;
 use crate::gateway::recovery::Rung;
 use crate::gateway::signals::SignalRequest;
 use crate::gateway::strategy::{Strategy, StrategyRefusal};
-use crate::state::restart_intent::{self, Intent};
 use crate::state::terms::{
     EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName,
 };
-use crate::systemd::machine_stopping;
+
+/// Who asks for a restart or reload.
+pub(super) enum Asker {
+    Client(Caller, Reply),
+    Signal(Signal),
+}
 
 impl Gateway {
     pub(super) fn signal(&mut self, asked: SignalRequest) {
@@ -31,108 +37,31 @@ impl Gateway {
         if forwarded && !matches!(asked, SignalRequest::Stop | SignalRequest::Interrupt) {
             return;
         }
-        let restart = RestartParams::default();
         match asked {
             SignalRequest::Stop => self.terminate(),
             SignalRequest::Interrupt => self.interrupt(),
-            SignalRequest::Reload => self.ask(RequestKind::Reload, restart, "SIGHUP", None),
-            SignalRequest::Restart => self.ask_by_signal("SIGUSR1", restart),
-            SignalRequest::Respawn => {
-                let fresh = RestartParams {
-                    fresh: true,
-                    ..restart
-                };
-                self.ask_by_signal("SIGUSR2", fresh)
+            SignalRequest::Reload => {
+                let asker = Asker::Signal(Signal::SIGHUP);
+                self.reload("SIGHUP", asker);
             }
+            SignalRequest::Restart => self.ask_by_signal(Signal::SIGUSR1, false),
+            SignalRequest::Respawn => self.ask_by_signal(Signal::SIGUSR2, true),
         }
     }
 
-    fn ask_by_signal(&mut self, name: &str, params: RestartParams) {
+    fn ask_by_signal(&mut self, signal: Signal, fresh: bool) {
+        let name = signal.as_str();
         if self.material.loaded.config.restart.external_signal {
-            self.ask(RequestKind::Restart, params, name, None);
+            let params = RestartParams {
+                fresh,
+                ..RestartParams::default()
+            };
+            self.ask(RequestKind::Restart, params, name, Asker::Signal(signal));
         } else {
             warn!(
                 "[gateway] {name} is refused: [restart] external_signal is false; use gatewayctl restart"
             );
         }
-    }
-
-    /// A SIGINT: a stop; a second one stops at once.
-    fn interrupt(&mut self) {
-        let at_once = std::mem::replace(&mut self.interrupted, true);
-        info!(
-            "[gateway] received SIGINT: stopping{}",
-            if at_once {
-                " at once"
-            } else {
-                "; once more to stop at once"
-            }
-        );
-        self.recovery
-            .set_exit_reason(EndReason::Signal(Signal::SIGINT));
-        self.stop(at_once);
-    }
-
-    /// A SIGTERM: a stop, or the first half of a restart when somebody said so before.
-    fn terminate(&mut self) {
-        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let Some(intent) = restart_intent::consume(&self.paths.state, std::process::id(), now)
-        else {
-            info!("[gateway] received SIGTERM: stopping");
-            self.recovery
-                .set_exit_reason(EndReason::Signal(Signal::SIGTERM));
-            return self.stop(false);
-        };
-        info!("[gateway] received SIGTERM to restart: {}", intent.reason);
-        if !self.supervision.is_service() {
-            let params = RestartParams {
-                force: intent.force,
-                wait_ms: intent.wait_ms,
-                ..RestartParams::default()
-            };
-            return self.ask(RequestKind::Restart, params, &intent.reason, None);
-        }
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            let machine_stopping = machine_stopping().await;
-            events.send(LoopEvent::EndAsked {
-                intent,
-                machine_stopping,
-            });
-        });
-    }
-
-    /// Ends, so that the service manager starts the next process.
-    pub(super) fn end_for_restart(&mut self, intent: &Intent, machine_stopping: bool) {
-        self.supervision.end_asked(machine_stopping);
-        self.recovery
-            .set_exit_reason(EndReason::ManagerRestart(Some(intent.reason.clone())));
-        if !matches!(self.machine.phase(), Phase::Leaving { .. }) {
-            self.traces.asked(
-                "SIGTERM",
-                "SIGTERM",
-                &intent.reason,
-                intent.force,
-                intent.wait_ms,
-            );
-            self.traces.perform("SIGTERM");
-        }
-        let budget = Budget::of(intent.force, intent.wait_ms);
-        let drain = self.drain_limit(budget);
-        let limit = self.supervision.end_budget(drain).force_exit;
-        self.step(Event::End { budget, limit });
-    }
-
-    pub(super) fn stop(&mut self, at_once: bool) {
-        let limit = self.stop_limit();
-        // A stop that comes during a drain has less time.
-        self.hurry_clients();
-        self.step(Event::Stop { at_once, limit });
-    }
-
-    pub(super) fn stop_limit(&self) -> Duration {
-        let drain = self.material.loaded.config.restart.stop_drain.0;
-        self.supervision.stop_limit(drain)
     }
 
     pub(super) fn call(&mut self, call: Call) {
@@ -152,48 +81,47 @@ impl Gateway {
                 self.stop(false);
             }
             Method::Inhibit(params) => {
+                if matches!(self.machine.phase(), Phase::Stopping { .. } | Phase::Ended) {
+                    return reject(reply, "the gateway is stopping");
+                }
                 let why = self.context.redactor.text(params.why.trim());
                 let ttl = params.ttl_ms.map(Duration::from_millis);
-                match self.machine.phase() {
-                    Phase::Stopping { .. } | Phase::Ended => {
-                        reject(reply, "the gateway is stopping")
-                    }
-                    _ => {
-                        let pid = u32::try_from(caller.pid).unwrap_or(0);
-                        self.leases.grant(why, ttl, pid, reply)
-                    }
-                }
+                let pid = u32::try_from(caller.pid).unwrap_or(0);
+                self.leases.grant(why, ttl, pid, reply);
             }
             Method::Recover => self.recover(caller, reply),
-            Method::Reload => self.ask(
-                RequestKind::Reload,
-                RestartParams::default(),
-                "gatewayctl reload",
-                Some((caller, reply)),
-            ),
+            Method::Reload => self.reload("gatewayctl reload", Asker::Client(caller, reply)),
             Method::Restart(params) => {
                 let reason = params.reason.as_deref().unwrap_or("gatewayctl restart");
                 let reason: String = reason.chars().take(200).collect();
                 let reason = self.context.redactor.text(&reason);
-                self.ask(RequestKind::Restart, params, &reason, Some((caller, reply)));
+                let asker = Asker::Client(caller, reply);
+                self.ask(RequestKind::Restart, params, &reason, asker);
             }
         }
     }
 
-    /// A request for a restart or reload; `by` whom, none for a signal.
-    fn ask(
+    fn reload(&mut self, reason: &str, asker: Asker) {
+        self.ask(RequestKind::Reload, RestartParams::default(), reason, asker);
+    }
+
+    /// A request for a restart or reload.
+    pub(super) fn ask(
         &mut self,
         kind: RequestKind,
         params: RestartParams,
         reason: &str,
-        by: Option<(Caller, Reply)>,
+        asker: Asker,
     ) {
         let budget = Budget::of(params.force, params.wait_ms);
         let place = match kind {
             RequestKind::Reload => Ok(Placement::Here),
             RequestKind::Restart => self.place(&params, budget),
         };
-        let (caller, reply) = by.unzip();
+        let (caller, reply, by) = match asker {
+            Asker::Client(caller, reply) => (Some(caller), Some(reply), "control"),
+            Asker::Signal(signal) => (None, None, signal.as_str()),
+        };
         let asked = RequestRecord::by(
             caller,
             place
@@ -204,14 +132,8 @@ impl Gateway {
         let what = kind.name();
         info!(REQUEST = id, "[gateway] {what} {id} asked: {reason}");
         if kind == RequestKind::Restart {
-            // A SIGTERM that restarts brings a reason of its own.
-            let signal = match &reply {
-                Some(_) => "control",
-                None if reason.parse::<Signal>().is_ok() => reason,
-                None => "SIGTERM",
-            };
             self.traces
-                .asked(&id, signal, reason, params.force, params.wait_ms);
+                .asked(&id, by, reason, params.force, params.wait_ms);
         }
         let request = PendingRequest {
             reply,
@@ -233,7 +155,10 @@ impl Gateway {
                 budget,
                 place,
             })),
-            Err(refusal) => self.refuse(&id, refusal.why),
+            Err(refusal) => {
+                let verdict = RequestVerdict::Rejected(refusal.why);
+                self.answer(&id, verdict, &RequestScene::default());
+            }
         }
     }
 
@@ -247,17 +172,17 @@ impl Gateway {
         params: &RestartParams,
         budget: Budget,
     ) -> Result<Placement, StrategyRefusal> {
-        let drainers = self.predecessor.predecessors().len();
+        let drainers = self.predecessor.predecessors.len();
         let mode = self.material.loaded.config.restart.mode;
         let choice = self.supervision.choose(mode, params, drainers)?;
         Ok(match choice.strategy {
             Strategy::InProcess => Placement::Here,
             Strategy::Respawn { waiter } => {
-                self.successor.stay(waiter);
+                self.successor.stays = waiter;
                 // A request that joins a hand-over under way makes no further process.
                 if choice.cut_oldest
                     && self.machine.phase() == &Phase::Serving
-                    && let Some(pid) = self.predecessor.cut_oldest()
+                    && let Some(pid) = self.predecessor.predecessors.cut_oldest()
                 {
                     warn!("[gateway] {}: pid {pid} finishes as in a stop", choice.why);
                 }
@@ -298,13 +223,9 @@ impl Gateway {
                 reply.done(&serde_json::json!({"trying": true}));
                 self.step(Event::Recover);
             }
-            Phase::Serving if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) => self
-                .ask(
-                    RequestKind::Reload,
-                    RestartParams::default(),
-                    "gatewayctl recover",
-                    Some((caller, reply)),
-                ),
+            Phase::Serving if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) => {
+                self.reload("gatewayctl recover", Asker::Client(caller, reply))
+            }
             _ => reject(reply, "nothing to recover from"),
         }
     }

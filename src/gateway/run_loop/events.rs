@@ -1,17 +1,14 @@
-//! What tasks and other processes report, and what that changes.
+//! What tasks report, and what that changes.
 //!
 //! These are methods of [`Gateway`] because most reports concern several components.
-
-use tracing::info;
 
 use super::{Gateway, StepScene};
 use crate::control::protocol::FailureCode;
 use crate::gateway::generation::{BuildError, Generation};
-use crate::gateway::handover::predecessor_side::PredecessorEffect;
-use crate::gateway::handover::successor_side::SuccessorEffect;
-use crate::gateway::handover::{News, ToPredecessor, ToSuccessor, failpoint};
+use crate::gateway::handover::{ToPredecessor, ToSuccessor};
 use crate::gateway::lifecycle::{Event, Phase};
 use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::Rung;
 use crate::gateway::watchdog::Watchdog;
 
@@ -44,12 +41,11 @@ impl Gateway {
                 self.end_when_quiet();
             }
             LoopEvent::Successor(generation, news) => self.hear_successor(generation, news),
-            LoopEvent::Released(generation) => {
+            LoopEvent::Released(generation) => match self.successor.of(generation) {
+                Some(hand_over) => hand_over.successor.say(ToSuccessor::Released),
                 // Given up meanwhile, while its sidecars still stopped: they are started again.
-                if !self.successor.released(generation) {
-                    self.start_stopped();
-                }
-            }
+                None => self.start_stopped(),
+            },
             LoopEvent::SuccessorEnded => self.start_stopped(),
             LoopEvent::Predecessor(message) => self.hear_predecessor(message),
             LoopEvent::PredecessorEnded(pid) => self.predecessor_ended(pid),
@@ -74,8 +70,10 @@ impl Gateway {
                 let scene = StepScene {
                     previous: self.generations.replace(generation),
                     report: Some(source.report),
-                    unchanged: source.unchanged,
-                    ..StepScene::default()
+                    answers: RequestScene {
+                        unchanged: source.unchanged,
+                        ..RequestScene::default()
+                    },
                 };
                 self.step_with(Event::Built(number), scene);
             }
@@ -94,21 +92,18 @@ impl Gateway {
             }
         }
         if self.is_candidate() {
-            self.predecessor.tell(&ToPredecessor::Failed {
-                why: why.to_owned(),
-            });
+            let why = why.to_owned();
+            self.predecessor.tell(ToPredecessor::Failed { why });
         }
         self.traces.give_up();
         if let Some(current) = self.generations.current() {
-            // Sockets bound for a generation that never came: nobody accepts there.
+            // Sockets bound for a generation that was not built: they have no acceptor.
             self.front_door.prune(&current.config.gateway.listen);
         }
         // Before the step, which may begin the next reload.
         self.finish_reload();
-        let scene = StepScene {
-            code: Some(code),
-            ..StepScene::default()
-        };
+        let mut scene = StepScene::default();
+        scene.answers.code = Some(code);
         self.step_with(Event::Broken(number, why.to_owned()), scene);
         // What was replaced and put back runs in a new sidecar.
         self.follow_sidecars();
@@ -133,70 +128,6 @@ impl Gateway {
         {
             self.requests.all_drained();
             self.step(Event::Quiet);
-        }
-    }
-
-    fn hear_successor(&mut self, generation: u64, news: News) {
-        match self.successor.hear(generation, news) {
-            SuccessorEffect::Nothing => {}
-            SuccessorEffect::Release(names) => self.release(generation, &names),
-            SuccessorEffect::Ready => self.step(Event::SuccessorReady(generation)),
-            SuccessorEffect::Serves => {
-                failpoint::pass("old.served");
-                let limit = self.finish_limit();
-                self.step(Event::SuccessorServes { generation, limit });
-            }
-            SuccessorEffect::Redirect(sidecars) => {
-                self.redirect(&sidecars);
-                self.successor.heard_addresses();
-                self.tell_successor();
-            }
-            SuccessorEffect::Lost(why) => self.successor_lost(generation, why),
-        }
-    }
-
-    fn successor_lost(&mut self, generation: u64, why: String) {
-        let handing_over = matches!(self.machine.phase(), Phase::Handing { .. });
-        if self.successor.is_loss(generation, handing_over) {
-            self.keep_bundle("respawn-failed", &why);
-        }
-        if matches!(self.machine.phase(), Phase::Yielded { .. }) {
-            // A waiter is the main process itself, and nobody starts the next one.
-            let restarts = self.supervision.by_systemd() && !self.successor.is_waiter();
-            let state = &self.paths.state;
-            if !self
-                .successor
-                .take_service(generation, &why, restarts, state)
-            {
-                return;
-            }
-        }
-        self.step(Event::SuccessorLost(generation, why));
-    }
-
-    fn hear_predecessor(&mut self, message: Option<ToSuccessor>) {
-        let waits = !self.machine.owned()
-            && !matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. });
-        match self.predecessor.hear(message, waits) {
-            PredecessorEffect::Nothing => {}
-            PredecessorEffect::Go => self.step(Event::Go),
-            PredecessorEffect::Stop => self.stop(false),
-            PredecessorEffect::Orphaned => {
-                self.step(Event::Orphaned);
-                // Only now: the step may still need what it handed over.
-                self.predecessor.gone();
-            }
-        }
-    }
-
-    fn predecessor_ended(&mut self, pid: u32) {
-        if self.machine.owns() {
-            info!("[gateway] pid {pid} has finished its work");
-        }
-        self.predecessor.ended(pid);
-        if self.machine.owns() {
-            self.record_owner();
-            self.refresh();
         }
     }
 }

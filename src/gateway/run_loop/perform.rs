@@ -1,37 +1,23 @@
-//! What the machine says is done here, and nowhere else: [`Gateway::perform`] has one arm for each
-//! action. What follows it are the arms that concern several components.
+//! What the machine says is done here: [`Gateway::perform`] has one arm for each action. What follows
+//! it are the arms that concern several components, but for those in `handover` and `ending`.
 //!
-//! These are methods of [`Gateway`] because only that knows all components. One file because every
-//! action is performed in one place.
+//! These are methods of [`Gateway`] because only that knows all components.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio_util::sync::CancellationToken;
-use tracing::info;
 
-use super::{ClientDrain, Gateway, StepScene};
-use crate::config::{Config, Env, Listen, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, whereabouts};
+use super::{Gateway, StepScene};
+use crate::config::{Env, whereabouts};
 use crate::control::protocol::FailureCode;
-use crate::gateway::budget::RESTART_MARGIN;
 use crate::gateway::building::BuildSource;
 use crate::gateway::config_source::Material;
-use crate::gateway::drain::after_handover::DrainAfterHandover;
-use crate::gateway::drain::budget::DrainTime;
 use crate::gateway::drain::old_generation::DrainHolds;
-use crate::gateway::drain::process_end::{DrainBeforeExit, EndingProcess, Shutdown};
-use crate::gateway::generation::{BuildPlan, SidecarAddresses, StartedSlots};
-use crate::gateway::handover::offer::Offering;
-use crate::gateway::handover::successor_side::{HandedOver, TakenBack};
-use crate::gateway::handover::{News, Stopping, ToPredecessor, failpoint};
+use crate::gateway::generation::{BuildPlan, StartedSlots};
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
 use crate::gateway::loop_event::LoopEvent;
-use crate::gateway::ownership;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::RecoveryAction;
-use crate::state::terms::EndReason;
 
 impl Gateway {
     pub(super) fn step(&mut self, event: Event) {
@@ -67,7 +53,7 @@ impl Gateway {
                     let draining = self.yield_to(generation, budget);
                     self.overlaps(draining, &mut scene);
                 }
-                Action::Answer { id, verdict } => self.answer(&id, verdict, &scene),
+                Action::Answer { id, verdict } => self.answer(&id, verdict, &scene.answers),
                 Action::Build {
                     generation,
                     kind,
@@ -88,7 +74,7 @@ impl Gateway {
                 Action::Resume => self.resume(),
                 Action::Announce => self.announce(),
                 Action::Hurry { at_once } => {
-                    self.hurry_clients();
+                    self.client_drain.hurry.cancel();
                     self.shut_down(at_once);
                 }
                 Action::Leave { budget } => self.leave(budget),
@@ -104,14 +90,14 @@ impl Gateway {
 
     /// This generation drains beside the one that serves, if one does.
     fn overlaps(&mut self, draining: Option<u64>, scene: &mut StepScene) {
-        scene.draining = draining;
-        scene.notes = self.requests.notes(draining.is_some());
+        scene.answers.draining = draining;
+        scene.answers.notes = self.requests.notes(draining.is_some());
     }
 }
 
 /// Requests and their answers.
 impl Gateway {
-    fn answer(&mut self, id: &str, verdict: RequestVerdict, scene: &StepScene) {
+    pub(super) fn answer(&mut self, id: &str, verdict: RequestVerdict, scene: &RequestScene) {
         let scheduled = verdict == RequestVerdict::Scheduled;
         self.traces.answered(id, scheduled);
         if verdict == RequestVerdict::Moved {
@@ -123,29 +109,12 @@ impl Gateway {
             }
         }
         let serves = self.successor.serves();
-        let end = RequestScene {
+        let scene = RequestScene {
             after: serves.map_or_else(|| self.generations.info(), |(_, info)| info.clone()),
-            code: scene.code.unwrap_or(FailureCode::Failed),
-            notes: scene.notes.clone(),
-            draining: scene.draining,
-            unchanged: scene.unchanged,
             pid: serves.map(|(pid, _)| pid),
+            ..scene.clone()
         };
-        self.requests.end(id, verdict, &end);
-    }
-
-    /// A request that is not even tried.
-    pub(super) fn refuse(&mut self, id: &str, why: String) {
-        let serves = self.successor.serves();
-        let end = RequestScene {
-            after: serves.map_or_else(|| self.generations.info(), |(_, info)| info.clone()),
-            code: FailureCode::Rejected,
-            notes: Vec::new(),
-            draining: None,
-            unchanged: false,
-            pid: None,
-        };
-        self.requests.end(id, RequestVerdict::Rejected(why), &end);
+        self.requests.end(id, verdict, &scene);
     }
 }
 
@@ -173,18 +142,14 @@ impl Gateway {
             Err(why) => return self.broken(number, FailureCode::ConfigInvalid, &why),
         };
         let config = Arc::new(material.loaded.config.clone());
+        let predecessor = self.predecessor.predecessor();
         let source = BuildSource {
-            report: self
-                .reporter(request)
-                .passing_on(self.predecessor.predecessor()),
+            report: self.reporter(request).passing_on(predecessor),
             unchanged: reload && *config == self.material.loaded.config,
             material,
         };
-        let gate = if previous.is_none() && !self.machine.owned() {
-            self.predecessor.gate()
-        } else {
-            None
-        };
+        let first = previous.is_none() && !self.machine.owned();
+        let gate = first.then(|| self.predecessor.gate()).flatten();
         let plan = BuildPlan {
             number,
             config,
@@ -196,9 +161,8 @@ impl Gateway {
             leases: self.leases.claim(),
             gate,
         };
-        let built = self
-            .events
-            .outbox(move |result| LoopEvent::Built(number, result));
+        let events = &self.events;
+        let built = events.outbox(move |result| LoopEvent::Built(number, result));
         self.construction.start(plan, source, &self.context, built);
         self.supervision.working(&self.stage().1);
     }
@@ -215,15 +179,16 @@ impl Gateway {
         let mut material = self
             .material
             .reread(flags, &self.paths.state, nobody_serves)?;
+        let now = &self.material.loaded;
+        let mut wanted = material.loaded.config.gateway.listen.clone();
         // Port 0 was chosen by the kernel once; the choice stands.
-        let wanted = needed(&material.loaded.config, &self.material.loaded.config);
+        wanted.retain(|listen| {
+            listen.port() != Some(0) || !now.config.gateway.listen.contains(listen)
+        });
         self.front_door
             .bind(&wanted)
             .map_err(|error| error.to_string())?;
-        material.loaded.path = material
-            .loaded
-            .path
-            .or_else(|| self.material.loaded.path.clone());
+        material.loaded.path = material.loaded.path.or_else(|| now.path.clone());
         if nobody_serves {
             let actions = self.recovery.ladder.adopted(&material.configuration);
             self.climb(actions);
@@ -231,15 +196,15 @@ impl Gateway {
         Ok(material)
     }
 
-    /// Sends new requests to the current generation and lets the one before finish. Tells which one
-    /// drains, if one does.
+    /// Sends new requests to the current generation and lets the one before finish. Returns the one
+    /// that drains, if one does.
     fn serve(&mut self, budget: Budget, scene: &mut StepScene) -> Option<u64> {
         let current = Arc::clone(self.generations.current()?);
         self.front_door.serve(&current);
         self.follow_sidecars();
         let previous = scene.previous.take();
         if previous.is_some() {
-            // Before those of before end.
+            // Before the sidecars before them end.
             self.tell_addresses();
         }
         let draining = previous.and_then(|previous| {
@@ -261,10 +226,10 @@ impl Gateway {
     }
 
     /// What a drain that begins now waits for besides requests and tunnels.
-    fn holds(&self) -> DrainHolds {
+    pub(super) fn holds(&self) -> DrainHolds {
         DrainHolds {
             leases: self.leases.claim(),
-            lent: self.predecessor.lent(),
+            lent: self.predecessor.lending.claim(),
         }
     }
 
@@ -296,315 +261,6 @@ impl Gateway {
     pub(super) fn finish_reload(&mut self) {
         let (_, detail) = self.stage();
         self.supervision.finish_reload(&detail);
-    }
-}
-
-/// A successor: this process hands over.
-impl Gateway {
-    /// Starts a successor that builds this generation.
-    fn hand_over(&mut self, generation: u64, budget: Budget, request: &str) {
-        let report = self.reporter(Some(request.to_owned()));
-        let news = self
-            .events
-            .outbox(move |news| LoopEvent::Successor(generation, news));
-        let loaded = &self.material.loaded;
-        let verdict = self.supervision.verdict();
-        self.traces.perform(request);
-        let offering = Offering {
-            instance: &loaded.instance,
-            state_dir: &self.paths.state,
-            generation,
-            serves: self.machine.current(),
-            request,
-            about: self.requests.about(request),
-            listeners: self.front_door.listeners(),
-            predecessors: self.predecessor.predecessors(),
-            current: self.generations.current().map(Arc::as_ref),
-            drain_ms: loaded.config.restart.drain.0.as_millis() as u64,
-            notifier: self.supervision.notifier(),
-            verdict,
-            trace: self
-                .traces
-                .hand_over("spawned", "respawn", &verdict.supervisor.to_string()),
-        };
-        if let Err(why) = self.successor.start(offering, budget, report, news) {
-            // Not at once: the step that led here must end first.
-            self.events
-                .send(LoopEvent::Successor(generation, News::Lost(why)));
-        }
-        self.supervision.working(&self.stage().1);
-    }
-
-    /// Ends what must not run beside the sidecars of a successor.
-    pub(super) fn release(&self, generation: u64, names: &[String]) {
-        let Some(current) = self.generations.current() else {
-            return;
-        };
-        let released = self
-            .events
-            .outbox(move |()| LoopEvent::Released(generation));
-        self.successor
-            .release(names, current, self.leases.claim(), released);
-    }
-
-    /// Starts again what was stopped for a successor that did not take over, and is gone with all
-    /// that it had started.
-    pub(super) fn start_stopped(&self) {
-        // A build that began meanwhile replaces them itself; another successor asks for them again.
-        if self.machine.phase() == &Phase::Serving {
-            self.generations.start_stopped(&self.context);
-        }
-    }
-
-    /// The successor does not take over: everything is ours again.
-    fn take_back(&mut self) {
-        self.supervision.take_back();
-        let ended = self.events.outbox(|()| LoopEvent::SuccessorEnded);
-        if let Some(TakenBack { begun: true }) = self.successor.take_back(ended) {
-            // It may have put its own in place of our socket and our record.
-            self.go_on();
-        }
-        self.refresh();
-    }
-
-    /// How long this process may finish its work after a hand-over, before its end is forced.
-    pub(super) fn finish_limit(&self) -> Option<Duration> {
-        let budget = self.successor.budget()?;
-        Some(self.drain_limit(budget)? + RESTART_MARGIN)
-    }
-
-    /// Accepts nobody any more. Tells which generation drains.
-    fn yield_to(&mut self, generation: u64, budget: Budget) -> Option<u64> {
-        let current = Arc::clone(self.generations.current()?);
-        let HandedOver {
-            pid,
-            report,
-            sidecars,
-        } = self.successor.hand_over_done()?;
-        info!(
-            "[gateway] pid {pid} serves generation {generation}; pid {} finishes its work",
-            std::process::id()
-        );
-        self.recovery
-            .set_exit_reason(EndReason::Other(format!("handed over to pid {pid}")));
-        self.front_door.give_up();
-        self.redirect(&sidecars);
-        let doors = self.successor.doors();
-        self.front_door.redirect(&current, &doors, generation);
-        self.generations.unfollow();
-        self.drain_clients(budget);
-        failpoint::pass("old.yielded");
-        let (holds, drained) = (self.holds(), self.events.outbox(LoopEvent::Drained));
-        let draining = self
-            .generations
-            .drain_current(budget, holds, &report, drained);
-        draining.or(Some(current.number))
-    }
-
-    /// After a hand-over: where the successor's sidecars are now.
-    pub(super) fn redirect(&mut self, sidecars: &SidecarAddresses) {
-        self.successor.redirect(sidecars, self.context.workers);
-        // Requests may wait in an older process for what is two processes on by now.
-        self.predecessor.tell_sidecars(sidecars.clone());
-    }
-
-    /// After a hand-over: lets the clients end when it suits them, within the budget.
-    fn drain_clients(&mut self, budget: Budget) {
-        let tunnels = self.material.loaded.config.restart.tunnel_drain;
-        let tunnels = tunnels.map_or(TUNNEL_DRAIN, |time| time.0);
-        let drain = DrainAfterHandover {
-            leases: self.leases.claim(),
-            takeover: self.front_door.takeover().to_owned(),
-            workers: Arc::clone(self.front_door.workers()),
-            backends: self
-                .successor
-                .doors()
-                .into_values()
-                .chain(self.front_door.upstreams())
-                .collect(),
-            time: DrainTime::new(self.drain_limit(budget), tunnels),
-        };
-        let gone = self.events.outbox(|()| LoopEvent::ClientsGone);
-        drain.start(self.begin_client_drain(false), gone);
-    }
-
-    /// Tells the successor every second what this process still does.
-    pub(super) fn tell_successor(&self) {
-        self.successor
-            .tell_work(self.generations.draining(), self.predecessor.borrowed());
-    }
-
-    /// The successor died and nobody else starts another: this process accepts again.
-    fn resume(&mut self) {
-        self.hurry_clients();
-        self.successor.resume();
-        if self.front_door.accept_again() {
-            self.front_door.take_clients();
-            self.go_on();
-        }
-    }
-
-    /// This life goes on, after a successor that was the owner on record.
-    fn go_on(&mut self) {
-        self.control.open();
-        self.record_owner();
-        self.recovery.go_on(&self.supervision.verdict().to_string());
-    }
-}
-
-/// A predecessor: this process takes over.
-impl Gateway {
-    /// The generation is ready: says so.
-    fn announce(&self) {
-        failpoint::pass("new.ready");
-        if let Some(current) = self.generations.current() {
-            self.predecessor.tell(&ToPredecessor::Ready {
-                info: current.info(),
-                sidecars: current.addresses(),
-            });
-        }
-    }
-
-    /// The service is ours.
-    fn own(&mut self) {
-        if let Some((notifier, restart)) = self.predecessor.take_over() {
-            self.supervision.become_main(notifier);
-            self.front_door.speak(notifier);
-            self.requests.last = Some(restart);
-        }
-        self.recovery
-            .take_over(&self.supervision.verdict().to_string());
-        self.front_door.accept();
-        failpoint::pass("new.accepting");
-        self.open_up();
-        self.successor.tell_waiter();
-        failpoint::pass("new.before-serving");
-        self.predecessor.tell(&ToPredecessor::Serving);
-        self.supervision.notifier().watchdog();
-    }
-
-    /// From now on this process is the one that is found when the gateway is looked for.
-    pub(super) fn open_up(&mut self) {
-        self.record_owner();
-        self.control.open();
-        self.traces.phase("control");
-        self.front_door.take_clients();
-        info!(
-            "[gateway] http server listening ({})",
-            self.front_door.listeners().addresses().join(", ")
-        );
-    }
-
-    /// Where the sidecars are now, for the requests that the predecessor still has.
-    pub(super) fn tell_addresses(&mut self) {
-        // After a hand-over, what the successor tells is passed on instead.
-        let ours = !self.is_candidate() && !self.successor.has_handed_over();
-        if let Some(current) = self.generations.current().filter(|_| ours) {
-            self.predecessor.tell_sidecars(current.addresses());
-        }
-    }
-
-    /// Writes that the service is this process's, and who still drains.
-    pub(super) fn record_owner(&self) {
-        ownership::record(
-            &self.material.loaded,
-            &self.paths.state,
-            &self.front_door.listeners().addresses(),
-            self.machine.current(),
-            &self.predecessor.on_record(),
-        );
-    }
-}
-
-/// The end.
-impl Gateway {
-    /// Finishes what is under way, new requests of the beginning included, so that the service
-    /// manager starts the next generation.
-    fn leave(&mut self, budget: Budget) {
-        info!("[gateway] leaving: the service manager starts the next generation");
-        self.recovery
-            .set_exit_reason(EndReason::ManagerRestart(None));
-        self.refresh();
-        let end = self.supervision.end_budget(self.drain_limit(budget));
-        if end.extend {
-            self.supervision.extend();
-        }
-        let restart = &self.material.loaded.config.restart;
-        let tunnels = restart
-            .tunnel_drain
-            .map_or(TUNNEL_DRAIN_ALONE, |time| time.0);
-        let at_least = if budget == Budget::Force {
-            Duration::ZERO
-        } else {
-            self.supervision
-                .launchd_delay(self.now(), restart.launchd_exit_delay.0)
-        };
-        let notifier = self.supervision.notifier();
-        // A waiter is not what systemd restarts: what it stores would go to nobody.
-        let restarted = self.supervision.by_systemd() && !self.successor.is_waiter();
-        let predecessors = self.predecessor.predecessors().watched();
-        let drain = DrainBeforeExit {
-            process: self.ending_process(predecessors),
-            time: DrainTime::new(end.drain, tunnels),
-            at_least,
-            store: Some(notifier).filter(|notifier| notifier.active() && restarted),
-            steps: self.events.outbox(LoopEvent::Step),
-        };
-        let quiet = self.events.outbox(|()| LoopEvent::Quiet);
-        drain.start(self.begin_client_drain(end.extend), quiet);
-    }
-
-    /// What ends the drain of the clients that begins now.
-    fn begin_client_drain(&mut self, extends: bool) -> CancellationToken {
-        let hurry = CancellationToken::new();
-        self.client_drain = Some(ClientDrain {
-            hurry: hurry.clone(),
-            extends,
-        });
-        hurry
-    }
-
-    /// Ends the drain of the clients: what follows goes on in less time.
-    pub(super) fn hurry_clients(&self) {
-        if let Some(drain) = &self.client_drain {
-            drain.hurry.cancel();
-        }
-    }
-
-    /// Accepts nobody new and finishes what is there.
-    fn shut_down(&mut self, at_once: bool) {
-        if self.machine.owns() {
-            self.supervision
-                .notifier()
-                .stopping("stopping: finishing what is under way");
-        }
-        // What the service manager or a successor holds, too, is served there.
-        let leave_queue = self.supervision.holds_listeners() || self.successor.has_handed_over();
-        self.front_door.close(leave_queue);
-        // Before it is ready nobody can have made it the main process.
-        let main = self.machine.owned() || self.generations.current().is_some();
-        let predecessors = self.predecessor.stop(main);
-        let shutdown = Shutdown {
-            process: self.ending_process(predecessors),
-            restart: self.material.loaded.config.restart.clone(),
-            at_once,
-            limit: self.stop_limit(),
-            leases: self.leases.claim(),
-            predecessor: self.predecessor.predecessor(),
-        };
-        shutdown.start(self.events.outbox(|()| LoopEvent::Quiet));
-    }
-
-    fn ending_process(&mut self, predecessors: Stopping) -> EndingProcess {
-        let mut upstreams = self.front_door.upstreams();
-        upstreams.extend(self.successor.doors().into_values());
-        EndingProcess {
-            workers: self.front_door.all_workers(),
-            slots: self.generations.slots(),
-            upstreams,
-            predecessors,
-            ending: self.successor.take_ending(),
-        }
     }
 }
 
@@ -646,7 +302,7 @@ impl Gateway {
             self.refresh();
         }
         let (loaded, flags) = (&self.material.loaded, &self.context.flags);
-        let file = || -> PathBuf {
+        let file = || {
             let path = loaded.path.clone();
             path.unwrap_or_else(|| whereabouts(flags, &Env::real()).path)
         };
@@ -662,16 +318,4 @@ impl Gateway {
             .record
             .bundle(reason, Some(error), uptime, status);
     }
-}
-
-/// The addresses to have sockets for; a port 0 that is served already needs no second one.
-fn needed(next: &Config, now: &Config) -> Vec<Listen> {
-    let zero_before =
-        |listen: &Listen| listen.port() == Some(0) && now.gateway.listen.contains(listen);
-    next.gateway
-        .listen
-        .iter()
-        .filter(|listen| !zero_before(listen))
-        .cloned()
-        .collect()
 }

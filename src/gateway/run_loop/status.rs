@@ -17,7 +17,7 @@ use crate::gateway::slot::Slot;
 use crate::sidecar::SidecarState;
 
 impl Gateway {
-    /// What it is doing, and that in words.
+    /// What it is doing, also as a sentence.
     pub(super) fn stage(&self) -> (Stage, String) {
         let serves = self.machine.current();
         match self.machine.phase() {
@@ -29,12 +29,14 @@ impl Gateway {
                 }
             }
             Phase::Starting(..) => {
-                let why = self.recovery.ladder.sentence();
-                let why = why.map_or(String::new(), |why| format!(" ({why})"));
-                (
-                    Stage::Starting,
-                    format!("starting the first generation{why}"),
-                )
+                let why = self
+                    .recovery
+                    .ladder
+                    .sentence()
+                    .map(|why| format!(" ({why})"));
+                let why = why.unwrap_or_default();
+                let text = format!("starting the first generation{why}");
+                (Stage::Starting, text)
             }
             Phase::Prepared(_) => (Stage::Starting, "ready to take over".to_owned()),
             Phase::Handing { .. } => (
@@ -68,10 +70,8 @@ impl Gateway {
         if !troubles.is_empty() {
             (Stage::Degraded, troubles.join("; "))
         } else if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) {
-            (
-                Stage::Degraded,
-                self.recovery.ladder.sentence().unwrap_or_default(),
-            )
+            let why = self.recovery.ladder.sentence();
+            (Stage::Degraded, why.unwrap_or_default())
         } else if !older.is_empty() {
             let older: Vec<String> = older.iter().map(ToString::to_string).collect();
             let text = format!(
@@ -118,13 +118,17 @@ impl Gateway {
         let front = &self.context.front;
         let stats = &front.stats;
         let loaded = &self.material.loaded;
+        let current = self.generations.current().into_iter();
+        let sidecars = current
+            .flat_map(|current| current.slots.values())
+            .map(|slot| sidecar_status(slot, &self.context));
         Status {
             protocol: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: loaded.instance.clone(),
             pid: std::process::id(),
             handover: HANDOVER_VERSION,
-            program: Some(self.successor.program().path().display().to_string()),
+            program: Some(self.successor.program.path().display().to_string()),
             stage,
             detail,
             uptime_ms: front.started.elapsed().as_millis() as u64,
@@ -135,7 +139,7 @@ impl Gateway {
                 .choose(
                     loaded.config.restart.mode,
                     &RestartParams::default(),
-                    self.predecessor.predecessors().len(),
+                    self.predecessor.predecessors.len(),
                 )
                 .map_or_else(|refusal| refusal.why, |choice| choice.to_string())
                 .into(),
@@ -151,25 +155,16 @@ impl Gateway {
             requests: stats.requests.load(Ordering::Relaxed),
             tunnels: stats.tunnels.load(Ordering::Relaxed),
             held: stats.held.load(Ordering::Relaxed),
-            sidecars: self.sidecars(),
+            sidecars: sidecars.collect(),
             drainers: self
                 .generations
                 .draining()
-                .chain(self.predecessor.status())
+                .chain(self.predecessor.predecessors.status())
                 .collect(),
             leases: self.leases.status(),
             recovery: self.recovery.status(front.started.elapsed()),
             last_restart: self.requests.last.clone(),
         }
-    }
-
-    fn sidecars(&self) -> Vec<SidecarStatus> {
-        self.generations
-            .current()
-            .iter()
-            .flat_map(|current| current.slots.values())
-            .map(|slot| sidecar_status(slot, &self.context))
-            .collect()
     }
 }
 

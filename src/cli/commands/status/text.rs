@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::answer::{StatusAnswer, exit};
 use super::deep::{Deep, Drift, DriftKind};
 use crate::cli::drain_text::draining;
-use crate::cli::ui::Tone;
+use crate::cli::ui::{LABEL, Tone};
 use crate::cli::{Exit, Ui};
 use crate::control::protocol::{RecoveryRung, Stage, Status};
 use crate::state::terms::{RequestEnd, RequestOutcome};
@@ -51,7 +51,8 @@ struct StatusText<'a> {
 
 impl StatusText<'_> {
     fn line(&mut self, label: &str, text: &str) {
-        self.lines.push(self.ui.labelled(label, text));
+        let label = self.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
+        self.lines.push(format!("  {label} {}", escape(text)));
     }
 
     fn detail(&mut self, status: &Status) {

@@ -1,0 +1,337 @@
+//! A hand-over, from both sides: this process has a successor, or a predecessor.
+//!
+//! These are methods of [`Gateway`] because a hand-over concerns every component.
+
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::Gateway;
+use crate::config::TUNNEL_DRAIN;
+use crate::control::protocol::HANDOVER_VERSION;
+use crate::gateway::budget::RESTART_MARGIN;
+use crate::gateway::drain::after_handover::DrainAfterHandover;
+use crate::gateway::drain::budget::DrainTime;
+use crate::gateway::generation::SidecarAddresses;
+use crate::gateway::handover::offer::Offering;
+use crate::gateway::handover::{Enclosed, News, Offer, ToPredecessor, ToSuccessor, failpoint};
+use crate::gateway::lifecycle::{Budget, Event, Phase};
+use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::ownership;
+use crate::state::terms::{EndReason, ProgressStage};
+
+/// A successor: this process hands over.
+impl Gateway {
+    /// Starts a successor that builds this generation.
+    pub(super) fn hand_over(&mut self, generation: u64, budget: Budget, request: &str) {
+        let report = self.reporter(Some(request.to_owned()));
+        let events = &self.events;
+        let news = events.outbox(move |news| LoopEvent::Successor(generation, news));
+        let loaded = &self.material.loaded;
+        let verdict = self.supervision.verdict().clone();
+        let supervisor = verdict.supervisor.to_string();
+        let notifier = self.supervision.notifier();
+        let (reason, asked_at) = self.requests.about(request);
+        self.traces.perform(request);
+        let offer = Offer {
+            version: HANDOVER_VERSION,
+            pid: std::process::id(),
+            instance: loaded.instance.clone(),
+            state_dir: self.paths.state.clone(),
+            generation,
+            request: request.to_owned(),
+            reason,
+            asked_at,
+            enclosed: Enclosed::default(),
+            notify: notifier.address(),
+            watchdog_usec: notifier.watchdog_usec(),
+            verdict,
+            trace: self.traces.hand_over("spawned", "respawn", &supervisor),
+        };
+        let offering = Offering {
+            offer,
+            listeners: self.front_door.listeners(),
+            predecessors: &self.predecessor.predecessors,
+            current: self.generations.current().map(Arc::as_ref),
+            serves: self.machine.current(),
+            drain_ms: loaded.config.restart.drain.0.as_millis() as u64,
+        };
+        if let Err(why) = self.successor.start(offering, budget, report, news) {
+            // Not at once: the step that led here must end first.
+            self.events
+                .send(LoopEvent::Successor(generation, News::Lost(why)));
+        }
+        self.supervision.working(&self.stage().1);
+    }
+
+    pub(super) fn hear_successor(&mut self, generation: u64, news: News) {
+        let message = match news {
+            News::Lost(why) => return self.successor_lost(generation, why),
+            News::Said(message) => message,
+        };
+        let Some(hand_over) = self.successor.of(generation) else {
+            return;
+        };
+        match message {
+            ToPredecessor::Hello { pid, .. } => {
+                let text = format!("pid {pid} has what it needs to take over");
+                hand_over.report.tell(ProgressStage::Preparing, text);
+            }
+            ToPredecessor::Progress { stage, text } => {
+                hand_over.successor.know_children();
+                // A later version may have other stages.
+                if let Ok(stage) = stage.parse() {
+                    hand_over.report.tell(stage, text);
+                }
+            }
+            ToPredecessor::Release { names } => self.release(generation, &names),
+            ToPredecessor::Ready { info, sidecars } => {
+                hand_over.offered = Some((info, sidecars));
+                self.step(Event::SuccessorReady(generation));
+            }
+            ToPredecessor::Serving => {
+                failpoint::pass("old.served");
+                let budget = hand_over.budget;
+                let limit = self.drain_limit(budget).map(|limit| limit + RESTART_MARGIN);
+                self.step(Event::SuccessorServes { generation, limit });
+            }
+            ToPredecessor::Sidecars { sidecars } => {
+                self.redirect(sidecars);
+                self.successor.heard_addresses();
+                self.tell_successor();
+            }
+            ToPredecessor::Failed { why } => self.successor_lost(generation, why),
+            ToPredecessor::Bye => {
+                if self.successor.ends() {
+                    let why = "the successor was stopped".to_owned();
+                    self.successor_lost(generation, why);
+                }
+            }
+            ToPredecessor::Alive | ToPredecessor::Finished => {}
+        }
+    }
+
+    fn successor_lost(&mut self, generation: u64, why: String) {
+        let handing_over = matches!(self.machine.phase(), Phase::Handing { .. });
+        if self.successor.is_loss(generation, handing_over) {
+            self.keep_bundle("respawn-failed", &why);
+        }
+        if matches!(self.machine.phase(), Phase::Yielded { .. }) {
+            // A waiter is the main process itself: systemd does not start the next one.
+            let restarts = self.supervision.by_systemd() && !self.successor.is_waiter();
+            let (successor, state) = (&mut self.successor, &self.paths.state);
+            if !successor.take_service(generation, &why, restarts, state) {
+                return;
+            }
+        }
+        self.step(Event::SuccessorLost(generation, why));
+    }
+
+    /// Ends what must not run beside the sidecars of a successor.
+    fn release(&self, generation: u64, names: &[String]) {
+        let Some(current) = self.generations.current() else {
+            return;
+        };
+        let events = &self.events;
+        let released = events.outbox(move |()| LoopEvent::Released(generation));
+        self.successor
+            .release(names, current, self.leases.claim(), released);
+    }
+
+    /// Starts again what was stopped for a successor that did not take over, and is gone with all
+    /// that it had started.
+    pub(super) fn start_stopped(&self) {
+        // A build that began meanwhile replaces them itself; another successor asks for them again.
+        if self.machine.phase() == &Phase::Serving {
+            self.generations.start_stopped(&self.context);
+        }
+    }
+
+    /// The successor does not take over: everything is ours again.
+    pub(super) fn take_back(&mut self) {
+        self.supervision.take_back();
+        let ended = self.events.outbox(|()| LoopEvent::SuccessorEnded);
+        if self.successor.take_back(ended) {
+            // It may have put its own in place of our socket and our record.
+            self.go_on();
+        }
+        self.refresh();
+    }
+
+    /// Accepts no client any more. Returns the generation that drains.
+    pub(super) fn yield_to(&mut self, generation: u64, budget: Budget) -> Option<u64> {
+        let current = Arc::clone(self.generations.current()?);
+        let (pid, report, sidecars) = self.successor.hand_over_done()?;
+        info!(
+            "[gateway] pid {pid} serves generation {generation}; pid {} finishes its work",
+            std::process::id()
+        );
+        self.recovery
+            .set_exit_reason(EndReason::Other(format!("handed over to pid {pid}")));
+        self.front_door.give_up();
+        self.redirect(sidecars);
+        let doors = self.successor.doors();
+        self.front_door.redirect(&current, &doors, generation);
+        self.generations.unfollow();
+        self.drain_clients(budget);
+        failpoint::pass("old.yielded");
+        let (holds, drained) = (self.holds(), self.events.outbox(LoopEvent::Drained));
+        let draining = self
+            .generations
+            .drain_current(budget, holds, &report, drained);
+        draining.or(Some(current.number))
+    }
+
+    /// After a hand-over: where the successor's sidecars are now.
+    fn redirect(&mut self, sidecars: SidecarAddresses) {
+        self.successor.redirect(&sidecars, self.context.workers);
+        // Requests in an older process may wait for sidecars of the successor.
+        self.predecessor.tell_sidecars(sidecars);
+    }
+
+    /// After a hand-over: lets the clients end when it suits them, within the budget.
+    fn drain_clients(&mut self, budget: Budget) {
+        let tunnels = self.material.loaded.config.restart.tunnel_drain;
+        let tunnels = tunnels.map_or(TUNNEL_DRAIN, |time| time.0);
+        let drain = DrainAfterHandover {
+            leases: self.leases.claim(),
+            takeover: self.front_door.takeover().to_owned(),
+            workers: Arc::clone(self.front_door.workers()),
+            backends: self
+                .successor
+                .doors()
+                .into_values()
+                .chain(self.front_door.upstreams())
+                .collect(),
+            time: DrainTime::new(self.drain_limit(budget), tunnels),
+        };
+        let gone = self.events.outbox(|()| LoopEvent::ClientsGone);
+        drain.start(self.begin_client_drain(false), gone);
+    }
+
+    /// Tells the successor every second what this process still does.
+    pub(super) fn tell_successor(&self) {
+        self.successor.tell_work(
+            self.generations.draining(),
+            self.predecessor.lending.borrowed(),
+        );
+    }
+
+    /// The successor died and nobody else starts another: this process accepts again.
+    pub(super) fn resume(&mut self) {
+        self.client_drain.hurry.cancel();
+        self.successor.resume();
+        if self.front_door.accept_again() {
+            self.front_door.take_clients();
+            self.go_on();
+        }
+    }
+
+    /// This life goes on, after a successor that was the owner on record.
+    fn go_on(&mut self) {
+        self.control.open();
+        self.record_owner();
+        self.recovery.go_on(&self.supervision.verdict().to_string());
+    }
+}
+
+/// A predecessor: this process takes over.
+impl Gateway {
+    pub(super) fn hear_predecessor(&mut self, message: Option<ToSuccessor>) {
+        match message {
+            Some(ToSuccessor::Released) => self.predecessor.release(),
+            Some(ToSuccessor::Go) => {
+                failpoint::pass("new.go");
+                self.step(Event::Go);
+            }
+            Some(ToSuccessor::Abort { main }) => {
+                self.predecessor.aborted(main);
+                self.stop(false);
+            }
+            Some(ToSuccessor::Draining {
+                status,
+                heard,
+                borrowed,
+            }) => self.predecessor.drains(status, heard, borrowed),
+            None => {
+                let ends = matches!(self.machine.phase(), Phase::Ended | Phase::Stopping { .. });
+                self.predecessor.lost(!self.machine.owned() && !ends);
+                self.step(Event::Orphaned);
+                // Only now: the step may still need what it handed over.
+                self.predecessor.forget();
+            }
+        }
+    }
+
+    pub(super) fn predecessor_ended(&mut self, pid: u32) {
+        if self.machine.owns() {
+            info!("[gateway] pid {pid} has finished its work");
+        }
+        self.predecessor.predecessors.ended(pid);
+        if self.machine.owns() {
+            self.record_owner();
+            self.refresh();
+        }
+    }
+
+    /// The generation is ready: says so.
+    pub(super) fn announce(&self) {
+        failpoint::pass("new.ready");
+        if let Some(current) = self.generations.current() {
+            self.predecessor.tell(ToPredecessor::Ready {
+                info: current.info(),
+                sidecars: current.addresses(),
+            });
+        }
+    }
+
+    /// The service is ours.
+    pub(super) fn own(&mut self) {
+        if let Some((notifier, restart)) = self.predecessor.take_over() {
+            self.supervision.become_main(notifier);
+            self.front_door.speak(notifier);
+            self.requests.last = Some(restart);
+        }
+        self.recovery
+            .take_over(&self.supervision.verdict().to_string());
+        self.front_door.accept();
+        failpoint::pass("new.accepting");
+        self.open_up();
+        self.successor.tell_waiter();
+        failpoint::pass("new.before-serving");
+        self.predecessor.tell(ToPredecessor::Serving);
+        self.supervision.notifier().watchdog();
+    }
+
+    /// From now on this process is the one that is found when the gateway is looked for.
+    pub(super) fn open_up(&mut self) {
+        self.record_owner();
+        self.control.open();
+        self.traces.phase("control");
+        self.front_door.take_clients();
+        info!(
+            "[gateway] http server listening ({})",
+            self.front_door.listeners().addresses().join(", ")
+        );
+    }
+
+    /// Where the sidecars are now, for the requests that the predecessor still has.
+    pub(super) fn tell_addresses(&mut self) {
+        // After a hand-over, what the successor tells is passed on instead.
+        let ours = !self.is_candidate() && !self.successor.has_handed_over();
+        if let Some(current) = self.generations.current().filter(|_| ours) {
+            self.predecessor.tell_sidecars(current.addresses());
+        }
+    }
+
+    /// Writes that the service is this process's, and who still drains.
+    pub(super) fn record_owner(&self) {
+        ownership::record(
+            &self.material.loaded,
+            &self.paths.state,
+            &self.front_door.listeners().addresses(),
+            self.machine.current(),
+            &self.predecessor.predecessors.on_record(),
+        );
+    }
+}

@@ -22,7 +22,6 @@ mod services;
 mod stage_word;
 mod stale_gateways;
 mod start_checks;
-mod stop_over_control;
 pub mod target;
 pub mod ui;
 

@@ -10,34 +10,19 @@ use crate::diagnose::doctor;
 /// The manual's section for programs that administer a machine.
 const SECTION: &str = "8";
 
-/// Sections that are written by hand, by page.
-const MORE: [(&str, &str); 7] = [
-    ("gateway", include_str!("pages/gateway.roff")),
-    (
-        "gatewayctl-clean",
-        include_str!("pages/gatewayctl-clean.roff"),
-    ),
-    (
-        "gatewayctl-install",
-        include_str!("pages/gatewayctl-install.roff"),
-    ),
-    (
-        "gatewayctl-restart",
-        include_str!("pages/gatewayctl-restart.roff"),
-    ),
-    (
-        "gatewayctl-update",
-        include_str!("pages/gatewayctl-update.roff"),
-    ),
-    (
-        "gatewayctl-inhibit",
-        include_str!("pages/gatewayctl-inhibit.roff"),
-    ),
-    (
-        "gatewayctl-recover",
-        include_str!("pages/gatewayctl-recover.roff"),
-    ),
-];
+/// The sections of a page that are written by hand.
+fn by_hand(page: &str) -> &'static str {
+    match page {
+        "gateway" => include_str!("pages/gateway.roff"),
+        "gatewayctl-clean" => include_str!("pages/gatewayctl-clean.roff"),
+        "gatewayctl-install" => include_str!("pages/gatewayctl-install.roff"),
+        "gatewayctl-restart" => include_str!("pages/gatewayctl-restart.roff"),
+        "gatewayctl-update" => include_str!("pages/gatewayctl-update.roff"),
+        "gatewayctl-inhibit" => include_str!("pages/gatewayctl-inhibit.roff"),
+        "gatewayctl-recover" => include_str!("pages/gatewayctl-recover.roff"),
+        _ => "",
+    }
+}
 
 /// Every page: its file name and its text.
 pub fn pages() -> Vec<(String, String)> {
@@ -55,14 +40,9 @@ pub fn pages() -> Vec<(String, String)> {
 
 fn collect(command: &Command, name: &str, pages: &mut Vec<(String, String)>) {
     let mut text = Vec::new();
-    let page = Man::new(
-        command
-            .clone()
-            .name(name.to_owned())
-            .version(env!("CARGO_PKG_VERSION")),
-    )
-    .section(SECTION)
-    .manual("gateway");
+    let named = command.clone().name(name.to_owned());
+    let page = Man::new(named.version(env!("CARGO_PKG_VERSION")));
+    let page = page.section(SECTION).manual("gateway");
     if page.render(&mut text).is_ok() {
         pages.push((
             format!("{name}.{SECTION}"),
@@ -82,19 +62,22 @@ fn collect(command: &Command, name: &str, pages: &mut Vec<(String, String)>) {
 fn finish(text: &str, name: &str) -> String {
     let text = text
         .replace(".SH EXTRA\nExamples:", ".SH EXAMPLES")
-        .replace(".SH EXTRA\nExit codes:", ".SH EXIT STATUS\n");
-    let text = text.replace("\nExamples:\n", "\n.SH EXAMPLES\n");
-    let more = MORE
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map_or("", |(_, more)| more);
-    text.replacen(".SH VERSION\n", &format!("{more}.SH VERSION\n"), 1)
+        .replace(".SH EXTRA\nExit codes:", ".SH EXIT STATUS\n")
+        .replace("\nExamples:\n", "\n.SH EXAMPLES\n");
+    text.replacen(
+        ".SH VERSION\n",
+        &format!("{}.SH VERSION\n", by_hand(name)),
+        1,
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
+
+    use clap_complete::Shell;
+    use serde_json::Value;
 
     use super::*;
     use crate::control::protocol::{
@@ -130,44 +113,28 @@ mod tests {
             "gatewayctl-restart.8",
             "gatewayctl-config-check.8",
         ] {
-            assert!(
-                names.iter().any(|known| known == name),
-                "{name} in {names:?}"
-            );
+            assert!(names.contains(&name.to_owned()), "{name} in {names:?}");
         }
     }
 
     #[test]
     fn every_key_is_in_the_manual_of_the_configuration() {
-        let page = std::fs::read_to_string(
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("man/gateway.toml.5"),
-        )
-        .unwrap()
-        .replace("\\-", "-");
+        let page = manual("gateway.toml.5").replace("\\-", "-");
         let schema = crate::config::schema();
-        let mut keys = Vec::new();
         let definitions = schema["$defs"].as_object().unwrap().values();
-        for definition in definitions.filter_map(|definition| definition["properties"].as_object())
-        {
-            keys.extend(definition.keys().cloned());
-        }
-        assert!(keys.len() > 25, "{keys:?}");
-        keys.sort();
-        keys.dedup();
-        let missing: Vec<&String> = keys
-            .iter()
-            .filter(|key| !page.contains(&format!("\\fB{key}\\fR")))
+        let keys: Vec<&String> = definitions
+            .filter_map(|definition| definition["properties"].as_object())
+            .flat_map(|properties| properties.keys())
             .collect();
-        assert!(missing.is_empty(), "{missing:?}");
+        assert!(keys.len() > 25, "{keys:?}");
+        for key in keys {
+            assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
+        }
     }
 
     #[test]
     fn completions_for_every_shell() {
-        for shell in [
-            clap_complete::Shell::Bash,
-            clap_complete::Shell::Zsh,
-            clap_complete::Shell::Fish,
-        ] {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut CtlCli::command(), "gatewayctl", &mut text);
             assert!(String::from_utf8(text).unwrap().contains("restart"));
@@ -179,9 +146,9 @@ mod tests {
         std::fs::read_to_string(path).unwrap()
     }
 
-    /// The part of a page behind each of `anchors` in turn.
-    fn behind<'a>(page: &'a str, anchors: &[&str]) -> &'a str {
-        anchors.iter().fold(page, |rest, anchor| {
+    /// The part of a page behind each of `anchors` in turn, which have `|` between them.
+    fn behind<'a>(page: &'a str, anchors: &str) -> &'a str {
+        anchors.split('|').fold(page, |rest, anchor| {
             rest.split_once(anchor)
                 .unwrap_or_else(|| panic!("no {anchor:?} of {anchors:?}"))
                 .1
@@ -189,71 +156,58 @@ mod tests {
     }
 
     /// A list of values in a hand-written page: between dashes, with commas.
-    fn listed(page: &str, anchors: &[&str]) -> Vec<String> {
+    fn listed(page: &str, anchors: &str) -> BTreeSet<String> {
         let list = behind(page, anchors).split_once("\\- ").unwrap().1;
         let list = list.split_once(" \\-").unwrap().0.replace("\\-", "-");
-        let mut words: Vec<String> = list.split(',').map(|word| word.trim().to_owned()).collect();
-        words.sort();
-        words
+        list.split(',').map(|word| word.trim().to_owned()).collect()
     }
 
-    fn all<W: Words + PartialEq>(but: &[W]) -> Vec<String> {
-        let mut words: Vec<String> = W::ALL
-            .iter()
-            .filter(|one| !but.contains(one))
-            .map(|one| one.word().to_owned())
-            .collect();
-        words.sort();
-        words
+    fn all<W: Words>() -> BTreeSet<String> {
+        W::ALL.iter().map(|one| one.word().to_owned()).collect()
+    }
+
+    fn all_but<W: Words>(but: &[W]) -> BTreeSet<String> {
+        let but: BTreeSet<String> = but.iter().map(|one| one.word().to_owned()).collect();
+        &all::<W>() - &but
     }
 
     /// Every word of the values that a schema allows.
-    fn allowed(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
+    fn allowed(schema: &Value, found: &mut BTreeSet<String>) {
         match schema {
-            serde_json::Value::Object(fields) => {
+            Value::Object(fields) => {
                 for (key, value) in fields {
                     match (key.as_str(), value) {
-                        ("const", serde_json::Value::String(word)) => {
-                            found.insert(word.clone());
-                        }
-                        ("enum", serde_json::Value::Array(words)) => {
-                            found.extend(
-                                words
-                                    .iter()
-                                    .filter_map(|word| word.as_str().map(str::to_owned)),
-                            );
+                        ("const", Value::String(word)) => found.extend([word.clone()]),
+                        ("enum", Value::Array(words)) => {
+                            found.extend(words.iter().filter_map(Value::as_str).map(str::to_owned));
                         }
                         _ => allowed(value, found),
                     }
                 }
             }
-            serde_json::Value::Array(parts) => {
-                parts.iter().for_each(|part| allowed(part, found));
-            }
+            Value::Array(parts) => parts.iter().for_each(|part| allowed(part, found)),
             _ => {}
         }
     }
 
     #[test]
     fn every_value_in_json_is_in_its_manual() {
-        let schema: serde_json::Value =
-            serde_json::from_str(&manual("gatewayctl-json.schema.json")).unwrap();
+        let schema = serde_json::from_str(&manual("gatewayctl-json.schema.json")).unwrap();
         let mut words = BTreeSet::new();
         allowed(&schema, &mut words);
         assert!(words.len() > 100, "{words:?}");
         let page = manual("gatewayctl-json.7").replace("\\-", "-");
-        let missing: Vec<&String> = words
-            .iter()
-            .filter(|word| {
-                !page.contains(&format!("\\(dq{word}\\(dq"))
-                    && !page.contains(&format!("(\"{word}\")"))
-            })
-            .collect();
-        assert!(missing.is_empty(), "{missing:?}");
+        for word in words {
+            assert!(
+                page.contains(&format!("\\(dq{word}\\(dq"))
+                    || page.contains(&format!("(\"{word}\")")),
+                "{word}"
+            );
+        }
         for words in [
-            all::<SupervisorKind>(&[]),
-            all::<StrategyName>(&[]),
-            all::<RequestOutcome>(&[]),
+            all::<SupervisorKind>(),
+            all::<StrategyName>(),
+            all::<RequestOutcome>(),
         ] {
             let missing: Vec<&String> = words.iter().filter(|word| !page.contains(*word)).collect();
             assert!(missing.is_empty(), "{missing:?}");
@@ -263,67 +217,54 @@ mod tests {
     #[test]
     fn the_values_of_the_control_protocol_are_those_of_its_manual() {
         let page = manual("gateway-control.7");
-        let answered = [
+        let answered = all_but(&[
             RequestOutcome::Moved,
             RequestOutcome::Rejected,
             RequestOutcome::Failed,
-        ];
+        ]);
         let previous = schemars::schema_for!(PreviousEnd).to_value();
         let mut ends = BTreeSet::new();
         allowed(&previous, &mut ends);
         for (anchors, words) in [
-            (&[".SS status", ".I stage\n"][..], all::<Stage>(&[])),
+            (".SS status|.I stage\n", all::<Stage>()),
+            (".SS status|.I supervisor\n", all::<SupervisorKind>()),
+            (".SS status|.I strategy\n", all_but(&[StrategyName::None])),
+            (".SS status|.I state\n", all::<SidecarStateName>()),
+            (".SS status|( rung\n", all::<RecoveryRung>()),
+            (".SS restart|.I outcome\n", answered),
+            (".SS inhibit|.I drain\n|.I cause\n", all::<DrainCause>()),
             (
-                &[".SS status", ".I supervisor\n"],
-                all::<SupervisorKind>(&[]),
+                ".SS inhibit|.I released\n|.I cause\n",
+                all::<ReleaseCause>(),
             ),
-            (&[".SS status", ".I strategy\n"], all(&[StrategyName::None])),
-            (&[".SS status", ".I state\n"], all::<SidecarStateName>(&[])),
-            (&[".SS status", "( rung\n"], all::<RecoveryRung>(&[])),
-            (&[".SS restart", ".I outcome\n"], all(&answered)),
+            (".SH PROGRESS|.I stage\n", all::<ProgressStage>()),
+            ("history.jsonl|.I ended\n", ends),
             (
-                &[".SS inhibit", ".I drain\n", ".I cause\n"],
-                all::<DrainCause>(&[]),
-            ),
-            (
-                &[".SS inhibit", ".I released\n", ".I cause\n"],
-                all::<ReleaseCause>(&[]),
-            ),
-            (&[".SH PROGRESS", ".I stage\n"], all::<ProgressStage>(&[])),
-            (&["history.jsonl", ".I ended\n"], ends.into_iter().collect()),
-            (
-                &["history.jsonl", ".I request\n", ".I kind\n"],
-                all::<RequestKindName>(&[]),
+                "history.jsonl|.I request\n|.I kind\n",
+                all::<RequestKindName>(),
             ),
             (
-                &["history.jsonl", ".I request\n", ".I strategy\n"],
-                all::<StrategyName>(&[]),
+                "history.jsonl|.I request\n|.I strategy\n",
+                all::<StrategyName>(),
             ),
             (
-                &["history.jsonl", ".I request\n", ".I outcome\n"],
-                all::<RequestOutcome>(&[]),
+                "history.jsonl|.I request\n|.I outcome\n",
+                all::<RequestOutcome>(),
             ),
-            (
-                &["history.jsonl", ".I rung\n", "( rung\n"],
-                all::<RungName>(&[]),
-            ),
+            ("history.jsonl|.I rung\n|( rung\n", all::<RungName>()),
         ] {
             assert_eq!(listed(&page, anchors), words, "{anchors:?}");
         }
-        let errors = behind(&page, &[".SH ERRORS"]).split_once(".SH").unwrap().0;
-        let mut codes: Vec<&str> = errors
+        let errors = behind(&page, ".SH ERRORS").split_once(".SH").unwrap().0;
+        let codes: Vec<&str> = errors
             .lines()
             .filter_map(|line| line.strip_prefix(".I "))
             .collect();
-        codes.sort_unstable();
-        codes.dedup();
-        let known = all::<FailureCode>(&[]);
-        assert!(
-            known.iter().all(|code| codes.contains(&code.as_str())),
-            "{codes:?}"
-        );
-        let events = behind(&page, &[".SS inhibit"]);
-        for event in all(&[EventName::Progress]) {
+        for code in all::<FailureCode>() {
+            assert!(codes.contains(&code.as_str()), "{code} in {codes:?}");
+        }
+        let events = behind(&page, ".SS inhibit");
+        for event in all_but(&[EventName::Progress]) {
             assert!(events.contains(&format!(".I {event}\n")), "{event}");
         }
     }
@@ -336,7 +277,7 @@ mod tests {
             .filter(|line| line.starts_with(".B"))
             .flat_map(|line| line.split([' ', '"', ',']))
             .collect();
-        for word in all::<KeepCode>(&[]).iter().chain(&all::<EndProof>(&[])) {
+        for word in all::<KeepCode>().union(&all::<EndProof>()) {
             assert!(bold.contains(word.as_str()), "{word}");
         }
     }

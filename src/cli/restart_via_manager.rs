@@ -20,7 +20,7 @@ use super::restart_over_control::interrupted;
 use super::restart_report::downtime;
 use super::stale_gateways;
 use super::start_checks::{refuse_invalid, refuse_unrunnable};
-use super::target::{self, is_named_outright};
+use super::target::{self, is_named_by_path};
 use super::ui::Tone;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
@@ -100,7 +100,7 @@ struct ManagerRestart<'a> {
 /// [`Exit::Refused`] when a healthy process has the port, [`Exit::StillBusy`] when the service is
 /// not ready in time, and what the service manager refuses.
 pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, CliError> {
-    if is_named_outright(&ctx.global) {
+    if is_named_by_path(&ctx.global) {
         return Ok(None);
     }
     let env = Env::real();

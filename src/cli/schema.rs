@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::answers::{ErrorAnswer, OutcomeAnswer, PagesAnswer};
 use super::commands::clean::CleanAnswer;
 use super::commands::config::{CheckedConfig, WrittenConfig};
-use super::commands::history;
+use super::commands::history::HistoryAnswer;
 use super::commands::list::GatewayList;
 use super::commands::logs::LogsAnswer;
 use super::commands::status::answer::StatusAnswer;
@@ -17,115 +17,80 @@ use super::commands::status::down::DownAnswer;
 use super::commands::update::{CheckedUpdate, Updated};
 use super::commands::wait::WaitAnswer;
 use super::commands::why::WhyReport;
-use super::findings_view;
+use super::findings_view::DoctorReport;
 use super::restart_report::RestartAnswer;
 use super::restart_via_manager::{ManagerRestartAnswer, ScheduledRestart};
 use super::ui::Text;
 use crate::service::{Driven, InstallReport, Uninstalled};
 use crate::text::roff::escape;
 
-/// The name of a schema, the commands that print it, and the schema of the type that they print.
-type AnswerSchema = (&'static str, &'static str, fn() -> Value);
-
-const ANSWERS: [AnswerSchema; 24] = [
-    (
-        "error",
-        "every command, when it fails",
-        of::<ErrorAnswer<'static>>,
-    ),
-    (
-        "status",
-        "status of a gateway that answers",
-        of::<StatusAnswer>,
-    ),
-    (
-        "down",
-        "status of an installed gateway that does not answer",
-        of::<DownAnswer<'static>>,
-    ),
-    (
-        "change",
-        "status --watch, a line for each change",
-        of::<StatusChange>,
-    ),
-    ("why", "why", of::<WhyReport>),
-    ("history", "history", of::<history::HistoryAnswer>),
-    ("list", "list", of::<GatewayList>),
-    ("wait", "wait", of::<WaitAnswer>),
-    (
-        "restart",
-        "restart and reload, by the gateway itself",
-        of::<RestartAnswer<'static>>,
-    ),
-    (
-        "driven",
-        "start and stop, by the service manager",
-        of::<Driven>,
-    ),
-    (
-        "forced",
-        "restart, by the service manager",
-        of::<ManagerRestartAnswer<'static>>,
-    ),
-    (
-        "scheduled",
-        "restart by the service manager, asked from inside of the service",
-        of::<ScheduledRestart<'static>>,
-    ),
-    (
-        "doctor",
-        "doctor, and doctor --fix",
-        of::<findings_view::DoctorReport<'static>>,
-    ),
-    ("clean", "clean", of::<CleanAnswer<'static>>),
-    (
-        "outcome",
-        "stop and recover of a gateway, and what had nothing to do",
-        of::<OutcomeAnswer<'static>>,
-    ),
-    (
-        "install",
-        "install, and install --dry-run",
-        of::<InstallReport>,
-    ),
-    ("uninstall", "uninstall", of::<Uninstalled>),
-    (
-        "update-check",
-        "update --check",
-        of::<CheckedUpdate<'static>>,
-    ),
-    ("update", "update", of::<Updated<'static>>),
-    ("config", "config check", of::<CheckedConfig<'static>>),
-    ("config-init", "config init", of::<WrittenConfig<'static>>),
-    (
-        "logs",
-        "logs of a gateway that does not write to the journal",
-        of::<LogsAnswer<'static>>,
-    ),
-    (
-        "text",
-        "completions, man without a folder, config init --stdout",
-        of::<Text>,
-    ),
-    ("pages", "man DIR", of::<PagesAnswer<'static>>),
-];
+/// What some commands print.
+struct AnswerSchema {
+    name: &'static str,
+    commands: &'static str,
+    schema: Value,
+}
 
 /// What is printed: fields that are always there are required, even where they may be null.
-fn of<T: JsonSchema>() -> Value {
-    SchemaSettings::draft2020_12()
+fn of<T: JsonSchema>(name: &'static str, commands: &'static str) -> AnswerSchema {
+    let generator = SchemaSettings::draft2020_12()
         .for_serialize()
-        .into_generator()
-        .into_root_schema_for::<T>()
-        .to_value()
+        .into_generator();
+    AnswerSchema {
+        name,
+        commands,
+        schema: generator.into_root_schema_for::<T>().to_value(),
+    }
+}
+
+fn answers() -> [AnswerSchema; 24] {
+    [
+        of::<ErrorAnswer>("error", "every command, when it fails"),
+        of::<StatusAnswer>("status", "status of a gateway that answers"),
+        of::<DownAnswer>(
+            "down",
+            "status of an installed gateway that does not answer",
+        ),
+        of::<StatusChange>("change", "status --watch, a line for each change"),
+        of::<WhyReport>("why", "why"),
+        of::<HistoryAnswer>("history", "history"),
+        of::<GatewayList>("list", "list"),
+        of::<WaitAnswer>("wait", "wait"),
+        of::<RestartAnswer>("restart", "restart and reload, by the gateway itself"),
+        of::<Driven>("driven", "start and stop, by the service manager"),
+        of::<ManagerRestartAnswer>("forced", "restart, by the service manager"),
+        of::<ScheduledRestart>(
+            "scheduled",
+            "restart by the service manager, asked from inside of the service",
+        ),
+        of::<DoctorReport>("doctor", "doctor, and doctor --fix"),
+        of::<CleanAnswer>("clean", "clean"),
+        of::<OutcomeAnswer>(
+            "outcome",
+            "stop and recover of a gateway, and what had nothing to do",
+        ),
+        of::<InstallReport>("install", "install, and install --dry-run"),
+        of::<Uninstalled>("uninstall", "uninstall"),
+        of::<CheckedUpdate>("update-check", "update --check"),
+        of::<Updated>("update", "update"),
+        of::<CheckedConfig>("config", "config check"),
+        of::<WrittenConfig>("config-init", "config init"),
+        of::<LogsAnswer>(
+            "logs",
+            "logs of a gateway that does not write to the journal",
+        ),
+        of::<Text>(
+            "text",
+            "completions, man without a directory, config init --stdout",
+        ),
+        of::<PagesAnswer>("pages", "man DIR"),
+    ]
 }
 
 /// All schemas, by name: the text of `gatewayctl-json.schema.json`.
 pub fn schemas() -> String {
-    let all: Map<String, Value> = ANSWERS
-        .iter()
-        .map(|(name, _, schema)| ((*name).to_owned(), schema()))
-        .collect();
-    format!("{:#}\n", Value::Object(all))
+    let named = answers().map(|answer| (answer.name.to_owned(), answer.schema));
+    format!("{:#}\n", Value::Object(named.into_iter().collect()))
 }
 
 /// The text of gatewayctl-json(7).
@@ -141,11 +106,10 @@ pub fn page() -> String {
         \"Optional\" fields may be absent or null. The same as JSON schemas is in the file gatewayctl\\-json.schema.json.\n.SH OBJECTS\n",
     );
     let mut known = Map::new();
-    for (_, commands, schema) in &ANSWERS {
-        let schema = schema();
-        page.push_str(&format!(".SS {}\n", roff(commands)));
-        describe(&mut page, &schema);
-        if let Some(definitions) = schema.get("$defs").and_then(Value::as_object) {
+    for answer in answers() {
+        page.push_str(&format!(".SS {}\n", roff(answer.commands)));
+        describe(&mut page, &answer.schema);
+        if let Some(definitions) = answer.schema["$defs"].as_object() {
             known.extend(definitions.clone());
         }
     }
@@ -160,54 +124,26 @@ pub fn page() -> String {
 
 /// The fields of an object, the words of an enumeration, or the kinds of either.
 fn describe(page: &mut String, schema: &Value) {
-    if let Some(text) = schema.get("description").and_then(Value::as_str) {
+    let list = |key: &str| schema[key].as_array().into_iter().flatten();
+    if let Some(text) = schema["description"].as_str() {
         page.push_str(&format!("{}\n", roff(text)));
     }
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    for (name, field) in schema
-        .get("properties")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
-        let optional = if required.contains(&name.as_str()) && !may_be_null(field) {
-            ""
-        } else {
-            ", optional"
-        };
-        let text = field
-            .get("description")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let required = list("required").any(|one| one == name) && !may_be_null(field);
         page.push_str(&format!(
-            ".TP\n\\fB{}\\fR ({}{optional})\n{}\n",
+            ".TP\n\\fB{}\\fR ({}{})\n{}\n",
             roff(name),
             roff(&kind(field)),
-            roff(text)
+            if required { "" } else { ", optional" },
+            roff(field["description"].as_str().unwrap_or_default())
         ));
     }
-    for word in schema
-        .get("enum")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for word in list("enum").filter_map(Value::as_str) {
         page.push_str(&format!(".br\n\\(dq{}\\(dq\n", roff(word)));
     }
-    for part in ["oneOf", "anyOf"]
-        .iter()
-        .filter_map(|key| schema.get(key)?.as_array())
-        .flatten()
-    {
+    for part in list("oneOf").chain(list("anyOf")) {
         page.push_str(".PP\n");
-        match part.get("const").and_then(Value::as_str) {
+        match part["const"].as_str() {
             Some(word) => page.push_str(&format!(
                 "\\(dq{}\\(dq: {}\n",
                 roff(word),
@@ -220,43 +156,38 @@ fn describe(page: &mut String, schema: &Value) {
 
 fn may_be_null(field: &Value) -> bool {
     let null = Value::from("null");
-    let of_type = |part: &Value| match part.get("type") {
-        Some(Value::Array(types)) => types.contains(&null),
-        other => other == Some(&null),
+    let of_type = |part: &Value| match &part["type"] {
+        Value::Array(types) => types.contains(&null),
+        other => *other == null,
     };
-    let parts = field.get("anyOf").and_then(Value::as_array);
-    of_type(field) || parts.into_iter().flatten().any(of_type)
+    of_type(field) || field["anyOf"].as_array().into_iter().flatten().any(of_type)
 }
 
 /// A type in a word.
 fn kind(field: &Value) -> String {
-    let named = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    if let Some(path) = field.get("$ref").and_then(Value::as_str) {
-        return named(path);
+    if let Some(path) = field["$ref"].as_str() {
+        return path.rsplit('/').next().unwrap_or(path).to_owned();
     }
     if let Some(word) = field.get("const") {
         return word.to_string();
     }
-    if let Some(all) = ["anyOf", "allOf", "oneOf"]
-        .iter()
-        .find_map(|key| field.get(key)?.as_array())
-    {
-        let kinds: Vec<String> = all.iter().map(kind).filter(|kind| kind != "null").collect();
-        return kinds.join(" or ");
+    let parts = ["anyOf", "allOf", "oneOf"].map(|key| field[key].as_array());
+    if let Some(parts) = parts.into_iter().flatten().next() {
+        let kinds = parts.iter().map(kind).filter(|kind| kind != "null");
+        return kinds.collect::<Vec<_>>().join(" or ");
     }
-    let word = match field.get("type") {
-        Some(Value::String(word)) => word.clone(),
-        Some(Value::Array(words)) => words
+    let word = match &field["type"] {
+        Value::String(word) => word,
+        Value::Array(words) => words
             .iter()
             .filter_map(Value::as_str)
             .find(|word| *word != "null")
-            .unwrap_or_default()
-            .to_owned(),
+            .unwrap_or_default(),
         _ => return "anything".to_owned(),
     };
     match field.get("items") {
         Some(items) if word == "array" => format!("array of {}", kind(items)),
-        _ => word,
+        _ => word.to_owned(),
     }
 }
 

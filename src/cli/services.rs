@@ -1,22 +1,20 @@
-//! What the service manager knows of the gateways that are installed: those that do not run cannot
-//! be asked themselves.
+//! Installed gateways, and what the service manager knows of them.
 
 use super::stage_word::StageWord;
-use super::target::{self, is_named_outright};
-use super::{Context, Exit};
+use super::target::{self, is_named_by_path};
+use super::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, Installed, UnitState};
+use crate::service::{self, Installed, ServiceErrorKind, UnitState};
 use crate::systemd::words::{ActiveState, Word};
 
-/// An installed gateway and its manager's view of it; none where the manager cannot be reached.
+/// An installed gateway.
 pub struct InstalledService {
     pub unit: Installed,
-    /// What it is doing.
+    /// None where the manager cannot be asked.
     pub state: Option<UnitState>,
 }
 
 impl InstalledService {
-    /// What it is doing.
     pub fn stage(&self) -> StageWord {
         self.state
             .as_ref()
@@ -24,9 +22,25 @@ impl InstalledService {
     }
 }
 
+/// The installed gateway of this name, or the only one; none when none is installed.
+///
+/// # Errors
+/// [`Exit::Usage`] when several match.
+pub fn select(
+    ctx: &Context,
+    env: &Env<'_>,
+    name: Option<&str>,
+) -> Result<Option<Installed>, CliError> {
+    match service::select(env, name, target::scope(&ctx.global)) {
+        Ok(unit) => Ok(Some(unit)),
+        Err(error) if error.kind == ServiceErrorKind::NotInstalled => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// All installed gateways that the flags may mean.
 pub async fn all(ctx: &Context) -> Vec<InstalledService> {
-    if is_named_outright(&ctx.global) {
+    if is_named_by_path(&ctx.global) {
         return Vec::new();
     }
     let env = Env::real();

@@ -15,9 +15,9 @@ use crate::text::log::escape;
 use crate::text::redact::Redactor;
 
 /// The width of the labels in front of lines.
-pub const LABEL: usize = 11;
+const LABEL: usize = 11;
 
-/// Prints. Errors of printing are no one's to hear: a closed pipe ends no restart.
+/// Prints. Errors of printing are ignored: a closed pipe must not end a restart.
 #[derive(Clone, Debug)]
 pub struct Ui {
     json: bool,
@@ -107,11 +107,8 @@ impl Ui {
     /// Text that was asked for itself, as a script or a page; printed even with `--quiet`.
     pub fn raw(&self, text: &str) {
         let mut out = std::io::stdout().lock();
-        if out
-            .write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if written.is_err() {
             self.closed.store(true, Ordering::Relaxed);
         }
     }
@@ -128,11 +125,8 @@ impl Ui {
     /// A line of progress, on standard error; not with `--quiet`.
     pub fn progress(&self, line: &str) {
         if !self.quiet {
-            let _ = writeln!(
-                std::io::stderr().lock(),
-                "{}",
-                paint(&escape(line), Tone::Dim, self.err_color)
-            );
+            let line = paint(&escape(line), Tone::Dim, self.err_color);
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
         }
     }
 
@@ -171,19 +165,21 @@ impl Ui {
             };
             let _ = writeln!(err, "{mark} {}", escape(line));
         }
+        let next = paint("next:", Tone::Strong, self.err_color);
         for line in error.help.iter().flat_map(|help| help.lines()) {
-            let _ = writeln!(
-                err,
-                "  {} {}",
-                paint("next:", Tone::Strong, self.err_color),
-                escape(line)
-            );
+            let _ = writeln!(err, "  {next} {}", escape(line));
         }
         if self.json {
             let answer = ErrorAnswer::new(error.exit, &message, error.help.as_deref())
                 .with(error.clean.as_deref(), error.probe.as_deref());
             self.object(&answer);
         }
+    }
+
+    /// An indented line with a label in front.
+    pub fn labelled(&self, label: &str, text: &str) -> String {
+        let label = self.paint(&format!("{label:<LABEL$}"), Tone::Dim);
+        format!("  {label} {}", escape(text))
     }
 
     /// Text in a colour, where standard output shows colours.

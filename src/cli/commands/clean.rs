@@ -25,12 +25,12 @@ pub struct CleanAnswer<'a> {
 /// Ends what is proven stale.
 ///
 /// # Errors
-/// [`Exit::Refused`] when somebody who was kept has the port; [`Exit::Usage`] when several gateways
-/// can be meant.
+/// [`Exit::Refused`] when a process that was kept has the port; [`Exit::Usage`] when several
+/// gateways match.
 pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     let mut claim = address_claim(ctx).await?;
     if let Some(port) = args.port {
-        // The widest addresses: a holder of the port at any address is in their way.
+        // The wildcard addresses: a holder of the port at any address conflicts with them.
         claim.listen = vec![
             Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()),
             Listen::Tcp((Ipv6Addr::UNSPECIFIED, port).into()),
@@ -38,28 +38,24 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     }
     claim.protected.extend(&args.protect);
     claim.named = args.pid.filter(|_| args.force);
-    let mut report = end_stale(
-        &claim,
-        if args.dry_run {
-            CleanMode::DryRun
-        } else {
-            CleanMode::Stale
-        },
-    )
-    .await?;
+    let mode = if args.dry_run {
+        CleanMode::DryRun
+    } else {
+        CleanMode::Stale
+    };
+    let mut report = end_stale(&claim, mode).await?;
     if let Some(port) = args.port {
         report.addresses = vec![format!("port {port}")];
     }
     for line in report.lines() {
         ctx.ui.say(&line);
     }
-    if let (AddressState::Held(_) | AddressState::Busy(_), false) = (&report.state, args.dry_run) {
-        return Err(held(&report));
-    }
-    let tone = if matches!(report.state, AddressState::Held(_) | AddressState::Busy(_)) {
-        Tone::Busy
-    } else {
-        Tone::Good
+    let tone = match report.state {
+        AddressState::Held(_) | AddressState::Busy(_) if !args.dry_run => {
+            return Err(held(&report));
+        }
+        AddressState::Held(_) | AddressState::Busy(_) => Tone::Busy,
+        _ => Tone::Good,
     };
     ctx.ui.say(&ctx.ui.paint(&report.stands(), tone));
     ctx.ui.object(&CleanAnswer {

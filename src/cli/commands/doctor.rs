@@ -2,12 +2,13 @@
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::findings_view;
+use crate::cli::services;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::{self, DoctorFacts, DoctorTarget, Finding, FixState, Remedy};
-use crate::service::{self, Installed, ServiceErrorKind};
+use crate::service::{self, Installed};
 use crate::state::paths::Scope;
 
 /// How often to fix and look again: one fix can reveal the next finding, as when systemd reads a
@@ -100,27 +101,19 @@ async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
 
 /// The installed gateway that the command line selects, if there is one.
 fn installed_unit(ctx: &Context, env: &Env<'_>) -> Result<Option<Installed>, CliError> {
-    if target::is_named_outright(&ctx.global) {
+    if target::is_named_by_path(&ctx.global) {
         return Ok(None);
     }
-    let (name, scope) = (
-        target::wanted_name(&ctx.global, env),
-        target::scope(&ctx.global),
-    );
-    let mut all = service::installed(env, scope);
+    let name = target::wanted_name(&ctx.global, env);
+    let mut all = service::installed(env, target::scope(&ctx.global));
     all.retain(|unit| name.as_ref().is_none_or(|name| *name == unit.instance));
     // One name in two scopes is a finding, not an ambiguous command line.
-    if let Some(first) = all
-        .first()
-        .filter(|first| all.iter().all(|other| other.instance == first.instance))
+    if let [first, others @ ..] = &all[..]
+        && others.iter().all(|other| other.instance == first.instance)
     {
         return Ok(Some(first.clone()));
     }
-    match service::select(env, name.as_deref(), scope) {
-        Ok(unit) => Ok(Some(unit)),
-        Err(error) if error.kind == ServiceErrorKind::NotInstalled => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    services::select(ctx, env, name.as_deref())
 }
 
 async fn running(

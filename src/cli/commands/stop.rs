@@ -1,41 +1,43 @@
 //! `gatewayctl stop`: through the service manager where it runs the gateway, else over the control
 //! socket.
 
-use crate::cli::commands::start::report;
-use crate::cli::target;
-use crate::cli::{CliError, Context, Exit, stop_over_control};
-use crate::config::Env;
-use crate::service::{self, DrivenOutcome, ServiceErrorKind};
+use serde_json::Value;
 
-/// Stops the gateway that is meant; one that does not run is stopped already.
+use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
+use crate::cli::commands::start::report;
+use crate::cli::services;
+use crate::cli::target::{self, Target};
+use crate::cli::{CliError, Context, Exit};
+use crate::config::Env;
+use crate::control::protocol::Method;
+use crate::service::{self, DrivenOutcome};
+
+/// Stops the selected gateway. One that does not run is fine.
 ///
 /// # Errors
-/// [`Exit::Refused`] from inside the service, [`Exit::Usage`] when several can be meant, and what
-/// the manager or the gateway refuses.
+/// [`Exit::Refused`] from inside the service, [`Exit::Usage`] when several match, and what the
+/// manager or the gateway refuses.
 pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
-    if ctx.global.state_dir.is_some() || ctx.global.config.is_some() {
-        return stop_over_control::stop(ctx).await;
-    }
     let name = target::wanted_name(&ctx.global, &env);
-    let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
-        Ok(unit) => unit,
-        Err(error) if error.kind == ServiceErrorKind::NotInstalled => {
-            return stop_over_control::stop(ctx).await;
-        }
-        Err(error) => return Err(error.into()),
+    if ctx.global.state_dir.is_some() || ctx.global.config.is_some() {
+        return without_service(ctx).await;
+    }
+    let Some(unit) = services::select(ctx, &env, name.as_deref())? else {
+        return without_service(ctx).await;
     };
     let others = target::all(&ctx.global, &env)
         .into_iter()
         .filter(|other| other.instance != unit.instance && target::is_alive(&other.control));
     let others: Vec<String> = others.map(|other| other.instance).collect();
     if name.is_none() && !others.is_empty() {
-        let error = Exit::Usage.error(format!(
+        let message = format!(
             "several gateways are here: {}, {}",
             unit.instance,
             others.join(", ")
-        ));
-        return Err(error.with_help(format!("say which one, as in --instance {}", unit.instance)));
+        );
+        let help = format!("say which one, as in --instance {}", unit.instance);
+        return Err(Exit::Usage.error(message).with_help(help));
     }
     let done = service::stop(&env, &unit, &|line| ctx.ui.progress(line)).await?;
     if done.outcome == DrivenOutcome::AlreadyStopped
@@ -44,8 +46,66 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
             .any(|target| target::is_alive(&target.control))
     {
         // One of that name runs by hand.
-        return stop_over_control::stop(ctx).await;
+        return without_service(ctx).await;
     }
     report(ctx, &done);
     Ok(Exit::Done)
+}
+
+async fn without_service(ctx: &Context) -> Result<Exit, CliError> {
+    let target = match ctx.target() {
+        Ok(target) => target,
+        Err(error) if error.exit == Exit::NotRunning => {
+            ctx.ui.say(&format!("nothing to stop: {}", error.message));
+            ctx.ui
+                .object(&OutcomeAnswer::new(None, CommandOutcome::NotRunning));
+            return Ok(Exit::Done);
+        }
+        Err(error) => return Err(error),
+    };
+    over_control(ctx, &target).await
+}
+
+/// Asks `target` to stop and waits until it is gone. It finishes its work within `stop_drain`;
+/// Ctrl-C only ends the waiting.
+///
+/// # Errors
+/// When it cannot be reached or refuses.
+pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliError> {
+    let mut client = target.connect().await?;
+    client
+        .call::<Value>(&Method::Stop, |step| {
+            ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text))
+        })
+        .await
+        .map_err(|error| target.call_failed(error))?;
+    let instance = &target.instance;
+    ctx.ui
+        .progress(&format!("{instance} finishes what it had begun"));
+    client.closed().await;
+    ctx.ui.say(&format!("stopped: {instance}"));
+    ctx.ui
+        .object(&OutcomeAnswer::new(Some(instance), CommandOutcome::Stopped));
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::control::fake_gateway::{self, FakeGateway};
+
+    #[tokio::test]
+    async fn it_returns_when_the_gateway_is_gone() {
+        let double = FakeGateway::start(Ok(fake_gateway::outcome()));
+        let ctx = Context::quiet(&double.state);
+        let target = ctx.target().unwrap();
+        assert_eq!(over_control(&ctx, &target).await, Ok(Exit::Done));
+        assert_eq!(ctx.target().unwrap_err().exit, Exit::NotRunning);
+        assert_eq!(
+            stop(&ctx).await,
+            Ok(Exit::Done),
+            "stopping twice is no error"
+        );
+    }
 }

@@ -238,7 +238,7 @@ mod tests {
         let until = args(false, true);
         let (waited, ()) = tokio::join!(wait(&ctx, &until), async {
             let target = ctx.target().unwrap();
-            crate::cli::stop_over_control::over_control(&ctx, &target)
+            crate::cli::commands::stop::over_control(&ctx, &target)
                 .await
                 .unwrap();
         });

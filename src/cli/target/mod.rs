@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub use self::selection::{config_path, is_named_outright, overrides, scope, wanted_name};
+pub use self::selection::{config_path, is_named_by_path, overrides, scope, wanted_name};
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Exit, WITH_SUDO};
 use crate::config::{self, DEFAULT_INSTANCE, Env};

@@ -59,7 +59,7 @@ pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
 }
 
 /// Whether a state directory or a configuration is named: then no installed service is meant.
-pub fn is_named_outright(global: &Global) -> bool {
+pub fn is_named_by_path(global: &Global) -> bool {
     global.state_dir.is_some()
         || global.config.is_some()
         || Env::real().path("GATEWAY_STATE_DIR").is_some()

@@ -4,15 +4,16 @@ use nix::sys::signal::Signal;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::services::stage;
+use crate::cli::services::{self, stage};
 use crate::cli::stage_word::StageWord;
-use crate::cli::target::{self, is_named_outright};
-use crate::cli::ui::{LABEL, Tone};
+use crate::cli::target::{self, is_named_by_path};
+use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, Installed, ServiceErrorKind, UnitState};
+use crate::service::{self, Installed, UnitState};
 use crate::state::paths::Scope;
 use crate::systemd::words::{ServiceResult, SubState, Word};
+use crate::text::log::escape;
 
 /// siginfo's si_code of a process that ended by itself.
 const CLD_EXITED: i32 = 1;
@@ -48,17 +49,15 @@ pub struct DownAnswer<'a> {
 /// The status of an installed gateway that does not answer; `error` where none is installed.
 ///
 /// # Errors
-/// `error`, or the question which of several is meant.
+/// `error`, or [`Exit::Usage`] when several match.
 pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     let env = Env::real();
-    if is_named_outright(&ctx.global) {
+    if is_named_by_path(&ctx.global) {
         return Err(error);
     }
     let name = target::wanted_name(&ctx.global, &env);
-    let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
-        Ok(unit) => unit,
-        Err(none) if none.kind == ServiceErrorKind::NotInstalled => return Err(error),
-        Err(several) => return Err(several.into()),
+    let Some(unit) = services::select(ctx, &env, name.as_deref())? else {
+        return Err(error);
     };
     let state = service::state(&env, &unit).await.map_err(|unknown| {
         let message = format!(
@@ -74,103 +73,120 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
         // Somebody runs one of that name by hand.
         return Err(error);
     }
-    let (mut word, mut exit) = stage(&state);
-    // Root may ask everybody: it is the gateway that says nothing.
-    let silent = exit == Exit::Permission && nix::unistd::geteuid().is_root();
-    if silent {
-        (word, exit) = (StageWord::Silent, Exit::Failed);
-    }
-    let words = if exit == Exit::NotRunning {
+    let down = Down::of(&unit, &state);
+    let exit = down.exit;
+    let last_words = if exit == Exit::NotRunning {
         Vec::new()
     } else {
         service::last_words(&unit)
     };
-    let next = if silent {
-        vec![
-            format!("gatewayctl restart --force --instance {}", unit.instance),
-            format!("gatewayctl logs --instance {}", unit.instance),
-        ]
-    } else if state.stands_by() {
-        vec![format!("gatewayctl clean --instance {}", unit.instance)]
-    } else {
-        next(&unit, exit)
-    };
-    let cause = if silent {
-        format!(
-            "pid {} does not answer at its control socket",
-            state.main_pid
-        )
-    } else {
-        cause(&state)
-    };
-    ctx.ui.object(&DownAnswer {
+    let answer = DownAnswer {
         ok: false,
         exit: exit.code(),
         instance: &unit.instance,
-        stage: word,
+        stage: down.stage,
         unit: &unit.unit,
         scope: unit.scope,
         pid: state.main_pid,
         result: state.result.as_str(),
-        cause: cause.clone(),
-        last_words: &words,
-        next: &next,
-    });
+        cause: down.cause,
+        last_words: &last_words,
+        next: &down.next,
+    };
+    ctx.ui.object(&answer);
+    show(ctx, &answer, exit);
+    Ok(exit)
+}
+
+/// What is wrong, and what to do.
+struct Down {
+    stage: StageWord,
+    exit: Exit,
+    cause: String,
+    next: Vec<String>,
+}
+
+impl Down {
+    fn of(unit: &Installed, state: &UnitState) -> Self {
+        let (stage, exit) = stage(state);
+        let next = |command: &str| format!("gatewayctl {command} --instance {}", unit.instance);
+        // Root may ask every gateway: then it is the gateway that does not answer.
+        if exit == Exit::Permission && nix::unistd::geteuid().is_root() {
+            return Self {
+                stage: StageWord::Silent,
+                exit: Exit::Failed,
+                cause: format!(
+                    "pid {} does not answer at its control socket",
+                    state.main_pid
+                ),
+                next: vec![next("restart --force"), next("logs")],
+            };
+        }
+        let next = match exit {
+            _ if state.stands_by() => vec![next("clean")],
+            Exit::NotRunning => vec![next("start")],
+            Exit::Permission => vec![format!("sudo {}", next("status"))],
+            Exit::StillBusy => vec![next("wait --ready")],
+            _ => vec![
+                next("start") + "   (when the cause is mended)",
+                next("logs"),
+            ],
+        };
+        Self {
+            stage,
+            exit,
+            cause: cause(state),
+            next,
+        }
+    }
+}
+
+fn show(ctx: &Context, answer: &DownAnswer<'_>, exit: Exit) {
+    let ui = &ctx.ui;
     let tone = if exit == Exit::StillBusy {
         Tone::Busy
     } else {
         Tone::Bad
     };
-    let (name, word) = (
-        ctx.ui
-            .paint(&crate::text::log::escape(&unit.instance), Tone::Strong),
-        ctx.ui.paint(&word.to_string(), tone),
-    );
-    ctx.ui.say(&format!(
-        "{name}: {word}, {} ({} scope)",
-        unit.unit, unit.scope
+    ui.say(&format!(
+        "{}: {}, {} ({} scope)",
+        ui.paint(&escape(answer.instance), Tone::Strong),
+        ui.paint(&answer.stage.to_string(), tone),
+        answer.unit,
+        answer.scope
     ));
     for (label, lines) in [
-        ("cause", std::slice::from_ref(&cause)),
-        ("log", &words[..]),
-        ("next", &next[..]),
+        ("cause", std::slice::from_ref(&answer.cause)),
+        ("log", answer.last_words),
+        ("next", answer.next),
     ] {
         for (index, line) in lines.iter().enumerate() {
             let label = if index == 0 { label } else { "" };
-            ctx.ui.say(&format!(
-                "  {} {}",
-                ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim),
-                crate::text::log::escape(line)
-            ));
+            ui.say(&ui.labelled(label, line));
         }
     }
-    Ok(exit)
 }
 
-/// Why it is there, in systemd's word and in ours.
+/// Why it does not answer, with systemd's word for it.
 fn cause(state: &UnitState) -> String {
     if state.stands_by() {
         return format!("pid {} is {}", state.main_pid, state.status_text);
     }
     if state.is_active() {
-        let said = if state.status_text.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", state.status_text)
+        let said = match state.status_text.as_str() {
+            "" => String::new(),
+            text => format!(": {text}"),
         };
         return format!("pid {} does not let this user ask it{said}", state.main_pid);
     }
     let ended = match (state.exit_kind, state.exit_status) {
-        // systemd forgets how a unit ended that it need not remember.
+        // systemd keeps no record of a unit that was stopped in order.
         (0, _) => "it was stopped, or not yet started".to_owned(),
         (CLD_EXITED, code) => format!("the gateway exited with code {code}"),
-        (_, signal) => {
-            let name = Signal::try_from(signal).map_or_else(
-                |_| format!("signal {signal}"),
-                |signal| signal.as_str().to_owned(),
-            );
-            format!("the gateway was ended by {name}")
-        }
+        (_, number) => match Signal::try_from(number) {
+            Ok(signal) => format!("the gateway was ended by {signal}"),
+            Err(_) => format!("the gateway was ended by signal {number}"),
+        },
     };
     let again = if state.sub == SubState::AutoRestart {
         "; systemd starts it again"
@@ -180,19 +196,6 @@ fn cause(state: &UnitState) -> String {
     match &state.result {
         Word::Known(ServiceResult::Success | ServiceResult::NoService) => format!("{ended}{again}"),
         result => format!("{result}: {ended}{again}"),
-    }
-}
-
-fn next(unit: &Installed, exit: Exit) -> Vec<String> {
-    let flags = format!(" --instance {}", unit.instance);
-    match exit {
-        Exit::NotRunning => vec![format!("gatewayctl start{flags}")],
-        Exit::Permission => vec![format!("sudo gatewayctl status{flags}")],
-        Exit::StillBusy => vec![format!("gatewayctl wait --ready{flags}")],
-        _ => vec![
-            format!("gatewayctl start{flags}   (when the cause is mended)"),
-            format!("gatewayctl logs{flags}"),
-        ],
     }
 }
 
@@ -213,63 +216,56 @@ mod tests {
 
     #[test]
     fn what_systemd_knows_in_words() {
-        let shown = |state: &UnitState| (stage(state).0, stage(state).1.code(), cause(state));
-        assert_eq!(
-            shown(&state("inactive", "success", (0, 0))),
-            (
-                StageWord::Stopped,
-                3,
-                "it was stopped, or not yet started".into()
-            )
-        );
-        assert_eq!(
-            shown(&state("inactive", "success", (1, 0))),
-            (
-                StageWord::Stopped,
-                3,
-                "the gateway exited with code 0".into()
-            )
-        );
-        assert_eq!(
-            shown(&state("failed", "exit-code", (1, 78))),
-            (
-                StageWord::Failed,
-                1,
-                "exit-code: the gateway exited with code 78".into()
-            )
-        );
-        assert_eq!(
-            shown(&state("failed", "watchdog", (3, 6))),
-            (
-                StageWord::Failed,
-                1,
-                "watchdog: the gateway was ended by SIGABRT".into()
-            )
-        );
         let waits = UnitState {
             main_pid: 7,
             status_text: "waiting for 127.0.0.1:1: held by nginx".into(),
             ..state("active", "success", (0, 0))
         };
-        assert_eq!(
-            shown(&waits),
-            (
-                StageWord::StandingBy,
-                4,
-                "pid 7 is waiting for 127.0.0.1:1: held by nginx".into()
-            )
-        );
         let again = UnitState {
             sub: "auto-restart".into(),
             ..state("activating", "exit-code", (1, 1))
         };
-        assert_eq!(
-            shown(&again),
+        for (state, word, code, expected) in [
             (
+                state("inactive", "success", (0, 0)),
+                StageWord::Stopped,
+                3,
+                "it was stopped, or not yet started",
+            ),
+            (
+                state("inactive", "success", (1, 0)),
+                StageWord::Stopped,
+                3,
+                "the gateway exited with code 0",
+            ),
+            (
+                state("failed", "exit-code", (1, 78)),
+                StageWord::Failed,
+                1,
+                "exit-code: the gateway exited with code 78",
+            ),
+            (
+                state("failed", "watchdog", (3, 6)),
+                StageWord::Failed,
+                1,
+                "watchdog: the gateway was ended by SIGABRT",
+            ),
+            (
+                waits,
+                StageWord::StandingBy,
+                4,
+                "pid 7 is waiting for 127.0.0.1:1: held by nginx",
+            ),
+            (
+                again,
                 StageWord::Starting,
                 4,
-                "exit-code: the gateway exited with code 1; systemd starts it again".into()
-            )
-        );
+                "exit-code: the gateway exited with code 1; systemd starts it again",
+            ),
+        ] {
+            let (stage, exit) = stage(&state);
+            assert_eq!((stage, exit.code()), (word, code), "{expected}");
+            assert_eq!(cause(&state), expected);
+        }
     }
 }

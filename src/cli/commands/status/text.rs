@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::answer::{StatusAnswer, exit};
 use super::deep::{Deep, Drift, DriftKind};
 use crate::cli::drain_text::draining;
-use crate::cli::ui::{LABEL, Tone};
+use crate::cli::ui::Tone;
 use crate::cli::{Exit, Ui};
 use crate::control::protocol::{RecoveryRung, Stage, Status};
 use crate::state::terms::{RequestEnd, RequestOutcome};
@@ -51,8 +51,7 @@ struct StatusText<'a> {
 
 impl StatusText<'_> {
     fn line(&mut self, label: &str, text: &str) {
-        let label = self.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
-        self.lines.push(format!("  {label} {}", escape(text)));
+        self.lines.push(self.ui.labelled(label, text));
     }
 
     fn detail(&mut self, status: &Status) {

@@ -101,7 +101,7 @@ impl KnownGateway {
         } else if let Some(unit) = &self.unit {
             let configured = service::configuration(env, unit).ok().flatten();
             places.extend(configured.and_then(|(_, config)| config.gateway.state_dir));
-            places.extend(service::unit_properties::state_dirs(env, unit));
+            places.extend(service::state_dirs(env, unit));
         } else {
             let loaded = config::load(&target::overrides(&ctx.global, env), env).ok();
             places.extend(loaded.and_then(|loaded| loaded.config.gateway.state_dir));

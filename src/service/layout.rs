@@ -170,6 +170,12 @@ pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
     found
 }
 
+/// Where the state of an installed gateway may lie, the likeliest first.
+pub fn state_dirs(env: &Env<'_>, unit: &Installed) -> Vec<PathBuf> {
+    Layout::of(unit.scope, env)
+        .map_or_else(|_| Vec::new(), |layout| layout.leftovers(&unit.instance))
+}
+
 fn describe(layout: &Layout, dir: &Path, instance: String, path: PathBuf) -> Installed {
     let stem = super::unit_text::UnitSubject::Instance(instance.clone()).stem();
     let socket = format!("{stem}.socket");

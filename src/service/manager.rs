@@ -9,14 +9,11 @@ use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
 use super::dbus_error::{explain, unreachable};
 use super::error::ServiceError;
-use super::unit_properties::Properties;
 use crate::config::Env;
 use crate::state::paths::Scope;
-use crate::systemd::WaitsFor;
-use crate::systemd::bus::{
-    self, LoginProxy, SystemdManagerProxy, SystemdServiceProxy, SystemdUnitProxy,
-};
+use crate::systemd::bus::{self, LoginProxy, SystemdManagerProxy};
 use crate::systemd::words::{ActiveState, LoadState, ServiceResult, SubState, UnitFileState, Word};
+use crate::systemd::{Properties, WaitsFor};
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
 /// progress, a stop takes TimeoutStopSec=30; a job that says nothing for this long has a manager
@@ -81,6 +78,25 @@ pub struct UnitState {
 }
 
 impl UnitState {
+    fn of(said: &Properties) -> Self {
+        Self {
+            load: said.text("LoadState").into(),
+            active: said.text("ActiveState").into(),
+            sub: said.text("SubState").into(),
+            main_pid: said.number("MainPID"),
+            result: if said.is_socket() {
+                Word::default()
+            } else {
+                said.text("Result").into()
+            },
+            status_text: said.text("StatusText"),
+            control_group: said.text("ControlGroup"),
+            exit_kind: said.number("ExecMainCode"),
+            exit_status: said.number("ExecMainStatus"),
+            fd_store: said.number("NFileDescriptorStore"),
+        }
+    }
+
     /// Whether it runs, is reloading included.
     pub fn is_active(&self) -> bool {
         self.active.is_up()
@@ -222,37 +238,8 @@ impl Manager {
     /// # Errors
     /// When the manager does not answer.
     pub async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
-        self.read_state(unit)
-            .await
-            .map_err(|error| explain(&error, &format!("ask about {unit}")))
-    }
-
-    async fn read_state(&self, unit: &str) -> zbus::Result<UnitState> {
-        let path = self.proxy.load_unit(unit).await?;
-        let proxy = SystemdUnitProxy::builder(&self.connection)
-            .path(path.clone())
-            .build()
-            .await?;
-        let mut state = UnitState {
-            load: proxy.load_state().await?.into(),
-            active: proxy.active_state().await?.into(),
-            sub: proxy.sub_state().await?.into(),
-            ..UnitState::default()
-        };
-        if unit.ends_with(".service") {
-            let proxy = SystemdServiceProxy::builder(&self.connection)
-                .path(path)
-                .build()
-                .await?;
-            state.main_pid = proxy.main_pid().await?;
-            state.result = proxy.result().await?.into();
-            state.status_text = proxy.status_text().await?;
-            state.control_group = proxy.control_group().await?;
-            state.exit_kind = proxy.exec_main_code().await?;
-            state.exit_status = proxy.exec_main_status().await?;
-            state.fd_store = proxy.n_file_descriptor_store().await?;
-        }
-        Ok(state)
+        let said = self.properties(unit).await?;
+        Ok(UnitState::of(&said))
     }
 
     /// Everything that the manager says of a unit.
@@ -260,32 +247,11 @@ impl Manager {
     /// # Errors
     /// When the manager does not answer.
     pub async fn properties(&self, unit: &str) -> Result<Properties, ServiceError> {
-        let asked = async {
-            Properties::read(&self.connection, self.proxy.load_unit(unit).await?, unit).await
-        };
+        let asked =
+            async { Properties::read(&self.connection, self.proxy.load_unit(unit).await?).await };
         asked
             .await
             .map_err(|error| explain(&error, &format!("ask about {unit}")))
-    }
-
-    /// The program that a service runs; none where it has none.
-    ///
-    /// # Errors
-    /// When the manager does not answer.
-    pub async fn program(&self, unit: &str) -> Result<Option<String>, ServiceError> {
-        let asked = async {
-            let path = self.proxy.load_unit(unit).await?;
-            SystemdServiceProxy::builder(&self.connection)
-                .path(path)
-                .build()
-                .await?
-                .exec_start()
-                .await
-        };
-        let commands = asked
-            .await
-            .map_err(|error| explain(&error, &format!("ask what {unit} runs")))?;
-        Ok(commands.into_iter().next().map(|command| command.0))
     }
 
     /// Reads all unit files anew.

@@ -20,7 +20,6 @@ pub mod provenance;
 pub mod sandbox;
 mod start_stop;
 mod uninstall;
-pub mod unit_properties;
 mod unit_quoting;
 pub mod unit_text;
 mod wait_ready;
@@ -28,7 +27,7 @@ mod wait_ready;
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
 pub use install::{InstallOutcome, InstallReport, InstallRequest, ServiceManagerKind, install};
-pub use layout::{Installed, find, installed};
+pub use layout::{Installed, find, installed, state_dirs};
 pub use manager::UnitState;
 pub use start_stop::{
     Driven, DrivenOutcome, configuration, is_inside, last_words, program, restart, run_outside,

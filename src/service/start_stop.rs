@@ -279,10 +279,8 @@ pub(super) fn refuse_inside(
 /// # Errors
 /// When the manager cannot be reached.
 pub async fn program(env: &Env<'_>, unit: &Installed) -> Result<Option<String>, ServiceError> {
-    Manager::connect(unit.scope, env)
-        .await?
-        .program(&unit.unit)
-        .await
+    let manager = Manager::connect(unit.scope, env).await?;
+    Ok(manager.properties(&unit.unit).await?.program())
 }
 
 /// Whether this process belongs to the service.

@@ -15,11 +15,13 @@ mod activation;
 pub(crate) mod bus;
 mod notify;
 mod private;
+mod properties;
 pub mod unit;
 pub mod words;
 
 pub use activation::{PassedFd, take_passed};
 pub use notify::{Notifier, STANDING_BY, WAITING, WaitsFor};
+pub use properties::Properties;
 pub use unit::UnitFacts;
 use words::{SystemState, Word};
 

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use zbus::Connection;
 
 use super::words::{NotifyAccess, RestartPolicy, Word};
-use super::{ANSWER, bus};
+use super::{ANSWER, Properties, bus};
 use crate::config::Env;
 use crate::state::paths::Scope;
 
@@ -77,37 +77,19 @@ async fn ask(scope: Scope, pid: u32) -> Option<UnitFacts> {
 }
 
 async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<Option<UnitFacts>> {
-    let path = bus::SystemdManagerProxy::new(connection)
-        .await?
-        .get_unit_by_pid(pid)
-        .await?;
-    let unit = bus::SystemdUnitProxy::builder(connection)
-        .path(path.clone())
-        .build()
-        .await?;
-    let name = unit.id().await?;
-    if !name.ends_with(".service") {
-        return Ok(None);
-    }
-    let service = bus::SystemdServiceProxy::builder(connection)
-        .path(path)
-        .build()
-        .await?;
-    Ok(Some(UnitFacts {
-        unit: name,
+    let manager = bus::SystemdManagerProxy::new(connection).await?;
+    let said = Properties::read(connection, manager.get_unit_by_pid(pid).await?).await?;
+    let unit = said.text("Id");
+    Ok(unit.ends_with(".service").then(|| UnitFacts {
+        unit,
         user: scope == Scope::User,
-        main_pid: service.main_pid().await?,
-        restart: service.restart().await?.into(),
-        notify_access: service.notify_access().await?.into(),
-        timeout_stop: finite(service.timeout_stop_usec().await?),
-        watchdog: finite(service.watchdog_usec().await?).filter(|time| !time.is_zero()),
-        n_fd_store: service.n_file_descriptor_store().await?,
-        sockets: unit
-            .triggered_by()
-            .await?
-            .into_iter()
-            .filter(|unit| unit.ends_with(".socket"))
-            .collect(),
+        main_pid: said.number("MainPID"),
+        restart: said.text("Restart").into(),
+        notify_access: said.text("NotifyAccess").into(),
+        timeout_stop: finite(said.number("TimeoutStopUSec")),
+        watchdog: finite(said.number("WatchdogUSec")).filter(|time| !time.is_zero()),
+        n_fd_store: said.number("NFileDescriptorStore"),
+        sockets: said.sockets(),
     }))
 }
 

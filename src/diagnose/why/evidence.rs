@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::journal::{JournalLine, ProcessEnd};
 use crate::control::protocol::Status;
-use crate::service::unit_properties::Properties;
 use crate::state::history::Recorded;
 use crate::state::owner::Owner;
 use crate::state::startup_throttle::ThrottleSummary;
+use crate::systemd::Properties;
 use crate::systemd::words::{ActiveState, ServiceResult, SubState, Word};
 
 #[derive(Clone, Debug, Default)]
@@ -86,9 +86,7 @@ pub struct UnitSnapshot {
 impl UnitSnapshot {
     pub fn of(name: &str, properties: &Properties) -> Self {
         let time = |name: &str| {
-            let usec = i64::try_from(properties.number(name))
-                .ok()
-                .filter(|usec| *usec != 0)?;
+            let usec = Some(properties.number(name)).filter(|usec| *usec != 0)?;
             Timestamp::from_microsecond(usec).ok()
         };
         Self {
@@ -98,13 +96,13 @@ impl UnitSnapshot {
             result: properties.text("Result").into(),
             main_pid: properties.number("MainPID"),
             exit: ProcessEnd::of_si_code(properties.number("ExecMainCode")),
-            exit_status: i32::try_from(properties.number("ExecMainStatus")).unwrap_or(0),
+            exit_status: properties.number("ExecMainStatus"),
             restarts: properties.number("NRestarts"),
             started: time("ExecMainStartTimestamp"),
             active_since: time("ActiveEnterTimestamp"),
             inactive_since: time("InactiveEnterTimestamp"),
             limit_starts: properties.number("StartLimitBurst"),
-            limit_seconds: properties.number("StartLimitIntervalUSec") / 1_000_000,
+            limit_seconds: properties.number::<u64>("StartLimitIntervalUSec") / 1_000_000,
         }
     }
 }

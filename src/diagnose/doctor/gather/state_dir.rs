@@ -11,7 +11,7 @@ use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{ConfigFile, StateDir};
 use crate::os::platform;
 use crate::os::process::{self, Stat};
-use crate::service::{Installed, unit_properties};
+use crate::service::{self, Installed};
 use crate::state::diagnostic_bundle;
 use crate::state::owner::{Drainer, Owner};
 use crate::state::paths::Paths;
@@ -38,7 +38,7 @@ pub(super) fn look(
         .map(|status| PathBuf::from(&status.state_dir))
         .or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
     let usual = || match unit {
-        Some(unit) => unit_properties::state_dirs(env, unit)
+        Some(unit) => service::state_dirs(env, unit)
             .into_iter()
             .find(|dir| dir.exists()),
         None => Some(Paths::of_process(env, crate::config::DEFAULT_INSTANCE, None).state),

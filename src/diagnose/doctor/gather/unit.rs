@@ -12,10 +12,9 @@ use crate::diagnose::doctor::unit_facts::{
 use crate::service::drift;
 use crate::service::manager::Manager;
 use crate::service::provenance::Written;
-use crate::service::unit_properties::Properties;
 use crate::service::{Installed, ServiceError};
 use crate::state::paths::Scope;
-use crate::systemd::WaitsFor;
+use crate::systemd::{Properties, WaitsFor};
 use crate::text::redact::{MASK, Redactor};
 
 /// How many lines of journald about one service are kept.
@@ -54,9 +53,9 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit 
         shadowed: drift::copies(env, installed).into_iter().skip(1).collect(),
         lingers: own.then(drift::lingers),
         env_files: raw
-            .files("EnvironmentFiles")
+            .environment_files()
             .into_iter()
-            .map(|(path, optional)| env_file(path, optional))
+            .map(|(path, optional)| env_file(path.into(), optional))
             .collect(),
         secrets: properties
             .as_ref()
@@ -89,7 +88,6 @@ async fn ask(
     let manager = Manager::connect(installed.scope, env).await?;
     let version = manager.version().await?;
     let said = manager.properties(&installed.unit).await?;
-    let commands = said.commands("ExecStart");
     let properties = UnitProperties {
         version,
         load: said.text("LoadState").into(),
@@ -112,7 +110,7 @@ async fn ask(
         nofile: said.number("LimitNOFILE"),
         limit_interval: time(said.number("StartLimitIntervalUSec")).filter(|time| !time.is_zero()),
         limit_burst: said.number("StartLimitBurst"),
-        prevent: said.exit_codes("RestartPreventExitStatus"),
+        prevent: said.prevented_exit_codes(),
         output: ["StandardOutput", "StandardError"]
             .map(|name| said.text(name))
             .to_vec(),
@@ -121,13 +119,10 @@ async fn ask(
             .iter()
             .flat_map(|name| said.texts(name))
             .collect(),
-        program: commands.first().map(|(path, _)| PathBuf::from(path)),
+        program: said.program().map(PathBuf::from),
         restarts: said.number("NRestarts"),
-        main_pid: u32::try_from(said.number("MainPID")).unwrap_or(0),
-        socket: said
-            .texts("TriggeredBy")
-            .iter()
-            .any(|unit| unit.ends_with(".socket")),
+        main_pid: said.number("MainPID"),
+        socket: !said.sockets().is_empty(),
         user: said.text("User"),
         waits_for: WaitsFor::of_status(&said.text("StatusText")),
         status_text: said.text("StatusText"),

@@ -258,7 +258,7 @@ impl ManagerRestart<'_> {
         }
         let message = format!(
             "{} has pid {}, but pid {} answers as {}",
-            driven.unit, driven.pid, status.pid, status.instance
+            driven.service.unit, driven.pid, status.pid, status.instance
         );
         Err(Exit::Failed.error(message).with_help("gatewayctl status"))
     }

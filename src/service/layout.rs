@@ -123,6 +123,15 @@ impl Layout {
     }
 }
 
+/// The scope that this user means, where none is said.
+pub(super) fn usual_scope() -> Scope {
+    if nix::unistd::geteuid().is_root() {
+        Scope::System
+    } else {
+        Scope::User
+    }
+}
+
 /// A gateway that is installed as a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {

@@ -17,6 +17,7 @@ mod layout;
 mod linger;
 pub mod manager;
 pub mod provenance;
+mod report;
 pub mod sandbox;
 mod start_stop;
 mod uninstall;
@@ -26,11 +27,11 @@ mod wait_ready;
 
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
-pub use install::{InstallOutcome, InstallReport, InstallRequest, ServiceManagerKind, install};
+pub use install::{InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, find, installed, state_dirs};
 pub use manager::UnitState;
+pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
 pub use start_stop::{
-    Driven, DrivenOutcome, configuration, is_inside, last_words, program, restart, run_outside,
-    select, start, state, stop,
+    configuration, is_inside, last_words, program, restart, run_outside, select, start, state, stop,
 };
-pub use uninstall::{Uninstalled, uninstall};
+pub use uninstall::uninstall;

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::error::ServiceError;
+
 /// How the line begins; unit files and TOML both take `#` for a comment.
 const MARK: &str =
     "# Written by gatewayctl install, which replaces this file only while it is unchanged. sha256:";
@@ -38,6 +40,11 @@ impl Written {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same, with an error for people.
+    pub(super) fn look(path: &Path) -> Result<Self, ServiceError> {
+        Self::at(path).map_err(|error| ServiceError::file("read", path, &error))
     }
 
     fn of(text: &str) -> Self {

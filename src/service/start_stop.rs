@@ -2,18 +2,15 @@
 
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, find, installed};
 use super::manager::{self, JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
+use super::report::{Driven, DrivenOutcome};
 use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::os::process::{group_of, is_within};
 use crate::state::paths::Scope;
 use crate::systemd::words::{ServiceResult, Word};
-use crate::text::words::words;
 
 /// How many of the service's last lines are shown when it does not do what was asked.
 const LAST_WORDS: u32 = 6;
@@ -21,50 +18,11 @@ const LAST_WORDS: u32 = 6;
 /// Takes a line of progress.
 pub type Say<'a> = &'a dyn Fn(&str);
 
-words! {
-    /// What start, stop or restart has done.
-    pub enum DrivenOutcome {
-        /// It runs and is ready.
-        Started = "started",
-        /// It ran before, and nothing was done.
-        AlreadyRunning = "already running",
-        /// It is stopped.
-        Stopped = "stopped",
-        /// It was stopped before, and nothing was done.
-        AlreadyStopped = "already stopped",
-        /// It was restarted and is ready again.
-        Restarted = "restarted",
-    }
-}
-
-/// What start, stop and restart have done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Driven {
-    /// Always true; an error has its own object.
-    pub ok: bool,
-    /// The instance.
-    pub instance: String,
-    /// Its unit.
-    pub unit: String,
-    /// Whose service manager has the unit.
-    pub scope: Scope,
-    /// What was done.
-    pub outcome: DrivenOutcome,
-    /// The main process, 0 when none runs.
-    pub pid: u32,
-}
-
-impl Driven {
-    fn new(unit: &Installed, outcome: DrivenOutcome, pid: u32) -> Self {
-        Self {
-            ok: true,
-            instance: unit.instance.clone(),
-            unit: unit.unit.clone(),
-            scope: unit.scope,
-            outcome,
-            pid,
-        }
+fn driven(unit: &Installed, outcome: DrivenOutcome, pid: u32) -> Driven {
+    Driven {
+        service: unit.into(),
+        outcome,
+        pid,
     }
 }
 
@@ -114,14 +72,10 @@ pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driv
     let before = manager.state(&unit.unit).await?;
     if before.is_active() && before.main_pid != 0 {
         wait_ready::refuse_waiting(unit, &before)?;
-        return Ok(Driven::new(
-            unit,
-            DrivenOutcome::AlreadyRunning,
-            before.main_pid,
-        ));
+        return Ok(driven(unit, DrivenOutcome::AlreadyRunning, before.main_pid));
     }
     let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
-    Ok(Driven::new(unit, DrivenOutcome::Started, pid))
+    Ok(driven(unit, DrivenOutcome::Started, pid))
 }
 
 /// Stops the service, and its sockets first, so that no client starts it again. Idempotent.
@@ -137,10 +91,10 @@ pub async fn stop(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Drive
         None => true,
     };
     if before.is_down() && socket_down {
-        return Ok(Driven::new(unit, DrivenOutcome::AlreadyStopped, 0));
+        return Ok(driven(unit, DrivenOutcome::AlreadyStopped, 0));
     }
     take_down(&manager, unit, say).await?;
-    Ok(Driven::new(unit, DrivenOutcome::Stopped, 0))
+    Ok(driven(unit, DrivenOutcome::Stopped, 0))
 }
 
 /// Has the service manager restart the service, or start it when it is stopped, and waits until it
@@ -159,11 +113,11 @@ pub async fn restart(
     let manager = Manager::connect(unit.scope, env).await?;
     if manager.state(&unit.unit).await?.is_down() {
         let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;
-        return Ok(Driven::new(unit, DrivenOutcome::Started, pid));
+        return Ok(driven(unit, DrivenOutcome::Started, pid));
     }
     run(&manager, Job::Restart, unit, say).await?;
     wait_ready::wait(&manager, unit, &settings(env, unit)).await?;
-    Ok(Driven::new(
+    Ok(driven(
         unit,
         DrivenOutcome::Restarted,
         manager.state(&unit.unit).await?.main_pid,

@@ -117,6 +117,11 @@ impl UnitPlan {
         format!("{}.socket", self.subject.stem())
     }
 
+    /// Whether systemd makes up a user for it.
+    pub fn is_dynamic(&self) -> bool {
+        self.scope == Scope::System && self.run_as == RunAs::Dynamic
+    }
+
     /// The service unit.
     ///
     /// # Errors

@@ -109,15 +109,18 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
     let listen = report.listen.join(", ");
     ui.say(&match (report.outcome, report.ready) {
         (InstallOutcome::AlreadyInstalled, true) => {
-            format!("{} is already installed, and runs on {listen}", report.unit)
+            format!(
+                "{} is already installed, and runs on {listen}",
+                report.service.unit
+            )
         }
         (InstallOutcome::AlreadyInstalled, false) => {
-            format!("{} is already installed", report.unit)
+            format!("{} is already installed", report.service.unit)
         }
         (outcome, true) if request.now => {
-            format!("{} is {outcome} and ready on {listen}", report.unit)
+            format!("{} is {outcome} and ready on {listen}", report.service.unit)
         }
-        (outcome, _) => format!("{} is {outcome}", report.unit),
+        (outcome, _) => format!("{} is {outcome}", report.service.unit),
     });
     report
         .notes
@@ -126,7 +129,7 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
     if !report.ready {
         ui.say(&format!(
             "start:  gatewayctl start --instance {}",
-            report.instance
+            report.service.instance
         ));
     }
     ui.say(&format!("log:    {}", report.journal));

@@ -30,6 +30,7 @@ pub fn report(ctx: &Context, done: &Driven) {
     } else {
         format!(" (pid {})", done.pid)
     };
-    ctx.ui.say(&format!("{}: {}{pid}", done.unit, done.outcome));
+    ctx.ui
+        .say(&format!("{}: {}{pid}", done.service.unit, done.outcome));
     ctx.ui.object(done);
 }

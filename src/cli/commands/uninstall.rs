@@ -33,7 +33,7 @@ pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliE
             .iter()
             .for_each(|action| ctx.ui.say(&format!("  {action}")));
     } else {
-        ctx.ui.say(&format!("{} is removed", report.unit));
+        ctx.ui.say(&format!("{} is removed", report.service.unit));
     }
     report
         .notes

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::service::backup::{self, Original};
 use crate::service::error::ServiceError;
 use crate::service::provenance::{Written, diff, sign};
+use crate::service::report::FileText;
 use crate::state::atomic_file;
+use crate::text::redact::Redactor;
 
 /// A file that install wants: its text without our first line.
 #[derive(Clone, Debug)]
@@ -32,13 +34,12 @@ impl PlannedFile {
     /// # Errors
     /// When the file cannot be read.
     pub fn new(path: PathBuf, body: Option<String>, mode: u32) -> Result<Self, ServiceError> {
-        let now = Written::at(&path).map_err(|error| ServiceError::file("read", &path, &error))?;
         Ok(Self {
+            now: Written::look(&path)?,
             path,
             body,
             mode,
             group: None,
-            now,
             shown: None,
         })
     }
@@ -86,11 +87,17 @@ impl PlannedFile {
             .collect()
     }
 
-    /// The new text for people's eyes; none where the file is to be removed.
-    pub fn text(&self) -> Option<&str> {
-        self.body
-            .as_deref()
-            .map(|body| self.shown.as_ref().map_or(body, |(_, new)| new))
+    /// The new text or the difference, for people's eyes; no text where the file is to be removed.
+    pub fn show(&self, diff: bool, redactor: &Redactor) -> Option<FileText> {
+        let text = match &self.shown {
+            _ if diff => &self.diff(),
+            Some((_, new)) if self.body.is_some() => new,
+            _ => self.body.as_ref()?,
+        };
+        Some(FileText {
+            path: self.path.clone(),
+            text: redactor.text(text),
+        })
     }
 
     /// What would be done, in words.
@@ -161,9 +168,7 @@ impl FileTransaction {
     pub fn apply(&mut self, wanted: &PlannedFile) -> Result<(), ServiceError> {
         let path = &wanted.path;
         // The user may have been asked in between.
-        if Written::at(path).map_err(|error| ServiceError::file("read", path, &error))?
-            != wanted.now
-        {
+        if Written::look(path)? != wanted.now {
             return Err(ServiceError::refused(format!(
                 "{} was changed meanwhile; nothing was changed by this command",
                 path.display()

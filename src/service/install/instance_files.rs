@@ -1,7 +1,7 @@
 //! What the files of a gateway will say, whatever manager starts it: the configuration, and the
 //! variables that nobody else may read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -12,7 +12,7 @@ use crate::config::{self, Config, MAIN_SIDECAR};
 use crate::service::environment_file::{Secrets, is_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
-use crate::service::provenance::{Written, diff};
+use crate::service::provenance::Written;
 use crate::text::redact::Redactor;
 
 /// Configuration and variables of an instance, as they are and as they will be.
@@ -24,14 +24,11 @@ pub(super) struct InstanceFiles {
     /// understood is written over.
     pub former: Config,
     pub secrets: Secrets,
-    config_file: PathBuf,
-    before: Written,
-    base: Table,
-    table: Table,
-    text: String,
-    secrets_file: PathBuf,
-    secrets_before: Written,
-    overwrite: bool,
+    /// The configuration, where it or its access may change.
+    pub config_file: Option<PlannedFile>,
+    /// The variables, where they, their access or their being there may change.
+    pub variables: Option<PlannedFile>,
+    secrets_path: PathBuf,
 }
 
 impl InstanceFiles {
@@ -46,46 +43,15 @@ impl InstanceFiles {
         place: &Invocation,
     ) -> Result<Self, ServiceError> {
         check(request, &instance, place)?;
-        let config_file = layout.config_file(&instance);
-        let secrets_file = layout.secrets_file(&instance);
-        let look = |path: &PathBuf| {
-            Written::at(path).map_err(|error| ServiceError::file("read", path, &error))
-        };
-        let (before, secrets_before) = (look(&config_file)?, look(&secrets_file)?);
-        let (base, former) = match before.text() {
-            None => (Table::new(), Config::default()),
-            // Nothing of it stays, but its secrets are not to be shown, and its addresses are ours.
-            Some(text) if request.overwrite && !before.is_free() && !request.command.is_empty() => {
-                (
-                    Table::new(),
-                    config_text::understand(text, &config_file, &instance).unwrap_or_default(),
-                )
-            }
-            Some(text) => {
-                let former = config_text::understand(text, &config_file, &instance)?;
-                (
-                    text.parse().map_err(|error| {
-                        ServiceError::config(format!("{}: {error}", config_file.display()))
-                    })?,
-                    former,
-                )
-            }
-        };
+        let path = layout.config_file(&instance);
+        let secrets_path = layout.secrets_file(&instance);
+        let (before, secrets_before) = (Written::look(&path)?, Written::look(&secrets_path)?);
+        let (base, former) = read_before(request, &before, &path, &instance)?;
         let mut secrets = match &secrets_before {
             Written::Foreign(_) => Secrets::default(),
             written => Secrets::parse(written.text().unwrap_or_default()),
         };
-        let redactor = Redactor::new(&former.gateway.redact);
-        let (hidden, open): (Vec<_>, Vec<_>) =
-            request.set.iter().cloned().partition(|(key, value)| {
-                redactor.is_secret(key, value) || (secrets.has(key) && !value.is_empty())
-            });
-        if let Some((key, _)) = hidden.iter().find(|(_, value)| value.contains("{port}")) {
-            return Err(ServiceError::usage(format!(
-                "--set {key}: a secret cannot hold {{port}}, which only the configuration knows"
-            ))
-            .next("the program can read $PORT"));
-        }
+        let (hidden, open) = divide(&request.set, &former, &secrets)?;
         let mut table = config_text::compose(&base, request, &open, place)?;
         for (key, value) in &hidden {
             secrets.set(key, value);
@@ -96,61 +62,29 @@ impl InstanceFiles {
         let text = toml::to_string(&table).map_err(|error| {
             ServiceError::failed(format!("the configuration has no TOML form: {error}"))
         })?;
-        let config = config_text::understand(&text, &config_file, &instance)?;
-        let overwrite = request.overwrite;
+        let config = config_text::understand(&text, &path, &instance)?;
+        let replaces = request.overwrite && !before.is_free() && !table.is_empty();
+        let body = match before {
+            _ if table != base || replaces => Some(text),
+            Written::ByUs(before) => Some(before),
+            _ => None,
+        };
         Ok(Self {
+            config_file: body
+                .map(|body| PlannedFile::new(path, Some(body), 0o600))
+                .transpose()?,
+            variables: plan_variables(&secrets_path, &secrets_before, &secrets)?,
             instance,
             config,
             former,
             secrets,
-            config_file,
-            before,
-            base,
-            table,
-            text,
-            secrets_file,
-            secrets_before,
-            overwrite,
+            secrets_path,
         })
-    }
-
-    /// The configuration, where there is something to be written or seen to.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn configuration(&self) -> Result<Option<PlannedFile>, ServiceError> {
-        let body = if self.table != self.base
-            || (self.overwrite && !self.before.is_free() && !self.table.is_empty())
-        {
-            Some(self.text.clone())
-        } else if let Written::ByUs(text) = &self.before {
-            Some(text.clone())
-        } else {
-            return Ok(None);
-        };
-        PlannedFile::new(self.config_file.clone(), body, 0o600).map(Some)
-    }
-
-    /// The variables, where there is something to be written, removed or seen to.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn variables(&self) -> Result<Option<PlannedFile>, ServiceError> {
-        let former = Secrets::parse(self.secrets_before.text().unwrap_or_default());
-        let body = match &self.secrets_before {
-            Written::Foreign(_) if self.secrets.is_empty() => return Ok(None),
-            Written::Edited(_) if self.secrets == former => return Ok(None),
-            _ if self.secrets.is_empty() => None,
-            _ => Some(self.secrets.text()),
-        };
-        let mut wanted = PlannedFile::new(self.secrets_file.clone(), body, 0o600)?;
-        wanted.shown = Some((former.shown(&former), self.secrets.shown(&former)));
-        Ok(Some(wanted))
     }
 
     /// The file of variables that the unit must name.
     pub fn secrets_file(&self) -> Option<PathBuf> {
-        (!self.secrets.is_empty()).then(|| self.secrets_file.clone())
+        (!self.secrets.is_empty()).then(|| self.secrets_path.clone())
     }
 
     /// Teaches every secret that there is and that there will be.
@@ -191,14 +125,9 @@ impl InstanceFiles {
                 .get(MAIN_SIDECAR)
                 .map(|main| (main.command.clone(), main.cwd.clone()))
         };
-        let (old, new) = (command(&self.former)?, command(&self.config)?);
-        (old != new).then(|| {
-            diff(
-                &self.config_file,
-                self.before.text().unwrap_or_default(),
-                &self.text,
-            )
-        })
+        let changed = command(&self.former)? != command(&self.config)?;
+        let file = self.config_file.as_ref().filter(|_| changed)?;
+        Some(file.diff())
     }
 
     /// Whether the addresses change.
@@ -235,12 +164,77 @@ fn check(request: &InstallRequest, instance: &str, place: &Invocation) -> Result
     }
     if !request.command.is_empty() && place.cwd.to_string_lossy().chars().any(char::is_control) {
         return Err(ServiceError::usage(format!(
-            "the current folder {:?} has a control character in its name",
+            "the current directory {:?} has a control character in its name",
             place.cwd
         ))
         .next("cd elsewhere, or rename it"));
     }
     Ok(())
+}
+
+/// The configuration that is there: as a table to lay the request over, and as the gateway
+/// understands it.
+fn read_before(
+    request: &InstallRequest,
+    before: &Written,
+    path: &Path,
+    instance: &str,
+) -> Result<(Table, Config), ServiceError> {
+    let Some(text) = before.text() else {
+        return Ok((Table::new(), Config::default()));
+    };
+    let former = config_text::understand(text, path, instance);
+    if request.overwrite && !before.is_free() && !request.command.is_empty() {
+        // Nothing of it stays, but its secrets are not to be shown, and its addresses are ours.
+        return Ok((Table::new(), former.unwrap_or_default()));
+    }
+    let former = former?;
+    let table = text
+        .parse()
+        .map_err(|error| ServiceError::config(format!("{}: {error}", path.display())))?;
+    Ok((table, former))
+}
+
+type Variables = Vec<(String, String)>;
+
+/// Divides the variables of `--set` into secrets and those that anybody may read.
+fn divide(
+    set: &[(String, String)],
+    former: &Config,
+    secrets: &Secrets,
+) -> Result<(Variables, Variables), ServiceError> {
+    let redactor = Redactor::new(&former.gateway.redact);
+    let (hidden, open): (Variables, Variables) = set.iter().cloned().partition(|(key, value)| {
+        redactor.is_secret(key, value) || (secrets.has(key) && !value.is_empty())
+    });
+    match hidden.iter().find(|(_, value)| value.contains("{port}")) {
+        None => Ok((hidden, open)),
+        Some((key, _)) => Err(ServiceError::usage(format!(
+            "--set {key}: a secret cannot hold {{port}}, which only the configuration knows"
+        ))
+        .next("the program can read $PORT")),
+    }
+}
+
+fn plan_variables(
+    path: &Path,
+    before: &Written,
+    secrets: &Secrets,
+) -> Result<Option<PlannedFile>, ServiceError> {
+    let former = Secrets::parse(before.text().unwrap_or_default());
+    let unchanged = match before {
+        Written::Foreign(_) => secrets.is_empty(),
+        Written::Edited(_) => *secrets == former,
+        _ => false,
+    };
+    if unchanged {
+        return Ok(None);
+    }
+    let body = (!secrets.is_empty()).then(|| secrets.text());
+    Ok(Some(PlannedFile {
+        shown: Some((former.shown(&former), secrets.shown(&former))),
+        ..PlannedFile::new(path.to_owned(), body, 0o600)?
+    }))
 }
 
 /// Takes a variable out of the configuration.

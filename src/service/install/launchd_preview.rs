@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
 use super::plan::InstallFacts;
-use super::report::{FileText, InstallOutcome, InstallReport};
 use super::request::InstallRequest;
-use crate::config::{DEFAULT_INSTANCE, Env, Listen};
+use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::service::error::ServiceError;
 use crate::service::launchd_plist::JobPlan;
-use crate::service::layout::Layout;
+use crate::service::layout::{Installed, Layout, usual_scope};
+use crate::service::report::InstallReport;
 use crate::service::sandbox::Sandbox;
 use crate::state::paths::Scope;
-use crate::text::redact::MASK;
+use crate::text::redact::{MASK, Redactor};
 
 /// Shows configuration and job.
 ///
@@ -21,12 +21,7 @@ use crate::text::redact::MASK;
 /// Kind Usage for what launchd cannot do, and without `--dry-run` or `--diff`.
 pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallReport, ServiceError> {
     refuse(request)?;
-    let usual = if nix::unistd::geteuid().is_root() {
-        Scope::System
-    } else {
-        Scope::User
-    };
-    let scope = request.scope.unwrap_or(usual);
+    let scope = request.scope.unwrap_or_else(usual_scope);
     let facts = InstallFacts::gather(env, Layout::launchd(scope, env)?, 0)?;
     let instance = request
         .instance
@@ -35,6 +30,41 @@ pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallRep
     let contents = InstanceFiles::make(request, instance.clone(), &facts.layout, &facts.place)?;
     let job = job(env, request, &facts, scope, &instance)?;
     let redactor = contents.redactor(request);
+    let plist = plan_plist(&facts.layout, &job, &contents, &redactor)?;
+    let service = Installed {
+        instance,
+        scope,
+        unit: job.label(),
+        path: plist.path.clone(),
+        socket: None,
+    };
+    let mut files: Vec<PlannedFile> = contents.config_file.into_iter().chain([plist]).collect();
+    files.retain(PlannedFile::changes);
+    let mut actions: Vec<String> = files.iter().map(PlannedFile::action).collect();
+    let log_dir = job.log.parent();
+    actions.extend(log_dir.map(|dir| format!("make {}", dir.display())));
+    let domain = match scope {
+        Scope::System => "system".to_owned(),
+        Scope::User => format!("gui/{}", nix::unistd::geteuid()),
+    };
+    actions.push(format!("load {} into {domain}", job.label()));
+    Ok(InstallReport {
+        files: files
+            .iter()
+            .filter_map(|file| file.show(request.diff, &redactor))
+            .collect(),
+        journal: format!("tail -f '{}'", job.log.display()),
+        ..InstallReport::planned(&service, &facts.layout, &contents.config, actions)
+    })
+}
+
+/// The job with its variables; with their values hidden for people's eyes.
+fn plan_plist(
+    layout: &Layout,
+    job: &JobPlan,
+    contents: &InstanceFiles,
+    redactor: &Redactor,
+) -> Result<PlannedFile, ServiceError> {
     let text = |shown: bool| {
         let mut job = job.clone();
         let secrets = contents
@@ -45,71 +75,18 @@ pub(super) fn look(env: &Env<'_>, request: &InstallRequest) -> Result<InstallRep
         job.text()
             .map_err(|error| ServiceError::usage(error.to_string()))
     };
-    let path = facts.layout.units.join(format!("{}.plist", job.label()));
     // A user who can read it sees the variables.
     let mode = if contents.secrets.is_empty() {
         0o644
     } else {
         0o600
     };
-    let mut plist = PlannedFile::new(path.clone(), Some(text(false)?), mode)?;
-    plist.shown = Some((
-        plist
-            .now
-            .text()
-            .map(|text| redactor.text(text))
-            .unwrap_or_default(),
-        text(true)?,
-    ));
-    let wanted: Vec<PlannedFile> = contents
-        .configuration()?
-        .into_iter()
-        .chain([plist])
-        .filter(PlannedFile::changes)
-        .collect();
-    let domain = match scope {
-        Scope::System => "system".to_owned(),
-        Scope::User => format!("gui/{}", nix::unistd::geteuid()),
-    };
-    let mut actions: Vec<String> = wanted.iter().map(PlannedFile::action).collect();
-    actions.extend(
-        job.log
-            .parent()
-            .map(|dir| format!("make {}", dir.display())),
-    );
-    actions.push(format!("load {} into {domain}", job.label()));
-    let show = |file: &PlannedFile| {
-        let text = if request.diff {
-            file.diff()
-        } else {
-            file.text()?.to_owned()
-        };
-        Some(FileText {
-            path: file.path.clone(),
-            text: redactor.text(&text),
-        })
-    };
-    Ok(InstallReport {
-        ok: true,
-        scope,
-        unit: job.label(),
-        unit_file: path,
-        config: facts.layout.config_file(&instance),
-        instance,
-        outcome: InstallOutcome::DryRun,
-        actions,
-        notes: Vec::new(),
-        files: wanted.iter().filter_map(show).collect(),
-        listen: contents
-            .config
-            .gateway
-            .listen
-            .iter()
-            .map(Listen::to_string)
-            .collect(),
-        ready: false,
-        pid: 0,
-        journal: format!("tail -f '{}'", job.log.display()),
+    let path = layout.units.join(format!("{}.plist", job.label()));
+    let plist = PlannedFile::new(path, Some(text(false)?), mode)?;
+    let before = plist.now.text().map(|text| redactor.text(text));
+    Ok(PlannedFile {
+        shown: Some((before.unwrap_or_default(), text(true)?)),
+        ..plist
     })
 }
 

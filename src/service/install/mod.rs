@@ -7,27 +7,24 @@ mod instance_files;
 mod launchd_preview;
 mod plan;
 mod remaining_steps;
-mod report;
 mod request;
 mod test_start;
 
-pub use self::report::{InstallOutcome, InstallReport};
 pub use self::request::{InstallRequest, ServiceManagerKind};
 
 use self::file_transaction::FileTransaction;
 use self::plan::{InstallFacts, InstallPlan};
 use self::remaining_steps::RemainingSteps;
-use self::report::FileText;
 use self::request::Ask;
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::linger;
-use super::manager::{Job, Manager, UnitState, journalctl, systemctl};
+use super::manager::{Job, Manager, UnitState, systemctl};
+use super::report::{InstallOutcome, InstallReport};
 use super::start_stop::{Say, bring_up, run, run_unit};
 use super::wait_ready;
 use crate::config::{Env, Listen};
 use crate::systemd::words::LoadState;
-use crate::text::redact::Redactor;
 
 /// Installs a gateway as a service.
 ///
@@ -47,24 +44,27 @@ pub async fn install(
     let layout = Layout::of(scope, env)?;
     let facts = InstallFacts::gather(env, layout, manager.version().await?)?;
     let plan = InstallPlan::make(env, request, &facts)?;
-    let redactor = plan.redactor();
     let unit = &plan.installed;
     let state = manager.state(&unit.unit).await?;
     let todo = RemainingSteps::find(&manager, request, &plan, &state).await;
-    let mut report = new_report(&facts, &plan, &todo, state.main_pid);
-    if request.diff {
+    let mut report = InstallReport {
+        notes: plan.notes.clone(),
+        pid: state.main_pid,
+        ..InstallReport::planned(
+            unit,
+            &facts.layout,
+            &plan.contents.config,
+            todo.actions(&plan),
+        )
+    };
+    if !request.diff {
+        plan.refuse_unasked(request)?;
+    }
+    if request.diff || request.dry_run {
         report.files = plan
             .changed()
-            .map(|file| FileText {
-                path: file.path.clone(),
-                text: redactor.text(&file.diff()),
-            })
+            .filter_map(|file| file.show(request.diff, &plan.redactor))
             .collect();
-        return Ok(report);
-    }
-    plan.refuse_unasked(request)?;
-    if request.dry_run {
-        report.files = texts(&plan, redactor);
         return Ok(report);
     }
     plan.refuse_unprivileged(&facts)?;
@@ -99,33 +99,6 @@ pub async fn install(
     Ok(report)
 }
 
-/// The report before anything is done.
-fn new_report(
-    facts: &InstallFacts,
-    plan: &InstallPlan,
-    todo: &RemainingSteps,
-    pid: u32,
-) -> InstallReport {
-    let unit = &plan.installed;
-    let listen = plan.config.gateway.listen.iter();
-    InstallReport {
-        ok: true,
-        instance: unit.instance.clone(),
-        scope: unit.scope,
-        unit: unit.unit.clone(),
-        unit_file: unit.path.clone(),
-        config: facts.layout.config_file(&unit.instance),
-        outcome: InstallOutcome::DryRun,
-        actions: todo.actions(plan),
-        notes: plan.notes.clone(),
-        files: Vec::new(),
-        listen: listen.map(Listen::to_string).collect(),
-        ready: false,
-        pid,
-        journal: journalctl(unit.scope, &unit.unit),
-    }
-}
-
 /// Refuses to start on addresses that another program has. Addresses that this service or its
 /// socket unit holds already are not asked about.
 async fn check_addresses(
@@ -143,10 +116,11 @@ async fn check_addresses(
         None => false,
     };
     let ours = |listen: &&Listen| {
-        (socket_up || !state.is_down()) && plan.former.gateway.listen.contains(listen)
+        (socket_up || !state.is_down()) && plan.contents.former.gateway.listen.contains(listen)
     };
     address_conflicts::check_free(
-        plan.config
+        plan.contents
+            .config
             .gateway
             .listen
             .iter()
@@ -192,7 +166,7 @@ async fn carry_out(
         say(&file.doing());
         file.changed_lines()
             .iter()
-            .for_each(|line| say(&plan.redactor().text(line)));
+            .for_each(|line| say(&plan.redactor.text(line)));
         applied.apply(file)?;
     }
     let done = prepare(manager, facts, plan, todo, say).await;
@@ -221,7 +195,7 @@ async fn prepare(
 ) -> Result<Option<String>, ServiceError> {
     if todo.prove {
         say("test-starting the command in a temporary unit");
-        test_start::prove(manager, &facts.layout, &plan.unit, plan.redactor()).await?;
+        test_start::prove(manager, &facts.layout, &plan.unit, &plan.redactor).await?;
     }
     // The proof unit is gone, too.
     manager.daemon_reload().await?;
@@ -276,7 +250,7 @@ async fn start(
             // command.
             run(manager, Job::Stop, unit, say).await?;
         }
-        return bring_up(manager, unit, &plan.config, say).await;
+        return bring_up(manager, unit, &plan.contents.config, say).await;
     }
     if todo.unit {
         run(manager, Job::Restart, unit, say).await?;
@@ -285,17 +259,6 @@ async fn start(
     } else {
         return Ok(state.main_pid);
     }
-    wait_ready::wait(manager, unit, &plan.config).await?;
+    wait_ready::wait(manager, unit, &plan.contents.config).await?;
     Ok(manager.state(&unit.unit).await?.main_pid)
-}
-
-fn texts(plan: &InstallPlan, redactor: &Redactor) -> Vec<FileText> {
-    plan.changed()
-        .filter_map(|file| {
-            Some(FileText {
-                path: file.path.clone(),
-                text: redactor.text(file.text()?),
-            })
-        })
-        .collect()
 }

@@ -10,12 +10,12 @@ use super::request::InstallRequest;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
 use crate::service::accounts;
 use crate::service::error::ServiceError;
-use crate::service::layout::{Installed, Layout, installed};
+use crate::service::layout::{Installed, Layout, installed, usual_scope};
 use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
 use crate::service::sandbox::Sandbox;
 use crate::service::start_stop::several;
-use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, UnitPlan, UnitSubject};
+use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, UnitPlan, UnitSubject, UnitTextError};
 use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
 
@@ -100,37 +100,28 @@ fn bin_dir(path: &str) -> Result<PathBuf, ServiceError> {
 
 /// The scope that is meant: as said, where it is installed, else the user's unless root asks.
 pub(super) fn scope(env: &Env<'_>, request: &InstallRequest) -> Scope {
-    let usual = if nix::unistd::geteuid().is_root() {
-        Scope::System
-    } else {
-        Scope::User
+    let is_meant = |one: &Installed| {
+        let name = request.instance.as_ref();
+        name.is_none_or(|name| *name == one.instance)
     };
-    let known = || {
-        let all = installed(env, None);
-        let mut named = all.into_iter().filter(|one| {
-            request
-                .instance
-                .as_ref()
-                .is_none_or(|name| *name == one.instance)
-        });
-        named.next().map(|one| one.scope)
-    };
-    request.scope.or_else(known).unwrap_or(usual)
+    let known = || installed(env, None).into_iter().find(is_meant);
+    request
+        .scope
+        .or_else(|| known().map(|one| one.scope))
+        .unwrap_or_else(usual_scope)
 }
 
 /// What would be done.
 pub(super) struct InstallPlan {
     pub installed: Installed,
     pub unit: UnitPlan,
-    pub config: Config,
-    /// The configuration that the running gateway was started with.
-    pub former: Config,
+    pub contents: InstanceFiles,
     pub notes: Vec<String>,
     /// A socket unit of ours that is not wanted any more.
     pub former_socket: Option<String>,
+    /// Knows every secret of the configuration.
+    pub redactor: Redactor,
     files: Vec<PlannedFile>,
-    redactor: Redactor,
-    contents: InstanceFiles,
 }
 
 impl InstallPlan {
@@ -146,100 +137,30 @@ impl InstallPlan {
         let layout = &facts.layout;
         let instance = choose_instance(env, request, layout.scope)?;
         let contents = InstanceFiles::make(request, instance.clone(), layout, &facts.place)?;
-        let config = contents.config.clone();
         guard_other_command(request, &contents)?;
-
-        let run_as = run_as(request, facts)?;
-        let low_port = needs_low_port(request, facts, &config)?;
-        let plan = UnitPlan {
-            subject: UnitSubject::Instance(instance.clone()),
-            scope: layout.scope,
-            sandbox: request.sandbox,
-            bin_dir: facts.bin_dir.clone(),
-            run_as: run_as.clone(),
-            env_file: env_file(request, facts)?,
-            secrets: contents.secrets_file(),
-            sockets: if request.socket {
-                config.gateway.listen.clone()
-            } else {
-                Vec::new()
-            },
-            low_port,
-            systemd: facts.systemd,
-        };
-        let dynamic = layout.scope == Scope::System && run_as == RunAs::Dynamic;
-        if (request.sandbox.hides_tmp(layout.scope) || dynamic)
-            && let Some(lost) = config_text::lost_in_tmp(&config)
-        {
-            let error =
-                ServiceError::failed(format!("{lost}, and a service has a /tmp of its own"));
-            return Err(error.next("move it out of /tmp, or add: --run-as USER --sandbox off"));
-        }
-
-        let unfit = |error: crate::service::unit_text::UnitTextError| {
-            ServiceError::usage(error.to_string())
-        };
-        let unit_file = layout.units.join(plan.service_name());
-        let mut files = Vec::new();
-        if let Some(file) = contents.configuration()? {
-            files.push(config_access(file, layout.scope, &run_as)?);
-        }
-        files.extend(contents.variables()?);
-        files.push(PlannedFile::new(
-            unit_file.clone(),
-            Some(plan.service().map_err(unfit)?),
-            0o644,
-        )?);
-        let socket_file = layout.units.join(plan.socket_name());
-        let socket = if request.socket {
-            Some(plan.socket().map_err(unfit)?)
-        } else {
-            None
-        };
-        let socket_file = PlannedFile::new(socket_file, socket, 0o644)?;
-        let former_socket = (!request.socket && matches!(socket_file.now, Written::ByUs(_)))
-            .then(|| plan.socket_name());
-        if request.socket || former_socket.is_some() {
-            files.push(socket_file);
-        }
-        let mut notes = Vec::new();
-        if layout.scope == Scope::User && request.sandbox == Sandbox::Strict {
-            notes.push("in user scope `strict` is the same as `app`: the rest of it takes a privileged manager".to_owned());
-        }
-        if dynamic {
-            notes.push(
-                "it runs as a temporary user (DynamicUser); --run-as USER chooses another"
-                    .to_owned(),
-            );
-        }
-        if dynamic && contents.tells_in_command() {
-            notes.push(
-                "everybody on this machine can read the secret in the command; --set NAME=SECRET hides one, --run-as USER the whole"
-                    .to_owned(),
-            );
-        }
+        let unit = unit_plan(request, facts, &contents)?;
+        refuse_hidden_tmp(&unit, &contents.config)?;
+        let (files, former_socket) = files(layout, &unit, &contents)?;
         let installed = Installed {
             instance,
             scope: layout.scope,
-            unit: plan.service_name(),
-            path: unit_file,
-            socket: request.socket.then(|| plan.socket_name()),
+            unit: unit.service_name(),
+            path: layout.units.join(unit.service_name()),
+            socket: request.socket.then(|| unit.socket_name()),
         };
+        let mut notes = notes(&unit, &contents);
         notes.extend(address_conflicts::check_installed(
             env,
             &installed,
-            &config.gateway.listen,
+            &contents.config.gateway.listen,
         )?);
-        let redactor = contents.redactor(request);
         Ok(Self {
             installed,
-            unit: plan,
-            config,
-            former: contents.former.clone(),
+            unit,
             notes,
             former_socket,
             files,
-            redactor,
+            redactor: contents.redactor(request),
             contents,
         })
     }
@@ -247,11 +168,6 @@ impl InstallPlan {
     /// The files that would be written or removed.
     pub fn changed(&self) -> impl Iterator<Item = &PlannedFile> {
         self.files.iter().filter(|file| file.changes())
-    }
-
-    /// Knows every secret of the configuration.
-    pub fn redactor(&self) -> &Redactor {
-        &self.redactor
     }
 
     /// Refuses to touch what we did not write, and to put another command in the place of the one
@@ -307,6 +223,87 @@ pub(super) fn choose_instance(
     }
 }
 
+/// What the unit will say.
+fn unit_plan(
+    request: &InstallRequest,
+    facts: &InstallFacts,
+    contents: &InstanceFiles,
+) -> Result<UnitPlan, ServiceError> {
+    let listen = &contents.config.gateway.listen;
+    Ok(UnitPlan {
+        subject: UnitSubject::Instance(contents.instance.clone()),
+        scope: facts.layout.scope,
+        sandbox: request.sandbox,
+        bin_dir: facts.bin_dir.clone(),
+        run_as: run_as(request, facts)?,
+        low_port: needs_low_port(request, facts, listen)?,
+        env_file: env_file(request, facts)?,
+        secrets: contents.secrets_file(),
+        sockets: if request.socket {
+            listen.clone()
+        } else {
+            Vec::new()
+        },
+        systemd: facts.systemd,
+    })
+}
+
+fn refuse_hidden_tmp(unit: &UnitPlan, config: &Config) -> Result<(), ServiceError> {
+    match config_text::lost_in_tmp(config) {
+        Some(lost) if unit.sandbox.hides_tmp(unit.scope) || unit.is_dynamic() => Err(
+            ServiceError::failed(format!("{lost}, and a service has a /tmp of its own"))
+                .next("move it out of /tmp, or add: --run-as USER --sandbox off"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The files of the service, and the socket unit that is not wanted any more.
+fn files(
+    layout: &Layout,
+    unit: &UnitPlan,
+    contents: &InstanceFiles,
+) -> Result<(Vec<PlannedFile>, Option<String>), ServiceError> {
+    let unfit = |error: UnitTextError| ServiceError::usage(error.to_string());
+    let planned = |name: String, text| PlannedFile::new(layout.units.join(name), text, 0o644);
+    let mut files = Vec::new();
+    if let Some(file) = &contents.config_file {
+        files.push(config_access(file.clone(), layout.scope, &unit.run_as)?);
+    }
+    files.extend(contents.variables.clone());
+    let service = unit.service().map_err(unfit)?;
+    files.push(planned(unit.service_name(), Some(service))?);
+    let wanted = !unit.sockets.is_empty();
+    let socket = wanted.then(|| unit.socket().map_err(unfit)).transpose()?;
+    let socket = planned(unit.socket_name(), socket)?;
+    let former = !wanted && matches!(socket.now, Written::ByUs(_));
+    if wanted || former {
+        files.push(socket);
+    }
+    Ok((files, former.then(|| unit.socket_name())))
+}
+
+/// What the operator should know of this plan.
+fn notes(unit: &UnitPlan, contents: &InstanceFiles) -> Vec<String> {
+    let dynamic = unit.is_dynamic();
+    let notes = [
+        (
+            unit.scope == Scope::User && unit.sandbox == Sandbox::Strict,
+            "in user scope `strict` is the same as `app`: the rest of it takes a privileged manager",
+        ),
+        (
+            dynamic,
+            "it runs as a temporary user (DynamicUser); --run-as USER chooses another",
+        ),
+        (
+            dynamic && contents.tells_in_command(),
+            "everybody on this machine can read the secret in the command; --set NAME=SECRET hides one, --run-as USER the whole",
+        ),
+    ];
+    let holding = notes.into_iter().filter(|(holds, _)| *holds);
+    holding.map(|(_, note)| note.to_owned()).collect()
+}
+
 /// Another command on another address is most likely meant as a second gateway, not as the end of
 /// the first.
 fn guard_other_command(
@@ -345,14 +342,12 @@ fn run_as(request: &InstallRequest, facts: &InstallFacts) -> Result<RunAs, Servi
 fn needs_low_port(
     request: &InstallRequest,
     facts: &InstallFacts,
-    config: &Config,
+    listen: &[Listen],
 ) -> Result<bool, ServiceError> {
     if request.socket && facts.layout.scope == Scope::System {
         return Ok(false);
     }
-    let low = config
-        .gateway
-        .listen
+    let low = listen
         .iter()
         .filter_map(Listen::port)
         .find(|port| *port != 0 && *port < facts.low_ports);

@@ -32,7 +32,12 @@ impl RemainingSteps {
     ) -> Self {
         let files = plan.changed().next().is_some();
         let active = state.is_active() && state.main_pid != 0;
-        let exclusive = plan.config.sidecar.values().any(|spec| !spec.overlaps());
+        let exclusive = plan
+            .contents
+            .config
+            .sidecar
+            .values()
+            .any(|spec| !spec.overlaps());
         let socket_up = match &plan.installed.socket {
             Some(socket) => manager
                 .state(socket)
@@ -57,7 +62,9 @@ impl RemainingSteps {
                 .changed()
                 .any(|file| file.path == plan.installed.path || file.shown.is_some()),
             // Two copies of a server that must be alone would harm each other.
-            prove: !plan.config.sidecar.is_empty() && (files || start) && !(active && exclusive),
+            prove: !plan.contents.config.sidecar.is_empty()
+                && (files || start)
+                && !(active && exclusive),
             enable: !enabled,
             disable_socket,
             linger: plan.installed.scope == Scope::User && !linger::is_on(),

@@ -91,9 +91,6 @@ enum OriginalContent {
 
 impl Original {
     /// Looks at a file or a link.
-    ///
-    /// # Errors
-    /// What the file system says, also when nothing is there.
     pub fn of(path: &Path) -> io::Result<Self> {
         let meta = path.symlink_metadata()?;
         let what = if meta.is_symlink() {

@@ -56,9 +56,6 @@ pub fn lingers() -> bool {
 
 /// Turns lingering on, and remembers that it was us. What to do instead, where that is not
 /// permitted.
-///
-/// # Errors
-/// When the note cannot be written.
 pub async fn turn_linger_on(env: &Env<'_>) -> Result<Option<String>, ServiceError> {
     linger::turn_on(&Layout::of(Scope::User, env)?).await
 }

@@ -100,9 +100,6 @@ impl JobPlan {
     }
 
     /// The property list.
-    ///
-    /// # Errors
-    /// [`PlistError`] when a value has a form that property lists cannot carry.
     pub fn text(&self) -> Result<String, PlistError> {
         let mut job = Dictionary::new();
         let mut set = |key: &str, value: Value| job.insert(key.to_owned(), value);

@@ -2,17 +2,24 @@
 
 use std::path::Path;
 
-use super::accounts::own_name;
+use nix::unistd::geteuid;
+
 use super::error::ServiceError;
 use super::layout::Layout;
-use super::manager::set_linger;
+use crate::systemd::bus::{self, LoginProxy, user_name};
 
 /// Where logind keeps who lingers.
 const LINGERING: &str = "/var/lib/systemd/linger";
 
+async fn set(on: bool) -> zbus::Result<()> {
+    let connection = bus::system_bus().await?;
+    let login = LoginProxy::new(&connection).await?;
+    login.set_user_linger(geteuid().as_raw(), on, false).await
+}
+
 /// Whether the caller's manager stays up without a session.
 pub(super) fn is_on() -> bool {
-    Path::new(LINGERING).join(own_name()).exists()
+    Path::new(LINGERING).join(user_name()).exists()
 }
 
 /// Turns it on and remembers that it was us. What the caller must do instead, where that is not
@@ -27,11 +34,10 @@ pub(super) async fn turn_on(layout: &Layout) -> Result<Option<String>, ServiceEr
     if is_on() {
         return Ok(None);
     }
-    let uid = nix::unistd::geteuid().as_raw();
-    if let Err(error) = set_linger(uid, true).await {
+    if let Err(error) = set(true).await {
         return Ok(Some(format!(
             "without lingering it ends with your last session and does not start at boot, and turning it on failed ({error}): sudo loginctl enable-linger {}",
-            own_name()
+            user_name()
         )));
     }
     let noted = mark
@@ -39,7 +45,7 @@ pub(super) async fn turn_on(layout: &Layout) -> Result<Option<String>, ServiceEr
         .map_or(Ok(()), std::fs::create_dir_all)
         .and_then(|()| std::fs::write(&mark, ""));
     if let Err(error) = noted {
-        let _ = set_linger(uid, false).await;
+        let _ = set(false).await;
         return Err(ServiceError::file("write", &mark, &error));
     }
     Ok(None)
@@ -49,15 +55,13 @@ pub(super) async fn turn_on(layout: &Layout) -> Result<Option<String>, ServiceEr
 /// permitted.
 pub(super) async fn turn_off(layout: &Layout) -> Option<String> {
     let mark = layout.linger_mark().filter(|mark| mark.exists())?;
-    let failed = set_linger(nix::unistd::geteuid().as_raw(), false)
-        .await
-        .err();
+    let failed = set(false).await.err();
     // Removed even then: who turns it on again by hand must not lose it to a later uninstall.
     let _ = std::fs::remove_file(mark);
     failed.map(|error| {
         format!(
             "lingering stays on ({error}): sudo loginctl disable-linger {}",
-            own_name()
+            user_name()
         )
     })
 }

@@ -7,11 +7,10 @@ use tokio::time::timeout;
 
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
-use super::dbus_error::{explain, unreachable};
-use super::error::ServiceError;
+use super::error::{ServiceError, explain, unreachable};
 use crate::config::Env;
 use crate::state::paths::Scope;
-use crate::systemd::bus::{self, LoginProxy, SystemdManagerProxy};
+use crate::systemd::bus::{self, SystemdManagerProxy};
 use crate::systemd::words::{ActiveState, LoadState, ServiceResult, SubState, UnitFileState, Word};
 use crate::systemd::{Properties, WaitsFor};
 
@@ -116,9 +115,6 @@ impl UnitState {
 
 impl Manager {
     /// Connects.
-    ///
-    /// # Errors
-    /// Where there is no systemd or none that can be reached, with what to do.
     pub async fn connect(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
         let connection = bus::connect(scope, env)
             .await
@@ -134,9 +130,6 @@ impl Manager {
     }
 
     /// The manager's version number; 0 where it cannot be understood.
-    ///
-    /// # Errors
-    /// When it does not answer.
     pub async fn version(&self) -> Result<u32, ServiceError> {
         let text = self
             .proxy
@@ -234,18 +227,12 @@ impl Manager {
     }
 
     /// What a unit is doing. A unit that does not exist has `load` "not-found".
-    ///
-    /// # Errors
-    /// When the manager does not answer.
     pub async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
         let said = self.properties(unit).await?;
         Ok(UnitState::of(&said))
     }
 
     /// Everything that the manager says of a unit.
-    ///
-    /// # Errors
-    /// When the manager does not answer.
     pub async fn properties(&self, unit: &str) -> Result<Properties, ServiceError> {
         let asked =
             async { Properties::read(&self.connection, self.proxy.load_unit(unit).await?).await };
@@ -255,9 +242,6 @@ impl Manager {
     }
 
     /// Reads all unit files anew.
-    ///
-    /// # Errors
-    /// When not permitted, or the manager does not answer.
     pub async fn daemon_reload(&self) -> Result<(), ServiceError> {
         match self.proxy.reload().await {
             // The manager may close its private socket before the answer is out; the reload is done
@@ -293,9 +277,6 @@ impl Manager {
     }
 
     /// Makes the units start at boot (or at login). Whether anything changed.
-    ///
-    /// # Errors
-    /// When not permitted, or a unit file is broken.
     pub async fn enable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("enable {}", units.join(" "));
         let (_, changes) = self
@@ -307,9 +288,6 @@ impl Manager {
     }
 
     /// The opposite. Whether anything changed.
-    ///
-    /// # Errors
-    /// When not permitted.
     pub async fn disable(&self, units: &[&str]) -> Result<bool, ServiceError> {
         let doing = format!("disable {}", units.join(" "));
         let changes = self
@@ -336,18 +314,6 @@ async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<
             return Ok(result);
         }
     }
-}
-
-/// Keeps a user's manager up without a session, or no longer.
-///
-/// # Errors
-/// When login1 cannot be reached, or does not permit it.
-pub(super) async fn set_linger(uid: u32, on: bool) -> zbus::Result<()> {
-    let connection = bus::system_bus().await?;
-    LoginProxy::new(&connection)
-        .await?
-        .set_user_linger(uid, on, false)
-        .await
 }
 
 /// The systemctl command for people: `systemctl --user status x`.

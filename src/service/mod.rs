@@ -4,10 +4,8 @@
 //! starts; what fails is undone. Everything is asked of the manager itself over D-Bus; systemctl is
 //! never run. Files are ours only as long as the hash in their first line fits ([`provenance`]).
 
-mod accounts;
 mod address_claim;
 mod backup;
-mod dbus_error;
 pub mod drift;
 mod environment_file;
 mod error;
@@ -28,7 +26,7 @@ mod wait_ready;
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
 pub use install::{InstallRequest, ServiceManagerKind, install};
-pub use layout::{Installed, find, installed, state_dirs};
+pub use layout::{Installed, find, installed, state_dirs, user_homes};
 pub use manager::UnitState;
 pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
 pub use start_stop::{

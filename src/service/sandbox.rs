@@ -4,39 +4,22 @@
 //! (Node and Java die), `~@resources`, ProtectHome=yes and ProcSubset=pid (servers in home
 //! directories, runtimes that read /proc).
 
+use clap::ValueEnum;
+
 use crate::state::paths::Scope;
+use crate::text::words::words;
 
-/// How much of the machine the service sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sandbox {
-    /// What ordinary servers never miss.
-    #[default]
-    App,
-    /// Also no writing outside its own directories, no devices.
-    Strict,
-    Off,
-}
-
-impl std::str::FromStr for Sandbox {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "app" => Ok(Self::App),
-            "strict" => Ok(Self::Strict),
-            "off" => Ok(Self::Off),
-            _ => Err(format!("`{text}` is not a sandbox: app, strict or off")),
-        }
-    }
-}
-
-impl std::fmt::Display for Sandbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::App => "app",
-            Self::Strict => "strict",
-            Self::Off => "off",
-        })
+words! {
+    /// How much of the machine a service can reach.
+    #[derive(Default, ValueEnum)]
+    pub enum Sandbox {
+        /// Safe for ordinary servers
+        #[default]
+        App = "app",
+        /// A temporary user, a read-only system, no devices
+        Strict = "strict",
+        /// None
+        Off = "off",
     }
 }
 

@@ -64,9 +64,6 @@ pub(super) fn several(all: &[Installed]) -> ServiceError {
 }
 
 /// Starts the service, and its sockets first. Idempotent; a failed unit is reset.
-///
-/// # Errors
-/// When it does not become ready: see [`ServiceError`].
 pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driven, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     let before = manager.state(&unit.unit).await?;
@@ -102,9 +99,6 @@ pub async fn stop(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Drive
 ///
 /// This is for a gateway that does not answer; one that does restarts itself, without cutting
 /// anything.
-///
-/// # Errors
-/// When it does not become ready: see [`ServiceError`].
 pub async fn restart(
     env: &Env<'_>,
     unit: &Installed,
@@ -125,9 +119,6 @@ pub async fn restart(
 }
 
 /// What the manager knows of the service.
-///
-/// # Errors
-/// When the manager cannot be reached.
 pub async fn state(env: &Env<'_>, unit: &Installed) -> Result<UnitState, ServiceError> {
     Manager::connect(unit.scope, env)
         .await?
@@ -229,9 +220,6 @@ pub(super) fn refuse_inside(
 }
 
 /// The program that a service runs; none where it has none.
-///
-/// # Errors
-/// When the manager cannot be reached.
 pub async fn program(env: &Env<'_>, unit: &Installed) -> Result<Option<String>, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     Ok(manager.properties(&unit.unit).await?.program())

@@ -1,7 +1,7 @@
 //! The text of the units. Pure: what is known goes in, text comes out. `units/` holds what the
 //! defaults give.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::sandbox::Sandbox;
@@ -123,70 +123,66 @@ impl UnitPlan {
     }
 
     /// The service unit.
-    ///
-    /// # Errors
-    /// [`UnitTextError`] when a path has a form that unit files cannot carry.
     pub fn service(&self) -> Result<String, UnitTextError> {
-        let mut out = String::new();
-        section(&mut out, "Unit");
-        line(
-            &mut out,
-            "Description",
-            &format!("Restart-safe front door ({})", self.subject.name()),
-        );
-        if self.scope == Scope::System {
-            // Specific addresses and most servers need the network; a user's manager cannot order
-            // itself after it.
-            line(&mut out, "Wants", "network-online.target");
-            // At shutdown the order is reversed: the bus is still there while the gateway asks
-            // whether the machine goes down.
-            line(&mut out, "After", "network-online.target dbus.service");
-        }
-        if !self.sockets.is_empty() {
-            line(&mut out, "Requires", &self.socket_name());
-            line(&mut out, "After", &self.socket_name());
-        }
-        // systemd's start limit would end with a closed port; the gateway slows itself down with
-        // the port open.
-        line(&mut out, "StartLimitIntervalSec", "0");
+        let name = self.subject.name();
+        let mut out = UnitText::default();
+        self.dependencies(&mut out);
 
-        section(&mut out, "Service");
+        out.section("Service");
         // Not notify-reload at any version: with it `systemctl reload` succeeds as soon as READY=1
         // comes, and READY=1 must come after a failed reload too. A synchronous ExecReload= is the
         // only way for a failed reload to fail; and notify-reload would send its SIGHUP besides, so
         // that every reload ran twice.
-        line(&mut out, "Type", "notify");
-        line(&mut out, "NotifyAccess", "main");
-        line(
-            &mut out,
+        out.line("Type", "notify");
+        out.line("NotifyAccess", "main");
+        out.line(
             "ExecStart",
-            &self.exec("gateway", &["run", "--instance", self.subject.name()])?,
+            self.exec("gateway", &["run", "--instance", name])?,
         );
-        line(
-            &mut out,
-            "ExecReload",
-            &self.exec(
-                "gatewayctl",
-                &[
-                    self.scope_flag(),
-                    "--instance",
-                    self.subject.name(),
-                    "reload",
-                ],
-            )?,
-        );
+        // A user may have an instance of the same name besides the machine's.
+        let scope = format!("--{}", self.scope);
+        let reload = [&scope, "--instance", name, "reload"];
+        out.line("ExecReload", self.exec("gatewayctl", &reload)?);
         self.environment(&mut out)?;
         self.identity(&mut out);
         self.life(&mut out);
         self.directories(&mut out);
         self.walls(&mut out);
 
-        section(&mut out, "Install");
+        out.section("Install");
         if !self.sockets.is_empty() {
-            line(&mut out, "Also", &self.socket_name());
+            out.line("Also", self.socket_name());
         }
-        line(&mut out, "WantedBy", self.wanted_by());
-        Ok(out)
+        let target = match self.scope {
+            Scope::System => "multi-user.target",
+            Scope::User => "default.target",
+        };
+        out.line("WantedBy", target);
+        Ok(out.0)
+    }
+
+    fn dependencies(&self, out: &mut UnitText) {
+        let name = self.subject.name();
+        out.section("Unit");
+        out.line(
+            "Description",
+            format_args!("Restart-safe front door ({name})"),
+        );
+        if self.scope == Scope::System {
+            // Specific addresses and most servers need the network; a user's manager cannot order
+            // itself after it.
+            out.line("Wants", "network-online.target");
+            // At shutdown the order is reversed: the bus is still there while the gateway asks
+            // whether the machine goes down.
+            out.line("After", "network-online.target dbus.service");
+        }
+        if !self.sockets.is_empty() {
+            out.line("Requires", self.socket_name());
+            out.line("After", self.socket_name());
+        }
+        // systemd's start limit would end with a closed port; the gateway slows itself down with
+        // the port open.
+        out.line("StartLimitIntervalSec", "0");
     }
 
     /// The unit of the proof run: the same service, started once to its end with `gateway check
@@ -194,86 +190,64 @@ impl UnitPlan {
     ///
     /// It has directories of its own, so that it never touches those of a running instance, and
     /// writes what it says to `log`.
-    ///
-    /// # Errors
-    /// As [`service`](Self::service).
     pub fn proof(&self, log: &Path) -> Result<String, UnitTextError> {
         let instance = self.subject.name();
-        let mut out = String::new();
-        section(&mut out, "Unit");
-        line(
-            &mut out,
+        let mut out = UnitText::default();
+        out.section("Unit");
+        out.line(
             "Description",
-            &format!("Proof run of the gateway's command ({instance})"),
+            format_args!("Proof run of the gateway's command ({instance})"),
         );
-        section(&mut out, "Service");
-        line(&mut out, "Type", "oneshot");
-        line(
-            &mut out,
-            "ExecStart",
-            &self.exec("gateway", &["check", "--start", "--instance", instance])?,
-        );
+        out.section("Service");
+        out.line("Type", "oneshot");
+        let check = ["check", "--start", "--instance", instance];
+        out.line("ExecStart", self.exec("gateway", &check)?);
         self.environment(&mut out)?;
         self.identity(&mut out);
-        line(&mut out, "TimeoutStartSec", "90");
-        line(&mut out, "KillMode", "mixed");
-        line(&mut out, "LimitNOFILE", NOFILE);
-        line(&mut out, "ConfigurationDirectory", "gateway");
-        line(
-            &mut out,
-            "RuntimeDirectory",
-            &format!("gateway-proof-{instance}"),
-        );
-        line(
-            &mut out,
+        out.line("TimeoutStartSec", "90");
+        out.line("KillMode", "mixed");
+        out.line("LimitNOFILE", NOFILE);
+        out.line("ConfigurationDirectory", "gateway");
+        out.line("RuntimeDirectory", format_args!("gateway-proof-{instance}"));
+        out.line(
             "Environment",
-            &format!("STATE_DIRECTORY=%t/gateway-proof-{instance}"),
+            format_args!("STATE_DIRECTORY=%t/gateway-proof-{instance}"),
         );
-        line(
-            &mut out,
+        out.line(
             "StandardOutput",
-            &format!("file:{}", unit_quoting::whole(&text(log)?)),
+            format_args!("file:{}", unit_quoting::whole(&text(log)?)),
         );
-        line(&mut out, "StandardError", "inherit");
+        out.line("StandardError", "inherit");
         self.walls(&mut out);
-        Ok(out)
+        Ok(out.0)
     }
 
     /// The socket unit.
-    ///
-    /// # Errors
-    /// As [`service`](Self::service).
     pub fn socket(&self) -> Result<String, UnitTextError> {
-        let mut out = String::new();
-        section(&mut out, "Unit");
-        line(
-            &mut out,
+        let name = self.subject.name();
+        let mut out = UnitText::default();
+        out.section("Unit");
+        out.line(
             "Description",
-            &format!(
-                "Sockets of the restart-safe front door ({})",
-                self.subject.name()
-            ),
+            format_args!("Sockets of the restart-safe front door ({name})"),
         );
-        section(&mut out, "Socket");
+        out.section("Socket");
         for listen in &self.sockets {
             let address = match listen {
                 Listen::Tcp(address) => address.to_string(),
                 Listen::Unix(path) => unit_quoting::whole(&text(path)?),
             };
-            line(&mut out, "ListenStream", &address);
+            out.line("ListenStream", address);
         }
-        if self
-            .sockets
-            .iter()
-            .any(|listen| matches!(listen, Listen::Unix(_)))
-        {
-            line(&mut out, "RemoveOnStop", "yes");
+        let is_unix = |listen: &Listen| matches!(listen, Listen::Unix(_));
+        if self.sockets.iter().any(is_unix) {
+            out.line("RemoveOnStop", "yes");
         }
         // More than 20 starts in 2 s would make systemd close the sockets for good.
-        line(&mut out, "TriggerLimitIntervalSec", "0");
-        section(&mut out, "Install");
-        line(&mut out, "WantedBy", "sockets.target");
-        Ok(out)
+        out.line("TriggerLimitIntervalSec", "0");
+        out.section("Install");
+        out.line("WantedBy", "sockets.target");
+        Ok(out.0)
     }
 
     fn exec(&self, program: &str, args: &[&str]) -> Result<String, UnitTextError> {
@@ -296,107 +270,91 @@ impl UnitPlan {
         Ok(format!("{path} {}", args.join(" ")))
     }
 
-    fn environment(&self, out: &mut String) -> Result<(), UnitTextError> {
+    fn environment(&self, out: &mut UnitText) -> Result<(), UnitTextError> {
         for file in self.env_file.iter().chain(&self.secrets) {
-            line(out, "EnvironmentFile", &unit_quoting::whole(&text(file)?));
+            out.line("EnvironmentFile", unit_quoting::whole(&text(file)?));
         }
         Ok(())
     }
 
-    fn identity(&self, out: &mut String) {
+    fn identity(&self, out: &mut UnitText) {
         if self.scope == Scope::User {
             return;
         }
         match &self.run_as {
             // The sandbox `strict` says DynamicUser= itself.
-            RunAs::Dynamic if self.sandbox != Sandbox::Strict => line(out, "DynamicUser", "yes"),
+            RunAs::Dynamic if self.sandbox != Sandbox::Strict => out.line("DynamicUser", "yes"),
             RunAs::Dynamic => {}
-            RunAs::User(name) => line(out, "User", &unit_quoting::whole(name)),
+            RunAs::User(name) => out.line("User", unit_quoting::whole(name)),
         }
     }
 
-    fn life(&self, out: &mut String) {
-        line(out, "Restart", "always");
-        line(out, "RestartSec", "100ms");
+    fn life(&self, out: &mut UnitText) {
+        out.line("Restart", "always");
+        out.line("RestartSec", "100ms");
         if self.systemd >= 254 {
             // A gateway that dies again and again comes back at ever longer intervals, but always
             // within two seconds: clients wait in the queue of the listener meanwhile, and systemd
             // never resets this count by itself.
-            line(out, "RestartSteps", "10");
-            line(out, "RestartMaxDelaySec", "2s");
+            out.line("RestartSteps", "10");
+            out.line("RestartMaxDelaySec", "2s");
         }
-        line(out, "RestartPreventExitStatus", "78");
-        line(out, "WatchdogSec", "30");
-        line(out, "TimeoutStartSec", "90");
-        line(out, "TimeoutStopSec", "30");
-        line(out, "KillMode", "mixed");
+        out.line("RestartPreventExitStatus", "78");
+        out.line("WatchdogSec", "30");
+        out.line("TimeoutStartSec", "90");
+        out.line("TimeoutStopSec", "30");
+        out.line("KillMode", "mixed");
         if self.systemd >= 243 {
-            line(out, "OOMPolicy", "continue");
+            out.line("OOMPolicy", "continue");
         }
-        line(out, "LimitNOFILE", NOFILE);
-        line(out, "FileDescriptorStoreMax", "64");
+        out.line("LimitNOFILE", NOFILE);
+        out.line("FileDescriptorStoreMax", "64");
     }
 
-    fn directories(&self, out: &mut String) {
+    fn directories(&self, out: &mut UnitText) {
         let own = format!("gateway/{}", self.subject.name());
-        line(out, "ConfigurationDirectory", "gateway");
-        line(out, "StateDirectory", &own);
-        line(out, "StateDirectoryMode", "0700");
-        line(out, "RuntimeDirectory", &own);
+        out.line("ConfigurationDirectory", "gateway");
+        out.line("StateDirectory", &own);
+        out.line("StateDirectoryMode", "0700");
+        out.line("RuntimeDirectory", own);
         // Without this the path of a unix listener is gone after every restart.
-        line(out, "RuntimeDirectoryPreserve", "restart");
+        out.line("RuntimeDirectoryPreserve", "restart");
     }
 
-    fn walls(&self, out: &mut String) {
+    fn walls(&self, out: &mut UnitText) {
         if self.sandbox == Sandbox::Off {
             if self.low_port && self.scope == Scope::System {
-                line(out, "AmbientCapabilities", "CAP_NET_BIND_SERVICE");
+                out.line("AmbientCapabilities", "CAP_NET_BIND_SERVICE");
             }
             return;
         }
-        if self.scope == Scope::System {
-            let capability = if self.low_port {
-                "CAP_NET_BIND_SERVICE"
-            } else {
-                ""
-            };
-            line(out, "CapabilityBoundingSet", capability);
-            if self.low_port {
-                line(out, "AmbientCapabilities", capability);
-            }
+        if self.scope == Scope::System && self.low_port {
+            out.line("CapabilityBoundingSet", "CAP_NET_BIND_SERVICE");
+            out.line("AmbientCapabilities", "CAP_NET_BIND_SERVICE");
+        } else if self.scope == Scope::System {
+            out.line("CapabilityBoundingSet", "");
         }
         for (key, value, since) in self.sandbox.lines(self.scope) {
             if self.systemd >= since {
-                line(out, key, value);
+                out.line(key, value);
             }
         }
     }
-
-    /// A user may have an instance of the same name besides the machine's.
-    fn scope_flag(&self) -> &'static str {
-        match self.scope {
-            Scope::System => "--system",
-            Scope::User => "--user",
-        }
-    }
-
-    fn wanted_by(&self) -> &'static str {
-        match self.scope {
-            Scope::System => "multi-user.target",
-            Scope::User => "default.target",
-        }
-    }
 }
 
-fn section(out: &mut String, name: &str) {
-    if !out.is_empty() {
-        out.push('\n');
-    }
-    let _ = writeln!(out, "[{name}]");
-}
+/// The text of a unit while it is written.
+#[derive(Default)]
+struct UnitText(String);
 
-fn line(out: &mut String, key: &str, value: &str) {
-    let _ = writeln!(out, "{key}={value}");
+impl UnitText {
+    fn section(&mut self, name: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        let _ = writeln!(self.0, "{gap}[{name}]");
+    }
+
+    fn line(&mut self, key: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{key}={value}");
+    }
 }
 
 /// A path as text that a unit file can carry.

@@ -101,9 +101,6 @@ pub(crate) enum Unreachable {
 /// Connects to the manager of a scope: over the bus, or without one over the manager's private
 /// socket, which only root (or the user of a user's manager) may use. A bus without a manager on
 /// it, as dbus-launch makes, does not count.
-///
-/// # Errors
-/// [`Unreachable`] where there is no systemd or none that can be reached.
 pub(crate) async fn connect(scope: Scope, env: &Env<'_>) -> Result<Connection, Unreachable> {
     if !booted() {
         let init = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
@@ -147,9 +144,6 @@ async fn answering(builder: Builder<'_>) -> zbus::Result<Connection> {
 }
 
 /// The system bus, for login1.
-///
-/// # Errors
-/// Whatever connecting says.
 pub(crate) async fn system_bus() -> zbus::Result<Connection> {
     Builder::system().method_timeout(CALL_LIMIT).build().await
 }
@@ -177,6 +171,13 @@ fn bus_addresses(scope: Scope, env: &Env<'_>) -> Vec<String> {
             std::iter::once(own).chain(session).collect()
         }
     }
+}
+
+/// The name of this user, as logind knows it, or the number of one that has no name.
+pub(crate) fn user_name() -> String {
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// `$XDG_RUNTIME_DIR`, or where it would be: `su` and `cron` leave it out.

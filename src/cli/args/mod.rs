@@ -15,7 +15,7 @@ pub use gatewayctl::{CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, InitArg
 pub use global::{Color, Global};
 pub use inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
 pub use restart::{InhibitArgs, RestartArgs, UpdateArgs, Wait};
-pub use service::{InstallArgs, SandboxLevel, ServiceManagerName, UninstallArgs};
+pub use service::{InstallArgs, UninstallArgs};
 
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, ValueHint};
 
 use super::server::ServerArgs;
+use crate::service::ServiceManagerKind;
+use crate::service::sandbox::Sandbox;
 
 /// The flags of `install`.
 #[derive(Clone, Debug, Default, Args)]
@@ -30,7 +32,7 @@ pub struct InstallArgs {
     pub set: Vec<String>,
     /// Sandboxing level
     #[arg(long, value_name = "LEVEL", default_value = "app")]
-    pub sandbox: SandboxLevel,
+    pub sandbox: Sandbox,
     /// Show what would be written and done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -40,7 +42,7 @@ pub struct InstallArgs {
     /// The service manager; that of another machine only with --dry-run or --diff [default: this
     /// machine's]
     #[arg(long = "for", value_name = "MANAGER")]
-    pub supervisor: Option<ServiceManagerName>,
+    pub supervisor: Option<ServiceManagerKind>,
     /// Overwrite files that gatewayctl did not write or that were edited since (copies are kept),
     /// and replace another command
     #[arg(long)]
@@ -48,27 +50,6 @@ pub struct InstallArgs {
     /// Do not ask before the service is stopped for a moment, which --socket needs if it runs
     #[arg(long)]
     pub yes: bool,
-}
-
-/// The service manager to install for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ServiceManagerName {
-    /// Linux
-    Systemd,
-    /// macOS
-    Launchd,
-}
-
-/// How much of the machine a service can reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum SandboxLevel {
-    /// Safe for ordinary servers
-    #[default]
-    App,
-    /// A temporary user, a read-only system, no devices
-    Strict,
-    /// None
-    Off,
 }
 
 /// The flags of `uninstall`.

@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use crate::cli::args::{InstallArgs, SandboxLevel, ServiceManagerName};
+use crate::cli::args::InstallArgs;
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, InstallOutcome, InstallReport, InstallRequest, sandbox};
+use crate::service::{self, InstallOutcome, InstallReport, InstallRequest};
 
 /// Installs a gateway as a service.
 ///
@@ -61,16 +61,8 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         run_as: args.run_as.clone(),
         env_file: args.env_file.clone(),
         set: set.collect::<Result<_, _>>()?,
-        sandbox: match args.sandbox {
-            SandboxLevel::App => sandbox::Sandbox::App,
-            SandboxLevel::Strict => sandbox::Sandbox::Strict,
-            SandboxLevel::Off => sandbox::Sandbox::Off,
-        },
-        supervisor: match args.supervisor {
-            Some(ServiceManagerName::Systemd) => service::ServiceManagerKind::Systemd,
-            Some(ServiceManagerName::Launchd) => service::ServiceManagerKind::Launchd,
-            None => service::ServiceManagerKind::default(),
-        },
+        sandbox: args.sandbox,
+        supervisor: args.supervisor.unwrap_or_default(),
         yes: args.yes,
         dry_run: args.dry_run,
         diff: args.diff,

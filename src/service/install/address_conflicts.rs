@@ -8,13 +8,9 @@ use std::path::PathBuf;
 use crate::config::{Config, Env, Listen};
 use crate::os::port::{self, Depth, Holder};
 use crate::service::error::ServiceError;
-use crate::service::layout::{Installed, Layout, installed};
+use crate::service::layout::{Installed, Layout, installed, user_homes};
 use crate::service::start_stop::configuration;
 use crate::state::paths::Scope;
-
-/// Below are the accounts of the system itself, whose homes hold no user's services (login.defs,
-/// UID_MIN).
-const FIRST_USER: u32 = 1000;
 
 /// Compares with every other installed gateway that can be seen; what the operator should know,
 /// where nothing stands against it.
@@ -75,23 +71,20 @@ pub(super) fn check_installed(
 /// The other installed gateways, each with the home of its user where that is neither the caller
 /// nor the machine.
 fn others(env: &Env<'_>, subject: &Installed) -> Vec<(Option<PathBuf>, Installed)> {
-    let is_subject =
-        |one: &Installed| one.instance == subject.instance && one.scope == subject.scope;
     let mut found: Vec<(Option<PathBuf>, Installed)> = installed(env, None)
         .into_iter()
-        .filter(|one| !is_subject(one))
+        .filter(|one| one.instance != subject.instance || one.scope != subject.scope)
         .map(|one| (None, one))
         .collect();
-    if subject.scope == Scope::System && nix::unistd::geteuid().is_root() {
-        for home in homes() {
+    if subject.scope == Scope::System {
+        for home in user_homes() {
             let of_user = |name: &str| (name == "HOME").then(|| home.clone().into_os_string());
-            let theirs = installed(&Env(&of_user), Some(Scope::User))
-                .into_iter()
-                .filter(|one| one.path.starts_with(&home));
-            let new: Vec<Installed> = theirs
-                .filter(|one| !found.iter().any(|(_, known)| known.path == one.path))
-                .collect();
-            found.extend(new.into_iter().map(|one| (Some(home.clone()), one)));
+            for one in installed(&Env(&of_user), Some(Scope::User)) {
+                let known = found.iter().any(|(_, known)| known.path == one.path);
+                if one.path.starts_with(&home) && !known {
+                    found.push((Some(home.clone()), one));
+                }
+            }
         }
     }
     // What a distribution ships and nobody enabled will not run.
@@ -113,23 +106,6 @@ fn is_wanted(env: &Env<'_>, one: &Installed) -> bool {
             .is_ok()
     };
     one.path.starts_with(&layout.units) || linked("multi-user") || linked("default")
-}
-
-/// The homes of people.
-fn homes() -> Vec<PathBuf> {
-    let table = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let home = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let uid: u32 = fields.get(2)?.parse().ok()?;
-        (uid >= FIRST_USER)
-            .then(|| fields.get(5).map(PathBuf::from))
-            .flatten()
-    };
-    table
-        .lines()
-        .filter_map(home)
-        .filter(|home| home.join(".config/systemd/user").is_dir())
-        .collect()
 }
 
 /// Where an installed gateway listens; nothing where its configuration cannot be read or

@@ -21,9 +21,6 @@ pub(super) struct Invocation {
 
 /// The configuration of the service: `base` (what is there) with the request laid over it; `open`
 /// are the variables that anybody may read.
-///
-/// # Errors
-/// When the command is not found, or a flag speaks of a server that is not there.
 pub(super) fn compose(
     base: &Table,
     request: &InstallRequest,
@@ -85,9 +82,6 @@ pub(super) fn compose(
 }
 
 /// Reads the text as the gateway would, without this process's environment.
-///
-/// # Errors
-/// [`ServiceError`] of kind Config, its places given in `path`.
 pub(super) fn understand(text: &str, path: &Path, instance: &str) -> Result<Config, ServiceError> {
     let failed = |error: std::io::Error| {
         ServiceError::failed(format!("cannot write a temporary file: {error}"))

@@ -30,9 +30,6 @@ pub(super) struct PlannedFile {
 
 impl PlannedFile {
     /// Looks at what is there.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn new(path: PathBuf, body: Option<String>, mode: u32) -> Result<Self, ServiceError> {
         Ok(Self {
             now: Written::look(&path)?,

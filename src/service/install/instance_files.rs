@@ -33,9 +33,6 @@ pub(super) struct InstanceFiles {
 
 impl InstanceFiles {
     /// Lays the request over what is there.
-    ///
-    /// # Errors
-    /// When it cannot be said, or what is there cannot be understood.
     pub fn make(
         request: &InstallRequest,
         instance: String,

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
+
 use super::address_conflicts;
 use super::config_text::{self, Invocation};
 use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
 use super::request::InstallRequest;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
-use crate::service::accounts;
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed, usual_scope};
 use crate::service::manager::systemctl;
@@ -35,9 +36,6 @@ pub(super) struct InstallFacts {
 
 impl InstallFacts {
     /// Looks around.
-    ///
-    /// # Errors
-    /// When `gateway` does not lie beside `gatewayctl`, or the current folder is gone.
     pub fn gather(env: &Env<'_>, layout: Layout, systemd: u32) -> Result<Self, ServiceError> {
         let cwd = std::env::current_dir().map_err(|error| {
             ServiceError::failed(format!("the current folder cannot be read: {error}"))
@@ -126,9 +124,6 @@ pub(super) struct InstallPlan {
 
 impl InstallPlan {
     /// Decides.
-    ///
-    /// # Errors
-    /// Every refusal that needs no change to be known.
     pub fn make(
         env: &Env<'_>,
         request: &InstallRequest,
@@ -334,7 +329,7 @@ fn run_as(request: &InstallRequest, facts: &InstallFacts) -> Result<RunAs, Servi
         };
     }
     match request.run_as.as_ref().or(facts.sudo_user.as_ref()) {
-        Some(name) => Ok(RunAs::User(accounts::account(name)?.name)),
+        Some(name) => Ok(RunAs::User(account(name)?.name)),
         None => Ok(RunAs::Dynamic),
     }
 }
@@ -390,7 +385,7 @@ fn config_access(
         (Scope::User, _) => {}
         (Scope::System, RunAs::Dynamic) => file.mode = 0o644,
         (Scope::System, RunAs::User(name)) => {
-            let account = accounts::account(name)?;
+            let account = account(name)?;
             if !account.uid.is_root() {
                 file.mode = 0o640;
                 file.group = Some(account.gid.as_raw());
@@ -398,4 +393,15 @@ fn config_access(
         }
     }
     Ok(file)
+}
+
+fn account(name: &str) -> Result<User, ServiceError> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(ServiceError::usage(format!("there is no user `{name}`"))
+            .next(format!("sudo useradd --system {name}"))),
+        Err(error) => Err(ServiceError::failed(format!(
+            "cannot look up user `{name}`: {error}"
+        ))),
+    }
 }

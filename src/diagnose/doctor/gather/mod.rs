@@ -13,9 +13,7 @@ use crate::config::Env;
 use crate::control::protocol::Status;
 use crate::service::{self, Installed};
 use crate::state::paths::Scope;
-
-/// Ordinary users have these numbers (login.defs: UID_MIN to UID_MAX).
-const ORDINARY_USERS: std::ops::Range<u32> = 1000..60_000;
+use crate::systemd::bus;
 
 /// The gateway to look at, as the command line selects it.
 #[derive(Clone, Debug)]
@@ -41,7 +39,7 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     let mut unseen = target.unseen.clone();
     let (installed, status) = (target.unit.as_ref(), target.status.as_ref());
     let mut facts = DoctorFacts {
-        user: user_name(),
+        user: bus::user_name(),
         other_gateways: other_gateways(&env, &target.instance, installed),
         machine: machine::look(),
         ..DoctorFacts::default()
@@ -75,19 +73,10 @@ fn main_pid(facts: &DoctorFacts) -> Option<u32> {
     Some(properties.main_pid).filter(|pid| *pid != 0)
 }
 
-/// The name of the caller.
-fn user_name() -> String {
-    let uid = nix::unistd::geteuid();
-    nix::unistd::User::from_uid(uid)
-        .ok()
-        .flatten()
-        .map_or_else(|| uid.to_string(), |user| user.name)
-}
-
 /// Other gateways that are installed here; for root also those of ordinary users.
 fn other_gateways(env: &Env<'_>, instance: &str, own: Option<&Installed>) -> Vec<OtherGateway> {
     let mut all = service::installed(env, None);
-    for home in homes() {
+    for home in service::user_homes() {
         let of_user = |name: &str| match name {
             "HOME" => Some(home.clone().into_os_string()),
             _ => None,
@@ -114,19 +103,4 @@ fn other_gateways(env: &Env<'_>, instance: &str, own: Option<&Installed>) -> Vec
         });
     }
     found
-}
-
-/// The home directories of ordinary users; empty unless the caller is root, who alone may look.
-fn homes() -> Vec<PathBuf> {
-    if !nix::unistd::geteuid().is_root() {
-        return Vec::new();
-    }
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let home = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let uid: u32 = fields.get(2)?.parse().ok()?;
-        let home = PathBuf::from(fields.get(5)?);
-        ORDINARY_USERS.contains(&uid).then_some(home)
-    };
-    accounts.lines().filter_map(home).collect()
 }

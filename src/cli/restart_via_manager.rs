@@ -240,7 +240,7 @@ impl ManagerRestart<'_> {
         };
         let line = format!(
             "{}: {}, {pids}, in {}",
-            driven.unit,
+            driven.service.unit,
             driven.outcome,
             span(answer.took_ms)
         );

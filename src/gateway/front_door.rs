@@ -11,20 +11,19 @@ use tracing::{error, warn};
 use super::generation::Generation;
 use super::handover::migrate;
 use super::listeners::Listeners;
-use crate::config::Listen;
-use crate::proxy::{Backend, BindError, Front, Workers};
-use crate::systemd::Notifier;
+use crate::proxy::{Backend, Front, Workers};
 
 #[derive(Debug)]
 pub struct FrontDoor {
-    front: Arc<Front>,
-    listeners: Listeners,
-    workers: Arc<Workers>,
+    pub front: Arc<Front>,
+    pub listeners: Listeners,
+    /// The threads that accept clients.
+    pub workers: Arc<Workers>,
     /// Threads from before this process took the service back: their clients are still there.
     retired: Vec<Arc<Workers>>,
-    /// Where clients of draining processes are taken over.
-    takeover: PathBuf,
-    /// Ends that.
+    /// Where a successor takes over clients of this process.
+    pub takeover: PathBuf,
+    /// Ends the taking over of clients of processes that drain.
     taking_clients: CancellationToken,
 }
 
@@ -41,19 +40,6 @@ impl FrontDoor {
         }
     }
 
-    pub fn front(&self) -> &Arc<Front> {
-        &self.front
-    }
-
-    pub fn listeners(&self) -> &Listeners {
-        &self.listeners
-    }
-
-    /// The threads that accept clients.
-    pub fn workers(&self) -> &Arc<Workers> {
-        &self.workers
-    }
-
     /// All threads that still have clients.
     pub fn all_workers(&self) -> Vec<Arc<Workers>> {
         std::iter::once(&self.workers)
@@ -67,29 +53,6 @@ impl FrontDoor {
         self.front.table().routes.backends().cloned().collect()
     }
 
-    /// Where a successor takes over clients of this process.
-    pub fn takeover(&self) -> &Path {
-        &self.takeover
-    }
-
-    /// Binds what is missing of the addresses for the next generation.
-    ///
-    /// # Errors
-    /// [`BindError`]; then nothing has changed.
-    pub fn bind(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
-        self.listeners.change(wanted)
-    }
-
-    /// Closes what nobody wants any more.
-    pub fn prune(&mut self, wanted: &[Listen]) {
-        self.listeners.prune(wanted);
-    }
-
-    /// From here on the service manager listens to this process.
-    pub fn speak(&mut self, notifier: Notifier) {
-        self.listeners.speak(notifier);
-    }
-
     /// Accepts clients, for the first time in this process.
     pub fn accept(&self) {
         match self.listeners.handles() {
@@ -101,9 +64,9 @@ impl FrontDoor {
     /// Sends new requests to this generation, from its addresses and within its limits.
     pub fn serve(&mut self, generation: &Generation) {
         self.front.publish(generation.table());
-        self.workers
-            .limit_connections(generation.config.limits.connections);
-        self.listeners.prune(&generation.config.gateway.listen);
+        let config = &generation.config;
+        self.workers.limit_connections(config.limits.connections);
+        self.listeners.prune(&config.gateway.listen);
         if self.listeners.take_changed() {
             match self.listeners.handles() {
                 Ok(sockets) => self.workers.listen(sockets),
@@ -160,11 +123,8 @@ impl FrontDoor {
     /// Takes over clients of processes that drain, from now on.
     pub fn take_clients(&mut self) {
         self.taking_clients = CancellationToken::new();
-        if let Err(error) = migrate::take(
-            &self.takeover,
-            Arc::clone(&self.workers),
-            self.taking_clients.clone(),
-        ) {
+        let (workers, end) = (Arc::clone(&self.workers), self.taking_clients.clone());
+        if let Err(error) = migrate::take(&self.takeover, workers, end) {
             warn!("[gateway] kept connections of predecessors cannot be taken over: {error}");
         }
     }

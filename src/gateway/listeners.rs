@@ -1,6 +1,9 @@
 //! The front door's sockets across lives: taken over from the service manager, bound where missing,
 //! stored for the next.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
 use tracing::{info, warn};
 
 use crate::config::Listen;
@@ -37,38 +40,32 @@ impl Listeners {
         notifier: Notifier,
     ) -> (Self, Vec<Listen>) {
         let mut forgotten = Vec::new();
-        let held = passed
-            .into_iter()
-            .filter_map(|PassedFd { name, fd }| {
-                let stored = name.starts_with(PREFIX);
-                let socket = ListenSocket::adopt(fd)
-                    .filter(|socket| wanted.iter().any(|listen| socket.serves(listen) || chosen_by_kernel(listen, socket)));
-                if socket.is_none() {
-                    warn!("[gateway] a socket named {name} was passed on that the configuration does not ask for; closed");
-                    forgotten.extend(stored.then(|| name.clone()));
+        let mut held = Vec::new();
+        for PassedFd { name, fd } in passed {
+            let stored = name.starts_with(PREFIX).then(|| name.clone());
+            match ListenSocket::adopt(fd).filter(|socket| is_wanted(wanted, socket)) {
+                Some(socket) => held.push(HeldSocket {
+                    socket,
+                    name: stored,
+                }),
+                None => {
+                    warn!(
+                        "[gateway] a socket named {name} was passed on that the configuration does not ask for; closed"
+                    );
+                    forgotten.extend(stored);
                 }
-                Some(HeldSocket { socket: socket?, name: stored.then_some(name) })
-            })
-            .collect();
+            }
+        }
         forgotten.iter().for_each(|name| notifier.remove(name));
+        // Port 0 was chosen by the kernel once, in an earlier process; the choice stands.
+        let mut missing = wanted.to_vec();
+        missing.retain(|listen| !held.iter().any(|one| chosen_by_kernel(listen, &one.socket)));
         let listeners = Self {
             held,
             notifier,
             changed: false,
             forgotten,
         };
-        // Port 0 was chosen by the kernel once, in an earlier process; the choice stands.
-        let chosen = |listen: &&Listen| {
-            listeners
-                .held
-                .iter()
-                .any(|held| chosen_by_kernel(listen, &held.socket))
-        };
-        let missing: Vec<Listen> = wanted
-            .iter()
-            .filter(|listen| !chosen(listen))
-            .cloned()
-            .collect();
         (listeners, missing)
     }
 
@@ -88,13 +85,9 @@ impl Listeners {
     /// # Errors
     /// [`BindError`]; then nothing has changed.
     pub fn change(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
-        let missing: Vec<&Listen> = wanted.iter().filter(|listen| self.lacks(listen)).collect();
-        let bound: Vec<ListenSocket> = missing
-            .iter()
-            .map(|listen| ListenSocket::bind(listen))
-            .collect::<Result<_, _>>()?;
-        for socket in bound {
-            use std::os::fd::AsFd;
+        let missing = wanted.iter().filter(|listen| self.lacks(listen));
+        let bound: Result<Vec<ListenSocket>, _> = missing.map(ListenSocket::bind).collect();
+        for socket in bound? {
             let name = self.unused_name();
             self.notifier.store(&name, socket.as_fd());
             self.held.push(HeldSocket {
@@ -109,7 +102,6 @@ impl Listeners {
     /// From here on the service manager listens to this process: it learns what changed while it
     /// did not.
     pub fn speak(&mut self, notifier: Notifier) {
-        use std::os::fd::AsFd;
         self.notifier = notifier;
         std::mem::take(&mut self.forgotten)
             .iter()
@@ -123,8 +115,7 @@ impl Listeners {
     }
 
     /// The sockets with the names that the service manager keeps them under, for a successor.
-    pub fn to_hand_over(&self) -> Vec<(Option<String>, std::os::fd::BorrowedFd<'_>)> {
-        use std::os::fd::AsFd;
+    pub fn to_hand_over(&self) -> Vec<(Option<String>, BorrowedFd<'_>)> {
         self.held
             .iter()
             .map(|held| (held.name.clone(), held.socket.as_fd()))
@@ -136,10 +127,7 @@ impl Listeners {
         let notifier = self.notifier;
         let before = self.held.len();
         self.held.retain(|held| {
-            // Port 0 in the configuration is whatever the kernel chose.
-            let keep = wanted
-                .iter()
-                .any(|listen| held.socket.serves(listen) || chosen_by_kernel(listen, &held.socket));
+            let keep = is_wanted(wanted, &held.socket);
             if !keep {
                 if let Some(name) = &held.name {
                     notifier.remove(name);
@@ -168,7 +156,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When the process has no file descriptor left.
-    pub fn handles(&self) -> std::io::Result<Vec<ListenSocket>> {
+    pub fn handles(&self) -> io::Result<Vec<ListenSocket>> {
         self.held
             .iter()
             .map(|held| held.socket.try_clone())
@@ -190,27 +178,32 @@ impl Listeners {
     }
 
     fn unused_name(&self) -> String {
-        let used = |name: &str| {
+        let used = |name: &String| {
             self.held
                 .iter()
-                .any(|held| held.name.as_deref() == Some(name))
+                .any(|held| held.name.as_ref() == Some(name))
         };
-        (0..)
-            .map(|number: usize| format!("{PREFIX}{number}"))
+        (0_usize..)
+            .map(|number| format!("{PREFIX}{number}"))
             .find(|name| !used(name))
             .unwrap_or_default()
     }
 }
 
+fn is_wanted(wanted: &[Listen], socket: &ListenSocket) -> bool {
+    wanted
+        .iter()
+        .any(|listen| socket.serves(listen) || chosen_by_kernel(listen, socket))
+}
+
+/// Whether the configuration says port 0, and this socket has what the kernel chose for it.
 fn chosen_by_kernel(listen: &Listen, socket: &ListenSocket) -> bool {
     matches!((listen, socket.local()), (Listen::Tcp(wanted), Some(Listen::Tcp(local))) if wanted.port() == 0 && wanted.ip() == local.ip())
 }
 
 fn shown(socket: &ListenSocket) -> String {
-    socket.local().map_or_else(
-        || "an unnamed socket".to_owned(),
-        |listen| listen.to_string(),
-    )
+    let local = socket.local().map(|listen| listen.to_string());
+    local.unwrap_or_else(|| "an unnamed socket".to_owned())
 }
 
 #[cfg(test)]

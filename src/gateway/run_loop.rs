@@ -153,7 +153,7 @@ impl Gateway {
                     }
                 }
                 () = watchdog.due(), if self.machine.owns() => watchdog.check(
-                    self.front_door.workers(),
+                    &self.front_door.workers,
                     &self.context.front,
                     self.events.outbox(LoopEvent::Checked),
                 ),

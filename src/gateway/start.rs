@@ -248,7 +248,7 @@ async fn assemble(
     given.traces.phase("listeners");
     let front_door = open(&given.material, &paths, listeners, !candidate)?;
     for client in kept {
-        front_door.workers().adopt(client).await;
+        front_door.workers.adopt(client).await;
     }
     given.traces.phase("workers");
     let (control, calls) = ControlEnd::new(paths.control.clone());
@@ -258,12 +258,12 @@ async fn assemble(
         .map_err(|error| format!("cannot tell which program this is: {error}"))?;
     let predecessor = predecessor_side(given.incoming, &events)?;
     let context = GatewayContext {
-        front: Arc::clone(front_door.front()),
+        front: Arc::clone(&front_door.front),
         flags: given.flags,
         inherited: given.inherited,
         redactor: given.redactor,
         run_dir: paths.control.parent().unwrap_or(&paths.state).to_owned(),
-        workers: front_door.workers().count(),
+        workers: front_door.workers.count(),
     };
     let mut gateway = Gateway {
         context: Arc::new(context),

@@ -98,7 +98,9 @@ impl Gateway {
         self.traces.give_up();
         if let Some(current) = self.generations.current() {
             // Sockets bound for a generation that was not built: they have no acceptor.
-            self.front_door.prune(&current.config.gateway.listen);
+            self.front_door
+                .listeners
+                .prune(&current.config.gateway.listen);
         }
         // Before the step, which may begin the next reload.
         self.finish_reload();

@@ -50,7 +50,7 @@ impl Gateway {
         };
         let offering = Offering {
             offer,
-            listeners: self.front_door.listeners(),
+            listeners: &self.front_door.listeners,
             predecessors: &self.predecessor.predecessors,
             current: self.generations.current().map(Arc::as_ref),
             serves: self.machine.current(),
@@ -195,8 +195,8 @@ impl Gateway {
         let tunnels = tunnels.map_or(TUNNEL_DRAIN, |time| time.0);
         let drain = DrainAfterHandover {
             leases: self.leases.claim(),
-            takeover: self.front_door.takeover().to_owned(),
-            workers: Arc::clone(self.front_door.workers()),
+            takeover: self.front_door.takeover.to_owned(),
+            workers: Arc::clone(&self.front_door.workers),
             backends: self
                 .successor
                 .doors()
@@ -289,7 +289,7 @@ impl Gateway {
     pub(super) fn own(&mut self) {
         if let Some((notifier, restart)) = self.predecessor.take_over() {
             self.supervision.become_main(notifier);
-            self.front_door.speak(notifier);
+            self.front_door.listeners.speak(notifier);
             self.requests.last = Some(restart);
         }
         self.recovery
@@ -311,7 +311,7 @@ impl Gateway {
         self.front_door.take_clients();
         info!(
             "[gateway] http server listening ({})",
-            self.front_door.listeners().addresses().join(", ")
+            self.front_door.listeners.addresses().join(", ")
         );
     }
 
@@ -329,7 +329,7 @@ impl Gateway {
         ownership::record(
             &self.material.loaded,
             &self.paths.state,
-            &self.front_door.listeners().addresses(),
+            &self.front_door.listeners.addresses(),
             self.machine.current(),
             &self.predecessor.predecessors.on_record(),
         );

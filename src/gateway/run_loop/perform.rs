@@ -186,7 +186,8 @@ impl Gateway {
             listen.port() != Some(0) || !now.config.gateway.listen.contains(listen)
         });
         self.front_door
-            .bind(&wanted)
+            .listeners
+            .change(&wanted)
             .map_err(|error| error.to_string())?;
         material.loaded.path = material.loaded.path.or_else(|| now.path.clone());
         if nobody_serves {

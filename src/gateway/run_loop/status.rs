@@ -143,7 +143,7 @@ impl Gateway {
                 )
                 .map_or_else(|refusal| refusal.why, |choice| choice.to_string())
                 .into(),
-            listeners: self.front_door.listeners().addresses(),
+            listeners: self.front_door.listeners.addresses(),
             config: loaded.path.as_ref().map(|path| {
                 std::path::absolute(path)
                     .unwrap_or_else(|_| path.clone())

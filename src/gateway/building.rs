@@ -1,15 +1,220 @@
-//! The generation under construction: what it is made of, and what a build that is given up leaves.
+//! How a generation is built beside the one that serves.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures_util::future::{join_all, try_join_all};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::config_source::Material;
 use super::context::GatewayContext;
-use super::generation::{BuildError, BuildPlan, Generation, StartedSlots};
+use super::generation::{Generation, drain_time_of};
+use super::lease::Claim;
+use super::lifecycle::{Budget, RequestKind};
 use super::outbox::Outbox;
 use super::progress::Reporter;
 use super::slot::Slot;
+use crate::config::{Config, SidecarSpec};
+use crate::os::mutex::lock;
+use crate::sidecar::SidecarFailure;
+use crate::state::terms::ProgressStage;
+
+/// How a generation is to be built.
+#[derive(Debug)]
+pub struct BuildPlan {
+    pub number: u64,
+    pub config: Arc<Config>,
+    pub previous: Option<Arc<Generation>>,
+    /// What to keep of it.
+    pub kind: RequestKind,
+    /// How long old work may go on where it is in the way.
+    pub budget: Budget,
+    /// Serve even if a sidecar does not start, and go on trying.
+    pub persist: bool,
+    /// What it has started so far.
+    pub started: StartedSlots,
+    /// The leases that were there when it was asked for: what is replaced waits for them.
+    pub leases: Claim,
+    /// Where another process has sidecars of which two copies must not run.
+    pub gate: Option<Gate>,
+    pub context: Arc<GatewayContext>,
+    /// Reports to the client that requested the build.
+    pub report: Reporter,
+}
+
+/// The way to the process that this one is to replace: it must end what must not run twice before
+/// we start ours.
+#[derive(Debug)]
+pub struct Gate {
+    /// What it has of that kind.
+    pub theirs: Vec<String>,
+    pub ask: oneshot::Sender<Vec<String>>,
+    /// Comes when it has done so, or is gone.
+    pub released: oneshot::Receiver<()>,
+}
+
+impl Gate {
+    /// Asks for the end of these sidecars there, and waits for it.
+    async fn pass(self, names: impl Iterator<Item = String>) {
+        // A predecessor that is gone has released everything.
+        let _ = self.ask.send(names.collect());
+        let _ = self.released.await;
+    }
+}
+
+/// The sidecars that a build started: when it is given up, somebody else must see them to their
+/// end.
+#[derive(Clone, Debug, Default)]
+pub struct StartedSlots(Arc<Mutex<Vec<Arc<Slot>>>>);
+
+/// Why a generation could not be built. The one before serves on.
+#[derive(Debug, thiserror::Error)]
+#[error("sidecar {name} {}{}", failure.cause, last_words(failure))]
+pub struct BuildError {
+    pub name: String,
+    pub failure: Arc<SidecarFailure>,
+}
+
+/// What a sidecar printed last, each line on a line of its own.
+fn last_words(failure: &SidecarFailure) -> String {
+    let lines = failure.last_words.iter();
+    lines.map(|line| format!("\n  | {line}")).collect()
+}
+
+/// A [`BuildError`] for the log, where one message is one line.
+pub fn one_line(text: &str) -> String {
+    text.replace("\n  |", " |")
+}
+
+impl BuildPlan {
+    /// Builds it: starts what is new beside what runs, waits until it is ready, then replaces what
+    /// cannot overlap.
+    ///
+    /// # Errors
+    /// [`BuildError`] of the first sidecar that failed; everything new is stopped again.
+    pub async fn build(mut self) -> Result<Generation, BuildError> {
+        let config = Arc::clone(&self.config);
+        let mut slots = BTreeMap::new();
+        let mut fresh = Vec::new();
+        let mut exclusive = Vec::new();
+        let mut gated = Vec::new();
+        let gate = self.gate.take();
+        let is_gated = |name, spec: &SidecarSpec| {
+            let theirs = gate.as_ref().map(|gate| &gate.theirs);
+            theirs.is_some_and(|theirs| theirs.contains(name) || !spec.overlaps())
+        };
+        for (name, spec) in &config.sidecar {
+            match self.previous_slot(name) {
+                None if is_gated(name, spec) => gated.push((name, spec)),
+                Some(slot) if self.kind == RequestKind::Reload && slot.spec() == *spec => {
+                    slots.insert(name.clone(), slot);
+                }
+                Some(slot) if !(spec.overlaps() && slot.spec().overlaps()) => {
+                    exclusive.push((Arc::clone(&slot), spec));
+                    slots.insert(name.clone(), slot);
+                }
+                _ => fresh.push(self.start(name, spec)),
+            }
+        }
+        if let Some(gate) = gate.filter(|_| !gated.is_empty()) {
+            self.settle_or_stop(&fresh).await?;
+            gate.pass(gated.iter().map(|(name, _)| (*name).clone()))
+                .await;
+            fresh.extend(gated.into_iter().map(|(name, spec)| self.start(name, spec)));
+        }
+        slots.extend(
+            fresh
+                .iter()
+                .map(|slot| (slot.name().to_owned(), Arc::clone(slot))),
+        );
+        let workers = self.context.workers;
+        if self.previous.is_none() {
+            // Clients that come before the first generation is ready wait at its doors.
+            let waiting = Generation::new(0, Arc::clone(&config), slots.clone(), workers, None);
+            self.context.front.publish(waiting.table());
+        }
+        self.settle_or_stop(&fresh).await?;
+        self.replace(&exclusive).await?;
+        let previous = self.previous.as_deref();
+        Ok(Generation::new(
+            self.number,
+            config,
+            slots,
+            workers,
+            previous,
+        ))
+    }
+
+    fn start(&self, name: &str, spec: &SidecarSpec) -> Arc<Slot> {
+        self.report
+            .tell(ProgressStage::Starting, format!("starting {name}"));
+        let slot = Slot::start(&self.context, name, spec, self.persist);
+        lock(&self.started.0).push(Arc::clone(&slot));
+        slot
+    }
+
+    async fn settle_or_stop(&self, fresh: &[Arc<Slot>]) -> Result<(), BuildError> {
+        let settled = try_join_all(fresh.iter().map(|slot| self.settle(slot))).await;
+        if settled.is_err() {
+            join_all(fresh.iter().map(|slot| slot.stop(Duration::MAX))).await;
+        }
+        settled.map(drop)
+    }
+
+    async fn settle(&self, slot: &Slot) -> Result<(), BuildError> {
+        let name = slot.name().to_owned();
+        match slot.sidecar().settled().await {
+            Ok(address) => {
+                let text = format!("{name} is ready on {address}");
+                self.report.tell(ProgressStage::Ready, text);
+                Ok(())
+            }
+            Err(_) if self.persist => Ok(()),
+            Err(failure) => Err(BuildError { name, failure }),
+        }
+    }
+
+    async fn replace(&self, exclusive: &[(Arc<Slot>, &SidecarSpec)]) -> Result<(), BuildError> {
+        let mut replaced: Vec<(&Arc<Slot>, SidecarSpec)> = Vec::new();
+        for (slot, spec) in exclusive {
+            let before = slot.spec();
+            if let Err(failure) = self.put(spec, slot, &before, &self.leases).await {
+                // Those replaced already go back to what they were, so that one generation serves,
+                // not a mixture.
+                for (slot, before) in replaced {
+                    if slot.spec() != before {
+                        drop(self.put(&before, slot, &before, &Claim::default()).await);
+                    }
+                }
+                let name = slot.name().to_owned();
+                return Err(BuildError { name, failure });
+            }
+            let text = format!("{} is ready again", slot.name());
+            self.report.tell(ProgressStage::Ready, text);
+            replaced.push((slot, before));
+        }
+        Ok(())
+    }
+
+    /// Puts a run of `spec` into the slot, where the work of `before` may go on for its time.
+    async fn put(
+        &self,
+        spec: &SidecarSpec,
+        slot: &Slot,
+        before: &SidecarSpec,
+        leases: &Claim,
+    ) -> Result<(), Arc<SidecarFailure>> {
+        let time = drain_time_of(self.budget, before, &self.config);
+        let (context, report) = (&self.context, &self.report);
+        slot.replace(context, spec, time, leases, report).await
+    }
+
+    fn previous_slot(&self, name: &str) -> Option<Arc<Slot>> {
+        self.previous.as_ref()?.slots.get(name).cloned()
+    }
+}
 
 /// The build of one generation, from its plan to its end.
 #[derive(Debug, Default)]
@@ -38,19 +243,11 @@ pub type BuildResult = Box<Result<Generation, BuildError>>;
 
 impl Construction {
     /// Builds beside what serves; the result goes to `built`.
-    pub fn start(
-        &mut self,
-        plan: BuildPlan,
-        source: BuildSource,
-        context: &Arc<GatewayContext>,
-        built: Outbox<BuildResult>,
-    ) {
+    pub fn start(&mut self, plan: BuildPlan, source: BuildSource, built: Outbox<BuildResult>) {
         let (number, started) = (plan.number, plan.started.clone());
-        let (context, report) = (Arc::clone(context), source.report.clone());
         let task = tokio::spawn(async move {
-            let result = plan.build(&context, &report).await;
             // When the loop has ended, dropping the result stops its sidecars.
-            built.send(Box::new(result));
+            built.send(Box::new(plan.build().await));
         });
         self.0 = Some(UnderWay {
             number,
@@ -62,8 +259,8 @@ impl Construction {
 
     /// The build of this generation has ended; none when it was abandoned.
     pub fn finish(&mut self, number: u64) -> Option<BuildSource> {
-        let under_way = self.0.take_if(|build| build.number == number)?;
-        Some(under_way.source)
+        let build = self.0.take_if(|build| build.number == number)?;
+        Some(build.source)
     }
 
     /// Gives the build of this generation up. The sidecars that it had started come back; somebody
@@ -71,6 +268,6 @@ impl Construction {
     pub fn abandon(&mut self, number: u64) -> Option<Vec<Arc<Slot>>> {
         let build = self.0.take_if(|build| build.number == number)?;
         build.task.abort();
-        Some(build.started.slots())
+        Some(lock(&build.started.0).clone())
     }
 }

@@ -1,4 +1,4 @@
-//! What every generation of this process shares.
+//! What every generation of this process shares, and what a sidecar's start takes from it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,11 +26,7 @@ pub struct GatewayContext {
 impl GatewayContext {
     /// What a sidecar's start needs.
     pub fn start(&self, name: &str, spec: &SidecarSpec, persist: bool) -> SidecarStart {
-        self.redactor.learn_command(&spec.command);
-        self.redactor.learn_command(&spec.prepare);
-        for (key, value) in &spec.env {
-            self.redactor.learn_env(key, value);
-        }
+        learn_secrets(&self.redactor, spec);
         SidecarStart {
             name: name.to_owned(),
             spec: spec.clone(),
@@ -39,5 +35,14 @@ impl GatewayContext {
             run_dir: self.run_dir.clone(),
             persist,
         }
+    }
+}
+
+/// Hides the secrets of this sidecar's commands and environment from now on.
+pub fn learn_secrets(redactor: &Redactor, spec: &SidecarSpec) {
+    redactor.learn_command(&spec.command);
+    redactor.learn_command(&spec.prepare);
+    for (key, value) in &spec.env {
+        redactor.learn_env(key, value);
     }
 }

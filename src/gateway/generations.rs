@@ -37,18 +37,13 @@ impl Generations {
 
     /// The current generation's number and processes; empty before the first.
     pub fn info(&self) -> GenerationInfo {
-        self.current
-            .as_ref()
-            .map(|generation| generation.info())
-            .unwrap_or_default()
+        self.current()
+            .map_or_else(Default::default, |one| one.info())
     }
 
     /// Which sidecars of the current generation are not ready, and why.
     pub fn troubles(&self) -> Vec<String> {
-        self.current
-            .as_ref()
-            .map(|generation| generation.troubles())
-            .unwrap_or_default()
+        self.current().map_or_else(Vec::new, |one| one.troubles())
     }
 
     /// Whether there is a current generation, and all of it is ready.
@@ -56,14 +51,16 @@ impl Generations {
         self.current.is_some() && self.troubles().is_empty()
     }
 
+    fn current_slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        let current = self.current.iter();
+        current.flat_map(|generation| generation.slots.values())
+    }
+
     /// Every sidecar that runs: of the current generation, of those that drain, and what abandoned
     /// builds started.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
-        let current = self
-            .current
-            .iter()
-            .flat_map(|generation| generation.slots.values().cloned());
-        current
+        self.current_slots()
+            .cloned()
             .chain(self.drains.iter().flat_map(|drain| drain.slots()))
             .chain(self.abandoned.iter().cloned())
             .collect()
@@ -77,67 +74,42 @@ impl Generations {
     /// Reports each change of a sidecar of the current generation, and of no other.
     pub fn follow(&mut self, changed: &Outbox<()>) {
         self.unfollow();
-        for slot in self
-            .current
-            .iter()
-            .flat_map(|current| current.slots.values())
-        {
+        let follow = |slot: &Arc<Slot>| {
             let (mut state, changed) = (slot.sidecar().watch(), changed.clone());
-            self.followers.push(tokio::spawn(async move {
-                while state.changed().await.is_ok() && changed.send(()) {}
-            }));
-        }
+            tokio::spawn(async move { while state.changed().await.is_ok() && changed.send(()) {} })
+        };
+        self.followers = self.current_slots().map(follow).collect();
     }
 
     pub fn unfollow(&mut self) {
         self.followers.drain(..).for_each(|task| task.abort());
     }
 
-    /// Drains what the current generation does not keep of `previous`. The number of the one that
-    /// drains comes back; none when everything is kept.
-    pub fn drain_previous(
+    /// Drains what the current generation does not keep of `previous`, or all of the current one
+    /// when its successor lives in another process (none). The number of the one that drains comes
+    /// back; none when everything is kept.
+    pub fn drain(
         &mut self,
-        previous: &Generation,
+        previous: Option<&Generation>,
         budget: Budget,
         holds: DrainHolds,
         report: &Reporter,
         drained: Outbox<u64>,
     ) -> Option<u64> {
-        let current = self.current.as_ref()?;
-        let (left, next) = (previous.left_by(current), current.number);
-        self.drain((previous, left, next), budget, holds, report, drained)
-    }
-
-    /// Drains the current generation, whose successor lives in another process.
-    pub fn drain_current(
-        &mut self,
-        budget: Budget,
-        holds: DrainHolds,
-        report: &Reporter,
-        drained: Outbox<u64>,
-    ) -> Option<u64> {
-        let current = Arc::clone(self.current.as_ref()?);
-        let left = current.slots.values().cloned().collect();
-        let next = current.number + 1;
-        self.drain((&current, left, next), budget, holds, report, drained)
-    }
-
-    /// Drains slots of a generation that the next one replaces.
-    fn drain(
-        &mut self,
-        (previous, left, next): (&Generation, Vec<Arc<Slot>>, u64),
-        budget: Budget,
-        holds: DrainHolds,
-        report: &Reporter,
-        drained: Outbox<u64>,
-    ) -> Option<u64> {
-        let slots: Vec<_> = left
-            .into_iter()
-            .map(|slot| {
-                let time = drain_time_of(budget, &slot.spec(), &previous.config);
-                (slot, time)
-            })
-            .collect();
+        let current = self.current.as_deref()?;
+        let (old, left, next) = match previous {
+            Some(previous) => (previous, previous.left_by(current), current.number),
+            None => {
+                let all = current.slots.values().cloned().collect();
+                (current, all, current.number + 1)
+            }
+        };
+        let timed = |slot: Arc<Slot>| {
+            let time = drain_time_of(budget, &slot.spec(), &old.config);
+            (slot, time)
+        };
+        let slots: Vec<_> = left.into_iter().map(timed).collect();
+        let number = old.number;
         if slots.is_empty() {
             return None;
         }
@@ -145,13 +117,13 @@ impl Generations {
             ProgressStage::Switched,
             format!("generation {next} has all new requests"),
         );
-        let drain = Drain::new(previous.number, slots, holds, report.clone());
+        let drain = Drain::new(number, slots, holds, report.clone());
         self.drains.push(Arc::clone(&drain));
         tokio::spawn(async move {
             drain.run().await;
             drained.send(drain.generation);
         });
-        Some(previous.number)
+        Some(number)
     }
 
     /// The drain of this generation has ended.
@@ -171,11 +143,7 @@ impl Generations {
 
     /// Starts again each sidecar of the current generation that was stopped for a successor.
     pub fn start_stopped(&self, context: &Arc<GatewayContext>) {
-        for slot in self
-            .current
-            .iter()
-            .flat_map(|current| current.slots.values())
-        {
+        for slot in self.current_slots() {
             if matches!(slot.sidecar().state(), SidecarState::Stopped { .. }) {
                 let (slot, context) = (Arc::clone(slot), Arc::clone(context));
                 tokio::spawn(async move { slot.resume(&context).await });

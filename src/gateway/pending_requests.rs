@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use serde_json::json;
 use tracing::{info, warn};
 
-use super::generation::one_line;
+use super::building::one_line;
 use super::lifecycle::{RequestKind, RequestVerdict};
 use super::record::{LifeRecord, RequestRecord};
 use crate::control::protocol::{
@@ -54,13 +53,13 @@ pub struct RequestScene {
 }
 
 /// All of them, and those who wait for a drain after their restart is done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PendingRequests {
     waiting: HashMap<String, PendingRequest>,
     for_drain: Vec<(u64, Reply, Outcome)>,
     count: u64,
     /// Where requests are remembered.
-    record: Option<LifeRecord>,
+    record: LifeRecord,
     /// It was said that old and new run side by side.
     overlap_explained: bool,
     /// How the last one ended.
@@ -69,11 +68,14 @@ pub struct PendingRequests {
 
 impl PendingRequests {
     /// None yet; each is remembered at its end. A successor's predecessor has explained the overlap.
-    pub fn recorded(record: LifeRecord, successor: bool) -> Self {
+    pub fn new(record: LifeRecord, successor: bool) -> Self {
         Self {
-            record: Some(record),
+            waiting: HashMap::new(),
+            for_drain: Vec::new(),
+            count: 0,
+            record,
             overlap_explained: successor,
-            ..Self::default()
+            last: None,
         }
     }
 
@@ -105,29 +107,22 @@ impl PendingRequests {
 
     /// Passes a step on.
     pub fn progress(&mut self, progress: &Progress) {
-        if let Some(waiting) = self
-            .waiting
-            .get_mut(&progress.request)
-            .filter(|waiting| waiting.asked.phases.len() < PHASES_MAX)
+        let id = &progress.request;
+        if let Some(waiting) = self.waiting.get_mut(id)
+            && waiting.asked.phases.len() < PHASES_MAX
         {
-            let at_ms = waiting.begun.elapsed().as_millis() as u64;
             waiting.asked.phases.push(history::PhaseTime {
                 name: progress.stage,
-                at_ms,
+                at_ms: waiting.begun.elapsed().as_millis() as u64,
             });
         }
-        let waiting = self
-            .waiting
-            .get(&progress.request)
-            .and_then(|waiting| waiting.reply.as_ref());
-        let draining = self
-            .for_drain
-            .iter()
-            .filter(|(_, _, outcome)| outcome.request == progress.request)
-            .map(|(_, reply, _)| reply);
+        let waiting = self.waiting.get(id);
+        let draining = self.for_drain.iter();
+        let draining = draining.filter(|(_, _, outcome)| outcome.request == *id);
         waiting
+            .and_then(|waiting| waiting.reply.as_ref())
             .into_iter()
-            .chain(draining)
+            .chain(draining.map(|(_, reply, _)| reply))
             .for_each(|reply| reply.progress(progress));
     }
 
@@ -140,16 +135,9 @@ impl PendingRequests {
         let ended = ended(&verdict, scene.unchanged);
         log_end(id, &request, &verdict, &ended, scene.after.number, took_ms);
         let kind = request.kind.name();
-        if let Some(record) = &self.record {
-            record.request(
-                request.asked,
-                id,
-                kind,
-                &request.reason,
-                ended.clone(),
-                took_ms,
-            );
-        }
+        let reason = &request.reason;
+        self.record
+            .request(request.asked, id, kind, reason, ended.clone(), took_ms);
         self.last = Some(LastRestart {
             request: id.to_owned(),
             kind,
@@ -200,20 +188,12 @@ impl PendingRequests {
         vec!["old and new run side by side until the old one's work is done; if two copies must never run at once, use --exclusive or overlap = false".to_owned()]
     }
 
-    /// This process has nothing left to do: tells those who waited for that.
-    pub fn all_drained(&mut self) {
-        for (_, reply, mut outcome) in self.for_drain.drain(..) {
-            outcome.drained = true;
-            reply.done(&outcome);
-        }
-    }
-
-    /// A generation is gone: tells those who waited for that.
-    pub fn drained(&mut self, generation: u64) {
-        for (_, reply, mut outcome) in self
-            .for_drain
-            .extract_if(.., |(waits_for, ..)| *waits_for == generation)
-        {
+    /// This generation is gone, or all that this process had to do (none): tells those who waited
+    /// for that.
+    pub fn drained(&mut self, generation: Option<u64>) {
+        let gone = |waits_for| generation.is_none_or(|generation| generation == waits_for);
+        let told = self.for_drain.extract_if(.., |one| gone(one.0));
+        for (_, reply, mut outcome) in told {
             outcome.drained = true;
             reply.done(&outcome);
         }
@@ -263,9 +243,4 @@ fn log_end(
             request.before.number
         );
     }
-}
-
-/// The answer to `stop`.
-pub fn stopping() -> serde_json::Value {
-    json!({"stopping": true})
 }

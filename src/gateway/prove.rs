@@ -2,9 +2,12 @@
 //! meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::building::BuildError;
+use super::context::learn_secrets;
 use crate::config::Loaded;
 use crate::sidecar::{Inherited, Sidecar, SidecarStart};
 use crate::text::redact::Redactor;
@@ -24,10 +27,7 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
     inherited.teach(&redactor);
     runtime.block_on(async {
         let proofs = loaded.config.sidecar.iter().map(async |(name, spec)| {
-            redactor.learn_command(&spec.command);
-            spec.env
-                .iter()
-                .for_each(|(key, value)| redactor.learn_env(key, value));
+            learn_secrets(&redactor, spec);
             let sidecar = Sidecar::start(SidecarStart {
                 name: name.clone(),
                 spec: spec.clone(),
@@ -37,16 +37,11 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
                 persist: false,
             });
             let settled = sidecar.settled().await;
-            sidecar.stop(spec.stop_timeout.0).await;
+            sidecar.stop(Duration::MAX).await;
+            let name = name.clone();
             match settled {
                 Ok(address) => Ok(format!("sidecar {name} starts and is ready on {address}")),
-                Err(failure) => {
-                    let words = failure
-                        .last_words
-                        .iter()
-                        .fold(String::new(), |text, line| text + "\n  | " + line);
-                    Err(format!("sidecar {name} {}{words}", failure.cause))
-                }
+                Err(failure) => Err(BuildError { name, failure }.to_string()),
             }
         });
         join_all(proofs).await.into_iter().collect()

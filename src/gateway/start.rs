@@ -35,7 +35,6 @@ use crate::proxy::{Front, Workers};
 use crate::sidecar::Inherited;
 use crate::state::paths::Paths;
 use crate::state::terms::EndReason;
-use crate::state::trace::Carried;
 use crate::systemd::{Notifier, PassedFd, take_passed};
 use crate::text::redact::Redactor;
 
@@ -165,8 +164,7 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     given.traces.phase("lock");
     given.redactor = Redactor::new(&given.material.loaded.config.gateway.redact);
     given.inherited.teach(&given.redactor);
-    let (life, carried) = begin_life(&given, &claim);
-    given.traces.resume(carried);
+    let life = begin_life(&mut given, &claim);
     let candidate = given.incoming.is_some();
     let (record, by_hand) = (life.recovery.record.clone(), life.supervision.by_hand());
     let ended = |planned, code, why: &str| {
@@ -189,24 +187,22 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     }
 }
 
-/// Begins the life of this process on record, unless its predecessor still lives, and finds the
+/// Begins the life of this process on record, unless its predecessor still lives, and resumes the
 /// trace of the restart that led to it.
-fn begin_life(given: &Given, claim: &RightToServe) -> (BegunLife, Option<Carried>) {
+fn begin_life(given: &mut Given, claim: &RightToServe) -> BegunLife {
     let instance = &given.material.loaded.instance;
     let record = LifeRecord::new(&claim.paths.state, instance, &given.redactor);
     let offer = given.incoming.as_ref().map(|incoming| &incoming.offer);
     let handed = offer.map(|offer| offer.verdict.clone());
     let supervision = Supervision::new(instance, handed, claim.notifier);
     if let Some(offer) = offer {
-        let life = BegunLife {
+        let generation = offer.generation;
+        return BegunLife {
             recovery: RecoveryDriver::successor(record, &given.material),
             supervision,
-            mode: StartMode::Candidate {
-                generation: offer.generation,
-            },
+            mode: StartMode::Candidate { generation },
             ladder: Vec::new(),
         };
-        return (life, None);
     }
     let usual = if claim.notifier.active() || supervision.is_service() {
         Fallback::Persist
@@ -215,13 +211,13 @@ fn begin_life(given: &Given, claim: &RightToServe) -> (BegunLife, Option<Carried
     };
     let (recovery, mode, ladder, carried) = RecoveryDriver::begin(record, &given.material, usual);
     recovery.started(&supervision.verdict().to_string());
-    let life = BegunLife {
+    given.traces.resume(carried);
+    BegunLife {
         supervision,
         recovery,
         mode,
         ladder,
-    };
-    (life, carried)
+    }
 }
 
 /// Puts the gateway together and begins; none when it was asked to stop while it waited for its
@@ -274,7 +270,7 @@ async fn assemble(
         traces: given.traces,
         control,
         leases: Arc::default(),
-        requests: PendingRequests::recorded(life.recovery.record.clone(), candidate),
+        requests: PendingRequests::new(life.recovery.record.clone(), candidate),
         construction: Construction::default(),
         generations: Generations::default(),
         front_door,

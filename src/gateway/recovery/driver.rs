@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{ConfigOrigin, Recovery, RecoveryAction, Rung};
 use crate::control::protocol::{RecoveryRung, RecoveryStatus};
+use crate::gateway::building::one_line;
 use crate::gateway::config_source::Material;
 use crate::gateway::context::GatewayContext;
-use crate::gateway::generation::one_line;
 use crate::gateway::lifecycle::{Fallback, StartMode};
 use crate::gateway::outbox::Outbox;
 use crate::gateway::record::LifeRecord;
@@ -37,7 +37,7 @@ pub struct RecoveryDriver {
     /// The generation whose configuration was kept as the last good one.
     kept: u64,
     /// In safe mode: looks at the configuration file.
-    watch: Option<JoinHandle<()>>,
+    watch: Option<AbortOnDropHandle<()>>,
 }
 
 /// How the life of this process ends.
@@ -172,17 +172,14 @@ impl RecoveryDriver {
                 ..
             }
         );
-        match (waits, self.watch.take()) {
-            (true, None) => {
-                let path = file();
-                self.watch = Some(tokio::spawn(async move {
-                    changed::changed(&path).await;
-                    changed.send(());
-                }));
-            }
-            (true, watch) => self.watch = watch,
-            (false, Some(watch)) => watch.abort(),
-            (false, None) => {}
+        if !waits {
+            self.watch = None;
+        } else if self.watch.is_none() {
+            let path = file();
+            self.watch = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                changed::changed(&path).await;
+                changed.send(());
+            })));
         }
     }
 

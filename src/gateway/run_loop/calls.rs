@@ -15,7 +15,7 @@ use crate::gateway::lifecycle::{
     Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
 };
 use crate::gateway::loop_event::LoopEvent;
-use crate::gateway::pending_requests::{PendingRequest, RequestScene, reject, stopping};
+use crate::gateway::pending_requests::{PendingRequest, RequestScene, reject};
 use crate::gateway::progress::Reporter;
 use crate::gateway::record::RequestRecord;
 use crate::gateway::recovery::Rung;
@@ -77,7 +77,7 @@ impl Gateway {
                 info!("[gateway] stop asked by {by}");
                 self.recovery
                     .set_exit_reason(EndReason::Other(format!("gatewayctl stop, by {by}")));
-                reply.done(&stopping());
+                reply.done(&serde_json::json!({"stopping": true}));
                 self.stop(false);
             }
             Method::Inhibit(params) => {

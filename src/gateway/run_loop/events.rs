@@ -4,7 +4,8 @@
 
 use super::{Gateway, StepScene};
 use crate::control::protocol::FailureCode;
-use crate::gateway::generation::{BuildError, Generation};
+use crate::gateway::building::BuildError;
+use crate::gateway::generation::Generation;
 use crate::gateway::handover::{ToPredecessor, ToSuccessor};
 use crate::gateway::lifecycle::{Event, Phase};
 use crate::gateway::loop_event::LoopEvent;
@@ -116,7 +117,7 @@ impl Gateway {
         self.generations.drained(generation);
         // After a hand-over the clients count, too.
         if !self.successor.has_handed_over() {
-            self.requests.drained(generation);
+            self.requests.drained(Some(generation));
         }
         self.refresh();
         self.end_when_quiet();
@@ -128,7 +129,7 @@ impl Gateway {
             && self.generations.draining_numbers().is_empty()
             && matches!(self.machine.phase(), Phase::Yielded { .. })
         {
-            self.requests.all_drained();
+            self.requests.drained(None);
             self.step(Event::Quiet);
         }
     }

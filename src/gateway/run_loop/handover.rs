@@ -178,7 +178,7 @@ impl Gateway {
         let (holds, drained) = (self.holds(), self.events.outbox(LoopEvent::Drained));
         let draining = self
             .generations
-            .drain_current(budget, holds, &report, drained);
+            .drain(None, budget, holds, &report, drained);
         draining.or(Some(current.number))
     }
 

@@ -10,10 +10,9 @@ use nix::sys::signal::Signal;
 use super::{Gateway, StepScene};
 use crate::config::{Env, whereabouts};
 use crate::control::protocol::FailureCode;
-use crate::gateway::building::BuildSource;
+use crate::gateway::building::{BuildPlan, BuildSource, StartedSlots};
 use crate::gateway::config_source::Material;
 use crate::gateway::drain::old_generation::DrainHolds;
-use crate::gateway::generation::{BuildPlan, StartedSlots};
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::pending_requests::RequestScene;
@@ -160,10 +159,12 @@ impl Gateway {
             started: StartedSlots::default(),
             leases: self.leases.claim(),
             gate,
+            context: Arc::clone(&self.context),
+            report: source.report.clone(),
         };
         let events = &self.events;
         let built = events.outbox(move |result| LoopEvent::Built(number, result));
-        self.construction.start(plan, source, &self.context, built);
+        self.construction.start(plan, source, built);
         self.supervision.working(&self.stage().1);
     }
 
@@ -212,7 +213,7 @@ impl Gateway {
             let report = scene.report.take().unwrap_or_else(|| self.reporter(None));
             let (holds, drained) = (self.holds(), self.events.outbox(LoopEvent::Drained));
             self.generations
-                .drain_previous(&previous, budget, holds, &report, drained)
+                .drain(Some(&previous), budget, holds, &report, drained)
         });
         self.finish_reload();
         self.refresh();

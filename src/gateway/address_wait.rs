@@ -7,8 +7,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, interval, sleep};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::listeners::Listeners;
@@ -130,7 +130,7 @@ struct AddressWait {
     claim: AddressClaim,
     notifier: Notifier,
     /// The next look: at once, and every [`LOOK`] from then on.
-    cleaning: JoinHandle<Vec<String>>,
+    cleaning: AbortOnDropHandle<Vec<String>>,
     who: Vec<String>,
     told: String,
     ready: bool,
@@ -143,12 +143,11 @@ impl AddressWait {
             state: vec![state.to_owned()],
             ..AddressClaim::default()
         };
-        let cleaning = tokio::spawn(end_stale_after(claim.clone(), Duration::ZERO));
         Self {
             begun: Instant::now(),
+            cleaning: clean_after(claim.clone(), Duration::ZERO),
             claim,
             notifier,
-            cleaning,
             who: Vec::new(),
             told: String::new(),
             ready: false,
@@ -157,7 +156,7 @@ impl AddressWait {
 
     fn learn(&mut self, who: Vec<String>) {
         self.who = who;
-        self.cleaning = tokio::spawn(end_stale_after(self.claim.clone(), LOOK));
+        self.cleaning = clean_after(self.claim.clone(), LOOK);
     }
 
     fn tell(&mut self, taken: &Listen) {
@@ -178,10 +177,8 @@ impl AddressWait {
     }
 }
 
-impl Drop for AddressWait {
-    fn drop(&mut self) {
-        self.cleaning.abort();
-    }
+fn clean_after(claim: AddressClaim, after: Duration) -> AbortOnDropHandle<Vec<String>> {
+    AbortOnDropHandle::new(tokio::spawn(end_stale_after(claim, after)))
 }
 
 /// After a while ends what is proven stale, and returns the holders that are left.

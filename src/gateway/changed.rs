@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The time between two looks. No event covers every case: the file may be replaced behind a
-/// symbolic link or on a network file system, or appear in a folder that does not exist yet. A user
+/// symbolic link or on a network file system, or appear in a directory that does not exist yet. A user
 /// who saves the file waits no longer than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -25,12 +25,8 @@ fn version(path: &Path) -> FileVersion {
 
 /// Waits until the file at `path` changes, appears or disappears after the call.
 pub async fn changed(path: &Path) {
-    changed_every(path, LOOK_AGAIN).await;
-}
-
-async fn changed_every(path: &Path, again: Duration) {
     let before = version(path);
-    let mut look = tokio::time::interval(again);
+    let mut look = tokio::time::interval(LOOK_AGAIN);
     loop {
         look.tick().await;
         if version(path) != before {
@@ -43,7 +39,7 @@ async fn changed_every(path: &Path, again: Duration) {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_file_that_comes_is_written_is_replaced_or_goes_has_changed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.toml");
@@ -56,19 +52,12 @@ mod tests {
             &|| std::fs::remove_file(&path).unwrap(),
         ];
         for step in steps {
-            let watched = path.clone();
-            let wait = async move { changed_every(&watched, Duration::from_millis(5)).await };
-            tokio::pin!(wait);
-            assert!(
-                tokio::time::timeout(Duration::from_millis(20), &mut wait)
-                    .await
-                    .is_err(),
-                "nothing changed yet"
-            );
+            let mut wait = std::pin::pin!(changed(&path));
+            let early = tokio::time::timeout(4 * LOOK_AGAIN, &mut wait).await;
+            assert!(early.is_err(), "nothing changed yet");
             step();
-            tokio::time::timeout(Duration::from_secs(10), wait)
-                .await
-                .unwrap();
+            let late = tokio::time::timeout(2 * LOOK_AGAIN, wait).await;
+            late.expect("it has changed");
         }
     }
 }

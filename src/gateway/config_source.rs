@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::recovery::ConfigOrigin;
-use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides, Whereabouts};
+use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
 use crate::state::last_good_config;
 
 /// A configuration, and what it is worth.
@@ -20,6 +20,15 @@ impl Material {
         Self {
             loaded,
             configuration: ConfigOrigin::Valid,
+        }
+    }
+
+    /// A good one, where the user's is not valid.
+    fn instead(loaded: Loaded, why: String) -> Self {
+        let configuration = ConfigOrigin::LastGood { why };
+        Self {
+            loaded,
+            configuration,
         }
     }
 
@@ -39,27 +48,20 @@ impl Material {
         };
         let why = error.to_string();
         if let Some(loaded) = last_good_config::load(flags, env) {
-            return Ok(Self {
-                loaded,
-                configuration: ConfigOrigin::LastGood { why },
-            });
+            return Ok(Self::instead(loaded, why));
         }
         let listen = passed();
         if listen.is_empty() {
             return Err(error);
         }
-        let Whereabouts {
-            path,
-            instance,
-            state_dir,
-        } = config::whereabouts(flags, env);
+        let whereabouts = config::whereabouts(flags, env);
         let mut config = Config::default();
         config.gateway.listen = listen;
-        config.gateway.state_dir = state_dir;
+        config.gateway.state_dir = whereabouts.state_dir;
         let loaded = Loaded {
             config,
-            path: Some(path),
-            instance,
+            path: Some(whereabouts.path),
+            instance: whereabouts.instance,
             text: None,
         };
         Ok(Self {
@@ -117,10 +119,7 @@ impl Material {
             (None, ConfigOrigin::Nothing { .. }) => return Err(why),
             (None, ConfigOrigin::Valid | ConfigOrigin::LastGood { .. }) => self.loaded,
         };
-        Ok(Self {
-            loaded,
-            configuration: ConfigOrigin::LastGood { why },
-        })
+        Ok(Self::instead(loaded, why))
     }
 }
 

@@ -12,6 +12,7 @@ use super::recovery::{RecoveryAction, ShownRecovery};
 use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
 use crate::os::oom;
+use crate::os::process::executable;
 use crate::state::boot_time::BootTime;
 use crate::state::diagnostic_bundle::{self, Bundle};
 use crate::state::history::{
@@ -23,7 +24,7 @@ use crate::state::trace::Carried;
 use crate::state::{last_good_config, owner};
 use crate::text::redact::Redactor;
 
-/// The pen of one life.
+/// Writes down what happens in one life.
 #[derive(Clone, Debug)]
 pub struct LifeRecord {
     dir: PathBuf,
@@ -47,13 +48,15 @@ pub struct RequestRecord {
 impl RequestRecord {
     /// By a client of the control socket; none for a signal, of which nothing is known.
     pub fn by(caller: Option<Caller>, strategy: StrategyName) -> Self {
-        let who = caller.map_or_else(Requester::default, |Caller { uid, pid }| Requester {
-            uid: Some(uid),
-            pid: u32::try_from(pid).unwrap_or(0),
-            program: u32::try_from(pid)
-                .ok()
-                .and_then(crate::os::process::executable)
-                .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+        let who = caller.map_or_else(Requester::default, |Caller { uid, pid }| {
+            let pid = u32::try_from(pid).unwrap_or(0);
+            let program = executable(pid);
+            Requester {
+                uid: Some(uid),
+                pid,
+                program: program
+                    .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+            }
         });
         Self {
             who,
@@ -75,7 +78,7 @@ pub struct Begun {
 }
 
 impl LifeRecord {
-    /// A pen for the state directory `dir`. Writes nothing yet.
+    /// For the state directory `dir`. Writes nothing yet.
     pub fn new(dir: &Path, instance: &str, redactor: &Redactor) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -121,10 +124,7 @@ impl LifeRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             supervisor: supervisor.to_owned(),
             rung: standing.rung,
-            reason: standing
-                .reason
-                .as_deref()
-                .map(|reason| self.redactor.text(reason)),
+            reason: self.reason(standing),
             before,
             oom_kills: oom::count().map(|count| count.kills),
         });
@@ -132,14 +132,15 @@ impl LifeRecord {
 
     /// Another rung of the ladder is reached.
     pub fn rung(&self, standing: &ShownRecovery) {
-        let reason = standing
-            .reason
-            .as_deref()
-            .map(|reason| self.redactor.text(reason));
         self.history.append(&HistoryEntry::Rung {
             rung: standing.rung,
-            reason,
+            reason: self.reason(standing),
         });
+    }
+
+    fn reason(&self, standing: &ShownRecovery) -> Option<String> {
+        let reason = standing.reason.as_deref();
+        reason.map(|reason| self.redactor.text(reason))
     }
 
     /// A request is at its end.
@@ -152,18 +153,13 @@ impl LifeRecord {
         outcome: RequestEnd,
         took_ms: u64,
     ) {
-        let RequestRecord {
-            who,
-            strategy,
-            phases,
-        } = asked;
         self.history.append(&HistoryEntry::Request {
             id: id.to_owned(),
             kind,
-            who,
+            who: asked.who,
             reason: self.redactor.text(reason),
-            strategy,
-            phases,
+            strategy: asked.strategy,
+            phases: asked.phases,
             outcome: RequestEnd {
                 cause: outcome.cause.map(|cause| self.redactor.text(&cause)),
                 ..outcome

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::context::GatewayContext;
@@ -35,18 +35,9 @@ struct Running {
     spec: SidecarSpec,
     sidecar: Arc<Sidecar>,
     /// Opens the door when the sidecar is ready, and holds it when it is not.
-    doorkeeper: Arc<Doorkeeper>,
+    doorkeeper: Arc<AbortOnDropHandle<()>>,
     /// It was told that its work comes to an end.
     told: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct Doorkeeper(JoinHandle<()>);
-
-impl Drop for Doorkeeper {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Slot {
@@ -101,34 +92,27 @@ impl Slot {
         leases: &Claim,
         report: &Reporter,
     ) -> Result<(), Arc<SidecarFailure>> {
-        let old = self.running();
+        let old = self.spec();
         self.release(time, leases, report).await;
-        match self.run(context, spec, false).await {
-            Ok(()) => Ok(()),
-            Err(failure) => {
-                report.tell(
-                    ProgressStage::Restoring,
-                    format!("{} {}; starting what ran before", self.name, failure.cause),
-                );
-                // It may fail, too: then it is tried again until it runs, with the cause at the
-                // door.
-                let _ = self.run(context, &old.spec, true).await;
-                Err(failure)
-            }
+        let replaced = self.run(context, spec, false).await;
+        if let Err(failure) = &replaced {
+            let text = format!("{} {}; starting what ran before", self.name, failure.cause);
+            report.tell(ProgressStage::Restoring, text);
+            // It may fail, too: then it is tried again until it runs, with the cause at the door.
+            let _ = self.run(context, &old, true).await;
         }
+        replaced
     }
 
     /// Fade, hold, stop: nothing of it runs then, and requests wait at its door.
     pub async fn release(&self, time: DrainTime, leases: &Claim, report: &Reporter) {
         let old = self.running();
         self.fade(time, leases, report).await;
-        report.tell(
-            ProgressStage::Holding,
-            format!("{} is being replaced; new requests wait", self.name),
-        );
+        let text = format!("{} is being replaced; new requests wait", self.name);
+        report.tell(ProgressStage::Holding, text);
         old.sidecar.stop(Duration::MAX).await;
         report.tell(ProgressStage::Stopped, format!("{} has ended", self.name));
-        old.doorkeeper.0.abort();
+        old.doorkeeper.abort();
     }
 
     /// Starts what ran before its [`release`](Self::release).
@@ -182,17 +166,12 @@ impl Slot {
         if let Door::Open(upstream) = door {
             backend.set(Door::RequestsOnly(upstream));
             backend.begin_epoch();
-            report.tell(
-                ProgressStage::Fading,
-                format!(
-                    "{} serves on until its work of this moment is done",
-                    self.name
-                ),
-            );
-            let told = self.tell_drain(time.requests);
+            let name = &self.name;
+            let text = format!("{name} serves on until its work of this moment is done");
+            report.tell(ProgressStage::Fading, text);
             let early = async {
                 tokio::join!(
-                    told,
+                    self.tell_drain(time.requests),
                     backend.wait_before(),
                     backend.wait_tunnels(),
                     leases.released()
@@ -212,17 +191,14 @@ impl Slot {
         if time == Some(Duration::ZERO) {
             return;
         }
-        let Running {
-            spec,
-            sidecar,
-            told,
-            ..
-        } = self.running();
-        let Some(notice) = spec.drain else { return };
-        if told.swap(true, Ordering::Relaxed) {
+        let running = self.running();
+        let Some(notice) = running.spec.drain else {
+            return;
+        };
+        if running.told.swap(true, Ordering::Relaxed) {
             return;
         }
-        if let Err(error) = drain_notice::send(&sidecar, &notice).await {
+        if let Err(error) = drain_notice::send(&running.sidecar, &notice).await {
             warn!(
                 SIDECAR = self.name,
                 "[gateway] sidecar {} was not told of the drain: it {error}", self.name
@@ -254,7 +230,7 @@ impl Running {
         Self {
             spec: spec.clone(),
             sidecar,
-            doorkeeper: Arc::new(Doorkeeper(doorkeeper)),
+            doorkeeper: Arc::new(AbortOnDropHandle::new(doorkeeper)),
             told: Arc::default(),
         }
     }

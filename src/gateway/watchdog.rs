@@ -1,7 +1,9 @@
-//! The watchdog of the service manager, which is fed as long as the front door works. The proof: a connection put into each serving thread's own queue must
-//! bring back our own `/healthz` through the whole HTTP stack. A probe by address would reach the
-//! wrong process during a hand-over, and fail on a full queue.
+//! The watchdog of the service manager, which is fed as long as the front door works. The proof: a
+//! connection put into each serving thread's own queue must bring back our own `/healthz` through
+//! the whole HTTP stack. A probe by address would reach the wrong process during a hand-over, and
+//! fail on a full queue.
 
+use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,17 +72,14 @@ impl Watchdog {
 /// What does not work.
 async fn check(workers: &Workers, front: &Front, limit: Duration) -> CheckResult {
     let before = front.stats.answers_total();
+    // Whether the clients' own requests tell that it works.
+    let answers = || front.stats.answers_total() > before;
     let ends = match workers.probe() {
         Ok(ends) => ends,
         Err(why) => {
-            // No descriptor is left for a pair: then the clients' own requests tell whether it
-            // works.
+            // No descriptor is left for a pair.
             tokio::time::sleep(limit / 2).await;
-            return if front.stats.answers_total() > before {
-                Ok(())
-            } else {
-                Err(why)
-            };
+            return if answers() { Ok(()) } else { Err(why) };
         }
     };
     let asking = async {
@@ -93,20 +92,17 @@ async fn check(workers: &Workers, front: &Front, limit: Duration) -> CheckResult
     };
     match tokio::time::timeout(limit, asking).await {
         Ok(result) => result,
-        Err(_) if front.stats.answers_total() > before => Ok(()),
+        Err(_) if answers() => Ok(()),
         Err(_) => Err(format!("no answer in {} ms", limit.as_millis())),
     }
 }
 
-async fn ask(end: StdUnixStream, identity: &str) -> Result<(), String> {
-    let talk = async {
-        let mut stream = UnixStream::from_std(end)?;
-        stream.write_all(REQUEST).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = talk.await.map_err(|error| error.to_string())?;
+async fn ask(end: StdUnixStream, identity: &str) -> io::Result<()> {
+    let mut stream = UnixStream::from_std(end)?;
+    stream.write_all(REQUEST).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
     let ours = answer.lines().any(|line| {
         line.strip_prefix(IDENTITY)
             .is_some_and(|rest| rest.trim_start_matches([':', ' ']) == identity)
@@ -114,6 +110,6 @@ async fn ask(end: StdUnixStream, identity: &str) -> Result<(), String> {
     if answer.starts_with("HTTP/1.1 200") && ours {
         Ok(())
     } else {
-        Err("the answer is not ours".to_owned())
+        Err(io::Error::other("the answer is not ours"))
     }
 }

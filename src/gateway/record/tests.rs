@@ -65,44 +65,55 @@ fn how_the_life_before_ended() {
         started_at_ms: 1.0,
         last_at_ms: 2.0,
     });
-    assert_eq!(how_it_ended(&[], "b", none), (PreviousEnd::Unknown, None));
-    assert_eq!(
-        how_it_ended(&[ended(1, true, None)], "b", none),
-        (PreviousEnd::Unknown, None),
-        "a torn beginning"
-    );
-    assert_eq!(
-        how_it_ended(&[started(1, "b"), ended(1, true, trace)], "b", none),
-        (PreviousEnd::Planned, trace)
-    );
-    assert_eq!(
-        how_it_ended(&[started(1, "b"), ended(1, false, None)], "b", none).0,
-        PreviousEnd::Unplanned(Some("why".into()))
-    );
-    assert_eq!(
-        how_it_ended(&[started(1, "b")], "b", none).0,
-        PreviousEnd::Unplanned(None)
-    );
+    let unplanned = |why: Option<&str>| PreviousEnd::Unplanned(why.map(str::to_owned));
+    let (here, before) = (started(1, "b"), started(1, "a"));
+    for (name, lines, end, left) in [
+        ("nothing", vec![], PreviousEnd::Unknown, None),
+        (
+            "a torn beginning",
+            vec![ended(1, true, None)],
+            PreviousEnd::Unknown,
+            None,
+        ),
+        (
+            "planned",
+            vec![here.clone(), ended(1, true, trace)],
+            PreviousEnd::Planned,
+            trace,
+        ),
+        (
+            "unplanned",
+            vec![here.clone(), ended(1, false, None)],
+            unplanned(Some("why")),
+            None,
+        ),
+        ("no end", vec![here.clone()], unplanned(None), None),
+        (
+            "no end before this boot",
+            vec![before.clone()],
+            PreviousEnd::MachineDown,
+            None,
+        ),
+        (
+            "planned before this boot",
+            vec![before, ended(1, true, None)],
+            PreviousEnd::Planned,
+            None,
+        ),
+        (
+            "1 handed over to 2 and ended after 2 began; then 2 died",
+            vec![here.clone(), started(2, "b"), ended(1, true, None)],
+            unplanned(None),
+            None,
+        ),
+    ] {
+        assert_eq!(how_it_ended(&lines, "b", none), (end, left), "{name}");
+    }
     let memory = |kills: Option<u64>| oom::end_of_life(None, kills, Some(4));
-    let PreviousEnd::Unplanned(Some(cause)) = how_it_ended(&[started(1, "b")], "b", memory).0
-    else {
+    let PreviousEnd::Unplanned(Some(cause)) = how_it_ended(&[here], "b", memory).0 else {
         panic!("no cause")
     };
     assert!(cause.contains("memory ran out"), "{cause}");
-    assert_eq!(
-        how_it_ended(&[started(1, "a")], "b", none).0,
-        PreviousEnd::MachineDown
-    );
-    assert_eq!(
-        how_it_ended(&[started(1, "a"), ended(1, true, None)], "b", none).0,
-        PreviousEnd::Planned
-    );
-    // 1 handed over to 2 and ended after 2 began; then 2 died.
-    let lines = [started(1, "b"), started(2, "b"), ended(1, true, None)];
-    assert_eq!(
-        how_it_ended(&lines, "b", none).0,
-        PreviousEnd::Unplanned(None)
-    );
 }
 
 #[test]

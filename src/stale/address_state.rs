@@ -131,7 +131,7 @@ fn is_ours(claim: &AddressClaim, circumstances: &Circumstances, process: &Proces
 
 impl AddressState {
     /// In a line, about these addresses.
-    pub fn told(&self, addresses: &[impl ToString]) -> String {
+    pub fn describe(&self, addresses: &[impl ToString]) -> String {
         let at = addresses
             .iter()
             .map(ToString::to_string)

@@ -38,12 +38,10 @@ pub enum CleanMode {
 /// Ends the processes that are judged stale, all at once.
 pub async fn end_judged(
     claim: &AddressClaim,
-    judged: Vec<(&Suspect, Judgment)>,
+    judged: impl Iterator<Item = (&Suspect, Judgment)>,
     mode: CleanMode,
 ) -> (Vec<EndedProcess>, Vec<KeptProcess>) {
-    let ends = judged
-        .into_iter()
-        .map(|(suspect, judgment)| end(claim, suspect, judgment, mode));
+    let ends = judged.map(|(suspect, judgment)| end(claim, suspect, judgment, mode));
     let (mut ended, mut kept) = (Vec::new(), Vec::new());
     for outcome in join_all(ends).await {
         match outcome {
@@ -74,7 +72,7 @@ async fn end(
         // Without a descriptor, the signal might reach another process.
         Err(_) => return Err(kept(KeepCode::NotPermitted)),
     };
-    // The questions took seconds: what they told may have changed.
+    // The questions took seconds: the answers may be out of date.
     let (now, judgment_now) = look_again(claim, suspect)
         .await
         .ok_or_else(|| kept(KeepCode::Changed))?;

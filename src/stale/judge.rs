@@ -27,7 +27,7 @@ pub struct SuspectGateway {
     pub main_of: Option<String>,
     /// Whether a healthy gateway holds the same listener: one of the two takes over from the other,
     /// or has done so.
-    pub beside: bool,
+    pub shares_listener: bool,
     /// Whether it says that it is of the instance that claims the addresses.
     pub of_this: bool,
 }
@@ -105,7 +105,7 @@ impl Circumstances {
             (true, true) => Judgment::Kept(KeepCode::Owns),
             (true, false) => Judgment::Stale(EndProof::Silent),
             (false, true) => Judgment::Kept(KeepCode::Answers),
-            (false, false) if gateway.beside => Judgment::Kept(KeepCode::Beside),
+            (false, false) if gateway.shares_listener => Judgment::Kept(KeepCode::Beside),
             (false, false) => Judgment::Stale(EndProof::Unknown),
         }
     }

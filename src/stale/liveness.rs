@@ -49,7 +49,7 @@ impl SelfReport {
 }
 
 /// Asks gateway `pid` up to `questions` times, at its control socket and at `doors`, the addresses
-/// that lead to nobody else; there, any HTTP answer counts. None when nothing answers.
+/// that lead to no other process; there, any HTTP answer counts. None when nothing answers.
 pub async fn ask(pid: u32, doors: &[Listen], questions: u32) -> Option<SelfReport> {
     for _ in 0..questions {
         let next = Instant::now() + PROBE;
@@ -90,7 +90,7 @@ pub async fn until_silent(pid: u32, control: &Path) {
 
 /// The control sockets that a process listens at, each by every name that it may have now.
 fn controls_of(pid: u32) -> Vec<PathBuf> {
-    let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    let dir = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
     let held = port::sockets_of(pid).unwrap_or_default();
     let path = |listen: Listen| match listen {
         Listen::Unix(path) => Some(path),
@@ -102,7 +102,7 @@ fn controls_of(pid: u32) -> Vec<PathBuf> {
         .filter(|socket| held.contains(&socket.inode));
     found
         .filter_map(|socket| path(socket.listen))
-        .flat_map(|bound| server::names(&folder.join(bound)))
+        .flat_map(|bound| server::names(&dir.join(bound)))
         .collect()
 }
 

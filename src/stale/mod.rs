@@ -50,14 +50,18 @@ pub use report::{CleanReport, KeptProcess};
 /// # Errors
 /// When the kernel does not list its sockets.
 pub async fn end_stale(claim: &AddressClaim, mode: CleanMode) -> io::Result<CleanReport> {
-    let survey = survey::survey(claim).await?;
-    let judged = survey.judge();
+    let holders = survey::holders(claim)?;
+    let circumstances = survey::circumstances(claim);
+    let suspects = survey::suspects(claim, &circumstances, &holders).await;
+    let judged = suspects
+        .iter()
+        .map(|suspect| (suspect, circumstances.judge(suspect)));
     let (killed, kept) = clean::end_judged(claim, judged, mode).await;
     let dry_run = mode == CleanMode::DryRun;
     let state = if dry_run {
-        address_state::now(claim, &survey.circumstances, &survey.holders)
+        address_state::now(claim, &circumstances, &holders)
     } else {
-        address_state::settle(claim, &survey.circumstances, !killed.is_empty()).await?
+        address_state::settle(claim, &circumstances, !killed.is_empty()).await?
     };
     Ok(CleanReport {
         addresses: claim.listen.iter().map(ToString::to_string).collect(),

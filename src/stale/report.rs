@@ -125,6 +125,6 @@ impl CleanReport {
 
     /// How the addresses stand, in a line.
     pub fn stands(&self) -> String {
-        self.state.told(&self.addresses)
+        self.state.describe(&self.addresses)
     }
 }

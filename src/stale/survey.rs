@@ -18,49 +18,15 @@ use crate::os::process::{self, Process};
 use crate::state::owner::Owner;
 use crate::systemd::unit::facts_of;
 
-/// What was found around the addresses of a claim.
-#[derive(Clone, Debug)]
-pub struct Survey {
-    pub holders: AddressHolders,
-    pub circumstances: Circumstances,
-    pub suspects: Vec<Suspect>,
-}
-
 /// The holders of the sockets that are in the way of a claim.
 #[derive(Clone, Debug, Default)]
 pub struct AddressHolders {
     /// The processes that hold such a socket, each with the addresses that it holds alone.
     pub alone_at: HashMap<u32, Vec<Listen>>,
     /// For each process, the others that hold the same socket.
-    pub beside: HashMap<u32, BTreeSet<u32>>,
+    pub sharers: HashMap<u32, BTreeSet<u32>>,
     /// The users of sockets whose holders are hidden from this process.
     pub hidden: Vec<Option<u32>>,
-}
-
-/// Finds the processes that hold the addresses of a claim, and asks the gateways among them whether
-/// they are alive.
-///
-/// # Errors
-/// When the kernel does not list its sockets.
-pub async fn survey(claim: &AddressClaim) -> io::Result<Survey> {
-    let holders = holders(claim)?;
-    let circumstances = circumstances(claim);
-    let suspects = suspects(claim, &circumstances, &holders).await;
-    Ok(Survey {
-        holders,
-        circumstances,
-        suspects,
-    })
-}
-
-impl Survey {
-    /// The judgment on each suspect.
-    pub fn judge(&self) -> Vec<(&Suspect, Judgment)> {
-        self.suspects
-            .iter()
-            .map(|suspect| (suspect, self.circumstances.judge(suspect)))
-            .collect()
-    }
 }
 
 /// One suspect as it is now, with a single question to it, and the judgment on it. None when it
@@ -96,7 +62,7 @@ pub fn holders(claim: &AddressClaim) -> io::Result<AddressHolders> {
         for pid in pids {
             let alone_at = found.alone_at.entry(*pid).or_default();
             found
-                .beside
+                .sharers
                 .entry(*pid)
                 .or_default()
                 .extend(pids.iter().filter(|other| *other != pid));
@@ -120,7 +86,7 @@ fn sockets_in_the_way(claim: &AddressClaim) -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// What counts beside the processes that hold the addresses.
+/// What counts besides the processes that hold the addresses.
 pub fn circumstances(claim: &AddressClaim) -> Circumstances {
     let me = std::process::id();
     let own_service = Process::read(me).and_then(|process| process.service().map(str::to_owned));
@@ -173,7 +139,9 @@ fn users(claim: &AddressClaim) -> BTreeSet<u32> {
     users
 }
 
-async fn suspects(
+/// The processes that hold the addresses of a claim, ordered by pid. The gateways among them are
+/// asked whether they are alive.
+pub async fn suspects(
     claim: &AddressClaim,
     circumstances: &Circumstances,
     holders: &AddressHolders,
@@ -197,11 +165,9 @@ async fn suspects(
         .map(|suspect| suspect.process.pid)
         .collect();
     for suspect in &mut suspects {
-        if let (Some(gateway), Some(beside)) = (
-            &mut suspect.gateway,
-            holders.beside.get(&suspect.process.pid),
-        ) {
-            gateway.beside = !beside.is_disjoint(&healthy);
+        let sharers = holders.sharers.get(&suspect.process.pid);
+        if let (Some(gateway), Some(sharers)) = (&mut suspect.gateway, sharers) {
+            gateway.shares_listener = !sharers.is_disjoint(&healthy);
         }
     }
     suspects
@@ -240,7 +206,7 @@ async fn suspect(
             answers: answer.is_some(),
             main_of,
             of_this,
-            beside: false,
+            shares_listener: false,
         }),
     })
 }

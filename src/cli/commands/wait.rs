@@ -173,7 +173,7 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
             if matches!(state, AddressState::Kept(_)) {
                 return Ok(());
             }
-            seen.set(Some(state.told(&claim.listen)));
+            seen.set(Some(state.describe(&claim.listen)));
         }
         sleep(PORT_EVERY).await;
     }

@@ -213,7 +213,7 @@ prop_compose! {
             process.program = Some("/usr/lib/systemd/systemd".into());
             process.arguments.push("--user".to_owned());
         }
-        Suspect { process, gateway: gateway.map(|(answers, main_of, beside)| SuspectGateway { answers, main_of, beside, of_this: false }) }
+        Suspect { process, gateway: gateway.map(|(answers, main_of, shares_listener)| SuspectGateway { answers, main_of, shares_listener, of_this: false }) }
     }
 }
 
@@ -299,7 +299,7 @@ impl Tree {
             let owns = circumstances.owner.as_ref().is_some_and(same);
             !gateway.answers
                 && gateway.main_of.is_none()
-                && (owns || !gateway.beside)
+                && (owns || !gateway.shares_listener)
                 && !circumstances.drainers.iter().any(same)
         });
         touchable && (proven || circumstances.named == Some(process.pid))

@@ -67,7 +67,7 @@ impl HistoryRow {
         }
     }
 
-    /// A row about what nobody requested.
+    /// A row about something that happened without a request.
     fn event(what: String, why: Option<String>) -> Self {
         Self {
             what,

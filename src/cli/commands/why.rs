@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::known_gateway::KnownGateway;
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
-use crate::diagnose::why::{self, EndCause, EvidenceLine, WhyTarget};
+use crate::diagnose::why::{self, EndCause, EndEvidence, EvidenceLine};
 use crate::text::log::escape;
 use crate::text::redact::Redactor;
 
@@ -48,14 +48,13 @@ pub struct WhyReport {
 /// several match.
 pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
     let subject = KnownGateway::find(ctx).await?;
-    let evidence = why::gather(WhyTarget {
+    let known = EndEvidence {
         instance: subject.instance.clone(),
-        unit: subject.unit.clone(),
         status: subject.status.clone(),
-        state_dir: subject.state.clone(),
         unseen: subject.unseen.clone(),
-    })
-    .await;
+        ..EndEvidence::default()
+    };
+    let evidence = why::gather(known, subject.unit.as_ref(), subject.state.as_deref()).await;
     let Some(diagnosis) = why::decide(&evidence) else {
         return Err(subject.unknown());
     };

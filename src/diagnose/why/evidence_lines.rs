@@ -57,28 +57,27 @@ pub struct EvidenceLine {
 
 /// The evidence: first what is true now, then the history and the journal.
 pub fn evidence_lines(evidence: &EndEvidence) -> Vec<EvidenceLine> {
-    let line = |source, at: Option<Timestamp>, text| EvidenceLine {
-        source,
-        at: at.map(|at| at.to_string()),
-        text,
+    let mut all = Vec::new();
+    let mut add = |source, at: Option<Timestamp>, text| {
+        let at = at.map(|at| at.to_string());
+        all.push(EvidenceLine { source, at, text });
     };
-    let mut all: Vec<EvidenceLine> = true_now(evidence)
-        .into_iter()
-        .map(|(source, text)| line(source, None, text))
-        .collect();
-    all.extend(last(&evidence.record).iter().map(|entry| {
+    for (source, text) in true_now(evidence) {
+        add(source, None, text);
+    }
+    for entry in last(&evidence.record) {
         let text = format!("pid {}: {}", entry.pid, entry_text(&entry.entry));
-        line(EvidenceSource::Record, Some(entry.at), text)
-    }));
-    all.extend(
-        last(&evidence.journal)
-            .iter()
-            .map(|found| line(EvidenceSource::Journal, Some(found.at), found.text.clone())),
-    );
-    let bundle = evidence.bundle.iter();
-    all.extend(bundle.map(|path| line(EvidenceSource::Bundle, None, path.display().to_string())));
-    let unseen = evidence.unseen.iter();
-    all.extend(unseen.map(|why| line(EvidenceSource::Unseen, None, why.clone())));
+        add(EvidenceSource::Record, Some(entry.at), text);
+    }
+    for line in last(&evidence.journal) {
+        add(EvidenceSource::Journal, Some(line.at), line.text.clone());
+    }
+    if let Some(path) = &evidence.bundle {
+        add(EvidenceSource::Bundle, None, path.display().to_string());
+    }
+    for why in &evidence.unseen {
+        add(EvidenceSource::Unseen, None, why.clone());
+    }
     all
 }
 

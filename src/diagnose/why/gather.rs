@@ -1,12 +1,11 @@
 //! Gathers the evidence: from the gateway, its manager, its state directory and the journal. Nothing
 //! is changed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::evidence::{EndEvidence, UnitSnapshot};
 use super::journal;
 use crate::config::Env;
-use crate::control::protocol::Status;
 use crate::service::manager::Manager;
 use crate::service::{Installed, ServiceError};
 use crate::state::owner::{self, Owner};
@@ -15,29 +14,18 @@ use crate::state::{diagnostic_bundle, history, restart_intent, startup_throttle}
 /// How many entries of the history are read: more than the last runs need.
 const RECORD_LINES: usize = 200;
 
-/// The gateway to explain, as the command line selects it.
-#[derive(Clone, Debug)]
-pub struct WhyTarget {
-    pub instance: String,
-    /// Its service, where it is installed.
-    pub unit: Option<Installed>,
-    /// What it reports, where it answers.
-    pub status: Option<Status>,
-    /// Its state directory, where that is known and readable.
-    pub state_dir: Option<PathBuf>,
-    /// What could not be looked at, and why.
-    pub unseen: Vec<String>,
-}
-
-pub async fn gather(target: WhyTarget) -> EndEvidence {
+/// Adds to what is known (instance, status, and what cannot be looked at) what the manager, the
+/// journal and the state directory say.
+pub async fn gather(
+    known: EndEvidence,
+    unit: Option<&Installed>,
+    state_dir: Option<&Path>,
+) -> EndEvidence {
     let mut evidence = EndEvidence {
-        instance: target.instance,
         boot_id: owner::boot_id(),
-        status: target.status,
-        unseen: target.unseen,
-        ..EndEvidence::default()
+        ..known
     };
-    if let Some(unit) = &target.unit {
+    if let Some(unit) = unit {
         match snapshot(unit).await {
             Ok(found) => evidence.unit = Some(found),
             Err(error) => evidence
@@ -49,7 +37,7 @@ pub async fn gather(target: WhyTarget) -> EndEvidence {
             Err(why) => evidence.unseen.push(format!("the journal: {why}")),
         }
     }
-    if let Some(dir) = &target.state_dir {
+    if let Some(dir) = state_dir {
         read_state(dir, &mut evidence);
     }
     evidence

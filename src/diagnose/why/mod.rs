@@ -14,6 +14,7 @@ mod timeline;
 
 pub use self::cause::EndCause;
 pub use self::decide::decide;
+pub use self::evidence::EndEvidence;
 pub use self::evidence_lines::{EvidenceLine, evidence_lines};
-pub use self::gather::{WhyTarget, gather};
+pub use self::gather::gather;
 pub use self::sentence::{clock, millis_between, sentence};

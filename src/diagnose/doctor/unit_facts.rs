@@ -114,13 +114,9 @@ pub struct UnitProperties {
     pub file_state: Word<UnitFileState>,
     /// Whether its files changed after systemd read them.
     pub needs_reload: bool,
-    /// Type=
     pub service_type: Word<ServiceType>,
-    /// NotifyAccess=
     pub notify_access: Word<NotifyAccess>,
-    /// KillMode=
     pub kill_mode: Word<KillMode>,
-    /// Restart=
     pub restart: Word<RestartPolicy>,
     /// RestartSec=
     pub restart_delay: Duration,
@@ -130,7 +126,6 @@ pub struct UnitProperties {
     pub watchdog: Option<Duration>,
     /// FileDescriptorStoreMax=
     pub fd_store: u64,
-    /// OOMPolicy=
     pub oom_policy: Word<OomPolicy>,
     /// The hard limit of LimitNOFILE=.
     pub nofile: u64,
@@ -142,7 +137,6 @@ pub struct UnitProperties {
     pub prevent: Vec<i32>,
     /// StandardOutput= and StandardError=
     pub output: Vec<String>,
-    /// Environment=
     pub environment: Vec<String>,
     /// Units of After=, Wants= and Requires=.
     pub wants: Vec<String>,
@@ -154,7 +148,6 @@ pub struct UnitProperties {
     pub main_pid: u32,
     /// Whether a socket unit holds its listeners.
     pub socket: bool,
-    /// User=
     pub user: String,
     /// The STATUS= that the gateway sent last.
     pub status_text: String,

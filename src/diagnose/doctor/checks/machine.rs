@@ -15,11 +15,8 @@ pub(super) const CHECKS: &[Check] = &[
                 .as_ref()
                 .filter(|_| facts.machine.journal_kept == Some(false))?;
             let next = "sudo mkdir -p /var/log/journal && sudo systemctl restart systemd-journald";
-            Problem::at(
-                "/run/log/journal",
-                "the journal is kept in memory only",
-                command(next),
-            )
+            let message = "the journal is kept in memory only";
+            Problem::at("/run/log/journal", message, command(next))
         },
         ..Check::NOTE
     },

@@ -35,11 +35,8 @@ pub(super) const CHECKS: &[Check] = &[
             }
             let program = program.display();
             let next = command(format!("ls -l {program}"));
-            Problem::at(
-                unit.place("ExecStart"),
-                format!("{program} does not exist"),
-                next,
-            )
+            let message = format!("{program} does not exist");
+            Problem::at(unit.place("ExecStart"), message, next)
         },
         ..Check::ERROR
     },
@@ -144,11 +141,8 @@ pub(super) const CHECKS: &[Check] = &[
             let (name, dir) = facts.config.missing_cwd.first()?;
             let dir = dir.display();
             let next = command(format!("mkdir -p {dir}"));
-            Problem::at(
-                sidecar_key(facts, name, "cwd"),
-                format!("{dir} does not exist"),
-                next,
-            )
+            let message = format!("{dir} does not exist");
+            Problem::at(sidecar_key(facts, name, "cwd"), message, next)
         },
         ..Check::ERROR
     },

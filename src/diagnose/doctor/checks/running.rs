@@ -136,9 +136,6 @@ fn standing_by(facts: &DoctorFacts) -> Option<Problem> {
             .then(|| (unit.name().to_owned(), properties.status_text.clone()))
     };
     let (place, detail) = by_itself.or_else(by_unit)?;
-    Problem::at(
-        place,
-        detail,
-        command(format!("gatewayctl status{}", facts.flags)),
-    )
+    let next = command(format!("gatewayctl status{}", facts.flags));
+    Problem::at(place, detail, next)
 }

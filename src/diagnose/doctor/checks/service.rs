@@ -111,10 +111,8 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let (unit, properties) = facts.loaded_unit()?;
             let restarts = Some(properties.restarts).filter(|restarts| *restarts >= STORM)?;
-            let young = facts
-                .process
-                .as_ref()
-                .is_some_and(|process| process.age < STORM_AGE);
+            let process = facts.process.as_ref();
+            let young = process.is_some_and(|process| process.age < STORM_AGE);
             if !young && properties.sub != SubState::AutoRestart {
                 return None;
             }
@@ -166,11 +164,8 @@ pub(super) const CHECKS: &[Check] = &[
                 return None;
             }
             let next = command(unit.systemctl(&format!("restart {}", unit.name())));
-            Problem::at(
-                format!("pid {pid}"),
-                "nothing answers at its control socket",
-                next,
-            )
+            let message = "nothing answers at its control socket";
+            Problem::at(format!("pid {pid}"), message, next)
         },
         ..Check::ERROR
     },
@@ -181,10 +176,8 @@ pub(super) const CHECKS: &[Check] = &[
                be missing.",
         cure: "Log less, or raise LogRateLimitBurst= in a drop-in.",
         judge: |facts| {
-            let unit = facts
-                .unit
-                .as_ref()
-                .filter(|unit| !unit.suppressed.is_empty())?;
+            let unit = facts.unit.as_ref()?;
+            unit.suppressed.first()?;
             let next = command(unit.set("LogRateLimitBurst=50000"));
             let message = "its log of this boot misses lines";
             Problem::with(unit.suppressed.clone(), unit.name(), message, next)

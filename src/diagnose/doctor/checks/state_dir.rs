@@ -78,11 +78,7 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let state = facts.state_dir.as_ref()?;
             state.set_aside.first()?;
-            let files = state
-                .set_aside
-                .iter()
-                .map(|path| path.display().to_string());
-            let files: Vec<String> = files.collect();
+            let files = names(&state.set_aside);
             let message = format!("{} could not be read", count(files.len() as u64, "file"));
             let cure = remove(state.set_aside.clone());
             Problem::with(files, state.dir.display(), message, cure)
@@ -172,11 +168,13 @@ pub(super) const CHECKS: &[Check] = &[
 
 /// Removes files with `--fix`.
 fn remove(paths: Vec<PathBuf>) -> Remedy {
-    let names: Vec<String> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    Remedy::Fix(Fix::Remove(paths), format!("rm {}", names.join(" ")))
+    let text = format!("rm {}", names(&paths).join(" "));
+    Remedy::Fix(Fix::Remove(paths), text)
+}
+
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let names = paths.iter().map(|path| path.display().to_string());
+    names.collect()
 }
 
 fn millis(duration: Duration) -> u64 {

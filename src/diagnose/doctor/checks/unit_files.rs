@@ -115,11 +115,8 @@ pub(super) const CHECKS: &[Check] = &[
             let Written::Foreign(_) = unit.written else {
                 return None;
             };
-            Problem::at(
-                unit.file(),
-                unit.written.why_not(),
-                install(facts, " --diff"),
-            )
+            let next = install(facts, " --diff");
+            Problem::at(unit.file(), unit.written.why_not(), next)
         },
         ..Check::NOTE
     },
@@ -174,14 +171,11 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Remove the file that is not wanted.",
         judge: |facts| {
             let unit = facts.unit.as_ref()?;
-            let first = unit.shadowed.first()?.display();
-            let hidden = unit
-                .shadowed
-                .iter()
-                .map(|path| format!("hidden: {}", path.display()));
-            let next = command(format!("diff {} {first}", unit.file()));
+            let hidden: Vec<_> = unit.shadowed.iter().map(|path| path.display()).collect();
+            let next = command(format!("diff {} {}", unit.file(), hidden.first()?));
+            let detail = hidden.iter().map(|path| format!("hidden: {path}"));
             let message = "it hides another unit file of the same name";
-            Problem::with(hidden.collect(), unit.file(), message, next)
+            Problem::with(detail.collect(), unit.file(), message, next)
         },
         ..Check::WARNING
     },
@@ -192,14 +186,10 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Move the secret into an environment file with mode 0600 (EnvironmentFile=), and \
                replace it with a new one.",
         judge: |facts| {
-            let unit = facts
-                .unit
-                .as_ref()
-                .filter(|unit| !unit.secrets.is_empty())?;
-            let message = format!(
-                "every user can read {} in the unit",
-                unit.secrets.join(", ")
-            );
+            let unit = facts.unit.as_ref()?;
+            unit.secrets.first()?;
+            let secrets = unit.secrets.join(", ");
+            let message = format!("every user can read {secrets} in the unit");
             let next = install(facts, " --env-file FILE   (with FILE of mode 0600)");
             Problem::at(unit.place("Environment"), message, next)
         },
@@ -212,10 +202,8 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Restore the file, or put `-` before its name if it is optional.",
         judge: |facts| {
             let mut files = facts.unit.as_ref()?.env_files.iter();
-            let file = files
-                .find(|file| file.mode.is_none() && !file.optional)?
-                .path
-                .display();
+            let file = files.find(|file| file.mode.is_none() && !file.optional)?;
+            let file = file.path.display();
             let message = "the unit needs it (EnvironmentFile=), but it does not exist";
             let next = command(format!("install -m 0600 /dev/null {file}   (then fill it)"));
             Problem::at(file, message, next)
@@ -243,14 +231,9 @@ fn install(facts: &DoctorFacts, more: &str) -> Remedy {
 }
 
 fn env_file_mode(facts: &DoctorFacts) -> Option<Problem> {
-    let files = facts
-        .unit
-        .as_ref()?
-        .env_files
-        .iter()
-        .filter(|file| file.secret);
+    let files = facts.unit.as_ref()?.env_files.iter();
     let (file, mode) = files
-        .filter_map(|file| Some((file, file.mode?)))
+        .filter_map(|file| Some((file, file.mode.filter(|_| file.secret)?)))
         .find(|(_, mode)| mode & 0o007 != 0)?;
     let path = file.path.display();
     let chmod = format!("chmod o-rwx {path}");
@@ -260,9 +243,6 @@ fn env_file_mode(facts: &DoctorFacts) -> Option<Problem> {
     } else {
         command(chmod)
     };
-    Problem::at(
-        path,
-        format!("every user can read it (mode {mode:03o})"),
-        cure,
-    )
+    let message = format!("every user can read it (mode {mode:03o})");
+    Problem::at(path, message, cure)
 }

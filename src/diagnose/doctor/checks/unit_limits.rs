@@ -116,11 +116,8 @@ pub(super) const CHECKS: &[Check] = &[
             let (unit, properties) = facts.loaded_unit().filter(|(unit, _)| !unit.has_account)?;
             let user = &properties.user;
             let cure = command(format!("sudo useradd --system {user}"));
-            Problem::at(
-                unit.place("User"),
-                format!("user `{user}` does not exist"),
-                cure,
-            )
+            let message = format!("user `{user}` does not exist");
+            Problem::at(unit.place("User"), message, cure)
         },
         ..Check::ERROR
     },
@@ -153,7 +150,7 @@ fn environment(facts: &DoctorFacts) -> Option<Problem> {
         .iter()
         .filter_map(|pair| pair.split_once('='));
     let in_unit: BTreeSet<&str> = pairs.map(|(name, _)| name).collect();
-    // systemd sets the others for every service; only the unit shows that somebody set them.
+    // systemd sets the others for every service; only the unit shows that a user set them.
     let in_process = |name: &str| {
         let process = facts
             .process

@@ -142,28 +142,20 @@ fn lock_holder(lock: &Path) -> Option<(u32, String)> {
         })?;
     // The process that took the lock may have ended; those that inherited it still hold it.
     let holds = |pid: &u32| {
-        let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        fds.into_iter()
             .flatten()
-            .flatten();
-        entries
-            .filter_map(|entry| std::fs::metadata(entry.path()).ok())
+            .filter_map(|entry| std::fs::metadata(entry.ok()?.path()).ok())
             .any(|meta| meta.ino() == inode && meta.is_file())
     };
-    let holders: Vec<u32> = std::iter::once(held)
-        .chain(process::all())
-        .filter(holds)
-        .collect();
-    let name = |pid: u32| {
-        process::program(pid)?
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
+    let name = |pid| {
+        let program = process::program(pid)?;
+        Some(program.file_name()?.to_string_lossy().into_owned())
     };
-    if holders
-        .iter()
-        .any(|pid| name(*pid).is_none_or(|name| name.starts_with("gateway")))
-    {
-        return None;
+    let mut first = None;
+    for pid in std::iter::once(held).chain(process::all()).filter(holds) {
+        let name = name(pid).filter(|name| !name.starts_with("gateway"))?;
+        first.get_or_insert((pid, name));
     }
-    holders.first().and_then(|pid| Some((*pid, name(*pid)?)))
+    first
 }

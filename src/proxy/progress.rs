@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::request_read::RequestRead;
 use super::stats::{GaugeGuard, Stats};
 use crate::os::mutex::lock;
 
@@ -41,39 +42,6 @@ pub struct ConnectionProgress {
     read: Mutex<RequestRead>,
 }
 
-/// How much of the present request was read, to tell whether a part of the next one was read, too.
-#[derive(Clone, Copy, Debug, Default)]
-struct RequestRead {
-    bytes: u64,
-    /// The length of its head; 0 while it is not known.
-    head: u64,
-    last: [u8; 4],
-    /// The length of its body; none for a chunked one.
-    body: Option<u64>,
-}
-
-/// The end of a head, and of a chunked body.
-const END: [u8; 4] = *b"\r\n\r\n";
-
-impl RequestRead {
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        for byte in &bytes[bytes.len().saturating_sub(END.len())..] {
-            self.last.rotate_left(1);
-            self.last[3] = *byte;
-        }
-    }
-
-    /// Whether the bytes read end with this request.
-    fn whole(&self) -> bool {
-        match self.body {
-            _ if self.bytes == 0 => true,
-            Some(length) if length > 0 => self.head > 0 && self.bytes == self.head + length,
-            _ => self.last == END,
-        }
-    }
-}
-
 impl ConnectionProgress {
     /// A connection that has sent nothing yet. Its first bytes are awaited like the rest of a head.
     pub fn new() -> Arc<Self> {
@@ -89,7 +57,7 @@ impl ConnectionProgress {
 
     /// A request's head is complete. Its body has this length, or is chunked.
     pub fn begin_request(&self, body: Option<u64>) {
-        lock(&self.read).body = body;
+        lock(&self.read).begin(body);
         self.stage.store(BUSY, Ordering::Release);
         self.head.notify_waiters();
     }
@@ -101,20 +69,13 @@ impl ConnectionProgress {
 
     /// Something was read; nothing when the client has closed its sending side.
     pub fn received(&self, bytes: &[u8]) {
-        let mut read = lock(&self.read);
+        let idle = self.stage.load(Ordering::Acquire) == IDLE;
         if bytes.is_empty() {
             self.half_closed.store(true, Ordering::Release);
-        } else if self.stage.load(Ordering::Acquire) == IDLE {
+        } else if idle {
             self.enter(HEAD);
-            *read = RequestRead::default();
         }
-        if read.bytes == 0 {
-            read.head = bytes
-                .windows(END.len())
-                .position(|end| end == END)
-                .map_or(0, |at| (at + END.len()) as u64);
-        }
-        read.add(bytes);
+        lock(&self.read).add(bytes, idle);
     }
 
     /// A part of a response is given to the socket.
@@ -208,7 +169,9 @@ impl InFlight {
 
     /// The connection became a tunnel: no limit on silence applies to it any more.
     pub fn upgraded(mut self) {
-        self.progress = None;
+        if let Some(progress) = self.progress.take() {
+            lock(&progress.read).lose();
+        }
     }
 }
 

@@ -3,88 +3,210 @@
 //! A configuration must be readable for the service's user, who may be made up by systemd, and so
 //! for everybody; an environment file is read by the service manager itself, and is 0600. One line
 //! for a variable, as [`unit_quoting::variable`] writes it. Lines that somebody added by hand are
-//! kept as they are.
+//! kept as they are, and are read as systemd reads them (env-file.c).
+
+use std::str::Chars;
 
 use super::unit_quoting;
 use crate::text::redact::{MASK, Redactor};
 
-/// The lines of the file, in their order.
+/// What systemd takes for the end of a line, in either order and number.
+const NEWLINES: [char; 2] = ['\n', '\r'];
+
+/// The entries of the file, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Secrets(Vec<String>);
+pub struct Secrets(Vec<Entry>);
+
+/// A line with its end; more than one where a quote or a backslash joins them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    text: String,
+    /// The name and the value of the variable that it sets, if it sets one.
+    variable: Option<(String, String)>,
+}
 
 impl Secrets {
-    /// Reads the text of the file.
+    /// Reads the text of the file. What its end leaves open is closed.
     pub fn parse(text: &str) -> Self {
-        Self(text.lines().map(str::to_owned).collect())
+        let mut rest = text.chars();
+        Self(std::iter::from_fn(|| Entry::read(&mut rest)).collect())
     }
 
     /// Sets a variable; an empty value removes it.
     pub fn set(&mut self, key: &str, value: &str) {
-        let line = format!("{key}={}", unit_quoting::variable(value));
-        let at = self.0.iter().position(|line| key_of(line) == Some(key));
-        match (at, value.is_empty()) {
-            (Some(at), true) => drop(self.0.remove(at)),
-            (Some(at), false) => self.0[at] = line,
-            (None, true) => {}
-            (None, false) => self.0.push(line),
-        }
+        let entry = (!value.is_empty()).then(|| Entry {
+            text: format!("{key}={}\n", unit_quoting::variable(value)),
+            variable: Some((key.to_owned(), value.to_owned())),
+        });
+        let at = self.0.iter().position(|entry| entry.sets(key));
+        // systemd takes the last one.
+        self.0.retain(|entry| !entry.sets(key));
+        let at = at.unwrap_or(self.0.len());
+        self.0.splice(at..at, entry);
     }
 
     /// Whether a variable is set.
     pub fn has(&self, key: &str) -> bool {
-        self.0.iter().any(|line| key_of(line) == Some(key))
+        self.0.iter().any(|entry| entry.sets(key))
     }
 
     /// Whether no variable is set.
     pub fn is_empty(&self) -> bool {
-        !self.0.iter().any(|line| key_of(line).is_some())
+        self.variables().next().is_none()
     }
 
     /// The text of the file.
     pub fn text(&self) -> String {
-        self.0.iter().map(|line| format!("{line}\n")).collect()
+        self.0.iter().map(|entry| entry.text.as_str()).collect()
     }
 
-    /// The variables that can be understood, each with its value.
-    pub fn variables(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0.iter().filter_map(|line| {
-            Some((
-                key_of(line)?,
-                unit_quoting::value_of(line.split_once('=')?.1)?,
-            ))
-        })
+    /// The variables, each with its value.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let variables = self.0.iter().filter_map(|entry| entry.variable.as_ref());
+        variables.map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// Tells the redactor every value.
     pub fn teach(&self, redactor: &Redactor) {
         self.variables()
-            .for_each(|(_, value)| redactor.learn(&value));
+            .for_each(|(_, value)| redactor.learn(value));
     }
 
     /// The text without a value; one that is not as in `before` is marked, for otherwise a diff
     /// would not show it.
     pub fn shown(&self, before: &Self) -> String {
-        let show = |line: &String| match key_of(line) {
-            Some(key) if before.has(key) && !before.0.contains(line) => {
-                format!("{key}={MASK} (another value)\n")
+        let show = |entry: &Entry| {
+            let line = entry.text.trim_end_matches(NEWLINES);
+            match &entry.variable {
+                Some((key, _)) if before.has(key) && !before.0.contains(entry) => {
+                    format!("{key}={MASK} (another value)\n")
+                }
+                Some((key, _)) => format!("{key}={MASK}\n"),
+                None if line.is_empty() || line.starts_with('#') && !line.contains(NEWLINES) => {
+                    format!("{line}\n")
+                }
+                None => format!("{MASK}\n"),
             }
-            Some(key) => format!("{key}={MASK}\n"),
-            None if line.is_empty() || line.starts_with('#') => format!("{line}\n"),
-            None => format!("{MASK}\n"),
         };
         self.0.iter().map(show).collect()
     }
 }
 
-/// The name of the variable that a line sets, where it sets one.
-fn key_of(line: &str) -> Option<&str> {
-    line.split_once('=')
-        .map(|(key, _)| key.trim())
-        .filter(|key| is_name(key))
+impl Entry {
+    /// The next one; none at the end.
+    fn read(rest: &mut Chars<'_>) -> Option<Self> {
+        let text = rest.as_str();
+        let mut line = text.trim_start_matches([' ', '\t']).chars();
+        let mut variable = None;
+        let closing = match line.as_str().chars().next() {
+            None if text.is_empty() => return None,
+            Some('#' | ';') => read_comment(&mut line),
+            _ => match line.find(|c| *c == '=' || NEWLINES.contains(c)) {
+                Some('=') => {
+                    let (key, _) = text.split_once('=')?;
+                    let (value, closing) = read_value(&mut line);
+                    variable = Some((key.trim_matches([' ', '\t']).to_owned(), value));
+                    closing
+                }
+                Some(_) => "",
+                None => "\n",
+            },
+        };
+        *rest = line;
+        let text = &text[..text.len() - rest.as_str().len()];
+        Some(Self {
+            text: format!("{text}{closing}"),
+            variable: variable.filter(|(key, _)| is_name(key)),
+        })
+    }
+
+    fn sets(&self, wanted: &str) -> bool {
+        matches!(&self.variable, Some((key, _)) if key == wanted)
+    }
+}
+
+/// Reads a comment to its end, and returns what closes it where the text ends before. A backslash
+/// joins it with the next line, which systemd 254 and newer do not do.
+fn read_comment(rest: &mut Chars<'_>) -> &'static str {
+    while let Some(c) = rest.next() {
+        if NEWLINES.contains(&c) {
+            return "";
+        }
+        if c == '\\' && rest.next().is_none() {
+            return "\n\n";
+        }
+    }
+    "\n"
+}
+
+/// Reads a value to its end. Returns it, and what closes it where the text ends before.
+fn read_value(rest: &mut Chars<'_>) -> (String, &'static str) {
+    let mut value = String::new();
+    // A quote has its meaning before anything else, and blanks at the end do not count.
+    let (mut plain, mut length) = (false, 0);
+    let closing = loop {
+        match rest.next() {
+            None => break "\n",
+            Some(c) if NEWLINES.contains(&c) => break "",
+            Some('\'') if !plain => match read_single_quoted(rest, &mut value) {
+                Ok(()) => {}
+                Err(closing) => return (value, closing),
+            },
+            Some('"') if !plain => match read_double_quoted(rest, &mut value) {
+                Ok(()) => {}
+                Err(closing) => return (value, closing),
+            },
+            Some('\\') => {
+                plain = true;
+                length = value.len();
+                match rest.next() {
+                    None => break "\n\n",
+                    Some(c) if NEWLINES.contains(&c) => {}
+                    Some(c) => value.push(c),
+                }
+            }
+            Some(' ' | '\t') if !plain => continue,
+            Some(c) => {
+                plain = true;
+                value.push(c);
+                if matches!(c, ' ' | '\t') {
+                    continue;
+                }
+            }
+        }
+        length = value.len();
+    };
+    value.truncate(length);
+    (value, closing)
+}
+
+/// Reads to the closing quote; an error is what closes it where the text ends before.
+fn read_single_quoted(rest: &mut Chars<'_>, value: &mut String) -> Result<(), &'static str> {
+    loop {
+        match rest.next().ok_or("'\n")? {
+            '\'' => return Ok(()),
+            c => value.push(c),
+        }
+    }
+}
+
+/// As [`read_single_quoted`].
+fn read_double_quoted(rest: &mut Chars<'_>, value: &mut String) -> Result<(), &'static str> {
+    loop {
+        match rest.next().ok_or("\"\n")? {
+            '"' => return Ok(()),
+            '\\' => match rest.next().ok_or("\n\"\n")? {
+                '\n' => {}
+                c @ ('"' | '\\' | '`' | '$') => value.push(c),
+                c => value.extend(['\\', c]),
+            },
+            c => value.push(c),
+        }
+    }
 }
 
 /// Whether a variable may have this name; systemd ignores others, and no shell could use them.
-pub(super) fn is_name(key: &str) -> bool {
+pub fn is_name(key: &str) -> bool {
     let mut chars = key.chars();
     chars
         .next()
@@ -110,8 +232,9 @@ mod tests {
         assert_eq!(
             read.variables().collect::<Vec<_>>(),
             [
-                ("API_TOKEN", "new \"$1\\".to_owned()),
-                ("DB_PASSWORD", "p".to_owned())
+                ("OTHER", "x y"),
+                ("API_TOKEN", "new \"$1\\"),
+                ("DB_PASSWORD", "p")
             ]
         );
         secrets.set("DB_PASSWORD", "");

@@ -7,7 +7,7 @@
 mod address_claim;
 mod backup;
 pub mod drift;
-mod environment_file;
+pub mod environment_file;
 mod error;
 mod install;
 pub mod launchd_plist;

@@ -70,7 +70,7 @@ fn plan_plist(
         let secrets = contents
             .secrets
             .variables()
-            .map(|(key, value)| (key.to_owned(), if shown { MASK.to_owned() } else { value }));
+            .map(|(key, value)| (key.to_owned(), if shown { MASK } else { value }.to_owned()));
         job.environment.extend(secrets);
         job.text()
             .map_err(|error| ServiceError::usage(error.to_string()))

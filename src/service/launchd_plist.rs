@@ -50,7 +50,7 @@ pub struct JobPlan {
 /// A property list cannot say this.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlistError {
-    /// XML has no form for most control characters.
+    /// XML has no form for most control characters, and for U+FFFE and U+FFFF.
     #[error("launchd cannot be told about {0:?}: it has a control character")]
     Control(String),
     /// Property lists are UTF-8.
@@ -132,7 +132,7 @@ impl JobPlan {
             let entries = self
                 .environment
                 .iter()
-                .map(|(key, value)| Ok((key.clone(), text(value)?)));
+                .map(|(key, value)| text(key).and(Ok((key.clone(), text(value)?))));
             set(
                 "EnvironmentVariables",
                 Value::Dictionary(entries.collect::<Result<_, PlistError>>()?),
@@ -158,10 +158,11 @@ impl Default for JobPlan {
 }
 
 fn text(text: &str) -> Result<Value, PlistError> {
-    if text
-        .chars()
-        .any(|c| c.is_control() && !matches!(c, '\t' | '\n'))
-    {
+    let refused = |c: char| match c {
+        '\t' | '\n' => false,
+        c => c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'),
+    };
+    if text.contains(refused) {
         return Err(PlistError::Control(text.to_owned()));
     }
     Ok(Value::String(text.to_owned()))

@@ -1,8 +1,9 @@
 //! Listening sockets from the tables in /proc/net: for kernels and sandboxes without sock_diag,
 //! such as gVisor.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
 use std::{fs, io};
 
 use super::socket::Socket;
@@ -28,14 +29,15 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
 /// # Errors
 /// As [`tcp`].
 pub fn unix() -> io::Result<Vec<Socket>> {
-    Ok(fs::read_to_string("/proc/net/unix")?
-        .lines()
+    // A path is any bytes.
+    Ok(fs::read("/proc/net/unix")?
+        .split(|byte| *byte == b'\n')
         .filter_map(local)
         .collect())
 }
 
 /// A line about a TCP socket that listens.
-fn inet(line: &str) -> Option<Socket> {
+pub fn inet(line: &str) -> Option<Socket> {
     /// TCP_LISTEN of the kernel's net/tcp_states.h.
     const LISTEN: &str = "0A";
     let fields: Vec<&str> = line.split_whitespace().collect();
@@ -73,20 +75,29 @@ fn inet(line: &str) -> Option<Socket> {
 }
 
 /// A line about a unix socket that listens at a path.
-fn local(line: &str) -> Option<Socket> {
+pub fn local(line: &[u8]) -> Option<Socket> {
     /// __SO_ACCEPTCON of the kernel's linux/net.h.
     const LISTENS: &str = "00010000";
-    // Columns: number, references, protocol, flags, type, state, inode, path; a path may hold
-    // blanks.
-    let at = line.find(" /")?;
-    let fields: Vec<&str> = line.get(..at)?.split_whitespace().collect();
-    if *fields.get(3)? != LISTENS {
+    // Columns: number, references, protocol, flags, type, state, inode; then a blank and the name,
+    // which may hold anything.
+    let mut rest = line;
+    let mut column = || {
+        let begin = rest.trim_ascii_start();
+        let end = begin.iter().position(|byte| *byte == b' ')?;
+        let (column, behind) = begin.split_at(end);
+        rest = behind;
+        str::from_utf8(column).ok()
+    };
+    let columns = [(); 7].map(|()| column());
+    let [_, _, _, Some(LISTENS), _, _, Some(inode)] = columns else {
         return None;
-    }
-    let path = PathBuf::from(line.get(at + 1..)?);
+    };
+    let path = rest
+        .strip_prefix(b" ")
+        .filter(|path| path.starts_with(b"/"))?;
     Some(Socket {
-        listen: Listen::Unix(path),
-        inode: fields.get(6)?.parse().ok()?,
+        listen: Listen::Unix(OsStr::from_bytes(path).into()),
+        inode: inode.parse().ok()?,
         uid: None,
         cgroup: None,
         v6only: false,

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize, de};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dur(pub Duration);
 
+/// The longest duration that is taken, a hundred years: any clock can reach its end.
+const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
+
 impl Dur {
     /// A duration of whole seconds.
     pub const fn secs(seconds: u64) -> Self {
@@ -34,14 +37,22 @@ impl FromStr for Dur {
         let bad =
             || format!("`{text}` is not a duration: write it like \"300s\", \"1500ms\" or \"5m\"");
         let parsed: SignedDuration = text.trim().parse().map_err(|_| bad())?;
-        Duration::try_from(parsed).map(Self).map_err(|_| bad())
+        let duration = Duration::try_from(parsed).map_err(|_| bad())?;
+        if duration > LONGEST {
+            return Err(format!("`{text}` is too long: write at most \"876000h\""));
+        }
+        Ok(Self(duration))
     }
 }
 
 impl fmt::Display for Dur {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        if millis == 0 {
+        if !self.0.subsec_nanos().is_multiple_of(1_000_000) {
+            // A sum of units, down to nanoseconds.
+            let exact = SignedDuration::try_from(self.0).map_err(|_| fmt::Error)?;
+            write!(f, "{exact:#}")
+        } else if millis == 0 {
             f.write_str("0s")
         } else if !millis.is_multiple_of(1000) {
             write!(f, "{millis}ms")
@@ -185,12 +196,15 @@ mod tests {
             ("1h", "1h"),
             ("0s", "0s"),
             ("1h 30m", "5400s"),
+            ("1.0005s", "1s 500µs"),
+            ("1ns", "1ns"),
+            ("876000h", "876000h"),
         ] {
             let dur: Dur = text.parse().unwrap();
             assert_eq!(dur.to_string(), shown);
             assert_eq!(shown.parse::<Dur>().unwrap(), dur);
         }
-        for text in ["", "5", "-3s", "fast"] {
+        for text in ["", "5", "-3s", "fast", "876001h", "9223372036854775807s"] {
             assert!(text.parse::<Dur>().is_err(), "{text}");
         }
     }

@@ -37,6 +37,7 @@ impl ConnectionSlot {
 
 impl ConnectionLimit {
     pub fn new(limit: usize) -> Self {
+        let limit = limit.min(Semaphore::MAX_PERMITS);
         Self {
             slots: Arc::new(Semaphore::new(limit)),
             limit: Mutex::new(limit),
@@ -46,6 +47,7 @@ impl ConnectionLimit {
     /// Changes the limit. Where more connections are open already, none is closed: the limit falls
     /// only as far as slots are free, and further at the next call.
     pub fn set(&self, connections: usize) {
+        let connections = connections.min(Semaphore::MAX_PERMITS);
         let mut limit = lock(&self.limit);
         if connections > *limit {
             self.slots.add_permits(connections - *limit);
@@ -90,5 +92,12 @@ mod tests {
         assert!(third.is_some() && limit.try_take().is_none());
         drop(first);
         limit.available().await;
+    }
+
+    #[test]
+    fn a_limit_may_be_higher_than_a_semaphore_counts() {
+        let limit = ConnectionLimit::new(usize::MAX);
+        limit.set(usize::MAX);
+        assert!(limit.try_take().is_some());
     }
 }

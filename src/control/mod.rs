@@ -3,6 +3,6 @@
 pub mod client;
 #[cfg(test)]
 pub mod fake_gateway;
-mod frames;
+pub mod frames;
 pub mod protocol;
 pub mod server;

@@ -87,7 +87,7 @@ pub fn unix() -> io::Result<Vec<Socket>> {
 }
 
 /// A socket of `struct unix_diag_msg` and its attributes; none for one without a path.
-fn local(message: &[u8]) -> Option<Socket> {
+pub fn local(message: &[u8]) -> Option<Socket> {
     let inode = number(message, 4)?;
     let (mut path, mut uid) = (None, None);
     for (kind, value) in attributes(message.get(16..)?) {
@@ -110,7 +110,7 @@ fn local(message: &[u8]) -> Option<Socket> {
 }
 
 /// A socket of `struct inet_diag_msg` and its attributes.
-fn inet(message: &[u8]) -> Option<Socket> {
+pub fn inet(message: &[u8]) -> Option<Socket> {
     let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
     let source: [u8; 16] = message.get(8..24)?.try_into().ok()?;
     let ip: IpAddr = match i32::from(*message.first()?) {
@@ -168,37 +168,48 @@ fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
 const HEADER: usize = 16;
 
 fn read(socket: &OwnedFd, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0_u8; BUFFER];
+    loop {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        if messages(buffer.get(..length).unwrap_or_default(), each)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Gives the payload of each message of a datagram to `each`. Returns whether the answer is
+/// complete.
+///
+/// # Errors
+/// When the datagram cannot be understood, or says that the request failed.
+pub fn messages(mut rest: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     let broken = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
             "the kernel's list of sockets cannot be understood",
         )
     };
-    let mut buffer = vec![0_u8; BUFFER];
-    loop {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        if rest.is_empty() {
-            return Err(broken());
-        }
-        while let (Some(length), Some(kind)) = (number(rest, 0), half(rest, 4)) {
-            let length = length as usize;
-            let payload = rest.get(HEADER..length).ok_or_else(broken)?;
-            match i32::from(kind) {
-                libc::NLMSG_DONE => return Ok(()),
-                libc::NLMSG_ERROR => {
-                    let code = number(payload, 0).ok_or_else(broken)? as i32;
-                    return if code == 0 {
-                        Ok(())
-                    } else {
-                        Err(io::Error::from_raw_os_error(-code))
-                    };
-                }
-                _ => each(payload),
-            }
-            rest = rest.get(aligned(length)..).unwrap_or_default();
-        }
+    if rest.is_empty() {
+        return Err(broken());
     }
+    while let (Some(length), Some(kind)) = (number(rest, 0), half(rest, 4)) {
+        let length = length as usize;
+        let payload = rest.get(HEADER..length).ok_or_else(broken)?;
+        match i32::from(kind) {
+            libc::NLMSG_DONE => return Ok(true),
+            libc::NLMSG_ERROR => {
+                let code = number(payload, 0).ok_or_else(broken)? as i32;
+                return if code == 0 {
+                    Ok(true)
+                } else {
+                    Err(io::Error::from_raw_os_error(code.saturating_neg()))
+                };
+            }
+            _ => each(payload),
+        }
+        rest = rest.get(aligned(length)..).unwrap_or_default();
+    }
+    Ok(false)
 }
 
 /// The attributes of a message: kind and value.

@@ -1,7 +1,7 @@
 //! Ports: which are free, which sockets listen, and which processes hold those.
 
 #[cfg(target_os = "linux")]
-mod diag;
+pub mod diag;
 mod free;
 mod holders;
 #[cfg(target_os = "linux")]
@@ -14,7 +14,7 @@ mod listening;
 mod socket;
 mod sockets;
 #[cfg(target_os = "linux")]
-mod table;
+pub mod table;
 mod who;
 
 pub use free::{can_be_had, knock, private};

@@ -13,10 +13,11 @@ pub fn all() -> impl Iterator<Item = u32> {
 
 /// The line of /proc/PID/stat; none when there is no such process, or it is hidden.
 pub fn stat(pid: u32) -> Option<Stat> {
-    parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    stat_in(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-fn parse(line: &[u8]) -> Option<Stat> {
+/// The process in the line of /proc/PID/stat.
+pub fn stat_in(line: &[u8]) -> Option<Stat> {
     let line = String::from_utf8_lossy(line);
     // The name stands in parentheses and may hold anything, parentheses too: count from the last
     // one.
@@ -58,7 +59,11 @@ pub fn image(pid: u32) -> PathBuf {
 
 /// The arguments of a process, the program's name first; empty where they may not be read.
 pub fn arguments(pid: u32) -> Vec<String> {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments_in(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+}
+
+/// The arguments in the text of /proc/PID/cmdline.
+pub fn arguments_in(line: &[u8]) -> Vec<String> {
     let words = line
         .strip_suffix(b"\0")
         .map(|line| line.split(|byte| *byte == 0));
@@ -77,7 +82,7 @@ pub fn group_of(pid: u32) -> String {
 
 /// The group in the text of /proc/PID/cgroup: of the hierarchy that is named systemd in a hybrid
 /// setup, else of the unified one.
-fn group_in(text: &str) -> String {
+pub fn group_in(text: &str) -> String {
     let of = |wanted: &str| {
         text.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
@@ -95,7 +100,7 @@ mod tests {
     #[test]
     fn a_name_may_hold_anything() {
         let line = b"42 (a) Z (b) S 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0 18446744073709551615";
-        let stat = parse(line).unwrap();
+        let stat = stat_in(line).unwrap();
         assert_eq!(
             (
                 stat.name.as_str(),
@@ -106,7 +111,7 @@ mod tests {
             ),
             ("a) Z (b", 'S', 7, 42, 1234)
         );
-        assert!(parse(b"42 (a) S 7").is_none());
+        assert!(stat_in(b"42 (a) S 7").is_none());
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod tree;
 
 pub use facts::{Process, is_within};
 pub use kernel::{all, executable, group_of, program, user};
+#[cfg(target_os = "linux")]
+pub use kernel::{arguments_in, group_in, stat_in};
 pub use pidfd::{Ended, PidFd};
 pub use program::{before_replaced, same_file};
 pub use stat::Stat;

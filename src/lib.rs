@@ -149,15 +149,25 @@ pub mod programs {
     pub use crate::text::log;
 }
 
-/// What the tests and benchmarks read and write beside the two programs. Everything else is private
+/// What the tests, benchmarks and fuzz targets read and write beside the two programs. Everything else is private
 /// to the crate, so that the compiler names code that nobody uses.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::config::Listen;
+    pub use crate::config::{ConfigError, Dur, Listen, load, load_text, to_toml, whereabouts};
+    pub use crate::control::frames::{ReadFrame, read as read_frame, write as write_frame};
+    pub use crate::control::protocol::{FRAME_MAX, Frame, Method, Outcome, Progress, Status};
     pub use crate::control::server::bind as bind_control_socket;
     pub use crate::gateway::strategy::MAX_DRAINERS;
     pub use crate::os::port::{Depth, who as port_holders};
+    #[cfg(target_os = "linux")]
+    pub use crate::os::port::{Socket, diag, table};
     pub use crate::os::process::{PidFd, Process, Stat};
+    #[cfg(target_os = "linux")]
+    pub use crate::os::process::{arguments_in, group_in, is_within, stat_in};
+    pub use crate::proxy::progress::ConnectionProgress;
+    pub use crate::proxy::websocket;
+    pub use crate::service::environment_file::Secrets;
+    pub use crate::service::launchd_plist::JobPlan;
     pub use crate::service::provenance::{Written, sign};
     pub use crate::service::sandbox::Sandbox;
     pub use crate::service::unit_text::{RunAs, UnitPlan, UnitSubject, default_socket};

@@ -1,8 +1,9 @@
 //! Tests of the texts of this repository: what the README, the field map and the sources say of
-//! themselves.
+//! themselves; and a short run of the fuzz targets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod field;
+mod fuzz;
 mod house;
 mod layers;
 mod readme;

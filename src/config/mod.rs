@@ -25,8 +25,8 @@ pub use load::{
     Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, whereabouts,
 };
 pub use model::{
-    Config, DrainNotice, Hold, NoticeSignal, OutputMode, Ready, RestartMode, RestartSection,
-    SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
+    Config, DrainNotice, Hold, LimitsSection, NoticeSignal, OutputMode, Ready, RestartMode,
+    RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
 pub use render::{schema, starter, to_toml};
 pub use stop_time::{BEFORE_KILL, STOP_MARGIN};

@@ -13,7 +13,7 @@ use super::lifecycle::Budget;
 use super::slot::Slot;
 use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
-use crate::proxy::{Address, Backend, Route, Routes, RoutingTable, Settings, Upstream};
+use crate::proxy::{Address, Backend, Door, Route, Routes, RoutingTable, Settings, Upstream};
 use crate::sidecar::SidecarState;
 
 /// Where the sidecars of a generation listen; none while one does not run.
@@ -52,14 +52,16 @@ fn routes(
     // Kept, so that the connections and tunnels to it are known to every later generation.
     let kept = |url: &str| {
         let mut backends = previous?.routes.backends();
-        backends.find(|backend| backend.name() == url).cloned()
+        backends
+            .find(|backend| backend.tickets.backend == url)
+            .cloned()
     };
     let opened = |url: &str| {
         // The check refused everything else.
         let (host, port) = parse_upstream(url).ok()?;
         let address = Address::Name(host, port);
         let upstream = Upstream::new(address, workers, CancellationToken::new());
-        Some(Backend::open(url.to_owned(), upstream))
+        Some(Backend::new(url, Door::Open(upstream)))
     };
     let configured = config.route.iter().filter_map(|rule| {
         // No sidecar's name is a URL.

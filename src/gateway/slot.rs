@@ -48,7 +48,8 @@ impl Slot {
         spec: &SidecarSpec,
         persist: bool,
     ) -> Arc<Self> {
-        let backend = Backend::held(name, &format!("{name} is starting"));
+        let door = Door::Held(format!("{name} is starting").into());
+        let backend = Backend::new(name, door);
         let running = Running::start(context, name, spec, &backend, persist);
         Arc::new(Self {
             name: name.to_owned(),
@@ -165,22 +166,22 @@ impl Slot {
         let door = backend.watch().borrow().clone();
         if let Door::Open(upstream) = door {
             backend.set(Door::RequestsOnly(upstream));
-            backend.begin_epoch();
+            backend.tickets.begin_epoch();
             let name = &self.name;
             let text = format!("{name} serves on until its work of this moment is done");
             report.tell(ProgressStage::Fading, text);
             let early = async {
                 tokio::join!(
                     self.tell_drain(time.requests),
-                    backend.wait_before(),
-                    backend.wait_tunnels(),
+                    backend.tickets.wait_before(),
+                    backend.tickets.wait_tunnels(),
                     leases.released()
                 )
             };
             within(begun, time.requests.map(|time| time / 2), early).await;
         }
         backend.set(Door::Held(format!("{} is restarting", self.name).into()));
-        let all = async { tokio::join!(backend.wait_all(), leases.released()) };
+        let all = async { tokio::join!(backend.tickets.wait_all(), leases.released()) };
         within(begun, time.requests, all).await;
     }
 

@@ -315,7 +315,7 @@ fn open(
     let config = &material.loaded.config;
     let front = Front::new(&material.loaded.instance, config);
     match ownership::token(config, &paths.state) {
-        Ok(token) => front.set_token(token),
+        Ok(token) => drop(front.token.set(token)),
         Err(error) => warn!(
             "[gateway] no bearer token, so /_gateway/ answers on unix listeners only: {error}"
         ),

@@ -7,3 +7,11 @@ pub mod oom;
 pub mod platform;
 pub mod port;
 pub mod process;
+
+/// A number that no other process is likely to draw. Not for secrets.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}

@@ -44,7 +44,7 @@ pub fn start(
             }
         };
         let accepting = accept_loop(Arc::clone(context), acceptor, sockets.clone());
-        loops.spawn(context.tasks.accept_loop(accepting));
+        loops.spawn(context.tasks.accept_loops.track_future(accepting));
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::ticket::{Counts, RequestLine, Ticket, TicketKind, Tickets};
+use super::ticket::{RequestLine, Ticket, TicketKind, Tickets};
 use super::upstream::Upstream;
 use crate::os::mutex::lock;
 
@@ -29,7 +29,7 @@ pub enum Door {
 #[derive(Debug)]
 pub struct Backend {
     door: watch::Sender<Door>,
-    tickets: Arc<Tickets>,
+    pub tickets: Arc<Tickets>,
     /// Ends the tunnels of one drain; a fresh one takes its place.
     tunnels_end: Mutex<CancellationToken>,
     /// Cuts the connections to one run of the server; a fresh one takes its place.
@@ -37,28 +37,13 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend whose door is held for the reason given.
-    pub fn held(name: impl Into<String>, why: &str) -> Arc<Self> {
-        Self::with(name.into(), Door::Held(why.into()))
-    }
-
-    /// A backend that is always there.
-    pub fn open(name: impl Into<String>, upstream: Arc<Upstream>) -> Arc<Self> {
-        Self::with(name.into(), Door::Open(upstream))
-    }
-
-    fn with(name: String, door: Door) -> Arc<Self> {
+    pub fn new(name: impl Into<String>, door: Door) -> Arc<Self> {
         Arc::new(Self {
             door: watch::Sender::new(door),
-            tickets: Tickets::new(name),
+            tickets: Tickets::new(name.into()),
             tunnels_end: Mutex::default(),
             cut: Mutex::default(),
         })
-    }
-
-    /// The sidecar's name or the upstream's address.
-    pub fn name(&self) -> &str {
-        self.tickets.backend()
     }
 
     /// Changes the door; a door that is gone stays gone.
@@ -99,36 +84,6 @@ impl Backend {
         }
     }
 
-    /// How much is under way.
-    pub fn counts(&self) -> Counts {
-        self.tickets.counts()
-    }
-
-    /// See [`Tickets::begin_epoch`].
-    pub fn begin_epoch(&self) {
-        self.tickets.begin_epoch();
-    }
-
-    /// See [`Tickets::wait_before`].
-    pub async fn wait_before(&self) {
-        self.tickets.wait_before().await;
-    }
-
-    /// Waits until no tunnel is left.
-    pub async fn wait_tunnels(&self) {
-        self.tickets.wait_tunnels().await;
-    }
-
-    /// Waits until no request and no tunnel is left.
-    pub async fn wait_all(&self) {
-        self.tickets.wait_all().await;
-    }
-
-    /// See [`Tickets::blockers`].
-    pub fn blockers(&self) -> Vec<String> {
-        self.tickets.blockers()
-    }
-
     /// Ends the open tunnels, and those that still wait for their 101 as soon as they have it.
     /// A WebSocket gets a Close frame with status 1012 first.
     pub fn end_tunnels(&self) {
@@ -155,7 +110,13 @@ pub async fn close_tunnels<'a>(
     at: tokio::time::Instant,
     last: Duration,
 ) {
-    let closed = || join_all(backends.clone().map(|backend| backend.wait_tunnels()));
+    let closed = || {
+        join_all(
+            backends
+                .clone()
+                .map(|backend| backend.tickets.wait_tunnels()),
+        )
+    };
     if tokio::time::timeout_at(at, closed()).await.is_err() {
         backends.clone().for_each(|backend| backend.end_tunnels());
         let _ = tokio::time::timeout(last, closed()).await;
@@ -167,13 +128,12 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::proxy::Address;
+    use crate::proxy::ticket::Counts;
 
     fn upstream() -> Arc<Upstream> {
-        Upstream::new(
-            super::super::upstream::Address::Socket(([127, 0, 0, 1], 1).into()),
-            1,
-            CancellationToken::new(),
-        )
+        let address = Address::Socket(([127, 0, 0, 1], 1).into());
+        Upstream::new(address, 1, CancellationToken::new())
     }
 
     fn get(path: &str) -> RequestLine {
@@ -182,21 +142,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_waits_only_for_the_requests_of_before() {
-        let backend = Backend::open("a", upstream());
+        let backend = Backend::new("a", Door::Open(upstream()));
         let (old, _) = backend.enter(TicketKind::Request, &get("/old")).unwrap();
-        backend.begin_epoch();
+        backend.tickets.begin_epoch();
         let (new, _) = backend.enter(TicketKind::Request, &get("/new")).unwrap();
         drop(old);
-        backend.wait_before().await;
-        assert_eq!(backend.counts().requests, 1);
-        assert_eq!(backend.blockers(), ["GET /new for 0 s"]);
+        backend.tickets.wait_before().await;
+        assert_eq!(backend.tickets.counts().requests, 1);
+        assert_eq!(backend.tickets.blockers(), ["GET /new for 0 s"]);
         drop(new);
-        backend.wait_all().await;
+        backend.tickets.wait_all().await;
     }
 
     #[tokio::test]
     async fn a_door_for_requests_only_lets_no_tunnel_through() {
-        let backend = Backend::open("a", upstream());
+        let backend = Backend::new("a", Door::Open(upstream()));
         backend.set(Door::RequestsOnly(upstream()));
         assert!(backend.enter(TicketKind::Request, &get("/")).is_ok());
         assert!(matches!(
@@ -204,7 +164,7 @@ mod tests {
             Err(Door::RequestsOnly(_))
         ));
         assert_eq!(
-            backend.counts(),
+            backend.tickets.counts(),
             Counts::default(),
             "a request that is turned away is not counted"
         );
@@ -222,13 +182,13 @@ mod tests {
     #[tokio::test]
     async fn a_tunnel_that_waits_for_its_101_is_ended_with_the_others_and_a_refused_one_is_a_request()
      {
-        let backend = Backend::open("a", upstream());
+        let backend = Backend::new("a", Door::Open(upstream()));
         let (mut early, _) = backend.enter(TicketKind::Tunnel, &get("/ws")).unwrap();
         backend.end_tunnels();
         assert!(early.tunnel_end().is_cancelled());
         early.becomes_request();
         assert_eq!(
-            backend.counts(),
+            backend.tickets.counts(),
             Counts {
                 requests: 1,
                 tunnels: 0
@@ -237,7 +197,7 @@ mod tests {
         let (late, _) = backend.enter(TicketKind::Tunnel, &get("/ws")).unwrap();
         assert!(!late.tunnel_end().is_cancelled());
         drop((early, late));
-        backend.wait_all().await;
-        assert_eq!(backend.counts(), Counts::default());
+        backend.tickets.wait_all().await;
+        assert_eq!(backend.tickets.counts(), Counts::default());
     }
 }

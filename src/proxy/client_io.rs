@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::admission::ConnectionSlot;
-use super::progress::{ConnectionProgress, Timeouts};
+use super::progress::ConnectionProgress;
+use crate::config::LimitsSection;
 
 /// The response to a client that takes too long over a request's head.
 const REQUEST_TIMEOUT: &[u8] =
@@ -28,7 +29,7 @@ pub struct ClientIo {
     stream: Arc<TcpStream>,
     _slot: Option<ConnectionSlot>,
     progress: Arc<ConnectionProgress>,
-    timeouts: Timeouts,
+    limits: LimitsSection,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -37,13 +38,13 @@ impl ClientIo {
         stream: Arc<TcpStream>,
         slot: Option<ConnectionSlot>,
         progress: Arc<ConnectionProgress>,
-        timeouts: Timeouts,
+        limits: LimitsSection,
     ) -> Self {
         Self {
             stream,
             _slot: slot,
             progress,
-            timeouts,
+            limits,
             timer: None,
         }
     }
@@ -52,7 +53,7 @@ impl ClientIo {
     /// request.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(deadline) = self.progress.deadline(self.timeouts) else {
+            let Some(deadline) = self.progress.deadline(&self.limits) else {
                 return Poll::Pending;
             };
             let now = Instant::now();

@@ -53,7 +53,7 @@ impl WorkerContext {
         Self {
             front: Arc::clone(front),
             state: watch::Sender::default(),
-            limit: ConnectionLimit::new(front.table().settings.connections),
+            limit: ConnectionLimit::new(front.table().settings.limits.connections),
             tasks: WorkerTasks::default(),
         }
     }
@@ -118,15 +118,13 @@ async fn serve(
     slot: Option<ConnectionSlot>,
 ) {
     let (front, workers) = (&context.front, &context.state);
-    let (timeouts, header_size) = {
-        let table = front.table();
-        (table.settings.timeouts, table.settings.header_size)
-    };
+    let limits = front.table().settings.limits.clone();
+    let header_size = limits.header_size;
     let progress = &ConnectionProgress::new();
     let stream = Arc::new(stream);
     let socket = Arc::downgrade(&stream);
     let reset = reset(Arc::clone(&stream), peer);
-    let io = ClientIo::new(stream, slot, Arc::clone(progress), timeouts);
+    let io = ClientIo::new(stream, slot, Arc::clone(progress), limits);
     let service = service_fn(|request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
         let in_flight = InFlight::begin(progress, &front.stats, body);
@@ -286,6 +284,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::proxy::drain::Accepting;
 
     fn answered() -> Arc<ConnectionProgress> {
         let progress = ConnectionProgress::new();
@@ -312,14 +311,14 @@ mod tests {
         let progress = answered();
         let day = Duration::from_secs(86_400);
         assert_eq!(within(day, &state, &progress, Peer::Unix).await, None);
-        state.send_if_modified(|state| state.stop_accepting(false));
+        state.send_if_modified(|state| state.restrict(Accepting::QueueOnly));
         assert_eq!(within(day, &state, &progress, Peer::Unix).await, None);
         state.send_if_modified(|state| state.drain(Instant::now()));
         assert_eq!(
             within(SILENCE / 2, &state, &progress, Peer::Unix).await,
             None
         );
-        state.send_if_modified(|state| state.stop_accepting(true));
+        state.send_if_modified(|state| state.restrict(Accepting::Stopped));
         let silent = Some(Disposition::CloseSilent);
         let rest = SILENCE / 2 + Duration::from_millis(10);
         assert_eq!(within(rest, &state, &progress, Peer::Unix).await, silent);

@@ -65,24 +65,9 @@ pub enum Migration {
 }
 
 impl WorkerState {
-    /// Accepts no client that connects from now on; `leave_queue` when another process holds the same
-    /// listeners and will serve the clients that wait in their queues.
-    ///
-    /// Like every transition, returns whether it changed anything.
-    pub fn stop_accepting(&mut self, leave_queue: bool) -> bool {
-        self.accepting_at_least(if leave_queue {
-            Accepting::Stopped
-        } else {
-            Accepting::QueueOnly
-        })
-    }
-
-    /// Ends the threads.
-    pub fn abort(&mut self) -> bool {
-        self.accepting_at_least(Accepting::Aborted)
-    }
-
-    fn accepting_at_least(&mut self, accepting: Accepting) -> bool {
+    /// Restricts which new clients are accepted. Like every transition, returns whether it changed
+    /// anything.
+    pub fn restrict(&mut self, accepting: Accepting) -> bool {
         let changed = self.accepting < accepting;
         self.accepting = self.accepting.max(accepting);
         changed
@@ -145,14 +130,17 @@ mod tests {
     fn accepting_is_only_ever_restricted_further() {
         let mut state = WorkerState::default();
         assert_eq!(state.accepting, Accepting::Open);
-        assert!(state.stop_accepting(false));
+        assert!(state.restrict(Accepting::QueueOnly));
         assert_eq!(state.accepting, Accepting::QueueOnly);
-        assert!(state.stop_accepting(true), "a successor has the queue now");
+        assert!(
+            state.restrict(Accepting::Stopped),
+            "a successor has the queue now"
+        );
         assert_eq!(state.accepting, Accepting::Stopped);
-        assert!(!state.stop_accepting(false));
+        assert!(!state.restrict(Accepting::QueueOnly));
         assert_eq!(state.accepting, Accepting::Stopped);
-        assert!(state.abort());
-        assert!(!state.stop_accepting(true) && !state.abort());
+        assert!(state.restrict(Accepting::Aborted));
+        assert!(!state.restrict(Accepting::Stopped) && !state.restrict(Accepting::Aborted));
         assert_eq!(state.accepting, Accepting::Aborted);
     }
 
@@ -189,12 +177,12 @@ mod tests {
     async fn a_loop_is_told_once_accepting_is_restricted_far_enough() {
         let state = watch::Sender::new(WorkerState::default());
         let mut receiver = state.subscribe();
-        state.send_if_modified(|state| state.stop_accepting(false));
+        state.send_if_modified(|state| state.restrict(Accepting::QueueOnly));
         restricted_to(&mut receiver, Accepting::QueueOnly).await;
         let stopped = restricted_to(&mut receiver, Accepting::Stopped);
         tokio::pin!(stopped);
         assert!(stopped.as_mut().now_or_never().is_none());
-        state.send_if_modified(WorkerState::abort);
+        state.send_if_modified(|state| state.restrict(Accepting::Aborted));
         stopped.await;
     }
 }

@@ -164,7 +164,7 @@ fn authorised(front: &Front, headers: &HeaderMap) -> bool {
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
-    match (front.token(), given) {
+    match (front.token.get(), given) {
         (Some(token), Some(given)) => same(token.as_bytes(), given.trim().as_bytes()),
         _ => false,
     }

@@ -29,21 +29,16 @@ pub async fn forward(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let settings = &table.settings;
-    let (mut parts, body) = body_of(request, settings.body);
-    let host = match check(&parts, settings.body) {
+    let (mut parts, body) = body_of(request, settings.limits.body);
+    let host = match check(&parts, settings.limits.body) {
         Ok(host) => host,
         Err(invalid) => return invalid.reply().map(|body| body.in_flight(in_flight)),
     };
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
-    let kind = if upgrade.is_some() {
-        TicketKind::Tunnel
-    } else {
-        TicketKind::Request
+    let (kind, client) = match upgrade {
+        Some(_) => (TicketKind::Tunnel, parts.extensions.remove::<OnUpgrade>()),
+        None => (TicketKind::Request, None),
     };
-    let client = upgrade
-        .is_some()
-        .then(|| parts.extensions.remove::<OnUpgrade>())
-        .flatten();
     let head = head_for_upstream(parts, &host, upgrade, peer, settings);
     let at_root = head.uri().path() == "/";
     let exchange = Exchange {

@@ -29,7 +29,8 @@ pub struct Front {
     refusal: watch::Sender<Option<Arc<Refusal>>>,
     /// What `/readyz` reports as degraded, though it answers 200.
     remark: watch::Sender<Option<Arc<str>>>,
-    token: OnceLock<String>,
+    /// The bearer token of `/_gateway/…`; until it is set, no client has access over TCP.
+    pub token: OnceLock<String>,
     closing: AtomicBool,
 }
 
@@ -43,7 +44,7 @@ impl Front {
         };
         Arc::new(Self {
             instance: instance.to_owned(),
-            identity: format!("{}-{:016x}", std::process::id(), random()),
+            identity: format!("{}-{:016x}", std::process::id(), crate::os::random()),
             started: Instant::now(),
             stats: Arc::default(),
             errors: ErrorLog::default(),
@@ -123,22 +124,4 @@ impl Front {
         // Wakes the requests that wait for another table: there will be none.
         self.table.send_modify(|_| {});
     }
-
-    /// The bearer token of `/_gateway/…`; until it is set, no client has access over TCP.
-    pub fn token(&self) -> Option<&str> {
-        self.token.get().map(String::as_str)
-    }
-
-    /// Sets the bearer token, once for each process.
-    pub fn set_token(&self, token: String) {
-        let _ = self.token.set(token);
-    }
-}
-
-/// A number that no other process is likely to have. Not for secrets.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish()
 }

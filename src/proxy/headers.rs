@@ -23,8 +23,7 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 /// its requests.
 pub fn wants_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
-    let asked = version == Version::HTTP_11
-        && tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let asked = version == Version::HTTP_11 && has_token(headers, &header::CONNECTION, "upgrade");
     let http2 = tokens(headers, &header::UPGRADE).any(|token| {
         token
             .get(..3)
@@ -41,7 +40,7 @@ pub fn to_upstream(
     trusted: &TrustedProxies,
     via: bool,
 ) {
-    let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let trailers = has_token(headers, &header::TE, "trailers");
     remove_hop_by_hop(headers);
     // The gateway answers `Expect: 100-continue` itself, when the body is first wanted.
     headers.remove(header::EXPECT);
@@ -113,6 +112,10 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .map(str::trim)
 }
 
+fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(word))
+}
+
 /// Whether repeating a request does no harm (RFC 9110, 9.2.2).
 pub fn idempotent(method: &Method) -> bool {
     matches!(
@@ -123,13 +126,9 @@ pub fn idempotent(method: &Method) -> bool {
 
 /// Whether an upstream keeps the connection open after this response.
 pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
-    let says = |word: &str| {
-        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case(word))
-    };
-    if version == Version::HTTP_11 {
-        !says("close")
-    } else {
-        says("keep-alive")
+    match version {
+        Version::HTTP_11 => !has_token(headers, &header::CONNECTION, "close"),
+        _ => has_token(headers, &header::CONNECTION, "keep-alive"),
     }
 }
 
@@ -197,39 +196,53 @@ pub mod tests {
 
     #[test]
     fn upgrades_are_websockets_and_the_like_but_not_http2() {
-        let ws = map(&[
-            ("connection", "keep-alive, Upgrade"),
-            ("upgrade", "websocket"),
-        ]);
-        assert_eq!(wants_upgrade(&ws, Version::HTTP_11).unwrap(), "websocket");
-        assert_eq!(wants_upgrade(&ws, Version::HTTP_10), None);
-        assert_eq!(
-            wants_upgrade(&map(&[("upgrade", "websocket")]), Version::HTTP_11),
-            None
-        );
-        assert_eq!(
-            wants_upgrade(
-                &map(&[
-                    ("connection", "upgrade, http2-settings"),
-                    ("upgrade", "h2c")
-                ]),
-                Version::HTTP_11
+        let (websocket, h2c) = (("upgrade", "websocket"), ("upgrade", "h2c"));
+        for (connection, upgrade, version, wanted) in [
+            (
+                Some("keep-alive, Upgrade"),
+                websocket,
+                Version::HTTP_11,
+                true,
             ),
-            None
-        );
+            (
+                Some("keep-alive, Upgrade"),
+                websocket,
+                Version::HTTP_10,
+                false,
+            ),
+            (None, websocket, Version::HTTP_11, false),
+            (
+                Some("upgrade, http2-settings"),
+                h2c,
+                Version::HTTP_11,
+                false,
+            ),
+        ] {
+            let connection = connection.map(|options| ("connection", options));
+            let fields: Vec<_> = connection.into_iter().chain([upgrade]).collect();
+            let protocol = wanted.then(|| HeaderValue::from_static(upgrade.1));
+            let found = wants_upgrade(&map(&fields), version);
+            assert_eq!(found, protocol, "{fields:?} {version:?}");
+        }
     }
 
     #[test]
     fn keep_alive_by_version_and_word() {
-        assert!(keeps_alive(&map(&[]), Version::HTTP_11));
-        assert!(!keeps_alive(
-            &map(&[("connection", "Close")]),
-            Version::HTTP_11
-        ));
-        assert!(!keeps_alive(&map(&[]), Version::HTTP_10));
-        assert!(keeps_alive(
-            &map(&[("connection", "keep-alive")]),
-            Version::HTTP_10
-        ));
+        for (connection, version, keeps) in [
+            (None, Version::HTTP_11, true),
+            (Some("Close"), Version::HTTP_11, false),
+            (None, Version::HTTP_10, false),
+            (Some("keep-alive"), Version::HTTP_10, true),
+        ] {
+            let fields: Vec<_> = connection
+                .map(|word| ("connection", word))
+                .into_iter()
+                .collect();
+            assert_eq!(
+                keeps_alive(&map(&fields), version),
+                keeps,
+                "{connection:?} {version:?}"
+            );
+        }
     }
 }

@@ -21,30 +21,15 @@ const REFUSED_AGAIN: Duration = Duration::from_millis(100);
 
 /// One request's way to its backend. It may wait more than once, but only `hold.time` in all.
 pub struct RequestHold<'a> {
-    front: &'a Arc<Front>,
-    host: &'a str,
-    kind: TicketKind,
-    line: &'a RequestLine,
-    until: Option<Instant>,
+    pub front: &'a Arc<Front>,
+    pub host: &'a str,
+    pub kind: TicketKind,
+    pub line: &'a RequestLine,
+    /// When `hold.time` is over, if it has begun.
+    pub until: Option<Instant>,
 }
 
-impl<'a> RequestHold<'a> {
-    /// The way of the request `line` to `host`.
-    pub fn new(
-        front: &'a Arc<Front>,
-        host: &'a str,
-        kind: TicketKind,
-        line: &'a RequestLine,
-    ) -> Self {
-        Self {
-            front,
-            host,
-            kind,
-            line,
-            until: None,
-        }
-    }
-
+impl RequestHold<'_> {
     /// Goes through the door, waiting for it to open if need be.
     ///
     /// # Errors
@@ -96,7 +81,7 @@ impl<'a> RequestHold<'a> {
                         Ok(entered) => return Ok(entered),
                         Err(Door::Held(why)) => why.to_string(),
                         Err(Door::RequestsOnly(_) | Door::Open(_)) => {
-                            format!("{} is restarting", backend.name())
+                            format!("{} is restarting", backend.tickets.backend)
                         }
                         Err(Door::Gone) => "the gateway is going away".to_owned(),
                     };
@@ -192,12 +177,19 @@ mod tests {
         RequestLine::new(&Method::GET, &Uri::from_static("/"))
     }
 
+    fn hold<'a>(front: &'a Arc<Front>, line: &'a RequestLine) -> RequestHold<'a> {
+        RequestHold {
+            front,
+            host: "h",
+            kind: TicketKind::Request,
+            line,
+            until: None,
+        }
+    }
+
     fn open() -> Door {
-        Door::Open(Upstream::new(
-            Address::Socket(([127, 0, 0, 1], 9).into()),
-            1,
-            Default::default(),
-        ))
+        let address = Address::Socket(([127, 0, 0, 1], 9).into());
+        Door::Open(Upstream::new(address, 1, Default::default()))
     }
 
     fn publish(front: &Front, generation: u64, backend: &Arc<Backend>) {
@@ -220,18 +212,13 @@ mod tests {
         front.refuse(Some(refusal("safe mode")));
         assert_eq!(*front.health(), ["safe mode"]);
         let line = line();
-        let ask = async || {
-            RequestHold::new(&front, "h", TicketKind::Request, &line)
-                .enter()
-                .await
-                .map(drop)
-        };
+        let ask = async || hold(&front, &line).enter().await.map(drop);
         let closed = |result: Result<(), NotForwarded>| matches!(&result, Err(NotForwarded::Refused(refusal)) if refusal.why == "safe mode");
         assert!(closed(ask().await), "before there are routes");
-        let backend = Backend::held("app", "app is starting");
+        let backend = Backend::new("app", Door::Held("app is starting".into()));
         publish(&front, 1, &backend);
         assert!(closed(ask().await), "and at a held door");
-        let mut hold = RequestHold::new(&front, "h", TicketKind::Request, &line);
+        let mut hold = hold(&front, &line);
         assert!(closed(
             hold.connection_refused("app refuses connections").await
         ));
@@ -244,16 +231,11 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_request_learns_at_once_that_it_is_refused() {
         let front = Front::new("a", &Config::default());
-        let backend = Backend::held("app", "app is starting");
+        let backend = Backend::new("app", Door::Held("app is starting".into()));
         publish(&front, 1, &backend);
         let waiting = |front: &Arc<Front>| {
             let front = Arc::clone(front);
-            tokio::spawn(async move {
-                RequestHold::new(&front, "h", TicketKind::Request, &line())
-                    .enter()
-                    .await
-                    .map(drop)
-            })
+            tokio::spawn(async move { hold(&front, &line()).enter().await.map(drop) })
         };
         let first = waiting(&front);
         while front.stats.held.load(Ordering::Relaxed) == 0 {

@@ -55,16 +55,11 @@ impl ListenSocket {
             Listen::Tcp(addr) => bind_tcp(*addr).map(Self::Tcp),
             Listen::Unix(path) => bind_unix(path).map(|listener| Self::Unix(listener, place(path))),
         };
+        let listen = listen.clone();
         result.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::Taken(listen.clone()),
-            io::ErrorKind::PermissionDenied => BindError::Denied {
-                listen: listen.clone(),
-                source,
-            },
-            _ => BindError::Failed {
-                listen: listen.clone(),
-                source,
-            },
+            io::ErrorKind::AddrInUse => BindError::Taken(listen),
+            io::ErrorKind::PermissionDenied => BindError::Denied { listen, source },
+            _ => BindError::Failed { listen, source },
         })
     }
 
@@ -73,38 +68,25 @@ impl ListenSocket {
         if !socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false) {
             return None;
         }
-        let family = socket::getsockname::<SockaddrStorage>(fd.as_raw_fd())
-            .ok()
-            .and_then(|addr| {
-                use nix::sys::socket::SockaddrLike;
-                addr.family()
-            })?;
-        match family {
-            AddressFamily::Inet | AddressFamily::Inet6 => Some(Self::Tcp(fd.into())),
-            AddressFamily::Unix => {
-                let listener = StdUnix::from(fd);
-                let path = listener
-                    .local_addr()
-                    .ok()?
-                    .as_pathname()
-                    .map(Path::to_owned);
-                let place = path
-                    .filter(|path| leads_here(listener.as_fd(), path))
-                    .and_then(|path| place(&path));
-                Some(Self::Unix(listener, place))
-            }
-            _ => None,
+        let tcp = StdTcp::from(fd);
+        if tcp.local_addr().is_ok() {
+            return Some(Self::Tcp(tcp));
         }
+        // Neither has an address of another family.
+        let unix = StdUnix::from(OwnedFd::from(tcp));
+        let path = unix.local_addr().ok()?.as_pathname().map(Path::to_owned);
+        let place = path.and_then(|path| place_of(&unix, &path));
+        Some(Self::Unix(unix, place))
     }
 
     /// Where it listens; for port 0, with the port that the kernel chose.
     pub fn local(&self) -> Option<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
-            Self::Unix(listener, _) => listener
-                .local_addr()
-                .ok()
-                .and_then(|addr| addr.as_pathname().map(|path| Listen::Unix(path.to_owned()))),
+            Self::Unix(listener, _) => {
+                let addr = listener.local_addr().ok()?;
+                Some(Listen::Unix(addr.as_pathname()?.to_owned()))
+            }
         }
     }
 
@@ -211,41 +193,28 @@ fn place(path: &Path) -> Option<(u64, u64)> {
     Some((meta.dev(), meta.ino()))
 }
 
-/// Whether connecting to `path` reaches this very socket. The path may have been removed, or lead
-/// to another one by now.
-fn leads_here(socket: BorrowedFd<'_>, path: &Path) -> bool {
-    let Ok(meta) = fs::symlink_metadata(path) else {
-        return false;
-    };
-    if !meta.file_type().is_socket() {
-        return false;
-    }
+/// Device and inode of `path`, if connecting to it reaches this very socket. The path may have been
+/// removed, or lead to another one by now.
+fn place_of(listener: &StdUnix, path: &Path) -> Option<(u64, u64)> {
+    let place = place(path)?;
     // /proc/net/unix lists each bound socket's inode and path; the socket's own inode is that of
     // its descriptor.
-    let Ok(ours) = nix::sys::stat::fstat(socket) else {
-        return false;
-    };
-    let Ok(table) = fs::read_to_string("/proc/net/unix") else {
-        return meta.ino() != 0;
+    let ours = nix::sys::stat::fstat(listener).ok()?.st_ino.to_string();
+    let (Ok(table), Some(path)) = (fs::read_to_string("/proc/net/unix"), path.to_str()) else {
+        return Some(place);
     };
     // Columns: number, references, protocol, flags, type, state, inode, path. Accepted connections
     // bear the path, too, but only listeners have the flag __SO_ACCEPTCON; a newer socket bound to
     // the same path would be a second one of them.
     const LISTENS: &str = "00010000";
-    let Some(path) = path.to_str() else {
-        return true;
-    };
     // A path may hold blanks: it is what the line ends with.
     let here: Vec<_> = table
         .lines()
-        .filter_map(|line| {
-            line.strip_suffix(path)?
-                .strip_suffix(' ')
-                .map(|before| before.split_whitespace().collect::<Vec<_>>())
-        })
+        .filter_map(|line| line.strip_suffix(path)?.strip_suffix(' '))
+        .map(|before| before.split_whitespace().collect::<Vec<_>>())
         .filter(|columns| columns.len() == 7 && columns[3] == LISTENS)
         .collect();
-    matches!(here.as_slice(), [only] if only[6] == ours.st_ino.to_string())
+    matches!(here.as_slice(), [only] if only[6] == ours).then_some(place)
 }
 
 #[cfg(test)]
@@ -284,7 +253,7 @@ mod tests {
             ListenSocket::adopt(listener.try_clone().unwrap().into())
                 .unwrap()
                 .serves(&listen),
-            "as the next life finds it, too"
+            "as the next process finds it, too"
         );
         drop(first);
         let second = ListenSocket::bind(&listen).unwrap();

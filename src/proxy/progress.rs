@@ -10,16 +10,8 @@ use tokio::time::Instant;
 
 use super::request_read::RequestRead;
 use super::stats::{GaugeGuard, Stats};
+use crate::config::LimitsSection;
 use crate::os::mutex::lock;
-
-/// How long a client may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For one request's head.
-    pub head: Duration,
-    /// For silence between requests; zero means for ever.
-    pub idle: Duration,
-}
 
 /// Between two requests.
 const IDLE: u8 = 0;
@@ -124,11 +116,11 @@ impl ConnectionProgress {
     }
 
     /// When the time limit of this stage is over, if it has one.
-    pub fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
+    pub fn deadline(&self, limits: &LimitsSection) -> Option<Instant> {
         let since = *lock(&self.since);
         match self.stage.load(Ordering::Acquire) {
-            HEAD => Some(since + timeouts.head),
-            IDLE if !timeouts.idle.is_zero() => Some(since + timeouts.idle),
+            HEAD => Some(since + limits.header_time.0),
+            IDLE if !limits.idle.0.is_zero() => Some(since + limits.idle.0),
             _ => None,
         }
     }

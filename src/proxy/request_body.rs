@@ -72,46 +72,31 @@ impl ClientBody {
         self.shared.too_large.load(Ordering::Acquire)
     }
 
-    /// The body for one attempt.
-    pub fn offer(&self) -> RequestBody {
-        RequestBody(Some(self.clone()))
-    }
-
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(frame) = self
-            .body()
-            .as_mut()
-            .map(|body| Pin::new(body).poll_frame(cx))
-        else {
+        let shared = &*self.shared;
+        let mut body = self.body();
+        let Some(body) = body.as_mut() else {
             return Poll::Ready(None);
         };
-        match ready!(frame) {
-            Some(Ok(frame)) => {
-                self.shared.taken.store(true, Ordering::Release);
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let mut left = lock(&self.shared.left);
-                if length > *left {
-                    self.shared.too_large.store(true, Ordering::Release);
-                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
-                }
-                if *left != u64::MAX {
-                    *left -= length;
-                }
-                if self.body().as_ref().is_none_or(Incoming::is_end_stream) {
-                    self.shared.ended.store(true, Ordering::Release);
-                }
-                Poll::Ready(Some(Ok(frame)))
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if frame.is_some() {
+            shared.taken.store(true, Ordering::Release);
+        }
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let mut left = lock(&shared.left);
+            if length > *left {
+                shared.too_large.store(true, Ordering::Release);
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
             }
-            Some(Err(error)) => {
-                self.shared.ended.store(true, Ordering::Release);
-                self.shared.taken.store(true, Ordering::Release);
-                Poll::Ready(Some(Err(BodyError::Client(error))))
-            }
-            None => {
-                self.shared.ended.store(true, Ordering::Release);
-                Poll::Ready(None)
+            if *left != u64::MAX {
+                *left -= length;
             }
         }
+        if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
+            shared.ended.store(true, Ordering::Release);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
 
     fn body(&self) -> MutexGuard<'_, Option<Incoming>> {
@@ -148,16 +133,9 @@ pub enum BodyError {
     TooLarge,
 }
 
-/// What an upstream connection sends: the client's body, or nothing.
+/// What one attempt sends: the client's body, or nothing.
 #[derive(Debug)]
-pub struct RequestBody(Option<ClientBody>);
-
-impl RequestBody {
-    /// No body.
-    pub fn empty() -> Self {
-        Self(None)
-    }
-}
+pub struct RequestBody(pub Option<ClientBody>);
 
 impl Body for RequestBody {
     type Data = Bytes;

@@ -51,7 +51,13 @@ impl Exchange<'_> {
     pub async fn run(&self, mut head: Request<()>) -> Result<UpstreamResponse, NotForwarded> {
         let line = RequestLine::new(head.method(), head.uri());
         let idempotent = headers::idempotent(head.method());
-        let mut hold = RequestHold::new(self.front, self.host, self.kind, &line);
+        let mut hold = RequestHold {
+            front: self.front,
+            host: self.host,
+            kind: self.kind,
+            line: &line,
+            until: None,
+        };
         let mut tries = 0;
         loop {
             let (ticket, upstream) = hold.enter().await?;
@@ -97,7 +103,7 @@ impl Exchange<'_> {
         tries: usize,
     ) -> Result<Request<()>, NotForwarded> {
         if self.body.too_large() {
-            let limit = self.front.table().settings.body;
+            let limit = self.front.table().settings.limits.body;
             return Err(NotForwarded::TooLarge(limit));
         }
         let (head, why) = match error {
@@ -117,11 +123,7 @@ impl Exchange<'_> {
         head: Request<()>,
     ) -> Result<(Response<Incoming>, Option<UpstreamLease>), AttemptError> {
         let bodiless = self.body.ended() && !self.body.taken();
-        let body = if bodiless {
-            RequestBody::empty()
-        } else {
-            self.body.offer()
-        };
+        let body = RequestBody((!bodiless).then(|| self.body.clone()));
         let mut response = self
             .send(upstream, &mut connection, head.map(|()| body))
             .await?;

@@ -86,12 +86,13 @@ fn without_port(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::Door;
 
     fn routes(rules: &[(Option<&str>, &str, &str)]) -> Routes {
         let route = |&(host, path, name): &(Option<&str>, &str, &str)| Route {
             host: host.map(str::to_owned),
             path: path.to_owned(),
-            backend: Backend::held(name, "test"),
+            backend: Backend::new(name, Door::Gone),
         };
         Routes::new(rules.iter().map(route).collect())
     }
@@ -118,7 +119,9 @@ mod tests {
             ("[::1]:80", "/", Some("root")),
         ] {
             assert_eq!(
-                routes.find(host, path).map(|backend| backend.name()),
+                routes
+                    .find(host, path)
+                    .map(|backend| backend.tickets.backend.as_str()),
                 expected,
                 "{host}{path}"
             );

@@ -11,7 +11,7 @@ use crate::os::mutex::lock;
 /// The running tasks of one set of workers.
 #[derive(Debug, Default)]
 pub struct WorkerTasks {
-    accept_loops: TaskTracker,
+    pub accept_loops: TaskTracker,
     clients: Mutex<ClientTasks>,
 }
 
@@ -23,11 +23,6 @@ struct ClientTasks {
 }
 
 impl WorkerTasks {
-    /// Counts an accept loop until it ends.
-    pub fn accept_loop<F: Future>(&self, accepting: F) -> TrackedFuture<F> {
-        self.accept_loops.track_future(accepting)
-    }
-
     /// Counts a client connection until it ends.
     pub fn client<F: Future>(&self, connection: F) -> TrackedFuture<F> {
         lock(&self.clients).current.track_future(connection)
@@ -38,11 +33,6 @@ impl WorkerTasks {
         let mut clients = lock(&self.clients);
         clients.before_drain = std::mem::take(&mut clients.current);
         clients.before_drain.clone()
-    }
-
-    /// Waits until every accept loop has ended: none of them accepts another client then.
-    pub async fn accept_loops_ended(&self) {
-        ended(&self.accept_loops).await;
     }
 
     /// Waits until every client connection has ended.

@@ -28,8 +28,8 @@ pub enum TicketKind {
 /// The tickets of one backend.
 #[derive(Debug)]
 pub struct Tickets {
-    /// The backend's name.
-    backend: String,
+    /// The sidecar's name or the upstream's address.
+    pub backend: String,
     ledger: Mutex<Ledger>,
     /// Notified whenever a ticket ends.
     ended: Notify,
@@ -39,8 +39,7 @@ pub struct Tickets {
 struct Ledger {
     open: Slab<OpenTicket>,
     epoch: u64,
-    requests: usize,
-    tunnels: usize,
+    counts: Counts,
     /// Requests of earlier epochs.
     before: usize,
 }
@@ -66,6 +65,15 @@ pub struct Counts {
     /// Requests whose response is not complete.
     pub requests: usize,
     pub tunnels: usize,
+}
+
+impl Counts {
+    fn of(&mut self, kind: TicketKind) -> &mut usize {
+        match kind {
+            TicketKind::Request => &mut self.requests,
+            TicketKind::Tunnel => &mut self.tunnels,
+        }
+    }
 }
 
 /// One request or tunnel under way; it ends when the ticket is dropped.
@@ -107,11 +115,6 @@ impl Tickets {
         })
     }
 
-    /// The backend's name.
-    pub fn backend(&self) -> &str {
-        &self.backend
-    }
-
     /// Registers a request or tunnel; `end` ends a tunnel.
     pub fn open(
         self: &Arc<Self>,
@@ -121,10 +124,7 @@ impl Tickets {
     ) -> Ticket {
         let mut ledger = self.ledger();
         let epoch = ledger.epoch;
-        match kind {
-            TicketKind::Request => ledger.requests += 1,
-            TicketKind::Tunnel => ledger.tunnels += 1,
-        }
+        *ledger.counts.of(kind) += 1;
         let key = ledger.open.insert(OpenTicket {
             kind,
             epoch,
@@ -140,18 +140,14 @@ impl Tickets {
 
     /// What is under way now.
     pub fn counts(&self) -> Counts {
-        let ledger = self.ledger();
-        Counts {
-            requests: ledger.requests,
-            tunnels: ledger.tunnels,
-        }
+        self.ledger().counts
     }
 
     /// From here on, [`wait_before`](Self::wait_before) waits for the requests of this moment.
     pub fn begin_epoch(&self) {
         let mut ledger = self.ledger();
         ledger.epoch += 1;
-        ledger.before = ledger.requests;
+        ledger.before = ledger.counts.requests;
     }
 
     /// Waits until the requests that were there when the epoch began are answered.
@@ -161,13 +157,12 @@ impl Tickets {
 
     /// Waits until no tunnel is left.
     pub async fn wait_tunnels(&self) {
-        self.wait(|ledger| ledger.tunnels == 0).await;
+        self.wait(|ledger| ledger.counts.tunnels == 0).await;
     }
 
     /// Waits until nothing is left.
     pub async fn wait_all(&self) {
-        self.wait(|ledger| ledger.requests == 0 && ledger.tunnels == 0)
-            .await;
+        self.wait(|ledger| ledger.counts == Counts::default()).await;
     }
 
     async fn wait(&self, done: impl Fn(&Ledger) -> bool) {
@@ -187,7 +182,14 @@ impl Tickets {
         let ledger = self.ledger();
         let mut open: Vec<&OpenTicket> = ledger.open.iter().map(|(_, ticket)| ticket).collect();
         open.sort_by_key(|ticket| ticket.since);
-        first_few(open.iter().map(|ticket| ticket.describe()))
+        first_few(open.iter().map(|ticket| {
+            let tunnel = match ticket.kind {
+                TicketKind::Request => "",
+                TicketKind::Tunnel => "tunnel ",
+            };
+            let seconds = ticket.since.elapsed().as_secs();
+            format!("{tunnel}{} for {seconds} s", ticket.line)
+        }))
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -202,17 +204,6 @@ pub fn first_few(all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
     all.take(BLOCKERS_SHOWN).chain(rest).collect()
 }
 
-impl OpenTicket {
-    fn describe(&self) -> String {
-        let kind = match self.kind {
-            TicketKind::Request => "",
-            TicketKind::Tunnel => "tunnel ",
-        };
-        let seconds = self.since.elapsed().as_secs();
-        format!("{kind}{} for {seconds} s", self.line)
-    }
-}
-
 impl Ticket {
     /// Cancelled when the tunnel that this ticket is for must end.
     pub fn tunnel_end(&self) -> CancellationToken {
@@ -223,8 +214,8 @@ impl Ticket {
     pub fn becomes_request(&mut self) {
         if self.end.take().is_some() {
             let mut ledger = self.tickets.ledger();
-            ledger.tunnels -= 1;
-            ledger.requests += 1;
+            ledger.counts.tunnels -= 1;
+            ledger.counts.requests += 1;
             let epoch = ledger.epoch;
             if let Some(ticket) = ledger.open.get_mut(self.key) {
                 (ticket.kind, ticket.epoch) = (TicketKind::Request, epoch);
@@ -234,7 +225,7 @@ impl Ticket {
 
     /// The name of the backend.
     pub fn backend(&self) -> &str {
-        self.tickets.backend()
+        &self.tickets.backend
     }
 }
 
@@ -244,10 +235,7 @@ impl Drop for Ticket {
         let Some(ticket) = ledger.open.try_remove(self.key) else {
             return;
         };
-        match ticket.kind {
-            TicketKind::Request => ledger.requests -= 1,
-            TicketKind::Tunnel => ledger.tunnels -= 1,
-        }
+        *ledger.counts.of(ticket.kind) -= 1;
         if ticket.kind == TicketKind::Request && ticket.epoch < ledger.epoch {
             ledger.before = ledger.before.saturating_sub(1);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
 
 use super::stats::{GaugeGuard, Stats};
@@ -72,27 +72,23 @@ impl Tunnel {
                 false => other.await,
             }
         };
-        tokio::pin!(both);
         let cut = async {
             self.end.cancelled().await;
             tokio::time::sleep(CLOSE_HANDSHAKE).await;
         };
         tokio::select! {
-            _ = &mut both => {}
+            _ = both => {}
             () = cut => {}
         }
     }
 
     /// Carries bytes one way. `masked` when frames go to a server.
-    async fn direction<S>(
+    async fn direction(
         &self,
-        mut from: ReadHalf<S>,
-        mut to: WriteHalf<S>,
+        mut from: ReadHalf<TokioIo<Upgraded>>,
+        mut to: WriteHalf<TokioIo<Upgraded>>,
         masked: bool,
-    ) -> io::Result<()>
-    where
-        S: AsyncRead + AsyncWrite,
-    {
+    ) -> io::Result<()> {
         let mut frames = Frames::default();
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -118,16 +114,13 @@ impl Tunnel {
 
     /// Lets the frame under way finish, sends a Close frame with status 1012, and reads on until the
     /// other side is done.
-    async fn close_websocket<S>(
+    async fn close_websocket(
         &self,
-        mut from: ReadHalf<S>,
-        mut to: WriteHalf<S>,
+        mut from: ReadHalf<TokioIo<Upgraded>>,
+        mut to: WriteHalf<TokioIo<Upgraded>>,
         mut frames: Frames,
         masked: bool,
-    ) -> io::Result<()>
-    where
-        S: AsyncRead + AsyncWrite,
-    {
+    ) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         while !frames.between() {
             let count = from.read(&mut buffer).await?;

@@ -128,7 +128,13 @@ impl Workers {
     /// Accepts the clients that wait already, then no more. With `leave_queue` those that wait are
     /// left to another process that holds the same listeners.
     pub fn stop_accepting(&self, leave_queue: bool) {
-        self.transition(|state| state.stop_accepting(leave_queue));
+        self.transition(|state| {
+            state.restrict(if leave_queue {
+                Accepting::Stopped
+            } else {
+                Accepting::QueueOnly
+            })
+        });
     }
 
     /// Asks clients to connect anew, and closes connections that stay silent for long. Returns when
@@ -160,7 +166,7 @@ impl Workers {
 
     /// Ends the threads; what is not finished is cut.
     pub fn abort(&self) {
-        self.transition(WorkerState::abort);
+        self.transition(|state| state.restrict(Accepting::Aborted));
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A thread that panicked has said so on stderr.
             let _ = thread.join();
@@ -174,7 +180,8 @@ impl Workers {
     async fn all_ended(&self) {
         let accepting = self.context.state.borrow().accepting;
         if accepting > Accepting::Open {
-            self.context.tasks.accept_loops_ended().await;
+            // Then none of them accepts another client.
+            tasks::ended(&self.context.tasks.accept_loops).await;
         }
         self.context.tasks.clients_ended().await;
     }

@@ -1,6 +1,5 @@
 //! How long to wait before a dead sidecar is started again.
 
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 /// The first delay after a start that never became ready; doubled each time.
@@ -46,10 +45,7 @@ impl Backoff {
 
 /// Between 0.75 and 1, so that several gateways do not start everything in step.
 fn jitter() -> f64 {
-    let random = std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish();
-    0.75 + (random % 1024) as f64 / 4096.0
+    0.75 + (crate::os::random() % 1024) as f64 / 4096.0
 }
 
 #[cfg(test)]

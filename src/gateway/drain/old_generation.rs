@@ -67,7 +67,11 @@ impl Drain {
             slot.backend().set(crate::proxy::Door::Gone);
             let finished = finish(slot, &self.holds, *time, self.begun);
             if !tokio::join!(finished, slot.tell_drain(time.requests)).0 {
-                let left = [slot.backend().blockers(), self.holds.leases.blockers()].concat();
+                let left = [
+                    slot.backend().tickets.blockers(),
+                    self.holds.leases.blockers(),
+                ]
+                .concat();
                 warn!(
                     "[gateway] generation {}: drain time is over; cutting {}",
                     self.generation,
@@ -149,10 +153,10 @@ impl Drain {
             blockers: Vec::new(),
         };
         for (slot, _) in &self.slots {
-            let counts = slot.backend().counts();
+            let counts = slot.backend().tickets.counts();
             status.requests += counts.requests as u64;
             status.tunnels += counts.tunnels as u64;
-            status.blockers.extend(slot.backend().blockers());
+            status.blockers.extend(slot.backend().tickets.blockers());
         }
         status
             .blockers
@@ -188,7 +192,7 @@ async fn finish(
         tokio::time::sleep_until(begun + time.tunnels).await;
         backend.end_tunnels();
         // Longer than this only a handshake without an answer takes, which is cut with the rest.
-        let _ = tokio::time::timeout(CLOSE_HANDSHAKE, backend.wait_tunnels()).await;
+        let _ = tokio::time::timeout(CLOSE_HANDSHAKE, backend.tickets.wait_tunnels()).await;
     };
     let requests = async {
         match time.requests {
@@ -198,7 +202,7 @@ async fn finish(
     };
     tokio::select! {
         biased;
-        _ = async { tokio::join!(backend.wait_all(), leases.released(), lent.returned()) } => true,
+        _ = async { tokio::join!(backend.tickets.wait_all(), leases.released(), lent.returned()) } => true,
         _ = async { tokio::join!(requests, tunnels) } => false,
     }
 }

@@ -225,7 +225,9 @@ impl DrainBeforeExit {
     /// Serves everybody until the work of the beginning is done, or half the time is used.
     async fn fade(&self, begun: Instant) {
         let process = &self.process;
-        process.backends().for_each(|backend| backend.begin_epoch());
+        process
+            .backends()
+            .for_each(|backend| backend.tickets.begin_epoch());
         let clients = async {
             // Those who can wait for the next process keep their connection.
             if self.store.is_none() {
@@ -234,7 +236,11 @@ impl DrainBeforeExit {
         };
         let before = async {
             tokio::join!(
-                join_all(process.backends().map(|backend| backend.wait_before())),
+                join_all(
+                    process
+                        .backends()
+                        .map(|backend| backend.tickets.wait_before())
+                ),
                 self.tunnels(begun),
                 process.predecessors.ended(),
                 clients

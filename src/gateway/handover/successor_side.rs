@@ -297,8 +297,8 @@ impl SuccessorSide {
         let (info, sidecars) = hand_over.offered.take()?;
         let (pid, report) = (hand_over.successor.pid, hand_over.report.clone());
         let door = |name: &String| {
-            let held = Backend::held(name, &format!("{name} is restarting"));
-            (name.clone(), held)
+            let held = Door::Held(format!("{name} is restarting").into());
+            (name.clone(), Backend::new(name, held))
         };
         self.lock = None;
         self.handed = Some(Handed {
@@ -346,7 +346,7 @@ impl SuccessorSide {
             return;
         };
         let pid = std::process::id();
-        let counts = handed.doors.values().map(|door| door.counts());
+        let counts = handed.doors.values().map(|door| door.tickets.counts());
         let own: usize = counts.map(|counts| counts.requests + counts.tunnels).sum();
         hand_over.successor.say(ToSuccessor::Draining {
             status: drains.map(|drain| DrainStatus { pid, ..drain }).collect(),

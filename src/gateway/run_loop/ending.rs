@@ -227,7 +227,7 @@ impl Gateway {
         }
         let cut: Vec<String> = slots
             .iter()
-            .flat_map(|slot| slot.backend().blockers())
+            .flat_map(|slot| slot.backend().tickets.blockers())
             .chain(self.leases.claim().blockers())
             .collect();
         let text = cut.join(", ");

@@ -1,7 +1,6 @@
 //! Whether an address is free, and a free port for a sidecar that no other program takes before the
 //! sidecar binds it.
 
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::AsRawFd;
@@ -32,10 +31,7 @@ pub fn private() -> io::Result<u16> {
     let below = ephemeral_start();
     if below > LOWEST {
         let span = below - LOWEST;
-        let start = (std::collections::hash_map::RandomState::new()
-            .build_hasher()
-            .finish()
-            % u64::from(span)) as u16;
+        let start = (crate::os::random() % u64::from(span)) as u16;
         for step in 0..TRIES.min(span) {
             let port = LOWEST + (start + step) % span;
             if free(port) {

@@ -59,21 +59,15 @@ impl RightToServe {
             incoming.refuse(&why);
             return Err(failed(&why));
         }
-        let lock = incoming.lock.take();
-        let lock = lock
+        let lock = (incoming.lock.take())
             .map(|fd| Lock::from_fd(fd, &paths.state))
             .transpose()
             .map_err(|error| failed(&error.to_string()))?;
-        let listeners = std::mem::take(&mut incoming.listeners).into_iter();
-        let passed = listeners.map(|(name, fd)| PassedFd {
-            name: name.unwrap_or_else(|| "passed".to_owned()),
-            fd,
-        });
         Ok(Self {
             paths,
             lock,
             notifier: Notifier::from_parts(None, 0),
-            passed: Some(passed.collect()),
+            passed: Some(std::mem::take(&mut incoming.listeners)),
         })
     }
 }

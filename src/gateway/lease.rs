@@ -3,7 +3,7 @@
 //! its time, so that abandoned work does not block a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -63,7 +63,7 @@ impl Leases {
         let process = (pid != 0)
             .then(|| PidFd::open(pid).and_then(|process| process.ended()).ok())
             .flatten();
-        let mut table = self.table();
+        let mut table = lock(&self.held);
         if table.entries.len() >= LEASES_MAX {
             let message =
                 format!("there are {LEASES_MAX} leases already: gatewayctl status shows them");
@@ -108,7 +108,7 @@ impl Leases {
 
     /// Ends a lease; its owner hears the `cause`, if it is not their own doing.
     fn release(&self, number: u64, how: &str, cause: Option<ReleaseCause>) {
-        let Some(entry) = self.table().entries.remove(&number) else {
+        let Some(entry) = lock(&self.held).entries.remove(&number) else {
             return;
         };
         let held = entry.since.elapsed().as_secs();
@@ -127,7 +127,7 @@ impl Leases {
     pub fn claim(self: &Arc<Self>) -> Claim {
         Claim {
             leases: Arc::clone(self),
-            numbers: self.table().entries.keys().copied().collect(),
+            numbers: lock(&self.held).entries.keys().copied().collect(),
         }
     }
 
@@ -141,11 +141,7 @@ impl Leases {
             held_ms: millis(now - entry.since),
             left_ms: entry.until.map(|until| millis(until - now)),
         };
-        self.table().entries.iter().map(status).collect()
-    }
-
-    fn table(&self) -> MutexGuard<'_, LeaseTable> {
-        lock(&self.held)
+        lock(&self.held).entries.iter().map(status).collect()
     }
 }
 
@@ -190,7 +186,7 @@ impl Claim {
     }
 
     fn map<T>(&self, of: impl FnMut(&LeaseEntry) -> T) -> Vec<T> {
-        let table = self.leases.table();
+        let table = lock(&self.leases.held);
         self.numbers
             .iter()
             .filter_map(|number| table.entries.get(number))

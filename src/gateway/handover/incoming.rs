@@ -12,6 +12,7 @@ use super::failpoint;
 use super::wire::{Enclosed, OFFER, Offer, ToPredecessor, ToSuccessor, VERSION};
 use crate::gateway::outbox::Outbox;
 use crate::os::process::PidFd;
+use crate::systemd::PassedFd;
 
 /// The offer was written before this process began.
 const READ: Duration = Duration::from_secs(1);
@@ -28,8 +29,8 @@ pub struct IncomingOffer {
     pub offer: Offer,
     /// The lock, where there is one.
     pub lock: Option<OwnedFd>,
-    /// The listeners, with the names that the service manager keeps them under.
-    pub listeners: Vec<(Option<String>, OwnedFd)>,
+    /// The listeners, with the names that the service manager keeps them under, or "passed".
+    pub listeners: Vec<PassedFd>,
     /// A pidfd for each of the offer's drainers, and a pipe for one that stays.
     pub drainers: Vec<OwnedFd>,
     /// A pidfd for each process of the predecessor that must not run beside ours.
@@ -51,15 +52,15 @@ impl IncomingOffer {
         let (offer, descriptors) = read(&stream).inspect_err(|why| refuse(&stream, why.clone()))?;
         let mut descriptors = descriptors.into_iter();
         let enclosed = &offer.enclosed;
-        let lock = if enclosed.lock {
-            descriptors.next()
-        } else {
-            None
-        };
-        let names = enclosed.listeners.iter().cloned();
+        let lock = enclosed.lock.then(|| descriptors.next()).flatten();
+        let listeners = enclosed.listeners.iter().zip(descriptors.by_ref());
+        let listeners = listeners.map(|(name, fd)| PassedFd {
+            name: name.clone().unwrap_or_else(|| "passed".to_owned()),
+            fd,
+        });
         Ok(Some(Self {
             lock,
-            listeners: names.zip(descriptors.by_ref()).collect(),
+            listeners: listeners.collect(),
             drainers: descriptors.by_ref().take(of_drainers(enclosed)).collect(),
             exclusive: descriptors.map(PidFd::from).collect(),
             offer,

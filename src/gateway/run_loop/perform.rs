@@ -286,10 +286,8 @@ impl Gateway {
                 .keep_good(self.machine.current(), &self.material);
         }
         let now = self.now();
-        let actions = self
-            .recovery
-            .ladder
-            .follow(self.machine.phase(), ready, now);
+        let ladder = &mut self.recovery.ladder;
+        let actions = ladder.follow(self.machine.phase(), ready, now);
         self.climb(actions);
     }
 

@@ -20,23 +20,17 @@ impl Gateway {
     /// What it is doing, also as a sentence.
     pub(super) fn stage(&self) -> (Stage, String) {
         let serves = self.machine.current();
+        let ladder = &self.recovery.ladder;
         match self.machine.phase() {
-            Phase::Waiting { .. } => {
-                match (self.recovery.ladder.rung(), self.recovery.ladder.sentence()) {
-                    (Rung::Throttled { .. }, Some(why)) => (Stage::Throttled, why),
-                    (_, Some(why)) => (Stage::SafeMode, why),
-                    (_, None) => (Stage::Failed, "waiting before the next start".to_owned()),
-                }
-            }
+            Phase::Waiting { .. } => match (ladder.rung(), ladder.sentence()) {
+                (Rung::Throttled { .. }, Some(why)) => (Stage::Throttled, why),
+                (_, Some(why)) => (Stage::SafeMode, why),
+                (_, None) => (Stage::Failed, "waiting before the next start".to_owned()),
+            },
             Phase::Starting(..) => {
-                let why = self
-                    .recovery
-                    .ladder
-                    .sentence()
-                    .map(|why| format!(" ({why})"));
-                let why = why.unwrap_or_default();
-                let text = format!("starting the first generation{why}");
-                (Stage::Starting, text)
+                let why = ladder.sentence().map(|why| format!(" ({why})"));
+                let text = "starting the first generation".to_owned();
+                (Stage::Starting, text + &why.unwrap_or_default())
             }
             Phase::Prepared(_) => (Stage::Starting, "ready to take over".to_owned()),
             Phase::Handing { .. } => (
@@ -74,10 +68,8 @@ impl Gateway {
             (Stage::Degraded, why.unwrap_or_default())
         } else if !older.is_empty() {
             let older: Vec<String> = older.iter().map(ToString::to_string).collect();
-            let text = format!(
-                "generation {serves} serves; {} finishes its work",
-                older.join(", ")
-            );
+            let older = older.join(", ");
+            let text = format!("generation {serves} serves; {older} finishes its work");
             (Stage::Draining, text)
         } else {
             (Stage::Ready, format!("generation {serves} serves"))

@@ -1,9 +1,10 @@
-//! What is looked at before a restart is asked for: that the configuration is valid, and what the
-//! restart will do.
+//! Before a restart is requested: checks that the configuration is valid, and says what the restart
+//! will do.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::CliError;
@@ -26,7 +27,7 @@ pub fn check(status: &Status) -> Result<Option<Config>, CliError> {
     let file = flags.config.clone();
     match config::load(&flags, &Env(&env)) {
         Ok(loaded) => Ok(Some(loaded.config)),
-        // It may see other files than we do: a service has a /tmp of its own.
+        // The gateway may see other files than this command: a service has a /tmp of its own.
         Err(ConfigError::Unreadable { .. }) => Ok(None),
         Err(error) => Err(refusal(
             error,
@@ -39,16 +40,9 @@ pub fn check(status: &Status) -> Result<Option<Config>, CliError> {
 /// The refusal of a restart whose configuration is not valid.
 pub fn refusal(error: ConfigError, file: Option<PathBuf>, unchanged: &str) -> CliError {
     let mut error = CliError::from(error);
+    error.add_line(format!("nothing was changed: {unchanged}"));
+    error.help = file.map(|file| format!("gatewayctl config check --config {}", file.display()));
     error
-        .message
-        .push_str(&format!("\nnothing was changed: {unchanged}"));
-    match file {
-        Some(file) => error.with_help(format!(
-            "gatewayctl config check --config {}",
-            file.display()
-        )),
-        None => error,
-    }
 }
 
 /// How a gateway's process was started.
@@ -72,90 +66,71 @@ pub(super) fn started(status: &Status) -> Option<ProcessStart> {
     {
         return None;
     }
+    let string = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let line = std::fs::read(process.join("cmdline")).ok()?;
-    let line = line
-        .strip_suffix(b"\0")?
-        .split(|byte| *byte == 0)
-        .map(|word| OsString::from_vec(word.to_vec()))
-        .collect();
+    let line = line.strip_suffix(b"\0")?.split(|byte| *byte == 0);
     let environment = std::fs::read(process.join("environ")).ok()?;
-    let pair = |entry: &[u8]| {
+    let environment = environment.split(|byte| *byte == 0).filter_map(|entry| {
         let at = entry.iter().position(|byte| *byte == b'=')?;
-        let (name, value) = entry.split_at(at);
-        Some((
-            OsString::from_vec(name.to_vec()),
-            OsString::from_vec(value.get(1..)?.to_vec()),
-        ))
-    };
-    let environment = environment
-        .split(|byte| *byte == 0)
-        .filter_map(pair)
-        .collect();
-    let cwd = std::fs::read_link(process.join("cwd")).ok()?;
-    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&process).ok()?);
+        Some((string(&entry[..at]), string(&entry[at + 1..])))
+    });
     Some(ProcessStart {
-        line,
-        environment,
-        cwd,
-        uid,
+        line: line.map(string).collect(),
+        environment: environment.collect(),
+        cwd: std::fs::read_link(process.join("cwd")).ok()?,
+        uid: std::fs::metadata(&process).ok()?.uid(),
     })
 }
 
 /// Flags and environment of a gateway's process.
 fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>)> {
-    let ProcessStart {
-        line,
-        environment,
-        cwd,
-        uid,
-    } = started(status)?;
-    let mut flags = GatewayCli::read(line).ok()?.overrides();
+    let start = started(status)?;
+    let mut flags = GatewayCli::read(start.line).ok()?.overrides();
     flags.instance = Some(status.instance.clone());
     match &status.config {
-        Some(file) => flags.config = Some(cwd.join(file)),
+        Some(file) => flags.config = Some(start.cwd.join(file)),
         // Without a file, where one would be depends on the user.
-        None if uid != nix::unistd::geteuid().as_raw() => return None,
+        None if start.uid != nix::unistd::geteuid().as_raw() => return None,
         None => {}
     }
-    Some((flags, environment))
+    Some((flags, start.environment))
 }
+
+/// The step of a restart in a successor.
+const FRESH: &str = "a fresh process takes the listeners over";
 
 /// What a restart will do, in one line.
 pub fn plan(config: &Config, args: &RestartArgs, strategy: &PlannedStrategy) -> String {
-    let beside = names(config, true);
-    let alone = names(config, false);
-    let rest = match (args.force, args.wait) {
-        (true, _) => "what is left of its work is cut".to_owned(),
-        (false, Some(Wait::Forever)) => "the old one ends when its requests are done".to_owned(),
-        (false, Some(Wait::Limit(limit))) => {
-            format!("the old one has {} to finish its work", config::Dur(limit))
-        }
-        (false, None) => format!(
-            "the old one has {} to finish its work",
-            config.restart.drain
-        ),
+    let overlapping = names(config, true);
+    let exclusive = names(config, false);
+    let limit = match args.wait {
+        Some(Wait::Limit(limit)) => config::Dur(limit),
+        _ => config.restart.drain,
+    };
+    let old_work = match args.wait {
+        _ if args.force => "what is left of its work is cut".to_owned(),
+        Some(Wait::Forever) => "the old one ends when its requests are done".to_owned(),
+        _ => format!("the old one has {limit} to finish its work"),
     };
     let mut steps = Vec::new();
     match strategy.name {
-        _ if args.fresh => steps.push("a fresh process takes the listeners over".to_owned()),
-        Some(StrategyName::Respawn) => steps.push("a fresh process takes the listeners over".to_owned()),
-        Some(StrategyName::Exit) => steps.push("the gateway ends when its work is done, and its supervisor starts the next; new connections wait".to_owned()),
+        Some(StrategyName::Exit) if !args.fresh => steps.push("the gateway ends when its work is done, and its supervisor starts the next; new connections wait".to_owned()),
+        Some(StrategyName::Respawn) => steps.push(FRESH.to_owned()),
+        _ if args.fresh => steps.push(FRESH.to_owned()),
         _ => {}
     }
-    if !beside.is_empty() {
+    if !overlapping.is_empty() {
         steps.push(format!(
-            "a new {beside} is started beside the old one and takes over when it is ready; {rest}"
+            "a new {overlapping} is started beside the old one and takes over when it is ready; {old_work}"
         ));
     }
-    if !alone.is_empty() {
+    if !exclusive.is_empty() {
         steps.push(format!(
-            "{alone} must not run twice: new requests wait while it is ended and started again"
+            "{exclusive} must not run twice: new requests wait while it is ended and started again"
         ));
     }
     if steps.is_empty() {
-        steps.push(
-            "there is no sidecar to restart, only the configuration to read again".to_owned(),
-        );
+        steps.push("there is no sidecar to restart, only the configuration to read again".into());
     }
     format!("plan: {}", steps.join("; "))
 }
@@ -198,15 +173,14 @@ mod tests {
             ..RestartArgs::default()
         };
         for (args, planned) in [(&fresh, "in-process: why"), (&args, "respawn: why")] {
-            assert!(
-                plan(&both, args, &strategy(planned))
-                    .starts_with("plan: a fresh process takes the listeners over; a new a is")
-            );
+            let text = plan(&both, args, &strategy(planned));
+            let expected = "plan: a fresh process takes the listeners over; a new a is";
+            assert!(text.starts_with(expected), "{text}");
         }
     }
 
     #[test]
-    fn a_process_that_is_no_gateway_tells_nothing() {
+    fn the_configuration_of_a_process_that_is_no_gateway_is_not_known() {
         let status = Status {
             pid: 1,
             ..crate::control::fake_gateway::status()

@@ -1,7 +1,8 @@
-//! A program that is asked something: run for a moment, and its answer read.
+//! Runs a program that answers and ends, as with `--version`, and reads what it prints.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -44,13 +45,23 @@ impl ProgramOutput {
     }
 }
 
-/// Runs a program to its end, or ends it when its time is over.
+/// Runs `PROGRAM --version`.
+///
+/// # Errors
+/// Those of [`run`].
+pub(super) async fn run_version(program: impl AsRef<OsStr>) -> io::Result<ProgramOutput> {
+    let mut command = Command::new(program);
+    command.arg("--version");
+    run(command, PROOF).await
+}
+
+/// Runs a program to its end, or kills it when its time is over.
 ///
 /// # Errors
 /// When it cannot be executed: see [`explain`].
-pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Result<ProgramOutput> {
-    // A file, not a pipe: nobody has to read along, and a grandchild that keeps it open holds
-    // nobody up.
+pub(super) async fn run(mut command: Command, limit: Duration) -> io::Result<ProgramOutput> {
+    // A file, not a pipe: it need not be read meanwhile, and a grandchild that keeps it open delays
+    // nothing.
     let mut output = tempfile::tempfile()?;
     let mut child = command
         .stdin(Stdio::null())
@@ -58,9 +69,9 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Resul
         .stderr(output.try_clone()?)
         .spawn()?;
     let ended = async {
-        // Not reaped yet, so the pid is its own.
+        // Not reaped yet, so the pid is still its own.
         PidFd::open(child.id())?.ended()?.wait().await;
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     };
     let watched = tokio::time::timeout(limit, ended).await;
     if !matches!(watched, Ok(Ok(()))) {
@@ -78,7 +89,7 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> std::io::Resul
     })
 }
 
-fn read(output: &mut File) -> std::io::Result<String> {
+fn read(output: &mut File) -> io::Result<String> {
     output.rewind()?;
     let mut bytes = Vec::new();
     output.take(OUTPUT_MAX).read_to_end(&mut bytes)?;
@@ -86,18 +97,17 @@ fn read(output: &mut File) -> std::io::Result<String> {
 }
 
 /// Why a program that is there cannot be executed.
-pub(super) fn explain(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
+pub(super) fn explain(error: &io::Error) -> String {
+    let why = match error.raw_os_error() {
         Some(libc::ENOEXEC) => {
-            "cannot be executed here: it is for another machine, or no program at all".to_owned()
+            "cannot be executed here: it is for another machine, or no program at all"
         }
         Some(libc::ENOENT) => {
-            "cannot be executed here: the loader or interpreter that it names is missing".to_owned()
+            "cannot be executed here: the loader or interpreter that it names is missing"
         }
-        Some(libc::EACCES) => {
-            "may not be executed here: is its file system mounted noexec?".to_owned()
-        }
-        Some(libc::ETXTBSY) => "is still being written".to_owned(),
-        _ => format!("cannot be executed: {error}"),
-    }
+        Some(libc::EACCES) => "may not be executed here: is its file system mounted noexec?",
+        Some(libc::ETXTBSY) => "is still being written",
+        _ => return format!("cannot be executed: {error}"),
+    };
+    why.to_owned()
 }

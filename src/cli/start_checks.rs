@@ -31,20 +31,14 @@ pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result
     let Some(program) = service::program(env, unit).await? else {
         return Ok(());
     };
-    let mut command = std::process::Command::new(&program);
-    command.arg("--version");
-    let why = match program_run::run(command, program_run::PROOF).await {
+    let why = match program_run::run_version(&program).await {
         Ok(answer) if answer.good().is_some() => return Ok(()),
         Ok(answer) => format!("does not tell its version: --version {}", answer.ended()),
         Err(error) => program_run::explain(&error),
     };
-    let message = format!(
-        "{program}, which {} runs, {why}\nnothing was changed",
-        unit.unit
-    );
-    let help = format!(
-        "gatewayctl install --instance {}   (writes where the program is now)",
-        unit.instance
-    );
+    let Installed { unit, instance, .. } = unit;
+    let message = format!("{program}, which {unit} runs, {why}\nnothing was changed");
+    let help =
+        format!("gatewayctl install --instance {instance}   (writes where the program is now)");
     Err(Exit::Refused.error(message).with_help(help))
 }

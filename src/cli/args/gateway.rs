@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use super::missing_dashes::with_dashes;
-use super::server::ServerArgs;
-use crate::config::Overrides;
+use crate::config::{Listen, Overrides};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 
 const EXAMPLES: &str = "\
@@ -56,6 +55,28 @@ pub enum GatewayCommand {
     ///
     /// Exits with 0 if it is valid and with 78 if it is not.
     Check(CheckArgs),
+}
+
+/// The flags that `gateway run` and `gatewayctl install` share.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServerArgs {
+    /// Listen here: an address, a port, or unix:/PATH; may be repeated [default: 127.0.0.1:18789]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<Listen>,
+    /// Never run two copies of the server at once: during a restart, requests wait while it stops
+    /// and starts again
+    #[arg(long)]
+    pub exclusive: bool,
+    /// The port that the server always listens on, if it takes neither {port} nor $PORT (implies
+    /// --exclusive)
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// The server is ready when this path answers, e.g. /health [default: when it listens]
+    #[arg(long, value_name = "PATH")]
+    pub ready: Option<String>,
+    /// The server and its arguments; {port} becomes its private port
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<String>,
 }
 
 /// The flags of `gateway run`.
@@ -126,4 +147,17 @@ impl RunArgs {
             command,
         }
     }
+}
+
+/// Adds how the command line is written to an error whose cause is a missing `--`.
+pub fn with_dashes(mut error: clap::Error, before: &str) -> clap::Error {
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && error.kind() == ErrorKind::UnknownArgument
+        && !word.starts_with('-')
+    {
+        let tip = format!("put the command after `--`: {before} {word} …");
+        let tip = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tip);
+    }
+    error
 }

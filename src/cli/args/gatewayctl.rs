@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::gateway::with_dashes;
 use super::global::Global;
 use super::inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
-use super::missing_dashes::with_dashes;
 use super::restart::{InhibitArgs, RestartArgs, UpdateArgs};
 use super::service::{InstallArgs, UninstallArgs};
 

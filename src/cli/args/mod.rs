@@ -5,9 +5,7 @@ mod gateway;
 mod gatewayctl;
 mod global;
 mod inspect;
-mod missing_dashes;
 mod restart;
-mod server;
 mod service;
 
 pub use gateway::{GatewayCli, GatewayCommand};

@@ -43,7 +43,7 @@ impl Wait {
     pub fn to_wire(self) -> u64 {
         match self {
             Self::Forever => 0,
-            Self::Limit(limit) => u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1),
+            Self::Limit(limit) => (limit.as_millis() as u64).max(1),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::server::ServerArgs;
+use super::gateway::ServerArgs;
 use crate::service::ServiceManagerKind;
 use crate::service::sandbox::Sandbox;
 

@@ -1,5 +1,5 @@
-//! A program that is to become the gateway must prove itself first: that it runs here, is a
-//! gateway, can take over from the running one and understands its configuration.
+//! Checks of a new gateway program before it is put in place: that it runs here, is a gateway, can
+//! take over from the running one, and accepts its configuration.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cli::preflight::{self, ProcessStart};
-use crate::cli::program_run::{PROOF, explain, run};
+use crate::cli::program_run::{PROOF, explain, run, run_version};
 use crate::cli::{CliError, Exit};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, Status};
 use crate::os::process;
+use crate::text::escape::escape;
 
 /// How many lines of a failed check are shown.
 const LINES_SHOWN: usize = 8;
 
-/// A program that proved itself.
+/// A program that passed the checks.
 #[derive(Debug)]
 pub struct Candidate {
     pub file: PathBuf,
@@ -30,14 +31,33 @@ struct Versions {
     control: u32,
 }
 
-/// Proves a program: nothing of the running gateway is touched.
+/// Checks a program; nothing of the running gateway is touched.
 ///
 /// # Errors
 /// [`Exit::Refused`] and why, [`Exit::Usage`] when there is no such file, [`Exit::Config`] when it
 /// refuses the configuration.
 pub async fn prove(file: &Path, program: &Path, running: &Status) -> Result<Candidate, CliError> {
-    let nothing = "nothing was changed";
-    let refuse = |why: String| Exit::Refused.error(format!("{} {why}\n{nothing}", file.display()));
+    let refuse = |why: String| {
+        let message = format!("{} {why}\nnothing was changed", file.display());
+        Exit::Refused.error(message)
+    };
+    let found = executable(file, &refuse)?;
+    let exe = PathBuf::from(format!("/proc/{}/exe", running.pid));
+    let in_use = if exe.exists() { &exe } else { program };
+    if process::same_file(in_use, &found) {
+        let why = format!("is the program that {} runs already", running.instance);
+        return Err(refuse(why));
+    }
+    let version = version(&found, running, &refuse).await?;
+    check(&found, running, &refuse).await?;
+    Ok(Candidate {
+        file: found,
+        version,
+    })
+}
+
+/// The path of the file without symbolic links, if it is an executable file.
+fn executable(file: &Path, refuse: &dyn Fn(String) -> CliError) -> Result<PathBuf, CliError> {
     let found = std::fs::canonicalize(file)
         .map_err(|error| Exit::Usage.error(format!("{}: {error}", file.display())))?;
     let metadata = std::fs::metadata(&found)
@@ -46,33 +66,32 @@ pub async fn prove(file: &Path, program: &Path, running: &Status) -> Result<Cand
         return Err(refuse("is not a file".into()));
     }
     if metadata.permissions().mode() & 0o111 == 0 {
-        return Err(
-            refuse("is not executable".into()).with_help(format!("chmod +x {}", file.display()))
-        );
+        let help = format!("chmod +x {}", file.display());
+        return Err(refuse("is not executable".into()).with_help(help));
     }
-    let exe = PathBuf::from(format!("/proc/{}/exe", running.pid));
-    let in_use = if exe.exists() { &exe } else { program };
-    if process::same_file(in_use, &found) {
-        return Err(refuse(format!(
-            "is the program that {} runs already",
-            running.instance
-        )));
-    }
-    let answer = run(bare(&found), PROOF)
+    Ok(found)
+}
+
+/// The version of the program, if it can take over from the running gateway.
+async fn version(
+    found: &Path,
+    running: &Status,
+    refuse: &dyn Fn(String) -> CliError,
+) -> Result<String, CliError> {
+    let answer = run_version(found)
         .await
         .map_err(|error| refuse(explain(&error)))?;
     let Some(text) = answer.good() else {
+        let ended = answer.ended();
         return Err(refuse(format!(
-            "does not tell its version: --version {}",
-            answer.ended()
+            "does not tell its version: --version {ended}"
         )));
     };
-    let first = crate::text::escape::escape(text.lines().next().unwrap_or_default()).into_owned();
     let Some(versions) = parse(text) else {
-        let expected =
-            format!("gateway VERSION (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})");
+        let first = escape(text.lines().next().unwrap_or_default());
         return Err(refuse(format!(
-            "is no gateway that can take over: --version says `{first}`, not `{expected}`"
+            "is no gateway that can take over: --version says `{first}`, not \
+             `gateway VERSION (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})`"
         )));
     };
     if versions.handover != running.handover {
@@ -89,11 +108,7 @@ pub async fn prove(file: &Path, program: &Path, running: &Status) -> Result<Cand
         );
         return Err(refuse(why).with_help("use the gatewayctl that came with it"));
     }
-    check(&found, running, &refuse).await?;
-    Ok(Candidate {
-        file: found,
-        version: versions.program,
-    })
+    Ok(versions.program)
 }
 
 /// `FILE check` with the flags and variables of the running gateway.
@@ -130,46 +145,37 @@ async fn check(
     if answer.good().is_some() {
         return Ok(());
     }
-    let lines: Vec<String> = answer
-        .output
-        .lines()
-        .map(|line| crate::text::escape::escape(line).into_owned())
-        .collect();
-    let last = lines
-        .get(lines.len().saturating_sub(LINES_SHOWN)..)
-        .unwrap_or_default();
-    let shown = last
+    let lines: Vec<&str> = answer.output.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+    let shown: String = last
         .iter()
-        .fold(String::new(), |text, line| text + "\n  | " + line);
+        .map(|line| format!("\n  | {}", escape(line)))
+        .collect();
     if answer.status.and_then(|status| status.code()) == Some(i32::from(Exit::Config.code())) {
-        let mut error = refuse(format!(
-            "refuses the configuration of {}{shown}",
-            running.instance
-        ));
+        let instance = &running.instance;
+        let mut error = refuse(format!("refuses the configuration of {instance}{shown}"));
         error.exit = Exit::Config;
         return Err(error);
     }
+    let ended = answer.ended();
     Err(refuse(format!(
-        "does not get through `check`: it {}{shown}",
-        answer.ended()
+        "does not get through `check`: it {ended}{shown}"
     )))
 }
 
 /// The arguments of `gateway check` for what was started with this command line.
 fn check_line(line: &[OsString]) -> Vec<OsString> {
     let given = line.get(1..).unwrap_or_default();
-    let flags = if given.first().is_some_and(|word| word == "run") {
-        given.get(1..).unwrap_or_default()
-    } else {
-        given
+    let flags = match given {
+        [word, flags @ ..] if word == "run" => flags,
+        flags => flags,
     };
-    std::iter::once(OsString::from("check"))
-        .chain(flags.iter().cloned())
-        .collect()
+    let check = std::iter::once(OsString::from("check"));
+    check.chain(flags.iter().cloned()).collect()
 }
 
-/// Whether the configuration is read from this variable. No others are taken over: the gateway may
-/// be another user's, and what LD_PRELOAD names is not to run as us.
+/// Whether the configuration depends on this variable. No others are passed on: the gateway may be
+/// another user's, and this user must not run what its LD_PRELOAD names.
 fn is_read(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
         return false;
@@ -182,19 +188,10 @@ fn is_read(name: &OsStr) -> bool {
         )
 }
 
-fn bare(file: &Path) -> Command {
-    let mut command = Command::new(file);
-    command.arg("--version");
-    command
-}
-
 /// Reads `gateway 0.1.0 (handover 1, control 1)`; later versions may say more in the parentheses.
 fn parse(text: &str) -> Option<Versions> {
-    let (program, rest) = text
-        .lines()
-        .next()?
-        .strip_prefix("gateway ")?
-        .split_once(" (")?;
+    let line = text.lines().next()?.strip_prefix("gateway ")?;
+    let (program, rest) = line.split_once(" (")?;
     let mut handover = None;
     let mut control = None;
     for part in rest.strip_suffix(')')?.split(", ") {
@@ -204,10 +201,8 @@ fn parse(text: &str) -> Option<Versions> {
             _ => {}
         }
     }
-    let plain = !program.is_empty()
-        && program
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+'));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    let plain = !program.is_empty() && program.chars().all(plain);
     plain.then_some(Versions {
         program: program.to_owned(),
         handover: handover?,

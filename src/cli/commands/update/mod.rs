@@ -1,5 +1,5 @@
-//! `gatewayctl update`: another version of the gateway is proven, put in place, handed over to and
-//! watched; whatever goes wrong puts the previous one back.
+//! `gatewayctl update`: checks another version of the gateway, puts it in place, restarts into it and
+//! watches it. If anything goes wrong, the previous version is put back.
 
 mod candidate;
 mod place;
@@ -18,6 +18,7 @@ use crate::cli::restart_over_control::{ChangeError, CompletedChange, carry_out, 
 use crate::cli::restart_report::verdict;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
+use crate::control::client::Client;
 use crate::control::protocol::{Method, Outcome, RestartParams, Status};
 use crate::os::process;
 use crate::text::words::words;
@@ -70,61 +71,52 @@ pub struct Updated<'a> {
     probe: Option<&'a Downtime>,
 }
 
-/// Updates the gateway that is meant.
+/// Updates the selected gateway.
 ///
 /// # Errors
-/// [`Exit::Refused`] for a program that does not prove itself, [`Exit::Permission`] where it may
-/// not be put in place, [`Exit::Config`] when it refuses the configuration; nothing was changed
-/// then. [`Exit::Failed`] when it did not take over or did not stay; the previous one is back then,
-/// or the message says what to do.
+/// [`Exit::Refused`] for a program that fails the checks, [`Exit::Permission`] where it may not be
+/// put in place, [`Exit::Config`] when it refuses the configuration; nothing was changed then.
+/// [`Exit::Failed`] when it did not take over or did not stay; the previous one is back then, or the
+/// message says what to do.
 pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> {
     let target = ctx.target()?;
     let (client, before) = target.connect_and_ask().await?;
     let program = program_of(&before)?;
     let candidate = candidate::prove(&args.file, &program, &before).await?;
     place::may_replace(&program)?;
-    let plan = format!(
-        "gateway {} -> {} in {}",
-        before.version,
-        candidate.version,
-        program.display()
-    );
+    let (from, to, shown) = (&before.version, &candidate.version, program.display());
+    let plan = format!("gateway {from} -> {to} in {shown}");
     if args.check {
-        ctx.ui.say(&format!(
-            "{} can be put in place: {plan}",
-            candidate.file.display()
-        ));
+        let file = candidate.file.display();
+        ctx.ui.say(&format!("{file} can be put in place: {plan}"));
         ctx.ui.object(&CheckedUpdate {
             ok: true,
             outcome: UpdateOutcome::Proven,
             program: &program,
-            from: &before.version,
-            to: &candidate.version,
+            from,
+            to,
         });
         return Ok(Exit::Done);
     }
     ctx.ui.progress(&format!("plan: {plan}; a fresh process takes the listeners over, and what goes wrong puts the previous one back"));
     let placed = place::put(&candidate.file, &program, before.pid)?;
+    let previous = placed.previous.display();
     ctx.ui.progress(&format!(
-        "in place: {}; the previous one is {}",
-        program.display(),
-        placed.previous().display()
+        "in place: {shown}; the previous one is {previous}"
     ));
-    let reason = format!("update to {}", candidate.version);
-    let params = RestartParams {
+    let method = Method::Restart(RestartParams {
         update: true,
-        reason: Some(reason),
+        reason: Some(format!("update to {to}")),
         ..RestartParams::default()
-    };
-    match take_over(ctx, &target, client, &before, &Method::Restart(params)).await {
+    });
+    match take_over(ctx, &target, client, &before, &method).await {
         Ok((done, after)) => {
             report(ctx, &before, &after, &candidate, &placed, &done);
             Ok(Exit::Done)
         }
         Err(ChangeError::Interrupted(mut error)) => {
-            error.message.push_str(&format!(
-                "\nthe new program stays in place; the previous one is {}",
-                placed.previous().display()
+            error.add_line(format!(
+                "the new program stays in place; the previous one is {previous}"
             ));
             Err(error)
         }
@@ -138,7 +130,7 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
 async fn take_over(
     ctx: &Context,
     target: &Target,
-    client: crate::control::client::Client,
+    client: Client,
     before: &Status,
     method: &Method,
 ) -> Result<(CompletedChange, Status), ChangeError> {
@@ -165,24 +157,19 @@ fn program_of(status: &Status) -> Result<PathBuf, CliError> {
             ))
             .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
     };
-    let named = status
-        .program
-        .as_ref()
-        .ok_or_else(|| unknown("it is of a version that does not say"))?;
+    let named = status.program.as_ref();
+    let named = named.ok_or_else(|| unknown("it is of a version that does not say"))?;
     let path = process::before_replaced(Path::new(named));
-    // A link keeps leading where it leads: what it leads to is replaced.
+    // A symbolic link stays: the file behind it is replaced.
     let path = std::fs::canonicalize(&path)
         .map_err(|error| unknown(&format!("{}: {error}", path.display())))?;
-    // What a gateway says of itself decides what is overwritten, perhaps by root: the kernel must
-    // agree where it can be asked.
+    // The file that the gateway names is overwritten, perhaps by root: the kernel must agree where it
+    // can be asked.
     if let Some(running) = process::program(status.pid)
         && std::fs::canonicalize(&running).is_ok_and(|running| running != path)
     {
-        return Err(unknown(&format!(
-            "it says {}, the kernel {}",
-            path.display(),
-            running.display()
-        )));
+        let (path, running) = (path.display(), running.display());
+        return Err(unknown(&format!("it says {path}, the kernel {running}")));
     }
     Ok(path)
 }
@@ -200,23 +187,14 @@ fn report(
         before.version, candidate.version, before.pid, after.pid
     ));
     let method = Method::Restart(RestartParams::default());
-    for line in verdict(
-        ctx,
-        &method,
-        before.pid,
-        &done.outcome,
-        done.seen.as_ref(),
-        &after.drainers,
-    )
-    .iter()
-    .skip(1)
-    {
+    let (outcome, seen) = (&done.outcome, done.seen.as_ref());
+    let lines = verdict(ctx, &method, before.pid, outcome, seen, &after.drainers);
+    for line in lines.iter().skip(1) {
         ctx.ui.say(line);
     }
-    ctx.ui.say(&format!(
-        "  the previous program is kept as {}",
-        placed.previous().display()
-    ));
+    let previous = placed.previous.display();
+    ctx.ui
+        .say(&format!("  the previous program is kept as {previous}"));
     ctx.ui.object(&Updated {
         ok: true,
         outcome: UpdateOutcome::Updated,
@@ -224,13 +202,14 @@ fn report(
         from: &before.version,
         to: &after.version,
         pid: after.pid,
-        previous: placed.previous(),
-        restart: &done.outcome,
-        probe: done.seen.as_ref(),
+        previous: &placed.previous,
+        restart: outcome,
+        probe: seen,
     });
 }
 
-/// Puts the previous program back, and hands back to it when the wrong one runs.
+/// Puts the previous program back, and restarts into it when the wrong one runs. Returns `error` with
+/// what became of it.
 async fn give_back(
     ctx: &Context,
     target: &Target,
@@ -239,68 +218,55 @@ async fn give_back(
     mut error: CliError,
 ) -> CliError {
     error.exit = Exit::Failed;
+    let (previous, program) = (placed.previous.display(), placed.program.display());
     if let Err(why) = placed.back() {
-        let (previous, program) = (placed.previous().display(), placed.program().display());
-        error.message.push_str(&format!(
-            "\nthe previous program could not be put back: {why}"
-        ));
-        return error.with_help(format!(
-            "mv {previous} {program} && gatewayctl restart --fresh{}",
-            target.flags
-        ));
+        error.add_line(format!("the previous program could not be put back: {why}"));
+        let restart = target.next("restart --fresh");
+        return error.with_help(format!("mv {previous} {program} && {restart}"));
     }
-    error.message.push_str(&format!(
-        "\nthe previous program is back in {}",
-        placed.program().display()
-    ));
+    error.add_line(format!("the previous program is back in {program}"));
     ctx.ui
         .progress("the new program failed; the previous one is back in place");
     let Some(now) = watch::answers(target).await else {
-        error.message.push_str("\nno gateway answers");
-        return error.with_help(format!(
-            "gatewayctl status{0}\ngatewayctl restart{0}",
-            target.flags
-        ));
+        error.add_line("no gateway answers");
+        let help = [target.next("status"), target.next("restart")];
+        return error.with_help(help.join("\n"));
     };
     if now.pid == before.pid || placed.is_run_by(now.pid) {
-        error
-            .message
-            .push_str(&format!("\npid {} runs it and serves", now.pid));
+        error.add_line(format!("pid {} runs it and serves", now.pid));
         return error;
     }
+    match restart_into_previous(ctx, target, &now).await {
+        Ok(pid) => {
+            error.add_line(format!("pid {pid} runs it and serves"));
+            error
+        }
+        Err(second) => {
+            let (pid, why) = (now.pid, second.message);
+            error.add_line(format!("pid {pid} still runs the wrong one: {why}"));
+            error.with_help(target.next("restart --fresh"))
+        }
+    }
+}
+
+/// Restarts the gateway of `now` into the program that is in place again, and returns the pid
+/// afterwards.
+async fn restart_into_previous(
+    ctx: &Context,
+    target: &Target,
+    now: &Status,
+) -> Result<u32, CliError> {
     ctx.ui.progress(&format!(
         "pid {} runs the wrong program; handing back",
         now.pid
     ));
-    let params = RestartParams {
+    let method = Method::Restart(RestartParams {
         fresh: true,
         reason: Some("the update failed: back to the previous program".into()),
-        ..Default::default()
-    };
-    let back = match target.connect().await {
-        Ok(client) => carry_out(ctx, target, client, &now, &Method::Restart(params))
-            .await
-            .map_err(CliError::from),
-        Err(error) => Err(error),
-    };
-    match back {
-        Ok(done) => {
-            let pid = done
-                .outcome
-                .pid
-                .or(done.now.map(|now| now.pid))
-                .unwrap_or(now.pid);
-            error
-                .message
-                .push_str(&format!("\npid {pid} runs it and serves"));
-            error
-        }
-        Err(second) => {
-            error.message.push_str(&format!(
-                "\npid {} still runs the wrong one: {}",
-                now.pid, second.message
-            ));
-            error.with_help(target.next("restart --fresh"))
-        }
-    }
+        ..RestartParams::default()
+    });
+    let client = target.connect().await?;
+    let done = carry_out(ctx, target, client, now, &method).await?;
+    let after = done.now.map(|after| after.pid);
+    Ok(done.outcome.pid.or(after).unwrap_or(now.pid))
 }

@@ -1,10 +1,10 @@
-//! A program file is exchanged: at every moment there is a whole one under its name, and the
-//! previous one stays beside it.
+//! Replaces a program file: its name refers to a complete program at every moment, and the previous
+//! one is kept in the same directory.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -17,9 +17,10 @@ use crate::os::process;
 /// A new program in place of the previous one.
 #[derive(Debug)]
 pub struct Placed {
-    program: PathBuf,
-    previous: PathBuf,
-    /// One update of a folder at a time: two would each keep the other's new program as the
+    pub program: PathBuf,
+    /// Where the previous program is kept.
+    pub previous: PathBuf,
+    /// One update in a directory at a time: two would each keep the other's new program as the
     /// previous one.
     _lock: File,
 }
@@ -27,9 +28,9 @@ pub struct Placed {
 /// Says early whether a program may be replaced; [`put`] says the same, later.
 ///
 /// # Errors
-/// [`Exit::Permission`] with the folder and who may.
+/// [`Exit::Permission`] with the directory and who may write there.
 pub fn may_replace(program: &Path) -> Result<(), CliError> {
-    let dir = folder(program);
+    let dir = directory(program);
     access(dir, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| refusal(dir, error))
 }
 
@@ -51,7 +52,7 @@ fn refusal(dir: &Path, error: Errno) -> CliError {
     Exit::Permission.error(message).with_help(help)
 }
 
-/// The owner of a folder, by name where there is one.
+/// The owner of a directory, by name where there is one.
 fn owner(dir: &Path) -> String {
     let Ok(metadata) = std::fs::metadata(dir) else {
         return "nobody".to_owned();
@@ -63,14 +64,14 @@ fn owner(dir: &Path) -> String {
     }
 }
 
-/// Puts `candidate` in place of `program`, with its owner and mode. What `pid` runs is kept as
-/// NAME.previous, also when the file was exchanged under it before.
+/// Puts `candidate` in place of `program`, with its owner and mode. The program that `pid` runs is
+/// kept as NAME.previous, even if its file was replaced before.
 ///
 /// # Errors
 /// [`Exit::Permission`], [`Exit::Refused`] during another update, [`Exit::Failed`]; the program is
 /// as before then.
 pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliError> {
-    let dir = folder(program);
+    let dir = directory(program);
     let failed = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
         Some(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => refusal(dir, errno),
         _ => Exit::Failed.error(format!(
@@ -79,23 +80,18 @@ pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliErro
         )),
     };
     let lock = File::open(dir).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(
-                Exit::Refused.error(format!("another update in {} is under way", dir.display()))
-            );
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            Exit::Refused.error(format!("another update in {} is under way", dir.display()))
         }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    let previous = beside(program);
+        TryLockError::Error(error) => failed(error),
+    })?;
+    let mut previous = OsString::from(program);
+    previous.push(".previous");
+    let previous = PathBuf::from(previous);
     let running = PathBuf::from(format!("/proc/{pid}/exe"));
-    // Not readable for us, it is what lies under the name.
-    let kept = if running.exists() {
-        running.as_path()
-    } else {
-        program
-    };
+    // Where this user may not read the running program, its file has to do.
+    let kept = if running.exists() { &running } else { program };
     copy(kept, &previous, program).map_err(failed)?;
     if std::fs::canonicalize(candidate).map_err(failed)? != program {
         copy(candidate, program, program).map_err(failed)?;
@@ -108,72 +104,54 @@ pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliErro
 }
 
 impl Placed {
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
-    /// Where the previous program is kept.
-    pub fn previous(&self) -> &Path {
-        &self.previous
-    }
-
     /// Puts the previous program back under its name.
     ///
     /// # Errors
-    /// Whatever the file system says; the new one is then still in place.
+    /// When the file cannot be renamed; the new one is then still in place.
     pub fn back(&self) -> io::Result<()> {
         std::fs::rename(&self.previous, &self.program)?;
-        File::open(folder(&self.program))?.sync_all()
+        File::open(directory(&self.program))?.sync_all()
     }
 
-    /// Whether a process runs what lies under the program's name now; where that cannot be seen, it
-    /// does not.
+    /// Whether a process runs the file that has the program's name now; false where that cannot be
+    /// seen.
     pub fn is_run_by(&self, pid: u32) -> bool {
         process::same_file(Path::new(&format!("/proc/{pid}/exe")), &self.program)
     }
 }
 
-/// Copies a program so that `to` is whole or as before, with owner and mode of `like`.
+/// Copies a program, with owner and mode of `like`. If that fails, `to` is as before.
 fn copy(from: &Path, to: &Path, like: &Path) -> io::Result<()> {
-    let dir = folder(to);
+    let dir = directory(to);
     let model = std::fs::metadata(like)?;
-    let file = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(".tmp-gateway-")
         .tempfile_in(dir)?;
-    io::copy(&mut File::open(from)?, &mut file.as_file())?;
-    let metadata = file.as_file().metadata()?;
+    let mut file = temporary.as_file();
+    io::copy(&mut File::open(from)?, &mut file)?;
+    let metadata = file.metadata()?;
     if (metadata.uid(), metadata.gid()) != (model.uid(), model.gid()) {
-        chown(file.path(), Some(model.uid()), Some(model.gid()))?;
+        chown(temporary.path(), Some(model.uid()), Some(model.gid()))?;
     }
-    // After the owner: a change of owner may take bits away.
-    file.as_file()
-        .set_permissions(std::fs::Permissions::from_mode(
-            model.permissions().mode() & 0o7777,
-        ))?;
-    file.as_file().sync_all()?;
+    // After the owner: a change of owner may clear mode bits.
+    file.set_permissions(model.permissions())?;
+    file.sync_all()?;
     // Closed before it gets its name: a program that is open for writing cannot be executed.
-    file.into_temp_path()
-        .persist(to)
-        .map_err(|error| error.error)?;
+    temporary.into_temp_path().persist(to)?;
     File::open(dir)?.sync_all()
 }
 
-fn folder(program: &Path) -> &Path {
+fn directory(program: &Path) -> &Path {
     program
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("/"))
 }
 
-/// NAME.previous
-fn beside(program: &Path) -> PathBuf {
-    let mut name: OsString = program.as_os_str().to_owned();
-    name.push(".previous");
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn files() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -191,13 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn the_new_one_is_in_place_with_the_mode_of_the_old_and_can_be_taken_back() {
+    fn the_new_program_is_in_place_with_the_mode_of_the_old_and_can_be_taken_back() {
         let (dir, program, candidate) = files();
         let placed = put(&candidate, &program, u32::MAX).unwrap();
-        assert_eq!(
-            (text(&program), text(placed.previous())),
-            ("new".into(), "old".into())
-        );
+        assert_eq!(text(&program), "new");
+        assert_eq!(text(&placed.previous), "old");
         assert_eq!(
             std::fs::metadata(&program).unwrap().permissions().mode() & 0o777,
             0o755
@@ -218,36 +194,25 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_is_kept_although_its_file_was_exchanged_before() {
+    fn the_running_program_is_kept_even_if_its_file_was_replaced_before() {
         let (_dir, program, _) = files();
         let placed = put(&program, &program, std::process::id()).unwrap();
         assert_eq!(text(&program), "old");
         assert_eq!(
-            std::fs::read(placed.previous()).unwrap(),
+            std::fs::read(&placed.previous).unwrap(),
             std::fs::read(std::env::current_exe().unwrap()).unwrap()
         );
     }
 
     #[test]
-    fn a_missing_permission_is_named_with_the_folder_and_who_may() {
+    fn a_missing_permission_is_named_with_the_directory_and_who_may_write_there() {
         let error = refusal(Path::new("/"), Errno::EACCES);
         assert_eq!(error.exit, Exit::Permission);
-        assert!(
-            error
-                .message
-                .starts_with("no permission to write in /: only root (uid 0) may"),
-            "{error:?}"
-        );
-        assert!(
-            refusal(Path::new("/"), Errno::EROFS)
-                .message
-                .contains("read-only")
-        );
-        assert_eq!(
-            may_replace(Path::new("/nonexistent/gateway"))
-                .unwrap_err()
-                .exit,
-            Exit::Permission
-        );
+        let expected = "no permission to write in /: only root (uid 0) may";
+        assert!(error.message.starts_with(expected), "{error:?}");
+        let read_only = refusal(Path::new("/"), Errno::EROFS).message;
+        assert!(read_only.contains("read-only"), "{read_only}");
+        let error = may_replace(Path::new("/nonexistent/gateway")).unwrap_err();
+        assert_eq!(error.exit, Exit::Permission);
     }
 }

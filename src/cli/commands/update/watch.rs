@@ -9,16 +9,16 @@ use crate::cli::{CliError, Exit};
 use crate::control::protocol::Status;
 use crate::text::words::Words;
 
-/// A new program that serves for this long is kept: what crashes at its first requests has done so
-/// by then.
+/// A new program that serves for this long is kept: one that crashes at its first requests has done
+/// so by then.
 pub const STABLE: Duration = Duration::from_secs(10);
 
 /// How long a gateway whose program was put back may take to answer: a supervisor starts it again
 /// after 100 ms, and the front door and control socket are open before its sidecars are.
 const ANSWERS: Duration = Duration::from_secs(10);
 
-/// How often it is looked for: nothing tells of a socket that begins to be answered.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often it is asked for its status: it cannot be seen when a socket begins to be answered.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Waits until the process after that of `before` has served for `stable`.
 ///
@@ -27,38 +27,32 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// before.
 pub async fn stays(target: &Target, before: &Status, stable: Duration) -> Result<Status, CliError> {
     let logs = |error: CliError| error.with_help(target.next("logs"));
+    let failed = |message: String| Err(logs(Exit::Failed.error(message)));
     let begun = Instant::now();
-    let mut client = target.connect().await.map_err(logs)?;
-    let first = target.status_over(&mut client).await.map_err(logs)?;
-    if first.pid == before.pid {
-        let message = format!(
-            "pid {} is still the process of before: the new program was not started",
-            first.pid
-        );
-        return Err(logs(Exit::Failed.error(message)));
+    let (mut client, first) = target.connect_and_ask().await.map_err(logs)?;
+    let pid = first.pid;
+    if pid == before.pid {
+        return failed(format!(
+            "pid {pid} is still the process of before: the new program was not started"
+        ));
     }
     tokio::select! {
         // It closes its connections when it ends.
         () = client.closed() => {
-            let message = format!("pid {}, which ran the new program, ended after {} s", first.pid, begun.elapsed().as_secs());
-            return Err(logs(Exit::Failed.error(message)));
+            let after = begun.elapsed().as_secs();
+            return failed(format!("pid {pid}, which ran the new program, ended after {after} s"));
         }
         () = sleep_until(begun + stable) => {}
     }
     let last = target.status().await.map_err(logs)?;
-    if last.pid != first.pid {
-        return Err(logs(Exit::Failed.error(format!(
-            "pid {}, which ran the new program, is gone",
-            first.pid
-        ))));
+    if last.pid != pid {
+        return failed(format!("pid {pid}, which ran the new program, is gone"));
     }
     if !last.stage.serves() && last.stage != before.stage {
-        let message = format!(
-            "with the new program the gateway is {}: {}",
-            last.stage.in_words(),
-            last.detail
-        );
-        return Err(logs(Exit::Failed.error(message)));
+        let (stage, detail) = (last.stage.in_words(), last.detail);
+        return failed(format!(
+            "with the new program the gateway is {stage}: {detail}"
+        ));
     }
     Ok(last)
 }
@@ -70,7 +64,7 @@ pub async fn answers(target: &Target) -> Option<Status> {
             if let Ok(status) = target.status().await {
                 return status;
             }
-            sleep(LOOK_EVERY).await;
+            sleep(ASK_EVERY).await;
         }
     };
     timeout(ANSWERS, looking).await.ok()
@@ -79,32 +73,28 @@ pub async fn answers(target: &Target) -> Option<Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::Global;
-    use crate::config::Env;
+    use crate::cli::Context;
     use crate::control::fake_gateway::{self, FakeGateway};
 
     const SOON: Duration = Duration::from_millis(50);
 
     fn target(double: &FakeGateway) -> Target {
-        Target::find(
-            &Global {
-                state_dir: Some(double.state.clone()),
-                ..Global::default()
-            },
-            &Env::real(),
-        )
-        .unwrap()
+        Context::quiet(&double.state).target().unwrap()
+    }
+
+    /// A gateway whose process is another than that of the double.
+    fn before() -> Status {
+        Status {
+            pid: 1,
+            ..fake_gateway::status()
+        }
     }
 
     #[tokio::test]
     async fn another_process_that_stays_is_what_is_wanted() {
         let double = FakeGateway::start(Ok(fake_gateway::outcome()));
-        let before = Status {
-            pid: 1,
-            ..fake_gateway::status()
-        };
         assert_eq!(
-            stays(&target(&double), &before, SOON).await.unwrap().pid,
+            stays(&target(&double), &before(), SOON).await.unwrap().pid,
             fake_gateway::status().pid
         );
         let same = stays(&target(&double), &fake_gateway::status(), SOON)
@@ -119,11 +109,8 @@ mod tests {
     #[tokio::test]
     async fn one_that_ends_is_not() {
         let double = FakeGateway::start(Ok(fake_gateway::outcome()));
-        let before = Status {
-            pid: 1,
-            ..fake_gateway::status()
-        };
         let target = target(&double);
+        let before = before();
         let (gone, ()) = tokio::join!(stays(&target, &before, Duration::from_secs(60)), async {
             double.asked_for(1).await;
             double.end();

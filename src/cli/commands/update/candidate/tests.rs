@@ -12,23 +12,29 @@ fn script(dir: &Path, text: &str) -> PathBuf {
     path
 }
 
-/// What a candidate of this script is told; the running gateway's process cannot be looked at.
-async fn prove_script(text: &str) -> Result<Candidate, CliError> {
-    let dir = tempfile::tempdir().unwrap();
-    let status = Status {
+/// A gateway whose process cannot be looked at.
+fn unseen() -> Status {
+    Status {
         pid: u32::MAX,
         ..fake_gateway::status()
-    };
-    // Another thread that is between fork and exec may hold the script open for writing for a
-    // moment.
+    }
+}
+
+async fn prove_file(file: &Path) -> Result<Candidate, CliError> {
+    // Another thread that is between fork and exec may hold the file open for writing for a moment.
     loop {
-        match prove(&script(dir.path(), text), Path::new("/bin/sh"), &status).await {
+        match prove(file, Path::new("/bin/sh"), &unseen()).await {
             Err(error) if error.message.contains("still being written") => {
                 tokio::task::yield_now().await
             }
             result => return result,
         }
     }
+}
+
+async fn prove_script(text: &str) -> Result<Candidate, CliError> {
+    let dir = tempfile::tempdir().unwrap();
+    prove_file(&script(dir.path(), text)).await
 }
 
 async fn refusal(text: &str) -> (Exit, String) {
@@ -121,50 +127,32 @@ async fn a_crash_in_check_and_a_refused_configuration() {
 #[tokio::test]
 async fn files_that_cannot_be_executed_are_named_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let status = Status {
-        pid: u32::MAX,
-        ..fake_gateway::status()
-    };
-    let program = Path::new("/bin/sh");
     let path = dir.path().join("file");
-    let missing = prove(&path, program, &status).await.unwrap_err();
+    let missing = prove_file(&path).await.unwrap_err();
     assert_eq!(missing.exit, Exit::Usage);
     // An ELF header and nothing that this machine could run.
     std::fs::write(&path, [&b"\x7fELF\x02\x01\x01"[..], &[0; 57]].concat()).unwrap();
-    let plain = prove(&path, program, &status).await.unwrap_err();
+    let plain = prove_file(&path).await.unwrap_err();
     assert!(
         plain.message.contains("is not executable") && plain.help.unwrap().starts_with("chmod +x")
     );
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let foreign = loop {
-        let error = prove(&path, program, &status).await.unwrap_err();
-        if !error.message.contains("still being written") {
-            break error;
-        }
-    };
+    let foreign = prove_file(&path).await.unwrap_err();
     assert!(
         foreign.exit == Exit::Refused && foreign.message.contains("for another machine"),
         "{foreign:?}"
     );
-    assert!(
-        prove(dir.path(), program, &status)
-            .await
-            .unwrap_err()
-            .message
-            .contains("is not a file")
-    );
-    let same = prove(program, program, &status).await.unwrap_err();
+    let directory = prove_file(dir.path()).await.unwrap_err();
+    assert!(directory.message.contains("is not a file"), "{directory:?}");
+    let same = prove_file(Path::new("/bin/sh")).await.unwrap_err();
     assert!(same.message.contains("runs already"), "{same:?}");
-    let running = prove(
-        &std::env::current_exe().unwrap(),
-        program,
-        &Status {
-            pid: std::process::id(),
-            ..status
-        },
-    )
-    .await
-    .unwrap_err();
+    let own = std::env::current_exe().unwrap();
+    let status = Status {
+        pid: std::process::id(),
+        ..unseen()
+    };
+    let running = prove(&own, Path::new("/bin/sh"), &status).await;
+    let running = running.unwrap_err();
     assert!(running.message.contains("runs already"), "{running:?}");
 }
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::downtime_probe::Downtime;
-use super::error::Exit;
+use super::error::CliError;
 use crate::stale::CleanReport;
 use crate::text::words::words;
 
@@ -29,22 +29,16 @@ pub struct ErrorAnswer<'a> {
 }
 
 impl<'a> ErrorAnswer<'a> {
-    pub fn new(exit: Exit, error: &'a str, next: Option<&'a str>) -> Self {
+    /// `message` is the redacted message of `error`.
+    pub fn new(error: &'a CliError, message: &'a str) -> Self {
         Self {
             ok: false,
-            exit: exit.code(),
-            error,
-            next,
-            clean: None,
-            probe: None,
+            exit: error.exit.code(),
+            error: message,
+            next: error.help.as_deref(),
+            clean: error.clean.as_deref(),
+            probe: error.probe.as_deref(),
         }
-    }
-
-    /// Adds what was found out before it failed.
-    #[must_use]
-    pub fn with(mut self, clean: Option<&'a CleanReport>, probe: Option<&'a Downtime>) -> Self {
-        (self.clean, self.probe) = (clean, probe);
-        self
     }
 }
 

@@ -5,33 +5,30 @@ use crate::text::human::{count, span};
 
 /// What an older generation still does.
 pub fn draining(drainer: &DrainStatus) -> String {
+    let DrainStatus {
+        generation,
+        requests,
+        tunnels,
+        leases,
+        pid,
+        ..
+    } = *drainer;
     let left = match drainer.left_ms {
         Some(left) => format!("the rest is cut in {}", span(left)),
         None => "without limit".to_owned(),
     };
-    let pid = if drainer.pid == 0 {
-        String::new()
-    } else {
-        format!(" (pid {})", drainer.pid)
-    };
-    let leases = if drainer.leases > 0 {
-        format!(", {}", count(drainer.leases, "lease"))
-    } else {
-        String::new()
-    };
-    if drainer.pid != 0 && drainer.requests + drainer.tunnels + drainer.leases == 0 {
-        // Another process tells its successor how much it has left, and nobody after that.
-        return format!(
-            "generation {}{pid}: finishes its work; {left}",
-            drainer.generation
-        );
+    if pid != 0 && requests + tunnels + leases == 0 {
+        // Another process reports its work only once, to its successor at the hand-over.
+        return format!("generation {generation} (pid {pid}): finishes its work; {left}");
     }
-    let (requests, tunnels) = (
-        count(drainer.requests, "request"),
-        count(drainer.tunnels, "tunnel"),
-    );
-    format!(
-        "generation {}{pid}: {requests}, {tunnels}{leases}; {left}",
-        drainer.generation
-    )
+    let mut text = format!("generation {generation}");
+    if pid != 0 {
+        text.push_str(&format!(" (pid {pid})"));
+    }
+    let (requests, tunnels) = (count(requests, "request"), count(tunnels, "tunnel"));
+    text.push_str(&format!(": {requests}, {tunnels}"));
+    if leases > 0 {
+        text.push_str(&format!(", {}", count(leases, "lease")));
+    }
+    format!("{text}; {left}")
 }

@@ -91,39 +91,33 @@ impl RemedyKind {
 
 /// Prints the findings; `fixed` says that `--fix` was given.
 pub fn show(ctx: &Context, facts: &DoctorFacts, findings: &[Finding], fixed: bool) {
-    let redactor = facts.redactor();
-    let number = checks::all().count();
-    ctx.ui.object(&DoctorReport {
+    let (ui, redactor) = (&ctx.ui, facts.redactor());
+    let checks = checks::all().count();
+    let reported = findings.iter().map(|finding| reported(finding, &redactor));
+    ui.object(&DoctorReport {
         ok: doctor::is_healthy(findings),
         instance: &facts.instance,
-        checks: number,
-        findings: findings
-            .iter()
-            .map(|finding| reported(finding, &redactor))
-            .collect(),
+        checks,
+        findings: reported.collect(),
         unseen: &facts.unseen,
     });
-    for level in [Level::Error, Level::Warning, Level::Note] {
-        findings
+    for level in Level::ALL {
+        for finding in findings
             .iter()
-            .filter(|finding| finding.check.level == level)
-            .for_each(|finding| lines(ctx, finding, &redactor, fixed));
+            .filter(|finding| finding.check.level == *level)
+        {
+            lines(ctx, finding, &redactor, fixed);
+        }
     }
+    let label = ui.paint("not looked at:", Tone::Dim);
     for what in &facts.unseen {
-        ctx.ui.say(&format!(
-            "{} {}",
-            ctx.ui.paint("not looked at:", Tone::Dim),
-            escape(what)
-        ));
+        ui.say(&format!("{label} {}", escape(what)));
     }
     if !facts.unseen.is_empty() {
-        ctx.ui.say(&format!(
-            "  {} sudo gatewayctl doctor{}",
-            ctx.ui.paint(&format!("{:<LABEL$}", "next:"), Tone::Strong),
-            facts.flags
-        ));
+        let label = ui.paint(&format!("{:<LABEL$}", "next:"), Tone::Strong);
+        ui.say(&format!("  {label} sudo gatewayctl doctor{}", facts.flags));
     }
-    ctx.ui.say(&summary(findings, number));
+    ui.say(&summary(findings, checks));
 }
 
 fn reported<'a>(finding: &'a Finding, redactor: &Redactor) -> ReportedFinding<'a> {
@@ -158,20 +152,18 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
         Level::Warning => Tone::Busy,
         Level::Note => Tone::Dim,
     };
+    let ui = &ctx.ui;
     let shown = |text: &str| escape(&redactor.text(text)).into_owned();
     let line = |label: &str, text: &str| {
-        ctx.ui.say(&format!(
-            "  {} {text}",
-            ctx.ui.paint(&format!("{label:<LABEL$}"), Tone::Dim)
-        ))
+        let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
+        ui.say(&format!("  {label} {text}"));
     };
-    let problem = &finding.problem;
-    ctx.ui.say(&format!(
-        "{} {}: {}",
-        ctx.ui.paint(finding.check.level.word(), tone),
-        ctx.ui.paint(finding.check.code, Tone::Strong),
-        finding.check.title
-    ));
+    let (check, problem) = (finding.check, &finding.problem);
+    let (level, code) = (
+        ui.paint(check.level.word(), tone),
+        ui.paint(check.code, Tone::Strong),
+    );
+    ui.say(&format!("{level} {code}: {}", check.title));
     let place = shown(&problem.place);
     line("at", &format!("{place}: {}", shown(&problem.message)));
     for text in problem.detail.iter().take(DETAIL_MOST) {
@@ -180,11 +172,11 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
     if problem.detail.len() > DETAIL_MOST {
         line("", &format!("+{} more", problem.detail.len() - DETAIL_MOST));
     }
-    line("why", finding.check.why);
+    line("why", check.why);
     let remedy = shown(problem.remedy.text());
     match (&problem.remedy, &finding.fix) {
-        (Remedy::Fix(..), FixState::Fixed) => line("done", &ctx.ui.paint(&remedy, Tone::Good)),
-        (_, FixState::Fixed) => line("done", &ctx.ui.paint("fixed", Tone::Good)),
+        (Remedy::Fix(..), FixState::Fixed) => line("done", &ui.paint(&remedy, Tone::Good)),
+        (_, FixState::Fixed) => line("done", &ui.paint("fixed", Tone::Good)),
         (Remedy::Fix(..), _) if !fixed => {
             line("fix", &format!("gatewayctl doctor --fix   ({remedy})"))
         }
@@ -196,23 +188,19 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
 }
 
 fn summary(findings: &[Finding], checks: usize) -> String {
-    let left = |level: Level| {
-        findings
-            .iter()
-            .filter(|finding| !finding.is_fixed() && finding.check.level == level)
-            .count() as u64
-    };
-    let fixed = findings.iter().filter(|finding| finding.is_fixed()).count();
-    let mut parts: Vec<String> = [Level::Error, Level::Warning, Level::Note]
-        .into_iter()
-        .filter(|level| left(*level) > 0)
-        .map(|level| count(left(level), level.word()))
-        .collect();
+    let (fixed, open): (Vec<_>, Vec<_>) = findings.iter().partition(|one| one.is_fixed());
+    let mut parts = Vec::new();
+    for level in Level::ALL {
+        let number = open.iter().filter(|one| one.check.level == *level).count() as u64;
+        if number > 0 {
+            parts.push(count(number, level.word()));
+        }
+    }
     if parts.is_empty() {
         parts.push("no findings".to_owned());
     }
-    if fixed > 0 {
-        parts.push(format!("{fixed} fixed"));
+    if !fixed.is_empty() {
+        parts.push(format!("{} fixed", fixed.len()));
     }
     format!("{}: {}", parts.join(", "), count(checks as u64, "check"))
 }

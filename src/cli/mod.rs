@@ -11,7 +11,6 @@ mod error;
 mod findings_view;
 mod known_gateway;
 mod pages;
-mod path_watch;
 mod preflight;
 mod program_run;
 mod restart_over_control;
@@ -51,30 +50,22 @@ pub fn gatewayctl(cli: &CtlCli) -> Exit {
 /// Prints what is wrong with a command line, or the help that was asked for; with `--json` an error
 /// is the one object, too.
 pub fn unusable(error: &clap::Error) -> Exit {
-    // Nobody is left to tell when the terminal is gone, too.
+    // The terminal may be gone.
     let _ = error.print();
-    let json = std::env::args_os()
-        .take_while(|word| word != "--")
-        .any(|word| word == "--json");
-    if error.use_stderr() && json {
-        let global = Global {
-            json: true,
-            ..Global::default()
-        };
-        let text = error.render().to_string();
-        let line = text.lines().next().unwrap_or_default();
-        let line = line.strip_prefix("error: ").unwrap_or(line);
-        Ui::new(&global).object(&ErrorAnswer::new(
-            Exit::Usage,
-            line,
-            Some("gatewayctl --help"),
-        ));
+    if !error.use_stderr() {
+        return Exit::Done;
     }
-    if error.use_stderr() {
-        Exit::Usage
-    } else {
-        Exit::Done
-    }
+    let mut flags = std::env::args_os().take_while(|word| word != "--");
+    let global = Global {
+        json: flags.any(|word| word == "--json"),
+        ..Global::default()
+    };
+    let text = error.render().to_string();
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    let error = Exit::Usage.error(line).with_help("gatewayctl --help");
+    Ui::new(&global).object(&ErrorAnswer::new(&error, line));
+    Exit::Usage
 }
 
 async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {

@@ -1,5 +1,7 @@
 //! Ending gateways that were left behind: for `clean` and `restart`.
 
+use std::io;
+
 use super::{CliError, Exit};
 use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptProcess};
 
@@ -10,7 +12,11 @@ use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptPro
 pub async fn end_stale(claim: &AddressClaim, mode: CleanMode) -> Result<CleanReport, CliError> {
     stale::end_stale(claim, mode)
         .await
-        .map_err(|error| Exit::Failed.error(format!("cannot see who listens here: {error}")))
+        .map_err(cannot_see_holders)
+}
+
+pub fn cannot_see_holders(error: io::Error) -> CliError {
+    Exit::Failed.error(format!("cannot see who listens here: {error}"))
 }
 
 /// The refusal when a process that was kept holds the port.

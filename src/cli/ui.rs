@@ -1,5 +1,6 @@
 //! What is printed, and where: answers on standard output, progress and errors on standard error.
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,6 +105,13 @@ impl Ui {
         }
     }
 
+    /// A line for each item, all with the same text in front.
+    pub fn say_all(&self, before: &str, items: impl IntoIterator<Item = impl Display>) {
+        for item in items {
+            self.say(&format!("{before}{item}"));
+        }
+    }
+
     /// Text that was asked for itself, as a script or a page; printed even with `--quiet`.
     pub fn raw(&self, text: &str) {
         let mut out = std::io::stdout().lock();
@@ -170,9 +178,7 @@ impl Ui {
             let _ = writeln!(err, "  {next} {}", escape(line));
         }
         if self.json {
-            let answer = ErrorAnswer::new(error.exit, &message, error.help.as_deref())
-                .with(error.clean.as_deref(), error.probe.as_deref());
-            self.object(&answer);
+            self.object(&ErrorAnswer::new(error, &message));
         }
     }
 

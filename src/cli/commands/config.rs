@@ -96,11 +96,10 @@ fn show(ctx: &Context) -> Result<Exit, CliError> {
     }
     let text = config::to_toml(&shown)
         .map_err(|error| Exit::Failed.error(format!("it has no TOML form: {error}")))?;
-    let origin = loaded
-        .path
-        .map_or("defaults and environment".to_owned(), |path| {
-            path.display().to_string()
-        });
+    let origin = match &loaded.path {
+        Some(path) => path.display().to_string(),
+        None => "defaults and environment".to_owned(),
+    };
     ctx.ui
         .raw(&format!("# {origin}; secrets are shown as ***\n{text}"));
     Ok(Exit::Done)
@@ -112,18 +111,16 @@ fn without_secrets(mut config: Config) -> Config {
     for sidecar in config.sidecar.values() {
         redactor.learn_command(&sidecar.command);
         redactor.learn_command(&sidecar.prepare);
-        sidecar
-            .env
-            .iter()
-            .for_each(|(key, value)| redactor.learn_env(key, value));
+        for (key, value) in &sidecar.env {
+            redactor.learn_env(key, value);
+        }
     }
     for sidecar in config.sidecar.values_mut() {
         sidecar.command = redactor.arguments(&sidecar.command);
         sidecar.prepare = redactor.arguments(&sidecar.prepare);
-        sidecar
-            .env
-            .iter_mut()
-            .for_each(|(key, value)| *value = redactor.value(key, value));
+        for (key, value) in &mut sidecar.env {
+            *value = redactor.value(key, value);
+        }
     }
     config
 }
@@ -134,23 +131,23 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     let path = target::config_path(&ctx.global, &Env::real());
-    write_new(&path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Exit::Refused
-            .error(format!("{} is there already", path.display()))
-            .with_help("gatewayctl config init --stdout   (to compare)"),
-        ErrorKind::PermissionDenied => Exit::Permission
-            .error(format!("cannot write {}: {error}", path.display()))
-            .with_help(WITH_SUDO),
-        _ => Exit::Failed.error(format!("cannot write {}: {error}", path.display())),
+    let shown = path.display();
+    write_new(&path).map_err(|error| {
+        let message = format!("cannot write {shown}: {error}");
+        match error.kind() {
+            ErrorKind::AlreadyExists => Exit::Refused
+                .error(format!("{shown} is there already"))
+                .with_help("gatewayctl config init --stdout   (to compare)"),
+            ErrorKind::PermissionDenied => Exit::Permission.error(message).with_help(WITH_SUDO),
+            _ => Exit::Failed.error(message),
+        }
     })?;
-    let named = if ctx.global.config.is_some() {
-        format!(" --config {}", path.display())
-    } else {
-        String::new()
+    let named = match &ctx.global.config {
+        Some(_) => format!(" --config {shown}"),
+        None => String::new(),
     };
     ctx.ui.say(&format!(
-        "wrote {}: edit it, then gatewayctl config check{named}",
-        path.display()
+        "wrote {shown}: edit it, then gatewayctl config check{named}"
     ));
     ctx.ui.object(&WrittenConfig {
         ok: true,
@@ -176,29 +173,18 @@ mod tests {
 
     use crate::cli::args::Global;
 
-    fn context(path: &Path) -> Context {
-        Context::new(Global {
-            config: Some(path.to_owned()),
-            quiet: true,
-            ..Global::default()
-        })
-    }
-
     #[test]
     fn init_never_overwrites_and_its_file_is_valid() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/g.toml");
-        let ctx = context(&path);
-        assert_eq!(
-            config(&ctx, &ConfigCommand::Init(InitArgs::default())),
-            Ok(Exit::Done)
-        );
-        assert_eq!(
-            config(&ctx, &ConfigCommand::Init(InitArgs::default()))
-                .unwrap_err()
-                .exit,
-            Exit::Refused
-        );
+        let ctx = Context::new(Global {
+            config: Some(path.clone()),
+            quiet: true,
+            ..Global::default()
+        });
+        let begin = ConfigCommand::Init(InitArgs::default());
+        assert_eq!(config(&ctx, &begin), Ok(Exit::Done));
+        assert_eq!(config(&ctx, &begin).unwrap_err().exit, Exit::Refused);
         assert_eq!(config(&ctx, &ConfigCommand::Check), Ok(Exit::Done));
         std::fs::write(&path, "[gateway]\nlisen = []\n").unwrap();
         let error = config(&ctx, &ConfigCommand::Check).unwrap_err();
@@ -212,7 +198,12 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let text = "[sidecar.main]\ncommand = [\"x\", \"--token\", \"CANARY-1\", \"--echo=CANARY-2\"]\nprepare = [\"y\", \"CANARY-2\"]\nenv = { API_KEY = \"CANARY-2\", A = \"b\" }\n";
+        let text = r#"
+            [sidecar.main]
+            command = ["x", "--token", "CANARY-1", "--echo=CANARY-2"]
+            prepare = ["y", "CANARY-2"]
+            env = { API_KEY = "CANARY-2", A = "b" }
+        "#;
         let shown = config::to_toml(&without_secrets(config::parse(text, None).unwrap())).unwrap();
         assert!(
             !shown.contains("CANARY") && shown.contains("A = \"b\""),

@@ -50,10 +50,7 @@ pub async fn history(ctx: &Context, args: &HistoryArgs) -> Result<Exit, CliError
         return Err(none(subject));
     };
     let mut entries = with_gaps(history::read(&dir).collect());
-    let surplus = entries
-        .len()
-        .saturating_sub(usize::try_from(args.lines).unwrap_or(usize::MAX));
-    entries.drain(..surplus);
+    entries.drain(..entries.len().saturating_sub(args.lines as usize));
     for line in table(ctx, &entries) {
         ctx.ui.say(&line);
     }
@@ -106,26 +103,13 @@ fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<String> {
     let cells = |line: &HistoryLine| {
         let row = HistoryRow::of(&line.recorded.entry);
         let down = line.down_ms.map(|down| format!("down {}", span(down)));
-        let why = [row.why, row.who.map(|who| format!("by {who}"))]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(", ");
-        let time = line
-            .recorded
-            .at
-            .to_zoned(zone.clone())
-            .strftime("%Y-%m-%d %H:%M:%S")
-            .to_string();
+        let why = [row.why, row.who.map(|who| format!("by {who}"))];
+        let why = why.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let time = line.recorded.at.to_zoned(zone.clone());
+        let time = time.strftime("%Y-%m-%d %H:%M:%S").to_string();
+        let pid = format!("pid {}", line.recorded.pid);
         let took = row.took.or(down).unwrap_or_default();
-        [
-            time,
-            format!("pid {}", line.recorded.pid),
-            row.what,
-            took,
-            why,
-        ]
-        .map(|cell| escape(&cell).into_owned())
+        [time, pid, row.what, took, why].map(|cell| escape(&cell).into_owned())
     };
     let rows: Vec<[String; 5]> = entries.iter().map(cells).collect();
     let line = |cells: &[String; 5]| {
@@ -184,27 +168,17 @@ mod tests {
             line(20, "b", started(PreviousEnd::MachineDown)),
             line(30, "b", started(PreviousEnd::Unplanned(None))),
         ];
-        let gaps: Vec<Option<u64>> = with_gaps(lines)
-            .into_iter()
-            .map(|line| line.down_ms)
-            .collect();
+        let gaps = with_gaps(lines).into_iter().map(|line| line.down_ms);
+        let gaps: Vec<Option<u64>> = gaps.collect();
         assert_eq!(gaps, [None, None, Some(2000), None, None, None, None, None]);
     }
 
     #[test]
     fn every_kind_of_line_in_words() {
         let row = |entry: &HistoryEntry| {
-            let HistoryRow {
-                what,
-                who,
-                why,
-                took,
-            } = HistoryRow::of(entry);
-            [Some(what), who, why, took]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(" | ")
+            let row = HistoryRow::of(entry);
+            let cells = [Some(row.what), row.who, row.why, row.took];
+            cells.into_iter().flatten().collect::<Vec<_>>().join(" | ")
         };
         assert_eq!(row(&started(PreviousEnd::Unknown)), "started");
         assert_eq!(

@@ -1,5 +1,7 @@
-//! `gatewayctl inhibit`: a command whose end restarts and stops wait for.
+//! `gatewayctl inhibit`: runs a command; restarts and stops wait until it has ended.
 
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
@@ -15,47 +17,36 @@ use crate::control::protocol::{DrainEvent, EventName, InhibitParams, Lease, Meth
 use crate::os::process::PidFd;
 use crate::text::human::span;
 
-/// What shells say of a command that a signal ended: this and the signal's number.
+/// A shell's exit code for a command that a signal ended is this plus the signal's number.
 const BY_SIGNAL: i32 = 128;
 
-/// What shells say of a command that is not there, and of one that cannot be executed.
+/// A shell's exit codes for a command that is not found, and for one that cannot be executed.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
-/// Runs a command while holding a lease; its exit code is ours.
+/// Runs a command while holding a lease, and ends with its exit code.
 ///
 /// # Errors
 /// When no gateway gives a lease; the command is not run then.
 pub async fn inhibit(ctx: &Context, args: &InhibitArgs) -> Result<Exit, CliError> {
     let target = ctx.target()?;
     let mut client = target.connect().await?;
-    let ttl_ms = args
-        .ttl
-        .map(|ttl| u64::try_from(ttl.0.as_millis()).unwrap_or(u64::MAX));
     let method = Method::Inhibit(InhibitParams {
         why: args.why.clone(),
-        ttl_ms,
+        ttl_ms: args.ttl.map(|ttl| ttl.0.as_millis() as u64),
     });
     client
         .call::<Lease>(&method, |_| ())
         .await
         .map_err(|error| target.call_failed(error))?;
-    let (mut child, process) = match start(&args.command) {
-        Ok(started) => started,
-        Err(error) => {
-            let code = if error.kind() == std::io::ErrorKind::NotFound {
-                NOT_FOUND
-            } else {
-                NOT_EXECUTABLE
-            };
-            let name = args
-                .command
-                .first()
-                .map(|word| word.display().to_string())
-                .unwrap_or_default();
-            return Err(Exit::Command(code).error(format!("cannot run {name}: {error}")));
-        }
-    };
+    let (mut child, process) = start(&args.command).map_err(|error| {
+        let code = match error.kind() {
+            ErrorKind::NotFound => NOT_FOUND,
+            _ => NOT_EXECUTABLE,
+        };
+        let name = args.command.first().cloned().unwrap_or_default();
+        Exit::Command(code).error(format!("cannot run {}: {error}", name.display()))
+    })?;
     let status = tokio::select! {
         status = run(&mut child, &process) => status,
         never = follow(ctx, &target, client) => match never {},
@@ -65,17 +56,15 @@ pub async fn inhibit(ctx: &Context, args: &InhibitArgs) -> Result<Exit, CliError
         .map_err(|error| Exit::Failed.error(format!("cannot wait for the command: {error}")))
 }
 
-fn start(command: &[std::ffi::OsString]) -> std::io::Result<(Child, PidFd)> {
-    let Some((program, args)) = command.split_first() else {
-        return Err(std::io::ErrorKind::NotFound.into());
-    };
+fn start(command: &[OsString]) -> std::io::Result<(Child, PidFd)> {
+    let (program, args) = command.split_first().ok_or(ErrorKind::NotFound)?;
     let child = Command::new(program).args(args).spawn()?;
-    // Not reaped yet, so the pid is its own.
+    // Not reaped yet, so the pid is still its own.
     let process = PidFd::open(child.id())?;
     Ok((child, process))
 }
 
-/// Waits for the command, and passes on what asks it to end.
+/// Waits for the command, and passes on SIGINT and SIGTERM.
 async fn run(child: &mut Child, process: &PidFd) -> std::io::Result<ExitStatus> {
     let ended = process.ended()?;
     let (mut int, mut term) = (
@@ -96,22 +85,21 @@ async fn run(child: &mut Child, process: &PidFd) -> std::io::Result<ExitStatus> 
     }
 }
 
-/// Whether we are the foreground job of a terminal: then it signals the command as well. Fields 5
-/// and 8 of proc(5) stat.
+/// Whether this is the foreground job of a terminal, which then signals the command as well: the
+/// process group and that of the terminal (fields 5 and 8 of proc(5) stat) are the same.
 fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let Some((_, fields)) = stat.rsplit_once(')') else {
         return false;
     };
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    fields
-        .get(2)
-        .is_some_and(|group| fields.get(5) == Some(group))
+    let mut fields = fields.split_whitespace().skip(2);
+    let group = fields.next();
+    group.is_some() && group == fields.nth(2)
 }
 
-/// Says what the gateway tells the holder of a lease. The command goes on whatever it is.
+/// Prints what the gateway reports to the holder of a lease. The command goes on.
 async fn follow(ctx: &Context, target: &Target, mut client: Client) -> std::convert::Infallible {
-    // Not an error: a gateway that goes away closes it in any order.
+    // An error is also an end: a gateway that exits does not close the connection in order.
     while let Ok(Some((event, payload))) = client.event().await {
         if let Some(text) = said(&target.instance, event, payload) {
             ctx.ui.progress(&text);
@@ -121,8 +109,7 @@ async fn follow(ctx: &Context, target: &Target, mut client: Client) -> std::conv
         "{} ended or closed the connection; nothing waits for this command any more",
         target.instance
     ));
-    // The lease must not be taken from anybody else than the one that gave it: the work belongs to
-    // that process.
+    // No lease is taken from a successor: the work belongs to the process that gave this one.
     std::future::pending().await
 }
 

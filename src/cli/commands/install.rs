@@ -21,7 +21,7 @@ pub async fn install(ctx: &Context, args: &InstallArgs) -> Result<Exit, CliError
     Ok(Exit::Done)
 }
 
-/// Asks on the terminal; nobody where there is none.
+/// Asks on the terminal; none where there is no terminal.
 fn ask(what: &str) -> Option<bool> {
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {
@@ -78,9 +78,7 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
             ui.say(file.text.trim_end());
         } else {
             ui.say(&format!("{}:", file.path.display()));
-            file.text
-                .lines()
-                .for_each(|line| ui.say(&format!("    {line}")));
+            ui.say_all("    ", file.text.lines());
         }
     }
     if request.diff {
@@ -88,41 +86,23 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
     }
     if request.dry_run {
         ui.say("would:");
-        report
-            .actions
-            .iter()
-            .for_each(|action| ui.say(&format!("  {action}")));
-        report
-            .notes
-            .iter()
-            .for_each(|note| ui.say(&format!("note: {note}")));
+        ui.say_all("  ", &report.actions);
+        ui.say_all("note: ", &report.notes);
         return;
     }
-    let listen = report.listen.join(", ");
+    let (unit, listen) = (&report.service.unit, report.listen.join(", "));
     ui.say(&match (report.outcome, report.ready) {
         (InstallOutcome::AlreadyInstalled, true) => {
-            format!(
-                "{} is already installed, and runs on {listen}",
-                report.service.unit
-            )
+            format!("{unit} is already installed, and runs on {listen}")
         }
-        (InstallOutcome::AlreadyInstalled, false) => {
-            format!("{} is already installed", report.service.unit)
-        }
-        (outcome, true) if request.now => {
-            format!("{} is {outcome} and ready on {listen}", report.service.unit)
-        }
-        (outcome, _) => format!("{} is {outcome}", report.service.unit),
+        (InstallOutcome::AlreadyInstalled, false) => format!("{unit} is already installed"),
+        (outcome, true) if request.now => format!("{unit} is {outcome} and ready on {listen}"),
+        (outcome, _) => format!("{unit} is {outcome}"),
     });
-    report
-        .notes
-        .iter()
-        .for_each(|note| ui.say(&format!("note: {note}")));
+    ui.say_all("note: ", &report.notes);
     if !report.ready {
-        ui.say(&format!(
-            "start:  gatewayctl start --instance {}",
-            report.service.instance
-        ));
+        let instance = &report.service.instance;
+        ui.say(&format!("start:  gatewayctl start --instance {instance}"));
     }
     ui.say(&format!("log:    {}", report.journal));
 }

@@ -36,6 +36,21 @@ struct ListedGateway {
     scope: Option<Scope>,
 }
 
+impl ListedGateway {
+    fn new(instance: String, stage: StageWord) -> Self {
+        Self {
+            instance,
+            stage,
+            pid: None,
+            generation: None,
+            listeners: Vec::new(),
+            control: None,
+            unit: None,
+            scope: None,
+        }
+    }
+}
+
 /// The answer of `list`.
 #[derive(Serialize, JsonSchema)]
 pub struct GatewayList {
@@ -53,8 +68,7 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     let mut found = target::all(&ctx.global, &env);
     found.retain(|target| target::is_alive(&target.control));
     if found.is_empty() && services.is_empty() {
-        // It may be the one whose configuration or --state-dir puts it elsewhere; otherwise this
-        // says what to do.
+        // If there is none, this error says what to do.
         found.push(Target::find(&ctx.global, &env)?);
     }
     let mut instances = Vec::new();
@@ -73,32 +87,19 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
 
 async fn running(target: &Target) -> Option<ListedGateway> {
     let control = Some(target.control.display().to_string());
-    let (unit, scope) = (None, None);
     match target.status().await {
         Ok(status) => Some(ListedGateway {
-            instance: status.instance,
-            stage: status.stage.into(),
             pid: Some(status.pid),
             generation: Some(status.generation),
             listeners: status.listeners,
             control,
-            unit,
-            scope,
+            ..ListedGateway::new(status.instance, status.stage.into())
         }),
         Err(error) if error.exit == Exit::NotRunning => None,
-        Err(_) => {
-            let (instance, stage) = (target.instance.clone(), StageWord::NoAnswer);
-            Some(ListedGateway {
-                instance,
-                stage,
-                pid: None,
-                generation: None,
-                listeners: Vec::new(),
-                control,
-                unit,
-                scope,
-            })
-        }
+        Err(_) => Some(ListedGateway {
+            control,
+            ..ListedGateway::new(target.instance.clone(), StageWord::NoAnswer)
+        }),
     }
 }
 
@@ -116,21 +117,16 @@ fn join(instances: &mut Vec<ListedGateway>, service: &InstalledService) {
     };
     let mut same = instances
         .iter_mut()
-        .filter(|item| (pid.is_some() && item.pid == pid) || (pid.is_some() && silent(item)));
+        .filter(|item| pid.is_some() && (item.pid == pid || silent(item)));
     if let Some(item) = same.next() {
         (item.unit, item.scope, item.pid) = (unit, scope, pid);
         return;
     }
-    let (instance, stage) = (service.unit.instance.clone(), service.stage());
     instances.push(ListedGateway {
-        instance,
-        stage,
         pid,
-        generation: None,
-        listeners: Vec::new(),
-        control: None,
         unit,
         scope,
+        ..ListedGateway::new(service.unit.instance.clone(), service.stage())
     });
 }
 
@@ -186,14 +182,10 @@ mod tests {
     #[test]
     fn a_service_joins_its_process_and_one_that_is_down_has_its_own_line() {
         let by_hand = ListedGateway {
-            instance: "a".into(),
-            stage: StageWord::Ready,
             pid: Some(7),
             generation: Some(1),
             listeners: vec!["127.0.0.1:1".into()],
-            control: None,
-            unit: None,
-            scope: None,
+            ..ListedGateway::new("a".into(), StageWord::Ready)
         };
         let mut all = vec![
             by_hand.clone(),

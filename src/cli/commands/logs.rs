@@ -65,36 +65,14 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
             .unwrap_or_else(|| Exit::NotRunning.error(format!("{name} is not running"))));
     };
     let output = std::fs::read_link(format!("/proc/{}/fd/2", status.pid)).ok();
-    let text = match &output {
-        Some(path) if path.is_file() => {
-            if args.sidecar.is_none() && !ctx.ui.is_json() {
-                return Err(turn_into("tail", &tail(path, args)));
-            }
-            let filter = args
-                .sidecar
-                .as_ref()
-                .map(|sidecar| format!(" | grep '^\\[{sidecar}\\]'"))
-                .unwrap_or_default();
-            format!(
-                "{name} (pid {}) writes everything to one file: tail -n {} {}{filter}",
-                status.pid,
-                args.lines,
-                path.display()
-            )
-        }
-        Some(path) if path.starts_with("/dev/") => {
-            format!(
-                "{name} (pid {}) was started by hand and prints on {}",
-                status.pid,
-                path.display()
-            )
-        }
-        _ => format!(
-            "{name} (pid {}) is not a service: its output goes to the terminal or program that started it",
-            status.pid
-        ),
-    };
-    ctx.ui.say(&text);
+    if let Some(file) = output.as_deref().filter(|path| path.is_file())
+        && args.sidecar.is_none()
+        && !ctx.ui.is_json()
+    {
+        return Err(turn_into("tail", &tail(file, args)));
+    }
+    let text = where_it_goes(output.as_deref(), args);
+    ctx.ui.say(&format!("{name} (pid {}) {text}", status.pid));
     ctx.ui.object(&LogsAnswer {
         ok: true,
         instance: &name,
@@ -102,6 +80,25 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         output: output.as_deref(),
     });
     Ok(Exit::Done)
+}
+
+/// Where the output of a gateway that is no service goes.
+fn where_it_goes(output: Option<&Path>, args: &LogsArgs) -> String {
+    match output {
+        Some(path) if path.is_file() => {
+            let filter = match &args.sidecar {
+                Some(sidecar) => format!(" | grep '^\\[{sidecar}\\]'"),
+                None => String::new(),
+            };
+            let (lines, file) = (args.lines, path.display());
+            format!("writes everything to one file: tail -n {lines} {file}{filter}")
+        }
+        Some(path) if path.starts_with("/dev/") => {
+            format!("was started by hand and prints on {}", path.display())
+        }
+        _ => "is not a service: its output goes to the terminal or program that started it"
+            .to_owned(),
+    }
 }
 
 /// The unit of an instance.
@@ -126,7 +123,7 @@ fn is_installed(env: &Env<'_>, scope: Scope, unit: &str) -> bool {
     let template = unit
         .split_once('@')
         .map(|(base, _)| format!("{base}@.service"));
-    let folders: Vec<PathBuf> = match scope {
+    let dirs: Vec<PathBuf> = match scope {
         Scope::System => [
             "/etc/systemd/system",
             "/run/systemd/system",
@@ -135,44 +132,35 @@ fn is_installed(env: &Env<'_>, scope: Scope, unit: &str) -> bool {
         ]
         .map(PathBuf::from)
         .into(),
-        Scope::User => {
-            let home = env
-                .path("XDG_CONFIG_HOME")
-                .or_else(|| env.path("HOME").map(|home| home.join(".config")));
-            let own = home.map(|dir| dir.join("systemd/user"));
-            own.into_iter()
-                .chain(["/etc/systemd/user", "/usr/lib/systemd/user"].map(PathBuf::from))
-                .collect()
-        }
+        Scope::User => env
+            .path("XDG_CONFIG_HOME")
+            .or_else(|| env.path("HOME").map(|home| home.join(".config")))
+            .map(|dir| dir.join("systemd/user"))
+            .into_iter()
+            .chain(["/etc/systemd/user", "/usr/lib/systemd/user"].map(PathBuf::from))
+            .collect(),
     };
-    let names = std::iter::once(unit).chain(template.as_deref());
-    names.into_iter().any(|name| {
-        folders
-            .iter()
-            .any(|folder: &PathBuf| Path::exists(&folder.join(name)))
-    })
+    let mut names = std::iter::once(unit).chain(template.as_deref());
+    names.any(|name| dirs.iter().any(|dir| dir.join(name).exists()))
 }
 
 /// The arguments of journalctl.
 fn journalctl(scope: Scope, unit: &str, args: &LogsArgs, json: bool) -> Vec<OsString> {
-    let mut line: Vec<String> = Vec::new();
-    match scope {
-        Scope::System => line.extend(["--unit".into(), unit.into()]),
-        Scope::User => line.extend(["--user".into(), "--user-unit".into(), unit.into()]),
+    let lines = args.lines.to_string();
+    let identifier = args.sidecar.as_deref().map(sidecar_identifier);
+    let mut line = match scope {
+        Scope::System => vec!["--unit", unit],
+        Scope::User => vec!["--user", "--user-unit", unit],
+    };
+    if let Some(identifier) = &identifier {
+        line.extend(["--identifier", identifier]);
     }
-    if let Some(name) = &args.sidecar {
-        line.extend(["--identifier".into(), sidecar_identifier(name)]);
-    }
-    line.extend([
-        "--lines".into(),
-        args.lines.to_string(),
-        "--no-hostname".into(),
-    ]);
+    line.extend(["--lines", &lines, "--no-hostname"]);
     if args.follow {
-        line.push("--follow".into());
+        line.push("--follow");
     }
     if json {
-        line.extend(["--output".into(), "json".into()]);
+        line.extend(["--output", "json"]);
     }
     line.into_iter().map(OsString::from).collect()
 }

@@ -12,16 +12,14 @@ use crate::cli::{CliError, Context, Exit};
 /// Writes the man pages, or prints that of gatewayctl.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// When the directory cannot be written.
 pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
     let pages = pages();
     let Some(dir) = &args.dir else {
-        let page = pages
-            .iter()
-            .find(|(name, _)| name == "gatewayctl.8")
-            .map(|(_, text)| text.as_str())
-            .unwrap_or_default();
-        ctx.ui.text(&Text::new("gatewayctl.8", page));
+        let name = "gatewayctl.8";
+        let page = pages.into_iter().find(|(known, _)| known == name);
+        let text = page.map(|(_, text)| text).unwrap_or_default();
+        ctx.ui.text(&Text::new(name, text));
         return Ok(Exit::Done);
     };
     write(dir, &pages).map_err(|error| {

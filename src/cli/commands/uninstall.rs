@@ -28,17 +28,11 @@ pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliE
         service::uninstall(&env, &unit, args.dry_run, &|line| ctx.ui.progress(line)).await?;
     if report.dry_run {
         ctx.ui.say("would:");
-        report
-            .actions
-            .iter()
-            .for_each(|action| ctx.ui.say(&format!("  {action}")));
+        ctx.ui.say_all("  ", &report.actions);
     } else {
         ctx.ui.say(&format!("{} is removed", report.service.unit));
     }
-    report
-        .notes
-        .iter()
-        .for_each(|note| ctx.ui.say(&format!("note: {note}")));
+    ctx.ui.say_all("note: ", &report.notes);
     ctx.ui.object(&report);
     Ok(Exit::Done)
 }

@@ -1,7 +1,8 @@
 //! `gatewayctl wait`: for scripts that go on when a gateway is ready, gone, or off its port.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -11,23 +12,24 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::cli::addresses;
 use crate::cli::args::WaitArgs;
 use crate::cli::error::WITH_SUDO;
-use crate::cli::path_watch::Watch;
+use crate::cli::stale_gateways::cannot_see_holders;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
+use crate::os::platform::Watcher;
 use crate::os::port;
 use crate::stale::{self, AddressState};
 use crate::text::human::span;
 use crate::text::words::{Words, words};
 
-/// How often a gateway that runs is asked whether it is ready by now: it tells nobody by itself.
+/// How often a gateway that runs is asked whether it is ready: it does not report that by itself.
 const READY_EVERY: Duration = Duration::from_millis(50);
 
-/// How often a port is tried: the kernel tells nobody when one becomes free.
+/// How often a port is tried: the kernel does not report when one becomes free.
 const PORT_EVERY: Duration = Duration::from_millis(50);
 
-/// How often it is looked who has the port, for the one who waits: that walks through all
-/// processes.
+/// How often the processes that hold the port are looked up, for the message at the time limit: that
+/// walks through all processes.
 const WHO_EVERY: Duration = Duration::from_secs(1);
 
 words! {
@@ -58,27 +60,25 @@ pub struct WaitAnswer {
 ///
 /// # Errors
 /// [`Exit::StillBusy`] when the time is over; [`Exit::Usage`] and [`Exit::Permission`] when no
-/// gateway can be meant.
+/// gateway can be selected.
 pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     let begun = Instant::now();
     let seen = Cell::new(None);
-    let (what, waited) = if args.stopped {
-        (
-            WaitedState::Stopped,
-            timeout(args.timeout.0, stopped(ctx)).await,
-        )
-    } else if args.port_free {
-        (
-            WaitedState::OffItsPort,
-            timeout(args.timeout.0, port_free(ctx, &seen)).await,
-        )
-    } else {
-        (
-            WaitedState::Ready,
-            timeout(args.timeout.0, ready(ctx, &seen)).await,
-        )
+    let what = match args {
+        WaitArgs { stopped: true, .. } => WaitedState::Stopped,
+        WaitArgs {
+            port_free: true, ..
+        } => WaitedState::OffItsPort,
+        _ => WaitedState::Ready,
     };
-    let Ok(result) = waited else {
+    let reached = async {
+        match what {
+            WaitedState::Stopped => stopped(ctx).await,
+            WaitedState::OffItsPort => port_free(ctx, &seen).await,
+            WaitedState::Ready => ready(ctx, &seen).await,
+        }
+    };
+    let Ok(result) = timeout(args.timeout.0, reached).await else {
         let stands = seen
             .take()
             .map_or(String::new(), |seen: String| format!(": {seen}"));
@@ -86,12 +86,12 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
         return Err(error.with_help("gatewayctl status"));
     };
     result?;
-    let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    ctx.ui.say(&format!("{what} after {}", span(took)));
+    let took_ms = begun.elapsed().as_millis() as u64;
+    ctx.ui.say(&format!("{what} after {}", span(took_ms)));
     ctx.ui.object(&WaitAnswer {
         ok: true,
         state: what,
-        took_ms: took,
+        took_ms,
     });
     Ok(Exit::Done)
 }
@@ -101,14 +101,18 @@ async fn ready(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliErro
     let env = Env::real();
     loop {
         let paths = target::expected(&ctx.global, &env);
-        let watch = watching(&paths)?;
+        let watch = watching(&paths).map_err(|error| {
+            cannot_watch(error).with_help("sysctl fs.inotify.max_user_instances")
+        })?;
         match Target::find(&ctx.global, &env) {
             Ok(target) => {
                 if becomes_ready(&target, seen).await {
                     return Ok(());
                 }
             }
-            Err(error) if error.exit == Exit::NotRunning => changed(&watch, &paths).await?,
+            Err(error) if error.exit == Exit::NotRunning => {
+                changed(&watch, &paths).await.map_err(cannot_watch)?;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -123,7 +127,7 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
         if status.stage.serves() {
             return true;
         }
-        // Some tell their stage themselves.
+        // Some details begin with the stage.
         let detail = status
             .detail
             .strip_prefix(&format!("{}: ", status.stage.in_words()))
@@ -167,9 +171,7 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
         }
         if look <= Instant::now() {
             look = Instant::now() + WHO_EVERY;
-            let state = stale::address_state(&claim).map_err(|error| {
-                Exit::Failed.error(format!("cannot see who listens here: {error}"))
-            })?;
+            let state = stale::address_state(&claim).map_err(cannot_see_holders)?;
             if matches!(state, AddressState::Kept(_)) {
                 return Ok(());
             }
@@ -181,31 +183,38 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
 
 /// Whether another program could bind an address.
 fn is_free(listen: &Listen) -> Result<bool, CliError> {
-    port::can_be_had(listen).map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Exit::Permission
-            .error(format!("{listen} cannot be tried: {error}"))
-            .with_help(WITH_SUDO),
-        _ => Exit::Failed.error(format!("{listen} cannot be tried: {error}")),
+    port::can_be_had(listen).map_err(|error| {
+        let message = format!("{listen} cannot be tried: {error}");
+        match error.kind() {
+            ErrorKind::PermissionDenied => Exit::Permission.error(message).with_help(WITH_SUDO),
+            _ => Exit::Failed.error(message),
+        }
     })
 }
 
-fn watching(paths: &[std::path::PathBuf]) -> Result<Watch, CliError> {
-    Watch::new(paths).map_err(|error| {
-        Exit::Failed
-            .error(format!("cannot watch for the control socket: {error}"))
-            .with_help("sysctl fs.inotify.max_user_instances")
-    })
+/// Watches the directories of `paths`; if one does not exist, the nearest one above it that does.
+///
+/// # Errors
+/// When the system has no watches left (on Linux: fs.inotify.max_user_instances).
+fn watching(paths: &[PathBuf]) -> io::Result<Watcher> {
+    Watcher::new(paths.iter().filter_map(|path| {
+        let mut above = path.ancestors().skip(1);
+        above.find(|dir| dir.is_dir())
+    }))
 }
 
-async fn changed(watch: &Watch, paths: &[std::path::PathBuf]) -> Result<(), CliError> {
+/// Returns when something changed in the watched directories.
+async fn changed(watch: &Watcher, paths: &[PathBuf]) -> io::Result<()> {
     // Between bind and listen a socket is there and refuses; no event follows.
-    if paths.iter().any(|path| Path::exists(path)) {
+    if paths.iter().any(|path| path.exists()) {
         let _ = timeout(READY_EVERY, watch.changed()).await;
         return Ok(());
     }
-    watch.changed().await.map_err(|error| {
-        Exit::Failed.error(format!("cannot watch for the control socket: {error}"))
-    })
+    watch.changed().await
+}
+
+fn cannot_watch(error: io::Error) -> CliError {
+    Exit::Failed.error(format!("cannot watch for the control socket: {error}"))
 }
 
 #[cfg(test)]
@@ -243,6 +252,25 @@ mod tests {
                 .unwrap();
         });
         assert_eq!(waited, Ok(Exit::Done));
+    }
+
+    #[tokio::test]
+    async fn a_path_whose_directory_is_not_there_yet_is_seen_step_by_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/socket");
+        let maker = path.clone();
+        let making = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(maker.parent().unwrap()).unwrap();
+            std::fs::write(maker, "").unwrap();
+        });
+        loop {
+            let watch = watching(std::slice::from_ref(&path)).unwrap();
+            if path.exists() {
+                break;
+            }
+            watch.changed().await.unwrap();
+        }
+        making.await.unwrap();
     }
 
     #[tokio::test]

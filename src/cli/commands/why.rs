@@ -93,16 +93,10 @@ pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
 fn show(ctx: &Context, sentence: &str, lines: &[EvidenceLine], now: Timestamp) {
     ctx.ui.say(&ctx.ui.paint(&escape(sentence), Tone::Strong));
     for line in lines {
-        let at = line
-            .at
-            .as_ref()
-            .and_then(|at| at.parse().ok())
-            .map_or(String::new(), |at| why::clock(at, now));
-        let source = format!("{:<8}", line.source);
-        ctx.ui.say(&format!(
-            "  {} {at:<8}  {}",
-            ctx.ui.paint(&source, Tone::Dim),
-            escape(&line.text)
-        ));
+        let at = line.at.as_ref().and_then(|at| at.parse().ok());
+        let at = at.map_or(String::new(), |at| why::clock(at, now));
+        let source = ctx.ui.paint(&format!("{:<8}", line.source), Tone::Dim);
+        ctx.ui
+            .say(&format!("  {source} {at:<8}  {}", escape(&line.text)));
     }
 }

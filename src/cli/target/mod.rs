@@ -22,7 +22,7 @@ use crate::state::owner::Owner;
 use crate::state::paths::{Paths, Scope};
 
 /// A status needs no work; a gateway that takes longer is stopped or stuck.
-pub const STATUS_TIME: Duration = Duration::from_secs(5);
+const STATUS_TIME: Duration = Duration::from_secs(5);
 
 /// A gateway that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,48 +33,49 @@ pub struct Target {
     pub flags: String,
 }
 
-/// What flags, environment and configuration say about the gateway that is meant.
+/// What flags, environment and configuration say about the selected gateway.
 struct Hints {
     name: Option<String>,
     state_dir: Option<PathBuf>,
-    /// Whether `state_dir` was named for this very call, rather than by a configuration that
-    /// happens to lie in its place.
-    outright: bool,
+    /// Whether a flag or variable of this call names `state_dir` or its configuration. False for a
+    /// configuration that was found in its usual place.
+    by_path: bool,
 }
 
 impl Hints {
     fn read(global: &Global, env: &Env<'_>) -> Self {
         let name = wanted_name(global, env);
-        if let Some(dir) = global
-            .state_dir
-            .clone()
-            .or_else(|| env.path("GATEWAY_STATE_DIR"))
-        {
+        let named = global.state_dir.clone();
+        if let Some(dir) = named.or_else(|| env.path("GATEWAY_STATE_DIR")) {
             return Self {
                 name,
                 state_dir: Some(dir),
-                outright: true,
+                by_path: true,
             };
         }
-        // A file that cannot be read now may have been fine when the gateway started: then the
-        // usual places are looked at.
-        let Ok(loaded) = config::load(&overrides(global, env), env) else {
-            return Self {
+        let by_file = global.config.is_some();
+        // A file that is not valid now may have been valid when the gateway started: then it is
+        // looked for in the usual places.
+        match config::load(&overrides(global, env), env) {
+            Ok(loaded) => Self {
+                name: name.or_else(|| by_file.then_some(loaded.instance)),
+                state_dir: loaded.config.gateway.state_dir,
+                by_path: by_file,
+            },
+            Err(_) => Self {
                 name,
                 state_dir: None,
-                outright: false,
-            };
-        };
-        let by_file = global.config.is_some();
-        Self {
-            name: name.or_else(|| by_file.then_some(loaded.instance)),
-            state_dir: loaded.config.gateway.state_dir,
-            outright: by_file,
+                by_path: false,
+            },
         }
+    }
+
+    fn name_or_default(&self) -> &str {
+        self.name.as_deref().unwrap_or(DEFAULT_INSTANCE)
     }
 }
 
-/// Whether somebody serves a control socket.
+/// Whether a gateway serves a control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SocketState {
     Alive,
@@ -83,9 +84,9 @@ enum SocketState {
 }
 
 impl Target {
-    /// The gateway that the flags mean.
+    /// The running gateway that the flags select.
     ///
-    /// `--state-dir` names it outright, and so does a `--config` that says where its state is;
+    /// `--state-dir` names it by path, and so does a `--config` that says where its state is;
     /// `--instance` looks in every place of that name; without any it is the only one there is.
     ///
     /// # Errors
@@ -93,96 +94,80 @@ impl Target {
     /// several; [`Exit::Permission`] when it is another user's.
     pub fn find(global: &Global, env: &Env<'_>) -> Result<Self, CliError> {
         let hints = Hints::read(global, env);
-        if let (Some(dir), true) = (&hints.state_dir, hints.outright) {
-            let name = hints
-                .name
-                .or_else(|| Owner::read(dir).map(|owner| owner.instance));
-            let target =
-                Self::in_state_dir(name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), dir);
-            return match life(&target.control) {
-                SocketState::Alive => Ok(target),
-                SocketState::Denied => Err(target.denied()),
-                SocketState::Dead => Err(Exit::NotRunning
-                    .error(format!(
-                        "no gateway runs with the state folder {}",
-                        dir.display()
-                    ))
-                    .with_help(format!(
-                        "gateway run --state-dir {} -- COMMAND",
-                        dir.display()
-                    ))),
-            };
+        if let (Some(dir), true) = (&hints.state_dir, hints.by_path) {
+            return Self::by_path(hints.name, dir);
         }
         let found = match &hints.name {
-            Some(name) => {
-                let places = Paths::candidates(env, name, scope(global)).into_iter();
-                let elsewhere = hints
-                    .state_dir
-                    .iter()
-                    .map(|dir| Self::in_state_dir(name.clone(), dir));
-                places
-                    .map(|control| Self::named(name.clone(), control))
-                    .chain(elsewhere)
-                    .collect()
-            }
+            Some(name) => Paths::candidates(env, name, scope(global))
+                .into_iter()
+                .map(|control| Self::named(name, control))
+                .chain(hints.state_dir.map(|dir| Self::in_state_dir(name, &dir)))
+                .collect(),
             None => all(global, env),
         };
         Self::choose(found, hints.name.as_deref(), global, env)
     }
 
-    fn named(instance: String, control: PathBuf) -> Self {
+    fn by_path(name: Option<String>, dir: &Path) -> Result<Self, CliError> {
+        let name = name.or_else(|| Owner::read(dir).map(|owner| owner.instance));
+        let target = Self::in_state_dir(name.as_deref().unwrap_or(DEFAULT_INSTANCE), dir);
+        match socket_state(&target.control) {
+            SocketState::Alive => Ok(target),
+            SocketState::Denied => Err(target.denied()),
+            SocketState::Dead => {
+                let dir = dir.display();
+                let error = format!("no gateway runs with the state directory {dir}");
+                let help = format!("gateway run --state-dir {dir} -- COMMAND");
+                Err(Exit::NotRunning.error(error).with_help(help))
+            }
+        }
+    }
+
+    fn named(instance: &str, control: PathBuf) -> Self {
         Self {
             flags: format!(" --instance {instance}"),
-            instance,
+            instance: instance.to_owned(),
             control,
         }
     }
 
-    fn in_state_dir(instance: String, dir: &Path) -> Self {
+    fn in_state_dir(instance: &str, dir: &Path) -> Self {
         Self {
             flags: format!(" --state-dir {}", dir.display()),
-            instance,
+            instance: instance.to_owned(),
             control: Paths::in_state_dir(dir).control,
         }
     }
 
+    /// The only one of `found` that answers.
     fn choose(
         found: Vec<Self>,
         name: Option<&str>,
         global: &Global,
         env: &Env<'_>,
     ) -> Result<Self, CliError> {
-        let mut alive = Vec::new();
-        let mut locked = None;
+        let mut alive: Vec<Self> = Vec::new();
+        let mut denied = None;
         for target in found {
-            if alive
-                .iter()
-                .any(|known: &Self| known.control == target.control)
-            {
-                continue;
-            }
-            match life(&target.control) {
-                SocketState::Alive => alive.push(target),
-                SocketState::Denied => locked = Some(target),
-                SocketState::Dead => {}
+            match socket_state(&target.control) {
+                SocketState::Alive if alive.iter().all(|one| one.control != target.control) => {
+                    alive.push(target);
+                }
+                SocketState::Alive | SocketState::Dead => {}
+                SocketState::Denied => denied = Some(target),
             }
         }
-        if alive.len() > 1 {
-            let lines: Vec<String> = alive
-                .iter()
-                .map(|target| format!("{}  ({})", target.instance, target.control.display()))
-                .collect();
-            let error =
-                Exit::Usage.error(format!("several gateways run here:\n{}", lines.join("\n")));
-            return Err(error.with_help(match name {
+        if let [first, _, ..] = &alive[..] {
+            let line = |one: &Self| format!("\n{}  ({})", one.instance, one.control.display());
+            let lines: String = alive.iter().map(line).collect();
+            let help = match name {
                 Some(_) => "say --user or --system".to_owned(),
-                None => format!(
-                    "say which one, as in --instance {}",
-                    alive.first().map_or("NAME", |target| &target.instance)
-                ),
-            }));
+                None => format!("say which one, as in --instance {}", first.instance),
+            };
+            let error = Exit::Usage.error(format!("several gateways run here:{lines}"));
+            return Err(error.with_help(help));
         }
-        match (alive.pop(), locked) {
+        match (alive.pop(), denied) {
             // The only one need not be named.
             (Some(target), _) if name.is_none() => Ok(Self {
                 flags: String::new(),
@@ -249,21 +234,18 @@ impl Target {
         format!("gatewayctl {command}{}", self.flags)
     }
 
-    /// What a failed call means for the exit code.
+    /// The error for a failed call.
     pub fn call_failed(&self, error: CallError) -> CliError {
-        let exit = match &error {
-            CallError::Refused(failure) if failure.code == FailureCode::ConfigInvalid => {
-                Exit::Config
-            }
-            _ => Exit::Failed,
+        let failed = Exit::Failed.error(error.to_string());
+        let CallError::Refused(failure) = error else {
+            return failed.with_help(self.next("status"));
         };
-        let shown = exit.error(error.to_string());
-        match &error {
-            CallError::Refused(failure) if failure.code == FailureCode::UnknownMethod => {
-                shown.with_help("update: gateway and gatewayctl are of different versions")
+        match failure.code {
+            FailureCode::ConfigInvalid => Exit::Config.error(failed.message),
+            FailureCode::UnknownMethod => {
+                failed.with_help("update: gateway and gatewayctl are of different versions")
             }
-            CallError::Refused(_) => shown,
-            _ => shown.with_help(self.next("status")),
+            _ => failed,
         }
     }
 
@@ -277,48 +259,40 @@ impl Target {
     }
 }
 
-/// Every gateway with a control socket in a usual place, dead ones included, and the one whose
-/// configuration lies in its usual place and puts its state elsewhere.
+/// Every gateway with a control socket in a usual place, dead ones included, and the one whose state
+/// directory is named or configured.
 pub fn all(global: &Global, env: &Env<'_>) -> Vec<Target> {
-    let mut found = Paths::instances(env, scope(global));
-    if let Some(name) = wanted_name(global, env) {
-        found.retain(|(instance, _)| *instance == name);
-    }
-    let mut found: Vec<Target> = found
+    let wanted = wanted_name(global, env);
+    let mut found: Vec<Target> = Paths::instances(env, scope(global))
         .into_iter()
-        .map(|(instance, control)| Target::named(instance, control))
+        .filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == name))
+        .map(|(name, control)| Target::named(&name, control))
         .collect();
     let hints = Hints::read(global, env);
     if let Some(dir) = &hints.state_dir {
-        found.push(Target::in_state_dir(
-            hints.name.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()),
-            dir,
-        ));
+        found.push(Target::in_state_dir(hints.name_or_default(), dir));
     }
     found
 }
 
-/// Where the control socket of the gateway that is meant will be, when it runs: for waiting.
+/// Where the control socket of the selected gateway will be when it runs: for waiting.
 pub fn expected(global: &Global, env: &Env<'_>) -> Vec<PathBuf> {
     let hints = Hints::read(global, env);
-    if let (Some(dir), true) = (&hints.state_dir, hints.outright) {
-        return vec![Paths::in_state_dir(dir).control];
-    }
-    let mut paths = Paths::candidates(
-        env,
-        hints.name.as_deref().unwrap_or(DEFAULT_INSTANCE),
-        scope(global),
-    );
+    let mut paths = if hints.by_path && hints.state_dir.is_some() {
+        Vec::new()
+    } else {
+        Paths::candidates(env, hints.name_or_default(), scope(global))
+    };
     paths.extend(hints.state_dir.map(|dir| Paths::in_state_dir(&dir).control));
     paths
 }
 
-/// Whether somebody answers at a control socket.
+/// Whether a gateway answers at a control socket.
 pub fn is_alive(control: &Path) -> bool {
-    life(control) == SocketState::Alive
+    socket_state(control) == SocketState::Alive
 }
 
-fn life(control: &Path) -> SocketState {
+fn socket_state(control: &Path) -> SocketState {
     match UnixStream::connect(control) {
         Ok(_) => SocketState::Alive,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => SocketState::Denied,
@@ -341,22 +315,20 @@ fn not_running(name: Option<&str>, global: &Global, env: &Env<'_>) -> CliError {
             "gateway run{flag} -- COMMAND   (in this terminal)\ngatewayctl install --now{flag} -- COMMAND   (as a service)"
         ),
     };
-    if hidden(global) {
+    if hides_gateways(global) {
         help.push_str(
-            "\nsudo gatewayctl list   (some folders in /run/gateway are open to root only)",
+            "\nsudo gatewayctl list   (some directories in /run/gateway are open to root only)",
         );
     }
     Exit::NotRunning.error(message).with_help(help)
 }
 
-/// Whether there are system gateways that we are not allowed to see.
-fn hidden(global: &Global) -> bool {
+/// Whether there are system gateways that this user is not allowed to see.
+fn hides_gateways(global: &Global) -> bool {
     if scope(global) == Some(Scope::User) {
         return false;
     }
-    let Ok(entries) = std::fs::read_dir("/run/gateway") else {
-        return false;
-    };
+    let entries = std::fs::read_dir("/run/gateway").into_iter().flatten();
     entries.flatten().any(|entry| {
         std::fs::read_dir(entry.path())
             .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)

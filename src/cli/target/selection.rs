@@ -17,44 +17,36 @@ pub fn scope(global: &Global) -> Option<Scope> {
 
 /// The flags as `gateway run` takes them, with the configuration file of the scope.
 pub fn overrides(global: &Global, env: &Env<'_>) -> Overrides {
-    let mut flags = Overrides {
-        config: global.config.clone().or_else(|| env.path("GATEWAY_CONFIG")),
+    let usual = || Some(config_path(global, env)).filter(|path| path.exists());
+    Overrides {
+        config: named_config(global, env).or_else(usual),
         instance: global.instance.clone(),
         state_dir: global.state_dir.clone(),
         ..Overrides::default()
-    };
-    if flags.config.is_none() {
-        flags.config = Some(config_path(global, env)).filter(|path| path.exists());
     }
-    flags
+}
+
+fn named_config(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
+    global.config.clone().or_else(|| env.path("GATEWAY_CONFIG"))
 }
 
 /// The path of the selected gateway's configuration, whether it exists or not.
 pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
-    if let Some(path) = global.config.clone().or_else(|| env.path("GATEWAY_CONFIG")) {
+    if let Some(path) = named_config(global, env) {
         return path;
     }
     let name = wanted_name(global, env).unwrap_or_else(|| DEFAULT_INSTANCE.to_owned());
     let file = format!("{name}.toml");
     let system = Path::new("/etc/gateway").join(&file);
-    let home = || {
-        env.path("XDG_CONFIG_HOME")
-            .or_else(|| env.path("HOME").map(|home| home.join(".config")))
-    };
+    let usual = config::default_path(env, &name);
     match scope(global) {
         Some(Scope::System) => system,
-        Some(Scope::User) => home().map_or_else(
-            || config::default_path(env, &name),
-            |dir| dir.join("gateway").join(&file),
-        ),
-        None => {
-            let usual = config::default_path(env, &name);
-            if !usual.exists() && system.exists() {
-                system
-            } else {
-                usual
-            }
-        }
+        Some(Scope::User) => env
+            .path("XDG_CONFIG_HOME")
+            .or_else(|| env.path("HOME").map(|home| home.join(".config")))
+            .map_or(usual, |dir| dir.join("gateway").join(&file)),
+        None if !usual.exists() && system.exists() => system,
+        None => usual,
     }
 }
 

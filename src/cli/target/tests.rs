@@ -7,9 +7,9 @@ use super::*;
 fn machine(alive: &[&str]) -> (tempfile::TempDir, Vec<UnixListener>) {
     let dir = tempfile::tempdir().unwrap();
     let socket = |name: &str| {
-        let folder = dir.path().join("gateway").join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        UnixListener::bind(folder.join("control.sock")).unwrap()
+        let dir = dir.path().join("gateway").join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        UnixListener::bind(dir.join("control.sock")).unwrap()
     };
     drop(socket("dead"));
     let listeners = alive.iter().map(|name| socket(name)).collect();
@@ -20,13 +20,25 @@ fn find(dir: &Path, global: Global) -> Result<Target, CliError> {
     let env = |name: &str| -> Option<OsString> {
         matches!(name, "XDG_RUNTIME_DIR" | "HOME").then(|| dir.into())
     };
-    Target::find(
-        &Global {
-            user: true,
-            ..global
-        },
-        &Env(&env),
-    )
+    let user = Global {
+        user: true,
+        ..global
+    };
+    Target::find(&user, &Env(&env))
+}
+
+fn instance(name: &str) -> Global {
+    Global {
+        instance: Some(name.into()),
+        ..Global::default()
+    }
+}
+
+fn config(file: &Path) -> Global {
+    Global {
+        config: Some(file.to_owned()),
+        ..Global::default()
+    }
 }
 
 #[test]
@@ -42,23 +54,13 @@ fn the_only_one_is_meant_without_a_name_and_several_are_listed() {
             && !error.message.contains("dead"),
         "{error:?}"
     );
-    let named = Global {
-        instance: Some("b".into()),
-        ..Global::default()
-    };
-    assert_eq!(find(dir.path(), named).unwrap().instance, "b");
+    assert_eq!(find(dir.path(), instance("b")).unwrap().instance, "b");
 }
 
 #[test]
 fn none_is_not_running_with_the_next_command() {
     let (dir, _none) = machine(&[]);
-    for global in [
-        Global::default(),
-        Global {
-            instance: Some("dead".into()),
-            ..Global::default()
-        },
-    ] {
+    for global in [Global::default(), instance("dead")] {
         let error = find(dir.path(), global).unwrap_err();
         assert_eq!(error.exit, Exit::NotRunning);
         assert!(error.help.unwrap().contains("gateway run"));
@@ -66,7 +68,7 @@ fn none_is_not_running_with_the_next_command() {
 }
 
 #[test]
-fn a_state_folder_names_it_outright_from_flag_or_configuration() {
+fn a_state_directory_names_it_by_path_from_flag_or_configuration() {
     let (dir, _none) = machine(&["a", "b"]);
     let state = dir.path().join("state");
     std::fs::create_dir_all(state.join("run")).unwrap();
@@ -85,12 +87,8 @@ fn a_state_folder_names_it_outright_from_flag_or_configuration() {
     );
     let file = dir.path().join("g.toml");
     std::fs::write(&file, format!("[gateway]\nstate_dir = {state:?}\n")).unwrap();
-    let by_file = Global {
-        config: Some(file),
-        ..Global::default()
-    };
     assert_eq!(
-        find(dir.path(), by_file).unwrap().control,
+        find(dir.path(), config(&file)).unwrap().control,
         state.join("run/control.sock")
     );
 }
@@ -99,16 +97,12 @@ fn a_state_folder_names_it_outright_from_flag_or_configuration() {
 fn a_configuration_that_is_named_says_which_instance_it_is() {
     let (dir, _two) = machine(&["a", "gateway-8099"]);
     let file = dir.path().join("g.toml");
-    let by_file = Global {
-        config: Some(file.clone()),
-        ..Global::default()
-    };
     for (text, instance) in [
         ("[gateway]\ninstance = \"a\"\n", "a"),
         ("[gateway]\nlisten = [\"8099\"]\n", "gateway-8099"),
     ] {
         std::fs::write(&file, text).unwrap();
-        let target = find(dir.path(), by_file.clone()).unwrap();
+        let target = find(dir.path(), config(&file)).unwrap();
         assert_eq!(
             (target.instance.as_str(), target.flags),
             (instance, format!(" --instance {instance}"))

@@ -26,41 +26,32 @@ pub struct StatusChange {
 }
 
 impl StatusChange {
-    /// What is the case now.
+    /// The state that `answer` shows.
     pub fn of(answer: Result<&StatusAnswer, String>, now: Timestamp) -> Self {
-        let stage = stage(answer.as_ref().copied());
-        let at = now.strftime("%FT%TZ").to_string();
-        match answer {
-            Ok(shown) => Self {
-                at,
-                stage,
-                error: None,
-                status: Some(shown.clone()),
-            },
-            Err(error) => Self {
-                at,
-                stage,
-                error: Some(error),
-                status: None,
-            },
+        let (status, error) = match answer {
+            Ok(shown) => (Some(shown.clone()), None),
+            Err(error) => (None, Some(error)),
+        };
+        let stage = status.as_ref().map(|shown| shown.status.stage.into());
+        Self {
+            at: now.strftime("%FT%TZ").to_string(),
+            stage: stage.unwrap_or(StageWord::NotRunning),
+            error,
+            status,
         }
     }
 
-    /// What a change is a change of: not the times that run, nor the counts that always change.
+    /// What counts as a change: not running times, nor the counts that always change.
     pub fn key(&self) -> Value {
         let Some(StatusAnswer { status, drift, .. }) = &self.status else {
             return json!(self.error);
         };
-        let sidecars: Vec<Value> = status
-            .sidecars
-            .iter()
-            .map(|one| json!([one.name, one.state, one.pid, one.restarts, one.cause]))
+        let sidecars = status.sidecars.iter();
+        let sidecars: Vec<_> = sidecars
+            .map(|one| (&one.name, one.state, one.pid, one.restarts, &one.cause))
             .collect();
-        let drainers: Vec<Value> = status
-            .drainers
-            .iter()
-            .map(|one| json!([one.generation, one.pid]))
-            .collect();
+        let drainers = status.drainers.iter();
+        let drainers: Vec<_> = drainers.map(|one| (one.generation, one.pid)).collect();
         let leases: Vec<u64> = status.leases.iter().map(|one| one.lease).collect();
         let recovery = status
             .recovery
@@ -82,37 +73,23 @@ impl StatusChange {
 
     /// For people.
     pub fn sentence(&self) -> String {
+        let (at, stage) = (&self.at, self.stage);
         let Some(StatusAnswer { status, .. }) = &self.status else {
             return format!(
-                "{}  {}: {}",
-                self.at,
-                self.stage,
+                "{at}  {stage}: {}",
                 self.error.as_deref().unwrap_or_default()
             );
         };
-        let detail = if status.detail.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", escape(&status.detail))
-        };
-        let sidecars: Vec<String> = status
-            .sidecars
-            .iter()
-            .map(|one| format!("{} {} (pid {})", one.name, one.state, one.pid))
-            .collect();
-        let sidecars = if sidecars.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", sidecars.join(", "))
-        };
-        format!(
-            "{}  {}: {}, generation {}, pid {}{sidecars}{detail}",
-            self.at, status.instance, self.stage, status.generation, status.pid
-        )
+        let mut text = format!(
+            "{at}  {}: {stage}, generation {}, pid {}",
+            status.instance, status.generation, status.pid
+        );
+        for one in &status.sidecars {
+            text.push_str(&format!(", {} {} (pid {})", one.name, one.state, one.pid));
+        }
+        if !status.detail.is_empty() {
+            text.push_str(&format!(": {}", escape(&status.detail)));
+        }
+        text
     }
-}
-
-/// The word for a stage, or that nobody answers.
-fn stage(answer: Result<&StatusAnswer, &String>) -> StageWord {
-    answer.map_or(StageWord::NotRunning, |shown| shown.status.stage.into())
 }

@@ -94,18 +94,18 @@ pub fn unit_of(env: &Env<'_>, status: &Status) -> Option<Installed> {
     service::find(env, &status.instance, None)
 }
 
-/// The files of a unit that are not as install wrote them; drop-ins, which are the place for
-/// wishes, only with `deep`.
+/// The files of a unit that are not as install wrote them; drop-ins, which are where users are to
+/// change a unit, only with `deep`.
 pub fn drift(env: &Env<'_>, unit: &Installed, deep: bool) -> Vec<Drift> {
-    let socket = unit
-        .socket
-        .as_ref()
-        .map(|socket| unit.path.with_file_name(socket));
-    let config = service::configuration(env, unit)
-        .ok()
-        .flatten()
-        .map(|(file, _)| file);
-    let mut found: Vec<Drift> = [Some(unit.path.clone()), socket, config]
+    let socket = unit.socket.as_ref();
+    let socket = socket.map(|socket| unit.path.with_file_name(socket));
+    let config = service::configuration(env, unit).ok().flatten();
+    let files = [
+        Some(unit.path.clone()),
+        socket,
+        config.map(|(file, _)| file),
+    ];
+    let mut found: Vec<Drift> = files
         .into_iter()
         .flatten()
         .filter_map(|file| look(&file, deep))
@@ -132,9 +132,9 @@ fn look(file: &Path, deep: bool) -> Option<Drift> {
 }
 
 fn drop_ins(unit: &Path) -> Vec<PathBuf> {
-    let mut folder = unit.as_os_str().to_owned();
-    folder.push(".d");
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut dir = unit.as_os_str().to_owned();
+    dir.push(".d");
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|end| end == "conf"))
@@ -181,49 +181,44 @@ impl Deep {
             let memory = unit
                 .memory
                 .map_or(String::new(), |bytes| format!(", {} MiB", bytes >> 20));
-            let watchdog = if unit.watchdog_ms == 0 {
-                "none".to_owned()
-            } else {
-                span(unit.watchdog_ms)
-            };
-            let text = format!(
-                "{}: {} ({}), Result {}{memory}",
-                unit.name, unit.active, unit.sub, unit.result
-            );
-            lines.push(("unit", text));
             lines.push((
-                "",
+                "unit",
                 format!(
-                    "{}, {} stored, watchdog {watchdog}",
-                    count(unit.restarts, "automatic restart"),
-                    count(unit.stored, "listener")
+                    "{}: {} ({}), Result {}{memory}",
+                    unit.name, unit.active, unit.sub, unit.result
                 ),
             ));
+            let restarts = count(unit.restarts, "automatic restart");
+            let stored = count(unit.stored, "listener");
+            let watchdog = match unit.watchdog_ms {
+                0 => "none".to_owned(),
+                millis => span(millis),
+            };
+            lines.push((
+                "",
+                format!("{restarts}, {stored} stored, watchdog {watchdog}"),
+            ));
             if unit.needs_reload {
-                lines.push((
-                    "",
-                    "its files changed since systemd read them: systemctl daemon-reload".to_owned(),
-                ));
+                let text = "its files changed since systemd read them: systemctl daemon-reload";
+                lines.push(("", text.to_owned()));
             }
         }
-        for (index, text) in self.holders.iter().enumerate() {
-            lines.push((if index == 0 { "held by" } else { "" }, text.clone()));
-        }
+        let mut list = |label, texts: &[String]| {
+            let labels = std::iter::once(label).chain(std::iter::repeat(""));
+            lines.extend(labels.zip(texts.iter().cloned()));
+        };
+        list("held by", &self.holders);
         if let Some(starts) = self.rapid_starts.filter(|starts| *starts > 1) {
-            lines.push((
-                "throttle",
-                format!("{} in quick succession", count(u64::from(starts), "start")),
-            ));
+            let starts = count(u64::from(starts), "start");
+            list("throttle", &[format!("{starts} in quick succession")]);
         }
-        for (index, text) in self.complaints.iter().enumerate() {
-            lines.push((if index == 0 { "journal" } else { "" }, text.clone()));
-        }
+        list("journal", &self.complaints);
         lines.extend(self.unseen.iter().map(|why| ("unseen", why.clone())));
         lines
     }
 }
 
-/// Everybody who holds one of the gateway's listeners.
+/// The processes that hold one of the gateway's listeners.
 fn holders(status: &Status) -> Vec<String> {
     let addresses = status
         .listeners

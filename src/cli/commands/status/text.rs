@@ -56,13 +56,9 @@ impl StatusText<'_> {
 
     fn detail(&mut self, status: &Status) {
         // The line of the recovery says the same below.
-        if status.stage != Stage::Ready
-            && !status.detail.is_empty()
-            && !status
-                .recovery
-                .as_ref()
-                .is_some_and(|recovery| status.detail.contains(&recovery.reason))
-        {
+        let in_recovery =
+            matches!(&status.recovery, Some(one) if status.detail.contains(&one.reason));
+        if status.stage != Stage::Ready && !status.detail.is_empty() && !in_recovery {
             self.line("detail", &status.detail);
         }
     }
@@ -82,29 +78,22 @@ impl StatusText<'_> {
     }
 
     fn sidecars(&mut self, status: &Status) {
-        let width = status
-            .sidecars
-            .iter()
-            .map(|sidecar| sidecar.name.len())
-            .max()
-            .unwrap_or(0);
+        let widths = status.sidecars.iter().map(|sidecar| sidecar.name.len());
+        let width = widths.max().unwrap_or(0);
         for sidecar in &status.sidecars {
-            let pid = if sidecar.pid == 0 {
-                "no process".to_owned()
-            } else {
-                format!("pid {}", sidecar.pid)
+            let pid = match sidecar.pid {
+                0 => "no process".to_owned(),
+                pid => format!("pid {pid}"),
             };
-            let mut text = format!(
-                "{:<width$}  {}, {pid}, port {}",
-                sidecar.name, sidecar.state, sidecar.port
+            let restarts = match sidecar.restarts {
+                0 => String::new(),
+                number => format!(", {}", count(number, "unplanned restart")),
+            };
+            let text = format!(
+                "{:<width$}  {}, {pid}, port {}{restarts}: {}",
+                sidecar.name, sidecar.state, sidecar.port, sidecar.command
             );
-            if sidecar.restarts > 0 {
-                text.push_str(&format!(
-                    ", {}",
-                    count(sidecar.restarts, "unplanned restart")
-                ));
-            }
-            self.line("sidecar", &format!("{text}: {}", sidecar.command));
+            self.line("sidecar", &text);
             if let Some(cause) = &sidecar.cause {
                 self.line("", cause);
             }
@@ -114,72 +103,61 @@ impl StatusText<'_> {
     fn drains(&mut self, status: &Status) {
         for drainer in &status.drainers {
             self.line("draining", &draining(drainer));
-            drainer
-                .blockers
-                .iter()
-                .for_each(|blocker| self.line("", blocker));
+            for blocker in &drainer.blockers {
+                self.line("", blocker);
+            }
         }
         for lease in &status.leases {
             let left = lease.left_ms.map_or("without limit".to_owned(), |left| {
                 format!("{} left", span(left))
             });
+            let (pid, held, why) = (lease.pid, span(lease.held_ms), &lease.why);
             self.line(
                 "lease",
-                &format!(
-                    "pid {}, held for {}, {left}: {}",
-                    lease.pid,
-                    span(lease.held_ms),
-                    lease.why
-                ),
+                &format!("pid {pid}, held for {held}, {left}: {why}"),
             );
         }
     }
 
     fn recovery(&mut self, status: &Status) {
-        if let Some(recovery) = &status.recovery {
-            let next = recovery.retry_ms.map_or(String::new(), |left| {
-                format!("; tried again in {}", span(left))
-            });
-            self.line(
-                "recovery",
-                &format!("{}: {}{next}", recovery.rung.in_words(), recovery.reason),
-            );
-            match recovery.rung {
-                RecoveryRung::LastGood => self.line(
-                    "",
-                    "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended",
-                ),
-                RecoveryRung::Throttled | RecoveryRung::SafeMode => {
-                    self.line("", "gatewayctl recover tries again now")
-                }
+        let Some(recovery) = &status.recovery else {
+            return;
+        };
+        let next = recovery.retry_ms.map_or(String::new(), |left| {
+            format!("; tried again in {}", span(left))
+        });
+        let rung = recovery.rung.in_words();
+        self.line("recovery", &format!("{rung}: {}{next}", recovery.reason));
+        let advice = match recovery.rung {
+            RecoveryRung::LastGood => {
+                "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended"
             }
-        }
+            RecoveryRung::Throttled | RecoveryRung::SafeMode => {
+                "gatewayctl recover tries again now"
+            }
+        };
+        self.line("", advice);
     }
 
     fn last_restart(&mut self, status: &Status, now: Timestamp) {
-        if let Some(last) = &status.last_restart {
-            let reason = if last.reason.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", last.reason)
-            };
-            let (ended, cause) = match &last.outcome {
-                RequestEnd {
-                    outcome: RequestOutcome::Failed,
-                    cause: Some(cause),
-                } => ("failed after".to_owned(), cause.as_str()),
-                end => (format!("{end} in"), ""),
-            };
-            self.line(
-                "last",
-                &format!(
-                    "{} {}, {ended} {}{reason}",
-                    last.kind,
-                    when(&last.at, now),
-                    span(last.took_ms)
-                ),
-            );
-            cause.lines().for_each(|text| self.line("", text));
+        let Some(last) = &status.last_restart else {
+            return;
+        };
+        let reason = match last.reason.as_str() {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        };
+        let (ended, cause) = match &last.outcome {
+            RequestEnd {
+                outcome: RequestOutcome::Failed,
+                cause: Some(cause),
+            } => ("failed after".to_owned(), cause.as_str()),
+            end => (format!("{end} in"), ""),
+        };
+        let (kind, when, took) = (last.kind, when(&last.at, now), span(last.took_ms));
+        self.line("last", &format!("{kind} {when}, {ended} {took}{reason}"));
+        for text in cause.lines() {
+            self.line("", text);
         }
     }
 
@@ -190,31 +168,18 @@ impl StatusText<'_> {
                 DriftKind::Foreign => "was not written by gatewayctl",
                 DriftKind::DropIn => "drop-in",
             };
-            self.line(
-                if index == 0 { "files" } else { "" },
-                &format!("{}: {text}", drift.file),
-            );
+            let label = if index == 0 { "files" } else { "" };
+            self.line(label, &format!("{}: {text}", drift.file));
         }
     }
 
     fn paths_and_version(&mut self, status: &Status) {
-        self.line(
-            "config",
-            status
-                .config
-                .as_deref()
-                .unwrap_or("none: defaults and flags"),
-        );
+        let config = status.config.as_deref();
+        self.line("config", config.unwrap_or("none: defaults and flags"));
         self.line("state", &status.state_dir);
-        if status.version != env!("CARGO_PKG_VERSION") {
-            self.line(
-                "version",
-                &format!(
-                    "{}, while gatewayctl is {}",
-                    status.version,
-                    env!("CARGO_PKG_VERSION")
-                ),
-            );
+        let (theirs, ours) = (&status.version, env!("CARGO_PKG_VERSION"));
+        if theirs != ours {
+            self.line("version", &format!("{theirs}, while gatewayctl is {ours}"));
         }
     }
 }
@@ -241,7 +206,7 @@ fn tone(stage: Stage) -> Tone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{Color, Global};
+    use crate::cli::Context;
     use crate::control::fake_gateway;
     use crate::control::protocol::{
         DrainStatus, LastRestart, LeaseStatus, RecoveryStatus, SidecarStateName, SidecarStatus,
@@ -250,10 +215,6 @@ mod tests {
 
     #[test]
     fn aligned_and_short() {
-        let ui = Ui::new(&Global {
-            color: Color::Never,
-            ..Global::default()
-        });
         let mut status = fake_gateway::status();
         status.stage = Stage::Draining;
         status.listeners = vec!["127.0.0.1:18789".into()];
@@ -275,10 +236,9 @@ mod tests {
             left_ms: Some(290_000),
             blockers: vec!["GET /big".into()],
         }];
-        let reason = "4 starts within 30 min".to_owned();
         status.recovery = Some(RecoveryStatus {
             rung: RecoveryRung::SafeMode,
-            reason,
+            reason: "4 starts within 30 min".into(),
             retry_ms: Some(60_000),
         });
         status.leases = vec![LeaseStatus {
@@ -298,17 +258,14 @@ mod tests {
             at: "2026-01-02T03:04:05Z".into(),
             took_ms: 412,
         });
+        let shown = StatusAnswer {
+            status,
+            drift: vec![],
+            deep: None,
+        };
+        let now = "2026-01-02T03:04:17Z".parse().unwrap();
         assert_eq!(
-            lines(
-                &ui,
-                &StatusAnswer {
-                    status,
-                    drift: vec![],
-                    deep: None
-                },
-                "2026-01-02T03:04:17Z".parse().unwrap()
-            )
-            .join("\n"),
+            lines(&Context::plain().ui, &shown, now).join("\n"),
             "gateway: draining, generation 4, pid 1234, up 3 h 12 min\n\
              \x20 detail      ready\n\
              \x20 listening   127.0.0.1:18789\n\

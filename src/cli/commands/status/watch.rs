@@ -14,8 +14,8 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::control::client::Client;
 
-/// How often it is asked. A gateway tells nobody of a change by itself; an answer takes well below
-/// a millisecond of its time, and people see no more than this of times that run.
+/// How often it is asked: a gateway does not report changes by itself. An answer takes it well below
+/// a millisecond, and running times are shown in seconds.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The top left corner; what follows a line; what follows the last one (ECMA-48, which every
@@ -25,7 +25,7 @@ const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 const CLEAR_ALL: &str = "\x1b[2J";
 
-/// Shows the status until it is interrupted, or nobody reads any more.
+/// Shows the status until it is interrupted, or standard output is closed.
 ///
 /// # Errors
 /// When the flags cannot mean one gateway.
@@ -71,20 +71,20 @@ async fn ask(
     connection: &mut Option<(Target, Client)>,
     deep: bool,
 ) -> Result<StatusAnswer, CliError> {
-    let (target, mut client) = match connection.take() {
-        Some(kept) => kept,
-        None => {
-            let target = ctx.target()?;
-            let client = target.connect().await?;
-            (target, client)
-        }
+    let connect = async || {
+        let target = ctx.target()?;
+        let client = target.connect().await?;
+        Ok::<_, CliError>((target, client))
     };
-    // The connection ends with the process; the next look finds its successor.
+    let (mut target, mut client) = match connection.take() {
+        Some(kept) => kept,
+        None => connect().await?,
+    };
     let status = match target.status_over(&mut client).await {
         Ok(status) => status,
+        // The connection ended with its process: its successor is asked.
         Err(_) => {
-            let target = ctx.target()?;
-            client = target.connect().await?;
+            (target, client) = connect().await?;
             target.status_over(&mut client).await?
         }
     };
@@ -92,7 +92,7 @@ async fn ask(
     Ok(shown(status, deep).await)
 }
 
-/// The whole of what is shown, over what was there before.
+/// The whole screen, written over the previous one.
 fn frame(ctx: &Context, answer: &Result<StatusAnswer, CliError>) -> String {
     let now = Timestamp::now();
     let text = match answer {

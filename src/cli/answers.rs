@@ -23,7 +23,7 @@ pub struct ErrorAnswer<'a> {
     /// clean, restart: what was found and done at the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     clean: Option<&'a CleanReport>,
-    /// restart: what a client saw meanwhile.
+    /// restart: what a client saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Downtime>,
 }

@@ -22,10 +22,7 @@ impl Context {
         }
     }
 
-    /// The running gateway that the flags select.
-    ///
-    /// # Errors
-    /// Those of [`Target::find`].
+    /// The running gateway that the flags select; see [`Target::find`].
     pub fn target(&self) -> Result<Target, CliError> {
         Target::find(&self.global, &Env::real())
     }

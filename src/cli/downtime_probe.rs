@@ -1,10 +1,12 @@
 //! What a client sees during a restart: a new connection to the front door every 25 ms.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -105,30 +107,21 @@ impl DowntimeProbe {
 async fn run(listen: Listen, good: u16, mut stopped: oneshot::Receiver<()>) -> Downtime {
     let mut tally = Tally::default();
     tally.seen.address = listen.to_string();
-    let mut under_way: VecDeque<JoinHandle<ProbeRequest>> = VecDeque::new();
+    // Counted in the order in which they were sent.
+    let mut under_way = FuturesOrdered::new();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             _ = &mut stopped => break,
             _ = ticks.tick() => under_way.push_back(tokio::spawn(send(listen.clone(), good))),
-            request = first(&mut under_way) => tally.add(request),
+            Some(Ok(request)) = under_way.next() => tally.add(request),
         }
     }
-    while let Some(request) = under_way.pop_front() {
-        tally.add(request.await.ok());
+    while let Some(request) = under_way.next().await {
+        request.into_iter().for_each(|request| tally.add(request));
     }
     tally.finish(Instant::now())
-}
-
-/// The oldest request, when it has ended: requests are counted in the order in which they were sent.
-async fn first(under_way: &mut VecDeque<JoinHandle<ProbeRequest>>) -> Option<ProbeRequest> {
-    let Some(oldest) = under_way.front_mut() else {
-        return std::future::pending().await;
-    };
-    let request = oldest.await.ok();
-    under_way.pop_front();
-    request
 }
 
 /// One request and how it ended.
@@ -164,8 +157,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, request: Option<ProbeRequest>) {
-        let Some(request) = request else { return };
+    fn add(&mut self, request: ProbeRequest) {
         self.seen.sent += 1;
         match request.failure {
             Some(failure) => {
@@ -252,11 +244,11 @@ mod tests {
             (75, 85, None),
             (100, 101, Some("reset")),
         ] {
-            tally.add(Some(ProbeRequest {
+            tally.add(ProbeRequest {
                 sent: at(sent),
                 ended: at(ended),
                 failure: failure.map(str::to_owned),
-            }));
+            });
         }
         let seen = tally.finish(at(110));
         assert_eq!(

@@ -76,7 +76,7 @@ pub struct CliError {
     pub help: Option<String>,
     /// What was found and done at the address; only `--json` shows it.
     pub clean: Option<Box<CleanReport>>,
-    /// What a client saw meanwhile; only `--json` shows it.
+    /// What a client saw during the restart; only `--json` shows it.
     pub probe: Option<Box<Downtime>>,
 }
 

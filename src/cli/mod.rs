@@ -6,7 +6,6 @@ pub mod args;
 pub mod commands;
 mod context;
 mod downtime_probe;
-mod drain_text;
 mod error;
 mod findings_view;
 mod known_gateway;
@@ -20,7 +19,6 @@ mod schema;
 mod services;
 mod stage_word;
 mod stale_gateways;
-mod start_checks;
 pub mod target;
 pub mod ui;
 
@@ -75,7 +73,7 @@ async fn run(ctx: &Context, command: &CtlCommand) -> Result<Exit, CliError> {
         CtlCommand::Start => commands::start::start(ctx).await,
         CtlCommand::Stop => commands::stop::stop(ctx).await,
         CtlCommand::Restart(args) => commands::restart::restart(ctx, args).await,
-        CtlCommand::Reload => commands::reload::reload(ctx).await,
+        CtlCommand::Reload => commands::restart::reload(ctx).await,
         CtlCommand::Status(args) if args.watch => commands::status::watch::watch(ctx, args).await,
         CtlCommand::Status(args) => commands::status::status(ctx, args).await,
         CtlCommand::Why => commands::why::why(ctx).await,

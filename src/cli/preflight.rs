@@ -1,5 +1,4 @@
-//! Before a restart is requested: checks that the configuration is valid, and says what the restart
-//! will do.
+//! Checks before a start or restart, and what a restart will do.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -7,11 +6,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::CliError;
 use super::args::{GatewayCli, RestartArgs, Wait};
+use super::program_run;
+use super::{CliError, Exit};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process;
+use crate::service::{self, Installed};
 use crate::state::terms::StrategyName;
 
 /// The configuration as a running gateway would read it now: with its own flags and environment.
@@ -43,6 +44,43 @@ pub fn refusal(error: ConfigError, file: Option<PathBuf>, unchanged: &str) -> Cl
     error.add_line(format!("nothing was changed: {unchanged}"));
     error.help = file.map(|file| format!("gatewayctl config check --config {}", file.display()));
     error
+}
+
+/// Refuses to start a service whose configuration is not valid: it would only fail, and be down
+/// after a restart.
+///
+/// # Errors
+/// Exit code 78 with place and next command.
+pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
+    let Err(error) = service::configuration(env, unit) else {
+        return Ok(());
+    };
+    let file = match &error {
+        ConfigError::Invalid { path, .. } => path.clone(),
+        ConfigError::Unreadable { path, .. } => Some(path.clone()),
+    };
+    Err(refusal(error, file, &format!("{} is as it was", unit.unit)))
+}
+
+/// Refuses to restart a service whose program is not there, or does not run: it would be down
+/// afterwards.
+///
+/// # Errors
+/// [`Exit::Refused`] with the program and why.
+pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
+    let Some(program) = service::program(env, unit).await? else {
+        return Ok(());
+    };
+    let why = match program_run::run_version(&program).await {
+        Ok(answer) if answer.good().is_some() => return Ok(()),
+        Ok(answer) => format!("does not tell its version: --version {}", answer.ended()),
+        Err(error) => program_run::explain(&error),
+    };
+    let Installed { unit, instance, .. } = unit;
+    let message = format!("{program}, which {unit} runs, {why}\nnothing was changed");
+    let help =
+        format!("gatewayctl install --instance {instance}   (writes where the program is now)");
+    Err(Exit::Refused.error(message).with_help(help))
 }
 
 /// How a gateway's process was started.

@@ -46,9 +46,6 @@ impl ProgramOutput {
 }
 
 /// Runs `PROGRAM --version`.
-///
-/// # Errors
-/// Those of [`run`].
 pub(super) async fn run_version(program: impl AsRef<OsStr>) -> io::Result<ProgramOutput> {
     let mut command = Command::new(program);
     command.arg("--version");

@@ -6,13 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::downtime_probe::Downtime;
-use super::drain_text::draining;
 use super::restart_over_control::CompletedChange;
 use super::ui::Tone;
 use super::{Context, Ui};
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
 use crate::state::terms::RequestOutcome;
-use crate::text::human::span;
+use crate::text::human::{count, span};
 use crate::text::log::escape;
 
 /// The answer with `--json`.
@@ -24,7 +23,7 @@ pub struct RestartAnswer<'a> {
     instance: &'a str,
     #[serde(flatten)]
     outcome: &'a Outcome,
-    /// What a client saw meanwhile.
+    /// What a client saw during the restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Downtime>,
 }
@@ -122,6 +121,36 @@ pub fn downtime(ui: &Ui, seen: Option<&Downtime>, unknown: &str) -> String {
         Tone::Bad
     };
     format!("  {}", ui.paint(&seen.sentence(), tone))
+}
+
+/// What an older generation still does.
+pub fn draining(drainer: &DrainStatus) -> String {
+    let DrainStatus {
+        generation,
+        requests,
+        tunnels,
+        leases,
+        pid,
+        ..
+    } = *drainer;
+    let left = match drainer.left_ms {
+        Some(left) => format!("the rest is cut in {}", span(left)),
+        None => "without limit".to_owned(),
+    };
+    if pid != 0 && requests + tunnels + leases == 0 {
+        // Another process reports its work only once, to its successor at the hand-over.
+        return format!("generation {generation} (pid {pid}): finishes its work; {left}");
+    }
+    let mut text = format!("generation {generation}");
+    if pid != 0 {
+        text.push_str(&format!(" (pid {pid})"));
+    }
+    let (requests, tunnels) = (count(requests, "request"), count(tunnels, "tunnel"));
+    text.push_str(&format!(": {requests}, {tunnels}"));
+    if leases > 0 {
+        text.push_str(&format!(", {}", count(leases, "lease")));
+    }
+    format!("{text}; {left}")
 }
 
 /// A line for each sidecar of either generation, with its process before and after.

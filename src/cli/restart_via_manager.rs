@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use super::args::{RestartArgs, Wait};
 use super::downtime_probe::{Downtime, DowntimeProbe};
 use super::error::WITH_SUDO;
+use super::preflight::{refuse_invalid, refuse_unrunnable};
 use super::restart_over_control::interrupted;
 use super::restart_report::downtime;
 use super::stale_gateways;
-use super::start_checks::{refuse_invalid, refuse_unrunnable};
 use super::target::{self, is_named_by_path};
 use super::ui::Tone;
 use super::{CliError, Context, Exit};
@@ -33,7 +33,7 @@ use crate::state::restart_intent::{self, Intent};
 use crate::text::human::span;
 use crate::text::words::words;
 
-/// The drain limit with `--force`: long enough for an ordinary request, and nobody notices the wait.
+/// The drain limit with `--force`: long enough for an ordinary request, too short to notice.
 const FORCE_GRACE: Duration = Duration::from_secs(1);
 
 /// The answer with `--json`.
@@ -46,7 +46,7 @@ pub struct ManagerRestartAnswer<'a> {
     pid_before: u32,
     /// How long it took.
     took_ms: u64,
-    /// What a client saw meanwhile.
+    /// What a client saw during the restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Downtime>,
     /// What was cleaned from the address.

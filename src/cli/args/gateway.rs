@@ -79,7 +79,6 @@ pub struct ServerArgs {
     pub command: Vec<String>,
 }
 
-/// The flags of `gateway run`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunArgs {
     #[command(flatten)]
@@ -96,7 +95,6 @@ pub struct RunArgs {
     pub instance: Option<String>,
 }
 
-/// The flags of `gateway check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// Also start every sidecar on a private port, wait until it is ready, and stop it again

@@ -113,7 +113,7 @@ pub enum CtlCommand {
     /// For work that is not a request but needs the programs behind the gateway, such as a backup:
     /// a drain that begins while the command runs waits until it ends, and status and log name it.
     /// Exits with the command's exit code. A drain waits no longer than its limit, and --force does
-    /// not wait; the command is then told on standard error and goes on.
+    /// not wait; then a message goes to standard error, and the command goes on.
     Inhibit(InhibitArgs),
     /// Show the output of a gateway and its sidecars
     Logs(LogsArgs),
@@ -142,7 +142,6 @@ pub enum ConfigCommand {
     Schema,
 }
 
-/// The flags of `config init`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InitArgs {
     /// Print it instead
@@ -150,14 +149,12 @@ pub struct InitArgs {
     pub stdout: bool,
 }
 
-/// The flags of `completions`.
 #[derive(Clone, Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
 }
 
-/// The flags of `man`.
 #[derive(Clone, Debug, Args)]
 pub struct ManArgs {
     /// The directory to write the pages to

@@ -4,7 +4,6 @@ use clap::Args;
 
 use crate::config::Dur;
 
-/// The flags of `clean`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct CleanArgs {
     /// Show what would be done, and do nothing
@@ -24,7 +23,6 @@ pub struct CleanArgs {
     pub pid: Option<u32>,
 }
 
-/// The flags of `wait`.
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {
     /// Until it serves and every sidecar is ready (the default)
@@ -41,7 +39,6 @@ pub struct WaitArgs {
     pub timeout: Dur,
 }
 
-/// The flags of `doctor`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
     /// Fix what is safe to fix; never ends a process, cuts a client or overwrites an edited file
@@ -49,7 +46,6 @@ pub struct DoctorArgs {
     pub fix: bool,
 }
 
-/// The flags of `status`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StatusArgs {
     /// Also show what the service manager knows, drop-ins, and the complaints in the journal
@@ -60,7 +56,6 @@ pub struct StatusArgs {
     pub watch: bool,
 }
 
-/// The flags of `history`.
 #[derive(Clone, Debug, Args)]
 pub struct HistoryArgs {
     /// How many lines
@@ -68,7 +63,6 @@ pub struct HistoryArgs {
     pub lines: u32,
 }
 
-/// The flags of `logs`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LogsArgs {
     /// Keep showing new lines

@@ -9,7 +9,6 @@ use clap::{Args, ValueHint};
 use crate::config::Dur;
 use crate::control::protocol::REASON_MAX;
 
-/// The flags of `restart`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RestartArgs {
     /// Cut old work instead of waiting for it. An installed gateway is restarted by its service
@@ -71,7 +70,6 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// The flags of `update`.
 #[derive(Clone, Debug, Args)]
 pub struct UpdateArgs {
     /// The new gateway program
@@ -82,7 +80,6 @@ pub struct UpdateArgs {
     pub check: bool,
 }
 
-/// The flags of `inhibit`.
 #[derive(Clone, Debug, Args)]
 pub struct InhibitArgs {
     /// What the command does, in a few words, shown wherever something waits for it; at most 200

@@ -8,7 +8,6 @@ use super::gateway::ServerArgs;
 use crate::service::ServiceManagerKind;
 use crate::service::sandbox::Sandbox;
 
-/// The flags of `install`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InstallArgs {
     /// Also start it, and wait until it is ready
@@ -20,7 +19,7 @@ pub struct InstallArgs {
     #[arg(long)]
     pub socket: bool,
     /// The user that a system service runs as [default: the user who called sudo, else a temporary
-    /// user, who cannot read /root or write your application's folder]
+    /// user, who cannot read /root or write your application's directory]
     #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
     pub run_as: Option<String>,
     /// Read environment variables from this file at each start
@@ -52,7 +51,6 @@ pub struct InstallArgs {
     pub yes: bool,
 }
 
-/// The flags of `uninstall`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct UninstallArgs {
     /// Show what would be removed, and do nothing

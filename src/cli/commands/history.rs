@@ -1,4 +1,4 @@
-//! `gatewayctl history`: every life and every restart that is on record.
+//! `gatewayctl history`: every start, end and restart on record.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -22,7 +22,7 @@ pub struct HistoryAnswer {
     pub ok: bool,
     /// The instance.
     pub instance: String,
-    /// Where the record lies.
+    /// The state directory.
     pub state_dir: String,
     /// The lines, the oldest first.
     pub entries: Vec<HistoryLine>,
@@ -75,7 +75,7 @@ fn none(subject: KnownGateway) -> CliError {
         .with_help(format!("gatewayctl start --instance {}", subject.instance))
 }
 
-/// How long nothing ran before each life that did not take over from one that lived.
+/// Adds how long nothing ran before each start that was not a hand-over.
 fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
     let mut ended: Option<(Timestamp, String)> = None;
     let gap = |recorded: Recorded| {

@@ -11,7 +11,6 @@ pub mod list;
 pub mod logs;
 pub mod man;
 pub mod recover;
-pub mod reload;
 pub mod restart;
 pub mod start;
 pub mod status;

@@ -1,4 +1,4 @@
-//! `gatewayctl restart`.
+//! `gatewayctl restart` and `reload`.
 
 use crate::cli::args::{RestartArgs, Wait};
 use crate::cli::restart_over_control::carry_out;
@@ -42,12 +42,23 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     )
 }
 
+/// Reloads the configuration.
+///
+/// # Errors
+/// [`Exit::Config`] when it is invalid; nothing is changed then.
+pub async fn reload(ctx: &Context) -> Result<Exit, CliError> {
+    let target = ctx.target()?;
+    let (client, status) = target.connect_and_ask().await?;
+    let change = carry_out(ctx, &target, client, &status, &Method::Reload).await?;
+    report(ctx, &Method::Reload, &status, &change);
+    Ok(Exit::Done)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cli::args::Global;
     use crate::control::fake_gateway::{self, FakeGateway};
 
     #[tokio::test]
@@ -105,17 +116,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_exit_3() {
         let dir = tempfile::tempdir().unwrap();
-        let global = Global {
-            state_dir: Some(dir.path().to_owned()),
-            ..Global::default()
-        };
-        let ctx = Context::new(global);
-        assert_eq!(
-            restart(&ctx, &RestartArgs::default())
-                .await
-                .unwrap_err()
-                .exit,
-            Exit::NotRunning
-        );
+        let result = restart(&Context::quiet(dir.path()), &RestartArgs::default()).await;
+        assert_eq!(result.unwrap_err().exit, Exit::NotRunning);
     }
 }

@@ -1,6 +1,6 @@
 //! `gatewayctl start`.
 
-use crate::cli::start_checks::refuse_invalid;
+use crate::cli::preflight::refuse_invalid;
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;

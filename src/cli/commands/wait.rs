@@ -150,8 +150,8 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
             Err(error) if error.exit == Exit::NotRunning => return Ok(()),
             Err(error) => return Err(error),
         };
-        // The gateway closes the connection when it ends; a second look tells a restart from a
-        // stop.
+        // The gateway closes the connection when it ends; another gateway afterwards means a
+        // restart.
         if let Ok(mut client) = target.connect().await {
             client.closed().await;
         }

@@ -36,7 +36,7 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Drift {
-    /// Where it lies.
+    /// Its path.
     pub file: String,
     /// In what way.
     pub what: DriftKind,
@@ -71,7 +71,7 @@ pub struct UnitSummary {
     pub active: String,
     /// running, dead, auto-restart, …
     pub sub: String,
-    /// How the last life ended, in systemd's word.
+    /// How the last run ended, in systemd's word.
     pub result: String,
     /// Automatic restarts since the last start by hand.
     pub restarts: u64,

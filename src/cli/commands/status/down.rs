@@ -36,7 +36,7 @@ pub struct DownAnswer<'a> {
     scope: Scope,
     /// The main process, 0 when none runs.
     pid: u32,
-    /// How the last life ended, in systemd's word: success, exit-code, signal, ...
+    /// How the last run ended, in systemd's word: success, exit-code, signal, ...
     result: &'a str,
     /// The cause; `why` knows more.
     cause: String,
@@ -127,10 +127,7 @@ impl Down {
             Exit::NotRunning => vec![next("start")],
             Exit::Permission => vec![format!("sudo {}", next("status"))],
             Exit::StillBusy => vec![next("wait --ready")],
-            _ => vec![
-                next("start") + "   (when the cause is mended)",
-                next("logs"),
-            ],
+            _ => vec![next("start") + "   (when the cause is fixed)", next("logs")],
         };
         Self {
             stage,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::answer::{StatusAnswer, exit};
 use super::deep::{Deep, Drift, DriftKind};
-use crate::cli::drain_text::draining;
+use crate::cli::restart_report::draining;
 use crate::cli::ui::Tone;
 use crate::cli::{Exit, Ui};
 use crate::control::protocol::{RecoveryRung, Stage, Status};
@@ -130,7 +130,7 @@ impl StatusText<'_> {
         self.line("recovery", &format!("{rung}: {}{next}", recovery.reason));
         let advice = match recovery.rung {
             RecoveryRung::LastGood => {
-                "gatewayctl config check says what is wrong, gatewayctl reload applies what was mended"
+                "gatewayctl config check says what is wrong, gatewayctl reload applies the fixed file"
             }
             RecoveryRung::Throttled | RecoveryRung::SafeMode => {
                 "gatewayctl recover tries again now"

@@ -67,7 +67,7 @@ pub struct Updated<'a> {
     previous: &'a Path,
     /// The restart.
     restart: &'a Outcome,
-    /// What a client saw meanwhile; null when the front door did not answer before.
+    /// What a client saw during the restart; null when the front door did not answer before.
     probe: Option<&'a Downtime>,
 }
 

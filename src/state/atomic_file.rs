@@ -6,21 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Writes `bytes` to `path` so that a reader, or a machine that loses power, sees the old text or
-/// the new one.
-///
-/// Temporary file beside it, fsync, rename, fsync of the directory.
-///
-/// # Errors
-/// Whatever the file system says; the old file is then still there.
+/// the new one: temporary file beside it, fsync, rename, fsync of the directory. After an error the
+/// old file is still there.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_for(path, bytes, mode, None)
 }
 
-/// As [`write()`], and gives the file to `owner` (user and group) before anybody sees it under its
-/// name.
-///
-/// # Errors
-/// Whatever the file system says; only root can give files away.
+/// As [`write()`], and gives the file to `owner` (user and group) before it has its name. Only root
+/// can give files away.
 pub fn write_for(
     path: &Path,
     bytes: &[u8],
@@ -43,6 +36,20 @@ pub fn write_for(
     File::open(dir)?.sync_all()
 }
 
+/// Removes a file, if there is one.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The permission bits of a file or directory, for tests.
+#[cfg(test)]
+pub fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,10 +61,7 @@ mod tests {
         write(&path, b"one", 0o600).unwrap();
         write(&path, b"two", 0o640).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o640
-        );
+        assert_eq!(mode(&path), 0o640);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write(&dir.path().join("no/such"), b"x", 0o600).is_err());
     }

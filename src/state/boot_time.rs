@@ -1,12 +1,12 @@
-//! Time since the machine was started, sleep included: what intervals between lives are measured
-//! by. Nobody can set it.
+//! Time since the machine was started, sleep included. It measures the intervals between lives:
+//! nobody can set it.
 
 use std::time::Duration;
 
 use nix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since this boot. Means nothing beside that of another boot.
+/// Milliseconds since this boot. Times of two boots cannot be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BootTime(u64);
 
@@ -18,7 +18,7 @@ const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 
 impl BootTime {
-    /// Now. The clock is always there; should it not be, every interval is zero.
+    /// Zero if the clock cannot be read, which does not happen.
     pub fn now() -> Self {
         CLOCK
             .now()
@@ -26,7 +26,7 @@ impl BootTime {
             .unwrap_or_default()
     }
 
-    /// How long ago `earlier` was; none when it lies ahead, as only a time of another boot can.
+    /// How long ago `earlier` was; none when it lies ahead: then it is of another boot.
     pub fn since(self, earlier: Self) -> Option<Duration> {
         self.0.checked_sub(earlier.0).map(Duration::from_millis)
     }

@@ -1,8 +1,7 @@
-//! `bundles/`: what was known at the moment something went badly wrong, for whoever looks at it
-//! later.
+//! `bundles/`: what was known when something went badly wrong.
 //!
-//! One JSON file each, named by time, process and reason; the newest are kept. Everything passes
-//! the redactor.
+//! One JSON file for each event, named by time, process and reason; the newest are kept. Everything
+//! passes the redactor.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -18,10 +17,10 @@ use crate::text::redact::Redactor;
 /// How many are kept: enough for a day of trouble, little enough for any disk.
 const KEPT: usize = 20;
 
-/// No bundle is longer, in bytes; its reader refuses longer ones.
+/// The longest bundle, in bytes; its reader refuses longer ones.
 pub const BUNDLE_MAX: usize = 5 * 1024 * 1024;
 
-/// How long a reason may be.
+/// The longest reason, in characters.
 const REASON_MAX: usize = 120;
 
 /// How many characters of an error are kept.
@@ -30,55 +29,49 @@ const ERROR_MAX: usize = 500;
 /// How much of the history goes in, in lines.
 const HISTORY_LINES: usize = 50;
 
-/// What is to be written.
 #[derive(Clone, Debug, Default)]
 pub struct Bundle<'a> {
     /// What happened, in a word: `forced-exit`, `start-failed`, `respawn-failed`, `safe-mode`.
     pub reason: &'a str,
-    /// The error, if there was one.
     pub error: Option<&'a str>,
     /// How long the process has run, in milliseconds.
     pub uptime_ms: u64,
     pub instance: &'a str,
     /// What `status` would have answered.
     pub status: Value,
-    /// Measurements and whatever else may tell why.
+    /// Measurements, and what else may explain it.
     pub evidence: Value,
 }
 
-/// Writes a bundle into the state directory `dir` and removes all but the newest 20.
-///
-/// # Errors
-/// Whatever the file system says, or that it is longer than a bundle may be.
+/// Writes a bundle into the state directory `dir` and removes all but the newest 20. One that is
+/// too long is an error.
 pub fn write(dir: &Path, bundle: &Bundle<'_>, redactor: &Redactor) -> io::Result<PathBuf> {
     let now = Timestamp::now();
     let reason = reason(bundle.reason);
     let mut text = serde_json::to_vec_pretty(&content(dir, bundle, &reason, now, redactor))?;
     text.push(b'\n');
     if text.len() > BUNDLE_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("a bundle of {} bytes is too long", text.len()),
-        ));
+        let message = format!("a bundle of {} bytes is too long", text.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    let folder = dir.join("bundles");
+    let directory = dir.join("bundles");
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&folder)?;
-    let path = folder.join(format!(
+        .create(&directory)?;
+    let path = directory.join(format!(
         "gateway-{}-{}-{reason}.json",
         now.strftime("%Y%m%dT%H%M%S%3fZ"),
         std::process::id()
     ));
     atomic_file::write(&path, &text, 0o600)?;
-    prune(&folder, &path);
+    prune(&directory, &path);
     Ok(path)
 }
 
 /// The bundles in `dir`, the oldest first.
 pub fn list(dir: &Path) -> Vec<PathBuf> {
-    in_folder(&dir.join("bundles"))
+    bundles_in(&dir.join("bundles"))
 }
 
 fn content(
@@ -134,30 +127,22 @@ fn redacted(value: &Value, key: Option<&str>, redactor: &Redactor) -> Value {
     }
 }
 
-/// A reason as it may stand in a file's name: `[A-Za-z0-9_.:-]{1,120}`.
+/// A reason as a part of a file's name: `[A-Za-z0-9_.:-]{1,120}`.
 fn reason(text: &str) -> String {
-    let kept = |c: char| {
-        if c.is_ascii_alphanumeric() || "_.:-".contains(c) {
-            c
-        } else {
-            '_'
-        }
-    };
-    let reason: String = text.chars().take(REASON_MAX).map(kept).collect();
-    if reason.is_empty() {
+    let odd = |c: char| !c.is_ascii_alphanumeric() && !"_.:-".contains(c);
+    let short: String = text.chars().take(REASON_MAX).collect();
+    if short.is_empty() {
         "unknown".to_owned()
     } else {
-        reason
+        short.replace(odd, "_")
     }
 }
 
-/// Removes the oldest, never the one just written. Those that cannot be removed are tried again
-/// with the next bundle.
-fn prune(folder: &Path, newest: &Path) {
-    let others: Vec<PathBuf> = in_folder(folder)
-        .into_iter()
-        .filter(|path| path != newest)
-        .collect();
+/// Removes the oldest, but never `newest`. What cannot be removed is tried again with the next
+/// bundle.
+fn prune(directory: &Path, newest: &Path) {
+    let mut others = bundles_in(directory);
+    others.retain(|path| path != newest);
     let surplus = others.len().saturating_sub(KEPT - 1);
     others
         .iter()
@@ -165,9 +150,9 @@ fn prune(folder: &Path, newest: &Path) {
         .for_each(|path| drop(std::fs::remove_file(path)));
 }
 
-/// Files with names of ours, in the order of their names, which is that of time.
-fn in_folder(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else {
+/// The bundles in the order of their names, which is that of time.
+fn bundles_in(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };
     let ours = |name: &str| name.starts_with("gateway-") && name.ends_with(".json");
@@ -182,14 +167,10 @@ fn in_folder(folder: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+    use crate::state::atomic_file::mode;
     use crate::state::history::{History, HistoryEntry};
-
-    fn read(path: &Path) -> Value {
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    }
+    use crate::state::terms::RungName;
 
     #[test]
     fn it_says_what_was_known_and_no_secret() {
@@ -197,7 +178,7 @@ mod tests {
         let redactor = Redactor::default();
         redactor.learn_command(&["app".into(), "--token".into(), "CANARY-1".into()]);
         History::open(dir.path()).append(&HistoryEntry::Rung {
-            rung: crate::state::terms::RungName::SafeMode,
+            rung: RungName::SafeMode,
             reason: Some("it printed CANARY-1".into()),
         });
         let bundle = Bundle {
@@ -211,7 +192,7 @@ mod tests {
         let path = write(dir.path(), &bundle, &redactor).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains("CANARY"), "{text}");
-        let value = read(&path);
+        let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             (
                 &value["version"],
@@ -223,18 +204,7 @@ mod tests {
         assert_eq!(value["evidence"]["oomKills"], 3);
         assert_eq!(value["history"].as_array().unwrap().len(), 1);
         assert_eq!(value["error"]["message"], "app said ***");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            std::fs::metadata(path.parent().unwrap())
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777,
-            0o700
-        );
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         assert!(
             name.starts_with("gateway-2")
@@ -246,34 +216,27 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_files_of_others_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("bundles");
-        std::fs::create_dir(&folder).unwrap();
+        let directory = dir.path().join("bundles");
+        std::fs::create_dir(&directory).unwrap();
         for number in 0..30 {
-            std::fs::write(
-                folder.join(format!("gateway-20200101T0000000{number:02}Z-1-x.json")),
-                "{}",
-            )
-            .unwrap();
+            let name = format!("gateway-20200101T0000000{number:02}Z-1-x.json");
+            std::fs::write(directory.join(name), "{}").unwrap();
         }
         // As after a clock that was ahead.
-        std::fs::write(folder.join("gateway-29990101T000000000Z-1-x.json"), "{}").unwrap();
-        std::fs::write(folder.join("notes.json"), "mine").unwrap();
-        let path = write(
-            dir.path(),
-            &Bundle {
-                reason: "forced-exit",
-                ..Bundle::default()
-            },
-            &Redactor::default(),
-        )
-        .unwrap();
+        std::fs::write(directory.join("gateway-29990101T000000000Z-1-x.json"), "{}").unwrap();
+        std::fs::write(directory.join("notes.json"), "mine").unwrap();
+        let bundle = Bundle {
+            reason: "forced-exit",
+            ..Bundle::default()
+        };
+        let path = write(dir.path(), &bundle, &Redactor::default()).unwrap();
         let left = list(dir.path());
         assert_eq!(left.len(), KEPT);
         assert!(
             left.contains(&path) && left[0].ends_with("gateway-20200101T000000012Z-1-x.json"),
             "{left:?}"
         );
-        assert!(folder.join("notes.json").exists());
+        assert!(directory.join("notes.json").exists());
     }
 
     #[test]
@@ -285,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_refused_and_a_folder_that_cannot_be_is_told() {
+    fn a_bundle_that_is_too_long_or_cannot_be_written_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let bundle = Bundle {
             reason: "x",

@@ -1,10 +1,9 @@
 //! `history.jsonl`: every life and every restart, one line of JSON each: who, why, how long, what
 //! clients saw.
 //!
-//! Lines are appended whole; a torn one, as a full disk or a crash leaves it, costs itself only. At
-//! its limit the file is renamed to `history.jsonl.1` and a new one begun, so both together are
-//! never longer than twice that. Nothing waits for the disk: what was written survives the process,
-//! if not always the machine.
+//! Each line is appended by one write. A torn line, as a full disk or a crash leaves it, does not
+//! harm the others. At its limit the file is renamed to `history.jsonl.1` and a new one begun.
+//! Nothing waits for the disk: a line survives the process, but not always a power failure.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,13 +17,13 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::terms::{EndReason, ProgressStage, RequestEnd, RequestKindName, RungName, StrategyName};
+use super::trace::Carried;
 use super::untrusted_file;
-use crate::state::trace::Carried;
 
-/// A file that is longer, in bytes, is put by: some thousand restarts.
+/// The longest file, in bytes: some thousand restarts.
 const FILE_MAX: u64 = 1024 * 1024;
 
-/// Nothing that is recorded takes more, in bytes.
+/// The longest line, in bytes.
 const LINE_MAX: usize = 16 * 1024;
 
 /// How many characters of a text are kept.
@@ -176,7 +175,7 @@ impl History {
         }
     }
 
-    /// Writes a line, texts clipped. What cannot be written is told in the log instead.
+    /// Writes a line, long texts clipped. An error is logged.
     pub fn append(&self, entry: &HistoryEntry) {
         let line = Recorded {
             at: Timestamp::now(),
@@ -194,15 +193,13 @@ impl History {
         clip(&mut value);
         let mut text = value.to_string();
         if text.len() > LINE_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("a line of {} bytes is too long", text.len()),
-            ));
+            let message = format!("a line of {} bytes is too long", text.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         text.push('\n');
         let mut file = self.file()?;
-        // Two processes write during a hand-over. A process without the lock appends all the same:
-        // one write is whole.
+        // Two processes write during a hand-over. Without the lock a line is appended too, by one
+        // write, but the file is not renamed.
         let alone = file.try_lock().is_ok();
         let length = file.metadata()?.len();
         if alone && length + text.len() as u64 > FILE_MAX {
@@ -215,22 +212,14 @@ impl History {
     }
 
     fn file(&self) -> io::Result<File> {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(flags)
-            .open(&self.path)?;
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it is not a regular file",
-            ))
-        }
+        untrusted_file::open(
+            &self.path,
+            OpenOptions::new()
+                .read(true)
+                .append(true)
+                .create(true)
+                .mode(0o600),
+        )
     }
 }
 
@@ -257,25 +246,20 @@ fn clip(value: &mut Value) {
     }
 }
 
-/// What is recorded in `dir`, the oldest first. Lines that are torn, or that a later version wrote,
-/// are passed over; what cannot be read is as if it were not there.
+/// What is recorded in `dir`, the oldest first. Torn lines, lines of a later version, and files that
+/// cannot be read are skipped.
 pub fn read(dir: &Path) -> impl DoubleEndedIterator<Item = Recorded> {
     let path = path(dir);
-    // A writer that had not the lock may have made it a little longer.
-    let text = |path: &Path| {
-        untrusted_file::read(path, 2 * FILE_MAX)
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .unwrap_or_default()
-    };
-    let lines: Vec<Recorded> = [older(&path), path]
-        .iter()
-        .flat_map(|path| {
-            text(path)
-                .lines()
-                .filter_map(|line| serde_json::from_str(line).ok())
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let mut lines: Vec<Recorded> = Vec::new();
+    for path in [older(&path), path] {
+        // A writer without the lock may have made it a little longer than the limit.
+        let text = untrusted_file::read(&path, 2 * FILE_MAX).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        lines.extend(
+            text.lines()
+                .filter_map(|line| serde_json::from_str(line).ok()),
+        );
+    }
     lines.into_iter()
 }
 
@@ -284,9 +268,7 @@ fn path(dir: &Path) -> PathBuf {
 }
 
 fn older(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".1");
-    name.into()
+    untrusted_file::with_suffix(path, ".1")
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
-//! `good.toml`: the text of the last configuration that served, for the day on which somebody's
-//! edit cannot.
-//!
-//! It is the file as it was read: environment and flags are laid over it again when it is used, as
-//! over any file.
+//! `good.toml`: the text of the last configuration that served, for use when the current one is not
+//! valid. It is the file as it was read: environment and flags are applied again when it is used.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,15 +10,11 @@ use super::paths::Paths;
 use super::{atomic_file, untrusted_file};
 use crate::config::{Env, Loaded, Overrides, Whereabouts, load_text, whereabouts};
 
-/// No configuration that a person writes is longer, in bytes.
+/// The longest configuration, in bytes: more than a person writes.
 const TEXT_MAX: u64 = 4 * 1024 * 1024;
 
-/// Keeps the text of a configuration whose generation is ready. Without a file to read, that is
-/// kept as an empty one: the defaults are good, too. Nothing is written when the same text is there
-/// already.
-///
-/// # Errors
-/// Whatever the file system says; the text of before is still there then.
+/// Keeps the text of a configuration whose generation is ready; without a file, an empty text, which
+/// means the defaults. Nothing is written when the same text is there already.
 pub fn save(dir: &Path, loaded: &Loaded) -> io::Result<()> {
     let text = loaded.text.as_deref().unwrap_or_default();
     let path = path(dir);
@@ -31,9 +24,9 @@ pub fn save(dir: &Path, loaded: &Loaded) -> io::Result<()> {
     atomic_file::write(&path, text.as_bytes(), 0o600)
 }
 
-/// The last good configuration with today's environment and flags; none when there is none, or when
-/// it is not valid with them, which is told. Its `path` is the file that should have been read: the
-/// next reload reads that one.
+/// The last good configuration with the current environment and flags; none when there is none, or
+/// when it is not valid with them. Its `path` is the file that should have been read: the next
+/// reload reads that one.
 pub fn load(flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
     let Whereabouts {
         instance,
@@ -47,8 +40,7 @@ pub fn load(flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
     )
 }
 
-/// The same of a state directory that is known: a file that is not valid may not even say where
-/// that is.
+/// As [`load`], from a known state directory: a file that is not valid may not say where that is.
 pub fn load_from(dir: &Path, flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
     let wanted = whereabouts(flags, env).path;
     let path = path(dir);
@@ -88,11 +80,11 @@ fn path(dir: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::config::fixture::setting;
     use crate::config::{self, Dur};
+    use crate::state::atomic_file::mode;
 
     fn none(_: &str) -> Option<OsString> {
         None
@@ -104,11 +96,7 @@ mod tests {
         assert!(load(&flags, &Env(&none)).is_none());
         save(dir.path(), &config::load(&flags, &Env(&none)).unwrap()).unwrap();
         let kept = path(dir.path());
-        assert_eq!(
-            std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777,
-            0o600,
-            "a command may hold secrets"
-        );
+        assert_eq!(mode(&kept), 0o600, "a command may hold secrets");
         std::fs::write(flags.config.as_ref().unwrap(), "[restart]\ndrian = 1\n").unwrap();
         assert!(config::load(&flags, &Env(&none)).is_err());
         flags.listen = vec!["1003".parse().unwrap()];

@@ -1,7 +1,7 @@
 //! One owner: `gateway.lock`, locked with flock for life.
 //!
-//! The file is empty and is never renamed, unlinked or unlocked, only closed: whoever renames or
-//! unlinks a lock file lets a third process in between.
+//! The file is empty and is never renamed, unlinked or unlocked, only closed: if a lock file is
+//! renamed or unlinked, a third process can take a lock in between.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// The lock's file in the state directory.
 const NAME: &str = "gateway.lock";
 
 /// Held for as long as it lives, here or in a process that got the same description. Close-on-exec,
@@ -34,19 +33,12 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock in `state_dir`, or says at once who is in the way.
-    ///
-    /// # Errors
-    /// [`LockError::Held`] when another process has it.
+    /// Takes the lock in `state_dir`, without waiting.
     pub fn take(state_dir: &Path) -> Result<Self, LockError> {
         Self::locked(open(state_dir)?)
     }
 
-    /// Waits in the kernel's queue until the lock is free: for a thread of its own. No record,
-    /// clock or process id has a part in it.
-    ///
-    /// # Errors
-    /// When the file cannot be opened or locked.
+    /// Waits in the kernel's queue until the lock is free; blocks its thread.
     pub fn wait(state_dir: &Path) -> io::Result<Self> {
         let file = open(state_dir)?;
         loop {
@@ -58,8 +50,8 @@ impl Lock {
         }
     }
 
-    /// Takes over the description that a predecessor holds: from here on either of the two keeps
-    /// the lock, and it is free only when both have closed it.
+    /// Takes over the file description that a predecessor holds: the lock is free when both
+    /// processes have closed it.
     ///
     /// # Errors
     /// [`LockError::Foreign`] when `fd` is not the lock of `state_dir`; [`LockError::Held`] when it
@@ -123,10 +115,7 @@ mod tests {
         drop(old);
         assert!(matches!(Lock::take(dir.path()), Err(LockError::Held)));
 
-        let another = OpenOptions::new()
-            .write(true)
-            .open(dir.path().join(NAME))
-            .unwrap();
+        let another = open(dir.path()).unwrap();
         assert!(matches!(
             Lock::from_fd(another.into(), dir.path()),
             Err(LockError::Held)

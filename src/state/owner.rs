@@ -14,9 +14,9 @@ use crate::os::process::Stat;
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
     pub pid: u32,
-    /// Field 22 of /proc/PID/stat, in clock ticks since boot: tells a recycled pid from the owner.
+    /// As [`Stat::start_time`]: it distinguishes the owner from a later process with its pid.
     pub start_time: u64,
-    /// /proc/sys/kernel/random/boot_id.
+    /// As [`boot_id`].
     pub boot_id: String,
     /// The first TCP port of the front door.
     #[serde(default)]
@@ -25,12 +25,12 @@ pub struct Owner {
     /// The generation that serves; 0 before the first.
     #[serde(default)]
     pub generation: u64,
-    /// Predecessors that still finish their work: they look stale but are not.
+    /// They look stale but are not.
     #[serde(default)]
     pub drainers: Vec<Drainer>,
     /// The addresses of the front door.
     pub listeners: Vec<String>,
-    /// A hash of the sidecar commands, to tell a second start of the same from a start of another.
+    /// A hash of the sidecar commands: a second start of the same gateway has the same one.
     pub command: String,
 }
 
@@ -53,22 +53,17 @@ impl Owner {
     }
 
     /// Whether the process that wrote this is still there: same boot, same start, not a zombie.
-    /// None where /proc does not tell.
+    /// None where /proc does not show it.
     pub fn lives(&self) -> Option<bool> {
-        // A container may show its sandboxed services another identity than everybody else: the
-        // start tells, then.
-        let other_boot = is_other_boot(&self.boot_id);
-        if other_boot && self.start_time == 0 {
+        // A container may show its sandboxed services another boot than other processes: then only
+        // the start time counts.
+        if is_other_boot(&self.boot_id) && self.start_time == 0 {
             Some(false)
         } else {
             lives(self.pid, self.start_time)
         }
     }
 
-    /// Writes the record.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
     pub fn write(&self, state_dir: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
@@ -76,18 +71,18 @@ impl Owner {
     }
 }
 
-/// Whether process `pid` that started at `start` lives: none where /proc does not tell (hidepid, or
-/// no /proc at all).
+/// Whether process `pid` that started at `start` lives: none where /proc does not show it (hidepid,
+/// or no /proc at all).
 fn lives(pid: u32, start: u64) -> Option<bool> {
     match Stat::read(pid) {
         Some(stat) => Some(!stat.is_dead() && (start == 0 || stat.start_time == start)),
-        // Our own entry tells whether there is anything to read at all.
+        // Without our own entry there is no /proc.
         None if Stat::read(std::process::id()).is_none() => None,
         None => (!signallable(pid)).then_some(false),
     }
 }
 
-/// Whether the kernel knows the pid; a process of somebody else counts.
+/// Whether the kernel knows the pid; a process of another user counts.
 fn signallable(pid: u32) -> bool {
     let Ok(pid) = i32::try_from(pid) else {
         return false;
@@ -98,18 +93,18 @@ fn signallable(pid: u32) -> bool {
     )
 }
 
-/// When a process started, in clock ticks since boot (proc(5), field 22 of stat).
+/// See [`Stat::start_time`].
 pub fn start_time(pid: u32) -> Option<u64> {
     Stat::read(pid).map(|stat| stat.start_time)
 }
 
-/// Whether a record is of another boot than this one, as far as both identities tell.
+/// Whether a record is of another boot than this one; false where one of the two is not known.
 pub fn is_other_boot(recorded: &str) -> bool {
     let now = boot_id();
     !now.is_empty() && !recorded.is_empty() && now != recorded
 }
 
-/// The identity of this boot; empty where the kernel does not tell.
+/// The identity of this boot; empty where it is hidden.
 pub fn boot_id() -> String {
     platform::boot_id().unwrap_or_default()
 }
@@ -118,24 +113,33 @@ pub fn boot_id() -> String {
 mod tests {
     use super::*;
 
+    fn owner(pid: u32, start_time: u64, boot_id: &str) -> Owner {
+        Owner {
+            pid,
+            start_time,
+            boot_id: boot_id.to_owned(),
+            port: None,
+            instance: "a".into(),
+            generation: 0,
+            drainers: vec![],
+            listeners: vec![],
+            command: String::new(),
+        }
+    }
+
     #[test]
     fn round_trips_and_survives_garbage() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Owner::read(dir.path()), None);
         let owner = Owner {
-            pid: std::process::id(),
-            start_time: start_time(std::process::id()).unwrap(),
-            boot_id: boot_id(),
             port: Some(18789),
-            instance: "a".into(),
             generation: 3,
             drainers: vec![Drainer {
                 pid: 7,
                 start_time: 9,
                 until_ms: None,
             }],
-            listeners: vec![],
-            command: "x".into(),
+            ..owner(7, 9, "b")
         };
         owner.write(dir.path()).unwrap();
         assert_eq!(Owner::read(dir.path()), Some(owner));
@@ -159,26 +163,15 @@ mod tests {
     #[test]
     fn a_recycled_pid_and_another_boot_are_not_the_owner() {
         let pid = std::process::id();
-        let start = start_time(pid).unwrap();
-        let owner = |pid, start_time, boot_id: String| Owner {
-            pid,
-            start_time,
-            boot_id,
-            port: None,
-            instance: "a".into(),
-            generation: 0,
-            drainers: vec![],
-            listeners: vec![],
-            command: String::new(),
-        };
-        assert_eq!(owner(pid, start, boot_id()).lives(), Some(true));
-        assert_eq!(owner(pid, start + 1, boot_id()).lives(), Some(false));
-        assert_eq!(owner(pid, start - 1, "another".into()).lives(), Some(false));
-        assert_eq!(owner(pid, 0, "another".into()).lives(), Some(false));
-        // systemd-nspawn shows a sandboxed service the machine's own identity, and everybody else
-        // one of its own.
-        assert_eq!(owner(pid, start, "another".into()).lives(), Some(true));
+        let (start, boot) = (start_time(pid).unwrap(), &boot_id());
+        assert_eq!(owner(pid, start, boot).lives(), Some(true));
+        assert_eq!(owner(pid, start + 1, boot).lives(), Some(false));
+        assert_eq!(owner(pid, start - 1, "another").lives(), Some(false));
+        assert_eq!(owner(pid, 0, "another").lives(), Some(false));
+        // systemd-nspawn shows a sandboxed service the boot of the machine, and other processes one
+        // of the container.
+        assert_eq!(owner(pid, start, "another").lives(), Some(true));
         // Above the largest pid that Linux gives.
-        assert_eq!(owner(1 << 23, start, boot_id()).lives(), Some(false));
+        assert_eq!(owner(1 << 23, start, boot).lives(), Some(false));
     }
 }

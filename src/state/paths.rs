@@ -1,5 +1,6 @@
-//! Where state and the control socket of an instance lie.
+//! Where the state directory and the control socket of an instance are.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -11,7 +12,6 @@ use crate::text::words::words;
 /// both.
 const SOCKET_PATH_MAX: usize = 100;
 
-/// The files of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// The state directory, 0700.
@@ -30,19 +30,14 @@ impl Paths {
         if let Some(state) = explicit {
             return Self::in_state_dir(state);
         }
-        let state =
-            first_of_list(env.path("STATE_DIRECTORY")).unwrap_or_else(|| user_state(env, instance));
+        let state = first_of_list(env.path("STATE_DIRECTORY"))
+            .unwrap_or_else(|| user_states(env).join(instance));
         let runtime = first_of_list(env.path("RUNTIME_DIRECTORY")).or_else(|| {
             env.path("XDG_RUNTIME_DIR")
                 .map(|dir| dir.join("gateway").join(instance))
         });
-        match runtime {
-            Some(dir) => Self {
-                control: socket_in(&dir),
-                state,
-            },
-            None => Self::in_state_dir(&state),
-        }
+        let control = socket_in(&runtime.unwrap_or_else(|| state.join("run")));
+        Self { state, control }
     }
 
     /// The paths of an instance with a state directory of its own.
@@ -53,9 +48,8 @@ impl Paths {
         }
     }
 
-    /// Every place where a control socket of `instance` may be, the likeliest first.
-    ///
-    /// `system` asks only for the system scope, `user` only for the user's own; neither means both.
+    /// Every place where a control socket of `instance` may be, the likeliest first; without a
+    /// scope, of both.
     pub fn candidates(env: &Env<'_>, instance: &str, scope: Option<Scope>) -> Vec<PathBuf> {
         roots(env, scope)
             .into_iter()
@@ -65,23 +59,18 @@ impl Paths {
 
     /// The instances that have a control socket, each with the socket's path.
     pub fn instances(env: &Env<'_>, scope: Option<Scope>) -> Vec<(String, PathBuf)> {
-        let mut found: Vec<(String, PathBuf)> = Vec::new();
+        let mut found = BTreeSet::new();
         for root in roots(env, scope) {
-            let Ok(entries) = std::fs::read_dir(&root.dir) else {
-                continue;
-            };
-            for entry in entries.flatten() {
-                let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
-                    continue;
-                };
-                let socket = root.socket(&name);
-                if socket.exists() && !found.iter().any(|(_, path)| *path == socket) {
-                    found.push((name, socket));
+            for entry in std::fs::read_dir(&root.dir).into_iter().flatten().flatten() {
+                if let Ok(name) = entry.file_name().into_string() {
+                    let socket = root.socket(&name);
+                    if socket.exists() {
+                        found.insert((name, socket));
+                    }
                 }
             }
         }
-        found.sort();
-        found
+        found.into_iter().collect()
     }
 }
 
@@ -95,8 +84,10 @@ words! {
     }
 }
 
+/// A directory with a directory for each instance.
 struct Root {
     dir: PathBuf,
+    /// Whether those are state directories, with the socket in `run`.
     in_state: bool,
 }
 
@@ -108,37 +99,23 @@ impl Root {
 }
 
 fn roots(env: &Env<'_>, scope: Option<Scope>) -> Vec<Root> {
+    let root = |dir, in_state| Root { dir, in_state };
     let mut roots = Vec::new();
     if scope != Some(Scope::System) {
-        if let Some(dir) = env.path("XDG_RUNTIME_DIR") {
-            roots.push(Root {
-                dir: dir.join("gateway"),
-                in_state: false,
-            });
-        } else {
-            let dir = PathBuf::from(format!("/run/user/{}/gateway", nix::unistd::geteuid()));
-            roots.push(Root {
-                dir,
-                in_state: false,
-            });
-        }
-        let mut dir = user_state(env, "");
-        dir.pop();
-        roots.push(Root {
-            dir: dir.join("gateway"),
-            in_state: true,
-        });
+        let runtime = env
+            .path("XDG_RUNTIME_DIR")
+            .unwrap_or_else(|| format!("/run/user/{}", nix::unistd::geteuid()).into());
+        roots.push(root(runtime.join("gateway"), false));
+        roots.push(root(user_states(env), true));
     }
     if scope != Some(Scope::User) {
-        roots.push(Root {
-            dir: PathBuf::from("/run/gateway"),
-            in_state: false,
-        });
+        roots.push(root("/run/gateway".into(), false));
     }
     roots
 }
 
-fn user_state(env: &Env<'_>, instance: &str) -> PathBuf {
+/// The directory of a user's state directories.
+fn user_states(env: &Env<'_>) -> PathBuf {
     let home = env.path("HOME");
     let base = if cfg!(target_os = "macos") {
         home.map(|home| home.join("Library/Application Support"))
@@ -146,9 +123,7 @@ fn user_state(env: &Env<'_>, instance: &str) -> PathBuf {
         env.path("XDG_STATE_HOME")
             .or_else(|| home.map(|home| home.join(".local/state")))
     };
-    base.unwrap_or_else(|| PathBuf::from("/var/lib"))
-        .join("gateway")
-        .join(instance)
+    base.unwrap_or_else(|| "/var/lib".into()).join("gateway")
 }
 
 /// systemd separates several directories with colons; the first is the one our unit names.

@@ -1,8 +1,8 @@
 //! `restart-intent.json`: the SIGTERM that follows is the first half of a restart.
 //!
-//! A service manager knows only one signal to end a process. Whoever restarts through it leaves
-//! this file first, and the gateway takes the budget, the reason and the record of a restart for
-//! its exit. It counts once, soon, and for one process.
+//! A service manager has only one signal to end a process. A restart through it writes this file
+//! first, so that the gateway ends with the budget, the reason and the record of a restart. It
+//! counts once, for a minute, and for one process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -16,7 +16,6 @@ use super::{atomic_file, owner};
 
 const NAME: &str = "restart-intent.json";
 
-/// What `kind` must say.
 const KIND: &str = "gateway-restart";
 
 /// The largest file that is read, in bytes.
@@ -25,25 +24,30 @@ const MAX_BYTES: usize = 1024;
 /// The longest reason, in characters.
 const MAX_REASON: usize = 200;
 
-/// How long it counts, in milliseconds: from the call that wrote it to its SIGTERM pass
-/// milliseconds, but a busy manager may take a while.
+/// How long it counts, in milliseconds. Its SIGTERM follows within milliseconds, later if the
+/// manager is busy.
 const TTL_MS: u64 = 60_000;
 
-/// How far ahead a clock may have been that was set back since, in milliseconds.
+/// How far the clock may have been set back since, in milliseconds.
 const SKEW_MS: u64 = 1_000;
 
 /// What the next SIGTERM means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Intent {
     /// The gateway it is for.
     pub pid: u32,
     /// When it was written, in milliseconds since the epoch.
+    #[serde(rename = "createdAt")]
     pub created_at_ms: u64,
     /// Why; cut to 200 characters.
+    #[serde(default)]
     pub reason: String,
     /// Cut what is under way.
+    #[serde(default)]
     pub force: bool,
     /// The drain budget in milliseconds, 0 for as long as it takes; none for the configured one.
+    #[serde(default)]
     pub wait_ms: Option<u64>,
 }
 
@@ -51,41 +55,27 @@ pub struct Intent {
 #[serde(rename_all = "camelCase")]
 struct IntentRecord {
     kind: String,
-    pid: u32,
-    created_at: u64,
     boot_id: String,
-    /// When the gateway began, in clock ticks since boot: it counts where the boot has two
-    /// identities.
+    /// As [`owner::start_time`]: it counts where the boot has two identities.
     #[serde(default)]
     start_time: u64,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    force: bool,
-    #[serde(default)]
-    wait_ms: Option<u64>,
+    #[serde(flatten)]
+    intent: Intent,
 }
 
 /// Writes the intent into a state directory. One that root writes belongs to the directory's owner,
 /// who must be able to read it.
-///
-/// # Errors
-/// Whatever the file system says.
 pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
-    let mut reason: String = intent.reason.chars().take(MAX_REASON).collect();
+    let mut record = IntentRecord {
+        kind: KIND.to_owned(),
+        boot_id: owner::boot_id(),
+        start_time: owner::start_time(intent.pid).unwrap_or_default(),
+        intent: intent.clone().shortened(),
+    };
     let text = loop {
-        let text = serde_json::to_vec(&IntentRecord {
-            kind: KIND.to_owned(),
-            pid: intent.pid,
-            created_at: intent.created_at_ms,
-            boot_id: owner::boot_id(),
-            start_time: owner::start_time(intent.pid).unwrap_or_default(),
-            reason: reason.clone(),
-            force: intent.force,
-            wait_ms: intent.wait_ms,
-        })?;
+        let text = serde_json::to_vec(&record)?;
         // Control characters take six bytes each.
-        if text.len() <= MAX_BYTES || reason.pop().is_none() {
+        if text.len() <= MAX_BYTES || record.intent.reason.pop().is_none() {
             break text;
         }
     };
@@ -95,25 +85,19 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
     atomic_file::write_for(&path(dir), &text, 0o600, owner)
 }
 
-/// Takes the intent, if there is one for process `pid` that still counts. It is gone afterwards,
-/// whatever it was.
-///
-/// `now` in milliseconds since the epoch.
+/// Takes the intent, if there is one for process `pid` that still counts at `now`, in milliseconds
+/// since the epoch. The file is removed in any case.
 pub fn consume(dir: &Path, pid: u32, now: u64) -> Option<Intent> {
     let path = path(dir);
     let read = read(&path, pid, now);
     remove(dir);
-    match read {
-        Ok(intent) => Some(intent),
-        Err(Unusable::Absent) => None,
-        Err(Unusable::Because(why)) => {
-            warn!("[gateway] {} does not count: {why}", path.display());
-            None
-        }
-    }
+    read.unwrap_or_else(|why| {
+        warn!("[gateway] {} does not count: {why}", path.display());
+        None
+    })
 }
 
-/// Whether one lies there, counting or not; nothing is changed.
+/// Whether there is one, counting or not; nothing is changed.
 pub fn waits(dir: &Path) -> bool {
     std::fs::symlink_metadata(path(dir)).is_ok()
 }
@@ -121,11 +105,8 @@ pub fn waits(dir: &Path) -> bool {
 /// Removes the intent: the call that it belongs to failed.
 pub fn remove(dir: &Path) {
     let path = path(dir);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            warn!("[gateway] cannot remove {}: {error}", path.display())
-        }
-        _ => {}
+    if let Err(error) = atomic_file::remove(&path) {
+        warn!("[gateway] cannot remove {}: {error}", path.display());
     }
 }
 
@@ -133,43 +114,36 @@ fn path(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
-enum Unusable {
-    Absent,
-    Because(String),
+impl Intent {
+    fn shortened(mut self) -> Self {
+        self.reason = self.reason.chars().take(MAX_REASON).collect();
+        self
+    }
 }
 
-fn because(why: impl ToString) -> Unusable {
-    Unusable::Because(why.to_string())
-}
-
-fn read(path: &Path, pid: u32, now: u64) -> Result<Intent, Unusable> {
-    // Without waiting, should somebody have put a pipe there.
+/// None where there is no file; an error says why it does not count.
+fn read(path: &Path, pid: u32, now: u64) -> Result<Option<Intent>, String> {
+    // Without waiting, should there be a pipe.
     let file = match OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
     {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Absent),
-        Err(error) => return Err(because(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
     };
-    trusted(&file).map_err(Unusable::Because)?;
+    trusted(&file)?;
     let mut text = Vec::new();
     file.take(MAX_BYTES as u64 + 1)
         .read_to_end(&mut text)
-        .map_err(because)?;
+        .map_err(|error| error.to_string())?;
     if text.len() > MAX_BYTES {
-        return Err(because(format!("it is longer than {MAX_BYTES} bytes")));
+        return Err(format!("it is longer than {MAX_BYTES} bytes"));
     }
-    let record: IntentRecord = serde_json::from_slice(&text).map_err(because)?;
-    counts(&record, pid, now).map_err(Unusable::Because)?;
-    Ok(Intent {
-        pid: record.pid,
-        created_at_ms: record.created_at,
-        reason: record.reason.chars().take(MAX_REASON).collect(),
-        force: record.force,
-        wait_ms: record.wait_ms,
-    })
+    let record: IntentRecord = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    counts(&record, pid, now)?;
+    Ok(Some(record.intent.shortened()))
 }
 
 /// The file is one that only root or we can have written.
@@ -194,17 +168,16 @@ fn counts(record: &IntentRecord, pid: u32, now: u64) -> Result<(), String> {
     if record.kind != KIND {
         return Err(format!("its kind is not {KIND}"));
     }
-    if record.pid != pid {
-        return Err(format!("it is for pid {}", record.pid));
+    if record.intent.pid != pid {
+        return Err(format!("it is for pid {}", record.intent.pid));
     }
     if record.boot_id != owner::boot_id()
         && (record.start_time == 0 || Some(record.start_time) != owner::start_time(pid))
     {
         return Err("it is from before the machine was booted".to_owned());
     }
-    if record.created_at > now.saturating_add(SKEW_MS)
-        || now.saturating_sub(record.created_at) > TTL_MS
-    {
+    let created = record.intent.created_at_ms;
+    if created > now.saturating_add(SKEW_MS) || now.saturating_sub(created) > TTL_MS {
         return Err(format!("it is not from the last {} s", TTL_MS / 1000));
     }
     Ok(())
@@ -212,8 +185,10 @@ fn counts(record: &IntentRecord, pid: u32, now: u64) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::state::atomic_file::mode;
 
     const NOW: u64 = 1_800_000_000_000;
     const PID: u32 = 4242;
@@ -234,10 +209,7 @@ mod tests {
         let dir = dir.path();
         assert_eq!(consume(dir, PID, NOW), None);
         write(dir, &intent()).unwrap();
-        assert_eq!(
-            std::fs::metadata(path(dir)).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(mode(&path(dir)), 0o600);
         assert_eq!(consume(dir, PID, NOW + TTL_MS), Some(intent()));
         assert_eq!(consume(dir, PID, NOW), None, "it is gone");
         for (what, pid, now) in [
@@ -282,25 +254,13 @@ mod tests {
         refused("readable by others");
         plant(b"{", 0o600);
         refused("garbage");
-        plant(
-            &[good.trim_ascii_end(), &[b' '; MAX_BYTES][..]].concat(),
-            0o600,
-        );
+        plant(&[good.trim_ascii_end(), &[b' '; MAX_BYTES]].concat(), 0o600);
         refused("too large");
-        plant(
-            &String::from_utf8_lossy(&good)
-                .replace(KIND, "other")
-                .into_bytes(),
-            0o600,
-        );
-        refused("another kind");
-        plant(
-            &String::from_utf8_lossy(&good)
-                .replace(&owner::boot_id(), "other")
-                .into_bytes(),
-            0o600,
-        );
-        refused("another boot");
+        for (what, part) in [("another kind", KIND), ("another boot", &owner::boot_id())] {
+            let text = String::from_utf8_lossy(&good).replace(part, "other");
+            plant(text.as_bytes(), 0o600);
+            refused(what);
+        }
         plant(&good, 0o600);
         assert_eq!(consume(dir, PID, NOW), Some(intent()));
     }
@@ -313,14 +273,11 @@ mod tests {
             ("\u{1F980}".repeat(300), Some(200)),
             ("\u{1}".repeat(300), None),
         ] {
-            write(
-                dir.path(),
-                &Intent {
-                    reason: reason.clone(),
-                    ..intent()
-                },
-            )
-            .unwrap();
+            let long = Intent {
+                reason: reason.clone(),
+                ..intent()
+            };
+            write(dir.path(), &long).unwrap();
             let read = consume(dir.path(), PID, NOW).unwrap();
             assert!(reason.starts_with(&read.reason) && !read.reason.is_empty());
             assert!(
@@ -335,7 +292,7 @@ mod tests {
     fn what_root_writes_belongs_to_the_directory_s_owner() {
         let dir = tempfile::tempdir().unwrap();
         if std::os::unix::fs::chown(dir.path(), Some(12_345), Some(12_345)).is_err() {
-            return; // only root can give a folder away
+            return; // only root can give a directory away
         }
         write(dir.path(), &intent()).unwrap();
         let facts = std::fs::metadata(path(dir.path())).unwrap();

@@ -1,10 +1,8 @@
-//! `startup-throttle.json`: how many lives in a row ended unplanned, and what the next start does
-//! about it.
+//! `startup-throttle.json`: how many lives in a row ended unplanned, and how the next start slows
+//! down.
 //!
-//! Programs behind a gateway that is started again and again would be hammered, because nothing in
-//! memory survives to slow it down. So each start leaves a record here; a life that ends as planned
-//! marks it, and one that lasts removes it. Whatever is wrong with the file, a start goes on: no
-//! record means no delay.
+//! Each start writes a record; a life that ends as planned marks it, and one that lasts removes it.
+//! A file that cannot be used prevents no start: without a record there is no delay.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,17 +14,16 @@ use super::boot_time::BootTime;
 use super::{atomic_file, untrusted_file};
 use crate::config::Throttle;
 
-/// A life that ends unplanned so soon after a start that had waited the longest leads to safe mode.
+/// A life that waited the longest and ends unplanned before this time leads to safe mode.
 const TOO_SOON: Duration = Duration::from_secs(300);
 
-/// Far more than a record takes, in bytes.
+/// More than a record takes, in bytes.
 const RECORD_MAX: u64 = 4096;
 
 /// What a start has to do before it starts sidecars.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartDecision {
     Go,
-    /// Wait.
     Wait {
         delay: Duration,
         /// How many starts came in quick succession, this one included.
@@ -35,7 +32,7 @@ pub enum StartDecision {
     Safe {
         /// Why, in a sentence for people.
         reason: String,
-        /// The life before was in safe mode already.
+        /// Whether the life before was in safe mode.
         again: bool,
     },
 }
@@ -43,9 +40,8 @@ pub enum StartDecision {
 /// The process and the moment of a start.
 #[derive(Clone, Debug)]
 pub struct LifeStart<'a> {
-    /// The gateway's process id.
     pub pid: u32,
-    /// The identity of this boot ([`super::owner::boot_id`]).
+    /// As [`super::owner::boot_id`].
     pub boot_id: &'a str,
     pub now: BootTime,
 }
@@ -64,6 +60,29 @@ struct ThrottleRecord {
     standing: LifeState,
 }
 
+impl ThrottleRecord {
+    fn wait(&self) -> Duration {
+        Duration::from_millis(self.wait_ms)
+    }
+
+    /// How long ago it started; none when that was in another boot.
+    fn age_at(&self, life: &LifeStart<'_>) -> Option<Duration> {
+        let age = life.now.since(self.started_at);
+        age.filter(|_| self.boot_id == life.boot_id)
+    }
+
+    /// The record of `life`, which begins this state now.
+    fn in_state(self, standing: LifeState, life: &LifeStart<'_>) -> Self {
+        Self {
+            pid: life.pid,
+            started_at: life.now,
+            wait_ms: 0,
+            standing,
+            ..self
+        }
+    }
+}
+
 /// What is known of the life that wrote the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -72,7 +91,6 @@ enum LifeState {
     /// It began after the longest wait, or its sidecars are tried from safe mode: if it dies soon,
     /// waiting does not help.
     LastTry,
-    /// It is in safe mode.
     Safe,
     /// It ended as planned.
     Planned,
@@ -91,26 +109,21 @@ pub struct ThrottleSummary {
     pub boot_id: String,
 }
 
-/// Looks at the record of a state directory and changes nothing; none where there is none.
+/// Reads the record of a state directory and changes nothing; none where there is none.
 pub fn look(dir: &Path) -> Option<ThrottleSummary> {
-    let record: ThrottleRecord =
-        serde_json::from_slice(&untrusted_file::read(&path(dir), RECORD_MAX).ok()?).ok()?;
-    let (wait, safe) = (
-        Duration::from_millis(record.wait_ms),
-        record.standing == LifeState::Safe,
-    );
+    let text = untrusted_file::read(&path(dir), RECORD_MAX).ok()?;
+    let record: ThrottleRecord = serde_json::from_slice(&text).ok()?;
     Some(ThrottleSummary {
         count: record.count,
-        wait,
-        safe,
+        wait: record.wait(),
+        safe: record.standing == LifeState::Safe,
         boot_id: record.boot_id,
     })
 }
 
-/// Records a start and tells what it has to do. Call it once in a life, with the lock held.
+/// Records a start and decides what it has to do. Call it once in a life, with the lock held.
 pub fn begin(dir: &Path, throttle: &Throttle, life: &LifeStart<'_>) -> StartDecision {
-    let before = untrusted_file::read_json::<ThrottleRecord>(&path(dir), RECORD_MAX);
-    let (record, start) = decide(before, throttle, life);
+    let (record, start) = decide(read(dir), throttle, life);
     save(dir, &record);
     start
 }
@@ -120,7 +133,7 @@ fn decide(
     throttle: &Throttle,
     life: &LifeStart<'_>,
 ) -> (ThrottleRecord, StartDecision) {
-    let fresh = |count, wait: Duration, standing| ThrottleRecord {
+    let record = |count, wait: Duration, standing| ThrottleRecord {
         boot_id: life.boot_id.to_owned(),
         pid: life.pid,
         started_at: life.now,
@@ -128,75 +141,55 @@ fn decide(
         wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         standing,
     };
-    let first = || {
-        (
-            fresh(1, Duration::ZERO, LifeState::Started),
-            StartDecision::Go,
+    let go = |count| {
+        let record = record(count, Duration::ZERO, LifeState::Started);
+        (record, StartDecision::Go)
+    };
+    let Some((before, age)) = before.and_then(|before| {
+        let age = before.age_at(life)?;
+        (age < throttle.window.0).then_some((before, age))
+    }) else {
+        return go(1);
+    };
+    let served = age.saturating_sub(before.wait());
+    match before.standing {
+        // A planned end asks for the next start at once; the failures before it still count.
+        LifeState::Planned => go(before.count),
+        LifeState::LastTry | LifeState::Safe if served < TOO_SOON => {
+            let record = record(before.count, Duration::ZERO, LifeState::Safe);
+            (record, safe_mode_after(&before, served))
+        }
+        LifeState::Started | LifeState::LastTry | LifeState::Safe => {
+            let count = before.count.saturating_add(1);
+            let delay = delay(throttle, count);
+            if delay.is_zero() {
+                return go(count);
+            }
+            let standing = if delay >= throttle.max.0 {
+                LifeState::LastTry
+            } else {
+                LifeState::Started
+            };
+            let wait = StartDecision::Wait { delay, count };
+            (record(count, delay, standing), wait)
+        }
+    }
+}
+
+/// Safe mode after a life that ended when it had `served` for too short a time.
+fn safe_mode_after(before: &ThrottleRecord, served: Duration) -> StartDecision {
+    let (count, seconds) = (before.count, served.as_secs());
+    let again = before.standing == LifeState::Safe;
+    let reason = if again {
+        format!(
+            "the gateway ended unplanned in safe mode, which {count} starts in quick succession had led to"
+        )
+    } else {
+        format!(
+            "{count} starts in quick succession ended unplanned, the last one {seconds} s after it had waited the longest"
         )
     };
-    let Some(before) = before.filter(|before| before.boot_id == life.boot_id) else {
-        return first();
-    };
-    let Some(age) = life
-        .now
-        .since(before.started_at)
-        .filter(|age| *age < throttle.window.0)
-    else {
-        return first();
-    };
-    let served = age.saturating_sub(Duration::from_millis(before.wait_ms));
-    match before.standing {
-        // The one who asked for the end wants the next start now; what went wrong before it is not
-        // forgotten.
-        LifeState::Planned => {
-            return (
-                fresh(before.count, Duration::ZERO, LifeState::Started),
-                StartDecision::Go,
-            );
-        }
-        LifeState::LastTry if served < TOO_SOON => {
-            let reason = format!(
-                "{} starts in quick succession ended unplanned, the last one {} s after it had waited the longest",
-                before.count,
-                served.as_secs()
-            );
-            return (
-                fresh(before.count, Duration::ZERO, LifeState::Safe),
-                StartDecision::Safe {
-                    reason,
-                    again: false,
-                },
-            );
-        }
-        LifeState::Safe if served < TOO_SOON => {
-            let reason = format!(
-                "the gateway ended unplanned in safe mode, which {} starts in quick succession had led to",
-                before.count
-            );
-            return (
-                fresh(before.count, Duration::ZERO, LifeState::Safe),
-                StartDecision::Safe {
-                    reason,
-                    again: true,
-                },
-            );
-        }
-        LifeState::Started | LifeState::LastTry | LifeState::Safe => {}
-    }
-    let count = before.count.saturating_add(1);
-    let delay = delay(throttle, count);
-    if delay.is_zero() {
-        return (fresh(count, delay, LifeState::Started), StartDecision::Go);
-    }
-    let standing = if delay >= throttle.max.0 {
-        LifeState::LastTry
-    } else {
-        LifeState::Started
-    };
-    (
-        fresh(count, delay, standing),
-        StartDecision::Wait { delay, count },
-    )
+    StartDecision::Safe { reason, again }
 }
 
 /// How long the `count`th start in quick succession waits.
@@ -211,60 +204,39 @@ fn delay(throttle: &Throttle, count: u32) -> Duration {
     }
 }
 
-/// A successor goes on where its predecessor, which lives, hands over: no start, and none that
-/// counts.
+/// A successor takes over from its predecessor, which lives: this start does not count.
 pub fn take_over(dir: &Path, life: &LifeStart<'_>) {
-    let path = path(dir);
-    if let Some(before) = untrusted_file::read_json::<ThrottleRecord>(&path, RECORD_MAX)
-        .filter(|before| before.boot_id == life.boot_id)
-    {
-        save(
-            dir,
-            &ThrottleRecord {
-                pid: life.pid,
-                started_at: life.now,
-                wait_ms: 0,
-                standing: LifeState::Started,
-                ..before
-            },
-        );
+    if let Some(before) = read(dir).filter(|before| before.boot_id == life.boot_id) {
+        save(dir, &before.in_state(LifeState::Started, life));
     }
 }
 
-/// A trial is over, and this life in safe mode again.
+/// A trial is over, and this life is in safe mode again.
 pub fn safe(dir: &Path, life: &LifeStart<'_>) {
-    change(dir, life.pid, |record| ThrottleRecord {
-        started_at: life.now,
-        wait_ms: 0,
-        standing: LifeState::Safe,
-        ..record
-    });
+    if let Some(record) = read_of(dir, life.pid) {
+        save(dir, &record.in_state(LifeState::Safe, life));
+    }
 }
 
 /// Sidecars are started from safe mode: a death soon after leads back there.
 pub fn trial(dir: &Path, life: &LifeStart<'_>) {
-    change(dir, life.pid, |record| ThrottleRecord {
-        started_at: life.now,
-        wait_ms: 0,
-        standing: LifeState::LastTry,
-        ..record
-    });
+    if let Some(record) = read_of(dir, life.pid) {
+        save(dir, &record.in_state(LifeState::LastTry, life));
+    }
 }
 
 /// The life of `pid` ends as planned: a stop, a restart, a hand-over. Without effect when a
 /// successor began.
 pub fn ended_planned(dir: &Path, pid: u32) {
-    change(dir, pid, |record| ThrottleRecord {
-        standing: LifeState::Planned,
-        ..record
-    });
+    if let Some(record) = read_of(dir, pid) {
+        let standing = LifeState::Planned;
+        save(dir, &ThrottleRecord { standing, ..record });
+    }
 }
 
-/// The life of `pid` served for `throttle.stable`: what was before is forgotten.
+/// The life of `pid` served for `throttle.stable`: earlier failures are forgotten.
 pub fn stable(dir: &Path, pid: u32) {
-    if untrusted_file::read_json::<ThrottleRecord>(&path(dir), RECORD_MAX)
-        .is_some_and(|record| record.pid == pid)
-    {
+    if read_of(dir, pid).is_some() {
         clear(dir);
     }
 }
@@ -272,24 +244,21 @@ pub fn stable(dir: &Path, pid: u32) {
 /// Forgets everything, as an operator asks for.
 pub fn clear(dir: &Path) {
     let path = path(dir);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            warn!(
-                "[gateway] cannot remove {}: {error}; the next start may be slowed down",
-                path.display()
-            );
-        }
-        _ => {}
+    if let Err(error) = atomic_file::remove(&path) {
+        warn!(
+            "[gateway] cannot remove {}: {error}; the next start may be slowed down",
+            path.display()
+        );
     }
 }
 
-/// Changes the record of `pid`; that of another life is not ours to change.
-fn change(dir: &Path, pid: u32, to: impl FnOnce(ThrottleRecord) -> ThrottleRecord) {
-    if let Some(record) = untrusted_file::read_json::<ThrottleRecord>(&path(dir), RECORD_MAX)
-        .filter(|record| record.pid == pid)
-    {
-        save(dir, &to(record));
-    }
+fn read(dir: &Path) -> Option<ThrottleRecord> {
+    untrusted_file::read_json(&path(dir), RECORD_MAX)
+}
+
+/// The record of the life of `pid`: that of another life must not be changed.
+fn read_of(dir: &Path, pid: u32) -> Option<ThrottleRecord> {
+    read(dir).filter(|record| record.pid == pid)
 }
 
 fn save(dir: &Path, record: &ThrottleRecord) {

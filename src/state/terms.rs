@@ -143,7 +143,7 @@ words! {
     }
 }
 
-/// Why a life ended, as far as it knew itself.
+/// Why a life ended, as it recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// A signal that asks to stop.

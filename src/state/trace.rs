@@ -1,9 +1,9 @@
 //! Traces: where the time of a start or a restart went, one line for each step.
 //!
 //! `startup trace: NAME 1.2ms total=3.4ms key=value` and the same with `restart trace:`. The first
-//! time is since the step before, `total` since the beginning. A restart trace goes on in the
-//! process that takes over, so its times are those of the wall clock, and [`Carried`] travels with
-//! the hand-over or in the record of the life before.
+//! time is since the step before, `total` since the beginning. A restart trace continues in the
+//! process that takes over: its times are of the wall clock, and [`Carried`] is sent with the
+//! hand-over or read from the history.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ const STARTUP_SWITCH: &str = "GATEWAY_STARTUP_TRACE";
 /// Switches traces of restarts on.
 const RESTART_SWITCH: &str = "GATEWAY_RESTART_TRACE";
 
-/// A carried trace that is older was not begun by the restart that brought this process about.
+/// An older trace was not begun by the restart that started this process.
 const AGE_MAX: Duration = Duration::from_secs(600);
 
 /// How many characters of a text are shown.
@@ -65,7 +65,7 @@ impl<'a, V: Into<Value<'a>>> From<Option<V>> for Value<'a> {
 /// A key and its value.
 pub type Pair<'a> = (&'a str, Value<'a>);
 
-/// What travels to the process that goes on with a restart: milliseconds since 1970.
+/// What the process that continues a restart needs, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Carried {
@@ -76,20 +76,24 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// Whether it can be of the restart that brought this process about.
+    fn begun_at(started_at_ms: f64) -> Self {
+        Self {
+            started_at_ms,
+            last_at_ms: started_at_ms,
+        }
+    }
+
+    /// Whether it can be of the restart that started this process.
     fn fits(&self, now_ms: f64) -> bool {
         let longest = AGE_MAX.as_millis() as f64;
-        let Self {
-            started_at_ms: started,
-            last_at_ms: last,
-        } = *self;
-        started > 0.0
-            && (started..=started + longest).contains(&last)
-            && (started..=started + longest).contains(&now_ms)
+        let possible = self.started_at_ms..=self.started_at_ms + longest;
+        self.started_at_ms > 0.0
+            && possible.contains(&self.last_at_ms)
+            && possible.contains(&now_ms)
     }
 }
 
-/// A trace under way; without effect where it is not switched on.
+/// A trace; without effect where it is not switched on.
 #[derive(Clone, Debug, Default)]
 pub struct Trace(Option<Going>);
 
@@ -101,34 +105,17 @@ struct Going {
 
 /// The trace of the start of this process, which began `before` ago.
 pub fn startup(env: &Env<'_>, before: Duration) -> Trace {
-    let begun = now_ms() - millis(before);
-    Trace::begin(
-        "startup",
-        env,
-        STARTUP_SWITCH,
-        Carried {
-            started_at_ms: begun,
-            last_at_ms: begun,
-        },
-    )
+    let times = Carried::begun_at(now_ms() - millis(before));
+    Trace::begin("startup", env, STARTUP_SWITCH, times)
 }
 
 /// The trace of a restart that begins now.
 pub fn restart(env: &Env<'_>) -> Trace {
-    let now = now_ms();
-    Trace::begin(
-        "restart",
-        env,
-        RESTART_SWITCH,
-        Carried {
-            started_at_ms: now,
-            last_at_ms: now,
-        },
-    )
+    Trace::begin("restart", env, RESTART_SWITCH, Carried::begun_at(now_ms()))
 }
 
-/// The trace of the restart that brought this process about; without effect when `carried` is none,
-/// lies ahead, or is older than 10 minutes.
+/// The trace of the restart that started this process; without effect when `carried` is none, in the
+/// future, or older than 10 minutes.
 pub fn resume(env: &Env<'_>, carried: Option<Carried>) -> Trace {
     match carried.filter(|carried| carried.fits(now_ms())) {
         Some(times) => Trace::begin("restart", env, RESTART_SWITCH, times),
@@ -148,7 +135,7 @@ impl Trace {
         }
     }
 
-    /// The last step. With what the process holds: `rssMb`, `fdCount`, `threadCount`.
+    /// The last step, with what the process holds: `rssMb`, `fdCount`, `threadCount`.
     pub fn finish(&mut self, name: &str, pairs: &[Pair<'_>]) {
         if self.0.is_some() {
             let held = held();
@@ -160,7 +147,7 @@ impl Trace {
         }
     }
 
-    /// What the process that goes on needs; none where the trace is off.
+    /// None where the trace is off.
     pub fn carry(&self) -> Option<Carried> {
         self.0.as_ref().map(|going| going.times)
     }
@@ -168,18 +155,17 @@ impl Trace {
 
 impl Going {
     fn mark(&mut self, name: &str, pairs: &[Pair<'_>], now_ms: f64) -> String {
-        self.span(name, now_ms - self.times.last_at_ms, pairs, now_ms)
-    }
-
-    fn span(&mut self, name: &str, took_ms: f64, pairs: &[Pair<'_>], now_ms: f64) -> String {
-        // The wall clock may be set back meanwhile.
-        let total = (now_ms - self.times.started_at_ms).max(0.0);
+        // The wall clock may have been set back.
+        let since = |earlier: f64| (now_ms - earlier).max(0.0);
+        let (took, total) = (
+            since(self.times.last_at_ms),
+            since(self.times.started_at_ms),
+        );
         self.times.last_at_ms = now_ms;
+        let pairs = shown(pairs);
         format!(
-            "{} trace: {name} {:.1}ms total={total:.1}ms{}",
-            self.word,
-            took_ms.max(0.0),
-            shown(pairs)
+            "{} trace: {name} {took:.1}ms total={total:.1}ms{pairs}",
+            self.word
         )
     }
 }
@@ -195,9 +181,9 @@ fn shown(pairs: &[Pair<'_>]) -> String {
     })
 }
 
-/// Letters and digits, beginning with a letter: what every tool takes for one word.
+/// Letters and digits, beginning with a letter.
 fn key(name: &str) -> String {
-    let kept: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let kept = name.replace(|c: char| !c.is_ascii_alphanumeric(), "");
     if kept.starts_with(|c: char| c.is_ascii_alphabetic()) {
         kept
     } else {
@@ -212,14 +198,8 @@ fn value_text(value: Value<'_>) -> Option<String> {
         Value::Null => Some("null".to_owned()),
         Value::Text(text) => {
             let words = text.split_whitespace().collect::<Vec<_>>().join("_");
-            let kept = |c: char| {
-                if c.is_ascii_alphanumeric() || "_.:/-".contains(c) {
-                    c
-                } else {
-                    '_'
-                }
-            };
-            let text: String = words.chars().take(TEXT_MAX).map(kept).collect();
+            let odd = |c: char| !c.is_ascii_alphanumeric() && !"_.:/-".contains(c);
+            let text: String = words.replace(odd, "_").chars().take(TEXT_MAX).collect();
             (!text.is_empty()).then_some(text)
         }
     }
@@ -236,17 +216,12 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// What the process holds (proc(5)); what cannot be told is left out.
+/// What the process holds (proc(5)), as far as it can be read.
 fn held() -> Vec<(&'static str, f64)> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
-        status.lines().find_map(|line| {
-            line.strip_prefix(name)?
-                .split_whitespace()
-                .next()?
-                .parse::<f64>()
-                .ok()
-        })
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        value.split_whitespace().next()?.parse::<f64>().ok()
     };
     let descriptors = std::fs::read_dir("/proc/self/fd")
         .ok()
@@ -268,10 +243,7 @@ mod tests {
     fn going(word: &'static str) -> Going {
         Going {
             word,
-            times: Carried {
-                started_at_ms: 1000.0,
-                last_at_ms: 1000.0,
-            },
+            times: Carried::begun_at(1000.0),
         }
     }
 
@@ -292,8 +264,8 @@ mod tests {
             "restart trace: restart.drain 12.3ms total=12.4ms activeTasks=3.0"
         );
         assert_eq!(
-            trace.span("restart.close.http", 1.25, &[], 1020.0),
-            "restart trace: restart.close.http 1.2ms total=20.0ms"
+            trace.mark("restart.close.http", &[], 1020.0),
+            "restart trace: restart.close.http 7.6ms total=20.0ms"
         );
         assert_eq!(
             trace.mark("restart.ready", &[], 1021.0),
@@ -373,10 +345,7 @@ mod tests {
             at(-100.0, -200.0),
             at(-1000.0, 700_000.0),
             at(-now, -now),
-            Some(Carried {
-                started_at_ms: f64::NAN,
-                last_at_ms: f64::NAN,
-            }),
+            Some(Carried::begun_at(f64::NAN)),
         ] {
             assert_eq!(going_on(carried), None, "{carried:?}");
         }

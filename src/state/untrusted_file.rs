@@ -1,5 +1,7 @@
-//! State that cannot be understood is set aside, told, and never in the way of a start.
+//! State files that may be damaged: one that cannot be understood is set aside with a warning, and
+//! never prevents a start.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -7,52 +9,58 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-/// Reads a small JSON file of ours. None when there is none, when it cannot be read, or when it
-/// cannot be understood: then it is renamed to `NAME.corrupt`, and both are told.
-///
-/// `limit`, in bytes, is more than we ever write there.
+/// Reads a small JSON file of at most `limit` bytes. None when there is none, when it cannot be
+/// read, or when it cannot be understood: then it is renamed to `NAME.corrupt`.
 pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
-    let text = match read(path, limit) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            quarantine(path, &error.to_string());
-            return None;
-        }
+    match read(path, limit) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map_err(|error| quarantine(path, &error.to_string()))
+            .ok(),
         Err(error) => {
-            warn!(
-                "[gateway] cannot read {}: {error}; going on as if it were not there",
-                path.display()
-            );
-            return None;
+            match error.kind() {
+                io::ErrorKind::NotFound => {}
+                io::ErrorKind::InvalidData => quarantine(path, &error.to_string()),
+                _ => warn!(
+                    "[gateway] cannot read {}: {error}; going on as if it were not there",
+                    path.display()
+                ),
+            }
+            None
         }
-    };
-    serde_json::from_slice(&text)
-        .map_err(|error| quarantine(path, &error.to_string()))
-        .ok()
+    }
 }
 
-/// Reads a regular file of at most `limit` bytes, without following a symbolic link and without
-/// waiting for anybody.
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Opens a regular file without following a symbolic link, and without waiting for the other side
+/// of a pipe.
 ///
 /// # Errors
-/// `InvalidData` when it is longer or no regular file; else whatever the file system says.
-pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+/// `InvalidData` when it is a symbolic link or no regular file.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = match std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-    {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(invalid("it is a symbolic link"));
+    let file = options.custom_flags(flags).open(path).map_err(|error| {
+        if error.raw_os_error() == Some(libc::ELOOP) {
+            invalid("it is a symbolic link")
+        } else {
+            error
         }
-        other => other?,
-    };
-    if !file.metadata()?.is_file() {
-        return Err(invalid("it is not a regular file"));
+    })?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(invalid("it is not a regular file"))
     }
+}
+
+/// Reads a file of at most `limit` bytes, which [`open`] opens.
+///
+/// # Errors
+/// `InvalidData` when it is longer, or as [`open`].
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open(path, OpenOptions::new().read(true))?;
     let mut text = Vec::new();
     file.take(limit + 1).read_to_end(&mut text)?;
     if text.len() as u64 > limit {
@@ -62,7 +70,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Renames a file to `NAME.corrupt` and tells why.
+/// Renames a file to `NAME.corrupt` and logs why.
 pub fn quarantine(path: &Path, why: &str) {
     let aside = quarantine_path(path);
     let shown = path.display();
@@ -79,8 +87,13 @@ pub fn quarantine(path: &Path, why: &str) {
 
 /// The name under which a file that cannot be understood is kept.
 pub fn quarantine_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".corrupt")
+}
+
+/// The path with `suffix` after the file's whole name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".corrupt");
+    name.push(suffix);
     name.into()
 }
 
@@ -112,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_or_a_folder_in_its_place_stops_nobody() {
+    fn a_pipe_or_a_directory_in_its_place_stops_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

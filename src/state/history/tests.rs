@@ -1,6 +1,5 @@
-use std::os::unix::fs::PermissionsExt;
-
 use super::*;
+use crate::state::atomic_file::mode;
 use crate::state::terms::RequestOutcome;
 
 fn request(id: &str) -> HistoryEntry {
@@ -69,17 +68,13 @@ fn what_is_written_is_read_again() {
         lines.iter().map(|line| &line.entry).eq(&entries),
         "{lines:?}"
     );
-    assert!(lines.iter().all(
-        |line| line.pid == std::process::id() && line.boot_id == super::super::owner::boot_id()
-    ));
-    assert_eq!(
-        std::fs::metadata(path(dir.path()))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o600
+    let by = (std::process::id(), crate::state::owner::boot_id());
+    assert!(
+        lines
+            .iter()
+            .all(|line| (line.pid, &line.boot_id) == (by.0, &by.1))
     );
+    assert_eq!(mode(&path(dir.path())), 0o600);
     let text = std::fs::read_to_string(path(dir.path())).unwrap();
     assert!(
         text.contains("\"event\":\"request\"")
@@ -128,31 +123,12 @@ fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
     let history = History::open(dir.path());
     let long = "x".repeat(10_000);
     for number in 0..4000 {
-        let HistoryEntry::Request {
-            kind,
-            who,
-            strategy,
-            phases,
-            outcome,
-            took_ms,
-            downtime_ms,
-            ..
-        } = request("")
-        else {
+        let mut entry = request(&format!("r{number}"));
+        let HistoryEntry::Request { reason, .. } = &mut entry else {
             unreachable!()
         };
-        let id = format!("r{number}");
-        history.append(&HistoryEntry::Request {
-            id,
-            kind,
-            who,
-            reason: long.clone(),
-            strategy,
-            phases,
-            outcome,
-            took_ms,
-            downtime_ms,
-        });
+        reason.clone_from(&long);
+        history.append(&entry);
     }
     for path in [path(dir.path()), older(&path(dir.path()))] {
         let length = std::fs::metadata(&path).unwrap().len();

@@ -153,8 +153,7 @@ fn a_hand_over_counts_for_nobody() {
         take_over(lives.dir.path(), &lives.life());
         ended_planned(lives.dir.path(), old);
         // The predecessor's end is not the successor's.
-        let record: ThrottleRecord =
-            untrusted_file::read_json(&path(lives.dir.path()), RECORD_MAX).unwrap();
+        let record = read(lives.dir.path()).unwrap();
         assert_eq!(
             (record.pid, record.standing),
             (lives.pid, LifeState::Started)
@@ -308,10 +307,7 @@ fn a_file_that_cannot_be_understood_is_set_aside_and_the_start_goes_on() {
             std::fs::read_to_string(untrusted_file::quarantine_path(&path)).unwrap(),
             text
         );
-        assert!(
-            untrusted_file::read_json::<ThrottleRecord>(&path, RECORD_MAX).is_some(),
-            "and a new record begun"
-        );
+        assert!(read(lives.dir.path()).is_some(), "and a new record begun");
     }
 }
 
@@ -321,10 +317,8 @@ fn a_directory_that_is_missing_or_takes_nothing_stops_no_start() {
     let gone = lives.dir.path().join("gone");
     for _ in 0..10 {
         lives.pid += 1;
-        assert_eq!(
-            begin(&gone, &lives.throttle, &lives.life()),
-            StartDecision::Go
-        );
+        let start = begin(&gone, &lives.throttle, &lives.life());
+        assert_eq!(start, StartDecision::Go);
         take_over(&gone, &lives.life());
         safe(&gone, &lives.life());
         trial(&gone, &lives.life());
@@ -332,14 +326,11 @@ fn a_directory_that_is_missing_or_takes_nothing_stops_no_start() {
         stable(&gone, lives.pid);
         clear(&gone);
     }
-    // A folder in the file's place can be neither read nor replaced.
+    // A directory in the file's place can be neither read nor replaced.
     std::fs::create_dir(path(lives.dir.path())).unwrap();
-    std::fs::create_dir(untrusted_file::quarantine_path(&path(lives.dir.path()))).unwrap();
-    std::fs::write(
-        untrusted_file::quarantine_path(&path(lives.dir.path())).join("full"),
-        "",
-    )
-    .unwrap();
+    let aside = untrusted_file::quarantine_path(&path(lives.dir.path()));
+    std::fs::create_dir(&aside).unwrap();
+    std::fs::write(aside.join("full"), "").unwrap();
     for _ in 0..10 {
         assert_eq!(lives.start(SOON), StartDecision::Go);
     }

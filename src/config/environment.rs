@@ -7,9 +7,9 @@ use std::str::FromStr;
 use super::error::ConfigError;
 use super::model::{Config, GatewaySection, RestartMode, RestartSection, Throttle};
 use super::types::Dur;
+use crate::text::words::Words;
 
-/// The environment as far as the configuration reads it; a function, so that tests need not change
-/// the real one.
+/// The environment; a function, so that tests need not change the real one.
 pub struct Env<'a>(pub &'a (dyn Fn(&str) -> Option<OsString> + Sync));
 
 impl Env<'_> {
@@ -23,12 +23,11 @@ impl Env<'_> {
         self.path(name)?.into_os_string().into_string().ok()
     }
 
-    /// Whether a variable is a switch that says yes: as the seed systems read theirs.
+    /// Whether a variable is a switch that is on.
     pub fn is_on(&self, name: &str) -> bool {
         self.text(name).is_some_and(|value| {
-            ["1", "true", "yes", "on"]
-                .iter()
-                .any(|yes| value.trim().eq_ignore_ascii_case(yes))
+            let word = value.trim().to_ascii_lowercase();
+            ["1", "true", "yes", "on"].contains(&word.as_str())
         })
     }
 
@@ -40,7 +39,7 @@ impl Env<'_> {
     }
 }
 
-/// Lays the `GATEWAY_*` variables over the configuration.
+/// Applies the `GATEWAY_*` variables to the configuration.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`], which names the variable.
@@ -51,119 +50,106 @@ pub(super) fn apply_env(config: &mut Config, env: &Env<'_>) -> Result<(), Config
 }
 
 fn apply_gateway(gateway: &mut GatewaySection, env: &Env<'_>) -> Result<(), ConfigError> {
-    if let Some(list) = env.text("GATEWAY_LISTEN") {
-        gateway.listen = list
-            .split(',')
-            .map(|item| item.trim().parse())
-            .collect::<Result<_, String>>()
-            .map_err(|error| invalid("GATEWAY_LISTEN", &error))?;
-    }
+    set(env, "GATEWAY_LISTEN", &mut gateway.listen, |list| {
+        list.split(',').map(|item| item.trim().parse()).collect()
+    })?;
     if let Some(dir) = env.path("GATEWAY_STATE_DIR") {
         gateway.state_dir = Some(dir);
     }
     if let Some(file) = env.path("GATEWAY_TOKEN_FILE") {
         gateway.token_file = Some(file);
     }
-    set_flag(env, "GATEWAY_HEALTH_PATHS", &mut gateway.health_paths)?;
-    set_flag(env, "GATEWAY_VIA", &mut gateway.via)
+    let (health_paths, via) = (&mut gateway.health_paths, &mut gateway.via);
+    set(env, "GATEWAY_HEALTH_PATHS", health_paths, flag)?;
+    set(env, "GATEWAY_VIA", via, flag)
 }
 
 fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), ConfigError> {
-    set_flag(
+    let RestartSection {
+        mode,
+        drain,
+        tunnel_drain,
+        stop_drain,
+        external_signal,
+        launchd_exit_delay: delay,
+        hold: _,
+    } = restart;
+    set(
         env,
         "GATEWAY_RESTART_EXTERNAL_SIGNAL",
-        &mut restart.external_signal,
+        external_signal,
+        flag,
     )?;
-    set(env, "GATEWAY_RESTART_MODE", &mut restart.mode)?;
-    set(env, "GATEWAY_RESTART_DRAIN", &mut restart.drain)?;
-    set(env, "GATEWAY_RESTART_STOP_DRAIN", &mut restart.stop_drain)?;
+    set(env, "GATEWAY_RESTART_MODE", mode, restart_mode)?;
+    set(env, "GATEWAY_RESTART_DRAIN", drain, Dur::from_str)?;
+    set(env, "GATEWAY_RESTART_STOP_DRAIN", stop_drain, Dur::from_str)?;
     set(
         env,
         "GATEWAY_RESTART_LAUNCHD_EXIT_DELAY",
-        &mut restart.launchd_exit_delay,
+        delay,
+        Dur::from_str,
     )?;
-    if env.text("GATEWAY_RESTART_TUNNEL_DRAIN").is_some() {
-        let mut tunnel = Dur::secs(0);
-        set(env, "GATEWAY_RESTART_TUNNEL_DRAIN", &mut tunnel)?;
-        restart.tunnel_drain = Some(tunnel);
-    }
-    Ok(())
+    set(env, "GATEWAY_RESTART_TUNNEL_DRAIN", tunnel_drain, |text| {
+        text.parse().map(Some)
+    })
 }
 
 fn apply_throttle(throttle: &mut Throttle, env: &Env<'_>) -> Result<(), ConfigError> {
+    let Throttle {
+        window,
+        threshold,
+        base,
+        max,
+        stable,
+    } = throttle;
     set(
         env,
         "GATEWAY_RECOVERY_THROTTLE_WINDOW",
-        &mut throttle.window,
+        window,
+        Dur::from_str,
     )?;
-    set(env, "GATEWAY_RECOVERY_THROTTLE_BASE", &mut throttle.base)?;
-    set(env, "GATEWAY_RECOVERY_THROTTLE_MAX", &mut throttle.max)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_BASE", base, Dur::from_str)?;
+    set(env, "GATEWAY_RECOVERY_THROTTLE_MAX", max, Dur::from_str)?;
     set(
         env,
         "GATEWAY_RECOVERY_THROTTLE_STABLE",
-        &mut throttle.stable,
+        stable,
+        Dur::from_str,
     )?;
-    set_number(
+    set(
         env,
         "GATEWAY_RECOVERY_THROTTLE_THRESHOLD",
-        &mut throttle.threshold,
+        threshold,
+        |text| {
+            let number = text.trim().parse();
+            number.map_err(|_| format!("`{text}` is not a number"))
+        },
     )
 }
 
-fn set<T: FromStr<Err = String>>(
+/// Sets a key to the value of a variable, if that is set.
+fn set<T>(
     env: &Env<'_>,
     name: &str,
-    slot: &mut T,
+    key: &mut T,
+    parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<(), ConfigError> {
     if let Some(text) = env.text(name) {
-        *slot = text
-            .parse()
-            .map_err(|error: String| invalid(name, &error))?;
+        *key = parse(&text)
+            .map_err(|why| ConfigError::invalid(None, None, format!("{name}: {why}")))?;
     }
     Ok(())
 }
 
-fn set_flag(env: &Env<'_>, name: &str, slot: &mut bool) -> Result<(), ConfigError> {
-    *slot = match env.text(name).as_deref() {
-        None => return Ok(()),
-        Some("1" | "true" | "yes" | "on") => true,
-        Some("0" | "false" | "no" | "off") => false,
-        Some(other) => {
-            return Err(invalid(
-                name,
-                &format!("`{other}` is neither true nor false"),
-            ));
-        }
-    };
-    Ok(())
-}
-
-fn set_number(env: &Env<'_>, name: &str, slot: &mut u32) -> Result<(), ConfigError> {
-    if let Some(text) = env.text(name) {
-        *slot = text
-            .trim()
-            .parse()
-            .map_err(|_| invalid(name, &format!("`{text}` is not a number")))?;
+fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        other => Err(format!("`{other}` is neither true nor false")),
     }
-    Ok(())
 }
 
-fn invalid(name: &str, why: &str) -> ConfigError {
-    ConfigError::invalid(None, None, format!("{name}: {why}"))
-}
-
-impl FromStr for RestartMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "in-process" => Ok(Self::InProcess),
-            "respawn" => Ok(Self::Respawn),
-            "exit" => Ok(Self::Exit),
-            _ => Err(format!(
-                "`{text}` is not a restart mode: auto, in-process, respawn or exit"
-            )),
-        }
-    }
+fn restart_mode(text: &str) -> Result<RestartMode, String> {
+    RestartMode::from_word(text)
+        .ok_or_else(|| format!("`{text}` is not a restart mode: auto, in-process, respawn or exit"))
 }

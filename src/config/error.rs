@@ -8,25 +8,21 @@ use super::position::Position;
 /// Why a configuration is refused. Exit code 78.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     /// The file is not valid, or contradicts itself.
-    #[error("{}{message}{}", prefix(path.as_deref(), *place), suffix(help.as_deref()))]
+    #[error("{}{message}", prefix(path.as_deref(), *place))]
     Invalid {
         /// The file, or none for flags and variables.
         path: Option<PathBuf>,
         /// Where in the file, as far as known.
         place: Option<Position>,
-        /// What is wrong, in one sentence.
+        /// What is wrong, and in parentheses what to write instead.
         message: String,
-        /// What to write instead.
-        help: Option<String>,
     },
 }
 
 impl ConfigError {
-    /// A refusal at a place in a file.
     pub fn invalid(
         path: Option<&Path>,
         place: Option<Position>,
@@ -36,26 +32,6 @@ impl ConfigError {
             path: path.map(Path::to_owned),
             place,
             message: message.into(),
-            help: None,
-        }
-    }
-
-    /// Adds what to write instead.
-    #[must_use]
-    pub fn with_help(self, text: impl Into<String>) -> Self {
-        match self {
-            Self::Invalid {
-                path,
-                place,
-                message,
-                ..
-            } => Self::Invalid {
-                path,
-                place,
-                message,
-                help: Some(text.into()),
-            },
-            other => other,
         }
     }
 }
@@ -66,8 +42,4 @@ fn prefix(path: Option<&Path>, place: Option<Position>) -> String {
         (Some(path), None) => format!("{}: ", path.display()),
         (None, _) => String::new(),
     }
-}
-
-fn suffix(help: Option<&str>) -> String {
-    help.map(|help| format!(" ({help})")).unwrap_or_default()
 }

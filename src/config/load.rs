@@ -10,7 +10,7 @@ use super::types::Listen;
 use super::validate::check;
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
 
-/// What flags say; each overrules the file and the environment.
+/// The flags; each overrules the file and the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// `--config`
@@ -37,16 +37,14 @@ pub struct Loaded {
     pub config: Config,
     /// The file it came from, if there was one.
     pub path: Option<PathBuf>,
-    /// The name of the instance.
     pub instance: String,
     /// The file's text, as it was read.
     pub text: Option<String>,
 }
 
-/// Where the configuration of `instance` is looked for without `--config`.
-///
-/// `$CONFIGURATION_DIRECTORY` (set by systemd from ConfigurationDirectory=) wins; then /etc/gateway
-/// for root, `$XDG_CONFIG_HOME/gateway` or `~/.config/gateway` for everybody else.
+/// The configuration file of `instance` without `--config`: in `$CONFIGURATION_DIRECTORY` (set by
+/// systemd from ConfigurationDirectory=), else in /etc/gateway for root, in
+/// `$XDG_CONFIG_HOME/gateway` or `~/.config/gateway` for other users.
 pub fn default_path(env: &Env<'_>, instance: &str) -> PathBuf {
     let file = format!("{instance}.toml");
     if let Some(dir) = env.path("CONFIGURATION_DIRECTORY") {
@@ -62,7 +60,7 @@ pub fn default_path(env: &Env<'_>, instance: &str) -> PathBuf {
     base.join("gateway").join(file)
 }
 
-/// Reads the configuration, lays environment and flags over it, and checks the whole.
+/// Reads the configuration, applies environment and flags, and checks the result.
 ///
 /// # Errors
 /// [`ConfigError`] when the file named by `--config` or `$GATEWAY_CONFIG` is missing, when a file
@@ -97,11 +95,7 @@ fn named(flags: &Overrides, env: &Env<'_>) -> Option<String> {
         .or_else(|| env.text("GATEWAY_INSTANCE"))
 }
 
-/// Lays environment and flags over the text of a file (none: no file), as [`load`] does, and checks
-/// the whole.
-///
-/// # Errors
-/// [`ConfigError::Invalid`], which names `path`.
+/// As [`load`], from the text of the file `path` (none: there is no file).
 pub fn load_text(
     flags: &Overrides,
     env: &Env<'_>,
@@ -126,40 +120,31 @@ pub fn load_text(
     })
 }
 
-/// What can be said of a configuration that is not valid: enough to find the state of its instance.
+/// What is known of a configuration that is not valid: enough to find the state of its instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// The file that was read.
     pub path: PathBuf,
-    /// The name of the instance, as far as it can be told.
     pub instance: String,
     /// The state directory, when a flag, a variable or the file names one.
     pub state_dir: Option<PathBuf>,
 }
 
-/// Reads past whatever is wrong.
+/// Ignores everything that is not valid.
 pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
     let (path, _) = locate(flags, env);
     let file = std::fs::read_to_string(&path)
         .ok()
         .and_then(|text| text.parse::<toml::Table>().ok())
         .unwrap_or_default();
-    let key = |name: &str| file.get("gateway").and_then(|section| section.get(name));
-    let text = |name: &str| key(name).and_then(toml::Value::as_str).map(str::to_owned);
-    let first = |value: Option<String>| value.and_then(|text| text.parse().ok());
-    let listen = flags
-        .listen
-        .first()
-        .cloned()
-        .or_else(|| {
-            first(
-                env.text("GATEWAY_LISTEN")?
-                    .split(',')
-                    .next()
-                    .map(|item| item.trim().to_owned()),
-            )
-        })
-        .or_else(|| first(key("listen")?.get(0)?.as_str().map(str::to_owned)));
+    let key = |name: &str| file.get("gateway")?.get(name);
+    let text = |name: &str| key(name)?.as_str().map(str::to_owned);
+    let from_env = || {
+        let list = env.text("GATEWAY_LISTEN")?;
+        list.split(',').next()?.trim().parse().ok()
+    };
+    let from_file = || key("listen")?.get(0)?.as_str()?.parse().ok();
+    let first = flags.listen.first().cloned();
+    let listen = first.or_else(from_env).or_else(from_file);
     let instance = named(flags, env)
         .or_else(|| text("instance"))
         .filter(|name| check_instance(name).is_ok())
@@ -177,32 +162,22 @@ pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
 }
 
 /// Parses a file's text; unknown keys and wrong types are refused with their place.
-///
-/// # Errors
-/// [`ConfigError::Invalid`].
 pub fn parse(text: &str, path: Option<&Path>) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        let place = error.span().map(|span| Position::of(text, span.start));
-        let (message, help) = match error
-            .span()
-            .and_then(|span| list_wanted(&error, text, span.start))
-        {
-            Some(message) => (message, None),
-            None => explain(error.message()),
-        };
-        let invalid = ConfigError::invalid(path, place, message);
-        match help {
-            Some(help) => invalid.with_help(help),
-            None => invalid,
-        }
+        let offset = error.span().map(|span| span.start);
+        let place = offset.map(|offset| Position::of(text, offset));
+        let message = offset
+            .and_then(|offset| list_wanted(&error, text, offset))
+            .unwrap_or_else(|| explain(error.message()));
+        ConfigError::invalid(path, place, message)
     })
 }
 
 /// Turns serde's list of expected fields into the one that was most likely meant.
-fn explain(message: &str) -> (String, Option<String>) {
+fn explain(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let (Some(unknown), true) = (quoted.next(), message.starts_with("unknown ")) else {
-        return (without_value(message.trim()).replace('\n', " "), None);
+        return without_value(message.trim()).replace('\n', " ");
     };
     let what = if message.starts_with("unknown field") {
         "unknown key"
@@ -214,11 +189,11 @@ fn explain(message: &str) -> (String, Option<String>) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known here: {}", known.join(", ")),
     };
-    (format!("{what} `{unknown}`"), Some(help))
+    format!("{what} `{unknown}` ({help})")
 }
 
-/// The message for a text where a list is wanted, as in `command = "node server.js"`. The text
-/// itself is not repeated: it may hold a secret.
+/// The message for a text where a list is wanted, as in `command = "node server.js"`, without the
+/// text: it may hold a secret.
 fn list_wanted(error: &toml::de::Error, text: &str, offset: usize) -> Option<String> {
     let message = error.message();
     if !message.starts_with("invalid type: string ") || !message.ends_with("expected a sequence") {
@@ -233,7 +208,7 @@ fn list_wanted(error: &toml::de::Error, text: &str, offset: usize) -> Option<Str
     Some(format!("`{key}` must be a list{example}"))
 }
 
-/// A text of the wrong type may be a command line or a secret: the place says which it is.
+/// Removes a text of the wrong type from the message: it may be a secret.
 fn without_value(message: &str) -> String {
     const TEXT: &str = "invalid type: string \"";
     match (message.strip_prefix(TEXT), message.rfind("\", expected ")) {
@@ -250,9 +225,6 @@ fn name_from_listeners(listen: &[Listen]) -> String {
 }
 
 /// Refuses what cannot be the name of an instance: names become parts of paths and of units.
-///
-/// # Errors
-/// [`ConfigError::Invalid`] with what can be one.
 pub fn check_instance(name: &str) -> Result<(), ConfigError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty()
@@ -262,11 +234,10 @@ pub fn check_instance(name: &str) -> Result<(), ConfigError> {
     {
         return Ok(());
     }
-    Err(
-        ConfigError::invalid(None, None, format!("`{name}` is not an instance name")).with_help(
-            "at most 64 letters, digits, `-`, `_` and `.`, not beginning with `-` or `.`",
-        ),
-    )
+    let message = format!(
+        "`{name}` is not an instance name (at most 64 letters, digits, `-`, `_` and `.`, not beginning with `-` or `.`)"
+    );
+    Err(ConfigError::invalid(None, None, message))
 }
 
 fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError> {
@@ -280,21 +251,15 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         config.gateway.instance = Some(name.clone());
     }
     if !flags.command.is_empty() {
-        config.sidecar.insert(
-            MAIN_SIDECAR.to_owned(),
-            SidecarSpec::new(flags.command.clone()),
-        );
+        let main = SidecarSpec::new(flags.command.clone());
+        config.sidecar.insert(MAIN_SIDECAR.to_owned(), main);
     }
     if flags.port.is_none() && flags.ready.is_none() && !flags.exclusive {
         return Ok(());
     }
     let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
-        return Err(ConfigError::invalid(
-            None,
-            None,
-            "--exclusive, --port and --ready speak of the sidecar `main`, and there is none",
-        )
-        .with_help("add `-- COMMAND` or a [sidecar.main] section"));
+        let message = "--exclusive, --port and --ready speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
+        return Err(ConfigError::invalid(None, None, message));
     };
     if flags.exclusive {
         main.overlap = Some(false);

@@ -1,11 +1,8 @@
 //! What the user wrote, checked.
 //!
-//! A configuration is layered: the file, then `GATEWAY_*` variables, then flags. [`load()`] reads and
-//! layers it, `check` refuses what contradicts itself, and every refusal names the
-//! file, the line and the column ([`ConfigError`]).
+//! [`load()`] reads the file, then applies `GATEWAY_*` variables, then flags; `check` refuses
+//! contradictions. Every [`ConfigError`] names the file, the line and the column.
 
-mod validate;
-pub(crate) use validate::{parse_net, parse_upstream};
 mod environment;
 mod error;
 #[cfg(test)]
@@ -14,8 +11,10 @@ mod load;
 mod model;
 mod position;
 mod render;
-mod stop_time;
 mod types;
+mod validate;
+
+use std::time::Duration;
 
 pub use environment::Env;
 pub use error::ConfigError;
@@ -29,8 +28,8 @@ pub use model::{
     RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
 pub use render::{schema, starter, to_toml};
-pub use stop_time::{BEFORE_KILL, STOP_MARGIN};
 pub use types::{Dur, Listen};
+pub(crate) use validate::{parse_net, parse_upstream};
 
 /// The port a gateway listens on when nothing else is said.
 pub const DEFAULT_PORT: u16 = 18789;
@@ -40,3 +39,10 @@ pub const DEFAULT_INSTANCE: &str = "gateway";
 
 /// The name of the sidecar that `gateway run -- COMMAND` makes.
 pub const MAIN_SIDECAR: &str = "main";
+
+/// From the end of a stop's drain to the forced end. The drain takes at most 20 s by default, so a
+/// stop takes 25 s; the units' TimeoutStopSec is 30 s.
+pub const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long before the supervisor's SIGKILL the gateway forces its own end.
+pub const BEFORE_KILL: Duration = Duration::from_secs(5);

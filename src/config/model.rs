@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_PORT;
 use super::types::{Dur, Listen};
+use crate::text::words::words;
 
-/// How long tunnels may go on where a successor serves already.
+/// The default of `tunnel_drain` where a successor serves already.
 pub const TUNNEL_DRAIN: Duration = Duration::from_secs(300);
 
-/// How long tunnels may go on where everyone waits for the old one to end.
+/// The default of `tunnel_drain` where new requests wait for the old sidecar to end.
 pub const TUNNEL_DRAIN_ALONE: Duration = Duration::from_secs(5);
 
 /// The whole file.
@@ -81,20 +82,21 @@ impl Default for GatewaySection {
     }
 }
 
-/// Where the next generation lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartMode {
-    /// What fits the supervisor.
-    #[default]
-    Auto,
-    /// In this process.
-    InProcess,
-    /// In a fresh process that takes over listeners and lock.
-    Respawn,
-    /// In whatever the service manager starts next; it must hold the listeners and start again
-    /// after a clean end.
-    Exit,
+words! {
+    /// Where the next generation lives.
+    #[derive(Default)]
+    pub enum RestartMode {
+        /// What fits the supervisor.
+        #[default]
+        Auto = "auto",
+        /// In this process.
+        InProcess = "in-process",
+        /// In a fresh process that takes over listeners and lock.
+        Respawn = "respawn",
+        /// In whatever the service manager starts next; it must hold the listeners and start again
+        /// after a clean end.
+        Exit = "exit",
+    }
 }
 
 /// `[restart]`
@@ -243,28 +245,17 @@ pub enum DrainNotice {
     Path(String),
 }
 
-/// A signal for the notice. SIGTERM is not one of them: it is sent when the work is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum NoticeSignal {
-    /// SIGHUP
-    Hup,
-    /// SIGUSR1
-    Usr1,
-    /// SIGUSR2
-    Usr2,
-    /// SIGWINCH
-    Winch,
-}
-
-impl std::fmt::Display for NoticeSignal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hup => "HUP",
-            Self::Usr1 => "USR1",
-            Self::Usr2 => "USR2",
-            Self::Winch => "WINCH",
-        })
+words! {
+    /// A signal for the notice. SIGTERM is not one of them: it is sent when the work is done.
+    pub enum NoticeSignal {
+        /// SIGHUP
+        Hup = "HUP",
+        /// SIGUSR1
+        Usr1 = "USR1",
+        /// SIGUSR2
+        Usr2 = "USR2",
+        /// SIGWINCH
+        Winch = "WINCH",
     }
 }
 
@@ -291,7 +282,7 @@ pub struct SidecarSpec {
     /// Variables added to the environment; `{port}` becomes the private port.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// The folder it starts in.
+    /// The directory it starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,
     /// A fixed port; then two copies cannot run side by side. Without it a private port is chosen
@@ -327,7 +318,7 @@ fn stop_timeout() -> Dur {
 }
 
 impl SidecarSpec {
-    /// A sidecar of this command, all else by default.
+    /// A sidecar with this command and the defaults.
     pub fn new(command: Vec<String>) -> Self {
         Self {
             command,
@@ -350,8 +341,6 @@ impl SidecarSpec {
     }
 
     /// How long tunnels to this sidecar may go on in a restart.
-    ///
-    /// 300 s where a successor serves already, 5 s where everyone waits for the old one to end.
     pub fn tunnel_drain(&self, restart: &RestartSection) -> Duration {
         let default = if self.overlaps() {
             TUNNEL_DRAIN

@@ -2,12 +2,10 @@
 
 use toml::de::{DeTable, DeValue};
 
-/// A place in a text: line and column, both counted from 1 (columns in characters).
+/// A place in a text: line and column, counted from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Counted from 1.
     pub line: usize,
-    /// Counted from 1, in characters.
     pub column: usize,
 }
 
@@ -38,7 +36,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
 }
 
 /// The place of a key in a file: table names, keys and array indices from the outside in.
-pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Position> {
+pub(super) fn locate(text: &str, keys: &[String]) -> Option<Position> {
     let document = DeTable::parse(text).ok()?;
     let mut value: Option<&DeValue<'_>> = None;
     let mut offset = None;
@@ -54,10 +52,7 @@ pub(super) fn locate(text: &str, keys: &[&str]) -> Option<Position> {
             }
             Some(_) => break,
         };
-        let Some((name, inner)) = table
-            .iter()
-            .find(|(name, _)| name.get_ref().as_ref() == *key)
-        else {
+        let Some((name, inner)) = table.iter().find(|(name, _)| name.get_ref() == key) else {
             break;
         };
         offset = Some(name.span().start);

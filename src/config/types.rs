@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize, de};
+
+use crate::text::words::serde_as_text;
 
 /// A length of time, written as `"300s"`, `"1500ms"`, `"5m"` or `"1h 30m"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,12 +20,10 @@ pub struct Dur(pub Duration);
 const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
 
 impl Dur {
-    /// A duration of whole seconds.
     pub const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// A duration of milliseconds.
     pub const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
@@ -70,18 +69,7 @@ impl fmt::Debug for Dur {
     }
 }
 
-impl Serialize for Dur {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Dur {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+serde_as_text!(Dur);
 
 impl JsonSchema for Dur {
     fn schema_name() -> Cow<'static, str> {
@@ -96,14 +84,11 @@ impl JsonSchema for Dur {
 /// Where the front door listens: a TCP address or a unix socket path.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Listen {
-    /// A TCP address.
     Tcp(SocketAddr),
-    /// The path of a unix stream socket.
     Unix(PathBuf),
 }
 
 impl Listen {
-    /// The TCP port, where there is one.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(addr) => Some(addr.port()),
@@ -117,16 +102,15 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
-            let path = PathBuf::from(path);
-            return if path.is_absolute() {
-                Ok(Self::Unix(path))
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
             } else {
                 Err(format!(
                     "`{text}`: a unix listener needs an absolute path, as in \"unix:/run/app.sock\""
                 ))
             };
         }
-        if let Ok(addr) = text.parse::<SocketAddr>() {
+        if let Ok(addr) = text.parse() {
             return Ok(Self::Tcp(addr));
         }
         if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
@@ -135,15 +119,12 @@ impl FromStr for Listen {
             } else {
                 Ipv4Addr::LOCALHOST
             };
-            return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(host), port)));
+            return Ok(Self::Tcp((host, port).into()));
         }
         if let Some(("localhost", port)) = text.rsplit_once(':')
-            && let Ok(port) = port.parse()
+            && let Ok(port) = port.parse::<u16>()
         {
-            return Ok(Self::Tcp(SocketAddr::new(
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                port,
-            )));
+            return Ok(Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
         }
         Err(format!(
             "`{text}` is not an address: write \"127.0.0.1:18789\", \"[::1]:18789\", \"18789\" or \"unix:/run/app.sock\""
@@ -160,18 +141,7 @@ impl fmt::Display for Listen {
     }
 }
 
-impl Serialize for Listen {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+serde_as_text!(Listen);
 
 impl JsonSchema for Listen {
     fn schema_name() -> Cow<'static, str> {

@@ -4,170 +4,159 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::error::ConfigError;
-
-use super::model::{Config, DrainNotice, Ready, RecoverySection, SidecarSpec};
+use super::model::{
+    Config, DrainNotice, GatewaySection, Ready, RecoverySection, RouteSpec, SidecarSpec,
+};
 use super::position::{locate, nearest};
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
 /// place.
 pub(super) fn check(config: &Config, from: Option<(&Path, &str)>) -> Result<(), ConfigError> {
-    let refuse = |keys: &[&str], message: String| {
-        let place = from.and_then(|(_, text)| locate(text, keys));
+    let checked = check_gateway(&config.gateway)
+        .and_then(|()| check_recovery(&config.recovery))
+        .and_then(|()| check_sidecars(config))
+        .and_then(|()| check_routes(config));
+    checked.map_err(|(keys, message)| {
+        let place = from.and_then(|(_, text)| locate(text, &keys));
         ConfigError::invalid(from.map(|(path, _)| path), place, message)
-    };
-    if config.gateway.listen.is_empty() {
-        return Err(refuse(
-            &["gateway", "listen"],
-            "`listen` is empty: the front door needs an address".into(),
-        ));
+    })
+}
+
+/// A contradiction: the way to the key from the outside in, and the message.
+type Refusal = (Vec<String>, String);
+
+/// The error at a key.
+fn refuse<const N: usize>(keys: [&str; N], message: impl Into<String>) -> Result<(), Refusal> {
+    Err((keys.map(str::to_owned).into(), message.into()))
+}
+
+fn check_gateway(gateway: &GatewaySection) -> Result<(), Refusal> {
+    if gateway.listen.is_empty() {
+        let message = "`listen` is empty: the front door needs an address";
+        return refuse(["gateway", "listen"], message);
     }
     let mut seen = HashSet::new();
-    for (index, listen) in config.gateway.listen.iter().enumerate() {
+    for (index, listen) in gateway.listen.iter().enumerate() {
         if !seen.insert(listen) {
-            return Err(refuse(
-                &["gateway", "listen", &index.to_string()],
-                format!("`{listen}` is listed twice"),
-            ));
+            let message = format!("`{listen}` is listed twice");
+            return refuse(["gateway", "listen", &index.to_string()], message);
         }
     }
-    for text in &config.gateway.trusted_proxies {
+    for text in &gateway.trusted_proxies {
         if text != "unix" && parse_net(text).is_none() {
             let message =
                 format!("`{text}` is neither an address, a network like 10.0.0.0/8, nor \"unix\"");
-            return Err(refuse(&["gateway", "trusted_proxies"], message));
-        }
-    }
-    check_recovery(&config.recovery)
-        .map_err(|(key, message)| refuse(&["recovery", key], message))?;
-    let mut ports = HashSet::new();
-    for (name, spec) in &config.sidecar {
-        let at = |key| ["sidecar", name.as_str(), key];
-        check_sidecar(name, spec).map_err(|(key, message)| refuse(&at(key), message))?;
-        if let Some(port) = spec.port {
-            if !ports.insert(port) {
-                return Err(refuse(
-                    &at("port"),
-                    format!("two sidecars have port {port}"),
-                ));
-            }
-            if config
-                .gateway
-                .listen
-                .iter()
-                .any(|listen| listen.port() == Some(port))
-            {
-                let message = format!(
-                    "port {port} is the front door's own: give the sidecar another one, or none for a private one"
-                );
-                return Err(refuse(&at("port"), message));
-            }
-        }
-    }
-    let mut taken = HashSet::new();
-    for (index, route) in config.route.iter().enumerate() {
-        let index = index.to_string();
-        let at = |key| ["route", index.as_str(), key];
-        if !route.path.starts_with('/') {
-            return Err(refuse(
-                &at("path"),
-                format!("path `{}` must begin with `/`", route.path),
-            ));
-        }
-        if !taken.insert((
-            route.host.as_deref().unwrap_or("").to_ascii_lowercase(),
-            route.path.trim_end_matches('/'),
-        )) {
-            return Err(refuse(
-                &at("path"),
-                format!("two routes have path `{}` and the same host", route.path),
-            ));
-        }
-        if route.to.contains("://") {
-            parse_upstream(&route.to).map_err(|message| refuse(&at("to"), message))?;
-        } else if !config.sidecar.contains_key(&route.to) {
-            let message = format!("there is no sidecar `{}`", route.to);
-            let error = refuse(&at("to"), message);
-            return Err(
-                match nearest(&route.to, config.sidecar.keys().map(String::as_str)) {
-                    Some(near) => error.with_help(format!("did you mean `{near}`?")),
-                    None => error,
-                },
-            );
+            return refuse(["gateway", "trusted_proxies"], message);
         }
     }
     Ok(())
 }
 
-fn check_recovery(recovery: &RecoverySection) -> Result<(), (&'static str, String)> {
+fn check_recovery(recovery: &RecoverySection) -> Result<(), Refusal> {
     let throttle = &recovery.throttle;
     if throttle.base.0.is_zero() {
-        return Err((
-            "throttle",
-            "a first wait (`base`) of 0 s is none: `window = \"0s\"` turns the throttle off".into(),
-        ));
+        let message =
+            "a first wait (`base`) of 0 s is none: `window = \"0s\"` turns the throttle off";
+        return refuse(["recovery", "throttle"], message);
     }
     if throttle.max < throttle.base {
         let message = format!(
             "the longest wait (`max = \"{}\"`) is shorter than the first (`base = \"{}\"`)",
             throttle.max, throttle.base
         );
-        return Err(("throttle", message));
+        return refuse(["recovery", "throttle"], message);
     }
     if recovery.on_give_up.first().is_some_and(String::is_empty) {
-        return Err((
-            "on_give_up",
-            "`on_give_up` begins with an empty text: leave it out, or name a program".into(),
-        ));
+        let message = "`on_give_up` begins with an empty text: leave it out, or name a program";
+        return refuse(["recovery", "on_give_up"], message);
     }
     Ok(())
 }
 
-fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), (&'static str, String)> {
+fn check_sidecars(config: &Config) -> Result<(), Refusal> {
+    let mut ports = HashSet::new();
+    for (name, spec) in &config.sidecar {
+        check_sidecar(name, spec)?;
+        let Some(port) = spec.port else { continue };
+        let at = ["sidecar", name, "port"];
+        if !ports.insert(port) {
+            return refuse(at, format!("two sidecars have port {port}"));
+        }
+        let mut listeners = config.gateway.listen.iter();
+        if listeners.any(|listen| listen.port() == Some(port)) {
+            let message = format!(
+                "port {port} is the front door's own: give the sidecar another one, or none for a private one"
+            );
+            return refuse(at, message);
+        }
+    }
+    Ok(())
+}
+
+fn check_routes(config: &Config) -> Result<(), Refusal> {
+    let mut taken = HashSet::new();
+    for (index, route) in config.route.iter().enumerate() {
+        let index = index.to_string();
+        let at = |key| ["route", index.as_str(), key];
+        let RouteSpec { path, host, to } = route;
+        if !path.starts_with('/') {
+            return refuse(at("path"), format!("path `{path}` must begin with `/`"));
+        }
+        let host = host.as_deref().unwrap_or("").to_ascii_lowercase();
+        if !taken.insert((host, path.trim_end_matches('/'))) {
+            let message = format!("two routes have path `{path}` and the same host");
+            return refuse(at("path"), message);
+        }
+        if to.contains("://") {
+            if let Err(message) = parse_upstream(to) {
+                return refuse(at("to"), message);
+            }
+        } else if !config.sidecar.contains_key(to) {
+            let meant = nearest(to, config.sidecar.keys().map(String::as_str))
+                .map(|near| format!(" (did you mean `{near}`?)"))
+                .unwrap_or_default();
+            return refuse(at("to"), format!("there is no sidecar `{to}`{meant}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), Refusal> {
+    let at = |key| ["sidecar", name, key];
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(fits) {
-        return Err((
-            "command",
-            format!("`{name}` is not a sidecar name: letters, digits, `-`, `_` and `.`"),
-        ));
+        let message = format!("`{name}` is not a sidecar name: letters, digits, `-`, `_` and `.`");
+        return refuse(at("command"), message);
     }
     if spec.command.first().is_none_or(String::is_empty) {
-        return Err(("command", format!("sidecar `{name}` has no command")));
+        return refuse(at("command"), format!("sidecar `{name}` has no command"));
     }
     if spec.port == Some(0) {
-        return Err((
-            "port",
-            "port 0 is no fixed port: leave `port` out for a private one".into(),
-        ));
+        let message = "port 0 is no fixed port: leave `port` out for a private one";
+        return refuse(at("port"), message);
     }
     if spec.port.is_some() && spec.overlap == Some(true) {
-        return Err((
-            "overlap",
-            format!(
-                "sidecar `{name}` has a fixed port, so two copies cannot run side by side: leave `port` out and use {{port}}, or drop `overlap`"
-            ),
-        ));
+        let message = format!(
+            "sidecar `{name}` has a fixed port, so two copies cannot run side by side: leave `port` out and use {{port}}, or drop `overlap`"
+        );
+        return refuse(at("overlap"), message);
     }
     if let Ready::Http(path) = &spec.ready
         && !path.starts_with('/')
     {
-        return Err(("ready", format!("ready path `{path}` must begin with `/`")));
+        let message = format!("ready path `{path}` must begin with `/`");
+        return refuse(at("ready"), message);
     }
     if let Some(DrainNotice::Path(path)) = &spec.drain
         && (!path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()))
     {
-        return Err((
-            "drain",
-            format!(
-                "drain path `{}` must begin with `/` and have no blanks",
-                crate::text::escape::escape(path)
-            ),
-        ));
+        let path = crate::text::escape::escape(path);
+        let message = format!("drain path `{path}` must begin with `/` and have no blanks");
+        return refuse(at("drain"), message);
     }
     if spec.start_timeout.0.is_zero() {
-        return Err((
-            "start_timeout",
-            "a start timeout of 0 s lets nothing start".into(),
-        ));
+        let message = "a start timeout of 0 s lets nothing start";
+        return refuse(at("start_timeout"), message);
     }
     Ok(())
 }

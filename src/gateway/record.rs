@@ -209,10 +209,11 @@ impl LifeRecord {
         if planned {
             startup_throttle::ended_planned(&self.dir, self.pid);
         }
+        let Ok(reason) = self.redactor.text(&reason.to_string()).parse();
         self.history.append(&HistoryEntry::Ended {
             planned,
             code,
-            reason: self.redactor.text(&reason.to_string()).into(),
+            reason,
             uptime_ms,
             cut,
             trace,

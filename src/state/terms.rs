@@ -172,9 +172,11 @@ impl fmt::Display for EndReason {
     }
 }
 
-impl From<String> for EndReason {
-    fn from(text: String) -> Self {
-        if let Ok(signal) = text.parse() {
+impl FromStr for EndReason {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if let Ok(signal) = text.parse() {
             Self::Signal(signal)
         } else if text == MANAGER_RESTART {
             Self::ManagerRestart(None)
@@ -183,16 +185,8 @@ impl From<String> for EndReason {
         } else if let Some(why) = text.strip_prefix(CANNOT_START) {
             Self::CannotStart(why.to_owned())
         } else {
-            Self::Other(text)
-        }
-    }
-}
-
-impl FromStr for EndReason {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text.to_owned().into())
+            Self::Other(text.to_owned())
+        })
     }
 }
 
@@ -222,25 +216,21 @@ mod tests {
 
     #[test]
     fn the_reason_of_an_end_is_read_as_it_was_written() {
+        use EndReason::*;
+        use nix::sys::signal::Signal::SIGTERM;
         for (text, reason) in [
-            ("SIGTERM", EndReason::Signal(Signal::SIGTERM)),
-            (
-                "a restart by the service manager",
-                EndReason::ManagerRestart(None),
-            ),
+            ("SIGTERM", Signal(SIGTERM)),
+            ("a restart by the service manager", ManagerRestart(None)),
             (
                 "SIGTERM to restart: deploy",
-                EndReason::ManagerRestart(Some("deploy".to_owned())),
+                ManagerRestart(Some("deploy".to_owned())),
             ),
-            (
-                "cannot start: no port",
-                EndReason::CannotStart("no port".to_owned()),
-            ),
-            ("SIGNED off", EndReason::Other("SIGNED off".to_owned())),
-            ("", EndReason::Other(String::new())),
+            ("cannot start: no port", CannotStart("no port".to_owned())),
+            ("SIGNED off", Other("SIGNED off".to_owned())),
+            ("", Other(String::new())),
         ] {
-            assert_eq!(EndReason::from(text.to_owned()), reason);
             assert_eq!(reason.to_string(), text);
+            assert_eq!(text.parse(), Ok(reason));
         }
     }
 }

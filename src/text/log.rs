@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
@@ -50,35 +51,26 @@ pub fn error_lines(text: &str) {
 /// stream that the service manager made, and a redirected descriptor is another one
 /// (systemd.exec(5)).
 pub fn to_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
-        return false;
-    };
-    let Ok(stat) = nix::sys::stat::fstat(std::io::stderr().as_fd()) else {
-        return false;
-    };
-    stream == format!("{}:{}", stat.st_dev, stat.st_ino)
+    let stat = nix::sys::stat::fstat(std::io::stderr().as_fd());
+    let ours = stat.map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+    ours.is_ok_and(|ours| std::env::var("JOURNAL_STREAM") == Ok(ours))
 }
 
 fn journal(identifier: &str) -> Option<tracing_journald::Layer> {
     if !to_journal() {
         return None;
     }
-    let priorities = tracing_journald::PriorityMappings {
-        // What a service prints by itself has this priority too, and `journalctl -p notice` is
-        // meant to be short.
-        info: tracing_journald::Priority::Informational,
-        ..tracing_journald::PriorityMappings::new()
+    let priorities = PriorityMappings {
+        // The priority of what a service prints itself; it keeps `journalctl -p notice` short.
+        info: Priority::Informational,
+        ..PriorityMappings::new()
     };
-    let layer = tracing_journald::layer().ok()?;
-    Some(
-        layer
-            .with_syslog_identifier(identifier.to_owned())
-            .with_field_prefix(None)
-            .with_priority_mappings(priorities),
-    )
+    let layer = tracing_journald::layer().ok()?.with_field_prefix(None);
+    let layer = layer.with_syslog_identifier(identifier.to_owned());
+    Some(layer.with_priority_mappings(priorities))
 }
 
-/// Where journald takes entries (systemd's "Native Journal Protocol").
+/// The socket of journald (systemd's "Native Journal Protocol").
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
 /// journald reads within milliseconds; on a machine without a free core it may take longer.
@@ -89,18 +81,16 @@ const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
 const FILLERS: usize = 16;
 
 /// Waits until the journal has read what this process logged, at most for a second; to be called
-/// before the process ends.
-///
-/// journald looks up the unit of an entry when it reads it. The entries of a process that has ended
-/// by then belong to no unit, and neither `journalctl -u` nor `gatewayctl why` finds them.
+/// before the process ends: journald looks up the unit of an entry when it reads it, and neither
+/// `journalctl -u` nor `gatewayctl why` finds an entry whose process has ended by then.
 pub fn wait_for_journal() {
     if to_journal() {
         let _ = wait_for_reader(Path::new(JOURNAL_SOCKET));
     }
 }
 
-/// Returns when the reader of a socket has read all that was sent to it before: fills a send buffer
-/// with empty datagrams, which journald ignores, until the first of them has been read.
+/// Returns when the reader of a socket has read all that was sent before: fills a send buffer with
+/// empty datagrams, which journald ignores, until the first of them has been read.
 fn wait_for_reader(socket: &Path) -> io::Result<()> {
     let own = UnixDatagram::unbound()?;
     own.connect(socket)?;
@@ -112,12 +102,10 @@ fn wait_for_reader(socket: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The stream of a sidecar's output.
+/// Standard output and standard error of a sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputStream {
-    /// Standard output.
     Out,
-    /// Standard error.
     Err,
 }
 
@@ -134,9 +122,8 @@ impl SidecarLog {
     /// and the field SIDECAR.
     pub fn new(name: &str, redactor: Redactor) -> Self {
         let journal = journal(&sidecar_identifier(name)).map(|layer| {
-            Dispatch::new(
-                tracing_subscriber::registry().with(layer.with_custom_fields([("SIDECAR", name)])),
-            )
+            let layer = layer.with_custom_fields([("SIDECAR", name)]);
+            Dispatch::new(tracing_subscriber::registry().with(layer))
         });
         Self {
             name: name.to_owned(),
@@ -145,34 +132,29 @@ impl SidecarLog {
         }
     }
 
-    /// Logs one line, secrets hidden and control characters but tab escaped. Never fails and never
-    /// panics: a full disk or a closed standard error costs the line, not the sidecar.
+    /// Logs one line, secrets hidden and control characters but tab escaped. A line that cannot be
+    /// written is lost.
     pub fn line(&self, stream: OutputStream, text: &str) {
         let text = self.redactor.text(text);
         let text = escape(text.trim_end_matches(['\r', '\n']));
-        match (&self.journal, stream) {
-            (None, _) => print(&format!("[{}] {text}\n", self.name)),
-            (Some(journal), OutputStream::Out) => {
-                tracing::dispatcher::with_default(journal, || {
-                    tracing::info!(STREAM = "stdout", "{text}")
-                })
-            }
-            (Some(journal), OutputStream::Err) => {
-                tracing::dispatcher::with_default(journal, || {
-                    tracing::info!(STREAM = "stderr", "{text}")
-                })
-            }
-        }
+        let Some(journal) = &self.journal else {
+            return print(&format!("[{}] {text}\n", self.name));
+        };
+        let stream = match stream {
+            OutputStream::Out => "stdout",
+            OutputStream::Err => "stderr",
+        };
+        tracing::dispatcher::with_default(journal, || tracing::info!(STREAM = stream, "{text}"));
     }
 }
 
-/// Writes at once, so that lines of several threads do not mix. An error cannot be reported
-/// anywhere.
+/// Writes in one piece, so that lines of several threads do not mix. There is no place to report an
+/// error.
 fn print(line: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Prints nothing but the message.
+/// Prints only the message.
 struct Terminal;
 
 impl<S: Subscriber> Layer<S> for Terminal {
@@ -251,8 +233,8 @@ mod tests {
 
     #[test]
     fn what_was_logged_is_read_before_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
         let journal = UnixDatagram::bind(&path).unwrap();
         let sender = UnixDatagram::unbound().unwrap();
         sender.send_to(b"last words", &path).unwrap();
@@ -271,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_reads_nothing_keeps_nobody_for_long() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+    fn the_wait_for_a_journal_that_reads_nothing_is_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
         let _journal = UnixDatagram::bind(&path).unwrap();
         let error = wait_for_reader(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);

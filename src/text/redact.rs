@@ -23,19 +23,13 @@ pub const MASK: &str = "***";
 const LEARN_MIN: usize = 6;
 
 /// Hides secrets. Clones are cheap, and share the learned values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Redactor(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     names: SecretNames,
     learned: RwLock<Vec<String>>,
-}
-
-impl Default for Redactor {
-    fn default() -> Self {
-        Self::new(&[])
-    }
 }
 
 impl Redactor {
@@ -107,11 +101,8 @@ impl Redactor {
 
     /// Remembers one value; a value of several lines line by line, because output is read that way.
     pub fn learn(&self, value: &str) {
-        let mut learned = self
-            .0
-            .learned
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let learned = self.0.learned.write();
+        let mut learned = learned.unwrap_or_else(PoisonError::into_inner);
         for line in value.lines().map(without_scheme) {
             if line.len() >= LEARN_MIN
                 && !line.starts_with("-----")
@@ -120,41 +111,31 @@ impl Redactor {
                 learned.push(line.to_owned());
             }
         }
-        // The longest first: a value that contains another one must go as a whole.
+        // The longest first: a value may contain another one.
         learned.sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
     fn hide_learned(&self, text: &str) -> String {
-        let learned = self
-            .0
-            .learned
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        learned
-            .iter()
-            .filter(|value| text.contains(value.as_str()))
-            .fold(None, |hidden: Option<String>, value| {
-                Some(
-                    hidden
-                        .as_deref()
-                        .unwrap_or(text)
-                        .replace(value.as_str(), MASK),
-                )
-            })
-            .unwrap_or_else(|| text.to_owned())
+        let learned = self.0.learned.read();
+        let learned = learned.unwrap_or_else(PoisonError::into_inner);
+        let mut hidden = text.to_owned();
+        for value in learned.iter().filter(|value| text.contains(*value)) {
+            hidden = hidden.replace(value, MASK);
+        }
+        hidden
     }
 }
 
-/// Credentials without the word before them that names their scheme.
+/// Credentials without the name of their scheme.
 fn without_scheme(value: &str) -> &str {
+    let is_scheme = |word: &str| {
+        let schemes = ["bearer", "basic", "token", "digest"];
+        schemes
+            .iter()
+            .any(|scheme| word.eq_ignore_ascii_case(scheme))
+    };
     match value.trim().split_once(' ') {
-        Some((scheme, rest))
-            if ["bearer", "basic", "token", "digest"]
-                .iter()
-                .any(|known| scheme.eq_ignore_ascii_case(known)) =>
-        {
-            rest.trim()
-        }
+        Some((word, rest)) if is_scheme(word) => rest.trim(),
         _ => value.trim(),
     }
 }

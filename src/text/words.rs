@@ -77,10 +77,9 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// Serializes a type as the text that it displays and parses; `$about` and `$pattern` are
-/// expressions of type [`String`] for the schema.
-macro_rules! as_text {
-    ($name:ident, $about:expr, $pattern:expr $(,)?) => {
+/// Serializes a type as the text that it displays and parses.
+macro_rules! serde_as_text {
+    ($name:ident) => {
         impl ::serde::Serialize for $name {
             fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -95,6 +94,14 @@ macro_rules! as_text {
                 text.parse().map_err(::serde::de::Error::custom)
             }
         }
+    };
+}
+pub(crate) use serde_as_text;
+
+/// As [`serde_as_text!`], with a schema; `$about` and `$pattern` are expressions of type [`String`].
+macro_rules! as_text {
+    ($name:ident, $about:expr, $pattern:expr $(,)?) => {
+        $crate::text::words::serde_as_text!($name);
 
         impl ::schemars::JsonSchema for $name {
             fn schema_name() -> ::std::borrow::Cow<'static, str> {

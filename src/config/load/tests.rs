@@ -1,8 +1,8 @@
 use std::ffi::OsString;
 
 use super::*;
-use crate::config::Dur;
-use crate::config::Throttle;
+use crate::config::fixture::setting;
+use crate::config::{Dur, Throttle};
 
 fn none(_: &str) -> Option<OsString> {
     None
@@ -28,21 +28,9 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn flags_overrule_variables_and_variables_the_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("c.toml");
-    std::fs::write(
-        &file,
-        "[gateway]\nlisten = [\"1001\"]\n[restart]\ndrain = \"1s\"\n",
-    )
-    .unwrap();
-    let mut flags = Overrides {
-        config: Some(file),
-        ..Overrides::default()
-    };
-    assert_eq!(
-        load(&flags, &Env(&none)).unwrap().config.gateway.listen[0].port(),
-        Some(1001)
-    );
+    let (_dir, mut flags) = setting("[gateway]\nlisten = [\"1001\"]\n[restart]\ndrain = \"1s\"\n");
+    let port = |loaded: &Loaded| loaded.config.gateway.listen[0].port();
+    assert_eq!(port(&load(&flags, &Env(&none)).unwrap()), Some(1001));
     let env = |name: &str| match name {
         "GATEWAY_LISTEN" => Some("1002, unix:/x".into()),
         "GATEWAY_RESTART_DRAIN" => Some("2s".into()),
@@ -53,10 +41,7 @@ fn flags_overrule_variables_and_variables_the_file() {
     assert_eq!(loaded.config.restart.drain, Dur::secs(2));
     assert_eq!(loaded.instance, "gateway-1002");
     flags.listen = vec!["1003".parse().unwrap()];
-    assert_eq!(
-        load(&flags, &Env(&env)).unwrap().config.gateway.listen[0].port(),
-        Some(1003)
-    );
+    assert_eq!(port(&load(&flags, &Env(&env)).unwrap()), Some(1003));
 }
 
 #[test]
@@ -85,12 +70,8 @@ fn every_key_of_the_throttle_has_its_variable() {
     );
     assert_eq!(config.restart.launchd_exit_delay, Dur::secs(6));
     let bad = |name: &str| (name == "GATEWAY_RECOVERY_THROTTLE_THRESHOLD").then(|| "many".into());
-    assert!(
-        load(&Overrides::default(), &Env(&bad))
-            .unwrap_err()
-            .to_string()
-            .contains("`many` is not a number")
-    );
+    let error = load(&Overrides::default(), &Env(&bad)).unwrap_err();
+    assert!(error.to_string().contains("`many` is not a number"));
 }
 
 #[test]
@@ -109,12 +90,12 @@ fn a_named_file_that_is_missing_is_an_error_and_a_default_one_is_not() {
 
 #[test]
 fn of_a_configuration_that_is_not_valid_the_state_is_found_all_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("c.toml");
+    let (_dir, flags) = setting("");
     let flags = Overrides {
-        config: Some(file.clone()),
-        ..Overrides::default()
+        state_dir: None,
+        ..flags
     };
+    let file = flags.config.clone().unwrap();
     let of = |text: &str| {
         std::fs::write(&file, text).unwrap();
         whereabouts(&flags, &Env(&none))

@@ -17,13 +17,10 @@ use super::protocol::{EventName, FRAME_MAX, Failure, Frame, Method, Progress};
 pub enum CallError {
     #[error("the connection to the gateway broke: {0}")]
     Io(#[from] io::Error),
-    /// The gateway closed the connection without an answer.
     #[error("the gateway closed the connection before it answered")]
     Closed,
-    /// The gateway said no.
     #[error("{}", .0.message)]
     Refused(Failure),
-    /// The answer cannot be understood.
     #[error("the gateway's answer cannot be understood (is it of another version?): {0}")]
     Protocol(String),
 }
@@ -37,8 +34,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a control socket.
-    ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] mean that no gateway
     /// runs there.
@@ -51,7 +46,7 @@ impl Client {
         })
     }
 
-    /// Asks and waits for the answer; `progress` hears every step before it.
+    /// Asks and waits for the answer; `progress` gets every step before it.
     ///
     /// # Errors
     /// [`CallError`]; after all but [`CallError::Refused`] the connection is of no more use.
@@ -63,21 +58,18 @@ impl Client {
         self.calls += 1;
         let mine = self.calls.to_string();
         let (name, params) = method.encode();
-        frames::write(
-            &mut self.writer,
-            &Frame::Req {
-                id: mine.clone(),
-                method: name.to_owned(),
-                params,
-            },
-        )
-        .await?;
+        let request = Frame::Req {
+            id: mine.clone(),
+            method: name.to_owned(),
+            params,
+        };
+        frames::write(&mut self.writer, &request).await?;
         loop {
             match frames::read(&mut self.reader).await? {
                 ReadFrame::Frame(Frame::Event { event, payload })
                     if event.parse() == Ok(EventName::Progress) =>
                 {
-                    // A step of a later version may look different; the answer is what counts.
+                    // A step of a later version may have another form: only the answer counts.
                     if let Ok(step) = serde_json::from_value(payload) {
                         progress(step);
                     }
@@ -98,20 +90,16 @@ impl Client {
                 ReadFrame::Frame(_) => {}
                 ReadFrame::Garbage(error) => return Err(CallError::Protocol(error)),
                 ReadFrame::TooLong => {
-                    return Err(CallError::Protocol(format!(
-                        "a frame over {FRAME_MAX} bytes"
-                    )));
+                    let error = format!("a frame over {FRAME_MAX} bytes");
+                    return Err(CallError::Protocol(error));
                 }
                 ReadFrame::End => return Err(CallError::Closed),
             }
         }
     }
 
-    /// Waits for the next event and what it carries; none when the gateway closed the connection.
-    /// Events of a later version are passed over.
-    ///
-    /// # Errors
-    /// When the connection broke.
+    /// Waits for the next event and its payload; none when the gateway closed the connection. Events
+    /// of a later version are skipped.
     pub async fn event(&mut self) -> io::Result<Option<(EventName, Value)>> {
         loop {
             match frames::read(&mut self.reader).await? {

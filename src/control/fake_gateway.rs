@@ -12,6 +12,7 @@ use crate::control::protocol::{
 };
 use crate::control::server;
 use crate::state::paths::Paths;
+use crate::state::terms::{ProgressStage, RequestOutcome};
 
 /// Answers every restart and reload with the same, a status with [`status`], and ends on stop.
 pub struct FakeGateway {
@@ -19,17 +20,20 @@ pub struct FakeGateway {
     _guard: DropGuard,
     stop: CancellationToken,
     pub state: PathBuf,
-    /// What it was asked.
     pub asked: Arc<Mutex<Vec<Method>>>,
 }
 
 impl FakeGateway {
     pub fn start(answer: Result<Outcome, Failure>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::start_in(dir.path(), answer, status().pid).keeping(dir)
+        let state = dir.path().to_owned();
+        Self {
+            _dir: Some(dir),
+            ..Self::start_in(&state, answer, status().pid)
+        }
     }
 
-    /// The same in a state folder of before, as the process `pid`.
+    /// The same in an existing state directory, as the process `pid`.
     pub fn start_in(state: &Path, answer: Result<Outcome, Failure>, pid: u32) -> Self {
         let listener = server::bind(&Paths::in_state_dir(state).control).unwrap();
         let (sender, mut calls) = mpsc::channel(8);
@@ -61,7 +65,7 @@ impl FakeGateway {
                     Method::Restart(_) | Method::Reload => {
                         call.reply.progress(&Progress {
                             request: "r1".into(),
-                            stage: crate::state::terms::ProgressStage::Starting,
+                            stage: ProgressStage::Starting,
                             text: "main".into(),
                         });
                         match answer.clone() {
@@ -81,12 +85,7 @@ impl FakeGateway {
         }
     }
 
-    fn keeping(mut self, dir: tempfile::TempDir) -> Self {
-        self._dir = Some(dir);
-        self
-    }
-
-    /// Returns when so many calls were made.
+    /// Returns after this number of calls.
     pub async fn asked_for(&self, calls: usize) {
         while self.asked.lock().unwrap().len() < calls {
             tokio::task::yield_now().await;
@@ -100,18 +99,16 @@ impl FakeGateway {
 }
 
 pub fn outcome() -> Outcome {
+    let generation = |number, pid| GenerationInfo {
+        number,
+        sidecars: vec![("main".into(), pid)],
+    };
     Outcome {
         request: "r1".into(),
-        outcome: crate::state::terms::RequestOutcome::Done,
+        outcome: RequestOutcome::Done,
         into: None,
-        before: GenerationInfo {
-            number: 3,
-            sidecars: vec![("main".into(), 100)],
-        },
-        after: GenerationInfo {
-            number: 4,
-            sidecars: vec![("main".into(), 200)],
-        },
+        before: generation(3, 100),
+        after: generation(4, 200),
         pid: None,
         took_ms: 412,
         drained: false,

@@ -6,31 +6,23 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 use super::protocol::{FRAME_MAX, Frame};
 
-/// What was read from a stream.
 #[derive(Debug)]
 pub enum ReadFrame {
     Frame(Frame),
     /// A line that is no frame, and why.
     Garbage(String),
-    /// The line is over [`FRAME_MAX`]; what follows cannot be told apart.
+    /// The line is over [`FRAME_MAX`]; the stream cannot be read further.
     TooLong,
-    /// The other side is done.
     End,
 }
 
-/// Reads the next frame; empty lines are skipped. A last line without its newline was cut, and is
-/// no frame.
+/// Reads the next frame; skips empty lines, and a last line without its newline, which was cut.
 pub async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<ReadFrame> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let limit = u64::try_from(FRAME_MAX)
-            .unwrap_or(u64::MAX)
-            .saturating_add(1);
-        (&mut *stream)
-            .take(limit)
-            .read_until(b'\n', &mut line)
-            .await?;
+        let mut limited = (&mut *stream).take(FRAME_MAX as u64 + 1);
+        limited.read_until(b'\n', &mut line).await?;
         if line.len() > FRAME_MAX {
             return Ok(ReadFrame::TooLong);
         }

@@ -1,4 +1,4 @@
-//! What the kernel tells and does: one place for each call, with the macOS twin beside it.
+//! Calls of the kernel, and what they return: one place for each call, with the macOS twin beside it.
 
 #[cfg(any(test, target_os = "macos"))]
 pub mod darwin;
@@ -7,6 +7,7 @@ pub mod oom;
 pub mod platform;
 pub mod port;
 pub mod process;
+mod record;
 
 /// A number that no other process is likely to draw. Not for secrets.
 pub fn random() -> u64 {

@@ -1,8 +1,8 @@
 //! Whether the kernel killed a process because memory ran out.
 //!
-//! The kernel counts these kills for each control group, where every user may read them. A process
-//! that ended by SIGKILL while its group's count rose was most likely killed for that reason: a
-//! SIGKILL that is sent by hand does not change the count.
+//! The kernel counts these kills for each control group. A process that ended by SIGKILL while the
+//! count of its group rose was most likely killed for that reason: a SIGKILL that is sent by hand
+//! does not change the count.
 
 use std::path::{Path, PathBuf};
 
@@ -17,19 +17,28 @@ pub struct Count {
     pub kills: u64,
 }
 
+impl Count {
+    fn read(file: PathBuf) -> Option<Self> {
+        let text = std::fs::read_to_string(&file).ok()?;
+        let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        let kills = kills?.trim().parse().ok()?;
+        Some(Self { file, kills })
+    }
+}
+
 /// The count of this process's control group; none where there is no such group, or the kernel does
 /// not count.
 pub fn count() -> Option<Count> {
-    count_in(
-        Path::new("/sys/fs/cgroup"),
-        &std::fs::read_to_string("/proc/self/cgroup").ok()?,
-    )
+    let list = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    count_in(Path::new("/sys/fs/cgroup"), &list)
 }
 
 /// Whether a process that ended with `signal` (none: it exited) was most likely killed because
 /// memory ran out, by the counts before and after its end.
 pub fn killed(signal: Option<i32>, before: Option<&Count>, after: Option<&Count>) -> bool {
-    let rose = matches!((before, after), (Some(before), Some(after)) if before.file == after.file && after.kills > before.kills);
+    let rose = before
+        .zip(after)
+        .is_some_and(|(before, after)| before.file == after.file && after.kills > before.kills);
     signal == Some(libc::SIGKILL) && rose
 }
 
@@ -66,14 +75,13 @@ pub fn evidence() -> Value {
     let Some(Count { file, kills }) = count() else {
         return Value::Null;
     };
-    let folder = file.parent().unwrap_or(&file);
+    let directory = file.parent().unwrap_or(&file);
     let read = |name: &str| {
-        std::fs::read_to_string(folder.join(name))
-            .ok()
-            .map(|text| text.trim().to_owned())
+        let text = std::fs::read_to_string(directory.join(name)).ok()?;
+        Some(text.trim().to_owned())
     };
     json!({
-        "group": folder,
+        "group": directory,
         "oomKills": kills,
         "current": read("memory.current").or_else(|| read("memory.usage_in_bytes")),
         "max": read("memory.max").or_else(|| read("memory.limit_in_bytes")),
@@ -104,11 +112,7 @@ fn count_in(root: &Path, list: &str) -> Option<Count> {
             let file = [base.join(group).join(name), base.join(name)]
                 .into_iter()
                 .find(|file| file.exists())?;
-            let text = std::fs::read_to_string(&file).ok()?;
-            let kills = text
-                .lines()
-                .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())?;
-            Some(Count { file, kills })
+            Count::read(file)
         })
 }
 
@@ -145,12 +149,8 @@ mod tests {
             (4, root.join("memory/b/memory.oom_control"))
         );
         group(root, "memory", "memory.oom_control", "oom_kill 6\n");
-        assert_eq!(
-            count_in(root, "4:memory:/docker/of/outside\n")
-                .unwrap()
-                .kills,
-            6
-        );
+        let outside = count_in(root, "4:memory:/docker/of/outside\n");
+        assert_eq!(outside.unwrap().kills, 6);
         assert_eq!(count_in(root, "nonsense\n::\n0::\n"), None);
         group(root, "old", "memory.events", "low 0\n");
         assert_eq!(
@@ -214,18 +214,7 @@ mod tests {
         let procs = group.0.join("cgroup.procs");
         let read = || {
             let name = count().unwrap().file.file_name().unwrap().to_owned();
-            let text = std::fs::read_to_string(group.0.join(&name)).unwrap();
-            let kills = text
-                .lines()
-                .find_map(|line| line.strip_prefix("oom_kill "))
-                .unwrap()
-                .trim()
-                .parse()
-                .unwrap();
-            Count {
-                file: group.0.join(name),
-                kills,
-            }
+            Count::read(group.0.join(name)).unwrap()
         };
         let run = |what: &str| {
             let script = format!("echo $$ > {} && exec {what}", procs.display());
@@ -245,16 +234,10 @@ mod tests {
 
     #[test]
     fn the_service_managers_word_comes_first() {
-        assert!(
-            end_of_life(Some("oom-kill"), None, None)
-                .unwrap()
-                .contains("systemd")
-        );
-        assert!(
-            end_of_life(Some("success"), Some(3), Some(5))
-                .unwrap()
-                .contains("ended 2 of")
-        );
+        let by_manager = end_of_life(Some("oom-kill"), None, None).unwrap();
+        assert!(by_manager.contains("systemd"));
+        let by_count = end_of_life(Some("success"), Some(3), Some(5)).unwrap();
+        assert!(by_count.contains("ended 2 of"));
         assert_eq!(end_of_life(Some("signal"), Some(3), Some(3)), None);
         assert_eq!(end_of_life(None, Some(3), Some(0)), None);
     }

@@ -1,10 +1,11 @@
-//! Who supervises this process: a pure function of what there is to see.
+//! Who supervises this process: a pure function of [`Evidence`].
 //!
-//! Variables are inherited by everything below a supervisor, so none is proof by itself: it must
-//! name this very process, or stand beside a parent that fits.
+//! All descendants of a supervisor inherit its variables, so none is proof by itself: it must name
+//! this very process, or the parent must be that supervisor.
 
-use super::evidence::{Evidence, Parent, Platform};
+use super::evidence::{Evidence, Parent};
 use super::verdict::{Supervisor, SupervisorVerdict};
+use crate::systemd::UnitFacts;
 
 /// Inits, and subreapers that only collect orphans. A small init of a container (tini, catatonit)
 /// is none of them: it ends with its child, and the container with it.
@@ -79,47 +80,31 @@ fn declared(evidence: &Evidence) -> Recognized {
 }
 
 fn handed(evidence: &Evidence) -> Recognized {
-    let verdict = evidence.handed.clone()?;
-    let reason = match verdict.reason.strip_suffix(", as the process before found") {
-        Some(first) => first.to_owned(),
-        None => verdict.reason,
-    };
-    Some((
-        verdict.supervisor,
-        format!("{reason}, as the process before found"),
-    ))
+    const BY_PREDECESSOR: &str = ", as the process before found";
+    let SupervisorVerdict { supervisor, reason } = evidence.handed.clone()?;
+    let first = reason.strip_suffix(BY_PREDECESSOR).unwrap_or(&reason);
+    Some((supervisor, format!("{first}{BY_PREDECESSOR}")))
 }
 
 fn systemd(evidence: &Evidence) -> Recognized {
-    if let Some(facts) = evidence
-        .manager
-        .as_ref()
-        .filter(|facts| facts.main_pid == evidence.pid && evidence.pid != 0)
-    {
-        return Some((
-            of_unit(evidence),
-            format!(
-                "its manager says that this is the main process of {}",
-                facts.unit
-            ),
-        ));
+    if let Some(UnitFacts { unit, .. }) = by_manager(evidence).filter(|_| evidence.pid != 0) {
+        let reason = format!("its manager says that this is the main process of {unit}");
+        return Some((of_unit(evidence), reason));
     }
     let named = evidence.variable("SYSTEMD_EXEC_PID")?.trim().parse() == Ok(evidence.pid);
-    named.then(|| {
-        (
-            of_unit(evidence),
-            "SYSTEMD_EXEC_PID is this process".to_owned(),
-        )
-    })
+    let reason = "SYSTEMD_EXEC_PID is this process";
+    named.then(|| (of_unit(evidence), reason.to_owned()))
+}
+
+/// The unit whose main process this is, as its manager says.
+fn by_manager(evidence: &Evidence) -> Option<&UnitFacts> {
+    let facts = evidence.manager.as_ref()?;
+    (facts.main_pid == evidence.pid).then_some(facts)
 }
 
 /// The unit by its manager, or by the innermost service of the control group.
 fn of_unit(evidence: &Evidence) -> Supervisor {
-    if let Some(facts) = evidence
-        .manager
-        .as_ref()
-        .filter(|facts| facts.main_pid == evidence.pid)
-    {
+    if let Some(facts) = by_manager(evidence) {
         return Supervisor::Systemd {
             unit: Some(facts.unit.clone()),
             user: facts.user,
@@ -147,7 +132,7 @@ fn of_unit(evidence: &Evidence) -> Supervisor {
 /// A terminal inherits `XPC_SERVICE_NAME`, so the label must be that of our own job and launchd the
 /// parent.
 fn launchd(evidence: &Evidence) -> Recognized {
-    if evidence.platform != Platform::MacOs || evidence.parent.pid != 1 {
+    if !evidence.macos || evidence.parent.pid != 1 {
         return None;
     }
     let names = ["LAUNCH_JOB_LABEL", "LAUNCH_JOB_NAME", "XPC_SERVICE_NAME"];
@@ -162,98 +147,67 @@ fn launchd(evidence: &Evidence) -> Recognized {
     ))
 }
 
-/// A supervisor that is known by its program.
-struct Known {
-    program: &'static str,
-    /// Of these variables one must be set, where the supervisor sets any at all.
-    markers: &'static [&'static str],
-    supervisor: Supervisor,
-}
-
-const KNOWN: &[Known] = &[
-    Known {
-        program: "s6-supervise",
-        markers: &[],
-        supervisor: Supervisor::S6,
-    },
-    Known {
-        program: "runsv",
-        markers: &[],
-        supervisor: Supervisor::Runit,
-    },
-    Known {
-        program: "dinit",
-        markers: &[],
-        supervisor: Supervisor::Dinit,
-    },
-    Known {
-        program: "supervise-daemon",
-        markers: &["RC_SVCNAME", "RC_SERVICE"],
-        supervisor: Supervisor::OpenRc { watched: true },
-    },
-    Known {
-        program: "supervisord",
-        markers: &[
+/// Supervisors that are known by their program. Of the variables one must be set, where the
+/// supervisor sets any at all.
+const KNOWN: [(&str, &[&str], Supervisor); 5] = [
+    ("s6-supervise", &[], Supervisor::S6),
+    ("runsv", &[], Supervisor::Runit),
+    ("dinit", &[], Supervisor::Dinit),
+    (
+        "supervise-daemon",
+        &["RC_SVCNAME", "RC_SERVICE"],
+        Supervisor::OpenRc { watched: true },
+    ),
+    (
+        "supervisord",
+        &[
             "SUPERVISOR_ENABLED",
             "SUPERVISOR_PROCESS_NAME",
             "SUPERVISOR_GROUP_NAME",
         ],
-        supervisor: Supervisor::Supervisord,
-    },
+        Supervisor::Supervisord,
+    ),
 ];
 
 fn by_parent(evidence: &Evidence) -> Recognized {
     let parent = &evidence.parent;
     let marker = |markers: &[&'static str]| {
-        markers
-            .iter()
-            .copied()
-            .find(|name| evidence.variable(name).is_some())
+        let mut markers = markers.iter().copied();
+        markers.find(|name| evidence.variable(name).is_some())
     };
-    if let Some(known) = KNOWN.iter().find(|known| parent.is(known.program)) {
-        if known.markers.is_empty() {
-            return Some((
-                known.supervisor.clone(),
-                format!("the parent is {}", known.program),
-            ));
+    let known = KNOWN.into_iter().find(|(program, ..)| parent.is(program));
+    if let Some((program, markers, supervisor)) = known {
+        if markers.is_empty() {
+            return Some((supervisor, format!("the parent is {program}")));
         }
-        let name = marker(known.markers)?;
-        return Some((
-            known.supervisor.clone(),
-            format!("{name} is set and the parent is {}", known.program),
-        ));
+        let name = marker(markers)?;
+        let reason = format!("{name} is set and the parent is {program}");
+        return Some((supervisor, reason));
     }
     // Its daemon calls itself "PM2 v6.0.5: God Daemon (…)".
     if marker(&["pm_id"]).is_some()
         && (parent.comm.starts_with("PM2")
             || parent.arguments.iter().any(|word| word.starts_with("PM2 ")))
     {
-        return Some((
-            Supervisor::Pm2,
-            "pm_id is set and the parent is pm2".to_owned(),
-        ));
+        let reason = "pm_id is set and the parent is pm2";
+        return Some((Supervisor::Pm2, reason.to_owned()));
     }
     // start-stop-daemon leaves what it started to init.
     let name = marker(&["RC_SVCNAME", "RC_SERVICE"])?;
-    (parent.pid == 1 && !parent.is("systemd")).then(|| {
-        (
-            Supervisor::OpenRc { watched: false },
-            format!("{name} is set and the parent is init"),
-        )
-    })
+    let reason = format!("{name} is set and the parent is init");
+    let left_to_init = parent.pid == 1 && !parent.is("systemd");
+    left_to_init.then_some((Supervisor::OpenRc { watched: false }, reason))
 }
 
 /// Process 1 is not an init here: the machine is a container, marked or not.
 fn first_process(evidence: &Evidence) -> Recognized {
+    let main = true;
     (evidence.pid == 1).then(|| match pod(evidence) {
         Some(why) => (
-            Supervisor::Kubernetes { main: true },
+            Supervisor::Kubernetes { main },
             format!("it is process 1, and {why}"),
         ),
-        None => (
-            Supervisor::Container { main: true },
-            "it is process 1".to_owned(),
-        ),
+        None => (Supervisor::Container { main }, "it is process 1".to_owned()),
     })
 }
 
@@ -264,36 +218,25 @@ fn terminal(evidence: &Evidence) -> Recognized {
 }
 
 fn inside_container(evidence: &Evidence) -> Recognized {
-    // Whatever a shell or a cron job in there starts is nobody's.
+    // What a shell or a cron job in a container starts is not its main process.
     let main = evidence.parent.pid == 1;
     if let Some(why) = pod(evidence) {
         return Some((Supervisor::Kubernetes { main }, why));
     }
-    let by_file = || {
-        evidence
-            .container_file
-            .as_ref()
-            .map(|file| format!("{file} exists"))
-    };
-    let by_variable = || {
-        evidence
-            .variable("container")
-            .map(|engine| format!("container is {engine}"))
-    };
-    let by_group = || {
-        let group = CONTAINER_GROUPS
-            .iter()
-            .find(|group| evidence.cgroup.contains(**group))?;
-        Some(format!("the control group holds {group}"))
-    };
     // A container with an init of its own is a machine like others.
-    if evidence.parent.pid == 1 && is_init(&evidence.parent) {
+    if main && is_init(&evidence.parent) {
         return None;
     }
-    by_file()
-        .or_else(by_variable)
-        .or_else(by_group)
-        .map(|why| (Supervisor::Container { main }, why))
+    let why = if let Some(file) = &evidence.container_file {
+        format!("{file} exists")
+    } else if let Some(engine) = evidence.variable("container") {
+        format!("container is {engine}")
+    } else {
+        let mut groups = CONTAINER_GROUPS.iter();
+        let group = groups.find(|group| evidence.cgroup.contains(**group))?;
+        format!("the control group holds {group}")
+    };
+    Some((Supervisor::Container { main }, why))
 }
 
 fn pod(evidence: &Evidence) -> Option<String> {
@@ -313,30 +256,21 @@ fn is_init(parent: &Parent) -> bool {
 fn nobody(evidence: &Evidence) -> (Supervisor, String) {
     let parent = &evidence.parent;
     if is_init(parent) {
-        let what = if parent.pid == 1 {
-            "init"
-        } else {
-            "a subreaper"
+        let what = match parent.pid {
+            1 => "init",
+            _ => "a subreaper",
         };
-        return (
-            Supervisor::Init,
-            format!(
-                "the parent is {what} ({}), and there is no terminal",
-                parent.comm
-            ),
-        );
+        let name = &parent.comm;
+        let reason = format!("the parent is {what} ({name}), and there is no terminal");
+        return (Supervisor::Init, reason);
     }
-    let name = if parent.comm.is_empty() {
-        "which cannot be read".to_owned()
-    } else {
-        parent.comm.clone()
+    let name = match parent.comm.as_str() {
+        "" => "which cannot be read",
+        name => name,
     };
-    (
-        Supervisor::Unknown {
-            parent: parent.comm.clone(),
-        },
-        format!("nothing is known of the parent {} ({name})", parent.pid),
-    )
+    let reason = format!("nothing is known of the parent {} ({name})", parent.pid);
+    let parent = parent.comm.clone();
+    (Supervisor::Unknown { parent }, reason)
 }
 
 #[cfg(test)]

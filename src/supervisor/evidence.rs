@@ -1,15 +1,16 @@
-//! What there is to see about who supervises this process.
+//! The facts about who supervises this process.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::verdict::SupervisorVerdict;
 use crate::config::Env;
+use crate::os::process::{self, Stat};
 use crate::systemd::UnitFacts;
 
-/// Variables by which a supervisor speaks to the process it started. Whoever inherits them without
-/// being that process would report readiness for it, or take itself for it: they are hints and no
-/// proof, and they stay with the gateway.
+/// Variables that a supervisor sets for the process it started. A process that only inherits them
+/// would report readiness for that process, or take itself for it: they are no proof, and sidecars
+/// do not get them.
 pub const HINTS: &[&str] = &[
     // systemd
     "NOTIFY_SOCKET",
@@ -53,31 +54,22 @@ pub const HINTS: &[&str] = &[
     "GATEWAY_SUPERVISOR",
 ];
 
-/// Variables that tell where the machine is, not who supervises. Programs need them, to reach the
-/// cluster for one, so they are passed on.
+/// Variables about the place of the machine, not about a supervisor. Programs need them, for example
+/// to reach the cluster, so sidecars get them.
 pub(super) const PLACES: &[&str] = &["KUBERNETES_SERVICE_HOST", "container"];
 
 /// Files that container engines put into every container.
 const CONTAINER_FILES: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 
-/// The kind of system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Platform {
-    #[default]
-    Linux,
-    MacOs,
-    Other,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parent {
-    /// Its process id; 0 when it lives in another pid namespace.
+    /// 0 when it is in another pid namespace.
     pub pid: u32,
     /// Its name: at most 15 bytes.
     pub comm: String,
-    /// Its executable, where that may be read.
+    /// None where it may not be read.
     pub executable: Option<PathBuf>,
-    /// The first words of its command line: a script's name is there.
+    /// The first words of its command line, with the name of a script.
     pub arguments: Vec<String>,
 }
 
@@ -96,33 +88,29 @@ impl Parent {
     }
 }
 
-/// What there is to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Those of [`HINTS`] (and a few that tell of containers) that are set and not blank.
+    /// Those of [`HINTS`] (and a few about containers) that are set and not blank.
     pub environment: BTreeMap<String, String>,
     pub pid: u32,
     pub parent: Parent,
     /// /proc/self/cgroup.
     pub cgroup: String,
-    /// The kind of system.
-    pub platform: Platform,
+    pub macos: bool,
     /// Whether we have a controlling terminal.
     pub terminal: bool,
     /// A file that only containers have.
     pub container_file: Option<String>,
     /// The label that a launchd job of this instance has.
     pub label: String,
-    /// What the manager says about the unit that our process is in
-    /// ([`facts_of`](crate::systemd::unit::facts_of)).
+    /// Of the unit that our process is in: [`facts_of`](crate::systemd::unit::facts_of).
     pub manager: Option<UnitFacts>,
-    /// What a predecessor found and handed over.
+    /// The verdict of a predecessor.
     pub handed: Option<SupervisorVerdict>,
 }
 
 impl Evidence {
-    /// Looks at the real system. The manager and the predecessor speak for themselves: `manager`
-    /// and `handed` are none.
+    /// Looks at the real system. `manager` and `handed` are none: the caller asks for them.
     pub fn gather(env: &Env<'_>, instance: &str) -> Self {
         let seen = HINTS
             .iter()
@@ -133,11 +121,7 @@ impl Evidence {
             pid: std::process::id(),
             parent: parent(),
             cgroup: std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
-            platform: match std::env::consts::OS {
-                "linux" => Platform::Linux,
-                "macos" => Platform::MacOs,
-                _ => Platform::Other,
-            },
+            macos: cfg!(target_os = "macos"),
             // It opens for a process with a controlling terminal, wherever the standard streams go.
             terminal: std::fs::File::open("/dev/tty").is_ok(),
             container_file: CONTAINER_FILES
@@ -158,39 +142,15 @@ impl Evidence {
 /// As much of a command line as holds an interpreter, an option of it and the script.
 const ARGUMENTS: usize = 3;
 
-#[cfg(target_os = "macos")]
 fn parent() -> Parent {
     let pid = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or(0);
+    let mut arguments = process::arguments(pid);
+    arguments.truncate(ARGUMENTS);
     Parent {
         pid,
-        comm: crate::os::process::Stat::read(pid)
-            .map(|stat| stat.name)
-            .unwrap_or_default(),
-        executable: crate::os::process::executable(pid),
-        arguments: crate::os::process::Process::read(pid)
-            .into_iter()
-            .flat_map(|parent| parent.arguments)
-            .take(ARGUMENTS)
-            .collect(),
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn parent() -> Parent {
-    let pid = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or(0);
-    let folder = PathBuf::from(format!("/proc/{pid}"));
-    let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
-    Parent {
-        pid,
-        comm: std::fs::read_to_string(folder.join("comm"))
-            .map(|comm| comm.trim_end_matches('\n').to_owned())
-            .unwrap_or_default(),
-        executable: std::fs::read_link(folder.join("exe")).ok(),
-        arguments: line
-            .split(|byte| *byte == 0)
-            .take(ARGUMENTS)
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect(),
+        comm: Stat::read(pid).map(|stat| stat.name).unwrap_or_default(),
+        executable: process::executable(pid),
+        arguments,
     }
 }
 

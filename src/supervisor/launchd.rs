@@ -1,9 +1,8 @@
 //! When launchd starts a job again.
 //!
-//! It counts from the start of a life, not from its end, and the exit code plays no part: a job
-//! that ran longer than its ThrottleInterval is started again at once, a younger one when the
-//! interval is over. So a life that is about to end on purpose waits out the interval while it
-//! still serves.
+//! A job that ran longer than its ThrottleInterval is started again at once, a younger one when the
+//! interval since its start is over, whatever its exit code. So a gateway that is about to exit
+//! serves until the interval is over.
 
 use std::time::Duration;
 
@@ -18,13 +17,13 @@ pub fn throttle_interval(plist: Option<Duration>) -> Duration {
         .unwrap_or(THROTTLE_DEFAULT)
 }
 
-/// How long nothing runs after an exit at this age: what is left of the interval.
+/// How long nothing runs after an exit at this age.
 pub fn gap_after_exit(uptime: Duration, throttle_interval: Duration) -> Duration {
     throttle_interval.saturating_sub(uptime)
 }
 
-/// How long to serve on before an exit that launchd shall answer with a new start: `configured`
-/// (`[restart] launchd_exit_delay`), and no less than what is left of the throttle interval. For
+/// How long to serve before an exit that launchd shall answer with a new start: `configured`
+/// (`[restart] launchd_exit_delay`), and no less than the rest of the throttle interval. For
 /// restarts that we begin ourselves; a SIGTERM and `--force` do not wait.
 pub fn exit_delay(uptime: Duration, throttle_interval: Duration, configured: Duration) -> Duration {
     configured.max(gap_after_exit(uptime, throttle_interval))
@@ -46,16 +45,11 @@ mod tests {
             (secs(86_400), secs(10), secs(0), configured),
             (secs(2), secs(60), secs(58), secs(58)),
         ] {
-            assert_eq!(
+            let found = (
                 gap_after_exit(uptime, interval),
-                gap,
-                "{uptime:?} {interval:?}"
-            );
-            assert_eq!(
                 exit_delay(uptime, interval, configured),
-                delay,
-                "{uptime:?} {interval:?}"
             );
+            assert_eq!(found, (gap, delay), "{uptime:?} {interval:?}");
         }
         assert_eq!(exit_delay(secs(99), secs(10), secs(0)), secs(0));
     }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::words::{Words, as_text, words};
 
-/// Who supervises this process, and how that is known. It travels to a successor, whose own
-/// environment speaks of its ancestor.
+/// Who supervises this process, and how that is known. A successor gets it from its predecessor: its
+/// own environment is inherited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorVerdict {
     pub supervisor: Supervisor,
@@ -46,20 +46,14 @@ pub enum Supervisor {
     Container {
         main: bool,
     },
-    /// s6-supervise.
     S6,
-    /// runsv.
     Runit,
-    /// dinit.
     Dinit,
-    /// OpenRC.
     OpenRc {
         /// Whether supervise-daemon(8) watches over it; start-stop-daemon(8) only starts it.
         watched: bool,
     },
-    /// supervisord.
     Supervisord,
-    /// pm2.
     Pm2,
     /// One that only `$GATEWAY_SUPERVISOR` knows.
     Declared {
@@ -97,29 +91,27 @@ impl Supervisor {
         })
     }
 
-    /// Whether somebody starts us again when we die. It says nothing of a clean exit: under systemd
-    /// and launchd the unit or the plist tells. A container's answer lies outside of it (only a pod
-    /// is known to restart its containers by default).
+    /// Whether it restarts the gateway after an unplanned end. A clean exit depends on the unit or
+    /// the plist. The restart policy of a container is not visible from inside; only a pod restarts
+    /// its containers by default.
     pub fn restarts(&self) -> bool {
         match self {
-            Self::Systemd { .. } | Self::Launchd { .. } | Self::S6 | Self::Runit | Self::Dinit => {
-                true
-            }
-            Self::Supervisord | Self::Pm2 | Self::Declared { .. } => true,
+            Self::Systemd { .. } | Self::Launchd { .. } | Self::Declared { .. } => true,
+            Self::S6 | Self::Runit | Self::Dinit | Self::Supervisord | Self::Pm2 => true,
             Self::Kubernetes { main } => *main,
             Self::OpenRc { watched } => *watched,
             Self::Container { .. } | Self::Terminal | Self::Init | Self::Unknown { .. } => false,
         }
     }
 
-    /// Whether somebody follows our pid, so that it must live as long as the service does. systemd
-    /// can be told of another one.
+    /// Whether it follows our pid, so that this process must live as long as the service. systemd
+    /// accepts another main process.
     pub fn tracks_pid(&self) -> bool {
         !matches!(self, Self::Systemd { .. } | Self::Init)
     }
 
-    /// Whether this is more than a person or nobody: an exit would be answered by somebody, so a
-    /// duplicate waits for its turn.
+    /// Whether it may answer an exit with a new start: then a duplicate gateway stands by instead of
+    /// exiting.
     pub fn is_service(&self) -> bool {
         self.restarts() || matches!(self, Self::Container { main: true } | Self::OpenRc { .. })
     }
@@ -141,33 +133,20 @@ impl fmt::Display for Supervisor {
 }
 
 words! {
-    /// A supervisor that [`detect`](super::detect()) knows.
+    /// A supervisor that [`detect`](super::detect()) knows; see [`Supervisor`].
     pub enum SupervisorKind {
-        /// systemd, as the main process of a unit.
         Systemd = "systemd",
-        /// launchd, as a job.
         Launchd = "launchd",
-        /// A container of a Kubernetes pod.
         Kubernetes = "kubernetes",
-        /// Another container.
         Container = "container",
-        /// s6-supervise.
         S6 = "s6",
-        /// runsv.
         Runit = "runit",
-        /// dinit.
         Dinit = "dinit",
-        /// OpenRC.
         OpenRc = "openrc",
-        /// supervisord.
         Supervisord = "supervisord",
-        /// pm2.
         Pm2 = "pm2",
-        /// A person at a terminal, or a shell's job there.
         Terminal = "terminal",
-        /// Nobody.
         None = "none",
-        /// A parent of which nothing is known.
         Unknown = "unknown",
     }
 }
@@ -259,13 +238,9 @@ mod tests {
     #[test]
     fn who_follows_a_pid_and_who_relaunches() {
         use Supervisor::*;
-        let systemd = Systemd {
-            unit: None,
-            user: false,
-        };
-        let unknown = Unknown {
-            parent: "bash".into(),
-        };
+        let (unit, user, name) = (None, false, "monit".to_owned());
+        let (systemd, declared) = (Systemd { unit, user }, Declared { name });
+        let parent = "bash".to_owned();
         // (supervisor, restarts, tracks the pid, is a service)
         for (supervisor, restarts, tracks, service) in [
             (systemd, true, false, true),
@@ -277,27 +252,14 @@ mod tests {
             (S6, true, true, true),
             (OpenRc { watched: false }, false, true, true),
             (OpenRc { watched: true }, true, true, true),
-            (
-                Declared {
-                    name: "monit".into(),
-                },
-                true,
-                true,
-                true,
-            ),
+            (declared, true, true, true),
             (Terminal, false, true, false),
             (Init, false, false, false),
-            (unknown, false, true, false),
+            (Unknown { parent }, false, true, false),
         ] {
-            assert_eq!(
-                (
-                    supervisor.restarts(),
-                    supervisor.tracks_pid(),
-                    supervisor.is_service()
-                ),
-                (restarts, tracks, service),
-                "{supervisor}"
-            );
+            assert_eq!(supervisor.restarts(), restarts, "{supervisor}");
+            assert_eq!(supervisor.tracks_pid(), tracks, "{supervisor}");
+            assert_eq!(supervisor.is_service(), service, "{supervisor}");
         }
     }
 }

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::words::words;
 
-/// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// For programs.
@@ -14,7 +13,6 @@ pub struct Failure {
 }
 
 words! {
-    /// Why a request was not done.
     pub enum FailureCode {
         /// The frame or its parameters are wrong.
         BadRequest = "bad_request",

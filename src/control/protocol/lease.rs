@@ -13,33 +13,29 @@ pub const REASON_MAX: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InhibitParams {
-    /// What the work is, 1 to [`REASON_MAX`] characters: it is named wherever something waits for
-    /// it.
+    /// What the work is, 1 to [`REASON_MAX`] characters.
     pub why: String,
-    /// After this many milliseconds nothing waits for it any more, however long it goes on; absent
-    /// means without limit.
+    /// After this many milliseconds nothing waits for it any more; absent means without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
 }
 
 impl InhibitParams {
     pub(super) fn checked(self) -> Result<Self, Failure> {
-        let refuse = |message: String| {
-            Err(Failure {
-                code: FailureCode::BadRequest,
-                message,
-            })
-        };
-        match self.why.trim().chars().count() {
-            0 => refuse("inhibit: `why` is empty: say what the work is".into()),
+        let message = match self.why.trim().chars().count() {
+            0 => "inhibit: `why` is empty: say what the work is".to_owned(),
             1..=REASON_MAX if self.ttl_ms == Some(0) => {
-                refuse("inhibit: `ttlMs` 0 holds nothing".into())
+                "inhibit: `ttlMs` 0 holds nothing".to_owned()
             }
-            1..=REASON_MAX => Ok(self),
-            length => refuse(format!(
-                "inhibit: `why` has {length} characters; at most {REASON_MAX} are kept"
-            )),
-        }
+            1..=REASON_MAX => return Ok(self),
+            length => {
+                format!("inhibit: `why` has {length} characters; at most {REASON_MAX} are kept")
+            }
+        };
+        Err(Failure {
+            code: FailureCode::BadRequest,
+            message,
+        })
     }
 }
 
@@ -63,14 +59,12 @@ words! {
     }
 }
 
-/// The event "drain": a restart or stop began and waits for the lease.
+/// [`EventName::Drain`](super::EventName::Drain)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainEvent {
-    /// What waits.
     pub cause: DrainCause,
-    /// Milliseconds until it goes on without the lease, which the event "deadline" tells; absent
-    /// without limit.
+    /// Milliseconds until the event "deadline"; absent without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
 }
@@ -100,7 +94,7 @@ words! {
     }
 }
 
-/// The event "released": nothing waits for the lease any more.
+/// [`EventName::Released`](super::EventName::Released)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseNotice {
     pub cause: ReleaseCause,

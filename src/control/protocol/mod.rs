@@ -1,8 +1,7 @@
 //! The frames and what they carry. `man/gateway-control.7` describes the same for other clients.
 //!
 //! A client sends `{"type":"req","id":…,"method":…,"params":…}` and reads frames until the `res`
-//! with its id; `event` frames about that request may come before it. Every frame is one line of
-//! JSON.
+//! with its id; `event` frames about that request may come before it.
 
 mod failure;
 mod lease;
@@ -32,11 +31,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Processes whose versions differ cannot hand over to each other.
 pub const HANDOVER_VERSION: u32 = 1;
 
-/// The longest frame either side reads, in bytes; a status with some hundred sidecars stays far
-/// below.
+/// The longest frame either side reads, in bytes: far more than a status with some hundred sidecars.
 pub const FRAME_MAX: usize = 1024 * 1024;
 
-/// One line on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Frame {
@@ -44,22 +41,19 @@ pub enum Frame {
     Req {
         /// Chosen by the client, repeated in the answer.
         id: String,
-        /// What is asked: see [`Method`].
+        /// See [`Method`].
         method: String,
-        /// Its parameters.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         params: Value,
     },
     /// The answer to a question.
     Res {
-        /// The question's id.
         id: String,
-        /// Whether it was done.
         ok: bool,
-        /// The result, when done.
+        /// The result, when `ok`.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         payload: Value,
-        /// Why not, when not.
+        /// Why it was not done.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<Failure>,
     },
@@ -67,7 +61,6 @@ pub enum Frame {
     Event {
         /// An [`EventName`]; a later version may send others.
         event: String,
-        /// Its details.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         payload: Value,
     },
@@ -92,8 +85,6 @@ pub enum Method {
 }
 
 impl Method {
-    /// Reads a method and its parameters.
-    ///
     /// # Errors
     /// [`FailureCode::UnknownMethod`] and [`FailureCode::BadRequest`].
     pub fn parse(name: &str, params: Value) -> Result<Self, Failure> {
@@ -101,36 +92,37 @@ impl Method {
             code: FailureCode::BadRequest,
             message: format!("{name}: {error}"),
         };
-        match name {
-            "status" => Ok(Self::Status),
-            "restart" if params.is_null() => Ok(Self::Restart(RestartParams::default())),
-            "restart" => serde_json::from_value(params)
-                .map(Self::Restart)
-                .map_err(bad),
-            "reload" => Ok(Self::Reload),
-            "stop" => Ok(Self::Stop),
-            "inhibit" => serde_json::from_value::<InhibitParams>(params)
-                .map_err(bad)?
-                .checked()
-                .map(Self::Inhibit),
-            "recover" => Ok(Self::Recover),
-            _ => Err(Failure {
-                code: FailureCode::UnknownMethod,
-                message: format!("there is no method `{name}`"),
-            }),
-        }
+        Ok(match name {
+            "status" => Self::Status,
+            "restart" if params.is_null() => Self::Restart(RestartParams::default()),
+            "restart" => Self::Restart(serde_json::from_value(params).map_err(bad)?),
+            "reload" => Self::Reload,
+            "stop" => Self::Stop,
+            "inhibit" => {
+                let params: InhibitParams = serde_json::from_value(params).map_err(bad)?;
+                Self::Inhibit(params.checked()?)
+            }
+            "recover" => Self::Recover,
+            _ => {
+                return Err(Failure {
+                    code: FailureCode::UnknownMethod,
+                    message: format!("there is no method `{name}`"),
+                });
+            }
+        })
     }
 
     /// The name on the wire and the parameters.
     pub fn encode(&self) -> (&'static str, Value) {
-        match self {
-            Self::Status => ("status", Value::Null),
-            Self::Restart(params) => ("restart", serde_json::to_value(params).unwrap_or_default()),
-            Self::Reload => ("reload", Value::Null),
-            Self::Stop => ("stop", Value::Null),
-            Self::Inhibit(params) => ("inhibit", serde_json::to_value(params).unwrap_or_default()),
-            Self::Recover => ("recover", Value::Null),
-        }
+        let (name, params) = match self {
+            Self::Status => ("status", None),
+            Self::Restart(params) => ("restart", serde_json::to_value(params).ok()),
+            Self::Reload => ("reload", None),
+            Self::Stop => ("stop", None),
+            Self::Inhibit(params) => ("inhibit", serde_json::to_value(params).ok()),
+            Self::Recover => ("recover", None),
+        };
+        (name, params.unwrap_or_default())
     }
 }
 

@@ -6,12 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
-/// Binds the control socket, 0600, its folder 0700 when it has to be made. A socket that lies there
-/// is replaced: the caller holds the lock, so nobody serves it.
+/// Binds the control socket, 0600, its directory 0700 when it has to be made. An old socket is
+/// replaced: the caller holds the lock, so no process serves it.
 ///
 /// # Errors
-/// Whatever the file system says; [`io::ErrorKind::AlreadyExists`] when something that is not a
-/// socket lies there.
+/// [`io::ErrorKind::AlreadyExists`] when there is something that is not a socket.
 pub fn bind(path: &Path) -> io::Result<StdListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         DirBuilder::new()
@@ -41,8 +40,8 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
     Ok(listener)
 }
 
-/// The names that a socket of [`bind`] may have: the kernel goes on calling it by the one that it
-/// was bound with.
+/// The names that a socket of [`bind`] may have: the kernel lists it with the one that it was bound
+/// with.
 pub fn names(bound: &Path) -> [PathBuf; 2] {
     [bound.with_extension("sock"), bound.to_owned()]
 }

@@ -12,8 +12,8 @@ use super::reply::{Call, Caller, Reply};
 use crate::control::frames::{self, ReadFrame};
 use crate::control::protocol::{FRAME_MAX, Failure, FailureCode, Frame, Method};
 
-/// How long a client may take to read an answer; they fit the socket's buffer, so this ends only
-/// clients that stopped reading.
+/// How long a client may take to read an answer. Answers fit the socket's buffer, so only a client
+/// that stopped reading takes longer.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// Reads requests until the client closes the connection or `stop`, and writes answers until every
@@ -31,7 +31,7 @@ pub async fn converse(
     let writing = write_all(writer, frames);
     let gone = CancellationToken::new();
     let reading = async move {
-        let _told = gone.clone().drop_guard();
+        let _guard = gone.clone().drop_guard();
         tokio::select! {
             () = stop.cancelled() => {}
             () = read_all(reader, caller, calls, out, gone) => {}
@@ -71,19 +71,19 @@ async fn read_all(
             Ok(ReadFrame::End) | Err(_) => return,
         };
         let reply = Reply::new(id, out.clone(), gone.clone());
-        match Method::parse(&method, params) {
-            Ok(method) => {
-                // A failed send drops the call and with it the reply, which then says so.
-                let _ = calls
-                    .send(Call {
-                        method,
-                        caller,
-                        reply,
-                    })
-                    .await;
+        let call = match Method::parse(&method, params) {
+            Ok(method) => Call {
+                method,
+                caller,
+                reply,
+            },
+            Err(failure) => {
+                reply.fail(failure);
+                continue;
             }
-            Err(failure) => reply.fail(failure),
-        }
+        };
+        // A failed send drops the call and its reply, which then answers with a failure.
+        let _ = calls.send(call).await;
     }
 }
 

@@ -16,17 +16,17 @@ pub use self::bind::{bind, names};
 use self::connection::converse;
 pub use self::reply::{Call, Caller, HeldConnection, Reply};
 
-/// Connections at once. Each waiting gatewayctl holds one; more than this is a script gone wrong.
+/// Connections at once. Each waiting gatewayctl holds one; more are the fault of a script.
 const CONNECTIONS_MAX: usize = 128;
 
-/// How long to wait when the process has no descriptor left: nothing tells when one is free again.
+/// How long to wait when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the control socket until `stop`, then takes no more requests and returns when every
 /// request has its answer.
 ///
-/// A [`Reply`] that is kept keeps this function; a closed `calls` answers every request with a
-/// failure.
+/// It waits for every [`Reply`] that is kept. When `calls` is closed, every request is answered with
+/// a failure.
 pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: CancellationToken) {
     let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -64,31 +64,22 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: Canc
     connections.wait().await;
 }
 
-/// Lets in root and our own user; the file's mode already keeps others out, unless somebody changed
-/// it.
+/// Lets in root and our own user. The file's mode keeps others out already, unless it was changed.
 fn admit(stream: &UnixStream) -> Option<Caller> {
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw() => {
-            Some(Caller {
-                uid: peer.uid(),
-                pid: peer.pid().unwrap_or(0),
-            })
-        }
-        Ok(peer) => {
-            tracing::warn!(
-                "[gateway] control socket: refused uid {} (pid {})",
-                peer.uid(),
-                peer.pid().unwrap_or(0)
-            );
-            None
-        }
+    let (uid, pid) = match stream.peer_cred() {
+        Ok(peer) => (peer.uid(), peer.pid().unwrap_or(0)),
         Err(error) => {
             tracing::warn!(
                 "[gateway] control socket: refused a peer that cannot be known: {error}"
             );
-            None
+            return None;
         }
+    };
+    if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
+        return Some(Caller { uid, pid });
     }
+    tracing::warn!("[gateway] control socket: refused uid {uid} (pid {pid})");
+    None
 }
 
 #[cfg(test)]

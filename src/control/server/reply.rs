@@ -1,6 +1,7 @@
 //! A request and where its answer goes.
 
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -17,12 +18,11 @@ pub struct Caller {
 pub struct Call {
     pub method: Method,
     pub caller: Caller,
-    /// Where the answer goes.
     pub reply: Reply,
 }
 
-/// Where the answer to one request goes. The answer is lost when the client went away, which does not
-/// concern the request. A reply that is dropped without an answer says that the gateway ended.
+/// Where the answer to one request goes. It is lost when the client went away; the request goes on.
+/// A reply that is dropped without an answer says that the gateway ended.
 #[derive(Debug)]
 pub struct Reply {
     id: String,
@@ -30,8 +30,8 @@ pub struct Reply {
     gone: CancellationToken,
 }
 
-/// The connection of a request that was answered, for what goes on beyond the answer. It keeps
-/// [`serve`](super::serve) like a [`Reply`].
+/// The connection of a request that was answered, for events after the answer.
+/// [`serve`](super::serve) waits for it as for a [`Reply`].
 #[derive(Debug)]
 pub struct HeldConnection {
     out: mpsc::UnboundedSender<Frame>,
@@ -40,11 +40,8 @@ pub struct HeldConnection {
 
 impl HeldConnection {
     /// Sends an event; lost when the client went away.
-    pub fn event(&self, event: EventName, payload: serde_json::Value) {
-        let _ = self.out.send(Frame::Event {
-            event: event.to_string(),
-            payload,
-        });
+    pub fn event(&self, event: EventName, payload: Value) {
+        send_event(&self.out, event, payload);
     }
 
     /// Cancelled when the client closes the connection, or nothing is read from it any more.
@@ -68,51 +65,41 @@ impl Reply {
 
     /// Answers: done, and keeps the connection for events; none when the answer could not be given.
     pub fn hold(self, payload: &impl Serialize) -> Option<HeldConnection> {
-        let held = self.out.clone().map(|out| HeldConnection {
-            out,
-            gone: self.gone.clone(),
-        });
+        let (out, gone) = (self.out.clone(), self.gone.clone());
         self.done(payload);
-        held
+        Some(HeldConnection { out: out?, gone })
     }
 
     pub fn progress(&self, progress: &Progress) {
         let payload = serde_json::to_value(progress).unwrap_or_default();
         if let Some(out) = &self.out {
-            let _ = out.send(Frame::Event {
-                event: EventName::Progress.to_string(),
-                payload,
-            });
+            send_event(out, EventName::Progress, payload);
         }
     }
 
     pub fn done(mut self, payload: &impl Serialize) {
         match serde_json::to_value(payload) {
-            Ok(payload) => self.send(true, payload, None),
-            Err(error) => self.refuse(
-                FailureCode::Failed,
-                format!("the answer has no JSON form: {error}"),
-            ),
+            Ok(payload) => self.send(payload, None),
+            Err(error) => {
+                let message = format!("the answer has no JSON form: {error}");
+                self.fail(Failure {
+                    code: FailureCode::Failed,
+                    message,
+                });
+            }
         }
     }
 
     pub fn fail(mut self, failure: Failure) {
-        self.refuse(failure.code, failure.message);
+        self.send(Value::Null, Some(failure));
     }
 
-    fn refuse(&mut self, code: FailureCode, message: String) {
-        self.send(
-            false,
-            serde_json::Value::Null,
-            Some(Failure { code, message }),
-        );
-    }
-
-    fn send(&mut self, ok: bool, payload: serde_json::Value, error: Option<Failure>) {
+    /// Answers once; later calls do nothing.
+    fn send(&mut self, payload: Value, error: Option<Failure>) {
         if let Some(out) = self.out.take() {
             let _ = out.send(Frame::Res {
                 id: std::mem::take(&mut self.id),
-                ok,
+                ok: error.is_none(),
                 payload,
                 error,
             });
@@ -122,11 +109,17 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if self.out.is_some() {
-            self.refuse(
-                FailureCode::Failed,
-                "the gateway ended before it could answer".into(),
-            );
-        }
+        let failure = Failure {
+            code: FailureCode::Failed,
+            message: "the gateway ended before it could answer".into(),
+        };
+        self.send(Value::Null, Some(failure));
     }
+}
+
+fn send_event(out: &mpsc::UnboundedSender<Frame>, event: EventName, payload: Value) {
+    let _ = out.send(Frame::Event {
+        event: event.to_string(),
+        payload,
+    });
 }

@@ -1,18 +1,16 @@
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
-use tokio::io::BufReader;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::*;
 use crate::control::client::{CallError, Client};
+use crate::control::fake_gateway::outcome;
 use crate::control::protocol::{
     EventName, Failure, FailureCode, InhibitParams, Lease, Method, Outcome, Progress,
     RestartParams, Status,
 };
-use crate::state::terms::{ProgressStage, RequestOutcome};
+use crate::state::atomic_file::mode;
+use crate::state::terms::ProgressStage;
 
 struct TestServer {
     _dir: tempfile::TempDir,
@@ -38,17 +36,11 @@ fn fixture() -> TestServer {
     }
 }
 
-fn outcome() -> Outcome {
-    Outcome {
+fn step(stage: ProgressStage) -> Progress {
+    Progress {
         request: "r1".into(),
-        outcome: RequestOutcome::Done,
-        into: None,
-        before: Default::default(),
-        after: Default::default(),
-        pid: None,
-        took_ms: 7,
-        drained: false,
-        notes: vec![],
+        stage,
+        text: "t".into(),
     }
 }
 
@@ -58,14 +50,11 @@ fn the_socket_is_private_and_a_stale_one_is_replaced_but_nothing_else() {
     let path = dir.path().join("run/control.sock");
     drop(bind(&path).unwrap());
     drop(bind(&path).unwrap());
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     let file = dir.path().join("run/file");
     std::fs::write(&file, "x").unwrap();
-    assert_eq!(
-        bind(&file).unwrap_err().kind(),
-        io::ErrorKind::AlreadyExists
-    );
+    let error = bind(&file).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert!(file.exists());
 }
 
@@ -73,30 +62,20 @@ fn the_socket_is_private_and_a_stale_one_is_replaced_but_nothing_else() {
 async fn a_call_has_progress_and_an_answer_and_its_caller_is_known() {
     let mut fixture = fixture();
     let mut client = Client::connect(&fixture.path).await.unwrap();
-    let answering = async {
-        let call = fixture.calls.recv().await.unwrap();
-        assert_eq!(
-            call.method,
-            Method::Restart(RestartParams {
-                force: true,
-                ..Default::default()
-            })
-        );
-        assert_eq!(call.caller.uid, nix::unistd::geteuid().as_raw());
-        assert_eq!(call.caller.pid, i32::try_from(std::process::id()).unwrap());
-        call.reply.progress(&Progress {
-            request: "r1".into(),
-            stage: ProgressStage::Starting,
-            text: "t".into(),
-        });
-        call.reply.done(&outcome());
-    };
-    let mut stages = Vec::new();
-    let method = Method::Restart(RestartParams {
+    let forced = Method::Restart(RestartParams {
         force: true,
         ..Default::default()
     });
-    let calling = client.call::<Outcome>(&method, |progress| stages.push(progress.stage));
+    let answering = async {
+        let call = fixture.calls.recv().await.unwrap();
+        assert_eq!(call.method, forced);
+        assert_eq!(call.caller.uid, nix::unistd::geteuid().as_raw());
+        assert_eq!(call.caller.pid, i32::try_from(std::process::id()).unwrap());
+        call.reply.progress(&step(ProgressStage::Starting));
+        call.reply.done(&outcome());
+    };
+    let mut stages = Vec::new();
+    let calling = client.call::<Outcome>(&forced, |progress| stages.push(progress.stage));
     let (answer, ()) = tokio::join!(calling, answering);
     assert_eq!(answer.unwrap(), outcome());
     assert_eq!(stages, [ProgressStage::Starting]);
@@ -142,11 +121,7 @@ async fn a_request_survives_its_client_and_answers_survive_the_stop() {
         tokio::spawn(async move { client.call::<Outcome>(&Method::Reload, |_| ()).await });
     let call = fixture.calls.recv().await.unwrap();
     fixture.stop.cancel();
-    orphan.reply.progress(&Progress {
-        request: "r1".into(),
-        stage: ProgressStage::Ready,
-        text: "t".into(),
-    });
+    orphan.reply.progress(&step(ProgressStage::Ready));
     orphan.reply.done(&outcome());
     call.reply.done(&outcome());
     assert_eq!(calling.await.unwrap().unwrap(), outcome());
@@ -166,21 +141,13 @@ async fn a_connection_that_is_held_gets_events_and_its_end_is_known() {
         ttl_ms: None,
     });
     let (answer, held) = tokio::join!(client.call::<Lease>(&method, |_| ()), async {
-        fixture
-            .calls
-            .recv()
-            .await
-            .unwrap()
-            .reply
-            .hold(&Lease { lease: 1, pid: 7 })
-            .unwrap()
+        let call = fixture.calls.recv().await.unwrap();
+        call.reply.hold(&Lease { lease: 1, pid: 7 }).unwrap()
     });
     assert_eq!(answer.unwrap(), Lease { lease: 1, pid: 7 });
     held.event(EventName::Deadline, serde_json::Value::Null);
-    assert_eq!(
-        client.event().await.unwrap().map(|(event, _)| event),
-        Some(EventName::Deadline)
-    );
+    let (event, _) = client.event().await.unwrap().unwrap();
+    assert_eq!(event, EventName::Deadline);
     let gone = held.gone();
     assert!(!gone.is_cancelled());
     drop(client);
@@ -198,21 +165,16 @@ async fn garbage_is_answered_and_a_frame_without_end_is_refused() {
     let (reader, mut writer) = stream.into_split();
     let flood =
         tokio::spawn(async move { while writer.write_all(&[b'x'; 65536]).await.is_ok() {} });
-    // The end is a reset, because the flood was not read; what was answered before it has
-    // arrived.
+    // The end is a reset, because the flood was not read; earlier answers have arrived.
     let mut answers = Vec::new();
     let _ = BufReader::new(reader).read_to_end(&mut answers).await;
     let answers = String::from_utf8(answers).unwrap();
     flood.await.unwrap();
-    let codes: Vec<serde_json::Value> = answers
-        .lines()
-        .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["error"]["code"].clone()
-        })
-        .collect();
-    assert_eq!(
-        codes,
-        ["bad_request", "unknown_method", "bad_request"],
-        "{answers}"
-    );
+    let code = |line: &str| {
+        let frame: serde_json::Value = serde_json::from_str(line).unwrap();
+        frame["error"]["code"].clone()
+    };
+    let codes: Vec<serde_json::Value> = answers.lines().map(code).collect();
+    let expected = ["bad_request", "unknown_method", "bad_request"];
+    assert_eq!(codes, expected, "{answers}");
 }

@@ -1,12 +1,10 @@
-//! What macOS tells about processes and sockets: its calls behind safe functions, and parsers for its
-//! records.
+//! Processes and sockets on macOS: its calls behind safe functions, and parsers for its records.
 //!
 //! The parsers work on plain bytes and are tested on every system; the calls exist on macOS alone.
 //!
-//! The crate `libproc` was tried in their place: version 0.15 type-checks for macOS and has the
-//! lists of processes and descriptors, but neither the arguments of a process nor the list of TCP
-//! sockets nor a sysctl by name, its socket records cannot be tested on Linux, and its build script
-//! runs bindgen, for which each build on a Mac needs libclang and 11 more packages; so these stay.
+//! The crate `libproc` cannot take their place: version 0.15 has neither the arguments of a process
+//! nor the list of TCP sockets nor a sysctl by name, its socket records cannot be tested on Linux,
+//! and its build script runs bindgen, which needs libclang and 11 more packages.
 
 pub mod arguments;
 #[cfg(target_os = "macos")]
@@ -16,6 +14,7 @@ pub mod pcb;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::record::{bytes, number};
 use crate::config::Listen;
 
 /// AF_INET and AF_INET6 of Darwin's sys/socket.h; the second is another number on Linux.
@@ -51,14 +50,4 @@ fn tcp_address(family: i32, port: [u8; 2], address: [u8; 16]) -> Option<Listen> 
         _ => return None,
     };
     Some(Listen::Tcp(SocketAddr::new(ip, u16::from_be_bytes(port))))
-}
-
-/// `N` bytes of a record; none where the record is too short.
-fn bytes<const N: usize>(record: &[u8], at: usize) -> Option<[u8; N]> {
-    record.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-
-/// A number of 32 bits.
-fn number(record: &[u8], at: usize) -> Option<u32> {
-    bytes(record, at).map(u32::from_ne_bytes)
 }

@@ -69,8 +69,8 @@ pub unsafe fn close_others(keep: RawFd) {
 
 /// Marks every descriptor from 3 on to be closed on exec; async-signal-safe.
 pub fn mark_rest_close_on_exec() {
-    // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails, and close-on-exec of our
-    // own must do.
+    // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails: then only our own
+    // descriptors are close-on-exec.
     unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -82,35 +82,26 @@ pub fn mark_rest_close_on_exec() {
 }
 
 /// Lets the kernel send `signal` to this process when its parent ends; async-signal-safe.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn die_with_parent(signal: Signal) -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(signal)
 }
 
 /// A child that has ended and was not reaped, which this leaves as it is.
 pub fn ended_child() -> Option<Pid> {
-    waitid(
-        Id::All,
-        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
-    )
-    .ok()?
-    .pid()
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags).ok()?.pid()
 }
 
 /// The identity of this boot; none where it is hidden.
 pub fn boot_id() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .ok()
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
-/// File systems in memory, which lose their files (proc(5), statfs(2)).
-const FORGETFUL: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
-
-/// File systems over a network.
-const REMOTE: [(i64, &str); 5] = [
+/// File systems in memory, which lose their files, and over a network (proc(5), statfs(2)).
+const POOR: [(i64, &str); 7] = [
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
     (0x6969, "nfs"),
     (0xff53_4d42, "cifs"),
     (0xfe53_4d42, "smb2"),
@@ -122,11 +113,8 @@ const REMOTE: [(i64, &str); 5] = [
 /// network.
 pub fn poor_file_system(dir: &Path) -> Option<String> {
     let kind = statfs(dir).ok()?.filesystem_type().0 as i64 & 0xffff_ffff;
-    FORGETFUL
-        .iter()
-        .chain(&REMOTE)
-        .find(|(magic, _)| *magic == kind)
-        .map(|(_, name)| (*name).to_owned())
+    let poor = POOR.iter().find(|(magic, _)| *magic == kind);
+    poor.map(|(_, name)| (*name).to_owned())
 }
 
 /// Whether a [`Watcher`] can be made.
@@ -140,26 +128,24 @@ pub fn can_watch() -> nix::Result<()> {
 /// An inotify event with the longest name (inotify(7)).
 const EVENT_MAX: usize = 16 + 256;
 
-/// Watches folders for changes: inotify.
+/// Watches directories for changes: inotify.
 pub struct Watcher {
     // An inotify descriptor is read like the end of a pipe.
     events: pipe::Receiver,
 }
 
 impl Watcher {
-    /// Watches these folders.
-    ///
     /// # Errors
     /// When the system has no inotify left (fs.inotify.max_user_instances).
-    pub fn new<'a>(folders: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
+    pub fn new<'a>(directories: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let what = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_DELETE_SELF;
-        for folder in folders {
-            inotify.add_watch(folder, what)?;
+        for directory in directories {
+            inotify.add_watch(directory, what)?;
         }
         Ok(Self {
             events: pipe::Receiver::from_file_unchecked(File::from(OwnedFd::from(inotify)))?,
@@ -167,9 +153,6 @@ impl Watcher {
     }
 
     /// Returns when something changed.
-    ///
-    /// # Errors
-    /// When the runtime is ending.
     pub async fn changed(&self) -> io::Result<()> {
         let mut event = [0; EVENT_MAX];
         loop {

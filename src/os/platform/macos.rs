@@ -43,8 +43,8 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// option of the socket.
 pub fn send_flags(socket: &impl AsRawFd) -> MsgFlags {
     let yes: libc::c_int = 1;
-    // SAFETY: reads an int of the size that is told. Should it fail, the signal is ignored all the
-    // same (the runtime of Rust sees to that).
+    // SAFETY: reads an int of the given size. If it fails, the signal is ignored by the runtime of
+    // Rust.
     unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -106,11 +106,8 @@ pub fn mark_rest_close_on_exec() {
     }
 }
 
-/// Does nothing: macOS has no such signal. The children of a gateway that is killed outright live
-/// on until launchd ends its process group, or the next gateway finds their ports taken.
-///
-/// # Errors
-/// Never.
+/// Does nothing: macOS has no such signal. The children of a gateway that is killed by SIGKILL run
+/// until launchd ends its process group, or the next gateway finds their ports taken.
 pub fn die_with_parent(_: Signal) -> nix::Result<()> {
     Ok(())
 }
@@ -152,9 +149,8 @@ const POOR: [&str; 7] = [
 /// network.
 pub fn poor_file_system(dir: &Path) -> Option<String> {
     let found = statfs(dir).ok()?;
-    Some(found.filesystem_type_name())
-        .filter(|name| POOR.contains(name))
-        .map(str::to_owned)
+    let name = found.filesystem_type_name();
+    POOR.contains(&name).then(|| name.to_owned())
 }
 
 /// Whether a [`Watcher`] can be made.
@@ -165,33 +161,31 @@ pub fn can_watch() -> nix::Result<()> {
     Kqueue::new().map(drop)
 }
 
-/// Watches folders for changes: kqueue, EVFILT_VNODE. Files that come and go change their folder; a
-/// change of a file that stays, for example of its permissions, is not noticed on macOS.
+/// Watches directories for changes: kqueue, EVFILT_VNODE. A new or removed file changes its
+/// directory; a change of a file itself, for example of its permissions, is not noticed on macOS.
 pub struct Watcher {
     queue: AsyncFd<OwnedFd>,
     // Watched as long as they are open.
-    _folders: Vec<OwnedFd>,
+    _directories: Vec<OwnedFd>,
 }
 
 impl Watcher {
-    /// Watches these folders.
-    ///
     /// # Errors
-    /// When the system has no descriptor left, or a folder is gone.
-    pub fn new<'a>(folders: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
+    /// When the system has no descriptor left, or a directory is gone.
+    pub fn new<'a>(directories: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
         let queue = Kqueue::new()?;
         let flags = OFlag::from_bits_retain(libc::O_EVTONLY) | OFlag::O_CLOEXEC;
-        let folders = folders
-            .map(|folder| open(folder, flags, Mode::empty()))
+        let directories = directories
+            .map(|directory| open(directory, flags, Mode::empty()))
             .collect::<nix::Result<Vec<OwnedFd>>>()?;
         let what = FilterFlag::NOTE_WRITE
             | FilterFlag::NOTE_ATTRIB
             | FilterFlag::NOTE_DELETE
             | FilterFlag::NOTE_RENAME
             | FilterFlag::NOTE_REVOKE;
-        let watch = |folder: &OwnedFd| {
+        let watch = |directory: &OwnedFd| {
             KEvent::new(
-                folder.as_raw_fd() as usize,
+                directory.as_raw_fd() as usize,
                 EventFilter::EVFILT_VNODE,
                 EvFlags::EV_ADD | EvFlags::EV_CLEAR,
                 what,
@@ -199,25 +193,19 @@ impl Watcher {
                 0,
             )
         };
-        queue.kevent(
-            &folders.iter().map(watch).collect::<Vec<_>>(),
-            &mut [],
-            None,
-        )?;
+        let watches: Vec<KEvent> = directories.iter().map(watch).collect();
+        queue.kevent(&watches, &mut [], None)?;
         // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
         // on.
         let queue =
             unsafe { AsyncFd::register_with_interest(OwnedFd::from(queue), Interest::READABLE) }?;
         Ok(Self {
             queue,
-            _folders: folders,
+            _directories: directories,
         })
     }
 
     /// Returns when something changed.
-    ///
-    /// # Errors
-    /// When the runtime is ending.
     pub async fn changed(&self) -> io::Result<()> {
         // The events themselves do not matter: the caller looks at everything, and watches again.
         self.queue.readable().await.map(drop)

@@ -1,7 +1,7 @@
 //! Listening sockets as the kernel lists them: netlink's sock_diag(7).
 //!
-//! One request lists the sockets that listen on a port, of every user, with inode, user and control
-//! group. It needs no privileges and no walk through /proc. It is about this network namespace.
+//! One request lists the sockets that listen on a port in this network namespace, of every user,
+//! with inode, user and control group. It needs no privileges and no walk through /proc.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "constants of the protocol fit, and an inode is given in 32 bits"
@@ -21,6 +21,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::socket::Socket;
 use crate::config::Listen;
+use crate::os::record::{bytes, number};
 
 /// SOCK_DIAG_BY_FAMILY of linux/sock_diag.h.
 const BY_FAMILY: u16 = 20;
@@ -37,8 +38,8 @@ const NAME: u16 = 0;
 const UID: u16 = 7;
 const SHOW: u32 = 0x1 | 0x40;
 
-/// The size of the buffer for one message, in bytes: the kernel sends no longer ones
-/// (NLMSG_GOODSIZE is a page or 8 KiB, and a dump's messages have at most 32 KiB).
+/// The longest message of the kernel, in bytes (NLMSG_GOODSIZE is a page or 8 KiB, and a dump's
+/// messages have at most 32 KiB).
 const BUFFER: usize = 32 * 1024;
 
 /// The kernel answers from memory, at once.
@@ -88,7 +89,6 @@ pub fn unix() -> io::Result<Vec<Socket>> {
 
 /// A socket of `struct unix_diag_msg` and its attributes; none for one without a path.
 pub fn local(message: &[u8]) -> Option<Socket> {
-    let inode = number(message, 4)?;
     let (mut path, mut uid) = (None, None);
     for (kind, value) in attributes(message.get(16..)?) {
         match kind {
@@ -100,35 +100,25 @@ pub fn local(message: &[u8]) -> Option<Socket> {
             _ => {}
         }
     }
-    Some(Socket {
-        listen: Listen::Unix(path?),
-        inode: inode.into(),
-        uid,
-        cgroup: None,
-        v6only: false,
-    })
+    let inode = number(message, 4)?;
+    Some(Socket::new(Listen::Unix(path?), inode.into(), uid))
 }
 
 /// A socket of `struct inet_diag_msg` and its attributes.
 pub fn inet(message: &[u8]) -> Option<Socket> {
-    let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
-    let source: [u8; 16] = message.get(8..24)?.try_into().ok()?;
+    let port = bytes(message, 4).map(u16::from_be_bytes)?;
     let ip: IpAddr = match i32::from(*message.first()?) {
-        libc::AF_INET => Ipv4Addr::new(source[0], source[1], source[2], source[3]).into(),
-        libc::AF_INET6 => Ipv6Addr::from(source).into(),
+        libc::AF_INET => Ipv4Addr::from(bytes(message, 8)?).into(),
+        libc::AF_INET6 => Ipv6Addr::from(bytes(message, 8)?).into(),
         _ => return None,
     };
-    let mut socket = Socket {
-        listen: Listen::Tcp(SocketAddr::new(ip, port)),
-        uid: Some(number(message, 64)?),
-        inode: number(message, 68)?.into(),
-        cgroup: None,
-        v6only: false,
-    };
+    let listen = Listen::Tcp(SocketAddr::new(ip, port));
+    let (uid, inode) = (number(message, 64)?, number(message, 68)?);
+    let mut socket = Socket::new(listen, inode.into(), Some(uid));
     for (kind, value) in attributes(message.get(72..)?) {
         match kind {
             SKV6ONLY => socket.v6only = value.first() == Some(&1),
-            CGROUP_ID => socket.cgroup = value.try_into().ok().map(u64::from_ne_bytes),
+            CGROUP_ID => socket.cgroup = bytes(value, 0).map(u64::from_ne_bytes),
             _ => {}
         }
     }
@@ -137,28 +127,27 @@ pub fn inet(message: &[u8]) -> Option<Socket> {
 
 /// Requests a dump; `each` gets the payload of each message.
 fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
-        flags,
+        SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkSockDiag,
     )?;
-    setsockopt(
-        &socket,
-        sockopt::ReceiveTimeout,
-        &TimeVal::seconds(ANSWER_SECONDS),
-    )?;
-    let mut message = Vec::with_capacity(HEADER + request.len());
-    message.extend_from_slice(&((HEADER + request.len()) as u32).to_ne_bytes());
-    message.extend_from_slice(&BY_FAMILY.to_ne_bytes());
-    message.extend_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
-    message.extend_from_slice(&[0; 8]);
-    message.extend_from_slice(request);
+    let patience = TimeVal::seconds(ANSWER_SECONDS);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let message = [
+        &((HEADER + request.len()) as u32).to_ne_bytes()[..],
+        &BY_FAMILY.to_ne_bytes(),
+        &flags.to_ne_bytes(),
+        &[0; 8],
+        request,
+    ];
+    let kernel = NetlinkAddr::new(0, 0);
     sendto(
         socket.as_raw_fd(),
-        &message,
-        &NetlinkAddr::new(0, 0),
+        &message.concat(),
+        &kernel,
         MsgFlags::empty(),
     )?;
     read(&socket, &mut each)
@@ -184,10 +173,8 @@ fn read(socket: &OwnedFd, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
 /// When the datagram cannot be understood, or says that the request failed.
 pub fn messages(mut rest: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     let broken = || {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the kernel's list of sockets cannot be understood",
-        )
+        let message = "the kernel's list of sockets cannot be understood";
+        io::Error::new(io::ErrorKind::InvalidData, message)
     };
     if rest.is_empty() {
         return Err(broken());
@@ -197,14 +184,10 @@ pub fn messages(mut rest: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<boo
         let payload = rest.get(HEADER..length).ok_or_else(broken)?;
         match i32::from(kind) {
             libc::NLMSG_DONE => return Ok(true),
-            libc::NLMSG_ERROR => {
-                let code = number(payload, 0).ok_or_else(broken)? as i32;
-                return if code == 0 {
-                    Ok(true)
-                } else {
-                    Err(io::Error::from_raw_os_error(code.saturating_neg()))
-                };
-            }
+            libc::NLMSG_ERROR => match number(payload, 0).ok_or_else(broken)? as i32 {
+                0 => return Ok(true),
+                code => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            },
             _ => each(payload),
         }
         rest = rest.get(aligned(length)..).unwrap_or_default();
@@ -227,20 +210,8 @@ fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..at + 4)?
-        .try_into()
-        .ok()
-        .map(u32::from_ne_bytes)
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes
-        .get(at..at + 2)?
-        .try_into()
-        .ok()
-        .map(u16::from_ne_bytes)
+fn half(record: &[u8], at: usize) -> Option<u16> {
+    bytes(record, at).map(u16::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -270,11 +241,8 @@ mod tests {
             [inode(&v4), inode(&v6)],
             "the connection is none: {found:?}"
         );
-        assert!(
-            found
-                .iter()
-                .all(|socket| socket.uid == Some(nix::unistd::getuid().as_raw()))
-        );
+        let me = Some(nix::unistd::getuid().as_raw());
+        assert!(found.iter().all(|socket| socket.uid == me));
         assert!(tcp(0).unwrap().len() >= 2);
         drop((v4, v6, client));
         assert_eq!(tcp(port).unwrap(), []);
@@ -286,16 +254,11 @@ mod tests {
         let path = dir.path().join("a socket");
         let listener = UnixListener::bind(&path).unwrap();
         let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        let found: Vec<Socket> = unix()
-            .unwrap()
-            .into_iter()
-            .filter(|socket| socket.listen == Listen::Unix(path.clone()))
-            .collect();
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(
-            (found[0].inode, found[0].uid),
-            (inode(&listener), Some(nix::unistd::getuid().as_raw()))
-        );
+        let mut found = unix().unwrap();
+        found.retain(|socket| socket.listen == Listen::Unix(path.clone()));
+        let me = Some(nix::unistd::getuid().as_raw());
+        let expected = Socket::new(Listen::Unix(path), inode(&listener), me);
+        assert_eq!(found, [expected]);
     }
 
     #[test]

@@ -13,20 +13,17 @@ use super::kernel::ephemeral_start;
 use crate::config::Listen;
 use crate::os::platform;
 
-/// Lowest port tried: above the ports that well-known services use.
+/// The lowest port that is tried: well-known services have lower ones.
 const LOWEST: u16 = 10_240;
 
 /// How many ports are tried before the kernel is asked for one.
 const TRIES: u16 = 200;
 
-/// A free TCP port on loopback.
-///
-/// It lies below the range from which the kernel serves outgoing connections: one of our own
-/// connections, made between this choice and the sidecar's bind, would otherwise take the port away
-/// now and then.
+/// A free TCP port on loopback, below the kernel's range for outgoing connections: a connection that
+/// is made before the sidecar binds the port could take one of those.
 ///
 /// # Errors
-/// When not even the kernel has one.
+/// When the kernel has none.
 pub fn private() -> io::Result<u16> {
     let below = ephemeral_start();
     if below > LOWEST {

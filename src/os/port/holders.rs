@@ -17,8 +17,8 @@ pub enum Depth {
     All,
 }
 
-/// The holders of each socket by its inode. The holder of a socket that is missing here is hidden:
-/// it belongs to another user, or to another namespace.
+/// The holders of each socket by its inode. A socket that is missing has a hidden holder: of another
+/// user, or in another namespace.
 pub type Holders = HashMap<u64, BTreeSet<u32>>;
 
 /// Looks for the holders of `sockets`: among `likely` processes first, then among those of the
@@ -33,7 +33,10 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     };
     let mut look = |pid: u32, found: &mut Holders| {
         if seen.insert(pid) {
-            look_into(pid, &inodes, found);
+            let sockets = kernel::sockets_of(pid).unwrap_or_default();
+            for inode in sockets.into_iter().filter(|inode| inodes.contains(inode)) {
+                found.entry(inode).or_default().insert(pid);
+            }
         }
     };
     for pid in likely {
@@ -56,45 +59,33 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     found
 }
 
-fn look_into(pid: u32, inodes: &HashSet<u64>, found: &mut Holders) {
-    for inode in kernel::sockets_of(pid).unwrap_or_default() {
-        if inodes.contains(&inode) {
-            found.entry(inode).or_default().insert(pid);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
     use std::process::{Command, Stdio};
 
     #[test]
     fn all_holders_of_a_shared_socket_are_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets = crate::os::port::sockets::tcp(listener.local_addr().unwrap().port()).unwrap();
+        let sockets = kernel::tcp(listener.local_addr().unwrap().port()).unwrap();
         // As its standard input, a child has the socket too.
+        let input = OwnedFd::from(listener.try_clone().unwrap());
         let mut child = Command::new("sleep")
             .arg("60")
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(
-                listener.try_clone().unwrap(),
-            )))
+            .stdin(Stdio::from(input))
             .spawn()
             .unwrap();
         let me = std::process::id();
         let both: BTreeSet<u32> = [me, child.id()].into();
-        assert_eq!(holders(&sockets, &[], Depth::All)[&sockets[0].inode], both);
-        assert_eq!(
-            holders(&sockets, &[me], Depth::First)[&sockets[0].inode],
-            [me].into()
-        );
+        let of =
+            |likely: &[u32], depth| holders(&sockets, likely, depth)[&sockets[0].inode].clone();
+        assert_eq!(of(&[], Depth::All), both);
+        assert_eq!(of(&[me], Depth::First), [me].into());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(
-            holders(&sockets, &[], Depth::All)[&sockets[0].inode],
-            [me].into()
-        );
+        assert_eq!(of(&[], Depth::All), [me].into());
         drop(listener);
         assert_eq!(holders(&sockets, &[], Depth::All), Holders::new());
         assert_eq!(holders(&[], &[me], Depth::All), Holders::new());

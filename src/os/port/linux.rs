@@ -1,11 +1,11 @@
-//! What Linux tells about sockets: sock_diag, and /proc.
+//! Sockets on Linux: sock_diag, and /proc.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::{Socket, diag, table};
 
-/// The first port for outgoing connections where the kernel does not tell it: the default of Linux.
+/// The default of Linux, for where it cannot be read.
 const EPHEMERAL: u16 = 32_768;
 
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
@@ -20,20 +20,13 @@ pub fn unix() -> io::Result<Vec<Socket>> {
 
 /// The sockets that a process has open; none where that may not be seen, or it is gone.
 pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    Some(
-        entries
-            .flatten()
-            .filter_map(|entry| inode(&fs::read_link(entry.path()).ok()?.to_string_lossy()))
-            .collect(),
-    )
-}
-
-fn inode(link: &str) -> Option<u64> {
-    link.strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let inode = |link: PathBuf| {
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        inode.parse().ok()
+    };
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    Some(links.filter_map(inode).collect())
 }
 
 /// Whether there is such a process, even if it may not be looked into.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use super::{kernel, sockets};
+use super::kernel;
 use crate::config::Listen;
 
 /// The listeners of some processes.
@@ -17,11 +17,9 @@ pub struct Listening {
 /// The TCP listeners that `pids` hold.
 pub fn listening_of(pids: &HashSet<u32>) -> Listening {
     let mut result = Listening::default();
-    let Ok(listeners) = sockets::tcp(0) else {
-        return Listening {
-            incomplete: !pids.is_empty(),
-            ..result
-        };
+    let Ok(listeners) = kernel::tcp(0) else {
+        result.incomplete = !pids.is_empty();
+        return result;
     };
     for pid in pids {
         let Some(held) = kernel::sockets_of(*pid) else {
@@ -29,18 +27,16 @@ pub fn listening_of(pids: &HashSet<u32>) -> Listening {
             result.incomplete |= kernel::is_there(*pid);
             continue;
         };
-        for listener in listeners
-            .iter()
-            .filter(|listener| held.contains(&listener.inode))
-        {
+        for listener in &listeners {
             if let Listen::Tcp(address) = listener.listen
-                && !result.addresses.contains(&address)
+                && held.contains(&listener.inode)
             {
                 result.addresses.push(address);
             }
         }
     }
     result.addresses.sort();
+    result.addresses.dedup();
     result
 }
 

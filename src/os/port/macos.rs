@@ -1,6 +1,6 @@
-//! What macOS tells about sockets: the list of all TCP sockets, which every user may read, and
-//! libproc, which shows the processes of the own user (all of them to root). The "inode" of a
-//! socket is the kernel's handle of it, which is the same in both.
+//! Sockets on macOS: the list of all TCP sockets, which every user may read, and libproc, which shows
+//! the processes of the own user (to root, all of them). The "inode" of a socket is the kernel's
+//! handle of it, which is the same in both.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::config::Listen;
 use crate::os::darwin::{ListeningSocket, calls, fdinfo, pcb};
 use crate::os::process;
 
-/// The first port for outgoing connections where the kernel does not tell it: the default of macOS.
+/// The default of macOS, for where it cannot be read.
 const EPHEMERAL: u16 = 49_152;
 
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
@@ -49,18 +49,16 @@ fn of_processes() -> Vec<Socket> {
 
 fn socket(listener: ListeningSocket) -> Socket {
     Socket {
-        listen: listener.listen,
-        inode: listener.handle,
-        uid: listener.uid,
-        cgroup: None,
         v6only: listener.v6only,
+        ..Socket::new(listener.listen, listener.handle, listener.uid)
     }
 }
 
 /// The sockets that a process has open; none where that may not be seen, or it is gone.
 pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
+    let sockets = calls::sockets(pid)?;
     Some(
-        calls::sockets(pid)?
+        sockets
             .iter()
             .filter_map(|info| fdinfo::handle(info))
             .collect(),

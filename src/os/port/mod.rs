@@ -19,8 +19,8 @@ mod who;
 
 pub use free::{can_be_had, knock, private};
 pub use holders::{Depth, holders};
-pub use kernel::sockets_of;
+pub use kernel::{sockets_of, unix};
 pub use listening::listening_of;
 pub use socket::Socket;
-pub use sockets::{in_the_way_of, unix};
+pub use sockets::in_the_way_of;
 pub use who::{Holder, who};

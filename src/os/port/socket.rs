@@ -1,26 +1,36 @@
-//! A listening socket, as the kernel lists it.
+//! A listening socket.
 
 use std::net::IpAddr;
 
 use crate::config::Listen;
 
-/// A socket that listens.
+/// A listening socket, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
     pub listen: Listen,
     /// As in the link `socket:[…]` of /proc/PID/fd; on macOS, the kernel's handle of the socket.
     pub inode: u64,
-    /// The user that created it, where the kernel tells.
+    /// The user that created it, where that is known.
     pub uid: Option<u32>,
-    /// The inode of its control group's directory in the unified hierarchy, where the kernel tells
-    /// (5.8 and newer). A hint only: a socket stays with the group in which it was created, even if
-    /// a process of another group holds it now.
+    /// The inode of its control group's directory in the unified hierarchy, from Linux 5.8 on. A
+    /// hint only: a socket stays with the group in which it was created, even if a process of
+    /// another group holds it now.
     pub cgroup: Option<u64>,
     /// An IPv6 socket that takes no IPv4 connections.
     pub v6only: bool,
 }
 
 impl Socket {
+    pub fn new(listen: Listen, inode: u64, uid: Option<u32>) -> Self {
+        Self {
+            listen,
+            inode,
+            uid,
+            cgroup: None,
+            v6only: false,
+        }
+    }
+
     /// Whether it keeps other sockets from listening at `listen`.
     pub fn is_in_the_way_of(&self, listen: &Listen) -> bool {
         match (&self.listen, listen) {

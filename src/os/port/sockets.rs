@@ -1,38 +1,19 @@
-//! Listening sockets, and which of them keep a gateway from an address.
+//! Which listening sockets keep a gateway from an address.
 
 use std::io;
-use std::net::SocketAddr;
 
-use super::kernel;
+use super::kernel::{tcp, unix};
 use super::socket::Socket;
 use crate::config::Listen;
-
-/// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
-///
-/// # Errors
-/// When the kernel does not list its sockets: on Linux, when neither sock_diag nor /proc/net can be
-/// read.
-pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
-    kernel::tcp(port)
-}
-
-/// The unix sockets that listen somewhere in the file system.
-///
-/// # Errors
-/// As [`tcp`].
-pub fn unix() -> io::Result<Vec<Socket>> {
-    kernel::unix()
-}
 
 /// The sockets that keep a gateway from listening at an address.
 ///
 /// # Errors
-/// As [`tcp`].
+/// When the kernel does not list its sockets: on Linux, when neither sock_diag nor /proc/net can be
+/// read.
 pub fn in_the_way_of(listen: &Listen) -> io::Result<Vec<Socket>> {
     let mut found = match listen {
-        Listen::Tcp(SocketAddr::V4(_) | SocketAddr::V6(_)) => {
-            tcp(listen.port().unwrap_or_default())?
-        }
+        Listen::Tcp(address) => tcp(address.port())?,
         Listen::Unix(_) => unix()?,
     };
     // For port 0 the kernel chooses a free port.
@@ -43,7 +24,7 @@ pub fn in_the_way_of(listen: &Listen) -> io::Result<Vec<Socket>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
     use crate::os::port::can_be_had;
 

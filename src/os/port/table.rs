@@ -10,9 +10,6 @@ use super::socket::Socket;
 use crate::config::Listen;
 
 /// The TCP sockets that listen on a port, of either family; on every port for 0.
-///
-/// # Errors
-/// Where there is no /proc.
 pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     let mut table = fs::read_to_string("/proc/net/tcp")?;
     // A kernel without IPv6 has no such table.
@@ -25,9 +22,6 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
 }
 
 /// The unix sockets that listen somewhere in the file system.
-///
-/// # Errors
-/// As [`tcp`].
 pub fn unix() -> io::Result<Vec<Socket>> {
     // A path is any bytes.
     Ok(fs::read("/proc/net/unix")?
@@ -47,31 +41,20 @@ pub fn inet(line: &str) -> Option<Socket> {
     let (addr, port) = fields.get(1)?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     // An address consists of 32-bit words in the machine's own byte order.
-    let words: Vec<[u8; 4]> = (0..addr.len() / 8)
-        .map(|index| {
-            u32::from_str_radix(addr.get(index * 8..index * 8 + 8)?, 16)
-                .ok()
-                .map(u32::to_ne_bytes)
-        })
-        .collect::<Option<_>>()?;
-    let addr: IpAddr = match words.as_slice() {
-        [word] => Ipv4Addr::from(*word).into(),
-        [a, b, c, d] => {
-            let mut bytes = [0; 16];
-            for (slot, word) in bytes.chunks_exact_mut(4).zip([a, b, c, d]) {
-                slot.copy_from_slice(word);
-            }
-            Ipv6Addr::from(bytes).into()
-        }
-        _ => return None,
+    let word = |at| u32::from_str_radix(addr.get(at..at + 8)?, 16).ok();
+    let bytes: Vec<u8> = (0..addr.len())
+        .step_by(8)
+        .map(|at| word(at).map(u32::to_ne_bytes))
+        .collect::<Option<Vec<_>>>()?
+        .concat();
+    let addr: IpAddr = if let Ok(bytes) = <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ipv4Addr::from(bytes).into()
+    } else {
+        Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()
     };
-    Some(Socket {
-        listen: Listen::Tcp(SocketAddr::new(addr, port)),
-        inode: fields.get(9)?.parse().ok()?,
-        uid: fields.get(7)?.parse().ok(),
-        cgroup: None,
-        v6only: false,
-    })
+    let listen = Listen::Tcp(SocketAddr::new(addr, port));
+    let (uid, inode) = (fields.get(7)?.parse().ok(), fields.get(9)?.parse().ok()?);
+    Some(Socket::new(listen, inode, uid))
 }
 
 /// A line about a unix socket that listens at a path.
@@ -95,13 +78,8 @@ pub fn local(line: &[u8]) -> Option<Socket> {
     let path = rest
         .strip_prefix(b" ")
         .filter(|path| path.starts_with(b"/"))?;
-    Some(Socket {
-        listen: Listen::Unix(OsStr::from_bytes(path).into()),
-        inode: inode.parse().ok()?,
-        uid: None,
-        cgroup: None,
-        v6only: false,
-    })
+    let listen = Listen::Unix(OsStr::from_bytes(path).into());
+    Some(Socket::new(listen, inode.parse().ok()?, None))
 }
 
 #[cfg(test)]
@@ -112,7 +90,7 @@ mod tests {
 
     use crate::os::port::diag;
 
-    /// What both ways tell.
+    /// Those at `listen`, with what both ways show.
     fn told(sockets: std::io::Result<Vec<Socket>>, listen: &Listen) -> Vec<(u64, Listen)> {
         let found = sockets
             .unwrap()

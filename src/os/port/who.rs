@@ -9,10 +9,8 @@ use crate::os::process::Process;
 /// A holder of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A process that can be seen.
     Seen(Box<Process>),
-    /// A process that is hidden because it belongs to another user or another namespace, and its
-    /// user where the kernel tells.
+    /// A process of another user or another namespace, and its user where that is known.
     Hidden(Option<u32>),
 }
 
@@ -28,31 +26,22 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The processes that listen at an address, or in a way that keeps others from it; empty when there
-/// are none, or the kernel does not list its sockets. `Depth::First` gives one of several processes
-/// that share a socket.
+/// The processes that listen at an address, or in a way that keeps others from it; empty also when
+/// the kernel does not list its sockets. `Depth::First` gives one of several processes that share a
+/// socket.
 pub fn who(listen: &Listen, likely: &[u32], depth: Depth) -> Vec<Holder> {
     let sockets = in_the_way_of(listen).unwrap_or_default();
     let held = holders(&sockets, likely, depth);
     let mut found: Vec<Holder> = Vec::new();
     for socket in &sockets {
-        let seen: Vec<Holder> = held
-            .get(&socket.inode)
-            .into_iter()
-            .flatten()
-            .filter_map(|pid| Some(Holder::Seen(Box::new(Process::read(*pid)?))))
-            .collect();
-        let holders = if seen.is_empty() {
-            vec![Holder::Hidden(socket.uid)]
-        } else {
-            seen
-        };
-        found.extend(
-            holders
-                .into_iter()
-                .filter(|holder| !found.contains(holder))
-                .collect::<Vec<_>>(),
-        );
+        let pids = held.get(&socket.inode).into_iter().flatten();
+        let seen = pids.filter_map(|pid| Process::read(*pid));
+        let mut holders: Vec<Holder> = seen.map(|seen| Holder::Seen(Box::new(seen))).collect();
+        if holders.is_empty() {
+            holders.push(Holder::Hidden(socket.uid));
+        }
+        holders.retain(|holder| !found.contains(holder));
+        found.append(&mut holders);
     }
     found
 }

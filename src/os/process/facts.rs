@@ -1,4 +1,4 @@
-//! What the kernel tells about a process, read at once.
+//! A process, read at once.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Stat, kernel, same_file};
 
-/// Every gateway program contains these words, and no other program does: a name such as "gateway"
-/// proves nothing.
+/// Every gateway program contains these words, and no other program: many have the name "gateway".
 const MARK: &[u8] = b"gatewayctl knows this program by these words: a restart-safe front door";
 
 /// How much of a program is searched at a time, in bytes.
@@ -17,14 +16,14 @@ const CHUNK: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,
-    /// In clock ticks since boot; on macOS in microseconds since 1970.
+    /// As [`Stat::start_time`].
     pub start_time: u64,
     pub uid: u32,
     /// The path of its program; none where it may not be read.
     pub program: Option<PathBuf>,
     /// 15 bytes at most.
     pub name: String,
-    /// The arguments, the program's name first; empty where they may not be read.
+    /// The program's name first; empty where they may not be read.
     pub arguments: Vec<String>,
     /// The control group below the root of systemd's hierarchy; empty where it may not be read, and
     /// where there are no control groups.
@@ -50,31 +49,23 @@ impl Process {
     /// since, and its command is `run`, or none, which means the same. gatewayctl contains the same
     /// words, and may have inherited a gateway's listener.
     pub fn is_gateway(&self) -> bool {
-        if self
-            .program
-            .as_deref()
-            .and_then(Path::file_name)
-            .is_some_and(|name| name == "gatewayctl")
-        {
-            return false;
-        }
-        let mut words = self
-            .arguments
-            .iter()
-            .skip(1)
-            .take_while(|word| *word != "--")
-            .filter(|word| !word.starts_with('-'));
-        words.next().is_none_or(|word| word != "check") && is_gateway_program(self.pid)
+        let words = self.arguments.iter().skip(1);
+        let mut own = words.take_while(|word| *word != "--");
+        let command = own.find(|word| !word.starts_with('-'));
+        !self.has_program("gatewayctl")
+            && command.is_none_or(|word| word != "check")
+            && is_gateway_program(self.pid)
+    }
+
+    fn has_program(&self, name: &str) -> bool {
+        let program = self.program.as_deref().and_then(Path::file_name);
+        program.is_some_and(|program| program == name)
     }
 
     /// Whether it is systemd: the machine's service manager, or a user's.
     pub fn is_systemd(&self) -> bool {
-        let program = self
-            .program
-            .as_deref()
-            .and_then(Path::file_name)
-            .is_some_and(|name| name == "systemd");
-        // Without the right to look into process 1, its name is readable all the same.
+        let program = self.has_program("systemd");
+        // The name of process 1 can be read without the right to read its program.
         match self.pid {
             1 => program || self.program.is_none() && self.name == "systemd",
             _ => program && self.arguments.iter().any(|word| word == "--user"),
@@ -89,23 +80,17 @@ impl Process {
 
     /// For people: `nginx (pid 12, uid 33)`.
     pub fn called(&self) -> String {
-        format!(
-            "{} (pid {}, uid {})",
-            crate::text::escape::escape(&self.name),
-            self.pid,
-            self.uid
-        )
+        let name = crate::text::escape::escape(&self.name);
+        format!("{name} (pid {}, uid {})", self.pid, self.uid)
     }
 }
 
 /// Whether the program of a process is a gateway.
 fn is_gateway_program(pid: u32) -> bool {
     let program = kernel::image(pid);
-    let beside = std::env::current_exe()
-        .ok()
-        .map(|path| path.with_file_name("gateway"));
+    let beside = std::env::current_exe().map(|path| path.with_file_name("gateway"));
     // The usual case needs no reading.
-    beside.is_some_and(|beside| same_file(&program, &beside))
+    beside.is_ok_and(|beside| same_file(&program, &beside))
         || File::open(program).is_ok_and(|file| holds_mark(file).unwrap_or(false))
 }
 
@@ -156,18 +141,11 @@ mod tests {
         let me = Process::read(std::process::id()).unwrap();
         assert_eq!(me.program, std::env::current_exe().ok());
         assert!(me.arguments[0].contains("gateway") && me.uid == nix::unistd::geteuid().as_raw());
-        assert!(
-            me.called()
-                .contains(&format!("(pid {}, uid {})", me.pid, me.uid))
-        );
+        let ends = format!("(pid {}, uid {})", me.pid, me.uid);
+        assert!(me.called().contains(&ends));
         assert!(Process::read(1 << 23).is_none());
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        while std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
-            .unwrap()
-            .split(' ')
-            .nth(2)
-            != Some("Z")
-        {
+        while !Stat::read(child.id()).unwrap().is_dead() {
             std::thread::yield_now();
         }
         assert!(Process::read(child.id()).is_none(), "a zombie is nobody");
@@ -225,10 +203,7 @@ mod tests {
                 Some("/user.slice/user-1.slice/user@1.service/app.slice/x.service"),
             ),
             ("/user.slice/user-1.slice/user@1.service/app.slice", None),
-            (
-                "/user.slice/user-1.slice/user@1.service/app.slice/vte.scope",
-                None,
-            ),
+            ("/user.slice/user-1.slice/user@1.service/a/vte.scope", None),
             ("/user.slice/user-1.slice/session-2.scope", None),
             ("/", None),
             ("", None),

@@ -1,9 +1,8 @@
 //! The twin of a pidfd on a system without pidfds: pid and start time, compared before each signal,
 //! and the end of the process by kqueue(2).
 //!
-//! Between the comparison and the signal, within microseconds, a process could end, be reaped, and
-//! its pid be given again; a pidfd rules this out. For children that were not reaped yet there is
-//! no such gap.
+//! Within microseconds between the comparison and the signal a process could end, be reaped, and
+//! its pid be given again, unless it is a child that was not reaped yet.
 #![allow(
     unsafe_code,
     reason = "AsyncFd registers a descriptor that must stay the same"
@@ -100,9 +99,6 @@ impl PidFd {
     }
 
     /// The end of the process; as a zombie, it has ended.
-    ///
-    /// # Errors
-    /// When the system has no descriptor left.
     pub fn ended(&self) -> io::Result<Ended> {
         let Some(process) = self.process else {
             return Ended::already();
@@ -160,16 +156,13 @@ impl AsFd for PidFd {
     }
 }
 
-/// The end of a process, to be awaited.
+/// The end of a process.
 #[derive(Debug)]
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
     /// The end of a process by its kqueue, or the end of work by a pipe whose other side is closed
     /// when the work is done.
-    ///
-    /// # Errors
-    /// When the descriptor cannot be watched.
     pub fn of(read: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
         // on. A kqueue cannot be written to, so only reading is of interest.

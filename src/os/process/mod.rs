@@ -1,5 +1,4 @@
-//! Processes: what the kernel tells about them, how they are related, and descriptors that cannot
-//! refer to another process.
+//! Processes: their facts, how they are related, and descriptors that cannot refer to another process.
 
 mod facts;
 #[cfg(target_os = "linux")]
@@ -18,7 +17,7 @@ pub mod stat;
 mod tree;
 
 pub use facts::{Process, is_within};
-pub use kernel::{all, executable, group_of, program, user};
+pub use kernel::{all, arguments, executable, group_of, program, user};
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};
 pub use pidfd::{Ended, PidFd};
@@ -39,9 +38,7 @@ mod tests {
 
     #[test]
     fn our_own_process_has_a_parent() {
-        assert_eq!(
-            Stat::read(std::process::id()).unwrap().parent,
-            nix::unistd::getppid().as_raw() as u32
-        );
+        let me = Stat::read(std::process::id()).unwrap();
+        assert_eq!(me.parent, nix::unistd::getppid().as_raw() as u32);
     }
 }

@@ -61,17 +61,13 @@ impl PidFd {
                 flags,
             )
         };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 
     /// The end of the process; as a zombie, it has ended.
-    ///
-    /// # Errors
-    /// When the descriptor cannot be watched.
     pub fn ended(&self) -> io::Result<Ended> {
         Ended::of(self.0.try_clone()?)
     }
@@ -90,16 +86,13 @@ impl AsFd for PidFd {
     }
 }
 
-/// The end of a process, to be awaited.
+/// The end of a process.
 #[derive(Debug)]
 pub struct Ended(AsyncFd<OwnedFd>);
 
 impl Ended {
     /// The end of a process by its pidfd, or the end of work by a pipe whose other side is closed
     /// when the work is done.
-    ///
-    /// # Errors
-    /// When the descriptor cannot be watched.
     pub fn of(read: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
         // on.

@@ -1,5 +1,4 @@
 use super::*;
-use crate::systemd::UnitFacts;
 
 const PID: u32 = 4242;
 
@@ -116,29 +115,15 @@ fn a_parent_and_variables_make_a_verdict() {
             "terminal",
         ),
     ] {
-        assert_eq!(
-            found(&evidence(parent, variables)),
-            expected,
-            "{parent:?} {variables:?}"
-        );
+        let found = found(&evidence(parent, variables));
+        assert_eq!(found, expected, "{parent:?} {variables:?}");
     }
 }
 
 #[test]
 fn every_name_of_the_override_is_understood() {
-    for name in [
-        "systemd",
-        "kubernetes",
-        "container",
-        "s6",
-        "runit",
-        "dinit",
-        "openrc",
-        "supervisord",
-        "pm2",
-        "terminal",
-        "none",
-    ] {
+    let names = "systemd kubernetes container s6 runit dinit openrc supervisord pm2 terminal none";
+    for name in names.split(' ') {
         let verdict = detect(&evidence((5, "bash"), &[("GATEWAY_SUPERVISOR", name)]));
         assert_eq!(verdict.supervisor.to_string(), name);
         assert!(
@@ -213,24 +198,34 @@ fn launchd_needs_our_own_label_and_the_parent() {
     let mac = |parent: u32, name: &str, label: &str| {
         let comm = if parent == 1 { "launchd" } else { "zsh" };
         found(&Evidence {
-            platform: Platform::MacOs,
+            macos: true,
             ..evidence((parent, comm), &[(name, label)])
         })
     };
-    assert_eq!(
-        mac(1, "XPC_SERVICE_NAME", "org.gatewayctl.gateway"),
-        "launchd org.gatewayctl.gateway"
-    );
-    assert_eq!(
-        mac(1, "LAUNCH_JOB_LABEL", "org.gatewayctl.gateway"),
-        "launchd org.gatewayctl.gateway"
-    );
-    assert_eq!(mac(1, "XPC_SERVICE_NAME", "com.apple.Terminal"), "none");
-    assert_eq!(
-        mac(500, "XPC_SERVICE_NAME", "org.gatewayctl.gateway"),
-        "unknown: zsh"
-    );
-    assert_eq!(mac(1, "XPC_SERVICE_NAME", "0"), "none");
+    let ours = "org.gatewayctl.gateway";
+    for (parent, name, label, expected) in [
+        (
+            1,
+            "XPC_SERVICE_NAME",
+            ours,
+            "launchd org.gatewayctl.gateway",
+        ),
+        (
+            1,
+            "LAUNCH_JOB_LABEL",
+            ours,
+            "launchd org.gatewayctl.gateway",
+        ),
+        (1, "XPC_SERVICE_NAME", "com.apple.Terminal", "none"),
+        (500, "XPC_SERVICE_NAME", ours, "unknown: zsh"),
+        (1, "XPC_SERVICE_NAME", "0", "none"),
+    ] {
+        assert_eq!(
+            mac(parent, name, label),
+            expected,
+            "{parent} {name} {label}"
+        );
+    }
 }
 
 #[test]
@@ -257,36 +252,25 @@ fn process_1_is_a_container_s_and_terminals_are_people_s() {
         terminal: false,
         ..by_hand
     };
-    assert_eq!(
-        detect(&by_script).supervisor,
-        Supervisor::Container { main: false }
-    );
     let under_tini = Evidence {
         container_file: Some("/.dockerenv".into()),
         ..evidence((1, "tini"), &[])
     };
-    assert_eq!(
-        detect(&under_tini).supervisor,
-        Supervisor::Container { main: true }
-    );
-    assert_eq!(
-        found(&Evidence {
+    for (evidence, main) in [(by_script, false), (under_tini, true)] {
+        let expected = Supervisor::Container { main };
+        assert_eq!(detect(&evidence).supervisor, expected);
+    }
+    for (parent, expected) in [((1, "systemd"), "terminal"), ((5, "runsv"), "runit")] {
+        let with_terminal = Evidence {
             terminal: true,
-            ..evidence((1, "systemd"), &[])
-        }),
-        "terminal"
-    );
-    assert_eq!(
-        found(&Evidence {
-            terminal: true,
-            ..evidence((5, "runsv"), &[])
-        }),
-        "runit"
-    );
+            ..evidence(parent, &[])
+        };
+        assert_eq!(found(&with_terminal), expected);
+    }
 }
 
 #[test]
-fn control_groups_tell_of_containers() {
+fn containers_are_known_by_their_control_groups() {
     for (group, expected) in [
         ("0::/system.slice/docker-0a1b.scope\n", "container"),
         ("5:cpu:/docker/0a1b\n", "container"),
@@ -300,13 +284,10 @@ fn control_groups_tell_of_containers() {
         ),
         ("0::/system.slice/docker.service\n", "unknown: sh"),
     ] {
-        assert_eq!(
-            found(&Evidence {
-                cgroup: group.into(),
-                ..evidence((9, "sh"), &[])
-            }),
-            expected,
-            "{group}"
-        );
+        let evidence = Evidence {
+            cgroup: group.into(),
+            ..evidence((9, "sh"), &[])
+        };
+        assert_eq!(found(&evidence), expected, "{group}");
     }
 }

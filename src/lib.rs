@@ -124,7 +124,6 @@
 //!
 //! | type | reason |
 //! |---|---|
-//! | `Ended` | twins for Linux and macOS, of which one is compiled |
 //! | `PidFd` | twins for Linux and macOS, of which one is compiled |
 //! | `Watcher` | twins for Linux and macOS, of which one is compiled |
 

@@ -13,19 +13,12 @@ use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
 /// The flags; each overrules the file and the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// `--config`
     pub config: Option<PathBuf>,
-    /// `--instance`
     pub instance: Option<String>,
-    /// `--state-dir`
     pub state_dir: Option<PathBuf>,
-    /// `--listen`, repeatable
     pub listen: Vec<Listen>,
-    /// `--exclusive`
     pub exclusive: bool,
-    /// `--port`
     pub port: Option<u16>,
-    /// `--ready`
     pub ready: Option<String>,
     /// `-- COMMAND…`
     pub command: Vec<String>,

@@ -231,17 +231,10 @@ mod tests {
 
     #[test]
     fn a_text_of_the_wrong_type_is_not_repeated() {
-        let why = parse(
-            "[sidecar.main]\ncommand = \"x --token canary, \\\", expected\"\n",
-            None,
-        )
-        .unwrap_err()
-        .to_string();
-        assert!(
-            why.contains("`command` must be a list: [\"node\", \"server.js\"]")
-                && !why.contains("canary"),
-            "{why}"
-        );
+        let text = "[sidecar.main]\ncommand = \"x --token canary, \\\", expected\"\n";
+        let why = parse(text, None).unwrap_err().to_string();
+        let expected = "`command` must be a list: [\"node\", \"server.js\"]";
+        assert!(why.contains(expected) && !why.contains("canary"), "{why}");
     }
 
     #[test]
@@ -316,11 +309,8 @@ mod tests {
                 "g.toml:2:1: path `x` must begin",
             ),
         ] {
-            assert!(
-                refusal(text).starts_with(expected),
-                "{text}: {}",
-                refusal(text)
-            );
+            let refusal = refusal(text);
+            assert!(refusal.starts_with(expected), "{text}: {refusal}");
         }
     }
 

@@ -57,10 +57,9 @@ impl FakeGateway {
                     // The connection is held by the answer's receiver alone, and so is the lease.
                     Method::Inhibit(_) => call.reply.done(&Lease { lease: 1, pid: 1 }),
                     Method::Recover => {
-                        call.reply.fail(Failure {
-                            code: FailureCode::Rejected,
-                            message: "nothing to recover from".into(),
-                        });
+                        let message = "nothing to recover from";
+                        call.reply
+                            .fail(Failure::new(FailureCode::Rejected, message));
                     }
                     Method::Restart(_) | Method::Reload => {
                         call.reply.progress(&Progress {

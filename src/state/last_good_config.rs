@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::paths::Paths;
 use super::{atomic_file, untrusted_file};
-use crate::config::{Env, Loaded, Overrides, Whereabouts, load_text, whereabouts};
+use crate::config::{Env, Loaded, Overrides, load_text, whereabouts};
 
 /// The longest configuration, in bytes: more than a person writes.
 const TEXT_MAX: u64 = 4 * 1024 * 1024;
@@ -28,16 +28,9 @@ pub fn save(dir: &Path, loaded: &Loaded) -> io::Result<()> {
 /// when it is not valid with them. Its `path` is the file that should have been read: the next
 /// reload reads that one.
 pub fn load(flags: &Overrides, env: &Env<'_>) -> Option<Loaded> {
-    let Whereabouts {
-        instance,
-        state_dir,
-        ..
-    } = whereabouts(flags, env);
-    load_from(
-        &Paths::of_process(env, &instance, state_dir.as_deref()).state,
-        flags,
-        env,
-    )
+    let found = whereabouts(flags, env);
+    let paths = Paths::of_process(env, &found.instance, found.state_dir.as_deref());
+    load_from(&paths.state, flags, env)
 }
 
 /// As [`load`], from a known state directory: a file that is not valid may not say where that is.
@@ -111,13 +104,10 @@ mod tests {
             good.path, flags.config,
             "the next reload reads the user's file"
         );
-        let written = std::fs::metadata(&kept).unwrap().modified().unwrap();
+        let modified = || std::fs::metadata(&kept).unwrap().modified().unwrap();
+        let written = modified();
         save(dir.path(), &good).unwrap();
-        assert_eq!(
-            std::fs::metadata(&kept).unwrap().modified().unwrap(),
-            written,
-            "nothing is written twice"
-        );
+        assert_eq!(modified(), written, "nothing is written twice");
     }
 
     #[test]

@@ -14,14 +14,11 @@ const NAME: &str = "gateway.lock";
 /// Held for as long as it lives, here or in a process that got the same description. Close-on-exec,
 /// so no sidecar can keep it.
 #[derive(Debug)]
-pub struct Lock {
-    file: File,
-}
+pub struct Lock(File);
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process holds it.
     #[error("another gateway holds the lock")]
     Held,
     /// A descriptor that was passed on does not lead to this directory's lock.
@@ -43,7 +40,7 @@ impl Lock {
         let file = open(state_dir)?;
         loop {
             match file.lock() {
-                Ok(()) => return Ok(Self { file }),
+                Ok(()) => return Ok(Self(file)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -69,7 +66,7 @@ impl Lock {
 
     fn locked(file: File) -> Result<Self, LockError> {
         match file.try_lock() {
-            Ok(()) => Ok(Self { file }),
+            Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(LockError::Held),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
@@ -89,7 +86,7 @@ fn open(state_dir: &Path) -> io::Result<File> {
 /// For handing the description to a successor.
 impl AsFd for Lock {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.0.as_fd()
     }
 }
 

@@ -140,11 +140,8 @@ fn socket_in(dir: &Path) -> PathBuf {
         return path;
     }
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let name: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+    let name: String = digits.collect();
     std::env::temp_dir().join(format!("gateway-{}-{name}.sock", nix::unistd::geteuid()))
 }
 
@@ -156,10 +153,8 @@ mod tests {
         pairs: &'static [(&'static str, &'static str)],
     ) -> impl Fn(&str) -> Option<std::ffi::OsString> {
         move |name| {
-            pairs
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).into())
+            let (_, value) = pairs.iter().find(|(key, _)| *key == name)?;
+            Some((*value).into())
         }
     }
 
@@ -190,11 +185,7 @@ mod tests {
     fn a_long_state_directory_still_gets_a_socket_that_fits() {
         let long = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
         let path = Paths::in_state_dir(&long).control;
-        assert!(
-            path.as_os_str().len() <= SOCKET_PATH_MAX,
-            "{}",
-            path.display()
-        );
+        assert!(path.as_os_str().len() <= SOCKET_PATH_MAX, "{path:?}");
         assert_eq!(path, Paths::in_state_dir(&long).control);
     }
 }

@@ -280,11 +280,8 @@ mod tests {
             write(dir.path(), &long).unwrap();
             let read = consume(dir.path(), PID, NOW).unwrap();
             assert!(reason.starts_with(&read.reason) && !read.reason.is_empty());
-            assert!(
-                length.is_none_or(|length| read.reason.chars().count() == length),
-                "{}",
-                read.reason.chars().count()
-            );
+            let kept = read.reason.chars().count();
+            assert!(length.is_none_or(|length| kept == length), "{kept}");
         }
     }
 

@@ -166,15 +166,10 @@ mod tests {
             _ => None,
         };
         let evidence = Evidence::gather(&Env(&env), "one");
-        assert_eq!(
-            evidence.environment.keys().collect::<Vec<_>>(),
-            ["INVOCATION_ID"],
-            "a blank one is not set"
-        );
-        assert_eq!(
-            (evidence.pid, evidence.label.as_str()),
-            (std::process::id(), "org.gatewayctl.one")
-        );
+        let set: Vec<&String> = evidence.environment.keys().collect();
+        assert_eq!(set, ["INVOCATION_ID"], "a blank one is not set");
+        assert_eq!(evidence.pid, std::process::id());
+        assert_eq!(evidence.label, "org.gatewayctl.one");
         assert!(evidence.manager.is_none() && evidence.handed.is_none());
     }
 
@@ -187,12 +182,10 @@ mod tests {
             ..Parent::default()
         };
         assert!(script.is("supervisord") && !script.is("runsv"));
-        assert!(
-            Parent {
-                comm: "supervise-daemo".into(),
-                ..Parent::default()
-            }
-            .is("supervise-daemon")
-        );
+        let cut = Parent {
+            comm: "supervise-daemo".into(),
+            ..Parent::default()
+        };
+        assert!(cut.is("supervise-daemon"));
     }
 }

@@ -10,20 +10,17 @@ fn none(_: &str) -> Option<OsString> {
 
 #[test]
 fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
-    let error = parse(
-        "[gateway]\nvia = true\n lisen = []\n",
-        Some(Path::new("g.toml")),
-    )
-    .unwrap_err();
+    let refusal = |text: &str, path| parse(text, path).unwrap_err().to_string();
     assert_eq!(
-        error.to_string(),
+        refusal(
+            "[gateway]\nvia = true\n lisen = []\n",
+            Some(Path::new("g.toml"))
+        ),
         "g.toml:3:2: unknown key `lisen` (did you mean `listen`?)"
     );
-    let error = parse("[sidecar.web]\ncommand = [\"x\"]\nready = \"tpc\"\n", None).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "unknown value `tpc` (did you mean `tcp`?)"
-    );
+    let text = "[sidecar.web]\ncommand = [\"x\"]\nready = \"tpc\"\n";
+    let expected = "unknown value `tpc` (did you mean `tcp`?)";
+    assert_eq!(refusal(text, None), expected);
 }
 
 #[test]
@@ -57,17 +54,14 @@ fn every_key_of_the_throttle_has_its_variable() {
         _ => None,
     };
     let config = load(&Overrides::default(), &Env(&value)).unwrap().config;
-    let (window, base, max, stable) = (Dur::secs(1), Dur::secs(3), Dur::secs(4), Dur::secs(5));
-    assert_eq!(
-        config.recovery.throttle,
-        Throttle {
-            window,
-            threshold: 2,
-            base,
-            max,
-            stable
-        }
-    );
+    let expected = Throttle {
+        window: Dur::secs(1),
+        threshold: 2,
+        base: Dur::secs(3),
+        max: Dur::secs(4),
+        stable: Dur::secs(5),
+    };
+    assert_eq!(config.recovery.throttle, expected);
     assert_eq!(config.restart.launchd_exit_delay, Dur::secs(6));
     let bad = |name: &str| (name == "GATEWAY_RECOVERY_THROTTLE_THRESHOLD").then(|| "many".into());
     let error = load(&Overrides::default(), &Env(&bad)).unwrap_err();
@@ -101,14 +95,12 @@ fn of_a_configuration_that_is_not_valid_the_state_is_found_all_the_same() {
         whereabouts(&flags, &Env(&none))
     };
     let found = of("[gateway]\ninstance = \"a\"\nstate_dir = \"/s\"\nlisen = 1\n");
-    assert_eq!(
-        found,
-        Whereabouts {
-            path: file.clone(),
-            instance: "a".into(),
-            state_dir: Some("/s".into())
-        }
-    );
+    let expected = Whereabouts {
+        path: file.clone(),
+        instance: "a".into(),
+        state_dir: Some("/s".into()),
+    };
+    assert_eq!(found, expected);
     assert_eq!(
         of("[gateway]\nlisten = [\"1001\"]\nvia = 3\n").instance,
         "gateway-1001"

@@ -12,6 +12,13 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message }
+    }
+}
+
 words! {
     pub enum FailureCode {
         /// The frame or its parameters are wrong.

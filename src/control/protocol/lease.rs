@@ -32,10 +32,7 @@ impl InhibitParams {
                 format!("inhibit: `why` has {length} characters; at most {REASON_MAX} are kept")
             }
         };
-        Err(Failure {
-            code: FailureCode::BadRequest,
-            message,
-        })
+        Err(Failure::new(FailureCode::BadRequest, message))
     }
 }
 

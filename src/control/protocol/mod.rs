@@ -88,9 +88,8 @@ impl Method {
     /// # Errors
     /// [`FailureCode::UnknownMethod`] and [`FailureCode::BadRequest`].
     pub fn parse(name: &str, params: Value) -> Result<Self, Failure> {
-        let bad = |error: serde_json::Error| Failure {
-            code: FailureCode::BadRequest,
-            message: format!("{name}: {error}"),
+        let bad = |error: serde_json::Error| {
+            Failure::new(FailureCode::BadRequest, format!("{name}: {error}"))
         };
         Ok(match name {
             "status" => Self::Status,
@@ -104,10 +103,8 @@ impl Method {
             }
             "recover" => Self::Recover,
             _ => {
-                return Err(Failure {
-                    code: FailureCode::UnknownMethod,
-                    message: format!("there is no method `{name}`"),
-                });
+                let message = format!("there is no method `{name}`");
+                return Err(Failure::new(FailureCode::UnknownMethod, message));
             }
         })
     }
@@ -153,13 +150,12 @@ mod tests {
         let Frame::Req { method, params, .. } = frame else {
             panic!("a request")
         };
-        assert_eq!(
-            Method::parse(&method, params).unwrap(),
-            Method::Restart(RestartParams {
-                wait_ms: Some(5),
-                ..Default::default()
-            })
-        );
+        let expected = RestartParams {
+            wait_ms: Some(5),
+            ..Default::default()
+        };
+        let method = Method::parse(&method, params).unwrap();
+        assert_eq!(method, Method::Restart(expected));
         let frame = Frame::Res {
             id: "1".into(),
             ok: true,
@@ -196,11 +192,8 @@ mod tests {
             serde_json::json!({"why": "x", "ttlMs": 0}),
             serde_json::json!({"why": "x", "forever": true}),
         ] {
-            assert_eq!(
-                parse(wrong.clone()).unwrap_err().code,
-                FailureCode::BadRequest,
-                "{wrong}"
-            );
+            let failure = parse(wrong.clone()).unwrap_err();
+            assert_eq!(failure.code, FailureCode::BadRequest, "{wrong}");
         }
     }
 }

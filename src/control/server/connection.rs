@@ -49,10 +49,8 @@ async fn read_all(
 ) {
     let mut reader = BufReader::new(reader);
     let refuse = |id: &str, message: String| {
-        Reply::new(id.to_owned(), out.clone(), gone.clone()).fail(Failure {
-            code: FailureCode::BadRequest,
-            message,
-        });
+        let reply = Reply::new(id.to_owned(), out.clone(), gone.clone());
+        reply.fail(Failure::new(FailureCode::BadRequest, message));
     };
     loop {
         let (id, method, params) = match frames::read(&mut reader).await {

@@ -82,10 +82,7 @@ impl Reply {
             Ok(payload) => self.send(payload, None),
             Err(error) => {
                 let message = format!("the answer has no JSON form: {error}");
-                self.fail(Failure {
-                    code: FailureCode::Failed,
-                    message,
-                });
+                self.fail(Failure::new(FailureCode::Failed, message));
             }
         }
     }
@@ -109,11 +106,11 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        let failure = Failure {
-            code: FailureCode::Failed,
-            message: "the gateway ended before it could answer".into(),
-        };
-        self.send(Value::Null, Some(failure));
+        let message = "the gateway ended before it could answer";
+        self.send(
+            Value::Null,
+            Some(Failure::new(FailureCode::Failed, message)),
+        );
     }
 }
 

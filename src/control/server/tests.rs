@@ -85,10 +85,7 @@ async fn a_call_has_progress_and_an_answer_and_its_caller_is_known() {
 async fn failures_and_dropped_replies_reach_the_client() {
     let mut fixture = fixture();
     let mut client = Client::connect(&fixture.path).await.unwrap();
-    let failure = Failure {
-        code: FailureCode::ConfigInvalid,
-        message: "g.toml:1:1: bad".into(),
-    };
+    let failure = Failure::new(FailureCode::ConfigInvalid, "g.toml:1:1: bad");
     let sent = failure.clone();
     let answering = async {
         fixture.calls.recv().await.unwrap().reply.fail(sent);

@@ -5,9 +5,6 @@
 //! release (Darwin 22 added to two of them), so records are found by kind and length; within a
 //! record, what is read here has never moved. Layouts: bsd/netinet/in_pcb.h, bsd/sys/socketvar.h
 //! and bsd/netinet/tcp_var.h of xnu, all under `#pragma pack(4)`.
-#![allow(dead_code, reason = "of the structures, only the layout is used")]
-
-use std::mem::{offset_of, size_of};
 
 use super::{LISTENS, ListeningSocket, TAKES_IPV4, bytes, number, tcp_address};
 
@@ -16,76 +13,26 @@ const SOCKET: u32 = 0x001;
 const INPCB: u32 = 0x010;
 const TCPCB: u32 = 0x020;
 
-/// The beginning of `struct xsocket_n`.
-#[repr(C, packed(4))]
-struct XSocket {
-    len: u32,
-    kind: u32,
-    so: u64,
-    kind_of_socket: i16,
-    options: u32,
-    linger: i16,
-    state: i16,
-    pcb: u64,
-    protocol: i32,
-    family: i32,
-    qlen: i16,
-    incqlen: i16,
-    qlimit: i16,
-    timeo: i16,
-    error: u16,
-    pgid: i32,
-    oobmark: u32,
-    uid: u32,
-}
+/// The kind of a record, after its length.
+const KIND: usize = 4;
 
-/// The beginning of `struct xinpcb_n`.
-#[repr(C, packed(4))]
-struct XInpcb {
-    len: u32,
-    kind: u32,
-    inpp: u64,
-    foreign_port: u16,
-    local_port: u16,
-    ppcb: u64,
-    gencnt: u64,
-    flags: i32,
-    flow: u32,
-    vflag: u8,
-    ttl: u8,
-    protocol: u8,
-    foreign: [u32; 4],
-    local: [u32; 4],
-}
-
-/// The beginning of `struct xtcpcb_n`.
-#[repr(C, packed(4))]
-struct XTcpcb {
-    len: u32,
-    kind: u32,
-    segq: u64,
-    dupacks: i32,
-    timer: [i32; 4],
-    state: i32,
-}
-
-// As clang lays them out for arm64 and x86_64.
-const _: () = assert!(
-    offset_of!(XSocket, family) == 40
-        && offset_of!(XSocket, uid) == 64
-        && size_of::<XSocket>() == 68
-);
-const _: () = assert!(
-    offset_of!(XInpcb, vflag) == 44 && offset_of!(XInpcb, local) == 64 && size_of::<XInpcb>() == 80
-);
-const _: () = assert!(offset_of!(XTcpcb, state) == 36 && size_of::<XTcpcb>() == 40);
+// Offsets, as clang lays the structures out for arm64 and x86_64. Of `struct xsocket_n`:
+const XSO_SO: usize = 8;
+const SO_FAMILY: usize = 40;
+const SO_UID: usize = 64;
+// Of `struct xinpcb_n`:
+const INP_LPORT: usize = 18;
+const INP_VFLAG: usize = 44;
+const INP_LADDR: usize = 64;
+// Of `struct xtcpcb_n`:
+const T_STATE: usize = 36;
 
 /// The sockets of the list that listen.
 pub fn listeners(list: &[u8]) -> Vec<ListeningSocket> {
     let mut found = Vec::new();
     let (mut socket, mut inpcb): (Option<&[u8]>, Option<&[u8]>) = (None, None);
     for record in records(list) {
-        match number(record, offset_of!(XSocket, kind)) {
+        match number(record, KIND) {
             // The control block begins a socket's run.
             Some(INPCB) => (socket, inpcb) = (None, Some(record)),
             Some(SOCKET) => socket = Some(record),
@@ -118,20 +65,16 @@ fn records(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn listener(socket: &[u8], inpcb: &[u8], tcpcb: &[u8]) -> Option<ListeningSocket> {
-    if number(tcpcb, offset_of!(XTcpcb, state))? != LISTENS {
+    if number(tcpcb, T_STATE)? != LISTENS {
         return None;
     }
-    let family = number(socket, offset_of!(XSocket, family))?.cast_signed();
-    let listen = tcp_address(
-        family,
-        bytes(inpcb, offset_of!(XInpcb, local_port))?,
-        bytes(inpcb, offset_of!(XInpcb, local))?,
-    )?;
+    let family = number(socket, SO_FAMILY)?.cast_signed();
+    let listen = tcp_address(family, bytes(inpcb, INP_LPORT)?, bytes(inpcb, INP_LADDR)?)?;
     Some(ListeningSocket {
-        handle: bytes(socket, offset_of!(XSocket, so)).map(u64::from_ne_bytes)?,
+        handle: bytes(socket, XSO_SO).map(u64::from_ne_bytes)?,
         listen,
-        v6only: family == super::INET6 && inpcb.get(offset_of!(XInpcb, vflag))? & TAKES_IPV4 == 0,
-        uid: number(socket, offset_of!(XSocket, uid)),
+        v6only: family == super::INET6 && inpcb.get(INP_VFLAG)? & TAKES_IPV4 == 0,
+        uid: number(socket, SO_UID),
     })
 }
 

@@ -1,4 +1,4 @@
-//! macOS.
+//! The twin of linux.rs, which describes the functions; here stands what is different.
 //!
 //! macOS cannot create a descriptor close-on-exec: it is marked right after. A program that another
 //! thread starts in between inherits it. The gateway starts its programs on the thread that creates
@@ -22,7 +22,6 @@ use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A TCP socket, close-on-exec and non-blocking.
 pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
     let fd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -30,7 +29,6 @@ pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The reading and the writing end of a pipe, close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe()?;
     for end in [&read, &write] {
@@ -39,8 +37,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Flags for sending, so that a closed other side causes an error instead of a signal: on macOS, an
-/// option of the socket.
+/// On macOS, an option of the socket.
 pub fn send_flags(socket: &impl AsRawFd) -> MsgFlags {
     let yes: libc::c_int = 1;
     // SAFETY: reads an int of the given size. If it fails, the signal is ignored by the runtime of
@@ -57,15 +54,13 @@ pub fn send_flags(socket: &impl AsRawFd) -> MsgFlags {
     MsgFlags::empty()
 }
 
-/// Flags for receiving descriptors: on macOS they are marked close-on-exec afterwards.
+/// Received descriptors are marked close-on-exec afterwards.
 pub fn receive_flags() -> MsgFlags {
     MsgFlags::empty()
 }
 
-/// Descriptors of a control message that was received with [`receive_flags`], marked close-on-exec.
-///
 /// # Safety
-/// The kernel has just made them for this process, and each is taken once.
+/// As the twin.
 pub unsafe fn descriptors_from(raw: Vec<RawFd>) -> Vec<OwnedFd> {
     // SAFETY: as above.
     let descriptors: Vec<OwnedFd> = raw
@@ -86,11 +81,11 @@ fn descriptors_end() -> RawFd {
     unsafe { libc::getdtablesize() }
 }
 
-/// Closes every descriptor but `keep`; async-signal-safe. Reading /dev/fd instead would allocate
-/// memory, which is not allowed between fork and exec.
+/// Tries every number: reading /dev/fd would allocate memory, which is not allowed between fork and
+/// exec.
 ///
 /// # Safety
-/// Nothing in this process uses another descriptor afterwards.
+/// As the twin.
 pub unsafe fn close_others(keep: RawFd) {
     for fd in (0..descriptors_end()).filter(|fd| *fd != keep) {
         // SAFETY: as above.
@@ -98,7 +93,6 @@ pub unsafe fn close_others(keep: RawFd) {
     }
 }
 
-/// Marks every descriptor from 3 on to be closed on exec; async-signal-safe.
 pub fn mark_rest_close_on_exec() {
     for fd in 3..descriptors_end() {
         // SAFETY: only sets a flag; a number without a descriptor is an error and nothing more.
@@ -112,7 +106,6 @@ pub fn die_with_parent(_: Signal) -> nix::Result<()> {
     Ok(())
 }
 
-/// A child that has ended and was not reaped, which this leaves as it is.
 pub fn ended_child() -> Option<Pid> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: writes one siginfo_t.
@@ -130,7 +123,6 @@ pub fn ended_child() -> Option<Pid> {
     (result == 0 && info.si_pid > 0).then(|| Pid::from_raw(info.si_pid))
 }
 
-/// The identity of this boot; none where it is hidden.
 pub fn boot_id() -> Option<String> {
     let id = crate::os::darwin::calls::sysctl(c"kern.bootsessionuuid").ok()?;
     Some(
@@ -145,18 +137,12 @@ const POOR: [&str; 7] = [
     "tmpfs", "nfs", "smbfs", "afpfs", "webdav", "macfuse", "osxfuse",
 ];
 
-/// The file system of a directory, if it is no place for a state directory: in memory, or over a
-/// network.
 pub fn poor_file_system(dir: &Path) -> Option<String> {
     let found = statfs(dir).ok()?;
     let name = found.filesystem_type_name();
     POOR.contains(&name).then(|| name.to_owned())
 }
 
-/// Whether a [`Watcher`] can be made.
-///
-/// # Errors
-/// When the process has no descriptor left.
 pub fn can_watch() -> nix::Result<()> {
     Kqueue::new().map(drop)
 }
@@ -170,8 +156,6 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// # Errors
-    /// When the system has no descriptor left, or a directory is gone.
     pub fn new<'a>(directories: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
         let queue = Kqueue::new()?;
         let flags = OFlag::from_bits_retain(libc::O_EVTONLY) | OFlag::O_CLOEXEC;
@@ -205,7 +189,6 @@ impl Watcher {
         })
     }
 
-    /// Returns when something changed.
     pub async fn changed(&self) -> io::Result<()> {
         // The events themselves do not matter: the caller looks at everything, and watches again.
         self.queue.readable().await.map(drop)

@@ -1,11 +1,13 @@
-//! Which processes hold a socket, by their open descriptors.
+//! Which processes hold a socket, and at which addresses a process listens, by open descriptors.
 //!
 //! Often several processes hold one socket: predecessor and successor, a service manager and its
 //! service, a program and a child that inherited the descriptor.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 
 use super::{Socket, kernel};
+use crate::config::Listen;
 use crate::os::process;
 
 /// How far to look.
@@ -59,6 +61,40 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     found
 }
 
+/// The listeners of some processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    pub addresses: Vec<SocketAddr>,
+    /// Whether some of the processes could not be looked into: then an address may be missing.
+    pub incomplete: bool,
+}
+
+/// The TCP listeners that `pids` hold.
+pub fn listening_of(pids: &HashSet<u32>) -> Listening {
+    let mut result = Listening::default();
+    let Ok(listeners) = kernel::tcp(0) else {
+        result.incomplete = !pids.is_empty();
+        return result;
+    };
+    for pid in pids {
+        let Some(held) = kernel::sockets_of(*pid) else {
+            // A process that is gone holds nothing; a hidden one may.
+            result.incomplete |= kernel::is_there(*pid);
+            continue;
+        };
+        for listener in &listeners {
+            if let Listen::Tcp(address) = listener.listen
+                && held.contains(&listener.inode)
+            {
+                result.addresses.push(address);
+            }
+        }
+    }
+    result.addresses.sort();
+    result.addresses.dedup();
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +125,20 @@ mod tests {
         drop(listener);
         assert_eq!(holders(&sockets, &[], Depth::All), Holders::new());
         assert_eq!(holders(&[], &[me], Depth::All), Holders::new());
+    }
+
+    #[test]
+    fn our_own_listeners_are_found() {
+        let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+        let v6 = TcpListener::bind("[::1]:0").unwrap();
+        let found = listening_of(&HashSet::from([std::process::id()]));
+        assert!(!found.incomplete);
+        for listener in [v4, v6] {
+            assert!(
+                found.addresses.contains(&listener.local_addr().unwrap()),
+                "{found:?}"
+            );
+        }
+        assert_eq!(listening_of(&HashSet::new()), Listening::default());
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets on macOS: the list of all TCP sockets, which every user may read, and libproc, which shows
+//! The twin of linux.rs, which describes the functions: the list of all TCP sockets, which every user may read, and libproc, which shows
 //! the processes of the own user (to root, all of them). The "inode" of a socket is the kernel's
 //! handle of it, which is the same in both.
 
@@ -12,7 +12,6 @@ use crate::os::process;
 /// The default of macOS, for where it cannot be read.
 const EPHEMERAL: u16 = 49_152;
 
-/// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
 pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     let listeners = calls::sysctl(c"net.inet.tcp.pcblist_n").map(|list| pcb::listeners(&list));
     let mut found: Vec<Socket> = match listeners {
@@ -26,8 +25,7 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     Ok(found)
 }
 
-/// The unix sockets that listen somewhere in the file system, as far as their processes may be
-/// looked into.
+/// Only of processes that may be looked into.
 pub fn unix() -> io::Result<Vec<Socket>> {
     let mut found = of_processes();
     found.retain(|socket| matches!(socket.listen, Listen::Unix(_)));
@@ -54,7 +52,6 @@ fn socket(listener: ListeningSocket) -> Socket {
     }
 }
 
-/// The sockets that a process has open; none where that may not be seen, or it is gone.
 pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
     let sockets = calls::sockets(pid)?;
     Some(
@@ -65,12 +62,10 @@ pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
     )
 }
 
-/// Whether there is such a process, even if it may not be looked into.
 pub fn is_there(pid: u32) -> bool {
     process::Stat::read(pid).is_some()
 }
 
-/// The first port that the kernel uses for outgoing connections.
 pub fn ephemeral_start() -> u16 {
     calls::sysctl(c"net.inet.ip.portrange.first")
         .ok()

@@ -44,17 +44,11 @@ impl Socket {
 
     fn overlaps(&self, ours: IpAddr, wanted: IpAddr) -> bool {
         match (ours, wanted) {
-            (ours, wanted) if ours == wanted => true,
-            (IpAddr::V4(ours), IpAddr::V4(wanted)) => {
-                ours.is_unspecified() || wanted.is_unspecified()
-            }
-            (IpAddr::V6(ours), IpAddr::V6(wanted)) => {
-                ours.is_unspecified() || wanted.is_unspecified()
-            }
-            // [::] takes both families, unless it says otherwise.
+            // [::] takes both families, unless it was bound with IPV6_V6ONLY.
             (IpAddr::V6(ours), IpAddr::V4(_)) => ours.is_unspecified() && !self.v6only,
-            // A gateway's own IPv6 listener takes no IPv4 (IPV6_V6ONLY).
+            // The IPv6 listener of a gateway takes no IPv4.
             (IpAddr::V4(_), IpAddr::V6(_)) => false,
+            _ => ours == wanted || ours.is_unspecified() || wanted.is_unspecified(),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The processes that listen at an address, in words for people.
+//! The sockets and the processes that keep a gateway from an address.
 
-use std::fmt;
+use std::{fmt, io};
 
-use super::{Depth, holders, in_the_way_of};
+use super::kernel::{tcp, unix};
+use super::{Depth, Socket, holders};
 use crate::config::Listen;
 use crate::os::process::Process;
 
@@ -24,6 +25,21 @@ impl fmt::Display for Holder {
             Self::Hidden(None) => f.write_str("a process that cannot be seen from here"),
         }
     }
+}
+
+/// The sockets that keep a gateway from listening at an address.
+///
+/// # Errors
+/// When the kernel does not list its sockets: on Linux, when neither sock_diag nor /proc/net can be
+/// read.
+pub fn in_the_way_of(listen: &Listen) -> io::Result<Vec<Socket>> {
+    let mut found = match listen {
+        Listen::Tcp(address) => tcp(address.port())?,
+        Listen::Unix(_) => unix()?,
+    };
+    // For port 0 the kernel chooses a free port.
+    found.retain(|socket| listen.port() != Some(0) && socket.is_in_the_way_of(listen));
+    Ok(found)
 }
 
 /// The processes that listen at an address, or in a way that keeps others from it; empty also when
@@ -49,7 +65,9 @@ pub fn who(listen: &Listen, likely: &[u32], depth: Depth) -> Vec<Holder> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
+
+    use crate::os::port::can_be_had;
 
     #[test]
     fn the_holder_of_a_port_is_named_if_there_is_one() {
@@ -70,5 +88,31 @@ mod tests {
             Holder::Hidden(Some(7)).to_string(),
             "a process that cannot be seen from here (uid 7)"
         );
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_what_a_bind_meets() {
+        let addresses = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "[::1]", "[::]"];
+        for held in addresses {
+            let listener = TcpListener::bind(format!("{held}:0")).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            for wanted in addresses {
+                let address: SocketAddr = format!("{wanted}:{port}").parse().unwrap();
+                let free = can_be_had(&Listen::Tcp(address)).unwrap();
+                let found = in_the_way_of(&Listen::Tcp(address)).unwrap();
+                // Another test may have the port on another address.
+                let ours = found
+                    .iter()
+                    .any(|socket| socket.listen == Listen::Tcp(listener.local_addr().unwrap()));
+                assert!(
+                    !free || !ours,
+                    "{held} is held, {wanted} can be had, but {found:?}"
+                );
+                assert!(
+                    free || !found.is_empty(),
+                    "{held} is held, {wanted} cannot be had, and nothing is in its way"
+                );
+            }
+        }
     }
 }

@@ -3,10 +3,6 @@
 //!
 //! Within microseconds between the comparison and the signal a process could end, be reaped, and
 //! its pid be given again, unless it is a child that was not reaped yet.
-#![allow(
-    unsafe_code,
-    reason = "AsyncFd registers a descriptor that must stay the same"
-)]
 
 use std::fs::File;
 use std::io;
@@ -16,10 +12,9 @@ use std::os::unix::fs::FileExt;
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::Stat;
+use super::ended::Ended;
 
 /// The length of pid and start time in the record, in bytes.
 const LENGTH: usize = 12;
@@ -55,8 +50,7 @@ impl ProcessKey {
 }
 
 impl PidFd {
-    /// Opens a process. The caller must rule out that the kernel has given the pid again: the
-    /// process is a child that was not reaped yet, or its identity is checked after this call.
+    /// As the twin.
     ///
     /// # Errors
     /// ESRCH when there is no such process; any error of making a file.
@@ -73,8 +67,6 @@ impl PidFd {
         })
     }
 
-    /// Sends a signal to the process.
-    ///
     /// # Errors
     /// ESRCH when it is gone.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -98,10 +90,9 @@ impl PidFd {
         Ok(killpg(Pid::from_raw(group), signal)?)
     }
 
-    /// The end of the process; as a zombie, it has ended.
     pub fn ended(&self) -> io::Result<Ended> {
         let Some(process) = self.process else {
-            return Ended::already();
+            return already();
         };
         let queue = Kqueue::new()?;
         let exit = KEvent::new(
@@ -114,15 +105,14 @@ impl PidFd {
         );
         match queue.kevent(&[exit], &mut [], None) {
             Ok(_) => {}
-            Err(nix::errno::Errno::ESRCH) => return Ended::already(),
+            Err(nix::errno::Errno::ESRCH) => return already(),
             Err(error) => return Err(error.into()),
         }
         // Compared after the registration: the next process with this pid is not watched by
         // mistake.
-        if process.now().is_none() {
-            Ended::already()
-        } else {
-            Ended::of(queue.into())
+        match process.now() {
+            Some(_) => Ended::of(queue.into()),
+            None => already(),
         }
     }
 }
@@ -156,29 +146,7 @@ impl AsFd for PidFd {
     }
 }
 
-/// The end of a process.
-#[derive(Debug)]
-pub struct Ended(AsyncFd<OwnedFd>);
-
-impl Ended {
-    /// The end of a process by its kqueue, or the end of work by a pipe whose other side is closed
-    /// when the work is done.
-    pub fn of(read: OwnedFd) -> io::Result<Self> {
-        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
-        // on. A kqueue cannot be written to, so only reading is of interest.
-        unsafe { AsyncFd::register_with_interest(read, Interest::READABLE) }
-            .map(Self)
-            .map_err(Into::into)
-    }
-
-    /// The end of a process that has ended already.
-    fn already() -> io::Result<Self> {
-        // The other side is closed.
-        Self::of(crate::os::platform::pipe()?.0)
-    }
-
-    pub async fn wait(&self) {
-        // An error means that the runtime ends, and with it this task.
-        let _ = self.0.readable().await;
-    }
+/// The end of a process that has ended already: a pipe whose other side is closed.
+fn already() -> io::Result<Ended> {
+    Ended::of(crate::os::platform::pipe()?.0)
 }

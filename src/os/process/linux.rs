@@ -1,5 +1,6 @@
-//! What Linux tells about processes: /proc (proc(5)).
+//! Processes on Linux: /proc (proc(5)).
 
+use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -36,18 +37,16 @@ pub fn stat_in(line: &[u8]) -> Option<Stat> {
 
 /// The user of a process; none when it is gone, or hidden.
 pub fn user(pid: u32) -> Option<u32> {
-    std::fs::metadata(format!("/proc/{pid}"))
-        .ok()
-        .map(|meta| meta.uid())
+    let meta = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+    Some(meta.uid())
 }
 
-/// What /proc/PID/exe says: a program whose file was replaced has " (deleted)" after it.
+/// The link /proc/PID/exe: a program whose file was replaced has " (deleted)" after it.
 pub fn executable(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// The program of a process, or what lay there before its file was replaced; none where that may
-/// not be read.
+/// The path of the program of a process before its file was replaced; none where it may not be read.
 pub fn program(pid: u32) -> Option<PathBuf> {
     Some(before_replaced(&executable(pid)?))
 }
@@ -64,14 +63,11 @@ pub fn arguments(pid: u32) -> Vec<String> {
 
 /// The arguments in the text of /proc/PID/cmdline.
 pub fn arguments_in(line: &[u8]) -> Vec<String> {
-    let words = line
-        .strip_suffix(b"\0")
-        .map(|line| line.split(|byte| *byte == 0));
-    words
-        .into_iter()
-        .flatten()
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect()
+    let Some(line) = line.strip_suffix(b"\0") else {
+        return Vec::new();
+    };
+    let words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    words.map(Cow::into_owned).collect()
 }
 
 /// The control group of a process below the root of systemd's hierarchy; empty where it cannot be
@@ -101,16 +97,14 @@ mod tests {
     fn a_name_may_hold_anything() {
         let line = b"42 (a) Z (b) S 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0 18446744073709551615";
         let stat = stat_in(line).unwrap();
-        assert_eq!(
-            (
-                stat.name.as_str(),
-                stat.state,
-                stat.parent,
-                stat.group,
-                stat.start_time
-            ),
-            ("a) Z (b", 'S', 7, 42, 1234)
-        );
+        let expected = Stat {
+            name: "a) Z (b".into(),
+            state: 'S',
+            parent: 7,
+            group: 42,
+            start_time: 1234,
+        };
+        assert_eq!(stat, expected);
         assert!(stat_in(b"42 (a) S 7").is_none());
     }
 

@@ -1,4 +1,4 @@
-//! What macOS tells about processes: libproc and sysctl.
+//! The twin of linux.rs, which describes the functions: libproc and sysctl.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,6 @@ pub fn all() -> impl Iterator<Item = u32> {
     calls::pids().into_iter()
 }
 
-/// None when there is no such process. The start time is in microseconds since 1970.
 pub fn stat(pid: u32) -> Option<Stat> {
     let info = calls::process_info(pid)?;
     // The only state that is asked for is the end.
@@ -23,17 +22,14 @@ pub fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// The user of a process; none when it is gone.
 pub fn user(pid: u32) -> Option<u32> {
     calls::process_info(pid).map(|info| info.uid)
 }
 
-/// The same as [`program`].
 pub fn executable(pid: u32) -> Option<PathBuf> {
     program(pid)
 }
 
-/// The program of a process; none for a zombie, or when its file is gone.
 pub fn program(pid: u32) -> Option<PathBuf> {
     calls::path(pid)
 }
@@ -44,7 +40,6 @@ pub fn image(pid: u32) -> PathBuf {
     calls::path(pid).unwrap_or_default()
 }
 
-/// The arguments of a process, the program's name first; empty where they may not be read.
 pub fn arguments(pid: u32) -> Vec<String> {
     calls::arguments_of(pid).unwrap_or_default()
 }

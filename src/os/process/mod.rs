@@ -1,5 +1,6 @@
 //! Processes: their facts, how they are related, and descriptors that cannot refer to another process.
 
+mod ended;
 mod facts;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -16,11 +17,12 @@ mod program;
 pub mod stat;
 mod tree;
 
+pub use ended::Ended;
 pub use facts::{Process, is_within};
 pub use kernel::{all, arguments, executable, group_of, program, user};
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};
-pub use pidfd::{Ended, PidFd};
+pub use pidfd::PidFd;
 pub use program::{before_replaced, same_file};
 pub use stat::Stat;
 pub use tree::{ancestors, children, descendants, living_in_group};

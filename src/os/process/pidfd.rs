@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sys::signal::Signal;
-use tokio::io::unix::AsyncFd;
+
+use super::ended::Ended;
 
 /// A flag that sends the signal to the target's process group: linux/pidfd.h, Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
@@ -34,8 +35,6 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }))
     }
 
-    /// Sends a signal to the process.
-    ///
     /// # Errors
     /// ESRCH when it is gone.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -83,26 +82,5 @@ impl From<OwnedFd> for PidFd {
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// The end of a process.
-#[derive(Debug)]
-pub struct Ended(AsyncFd<OwnedFd>);
-
-impl Ended {
-    /// The end of a process by its pidfd, or the end of work by a pipe whose other side is closed
-    /// when the work is done.
-    pub fn of(read: OwnedFd) -> io::Result<Self> {
-        // SAFETY: an OwnedFd always gives the same open descriptor, and AsyncFd owns it from here
-        // on.
-        unsafe { AsyncFd::register(read) }
-            .map(Self)
-            .map_err(Into::into)
-    }
-
-    pub async fn wait(&self) {
-        // An error means that the runtime ends, and with it this task.
-        let _ = self.0.readable().await;
     }
 }

@@ -68,20 +68,15 @@ fn what_is_written_is_read_again() {
         lines.iter().map(|line| &line.entry).eq(&entries),
         "{lines:?}"
     );
-    let by = (std::process::id(), crate::state::owner::boot_id());
-    assert!(
-        lines
-            .iter()
-            .all(|line| (line.pid, &line.boot_id) == (by.0, &by.1))
-    );
+    for line in &lines {
+        assert_eq!(line.pid, std::process::id());
+        assert_eq!(line.boot_id, crate::state::owner::boot_id());
+    }
     assert_eq!(mode(&path(dir.path())), 0o600);
     let text = std::fs::read_to_string(path(dir.path())).unwrap();
-    assert!(
-        text.contains("\"event\":\"request\"")
-            && text.contains("\"tookMs\":5")
-            && text.contains("\"oomKills\":3"),
-        "{text}"
-    );
+    for key in ["\"event\":\"request\"", "\"tookMs\":5", "\"oomKills\":3"] {
+        assert!(text.contains(key), "{text}");
+    }
     for before in [
         PreviousEnd::Unknown,
         PreviousEnd::Planned,
@@ -90,11 +85,8 @@ fn what_is_written_is_read_again() {
         PreviousEnd::Unplanned(None),
     ] {
         let text = serde_json::to_string(&before).unwrap();
-        assert_eq!(
-            serde_json::from_str::<PreviousEnd>(&text).unwrap(),
-            before,
-            "{text}"
-        );
+        let read: PreviousEnd = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, before, "{text}");
     }
 }
 
@@ -135,11 +127,8 @@ fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
         assert!(length <= FILE_MAX, "{length}");
     }
     let ids = ids(dir.path());
-    assert!(
-        ids.len() > 1000 && ids.last().unwrap() == "r3999",
-        "{}",
-        ids.len()
-    );
+    assert!(ids.len() > 1000, "{}", ids.len());
+    assert_eq!(ids.last().unwrap(), "r3999");
     let numbers: Vec<u32> = ids.iter().map(|id| id[1..].parse().unwrap()).collect();
     assert!(
         numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
@@ -157,11 +146,8 @@ fn what_cannot_be_written_stops_nobody() {
     std::os::unix::fs::symlink(&elsewhere, path(dir.path())).unwrap();
     let history = History::open(dir.path());
     history.append(&request("r1"));
-    assert_eq!(
-        std::fs::read_to_string(&elsewhere).unwrap(),
-        "mine",
-        "links are not followed"
-    );
+    let text = std::fs::read_to_string(&elsewhere).unwrap();
+    assert_eq!(text, "mine", "links are not followed");
     std::fs::remove_file(path(dir.path())).unwrap();
     nix::unistd::mkfifo(&path(dir.path()), nix::sys::stat::Mode::S_IRWXU).unwrap();
     history.append(&request("r1"));

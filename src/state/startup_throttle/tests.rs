@@ -39,6 +39,17 @@ impl Lives {
         begin(self.dir.path(), &self.throttle, &self.life())
     }
 
+    /// Starts that need not wait.
+    fn go(&mut self, starts: u32) {
+        for _ in 0..starts {
+            assert_eq!(self.start(SOON), StartDecision::Go);
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn later(&mut self, seconds: u64) {
         self.now = self.now + Duration::from_secs(seconds);
     }
@@ -67,13 +78,8 @@ fn wait(seconds: u64, count: u32) -> StartDecision {
 #[test]
 fn three_starts_pass_and_the_fourth_waits_ever_longer_up_to_the_longest() {
     let mut lives = Lives::new();
-    assert_eq!(lives.start(0), StartDecision::Go);
-    assert_eq!(lives.start(SOON), StartDecision::Go);
-    assert_eq!(
-        lives.start(SOON),
-        StartDecision::Go,
-        "a count that lands on the threshold passes"
-    );
+    // A count that lands on the threshold passes.
+    lives.go(3);
     // 20 minutes between them: rapid, and too late for safe mode.
     for (seconds, count) in [
         (5, 4),
@@ -96,8 +102,7 @@ fn a_start_is_rapid_within_the_window_and_the_first_again_after_it() {
     }
     assert_eq!(lives.start(1799), wait(5, 4));
     assert_eq!(lives.start(1800), StartDecision::Go);
-    assert_eq!(lives.start(SOON), StartDecision::Go);
-    assert_eq!(lives.start(SOON), StartDecision::Go);
+    lives.go(2);
     assert_eq!(lives.start(SOON), wait(5, 4));
 }
 
@@ -108,14 +113,11 @@ fn a_life_that_lasted_is_forgotten_with_all_before_it() {
         lives.start(SOON);
     }
     lives.later(600);
-    stable(lives.dir.path(), lives.pid + 1);
-    assert!(
-        path(lives.dir.path()).exists(),
-        "another life's record stays"
-    );
-    stable(lives.dir.path(), lives.pid);
-    assert!(!path(lives.dir.path()).exists());
-    stable(lives.dir.path(), lives.pid);
+    stable(lives.dir(), lives.pid + 1);
+    assert!(path(lives.dir()).exists(), "another life's record stays");
+    stable(lives.dir(), lives.pid);
+    assert!(!path(lives.dir()).exists());
+    stable(lives.dir(), lives.pid);
     assert_eq!(lives.start(SOON), StartDecision::Go);
 }
 
@@ -123,24 +125,14 @@ fn a_life_that_lasted_is_forgotten_with_all_before_it() {
 fn planned_ends_never_count() {
     let mut lives = Lives::new();
     for _ in 0..20 {
-        assert_eq!(lives.start(SOON), StartDecision::Go);
-        ended_planned(lives.dir.path(), lives.pid);
+        lives.go(1);
+        ended_planned(lives.dir(), lives.pid);
     }
-    assert_eq!(lives.start(SOON), StartDecision::Go);
-    assert_eq!(lives.start(SOON), StartDecision::Go, "the first that died");
-    assert_eq!(lives.start(SOON), StartDecision::Go);
+    lives.go(3);
     assert_eq!(lives.start(SOON), wait(5, 4));
-    ended_planned(lives.dir.path(), lives.pid);
-    assert_eq!(
-        lives.start(SOON),
-        StartDecision::Go,
-        "who stopped it wants it now"
-    );
-    assert_eq!(
-        lives.start(SOON),
-        wait(10, 5),
-        "and what was before is not forgotten"
-    );
+    ended_planned(lives.dir(), lives.pid);
+    assert_eq!(lives.start(SOON), StartDecision::Go, "after a planned end");
+    assert_eq!(lives.start(SOON), wait(10, 5), "earlier failures count");
 }
 
 #[test]
@@ -150,25 +142,21 @@ fn a_hand_over_counts_for_nobody() {
         lives.start(SOON);
         let old = lives.pid;
         lives.pid += 1;
-        take_over(lives.dir.path(), &lives.life());
-        ended_planned(lives.dir.path(), old);
+        take_over(lives.dir(), &lives.life());
+        ended_planned(lives.dir(), old);
         // The predecessor's end is not the successor's.
-        let record = read(lives.dir.path()).unwrap();
+        let record = read(lives.dir()).unwrap();
         assert_eq!(
             (record.pid, record.standing),
             (lives.pid, LifeState::Started)
         );
-        ended_planned(lives.dir.path(), lives.pid);
+        ended_planned(lives.dir(), lives.pid);
     }
     assert_eq!(lives.start(SOON), StartDecision::Go);
     lives.pid += 1;
-    take_over(lives.dir.path(), &lives.life());
-    assert_eq!(
-        lives.start(SOON),
-        StartDecision::Go,
-        "the successor's death is one"
-    );
-    assert_eq!(lives.start(SOON), StartDecision::Go);
+    take_over(lives.dir(), &lives.life());
+    // The death of the successor counts.
+    lives.go(2);
     assert_eq!(lives.start(SOON), wait(5, 4));
 }
 
@@ -214,7 +202,7 @@ fn a_death_soon_after_the_longest_wait_leads_to_safe_mode() {
     );
     let mut lives = Lives::new();
     lives.until_the_longest_wait();
-    ended_planned(lives.dir.path(), lives.pid);
+    ended_planned(lives.dir(), lives.pid);
     assert_eq!(lives.start(SOON), StartDecision::Go, "a stop is no death");
 }
 
@@ -231,7 +219,7 @@ fn safe_mode_is_left_by_a_trial_that_lasts_and_by_an_operator() {
         "killed in safe mode, it comes back to it"
     );
     lives.later(600);
-    trial(lives.dir.path(), &lives.life());
+    trial(lives.dir(), &lives.life());
     lives.later(299);
     let StartDecision::Safe {
         reason,
@@ -242,13 +230,13 @@ fn safe_mode_is_left_by_a_trial_that_lasts_and_by_an_operator() {
     };
     assert!(reason.contains("299 s after"), "{reason}");
     lives.later(600);
-    trial(lives.dir.path(), &lives.life());
+    trial(lives.dir(), &lives.life());
     lives.later(600);
-    stable(lives.dir.path(), lives.pid);
+    stable(lives.dir(), lives.pid);
     assert_eq!(lives.start(SOON), StartDecision::Go);
     lives.until_the_longest_wait();
     assert!(matches!(lives.start(SOON), StartDecision::Safe { .. }));
-    clear(lives.dir.path());
+    clear(lives.dir());
     assert_eq!(lives.start(SOON), StartDecision::Go);
 }
 
@@ -256,8 +244,8 @@ fn safe_mode_is_left_by_a_trial_that_lasts_and_by_an_operator() {
 fn a_trial_that_failed_leads_back_to_safe_mode() {
     let mut lives = Lives::new();
     assert_eq!(lives.start(0), StartDecision::Go);
-    trial(lives.dir.path(), &lives.life());
-    safe(lives.dir.path(), &lives.life());
+    trial(lives.dir(), &lives.life());
+    safe(lives.dir(), &lives.life());
     assert!(matches!(
         lives.start(SOON),
         StartDecision::Safe { again: true, .. }
@@ -280,8 +268,9 @@ fn the_keys_mean_what_they_say() {
     assert_eq!(lives.start(60), StartDecision::Go);
     lives.throttle.window = Dur::secs(0);
     for _ in 0..20 {
+        let start = lives.start(0);
         assert_eq!(
-            lives.start(0),
+            start,
             StartDecision::Go,
             "without a window nothing is rapid"
         );
@@ -299,7 +288,7 @@ fn the_keys_mean_what_they_say() {
 #[test]
 fn a_file_that_cannot_be_understood_is_set_aside_and_the_start_goes_on() {
     let mut lives = Lives::new();
-    let path = path(lives.dir.path());
+    let path = path(lives.dir());
     for text in ["", "{", "[]", "{\"count\":-1}", &"x".repeat(10_000)] {
         std::fs::write(&path, text).unwrap();
         assert_eq!(lives.start(SOON), StartDecision::Go, "{text}");
@@ -307,14 +296,14 @@ fn a_file_that_cannot_be_understood_is_set_aside_and_the_start_goes_on() {
             std::fs::read_to_string(untrusted_file::quarantine_path(&path)).unwrap(),
             text
         );
-        assert!(read(lives.dir.path()).is_some(), "and a new record begun");
+        assert!(read(lives.dir()).is_some(), "and a new record begun");
     }
 }
 
 #[test]
 fn a_directory_that_is_missing_or_takes_nothing_stops_no_start() {
     let mut lives = Lives::new();
-    let gone = lives.dir.path().join("gone");
+    let gone = lives.dir().join("gone");
     for _ in 0..10 {
         lives.pid += 1;
         let start = begin(&gone, &lives.throttle, &lives.life());
@@ -327,11 +316,9 @@ fn a_directory_that_is_missing_or_takes_nothing_stops_no_start() {
         clear(&gone);
     }
     // A directory in the file's place can be neither read nor replaced.
-    std::fs::create_dir(path(lives.dir.path())).unwrap();
-    let aside = untrusted_file::quarantine_path(&path(lives.dir.path()));
+    std::fs::create_dir(path(lives.dir())).unwrap();
+    let aside = untrusted_file::quarantine_path(&path(lives.dir()));
     std::fs::create_dir(&aside).unwrap();
     std::fs::write(aside.join("full"), "").unwrap();
-    for _ in 0..10 {
-        assert_eq!(lives.start(SOON), StartDecision::Go);
-    }
+    lives.go(10);
 }

@@ -37,7 +37,7 @@
 //! |---|---|
 //! | [`text`] | text that leaves the process: control characters escaped, secrets redacted, the log |
 //! | [`config`] | what the user wrote, checked |
-//! | [`os`] | what the kernel tells and does: processes, ports, descriptors, out-of-memory kills, and the macOS twins |
+//! | [`os`] | the calls of the kernel: processes, ports, descriptors, out-of-memory kills, and the macOS twins |
 //! | [`state`] | files that outlive a process: lock, owner record, restart intent, history, throttle record |
 //! | [`systemd`] | D-Bus connection, unit facts, notifications, passed sockets |
 //! | [`supervisor`] | who supervises this process |

@@ -27,7 +27,7 @@ pub use model::{
     Config, DrainNotice, Hold, LimitsSection, NoticeSignal, OutputMode, Ready, RestartMode,
     RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
-pub use render::{schema, starter, to_toml};
+pub use render::{schema, starter};
 pub use types::{Dur, Listen};
 pub(crate) use validate::{parse_net, parse_upstream};
 

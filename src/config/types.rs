@@ -1,6 +1,5 @@
 //! Values with a syntax of their own: durations and listen addresses.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,9 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::text::words::serde_as_text;
+use crate::text::words::as_text;
 
 /// A length of time, written as `"300s"`, `"1500ms"`, `"5m"` or `"1h 30m"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,17 +67,11 @@ impl fmt::Debug for Dur {
     }
 }
 
-serde_as_text!(Dur);
-
-impl JsonSchema for Dur {
-    fn schema_name() -> Cow<'static, str> {
-        "Duration".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "description": "A length of time: \"300s\", \"1500ms\", \"5m\"", "examples": ["300s"]})
-    }
-}
+as_text!(Dur as "Duration", {
+    "type": "string",
+    "description": "A length of time: \"300s\", \"1500ms\", \"5m\"",
+    "examples": ["300s"],
+});
 
 /// Where the front door listens: a TCP address or a unix socket path.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -141,17 +133,11 @@ impl fmt::Display for Listen {
     }
 }
 
-serde_as_text!(Listen);
-
-impl JsonSchema for Listen {
-    fn schema_name() -> Cow<'static, str> {
-        "Listen".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "description": "A listen address", "examples": ["127.0.0.1:18789", "unix:/run/app.sock"]})
-    }
-}
+as_text!(Listen as "Listen", {
+    "type": "string",
+    "description": "A listen address",
+    "examples": ["127.0.0.1:18789", "unix:/run/app.sock"],
+});
 
 #[cfg(test)]
 mod tests {

@@ -116,10 +116,7 @@ impl Client {
 
     /// Waits until the gateway closes the connection, which it does when it ends.
     pub async fn closed(&mut self) {
-        while let Ok(incoming) = frames::read(&mut self.reader).await {
-            if matches!(incoming, ReadFrame::End) {
-                return;
-            }
-        }
+        let reader = &mut self.reader;
+        while !matches!(frames::read(reader).await, Ok(ReadFrame::End) | Err(_)) {}
     }
 }

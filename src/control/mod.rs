@@ -1,4 +1,4 @@
-//! How gatewayctl and a gateway speak: JSON frames, one a line, over a unix socket.
+//! The protocol of gatewayctl and a gateway: JSON frames, one a line, over a unix socket.
 
 pub mod client;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Calls of the kernel, and what they return: one place for each call, with the macOS twin beside it.
+//! The calls of the kernel: one place for each, with the macOS twin beside it.
 
 #[cfg(any(test, target_os = "macos"))]
 pub mod darwin;

@@ -26,7 +26,7 @@ impl BootTime {
             .unwrap_or_default()
     }
 
-    /// How long ago `earlier` was; none when it lies ahead: then it is of another boot.
+    /// How long ago `earlier` was; none when it is in the future, as a time of another boot may be.
     pub fn since(self, earlier: Self) -> Option<Duration> {
         self.0.checked_sub(earlier.0).map(Duration::from_millis)
     }

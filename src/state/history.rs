@@ -212,14 +212,9 @@ impl History {
     }
 
     fn file(&self) -> io::Result<File> {
-        untrusted_file::open(
-            &self.path,
-            OpenOptions::new()
-                .read(true)
-                .append(true)
-                .create(true)
-                .mode(0o600),
-        )
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        untrusted_file::open(&self.path, &mut options)
     }
 }
 

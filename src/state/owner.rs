@@ -3,6 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::atomic_file;
@@ -84,13 +87,7 @@ fn lives(pid: u32, start: u64) -> Option<bool> {
 
 /// Whether the kernel knows the pid; a process of another user counts.
 fn signallable(pid: u32) -> bool {
-    let Ok(pid) = i32::try_from(pid) else {
-        return false;
-    };
-    !matches!(
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None),
-        Err(nix::errno::Errno::ESRCH)
-    )
+    i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
 }
 
 /// See [`Stat::start_time`].

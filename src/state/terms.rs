@@ -123,11 +123,11 @@ impl FromStr for RequestEnd {
     }
 }
 
-as_text!(
-    RequestEnd,
-    "How a request ended: done, unchanged (a reload found nothing to do), coalesced (into another request), scheduled (this process ends and its supervisor starts the next), moved (another process has just taken over), rejected or failed, the last two with the cause after a colon.".to_owned(),
-    format!("^({})(: .*)?$", RequestOutcome::alternatives()),
-);
+as_text!(RequestEnd as "RequestEnd", {
+    "type": "string",
+    "description": "How a request ended: done, unchanged (a reload found nothing to do), coalesced (into another request), scheduled (this process ends and its supervisor starts the next), moved (another process has just taken over), rejected or failed, the last two with the cause after a colon.",
+    "pattern": format!("^({})(: .*)?$", RequestOutcome::alternatives()),
+});
 
 words! {
     /// A rung of the recovery ladder.
@@ -190,13 +190,13 @@ impl FromStr for EndReason {
     }
 }
 
-as_text!(
-    EndReason,
-    format!(
+as_text!(EndReason as "EndReason", {
+    "type": "string",
+    "description": format!(
         "Why a life ended: the name of a signal, \"{MANAGER_RESTART}\", \"{ANNOUNCED_RESTART}REASON\", \"{CANNOT_START}CAUSE\", or another reason in words."
     ),
-    String::new(),
-);
+    "pattern": "",
+});
 
 #[cfg(test)]
 mod tests {

@@ -115,17 +115,12 @@ fn of_unit(evidence: &Evidence) -> Supervisor {
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
         .unwrap_or_default();
-    let services: Vec<&str> = group
-        .split('/')
-        .filter(|part| part.ends_with(".service"))
-        .collect();
+    let mut services = group.split('/').filter(|part| part.ends_with(".service"));
     let manager = |part: &&str| part.starts_with("user@");
+    let innermost = services.clone().last().filter(|part| !manager(part));
     Supervisor::Systemd {
-        unit: services
-            .last()
-            .filter(|part| !manager(part))
-            .map(|unit| (*unit).to_owned()),
-        user: services.iter().any(manager),
+        unit: innermost.map(str::to_owned),
+        user: services.any(|part| manager(&part)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who supervises the gateway, and how it speaks to systemd.
+//! Who supervises the gateway.
 
 mod detect;
 mod evidence;

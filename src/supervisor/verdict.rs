@@ -193,14 +193,14 @@ impl FromStr for SupervisorText {
     }
 }
 
-as_text!(
-    SupervisorText,
-    format!(
+as_text!(SupervisorText as "SupervisorText", {
+    "type": "string",
+    "description": format!(
         "Who restarts the gateway when it dies, and in parentheses how that is known. The first word is {}, or the name that GATEWAY_SUPERVISOR declares.",
         SupervisorKind::alternatives().replace('|', ", ")
     ),
-    "^[^ ]+ .*".to_owned(),
-);
+    "pattern": "^[^ ]+ .*",
+});
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ pub fn sidecar_identifier(name: &str) -> String {
     format!("{IDENTIFIER}-{name}")
 }
 
-/// Starts logging; to be called in main. A second call has no effect.
+/// Starts logging. A second call has no effect.
 pub fn init() {
     let ours =
         |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;

@@ -77,9 +77,9 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// Serializes a type as the text that it displays and parses.
-macro_rules! serde_as_text {
-    ($name:ident) => {
+/// Serializes a type as the text that it displays and parses, with its name and schema.
+macro_rules! as_text {
+    ($name:ident as $shown:literal, $schema:tt) => {
         impl ::serde::Serialize for $name {
             fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -94,26 +94,14 @@ macro_rules! serde_as_text {
                 text.parse().map_err(::serde::de::Error::custom)
             }
         }
-    };
-}
-pub(crate) use serde_as_text;
-
-/// As [`serde_as_text!`], with a schema; `$about` and `$pattern` are expressions of type [`String`].
-macro_rules! as_text {
-    ($name:ident, $about:expr, $pattern:expr $(,)?) => {
-        $crate::text::words::serde_as_text!($name);
 
         impl ::schemars::JsonSchema for $name {
             fn schema_name() -> ::std::borrow::Cow<'static, str> {
-                stringify!($name).into()
+                $shown.into()
             }
 
             fn json_schema(_: &mut ::schemars::SchemaGenerator) -> ::schemars::Schema {
-                ::schemars::json_schema!({
-                    "type": "string",
-                    "description": $about,
-                    "pattern": $pattern,
-                })
+                ::schemars::json_schema!($schema)
             }
         }
     };

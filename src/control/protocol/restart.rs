@@ -113,14 +113,14 @@ impl FromStr for PlannedStrategy {
     }
 }
 
-as_text!(
-    PlannedStrategy,
-    format!(
+as_text!(PlannedStrategy as "PlannedStrategy", {
+    "type": "string",
+    "description": format!(
         "How a restart would be done now, and why. It begins with one of {}.",
         StrategyName::alternatives().replace('|', ", ")
     ),
-    format!("^({})[:,]", StrategyName::alternatives()),
-);
+    "pattern": format!("^({})[:,]", StrategyName::alternatives()),
+});
 
 /// The last restart or reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

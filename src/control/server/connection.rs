@@ -6,6 +6,7 @@ use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::reply::{Call, Caller, Reply};
@@ -87,9 +88,9 @@ async fn read_all(
 
 async fn write_all(mut writer: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<Frame>) {
     while let Some(frame) = frames.recv().await {
-        match tokio::time::timeout(WRITE_TIME, frames::write(&mut writer, &frame)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+        let written = timeout(WRITE_TIME, frames::write(&mut writer, &frame)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            return;
         }
     }
 }

@@ -18,7 +18,7 @@ const FD_SOCKET_INFO: c_int = 3;
 /// A list may grow between the call that asks for its size and the call that reads it.
 const TRIES: usize = 4;
 
-/// What `struct proc_bsdinfo` and `struct proc_bsdshortinfo` both tell about a process.
+/// What `struct proc_bsdinfo` and `struct proc_bsdshortinfo` have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
     /// 16 bytes at most.
@@ -126,8 +126,7 @@ fn full(pid: u32) -> Option<ProcessInfo> {
     })
 }
 
-/// For everybody's processes: those of other users are needed too, because they stand between a
-/// process and process 1.
+/// For the processes of other users too, which may be ancestors of ours.
 fn short(pid: u32) -> Option<ProcessInfo> {
     let info: libc::proc_bsdshortinfo = info(pid, libc::PROC_PIDT_SHORTBSDINFO)?;
     Some(ProcessInfo {
@@ -234,9 +233,10 @@ pub fn arguments_of(pid: u32) -> Option<Vec<String>> {
             0,
         )
     };
-    (result == 0)
-        .then(|| arguments::parse(block.get(..length)?))
-        .flatten()
+    match result {
+        0 => arguments::parse(block.get(..length)?),
+        _ => None,
+    }
 }
 
 /// The sockets that a process has open, each as [`fdinfo`] reads it; none where that may not be

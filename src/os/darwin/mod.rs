@@ -22,7 +22,7 @@ const INET: i32 = 2;
 const INET6: i32 = 30;
 
 /// INP_IPV4 of netinet/in_pcb.h, a bit of `inp_vflag`: the socket takes IPv4. An IPv6 socket that
-/// is bound to all addresses has it as well, unless it was told IPV6_V6ONLY.
+/// is bound to all addresses has it as well, unless it has IPV6_V6ONLY.
 const TAKES_IPV4: u8 = 0x1;
 
 /// TCPS_LISTEN of netinet/tcp_fsm.h; TSI_S_LISTEN of sys/proc_info.h is the same.

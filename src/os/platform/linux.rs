@@ -19,12 +19,8 @@ use tokio::net::unix::pipe;
 
 /// A TCP socket, close-on-exec and non-blocking.
 pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
-    socket(
-        family,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(family, SockType::Stream, flags, None)
 }
 
 /// The reading and the writing end of a pipe, close-on-exec.
@@ -69,16 +65,10 @@ pub unsafe fn close_others(keep: RawFd) {
 
 /// Marks every descriptor from 3 on to be closed on exec; async-signal-safe.
 pub fn mark_rest_close_on_exec() {
+    let (last, flag) = (libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
     // SAFETY: only sets a flag on descriptors. Before Linux 5.11 it fails: then only our own
     // descriptors are close-on-exec.
-    unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_close_range, 3, last, flag) };
 }
 
 /// Lets the kernel send `signal` to this process when its parent ends; async-signal-safe.

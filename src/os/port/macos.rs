@@ -1,6 +1,6 @@
-//! The twin of linux.rs, which describes the functions: the list of all TCP sockets, which every user may read, and libproc, which shows
-//! the processes of the own user (to root, all of them). The "inode" of a socket is the kernel's
-//! handle of it, which is the same in both.
+//! The twin of linux.rs, which describes the functions: the list of all TCP sockets, which every user
+//! may read, and libproc, which shows the processes of the own user (to root, all of them). The
+//! "inode" of a socket is the kernel's handle of it, which is the same in both.
 
 use std::io;
 

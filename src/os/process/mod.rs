@@ -1,4 +1,4 @@
-//! Processes: their facts, how they are related, and descriptors that cannot refer to another process.
+//! Processes: facts, ancestors and descendants, and descriptors that identify one process for good.
 
 mod ended;
 mod facts;

@@ -9,7 +9,7 @@ use super::kernel::all;
 const HOPS: usize = 32;
 
 /// The parent of a process, the parent's parent, and so on, process 1 included where it is one. The
-/// list ends at a process that /proc hides. The ancestor rule of `stale` stands on this list.
+/// list ends at a process that /proc hides. The ancestor rule of `stale` uses it.
 pub fn ancestors(of: u32) -> Vec<u32> {
     let parent = |pid: &u32| {
         let parent = Stat::read(*pid)?.parent;

@@ -117,7 +117,7 @@ fn of_unit(evidence: &Evidence) -> Supervisor {
         .unwrap_or_default();
     let mut services = group.split('/').filter(|part| part.ends_with(".service"));
     let manager = |part: &&str| part.starts_with("user@");
-    let innermost = services.clone().last().filter(|part| !manager(part));
+    let innermost = services.clone().next_back().filter(|part| !manager(part));
     Supervisor::Systemd {
         unit: innermost.map(str::to_owned),
         user: services.any(|part| manager(&part)),

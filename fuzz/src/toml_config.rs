@@ -46,13 +46,11 @@ fn refused(text: &str, error: &ConfigError) {
         path,
         place,
         message,
-        help,
     } = error
     else {
         panic!("{error}, and no file was read");
     };
     assert!(!message.trim().is_empty() && error.to_string().contains(message.as_str()));
-    assert!(help.as_ref().is_none_or(|help| !help.is_empty()));
     if let Some(place) = place {
         assert!(path.is_some(), "a place in a file that has no name");
         let line = text

@@ -20,14 +20,12 @@ pub use environment::Env;
 pub use error::ConfigError;
 #[cfg(test)]
 pub use load::parse;
-pub use load::{
-    Loaded, Overrides, Whereabouts, check_instance, default_path, load, load_text, whereabouts,
-};
+pub use load::{Loaded, Overrides, check_instance, default_path, load, load_text, whereabouts};
 pub use model::{
     Config, DrainNotice, Hold, LimitsSection, NoticeSignal, OutputMode, Ready, RestartMode,
     RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
-pub use render::{schema, starter};
+pub use render::{schema, starter, to_toml};
 pub use types::{Dur, Listen};
 pub(crate) use validate::{parse_net, parse_upstream};
 

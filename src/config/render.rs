@@ -1,10 +1,15 @@
-//! What `gatewayctl config` prints: the schema and a commented starter.
+//! What `gatewayctl config` prints: the schema, a commented starter, and a configuration as TOML.
 
 use super::model::Config;
 
 /// The JSON schema of the configuration file.
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Config).to_value()
+}
+
+/// A configuration as TOML, defaults included; an error for a path that is not text.
+pub fn to_toml(config: &Config) -> Result<String, toml::ser::Error> {
+    toml::to_string(config)
 }
 
 /// A commented file to start from.
@@ -41,10 +46,7 @@ mod tests {
     #[test]
     fn a_configuration_round_trips_through_toml() {
         let config = parse(starter(), None).unwrap();
-        assert_eq!(
-            parse(&toml::to_string(&config).unwrap(), None).unwrap(),
-            config
-        );
+        assert_eq!(parse(&to_toml(&config).unwrap(), None).unwrap(), config);
     }
 
     #[test]

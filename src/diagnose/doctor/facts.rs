@@ -41,8 +41,7 @@ impl DoctorFacts {
     /// The unit and what its manager reports, where systemd has loaded it.
     pub fn loaded_unit(&self) -> Option<(&InstalledUnit, &UnitProperties)> {
         let unit = self.unit.as_ref()?;
-        let properties = unit.properties.as_ref()?;
-        (properties.load == LoadState::Loaded).then_some((unit, properties))
+        (unit.properties.load == LoadState::Loaded).then_some((unit, &unit.properties))
     }
 
     /// A redactor that knows every secret of the configuration and of the unit.
@@ -55,8 +54,11 @@ impl DoctorFacts {
                 redactor.learn_env(key, value);
             }
         }
-        let properties = self.unit.iter().filter_map(|unit| unit.properties.as_ref());
-        for pair in properties.flat_map(|properties| &properties.environment) {
+        for pair in self
+            .unit
+            .iter()
+            .flat_map(|unit| &unit.properties.environment)
+        {
             if let Some((key, value)) = pair.split_once('=') {
                 redactor.learn_env(key, value);
             }

@@ -18,8 +18,8 @@ pub struct InstalledUnit {
     pub installed: Installed,
     /// Whether the caller needs sudo to change it.
     pub needs_sudo: bool,
-    /// What its manager reports; none where the manager does not answer.
-    pub properties: Option<UnitProperties>,
+    /// What its manager reports; the defaults where the manager does not answer.
+    pub properties: UnitProperties,
     /// Why the manager does not answer.
     pub unreachable: Option<String>,
     /// The unit file and its drop-ins, in the order in which systemd reads them.

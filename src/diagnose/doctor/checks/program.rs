@@ -29,7 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Restore the program, or install again with the gatewayctl that lies next to it.",
         judge: |facts| {
             let unit = facts.unit.as_ref()?;
-            let program = unit.properties.as_ref()?.program.as_ref()?;
+            let program = unit.properties.program.as_ref()?;
             if program.exists() {
                 return None;
             }
@@ -175,10 +175,7 @@ pub(super) const CHECKS: &[Check] = &[
 fn temporary(facts: &DoctorFacts) -> Option<Problem> {
     // Only a service has to survive a boot.
     let unit = facts.unit.as_ref()?;
-    let own = unit
-        .properties
-        .as_ref()
-        .and_then(|properties| properties.program.clone());
+    let own = unit.properties.program.clone();
     let own = own.map(|program| (unit.place("ExecStart"), program));
     let config = facts.config.get();
     let sidecars = config.sidecar.iter().filter_map(|(name, spec)| {

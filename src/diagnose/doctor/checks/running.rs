@@ -131,7 +131,7 @@ fn standing_by(facts: &DoctorFacts) -> Option<Problem> {
     // The control socket may belong to the gateway that serves.
     let by_unit = || {
         let unit = facts.unit.as_ref()?;
-        let properties = unit.properties.as_ref()?;
+        let properties = &unit.properties;
         (properties.waits_for == Some(WaitsFor::Owner))
             .then(|| (unit.name().to_owned(), properties.status_text.clone()))
     };

@@ -52,10 +52,13 @@ pub(super) const CHECKS: &[Check] = &[
         why: "A unit that is masked, or has a line that systemd rejects, does not start.",
         cure: "Unmask the unit, or correct the line that systemd-analyze names.",
         judge: |facts| {
-            let unit = facts.unit.as_ref()?;
+            let unit = facts
+                .unit
+                .as_ref()
+                .filter(|unit| unit.unreachable.is_none())?;
             let UnitProperties {
                 load, load_error, ..
-            } = unit.properties.as_ref()?;
+            } = &unit.properties;
             let next = match load {
                 Word::Known(LoadState::Loaded) => return None,
                 Word::Known(LoadState::Masked) => {
@@ -77,10 +80,10 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "With --fix: systemd reads the unit files again. The running process is not affected.",
         fixable: true,
         judge: |facts| {
-            let unit = facts.unit.as_ref()?;
-            unit.properties
+            let unit = facts
+                .unit
                 .as_ref()
-                .filter(|properties| properties.needs_reload)?;
+                .filter(|unit| unit.properties.needs_reload)?;
             let cure = Remedy::Fix(Fix::DaemonReload, unit.systemctl("daemon-reload"));
             let message = "it or one of its drop-ins changed after systemd read it";
             Problem::at(unit.file(), message, cure)

@@ -36,41 +36,37 @@ pub struct DoctorTarget {
 /// Looks at a gateway, its machine and its neighbours.
 pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     let env = Env::real();
-    let mut unseen = target.unseen.clone();
-    let (installed, status) = (target.unit.as_ref(), target.status.as_ref());
+    let installed = target.unit.as_ref();
     let mut facts = DoctorFacts {
         user: bus::user_name(),
         other_gateways: other_gateways(&env, &target.instance, installed),
         machine: machine::look(),
+        instance: target.instance,
+        flags: target.flags,
+        status: target.status,
+        control: target.control,
+        unseen: target.unseen,
         ..DoctorFacts::default()
     };
     if let Some(installed) = installed {
         facts.unit = Some(unit::look(&env, installed).await);
     }
-    facts.process = status
-        .map(|status| status.pid)
-        .or(main_pid(&facts))
-        .and_then(|pid| process::look(pid, &mut unseen));
-    facts.config = config_file::look(&env, installed, status, &target.config, &mut unseen);
-    facts.state_dir = state_dir::look(&env, installed, status, &facts.config, &mut unseen);
+    let (status, main) = (facts.status.as_ref(), main_pid(&facts));
+    let unseen = &mut facts.unseen;
+    let pid = status.map(|status| status.pid).or(main);
+    facts.process = pid.and_then(|pid| process::look(pid, unseen));
+    facts.config = config_file::look(&env, installed, status, &target.config, unseen);
+    facts.state_dir = state_dir::look(&env, installed, status, &facts.config, unseen);
     if let (Some(state), Some(_)) = (&facts.state_dir, status) {
         facts.config.unapplied = config_file::unapplied(&facts.config, &state.dir);
     }
-    facts.addresses = process::addresses(&facts, status);
-    DoctorFacts {
-        instance: target.instance,
-        flags: target.flags,
-        status: target.status,
-        control: target.control,
-        unseen,
-        ..facts
-    }
+    facts.addresses = process::addresses(&facts);
+    facts
 }
 
 /// The main process of the service.
 fn main_pid(facts: &DoctorFacts) -> Option<u32> {
-    let properties = facts.unit.as_ref()?.properties.as_ref()?;
-    Some(properties.main_pid).filter(|pid| *pid != 0)
+    Some(facts.unit.as_ref()?.properties.main_pid).filter(|pid| *pid != 0)
 }
 
 /// Other gateways that are installed here; for root also those of ordinary users.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::Listen;
-use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{AddressHolder, DoctorFacts, FrontAddress, RunningProcess};
 use crate::os::port::{self, Depth, Holder};
-use crate::os::process::{self, Stat};
+use crate::os::process::{self, Process, Stat};
 use crate::state::paths::Scope;
 
 pub(super) fn look(pid: u32, unseen: &mut Vec<String>) -> Option<RunningProcess> {
@@ -70,9 +69,9 @@ fn age(pid: u32) -> Option<Duration> {
 }
 
 /// The addresses of the running gateway and of its configuration, and what else listens there.
-pub(super) fn addresses(facts: &DoctorFacts, status: Option<&Status>) -> Vec<FrontAddress> {
+pub(super) fn addresses(facts: &DoctorFacts) -> Vec<FrontAddress> {
+    let status = facts.status.iter();
     let mut all: Vec<Listen> = status
-        .iter()
         .flat_map(|status| &status.listeners)
         .filter_map(|text| text.parse().ok())
         .collect();
@@ -83,7 +82,7 @@ pub(super) fn addresses(facts: &DoctorFacts, status: Option<&Status>) -> Vec<Fro
     }
     all.into_iter()
         .map(|listen| FrontAddress {
-            others: others(facts, status, &listen),
+            others: others(facts, &listen),
             listen,
         })
         .collect()
@@ -91,32 +90,27 @@ pub(super) fn addresses(facts: &DoctorFacts, status: Option<&Status>) -> Vec<Fro
 
 /// What listens at an address and is neither this gateway, nor one of its own processes, nor a
 /// service manager on its behalf.
-fn others(facts: &DoctorFacts, status: Option<&Status>, listen: &Listen) -> Vec<AddressHolder> {
-    let main = facts
-        .unit
-        .as_ref()
-        .and_then(|unit| unit.properties.as_ref())
-        .map(|properties| properties.main_pid);
-    let own: Vec<u32> = status
-        .iter()
-        .flat_map(|status| {
-            std::iter::once(status.pid).chain(status.drainers.iter().map(|one| one.pid))
-        })
-        .chain(main)
-        .collect();
+fn others(facts: &DoctorFacts, listen: &Listen) -> Vec<AddressHolder> {
+    let mut own = Vec::new();
+    if let Some(status) = &facts.status {
+        own.push(status.pid);
+        own.extend(status.drainers.iter().map(|drainer| drainer.pid));
+    }
+    own.extend(super::main_pid(facts));
     let group = own
         .iter()
-        .find_map(|pid| process::Process::read(*pid))
+        .find_map(|pid| Process::read(*pid))
         .and_then(|process| process.service().map(str::to_owned));
-    let is_own = |process: &process::Process| {
+    let in_group = |process: &Process| {
+        let group = group.as_ref();
+        group.is_some_and(|group| process::is_within(&process.group, group))
+    };
+    let is_own = |process: &Process| {
+        let ancestors = process::ancestors(process.pid);
         own.contains(&process.pid)
             || process.is_systemd()
-            || group
-                .as_ref()
-                .is_some_and(|group| process::is_within(&process.group, group))
-            || process::ancestors(process.pid)
-                .iter()
-                .any(|pid| own.contains(pid))
+            || in_group(process)
+            || ancestors.iter().any(|pid| own.contains(pid))
     };
     let other = |holder: Holder| match holder {
         Holder::Seen(process) if is_own(&process) => None,
@@ -132,10 +126,8 @@ fn others(facts: &DoctorFacts, status: Option<&Status>, listen: &Listen) -> Vec<
         }),
         // A hidden process may be the gateway itself, unless that would run as the caller.
         Holder::Hidden(uid) => {
-            let of_user = facts
-                .unit
-                .as_ref()
-                .is_none_or(|unit| unit.installed.scope == Scope::User);
+            let unit = facts.unit.as_ref();
+            let of_user = unit.is_none_or(|unit| unit.installed.scope == Scope::User);
             let uid = uid.filter(|uid| of_user && *uid != nix::unistd::geteuid().as_raw())?;
             Some(AddressHolder {
                 uid,

@@ -21,29 +21,20 @@ use crate::text::redact::{MASK, Redactor};
 const SUPPRESSED_SHOWN: usize = 3;
 
 pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit {
-    let (properties, raw, unreachable) = match ask(env, installed).await {
-        Ok((properties, raw)) => (Some(properties), raw, None),
-        Err(error) => (None, Properties::default(), Some(error.message)),
+    let (asked, unreachable) = match ask(env, installed).await {
+        Ok(asked) => (asked, None),
+        Err(error) => (Default::default(), Some(error.message)),
     };
+    let (properties, raw): (UnitProperties, Properties) = asked;
     let written = Written::at(&installed.path).unwrap_or(Written::Absent);
-    let version = properties
-        .as_ref()
-        .map_or(0, |properties| properties.version);
-    let outdated = match &written {
-        Written::ByUs(text) if version != 0 => drift::outdated(installed, text, version),
+    let outdated = match (&written, properties.version) {
+        (Written::ByUs(text), version) if version != 0 => drift::outdated(installed, text, version),
         _ => None,
     };
-    let mut files = vec![read(&installed.path)];
-    files.extend(
-        raw.texts("DropInPaths")
-            .iter()
-            .map(|path| read(Path::new(path))),
-    );
-    let user = properties
-        .as_ref()
-        .map(|properties| properties.user.clone())
-        .unwrap_or_default();
-    let account = nix::unistd::User::from_name(&user).ok().flatten();
+    let drop_ins = raw.texts("DropInPaths").into_iter().map(PathBuf::from);
+    let files = std::iter::once(installed.path.clone()).chain(drop_ins);
+    let user = &properties.user;
+    let account = nix::unistd::User::from_name(user).ok().flatten();
     let dynamic = raw.flag("DynamicUser");
     let own = installed.scope == Scope::User;
     InstalledUnit {
@@ -57,10 +48,7 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit 
             .into_iter()
             .map(|(path, optional)| env_file(path.into(), optional))
             .collect(),
-        secrets: properties
-            .as_ref()
-            .map(|properties| secret_names(&properties.environment))
-            .unwrap_or_default(),
+        secrets: secret_names(&properties.environment),
         has_account: user.is_empty() || dynamic || account.is_some() || user.parse::<u32>().is_ok(),
         uid: match (&account, own) {
             (Some(account), false) => Some(account.uid.as_raw()),
@@ -75,7 +63,7 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit 
         dynamic,
         properties,
         unreachable,
-        files,
+        files: files.map(|path| read(&path)).collect(),
         written,
         outdated,
     }
@@ -132,10 +120,8 @@ async fn ask(
 
 /// Whether there is a drop-in that systemd has not read: it does not notice a new drop-in directory.
 fn has_unread(installed: &Installed, known: &[String]) -> bool {
-    let folder = installed
-        .path
-        .with_file_name(format!("{}.d", installed.unit));
-    let drop_ins = std::fs::read_dir(folder)
+    let dir = format!("{}.d", installed.unit);
+    let drop_ins = std::fs::read_dir(installed.path.with_file_name(dir))
         .into_iter()
         .flatten()
         .flatten()

@@ -16,10 +16,7 @@ use crate::stale::{AddressClaim, ServiceUnit};
 pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;
-    let socket_up = match &unit.socket {
-        Some(socket) => manager.state(socket).await?.is_active(),
-        None => false,
-    };
+    let socket_up = manager.socket_state(unit).await?.is_active();
     let layout = Layout::of(unit.scope, env)?;
     let file = layout.config_file(&unit.instance);
     let config = match configuration(env, unit) {

@@ -19,8 +19,8 @@ const EDITED: &str = ".edited";
 /// refused.
 const MOST: u32 = 100;
 
-/// The bits that nothing gets back: whoever may write a unit or a configuration is whoever it runs
-/// as.
+/// The bits that no file gets back: who may write a unit or a configuration can run programs as its
+/// user.
 const WRITE_BY_OTHERS: u32 = 0o022;
 
 /// Keeps a file under a name that is free; where.

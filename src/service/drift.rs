@@ -1,28 +1,13 @@
-//! What doctor asks of an installed gateway besides its properties: its files, and whether this
+//! What doctor asks about the files of an installed gateway: which there are, and whether this
 //! version would write them as they are.
 
 use std::path::PathBuf;
 
-use super::error::ServiceError;
 use super::layout::{Installed, Layout};
-use super::linger;
 use super::provenance::diff;
 use super::sandbox::Sandbox;
 use super::unit_text::{RunAs, UnitPlan, UnitSubject, default_socket};
 use crate::config::Env;
-use crate::state::paths::Scope;
-
-/// Where install writes the configuration of this instance.
-pub fn config_file(env: &Env<'_>, unit: &Installed) -> Option<PathBuf> {
-    Layout::of(unit.scope, env)
-        .ok()
-        .map(|layout| layout.config_file(&unit.instance))
-}
-
-/// Where install writes units; files elsewhere came with a package or by hand.
-pub fn unit_dir(env: &Env<'_>, scope: Scope) -> Option<PathBuf> {
-    Layout::of(scope, env).ok().map(|layout| layout.units)
-}
 
 /// Every file that would be this unit, in the order in which systemd prefers them: all but the
 /// first are shadowed.
@@ -49,22 +34,11 @@ pub fn copies(env: &Env<'_>, unit: &Installed) -> Vec<PathBuf> {
     found
 }
 
-/// Whether the caller's manager stays up without a session.
-pub fn lingers() -> bool {
-    linger::is_on()
-}
-
-/// Turns lingering on, and remembers that it was us. What to do instead, where that is not
-/// permitted.
-pub async fn turn_linger_on(env: &Env<'_>) -> Result<Option<String>, ServiceError> {
-    linger::turn_on(&Layout::of(Scope::User, env)?).await
-}
-
-/// How a unit that we wrote differs from what this version writes for the same wishes; none where
+/// How a unit that we wrote differs from what this version writes for the same request; none where
 /// it does not.
 ///
-/// The wishes are read back from the text: the user, the sockets. Of sandboxes and ports every kind
-/// is tried, and files of variables are left out of the comparison: they are wishes only.
+/// User and sockets of the request are read back from the text. Every sandbox and kind of port is
+/// tried, and files of variables are not compared: only the request knows them.
 pub fn outdated(unit: &Installed, text: &str, systemd: u32) -> Option<String> {
     let value = |key: &str| {
         text.lines()
@@ -129,6 +103,7 @@ fn without_variables(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::paths::Scope;
 
     fn installed(socket: bool) -> Installed {
         Installed {
@@ -141,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_writes_is_not_outdated_whatever_was_wished() {
+    fn what_this_version_writes_is_not_outdated_whatever_was_requested() {
         for sandbox in [Sandbox::App, Sandbox::Strict, Sandbox::Off] {
             for (run_as, low_port, dir, file) in [
                 (RunAs::Dynamic, false, "/usr/bin", None),

@@ -85,22 +85,17 @@ impl ServiceError {
 
 /// What to do where no manager answers.
 pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> ServiceError {
-    let tried = match why {
-        Unreachable::NotBooted { .. } => {
-            return ServiceError::failed(why.to_string())
-                .next("gateway run -- COMMAND   (under the supervisor that it has)");
-        }
-        Unreachable::NoAnswer { .. } => why.to_string(),
-    };
+    if let Unreachable::NotBooted { .. } = why {
+        return ServiceError::failed(why.to_string())
+            .next("gateway run -- COMMAND   (under the supervisor that it has)");
+    }
     match scope {
-        Scope::System => {
-            ServiceError::failed(format!("cannot reach the service manager ({tried})"))
-                .next("the same command with sudo   (root needs no bus)")
-        }
+        Scope::System => ServiceError::failed(format!("cannot reach the service manager ({why})"))
+            .next("the same command with sudo   (root needs no bus)"),
         Scope::User => {
             let user = user_name();
             let error = ServiceError::failed(format!(
-                "cannot reach the service manager of user {user} ({tried})"
+                "cannot reach the service manager of user {user} ({why})"
             ));
             if runtime_dir(env).is_dir() {
                 error.next(format!(
@@ -116,28 +111,26 @@ pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> Ser
 
 /// Makes an error of D-Bus one for people. `doing` is what was asked, as in "start
 /// gateway.service".
-pub(super) fn explain(error: &zbus::Error, doing: &str) -> ServiceError {
-    let denied = match error {
-        zbus::Error::FDO(error) => {
-            matches!(
+pub(super) fn or_explain<T>(result: zbus::Result<T>, doing: &str) -> Result<T, ServiceError> {
+    use zbus::fdo::Error::{AccessDenied, InteractiveAuthorizationRequired};
+    result.map_err(|error| {
+        let denied = match &error {
+            zbus::Error::FDO(error) => matches!(
                 **error,
-                zbus::fdo::Error::AccessDenied(_)
-                    | zbus::fdo::Error::InteractiveAuthorizationRequired(_)
-            )
+                AccessDenied(_) | InteractiveAuthorizationRequired(_)
+            ),
+            zbus::Error::MethodError(name, ..) => {
+                name.as_str().ends_with("InteractiveAuthorizationRequired")
+            }
+            _ => false,
+        };
+        match error {
+            _ if denied => ServiceError::permission(format!("not permitted to {doing}"))
+                .next("the same command with sudo"),
+            zbus::Error::MethodError(_, Some(text), _) => {
+                ServiceError::failed(format!("cannot {doing}: {text}"))
+            }
+            error => ServiceError::failed(format!("cannot {doing}: {error}")),
         }
-        zbus::Error::MethodError(name, ..) => {
-            name.as_str().ends_with("InteractiveAuthorizationRequired")
-        }
-        _ => false,
-    };
-    if denied {
-        return ServiceError::permission(format!("not permitted to {doing}"))
-            .next("the same command with sudo");
-    }
-    match error {
-        zbus::Error::MethodError(_, Some(text), _) => {
-            ServiceError::failed(format!("cannot {doing}: {text}"))
-        }
-        error => ServiceError::failed(format!("cannot {doing}: {error}")),
-    }
+    })
 }

@@ -34,13 +34,13 @@ pub struct JobPlan {
     pub instance: String,
     /// System: a daemon of the machine; user: an agent of that user.
     pub scope: Scope,
-    /// The folder of `gateway`.
+    /// The directory of `gateway`.
     pub bin_dir: PathBuf,
     /// Which user a daemon runs as: launchd makes up none, and root would be too much. Without
     /// meaning for an agent.
     pub run_as: Option<String>,
-    /// The folder it starts in; servers have their own.
-    pub folder: PathBuf,
+    /// The directory it starts in; servers have their own.
+    pub cwd: PathBuf,
     /// Where its log goes, a crash's last words included.
     pub log: PathBuf,
     /// Variables, secrets among them: then the file is its owner's alone.
@@ -48,7 +48,7 @@ pub struct JobPlan {
 }
 
 /// A property list cannot say this.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum PlistError {
     /// XML has no form for most control characters, and for U+FFFE and U+FFFF.
     #[error("launchd cannot be told about {0:?}: it has a control character")]
@@ -56,9 +56,8 @@ pub enum PlistError {
     /// Property lists are UTF-8.
     #[error("launchd cannot be told about {}: it is not UTF-8", .0.display())]
     NotText(PathBuf),
-    /// The serializer's own word.
     #[error("cannot write a property list: {0}")]
-    Other(String),
+    Other(#[from] plist::Error),
 }
 
 impl JobPlan {
@@ -73,7 +72,7 @@ impl JobPlan {
             scope: Scope::System,
             bin_dir: "/usr/local/bin".into(),
             run_as: Some(run_as.to_owned()),
-            folder: "/".into(),
+            cwd: "/".into(),
             log: format!("/Library/Logs/gateway/{instance}.log").into(),
             environment: environment
                 .map(|(key, value)| (key.to_owned(), value))
@@ -89,7 +88,7 @@ impl JobPlan {
             bin_dir: "/usr/local/bin".into(),
             run_as: None,
             log: home.join(format!("Library/Logs/gateway/{instance}.log")),
-            folder: home,
+            cwd: home,
             environment: BTreeMap::new(),
         }
     }
@@ -102,7 +101,7 @@ impl JobPlan {
     /// The property list.
     pub fn text(&self) -> Result<String, PlistError> {
         let mut job = Dictionary::new();
-        let mut set = |key: &str, value: Value| job.insert(key.to_owned(), value);
+        let mut set = |key: &str, value: Value| drop(job.insert(key.to_owned(), value));
         set("Label", text(&self.label())?);
         let program = path(&self.bin_dir.join("gateway"))?;
         let arguments = ["run", "--instance"].map(|word| Value::String(word.to_owned()));
@@ -111,13 +110,13 @@ impl JobPlan {
             Value::Array([&[program][..], &arguments, &[text(&self.instance)?]].concat()),
         );
         match (self.scope, &self.run_as) {
-            (Scope::System, Some(name)) => drop(set("UserName", text(name)?)),
+            (Scope::System, Some(name)) => set("UserName", text(name)?),
             (Scope::System, None) => {}
             // Without `Background` it would not run for a user who only came by ssh.
-            (Scope::User, _) => drop(set(
+            (Scope::User, _) => set(
                 "LimitLoadToSessionType",
                 Value::Array(["Aqua", "Background"].map(Value::from).into()),
-            )),
+            ),
         }
         set("RunAtLoad", true.into());
         set("KeepAlive", true.into());
@@ -126,7 +125,7 @@ impl JobPlan {
         // Everything else is slowed down by macOS.
         set("ProcessType", "Interactive".into());
         set("Umask", UMASK.into());
-        set("WorkingDirectory", path(&self.folder)?);
+        set("WorkingDirectory", path(&self.cwd)?);
         set("StandardErrorPath", path(&self.log)?);
         if !self.environment.is_empty() {
             let entries = self
@@ -139,11 +138,8 @@ impl JobPlan {
             );
         }
         let mut out = Vec::new();
-        Value::Dictionary(job)
-            .to_writer_xml(&mut out)
-            .map_err(|error| PlistError::Other(error.to_string()))?;
-        let mut out =
-            String::from_utf8(out).map_err(|error| PlistError::Other(error.to_string()))?;
+        Value::Dictionary(job).to_writer_xml(&mut out)?;
+        let mut out = String::from_utf8_lossy(&out).into_owned();
         if !out.ends_with('\n') {
             out.push('\n');
         }

@@ -13,7 +13,7 @@ const FIRST_USER: u32 = 1000;
 
 /// The directories of one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub struct Layout {
     pub scope: Scope,
     /// Where install writes units.
     pub units: PathBuf,
@@ -112,13 +112,8 @@ impl Layout {
 
     /// What notes that it was us who turned lingering on.
     pub fn linger_mark(&self) -> Option<PathBuf> {
-        (self.scope == Scope::User)
-            .then(|| {
-                self.state
-                    .first()
-                    .map(|dir| dir.join("gateway/.linger-by-gatewayctl"))
-            })
-            .flatten()
+        let state = self.state.first().filter(|_| self.scope == Scope::User)?;
+        Some(state.join("gateway/.linger-by-gatewayctl"))
     }
 
     /// Where units may lie, the place that wins first.

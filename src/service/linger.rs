@@ -18,7 +18,7 @@ async fn set(on: bool) -> zbus::Result<()> {
 }
 
 /// Whether the caller's manager stays up without a session.
-pub(super) fn is_on() -> bool {
+pub fn is_on() -> bool {
     Path::new(LINGERING).join(user_name()).exists()
 }
 
@@ -27,7 +27,7 @@ pub(super) fn is_on() -> bool {
 ///
 /// # Errors
 /// When the note cannot be written; lingering is then turned off again.
-pub(super) async fn turn_on(layout: &Layout) -> Result<Option<String>, ServiceError> {
+pub async fn turn_on(layout: &Layout) -> Result<Option<String>, ServiceError> {
     let Some(mark) = layout.linger_mark() else {
         return Ok(None);
     };

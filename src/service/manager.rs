@@ -7,17 +7,24 @@ use tokio::time::timeout;
 
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Variant};
 
-use super::error::{ServiceError, explain, unreachable};
+use super::error::{ServiceError, or_explain, unreachable};
+use super::layout::Installed;
 use crate::config::Env;
 use crate::state::paths::Scope;
 use crate::systemd::bus::{self, SystemdManagerProxy};
-use crate::systemd::words::{ActiveState, LoadState, ServiceResult, SubState, UnitFileState, Word};
+use crate::systemd::words::{
+    ActiveState, JobResult, LoadState, ServiceResult, SubState, UnitFileState, Word,
+};
 use crate::systemd::{Properties, WaitsFor};
+use crate::text::words::words;
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
 /// progress, a stop takes TimeoutStopSec=30; a job that says nothing for this long has a manager
 /// that hangs.
 pub const JOB_LIMIT: Duration = Duration::from_secs(600);
+
+/// How many of the service's last lines are shown when it does not do what was asked.
+const LAST_WORDS: u32 = 6;
 
 pub struct Manager {
     connection: Connection,
@@ -25,34 +32,16 @@ pub struct Manager {
     scope: Scope,
 }
 
-/// What is asked of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
-    Start,
-    Stop,
-    /// Stop it if it runs, then start it.
-    Restart,
-    /// ExecReload=.
-    Reload,
-}
-
-impl Job {
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Restart => "restart",
-            Self::Reload => "reload",
-        }
+words! {
+    /// What is asked of a unit.
+    pub enum Job {
+        Start = "start",
+        Stop = "stop",
+        /// Stop it if it runs, then start it.
+        Restart = "restart",
+        /// ExecReload=.
+        Reload = "reload",
     }
-}
-
-/// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobResult {
-    Done,
-    /// In systemd's word: failed, timeout, dependency, canceled, skipped, …
-    Not(String),
 }
 
 /// What a service is doing, as its manager sees it.
@@ -116,12 +105,10 @@ impl UnitState {
 impl Manager {
     /// Connects.
     pub async fn connect(scope: Scope, env: &Env<'_>) -> Result<Self, ServiceError> {
-        let connection = bus::connect(scope, env)
-            .await
-            .map_err(|why| unreachable(scope, env, &why))?;
-        let proxy = SystemdManagerProxy::new(&connection)
-            .await
-            .map_err(|error| explain(&error, "speak to systemd"))?;
+        let connected = bus::connect(scope, env).await;
+        let connection = connected.map_err(|why| unreachable(scope, env, &why))?;
+        let proxy = SystemdManagerProxy::new(&connection).await;
+        let proxy = or_explain(proxy, "speak to systemd")?;
         Ok(Self {
             connection,
             proxy,
@@ -131,11 +118,7 @@ impl Manager {
 
     /// The manager's version number; 0 where it cannot be understood.
     pub async fn version(&self) -> Result<u32, ServiceError> {
-        let text = self
-            .proxy
-            .version()
-            .await
-            .map_err(|error| explain(&error, "ask systemd for its version"))?;
+        let text = or_explain(self.proxy.version().await, "ask systemd for its version")?;
         let digits: String = text
             .trim_start_matches("v")
             .chars()
@@ -154,22 +137,22 @@ impl Manager {
         job: Job,
         unit: &str,
         limit: Duration,
-    ) -> Result<JobResult, ServiceError> {
-        let doing = format!("{} {unit}", job.verb());
-        let failed = |error: zbus::Error| explain(&error, &doing);
-        // Subscribed before the job is queued, or its end could be missed.
-        let mut ends = self.job_ends().await.map_err(failed)?;
-        let path = match job {
-            Job::Start => self.proxy.start_unit(unit, "replace").await,
-            Job::Stop => self.proxy.stop_unit(unit, "replace").await,
-            Job::Restart => self.proxy.restart_unit(unit, "replace").await,
-            Job::Reload => self.proxy.reload_unit(unit, "replace").await,
-        }
-        .map_err(failed)?;
+    ) -> Result<Word<JobResult>, ServiceError> {
+        let doing = format!("{job} {unit}");
+        let queued = async {
+            // Subscribed before the job is queued, or its end could be missed.
+            let ends = self.job_ends().await?;
+            let path = match job {
+                Job::Start => self.proxy.start_unit(unit, "replace").await,
+                Job::Stop => self.proxy.stop_unit(unit, "replace").await,
+                Job::Restart => self.proxy.restart_unit(unit, "replace").await,
+                Job::Reload => self.proxy.reload_unit(unit, "replace").await,
+            };
+            Ok((ends, path?))
+        };
+        let (mut ends, path) = or_explain(queued.await, &doing)?;
         match timeout(limit, ended(&mut ends, &path)).await {
-            Ok(Ok(result)) if result == "done" => Ok(JobResult::Done),
-            Ok(Ok(result)) => Ok(JobResult::Not(result)),
-            Ok(Err(error)) => Err(failed(error)),
+            Ok(result) => or_explain(result, &doing),
             Err(_) => Err(ServiceError::still_starting(format!(
                 "{doing} is not done after {} s and goes on",
                 limit.as_secs()
@@ -217,13 +200,17 @@ impl Manager {
             ("ExecStart", Variant::from(exec)),
             ("CollectMode", Variant::from("inactive-or-failed")),
         ];
-        let started = self
-            .proxy
-            .start_transient_unit(unit, "fail", &properties, &[])
-            .await;
-        started
-            .map(drop)
-            .map_err(|error| explain(&error, &format!("start {unit}")))
+        let proxy = &self.proxy;
+        let started = proxy.start_transient_unit(unit, "fail", &properties, &[]);
+        or_explain(started.await, &format!("start {unit}")).map(drop)
+    }
+
+    /// What the socket unit of a service is doing; the default where it has none.
+    pub async fn socket_state(&self, service: &Installed) -> Result<UnitState, ServiceError> {
+        match &service.socket {
+            Some(socket) => self.state(socket).await,
+            None => Ok(UnitState::default()),
+        }
     }
 
     /// What a unit is doing. A unit that does not exist has `load` "not-found".
@@ -236,9 +223,7 @@ impl Manager {
     pub async fn properties(&self, unit: &str) -> Result<Properties, ServiceError> {
         let asked =
             async { Properties::read(&self.connection, self.proxy.load_unit(unit).await?).await };
-        asked
-            .await
-            .map_err(|error| explain(&error, &format!("ask about {unit}")))
+        or_explain(asked.await, &format!("ask about {unit}"))
     }
 
     /// Reads all unit files anew.
@@ -254,7 +239,7 @@ impl Manager {
             {
                 Ok(())
             }
-            other => other.map_err(|error| explain(&error, "make systemd read its unit files")),
+            other => or_explain(other, "make systemd read its unit files"),
         }
     }
 
@@ -276,31 +261,21 @@ impl Manager {
         state.unwrap_or_default().into()
     }
 
-    /// Makes the units start at boot (or at login). Whether anything changed.
-    pub async fn enable(&self, units: &[&str]) -> Result<bool, ServiceError> {
-        let doing = format!("enable {}", units.join(" "));
-        let (_, changes) = self
-            .proxy
-            .enable_unit_files(units, false, false)
-            .await
-            .map_err(|error| explain(&error, &doing))?;
-        Ok(!changes.is_empty())
+    /// Makes the units start at boot (or at login).
+    pub async fn enable(&self, units: &[&str]) -> Result<(), ServiceError> {
+        let enabled = self.proxy.enable_unit_files(units, false, false).await;
+        or_explain(enabled, &format!("enable {}", units.join(" "))).map(drop)
     }
 
-    /// The opposite. Whether anything changed.
-    pub async fn disable(&self, units: &[&str]) -> Result<bool, ServiceError> {
-        let doing = format!("disable {}", units.join(" "));
-        let changes = self
-            .proxy
-            .disable_unit_files(units, false)
-            .await
-            .map_err(|error| explain(&error, &doing))?;
-        Ok(!changes.is_empty())
+    /// Makes them not start any more.
+    pub async fn disable(&self, units: &[&str]) -> Result<(), ServiceError> {
+        let disabled = self.proxy.disable_unit_files(units, false).await;
+        or_explain(disabled, &format!("disable {}", units.join(" "))).map(drop)
     }
 }
 
-/// Waits for the end of a job: its result in systemd's word.
-async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<String> {
+/// Waits for the end of a job.
+async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<Word<JobResult>> {
     loop {
         let Some(message) = ends.next().await else {
             return Err(zbus::Error::Failure(
@@ -311,47 +286,47 @@ async fn ended(ends: &mut MessageStream, job: &OwnedObjectPath) -> zbus::Result<
         let (_, path, _, result): (u32, OwnedObjectPath, String, String) =
             message.body().deserialize()?;
         if path == *job {
-            return Ok(result);
+            return Ok(result.into());
         }
+    }
+}
+
+/// The flag that every command of systemd needs for a user's units, with a blank before it.
+fn user_flag(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "",
+        Scope::User => " --user",
     }
 }
 
 /// The systemctl command for people: `systemctl --user status x`.
 pub fn systemctl(scope: Scope, rest: &str) -> String {
-    match scope {
-        Scope::System => format!("systemctl {rest}"),
-        Scope::User => format!("systemctl --user {rest}"),
-    }
+    format!("systemctl{} {rest}", user_flag(scope))
+}
+
+/// The exact command that shows the unit's log.
+pub fn journalctl(scope: Scope, unit: &str) -> String {
+    format!("journalctl{} -u {unit}", user_flag(scope))
 }
 
 /// The last lines that a service itself wrote to the journal; none where it cannot be read.
-pub(super) fn last_words(scope: Scope, unit: &str, lines: u32) -> Vec<String> {
+pub fn last_words(scope: Scope, unit: &str) -> Vec<String> {
     let (flags, field): (&[&str], _) = match scope {
         Scope::System => (&[], "_SYSTEMD_UNIT"),
         Scope::User => (&["--user"], "_SYSTEMD_USER_UNIT"),
     };
     let asked = std::process::Command::new("journalctl")
         .args(flags)
-        .args([
-            "--quiet",
-            "--no-pager",
-            "--boot",
-            "--output=cat",
-            &format!("--lines={lines}"),
-            &format!("{field}={unit}"),
-        ])
+        .args(["--quiet", "--no-pager", "--boot", "--output=cat"])
+        .arg(format!("--lines={LAST_WORDS}"))
+        .arg(format!("{field}={unit}"))
         .stdin(std::process::Stdio::null())
         .output();
-    let text = asked
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
-}
-
-/// The exact command that shows the unit's log.
-pub fn journalctl(scope: Scope, unit: &str) -> String {
-    match scope {
-        Scope::System => format!("journalctl -u {unit}"),
-        Scope::User => format!("journalctl --user -u {unit}"),
-    }
+    asked.map_or_else(
+        |_| Vec::new(),
+        |output| {
+            let text = String::from_utf8_lossy(&output.stdout);
+            text.lines().map(str::to_owned).collect()
+        },
+    )
 }

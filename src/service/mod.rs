@@ -12,7 +12,7 @@ mod error;
 mod install;
 pub mod launchd_plist;
 mod layout;
-mod linger;
+pub mod linger;
 pub mod manager;
 pub mod provenance;
 mod report;
@@ -26,10 +26,10 @@ mod wait_ready;
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind};
 pub use install::{InstallRequest, ServiceManagerKind, install};
-pub use layout::{Installed, find, installed, state_dirs, user_homes};
-pub use manager::UnitState;
+pub use layout::{Installed, Layout, find, installed, state_dirs, user_homes};
+pub use manager::{UnitState, last_words};
 pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
 pub use start_stop::{
-    configuration, is_inside, last_words, program, restart, run_outside, select, start, state, stop,
+    configuration, is_inside, program, restart, run_outside, select, start, state, stop,
 };
 pub use uninstall::uninstall;

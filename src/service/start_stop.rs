@@ -4,16 +4,13 @@ use std::path::PathBuf;
 
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, find, installed};
-use super::manager::{self, JOB_LIMIT, Job, JobResult, Manager, UnitState, journalctl, systemctl};
+use super::manager::{JOB_LIMIT, Job, Manager, UnitState, journalctl, last_words, systemctl};
 use super::report::{Driven, DrivenOutcome};
 use super::wait_ready;
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::os::process::{group_of, is_within};
 use crate::state::paths::Scope;
-use crate::systemd::words::{ServiceResult, Word};
-
-/// How many of the service's last lines are shown when it does not do what was asked.
-const LAST_WORDS: u32 = 6;
+use crate::systemd::words::{JobResult, ServiceResult, Word};
 
 /// Takes a line of progress.
 pub type Say<'a> = &'a dyn Fn(&str);
@@ -83,11 +80,7 @@ pub async fn stop(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Drive
     let manager = Manager::connect(unit.scope, env).await?;
     let before = manager.state(&unit.unit).await?;
     refuse_inside(unit, &before, "stop")?;
-    let socket_down = match &unit.socket {
-        Some(socket) => manager.state(socket).await?.is_down(),
-        None => true,
-    };
-    if before.is_down() && socket_down {
+    if before.is_down() && manager.socket_state(unit).await?.is_down() {
         return Ok(driven(unit, DrivenOutcome::AlreadyStopped, 0));
     }
     take_down(&manager, unit, say).await?;
@@ -120,10 +113,8 @@ pub async fn restart(
 
 /// What the manager knows of the service.
 pub async fn state(env: &Env<'_>, unit: &Installed) -> Result<UnitState, ServiceError> {
-    Manager::connect(unit.scope, env)
-        .await?
-        .state(&unit.unit)
-        .await
+    let manager = Manager::connect(unit.scope, env).await?;
+    manager.state(&unit.unit).await
 }
 
 /// Starts sockets and service and waits until the front door is ready. The main process.
@@ -155,7 +146,7 @@ pub(super) async fn take_down(
     run(manager, Job::Stop, unit, say).await
 }
 
-/// One job on the service, awaited; one that ends badly is told with what the service said last.
+/// Runs one job on the service; an error shows what the service logged last.
 pub(super) async fn run(
     manager: &Manager,
     job: Job,
@@ -173,18 +164,18 @@ pub(super) async fn run_unit(
     name: &str,
     say: Say<'_>,
 ) -> Result<(), ServiceError> {
-    let (doing, verb) = match job {
-        Job::Start => ("starting", "start"),
-        Job::Stop => ("stopping", "stop"),
-        Job::Restart => ("restarting", "restart"),
-        Job::Reload => ("reloading", "reload"),
+    let doing = match job {
+        Job::Start => "starting",
+        Job::Stop => "stopping",
+        Job::Restart => "restarting",
+        Job::Reload => "reloading",
     };
     say(&format!("{doing} {name}"));
     match manager.job(job, name, JOB_LIMIT).await? {
-        JobResult::Done => Ok(()),
-        JobResult::Not(result) => {
+        Word::Known(JobResult::Done) => Ok(()),
+        Word::Other(result) => {
             let state = manager.state(name).await.unwrap_or_default();
-            let words = manager::last_words(unit.scope, name, LAST_WORDS);
+            let words = last_words(unit.scope, name);
             let said: String = words.iter().map(|line| format!("\n  {line}")).collect();
             let why = match state.result {
                 Word::Known(ServiceResult::Success | ServiceResult::NoService) => result,
@@ -195,7 +186,7 @@ pub(super) async fn run_unit(
                 journalctl(unit.scope, &format!("{name} -n 30")),
                 systemctl(unit.scope, &format!("status {name}"))
             );
-            Err(ServiceError::failed(format!("{name} did not {verb} ({why}){said}")).next(next))
+            Err(ServiceError::failed(format!("{name} did not {job} ({why}){said}")).next(next))
         }
     }
 }
@@ -281,9 +272,4 @@ pub fn configuration(
         Err(ConfigError::Unreadable { .. }) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The last lines of its journal; none where the caller may not read it.
-pub fn last_words(unit: &Installed) -> Vec<String> {
-    manager::last_words(unit.scope, &unit.unit, LAST_WORDS)
 }

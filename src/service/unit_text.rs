@@ -65,7 +65,7 @@ pub struct UnitPlan {
     pub scope: Scope,
     /// What the service may do to the machine.
     pub sandbox: Sandbox,
-    /// The folder of `gateway` and `gatewayctl`.
+    /// The directory of `gateway` and `gatewayctl`.
     pub bin_dir: PathBuf,
     /// Which user it runs as; without meaning in user scope.
     pub run_as: RunAs,
@@ -145,7 +145,7 @@ impl UnitPlan {
         out.line("ExecReload", self.exec("gatewayctl", &reload)?);
         self.environment(&mut out)?;
         self.identity(&mut out);
-        self.life(&mut out);
+        self.supervision(&mut out);
         self.directories(&mut out);
         self.walls(&mut out);
 
@@ -289,7 +289,7 @@ impl UnitPlan {
         }
     }
 
-    fn life(&self, out: &mut UnitText) {
+    fn supervision(&self, out: &mut UnitText) {
         out.line("Restart", "always");
         out.line("RestartSec", "100ms");
         if self.systemd >= 254 {

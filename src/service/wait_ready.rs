@@ -76,8 +76,7 @@ pub(super) async fn wait(
     }
 }
 
-/// Refuses to call a service ready that waits for its address: whoever answers there is somebody
-/// else.
+/// Refuses to call a service ready that waits for its address: another process answers there.
 ///
 /// # Errors
 /// Kind Refused with whom it waits for.

@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)). Outside systemd every message is a silent no-op.
+//! Messages to systemd (sd_notify(3)); outside systemd they do nothing.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -106,8 +106,8 @@ impl Notifier {
         self.send(&[NotifyState::MainPid(pid), NotifyState::Status(status)]);
     }
 
-    /// Waits until everything that was sent before is read: whoever is then not the main process
-    /// any more can speak without being taken for it. Whether the manager confirmed it within
+    /// Waits until everything that was sent before is read: a process that is then no longer the main
+    /// process can send without being taken for it. Whether the manager confirmed it within
     /// `limit`; true at once when nobody listens.
     pub async fn barrier(self, limit: Duration) -> bool {
         if !self.active {
@@ -163,7 +163,7 @@ impl Notifier {
         self.send(&[NotifyState::Watchdog]);
     }
 
-    /// Keep this descriptor for the next life, under `name`.
+    /// Keep this descriptor for the next process, under `name`.
     pub fn store(self, name: &str, fd: BorrowedFd<'_>) {
         if self.active {
             self.report(sd_notify::notify_with_fds(

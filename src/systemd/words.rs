@@ -154,6 +154,13 @@ words! {
 }
 
 words! {
+    /// How a job ended; other words are failed, timeout, dependency, canceled, skipped.
+    pub enum JobResult {
+        Done = "done",
+    }
+}
+
+words! {
     /// What a manager itself does.
     pub enum SystemState {
         Stopping = "stopping",

@@ -11,8 +11,10 @@ use super::unit_facts::InstalledUnit;
 use crate::config::Env;
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Outcome, Stage, Status};
-use crate::service::drift;
+use crate::service::Layout;
+use crate::service::linger;
 use crate::service::manager::Manager;
+use crate::state::paths::Scope;
 
 /// Performs one fix; `progress` gets the steps of a reload.
 ///
@@ -37,17 +39,17 @@ pub async fn apply(
         }
         Fix::Enable => {
             let (unit, manager) = manager(facts).await?;
-            manager
-                .enable(&unit.names())
-                .await
-                .map(drop)
-                .map_err(|error| error.message)
+            let enabled = manager.enable(&unit.names()).await;
+            enabled.map_err(|error| error.message)
         }
-        Fix::Linger => match drift::turn_linger_on(&Env::real()).await {
-            Ok(None) => Ok(()),
-            Ok(Some(why)) => Err(why),
-            Err(error) => Err(error.message),
-        },
+        Fix::Linger => {
+            let layout = Layout::of(Scope::User, &Env::real()).map_err(|error| error.message)?;
+            match linger::turn_on(&layout).await {
+                Ok(None) => Ok(()),
+                Ok(Some(why)) => Err(why),
+                Err(error) => Err(error.message),
+            }
+        }
         Fix::Mode(path, mode) => fs::set_permissions(path, fs::Permissions::from_mode(*mode))
             .map_err(|error| format!("{}: {error}", path.display())),
         Fix::Remove(paths) => paths

@@ -1,5 +1,4 @@
-//! Whether an address belongs to somebody already: to another installed gateway, or to whoever
-//! listens there now.
+//! Whether an address is taken: by another installed gateway, or by a process that listens there now.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

@@ -29,23 +29,15 @@ pub(super) fn compose(
 ) -> Result<Table, ServiceError> {
     let mut table = base.clone();
     if !request.listen.is_empty() {
-        let list = request
-            .listen
-            .iter()
-            .map(|listen| Value::String(listen.to_string()))
-            .collect();
-        section(&mut table, "gateway")?.insert("listen".into(), Value::Array(list));
+        let list: Vec<String> = request.listen.iter().map(Listen::to_string).collect();
+        section(&mut table, "gateway")?.insert("listen".into(), list.into());
     }
     if !request.command.is_empty() {
         let mut spec = Table::new();
-        let command = absolute(&request.command, place)?;
-        spec.insert(
-            "command".into(),
-            Value::Array(command.into_iter().map(Value::String).collect()),
-        );
-        spec.insert("cwd".into(), Value::String(utf8(&place.cwd)?));
-        section(&mut spec, "env")?.insert("PATH".into(), Value::String(there(&place.path)));
-        section(&mut table, "sidecar")?.insert(MAIN_SIDECAR.into(), Value::Table(spec));
+        spec.insert("command".into(), absolute(&request.command, place)?.into());
+        spec.insert("cwd".into(), utf8(&place.cwd)?.into());
+        section(&mut spec, "env")?.insert("PATH".into(), there(&place.path).into());
+        section(&mut table, "sidecar")?.insert(MAIN_SIDECAR.into(), spec.into());
     }
     if request.exclusive
         || request.port.is_some()
@@ -60,22 +52,17 @@ pub(super) fn compose(
             .next("gatewayctl install … -- COMMAND"));
         };
         if request.exclusive {
-            main.insert("overlap".into(), Value::Boolean(false));
+            main.insert("overlap".into(), false.into());
         }
         if let Some(port) = request.port {
-            main.insert("port".into(), Value::Integer(port.into()));
+            main.insert("port".into(), i64::from(port).into());
         }
         if let Some(path) = &request.ready {
-            main.insert(
-                "ready".into(),
-                Value::Table(Table::from_iter([(
-                    "http".to_owned(),
-                    Value::String(path.clone()),
-                )])),
-            );
+            let ready = Table::from_iter([("http".to_owned(), path.clone().into())]);
+            main.insert("ready".into(), ready.into());
         }
         for (key, value) in open {
-            section(main, "env")?.insert(key.clone(), Value::String(value.clone()));
+            section(main, "env")?.insert(key.clone(), value.clone().into());
         }
     }
     Ok(table)
@@ -184,14 +171,14 @@ pub(super) fn lost_in_tmp(config: &Config) -> Option<String> {
     None
 }
 
-/// The folders of PATH that are there: the others are the leavings of a shell's set-up, as is "the
-/// current folder".
+/// The directories of PATH that exist: a shell's set-up leaves others behind, among them "the
+/// current directory".
 fn there(path: &str) -> String {
-    let folders: Vec<&str> = path
+    let dirs: Vec<&str> = path
         .split(':')
-        .filter(|folder| folder.starts_with('/') && Path::new(folder).is_dir())
+        .filter(|dir| dir.starts_with('/') && Path::new(dir).is_dir())
         .collect();
-    folders.join(":")
+    dirs.join(":")
 }
 
 #[cfg(test)]
@@ -230,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_folders_of_the_path_that_are_there_are_kept() {
+    fn only_directories_of_the_path_that_exist_are_kept() {
         assert_eq!(there("/usr/bin::/nonexistent/bin:.:/bin"), "/usr/bin:/bin");
     }
 

@@ -111,10 +111,7 @@ async fn check_addresses(
         return Ok(());
     }
     // The socket unit may be up while its service is down.
-    let socket_up = match &plan.installed.socket {
-        Some(socket) => manager.state(socket).await?.is_active(),
-        None => false,
-    };
+    let socket_up = manager.socket_state(&plan.installed).await?.is_active();
     let ours = |listen: &&Listen| {
         (socket_up || !state.is_down()) && plan.contents.former.gateway.listen.contains(listen)
     };

@@ -38,7 +38,7 @@ impl InstallFacts {
     /// Looks around.
     pub fn gather(env: &Env<'_>, layout: Layout, systemd: u32) -> Result<Self, ServiceError> {
         let cwd = std::env::current_dir().map_err(|error| {
-            ServiceError::failed(format!("the current folder cannot be read: {error}"))
+            ServiceError::failed(format!("the current directory cannot be read: {error}"))
         })?;
         let path = env.text("PATH").unwrap_or_else(|| {
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
@@ -70,7 +70,7 @@ impl InstallFacts {
     }
 }
 
-/// The folder of both programs, by the name under which it is in PATH where that leads to the same:
+/// The directory of both programs, by the name under which it is in PATH where that leads to the same:
 /// updates may move what links lead to.
 fn bin_dir(path: &str) -> Result<PathBuf, ServiceError> {
     let here = std::env::current_exe().map_err(|error| {

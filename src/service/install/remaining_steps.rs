@@ -38,13 +38,8 @@ impl RemainingSteps {
             .sidecar
             .values()
             .any(|spec| !spec.overlaps());
-        let socket_up = match &plan.installed.socket {
-            Some(socket) => manager
-                .state(socket)
-                .await
-                .is_ok_and(|state| state.is_active()),
-            None => true,
-        };
+        let socket = manager.socket_state(&plan.installed).await;
+        let socket_up = socket.is_ok_and(|state| state.is_active());
         let mut enabled = manager.is_enabled(&plan.installed.unit).await;
         if let Some(socket) = &plan.installed.socket {
             enabled &= manager.is_enabled(socket).await;
@@ -53,7 +48,7 @@ impl RemainingSteps {
             Some(socket) => manager.is_enabled(socket).await,
             None => false,
         };
-        let hand_over = active && !socket_up;
+        let hand_over = active && plan.installed.socket.is_some() && !socket_up;
         let start = request.now && (!active || files || hand_over);
         Self {
             files,

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
-use crate::service::manager::{Job, JobResult, Manager, UnitState};
+use crate::service::manager::{Job, Manager, UnitState};
 use crate::service::unit_text::UnitPlan;
-use crate::systemd::words::{ServiceResult, Word};
+use crate::systemd::words::{JobResult, ServiceResult, Word};
 use crate::text::redact::Redactor;
 
 /// TimeoutStartSec=90 of the proof unit ends it first; this is for a manager that does not answer.
@@ -62,8 +62,8 @@ pub(super) async fn prove(
     manager.reset_failed(&name).await;
     drop(trace);
     match ended? {
-        JobResult::Done => Ok(()),
-        JobResult::Not(result) => Err(failure(plan, &state?, &result, &redactor.text(&output))),
+        Word::Known(JobResult::Done) => Ok(()),
+        Word::Other(result) => Err(failure(plan, &state?, &result, &redactor.text(&output))),
     }
 }
 

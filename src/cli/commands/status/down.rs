@@ -78,7 +78,7 @@ pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     let last_words = if exit == Exit::NotRunning {
         Vec::new()
     } else {
-        service::last_words(&unit)
+        service::last_words(unit.scope, &unit.unit)
     };
     let answer = DownAnswer {
         ok: false,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{ConfigFile, FileAccess};
-use crate::service::{Installed, drift};
+use crate::service::{Installed, Layout};
 use crate::text::redact::{MASK, Redactor};
 
 /// Where a program without a directory is searched when no PATH is configured (systemd's default).
@@ -25,7 +25,10 @@ pub(super) fn look(
         .and_then(|status| status.config.as_ref())
         .map(PathBuf::from);
     let path = match unit {
-        Some(unit) => drift::config_file(env, unit).unwrap_or_default(),
+        Some(unit) => Layout::of(unit.scope, env).map_or_else(
+            |_| PathBuf::new(),
+            |layout| layout.config_file(&unit.instance),
+        ),
         None => reported.unwrap_or_else(|| default.to_owned()),
     };
     let mut found = ConfigFile {

@@ -10,9 +10,10 @@ use crate::diagnose::doctor::unit_facts::{
     EnvFile, InstalledUnit, UnitFile, UnitLine, UnitProperties,
 };
 use crate::service::drift;
+use crate::service::linger;
 use crate::service::manager::Manager;
 use crate::service::provenance::Written;
-use crate::service::{Installed, ServiceError};
+use crate::service::{Installed, Layout, ServiceError};
 use crate::state::paths::Scope;
 use crate::systemd::{Properties, WaitsFor};
 use crate::text::redact::{MASK, Redactor};
@@ -39,10 +40,10 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit 
     let own = installed.scope == Scope::User;
     InstalledUnit {
         needs_sudo: !own && !nix::unistd::geteuid().is_root(),
-        in_our_place: drift::unit_dir(env, installed.scope)
-            .is_some_and(|dir| installed.path.parent() == Some(&dir)),
+        in_our_place: Layout::of(installed.scope, env)
+            .is_ok_and(|layout| installed.path.parent() == Some(&layout.units)),
         shadowed: drift::copies(env, installed).into_iter().skip(1).collect(),
-        lingers: own.then(drift::lingers),
+        lingers: own.then(linger::is_on),
         env_files: raw
             .environment_files()
             .into_iter()

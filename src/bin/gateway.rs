@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Some(GatewayCommand::Check(check)) => prove(&flags, check.start),
         Some(GatewayCommand::Run(_)) | None => ExitCode::from(run(flags)),
     };
-    log::wait_for_journal();
+    log::flush();
     exit
 }
 

@@ -8,14 +8,16 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tracing::field::{Field, Visit};
+use tracing::field::{Field, Value, Visit};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use super::log_queue::LogQueue;
 pub use crate::text::escape::escape;
 use crate::text::redact::Redactor;
 
@@ -27,17 +29,48 @@ pub fn sidecar_identifier(name: &str) -> String {
     format!("{IDENTIFIER}-{name}")
 }
 
+/// The thread that writes, once [`init`] was called; before it, and where the system gives no
+/// thread, each line is written at once.
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
+
 /// Starts logging. A second call has no effect.
 pub fn init() {
     let ours =
         |meta: &Metadata<'_>| meta.target().starts_with("gateway") && *meta.level() <= Level::INFO;
     let ours = filter_fn(ours).with_max_level_hint(LevelFilter::INFO);
     let registry = tracing_subscriber::registry();
-    let dispatch = match journal(IDENTIFIER) {
-        Some(layer) => Dispatch::new(registry.with(layer.with_filter(ours))),
+    let journal =
+        journal(IDENTIFIER).map(|layer| Dispatch::new(tracing_subscriber::registry().with(layer)));
+    let report = {
+        let journal = journal.clone();
+        move |lost| report_loss(journal.as_ref(), lost)
+    };
+    if let Some(queue) = LogQueue::start(report) {
+        let _ = QUEUE.set(queue);
+    }
+    let dispatch = match journal {
+        Some(journal) => Dispatch::new(registry.with(ToJournal(journal).with_filter(ours))),
         None => Dispatch::new(registry.with(Terminal.with_filter(ours))),
     };
     let _ = tracing::dispatcher::set_global_default(dispatch);
+}
+
+/// Logs that lines were lost, from the thread that writes.
+fn report_loss(journal: Option<&Dispatch>, lost: u64) {
+    let lines = if lost == 1 { "line was" } else { "lines were" };
+    let text = format!("[gateway] the log stood still or was too slow: {lost} {lines} lost");
+    match journal {
+        Some(journal) => tracing::dispatcher::with_default(journal, || tracing::warn!("{text}")),
+        None => print(&format(Level::WARN, &text)),
+    }
+}
+
+/// Hands a line of about `length` bytes to the thread that writes.
+fn enqueue(length: usize, write: impl FnOnce() + Send + 'static) {
+    match QUEUE.get() {
+        Some(queue) => queue.push(length, write),
+        None => write(),
+    }
 }
 
 /// Logs an error of several lines, for example with the last output of a sidecar, line by line.
@@ -80,11 +113,16 @@ const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// for each (struct sk_buff), and the smallest buffer is 4608 bytes (socket(7)).
 const FILLERS: usize = 16;
 
-/// Waits until the journal has read what this process logged, at most for a second; to be called
-/// before the process ends: journald looks up the unit of an entry when it reads it, and neither
-/// `journalctl -u` nor `gatewayctl why` finds an entry whose process has ended by then.
-pub fn wait_for_journal() {
-    if to_journal() {
+/// How long the last lines may take to be written when the process ends.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Waits until what this process logged is written and the journal has read it, at most for a
+/// second each; to be called before the process ends: journald looks up the unit of an entry when it
+/// reads it, and neither `journalctl -u` nor `gatewayctl why` finds an entry whose process has ended
+/// by then.
+pub fn flush() {
+    let written = QUEUE.get().is_none_or(|queue| queue.flush(LAST_LINES));
+    if written && to_journal() {
         let _ = wait_for_reader(Path::new(JOURNAL_SOCKET));
     }
 }
@@ -136,7 +174,17 @@ impl SidecarLog {
     /// written is lost.
     pub fn line(&self, stream: OutputStream, text: &str) {
         let text = self.redactor.text(text);
-        let text = escape(text.trim_end_matches(['\r', '\n']));
+        let text = escape(text.trim_end_matches(['\r', '\n'])).into_owned();
+        let length = text.len();
+        let log = self.clone();
+        let write = move || log.write(stream, &text);
+        match QUEUE.get() {
+            Some(queue) => queue.push_output(length, write),
+            None => write(),
+        }
+    }
+
+    fn write(&self, stream: OutputStream, text: &str) {
         let Some(journal) = &self.journal else {
             return print(&format!("[{}] {text}\n", self.name));
         };
@@ -154,14 +202,66 @@ fn print(line: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Prints only the message.
+/// Hands events to the journal of another thread.
+struct ToJournal(Dispatch);
+
+impl<S: Subscriber> Layer<S> for ToJournal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut taken = TakenEvent {
+            metadata: event.metadata(),
+            values: Vec::new(),
+        };
+        event.record(&mut taken);
+        let length = taken.values.iter().map(|(_, value)| value.len()).sum();
+        let journal = self.0.clone();
+        enqueue(length, move || taken.give_to(&journal));
+    }
+}
+
+/// An event that another thread can log.
+struct TakenEvent {
+    metadata: &'static Metadata<'static>,
+    values: Vec<(Field, String)>,
+}
+
+/// More fields than any event of ours has.
+const FIELDS_MAX: usize = 8;
+
+impl TakenEvent {
+    fn give_to(&self, subscriber: &Dispatch) {
+        let Some((first, _)) = self.values.first() else {
+            return;
+        };
+        let values: [(&Field, Option<&dyn Value>); FIELDS_MAX] =
+            std::array::from_fn(|index| match self.values.get(index) {
+                Some((field, value)) => (field, Some(value as &dyn Value)),
+                None => (first, None),
+            });
+        tracing::dispatcher::with_default(subscriber, || {
+            Event::dispatch(self.metadata, &self.metadata.fields().value_set(&values));
+        });
+    }
+}
+
+impl Visit for TakenEvent {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.values.push((field.clone(), value.to_owned()));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.values.push((field.clone(), format!("{value:?}")));
+    }
+}
+
+/// Prints nothing but the message.
 struct Terminal;
 
 impl<S: Subscriber> Layer<S> for Terminal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut message = Message::default();
         event.record(&mut message);
-        print(&format(*event.metadata().level(), &message.0));
+        let line = format(*event.metadata().level(), &message.0);
+        enqueue(line.len(), move || print(&line));
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod escape;
 pub mod human;
 pub mod log;
+mod log_queue;
 pub mod redact;
 pub mod roff;
 pub mod words;

@@ -90,6 +90,7 @@ pub fn run(flags: Overrides) -> u8 {
         }
     });
     runtime.shutdown_background();
+    Notifier::flush();
     code
 }
 

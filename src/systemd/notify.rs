@@ -1,7 +1,12 @@
 //! Messages to systemd (sd_notify(3)); outside systemd they do nothing.
+//!
+//! A thread of its own sends them in their order: a service manager that stands still stops nobody
+//! here.
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -32,6 +37,59 @@ impl WaitsFor {
     }
 }
 
+/// Messages that may wait to be sent. A gateway sends a few a minute, a start with many listeners
+/// some dozens at once.
+const QUEUE_MAX: usize = 1024;
+
+/// How long the last messages may take when the process ends; systemd reads within milliseconds.
+const LAST_MESSAGES: Duration = Duration::from_secs(1);
+
+/// To the thread that sends; none where the system gives no thread.
+static SENDER: OnceLock<Option<SyncSender<Message>>> = OnceLock::new();
+
+/// What the thread does.
+enum Message {
+    /// Sends lines with descriptors.
+    Send(String, Vec<OwnedFd>),
+    /// Tells that everything before it is sent.
+    Flush(SyncSender<()>),
+}
+
+impl Message {
+    fn send_all(messages: &Receiver<Self>) {
+        for message in messages {
+            match message {
+                Self::Send(lines, fds) => {
+                    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                    let sent = sd_notify::notify_with_fds(&[NotifyState::Custom(&lines)], &fds);
+                    if let Err(error) = sent {
+                        warn!(
+                            "[gateway] cannot speak to the service manager at $NOTIFY_SOCKET: {error}"
+                        );
+                    }
+                }
+                Self::Flush(done) => drop(done.try_send(())),
+            }
+        }
+    }
+
+    /// Leaves it to the thread, without waiting.
+    fn queue(self) {
+        let sender = SENDER.get_or_init(|| {
+            let (sender, messages) = sync_channel(QUEUE_MAX);
+            let thread = std::thread::Builder::new().name("notify".to_owned());
+            let started = thread.spawn(move || Self::send_all(&messages));
+            started.ok().map(|_| sender)
+        });
+        if sender
+            .as_ref()
+            .is_none_or(|sender| sender.try_send(self).is_err())
+        {
+            warn!("[gateway] cannot speak to the service manager: it reads nothing");
+        }
+    }
+}
+
 /// Speaks to systemd, where there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Notifier {
@@ -52,6 +110,16 @@ impl Notifier {
         Self {
             active: Self::address_of_environment().is_some(),
             watchdog_usec: if ours { usec } else { 0 },
+        }
+    }
+
+    /// Waits until the service manager was told everything, at most for a second; to be called
+    /// before the process ends.
+    pub fn flush() {
+        if SENDER.get().is_some() {
+            let (done, sent) = sync_channel(1);
+            Message::Flush(done).queue();
+            let _ = sent.recv_timeout(LAST_MESSAGES);
         }
     }
 
@@ -115,8 +183,8 @@ impl Notifier {
         }
         // The manager closes its copy of the one end when it comes to the message, and the other
         // end tells (sd_notify_barrier(3)).
-        let asked = std::io::pipe().and_then(|(reader, writer): (PipeReader, PipeWriter)| {
-            sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[writer.as_fd()])?;
+        let asked = std::io::pipe().and_then(|(reader, writer): (PipeReader, _)| {
+            Message::Send("BARRIER=1".to_owned(), vec![writer.into()]).queue();
             pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
         });
         match asked {
@@ -124,7 +192,7 @@ impl Notifier {
                 .await
                 .is_ok_and(|end| end.is_ok()),
             Err(error) => {
-                self.report(Err(error));
+                warn!("[gateway] cannot ask the service manager for an answer: {error}");
                 false
             }
         }
@@ -165,11 +233,18 @@ impl Notifier {
 
     /// Keep this descriptor for the next process, under `name`.
     pub fn store(self, name: &str, fd: BorrowedFd<'_>) {
-        if self.active {
-            self.report(sd_notify::notify_with_fds(
-                &[NotifyState::FdStore, NotifyState::FdName(name)],
-                &[fd],
-            ));
+        if !self.active {
+            return;
+        }
+        match fd.try_clone_to_owned() {
+            Ok(fd) => Message::Send(
+                lines(&[NotifyState::FdStore, NotifyState::FdName(name)]),
+                vec![fd],
+            )
+            .queue(),
+            Err(error) => {
+                warn!("[gateway] the service manager cannot keep {name}: {error}");
+            }
         }
     }
 
@@ -180,19 +255,33 @@ impl Notifier {
 
     fn send(self, states: &[NotifyState<'_>]) {
         if self.active {
-            self.report(sd_notify::notify(states));
+            Message::Send(lines(states), Vec::new()).queue();
         }
     }
+}
 
-    fn report(self, result: io::Result<()>) {
-        if let Err(error) = result {
-            warn!("[gateway] cannot speak to the service manager at $NOTIFY_SOCKET: {error}");
-        }
-    }
+/// One line a state: a text that has line breaks, perhaps from a sidecar, must not become another
+/// message.
+fn lines(states: &[NotifyState<'_>]) -> String {
+    let states = states
+        .iter()
+        .map(|state| state.to_string().replace('\n', " "));
+    states.collect::<Vec<_>>().join("\n")
 }
 
 impl Default for Notifier {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_text_cannot_speak_for_the_gateway() {
+        let states = [NotifyState::Ready, NotifyState::Status("up\nMAINPID=1")];
+        assert_eq!(lines(&states), "READY=1\nSTATUS=up MAINPID=1");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Inherited;
 use super::output::SidecarOutput;
 use super::process::{ChildProcess, describe};
-use super::runner::{LAST_OUTPUT, read};
+use super::runner::LAST_OUTPUT;
 use crate::text::log::SidecarLog;
 
 /// How long it may take to end after SIGTERM, before SIGKILL.
@@ -24,7 +24,7 @@ pub async fn oneshot(
     limit: Duration,
 ) -> Result<(), String> {
     let (mut process, pipes) = ChildProcess::spawn(argv, None, inherited, variables)?;
-    let readers = read(pipes, &SidecarOutput::new(Some(log)));
+    let readers = SidecarOutput::new(Some(log)).read_all(pipes);
     let in_time = tokio::time::timeout(limit, process.ended()).await.is_ok();
     let status = if in_time {
         process.reap().await

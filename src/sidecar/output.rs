@@ -2,11 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
+use tokio::runtime::{Builder, Handle};
+use tracing::warn;
 
+use super::process::Pipes;
 use crate::os::mutex::lock;
 use crate::text::log::{OutputStream, SidecarLog};
 
@@ -62,8 +67,32 @@ impl SidecarOutput {
         last.push_back(text.chars().take(LAST_LINE_MAX).collect());
     }
 
+    /// Reads both pipes to their ends, in the thread that reads the output of all sidecars: one
+    /// that floods its output, or a log that is slow to take it, does not slow down who decides.
+    pub fn read_all(self: &Arc<Self>, pipes: Pipes) -> impl Future<Output = ()> + use<> {
+        let runtime = reading_thread();
+        let readers = [
+            (OutputStream::Out, pipes.out),
+            (OutputStream::Err, pipes.err),
+        ]
+        .map(|(stream, pipe)| {
+            let output = Arc::clone(self);
+            runtime.spawn(async move {
+                match pipe::Receiver::from_owned_fd(pipe) {
+                    Ok(pipe) => output.read(stream, pipe).await,
+                    Err(error) => {
+                        warn!("[gateway] the output of a sidecar cannot be read: {error}")
+                    }
+                }
+            })
+        });
+        async {
+            join_all(readers).await;
+        }
+    }
+
     /// Reads a stream to its end, line by line.
-    pub async fn read(self: Arc<Self>, stream: OutputStream, mut from: impl AsyncRead + Unpin) {
+    async fn read(self: Arc<Self>, stream: OutputStream, mut from: impl AsyncRead + Unpin) {
         let mut buffer = vec![0; LINE_MAX];
         let mut filled = 0;
         loop {
@@ -91,6 +120,25 @@ impl SidecarOutput {
             self.line(stream, &buffer[..filled]);
         }
     }
+}
+
+/// The thread that reads the output of all sidecars; where the system gives none, the calling one
+/// reads it.
+fn reading_thread() -> Handle {
+    static THREAD: OnceLock<Option<Handle>> = OnceLock::new();
+    let start = || {
+        let runtime = Builder::new_current_thread().enable_io().build().ok()?;
+        let handle = runtime.handle().clone();
+        let thread = std::thread::Builder::new().name("output".to_owned());
+        thread
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))
+            .ok()?;
+        Some(handle)
+    };
+    THREAD
+        .get_or_init(start)
+        .clone()
+        .unwrap_or_else(Handle::current)
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::unistd::Pid;
-use tokio::net::unix::pipe;
 
 use super::environment::Inherited;
 use crate::os::platform;
@@ -37,13 +36,11 @@ pub struct ChildProcess {
     reaped: bool,
 }
 
-/// The output of a child.
+/// The output of a child: the reading ends of its standard output and standard error.
 #[derive(Debug)]
 pub struct Pipes {
-    /// Standard output.
-    pub out: pipe::Receiver,
-    /// Standard error.
-    pub err: pipe::Receiver,
+    pub out: OwnedFd,
+    pub err: OwnedFd,
 }
 
 impl ChildProcess {
@@ -175,15 +172,12 @@ fn command(program: &str, inherited: &Inherited) -> Command {
 
 /// The descriptors by which a child that was not reaped yet is followed.
 fn watch_over(child: &mut Child) -> io::Result<(PidFd, Ended, Pipes)> {
-    let receiver = |pipe: Option<OwnedFd>| {
-        pipe::Receiver::from_owned_fd(pipe.ok_or(io::ErrorKind::BrokenPipe)?)
-    };
     // The child was not reaped yet, so its pid is its own.
     let pidfd = PidFd::open(child.id())?;
     let ended = pidfd.ended()?;
     let pipes = Pipes {
-        out: receiver(child.stdout.take().map(OwnedFd::from))?,
-        err: receiver(child.stderr.take().map(OwnedFd::from))?,
+        out: child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.into(),
+        err: child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?.into(),
     };
     Ok((pidfd, ended, pipes))
 }
@@ -273,6 +267,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+    use tokio::net::unix::pipe;
 
     use super::*;
 
@@ -281,22 +276,23 @@ mod tests {
             environment: std::env::vars_os().collect(),
             open_files: None,
         };
-        ChildProcess::spawn(
-            &["sh".into(), "-c".into(), script.into()],
-            None,
-            &inherited,
-            &[],
-        )
-        .unwrap()
+        let argv = ["sh".into(), "-c".into(), script.into()];
+        ChildProcess::spawn(&argv, None, &inherited, &[]).unwrap()
+    }
+
+    /// Reads standard output; standard error stays open, or a shell that complains would die.
+    fn output(pipes: &Pipes) -> BufReader<pipe::Receiver> {
+        let out = pipes.out.try_clone().unwrap();
+        BufReader::new(pipe::Receiver::from_owned_fd(out).unwrap())
     }
 
     #[tokio::test]
     async fn a_sidecar_inherits_its_three_descriptors_and_no_other() {
         let (leak, _other) = nix::unistd::pipe().unwrap();
         assert!(leak.as_raw_fd() > 2);
-        let (mut process, mut pipes) = shell("ls -l /proc/self/fd");
+        let (mut process, pipes) = shell("ls -l /proc/self/fd");
         let mut text = String::new();
-        pipes.out.read_to_string(&mut text).await.unwrap();
+        output(&pipes).read_to_string(&mut text).await.unwrap();
         process.ended().await;
         process.reap().await;
         // ls has the folder itself open.
@@ -312,7 +308,7 @@ mod tests {
         let (process, pipes) = shell(
             "(trap 'sleep 0.6; echo done; exit' TERM; echo up; while :; do sleep 0.05; done) & trap 'exit 0' TERM; wait",
         );
-        let mut lines = BufReader::new(pipes.out).lines();
+        let mut lines = output(&pipes).lines();
         assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("up"));
         process.stop(Duration::from_secs(20)).await;
         assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("done"));
@@ -321,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn a_forgotten_process_takes_its_group_along_though_its_leader_is_gone() {
         let (process, pipes) = shell("sleep 60 & echo $!");
-        let mut lines = BufReader::new(pipes.out).lines();
+        let mut lines = output(&pipes).lines();
         lines.next_line().await.unwrap();
         process.ended().await;
         let group = process.id();

@@ -18,7 +18,7 @@ use super::state::{SidecarControl, SidecarFailure, SidecarStart, SidecarState};
 use crate::config::{OutputMode, Ready};
 use crate::os::oom;
 use crate::os::port;
-use crate::text::log::{OutputStream, SidecarLog};
+use crate::text::log::SidecarLog;
 
 /// A start that goes on printing may take this many start timeouts, no more.
 const EXTENSIONS: u32 = 10;
@@ -152,7 +152,7 @@ impl Runner {
             SIDECAR = name,
             "[gateway] sidecar {name} starting: pid {pid}, port {port}"
         );
-        let readers = read(pipes, &output);
+        let readers = output.read_all(pipes);
         self.state
             .send_replace(SidecarState::Starting { pid, hint: None });
         let run = self.watch(process, port, notify.as_ref(), &output).await;
@@ -288,7 +288,7 @@ impl Runner {
         let (mut process, pipes) = self
             .spawn(&argv, &self.variables(port))
             .map_err(|cause| format!("could not be prepared: it {cause}"))?;
-        let readers = read(pipes, output);
+        let readers = output.read_all(pipes);
         tokio::select! {
             () = self.control.stop.cancelled() => {
                 process.stop(spec.stop_timeout.0).await;
@@ -335,14 +335,6 @@ fn how_it_ended(status: ExitStatus, before: Option<&oom::Count>) -> String {
         return format!("{how}: the kernel ended it because memory ran out");
     }
     how
-}
-
-pub(super) fn read(pipes: Pipes, output: &Arc<SidecarOutput>) -> impl Future<Output = ()> + use<> {
-    let out = tokio::spawn(Arc::clone(output).read(OutputStream::Out, pipes.out));
-    let err = tokio::spawn(Arc::clone(output).read(OutputStream::Err, pipes.err));
-    async {
-        let _ = tokio::join!(out, err);
-    }
 }
 
 fn with_port(argv: &[String], port: u16) -> Vec<String> {

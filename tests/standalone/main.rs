@@ -22,6 +22,7 @@ mod privileges;
 mod races;
 mod recovery;
 mod stale_trees;
+mod stalled;
 mod supervisors;
 #[path = "../support/mod.rs"]
 mod support;

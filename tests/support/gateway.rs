@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -152,6 +153,8 @@ struct Lines {
     pipe: OwnedFd,
     seen: Mutex<Seen>,
     bell: Condvar,
+    /// Nobody reads.
+    unread: AtomicBool,
 }
 
 #[derive(Default)]
@@ -167,10 +170,18 @@ impl Lines {
             pipe: source.into(),
             seen: Mutex::default(),
             bell: Condvar::new(),
+            unread: AtomicBool::new(false),
         });
         let ours = Arc::clone(&lines);
         let reader = std::thread::spawn(move || {
-            while !ours.seen.lock().unwrap().ended {
+            loop {
+                let seen = ours.seen.lock().unwrap();
+                let seen = ours
+                    .bell
+                    .wait_while(seen, |_| ours.unread.load(Ordering::Relaxed));
+                if seen.unwrap().ended {
+                    break;
+                }
                 ours.readable(PollTimeout::NONE);
                 drop(ours.read());
             }
@@ -188,7 +199,10 @@ impl Lines {
     fn read(&self) -> MutexGuard<'_, Seen> {
         let mut seen = self.seen.lock().unwrap();
         let mut piece = [0; 16 * 1024];
-        while !seen.ended && self.readable(PollTimeout::ZERO) {
+        while !seen.ended
+            && !self.unread.load(Ordering::Relaxed)
+            && self.readable(PollTimeout::ZERO)
+        {
             let length = nix::unistd::read(&self.pipe, &mut piece).unwrap_or(0);
             seen.ended = length == 0;
             seen.take(&piece[..length]);
@@ -361,6 +375,13 @@ impl Gateway {
     /// What it said so far on stderr.
     pub fn stderr(&self) -> String {
         self.stderr.text()
+    }
+
+    /// Leaves its stderr unread from now on, or reads it again.
+    pub fn leave_stderr_unread(&self, unread: bool) {
+        let _seen = self.stderr.seen.lock().unwrap();
+        self.stderr.unread.store(unread, Ordering::Relaxed);
+        self.stderr.bell.notify_all();
     }
 
     /// What it said so far on stdout.

@@ -11,6 +11,7 @@ mod install;
 mod own_unit;
 mod restart;
 mod service;
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod units;

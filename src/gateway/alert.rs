@@ -27,16 +27,12 @@ pub struct Alert {
 
 impl Alert {
     /// The environment of the command.
-    fn variables(&self, instance: &str, reason: String) -> Vec<(String, String)> {
-        let pairs = [
-            ("INSTANCE", instance.to_owned()),
-            ("RUNG", self.rung.to_string()),
-            ("REASON", reason),
-        ];
-        pairs
-            .into_iter()
-            .map(|(name, value)| (format!("GATEWAY_ALERT_{name}"), value))
-            .collect()
+    fn variables(&self, instance: &str, reason: String) -> [(String, String); 3] {
+        [
+            ("GATEWAY_ALERT_INSTANCE".to_owned(), instance.to_owned()),
+            ("GATEWAY_ALERT_RUNG".to_owned(), self.rung.to_string()),
+            ("GATEWAY_ALERT_REASON".to_owned(), reason),
+        ]
     }
 }
 
@@ -47,10 +43,8 @@ pub fn run(context: &Arc<GatewayContext>, command: &[String], alert: &Alert) {
         return;
     }
     context.redactor.learn_command(command);
-    let variables = alert.variables(
-        &context.front.instance,
-        context.redactor.text(&alert.reason),
-    );
+    let reason = context.redactor.text(&alert.reason);
+    let variables = alert.variables(&context.front.instance, reason);
     let (context, command, rung) = (Arc::clone(context), command.to_owned(), alert.rung);
     let log = SidecarLog::new(NAME, context.redactor.clone());
     tokio::spawn(async move {
@@ -73,12 +67,11 @@ mod tests {
             reason: "unused".to_owned(),
         };
         let expected = [
-            ("INSTANCE", "a"),
-            ("RUNG", "safe-mode"),
-            ("REASON", "9 starts"),
+            ("GATEWAY_ALERT_INSTANCE", "a"),
+            ("GATEWAY_ALERT_RUNG", "safe-mode"),
+            ("GATEWAY_ALERT_REASON", "9 starts"),
         ];
-        let expected =
-            expected.map(|(name, value)| (format!("GATEWAY_ALERT_{name}"), value.to_owned()));
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(alert.variables("a", "9 starts".to_owned()), expected);
     }
 }

@@ -156,7 +156,7 @@ mod tests {
             patience: KillTime::Unanswered,
             ..ALONE
         };
-        let going_down = |around| Surroundings {
+        let down = |around| Surroundings {
             machine_stopping: true,
             ..around
         };
@@ -175,9 +175,9 @@ mod tests {
             (stop(200), unanswered, Some(70), Some(75), false),
             (stop(20), limit(4), Some(1), Some(2), false),
             (stop(20), limit(0), Some(0), Some(0), false),
-            (stop(20), going_down(ALONE), Some(20), Some(25), false),
-            (stop(60), going_down(ALONE), Some(25), Some(30), false),
-            (stop(60), going_down(limit(20)), Some(10), Some(15), false),
+            (stop(20), down(ALONE), Some(20), Some(25), false),
+            (stop(60), down(ALONE), Some(25), Some(30), false),
+            (stop(60), down(limit(20)), Some(10), Some(15), false),
             (restart(300), ALONE, Some(300), Some(325), false),
             (forever, ALONE, None, None, false),
             (restart(0), ALONE, Some(0), Some(25), false),
@@ -192,19 +192,13 @@ mod tests {
             (restart(300), unanswered, Some(70), Some(75), false),
             (
                 restart(300),
-                going_down(told(limit(30))),
+                down(told(limit(30))),
                 Some(20),
                 Some(25),
                 false,
             ),
-            (forever, going_down(ALONE), Some(25), Some(30), false),
-            (
-                restart(300),
-                going_down(limit(90)),
-                Some(25),
-                Some(30),
-                false,
-            ),
+            (forever, down(ALONE), Some(25), Some(30), false),
+            (restart(300), down(limit(90)), Some(25), Some(30), false),
         ] {
             let budget = EndBudget::of(asked, around);
             let expected = EndBudget {

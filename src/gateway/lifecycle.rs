@@ -221,12 +221,8 @@ impl Lifecycle {
     }
 
     fn failed(&mut self, build: Build, failed: impl Fn(String) -> Action) -> Vec<Action> {
-        let mut actions: Vec<Action> = build
-            .leader
-            .into_iter()
-            .chain(build.joined)
-            .map(failed)
-            .collect();
+        let waiting = build.leader.into_iter().chain(build.joined);
+        let mut actions: Vec<Action> = waiting.map(failed).collect();
         actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
         actions
     }

@@ -244,7 +244,7 @@ impl Recovery {
         }
     }
 
-    /// From the waiting room to where sidecars run.
+    /// The sidecars run, or are being started, after the throttle or safe mode.
     fn leave(&mut self) -> Vec<RecoveryAction> {
         match self.instead.clone() {
             Some(reason) => {

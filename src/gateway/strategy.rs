@@ -100,28 +100,20 @@ type WantedStrategy = (Strategy, String);
 
 /// A restart that does not need a fresh process.
 fn plain(facts: &StrategyFacts<'_>) -> WantedStrategy {
-    let of_mode = match facts.mode {
+    let (strategy, mode) = match facts.mode {
         RestartMode::Auto => return auto(facts),
-        RestartMode::InProcess => {
-            return (
-                Strategy::InProcess,
-                "[restart] mode is in-process".to_owned(),
-            );
-        }
-        RestartMode::Respawn => {
-            respawn(facts).map(|strategy| (strategy, "[restart] mode is respawn".to_owned()))
-        }
-        RestartMode::Exit => {
-            exit(facts).map(|strategy| (strategy, "[restart] mode is exit".to_owned()))
-        }
+        RestartMode::InProcess => (Ok(Strategy::InProcess), "in-process"),
+        RestartMode::Respawn => (respawn(facts), "respawn"),
+        RestartMode::Exit => (exit(facts), "exit"),
     };
-    of_mode.unwrap_or_else(|refusal| {
-        let (strategy, why) = auto(facts);
-        (
-            strategy,
-            format!("{why}; [restart] mode is not followed: {refusal}"),
-        )
-    })
+    match strategy {
+        Ok(strategy) => (strategy, format!("[restart] mode is {mode}")),
+        Err(refusal) => {
+            let (strategy, why) = auto(facts);
+            let why = format!("{why}; [restart] mode is not followed: {refusal}");
+            (strategy, why)
+        }
+    }
 }
 
 fn auto(facts: &StrategyFacts<'_>) -> WantedStrategy {
@@ -203,29 +195,23 @@ fn exit(facts: &StrategyFacts<'_>) -> Result<Strategy, StrategyRefusal> {
 
 /// No more than [`MAX_DRAINERS`] older processes at once.
 fn within_bounds(facts: &StrategyFacts<'_>, (strategy, why): WantedStrategy) -> StrategyChoice {
-    let full = matches!(strategy, Strategy::Respawn { .. }) && facts.drainers >= MAX_DRAINERS;
     let drainers = facts.drainers;
-    match full {
-        false => StrategyChoice {
-            strategy,
-            why,
-            cut_oldest: false,
-        },
-        true if facts.fresh || facts.update => StrategyChoice {
-            strategy,
-            why: format!("{why}; {drainers} older processes still drain, so the oldest is cut"),
-            cut_oldest: true,
-        },
-        true => {
-            let why = format!(
-                "{drainers} older processes still drain, and no more than {MAX_DRAINERS} may"
-            );
-            StrategyChoice {
-                strategy: Strategy::InProcess,
-                why,
-                cut_oldest: false,
-            }
-        }
+    let full = matches!(strategy, Strategy::Respawn { .. }) && drainers >= MAX_DRAINERS;
+    let cut_oldest = full && (facts.fresh || facts.update);
+    let (strategy, why) = if cut_oldest {
+        let cut = format!("{drainers} older processes still drain, so the oldest is cut");
+        (strategy, format!("{why}; {cut}"))
+    } else if full {
+        let most = format!("no more than {MAX_DRAINERS} may");
+        let why = format!("{drainers} older processes still drain, and {most}");
+        (Strategy::InProcess, why)
+    } else {
+        (strategy, why)
+    };
+    StrategyChoice {
+        strategy,
+        why,
+        cut_oldest,
     }
 }
 

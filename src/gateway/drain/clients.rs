@@ -1,4 +1,5 @@
-//! Clients between two requests leave a process that drains: each is given to somebody else.
+//! Clients between two requests leave a process that drains: each is sent to another process, or to
+//! the fd store.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use tokio::task::JoinHandle;
 
 use crate::proxy::Workers;
 
-/// The way of the clients to somebody else.
 #[derive(Debug)]
 pub struct ClientExit {
     to: mpsc::UnboundedSender<OwnedFd>,

@@ -11,6 +11,11 @@ const DEPTH: usize = 40;
 
 const NOW: Duration = Duration::from_secs(100);
 
+const STOP: Event = Event::Stop {
+    at_once: false,
+    limit: FORCE_EXIT,
+};
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Said {
     Ready,
@@ -95,16 +100,13 @@ impl PairWorld {
     fn new() -> Self {
         let (mut machine, _) = Lifecycle::start(StartMode::First(Fallback::End));
         machine.step(Event::Built(1), NOW);
-        let old = PairProcess {
-            accepts: true,
-            ..PairProcess::new(machine)
-        };
-        let (to_old, to_new) = (VecDeque::new(), VecDeque::new());
+        let mut old = PairProcess::new(machine);
+        old.accepts = true;
         Self {
             old,
             new: None,
-            to_old,
-            to_new,
+            to_old: VecDeque::new(),
+            to_new: VecDeque::new(),
             asked: 0,
             stopped: false,
             failed: false,
@@ -123,15 +125,13 @@ impl PairWorld {
                 world.asked += 1;
                 let id = world.asked.to_string();
                 world.answers.insert(id.clone(), 0);
-                world.step(
-                    false,
-                    Event::Asked(GenerationRequest {
-                        id,
-                        kind: RequestKind::Restart,
-                        budget: Budget::Configured,
-                        place,
-                    }),
-                );
+                let request = GenerationRequest {
+                    id,
+                    kind: RequestKind::Restart,
+                    budget: Budget::Configured,
+                    place,
+                };
+                world.step(false, Event::Asked(request));
             }
             PairChoice::Stop | PairChoice::StopNew => {
                 let new = matches!(choice, PairChoice::StopNew);
@@ -139,13 +139,7 @@ impl PairWorld {
                     return None;
                 }
                 world.stopped = true;
-                world.step(
-                    new,
-                    Event::Stop {
-                        at_once: false,
-                        limit: FORCE_EXIT,
-                    },
-                );
+                world.step(new, STOP);
             }
             PairChoice::Built(new, well) => {
                 let process = world.process(new).filter(|process| process.lives())?;
@@ -175,10 +169,7 @@ impl PairWorld {
                 world.new.as_ref().filter(|new| new.lives())?;
                 let event = match said {
                     Said::Go => Event::Go,
-                    Said::Abort => Event::Stop {
-                        at_once: false,
-                        limit: FORCE_EXIT,
-                    },
+                    Said::Abort => STOP,
                     _ => Event::Orphaned,
                 };
                 world.step(true, event);

@@ -36,12 +36,10 @@ pub enum Phase {
     /// This process finishes its work and ends; then the service manager starts the next
     /// generation.
     Leaving {
-        /// When the end is forced.
         until: Option<Duration>,
     },
     /// A stop is under way.
     Stopping {
-        /// When the end is forced.
         until: Duration,
     },
     Ended,

@@ -1,4 +1,4 @@
-//! What the machine is told, what it says, and the words of both.
+//! The events that the machine takes and the actions that it gives, with the types of both.
 
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ pub enum RequestKind {
 }
 
 impl RequestKind {
-    /// The word of this kind.
     pub fn name(self) -> RequestKindName {
         match self {
             Self::Restart => RequestKindName::Restart,
@@ -39,7 +38,6 @@ pub enum Placement {
 }
 
 impl Placement {
-    /// The name of the strategy.
     pub fn strategy(self) -> StrategyName {
         match self {
             Self::Here => StrategyName::InProcess,
@@ -96,9 +94,7 @@ pub struct GenerationRequest {
     /// Names it in records and answers.
     pub id: String,
     pub kind: RequestKind,
-    /// How long old work may go on.
     pub budget: Budget,
-    /// Where the new generation lives.
     pub place: Placement,
 }
 
@@ -152,7 +148,6 @@ pub enum Event {
     },
     /// An end is asked for that makes room for the next start.
     End {
-        /// How long old work may go on.
         budget: Budget,
         /// When it is over whatever still goes on; none for never.
         limit: Option<Duration>,
@@ -166,11 +161,11 @@ pub enum Event {
     },
     /// The successor is gone, hangs, or says that it cannot.
     SuccessorLost(u64, String),
-    /// The predecessor says: it is yours.
+    /// The predecessor hands the service over.
     Go,
-    /// The predecessor is gone without a word.
+    /// The predecessor is gone before it handed over.
     Orphaned,
-    /// Somebody says that what stood in the way of a start is mended.
+    /// The cause that kept the sidecars from starting may be gone: try them now.
     Recover,
     /// The generation under construction can serve.
     Built(u64),
@@ -185,7 +180,6 @@ pub enum Action {
     Build {
         generation: u64,
         kind: RequestKind,
-        /// How long old work may go on where it is in the way.
         budget: Budget,
         /// Whom to tell about it; none for the first.
         request: Option<String>,
@@ -195,7 +189,6 @@ pub enum Action {
     /// Start a successor that constructs the generation.
     HandOver {
         generation: u64,
-        /// How long old work may go on.
         budget: Budget,
         /// Whom to tell about it.
         request: String,
@@ -203,11 +196,7 @@ pub enum Action {
     /// Tell the supervisor that the successor is the main process now, and the successor to begin.
     Commit,
     /// The successor serves: accept nobody any more and finish.
-    Yield {
-        generation: u64,
-        /// How long old work may go on.
-        budget: Budget,
-    },
+    Yield { generation: u64, budget: Budget },
     /// The successor is gone: what it was given is ours again.
     TakeBack,
     /// The successor died though it served already: accept again, then a build follows.
@@ -217,20 +206,13 @@ pub enum Action {
     /// The listeners are ours: accept, record it, tell the predecessor.
     Own,
     /// Finish, then end, so that the service manager starts the next one.
-    Leave {
-        /// How long old work may go on.
-        budget: Budget,
-    },
+    Leave { budget: Budget },
     /// Finish sooner: the successor stops, too.
     Hurry { at_once: bool },
     /// Stop constructing it, or end the successor that does.
     Abandon(u64),
     /// New requests go to it; the one before finishes its work.
-    Serve {
-        generation: u64,
-        /// How long old work may go on.
-        budget: Budget,
-    },
+    Serve { generation: u64, budget: Budget },
     /// A request has ended.
     Answer { id: String, verdict: RequestVerdict },
     /// Accept nobody new, finish what is there, then say [`Event::Quiet`].

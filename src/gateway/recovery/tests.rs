@@ -11,15 +11,13 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn last_good() -> ConfigOrigin {
-    ConfigOrigin::LastGood {
-        why: "g.toml:1:1: unknown key".to_owned(),
-    }
+    let why = "g.toml:1:1: unknown key".to_owned();
+    ConfigOrigin::LastGood { why }
 }
 
 fn nothing() -> ConfigOrigin {
-    ConfigOrigin::Nothing {
-        why: "g.toml:1:1: unknown key".to_owned(),
-    }
+    let why = "g.toml:1:1: unknown key".to_owned();
+    ConfigOrigin::Nothing { why }
 }
 
 fn wait() -> StartDecision {
@@ -30,14 +28,14 @@ fn wait() -> StartDecision {
 }
 
 fn safe_start(again: bool) -> StartDecision {
-    StartDecision::Safe {
-        reason: "9 starts".to_owned(),
-        again,
-    }
+    let reason = "9 starts".to_owned();
+    StartDecision::Safe { reason, again }
 }
 
-fn alert(rung: RungName, part: &str, actions: &[RecoveryAction]) -> bool {
-    matches!(actions, [RecoveryAction::Alert(alert)] if alert.rung == rung && alert.reason.contains(part))
+#[track_caller]
+fn assert_alert(rung: RungName, part: &str, actions: &[RecoveryAction]) {
+    let told = matches!(actions, [RecoveryAction::Alert(alert)] if alert.rung == rung && alert.reason.contains(part));
+    assert!(told, "{actions:?}");
 }
 
 /// Both machines, as the driver has them.
@@ -95,23 +93,15 @@ impl LifeFixture {
 fn a_usual_start_is_trusted_after_it_served_for_long_enough() {
     let (mut life, actions) = LifeFixture::begin(StartDecision::Go, ConfigOrigin::Valid);
     assert!(actions.is_empty());
-    assert_eq!(
-        (
-            life.recovery.rung(),
-            life.recovery.sentence(),
-            life.recovery.deadline()
-        ),
-        (&Rung::Normal, None, None)
-    );
+    assert_eq!(life.recovery.rung(), &Rung::Normal);
+    assert_eq!(life.recovery.sentence(), None);
+    assert_eq!(life.recovery.deadline(), None);
     assert!(life.built(10).is_empty());
     assert_eq!(life.recovery.deadline(), Some(secs(610)));
     life.ready = false;
     life.step(Event::Tick, 300);
-    assert_eq!(
-        life.recovery.deadline(),
-        None,
-        "what is not ready is not stable"
-    );
+    let deadline = life.recovery.deadline();
+    assert_eq!(deadline, None, "what is not ready is not stable");
     life.ready = true;
     life.step(Event::Tick, 400);
     assert!(life.step(Event::Tick, 999).is_empty());
@@ -128,19 +118,13 @@ fn a_throttled_start_waits_and_an_operator_need_not() {
         let (mut life, actions) = LifeFixture::begin(wait(), ConfigOrigin::Valid);
         assert!(actions.is_empty() && life.building.is_none());
         assert_eq!(life.recovery.refused_until(), Some(secs(5)));
-        assert!(
-            life.recovery
-                .sentence()
-                .unwrap()
-                .contains("start 4 in quick succession after unplanned ends waits 5 s")
-        );
+        let sentence = life.recovery.sentence().unwrap();
+        assert!(sentence.contains("start 4 in quick succession after unplanned ends waits 5 s"));
         assert_eq!(life.recovery.shown(secs(2)).left_ms, Some(3000));
         assert!(life.step(Event::Tick, 0).is_empty());
         assert!(life.step(event, at).is_empty());
-        assert_eq!(
-            (life.recovery.rung(), life.recovery.refused_until()),
-            (&Rung::Normal, None)
-        );
+        assert_eq!(life.recovery.rung(), &Rung::Normal);
+        assert_eq!(life.recovery.refused_until(), None);
         life.built(at + 1);
         assert_eq!(life.recovery.rung(), &Rung::Normal);
     }
@@ -150,55 +134,36 @@ fn a_throttled_start_waits_and_an_operator_need_not() {
 fn safe_mode_tries_every_ten_minutes_and_when_asked() {
     for (event, at) in [(Event::Tick, 600), (Event::Recover, 3)] {
         let (mut life, actions) = LifeFixture::begin(safe_start(false), ConfigOrigin::Valid);
-        assert!(
-            alert(RungName::SafeMode, "9 starts", &actions),
-            "{actions:?}"
-        );
+        assert_alert(RungName::SafeMode, "9 starts", &actions);
         assert_eq!(life.recovery.refused_until(), Some(secs(600)));
         assert!(life.step(Event::Tick, 2).is_empty() && life.building.is_none());
         assert_eq!(life.step(event, at), [RecoveryAction::MarkTrial]);
-        assert_eq!(
-            life.recovery.refused_until(),
-            None,
-            "requests wait for the trial"
-        );
+        let refused = life.recovery.refused_until();
+        assert_eq!(refused, None, "requests wait for the trial");
         assert!(life.recovery.sentence().unwrap().contains("being tried"));
         assert_eq!(life.broken("app died", at + 1), [RecoveryAction::MarkSafe]);
         assert_eq!(life.recovery.refused_until(), Some(secs(at + 601)));
-        assert_eq!(
-            life.recovery.shown(secs(0)).reason.as_deref(),
-            Some("9 starts"),
-            "what led here stays the reason"
-        );
-        assert_eq!(
-            life.step(Event::Tick, at + 601),
-            [RecoveryAction::MarkTrial]
-        );
+        let reason = life.recovery.shown(secs(0)).reason.unwrap();
+        assert_eq!(reason, "9 starts", "what led here stays the reason");
+        let actions = life.step(Event::Tick, at + 601);
+        assert_eq!(actions, [RecoveryAction::MarkTrial]);
         assert!(life.built(at + 602).is_empty());
         assert_eq!(life.recovery.rung(), &Rung::Normal);
-        assert_eq!(
-            life.step(Event::Tick, at + 1202),
-            [RecoveryAction::MarkStable]
-        );
+        let actions = life.step(Event::Tick, at + 1202);
+        assert_eq!(actions, [RecoveryAction::MarkStable]);
     }
 }
 
 #[test]
 fn deaths_in_safe_mode_alarm_nobody_again() {
-    assert!(
-        LifeFixture::begin(safe_start(true), ConfigOrigin::Valid)
-            .1
-            .is_empty()
-    );
+    let (_, actions) = LifeFixture::begin(safe_start(true), ConfigOrigin::Valid);
+    assert!(actions.is_empty());
 }
 
 #[test]
 fn the_last_good_configuration_serves_until_the_users_is_right() {
     let (mut life, actions) = LifeFixture::begin(StartDecision::Go, last_good());
-    assert!(
-        alert(RungName::LastGood, "unknown key", &actions),
-        "{actions:?}"
-    );
+    assert_alert(RungName::LastGood, "unknown key", &actions);
     assert!(life.built(1).is_empty(), "told once");
     assert!(life.recovery.adopted(&last_good()).is_empty());
     assert!(matches!(life.recovery.rung(), Rung::LastGood { .. }));
@@ -210,28 +175,19 @@ fn the_last_good_configuration_serves_until_the_users_is_right() {
 fn a_throttled_start_with_the_last_good_configuration_waits_first() {
     let (mut life, actions) = LifeFixture::begin(wait(), last_good());
     assert!(actions.is_empty());
-    assert!(alert(
-        RungName::LastGood,
-        "unknown key",
-        &life.step(Event::Tick, 5)
-    ));
+    let actions = life.step(Event::Tick, 5);
+    assert_alert(RungName::LastGood, "unknown key", &actions);
 }
 
 #[test]
 fn without_any_configuration_it_is_safe_mode_which_the_throttle_does_not_remember() {
     for start in [StartDecision::Go, wait()] {
         let (mut life, actions) = LifeFixture::begin(start, nothing());
-        assert!(
-            alert(RungName::SafeMode, "no last good one", &actions),
-            "{actions:?}"
-        );
+        assert_alert(RungName::SafeMode, "no last good one", &actions);
         assert!(life.step(Event::Recover, 1).is_empty());
         assert!(life.broken("still: unknown key", 1).is_empty());
-        assert_eq!(
-            life.recovery.shown(secs(1)).reason.as_deref(),
-            Some("still: unknown key"),
-            "the reason of now"
-        );
+        let reason = life.recovery.shown(secs(1)).reason.unwrap();
+        assert_eq!(reason, "still: unknown key", "the reason of now");
         life.step(Event::Recover, 2);
         assert!(life.recovery.adopted(&ConfigOrigin::Valid).is_empty());
         life.built(3);
@@ -244,10 +200,8 @@ fn a_successor_has_nothing_to_recover_from() {
     let mut recovery = Recovery::successor(STABLE);
     assert_eq!(recovery.rung(), &Rung::Normal);
     assert!(recovery.follow(&Phase::Serving, true, secs(1)).is_empty());
-    assert_eq!(
-        recovery.follow(&Phase::Serving, true, secs(601)),
-        [RecoveryAction::MarkStable]
-    );
+    let actions = recovery.follow(&Phase::Serving, true, secs(601));
+    assert_eq!(actions, [RecoveryAction::MarkStable]);
 }
 
 fn any_configuration() -> impl Strategy<Value = ConfigOrigin> {

@@ -92,17 +92,11 @@ impl EndBudget {
         .into_iter()
         .flatten()
         .min();
-        match cap.filter(|cap| wanted.is_none_or(|wanted| wanted > *cap)) {
-            None => Self {
-                drain,
-                force_exit: wanted,
-                extend,
-            },
-            Some(cap) => Self {
-                drain: Some(share(drain, cap)),
-                force_exit: Some(cap),
-                extend,
-            },
+        let capped = cap.filter(|cap| wanted.is_none_or(|wanted| wanted > *cap));
+        Self {
+            drain: capped.map_or(drain, |cap| Some(share(drain, cap))),
+            force_exit: capped.or(wanted),
+            extend,
         }
     }
 }

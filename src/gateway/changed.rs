@@ -10,17 +10,12 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Device, inode, modification time and size, which differ after a change; none without a file.
-type FileVersion = Option<(u64, u64, i64, i64, u64)>;
+type FileVersion = Option<(u64, u64, (i64, i64), u64)>;
 
 fn version(path: &Path) -> FileVersion {
     let file = std::fs::metadata(path).ok()?;
-    Some((
-        file.dev(),
-        file.ino(),
-        file.mtime(),
-        file.mtime_nsec(),
-        file.size(),
-    ))
+    let time = (file.mtime(), file.mtime_nsec());
+    Some((file.dev(), file.ino(), time, file.size()))
 }
 
 /// Waits until the file at `path` changes, appears or disappears after the call.

@@ -132,20 +132,20 @@ impl PendingRequests {
             return;
         };
         let took_ms = request.begun.elapsed().as_millis() as u64;
-        let ended = ended(&verdict, scene.unchanged);
-        log_end(id, &request, &verdict, &ended, scene.after.number, took_ms);
-        let kind = request.kind.name();
-        let reason = &request.reason;
-        self.record
-            .request(request.asked, id, kind, reason, ended.clone(), took_ms);
-        self.last = Some(LastRestart {
+        let end = LastRestart {
             request: id.to_owned(),
-            kind,
+            kind: request.kind.name(),
             reason: request.reason,
-            outcome: ended.clone(),
+            outcome: ended(&verdict, scene.unchanged),
             at: request.at,
             took_ms,
-        });
+        };
+        log_end(&end, request.before.number, scene.after.number);
+        let (outcome, reason) = (end.outcome.clone(), &end.reason);
+        self.record
+            .request(request.asked, id, end.kind, reason, outcome, took_ms);
+        let outcome = end.outcome.outcome;
+        self.last = Some(end);
         let Some(reply) = request.reply else { return };
         let into = match verdict {
             RequestVerdict::Rejected(why) => return fail(reply, FailureCode::Rejected, why),
@@ -162,7 +162,7 @@ impl PendingRequests {
         };
         let outcome = Outcome {
             request: id.to_owned(),
-            outcome: ended.outcome,
+            outcome,
             into,
             before: request.before,
             after: scene.after.clone(),
@@ -222,25 +222,23 @@ fn ended(verdict: &RequestVerdict, unchanged: bool) -> RequestEnd {
     RequestEnd { outcome, cause }
 }
 
-fn log_end(
-    id: &str,
-    request: &PendingRequest,
-    verdict: &RequestVerdict,
-    ended: &RequestEnd,
-    after: u64,
-    took_ms: u64,
-) {
-    let kind = request.kind.name();
-    if matches!(verdict, RequestVerdict::Failed(_)) {
+fn log_end(end: &LastRestart, before: u64, after: u64) {
+    let LastRestart {
+        request: id,
+        kind,
+        outcome,
+        took_ms,
+        ..
+    } = end;
+    if outcome.outcome == RequestOutcome::Failed {
         warn!(
             REQUEST = id,
-            "[gateway] {kind} {id} {ended}; generation {after} serves on"
+            "[gateway] {kind} {id} {outcome}; generation {after} serves on"
         );
     } else {
         info!(
             REQUEST = id,
-            "[gateway] {kind} {id} {ended}: generation {} -> {after} in {took_ms} ms",
-            request.before.number
+            "[gateway] {kind} {id} {outcome}: generation {before} -> {after} in {took_ms} ms"
         );
     }
 }

@@ -47,10 +47,7 @@ pub enum Rung {
     Normal,
     /// Sidecars wait until then.
     Throttled {
-        /// The end of the wait.
         until: Duration,
-        /// How long it is in all.
-        delay: Duration,
         /// Which start in quick succession this is.
         count: u32,
     },
@@ -80,17 +77,12 @@ pub enum RecoveryAction {
     Alert(Alert),
 }
 
-/// What led to safe mode: only deaths are a matter of the throttle's record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SafeModeCause {
-    Deaths,
-    ConfigOrigin,
-}
-
 #[derive(Clone, Debug)]
 pub struct Recovery {
     rung: Rung,
-    cause: SafeModeCause,
+    /// Whether deaths led to safe mode, not the configuration: only they are a matter of the
+    /// throttle's record.
+    by_deaths: bool,
     /// What is wrong with the user's configuration, while the last good one stands in for it.
     instead: Option<String>,
     /// `[recovery] throttle.stable`
@@ -125,40 +117,28 @@ impl Recovery {
         configuration: ConfigOrigin,
         stable: Duration,
     ) -> (Self, Vec<RecoveryAction>) {
-        let (rung, cause, tell) = match (start, &configuration) {
+        let (rung, by_deaths, tell) = match (start, &configuration) {
             // Somebody was told already; a loop of deaths in safe mode must not send a mail each
             // time.
-            (StartDecision::Safe { reason, again }, _) => {
-                (safe(reason), SafeModeCause::Deaths, !again)
-            }
+            (StartDecision::Safe { reason, again }, _) => (safe(reason), true, !again),
             (_, ConfigOrigin::Nothing { why }) => {
                 let reason =
                     format!("the configuration is not valid, and there is no last good one: {why}");
-                (safe(reason), SafeModeCause::ConfigOrigin, true)
+                (safe(reason), false, true)
             }
-            (StartDecision::Wait { delay, count }, _) => (
-                Rung::Throttled {
-                    until: delay,
-                    delay,
-                    count,
-                },
-                SafeModeCause::Deaths,
-                false,
-            ),
-            (StartDecision::Go, ConfigOrigin::LastGood { why }) => (
-                Rung::LastGood {
-                    reason: why.clone(),
-                },
-                SafeModeCause::Deaths,
-                true,
-            ),
-            (StartDecision::Go, ConfigOrigin::Valid) => {
-                (Rung::Normal, SafeModeCause::Deaths, false)
+            (StartDecision::Wait { delay, count }, _) => {
+                let until = delay;
+                (Rung::Throttled { until, count }, true, false)
             }
+            (StartDecision::Go, ConfigOrigin::LastGood { why }) => {
+                let reason = why.clone();
+                (Rung::LastGood { reason }, true, true)
+            }
+            (StartDecision::Go, ConfigOrigin::Valid) => (Rung::Normal, true, false),
         };
         let machine = Self {
             rung,
-            cause,
+            by_deaths,
             instead: configuration.instead(),
             stable,
             stable_at: None,
@@ -216,7 +196,7 @@ impl Recovery {
     }
 
     fn climb(&mut self, phase: &Phase) -> Vec<RecoveryAction> {
-        let deaths = self.cause == SafeModeCause::Deaths;
+        let deaths = self.by_deaths;
         match (phase, &mut self.rung) {
             (Phase::Starting(..) | Phase::Serving, Rung::Throttled { .. })
             | (Phase::Serving, Rung::Safe { .. }) => self.leave(),
@@ -278,8 +258,8 @@ impl Recovery {
     /// A trial failed for this reason: where the configuration is the trouble, it is the reason of
     /// now.
     pub fn failed(&mut self, why: &str) {
-        if let (Rung::Safe { reason, .. }, SafeModeCause::ConfigOrigin) =
-            (&mut self.rung, self.cause)
+        if let Rung::Safe { reason, .. } = &mut self.rung
+            && !self.by_deaths
         {
             why.clone_into(reason);
         }
@@ -298,12 +278,8 @@ impl Recovery {
         let left = |at: Duration| at.saturating_sub(now).as_millis() as u64;
         let (rung, reason, at) = match &self.rung {
             Rung::Normal => (RungName::Normal, None, None),
-            Rung::Throttled {
-                until,
-                delay,
-                count,
-            } => {
-                let delay = delay.as_secs();
+            Rung::Throttled { until, count } => {
+                let delay = until.as_secs();
                 let reason = format!(
                     "start {count} in quick succession after unplanned ends waits {delay} s"
                 );

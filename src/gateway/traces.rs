@@ -9,7 +9,7 @@ use crate::control::protocol::Progress;
 use crate::state::boot_time::BootTime;
 use crate::state::owner;
 use crate::state::terms::ProgressStage;
-use crate::state::trace::{self, Carried, Pair, Trace, Value};
+use crate::state::trace::{self, Carried, Trace};
 
 #[derive(Debug)]
 pub(super) struct Traces {
@@ -132,11 +132,11 @@ impl Traces {
         supervisor: &str,
     ) -> Option<Carried> {
         let pid = u64::from(std::process::id());
-        let pairs: [Pair<'_>; 4] = [
+        let pairs = [
             ("kind", kind.into()),
             ("mode", mode.into()),
             ("pid", pid.into()),
-            ("supervisorMode", Value::Text(supervisor)),
+            ("supervisorMode", supervisor.into()),
         ];
         self.restart.mark("restart.full-process-handoff", &pairs);
         let carried = self.restart.carry();

@@ -225,29 +225,16 @@ fn begin_life(given: &mut Given, claim: &RightToServe) -> BegunLife {
 /// address.
 async fn assemble(
     mut given: Given,
-    claim: RightToServe,
+    mut claim: RightToServe,
     life: BegunLife,
     mut signals: Signals,
 ) -> Result<Option<(Gateway, Inputs)>, String> {
     let candidate = given.incoming.is_some();
-    let (paths, notifier) = (claim.paths, claim.notifier);
-    let passed = claim.passed.unwrap_or(given.passed);
-    let (kept, passed) = fdstore_clients::kept(passed, notifier);
-    let waits = !candidate && standby::waits(notifier, life.supervision.verdict());
-    let wanted = &given.material.loaded.config.gateway.listen;
-    let (listeners, missing) = Listeners::adopt(wanted, passed, notifier);
-    let waiting = waits.then_some(&mut signals);
-    let Some(listeners) =
-        address_wait::listen(listeners, &missing, &paths.state, notifier, waiting).await?
-    else {
+    let opened = front_door(&mut given, &mut claim, &life, &mut signals).await?;
+    let Some(front_door) = opened else {
         return Ok(None);
     };
-    given.traces.phase("listeners");
-    let front_door = open(&given.material, &paths, listeners, !candidate)?;
-    for client in kept {
-        front_door.workers.adopt(client).await;
-    }
-    given.traces.phase("workers");
+    let paths = claim.paths;
     let (control, calls) = ControlEnd::new(paths.control.clone());
     let (events, happened) = Outbox::channel();
     let (machine, first) = Lifecycle::start(life.mode);
@@ -290,6 +277,37 @@ async fn assemble(
         calls,
     };
     Ok(Some((gateway, inputs)))
+}
+
+/// The front door on its addresses, with the clients that the life before has kept; none when this
+/// process was asked to stop while it waited for an address.
+async fn front_door(
+    given: &mut Given,
+    claim: &mut RightToServe,
+    life: &BegunLife,
+    signals: &mut Signals,
+) -> Result<Option<FrontDoor>, String> {
+    let candidate = given.incoming.is_some();
+    let (paths, notifier) = (&claim.paths, claim.notifier);
+    let handed = claim.passed.take();
+    let passed = handed.unwrap_or_else(|| std::mem::take(&mut given.passed));
+    let (kept, passed) = fdstore_clients::kept(passed, notifier);
+    let waits = !candidate && standby::waits(notifier, life.supervision.verdict());
+    let wanted = &given.material.loaded.config.gateway.listen;
+    let (listeners, missing) = Listeners::adopt(wanted, passed, notifier);
+    let waiting = waits.then_some(signals);
+    let Some(listeners) =
+        address_wait::listen(listeners, &missing, &paths.state, notifier, waiting).await?
+    else {
+        return Ok(None);
+    };
+    given.traces.phase("listeners");
+    let front_door = open(&given.material, paths, listeners, !candidate)?;
+    for client in kept {
+        front_door.workers.adopt(client).await;
+    }
+    given.traces.phase("workers");
+    Ok(Some(front_door))
 }
 
 /// The way to the predecessor; nobody came before where there is none.

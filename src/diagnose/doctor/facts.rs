@@ -44,6 +44,11 @@ impl DoctorFacts {
         (unit.properties.load == LoadState::Loaded).then_some((unit, &unit.properties))
     }
 
+    /// The main process of the service.
+    pub fn main_pid(&self) -> Option<u32> {
+        Some(self.unit.as_ref()?.properties.main_pid).filter(|pid| *pid != 0)
+    }
+
     /// A redactor that knows every secret of the configuration and of the unit.
     pub fn redactor(&self) -> Redactor {
         let config = self.config.get();

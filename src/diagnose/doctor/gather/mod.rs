@@ -51,7 +51,7 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     if let Some(installed) = installed {
         facts.unit = Some(unit::look(&env, installed).await);
     }
-    let (status, main) = (facts.status.as_ref(), main_pid(&facts));
+    let (status, main) = (facts.status.as_ref(), facts.main_pid());
     let unseen = &mut facts.unseen;
     let pid = status.map(|status| status.pid).or(main);
     facts.process = pid.and_then(|pid| process::look(pid, unseen));
@@ -62,11 +62,6 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     }
     facts.addresses = process::addresses(&facts);
     facts
-}
-
-/// The main process of the service.
-fn main_pid(facts: &DoctorFacts) -> Option<u32> {
-    Some(facts.unit.as_ref()?.properties.main_pid).filter(|pid| *pid != 0)
 }
 
 /// Other gateways that are installed here; for root also those of ordinary users.

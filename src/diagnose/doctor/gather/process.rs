@@ -96,7 +96,7 @@ fn others(facts: &DoctorFacts, listen: &Listen) -> Vec<AddressHolder> {
         own.push(status.pid);
         own.extend(status.drainers.iter().map(|drainer| drainer.pid));
     }
-    own.extend(super::main_pid(facts));
+    own.extend(facts.main_pid());
     let group = own
         .iter()
         .find_map(|pid| Process::read(*pid))

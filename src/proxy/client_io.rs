@@ -82,9 +82,9 @@ impl ClientIo {
     }
 }
 
-/// Reads once. When fewer bytes come than there is room for, the socket is empty: the runtime
-/// is told that a further read would block, which saves that read. Bytes that arrive in the meantime
-/// still wake the task, because their readiness event is newer.
+/// Reads once. When fewer bytes come than there is room for, the socket is empty: WouldBlock tells
+/// the runtime so and saves a further read. Bytes that arrive in the meantime still wake the task,
+/// because their readiness event is newer.
 fn poll_read(
     stream: &TcpStream,
     cx: &mut Context<'_>,

@@ -11,7 +11,7 @@ use super::state::SidecarState;
 use crate::config::{DrainNotice, NoticeSignal};
 use crate::os::process::PidFd;
 
-/// Why a sidecar was not told.
+/// Why a sidecar did not get a notice.
 #[derive(Debug, thiserror::Error)]
 pub enum NoticeError {
     /// The signal was not sent.

@@ -235,7 +235,7 @@ fn own_oom_score() -> i32 {
 fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
     if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
         return format!(
-            "cannot start {program}: its folder {} does not exist",
+            "cannot start {program}: its directory {} does not exist",
             cwd.display()
         );
     }
@@ -295,7 +295,7 @@ mod tests {
         output(&pipes).read_to_string(&mut text).await.unwrap();
         process.ended().await;
         process.reap().await;
-        // ls has the folder itself open.
+        // ls has the directory itself open.
         let others: Vec<&str> = text
             .lines()
             .filter(|line| line.contains(" -> ") && !line.contains("-> /proc/"))

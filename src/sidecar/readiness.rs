@@ -12,8 +12,7 @@ use crate::config::Ready;
 use crate::os::port;
 use crate::os::process;
 
-/// Between two looks at a port. The kernel tells nobody when a program begins to listen, so there
-/// is nothing to wait for.
+/// Between two looks at a port. The kernel has no event for a program that begins to listen.
 const POLL: Duration = Duration::from_millis(5);
 
 /// The same for a slow starter, after [`EAGER`].

@@ -23,15 +23,13 @@ use crate::text::log::SidecarLog;
 /// A start that goes on printing may take this many start timeouts, no more.
 const EXTENSIONS: u32 = 10;
 
-/// A sidecar that listens elsewhere, and prints nothing, has this long to listen where it was told
-/// as well.
+/// A sidecar that listens elsewhere, and prints nothing, has this long to listen on its assigned port.
 const HOPELESS: Duration = Duration::from_secs(10);
 
-/// How long the last output of a dead process is waited for: a grandchild may hold the pipe open
-/// for ever.
+/// How long to wait for the last output of a dead process: a grandchild may hold the pipe open.
 pub(super) const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
-/// How often a start is tried again at once when somebody else took its private port first.
+/// How often a start is tried again at once when another program took its private port.
 const PORT_TRIES: u32 = 3;
 
 /// Starts the process of one sidecar again and again until it is asked to end.
@@ -41,7 +39,7 @@ pub(super) struct Runner {
     pub control: Arc<SidecarControl>,
 }
 
-/// The end of a run that nobody asked for.
+/// An unplanned end of a run.
 #[derive(Default)]
 struct Death {
     cause: String,
@@ -128,8 +126,11 @@ impl Runner {
             last_words: self.last_words(&output),
             ..death
         };
-        let prepared = self.prepare(port, &output).await;
-        if !prepared.map_err(|cause| with_last_words(cause.into()))? {
+        let prepared = self
+            .prepare(port, &output)
+            .await
+            .map_err(|cause| with_last_words(format!("could not be prepared: {cause}").into()));
+        if !prepared? {
             return Ok(());
         }
         let notify = (spec.ready == Ready::Notify)
@@ -239,8 +240,7 @@ impl Runner {
             never = talk => match never {},
             () = self.control.stop.cancelled() => self.end(process).await,
             () = process.ended() => {
-                // Before anything that takes time: from here on requests must wait instead of
-                // knocking at a dead port.
+                // First of all: from here on requests must wait, because the port is dead.
                 let failure = SidecarFailure { cause: "died".to_owned(), last_words: Vec::new() };
                 self.state.send_replace(SidecarState::Backoff { failure: Arc::new(failure) });
                 let status = process.reap().await;
@@ -287,7 +287,7 @@ impl Runner {
         let argv = with_port(&spec.prepare, port);
         let (mut process, pipes) = self
             .spawn(&argv, &self.variables(port))
-            .map_err(|cause| format!("could not be prepared: it {cause}"))?;
+            .map_err(|cause| format!("it {cause}"))?;
         let readers = output.read_all(pipes);
         tokio::select! {
             () = self.control.stop.cancelled() => {
@@ -297,16 +297,15 @@ impl Runner {
             () = process.ended() => {}
             () = too_slow(Instant::now(), spec.start_timeout.0, output, self.state.subscribe()) => {
                 process.stop(spec.stop_timeout.0).await;
-                return Err(format!("could not be prepared: {} did not end in {}", argv[0], spec.start_timeout));
+                return Err(format!("{} did not end in {}", argv[0], spec.start_timeout));
             }
         }
         let status = process.reap().await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
-        if !status.success() {
-            let how = describe(status);
-            return Err(format!("could not be prepared: {} {how}", argv[0]));
+        match status.success() {
+            true => Ok(true),
+            false => Err(format!("{} {}", argv[0], describe(status))),
         }
-        Ok(true)
     }
 
     fn variables(&self, port: u16) -> Vec<(String, String)> {
@@ -327,8 +326,8 @@ impl Runner {
     }
 }
 
-/// How a process ended that nobody asked to, with the kernel's word where memory ran out since
-/// `before`.
+/// How a process came to an unplanned end, and whether the kernel ended it because memory ran out
+/// since `before`.
 fn how_it_ended(status: ExitStatus, before: Option<&oom::Count>) -> String {
     let how = describe(status);
     if oom::killed(status.signal(), before, oom::count().as_ref()) {

@@ -47,15 +47,11 @@ pub async fn install(
     let unit = &plan.installed;
     let state = manager.state(&unit.unit).await?;
     let todo = RemainingSteps::find(&manager, request, &plan, &state).await;
+    let actions = todo.actions(&plan);
     let mut report = InstallReport {
         notes: plan.notes.clone(),
         pid: state.main_pid,
-        ..InstallReport::planned(
-            unit,
-            &facts.layout,
-            &plan.contents.config,
-            todo.actions(&plan),
-        )
+        ..InstallReport::planned(unit, &facts.layout, &plan.contents.config, actions)
     };
     if !request.diff {
         plan.refuse_unasked(request)?;
@@ -83,15 +79,8 @@ pub async fn install(
     };
     carry_out(&manager, &facts, &plan, &todo, &mut report, say).await?;
     if request.now {
-        report.pid = start(&manager, &plan, &todo, &state, say)
-            .await
-            .map_err(|error| {
-                if todo.active {
-                    error
-                } else {
-                    with_undo(error, unit)
-                }
-            })?;
+        let started = start(&manager, &plan, &todo, &state, say).await;
+        report.pid = started.map_err(|error| with_undo(error, unit, &todo))?;
         report.ready = true;
     } else if todo.active && todo.files {
         report.notes.push(how_to_apply(unit, &todo));
@@ -135,9 +124,12 @@ fn how_to_apply(unit: &Installed, todo: &RemainingSteps) -> String {
     format!("it runs as before until: {apply}")
 }
 
-/// Adds the command that undoes the install: a service that does not start keeps trying, as after a
-/// crash.
-fn with_undo(error: ServiceError, unit: &Installed) -> ServiceError {
+/// Adds the command that undoes the install, where nothing ran before it: a service that does not
+/// start keeps trying, as after a crash.
+fn with_undo(error: ServiceError, unit: &Installed, todo: &RemainingSteps) -> ServiceError {
+    if todo.active {
+        return error;
+    }
     let undo = format!(
         "gatewayctl uninstall --instance {}   (it is installed and keeps trying until then)",
         unit.instance

@@ -44,7 +44,7 @@ pub fn property_list(input: &[u8]) {
     let written = match plan.text() {
         Ok(written) => written,
         Err(error) => {
-            let odd = |c: char| !is_xml(c) || c.is_control();
+            let odd = |c: char| c != '\0' && (!is_xml(c) || c.is_control());
             assert!(
                 text.contains(odd),
                 "{error}, but all of {text:?} can be said"

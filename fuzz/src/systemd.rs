@@ -51,7 +51,10 @@ pub fn env_file(text: &str, version: u32) -> EnvFile {
     for c in text.chars() {
         let newline = NEWLINES.contains(&c);
         match state {
-            State::PreKey if matches!(c, '#' | ';') => state = State::Comment,
+            State::PreKey if matches!(c, '#' | ';') => {
+                state = State::Comment;
+                file.comments.push(c);
+            }
             State::PreKey if BLANKS.contains(&c) => {}
             State::PreKey => {
                 state = State::Key;

@@ -148,14 +148,14 @@ macro_rules! short_runs {
 
 // As many as fit into about a second of a debug build.
 short_runs!(
-    control_frames: 1000,
-    http_progress: 1000,
-    netlink: 5000,
-    proc_files: 3000,
-    property_list: 1000,
-    quoting: 1000,
-    toml_config: 1000,
-    websocket: 1500,
+    control_frames: 400,
+    http_progress: 2000,
+    netlink: 20_000,
+    proc_files: 20_000,
+    property_list: 10_000,
+    quoting: 2000,
+    toml_config: 10_000,
+    websocket: 20_000,
 );
 
 #[test]

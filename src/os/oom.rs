@@ -94,7 +94,7 @@ pub fn evidence() -> Value {
 /// (cgroups(7)).
 fn count_in(root: &Path, list: &str) -> Option<Count> {
     let group = |wanted: &dyn Fn(&str) -> bool| {
-        list.lines().find_map(|line| {
+        list.split('\n').find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             parts.next().filter(|controllers| wanted(controllers))?;
             parts.next()?.strip_prefix('/')

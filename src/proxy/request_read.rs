@@ -53,14 +53,16 @@ impl Default for Part {
 }
 
 impl Line {
-    /// None where this byte ends the head.
-    fn next(self, byte: u8) -> Option<Self> {
-        match (self, byte) {
-            (Self::None | Self::Before, b'\r' | b'\n') => Some(Self::Before),
-            (Self::Start | Self::Return, b'\n') => None,
-            (Self::Start, b'\r') => Some(Self::Return),
-            (Self::Text, b'\n') => Some(Self::Start),
-            _ => Some(Self::Text),
+    /// Takes one byte, or more within a line. Returns how many, and none where they end the head.
+    fn next(self, bytes: &[u8]) -> (usize, Option<Self>) {
+        match (self, bytes.first()) {
+            (Self::None | Self::Before, Some(b'\r' | b'\n')) => (1, Some(Self::Before)),
+            (Self::Start | Self::Return, Some(b'\n')) => (1, None),
+            (Self::Start, Some(b'\r')) => (1, Some(Self::Return)),
+            _ => match memchr::memchr(b'\n', bytes) {
+                Some(end) => (end + 1, Some(Self::Start)),
+                None => (bytes.len(), Some(Self::Text)),
+            },
         }
     }
 }
@@ -72,7 +74,7 @@ impl RequestRead {
             self.part = Part::default();
         }
         let mut rest = bytes;
-        while let Some(byte) = rest.first() {
+        while !rest.is_empty() {
             if matches!(self.part, Part::Body | Part::End) {
                 if self.ahead.len() + rest.len() > AHEAD_MAX {
                     self.lose();
@@ -81,7 +83,7 @@ impl RequestRead {
                 }
                 return;
             }
-            let taken = self.take(*byte, rest.len());
+            let taken = self.take(rest);
             rest = rest.get(taken..).unwrap_or_default();
         }
     }
@@ -117,16 +119,20 @@ impl RequestRead {
         matches!(self.part, Part::End | Part::Head(Line::None)) && self.ahead.is_empty()
     }
 
-    /// Takes the next byte, and of a body as many of the `available` ones as belong to it.
-    fn take(&mut self, byte: u8, available: usize) -> usize {
-        let mut taken = 1;
+    /// Takes some of `bytes`, at least one, that belong to one part. Returns how many.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let (byte, mut taken) = (bytes.first().copied().unwrap_or_default(), 1);
         let mut count = |left: u64| {
-            let more = left.min(available as u64);
-            taken = usize::try_from(more).unwrap_or(available);
+            let more = left.min(bytes.len() as u64);
+            taken = usize::try_from(more).unwrap_or(bytes.len());
             left - more
         };
         self.part = match self.part {
-            Part::Head(line) => line.next(byte).map_or(Part::Body, Part::Head),
+            Part::Head(line) => {
+                let (length, line) = line.next(bytes);
+                taken = length;
+                line.map_or(Part::Body, Part::Head)
+            }
             Part::Length(left) => match count(left) {
                 0 => Part::End,
                 left => Part::Length(left),
@@ -144,7 +150,11 @@ impl RequestRead {
                 0 => Part::CHUNK_SIZE,
                 left => Part::Chunk(left),
             },
-            Part::Trailers(line) => line.next(byte).map_or(Part::End, Part::Trailers),
+            Part::Trailers(line) => {
+                let (length, line) = line.next(bytes);
+                taken = length;
+                line.map_or(Part::End, Part::Trailers)
+            }
             part => part,
         };
         taken

@@ -79,8 +79,9 @@ pub fn group_of(pid: u32) -> String {
 /// The group in the text of /proc/PID/cgroup: of the hierarchy that is named systemd in a hybrid
 /// setup, else of the unified one.
 pub fn group_in(text: &str) -> String {
+    // The name of a group may end with a carriage return, which `lines` takes away.
     let of = |wanted: &str| {
-        text.lines().find_map(|line| {
+        text.split('\n').find_map(|line| {
             let mut parts = line.splitn(3, ':');
             let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
             (controllers == wanted).then(|| path.to_owned())

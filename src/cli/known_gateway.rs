@@ -14,7 +14,7 @@ use crate::service::{self, Installed};
 use crate::state::paths::Paths;
 
 /// The selected gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KnownGateway {
     pub instance: String,
     /// None when it does not answer.
@@ -40,12 +40,7 @@ impl KnownGateway {
         let env = Env::real();
         let mut known = Self {
             instance: DEFAULT_INSTANCE.to_owned(),
-            status: None,
-            unit: None,
-            state: None,
-            unseen: Vec::new(),
-            denied: None,
-            silent: None,
+            ..Self::default()
         };
         let mut name = target::wanted_name(&ctx.global, &env);
         match Target::find(&ctx.global, &env) {

@@ -188,6 +188,13 @@ impl Ui {
         format!("  {label} {}", escape(text))
     }
 
+    /// Indented lines, with a label in front of the first.
+    pub fn labelled_list(&self, label: &str, lines: &[String]) -> Vec<String> {
+        let labels = std::iter::once(label).chain(std::iter::repeat(""));
+        let line = |(label, line): (&str, &String)| self.labelled(label, line);
+        labels.zip(lines).map(line).collect()
+    }
+
     /// Text in a colour, where standard output shows colours.
     pub fn paint(&self, text: &str, tone: Tone) -> String {
         paint(text, tone, self.out_color)

@@ -58,15 +58,13 @@ pub fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> 
 /// What is wrong with it.
 pub fn verdict(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), ConfigError> {
     let loaded = config::load(flags, env)?;
+    let usual = config::default_path(env, &loaded.instance);
     let text = match &loaded.path {
         Some(path) => format!("configuration {} is valid", path.display()),
-        None => {
-            let usual = config::default_path(env, &loaded.instance);
-            format!(
-                "there is no configuration file ({}): defaults and flags are valid",
-                usual.display()
-            )
-        }
+        None => format!(
+            "there is no configuration file ({}): defaults and flags are valid",
+            usual.display()
+        ),
     };
     Ok((loaded, text))
 }

@@ -33,10 +33,9 @@ pub async fn doctor(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> 
         }
     }
     findings_view::show(ctx, &facts, &findings, args.fix);
-    Ok(if doctor::is_healthy(&findings) {
-        Exit::Done
-    } else {
-        Exit::Failed
+    Ok(match doctor::is_healthy(&findings) {
+        true => Exit::Done,
+        false => Exit::Failed,
     })
 }
 

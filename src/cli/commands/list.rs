@@ -65,8 +65,7 @@ pub struct GatewayList {
 pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     let services = services::all(ctx).await;
-    let mut found = target::all(&ctx.global, &env);
-    found.retain(|target| target::is_alive(&target.control));
+    let mut found = target::alive(&ctx.global, &env);
     if found.is_empty() && services.is_empty() {
         // If there is none, this error says what to do.
         found.push(Target::find(&ctx.global, &env)?);

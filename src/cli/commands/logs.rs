@@ -36,15 +36,11 @@ pub struct LogsAnswer<'a> {
 pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     let env = Env::real();
     let found = Target::find(&ctx.global, &env);
-    let name = match (&found, target::wanted_name(&ctx.global, &env)) {
-        (Ok(target), _) => target.instance.clone(),
-        (Err(error), _) if error.exit == Exit::Usage => return Err(error.clone()),
-        (Err(_), Some(name)) => name,
-        (Err(_), None) => DEFAULT_INSTANCE.to_owned(),
-    };
-    let running = match &found {
-        Ok(target) => target.status().await.ok(),
-        Err(_) => None,
+    let wanted = target::wanted_name(&ctx.global, &env);
+    let (name, running) = match &found {
+        Ok(target) => (target.instance.clone(), target.status().await.ok()),
+        Err(error) if error.exit == Exit::Usage => return Err(error.clone()),
+        Err(_) => (wanted.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), None),
     };
     let unit = unit_name(&name);
     let installed = scopes(ctx)

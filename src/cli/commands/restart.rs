@@ -32,14 +32,10 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     });
     let change = carry_out(ctx, &target, client, &status, &method).await?;
     report(ctx, &method, &status, &change);
-    let outcome = &change.outcome;
-    Ok(
-        if args.drained && !outcome.drained && outcome.outcome == RequestOutcome::Done {
-            Exit::StillBusy
-        } else {
-            Exit::Done
-        },
-    )
+    Ok(match change.outcome.outcome {
+        RequestOutcome::Done if args.drained && !change.outcome.drained => Exit::StillBusy,
+        _ => Exit::Done,
+    })
 }
 
 /// Reloads the configuration.

@@ -26,10 +26,11 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
     let Some(unit) = services::select(ctx, &env, name.as_deref())? else {
         return without_service(ctx).await;
     };
-    let others = target::all(&ctx.global, &env)
-        .into_iter()
-        .filter(|other| other.instance != unit.instance && target::is_alive(&other.control));
-    let others: Vec<String> = others.map(|other| other.instance).collect();
+    let others = target::alive(&ctx.global, &env).into_iter();
+    let others: Vec<String> = others
+        .map(|other| other.instance)
+        .filter(|other| *other != unit.instance)
+        .collect();
     if name.is_none() && !others.is_empty() {
         let message = format!(
             "several gateways are here: {}, {}",
@@ -40,10 +41,7 @@ pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
         return Err(Exit::Usage.error(message).with_help(help));
     }
     let done = service::stop(&env, &unit, &|line| ctx.ui.progress(line)).await?;
-    if done.outcome == DrivenOutcome::AlreadyStopped
-        && target::all(&ctx.global, &env)
-            .iter()
-            .any(|target| target::is_alive(&target.control))
+    if done.outcome == DrivenOutcome::AlreadyStopped && !target::alive(&ctx.global, &env).is_empty()
     {
         // One of that name runs by hand.
         return without_service(ctx).await;

@@ -289,7 +289,6 @@ mod tests {
                 Default::default(),
             ));
             let mut status = fake_gateway::status();
-            status.stage = Stage::Starting;
             for stage in [Stage::Starting, Stage::Starting, Stage::Ready] {
                 status.stage = stage;
                 calls.recv().await.unwrap().reply.done(&status);

@@ -44,30 +44,25 @@ struct Hints {
 
 impl Hints {
     fn read(global: &Global, env: &Env<'_>) -> Self {
-        let name = wanted_name(global, env);
         let named = global.state_dir.clone();
-        if let Some(dir) = named.or_else(|| env.path("GATEWAY_STATE_DIR")) {
-            return Self {
-                name,
-                state_dir: Some(dir),
-                by_path: true,
-            };
+        let mut hints = Self {
+            name: wanted_name(global, env),
+            state_dir: named.or_else(|| env.path("GATEWAY_STATE_DIR")),
+            by_path: true,
+        };
+        if hints.state_dir.is_some() {
+            return hints;
         }
-        let by_file = global.config.is_some();
+        hints.by_path = global.config.is_some();
         // A file that is not valid now may have been valid when the gateway started: then it is
         // looked for in the usual places.
-        match config::load(&overrides(global, env), env) {
-            Ok(loaded) => Self {
-                name: name.or_else(|| by_file.then_some(loaded.instance)),
-                state_dir: loaded.config.gateway.state_dir,
-                by_path: by_file,
-            },
-            Err(_) => Self {
-                name,
-                state_dir: None,
-                by_path: false,
-            },
+        if let Ok(loaded) = config::load(&overrides(global, env), env) {
+            hints.state_dir = loaded.config.gateway.state_dir;
+            if hints.by_path {
+                hints.name.get_or_insert(loaded.instance);
+            }
         }
+        hints
     }
 
     fn name_or_default(&self) -> &str {
@@ -261,7 +256,7 @@ impl Target {
 
 /// Every gateway with a control socket in a usual place, dead ones included, and the one whose state
 /// directory is named or configured.
-pub fn all(global: &Global, env: &Env<'_>) -> Vec<Target> {
+fn all(global: &Global, env: &Env<'_>) -> Vec<Target> {
     let wanted = wanted_name(global, env);
     let mut found: Vec<Target> = Paths::instances(env, scope(global))
         .into_iter()
@@ -287,9 +282,11 @@ pub fn expected(global: &Global, env: &Env<'_>) -> Vec<PathBuf> {
     paths
 }
 
-/// Whether a gateway answers at a control socket.
-pub fn is_alive(control: &Path) -> bool {
-    socket_state(control) == SocketState::Alive
+/// The gateways of [`all`] that answer.
+pub fn alive(global: &Global, env: &Env<'_>) -> Vec<Target> {
+    let mut found = all(global, env);
+    found.retain(|target| socket_state(&target.control) == SocketState::Alive);
+    found
 }
 
 fn socket_state(control: &Path) -> SocketState {

@@ -157,10 +157,7 @@ fn show(ctx: &Context, answer: &DownAnswer<'_>, exit: Exit) {
         ("log", answer.last_words),
         ("next", answer.next),
     ] {
-        for (index, line) in lines.iter().enumerate() {
-            let label = if index == 0 { label } else { "" };
-            ui.say(&ui.labelled(label, line));
-        }
+        ui.say_all("", ui.labelled_list(label, lines));
     }
 }
 
@@ -200,8 +197,7 @@ fn cause(state: &UnitState) -> String {
 mod tests {
     use super::*;
 
-    fn state(active: &str, result: &str, exit: (i32, i32)) -> UnitState {
-        let (exit_kind, exit_status) = exit;
+    fn state(active: &str, result: &str, (exit_kind, exit_status): (i32, i32)) -> UnitState {
         UnitState {
             active: active.into(),
             result: result.into(),
@@ -222,47 +218,35 @@ mod tests {
             sub: "auto-restart".into(),
             ..state("activating", "exit-code", (1, 1))
         };
-        for (state, word, code, expected) in [
+        for (state, expected) in [
             (
                 state("inactive", "success", (0, 0)),
-                StageWord::Stopped,
-                3,
-                "it was stopped, or not yet started",
+                "stopped (3): it was stopped, or not yet started",
             ),
             (
                 state("inactive", "success", (1, 0)),
-                StageWord::Stopped,
-                3,
-                "the gateway exited with code 0",
+                "stopped (3): the gateway exited with code 0",
             ),
             (
                 state("failed", "exit-code", (1, 78)),
-                StageWord::Failed,
-                1,
-                "exit-code: the gateway exited with code 78",
+                "failed (1): exit-code: the gateway exited with code 78",
             ),
             (
                 state("failed", "watchdog", (3, 6)),
-                StageWord::Failed,
-                1,
-                "watchdog: the gateway was ended by SIGABRT",
+                "failed (1): watchdog: the gateway was ended by SIGABRT",
             ),
             (
                 waits,
-                StageWord::StandingBy,
-                4,
-                "pid 7 is waiting for 127.0.0.1:1: held by nginx",
+                "standing by (4): pid 7 is waiting for 127.0.0.1:1: held by nginx",
             ),
             (
                 again,
-                StageWord::Starting,
-                4,
-                "exit-code: the gateway exited with code 1; systemd starts it again",
+                "starting (4): exit-code: the gateway exited with code 1; systemd starts it again",
             ),
         ] {
             let (stage, exit) = stage(&state);
-            assert_eq!((stage, exit.code()), (word, code), "{expected}");
-            assert_eq!(cause(&state), expected);
+            let shown = format!("{stage} ({}): {}", exit.code(), cause(&state));
+            assert_eq!(shown, expected);
         }
     }
 }

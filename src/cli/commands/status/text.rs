@@ -162,15 +162,16 @@ impl StatusText<'_> {
     }
 
     fn drift(&mut self, drift: &[Drift]) {
-        for (index, drift) in drift.iter().enumerate() {
-            let text = match drift.what {
+        let line = |drift: &Drift| {
+            let what = match drift.what {
                 DriftKind::Edited => "was changed since gatewayctl wrote it",
                 DriftKind::Foreign => "was not written by gatewayctl",
                 DriftKind::DropIn => "drop-in",
             };
-            let label = if index == 0 { "files" } else { "" };
-            self.line(label, &format!("{}: {text}", drift.file));
-        }
+            format!("{}: {what}", drift.file)
+        };
+        let lines: Vec<String> = drift.iter().map(line).collect();
+        self.lines.extend(self.ui.labelled_list("files", &lines));
     }
 
     fn paths_and_version(&mut self, status: &Status) {

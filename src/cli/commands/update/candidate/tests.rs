@@ -81,17 +81,17 @@ async fn a_good_one_is_taken() {
 
 #[tokio::test]
 async fn what_is_no_gateway_or_cannot_take_over_is_refused() {
+    let versions = |handover, control| {
+        format!("echo 'gateway 9.0.0 (handover {handover}, control {control})'")
+    };
     for (text, expected) in [
         ("echo hello", "--version says `hello`"),
         ("echo gateway 0.1.0", "--version says `gateway 0.1.0`"),
         (
-            "echo 'gateway 9.0.0 (handover 2, control 1)'",
+            &versions(2, 1),
             "speaks hand-over version 2, the running gateway 1",
         ),
-        (
-            "echo 'gateway 9.0.0 (handover 1, control 7)'",
-            "speaks control version 7",
-        ),
+        (&versions(1, 7), "speaks control version 7"),
         ("exit 3", "--version ended with code 3"),
         ("kill -9 $$", "--version was ended by signal 9"),
     ] {
@@ -105,23 +105,21 @@ async fn what_is_no_gateway_or_cannot_take_over_is_refused() {
 
 #[tokio::test]
 async fn a_crash_in_check_and_a_refused_configuration() {
-    let (exit, message) = refusal(&format!(
-        "{GOOD}; [ $1 != check ] || {{ echo cannot bear it; kill -11 $$; }}"
-    ))
-    .await;
-    assert!(
-        exit == Exit::Refused && message.contains("was ended by signal 11\n  | cannot bear it"),
-        "{message}"
-    );
-    let (exit, message) = refusal(&format!(
-        "{GOOD}; [ $1 != check ] || {{ echo g.toml:1:1: bad; exit 78; }}"
-    ))
-    .await;
-    assert!(
-        exit == Exit::Config
-            && message.contains("refuses the configuration of gateway\n  | g.toml:1:1: bad"),
-        "{message}"
-    );
+    for (check, expected, text) in [
+        (
+            "echo cannot bear it; kill -11 $$",
+            Exit::Refused,
+            "was ended by signal 11\n  | cannot bear it",
+        ),
+        (
+            "echo g.toml:1:1: bad; exit 78",
+            Exit::Config,
+            "refuses the configuration of gateway\n  | g.toml:1:1: bad",
+        ),
+    ] {
+        let (exit, message) = refusal(&format!("{GOOD}; [ $1 != check ] || {{ {check}; }}")).await;
+        assert!(exit == expected && message.contains(text), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ mod addresses;
 mod answers;
 pub mod args;
 pub mod commands;
-mod context;
 mod downtime_probe;
 mod error;
 mod findings_view;
@@ -17,14 +16,12 @@ mod restart_report;
 mod restart_via_manager;
 mod schema;
 mod services;
-mod stage_word;
 mod stale_gateways;
 pub mod target;
 pub mod ui;
 
-pub use context::Context;
 pub use error::{CliError, Exit};
-pub use ui::Ui;
+pub use ui::{Context, Ui};
 
 use answers::ErrorAnswer;
 use args::{CtlCli, CtlCommand, Global};

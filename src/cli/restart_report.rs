@@ -125,19 +125,12 @@ pub fn downtime(ui: &Ui, seen: Option<&Downtime>, unknown: &str) -> String {
 
 /// What an older generation still does.
 pub fn draining(drainer: &DrainStatus) -> String {
-    let DrainStatus {
-        generation,
-        requests,
-        tunnels,
-        leases,
-        pid,
-        ..
-    } = *drainer;
+    let (generation, pid, leases) = (drainer.generation, drainer.pid, drainer.leases);
     let left = match drainer.left_ms {
         Some(left) => format!("the rest is cut in {}", span(left)),
         None => "without limit".to_owned(),
     };
-    if pid != 0 && requests + tunnels + leases == 0 {
+    if pid != 0 && drainer.requests + drainer.tunnels + leases == 0 {
         // Another process reports its work only once, to its successor at the hand-over.
         return format!("generation {generation} (pid {pid}): finishes its work; {left}");
     }
@@ -145,7 +138,8 @@ pub fn draining(drainer: &DrainStatus) -> String {
     if pid != 0 {
         text.push_str(&format!(" (pid {pid})"));
     }
-    let (requests, tunnels) = (count(requests, "request"), count(tunnels, "tunnel"));
+    let requests = count(drainer.requests, "request");
+    let tunnels = count(drainer.tunnels, "tunnel");
     text.push_str(&format!(": {requests}, {tunnels}"));
     if leases > 0 {
         text.push_str(&format!(", {}", count(leases, "lease")));

@@ -1,4 +1,5 @@
-//! What is printed, and where: answers on standard output, progress and errors on standard error.
+//! What every command gets: its flags, and where it prints. Answers go to standard output, progress
+//! and errors to standard error.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -12,11 +13,54 @@ use tokio::time::Instant;
 use super::answers::ErrorAnswer;
 use super::args::{Color, Global};
 use super::error::CliError;
+use super::target::Target;
+use crate::config::Env;
 use crate::text::log::escape;
 use crate::text::redact::Redactor;
 
 /// The width of the labels in front of lines.
 const LABEL: usize = 11;
+
+/// What every command gets.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Flags of every command.
+    pub global: Global,
+    pub ui: Ui,
+}
+
+impl Context {
+    pub fn new(global: Global) -> Self {
+        Self {
+            ui: Ui::new(&global),
+            global,
+        }
+    }
+
+    /// The running gateway that the flags select; see [`Target::find`].
+    pub fn target(&self) -> Result<Target, CliError> {
+        Target::find(&self.global, &Env::real())
+    }
+
+    /// A command that prints nothing, for the gateway of this state directory.
+    #[cfg(test)]
+    pub fn quiet(state: &std::path::Path) -> Self {
+        Self::new(Global {
+            state_dir: Some(state.to_owned()),
+            quiet: true,
+            ..Global::default()
+        })
+    }
+
+    /// A command that prints without colours.
+    #[cfg(test)]
+    pub fn plain() -> Self {
+        Self::new(Global {
+            color: super::args::Color::Never,
+            ..Global::default()
+        })
+    }
+}
 
 /// Prints. Errors of printing are ignored: a closed pipe must not end a restart.
 #[derive(Clone, Debug)]

@@ -3,14 +3,14 @@
 
 mod gateway;
 mod gatewayctl;
-mod global;
 mod inspect;
 mod restart;
 mod service;
 
 pub use gateway::{GatewayCli, GatewayCommand};
-pub use gatewayctl::{CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, InitArgs, ManArgs};
-pub use global::{Color, Global};
+pub use gatewayctl::{
+    Color, CompletionsArgs, ConfigCommand, CtlCli, CtlCommand, Global, InitArgs, ManArgs,
+};
 pub use inspect::{CleanArgs, DoctorArgs, HistoryArgs, LogsArgs, StatusArgs, WaitArgs};
 pub use restart::{InhibitArgs, RestartArgs, UpdateArgs, Wait};
 pub use service::{InstallArgs, UninstallArgs};

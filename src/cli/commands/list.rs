@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::services::{self, InstalledService};
-use crate::cli::stage_word::StageWord;
+use crate::cli::services::{self, InstalledService, StageWord};
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;

@@ -22,11 +22,8 @@ use crate::stale::{self, AddressState};
 use crate::text::human::span;
 use crate::text::words::{Words, words};
 
-/// How often a gateway that runs is asked whether it is ready: it does not report that by itself.
-const READY_EVERY: Duration = Duration::from_millis(50);
-
-/// How often a port is tried: the kernel does not report when one becomes free.
-const PORT_EVERY: Duration = Duration::from_millis(50);
+/// How often a gateway is asked whether it is ready, and a port is tried: neither reports a change.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// How often the processes that hold the port are looked up, for the message at the time limit: that
 /// walks through all processes.
@@ -137,7 +134,7 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
             status.instance,
             status.stage.in_words()
         )));
-        sleep(READY_EVERY).await;
+        sleep(ASK_EVERY).await;
     }
     seen.set(None);
     false
@@ -177,7 +174,7 @@ async fn port_free(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), Cli
             }
             seen.set(Some(state.describe(&claim.listen)));
         }
-        sleep(PORT_EVERY).await;
+        sleep(ASK_EVERY).await;
     }
 }
 
@@ -207,7 +204,7 @@ fn watching(paths: &[PathBuf]) -> io::Result<Watcher> {
 async fn changed(watch: &Watcher, paths: &[PathBuf]) -> io::Result<()> {
     // Between bind and listen a socket is there and refuses; no event follows.
     if paths.iter().any(|path| path.exists()) {
-        let _ = timeout(READY_EVERY, watch.changed()).await;
+        let _ = timeout(ASK_EVERY, watch.changed()).await;
         return Ok(());
     }
     watch.changed().await

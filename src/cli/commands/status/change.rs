@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::StatusAnswer;
-use crate::cli::stage_word::StageWord;
+use crate::cli::services::StageWord;
 use crate::text::log::escape;
 
 /// A line of `--watch` with `--json`: what changed, and the whole status.

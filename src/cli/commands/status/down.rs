@@ -4,8 +4,7 @@ use nix::sys::signal::Signal;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::services::{self, stage};
-use crate::cli::stage_word::StageWord;
+use crate::cli::services::{self, StageWord, stage};
 use crate::cli::target::{self, is_named_by_path};
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};

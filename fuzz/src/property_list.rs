@@ -19,7 +19,7 @@ fn texts(value: &Value) -> Vec<&str> {
 /// in characters that every reader of XML takes. What is refused has a character that XML lacks.
 ///
 /// The input is the values, each after a zero byte: the instance, the user (an agent has none), the
-/// folders of the program and the working directory, the log, then names and values of variables.
+/// directory of the program and the working directory, the log, then names and values of variables.
 pub fn property_list(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut parts = text.split('\0').map(str::to_owned);
@@ -34,7 +34,7 @@ pub fn property_list(input: &[u8]) {
         },
         run_as: Some(user).filter(|user| !user.is_empty()),
         bin_dir: next().into(),
-        folder: next().into(),
+        cwd: next().into(),
         log: next().into(),
         environment: Default::default(),
     };
@@ -71,7 +71,7 @@ pub fn property_list(input: &[u8]) {
         one("UserName"),
         plan.run_as.as_deref().into_iter().collect::<Vec<_>>()
     );
-    assert_eq!(one("WorkingDirectory"), [plan.folder.to_str().unwrap()]);
+    assert_eq!(one("WorkingDirectory"), [plan.cwd.to_str().unwrap()]);
     assert_eq!(one("StandardErrorPath"), [plan.log.to_str().unwrap()]);
     let variables = job
         .get("EnvironmentVariables")

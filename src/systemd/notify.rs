@@ -45,17 +45,17 @@ const QUEUE_MAX: usize = 1024;
 const LAST_MESSAGES: Duration = Duration::from_secs(1);
 
 /// To the thread that sends; none where the system gives no thread.
-static SENDER: OnceLock<Option<SyncSender<Message>>> = OnceLock::new();
+static SENDER: OnceLock<Option<SyncSender<Notification>>> = OnceLock::new();
 
 /// What the thread does.
-enum Message {
+enum Notification {
     /// Sends lines with descriptors.
     Send(String, Vec<OwnedFd>),
     /// Tells that everything before it is sent.
     Flush(SyncSender<()>),
 }
 
-impl Message {
+impl Notification {
     fn send_all(messages: &Receiver<Self>) {
         for message in messages {
             match message {
@@ -118,7 +118,7 @@ impl Notifier {
     pub fn flush() {
         if SENDER.get().is_some() {
             let (done, sent) = sync_channel(1);
-            Message::Flush(done).queue();
+            Notification::Flush(done).queue();
             let _ = sent.recv_timeout(LAST_MESSAGES);
         }
     }
@@ -184,7 +184,7 @@ impl Notifier {
         // The manager closes its copy of the one end when it comes to the message, and the other
         // end tells (sd_notify_barrier(3)).
         let asked = std::io::pipe().and_then(|(reader, writer): (PipeReader, _)| {
-            Message::Send("BARRIER=1".to_owned(), vec![writer.into()]).queue();
+            Notification::Send("BARRIER=1".to_owned(), vec![writer.into()]).queue();
             pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
         });
         match asked {
@@ -237,7 +237,7 @@ impl Notifier {
             return;
         }
         match fd.try_clone_to_owned() {
-            Ok(fd) => Message::Send(
+            Ok(fd) => Notification::Send(
                 lines(&[NotifyState::FdStore, NotifyState::FdName(name)]),
                 vec![fd],
             )
@@ -255,7 +255,7 @@ impl Notifier {
 
     fn send(self, states: &[NotifyState<'_>]) {
         if self.active {
-            Message::Send(lines(states), Vec::new()).queue();
+            Notification::Send(lines(states), Vec::new()).queue();
         }
     }
 }

@@ -86,7 +86,12 @@ impl Material {
             instance: Some(self.loaded.instance.clone()),
             ..flags.clone()
         };
-        let read = config::load(&flags, &env).map_err(|error| error.to_string());
+        let mut read = config::load(&flags, &env).map_err(|error| error.to_string());
+        if let Ok(read) = &mut read {
+            // The name that this process insists on is no change of the user's.
+            let before = &self.loaded.config.gateway.instance;
+            read.config.gateway.instance.clone_from(before);
+        }
         if nobody_serves {
             self.clone().again(read, &flags, &env, state)
         } else {

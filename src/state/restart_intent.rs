@@ -1,8 +1,9 @@
-//! `restart-intent.json`: the SIGTERM that follows is the first half of a restart.
+//! `restart-intent.json`: the signal that follows, SIGTERM, SIGUSR1 or SIGUSR2, belongs to this
+//! restart.
 //!
 //! A service manager has only one signal to end a process. A restart through it writes this file
-//! first, so that the gateway ends with the budget, the reason and the record of a restart. It
-//! counts once, for a minute, and for one process.
+//! first, so that the gateway ends with the budget, the reason and the record of a restart; a
+//! restart by SIGUSR1 gets them in the same way. It counts once, for a minute, and for one process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -31,7 +32,7 @@ const TTL_MS: u64 = 60_000;
 /// How far the clock may have been set back since, in milliseconds.
 const SKEW_MS: u64 = 1_000;
 
-/// What the next SIGTERM means.
+/// What the next signal means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Intent {
@@ -55,6 +56,8 @@ pub struct Intent {
 #[serde(rename_all = "camelCase")]
 struct IntentRecord {
     kind: String,
+    /// Empty where a script wrote it that does not know: then process and time tell enough.
+    #[serde(default)]
     boot_id: String,
     /// As [`owner::start_time`]: it counts where the boot has two identities.
     #[serde(default)]
@@ -171,7 +174,8 @@ fn counts(record: &IntentRecord, pid: u32, now: u64) -> Result<(), String> {
     if record.intent.pid != pid {
         return Err(format!("it is for pid {}", record.intent.pid));
     }
-    if record.boot_id != owner::boot_id()
+    if !record.boot_id.is_empty()
+        && record.boot_id != owner::boot_id()
         && (record.start_time == 0 || Some(record.start_time) != owner::start_time(pid))
     {
         return Err("it is from before the machine was booted".to_owned());
@@ -263,6 +267,10 @@ mod tests {
         }
         plant(&good, 0o600);
         assert_eq!(consume(dir, PID, NOW), Some(intent()));
+        let script = format!(r#"{{"kind":"{KIND}","pid":{PID},"createdAt":{NOW}}}"#);
+        plant(script.as_bytes(), 0o600);
+        let short = consume(dir, PID, NOW).unwrap();
+        assert_eq!((short.reason.as_str(), short.wait_ms), ("", None));
     }
 
     #[test]

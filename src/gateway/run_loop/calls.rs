@@ -21,6 +21,7 @@ use crate::gateway::record::RequestRecord;
 use crate::gateway::recovery::Rung;
 use crate::gateway::signals::SignalRequest;
 use crate::gateway::strategy::{Strategy, StrategyRefusal};
+use crate::state::restart_intent::{self, Intent};
 use crate::state::terms::{
     EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName,
 };
@@ -29,6 +30,15 @@ use crate::state::terms::{
 pub(super) enum Asker {
     Client(Caller, Reply),
     Signal(Signal),
+}
+
+/// The restart that an intent announces.
+pub(super) fn announced(intent: &Intent) -> RestartParams {
+    RestartParams {
+        force: intent.force,
+        wait_ms: intent.wait_ms,
+        ..RestartParams::default()
+    }
 }
 
 impl Gateway {
@@ -49,14 +59,25 @@ impl Gateway {
         }
     }
 
+    /// The restart that was announced for this process, which the signal that came begins. It is
+    /// used up: the next signal means what it says.
+    pub(super) fn take_intent(&self) -> Option<Intent> {
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        restart_intent::consume(&self.paths.state, std::process::id(), now)
+    }
+
     fn ask_by_signal(&mut self, signal: Signal, fresh: bool) {
         let name = signal.as_str();
-        if self.material.loaded.config.restart.external_signal {
+        let intent = self.take_intent();
+        // Only root and the service's user can announce one: that is no stranger's signal.
+        if intent.is_some() || self.material.loaded.config.restart.external_signal {
             let params = RestartParams {
                 fresh,
-                ..RestartParams::default()
+                ..intent.as_ref().map(announced).unwrap_or_default()
             };
-            self.ask(RequestKind::Restart, params, name, Asker::Signal(signal));
+            let reason = intent.as_ref().map(|intent| intent.reason.trim());
+            let reason = reason.filter(|reason| !reason.is_empty()).unwrap_or(name);
+            self.ask(RequestKind::Restart, params, reason, Asker::Signal(signal));
         } else {
             warn!(
                 "[gateway] {name} is refused: [restart] external_signal is false; use gatewayctl restart"

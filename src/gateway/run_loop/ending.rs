@@ -4,15 +4,13 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::calls::Asker;
+use super::calls::{Asker, announced};
 use super::{ClientDrain, Gateway};
 use crate::config::TUNNEL_DRAIN_ALONE;
-use crate::control::protocol::RestartParams;
 use crate::gateway::control_end::ControlEnd;
 use crate::gateway::drain::budget::DrainTime;
 use crate::gateway::drain::process_end::{DrainBeforeExit, EndingProcess, Shutdown};
@@ -20,7 +18,7 @@ use crate::gateway::handover::{Stopping, ToPredecessor, Waiter};
 use crate::gateway::lifecycle::{Budget, Event, Phase, RequestKind};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::recovery::driver::LifeEnd;
-use crate::state::restart_intent::{self, Intent};
+use crate::state::restart_intent::Intent;
 use crate::state::terms::EndReason;
 use crate::systemd::machine_stopping;
 
@@ -45,9 +43,7 @@ impl Gateway {
 
     /// A SIGTERM: a stop, or the first half of a restart that was announced before.
     pub(super) fn terminate(&mut self) {
-        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let Some(intent) = restart_intent::consume(&self.paths.state, std::process::id(), now)
-        else {
+        let Some(intent) = self.take_intent() else {
             info!("[gateway] received SIGTERM: stopping");
             self.recovery
                 .set_exit_reason(EndReason::Signal(Signal::SIGTERM));
@@ -55,11 +51,7 @@ impl Gateway {
         };
         info!("[gateway] received SIGTERM to restart: {}", intent.reason);
         if !self.supervision.is_service() {
-            let params = RestartParams {
-                force: intent.force,
-                wait_ms: intent.wait_ms,
-                ..RestartParams::default()
-            };
+            let params = announced(&intent);
             let asker = Asker::Signal(Signal::SIGTERM);
             return self.ask(RequestKind::Restart, params, &intent.reason, asker);
         }

@@ -17,7 +17,8 @@ const VERSIONS: [u32; 2] = [252, 257];
 fn environment_file(text: &str) {
     let file = Secrets::parse(text);
     for version in VERSIONS {
-        let before = env_file(text, version);
+        // What older versions take for a part of a comment becomes a line for all of them.
+        let before = env_file(text, VERSIONS[1]);
         assert_eq!(env_file(&file.text(), version).variables, before.variables);
         let first = before.variables.keys().next().map_or("NEW", String::as_str);
         for name in ["API_TOKEN", first] {

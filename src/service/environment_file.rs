@@ -82,9 +82,7 @@ impl Secrets {
                     format!("{key}={MASK} (another value)\n")
                 }
                 Some((key, _)) => format!("{key}={MASK}\n"),
-                None if line.is_empty() || line.starts_with('#') && !line.contains(NEWLINES) => {
-                    format!("{line}\n")
-                }
+                None if line.is_empty() || line.starts_with('#') => format!("{line}\n"),
                 None => format!("{MASK}\n"),
             }
         };
@@ -100,22 +98,33 @@ impl Entry {
         let mut variable = None;
         let closing = match line.as_str().chars().next() {
             None if text.is_empty() => return None,
-            Some('#' | ';') => read_comment(&mut line),
-            _ => match line.find(|c| *c == '=' || NEWLINES.contains(c)) {
-                Some('=') => {
-                    let (key, _) = text.split_once('=')?;
-                    let (value, closing) = read_value(&mut line);
-                    variable = Some((key.trim_matches([' ', '\t']).to_owned(), value));
-                    closing
+            Some('#' | ';') => {
+                line.find(|c| NEWLINES.contains(c));
+                ""
+            }
+            // The first character belongs to the name even if it is a `=`.
+            Some(c) if !NEWLINES.contains(&c) => {
+                line.next();
+                match line.find(|c| *c == '=' || NEWLINES.contains(c)) {
+                    Some('=') => {
+                        let (key, _) = text.split_once('=')?;
+                        let (value, closing) = read_value(&mut line);
+                        variable = Some((key.trim_matches([' ', '\t']).to_owned(), value));
+                        closing
+                    }
+                    Some(_) => "",
+                    None => "\n",
                 }
-                Some(_) => "",
-                None => "\n",
-            },
+            }
+            _ => line.next().map_or("\n", |_| ""),
         };
         *rest = line;
         let text = &text[..text.len() - rest.as_str().len()];
         Some(Self {
-            text: format!("{text}{closing}"),
+            text: match text.trim_start_matches([' ', '\t']).starts_with(['#', ';']) {
+                true => closed_comment(text),
+                false => format!("{text}{closing}"),
+            },
             variable: variable.filter(|(key, _)| is_name(key)),
         })
     }
@@ -125,18 +134,13 @@ impl Entry {
     }
 }
 
-/// Reads a comment to its end, and returns what closes it where the text ends before. A backslash
-/// joins it with the next line, which systemd 254 and newer do not do.
-fn read_comment(rest: &mut Chars<'_>) -> &'static str {
-    while let Some(c) = rest.next() {
-        if NEWLINES.contains(&c) {
-            return "";
-        }
-        if c == '\\' && rest.next().is_none() {
-            return "\n\n";
-        }
-    }
-    "\n"
+/// A comment that every systemd ends at the end of its line: before version 254, a backslash there
+/// joined it with the next line, and a blank after the backslash keeps both apart.
+fn closed_comment(line: &str) -> String {
+    let comment = line.trim_end_matches(NEWLINES);
+    let backslashes = comment.len() - comment.trim_end_matches('\\').len();
+    let blank = if backslashes % 2 == 1 { " " } else { "" };
+    format!("{comment}{blank}\n")
 }
 
 /// Reads a value to its end. Returns it, and what closes it where the text ends before.

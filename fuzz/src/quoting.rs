@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use gateway::internals::{Listen, Secrets, UnitPlan};
 
-use super::systemd::{env_file, first_word, specifiers, unit_file};
+use super::systemd::{EnvFile, env_file, first_word, specifiers, unit_file};
 
 /// A value that stands nowhere by chance.
 const SECRET: &str = "s3cr3t \"of\" $two\nlin\\es";
@@ -46,11 +46,9 @@ fn environment_file(text: &str) {
                 "{name} removed"
             );
         }
-        let shown = file.shown(&file);
-        for line in before.variables.values().flat_map(|value| value.lines()) {
-            let known = line.len() < 8 || shown_anyway(line, &before.comments, &before.variables);
-            assert!(known || !shown.contains(line), "{line:?} in {shown:?}");
-        }
+        file.shown(&file)
+            .lines()
+            .for_each(|line| shown(line, &before));
     }
     // Both versions agree on a file that only the gateway wrote.
     let mut own = Secrets::default();
@@ -70,15 +68,16 @@ fn environment_file(text: &str) {
     }
 }
 
-/// Whether a part of a value stands in the file where it is no secret.
-fn shown_anyway(
-    part: &str,
-    comments: &str,
-    variables: &std::collections::BTreeMap<String, String>,
-) -> bool {
-    part.contains("***")
-        || comments.contains(part)
-        || variables.keys().any(|name| name.contains(part))
+/// A line that is shown is a comment, the name of a variable, or nothing of the file.
+fn shown(line: &str, file: &EnvFile) {
+    let comment = |one: &str| line.starts_with('#') && one.trim_end() == line.trim_end();
+    let name = line.split_once("=***").map(|(name, _)| name);
+    assert!(
+        ["", "***"].contains(&line)
+            || file.comments.lines().any(comment)
+            || name.is_some_and(|name| file.variables.contains_key(name)),
+        "{line:?} is shown"
+    );
 }
 
 /// The settings of the units of a plan.

@@ -1,8 +1,9 @@
 //! The selected gateway, whether it runs or not: its status, its unit and its state directory.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
 
 use super::error::WITH_SUDO;
 use super::services;
@@ -12,6 +13,7 @@ use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
 use crate::service::{self, Installed};
 use crate::state::paths::Paths;
+use crate::state::untrusted_file;
 
 /// The selected gateway.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +70,7 @@ impl KnownGateway {
             known.instance = name;
         }
         for place in known.state_dirs(ctx, &env) {
-            match File::open(place.join("history.jsonl")) {
+            match untrusted_file::open(&place.join("history.jsonl"), OFlag::O_RDONLY) {
                 Ok(_) => {
                     known.state = Some(place);
                     break;

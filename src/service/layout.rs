@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use super::error::ServiceError;
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::state::paths::Scope;
+use crate::state::untrusted_file;
 use crate::systemd::bus::runtime_dir;
 
 /// Below are the accounts of the system itself, whose homes hold no user's services (login.defs,
 /// UID_MIN).
 const FIRST_USER: u32 = 1000;
+
+/// A longer file is not read as a unit.
+const UNIT_MAX: u64 = 1024 * 1024;
 
 /// The directories of one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,9 +263,11 @@ fn instance_of(file: &str) -> Option<String> {
 
 /// "gateway" is a name that others use for their services too.
 fn is_gateway(path: &Path) -> bool {
-    let Ok(text) = std::fs::read_to_string(path) else {
+    // In another user's home it may be anything.
+    let Ok(text) = untrusted_file::read_linked(path, UNIT_MAX) else {
         return false;
     };
+    let text = String::from_utf8_lossy(&text);
     text.lines().any(|line| {
         line.starts_with("ExecStart=") && line.contains("gateway") && line.contains(" run")
     })

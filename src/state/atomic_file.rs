@@ -1,9 +1,18 @@
 //! Files that are whole or absent, never half written.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// How many names are tried for a temporary file: threads of one process and an earlier one with its
+/// pid may have some.
+const TRIES: u32 = 1_000;
 
 /// Writes `bytes` to `path` so that a reader, or a machine that loses power, sees the old text or
 /// the new one: temporary file beside it, fsync, rename, fsync of the directory. After an error the
@@ -20,20 +29,56 @@ pub fn write_for(
     mode: u32,
     owner: Option<(u32, u32)>,
 ) -> io::Result<()> {
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
-    file.as_file()
-        .set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    if let Some((uid, gid)) = owner {
-        std::os::unix::fs::fchown(file.as_file(), Some(uid), Some(gid))?;
+    // By descriptor: the owner of a directory above may put another one in its place meanwhile.
+    let directory = open_directory(path)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let (temporary, mut file) = temporary_in(&directory)?;
+    let written = (|| {
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        file.sync_all()?;
+        renameat(&directory, temporary.as_str(), &directory, name)?;
+        directory.sync_all()
+    })();
+    if written.is_err() {
+        // It has no name any more when only the last step failed.
+        let _ = unlinkat(&directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
     }
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(dir)?.sync_all()
+    written
+}
+
+/// The directory that a file lies in.
+pub fn open_directory(file: &Path) -> io::Result<File> {
+    let directory = file
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(directory)
+}
+
+/// A new file in a directory, and its name.
+fn temporary_in(directory: &File) -> io::Result<(String, File)> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    for number in 0..TRIES {
+        let name = format!(".tmp-{}-{number}", std::process::id());
+        match openat(
+            directory,
+            name.as_str(),
+            flags,
+            Mode::S_IRUSR | Mode::S_IWUSR,
+        ) {
+            Ok(file) => return Ok((name, file.into())),
+            Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Removes a file, if there is one.

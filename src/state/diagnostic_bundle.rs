@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{atomic_file, history};
+use super::{atomic_file, history, untrusted_file};
 use crate::text::redact::Redactor;
 
 /// How many are kept: enough for a day of trouble, little enough for any disk.
@@ -151,14 +151,12 @@ fn prune(directory: &Path, newest: &Path) {
 
 /// The bundles in the order of their names, which is that of time.
 fn bundles_in(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
     let ours = |name: &str| name.starts_with("gateway-") && name.ends_with(".json");
-    let mut paths: Vec<PathBuf> = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(ours))
-        .map(|entry| entry.path())
+    let names = untrusted_file::names(directory).unwrap_or_default();
+    let mut paths: Vec<PathBuf> = names
+        .into_iter()
+        .filter(|name| name.to_str().is_some_and(ours))
+        .map(|name| directory.join(name))
         .collect();
     paths.sort();
     paths

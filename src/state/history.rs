@@ -5,12 +5,12 @@
 //! harm the others. At its limit the file is renamed to `history.jsonl.1` and a new one begun.
 //! Nothing waits for the disk: a line survives the process, but not always a power failure.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::fcntl::OFlag;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -212,9 +212,8 @@ impl History {
     }
 
     fn file(&self) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600);
-        untrusted_file::open(&self.path, &mut options)
+        let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT;
+        untrusted_file::open(&self.path, flags)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{atomic_file, untrusted_file};
 use crate::config::{Env, Loaded, Overrides, load_text, whereabouts};
 
 /// The longest configuration, in bytes: more than a person writes.
-const TEXT_MAX: u64 = 4 * 1024 * 1024;
+pub const TEXT_MAX: u64 = 4 * 1024 * 1024;
 
 /// Keeps the text of a configuration whose generation is ready; without a file, an empty text, which
 /// means the defaults. Nothing is written when the same text is there already.

@@ -8,9 +8,12 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::atomic_file;
+use super::{atomic_file, untrusted_file};
 use crate::os::platform;
 use crate::os::process::Stat;
+
+/// A longer record is not read: a real one has some hundred bytes for each drainer and listener.
+const RECORD_MAX: u64 = 256 * 1024;
 
 /// The process that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +54,7 @@ pub struct Drainer {
 impl Owner {
     /// Reads the record of a state directory; none when there is none or it cannot be understood.
     pub fn read(state_dir: &Path) -> Option<Self> {
-        let text = std::fs::read(state_dir.join("owner.json")).ok()?;
+        let text = untrusted_file::read(&state_dir.join("owner.json"), RECORD_MAX).ok()?;
         serde_json::from_slice(&text).ok()
     }
 

@@ -5,15 +5,16 @@
 //! first, so that the gateway ends with the budget, the reason and the record of a restart; a
 //! restart by SIGUSR1 gets them in the same way. It counts once, for a minute, and for one process.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{atomic_file, owner};
+use super::{atomic_file, owner, untrusted_file};
 
 const NAME: &str = "restart-intent.json";
 
@@ -126,12 +127,7 @@ impl Intent {
 
 /// None where there is no file; an error says why it does not count.
 fn read(path: &Path, pid: u32, now: u64) -> Result<Option<Intent>, String> {
-    // Without waiting, should there be a pipe.
-    let file = match OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-    {
+    let file = match untrusted_file::open(path, OFlag::O_RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),

@@ -1,13 +1,24 @@
-//! State files that may be damaged: one that cannot be understood is set aside with a warning, and
-//! never prevents a start.
+//! Files that may be damaged, or that a less privileged user may have put there to harm the reader.
+//! A state file that cannot be understood is set aside with a warning, and never prevents a start.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use tracing::warn;
+
+use super::atomic_file::open_directory;
+use crate::os::platform;
+
+/// More names are not read: a state directory has a dozen, and 20 bundles.
+const NAMES_MAX: usize = 10_000;
 
 /// Reads a small JSON file of at most `limit` bytes. None when there is none, when it cannot be
 /// read, or when it cannot be understood: then it is renamed to `NAME.corrupt`.
@@ -34,24 +45,31 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// Opens a regular file without following a symbolic link, and without waiting for the other side
-/// of a pipe.
+/// Opens a regular file by the descriptor of its directory, without following a symbolic link, and
+/// without waiting for the other side of a pipe. A file that is made has mode 0600.
 ///
 /// # Errors
-/// `InvalidData` when it is a symbolic link or no regular file.
-pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = options.custom_flags(flags).open(path).map_err(|error| {
-        if error.raw_os_error() == Some(libc::ELOOP) {
-            invalid("it is a symbolic link")
-        } else {
-            error
-        }
-    })?;
-    if file.metadata()?.is_file() {
+/// `InvalidData` when it is a symbolic link or no regular file, or when it belongs to somebody other
+/// than the owner of the directory and this user.
+pub fn open(path: &Path, flags: OFlag) -> io::Result<File> {
+    let directory = open_directory(path)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let file = match openat(&directory, name, flags | careful, mode) {
+        Ok(file) => File::from(file),
+        Err(Errno::ELOOP) => return Err(invalid("it is a symbolic link")),
+        Err(error) => return Err(error.into()),
+    };
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        return Err(invalid("it is not a regular file"));
+    }
+    let trusted = [directory.metadata()?.uid(), geteuid().as_raw()];
+    if trusted.contains(&facts.uid()) {
         Ok(file)
     } else {
-        Err(invalid("it is not a regular file"))
+        Err(invalid(&format!("it belongs to uid {}", facts.uid())))
     }
 }
 
@@ -60,7 +78,29 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 /// # Errors
 /// `InvalidData` when it is longer, or as [`open`].
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open(path, OpenOptions::new().read(true))?;
+    bounded(&open(path, OFlag::O_RDONLY)?, limit)
+}
+
+/// Reads a regular file of at most `limit` bytes, wherever symbolic links lead: for files that users
+/// link on purpose, such as units. What is no regular file is not opened: to open a device can have
+/// effects.
+///
+/// # Errors
+/// `InvalidData` when it is no regular file or longer.
+pub fn read_linked(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    bounded(&platform::open_regular(path)?, limit)
+}
+
+/// The names in a directory, at most [`NAMES_MAX`].
+///
+/// # Errors
+/// When it cannot be read.
+pub fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    let entries = std::fs::read_dir(directory)?.take(NAMES_MAX);
+    Ok(entries.flatten().map(|entry| entry.file_name()).collect())
+}
+
+fn bounded(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.take(limit + 1).read_to_end(&mut text)?;
     if text.len() as u64 > limit {
@@ -122,6 +162,35 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
         assert_eq!(read_json::<u32>(&path, 100), None, "links are not followed");
         assert!(elsewhere.exists() && !path.exists());
+    }
+
+    #[test]
+    fn a_link_that_may_be_followed_leads_to_a_regular_file_of_bounded_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("a"), dir.path().join("link"));
+        std::fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read_linked(&link, 4).unwrap(), b"text");
+        assert!(read_linked(&link, 3).is_err());
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        assert!(read_linked(&link, 3).is_err());
+        std::fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read_linked(&file, 3).is_err());
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        std::fs::write(&path, "7").unwrap();
+        if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
+            return; // Only root can give a file away.
+        }
+        assert!(read(&path, 10).unwrap_err().to_string().contains("12345"));
+        std::os::unix::fs::chown(dir.path(), Some(12_345), None).unwrap();
+        assert_eq!(read(&path, 10).unwrap(), b"7");
     }
 
     #[test]

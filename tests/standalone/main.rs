@@ -13,6 +13,7 @@ mod handover;
 mod handover_exclusive;
 mod handover_faults;
 mod harness;
+mod hostile_state;
 mod intents;
 mod launchd;
 mod leases;

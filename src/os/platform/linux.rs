@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -26,6 +27,25 @@ pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
 /// The reading and the writing end of a pipe, close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+}
+
+/// Opens a regular file for reading, wherever symbolic links lead. What is none is not opened: to
+/// open a device can have effects.
+///
+/// # Errors
+/// `InvalidData` when it is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let place = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)?;
+    if !place.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not a regular file",
+        ));
+    }
+    File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 /// Flags for sending, so that a closed other side causes an error instead of a signal.

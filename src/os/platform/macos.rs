@@ -8,8 +8,10 @@
     reason = "waitid and getdtablesize have no safe wrapper in nix, and descriptors come as bare numbers"
 )]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
@@ -35,6 +37,23 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
         fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     }
     Ok((read, write))
+}
+
+/// macOS opens a descriptor by its name only once more: a device may take the file's place meanwhile.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let no_file = || io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file");
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(no_file());
+    }
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(no_file())
+    }
 }
 
 /// On macOS, an option of the socket.

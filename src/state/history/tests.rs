@@ -1,3 +1,5 @@
+use std::fs::OpenOptions;
+
 use super::*;
 use crate::state::atomic_file::mode;
 use crate::state::terms::RequestOutcome;

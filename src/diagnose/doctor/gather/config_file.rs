@@ -7,6 +7,8 @@ use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{ConfigFile, FileAccess};
 use crate::service::{Installed, Layout};
+use crate::state::last_good_config::TEXT_MAX;
+use crate::state::untrusted_file;
 use crate::text::redact::{MASK, Redactor};
 
 /// Where a program without a directory is searched when no PATH is configured (systemd's default).
@@ -122,8 +124,8 @@ fn is_program(path: &Path) -> bool {
 pub(super) fn unapplied(config: &ConfigFile, state: &Path) -> Option<bool> {
     config.access?;
     let (now, served) = (
-        std::fs::read(&config.path).ok()?,
-        std::fs::read(state.join("good.toml")).ok()?,
+        untrusted_file::read_linked(&config.path, TEXT_MAX).ok()?,
+        untrusted_file::read(&state.join("good.toml"), TEXT_MAX).ok()?,
     );
     Some(now != served)
 }

@@ -15,6 +15,7 @@ use crate::service::{self, Installed};
 use crate::state::diagnostic_bundle;
 use crate::state::owner::{Drainer, Owner};
 use crate::state::paths::Paths;
+use crate::state::untrusted_file;
 
 /// How long a restart intent is valid.
 const INTENT_AGE: Duration = Duration::from_secs(60);
@@ -45,11 +46,11 @@ pub(super) fn look(
     };
     let dir = named.or_else(usual)?;
     let meta = std::fs::metadata(&dir).ok()?;
-    let Ok(entries) = std::fs::read_dir(&dir) else {
+    let Ok(names) = untrusted_file::names(&dir) else {
         unseen.push(format!("the state directory {}", dir.display()));
         return None;
     };
-    let names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let names: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
     let owner = Owner::read(&dir);
     Some(StateDir {
         uid: meta.uid(),

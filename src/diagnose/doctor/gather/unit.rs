@@ -15,8 +15,12 @@ use crate::service::manager::Manager;
 use crate::service::provenance::Written;
 use crate::service::{Installed, Layout, ServiceError};
 use crate::state::paths::Scope;
+use crate::state::untrusted_file;
 use crate::systemd::{Properties, WaitsFor};
 use crate::text::redact::{MASK, Redactor};
+
+/// A longer environment file is not read.
+const ENV_FILE_MAX: u64 = 1024 * 1024;
 
 /// How many lines of journald about one service are kept.
 const SUPPRESSED_SHOWN: usize = 3;
@@ -156,7 +160,9 @@ fn env_file(path: PathBuf, optional: bool) -> EnvFile {
     let mode = std::fs::metadata(&path)
         .ok()
         .map(|meta| meta.permissions().mode() & 0o7777);
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    // It may belong to the service's user.
+    let text = untrusted_file::read_linked(&path, ENV_FILE_MAX).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let secret = !secret_names(&text.lines().map(str::to_owned).collect::<Vec<_>>()).is_empty();
     let ours = |path: &Path| {
         let users = [0, nix::unistd::geteuid().as_raw()];

@@ -168,6 +168,11 @@ impl Listeners {
         self.held.iter().map(|held| shown(&held.socket)).collect()
     }
 
+    /// How many of them the service manager is to keep for the next process.
+    pub fn stored(&self) -> usize {
+        self.held.iter().filter(|held| held.name.is_some()).count()
+    }
+
     /// Removes the paths of unix listeners, for an end after which nobody holds the sockets.
     pub fn remove_paths(&self) {
         for held in &self.held {

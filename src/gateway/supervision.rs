@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::budget::{EXTEND_BY, EndBudget, KillTime, PlannedEnd, Surroundings};
 use super::lifecycle::FORCE_EXIT;
 use super::outbox::Outbox;
@@ -11,6 +13,13 @@ use crate::control::protocol::RestartParams;
 use crate::supervisor::{Evidence, Supervisor, SupervisorVerdict, detect, launchd};
 use crate::systemd::Notifier;
 use crate::systemd::unit::{UnitFacts, facts_of};
+
+/// FileDescriptorStoreMax= of our units, for a service manager that does not answer.
+const FD_STORE_MAX: usize = 64;
+
+/// The room for silent clients that is suggested besides the listeners: what our units leave with
+/// 16 of them.
+const CLIENTS_ROOM: usize = 48;
 
 /// What systemd says about our unit; none when it does not answer.
 pub type UnitReport = Option<Box<UnitFacts>>;
@@ -70,8 +79,21 @@ impl Supervision {
         });
     }
 
-    /// systemd has answered.
-    pub fn learn(&mut self, unit: UnitReport) {
+    /// systemd has answered. It is to keep so many listeners.
+    pub fn learn(&mut self, unit: UnitReport, listeners: usize) {
+        if let Some(unit) = &unit
+            && self.unit.is_some()
+            && self.holds_listeners()
+            && (unit.fd_store_max as usize) < listeners
+        {
+            warn!(
+                "[gateway] systemd keeps {} of {listeners} listeners: a restart of the process closes the others; set FileDescriptorStoreMax={} in {} (systemctl edit {})",
+                unit.fd_store_max,
+                listeners + CLIENTS_ROOM,
+                unit.unit,
+                unit.unit
+            );
+        }
         self.unit = unit.map(|unit| *unit);
         self.verdict = detect(&Evidence {
             manager: self.unit.clone(),
@@ -103,6 +125,12 @@ impl Supervision {
     /// Whether the service manager keeps the listeners.
     pub fn holds_listeners(&self) -> bool {
         self.notifier.active()
+    }
+
+    /// How many descriptors its fd store takes besides so many listeners.
+    pub fn fd_store_room(&self, listeners: usize) -> usize {
+        let max = self.unit.as_ref().map(|unit| unit.fd_store_max as usize);
+        max.unwrap_or(FD_STORE_MAX).saturating_sub(listeners)
     }
 
     /// Where a restart would put the next generation now, and why.

@@ -29,6 +29,8 @@ pub struct UnitFacts {
     pub watchdog: Option<Duration>,
     /// How many descriptors its fd store holds.
     pub n_fd_store: u32,
+    /// How many it may hold: FileDescriptorStoreMax=
+    pub fd_store_max: u32,
     /// Its socket units: they hold listeners while it does not run.
     pub sockets: Vec<String>,
 }
@@ -89,6 +91,7 @@ async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<O
         timeout_stop: finite(said.number("TimeoutStopUSec")),
         watchdog: finite(said.number("WatchdogUSec")).filter(|time| !time.is_zero()),
         n_fd_store: said.number("NFileDescriptorStore"),
+        fd_store_max: said.number("FileDescriptorStoreMax"),
         sockets: said.sockets(),
     }))
 }

@@ -5,6 +5,7 @@
 mod answers;
 mod clean;
 mod doctor;
+mod fd_store;
 mod field_cases;
 mod handover;
 mod install;

@@ -12,13 +12,12 @@ use super::budget::{DrainTime, cut, give_up_leases, within};
 use super::clients::ClientExit;
 use crate::config::{RestartSection, TUNNEL_DRAIN_ALONE};
 use crate::control::protocol::DrainCause;
-use crate::gateway::fdstore_clients;
+use crate::gateway::fdstore_clients::ClientStore;
 use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
 use crate::gateway::lease::Claim;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::slot::Slot;
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};
-use crate::systemd::Notifier;
 
 /// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by
 /// itself.
@@ -167,7 +166,7 @@ pub struct DrainBeforeExit {
     /// How long it serves on in any case.
     pub at_least: Duration,
     /// Where silent clients can wait for the next process.
-    pub store: Option<Notifier>,
+    pub store: Option<ClientStore>,
     /// Hears of each step that is done.
     pub steps: Outbox<&'static str>,
 }
@@ -208,9 +207,8 @@ impl DrainBeforeExit {
         process.predecessors.hurry();
         let quiet = async {
             match self.store {
-                Some(notifier) => {
-                    let clients =
-                        ClientExit::new(|clients| fdstore_clients::keep(notifier, clients));
+                Some(store) => {
+                    let clients = ClientExit::new(|clients| store.keep(clients));
                     clients.send_all(&process.workers).await;
                     clients.close(&process.workers).await;
                 }

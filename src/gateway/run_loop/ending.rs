@@ -14,6 +14,7 @@ use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::gateway::control_end::ControlEnd;
 use crate::gateway::drain::budget::DrainTime;
 use crate::gateway::drain::process_end::{DrainBeforeExit, EndingProcess, Shutdown};
+use crate::gateway::fdstore_clients::ClientStore;
 use crate::gateway::handover::{Stopping, ToPredecessor, Waiter};
 use crate::gateway::lifecycle::{Budget, Event, Phase, RequestKind};
 use crate::gateway::loop_event::LoopEvent;
@@ -118,7 +119,12 @@ impl Gateway {
             self.supervision
                 .launchd_delay(self.now(), restart.launchd_exit_delay.0)
         };
-        let notifier = self.supervision.notifier();
+        let store = ClientStore {
+            notifier: self.supervision.notifier(),
+            room: self
+                .supervision
+                .fd_store_room(self.front_door.listeners.stored()),
+        };
         // systemd does not restart a waiter: what it stores would be lost.
         let restarted = self.supervision.by_systemd() && !self.successor.is_waiter();
         let predecessors = self.predecessor.predecessors.watched();
@@ -126,7 +132,7 @@ impl Gateway {
             process: self.ending_process(predecessors),
             time: DrainTime::new(end.drain, tunnels),
             at_least,
-            store: Some(notifier).filter(|notifier| notifier.active() && restarted),
+            store: Some(store).filter(|store| store.notifier.active() && restarted),
             steps: self.events.outbox(LoopEvent::Step),
         };
         let quiet = self.events.outbox(|()| LoopEvent::Quiet);

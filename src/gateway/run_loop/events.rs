@@ -32,7 +32,10 @@ impl Gateway {
                 }
             }
             LoopEvent::Drained(generation) => self.drained(generation),
-            LoopEvent::Supervised(unit) => self.supervision.learn(unit),
+            LoopEvent::Supervised(unit) => {
+                let listeners = self.front_door.listeners.stored();
+                self.supervision.learn(unit, listeners);
+            }
             LoopEvent::EndAsked {
                 intent,
                 machine_stopping,

@@ -1,4 +1,4 @@
-"""Answers every request with what it was started with: arguments, variables, folder, user."""
+"""Answers every request with what it was started with: arguments, variables, directory, user."""
 import http.server
 import json
 import os

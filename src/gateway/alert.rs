@@ -36,8 +36,7 @@ impl Alert {
     }
 }
 
-/// Runs the command, if there is one, in a task of its own, for which nothing waits. To be called
-/// on the gateway's main thread.
+/// Runs the command, if there is one, in a task of its own, for which nothing waits.
 pub fn run(context: &Arc<GatewayContext>, command: &[String], alert: &Alert) {
     if command.is_empty() {
         return;

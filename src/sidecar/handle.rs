@@ -21,8 +21,7 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Starts it. Must be called on the gateway's main thread: the kernel ends a child with the
-    /// thread that made it.
+    /// Starts it.
     pub fn start(start: SidecarStart) -> Self {
         let (sender, state) = watch::channel(SidecarState::Starting { pid: 0, hint: None });
         let patience = start.spec.stop_timeout.0.as_millis() as u64;

@@ -7,6 +7,7 @@ mod backoff;
 pub mod drain_notice;
 mod environment;
 mod handle;
+mod keeper;
 mod notify_socket;
 mod oneshot;
 mod output;

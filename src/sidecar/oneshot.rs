@@ -1,44 +1,48 @@
 //! A command that is run once to its end, its output in the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inherited;
 use super::output::SidecarOutput;
-use super::process::{ChildProcess, describe};
+use super::process::{ChildProcess, not_loaded};
 use super::runner::LAST_OUTPUT;
 use crate::text::log::SidecarLog;
 
 /// How long it may take to end after SIGTERM, before SIGKILL.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
-/// Runs `argv` with the inherited environment and `variables` over it, for at most `limit`. Must be
-/// called on the gateway's main thread: the kernel ends a child with the thread that made it.
+/// Runs `argv` with the inherited environment and `variables` over it, for at most `limit`.
 ///
 /// # Errors
 /// Why it did not start, or how it ended, in words, when not with code 0.
 pub async fn oneshot(
     argv: &[String],
-    inherited: &Inherited,
+    inherited: &Arc<Inherited>,
     variables: &[(String, String)],
     log: SidecarLog,
     limit: Duration,
 ) -> Result<(), String> {
-    let (mut process, pipes) = ChildProcess::spawn(argv, None, inherited, variables)?;
+    let spawn = ChildProcess::spawn(argv, None, inherited, variables);
+    let (mut process, pipes) = match tokio::time::timeout(limit, spawn).await {
+        Ok(spawned) => spawned?,
+        Err(_) => return Err(not_loaded(argv, limit)),
+    };
     let readers = SidecarOutput::new(Some(log)).read_all(pipes);
     let in_time = tokio::time::timeout(limit, process.ended()).await.is_ok();
-    let status = if in_time {
+    let end = if in_time {
         process.reap().await
     } else {
         process.stop(LAST_MOMENTS).await
     };
     let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
-    match status.success() {
+    match end.success() {
         _ if !in_time => Err(format!(
             "did not end in {} s and was stopped",
             limit.as_secs()
         )),
         true => Ok(()),
-        false => Err(describe(status)),
+        false => Err(end.to_string()),
     }
 }
 
@@ -48,10 +52,10 @@ mod tests {
     use crate::text::redact::Redactor;
 
     async fn run(script: &str, limit: Duration) -> Result<(), String> {
-        let inherited = Inherited {
+        let inherited = Arc::new(Inherited {
             environment: std::env::vars_os().collect(),
             open_files: None,
-        };
+        });
         let argv = ["sh", "-c", script].map(str::to_owned);
         let variables = [("WHY".to_owned(), "x".to_owned())];
         let log = SidecarLog::new("once", Redactor::default());

@@ -11,7 +11,7 @@ use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, Handle};
 use tracing::warn;
 
-use super::process::Pipes;
+use super::keeper::Pipes;
 use crate::os::mutex::lock;
 use crate::text::log::{OutputStream, SidecarLog};
 

@@ -2,11 +2,12 @@
 //! pidfd.
 #![allow(unsafe_code, reason = "pre_exec runs between fork and exec")]
 
+use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -14,6 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::unistd::Pid;
 
 use super::environment::Inherited;
+use super::keeper::{Kept, Pipes};
 use crate::os::platform;
 use crate::os::process::{Ended, PidFd, living_in_group};
 
@@ -27,66 +29,97 @@ const STRAGGLERS: Duration = Duration::from_millis(200);
 /// Between two looks at a group whose members cannot be waited for, for want of descriptors.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long a killed process may take to end: the kernel frees its memory first. One that takes
+/// longer waits for a device that does not answer, and may do so for ever.
+const KILLED: Duration = Duration::from_secs(30);
+
 /// A running child in a process group of its own.
 #[derive(Debug)]
 pub struct ChildProcess {
-    child: Child,
-    pidfd: PidFd,
+    kept: Kept,
     ended: Ended,
-    reaped: bool,
 }
 
-/// The output of a child: the reading ends of its standard output and standard error.
-#[derive(Debug)]
-pub struct Pipes {
-    pub out: OwnedFd,
-    pub err: OwnedFd,
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildEnd {
+    Status(ExitStatus),
+    /// It has ended, and a debugger has its exit status.
+    Unknown,
+    /// It was killed, and has not ended.
+    Stuck,
+}
+
+impl ChildEnd {
+    pub fn success(self) -> bool {
+        matches!(self, Self::Status(status) if status.success())
+    }
+
+    /// The signal that ended it.
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Status(status) => status.signal(),
+            Self::Unknown | Self::Stuck => None,
+        }
+    }
+}
+
+/// In words.
+impl fmt::Display for ChildEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = match self {
+            Self::Status(status) => status,
+            Self::Unknown => return f.write_str("ended, and a debugger keeps its exit status"),
+            Self::Stuck => {
+                return f.write_str("was killed and has not ended: it waits in the kernel, as for a disk that does not answer");
+            }
+        };
+        match (status.code(), status.signal()) {
+            (Some(code), _) => write!(f, "exited with code {code}"),
+            (None, Some(number)) => match Signal::try_from(number) {
+                Ok(signal) => write!(f, "was ended by {signal}"),
+                Err(_) => write!(f, "was ended by signal {number}"),
+            },
+            (None, None) => f.write_str("ended"),
+        }
+    }
 }
 
 impl ChildProcess {
-    /// Starts `argv` with the inherited environment and `extra` variables over it.
+    /// Starts `argv` with the inherited environment and `extra` variables over it. When this is
+    /// given up while the program is being loaded, the process is killed.
     ///
     /// # Errors
     /// When the program cannot be executed; the text names it and says what to do.
-    pub fn spawn(
+    pub async fn spawn(
         argv: &[String],
         cwd: Option<&Path>,
-        inherited: &Inherited,
+        inherited: &Arc<Inherited>,
         extra: &[(String, String)],
     ) -> Result<(Self, Pipes), String> {
         let Some((program, args)) = argv.split_first() else {
             return Err("no command".to_owned());
         };
-        let mut command = command(program, inherited);
-        command
-            .args(args)
-            .envs(extra.iter().map(|(name, value)| (name, value)));
-        if let Some(cwd) = cwd {
-            command.current_dir(cwd);
-        }
-        let mut child = command
-            .spawn()
-            .map_err(|error| explain(program, cwd, &error))?;
-        match watch_over(&mut child) {
-            Ok((pidfd, ended, pipes)) => {
-                let process = Self {
-                    child,
-                    pidfd,
-                    ended,
-                    reaped: false,
-                };
-                Ok((process, pipes))
+        let (named, args, extra) = (program.clone(), args.to_owned(), extra.to_owned());
+        let (cwd, inherited) = (cwd.map(PathBuf::from), Arc::clone(inherited));
+        let started = Kept::start(move || {
+            let mut command = command(&named, &inherited);
+            command.args(args).envs(extra);
+            if let Some(cwd) = &cwd {
+                command.current_dir(cwd);
             }
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(format!("cannot watch over {program}: {error}"))
-            }
+            let spawned = command.spawn();
+            spawned.map_err(|error| explain(&named, cwd.as_deref(), &error))
+        });
+        let (kept, pipes) = started.await?;
+        match kept.pidfd().ended() {
+            Ok(ended) => Ok((Self { kept, ended }, pipes)),
+            Err(error) => Err(format!("cannot watch over {program}: {error}")),
         }
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.kept.pid()
     }
 
     /// Waits for the end, without reaping: the pid stays its own until [`reap`](Self::reap).
@@ -96,54 +129,38 @@ impl ChildProcess {
 
     /// Signals the whole group.
     pub fn signal(&self, signal: Signal) {
-        if self.pidfd.signal_group(signal).is_err() {
-            // Before Linux 6.9. The leader is not reaped yet, so the number of the group cannot be
-            // anybody else's.
-            let _ = killpg(Pid::from_raw(self.child.id() as i32), signal);
-        }
+        self.kept.signal(signal);
     }
 
     /// SIGTERM, `patience`, SIGKILL; returns how it ended. The patience is for the whole group: a
     /// shell or npm that was put in front of the server is often the first to go.
-    pub async fn stop(mut self, patience: Duration) -> ExitStatus {
+    pub async fn stop(mut self, patience: Duration) -> ChildEnd {
         self.signal(Signal::SIGTERM);
         // A stopped process must continue to see its SIGTERM.
         self.signal(Signal::SIGCONT);
         let all = async {
             self.ended().await;
-            group_ended(self.child.id()).await;
+            group_ended(self.id()).await;
         };
         if tokio::time::timeout(patience, all).await.is_err() {
             self.signal(Signal::SIGKILL);
-            self.ended().await;
+            if tokio::time::timeout(KILLED, self.ended()).await.is_err() {
+                return ChildEnd::Stuck;
+            }
         }
         self.reap().await
     }
 
     /// Ends what is left of the group and takes the exit status. Call after [`ended`](Self::ended).
-    pub async fn reap(&mut self) -> ExitStatus {
-        let group = self.child.id();
+    pub async fn reap(&mut self) -> ChildEnd {
+        let group = self.id();
         if others_in_group(group) {
             self.signal(Signal::SIGTERM);
             let _ = tokio::time::timeout(STRAGGLERS, group_ended(group)).await;
             self.signal(Signal::SIGKILL);
         }
-        self.reaped = true;
-        // It has ended, so this does not block.
-        self.child
-            .wait()
-            .unwrap_or_else(|_| ExitStatus::from_raw(0))
-    }
-}
-
-impl Drop for ChildProcess {
-    fn drop(&mut self) {
-        // A process that is dropped does not go on running, nor does the rest of its group. Once
-        // reaped, the number may be another process's.
-        if !self.reaped {
-            self.signal(Signal::SIGKILL);
-            let _ = self.child.wait();
-        }
+        let status = self.kept.reap().await;
+        status.map_or(ChildEnd::Unknown, ChildEnd::Status)
     }
 }
 
@@ -168,18 +185,6 @@ fn command(program: &str, inherited: &Inherited) -> Command {
     // allocates nothing.
     unsafe { command.pre_exec(move || prepare_child(gateway, limit, oom_score.as_bytes())) };
     command
-}
-
-/// The descriptors by which a child that was not reaped yet is followed.
-fn watch_over(child: &mut Child) -> io::Result<(PidFd, Ended, Pipes)> {
-    // The child was not reaped yet, so its pid is its own.
-    let pidfd = PidFd::open(child.id())?;
-    let ended = pidfd.ended()?;
-    let pipes = Pipes {
-        out: child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.into(),
-        err: child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?.into(),
-    };
-    Ok((pidfd, ended, pipes))
 }
 
 fn others_in_group(group: u32) -> bool {
@@ -232,6 +237,15 @@ fn own_oom_score() -> i32 {
         .unwrap_or(0)
 }
 
+/// Why a spawn was given up after `limit`.
+pub fn not_loaded(argv: &[String], limit: Duration) -> String {
+    let program = argv.first().map_or("", String::as_str);
+    let seconds = limit.as_secs();
+    format!(
+        "cannot start {program}: the system has not loaded it in {seconds} s (does its disk answer?)"
+    )
+}
+
 fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
     if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
         return format!(
@@ -250,18 +264,6 @@ fn explain(program: &str, cwd: Option<&Path>, error: &io::Error) -> String {
     }
 }
 
-/// How a process ended, in words.
-pub fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(number)) => match Signal::try_from(number) {
-            Ok(signal) => format!("was ended by {signal}"),
-            Err(_) => format!("was ended by signal {number}"),
-        },
-        (None, None) => "ended".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
@@ -271,13 +273,15 @@ mod tests {
 
     use super::*;
 
-    fn shell(script: &str) -> (ChildProcess, Pipes) {
-        let inherited = Inherited {
+    async fn shell(script: &str) -> (ChildProcess, Pipes) {
+        let inherited = Arc::new(Inherited {
             environment: std::env::vars_os().collect(),
             open_files: None,
-        };
+        });
         let argv = ["sh".into(), "-c".into(), script.into()];
-        ChildProcess::spawn(&argv, None, &inherited, &[]).unwrap()
+        ChildProcess::spawn(&argv, None, &inherited, &[])
+            .await
+            .unwrap()
     }
 
     /// Reads standard output; standard error stays open, or a shell that complains would die.
@@ -290,7 +294,7 @@ mod tests {
     async fn a_sidecar_inherits_its_three_descriptors_and_no_other() {
         let (leak, _other) = nix::unistd::pipe().unwrap();
         assert!(leak.as_raw_fd() > 2);
-        let (mut process, pipes) = shell("ls -l /proc/self/fd");
+        let (mut process, pipes) = shell("ls -l /proc/self/fd").await;
         let mut text = String::new();
         output(&pipes).read_to_string(&mut text).await.unwrap();
         process.ended().await;
@@ -307,7 +311,7 @@ mod tests {
     async fn what_a_shell_put_in_front_leaves_behind_may_end_in_its_own_time() {
         let (process, pipes) = shell(
             "(trap 'sleep 0.6; echo done; exit' TERM; echo up; while :; do sleep 0.05; done) & trap 'exit 0' TERM; wait",
-        );
+        ).await;
         let mut lines = output(&pipes).lines();
         assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("up"));
         process.stop(Duration::from_secs(20)).await;
@@ -316,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_forgotten_process_takes_its_group_along_though_its_leader_is_gone() {
-        let (process, pipes) = shell("sleep 60 & echo $!");
+        let (process, pipes) = shell("sleep 60 & echo $!").await;
         let mut lines = output(&pipes).lines();
         lines.next_line().await.unwrap();
         process.ended().await;

@@ -1,7 +1,5 @@
 //! The runs of a sidecar: started, ready, restarted when it dies, stopped when asked.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,9 +8,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
+use super::keeper::Pipes;
 use super::notify_socket::NotifySocket;
 use super::output::SidecarOutput;
-use super::process::{ChildProcess, Pipes, describe};
+use super::process::{ChildEnd, ChildProcess, not_loaded};
 use super::readiness::{Hint, ReadinessProbe};
 use super::state::{SidecarControl, SidecarFailure, SidecarStart, SidecarState};
 use crate::config::{OutputMode, Ready};
@@ -145,9 +144,13 @@ impl Runner {
             let path = notify.path().display().to_string();
             variables.push(("NOTIFY_SOCKET".to_owned(), path));
         }
-        let (process, pipes) = self
+        let spawned = self
             .spawn(&with_port(&spec.command, port), &variables)
+            .await
             .map_err(|cause| redactor.text(&cause))?;
+        let Some((process, pipes)) = spawned else {
+            return Ok(());
+        };
         let pid = process.id();
         info!(
             SIDECAR = name,
@@ -161,15 +164,21 @@ impl Runner {
         run.map_err(with_last_words)
     }
 
-    fn spawn(
+    /// None when a stop came while the system loaded the program.
+    async fn spawn(
         &self,
         argv: &[String],
         variables: &[(String, String)],
-    ) -> Result<(ChildProcess, Pipes), String> {
+    ) -> Result<Option<(ChildProcess, Pipes)>, String> {
         let SidecarStart {
             spec, inherited, ..
         } = &self.start;
-        ChildProcess::spawn(argv, spec.cwd.as_deref(), inherited, variables)
+        let limit = spec.start_timeout.0;
+        tokio::select! {
+            spawned = ChildProcess::spawn(argv, spec.cwd.as_deref(), inherited, variables) => spawned.map(Some),
+            () = self.control.stop.cancelled() => Ok(None),
+            () = tokio::time::sleep(limit) => Err(not_loaded(argv, limit)),
+        }
     }
 
     /// From the spawned process to its end.
@@ -201,9 +210,9 @@ impl Runner {
             biased;
             () = self.control.stop.cancelled() => return self.end(process).await,
             () = process.ended() => {
-                let status = process.reap().await;
+                let end = process.reap().await;
                 let port_taken = spec.port.is_none() && std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
-                let cause = format!("{} before it was ready", how_it_ended(status, memory.as_ref()));
+                let cause = format!("{} before it was ready", how_it_ended(end, memory.as_ref()));
                 return Err(Death { port_taken, ..cause.into() });
             }
             address = probe.ready(hinted) => address,
@@ -243,8 +252,8 @@ impl Runner {
                 // First of all: from here on requests must wait, because the port is dead.
                 let failure = SidecarFailure { cause: "died".to_owned(), last_words: Vec::new() };
                 self.state.send_replace(SidecarState::Backoff { failure: Arc::new(failure) });
-                let status = process.reap().await;
-                let cause = format!("(pid {}) {}", process.id(), how_it_ended(status, memory));
+                let end = process.reap().await;
+                let cause = format!("(pid {}) {}", process.id(), how_it_ended(end, memory));
                 Err(Death { ready: Some(ready.elapsed()), ..cause.into() })
             }
         }
@@ -268,12 +277,11 @@ impl Runner {
         let pid = process.id();
         self.state.send_replace(SidecarState::Stopping { pid });
         let patience = self.control.patience.load(Ordering::Relaxed);
-        let status = process.stop(Duration::from_millis(patience)).await;
+        let end = process.stop(Duration::from_millis(patience)).await;
         let name = &self.start.name;
         info!(
             SIDECAR = name,
-            "[gateway] sidecar {name} stopped: pid {pid} {}",
-            describe(status)
+            "[gateway] sidecar {name} stopped: pid {pid} {end}"
         );
         Ok(())
     }
@@ -285,9 +293,10 @@ impl Runner {
             return Ok(true);
         }
         let argv = with_port(&spec.prepare, port);
-        let (mut process, pipes) = self
-            .spawn(&argv, &self.variables(port))
-            .map_err(|cause| format!("it {cause}"))?;
+        let spawned = self.spawn(&argv, &self.variables(port)).await;
+        let Some((mut process, pipes)) = spawned.map_err(|cause| format!("it {cause}"))? else {
+            return Ok(false);
+        };
         let readers = output.read_all(pipes);
         tokio::select! {
             () = self.control.stop.cancelled() => {
@@ -300,11 +309,11 @@ impl Runner {
                 return Err(format!("{} did not end in {}", argv[0], spec.start_timeout));
             }
         }
-        let status = process.reap().await;
+        let end = process.reap().await;
         let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
-        match status.success() {
+        match end.success() {
             true => Ok(true),
-            false => Err(format!("{} {}", argv[0], describe(status))),
+            false => Err(format!("{} {end}", argv[0])),
         }
     }
 
@@ -328,12 +337,11 @@ impl Runner {
 
 /// How a process came to an unplanned end, and whether the kernel ended it because memory ran out
 /// since `before`.
-fn how_it_ended(status: ExitStatus, before: Option<&oom::Count>) -> String {
-    let how = describe(status);
-    if oom::killed(status.signal(), before, oom::count().as_ref()) {
-        return format!("{how}: the kernel ended it because memory ran out");
+fn how_it_ended(end: ChildEnd, before: Option<&oom::Count>) -> String {
+    if oom::killed(end.signal(), before, oom::count().as_ref()) {
+        return format!("{end}: the kernel ended it because memory ran out");
     }
-    how
+    end.to_string()
 }
 
 fn with_port(argv: &[String], port: u16) -> Vec<String> {

@@ -25,6 +25,7 @@ mod races;
 mod recovery;
 mod stale_trees;
 mod stalled;
+mod stuck_children;
 mod supervisors;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,172 @@
+//! A program whose disk does not answer, and a dead process that a debugger holds: the gateway waits
+//! for neither.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::client::{self, block_on};
+use crate::support::gateway::{Gateway, Setup, said};
+use crate::support::servers;
+
+/// What stands still is held for longer than this: an answer within it did not wait.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Holds something until its standard input is closed.
+struct Holder(Child);
+
+impl Holder {
+    /// Runs Python that prints a line once it holds what its argument names.
+    fn start(script: &str, argument: &str) -> Self {
+        let mut child = Command::new("python3")
+            .args(["-c", script, argument])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.as_mut().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
+        Self(child)
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Who opens the file waits until its lease is given back: for 45 s at most.
+fn lease(file: &Path) -> Holder {
+    let script = "import fcntl, os, signal, sys\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+        file = os.open(sys.argv[1], os.O_RDONLY)\n\
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print('held', flush=True)\nsys.stdin.read()\n";
+    Holder::start(script, file.to_str().unwrap())
+}
+
+/// A debugger that follows a process and does not take its exit status.
+fn debug(pid: u32) -> Holder {
+    let script = "import ctypes, sys\n\
+        PTRACE_SEIZE = 0x4206\n\
+        assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, int(sys.argv[1]), 0, 0) == 0\n\
+        print('held', flush=True)\nsys.stdin.read()\n";
+    Holder::start(script, &pid.to_string())
+}
+
+/// A script that becomes the node server.
+fn program(dir: &Path) -> PathBuf {
+    let path = dir.join("server");
+    let node = servers::node();
+    let text = format!("#!/bin/sh\nexec '{}' '{}' \"$1\"\n", node[0], node[1]);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn behind(program: &Path) -> Gateway {
+    Setup::behind([program.to_str().unwrap(), "{port}"]).start()
+}
+
+fn answers(gateway: &Gateway) {
+    let begun = Instant::now();
+    let got = block_on(client::get(&gateway.target(), "/")).unwrap();
+    assert_eq!(got.status(), 200, "{}", got.text());
+    gateway.status();
+    assert!(begun.elapsed() < SOON, "{}", gateway.stderr());
+}
+
+fn have_servers() -> bool {
+    servers::have("node") && servers::have("python3")
+}
+
+#[test]
+fn a_program_on_a_disk_that_does_not_answer_hangs_nothing_but_its_own_start() {
+    if !have_servers() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = program(dir.path());
+    let gateway = behind(&program);
+    let held = lease(&program);
+    let restart = gateway.ctl_aside(["restart"]);
+    gateway.wait_status("it restarts", |status| status["stage"] == "restarting");
+    for _ in 0..3 {
+        answers(&gateway);
+    }
+    assert!(!restart.is_finished(), "{}", gateway.stderr());
+    held.release();
+    let output = restart.join().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    answers(&gateway);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_program_that_is_not_loaded() {
+    if !have_servers() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = program(dir.path());
+    let mut gateway = behind(&program);
+    let _held = lease(&program);
+    let restart = gateway.ctl_aside(["restart"]);
+    gateway.wait_status("it restarts", |status| status["stage"] == "restarting");
+    gateway.signal(Signal::SIGTERM);
+    let code = gateway.wait_exit(SOON).code();
+    assert_eq!(code, Some(0), "{}", gateway.stderr());
+    restart.join().unwrap();
+}
+
+#[test]
+fn a_program_that_is_never_loaded_fails_in_its_start_timeout_and_is_named() {
+    if !have_servers() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = program(dir.path());
+    let held = lease(&path);
+    let mut gateway = Setup::new()
+        .config(format!(
+            "[sidecar.main]\ncommand = ['{}', '{{port}}']\nstart_timeout = '1s'",
+            path.display()
+        ))
+        .spawn();
+    assert_eq!(gateway.exit_code(SOON), 1);
+    let text = gateway.stderr();
+    assert!(
+        text.contains("has not loaded it in 1 s") && text.contains(path.to_str().unwrap()),
+        "{text}"
+    );
+    held.release();
+}
+
+#[test]
+fn a_dead_server_that_a_debugger_holds_is_replaced() {
+    if !have_servers() {
+        return;
+    }
+    let gateway = Setup::behind(servers::node()).start();
+    let pid = gateway.sidecar_pid("main");
+    let held = debug(pid);
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+    answers(&gateway);
+    assert_ne!(gateway.sidecar_pid("main"), pid);
+    gateway.wait_line("a debugger keeps its exit status");
+    held.release();
+}

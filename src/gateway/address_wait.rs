@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::listeners::Listeners;
 use super::option_future::or_never;
-use super::signals::{SignalRequest, Signals};
+use super::signals::Signals;
 use crate::config::Listen;
 use crate::os::port::{self, Depth};
 use crate::os::process::group_of;
@@ -112,7 +112,7 @@ async fn bind(
         let waiting = waiting.get_or_insert_with(|| AddressWait::begin(wanted, state, notifier));
         waiting.tell(&taken);
         tokio::select! {
-            asked = signals.next() => if matches!(asked, SignalRequest::Stop | SignalRequest::Interrupt) {
+            asked = signals.next() => if asked.ends() {
                 info!("[gateway] no longer waiting for {taken}");
                 notifier.stopping("no longer waiting for its address");
                 return Ok(false);

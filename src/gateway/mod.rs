@@ -50,6 +50,7 @@ mod front_door;
 mod generation;
 mod generations;
 mod handover;
+mod hang_up;
 mod lease;
 pub mod lifecycle;
 mod listeners;

@@ -69,7 +69,7 @@ pub async fn stand_by(
                 return Ok(Some(lock));
             }
             asked = signals.next() => match asked {
-                SignalRequest::Stop | SignalRequest::Interrupt => {
+                SignalRequest::Stop | SignalRequest::Interrupt | SignalRequest::HangUp => {
                     info!("[gateway] no longer standing by");
                     notifier.stopping("no longer standing by");
                     return Ok(None);

@@ -17,6 +17,7 @@ use super::generations::Generations;
 use super::handover::predecessor_side::PredecessorSide;
 use super::handover::successor_side::SuccessorSide;
 use super::handover::{IncomingOffer, Program};
+use super::hang_up::ControllingTerminal;
 use super::lifecycle::{Fallback, Lifecycle, StartMode};
 use super::listeners::Listeners;
 use super::loop_event::LoopEvent;
@@ -151,8 +152,13 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     if given.incoming.is_none() {
         notifier.extend(EXTEND_BY);
     }
-    let mut signals =
-        Signals::install().map_err(|error| failed(&format!("cannot handle signals: {error}")))?;
+    // Behind a waiter, the waiter follows the terminal.
+    let terminal = match given.incoming {
+        None => ControllingTerminal::of_this_process(),
+        Some(_) => ControllingTerminal::None,
+    };
+    let mut signals = Signals::install(terminal)
+        .map_err(|error| failed(&format!("cannot handle signals: {error}")))?;
     let claimed = match given.incoming.as_mut() {
         Some(incoming) => RightToServe::of_offer(incoming, &given.material.loaded),
         None => claim(&mut given.material, &given.flags, notifier, &mut signals).await,

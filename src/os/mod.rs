@@ -8,6 +8,7 @@ pub mod platform;
 pub mod port;
 pub mod process;
 mod record;
+pub mod terminal;
 
 /// A number that no other process is likely to draw. Not for secrets.
 pub fn random() -> u64 {

@@ -12,6 +12,7 @@ mod forwarding;
 mod handover;
 mod handover_exclusive;
 mod handover_faults;
+mod hang_up;
 mod harness;
 mod hostile_state;
 mod intents;

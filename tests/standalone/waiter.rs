@@ -242,6 +242,61 @@ fn as_process_1_it_stays_through_fresh_restarts_and_reaps_what_nobody_else_does(
 }
 
 #[test]
+fn as_process_1_it_reaps_what_its_servers_leave_behind_and_knows_how_they_ended() {
+    if !servers::have("node") {
+        return;
+    }
+    let Some(mut command) = namespace::unshare() else {
+        return;
+    };
+    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+    let mut words = by_hand(dir.path(), port);
+    let server = words.iter().position(|word| word == "--").unwrap() + 1;
+    // Thirty processes whose parent is gone when they end.
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.1 & sleep 0.2 & sleep 0.3 &); done; exec \"$@\"";
+    let shell = ["sh", "-c", script, "sh"].map(str::to_owned);
+    words.splice(server..server, shell);
+    scrub(command.args(words));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(dir.path().join("log")).unwrap());
+    let mut outside = command.current_dir(dir.path()).spawn().unwrap();
+    let log = || fs::read_to_string(dir.path().join("log")).unwrap();
+    wait::until("it serves", || answers(port).then_some(()));
+    let family = crate::support::gateway::descendants(outside.id());
+    let (first, _) = family[0];
+    let children = || -> Vec<u32> {
+        let threads = fs::read_dir(format!("/proc/{first}/task")).unwrap();
+        let lists =
+            threads.filter_map(|one| fs::read_to_string(one.unwrap().path().join("children")).ok());
+        let pids: Vec<String> = lists.collect();
+        let pids = pids.iter().flat_map(|list| list.split_whitespace());
+        pids.map(|pid| pid.parse().unwrap()).collect()
+    };
+    let only_the_server = || {
+        let children = children();
+        (children.len() == 1).then_some(children[0])
+    };
+    for _ in 0..2 {
+        let server = wait::within(wait::DEADLINE, only_the_server)
+            .unwrap_or_else(|| panic!("children of process 1: {:?}\n{}", children(), log()));
+        signal(server, Signal::SIGKILL);
+        wait_end(server);
+        wait::until("it serves again", || answers(port).then_some(()));
+    }
+    assert_eq!(
+        log().matches("was ended by SIGKILL").count(),
+        2,
+        "{}",
+        log()
+    );
+    signal(first, Signal::SIGTERM);
+    let status = wait::until("all ends", || outside.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0), "{}", log());
+}
+
+#[test]
 fn a_terminals_foreground_job_keeps_its_pid_and_ends_with_an_interrupt() {
     if !servers::have("node") || !skip::unless_there("script") {
         return;

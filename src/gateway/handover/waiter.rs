@@ -12,10 +12,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::wait::WaitStatus;
 use tokio::net::UnixStream;
-use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
@@ -24,10 +22,8 @@ use super::program::Program;
 use super::spawn::{Parentage, Spawned, spawn};
 use super::wire::{LINK, OFFER};
 use super::{channel, failpoint};
-use crate::gateway::option_future::or_never;
 use crate::gateway::signals::{SignalRequest, Signals};
-use crate::os::platform;
-use crate::os::process::PidFd;
+use crate::os::process::{PidFd, orphans};
 
 /// Asks the waiter to start a successor that inherits the descriptor of the message.
 const SPAWN: u8 = b's';
@@ -81,6 +77,7 @@ impl Waiter {
         ours.set_nonblocking(true)?;
         let inherited = [(OFFER, end.as_fd()), (LINK, theirs.as_fd())];
         let spawned = spawn(&self.program, &inherited, Parentage::Child)?;
+        orphans::spare(spawned.pid);
         let stream = UnixStream::from_std(ours)?;
         let pidfd = PidFd::from(spawned.pidfd.as_fd().try_clone_to_owned()?);
         let ended = pidfd.ended()?;
@@ -130,7 +127,7 @@ impl Waiter {
             return;
         };
         let signal = match asked {
-            SignalRequest::Stop => Signal::SIGTERM,
+            SignalRequest::Stop | SignalRequest::HangUp => Signal::SIGTERM,
             SignalRequest::Interrupt => Signal::SIGINT,
             SignalRequest::Reload => Signal::SIGHUP,
             SignalRequest::Restart => Signal::SIGUSR1,
@@ -149,33 +146,19 @@ impl Waiter {
             std::process::id(),
             self.current
         );
-        // Orphans become children of process 1, which must reap them.
-        let init = std::process::id() == 1;
-        let mut orphans = init.then(|| signal(SignalKind::child()).ok()).flatten();
         while !self.alone() {
             tokio::select! {
                 asked = signals.next() => self.forward(asked),
                 Some(event) = self.next() => self.happen(event),
-                _ = or_never(orphans.as_mut().map(UnixSignal::recv)) => self.reap_orphans(),
             }
         }
         self.status
-    }
-
-    fn reap_orphans(&mut self) {
-        // Only looked at, not reaped: the own children are reaped where their end is handled.
-        while let Some(pid) = platform::ended_child() {
-            if self.children.contains_key(&(pid.as_raw() as u32)) {
-                return;
-            }
-            let _ = waitpid(pid, None);
-        }
     }
 }
 
 /// The exit code as a shell tells it: 128 plus the number of the signal that killed the process.
 fn reap(pid: u32) -> u8 {
-    match waitpid(Pid::from_raw(pid as i32), None) {
+    match orphans::reap_ours(pid) {
         Ok(WaitStatus::Exited(_, code)) => code as u8,
         Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as u8,
         _ => 1,

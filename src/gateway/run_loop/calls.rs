@@ -44,12 +44,13 @@ pub(super) fn announced(intent: &Intent) -> RestartParams {
 impl Gateway {
     pub(super) fn signal(&mut self, asked: SignalRequest) {
         let forwarded = self.successor.forward(asked);
-        if forwarded && !matches!(asked, SignalRequest::Stop | SignalRequest::Interrupt) {
+        if forwarded && !asked.ends() {
             return;
         }
         match asked {
             SignalRequest::Stop => self.terminate(),
             SignalRequest::Interrupt => self.interrupt(),
+            SignalRequest::HangUp => self.hang_up(),
             SignalRequest::Reload => {
                 let asker = Asker::Signal(Signal::SIGHUP);
                 self.reload("SIGHUP", asker);

@@ -42,6 +42,14 @@ impl Gateway {
         self.stop(at_once);
     }
 
+    /// The terminal is closed: a stop.
+    pub(super) fn hang_up(&mut self) {
+        info!("[gateway] received SIGHUP, and its terminal is closed: stopping");
+        self.recovery
+            .set_exit_reason(EndReason::Signal(Signal::SIGHUP));
+        self.stop(false);
+    }
+
     /// A SIGTERM: a stop, or the first half of a restart that was announced before.
     pub(super) fn terminate(&mut self) {
         let Some(intent) = self.take_intent() else {

@@ -96,9 +96,12 @@ pub fn die_with_parent(signal: Signal) -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(signal)
 }
 
-/// A child that has ended and was not reaped, which this leaves as it is.
+/// A child of this thread that has ended and was not reaped, which this leaves as it is.
 pub fn ended_child() -> Option<Pid> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let flags = WaitPidFlag::WEXITED
+        | WaitPidFlag::WNOHANG
+        | WaitPidFlag::WNOWAIT
+        | WaitPidFlag::__WNOTHREAD;
     waitid(Id::All, flags).ok()?.pid()
 }
 

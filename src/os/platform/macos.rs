@@ -1,11 +1,11 @@
 //! The twin of linux.rs, which describes the functions; here stands what is different.
 //!
 //! macOS cannot create a descriptor close-on-exec: it is marked right after. A program that another
-//! thread starts in between inherits it. The gateway starts its programs on the thread that creates
-//! its descriptors, and marks all descriptors before each start.
+//! thread starts in between inherits it, unless it marks all its descriptors between fork and exec, as
+//! a sidecar does.
 #![allow(
     unsafe_code,
-    reason = "waitid and getdtablesize have no safe wrapper in nix, and descriptors come as bare numbers"
+    reason = "getdtablesize has no safe wrapper in nix, and descriptors come as bare numbers"
 )]
 
 use std::fs::File;
@@ -125,21 +125,9 @@ pub fn die_with_parent(_: Signal) -> nix::Result<()> {
     Ok(())
 }
 
+/// None: macOS cannot leave out the children of other threads, and launchd reaps orphans.
 pub fn ended_child() -> Option<Pid> {
-    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: writes one siginfo_t.
-    let result = unsafe {
-        libc::waitid(
-            libc::P_ALL,
-            0,
-            info.as_mut_ptr(),
-            libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
-        )
-    };
-    // SAFETY: zeroed, then written by the kernel; null is a pointer, too.
-    let info = unsafe { info.assume_init() };
-    // When no child has ended, there is no error, and the pid is 0.
-    (result == 0 && info.si_pid > 0).then(|| Pid::from_raw(info.si_pid))
+    None
 }
 
 pub fn boot_id() -> Option<String> {

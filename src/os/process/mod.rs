@@ -8,6 +8,7 @@ mod kernel;
 #[cfg(target_os = "macos")]
 #[path = "macos.rs"]
 mod kernel;
+pub mod orphans;
 #[cfg(target_os = "linux")]
 mod pidfd;
 #[cfg(target_os = "macos")]

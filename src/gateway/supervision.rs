@@ -176,6 +176,8 @@ impl Supervision {
     pub fn make_main(&mut self, successor: u32) {
         let status = format!("pid {successor} takes over");
         self.notifier().main_pid(successor, &status);
+        // What the successor says counts only after it.
+        Notifier::flush();
         self.successor_is_main = true;
     }
 

@@ -41,8 +41,8 @@ impl WaitsFor {
 /// some dozens at once.
 const QUEUE_MAX: usize = 1024;
 
-/// How long the last messages may take when the process ends; systemd reads within milliseconds.
-const LAST_MESSAGES: Duration = Duration::from_secs(1);
+/// How long [`Notifier::flush`] waits; systemd reads within milliseconds.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// To the thread that sends; none where the system gives no thread.
 static SENDER: OnceLock<Option<SyncSender<Notification>>> = OnceLock::new();
@@ -113,13 +113,13 @@ impl Notifier {
         }
     }
 
-    /// Waits until the service manager was told everything, at most for a second; to be called
-    /// before the process ends.
+    /// Waits until everything is sent, at most for a second: before the process ends, and before
+    /// another process speaks to the service manager.
     pub fn flush() {
         if SENDER.get().is_some() {
             let (done, sent) = sync_channel(1);
             Notification::Flush(done).queue();
-            let _ = sent.recv_timeout(LAST_MESSAGES);
+            let _ = sent.recv_timeout(FLUSH);
         }
     }
 

@@ -117,8 +117,7 @@ fn a_sandboxed_service_knows_its_unit_and_when_the_machine_goes_down() {
         "systemd probe.service (SYSTEMD_EXEC_PID is this process)\n",
         "systemd probe.service (its manager says that this is the main process of probe.service)\n",
         r#"unit: "probe.service", user: false"#,
-        r#"restart: "always", notify_access: "main", timeout_stop: Some(77s), watchdog: Some(30s), n_fd_store: 0"#,
-        r#"result: "success""#,
+        r#"restart: Known(Always), notify_access: Known(Main), timeout_stop: Some(77s), watchdog: Some(30s), n_fd_store: 0"#,
         "quick=true heard=true stopping=false",
     ] {
         assert!(said.contains(part), "{part}:\n{said}");
@@ -207,7 +206,7 @@ fn a_user_s_service_knows_its_unit_and_when_its_manager_ends() {
         "systemd --user probe.service (SYSTEMD_EXEC_PID is this process)\n",
         "systemd --user probe.service (its manager says that this is the main process of probe.service)\n",
         r#"unit: "probe.service", user: true"#,
-        r#"restart: "no", notify_access: "main", timeout_stop: Some(77s), watchdog: None"#,
+        r#"restart: Other("no"), notify_access: Known(Main), timeout_stop: Some(77s), watchdog: None"#,
         "quick=true heard=true stopping=false",
     ] {
         assert!(said.contains(part), "{part}:\n{said}");

@@ -67,7 +67,7 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> io::Result<Pro
         .spawn()?;
     let ended = async {
         // Not reaped yet, so the pid is still its own.
-        PidFd::open(child.id())?.ended()?.wait().await;
+        PidFd::open(child.id())?.ended().wait().await;
         io::Result::Ok(())
     };
     let watched = tokio::time::timeout(limit, ended).await;

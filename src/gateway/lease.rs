@@ -61,8 +61,9 @@ impl Leases {
         // The connection is open, so the process that made it lives or has given it on; without a
         // pidfd, the connection must do.
         let process = (pid != 0)
-            .then(|| PidFd::open(pid).and_then(|process| process.ended()).ok())
-            .flatten();
+            .then(|| PidFd::open(pid).ok())
+            .flatten()
+            .map(|process| process.ended());
         let mut table = lock(&self.held);
         if table.entries.len() >= LEASES_MAX {
             let message =

@@ -153,10 +153,7 @@ impl Watched {
     }
 
     async fn ended(&self) {
-        match self.process.ended() {
-            Ok(end) => end.wait().await,
-            Err(_) => std::future::pending().await,
-        }
+        self.process.ended().wait().await;
     }
 }
 

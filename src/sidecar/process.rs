@@ -112,10 +112,8 @@ impl ChildProcess {
             spawned.map_err(|error| explain(&named, cwd.as_deref(), &error))
         });
         let (kept, pipes) = started.await?;
-        match kept.pidfd().ended() {
-            Ok(ended) => Ok((Self { kept, ended }, pipes)),
-            Err(error) => Err(format!("cannot watch over {program}: {error}")),
-        }
+        let ended = kept.pidfd().ended();
+        Ok((Self { kept, ended }, pipes))
     }
 
     pub fn id(&self) -> u32 {
@@ -195,10 +193,9 @@ fn others_in_group(group: u32) -> bool {
 /// Waits until no process of the group lives.
 async fn group_ended(group: u32) {
     while let Some(member) = living_in_group(group).pop() {
-        let ended = PidFd::open(member).and_then(|pidfd| pidfd.ended());
         // Looked at again: the number could have become another process's before it was opened.
-        match ended {
-            Ok(ended) if living_in_group(group).contains(&member) => ended.wait().await,
+        match PidFd::open(member) {
+            Ok(pidfd) if living_in_group(group).contains(&member) => pidfd.ended().wait().await,
             Ok(_) => {}
             Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }

@@ -86,7 +86,7 @@ async fn end(
     }
 
     let not_permitted = |_| kept(KeepCode::NotPermitted);
-    let end = pidfd.ended().map_err(not_permitted)?;
+    let end = pidfd.ended();
     let send = async |signal, limit| {
         signal_and_wait(&pidfd, &end, signal, sleep(limit))
             .await

@@ -100,7 +100,7 @@ impl ServiceRun {
     /// Asks a leftover to stop, and kills it only when it does not answer: a gateway that answers
     /// ends by itself, within its own limit.
     async fn end(&self, pid: u32, process: &PidFd) {
-        let Ok(end) = process.ended() else { return };
+        let end = process.ended();
         info!(
             "[gateway] pid {pid} is left over from an earlier life of this service, which the service manager has ended: stopping it"
         );

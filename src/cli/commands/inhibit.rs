@@ -66,7 +66,7 @@ fn start(command: &[OsString]) -> std::io::Result<(Child, PidFd)> {
 
 /// Waits for the command, and passes on SIGINT and SIGTERM.
 async fn run(child: &mut Child, process: &PidFd) -> std::io::Result<ExitStatus> {
-    let ended = process.ended()?;
+    let ended = process.ended();
     let (mut int, mut term) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,

@@ -13,9 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
 use super::wire::{ToPredecessor, ToSuccessor};
-use crate::gateway::option_future::or_never;
 use crate::gateway::outbox::Outbox;
-use crate::os::process::{self, Ended, PidFd};
+use crate::os::process::{self, PidFd};
 
 /// How long a successor may take to send its first message: it has only read its configuration by
 /// then.
@@ -102,11 +101,7 @@ impl Successor {
     pub async fn end(self, at_once: bool) {
         self.listening.abort();
         self.to.send(ToSuccessor::Abort { main: false });
-        let Ok(ended) = self.pidfd.ended() else {
-            // Without a descriptor it cannot be waited for.
-            let _ = self.pidfd.signal(Signal::SIGKILL);
-            return;
-        };
+        let ended = self.pidfd.ended();
         if at_once || timeout(END, ended.wait()).await.is_err() {
             let children = children_of(self.pid);
             // An error means that it is gone.
@@ -122,11 +117,10 @@ impl Successor {
     /// waits for the successor's work, and the successor for the end of this process.
     pub async fn finish(self) {
         self.to.send(ToSuccessor::Abort { main: true });
-        // Without a descriptor, what it says is all there is.
-        let ended = self.pidfd.ended().ok();
+        let ended = self.pidfd.ended();
         tokio::select! {
             () = self.finished.cancelled() => {}
-            () = or_never(ended.as_ref().map(Ended::wait)) => {}
+            () = ended.wait() => {}
         }
     }
 }
@@ -150,7 +144,7 @@ fn children_of(pid: u32) -> Vec<PidFd> {
 
 /// Waits until a process has ended that is about to; kills it with its group when it does not.
 pub async fn follow_to_its_end(child: &PidFd) {
-    let Ok(ended) = child.ended() else { return };
+    let ended = child.ended();
     if timeout(SIDECAR_END, ended.wait()).await.is_err() {
         // Its group first, where the kernel can; an error means that it is gone.
         let _ = child.signal_group(Signal::SIGKILL);

@@ -1,6 +1,5 @@
 //! Processes that came before and still finish their work.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,20 +38,20 @@ impl One {
 struct DrainingProcess {
     pidfd: PidFd,
     /// Ends with the work of one that stays as a waiter afterwards.
-    work: Option<OwnedFd>,
+    work: Option<Arc<OwnedFd>>,
 }
 
 impl DrainingProcess {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.pidfd.as_fd())
-            .chain(self.work.as_ref().map(AsFd::as_fd))
+            .chain(self.work.as_ref().map(|work| work.as_fd()))
             .collect()
     }
 
     /// The end of its work.
-    fn ended(&self) -> io::Result<Ended> {
+    fn ended(&self) -> Ended {
         match &self.work {
-            Some(work) => Ended::of(work.try_clone()?),
+            Some(work) => Ended::of_descriptor(work),
             None => self.pidfd.ended(),
         }
     }
@@ -66,18 +65,16 @@ impl Predecessors {
         let all = drainers.iter().map_while(|drainer| {
             let pidfd = PidFd::from(descriptors.next()?);
             let work = if drainer.stays {
-                Some(descriptors.next()?)
+                Some(Arc::new(descriptors.next()?))
             } else {
                 None
             };
             let process = Arc::new(DrainingProcess { pidfd, work });
-            if let Ok(ended) = process.ended() {
-                let (pid, gone) = (drainer.pid, gone.clone());
-                tokio::spawn(async move {
-                    ended.wait().await;
-                    gone.send(pid);
-                });
-            }
+            let (ended, pid, gone) = (process.ended(), drainer.pid, gone.clone());
+            tokio::spawn(async move {
+                ended.wait().await;
+                gone.send(pid);
+            });
             Some(One {
                 pid: drainer.pid,
                 generation: drainer.generation,
@@ -226,9 +223,7 @@ impl Stopping {
     pub async fn ended(&self) {
         let all = async {
             for one in &self.all {
-                if let Ok(ended) = one.ended() {
-                    ended.wait().await;
-                }
+                one.ended().wait().await;
             }
         };
         tokio::select! {

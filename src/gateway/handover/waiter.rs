@@ -80,7 +80,7 @@ impl Waiter {
         orphans::spare(spawned.pid);
         let stream = UnixStream::from_std(ours)?;
         let pidfd = PidFd::from(spawned.pidfd.as_fd().try_clone_to_owned()?);
-        let ended = pidfd.ended()?;
+        let ended = pidfd.ended();
         let (pid, sender) = (spawned.pid, self.sender.clone());
         tokio::spawn(listen(pid, stream, sender.clone()));
         tokio::spawn(async move {

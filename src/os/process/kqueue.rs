@@ -39,6 +39,27 @@ impl ProcessKey {
         Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time)
     }
 
+    fn lives(self) -> bool {
+        self.now().is_some_and(|stat| stat.state != 'Z')
+    }
+
+    /// A kqueue that becomes readable when the process ends.
+    fn exit_queue(self) -> io::Result<OwnedFd> {
+        let queue = Kqueue::new()?;
+        let exit = KEvent::new(
+            self.number()?.as_raw() as usize,
+            EventFilter::EVFILT_PROC,
+            EvFlags::EV_ADD,
+            FilterFlag::NOTE_EXIT,
+            0,
+            0,
+        );
+        queue.kevent(&[exit], &mut [], None)?;
+        // Compared after the registration: the next process with this pid is not watched by
+        // mistake.
+        self.now().map(|_| queue.into()).ok_or_else(gone)
+    }
+
     fn number(self) -> io::Result<Pid> {
         // 0 and negative numbers would mean whole groups.
         i32::try_from(self.pid)
@@ -90,30 +111,14 @@ impl PidFd {
         Ok(killpg(Pid::from_raw(group), signal)?)
     }
 
-    pub fn ended(&self) -> io::Result<Ended> {
-        let Some(process) = self.process else {
-            return already();
+    /// The end of the process; as a zombie, it has ended.
+    pub fn ended(&self) -> Ended {
+        let watched = match self.process {
+            Some(process) => process.exit_queue(),
+            None => Err(gone()),
         };
-        let queue = Kqueue::new()?;
-        let exit = KEvent::new(
-            process.number()?.as_raw() as usize,
-            EventFilter::EVFILT_PROC,
-            EvFlags::EV_ADD,
-            FilterFlag::NOTE_EXIT,
-            0,
-            0,
-        );
-        match queue.kevent(&[exit], &mut [], None) {
-            Ok(_) => {}
-            Err(nix::errno::Errno::ESRCH) => return already(),
-            Err(error) => return Err(error.into()),
-        }
-        // Compared after the registration: the next process with this pid is not watched by
-        // mistake.
-        match process.now() {
-            Some(_) => Ended::of(queue.into()),
-            None => already(),
-        }
+        let process = self.process;
+        Ended::of(watched, move || !process.is_some_and(ProcessKey::lives))
     }
 }
 
@@ -144,9 +149,4 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.record.as_fd()
     }
-}
-
-/// The end of a process that has ended already: a pipe whose other side is closed.
-fn already() -> io::Result<Ended> {
-    Ended::of(crate::os::platform::pipe()?.0)
 }

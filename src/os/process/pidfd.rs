@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
@@ -16,7 +17,7 @@ const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 /// A process, by descriptor.
 #[derive(Debug)]
-pub struct PidFd(OwnedFd);
+pub struct PidFd(Arc<OwnedFd>);
 
 impl PidFd {
     /// Opens a process. The caller must rule out that the kernel has given the pid again: the
@@ -32,7 +33,8 @@ impl PidFd {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new, and nothing else owns it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
+        Ok(Self::from(fd))
     }
 
     /// # Errors
@@ -67,15 +69,15 @@ impl PidFd {
     }
 
     /// The end of the process; as a zombie, it has ended.
-    pub fn ended(&self) -> io::Result<Ended> {
-        Ended::of(self.0.try_clone()?)
+    pub fn ended(&self) -> Ended {
+        Ended::of_descriptor(&self.0)
     }
 }
 
 /// A descriptor that another process opened.
 impl From<OwnedFd> for PidFd {
     fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self(Arc::new(fd))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happens to the run loop besides signals, calls and clocks: the reports of its tasks.
 
 use super::building::BuildResult;
-use super::handover::{News, ToSuccessor};
+use super::handover::{News, StartedSuccessor, ToSuccessor};
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
@@ -24,6 +24,8 @@ pub enum LoopEvent {
     Quiet,
     /// The front door was asked whether it works.
     Checked(CheckResult),
+    /// The successor that is to build this generation was started, or not.
+    Started(u64, StartedSuccessor),
     /// The successor that builds this generation says something, or is gone.
     Successor(u64, News),
     /// The sidecars that must not run beside the successor's have ended; the successor builds this

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::client::{block_on, get};
 use crate::support::gateway::{Gateway, ctl_in, scrub};
@@ -134,6 +135,30 @@ fn a_first_process_that_dies_in_front_leaves_the_service_where_it_is() {
     let next = fresh(&gateway);
     assert_eq!(one_of(&gateway, 2), next);
     gateway.terminate();
+}
+
+#[test]
+fn a_first_process_that_is_stopped_holds_up_nothing_and_its_late_answer_is_taken_for_no_other() {
+    let Some(setup) = followed() else { return };
+    let mut gateway = setup.start();
+    let serves = fresh(&gateway);
+    one_of(&gateway, 2);
+    gateway.signal(Signal::SIGSTOP);
+    let restart = gateway.ctl_aside(["restart", "--fresh"]);
+    gateway.wait_nth_line("asked: gatewayctl restart", 1);
+    while !restart.is_finished() {
+        let asked = Instant::now();
+        assert_eq!(gateway.status()["pid"], serves);
+        assert!(asked.elapsed() < Duration::from_secs(3), "status hangs");
+    }
+    let text = failed(&restart.join().unwrap());
+    assert!(text.contains("is it stopped?"), "{text}");
+    // Now it starts the one that nobody waits for any more.
+    gateway.signal(Signal::SIGCONT);
+    let next = fresh(&gateway);
+    assert_eq!(one_of(&gateway, 2), next);
+    gateway.signal(Signal::SIGTERM);
+    ends(&mut gateway, 0);
 }
 
 /// The gateway's arguments in a directory of its own, with the Node server behind it.

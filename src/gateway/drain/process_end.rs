@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::budget::{DrainTime, cut, give_up_leases, within};
 use super::clients::ClientExit;
@@ -37,7 +37,7 @@ pub struct EndingProcess {
     /// Processes that drain after a hand-over to this one.
     pub predecessors: Stopping,
     /// Ends of unused successors that are under way.
-    pub ending: Vec<JoinHandle<()>>,
+    pub ending: TaskTracker,
 }
 
 impl EndingProcess {
@@ -58,9 +58,9 @@ impl EndingProcess {
         join_all(self.workers.iter().map(|one| one.close_connections())).await;
     }
 
-    async fn stop_sidecars(&mut self, limit: Duration) {
+    async fn stop_sidecars(&self, limit: Duration) {
         join_all(self.slots.iter().map(|slot| slot.stop(limit))).await;
-        join_all(std::mem::take(&mut self.ending)).await;
+        self.ending.wait().await;
     }
 }
 
@@ -88,7 +88,7 @@ impl Shutdown {
         });
     }
 
-    async fn run(mut self) {
+    async fn run(self) {
         let begun = Instant::now();
         for slot in &self.process.slots {
             if !matches!(
@@ -184,7 +184,7 @@ impl DrainBeforeExit {
         });
     }
 
-    async fn run(mut self) {
+    async fn run(self) {
         let begun = Instant::now();
         let longest = self.time.requests.map(|time| time.max(self.at_least));
         if !within(begun, longest, self.work(begun)).await {
@@ -250,5 +250,51 @@ impl DrainBeforeExit {
     async fn tunnels(&self, begun: Instant) {
         let at = begun + self.time.tunnels;
         close_tunnels(self.process.backends(), at, CLOSE_HANDSHAKE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_during_an_exit_waits_for_what_the_exit_waited_for() {
+        let ending = TaskTracker::new();
+        ending.close();
+        let process = || EndingProcess {
+            workers: Vec::new(),
+            slots: Vec::new(),
+            upstreams: Vec::new(),
+            predecessors: Stopping::default(),
+            ending: ending.clone(),
+        };
+        let (steps, _) = Outbox::channel();
+        let exit = DrainBeforeExit {
+            process: process(),
+            time: DrainTime::new(None, Duration::ZERO),
+            at_least: Duration::ZERO,
+            store: None,
+            steps,
+        };
+        let (gone, successor_gone) = tokio::sync::oneshot::channel();
+        ending.spawn(successor_gone);
+        let (quiet, mut is_quiet) = Outbox::channel();
+        let hurry = CancellationToken::new();
+        exit.start(hurry.clone(), quiet.clone());
+        tokio::task::yield_now().await;
+        hurry.cancel();
+        let stop = Shutdown {
+            process: process(),
+            restart: RestartSection::default(),
+            at_once: false,
+            limit: Duration::from_secs(25),
+            leases: Claim::default(),
+            predecessor: None,
+        };
+        stop.start(quiet);
+        let early = tokio::time::timeout(Duration::from_millis(100), is_quiet.recv());
+        assert!(early.await.is_err(), "an unused successor still ends");
+        gone.send(()).unwrap();
+        is_quiet.recv().await.unwrap();
     }
 }

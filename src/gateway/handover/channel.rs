@@ -1,6 +1,6 @@
 //! A stream of JSON lines between two processes.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, recvmsg, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Chain, Interest, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
@@ -50,7 +50,7 @@ impl<T> Sender<T> {
 }
 
 #[derive(Debug)]
-pub struct Receiver(Lines<BufReader<OwnedReadHalf>>);
+pub struct Receiver(Lines<BufReader<Chain<Cursor<Vec<u8>>, OwnedReadHalf>>>);
 
 impl Receiver {
     /// The next message; none when the other end is gone.
@@ -65,11 +65,14 @@ impl Receiver {
     }
 }
 
-/// Speaks over `stream`.
+/// Speaks over `stream`; `received` was read from it already.
 ///
 /// # Errors
 /// When the runtime cannot watch it.
-pub fn open<T: Serialize + Send + 'static>(stream: StdStream) -> io::Result<(Sender<T>, Receiver)> {
+pub fn open<T: Serialize + Send + 'static>(
+    stream: StdStream,
+    received: Vec<u8>,
+) -> io::Result<(Sender<T>, Receiver)> {
     stream.set_nonblocking(true)?;
     let (read, mut write) = UnixStream::from_std(stream)?.into_split();
     let (sender, mut items) = mpsc::unbounded_channel();
@@ -86,6 +89,7 @@ pub fn open<T: Serialize + Send + 'static>(stream: StdStream) -> io::Result<(Sen
             }
         }
     });
+    let read = Cursor::new(received).chain(read);
     Ok((Sender(sender), Receiver(BufReader::new(read).lines())))
 }
 

@@ -1,6 +1,6 @@
 //! The successor's view of its predecessor.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct IncomingOffer {
     pub drainers: Vec<OwnedFd>,
     /// A pidfd for each process of the predecessor that must not run beside ours.
     pub exclusive: Vec<PidFd>,
+    /// What came after the offer: the predecessor may have more to say before it is read.
+    received: Vec<u8>,
     stream: UnixStream,
 }
 
@@ -49,7 +51,8 @@ impl IncomingOffer {
             return Ok(None);
         };
         failpoint::pass("new.started");
-        let (offer, descriptors) = read(&stream).inspect_err(|why| refuse(&stream, why.clone()))?;
+        let (offer, descriptors, received) =
+            read(&stream).inspect_err(|why| refuse(&stream, why.clone()))?;
         let mut descriptors = descriptors.into_iter();
         let enclosed = &offer.enclosed;
         let lock = enclosed.lock.then(|| descriptors.next()).flatten();
@@ -64,6 +67,7 @@ impl IncomingOffer {
             drainers: descriptors.by_ref().take(of_drainers(enclosed)).collect(),
             exclusive: descriptors.map(PidFd::from).collect(),
             offer,
+            received,
             stream,
         }))
     }
@@ -73,7 +77,7 @@ impl IncomingOffer {
     /// # Errors
     /// When the stream cannot be watched.
     pub fn converse(&self, said: Outbox<Option<ToSuccessor>>) -> io::Result<Predecessor> {
-        let (to, mut from) = channel::open(self.stream.try_clone()?)?;
+        let (to, mut from) = channel::open(self.stream.try_clone()?, self.received.clone())?;
         to.send(ToPredecessor::Hello {
             version: VERSION,
             pid: std::process::id(),
@@ -95,18 +99,24 @@ impl IncomingOffer {
     }
 }
 
-fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>), String> {
+/// The offer, its descriptors, and what came after it.
+fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>, Vec<u8>), String> {
     let bad = |error: io::Error| format!("cannot read what the predecessor hands over: {error}");
     stream.set_read_timeout(Some(READ)).map_err(bad)?;
-    let mut buffer = vec![0; OFFER_MAX];
-    let (length, descriptors) = channel::receive_with(stream, &mut buffer).map_err(bad)?;
-    buffer.truncate(length);
-    if length > 0 && !buffer.contains(&b'\n') {
-        let rest = stream.take((OFFER_MAX - length) as u64);
-        (BufReader::new(rest).read_until(b'\n', &mut buffer)).map_err(bad)?;
-    }
+    let (mut buffer, mut length, mut descriptors) = (vec![0; OFFER_MAX], 0, Vec::new());
+    let received = loop {
+        if let Some(end) = buffer[..length].iter().position(|byte| *byte == b'\n') {
+            break buffer[end + 1..length].to_vec();
+        }
+        let (more, came) = channel::receive_with(stream, &mut buffer[length..]).map_err(bad)?;
+        descriptors.extend(came);
+        length += more;
+        if more == 0 {
+            break Vec::new();
+        }
+    };
     stream.set_read_timeout(None).map_err(bad)?;
-    let mut lines = buffer.split(|byte| *byte == b'\n');
+    let mut lines = buffer[..length].split(|byte| *byte == b'\n');
     let text = lines.next().unwrap_or_default();
     let version = serde_json::from_slice::<serde_json::Value>(text)
         .ok()
@@ -130,7 +140,7 @@ fn read(stream: &UnixStream) -> Result<(Offer, Vec<OwnedFd>), String> {
             descriptors.len()
         ));
     }
-    Ok((offer, descriptors))
+    Ok((offer, descriptors, received))
 }
 
 /// How many descriptors come for the drainers.
@@ -163,4 +173,33 @@ pub(super) fn inherited(variable: &str) -> Option<UnixStream> {
     // SAFETY: open, and taken once: each variable is read by one place at the beginning of the
     // process.
     Some(UnixStream::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_predecessor_says_before_its_offer_is_read_is_heard() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let offer = serde_json::json!({
+            "version": VERSION, "pid": 7, "instance": "a", "stateDir": "/s", "generation": 2,
+            "request": "r", "reason": "", "askedAt": "", "lock": false, "listeners": [],
+            "drainers": [], "exclusive": [], "notify": null, "watchdogUsec": 0,
+            "verdict": {"supervisor": "init", "reason": ""},
+        });
+        let mut line = channel::line(&offer).unwrap();
+        // One message, as a kernel may deliver two.
+        line.extend(channel::line(&ToSuccessor::Abort { main: false }).unwrap());
+        (&ours).write_all(&line).unwrap();
+        let (offer, descriptors, received) = read(&theirs).unwrap();
+        assert_eq!((offer.pid, descriptors.len()), (7, 0));
+        drop(ours);
+        let (_, mut from) = channel::open::<ToPredecessor>(theirs, received).unwrap();
+        let said = from.next::<ToSuccessor>().await.unwrap();
+        assert!(
+            matches!(said, Some(ToSuccessor::Abort { main: false })),
+            "{said:?}"
+        );
+    }
 }

@@ -33,5 +33,6 @@ pub use incoming::{IncomingOffer, Predecessor};
 pub use outgoing::News;
 pub use predecessors::Stopping;
 pub use program::Program;
+pub use successor_side::StartedSuccessor;
 pub use waiter::Waiter;
 pub use wire::{Enclosed, Offer, ToPredecessor, ToSuccessor};

@@ -1,12 +1,12 @@
 //! What a process offers to its successor, and the descriptors that go with it.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use super::channel;
 use super::predecessors::Predecessors;
-use super::wire::{Enclosed, Exclusive, HandedDrainer, Offer};
+use super::wire::{Enclosed, Exclusive, HandedDrainer, Offer, ToSuccessor};
 use crate::gateway::generation::Generation;
 use crate::gateway::listeners::Listeners;
 use crate::os::process::PidFd;
@@ -36,7 +36,7 @@ impl Offering<'_> {
         mut self,
         lock: Option<&Lock>,
         work: Option<&OwnedFd>,
-    ) -> io::Result<(UnixStream, UnixStream)> {
+    ) -> io::Result<(Offered, UnixStream)> {
         let own = PidFd::open(std::process::id())?;
         let listeners = self.listeners.to_hand_over();
         let older = self.predecessors.drainers();
@@ -77,7 +77,36 @@ impl Offering<'_> {
         let line = channel::line(&self.offer)?;
         let sent = channel::send_with(&ours, &line, &descriptors)?;
         // The descriptors went with the first bytes.
-        io::Write::write_all(&mut &ours, &line[sent..])?;
-        Ok((ours, theirs))
+        (&ours).write_all(&line[sent..])?;
+        Ok((Offered(Some(ours)), theirs))
+    }
+}
+
+/// Our end of the stream with an offer. A successor that comes to nobody, because it was given up or
+/// came too late, finds that it was called off: from an end that is merely closed it would conclude
+/// that this process died, and take the service.
+#[derive(Debug)]
+pub struct Offered(Option<UnixStream>);
+
+impl Offered {
+    /// For a successor that is wanted.
+    ///
+    /// # Errors
+    /// When it was claimed before.
+    pub fn claim(mut self) -> io::Result<UnixStream> {
+        self.0
+            .take()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        if let Some(mut stream) = self.0.take()
+            && let Ok(line) = channel::line(&ToSuccessor::Abort { main: false })
+        {
+            // The offer left room for it.
+            let _ = stream.write_all(&line);
+        }
     }
 }

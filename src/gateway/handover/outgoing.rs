@@ -64,7 +64,7 @@ impl Successor {
         generation: u64,
         news: Outbox<News>,
     ) -> io::Result<Self> {
-        let (to, from) = channel::open(stream)?;
+        let (to, from) = channel::open(stream, Vec::new())?;
         let Spawned { pid, pidfd } = spawned;
         let finished = CancellationToken::new();
         let listening = tokio::spawn(listen(from, news, finished.clone()));

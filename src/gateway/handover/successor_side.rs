@@ -4,17 +4,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
-use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::failpoint;
-use super::offer::Offering;
+use super::offer::{Offered, Offering};
 use super::outgoing::{News, Successor};
 use super::program::Program;
 use super::spawn::{Parentage, Spawned, spawn};
@@ -38,7 +37,7 @@ use crate::state::terms::ProgressStage;
 pub struct SuccessorSide {
     pub program: Program,
     /// The waiter that this process is behind.
-    link: Option<Link>,
+    link: Option<Arc<Link>>,
     /// The waiter that this process is.
     waiter: Option<Waiter>,
     /// The owner's lock on the state directory.
@@ -47,13 +46,24 @@ pub struct SuccessorSide {
     pub stays: bool,
     /// Open as long as a process that stays still works.
     at_work: Option<OwnedFd>,
+    /// A successor that the waiter before us was asked for.
+    asked: Option<Asked>,
     /// The successor to talk to, which gets ready or serves; none once it says that it ends, or is
     /// gone.
     hand_over: Option<HandOver>,
     /// The hand-over that has happened.
     handed: Option<Handed>,
-    /// Ends of unused successors that a stop waits for.
-    ending: Vec<JoinHandle<()>>,
+    /// Ends of unused successors, for an end of this process to wait for.
+    pub ending: TaskTracker,
+}
+
+/// What a successor is for that is being started.
+#[derive(Debug)]
+struct Asked {
+    generation: u64,
+    budget: Budget,
+    /// Reports the progress to the client that requested the restart.
+    report: Reporter,
 }
 
 /// A successor to talk to.
@@ -71,6 +81,10 @@ pub struct HandOver {
     behind: bool,
 }
 
+/// A successor that was started, with our end of the stream to it and whether it is behind a waiter.
+#[derive(Debug)]
+pub struct StartedSuccessor(io::Result<(Offered, Spawned, bool)>);
+
 /// After the hand-over.
 #[derive(Debug)]
 struct Handed {
@@ -84,19 +98,27 @@ struct Handed {
     clients_gone: bool,
 }
 
+/// A tracker that can be waited for whenever it is empty.
+fn ending_successors() -> TaskTracker {
+    let ending = TaskTracker::new();
+    ending.close();
+    ending
+}
+
 impl SuccessorSide {
     /// The side of a process that has no successor yet. A candidate gets its lock with the offer.
     pub fn new(program: Program, lock: Option<Lock>) -> Self {
         Self {
             program,
-            link: Link::take(),
+            link: Link::take().map(Arc::new),
             waiter: None,
             lock,
             stays: false,
             at_work: None,
+            asked: None,
             hand_over: None,
             handed: None,
-            ending: Vec::new(),
+            ending: ending_successors(),
         }
     }
 
@@ -125,44 +147,32 @@ impl SuccessorSide {
 
 /// To the hand-over.
 impl SuccessorSide {
-    /// Starts a successor. What it says goes to `news`.
-    ///
-    /// # Errors
-    /// Why it cannot be started.
+    /// Starts a successor: by the waiter before us, by a waiter that we become, or as an orphan that
+    /// the manager adopts. `started` hears how that went.
     pub fn start(
         &mut self,
         offering: Offering<'_>,
         budget: Budget,
         report: Reporter,
-        news: Outbox<News>,
-    ) -> Result<(), String> {
-        let generation = offering.offer.generation;
-        let started = self
-            .start_process(offering)
-            .and_then(|(ours, spawned, behind)| {
-                Ok((Successor::listen(ours, spawned, generation, news)?, behind))
-            });
-        let (successor, behind) = started
-            .map_err(|error| format!("cannot start {}: {error}", self.program.path().display()))?;
-        let starting = format!("pid {} is starting to take over", successor.pid);
-        info!("[gateway] {starting}");
-        report.tell(ProgressStage::Starting, starting);
-        self.hand_over = Some(HandOver {
-            successor,
-            report,
+        started: Outbox<StartedSuccessor>,
+    ) {
+        self.asked = Some(Asked {
+            generation: offering.offer.generation,
             budget,
-            offered: None,
-            begun: false,
-            behind,
+            report,
         });
-        Ok(())
+        if let Err(error) = self.start_process(offering, &started) {
+            started.send(StartedSuccessor(Err(error)));
+        }
     }
 
-    /// Starts it by the waiter before us, by a waiter that we become, or as an orphan that the
-    /// manager adopts. The last value says whether it is behind a waiter.
-    fn start_process(&mut self, offering: Offering<'_>) -> io::Result<(UnixStream, Spawned, bool)> {
+    fn start_process(
+        &mut self,
+        offering: Offering<'_>,
+        started: &Outbox<StartedSuccessor>,
+    ) -> io::Result<()> {
         failpoint::pass("old.before-spawn");
-        let link = self.link.as_ref().filter(|link| link.alive());
+        let link = self.link.clone().filter(|link| link.alive());
         let becomes_waiter = self.stays && link.is_none();
         let mut work = None;
         if becomes_waiter {
@@ -171,10 +181,19 @@ impl SuccessorSide {
             self.at_work = Some(ours);
             work = Some(theirs);
         }
-        let (ours, theirs) = offering.prepare(self.lock.as_ref(), work.as_ref())?;
-        let spawned = if let Some(link) = link {
-            link.spawn(&theirs)?
-        } else if becomes_waiter {
+        let (offered, theirs) = offering.prepare(self.lock.as_ref(), work.as_ref())?;
+        if let Some(link) = link {
+            let started = started.clone();
+            // In a thread: a waiter that was stopped does not answer.
+            self.ending.spawn_blocking(move || {
+                let spawned = link.spawn(&theirs);
+                started.send(StartedSuccessor(
+                    spawned.map(|spawned| (offered, spawned, true)),
+                ));
+            });
+            return Ok(());
+        }
+        let spawned = if becomes_waiter {
             self.waiter
                 .get_or_insert_with(|| Waiter::new(self.program.clone()))
                 .spawn(&theirs)?
@@ -183,7 +202,42 @@ impl SuccessorSide {
             spawn(&self.program, &inherited, Parentage::Orphan)?
         };
         failpoint::pass("old.spawned");
-        Ok((ours, spawned, link.is_some() || becomes_waiter))
+        started.send(StartedSuccessor(Ok((offered, spawned, becomes_waiter))));
+        Ok(())
+    }
+
+    /// The successor of this generation was started, or not. What it says goes to `news`. One that
+    /// was given up meanwhile is called off.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    pub fn started(
+        &mut self,
+        generation: u64,
+        started: StartedSuccessor,
+        news: Outbox<News>,
+    ) -> Result<(), String> {
+        let asked = self.asked.take_if(|asked| asked.generation == generation);
+        let Some(asked) = asked else { return Ok(()) };
+        let listened = started.0.and_then(|(offered, spawned, behind)| {
+            let stream = offered.claim()?;
+            let successor = Successor::listen(stream, spawned, generation, news)?;
+            Ok((successor, behind))
+        });
+        let (successor, behind) = listened
+            .map_err(|error| format!("cannot start {}: {error}", self.program.path().display()))?;
+        let starting = format!("pid {} is starting to take over", successor.pid);
+        info!("[gateway] {starting}");
+        asked.report.tell(ProgressStage::Starting, starting);
+        self.hand_over = Some(HandOver {
+            successor,
+            report: asked.report,
+            budget: asked.budget,
+            offered: None,
+            begun: false,
+            behind,
+        });
+        Ok(())
     }
 
     /// The successor ends in order. Whether that is a loss: one that served has a successor of its
@@ -252,7 +306,7 @@ impl SuccessorSide {
         let Some((successor, begun)) = self.take() else {
             return false;
         };
-        tokio::spawn(async move {
+        self.ending.spawn(async move {
             // One that got the service may accept already: it must end at once.
             successor.end(begun).await;
             ended.send(());
@@ -265,25 +319,21 @@ impl SuccessorSide {
         let Some((successor, begun)) = self.take() else {
             return;
         };
-        self.ending.push(tokio::spawn(async move {
+        self.ending.spawn(async move {
             // Once it has the service, it may have clients, and be the main process.
             if begun {
                 successor.finish().await
             } else {
                 successor.end(false).await
             }
-        }));
+        });
     }
 
     /// A successor that does not serve yet, and whether it has got the service.
     fn take(&mut self) -> Option<(Successor, bool)> {
+        self.asked = None;
         let preparing = self.hand_over.take_if(|_| self.handed.is_none())?;
         Some((preparing.successor, preparing.begun))
-    }
-
-    /// Ends of unused successors, for an end to wait for.
-    pub fn take_ending(&mut self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut self.ending)
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -23,6 +23,7 @@ use super::spawn::{Parentage, Spawned, spawn};
 use super::wire::{LINK, OFFER};
 use super::{channel, failpoint};
 use crate::gateway::signals::{SignalRequest, Signals};
+use crate::os::mutex::lock;
 use crate::os::process::{PidFd, orphans};
 
 /// Asks the waiter to start a successor that inherits the descriptor of the message.
@@ -31,7 +32,7 @@ const SPAWN: u8 = b's';
 /// Says that the sender serves now.
 const CURRENT: u8 = b'c';
 
-/// How long a waiter may take to start a process: it only forks and executes.
+/// How long a waiter may take to start a process: it only forks and executes, unless it was stopped.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// An event behind the waiter.
@@ -195,43 +196,75 @@ fn answer(stream: &UnixStream, spawned: io::Result<Spawned>) -> io::Result<usize
 
 /// The connection to the waiter in front of this process.
 #[derive(Debug)]
-pub struct Link(StdStream);
+pub struct Link {
+    stream: StdStream,
+    /// Answers that did not come in time. They come first when they come: the stream keeps order.
+    late: Mutex<u32>,
+}
 
 impl Link {
     /// The link that this process has inherited, if any.
     pub fn take() -> Option<Self> {
         let stream = inherited(LINK)?;
         stream.set_read_timeout(Some(ANSWER)).ok()?;
-        Some(Self(stream))
+        Some(Self {
+            stream,
+            late: Mutex::default(),
+        })
     }
 
     /// Tells the waiter that this process serves now.
     pub fn current(&self) {
         // If the waiter is gone, there is nothing to tell.
-        let _ = channel::send_with(&self.0, &[CURRENT], &[]);
+        let _ = channel::send_with(&self.stream, &[CURRENT], &[]);
     }
 
     /// Whether the waiter is still alive.
     pub fn alive(&self) -> bool {
         let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        recv(self.0.as_raw_fd(), &mut [0], peek) != Ok(0)
+        recv(self.stream.as_raw_fd(), &mut [0], peek) != Ok(0)
     }
 
-    /// Asks the waiter to start a successor that inherits `end`.
+    /// Asks the waiter to start a successor that inherits `end`. Blocks until it has answered.
     ///
     /// # Errors
-    /// When it cannot, or when it is gone.
+    /// When it cannot, when it is gone, or when it does not answer in time. It may start the
+    /// successor later: what `end` is connected to must call that one off.
     pub fn spawn(&self, end: &StdStream) -> io::Result<Spawned> {
-        channel::send_with(&self.0, &[SPAWN], &[end.as_fd()])?;
+        let mut late = lock(&self.late);
+        while *late > 0 {
+            // What it started for that request was called off.
+            drop(self.answer()?);
+            *late -= 1;
+        }
+        channel::send_with(&self.stream, &[SPAWN], &[end.as_fd()])?;
+        self.answer().inspect_err(|_| *late += 1)?
+    }
+
+    /// The next answer of the waiter.
+    ///
+    /// # Errors
+    /// When none comes.
+    fn answer(&self) -> io::Result<io::Result<Spawned>> {
         let mut number = [0; 4];
-        let (length, mut descriptors) = channel::receive_with(&self.0, &mut number)?;
-        match (length, descriptors.pop()) {
+        let received = channel::receive_with(&self.stream, &mut number);
+        let (length, mut descriptors) = received.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "the first process of this service, which starts the others, did not answer within {} s: is it stopped?",
+                    ANSWER.as_secs()
+                ),
+            ),
+            _ => error,
+        })?;
+        Ok(match (length, descriptors.pop()) {
             (4, Some(pidfd)) => Ok(Spawned {
                 pid: u32::from_ne_bytes(number),
                 pidfd: PidFd::from(pidfd),
             }),
             (4, None) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number))),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        })
     }
 }

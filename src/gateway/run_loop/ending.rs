@@ -189,7 +189,7 @@ impl Gateway {
             slots: self.generations.slots(),
             upstreams,
             predecessors,
-            ending: self.successor.take_ending(),
+            ending: self.successor.ending.clone(),
         }
     }
 }

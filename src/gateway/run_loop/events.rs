@@ -44,6 +44,7 @@ impl Gateway {
                 self.successor.clients_gone();
                 self.end_when_quiet();
             }
+            LoopEvent::Started(generation, started) => self.successor_started(generation, started),
             LoopEvent::Successor(generation, news) => self.hear_successor(generation, news),
             LoopEvent::Released(generation) => match self.successor.of(generation) {
                 Some(hand_over) => hand_over.successor.say(ToSuccessor::Released),

@@ -14,7 +14,9 @@ use crate::gateway::drain::after_handover::DrainAfterHandover;
 use crate::gateway::drain::budget::DrainTime;
 use crate::gateway::generation::SidecarAddresses;
 use crate::gateway::handover::offer::Offering;
-use crate::gateway::handover::{Enclosed, News, Offer, ToPredecessor, ToSuccessor, failpoint};
+use crate::gateway::handover::{
+    Enclosed, News, Offer, StartedSuccessor, ToPredecessor, ToSuccessor, failpoint,
+};
 use crate::gateway::lifecycle::{Budget, Event, Phase};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::ownership;
@@ -25,8 +27,6 @@ impl Gateway {
     /// Starts a successor that builds this generation.
     pub(super) fn hand_over(&mut self, generation: u64, budget: Budget, request: &str) {
         let report = self.reporter(Some(request.to_owned()));
-        let events = &self.events;
-        let news = events.outbox(move |news| LoopEvent::Successor(generation, news));
         let loaded = &self.material.loaded;
         let verdict = self.supervision.verdict().clone();
         let supervisor = verdict.supervisor.to_string();
@@ -56,12 +56,19 @@ impl Gateway {
             serves: self.machine.current(),
             drain_ms: loaded.config.restart.drain.0.as_millis() as u64,
         };
-        if let Err(why) = self.successor.start(offering, budget, report, news) {
-            // Not at once: the step that led here must end first.
-            self.events
-                .send(LoopEvent::Successor(generation, News::Lost(why)));
-        }
+        // An event, not at once: the step that led here must end first.
+        let started = move |started| LoopEvent::Started(generation, started);
+        let started = self.events.outbox(started);
+        self.successor.start(offering, budget, report, started);
         self.supervision.working(&self.stage().1);
+    }
+
+    pub(super) fn successor_started(&mut self, generation: u64, started: StartedSuccessor) {
+        let news = move |news| LoopEvent::Successor(generation, news);
+        let news = self.events.outbox(news);
+        if let Err(why) = self.successor.started(generation, started, news) {
+            self.successor_lost(generation, why);
+        }
     }
 
     pub(super) fn hear_successor(&mut self, generation: u64, news: News) {

@@ -16,13 +16,13 @@ use crate::control::protocol::{
     DrainCause, DrainEvent, EventName, Failure, FailureCode, Lease, LeaseStatus, ReleaseCause,
     ReleaseNotice,
 };
-use crate::control::server::{HeldConnection, Reply};
+use crate::control::server::{HeldConnection, OWN_MAX, Reply};
 use crate::os::mutex::lock;
 use crate::os::process::{Ended, PidFd};
 
 /// The most leases at once: half of the connections that the control socket takes, so that
 /// gatewayctl can always connect.
-const LEASES_MAX: usize = 64;
+const LEASES_MAX: usize = OWN_MAX / 2;
 
 /// All leases of this process.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! One connection: requests in, answers and events out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::BufReader;
@@ -9,88 +10,112 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::reply::{Call, Caller, Reply};
+use super::places::{Place, REQUESTS_MAX};
+use super::reply::{Call, Caller, EVENTS_MAX, Outgoing, Reply};
 use crate::control::frames::{self, ReadFrame};
 use crate::control::protocol::{FRAME_MAX, Failure, FailureCode, Frame, Method};
 
 /// How long a client may take to read an answer. Answers fit the socket's buffer, so only a client
-/// that stopped reading takes longer.
+/// that stopped reading takes longer: its connection ends.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
-/// Reads requests until the client closes the connection or `stop`, and writes answers until every
-/// reply has its own.
+/// Reads requests until the client closes the connection, stops reading or loses its place, or until
+/// `stop`; writes answers until every reply has its own.
 pub async fn converse(
     stream: UnixStream,
     caller: Caller,
+    place: Place,
     calls: mpsc::Sender<Call>,
     stop: CancellationToken,
 ) {
     let (reader, writer) = stream.into_split();
-    let (out, frames) = mpsc::unbounded_channel();
+    let (out, frames) = mpsc::channel(EVENTS_MAX + REQUESTS_MAX);
+    let gone = CancellationToken::new();
     // The writer ends when the last reply is gone, so answers survive both the end of the requests
     // and `stop`.
-    let writing = write_all(writer, frames);
-    let gone = CancellationToken::new();
+    let writing = write_all(writer, frames, gone.clone());
+    let place = &place;
     let reading = async move {
         let _guard = gone.clone().drop_guard();
+        let requests = RequestReader {
+            place,
+            caller,
+            calls,
+            out,
+            gone: gone.clone(),
+        };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = read_all(reader, caller, calls, out, gone) => {}
+            () = place.given_away() => {}
+            () = gone.cancelled() => {}
+            () = requests.read_all(reader) => {}
         }
     };
     tokio::join!(writing, reading);
 }
 
-async fn read_all(
-    reader: OwnedReadHalf,
+struct RequestReader<'a> {
+    place: &'a Place,
     caller: Caller,
     calls: mpsc::Sender<Call>,
-    out: mpsc::UnboundedSender<Frame>,
+    out: mpsc::Sender<Outgoing>,
     gone: CancellationToken,
-) {
-    let mut reader = BufReader::new(reader);
-    let refuse = |id: &str, message: String| {
-        let reply = Reply::new(id.to_owned(), out.clone(), gone.clone());
-        reply.fail(Failure::new(FailureCode::BadRequest, message));
-    };
-    loop {
-        let (id, method, params) = match frames::read(&mut reader).await {
-            Ok(ReadFrame::Frame(Frame::Req { id, method, params })) => (id, method, params),
-            Ok(ReadFrame::Frame(_)) => {
-                refuse("", "only `req` frames are read here".into());
-                continue;
+}
+
+impl RequestReader<'_> {
+    async fn read_all(self, reader: OwnedReadHalf) {
+        let mut reader = BufReader::new(reader);
+        loop {
+            let Ok(read) = frames::read(&mut reader).await else {
+                return;
+            };
+            // Nothing more is read until the client has taken earlier answers.
+            let Some(counts) = self.place.begin_request().await else {
+                return;
+            };
+            let reply =
+                |id| Reply::new(id, self.out.clone(), self.gone.clone(), Arc::clone(&counts));
+            let refuse = |message: String| {
+                reply(String::new()).fail(Failure::new(FailureCode::BadRequest, message));
+            };
+            match read {
+                ReadFrame::Frame(Frame::Req { id, method, params }) => {
+                    self.ask(&method, params, reply(id)).await;
+                }
+                ReadFrame::Frame(_) => refuse("only `req` frames are read here".into()),
+                ReadFrame::Garbage(error) => refuse(format!("not a frame: {error}")),
+                ReadFrame::TooLong => {
+                    return refuse(format!("a frame may have {FRAME_MAX} bytes"));
+                }
+                ReadFrame::End => return,
             }
-            Ok(ReadFrame::Garbage(error)) => {
-                refuse("", format!("not a frame: {error}"));
-                continue;
-            }
-            Ok(ReadFrame::TooLong) => {
-                return refuse("", format!("a frame may have {FRAME_MAX} bytes"));
-            }
-            Ok(ReadFrame::End) | Err(_) => return,
+        }
+    }
+
+    async fn ask(&self, method: &str, params: serde_json::Value, reply: Reply) {
+        let method = match Method::parse(method, params) {
+            Ok(method) => method,
+            Err(failure) => return reply.fail(failure),
         };
-        let reply = Reply::new(id, out.clone(), gone.clone());
-        let call = match Method::parse(&method, params) {
-            Ok(method) => Call {
-                method,
-                caller,
-                reply,
-            },
-            Err(failure) => {
-                reply.fail(failure);
-                continue;
-            }
+        let call = Call {
+            method,
+            caller: self.caller,
+            reply,
         };
         // A failed send drops the call and its reply, which then answers with a failure.
-        let _ = calls.send(call).await;
+        let _ = self.calls.send(call).await;
     }
 }
 
-async fn write_all(mut writer: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<Frame>) {
-    while let Some(frame) = frames.recv().await {
-        let written = timeout(WRITE_TIME, frames::write(&mut writer, &frame)).await;
+async fn write_all(
+    mut writer: OwnedWriteHalf,
+    mut frames: mpsc::Receiver<Outgoing>,
+    gone: CancellationToken,
+) {
+    while let Some(outgoing) = frames.recv().await {
+        let written = timeout(WRITE_TIME, frames::write(&mut writer, &outgoing.frame)).await;
         if !matches!(written, Ok(Ok(()))) {
-            return;
+            return gone.cancel();
         }
     }
 }

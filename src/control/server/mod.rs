@@ -2,22 +2,21 @@
 
 mod bind;
 mod connection;
+mod places;
 mod reply;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::bind::{bind, names};
 use self::connection::converse;
+pub use self::places::OWN_MAX;
+use self::places::Places;
 pub use self::reply::{Call, Caller, HeldConnection, Reply};
-
-/// Connections at once. Each waiting gatewayctl holds one; more are the fault of a script.
-const CONNECTIONS_MAX: usize = 128;
 
 /// How long to wait when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -29,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// a failure.
 pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: CancellationToken) {
     let connections = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -46,18 +45,14 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: Canc
         let Some(caller) = admit(&stream) else {
             continue;
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+        let Some(place) = places.take(caller) else {
             tracing::warn!(
-                "[gateway] control socket: more than {CONNECTIONS_MAX} connections at once, pid {} was turned away",
+                "[gateway] control socket: every connection is busy, pid {} was turned away",
                 caller.pid
             );
             continue;
         };
-        let (calls, stop) = (calls.clone(), stop.clone());
-        connections.spawn(async move {
-            converse(stream, caller, calls, stop).await;
-            drop(slot);
-        });
+        connections.spawn(converse(stream, caller, place, calls.clone(), stop.clone()));
     }
     drop((listener, calls));
     connections.close();

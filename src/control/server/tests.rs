@@ -175,3 +175,48 @@ async fn garbage_is_answered_and_a_frame_without_end_is_refused() {
     let expected = ["bad_request", "unknown_method", "bad_request"];
     assert_eq!(codes, expected, "{answers}");
 }
+
+const STATUS: &[u8] = b"{\"type\":\"req\",\"id\":\"1\",\"method\":\"status\"}\n";
+
+#[tokio::test]
+async fn requests_whose_answers_nobody_reads_are_not_taken() {
+    let mut fixture = fixture();
+    let (reader, mut writer) = UnixStream::connect(&fixture.path)
+        .await
+        .unwrap()
+        .into_split();
+    let flood = tokio::spawn(async move { while writer.write_all(STATUS).await.is_ok() {} });
+    let mut calls = Vec::new();
+    for _ in 0..places::REQUESTS_MAX {
+        calls.push(fixture.calls.recv().await.unwrap());
+    }
+    let more = tokio::time::timeout(Duration::from_millis(100), fixture.calls.recv());
+    assert!(more.await.is_err(), "so many are under way");
+    drop(calls.pop());
+    // Its answer fits the buffer of the socket.
+    calls.push(fixture.calls.recv().await.unwrap());
+    flood.abort();
+    drop(reader);
+}
+
+#[tokio::test]
+async fn idle_connections_lock_nobody_out_and_busy_ones_stay() {
+    let mut fixture = fixture();
+    let mut busy = Client::connect(&fixture.path).await.unwrap();
+    let asking = tokio::spawn(async move { busy.call::<Outcome>(&Method::Reload, |_| ()).await });
+    let waiting = fixture.calls.recv().await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..OWN_MAX + 8 {
+        idle.push(UnixStream::connect(&fixture.path).await.unwrap());
+    }
+    let mut client = Client::connect(&fixture.path).await.unwrap();
+    let (answer, ()) = tokio::join!(client.call::<Outcome>(&Method::Reload, |_| ()), async {
+        let call = fixture.calls.recv().await.unwrap();
+        call.reply.done(&outcome());
+    });
+    assert_eq!(answer.unwrap(), outcome());
+    waiting.reply.done(&outcome());
+    assert_eq!(asking.await.unwrap().unwrap(), outcome());
+    // The first of them had to go.
+    assert_eq!(idle[0].read(&mut [0]).await.unwrap(), 0);
+}

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::generation::Generation;
 use super::handover::migrate;
 use super::listeners::Listeners;
+use crate::os::descriptors;
 use crate::proxy::{Backend, Front, Workers};
 
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl FrontDoor {
     pub fn serve(&mut self, generation: &Generation) {
         self.front.publish(generation.table());
         let config = &generation.config;
-        self.workers.limit_connections(config.limits.connections);
+        self.limit_connections(config.limits.connections);
         self.listeners.prune(&config.gateway.listen);
         if self.listeners.take_changed() {
             match self.listeners.handles() {
@@ -73,6 +74,17 @@ impl FrontDoor {
                 Err(error) => error!("[gateway] the listeners of before stay: {error}"),
             }
         }
+    }
+
+    /// Admits so many clients, or as many as the descriptors allow.
+    fn limit_connections(&self, configured: usize) {
+        let allowed = descriptors::clients(configured);
+        if allowed < configured {
+            info!(
+                "[gateway] at most {allowed} clients at once: {configured} (limits.connections) need more descriptors than ulimit -n or LimitNOFILE= allows"
+            );
+        }
+        self.workers.limit_connections(allowed);
     }
 
     /// Sends the requests that are still here to the sidecars of the generation that a successor

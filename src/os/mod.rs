@@ -2,6 +2,7 @@
 
 #[cfg(any(test, target_os = "macos"))]
 pub mod darwin;
+pub mod descriptors;
 pub mod mutex;
 pub mod oom;
 pub mod platform;

@@ -16,6 +16,7 @@ use super::connection::{self, WorkerContext};
 use super::drain::{Accepting, restricted_to};
 use super::forwarded::Peer;
 use super::listener::ListenSocket;
+use crate::os::descriptors;
 
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something
 /// must be closed first, and there is no event for that.
@@ -75,7 +76,7 @@ async fn accept_loop(
         };
         match accepted {
             Ok((stream, peer)) => {
-                warned = false;
+                let full = descriptors::is_reserved(&stream);
                 let permit = tokio::select! {
                     biased;
                     permit = context.limit.take() => permit,
@@ -86,15 +87,30 @@ async fn accept_loop(
                 let stats = &context.front.stats;
                 stats.accepted.fetch_add(1, Ordering::Relaxed);
                 connection::spawn(&context, stream, peer, permit);
+                if full {
+                    warn_once(
+                        &mut warned,
+                        "they have every descriptor that clients may have",
+                    );
+                    tokio::select! {
+                        () = descriptors::room() => {}
+                        () = restricted_to(&mut state, Accepting::QueueOnly) => {}
+                    }
+                }
+                warned = full;
             }
             Err(error) if client_is_gone(&error) => {}
             Err(error) => {
-                if !std::mem::replace(&mut warned, true) {
-                    warn!("[gateway] cannot accept clients for the moment, they wait: {error}");
-                }
+                warn_once(&mut warned, &error);
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
+    }
+}
+
+fn warn_once(warned: &mut bool, why: impl std::fmt::Display) {
+    if !std::mem::replace(warned, true) {
+        warn!("[gateway] cannot accept clients for the moment, they wait: {why}");
     }
 }
 

@@ -30,6 +30,7 @@ use super::progress::{ConnectionProgress, InFlight};
 use super::response_body::ResponseBody;
 use super::tasks::WorkerTasks;
 use super::{Front, endpoints, forward};
+use crate::os::descriptors;
 
 /// How long a client that was accepted just before a stop may take to send its request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -53,7 +54,9 @@ impl WorkerContext {
         Self {
             front: Arc::clone(front),
             state: watch::Sender::default(),
-            limit: ConnectionLimit::new(front.table().settings.limits.connections),
+            limit: ConnectionLimit::new(descriptors::clients(
+                front.table().settings.limits.connections,
+            )),
             tasks: WorkerTasks::default(),
         }
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
 use super::upstream_connection::UpstreamConnection;
+use crate::os::descriptors;
 
 /// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit
 /// is minutes.
@@ -94,6 +95,10 @@ impl Upstream {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        if descriptors::is_reserved(&stream) {
+            let why = "the gateway has no descriptor left for it (ulimit -n, LimitNOFILE=)";
+            return Err(io::Error::other(why));
+        }
         UpstreamConnection::new(stream, self.cut.clone()).await
     }
 }

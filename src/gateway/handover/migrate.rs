@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::channel;
 use crate::control::server;
+use crate::os::descriptors;
 use crate::proxy::Workers;
 
 /// The time between two attempts to reach the owner: no event tells when the owner has changed.
@@ -23,6 +24,9 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// How long a client waits for an owner. After that its connection is closed, as any server may
 /// close an idle connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Processes that send clients at once: those that drain, and a few that do not belong there.
+const SENDERS_MAX: usize = 32;
 
 /// The socket at which the owner takes clients.
 pub fn place(control: &Path) -> PathBuf {
@@ -35,18 +39,25 @@ pub fn place(control: &Path) -> PathBuf {
 /// When the socket cannot be created there.
 pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) -> io::Result<()> {
     let listener = UnixListener::from_std(server::bind(place)?)?;
+    let senders = Arc::new(Semaphore::new(SENDERS_MAX));
     tokio::spawn(async move {
         loop {
+            // The semaphore is never closed.
+            let Ok(sender) = Arc::clone(&senders).acquire_owned().await else {
+                return;
+            };
             let accepted = tokio::select! {
                 () = end.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) if ours(&stream) => drop(tokio::spawn(take_from(
-                    stream,
-                    Arc::clone(&workers),
-                    end.clone(),
-                ))),
+                Ok((stream, _)) if ours(&stream) => {
+                    let taking = take_from(stream, Arc::clone(&workers), end.clone());
+                    tokio::spawn(async move {
+                        taking.await;
+                        drop(sender);
+                    });
+                }
                 Ok(_) => {}
                 // No descriptor is left for the moment.
                 Err(_) => tokio::time::sleep(AGAIN).await,
@@ -67,7 +78,10 @@ async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: Cancellat
         // Do not stop between a client and its receipt: the client would be passed on twice.
         let received = tokio::select! {
             () = end.cancelled() => return,
-            received = channel::receive_byte(&stream) => received,
+            received = async {
+                descriptors::room().await;
+                channel::receive_byte(&stream).await
+            } => received,
         };
         let Ok(Some((byte, clients))) = received else {
             return;

@@ -4,11 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Problem, advice, command};
+use crate::os::descriptors::RESERVE;
 use crate::state::paths::Scope;
 use crate::systemd::words::Word;
-
-/// Descriptors that are neither clients nor upstreams: listeners, logs, sidecars' pipes.
-const OTHER_FILES: u64 = 256;
 
 /// Variables that a service never needs, and what each of them disables.
 const UNSAFE_VARIABLES: [(&str, &str); 6] = [
@@ -65,7 +63,7 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let (unit, properties) = facts.loaded_unit()?;
             let clients = facts.config.get().limits.connections as u64;
-            let needed = clients * 2 + OTHER_FILES;
+            let needed = clients * 2 + RESERVE;
             let limit = Some(properties.nofile).filter(|limit| *limit < needed)?;
             let message = format!("LimitNOFILE={limit}, but {clients} clients need {needed}");
             let next = command(unit.set("LimitNOFILE=1024:524288"));

@@ -228,10 +228,10 @@ fn a_folder_that_may_not_be_written_is_named_with_who_may() {
     assert!(stopped.status.success(), "{}", said(&stopped));
 }
 
-/// A server that looks at the end of its gateway's program file: DIE! kills the gateway after a
-/// second, NOT! never listens, BAD! serves for two seconds and then fails at every start.
+/// A server that looks at the end of its gateway's program file: DIE! kills the gateway a
+/// second after it began to serve, NOT! never listens, BAD! serves for two seconds and then fails at every start.
 const MEAN: &str = r#"
-import http.server, os, sys, threading, time
+import http.server, json, os, sys, threading, time
 with open(f"/proc/{os.getppid()}/exe", "rb") as program:
     program.seek(-4, 2)
     mark = program.read()
@@ -243,7 +243,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 seen = os.path.join(os.path.dirname(__file__), "seen")
 if mark == b"NOT!" or (mark == b"BAD!" and os.path.exists(seen)): sys.exit("this version is no good")
-if mark == b"DIE!": threading.Timer(1, lambda: os.kill(parent, 9)).start()
+def die():
+    owner = os.path.join(os.path.dirname(__file__), "state/owner.json")
+    while json.load(open(owner))["pid"] != parent: time.sleep(0.05)
+    time.sleep(1)
+    os.kill(parent, 9)
+if mark == b"DIE!": threading.Thread(target=die).start()
 if mark == b"BAD!": open(seen, "w").close(); threading.Timer(2, lambda: os._exit(3)).start()
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 "#;

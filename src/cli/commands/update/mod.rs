@@ -138,7 +138,7 @@ async fn take_over(
     ctx.ui
         .progress(&format!("watching it for {} s", watch::STABLE.as_secs()));
     let after = tokio::select! {
-        stays = watch::stays(target, before, watch::STABLE) => stays.map_err(ChangeError::Failed)?,
+        stays = watch::stays(target, before, done.outcome.pid, watch::STABLE) => stays.map_err(ChangeError::Failed)?,
         () = interrupted() => {
             let error = Exit::StillBusy.error("interrupted: the new program serves, but was not watched to the end");
             return Err(ChangeError::Interrupted(error.with_help(target.next("status"))));

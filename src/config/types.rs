@@ -14,10 +14,10 @@ use crate::text::words::as_text;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dur(pub Duration);
 
-/// The longest duration that is taken, a hundred years: any clock can reach its end.
-const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
-
 impl Dur {
+    /// The longest that is taken, a hundred years: any clock can reach its end.
+    pub const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
+
     pub const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -35,7 +35,7 @@ impl FromStr for Dur {
             || format!("`{text}` is not a duration: write it like \"300s\", \"1500ms\" or \"5m\"");
         let parsed: SignedDuration = text.trim().parse().map_err(|_| bad())?;
         let duration = Duration::try_from(parsed).map_err(|_| bad())?;
-        if duration > LONGEST {
+        if duration > Self::LONGEST {
             return Err(format!("`{text}` is too long: write at most \"876000h\""));
         }
         Ok(Self(duration))

@@ -80,8 +80,7 @@ impl Leases {
         };
         let gone = connection.gone();
         let since = Instant::now();
-        // A time that no clock can reach is no limit.
-        let until = ttl.and_then(|ttl| since.checked_add(ttl));
+        let until = ttl.map(|ttl| since + ttl);
         info!("[gateway] lease {number} taken by pid {pid}: {why}");
         table.entries.insert(
             number,

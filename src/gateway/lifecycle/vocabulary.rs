@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::Dur;
 use crate::state::terms::{RequestKindName, StrategyName};
 
 /// How a generation is asked for.
@@ -73,7 +74,7 @@ impl Budget {
             (true, _) => Self::Force,
             (false, None) => Self::Configured,
             (false, Some(0)) => Self::Unlimited,
-            (false, Some(limit)) => Self::Limit(Duration::from_millis(limit)),
+            (false, Some(limit)) => Self::Limit(Duration::from_millis(limit).min(Dur::LONGEST)),
         }
     }
 

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use tracing::{info, warn};
 
 use super::Gateway;
+use crate::config::Dur;
 use crate::control::protocol::{Method, RestartParams};
 use crate::control::server::{Call, Caller, Reply};
 use crate::gateway::lifecycle::{
@@ -108,6 +109,7 @@ impl Gateway {
                 }
                 let why = self.context.redactor.text(params.why.trim());
                 let ttl = params.ttl_ms.map(Duration::from_millis);
+                let ttl = ttl.map(|ttl| ttl.min(Dur::LONGEST));
                 let pid = u32::try_from(caller.pid).unwrap_or(0);
                 self.leases.grant(why, ttl, pid, reply);
             }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::config_source::Material;
 use super::context::GatewayContext;
 use super::generation::{Generation, drain_time_of};
+use super::handover::failpoint;
 use super::lease::Claim;
 use super::lifecycle::{Budget, RequestKind};
 use super::outbox::Outbox;
@@ -18,6 +19,7 @@ use super::progress::Reporter;
 use super::slot::Slot;
 use crate::config::{Config, SidecarSpec};
 use crate::os::mutex::lock;
+use crate::os::task::caught;
 use crate::sidecar::SidecarFailure;
 use crate::state::terms::ProgressStage;
 
@@ -71,10 +73,15 @@ pub struct StartedSlots(Arc<Mutex<Vec<Arc<Slot>>>>);
 
 /// Why a generation could not be built. The one before serves on.
 #[derive(Debug, thiserror::Error)]
-#[error("sidecar {name} {}{}", failure.cause, last_words(failure))]
-pub struct BuildError {
-    pub name: String,
-    pub failure: Arc<SidecarFailure>,
+pub enum BuildError {
+    #[error("sidecar {name} {}{}", failure.cause, last_words(failure))]
+    Sidecar {
+        name: String,
+        failure: Arc<SidecarFailure>,
+    },
+    /// A fault of this program.
+    #[error("{0}")]
+    Panicked(String),
 }
 
 /// What a sidecar printed last, each line on a line of its own.
@@ -95,6 +102,7 @@ impl BuildPlan {
     /// # Errors
     /// [`BuildError`] of the first sidecar that failed; everything new is stopped again.
     pub async fn build(mut self) -> Result<Generation, BuildError> {
+        failpoint::pass("task.build");
         let config = Arc::clone(&self.config);
         let mut slots = BTreeMap::new();
         let mut fresh = Vec::new();
@@ -172,7 +180,7 @@ impl BuildPlan {
                 Ok(())
             }
             Err(_) if self.persist => Ok(()),
-            Err(failure) => Err(BuildError { name, failure }),
+            Err(failure) => Err(BuildError::Sidecar { name, failure }),
         }
     }
 
@@ -189,7 +197,7 @@ impl BuildPlan {
                     }
                 }
                 let name = slot.name().to_owned();
-                return Err(BuildError { name, failure });
+                return Err(BuildError::Sidecar { name, failure });
             }
             let text = format!("{} is ready again", slot.name());
             self.report.tell(ProgressStage::Ready, text);
@@ -245,9 +253,18 @@ impl Construction {
     /// Builds beside what serves; the result goes to `built`.
     pub fn start(&mut self, plan: BuildPlan, source: BuildSource, built: Outbox<BuildResult>) {
         let (number, started) = (plan.number, plan.started.clone());
+        let begun = started.clone();
         let task = tokio::spawn(async move {
+            let result = match caught(plan.build()).await {
+                Ok(result) => result,
+                Err(why) => {
+                    let begun = lock(&begun.0).clone();
+                    join_all(begun.iter().map(|slot| slot.stop(Duration::MAX))).await;
+                    Err(BuildError::Panicked(why))
+                }
+            };
             // When the loop has ended, dropping the result stops its sidecars.
-            built.send(Box::new(plan.build().await));
+            built.send(Box::new(result));
         });
         self.0 = Some(UnderWay {
             number,

@@ -8,6 +8,7 @@ use super::context::GatewayContext;
 use super::drain::old_generation::{Drain, DrainHolds};
 use super::generation::{Generation, drain_time_of};
 use super::lifecycle::Budget;
+use super::loop_event::TaskEnd;
 use super::outbox::Outbox;
 use super::progress::Reporter;
 use super::slot::Slot;
@@ -94,7 +95,7 @@ impl Generations {
         budget: Budget,
         holds: DrainHolds,
         report: &Reporter,
-        drained: Outbox<u64>,
+        drained: Outbox<(u64, TaskEnd)>,
     ) -> Option<u64> {
         let current = self.current.as_deref()?;
         let (old, left, next) = match previous {
@@ -119,10 +120,7 @@ impl Generations {
         );
         let drain = Drain::new(number, slots, holds, report.clone());
         self.drains.push(Arc::clone(&drain));
-        tokio::spawn(async move {
-            drain.run().await;
-            drained.send(drain.generation);
-        });
+        drain.start(drained);
         Some(number)
     }
 

@@ -7,6 +7,9 @@ use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
 use crate::state::restart_intent::Intent;
 
+/// How a task ended: the error says why it panicked.
+pub type TaskEnd = Result<(), String>;
+
 /// A report of a task.
 #[derive(Debug)]
 pub enum LoopEvent {
@@ -17,11 +20,11 @@ pub enum LoopEvent {
     /// A sidecar of the current generation changed its state.
     SidecarChanged,
     /// The drain of this older generation has ended.
-    Drained(u64),
+    Drained(u64, TaskEnd),
     /// A step on the way to an end is done.
     Step(&'static str),
     /// The drain before an end, or a stop, is done.
-    Quiet,
+    Quiet(TaskEnd),
     /// The front door was asked whether it works.
     Checked(CheckResult),
     /// The successor that is to build this generation was started, or not.
@@ -30,7 +33,7 @@ pub enum LoopEvent {
     Successor(u64, News),
     /// The sidecars that must not run beside the successor's have ended; the successor builds this
     /// generation.
-    Released(u64),
+    Released(u64, TaskEnd),
     /// A successor that did not take over is gone, and its sidecars with it.
     SuccessorEnded,
     /// The predecessor says something, or is gone.
@@ -46,7 +49,7 @@ pub enum LoopEvent {
         machine_stopping: bool,
     },
     /// After a hand-over, the last client is gone.
-    ClientsGone,
+    ClientsGone(TaskEnd),
     /// In safe mode: the configuration file has changed.
     ConfigurationChanged,
 }

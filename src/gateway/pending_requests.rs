@@ -198,6 +198,15 @@ impl PendingRequests {
             reply.done(&outcome);
         }
     }
+
+    /// The drain of this generation failed: those who waited for it learn why.
+    pub fn drain_failed(&mut self, generation: u64, why: &str) {
+        let waited = self.for_drain.extract_if(.., |one| one.0 == generation);
+        for (_, reply, _) in waited {
+            let why = format!("the old generation did not drain: {why}");
+            fail(reply, FailureCode::Failed, why);
+        }
+    }
 }
 
 /// Answers a request that cannot be done now.

@@ -41,7 +41,7 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
             let name = name.clone();
             match settled {
                 Ok(address) => Ok(format!("sidecar {name} starts and is ready on {address}")),
-                Err(failure) => Err(BuildError { name, failure }.to_string()),
+                Err(failure) => Err(BuildError::Sidecar { name, failure }.to_string()),
             }
         });
         join_all(proofs).await.into_iter().collect()

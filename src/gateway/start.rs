@@ -32,6 +32,7 @@ use super::supervision::Supervision;
 use super::traces::Traces;
 use super::{fdstore_clients, ownership, standby};
 use crate::config::{self, ConfigError, Env, Overrides};
+use crate::os::task::log_panics;
 use crate::proxy::{Front, Workers};
 use crate::sidecar::Inherited;
 use crate::state::paths::Paths;
@@ -73,6 +74,7 @@ struct BegunLife {
 
 /// Runs a gateway to its end; the process's exit code comes back.
 pub fn run(flags: Overrides) -> u8 {
+    log_panics();
     let given = match gather(flags) {
         Ok(given) => given,
         Err(code) => return code,

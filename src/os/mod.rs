@@ -9,6 +9,7 @@ pub mod platform;
 pub mod port;
 pub mod process;
 mod record;
+pub mod task;
 pub mod terminal;
 
 /// A number that no other process is likely to draw. Not for secrets.

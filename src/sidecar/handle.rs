@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::runner::Runner;
 use super::state::{SidecarControl, SidecarFailure, SidecarStart, SidecarState};
 use crate::os::mutex::lock;
+use crate::os::task::caught;
 
 /// A sidecar, as others see it.
 #[derive(Debug)]
@@ -31,10 +32,20 @@ impl Sidecar {
         });
         let runner = Runner {
             start,
-            state: sender,
+            state: sender.clone(),
             control: Arc::clone(&control),
         };
-        let task = Mutex::new(Some(tokio::spawn(runner.run())));
+        let task = Mutex::new(Some(tokio::spawn(async move {
+            if let Err(cause) = caught(runner.run()).await {
+                let failure = SidecarFailure {
+                    cause,
+                    last_words: Vec::new(),
+                };
+                sender.send_replace(SidecarState::Stopped {
+                    failure: Some(Arc::new(failure)),
+                });
+            }
+        })));
         Self {
             state,
             control,

@@ -36,6 +36,9 @@ const NEW: [&str; 6] = [
 /// Only behind a waiter; waiter.rs.
 const WAITER: [&str; 1] = ["waiter.alone"];
 
+/// Tasks of one process; internal_errors.rs.
+const TASK: [&str; 2] = ["task.build", "task.drain"];
+
 /// New clients in a second, each with one request: enough to be hurt by a moment without a listener.
 const NEW_PER_SECOND: f64 = 50.0;
 
@@ -177,7 +180,8 @@ fn old_dies_before_anything_is_begun_and_the_next_start_needs_no_help() {
 
 #[test]
 fn every_failpoint_is_one_of_these() {
-    let mut known: Vec<&str> = OLD.into_iter().chain(NEW).chain(WAITER).collect();
+    let all = OLD.into_iter().chain(NEW).chain(WAITER).chain(TASK);
+    let mut known: Vec<&str> = all.collect();
     known.sort_unstable();
     let mut found: Vec<String> = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];

@@ -17,6 +17,7 @@ mod hang_up;
 mod harness;
 mod hostile_state;
 mod intents;
+mod internal_errors;
 mod launchd;
 mod leases;
 mod life;

@@ -11,7 +11,9 @@ use super::budget::{DrainTime, cut, within};
 use super::clients::ClientExit;
 use crate::gateway::handover::migrate;
 use crate::gateway::lease::Claim;
+use crate::gateway::loop_event::TaskEnd;
 use crate::gateway::outbox::Outbox;
+use crate::os::task::caught;
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Workers, close_tunnels};
 
 /// The drain of the clients of a process that has handed over.
@@ -29,14 +31,13 @@ pub struct DrainAfterHandover {
 
 impl DrainAfterHandover {
     /// Runs it in a task; `gone` hears when the last client is gone, unless `hurry` comes before.
-    pub fn start(self, hurry: CancellationToken, gone: Outbox<()>) {
+    pub fn start(self, hurry: CancellationToken, gone: Outbox<TaskEnd>) {
         let clients = ClientExit::new(|clients| migrate::send(self.takeover.clone(), clients));
         tokio::spawn(async move {
-            tokio::select! {
-                () = self.run(clients) => {}
-                () = hurry.cancelled() => return,
-            }
-            gone.send(());
+            let end = hurry
+                .run_until_cancelled_owned(caught(self.run(clients)))
+                .await;
+            end.is_some_and(|end| gone.send(end))
         });
     }
 

@@ -10,9 +10,13 @@ use tracing::{info, warn};
 use super::budget::DrainTime;
 use crate::control::protocol::{DrainCause, DrainStatus};
 use crate::gateway::handover::borrowed_upstreams::Lent;
+use crate::gateway::handover::failpoint;
 use crate::gateway::lease::Claim;
+use crate::gateway::loop_event::TaskEnd;
+use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
 use crate::gateway::slot::Slot;
+use crate::os::task::caught;
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};
 use crate::state::terms::ProgressStage;
 
@@ -58,8 +62,31 @@ impl Drain {
         })
     }
 
+    /// Runs it in a task; `drained` hears how that ended.
+    pub fn start(self: Arc<Self>, drained: Outbox<(u64, TaskEnd)>) {
+        tokio::spawn(async move {
+            let drain = Arc::clone(&self);
+            let end = caught(async move { drain.run().await }).await;
+            if end.is_err() {
+                self.give_up().await;
+            }
+            drained.send((self.generation, end));
+        });
+    }
+
+    /// Ends what is there at once.
+    async fn give_up(&self) {
+        let slots = self.slots.iter().map(|(slot, _)| async {
+            slot.backend().set(crate::proxy::Door::Gone);
+            slot.backend().cut();
+            slot.stop(Duration::MAX).await;
+        });
+        join_all(slots).await;
+    }
+
     /// Closes the doors, waits, cuts what is left, stops the sidecars.
-    pub async fn run(&self) {
+    async fn run(&self) {
+        failpoint::pass("task.drain");
         self.holds
             .leases
             .tell_drain(DrainCause::Restart, self.limit());

@@ -15,8 +15,10 @@ use crate::control::protocol::DrainCause;
 use crate::gateway::fdstore_clients::ClientStore;
 use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
 use crate::gateway::lease::Claim;
+use crate::gateway::loop_event::TaskEnd;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::slot::Slot;
+use crate::os::task::caught;
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};
 
 /// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by
@@ -81,11 +83,8 @@ pub struct Shutdown {
 
 impl Shutdown {
     /// Runs it in a task; `quiet` hears when it is done.
-    pub fn start(self, quiet: Outbox<()>) {
-        tokio::spawn(async move {
-            self.run().await;
-            quiet.send(());
-        });
+    pub fn start(self, quiet: Outbox<TaskEnd>) {
+        tokio::spawn(async move { quiet.send(caught(self.run()).await) });
     }
 
     async fn run(self) {
@@ -173,14 +172,11 @@ pub struct DrainBeforeExit {
 
 impl DrainBeforeExit {
     /// Runs it in a task; `quiet` hears when it is done, unless `hurry` comes before.
-    pub fn start(self, hurry: CancellationToken, quiet: Outbox<()>) {
+    pub fn start(self, hurry: CancellationToken, quiet: Outbox<TaskEnd>) {
         tokio::spawn(async move {
-            tokio::select! {
-                () = self.run() => {}
-                // A stop that comes meanwhile has less time.
-                () = hurry.cancelled() => return,
-            }
-            quiet.send(());
+            // A stop that comes meanwhile has less time.
+            let end = hurry.run_until_cancelled_owned(caught(self.run())).await;
+            end.is_some_and(|end| quiet.send(end))
         });
     }
 
@@ -295,6 +291,6 @@ mod tests {
         let early = tokio::time::timeout(Duration::from_millis(100), is_quiet.recv());
         assert!(early.await.is_err(), "an unused successor still ends");
         gone.send(()).unwrap();
-        is_quiet.recv().await.unwrap();
+        is_quiet.recv().await.unwrap().unwrap();
     }
 }

@@ -1,5 +1,5 @@
 //! Points at which a test build fails on request, by `$GATEWAY_FAILPOINT`: `NAME=kill`,
-//! `NAME=exit`, `NAME=hang`, or `NAME=pause`. `@FILE` names a file that contains such a request and
+//! `NAME=exit`, `NAME=hang`, `NAME=panic`, or `NAME=pause`. `@FILE` names a file that contains such a request and
 //! may appear at any time. The first process that reaches the point renames it to `FILE.reached`,
 //! so that the request is performed once and a test sees it; a pause lasts while that file exists.
 //! A release build has no failpoints.
@@ -15,7 +15,8 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Passes, unless a test build is to fail here.
 #[allow(
     clippy::disallowed_methods,
-    reason = "it is to hang, or to end without a destructor"
+    clippy::panic,
+    reason = "it is to hang, to panic, or to end without a destructor"
 )]
 pub fn pass(name: &str) {
     let wish = std::env::var("GATEWAY_FAILPOINT").unwrap_or_default();
@@ -47,6 +48,7 @@ pub fn pass(name: &str) {
         // Like a kill by the kernel when memory runs out: nothing is cleaned up.
         "kill" => drop(raise(Signal::SIGKILL)),
         "hang" => std::thread::sleep(Duration::from_secs(3600)),
+        "panic" => std::panic::panic_any("failpoint"),
         "exit" => std::process::exit(1),
         "pause" => {
             while reached.as_deref().is_some_and(Path::exists) {

@@ -23,11 +23,13 @@ use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::gateway::generation::{Generation, SidecarAddresses, drain_time_of};
 use crate::gateway::lease::Claim;
 use crate::gateway::lifecycle::Budget;
+use crate::gateway::loop_event::TaskEnd;
 use crate::gateway::option_future::or_never;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
 use crate::gateway::signals::SignalRequest;
 use crate::os::platform;
+use crate::os::task::caught;
 use crate::proxy::{Address, Backend, Door, Upstream};
 use crate::state::lock::Lock;
 use crate::state::terms::ProgressStage;
@@ -256,7 +258,7 @@ impl SuccessorSide {
         names: &[String],
         current: &Generation,
         leases: Claim,
-        released: Outbox<()>,
+        released: Outbox<TaskEnd>,
     ) {
         failpoint::pass("old.release");
         let Some(hand_over) = &self.hand_over else {
@@ -268,14 +270,14 @@ impl SuccessorSide {
             .collect();
         let (report, budget) = (hand_over.report.clone(), hand_over.budget);
         let config = Arc::clone(&current.config);
-        tokio::spawn(async move {
+        let releasing = async move {
             let all = slots.iter().map(|slot| {
                 let time = drain_time_of(budget, &slot.spec(), &config);
                 slot.release(time, &leases, &report)
             });
             join_all(all).await;
-            released.send(());
-        });
+        };
+        tokio::spawn(async move { released.send(caught(releasing).await) });
     }
 
     /// The successor is ready: `make_main` makes it the main process, unless a waiter stays that;

@@ -143,7 +143,7 @@ impl Gateway {
             store: Some(store).filter(|store| store.notifier.active() && restarted),
             steps: self.events.outbox(LoopEvent::Step),
         };
-        let quiet = self.events.outbox(|()| LoopEvent::Quiet);
+        let quiet = self.events.outbox(LoopEvent::Quiet);
         drain.start(self.begin_client_drain(end.extend), quiet);
     }
 
@@ -178,7 +178,7 @@ impl Gateway {
             leases: self.leases.claim(),
             predecessor: self.predecessor.predecessor(),
         };
-        shutdown.start(self.events.outbox(|()| LoopEvent::Quiet));
+        shutdown.start(self.events.outbox(LoopEvent::Quiet));
     }
 
     fn ending_process(&mut self, predecessors: Stopping) -> EndingProcess {

@@ -2,13 +2,15 @@
 //!
 //! These are methods of [`Gateway`] because most reports concern several components.
 
+use tracing::error;
+
 use super::{Gateway, StepScene};
 use crate::control::protocol::FailureCode;
 use crate::gateway::building::BuildError;
 use crate::gateway::generation::Generation;
 use crate::gateway::handover::{ToPredecessor, ToSuccessor};
 use crate::gateway::lifecycle::{Event, Phase};
-use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::loop_event::{LoopEvent, TaskEnd};
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::Rung;
 use crate::gateway::watchdog::Watchdog;
@@ -31,7 +33,7 @@ impl Gateway {
                     self.step(Event::Recover);
                 }
             }
-            LoopEvent::Drained(generation) => self.drained(generation),
+            LoopEvent::Drained(generation, end) => self.drained(generation, end),
             LoopEvent::Supervised(unit) => {
                 let listeners = self.front_door.listeners.stored();
                 self.supervision.learn(unit, listeners);
@@ -40,13 +42,18 @@ impl Gateway {
                 intent,
                 machine_stopping,
             } => self.end_for_restart(&intent, machine_stopping),
-            LoopEvent::ClientsGone => {
+            LoopEvent::ClientsGone(end) => {
+                self.note_end("the drain of the clients", end);
                 self.successor.clients_gone();
                 self.end_when_quiet();
             }
             LoopEvent::Started(generation, started) => self.successor_started(generation, started),
             LoopEvent::Successor(generation, news) => self.hear_successor(generation, news),
-            LoopEvent::Released(generation) => match self.successor.of(generation) {
+            LoopEvent::Released(generation, Err(why)) => {
+                self.panicked("the release of exclusive sidecars", &why);
+                self.successor_lost(generation, why);
+            }
+            LoopEvent::Released(generation, Ok(())) => match self.successor.of(generation) {
                 Some(hand_over) => hand_over.successor.say(ToSuccessor::Released),
                 // Given up meanwhile, while its sidecars still stopped: they are started again.
                 None => self.start_stopped(),
@@ -55,7 +62,10 @@ impl Gateway {
             LoopEvent::Predecessor(message) => self.hear_predecessor(message),
             LoopEvent::PredecessorEnded(pid) => self.predecessor_ended(pid),
             LoopEvent::Step(name) => self.traces.step(name),
-            LoopEvent::Quiet => self.step(Event::Quiet),
+            LoopEvent::Quiet(end) => {
+                self.note_end("the drain before the end", end);
+                self.step(Event::Quiet);
+            }
             LoopEvent::Checked(result) => Watchdog::feed(result, self.supervision.notifier()),
         }
     }
@@ -82,7 +92,15 @@ impl Gateway {
                 };
                 self.step_with(Event::Built(number), scene);
             }
-            Err(error) => self.broken(number, FailureCode::Failed, &error.to_string()),
+            Err(error) => {
+                let why = error.to_string();
+                self.broken(number, FailureCode::Failed, &why);
+                if matches!(error, BuildError::Panicked(_)) {
+                    self.panicked("the build of a generation", &why);
+                    // It may have come as far as to stop what it was to replace.
+                    self.start_stopped();
+                }
+            }
         }
     }
 
@@ -117,8 +135,24 @@ impl Gateway {
         self.refresh();
     }
 
-    fn drained(&mut self, generation: u64) {
+    /// Keeps what is known about a task that panicked, which is a fault of this program.
+    fn panicked(&self, what: &str, why: &str) {
+        error!("[gateway] {what} failed: {why}");
+        self.keep_bundle("panic", &format!("{what}: {why}"));
+    }
+
+    fn note_end(&self, what: &str, end: TaskEnd) {
+        if let Err(why) = end {
+            self.panicked(what, &why);
+        }
+    }
+
+    fn drained(&mut self, generation: u64, end: TaskEnd) {
         self.generations.drained(generation);
+        if let Err(why) = &end {
+            self.requests.drain_failed(generation, why);
+        }
+        self.note_end("the drain of an older generation", end);
         // After a hand-over the clients count, too.
         if !self.successor.has_handed_over() {
             self.requests.drained(Some(generation));

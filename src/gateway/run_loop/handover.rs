@@ -118,7 +118,7 @@ impl Gateway {
         }
     }
 
-    fn successor_lost(&mut self, generation: u64, why: String) {
+    pub(super) fn successor_lost(&mut self, generation: u64, why: String) {
         let handing_over = matches!(self.machine.phase(), Phase::Handing { .. });
         if self.successor.is_loss(generation, handing_over) {
             self.keep_bundle("respawn-failed", &why);
@@ -140,7 +140,7 @@ impl Gateway {
             return;
         };
         let events = &self.events;
-        let released = events.outbox(move |()| LoopEvent::Released(generation));
+        let released = events.outbox(move |end| LoopEvent::Released(generation, end));
         self.successor
             .release(names, current, self.leases.claim(), released);
     }
@@ -182,7 +182,7 @@ impl Gateway {
         self.generations.unfollow();
         self.drain_clients(budget);
         failpoint::pass("old.yielded");
-        let (holds, drained) = (self.holds(), self.events.outbox(LoopEvent::Drained));
+        let (holds, drained) = (self.holds(), self.drained_outbox());
         let draining = self
             .generations
             .drain(None, budget, holds, &report, drained);
@@ -212,7 +212,7 @@ impl Gateway {
                 .collect(),
             time: DrainTime::new(self.drain_limit(budget), tunnels),
         };
-        let gone = self.events.outbox(|()| LoopEvent::ClientsGone);
+        let gone = self.events.outbox(LoopEvent::ClientsGone);
         drain.start(self.begin_client_drain(false), gone);
     }
 

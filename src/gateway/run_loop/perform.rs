@@ -14,7 +14,8 @@ use crate::gateway::building::{BuildPlan, BuildSource, StartedSlots};
 use crate::gateway::config_source::Material;
 use crate::gateway::drain::old_generation::DrainHolds;
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
-use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::loop_event::{LoopEvent, TaskEnd};
+use crate::gateway::outbox::Outbox;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::RecoveryAction;
 
@@ -211,7 +212,7 @@ impl Gateway {
         }
         let draining = previous.and_then(|previous| {
             let report = scene.report.take().unwrap_or_else(|| self.reporter(None));
-            let (holds, drained) = (self.holds(), self.events.outbox(LoopEvent::Drained));
+            let (holds, drained) = (self.holds(), self.drained_outbox());
             self.generations
                 .drain(Some(&previous), budget, holds, &report, drained)
         });
@@ -225,6 +226,12 @@ impl Gateway {
             self.record_owner();
         }
         draining
+    }
+
+    /// Hears of the ends of drains.
+    pub(super) fn drained_outbox(&self) -> Outbox<(u64, TaskEnd)> {
+        let drained = |(generation, end)| LoopEvent::Drained(generation, end);
+        self.events.outbox(drained)
     }
 
     /// What a drain that begins now waits for besides requests and tunnels.

@@ -141,8 +141,8 @@ impl Default for RestartSection {
 pub struct RecoverySection {
     /// How repeated starts after failures are delayed.
     pub throttle: Throttle,
-    /// A command that is run once when the gateway enters safe mode or serves with the last good
-    /// configuration.
+    /// A command that is run once when the gateway enters safe mode, serves with the last good
+    /// configuration, or has a sidecar that dies again and again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on_give_up: Vec<String>,
 }

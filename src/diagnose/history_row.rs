@@ -63,6 +63,14 @@ impl HistoryRow {
                 why: Some(reason.clone()).filter(|reason| !reason.is_empty()),
                 took: Some(duration(*took_ms, *downtime_ms)),
             },
+            HistoryEntry::Sidecar {
+                name,
+                standing,
+                reason,
+            } => Self::event(
+                format!("sidecar {name} {}", standing.in_words()),
+                Some(format!("it {reason}")),
+            ),
             HistoryEntry::Rung { rung, reason } => Self::event(rung.in_words(), reason.clone()),
         }
     }

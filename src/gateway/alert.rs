@@ -1,5 +1,6 @@
 //! `[recovery] on_give_up`: a command that alerts people when the gateway cannot recover by itself.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,27 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The name of the command's output in the log.
 const NAME: &str = "on_give_up";
 
+/// What people are alerted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertKind {
+    /// A rung of the recovery ladder was reached.
+    Rung(RungName),
+    /// A sidecar dies again and again.
+    SidecarFailing,
+}
+
+impl fmt::Display for AlertKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rung(rung) => rung.fmt(f),
+            Self::SidecarFailing => f.write_str("sidecar-failing"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
-    /// The rung that was reached.
-    pub rung: RungName,
+    pub kind: AlertKind,
     /// Why, in a sentence.
     pub reason: String,
 }
@@ -30,7 +48,7 @@ impl Alert {
     fn variables(&self, instance: &str, reason: String) -> [(String, String); 3] {
         [
             ("GATEWAY_ALERT_INSTANCE".to_owned(), instance.to_owned()),
-            ("GATEWAY_ALERT_RUNG".to_owned(), self.rung.to_string()),
+            ("GATEWAY_ALERT_RUNG".to_owned(), self.kind.to_string()),
             ("GATEWAY_ALERT_REASON".to_owned(), reason),
         ]
     }
@@ -44,11 +62,11 @@ pub fn run(context: &Arc<GatewayContext>, command: &[String], alert: &Alert) {
     context.redactor.learn_command(command);
     let reason = context.redactor.text(&alert.reason);
     let variables = alert.variables(&context.front.instance, reason);
-    let (context, command, rung) = (Arc::clone(context), command.to_owned(), alert.rung);
+    let (context, command, kind) = (Arc::clone(context), command.to_owned(), alert.kind);
     let log = SidecarLog::new(NAME, context.redactor.clone());
     tokio::spawn(async move {
         let shown = context.redactor.command(&command);
-        info!("[gateway] {rung}: running on_give_up: {shown}");
+        info!("[gateway] {kind}: running on_give_up: {shown}");
         if let Err(why) = oneshot(&command, &context.inherited, &variables, log, LONGEST).await {
             warn!("[gateway] on_give_up {}", context.redactor.text(&why));
         }
@@ -62,7 +80,7 @@ mod tests {
     #[test]
     fn the_command_learns_who_what_and_why() {
         let alert = Alert {
-            rung: RungName::SafeMode,
+            kind: AlertKind::Rung(RungName::SafeMode),
             reason: "unused".to_owned(),
         };
         let expected = [

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::config::{Overrides, SidecarSpec};
 use crate::proxy::Front;
-use crate::sidecar::{Inherited, SidecarStart};
+use crate::sidecar::{Inherited, SidecarNews, SidecarStart};
 use crate::text::redact::Redactor;
 
 /// What every generation of this process shares.
@@ -21,6 +23,8 @@ pub struct GatewayContext {
     pub run_dir: PathBuf,
     /// How many threads serve clients.
     pub workers: usize,
+    /// Takes what somebody must know of a sidecar.
+    pub news: mpsc::UnboundedSender<SidecarNews>,
 }
 
 impl GatewayContext {
@@ -34,6 +38,7 @@ impl GatewayContext {
             redactor: self.redactor.clone(),
             run_dir: self.run_dir.clone(),
             persist,
+            news: self.news.clone(),
         }
     }
 }

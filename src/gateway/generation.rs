@@ -205,8 +205,11 @@ impl Generation {
                     hint: Some(hint), ..
                 } => hint.text,
                 SidecarState::Starting { .. } => "is starting".to_owned(),
-                SidecarState::Backoff { failure }
-                | SidecarState::Stopped {
+                SidecarState::Backoff { failure } => {
+                    let failing = slot.sidecar().failing();
+                    failing.unwrap_or_else(|| failure.cause.clone())
+                }
+                SidecarState::Stopped {
                     failure: Some(failure),
                 } => failure.cause.clone(),
                 SidecarState::Stopping { .. } | SidecarState::Stopped { .. } => {
@@ -216,6 +219,15 @@ impl Generation {
             Some(format!("sidecar {} {what}", slot.name()))
         };
         self.slots.values().filter_map(trouble).collect()
+    }
+
+    /// Which sidecars are failing, ready at this moment or not, and why.
+    pub fn failing(&self) -> Vec<String> {
+        let failing = |slot: &Arc<Slot>| {
+            let why = slot.sidecar().failing()?;
+            Some(format!("sidecar {} {why}", slot.name()))
+        };
+        self.slots.values().filter_map(failing).collect()
     }
 }
 

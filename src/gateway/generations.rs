@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use super::progress::Reporter;
 use super::slot::Slot;
 use crate::control::protocol::{DrainStatus, GenerationInfo};
-use crate::sidecar::SidecarState;
+use crate::sidecar::{Sidecar, SidecarState};
 use crate::state::terms::ProgressStage;
 
 #[derive(Debug, Default)]
@@ -45,6 +45,20 @@ impl Generations {
     /// Which sidecars of the current generation are not ready, and why.
     pub fn troubles(&self) -> Vec<String> {
         self.current().map_or_else(Vec::new, |one| one.troubles())
+    }
+
+    /// Which sidecars of the current generation are failing, and why.
+    pub fn failing(&self) -> Vec<String> {
+        self.current().map_or_else(Vec::new, |one| one.failing())
+    }
+
+    /// The sidecars of the current generation that wait for their next start, or are failing.
+    pub fn to_retry(&self) -> Vec<Arc<Sidecar>> {
+        let sidecars = self.current_slots().map(|slot| slot.sidecar());
+        let dead = |sidecar: &Arc<Sidecar>| {
+            matches!(sidecar.state(), SidecarState::Backoff { .. }) || sidecar.failing().is_some()
+        };
+        sidecars.filter(dead).collect()
     }
 
     /// Whether there is a current generation, and all of it is ready.

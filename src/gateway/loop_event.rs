@@ -5,6 +5,7 @@ use super::handover::{News, StartedSuccessor, ToSuccessor};
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
+use crate::sidecar::SidecarNews;
 use crate::state::restart_intent::Intent;
 
 /// How a task ended: the error says why it panicked.
@@ -19,6 +20,8 @@ pub enum LoopEvent {
     Built(u64, BuildResult),
     /// A sidecar of the current generation changed its state.
     SidecarChanged,
+    /// A sidecar tells what somebody must know.
+    SidecarNews(SidecarNews),
     /// The drain of this older generation has ended.
     Drained(u64, TaskEnd),
     /// A step on the way to an end is done.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::mpsc;
 
 use super::building::BuildError;
 use super::context::learn_secrets;
@@ -35,6 +36,8 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
                 redactor: redactor.clone(),
                 run_dir: std::env::temp_dir(),
                 persist: false,
+                // Nobody needs to know: one start is all there is.
+                news: mpsc::unbounded_channel().0,
             });
             let settled = sidecar.settled().await;
             sidecar.stop(Duration::MAX).await;

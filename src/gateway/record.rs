@@ -13,6 +13,7 @@ use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
 use crate::os::oom;
 use crate::os::process::executable;
+use crate::sidecar::SidecarNews;
 use crate::state::boot_time::BootTime;
 use crate::state::diagnostic_bundle::{self, Bundle};
 use crate::state::history::{
@@ -135,6 +136,15 @@ impl LifeRecord {
         self.history.append(&HistoryEntry::Rung {
             rung: standing.rung,
             reason: self.reason(standing),
+        });
+    }
+
+    /// Something noteworthy about a sidecar.
+    pub fn sidecar(&self, news: &SidecarNews) {
+        self.history.append(&HistoryEntry::Sidecar {
+            name: news.name.clone(),
+            standing: news.standing,
+            reason: self.redactor.text(&news.reason),
         });
     }
 

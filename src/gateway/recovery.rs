@@ -10,7 +10,7 @@ pub mod driver;
 
 use std::time::Duration;
 
-use super::alert::Alert;
+use super::alert::{Alert, AlertKind};
 use super::lifecycle::{Fallback, Phase, StartMode, TRIAL_EVERY};
 use crate::state::startup_throttle::StartDecision;
 use crate::state::terms::RungName;
@@ -268,7 +268,7 @@ impl Recovery {
     fn alert(&self) -> RecoveryAction {
         let ShownRecovery { rung, reason, .. } = self.shown(Duration::ZERO);
         RecoveryAction::Alert(Alert {
-            rung,
+            kind: AlertKind::Rung(rung),
             reason: reason.unwrap_or_default(),
         })
     }

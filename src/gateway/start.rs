@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::address_wait;
@@ -34,7 +35,7 @@ use super::{fdstore_clients, ownership, standby};
 use crate::config::{self, ConfigError, Env, Overrides};
 use crate::os::task::log_panics;
 use crate::proxy::{Front, Workers};
-use crate::sidecar::Inherited;
+use crate::sidecar::{Inherited, SidecarNews};
 use crate::state::paths::Paths;
 use crate::state::terms::EndReason;
 use crate::systemd::{Notifier, PassedFd, take_passed};
@@ -256,6 +257,7 @@ async fn assemble(
         redactor: given.redactor,
         run_dir: paths.control.parent().unwrap_or(&paths.state).to_owned(),
         workers: front_door.workers.count(),
+        news: sidecar_news(&events),
     };
     let mut gateway = Gateway {
         context: Arc::new(context),
@@ -316,6 +318,18 @@ async fn front_door(
     }
     given.traces.phase("workers");
     Ok(Some(front_door))
+}
+
+/// Brings what sidecars tell to the loop.
+fn sidecar_news(events: &Outbox<LoopEvent>) -> mpsc::UnboundedSender<SidecarNews> {
+    let (news, mut told) = mpsc::unbounded_channel();
+    let events = events.outbox(LoopEvent::SidecarNews);
+    tokio::spawn(async move {
+        while let Some(news) = told.recv().await {
+            events.send(news);
+        }
+    });
+    news
 }
 
 /// The way to the predecessor; nobody came before where there is none.

@@ -72,6 +72,22 @@ impl Sidecar {
         self.control.port.load(Ordering::Relaxed)
     }
 
+    /// How it ended when it last died, while that was not long ago.
+    pub fn last_death(&self) -> Option<String> {
+        lock(&self.control.backoff).last_cause().map(str::to_owned)
+    }
+
+    /// Why it is failing, as "it has …"; none when it is not.
+    pub fn failing(&self) -> Option<String> {
+        lock(&self.control.backoff).failing()
+    }
+
+    /// Forgets its deaths, and starts it now if it waits for that.
+    pub fn retry(&self) {
+        lock(&self.control.backoff).forget();
+        self.control.retry.notify_waiters();
+    }
+
     /// Waits until the first start succeeded or failed.
     ///
     /// # Errors

@@ -19,4 +19,4 @@ mod state;
 pub use environment::Inherited;
 pub use handle::Sidecar;
 pub use oneshot::oneshot;
-pub use state::{SidecarFailure, SidecarStart, SidecarState};
+pub use state::{SidecarFailure, SidecarNews, SidecarStart, SidecarState};

@@ -1,5 +1,6 @@
 //! The runs of a sidecar: started, ready, restarted when it dies, stopped when asked.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -7,16 +8,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::backoff::Backoff;
+use super::backoff::{BecameFailing, GOOD};
 use super::keeper::Pipes;
 use super::notify_socket::NotifySocket;
 use super::output::SidecarOutput;
 use super::process::{ChildEnd, ChildProcess, not_loaded};
 use super::readiness::{Hint, ReadinessProbe};
-use super::state::{SidecarControl, SidecarFailure, SidecarStart, SidecarState};
+use super::state::{SidecarControl, SidecarFailure, SidecarNews, SidecarStart, SidecarState};
 use crate::config::{OutputMode, Ready};
+use crate::os::mutex::lock;
 use crate::os::oom;
 use crate::os::port;
+use crate::state::terms::SidecarStanding;
 use crate::text::log::SidecarLog;
 
 /// A start that goes on printing may take this many start timeouts, no more.
@@ -47,6 +50,8 @@ struct Death {
     ready: Option<Duration>,
     /// Whether another program has taken its private port.
     port_taken: bool,
+    /// Whether the kernel killed it because memory ran out.
+    out_of_memory: bool,
 }
 
 impl From<String> for Death {
@@ -61,7 +66,6 @@ impl From<String> for Death {
 impl Runner {
     /// Runs until the sidecar is stopped, or until its first start fails for good.
     pub async fn run(self) {
-        let mut backoff = Backoff::default();
         let mut ever_ready = false;
         let mut port_tries = 0;
         while let Err(death) = self.once().await {
@@ -72,8 +76,8 @@ impl Runner {
             port_tries = 0;
             ever_ready |= death.ready.is_some();
             let failure = Arc::new(SidecarFailure {
-                cause: death.cause,
-                last_words: death.last_words,
+                cause: death.cause.clone(),
+                last_words: death.last_words.clone(),
             });
             if !ever_ready && !self.start.persist {
                 self.state.send_replace(SidecarState::Stopped {
@@ -81,7 +85,7 @@ impl Runner {
                 });
                 return;
             }
-            let delay = backoff.after(death.ready.unwrap_or_default());
+            let delay = self.count(&death);
             let name = &self.start.name;
             let when = if delay.is_zero() {
                 "at once".to_owned()
@@ -96,11 +100,50 @@ impl Runner {
             self.control.restarts.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 () = self.control.stop.cancelled() => break,
+                () = self.control.retry.notified() => {}
                 () = tokio::time::sleep(delay) => {}
             }
         }
         self.state
             .send_replace(SidecarState::Stopped { failure: None });
+    }
+
+    /// Counts a death, and tells what somebody must know of it; how long to wait now comes back.
+    fn count(&self, death: &Death) -> Duration {
+        let ready = death.ready.unwrap_or_default();
+        let mut backoff = lock(&self.control.backoff);
+        let after = backoff.died(&death.cause, ready, Instant::now());
+        match (after.failing, backoff.failing()) {
+            (BecameFailing::No, None) if death.out_of_memory => {
+                self.tell(SidecarStanding::OutOfMemory, death.cause.clone(), false);
+            }
+            (BecameFailing::No, _) | (_, None) => {}
+            (first, Some(why)) => {
+                let alert = first == BecameFailing::First;
+                self.tell(SidecarStanding::Failing, why, alert);
+            }
+        }
+        after.delay
+    }
+
+    fn tell(&self, standing: SidecarStanding, reason: String, alert: bool) {
+        // An error means that the gateway ends.
+        let _ = self.start.news.send(SidecarNews {
+            name: self.start.name.clone(),
+            standing,
+            reason,
+            alert,
+        });
+    }
+
+    /// Waits until a sidecar that has just become ready was ready for [`GOOD`].
+    async fn serve_well(&self) -> Infallible {
+        tokio::time::sleep(GOOD).await;
+        if lock(&self.control.backoff).served_well() {
+            let reason = format!("has been ready for {} min", GOOD.as_secs() / 60);
+            self.tell(SidecarStanding::Recovered, reason, false);
+        }
+        std::future::pending().await
     }
 
     /// One run, until it is asked to end.
@@ -212,8 +255,9 @@ impl Runner {
             () = process.ended() => {
                 let end = process.reap().await;
                 let port_taken = spec.port.is_none() && std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
-                let cause = format!("{} before it was ready", how_it_ended(end, memory.as_ref()));
-                return Err(Death { port_taken, ..cause.into() });
+                let death = how_it_ended(end, memory.as_ref());
+                let cause = format!("{} before it was ready", death.cause);
+                return Err(Death { cause, port_taken, ..death });
             }
             address = probe.ready(hinted) => address,
             () = too_slow(begun, spec.start_timeout.0, output, self.state.subscribe()) => {
@@ -247,14 +291,16 @@ impl Runner {
         };
         tokio::select! {
             never = talk => match never {},
+            never = self.serve_well() => match never {},
             () = self.control.stop.cancelled() => self.end(process).await,
             () = process.ended() => {
                 // First of all: from here on requests must wait, because the port is dead.
                 let failure = SidecarFailure { cause: "died".to_owned(), last_words: Vec::new() };
                 self.state.send_replace(SidecarState::Backoff { failure: Arc::new(failure) });
                 let end = process.reap().await;
-                let cause = format!("(pid {}) {}", process.id(), how_it_ended(end, memory));
-                Err(Death { ready: Some(ready.elapsed()), ..cause.into() })
+                let death = how_it_ended(end, memory);
+                let cause = format!("(pid {}) {}", process.id(), death.cause);
+                Err(Death { cause, ready: Some(ready.elapsed()), ..death })
             }
         }
     }
@@ -337,11 +383,17 @@ impl Runner {
 
 /// How a process came to an unplanned end, and whether the kernel ended it because memory ran out
 /// since `before`.
-fn how_it_ended(end: ChildEnd, before: Option<&oom::Count>) -> String {
-    if oom::killed(end.signal(), before, oom::count().as_ref()) {
-        return format!("{end}: the kernel ended it because memory ran out");
+fn how_it_ended(end: ChildEnd, before: Option<&oom::Count>) -> Death {
+    let out_of_memory = oom::killed(end.signal(), before, oom::count().as_ref());
+    let cause = if out_of_memory {
+        format!("{end}: the kernel ended it because memory ran out")
+    } else {
+        end.to_string()
+    };
+    Death {
+        out_of_memory,
+        ..cause.into()
     }
-    end.to_string()
 }
 
 fn with_port(argv: &[String], port: u16) -> Vec<String> {

@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64};
+use std::sync::{Arc, Mutex};
 
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::Backoff;
 use super::environment::Inherited;
 use super::readiness::Hint;
 use crate::config::SidecarSpec;
+use crate::state::terms::SidecarStanding;
 use crate::text::redact::Redactor;
 
 /// What a start needs.
@@ -26,6 +29,19 @@ pub struct SidecarStart {
     pub run_dir: PathBuf,
     /// Whether a first start that fails is tried again, with growing delays.
     pub persist: bool,
+    /// Takes what somebody must know of it besides its state.
+    pub news: mpsc::UnboundedSender<SidecarNews>,
+}
+
+/// What somebody must know of a sidecar besides its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SidecarNews {
+    pub name: String,
+    pub standing: SidecarStanding,
+    /// Why, as "it …".
+    pub reason: String,
+    /// Whether people are to be alerted: once in a series of deaths.
+    pub alert: bool,
 }
 
 /// What the handle of a sidecar and its runner share.
@@ -38,6 +54,9 @@ pub struct SidecarControl {
     pub port: AtomicU16,
     /// How long the process may take to end after SIGTERM, in milliseconds.
     pub patience: AtomicU64,
+    pub backoff: Mutex<Backoff>,
+    /// Ends the wait before the next start.
+    pub retry: Notify,
 }
 
 /// Where a sidecar stands.

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
-use super::terms::{EndReason, ProgressStage, RequestEnd, RequestKindName, RungName, StrategyName};
+use super::terms::{
+    EndReason, ProgressStage, RequestEnd, RequestKindName, RungName, SidecarStanding, StrategyName,
+};
 use super::trace::Carried;
 use super::untrusted_file;
 
@@ -133,6 +135,15 @@ pub enum HistoryEntry {
         /// How long new requests had to wait or were refused; absent when that was not measured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         downtime_ms: Option<u64>,
+    },
+    /// Something noteworthy about a sidecar.
+    Sidecar {
+        /// Its name.
+        name: String,
+        /// What.
+        standing: SidecarStanding,
+        /// Why.
+        reason: String,
     },
     /// Another rung of the recovery ladder.
     Rung {

@@ -143,6 +143,19 @@ words! {
     }
 }
 
+words! {
+    /// What is noteworthy about a sidecar that ended unplanned.
+    pub enum SidecarStanding {
+        /// The kernel killed it because memory ran out; it is started again.
+        OutOfMemory = "out-of-memory",
+        /// It died five times, each within half an hour of the time before; it is started again, with
+        /// growing waits.
+        Failing = "failing",
+        /// It was failing and has been ready for ten minutes.
+        Recovered = "recovered",
+    }
+}
+
 /// Why a life ended, as it recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {

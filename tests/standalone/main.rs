@@ -4,6 +4,7 @@
 mod answers;
 mod bad_input;
 mod clean;
+mod crash_loop;
 mod crowded;
 mod delivery;
 mod exclusive;

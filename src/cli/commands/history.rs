@@ -90,7 +90,9 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
                     u64::try_from(recorded.at.duration_since(at).as_millis()).ok()
                 });
             }
-            HistoryEntry::Request { .. } | HistoryEntry::Rung { .. } => {}
+            HistoryEntry::Request { .. }
+            | HistoryEntry::Sidecar { .. }
+            | HistoryEntry::Rung { .. } => {}
         }
         HistoryLine { recorded, down_ms }
     };

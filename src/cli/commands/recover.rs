@@ -1,10 +1,10 @@
-//! `gatewayctl recover`: leave safe mode or the wait of a throttle now.
+//! `gatewayctl recover`: leave safe mode, the wait of a throttle or that of a dead sidecar now.
 
 use serde_json::Value;
 
 use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
 use crate::cli::{CliError, Context, Exit};
-use crate::control::protocol::{Method, Stage};
+use crate::control::protocol::{Method, SidecarStateName, SidecarStatus, Stage};
 use crate::text::words::Words;
 
 /// Asks a gateway to try its sidecars again now. One that serves as configured has nothing to
@@ -15,8 +15,11 @@ use crate::text::words::Words;
 pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
     let target = ctx.target()?;
     let (mut client, status) = target.connect_and_ask().await?;
+    let dead =
+        |sidecar: &SidecarStatus| sidecar.failing || sidecar.state == SidecarStateName::Backoff;
     let outcome = if status.recovery.is_none()
         && !matches!(status.stage, Stage::Throttled | Stage::SafeMode)
+        && !status.sidecars.iter().any(dead)
     {
         ctx.ui.say(&format!(
             "nothing to recover from: {} is {}",

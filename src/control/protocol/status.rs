@@ -16,7 +16,7 @@ words! {
         Starting = "starting",
         /// The current generation serves.
         Ready = "ready",
-        /// It serves, but a sidecar is down.
+        /// It serves, but a sidecar is down or failing.
         Degraded = "degraded",
         /// The next generation is being built.
         Restarting = "restarting",
@@ -174,6 +174,12 @@ pub struct SidecarStatus {
     pub port: u16,
     /// Unplanned restarts in this generation.
     pub restarts: u64,
+    /// How it ended when it last ended unplanned, as "it …".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_death: Option<String>,
+    /// Whether it ended unplanned again and again, and has not been ready for ten minutes since.
+    #[serde(default)]
+    pub failing: bool,
     /// Its command line, secrets hidden.
     pub command: String,
 }

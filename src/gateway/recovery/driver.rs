@@ -9,13 +9,14 @@ use tracing::{info, warn};
 
 use super::{ConfigOrigin, Recovery, RecoveryAction, Rung};
 use crate::control::protocol::{RecoveryRung, RecoveryStatus};
+use crate::gateway::alert::{self, AlertKind};
 use crate::gateway::building::one_line;
+use crate::gateway::changed;
 use crate::gateway::config_source::Material;
 use crate::gateway::context::GatewayContext;
 use crate::gateway::lifecycle::{Fallback, StartMode};
 use crate::gateway::outbox::Outbox;
 use crate::gateway::record::LifeRecord;
-use crate::gateway::{alert, changed};
 use crate::proxy::{Front, Refusal};
 use crate::state::history::PreviousEnd;
 use crate::state::terms::{EndReason, RungName};
@@ -135,7 +136,7 @@ impl RecoveryDriver {
             return None;
         };
         alert::run(context, on_give_up, &alert);
-        (alert.rung == RungName::SafeMode).then_some(alert.reason)
+        (alert.kind == AlertKind::Rung(RungName::SafeMode)).then_some(alert.reason)
     }
 
     /// Shows clients where the ladder stands. True when the rung is another than at the last call,
@@ -147,8 +148,6 @@ impl RecoveryDriver {
             why,
             until: front.started + until,
         }));
-        let last_good = matches!(self.ladder.rung(), Rung::LastGood { .. });
-        front.set_remark(why.clone().filter(|_| last_good));
         let shown = self.ladder.shown(front.started.elapsed());
         if shown.rung == std::mem::replace(&mut self.told, shown.rung) {
             return false;

@@ -34,7 +34,7 @@ fn safe_start(again: bool) -> StartDecision {
 
 #[track_caller]
 fn assert_alert(rung: RungName, part: &str, actions: &[RecoveryAction]) {
-    let told = matches!(actions, [RecoveryAction::Alert(alert)] if alert.rung == rung && alert.reason.contains(part));
+    let told = matches!(actions, [RecoveryAction::Alert(alert)] if alert.kind == AlertKind::Rung(rung) && alert.reason.contains(part));
     assert!(told, "{actions:?}");
 }
 

@@ -224,33 +224,45 @@ impl Gateway {
     }
 
     /// `recover`: nothing can be recovered from while the configured sidecars run or are being
-    /// started.
+    /// started, and none of them is failing.
     fn recover(&mut self, caller: Caller, reply: Reply) {
         match self.machine.phase() {
             Phase::Waiting { .. } => {
-                info!(
-                    "[gateway] recover asked by uid {} (pid {}): trying the sidecars",
-                    caller.uid, caller.pid
-                );
-                let record = &self.recovery.record;
-                record.forgive();
-                let id = self.requests.next_id();
-                let asked = RequestRecord::by(Some(caller), StrategyName::InProcess);
-                record.request(
-                    asked,
-                    &id,
-                    RequestKindName::Recover,
-                    "gatewayctl recover",
-                    RequestOutcome::Done.into(),
-                    0,
-                );
-                reply.done(&serde_json::json!({"trying": true}));
+                self.recovery.record.forgive();
+                self.try_again(caller, reply);
                 self.step(Event::Recover);
             }
             Phase::Serving if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) => {
                 self.reload("gatewayctl recover", Asker::Client(caller, reply))
             }
-            _ => reject(reply, "nothing to recover from"),
+            _ => {
+                let dead = self.generations.to_retry();
+                if dead.is_empty() {
+                    return reject(reply, "nothing to recover from");
+                }
+                self.try_again(caller, reply);
+                dead.iter().for_each(|sidecar| sidecar.retry());
+                self.refresh();
+            }
         }
+    }
+
+    /// A recovery that is asked for begins.
+    fn try_again(&mut self, caller: Caller, reply: Reply) {
+        info!(
+            "[gateway] recover asked by uid {} (pid {}): trying the sidecars",
+            caller.uid, caller.pid
+        );
+        let id = self.requests.next_id();
+        let asked = RequestRecord::by(Some(caller), StrategyName::InProcess);
+        self.recovery.record.request(
+            asked,
+            &id,
+            RequestKindName::Recover,
+            "gatewayctl recover",
+            RequestOutcome::Done.into(),
+            0,
+        );
+        reply.done(&serde_json::json!({"trying": true}));
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! These are methods of [`Gateway`] because most reports concern several components.
 
-use tracing::error;
+use tracing::{error, info, warn};
 
 use super::{Gateway, StepScene};
 use crate::control::protocol::FailureCode;
+use crate::gateway::alert::{self, Alert, AlertKind};
 use crate::gateway::building::BuildError;
 use crate::gateway::generation::Generation;
 use crate::gateway::handover::{ToPredecessor, ToSuccessor};
@@ -14,6 +15,8 @@ use crate::gateway::loop_event::{LoopEvent, TaskEnd};
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::Rung;
 use crate::gateway::watchdog::Watchdog;
+use crate::sidecar::SidecarNews;
+use crate::state::terms::SidecarStanding;
 
 impl Gateway {
     pub(super) fn happen(&mut self, event: LoopEvent) {
@@ -28,6 +31,7 @@ impl Gateway {
                 self.refresh();
                 self.follow_recovery();
             }
+            LoopEvent::SidecarNews(news) => self.sidecar_news(&news),
             LoopEvent::ConfigurationChanged => {
                 if self.recovery.configuration_changed() {
                     self.step(Event::Recover);
@@ -102,6 +106,33 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Records and shows what is noteworthy about a sidecar, and alerts people.
+    fn sidecar_news(&mut self, news: &SidecarNews) {
+        let SidecarNews { name, reason, .. } = news;
+        match news.standing {
+            // Its end is in the log.
+            SidecarStanding::OutOfMemory => {}
+            SidecarStanding::Failing => warn!(
+                SIDECAR = name,
+                "[gateway] sidecar {name} is failing: it {reason}; `gatewayctl logs --sidecar {name}` shows its output"
+            ),
+            SidecarStanding::Recovered => info!(
+                SIDECAR = name,
+                "[gateway] sidecar {name} is no longer failing: it {reason}"
+            ),
+        }
+        self.recovery.record.sidecar(news);
+        if news.alert {
+            let alert = Alert {
+                kind: AlertKind::SidecarFailing,
+                reason: format!("sidecar {name} {reason}"),
+            };
+            let on_give_up = &self.material.loaded.config.recovery.on_give_up;
+            alert::run(&self.context, on_give_up, &alert);
+        }
+        self.refresh();
     }
 
     /// The generation cannot be built.

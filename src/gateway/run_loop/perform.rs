@@ -260,6 +260,7 @@ impl Gateway {
         if let Some(health) = self.health(&detail) {
             self.context.front.set_health(health);
         }
+        self.context.front.set_remark(self.remark());
         if self.is_serving() {
             let events = &self.events;
             self.supervision

@@ -60,9 +60,12 @@ impl Gateway {
     fn stage_of_serving(&self) -> (Stage, String) {
         let serves = self.machine.current();
         let troubles = self.generations.troubles();
+        let failing = self.generations.failing();
         let older = self.generations.draining_numbers();
         if !troubles.is_empty() {
             (Stage::Degraded, troubles.join("; "))
+        } else if !failing.is_empty() {
+            (Stage::Degraded, failing.join("; "))
         } else if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) {
             let why = self.recovery.ladder.sentence();
             (Stage::Degraded, why.unwrap_or_default())
@@ -103,6 +106,16 @@ impl Gateway {
             Phase::Stopping { .. } | Phase::Ended => "stopping",
         };
         Some(vec![reason.to_owned()])
+    }
+
+    /// What `/readyz` calls degraded, though every request is served.
+    pub(super) fn remark(&self) -> Option<String> {
+        let mut remarks = self.generations.failing();
+        let ladder = &self.recovery.ladder;
+        if matches!(ladder.rung(), Rung::LastGood { .. }) {
+            remarks.extend(ladder.sentence());
+        }
+        (!remarks.is_empty()).then(|| remarks.join("; "))
     }
 
     pub(super) fn status(&self) -> Status {
@@ -184,6 +197,8 @@ fn sidecar_status(slot: &Arc<Slot>, context: &GatewayContext) -> SidecarStatus {
         pid,
         port: sidecar.port(),
         restarts: sidecar.restarts(),
+        last_death: sidecar.last_death(),
+        failing: sidecar.failing().is_some(),
         command: context.redactor.command(&slot.spec().command),
     }
 }

@@ -52,6 +52,11 @@ fn what_is_written_is_read_again() {
             reason: Some("9 starts".into()),
         },
         request("r1"),
+        HistoryEntry::Sidecar {
+            name: "main".into(),
+            standing: SidecarStanding::Failing,
+            reason: "has died 5 times".into(),
+        },
         HistoryEntry::Ended {
             planned: true,
             code: 0,

@@ -96,6 +96,8 @@ impl StatusText<'_> {
             self.line("sidecar", &text);
             if let Some(cause) = &sidecar.cause {
                 self.line("", cause);
+            } else if let Some(death) = &sidecar.last_death {
+                self.line("", &format!("before, it {death}"));
             }
         }
     }
@@ -226,6 +228,8 @@ mod tests {
             pid: 200,
             port: 41233,
             restarts: 0,
+            last_death: None,
+            failing: false,
             command: "node server.js --port 41233".into(),
         }];
         status.drainers = vec![DrainStatus {

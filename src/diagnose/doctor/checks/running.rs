@@ -110,12 +110,10 @@ fn sidecar_down(facts: &DoctorFacts) -> Option<Problem> {
     let down = status
         .sidecars
         .iter()
-        .find(|sidecar| !up.contains(&sidecar.state))?;
+        .find(|sidecar| sidecar.failing || !up.contains(&sidecar.state))?;
     let (name, state, flags) = (&down.name, down.state, &facts.flags);
-    let cause = down
-        .cause
-        .clone()
-        .unwrap_or_else(|| format!("{name}: {state}"));
+    let cause = down.cause.as_ref().or(down.last_death.as_ref());
+    let cause = cause.cloned().unwrap_or_else(|| format!("{name}: {state}"));
     let next = command(format!("gatewayctl logs --sidecar {name}{flags}"));
     let mut detail = lines(&cause).into_iter();
     let message = detail.next().unwrap_or_default();

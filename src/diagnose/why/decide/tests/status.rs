@@ -81,6 +81,8 @@ fn a_sidecar_that_ended() {
         pid: 6,
         port: 1,
         restarts: 1,
+        last_death: None,
+        failing: false,
         command: "x".into(),
     }];
     check(

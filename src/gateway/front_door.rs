@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use super::generation::Generation;
 use super::handover::migrate;
 use super::listeners::Listeners;
+use crate::config::LimitsSection;
 use crate::os::descriptors;
 use crate::proxy::{Backend, Front, Workers};
 
@@ -79,7 +80,8 @@ impl FrontDoor {
     /// Admits so many clients, or as many as the descriptors allow.
     fn limit_connections(&self, configured: usize) {
         let allowed = descriptors::clients(configured);
-        if allowed < configured {
+        // Nobody asked for the default.
+        if allowed < configured && configured != LimitsSection::default().connections {
             info!(
                 "[gateway] at most {allowed} clients at once: {configured} (limits.connections) need more descriptors than ulimit -n or LimitNOFILE= allows"
             );

@@ -62,7 +62,7 @@ pub fn stage(state: &UnitState) -> (StageWord, Exit) {
         Word::Known(ActiveState::Failed) => (StageWord::Failed, Exit::Failed),
         Word::Known(ActiveState::Activating) => (StageWord::Starting, Exit::StillBusy),
         Word::Known(ActiveState::Deactivating) => (StageWord::Stopping, Exit::StillBusy),
-        _ if state.stands_by() => (StageWord::StandingBy, Exit::StillBusy),
+        _ if state.waits_for().is_some() => (StageWord::StandingBy, Exit::StillBusy),
         // It runs, but its control socket is not for us.
         _ if state.is_active() => (StageWord::Running, Exit::Permission),
         _ => (StageWord::Stopped, Exit::NotRunning),

@@ -1,8 +1,8 @@
-//! An address that somebody else has, at a start under a service manager.
+//! An address that cannot be had yet, at a start under a service manager.
 //!
 //! An exit would only be answered by the next start, thousands of times a day. So the gateway ends a
-//! holder that is proven stale and waits for any other, and tells the manager that the service runs,
-//! and for whom it waits.
+//! holder that is proven stale, waits for any other and for whatever else is in the way, and tells
+//! the manager that the service runs, and for whom or what it waits.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,13 +20,17 @@ use crate::os::process::group_of;
 use crate::proxy::BindError;
 use crate::stale::{self, AddressClaim, AddressState, CleanMode, ServiceUnit};
 use crate::systemd::unit::facts_of;
-use crate::systemd::{Notifier, WAITING};
+use crate::systemd::{CANNOT_LISTEN, Notifier, WAITING};
 
 /// How often the address is tried: nothing tells when a port becomes free.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// How long somebody may be on the way out before the manager hears that the start is over and the
-/// service waits.
+/// The same where nobody holds it: a permission or a directory is missing, and a person is about to
+/// add it.
+const LATER: Duration = Duration::from_secs(1);
+
+/// How long an obstacle may be on the way out before the manager hears that the start is over and
+/// the service waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked again who it is, and whether they are stale by now.
@@ -36,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(10);
 /// stop while it waited for one. It waits when there are `signals` to hear meanwhile.
 ///
 /// # Errors
-/// Who has an address that is not waited for, or what else is in the way.
+/// Who has an address, or what else is in the way, where that is not waited for.
 pub async fn listen(
     mut listeners: Listeners,
     missing: &[Listen],
@@ -46,16 +50,16 @@ pub async fn listen(
 ) -> Result<Option<Listeners>, String> {
     let bound = match signals {
         Some(signals) => bind(&mut listeners, missing, state, notifier, signals).await,
-        None => listeners.change(missing).map(|()| true),
+        None => listeners.change(missing).map(|()| true).map_err(explain)?,
     };
-    match bound {
-        Ok(true) => {
-            listeners.take_changed();
-            Ok(Some(listeners))
-        }
-        Ok(false) => Ok(None),
-        Err(BindError::Taken(listen)) => Err(taken(&listen)),
-        Err(error) => Err(error.to_string()),
+    listeners.take_changed();
+    Ok(bound.then_some(listeners))
+}
+
+fn explain(error: BindError) -> String {
+    match error {
+        BindError::Taken(listen) => taken(&listen),
+        error @ BindError::Failed { .. } => error.to_string(),
     }
 }
 
@@ -75,56 +79,62 @@ fn taken(listen: &Listen) -> String {
     }
 }
 
-/// Binds what is missing among `wanted`, and waits for as long as somebody else has it; false when
-/// the gateway was asked to stop.
-///
-/// # Errors
-/// A [`BindError`] that waiting does not end.
+/// Binds what is missing among `wanted`, and waits for as long as something is in the way; false
+/// when the gateway was asked to stop.
 async fn bind(
     listeners: &mut Listeners,
     wanted: &[Listen],
     state: &Path,
     notifier: Notifier,
     signals: &mut Signals,
-) -> Result<bool, BindError> {
+) -> bool {
     let mut waiting: Option<AddressWait> = None;
     let mut watchdog = notifier.watchdog_interval().map(interval);
     loop {
-        // Without listening, so that the free ones are not opened and closed again and again.
-        let held = wanted.iter().find(|listen| {
-            listeners.lacks(listen) && port::can_be_had(listen).is_ok_and(|free| !free)
-        });
-        let bound = match held {
-            Some(listen) => Err(BindError::Taken(listen.clone())),
-            None => listeners.change(wanted),
-        };
-        let taken = match bound {
+        let error = match try_to_bind(listeners, wanted) {
             Ok(()) => {
                 if waiting.is_some() {
-                    info!("[gateway] the address is free now");
+                    info!("[gateway] the address can be had now");
                     notifier.status("starting");
                 }
-                return Ok(true);
+                return true;
             }
-            Err(BindError::Taken(listen)) => listen,
-            Err(error) => return Err(error),
+            Err(error) => error,
+        };
+        let pause = match &error {
+            BindError::Taken(_) => AGAIN,
+            BindError::Failed { .. } => LATER,
         };
         let waiting = waiting.get_or_insert_with(|| AddressWait::begin(wanted, state, notifier));
-        waiting.tell(&taken);
+        waiting.tell(&error);
         tokio::select! {
             asked = signals.next() => if asked.ends() {
-                info!("[gateway] no longer waiting for {taken}");
+                info!("[gateway] no longer waiting for {}", error.listen());
                 notifier.stopping("no longer waiting for its address");
-                return Ok(false);
+                return false;
             },
             who = &mut waiting.cleaning => waiting.learn(who.unwrap_or_default()),
             _ = or_never(watchdog.as_mut().map(Interval::tick)) => notifier.watchdog(),
-            () = sleep(AGAIN) => {}
+            () = sleep(pause) => {}
         }
     }
 }
 
-/// What is known while somebody else has the address.
+/// Binds what is missing among `wanted`. TCP addresses are tried without listening first, so that
+/// the free ones are not opened and closed again and again.
+fn try_to_bind(listeners: &mut Listeners, wanted: &[Listen]) -> Result<(), BindError> {
+    let missing = wanted.iter().filter(|listen| listeners.lacks(listen));
+    for listen in missing.cloned() {
+        match port::can_be_had(&listen) {
+            Ok(true) => {}
+            Ok(false) => return Err(BindError::Taken(listen)),
+            Err(source) => return Err(BindError::Failed { listen, source }),
+        }
+    }
+    listeners.change(wanted)
+}
+
+/// What is known while an address cannot be had.
 struct AddressWait {
     begun: Instant,
     claim: AddressClaim,
@@ -159,12 +169,17 @@ impl AddressWait {
         self.cleaning = clean_after(self.claim.clone(), LOOK);
     }
 
-    fn tell(&mut self, taken: &Listen) {
+    fn tell(&mut self, error: &BindError) {
         let patient = self.begun.elapsed() < PATIENCE;
-        let text = match self.who.as_slice() {
-            [] if patient => return,
-            [] => format!("{WAITING}{taken}, which somebody else has"),
-            who => format!("{WAITING}{taken}: held by {}", who.join(", ")),
+        let text = match error {
+            BindError::Failed { listen, .. } => {
+                format!("{CANNOT_LISTEN}{listen}: {}", error.cause())
+            }
+            BindError::Taken(taken) => match self.who.as_slice() {
+                [] if patient => return,
+                [] => format!("{WAITING}{taken}, which somebody else has"),
+                who => format!("{WAITING}{taken}: held by {}", who.join(", ")),
+            },
         };
         if text != self.told {
             warn!("[gateway] {text}");

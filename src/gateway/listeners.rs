@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use tracing::{info, warn};
 
 use crate::config::Listen;
+use crate::os::port::is_here;
 use crate::proxy::{BindError, ListenSocket};
 use crate::systemd::{Notifier, PassedFd};
 
@@ -88,6 +89,7 @@ impl Listeners {
         let missing = wanted.iter().filter(|listen| self.lacks(listen));
         let bound: Result<Vec<ListenSocket>, _> = missing.map(ListenSocket::bind).collect();
         for socket in bound? {
+            tell_if_absent(&socket);
             let name = self.unused_name();
             self.notifier.store(&name, socket.as_fd());
             self.held.push(HeldSocket {
@@ -204,6 +206,18 @@ fn is_wanted(wanted: &[Listen], socket: &ListenSocket) -> bool {
 /// Whether the configuration says port 0, and this socket has what the kernel chose for it.
 fn chosen_by_kernel(listen: &Listen, socket: &ListenSocket) -> bool {
     matches!((listen, socket.local()), (Listen::Tcp(wanted), Some(Listen::Tcp(local))) if wanted.port() == 0 && wanted.ip() == local.ip())
+}
+
+/// A mistyped address is bound like one that comes later: a person must be able to tell.
+fn tell_if_absent(socket: &ListenSocket) {
+    if let Some(Listen::Tcp(address)) = socket.local()
+        && !is_here(address.ip())
+    {
+        warn!(
+            "[gateway] this machine does not have the address {} now: clients reach {address} once it has",
+            address.ip()
+        );
+    }
 }
 
 fn shown(socket: &ListenSocket) -> String {

@@ -4,17 +4,16 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcp};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnix};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, Backlog, SockaddrStorage, sockopt};
+use nix::sys::socket::{self, Backlog, sockopt};
 
 use crate::config::Listen;
-use crate::os::platform;
-use crate::os::port::knock;
+use crate::os::port::{self, knock};
 
 /// Clients that may wait to be accepted; the kernel limits it to net.core.somaxconn (4096 by default
 /// since 5.4).
@@ -34,15 +33,34 @@ pub enum ListenSocket {
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {}: {}", self.listen(), self.cause())]
 pub enum BindError {
-    /// Another program listens there.
-    #[error("{0} is taken by another program")]
     Taken(Listen),
-    /// A port below 1024, or a directory without write permission.
-    #[error("{listen} may not be used by this user: {source}")]
-    Denied { listen: Listen, source: io::Error },
-    #[error("cannot listen on {listen}: {source}")]
-    Failed { listen: Listen, source: io::Error },
+    /// A port below 1024 or a directory without permission, an address of no network, a full table
+    /// of descriptors.
+    Failed {
+        listen: Listen,
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    /// The cause without the address.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Taken(_) => "another program listens there".to_owned(),
+            Self::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                format!("this user may not use it ({source})")
+            }
+            Self::Failed { source, .. } => source.to_string(),
+        }
+    }
+
+    pub fn listen(&self) -> &Listen {
+        match self {
+            Self::Taken(listen) | Self::Failed { listen, .. } => listen,
+        }
+    }
 }
 
 impl ListenSocket {
@@ -58,7 +76,6 @@ impl ListenSocket {
         let listen = listen.clone();
         result.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken(listen),
-            io::ErrorKind::PermissionDenied => BindError::Denied { listen, source },
             _ => BindError::Failed { listen, source },
         })
     }
@@ -144,19 +161,7 @@ impl AsFd for ListenSocket {
 }
 
 fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
-    let family = if addr.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
-    let fd = platform::stream_socket(family)?;
-    // Without this, the port is refused while connections of the previous process are in TIME_WAIT.
-    socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    if addr.is_ipv6() {
-        // An IPv6 address means IPv6: "0.0.0.0" and "[::]" may then both be listed.
-        socket::setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
-    }
-    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    let fd = port::bound(addr)?;
     socket::listen(&fd, Backlog::new(BACKLOG)?)?;
     Ok(fd.into())
 }

@@ -90,10 +90,9 @@ impl UnitState {
         self.active.is_up()
     }
 
-    /// Whether it runs, but waits for somebody else to be gone: what answers at its address is not
-    /// it.
-    pub fn stands_by(&self) -> bool {
-        self.is_active() && WaitsFor::of_status(&self.status_text).is_some()
+    /// What it waits for while it runs but does not serve: what answers at its address is not it.
+    pub fn waits_for(&self) -> Option<WaitsFor> {
+        WaitsFor::of_status(&self.status_text).filter(|_| self.is_active())
     }
 
     /// Whether nothing of it runs.

@@ -33,3 +33,4 @@ pub use start_stop::{
     configuration, is_inside, program, restart, run_outside, select, start, state, stop,
 };
 pub use uninstall::uninstall;
+pub use wait_ready::ways_on;

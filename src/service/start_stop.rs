@@ -65,7 +65,7 @@ pub async fn start(env: &Env<'_>, unit: &Installed, say: Say<'_>) -> Result<Driv
     let manager = Manager::connect(unit.scope, env).await?;
     let before = manager.state(&unit.unit).await?;
     if before.is_active() && before.main_pid != 0 {
-        wait_ready::refuse_waiting(unit, &before)?;
+        wait_ready::refuse_waiting(unit, &before, &settings(env, unit))?;
         return Ok(driven(unit, DrivenOutcome::AlreadyRunning, before.main_pid));
     }
     let pid = bring_up(&manager, unit, &settings(env, unit), say).await?;

@@ -243,6 +243,8 @@ impl UnitPlan {
         if self.sockets.iter().any(is_unix) {
             out.line("RemoveOnStop", "yes");
         }
+        // The machine may get an address later: DHCP, a VPN.
+        out.line("FreeBind", "yes");
         // More than 20 starts in 2 s would make systemd close the sockets for good.
         out.line("TriggerLimitIntervalSec", "0");
         out.section("Install");

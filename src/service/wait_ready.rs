@@ -10,6 +10,8 @@ use super::error::ServiceError;
 use super::layout::Installed;
 use super::manager::{Manager, UnitState, journalctl};
 use crate::config::{Config, Listen};
+use crate::os::port::{self, Depth, Holder, UNSEEN};
+use crate::systemd::WaitsFor;
 
 /// After systemd calls the unit started, its first generation is ready or being tried again: time
 /// for a few tries of a slow server.
@@ -39,18 +41,20 @@ pub(super) async fn wait(
     unit: &Installed,
     config: &Config,
 ) -> Result<(), ServiceError> {
+    // At an address that is not there yet, nobody can ask: then systemd's word stands.
     let Some(listen) = config
         .gateway
         .listen
-        .first()
-        .filter(|listen| config.gateway.health_paths && listen.port() != Some(0))
+        .iter()
+        .find(|listen| can_be_asked(listen))
+        .filter(|_| config.gateway.health_paths)
     else {
         return Ok(());
     };
     let deadline = Instant::now() + READY_LIMIT;
     loop {
         let state = manager.state(&unit.unit).await?;
-        refuse_waiting(unit, &state)?;
+        refuse_waiting(unit, &state, config)?;
         let why = match timeout(ASK_LIMIT, ask(listen)).await {
             Ok(Ok(ReadyzAnswer::Ready | ReadyzAnswer::Unknown)) => return Ok(()),
             Ok(Ok(ReadyzAnswer::NotYet(why))) => why,
@@ -76,22 +80,64 @@ pub(super) async fn wait(
     }
 }
 
-/// Refuses to call a service ready that waits for its address: another process answers there.
+fn can_be_asked(listen: &Listen) -> bool {
+    match listen {
+        Listen::Unix(_) => true,
+        Listen::Tcp(address) => address.port() != 0 && port::is_here(address.ip()),
+    }
+}
+
+/// Refuses to call a service ready that waits for its address: if somebody answers there, it is
+/// another process.
 ///
 /// # Errors
-/// Kind Refused with whom it waits for.
-pub(super) fn refuse_waiting(unit: &Installed, state: &UnitState) -> Result<(), ServiceError> {
-    if !state.stands_by() {
+/// Kind Refused with whom or what it waits for.
+pub(super) fn refuse_waiting(
+    unit: &Installed,
+    state: &UnitState,
+    config: &Config,
+) -> Result<(), ServiceError> {
+    let Some(waits) = state.waits_for() else {
         return Ok(());
+    };
+    // The service's own user may not see who it is.
+    let seen = match waits {
+        WaitsFor::Address => holder(config).map(|holder| format!(" ({holder})")),
+        WaitsFor::Means | WaitsFor::Owner => None,
+    };
+    let text = format!(
+        "{} runs, and is {}{}",
+        unit.unit,
+        state.status_text,
+        seen.filter(|_| state.status_text.contains(UNSEEN))
+            .unwrap_or_default()
+    );
+    Err(ServiceError::refused(text).next(ways_on(unit, waits).join("\n")))
+}
+
+/// Who is in the way of the service, as this process sees it.
+fn holder(config: &Config) -> Option<String> {
+    let listen = config.gateway.listen.iter();
+    let mut holders = listen.flat_map(|listen| port::who(listen, &[], Depth::First));
+    holders.find_map(|holder| match holder {
+        Holder::Seen(process) if !process.is_systemd() => Some(process.called()),
+        _ => None,
+    })
+}
+
+/// The commands that lead on where a service waits.
+pub fn ways_on(unit: &Installed, waits: WaitsFor) -> Vec<String> {
+    let command = |what: &str| format!("gatewayctl {what} --instance {}", unit.instance);
+    match waits {
+        WaitsFor::Address | WaitsFor::Owner => vec![
+            command("clean") + "   (ends what is stale, and says who is not)",
+            command("restart --force")
+                + "   (asks a gateway that was started by hand to stop, too)",
+        ],
+        WaitsFor::Means => vec![
+            command("logs") + "   (it listens as soon as it can; nothing needs to be restarted)",
+        ],
     }
-    Err(
-        ServiceError::refused(format!("{} runs, and is {}", unit.unit, state.status_text)).next(
-            format!(
-                "gatewayctl clean --instance {}   (ends what is stale, and says who is not)",
-                unit.instance
-            ),
-        ),
-    )
 }
 
 async fn ask(listen: &Listen) -> std::io::Result<ReadyzAnswer> {

@@ -16,6 +16,10 @@ use tracing::warn;
 /// How STATUS= begins while a service runs, but waits for an address that somebody else has.
 pub const WAITING: &str = "waiting for ";
 
+/// How STATUS= begins while a service runs, but waits for an address that nobody has and that cannot
+/// be bound.
+pub const CANNOT_LISTEN: &str = "unable to listen on ";
+
 /// How STATUS= begins while a service runs, but somebody else owns its state directory.
 pub const STANDING_BY: &str = "standing by for ";
 
@@ -24,6 +28,8 @@ pub const STANDING_BY: &str = "standing by for ";
 pub enum WaitsFor {
     /// The process that holds an address.
     Address,
+    /// A permission, a directory or whatever else it takes to bind an address.
+    Means,
     /// The owner of the state directory.
     Owner,
 }
@@ -31,9 +37,13 @@ pub enum WaitsFor {
 impl WaitsFor {
     /// From the STATUS= of a service.
     pub fn of_status(text: &str) -> Option<Self> {
-        [(WAITING, Self::Address), (STANDING_BY, Self::Owner)]
-            .into_iter()
-            .find_map(|(begin, waits)| text.starts_with(begin).then_some(waits))
+        [
+            (WAITING, Self::Address),
+            (CANNOT_LISTEN, Self::Means),
+            (STANDING_BY, Self::Owner),
+        ]
+        .into_iter()
+        .find_map(|(begin, waits)| text.starts_with(begin).then_some(waits))
     }
 }
 

@@ -2,6 +2,7 @@
 //! root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod addresses;
 mod answers;
 mod clean;
 mod doctor;

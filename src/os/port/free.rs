@@ -2,12 +2,13 @@
 //! sidecar binds it.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockaddrStorage, UnixAddr, sockopt};
+use nix::unistd::{AccessFlags, access};
 
 use super::kernel::ephemeral_start;
 use crate::config::Listen;
@@ -45,27 +46,62 @@ pub fn private() -> io::Result<u16> {
 /// released again. The socket never listens, so no client connects to it.
 ///
 /// # Errors
-/// When the address cannot be tried: a permission is missing, or this machine does not have it.
+/// When the address cannot be tried, as when a permission is missing.
 pub fn can_be_had(listen: &Listen) -> io::Result<bool> {
-    let address = match listen {
-        Listen::Unix(path) => return Ok(!matches!(knock(path), Ok(()) | Err(Errno::EAGAIN))),
-        Listen::Tcp(address) => *address,
+    let bound = match listen {
+        Listen::Unix(path) => return path_can_be_had(path),
+        Listen::Tcp(address) => bound(*address),
     };
+    match bound {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn path_can_be_had(path: &Path) -> io::Result<bool> {
+    match knock(path) {
+        Ok(()) | Err(Errno::EAGAIN) => Ok(false),
+        Err(_) => {
+            let directory = path.parent().unwrap_or(path);
+            access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?;
+            Ok(true)
+        }
+    }
+}
+
+/// A TCP socket with a gateway's options, bound to an address; it does not listen yet. On Linux this
+/// machine need not have the address yet.
+///
+/// # Errors
+/// When the kernel refuses the address.
+pub fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
     let socket = platform::stream_socket(family)?;
+    // Without this, the port is refused while connections of the previous process are in TIME_WAIT.
     socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     if address.is_ipv6() {
+        // An IPv6 address means IPv6: "0.0.0.0" and "[::]" may then both be listed.
         socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
-    match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) => Ok(true),
-        Err(Errno::EADDRINUSE) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    // An address may come later: DHCP, a VPN. The option of IPv4 counts for both (ip(7),
+    // ipv6_setsockopt in net/ipv6/ipv6_sockglue.c). A sandbox that refuses it has the address waited
+    // for.
+    #[cfg(target_os = "linux")]
+    let _ = socket::setsockopt(&socket, sockopt::IpFreebind, &true);
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
+}
+
+/// Whether this machine has an address now. Where the kernel binds any (net.ipv4.ip_nonlocal_bind),
+/// it counts as had.
+pub fn is_here(address: IpAddr) -> bool {
+    let tried = UdpSocket::bind((address, 0));
+    !tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Connects to a unix listener without waiting, and closes the connection.
@@ -95,10 +131,19 @@ mod tests {
         assert!(!can_be_had(&listen).unwrap());
         drop(listener);
         assert!(can_be_had(&listen).unwrap());
-        let path = tempfile::tempdir().unwrap().path().join("x");
-        assert!(can_be_had(&Listen::Unix(path)).unwrap());
-        let elsewhere = "192.0.2.1:1".parse().unwrap();
-        assert!(can_be_had(&Listen::Tcp(elsewhere)).is_err());
+        let dir = tempfile::tempdir().unwrap();
+        assert!(can_be_had(&Listen::Unix(dir.path().join("x"))).unwrap());
+        assert!(can_be_had(&Listen::Unix(dir.path().join("none/x"))).is_err());
+    }
+
+    #[test]
+    fn an_address_that_this_machine_does_not_have_yet_can_be_had() {
+        for (absent, here) in [("192.0.2.1", "127.0.0.1"), ("2001:db8::1", "::1")] {
+            let (absent, here): (IpAddr, IpAddr) = (absent.parse().unwrap(), here.parse().unwrap());
+            assert!(!is_here(absent) && is_here(here));
+            let free = can_be_had(&Listen::Tcp((absent, 0).into()));
+            assert_eq!(free.is_ok(), cfg!(target_os = "linux"), "{free:?}");
+        }
     }
 
     #[test]

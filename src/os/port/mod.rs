@@ -15,8 +15,8 @@ mod socket;
 pub mod table;
 mod who;
 
-pub use free::{can_be_had, knock, private};
+pub use free::{bound, can_be_had, is_here, knock, private};
 pub use holders::{Depth, holders, listening_of};
 pub use kernel::{sockets_of, unix};
 pub use socket::Socket;
-pub use who::{Holder, in_the_way_of, who};
+pub use who::{Holder, UNSEEN, in_the_way_of, who};

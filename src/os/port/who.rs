@@ -7,6 +7,9 @@ use super::{Depth, Socket, holders};
 use crate::config::Listen;
 use crate::os::process::Process;
 
+/// What a holder is called that nothing else is known of.
+pub const UNSEEN: &str = "a process that cannot be seen from here";
+
 /// A holder of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
@@ -20,9 +23,9 @@ impl fmt::Display for Holder {
         match self {
             Self::Seen(process) => f.write_str(&process.called()),
             Self::Hidden(Some(uid)) => {
-                write!(f, "a process that cannot be seen from here (uid {uid})")
+                write!(f, "{UNSEEN} (uid {uid})")
             }
-            Self::Hidden(None) => f.write_str("a process that cannot be seen from here"),
+            Self::Hidden(None) => f.write_str(UNSEEN),
         }
     }
 }

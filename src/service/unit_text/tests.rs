@@ -160,7 +160,9 @@ fn a_socket_unit_lists_every_listener() {
     };
     let text = plan.socket().unwrap();
     assert!(
-        text.contains("ListenStream=[::1]:80\nListenStream=/run/a b%%.sock\nRemoveOnStop=yes\n"),
+        text.contains(
+            "ListenStream=[::1]:80\nListenStream=/run/a b%%.sock\nRemoveOnStop=yes\nFreeBind=yes\n"
+        ),
         "{text}"
     );
     assert!(

@@ -121,13 +121,13 @@ impl Down {
                 next: vec![next("restart --force"), next("logs")],
             };
         }
-        let next = match exit {
-            _ if state.stands_by() => vec![next("clean")],
+        let waits = state.waits_for().map(|waits| service::ways_on(unit, waits));
+        let next = waits.unwrap_or_else(|| match exit {
             Exit::NotRunning => vec![next("start")],
             Exit::Permission => vec![format!("sudo {}", next("status"))],
             Exit::StillBusy => vec![next("wait --ready")],
             _ => vec![next("start") + "   (when the cause is fixed)", next("logs")],
-        };
+        });
         Self {
             stage,
             exit,
@@ -162,7 +162,7 @@ fn show(ctx: &Context, answer: &DownAnswer<'_>, exit: Exit) {
 
 /// Why it does not answer, with systemd's word for it.
 fn cause(state: &UnitState) -> String {
-    if state.stands_by() {
+    if state.waits_for().is_some() {
         return format!("pid {} is {}", state.main_pid, state.status_text);
     }
     if state.is_active() {

@@ -25,7 +25,8 @@ pub fn held(report: &CleanReport) -> CliError {
     let strangers = || report.kept.iter().filter(|kept| !kept.ours);
     let stranger = strangers()
         .find(|kept| kept.reason != KeepCode::Ancestor)
-        .or_else(|| strangers().next());
+        .or_else(|| strangers().next())
+        .or_else(|| (report.kept.iter()).find(|kept| kept.reason == KeepCode::Owns));
     let mut error = Exit::Refused.error(report.stands());
     error.clean = Some(Box::new(report.clone()));
     match stranger {
@@ -33,7 +34,7 @@ pub fn held(report: &CleanReport) -> CliError {
             "stop {}, or give the gateway another address (`listen`)\ngatewayctl clean --force --pid {pid}   (ends it, whatever it is)",
             crate::text::escape::escape(name),
         )),
-        Some(KeptProcess { reason: KeepCode::Answers, pid, .. }) => error.with_help(format!(
+        Some(KeptProcess { reason: KeepCode::Answers | KeepCode::Owns, pid, .. }) => error.with_help(format!(
             "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {pid} to stop, and starts the service)",
         )),
         Some(KeptProcess { reason: KeepCode::OtherUser, .. }) => {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::claim::AddressClaim;
 use super::judge::Circumstances;
+use super::reason::KeepCode;
 use super::survey::{self, AddressHolders};
 use crate::os::port;
 use crate::os::process::Process;
@@ -81,7 +82,7 @@ pub fn now(
         .collect();
     let strangers = processes
         .iter()
-        .filter(|process| !is_ours(claim, circumstances, process));
+        .filter(|process| !is_ours(claim, circumstances, holders, process));
     let hidden = holders
         .hidden
         .iter()
@@ -114,15 +115,32 @@ pub fn now(
 }
 
 /// Whether a holder is part of this gateway, or the service manager that holds listeners for it.
-fn is_ours(claim: &AddressClaim, circumstances: &Circumstances, process: &Process) -> bool {
+fn is_ours(
+    claim: &AddressClaim,
+    circumstances: &Circumstances,
+    holders: &AddressHolders,
+    process: &Process,
+) -> bool {
+    let is_of_service = |other: &Process| {
+        let reason = circumstances.exemption(other);
+        matches!(reason, Some(KeepCode::Main | KeepCode::InUnit))
+    };
     if process.is_systemd() {
-        return claim.unit.as_ref().is_some_and(|unit| unit.holds_listeners);
+        // The service stores a listener in the manager when it has bound it, maybe just now.
+        let sharers = holders.sharers.get(&process.pid).into_iter().flatten();
+        return claim.unit.as_ref().is_some_and(|unit| unit.holds_listeners)
+            || sharers
+                .filter_map(|pid| Process::read(*pid))
+                .any(|other| is_of_service(&other));
     }
-    let recorded = circumstances
-        .owner
-        .iter()
-        .chain(&circumstances.drainers)
-        .any(|identity| identity.is(process));
+    // A gateway of this name that runs beside the service is in its way, whatever the record says.
+    let beside = claim.unit.as_ref().is_some_and(|unit| unit.main.is_some());
+    let recorded = !beside
+        && circumstances
+            .owner
+            .iter()
+            .chain(&circumstances.drainers)
+            .any(|identity| identity.is(process));
     recorded
         || circumstances
             .exemption(process)

@@ -3,7 +3,7 @@
 use std::process::{Child, Output};
 
 use crate::support::report::Part;
-use crate::support::site::{FRONT, NODE_APP, Site, all_of, back, node, prepared};
+use crate::support::site::{FRONT, NODE_APP, Site, all_of, back, expect, node, prepared};
 use crate::support::systemd_box::SystemdBox;
 use crate::support::wait;
 use serde_json::Value;
@@ -614,4 +614,34 @@ fn a_restart_that_nobody_waits_for_any_more_says_how_it_stands_and_leaves_no_int
             .success()
             .then_some(())
     });
+}
+
+#[test]
+fn a_port_that_a_gateway_by_hand_holds_is_said_to_be_so_with_the_command_that_helps() {
+    let Some(systemd) = prepared("unseen") else {
+        return;
+    };
+    let site = &Site::of_machine(&systemd);
+    // Its default user may not look into the processes of others.
+    installed(site);
+    site.must(&["gatewayctl", "stop"]);
+    let address = FRONT.to_string();
+    let run = [
+        "gateway", "run", "--listen", &address, "--", "node", NODE_APP, "{port}",
+    ];
+    let other = Other::start(site, &run);
+    site.must_systemctl(&["start", "gateway"]);
+    let status = site.property("gateway.service", "StatusText");
+    assert!(
+        status.contains("held by a process that cannot be seen from here (uid 0)"),
+        "{status}"
+    );
+    let named = format!("gateway (pid {}, uid 0)", other.pid);
+    let force = "gatewayctl restart --force";
+    expect(&site.run(&["gatewayctl", "start"]), 5, &[&named, force]);
+    expect(&site.run(&["gatewayctl", "clean"]), 5, &[&named, force]);
+    assert!(other.lives());
+    site.must(&["gatewayctl", "restart", "--force"]);
+    assert!(other.ended());
+    serves(site);
 }

@@ -176,7 +176,7 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     given.inherited.teach(&given.redactor);
     let life = begin_life(&mut given, &claim);
     let candidate = given.incoming.is_some();
-    let (record, by_hand) = (life.recovery.record.clone(), life.supervision.by_hand());
+    let (record, by_hand) = (life.recovery.record.clone(), !life.supervision.is_service());
     let ended = |planned, code, why: &str| {
         let reason = EndReason::Other(why.to_owned());
         record.ended(planned, code, &reason, 0, Vec::new(), None);
@@ -219,6 +219,10 @@ fn begin_life(given: &mut Given, claim: &RightToServe) -> BegunLife {
     } else {
         Fallback::End
     };
+    if supervision.at_terminal() {
+        // Who kills it, or sees it crash, and starts it again is not slowed down.
+        record.forgive();
+    }
     let (recovery, mode, ladder, carried) = RecoveryDriver::begin(record, &given.material, usual);
     recovery.started(&supervision.verdict().to_string());
     given.traces.resume(carried);

@@ -111,8 +111,8 @@ impl Supervision {
         self.verdict.supervisor.is_service()
     }
 
-    /// Whether a person started this process and sees how it ends.
-    pub fn by_hand(&self) -> bool {
+    /// Whether a person sits before this process and sees how it ends.
+    pub fn at_terminal(&self) -> bool {
         self.verdict.supervisor == Supervisor::Terminal
     }
 

@@ -174,6 +174,29 @@ fn after_three_crashes_the_fourth_start_waits_with_the_door_open() {
 }
 
 #[test]
+fn who_starts_it_by_hand_is_never_slowed_down() {
+    // Typos, without a terminal too: nobody but a person starts it again.
+    let place = Place::new();
+    let Some(setup) = place.node() else { return };
+    for _ in 0..4 {
+        let typo = place.at(Setup::behind(vec!["nodee".to_owned()]));
+        let mut gateway = typo.spawn();
+        assert_eq!(gateway.exit_code(wait::DEADLINE), 1, "{}", gateway.stderr());
+    }
+    assert!(!setup.start().stderr().contains("throttled"));
+
+    // Crashes, at a terminal.
+    let place = Place::new();
+    let Some(setup) = place.node() else { return };
+    let setup = setup.env("GATEWAY_SUPERVISOR", "terminal");
+    for round in 0..6 {
+        let gateway = setup.start();
+        assert!(!gateway.stderr().contains("throttled"), "{round}");
+        gateway.kill();
+    }
+}
+
+#[test]
 fn what_somebody_wanted_is_no_crash() {
     let place = Place::new();
     let Some(setup) = place.node() else { return };

@@ -50,7 +50,7 @@ pub struct LifeEnd {
     pub cut: Vec<String>,
     /// The trace that goes on in the next process.
     pub trace: Option<Carried>,
-    /// Nothing ever served, and a person sees it.
+    /// Nothing ever served, and nobody answers the end with a new start by himself.
     pub failed_by_hand: bool,
 }
 
@@ -239,7 +239,7 @@ impl RecoveryDriver {
             (None, Some(broken)) => EndReason::CannotStart(one_line(broken)),
             (None, None) => EndReason::Other("unknown".to_owned()),
         };
-        // A person who starts it by hand, reads why it failed and tries again is not slowed down.
+        // Who starts it by hand, reads why it failed and tries again is not slowed down.
         let by_hand = end.failed_by_hand && self.broken.is_some();
         self.record.ended(
             self.wanted.is_some() || by_hand,

@@ -214,7 +214,8 @@ impl Gateway {
                 uptime: self.now(),
                 cut,
                 trace: self.traces.hand_over("supervised", "exit", &supervisor),
-                failed_by_hand: self.generations.current().is_none() && self.supervision.by_hand(),
+                failed_by_hand: self.generations.current().is_none()
+                    && !self.supervision.is_service(),
             });
         }
         let waiter = self.successor.into_waiter();

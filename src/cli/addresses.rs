@@ -1,5 +1,9 @@
 //! The addresses of the selected gateway, and what is known about them.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::services;
 use super::target::{self, Target, is_named_by_path};
 use super::{CliError, Context, Exit};
@@ -8,6 +12,9 @@ use crate::service;
 use crate::stale::AddressClaim;
 use crate::state::owner::Owner;
 use crate::state::paths::Paths;
+
+/// How long a gateway may take to tell its addresses: it answers from memory.
+const ASK: Duration = Duration::from_secs(1);
 
 /// The addresses of the selected gateway, and what is known about them.
 ///
@@ -29,7 +36,8 @@ async fn without_service(ctx: &Context, env: &Env<'_>) -> Result<AddressClaim, C
     let mut flags = target::overrides(&ctx.global, env);
     match Target::find(&ctx.global, env) {
         Ok(target) => {
-            if let Ok(status) = target.status().await {
+            // One that hangs is named by its record.
+            if let Ok(Ok(status)) = timeout(ASK, target.status()).await {
                 return Ok(AddressClaim {
                     instance: Some(status.instance),
                     listen: parsed(&status.listeners),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::os::process::Stat;
 use crate::supervisor::HINTS;
 use crate::text::redact::Redactor;
 
@@ -17,7 +18,14 @@ const OURS: &[&str] = &[
     "GATEWAY_VIA",
     "GATEWAY_NO_RESPAWN",
     "GATEWAY_STARTUP_TRACE",
+    PID,
+    PID_START,
 ];
+
+/// The gateway that a program was started from, and the start time by which its number is known to
+/// be still its own: a helper that lost its parent knows its gateway by these alone.
+const PID: &str = "GATEWAY_PID";
+const PID_START: &str = "GATEWAY_PID_START";
 
 /// `GATEWAY_RESTART_DRAIN` and the like: the keys of `[restart]` and `[recovery]`.
 const OURS_PREFIXES: [&str; 2] = ["GATEWAY_RESTART_", "GATEWAY_RECOVERY_"];
@@ -37,6 +45,7 @@ impl Inherited {
     pub fn take() -> Self {
         let environment = std::env::vars_os()
             .filter(|(name, _)| name.to_str().is_none_or(|name| !scrubbed(name)))
+            .chain(this_process())
             .collect();
         Self {
             environment,
@@ -52,6 +61,25 @@ impl Inherited {
             .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         text.for_each(|(name, value)| redactor.learn_env(name, value));
     }
+}
+
+/// The variables that name this process.
+fn this_process() -> Vec<(OsString, OsString)> {
+    let pid = std::process::id();
+    let start = Stat::read(pid).map(|stat| (PID_START, stat.start_time.to_string()));
+    [(PID, pid.to_string())]
+        .into_iter()
+        .chain(start)
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// The gateway that this process was started from, with its start time, or 0 where that is not known.
+/// Who sets the variables protects a process, and reaches nothing else.
+pub fn started_from() -> Option<(u32, u64)> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let pid = u32::try_from(number(PID)?).ok()?;
+    Some((pid, number(PID_START).unwrap_or_default()))
 }
 
 fn scrubbed(name: &str) -> bool {

@@ -16,7 +16,7 @@ mod readiness;
 mod runner;
 mod state;
 
-pub use environment::Inherited;
+pub use environment::{Inherited, started_from};
 pub use handle::Sidecar;
 pub use oneshot::oneshot;
 pub use state::{SidecarFailure, SidecarNews, SidecarStart, SidecarState};

@@ -57,6 +57,9 @@ pub struct Circumstances {
     /// when the user names it: a sidecar or an agent behind the front door may have started this
     /// command, which must not end the gateway that it was started from.
     pub ancestors: Vec<u32>,
+    /// The gateway that `me` was started from, whatever lies between the two: nothing that lost its
+    /// parent ends its own gateway.
+    pub started_from: Option<ProcessIdentity>,
     /// The control group of the service that `me` runs in.
     pub own_service: Option<String>,
     /// The control group of this gateway's service, while it runs.
@@ -88,7 +91,8 @@ impl Circumstances {
         if let Some(reason) = self.exemption(process) {
             return Judgment::Kept(reason);
         }
-        if self.named == Some(process.pid) {
+        let own = self.started_from.is_some_and(|own| own.is(process));
+        if self.named == Some(process.pid) && !own {
             return Judgment::Stale(EndProof::Named);
         }
         let Some(gateway) = &suspect.gateway else {
@@ -97,8 +101,14 @@ impl Circumstances {
         if self.drainers.iter().any(|drainer| drainer.is(process)) {
             return Judgment::Kept(KeepCode::Drains);
         }
+        if process.suspended {
+            return Judgment::Kept(KeepCode::Suspended);
+        }
         if gateway.main_of.is_some() {
             return Judgment::Kept(KeepCode::MainOfOther);
+        }
+        if own && !gateway.answers {
+            return Judgment::Kept(KeepCode::Ancestor);
         }
         let owns = self.owner.is_some_and(|owner| owner.is(process));
         match (owns, gateway.answers) {

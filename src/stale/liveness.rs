@@ -1,8 +1,10 @@
-//! Whether a gateway is alive: it is asked several times before it counts as hung.
+//! Whether a gateway is alive: it is asked several questions before it counts as hung.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -16,9 +18,16 @@ use crate::os::port;
 /// How long a question waits for its answer: a status and `/healthz` need no work.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// How many questions in a row without an answer mean that a gateway hangs: a busy machine may delay
-/// one.
-pub const PROBES: u32 = 3;
+/// How many questions without an answer mean that a gateway hangs: a busy machine, or one busy
+/// thread of the gateway, may delay one.
+const PROBES: u32 = 3;
+
+/// How long all questions at once wait for an answer before a process is judged: a busy machine may
+/// take more than a second.
+pub const SURVEY: Duration = Duration::from_secs(2);
+
+/// The same right before the end of a process that gave no answer.
+pub const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a gateway says about itself: the part of a status that counts here. Everything else is left
 /// out, because a gateway of another version may name it differently.
@@ -48,30 +57,26 @@ impl SelfReport {
     }
 }
 
-/// Asks gateway `pid` up to `questions` times, at its control socket and at `doors`, the addresses
-/// that lead to no other process; there, any HTTP answer counts. None when nothing answers.
-pub async fn ask(pid: u32, doors: &[Listen], questions: u32) -> Option<SelfReport> {
-    for _ in 0..questions {
-        let next = Instant::now() + PROBE;
-        // Looked up each time: a successor opens its own sockets when it takes over.
-        let controls = controls_of(pid);
-        // Both at once: a report tells more than an open door.
-        let (report, opened) = tokio::join!(
-            timeout(PROBE, first_report(pid, &controls)),
-            timeout(PROBE, any_answers(doors))
-        );
-        if let Ok(Some(report)) = report {
-            return Some(report);
-        }
-        if opened.unwrap_or(false) {
-            return Some(SelfReport {
-                pid,
-                ..SelfReport::default()
-            });
-        }
-        sleep_until(next).await;
-    }
-    None
+/// Asks gateway `pid` [`PROBES`] questions at once, at its control socket and at `doors`, the
+/// addresses that lead to no other process; there, any HTTP answer counts. None when nothing answers
+/// within `limit`.
+pub async fn ask(pid: u32, doors: &[Listen], limit: Duration) -> Option<SelfReport> {
+    let questions: FuturesUnordered<_> = (0..PROBES).map(|_| ask_once(pid, doors, limit)).collect();
+    questions.filter_map(std::future::ready).next().await
+}
+
+async fn ask_once(pid: u32, doors: &[Listen], limit: Duration) -> Option<SelfReport> {
+    let controls = controls_of(pid);
+    // Both at once: a report tells more than an open door.
+    let (report, opened) = tokio::join!(
+        timeout(limit, first_report(pid, &controls)),
+        timeout(limit, any_answers(doors))
+    );
+    let by_door = opened.unwrap_or(false).then(|| SelfReport {
+        pid,
+        ..SelfReport::default()
+    });
+    report.unwrap_or_default().or(by_door)
 }
 
 /// Returns when gateway `pid` has left [`PROBES`] questions in a row unanswered at `control`.
@@ -170,11 +175,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_counts_and_silence_takes_three_questions() {
+    async fn an_answer_counts_and_so_does_silence_for_the_whole_time() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = [Listen::Tcp(listener.local_addr().unwrap())];
         let me = std::process::id();
-        let (answered, ()) = tokio::join!(ask(me, &door, PROBES), async {
+        let (answered, ()) = tokio::join!(ask(me, &door, SURVEY), async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream
                 .write_all(b"HTTP/1.1 404 Not Found\r\n\r\n")
@@ -184,7 +189,7 @@ mod tests {
         assert!(answered.is_some());
         let begun = Instant::now();
         // Connections wait in the queue; nobody takes them.
-        assert!(ask(me, &door, PROBES).await.is_none());
-        assert!(begun.elapsed() >= PROBE * PROBES);
+        assert!(ask(me, &door, AGAIN).await.is_none());
+        assert!(begun.elapsed() >= AGAIN);
     }
 }

@@ -55,6 +55,8 @@ words! {
         Drains = "drains",
         /// It is the main process of another service.
         MainOfOther = "main-of-other",
+        /// Somebody suspended it at a terminal.
+        Suspended = "suspended",
         /// It owns this instance and answers.
         Owns = "owns",
         /// It answers.
@@ -92,6 +94,9 @@ impl KeepCode {
             Self::Foreign => "it is no gateway",
             Self::Drains => "it finishes its work, and still has time",
             Self::MainOfOther => return format!("it is the main process of {main_of}"),
+            Self::Suspended => {
+                "somebody suspended it at a terminal (Ctrl-Z), where `fg` continues it"
+            }
             Self::Owns => "it owns this instance, and answers",
             Self::Answers => "it answers, so it is no leftover",
             Self::Beside => "it shares its listener with one that answers",

@@ -4,17 +4,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::claim::AddressClaim;
 use super::judge::{Circumstances, Judgment, ProcessIdentity, Suspect, SuspectGateway};
-use super::liveness::{self, PROBES};
+use super::liveness::{self, AGAIN, SURVEY};
 use super::reason::KeepCode;
 use crate::config::Listen;
 use crate::os::port::{self, Depth, Socket};
 use crate::os::process::{self, Process};
+use crate::sidecar;
 use crate::state::owner::Owner;
 use crate::systemd::unit::facts_of;
 
@@ -29,14 +31,14 @@ pub struct AddressHolders {
     pub hidden: Vec<Option<u32>>,
 }
 
-/// One suspect as it is now, with a single question to it, and the judgment on it. None when it
+/// One suspect as it is now, asked once more, and the judgment on it. None when it
 /// is another process by now, or has let go of the addresses.
 pub async fn look_again(claim: &AddressClaim, before: &Suspect) -> Option<(Suspect, Judgment)> {
     let pid = before.process.pid;
     let holders = holders(claim).ok()?;
     let alone_at = holders.alone_at.get(&pid)?;
     let circumstances = circumstances(claim);
-    let now = suspect(claim, &circumstances, pid, alone_at, 1)
+    let now = suspect(claim, &circumstances, pid, alone_at, AGAIN)
         .await
         .filter(|now| now.process == before.process)?;
     let judgment = circumstances.judge(&now);
@@ -103,6 +105,8 @@ pub fn circumstances(claim: &AddressClaim) -> Circumstances {
         me,
         users: users(claim),
         ancestors: process::ancestors(me),
+        started_from: sidecar::started_from()
+            .map(|(pid, start_time)| ProcessIdentity { pid, start_time }),
         own_service,
         unit_group: unit.and_then(|unit| unit.group.clone()),
         main: unit.and_then(|unit| unit.main),
@@ -149,7 +153,7 @@ pub async fn suspects(
     let asked = holders
         .alone_at
         .iter()
-        .map(|(pid, alone_at)| suspect(claim, circumstances, *pid, alone_at, PROBES));
+        .map(|(pid, alone_at)| suspect(claim, circumstances, *pid, alone_at, SURVEY));
     let mut suspects: Vec<Suspect> = join_all(asked).await.into_iter().flatten().collect();
     suspects.sort_by_key(|suspect| suspect.process.pid);
     let is_healthy = |suspect: &Suspect| match &suspect.gateway {
@@ -173,14 +177,14 @@ pub async fn suspects(
     suspects
 }
 
-/// One process. A gateway is asked up to `questions` times whether it is alive, unless it is never
+/// One process. A gateway is asked for at most `limit` whether it is alive, unless it is never
 /// signalled anyway.
 async fn suspect(
     claim: &AddressClaim,
     circumstances: &Circumstances,
     pid: u32,
     alone_at: &[Listen],
-    questions: u32,
+    limit: Duration,
 ) -> Option<Suspect> {
     let process = Process::read(pid)?;
     if circumstances.exemption(&process).is_some() || !process.is_gateway() {
@@ -189,7 +193,7 @@ async fn suspect(
             gateway: None,
         });
     }
-    let (unit, answer) = tokio::join!(facts_of(pid), liveness::ask(pid, alone_at, questions));
+    let (unit, answer) = tokio::join!(facts_of(pid), liveness::ask(pid, alone_at, limit));
     let main_of = match (unit, process.service()) {
         (Some(unit), _) => (unit.main_pid == pid).then_some(unit.unit),
         // The service manager does not answer, or it is another user's: the service may well look

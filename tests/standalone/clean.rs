@@ -1,10 +1,12 @@
 //! `gatewayctl clean` from outside, each test named after what somebody saw.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::clean::{OBEDIENT, verdict};
 use crate::support::client::{Target, block_on, get};
@@ -122,8 +124,7 @@ fn a_sidecar_that_cleans_does_not_kill_its_own_gateway() {
     for (who, way) in WAYS {
         let (code, report) = order(&format!("healthy-by-{}", who.replace(" ", "-")), way);
         let verdict = verdict(&report, gateway.pid());
-        // Of a helper without a parent nobody can tell whose it was: there it counts that the
-        // gateway answers.
+        // Of a helper without a parent it counts that the gateway answers.
         let wanted = if way.starts_with("setsid") {
             "kept owns"
         } else {
@@ -135,9 +136,10 @@ fn a_sidecar_that_cleans_does_not_kill_its_own_gateway() {
             "{who}: {report:#}"
         );
     }
-    // It hangs, so that nothing but its kinship speaks for it.
+    // It hangs, so that nothing but its kinship speaks for it: of a helper without a parent, what is in
+    // its environment.
     stop(gateway.pid());
-    for (who, way) in &WAYS[..2] {
+    for (who, way) in WAYS {
         let (code, report) = order(&format!("hung-by-{}", who.replace(' ', "-")), way);
         assert_eq!(
             (verdict(&report, gateway.pid()).as_str(), code),
@@ -165,7 +167,14 @@ fn a_hung_gateway_that_nobody_looks_after_is_ended_and_the_port_is_free() {
         "{told:#}"
     );
     assert!(alive(hung.pid()), "a dry run does nothing");
+    let begun = Instant::now();
     let (code, told) = report(&clean(hung.state_dir(), port, &[]));
+    // The questions are asked at once: 1 s for the address, 2 s, 1 s again, 1 s for the signals.
+    assert!(
+        begun.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(
         (
             code,
@@ -182,6 +191,59 @@ fn a_hung_gateway_that_nobody_looks_after_is_ended_and_the_port_is_free() {
     hung.wait_exit(wait::DEADLINE);
     let next = Setup::new().port(port).start();
     assert_eq!(next.status()["stage"], "ready");
+}
+
+#[test]
+fn a_gateway_that_was_suspended_with_ctrl_z_is_no_leftover() {
+    if !skip::unless_there("python3") {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+    let on_terminal = "import pty, sys; pty.spawn(sys.argv[1:])";
+    // The shell gives the job a process group of its own, and lives as long as its terminal.
+    let job = format!(
+        "{} run --listen 127.0.0.1:{port} --state-dir {}; cat",
+        env!("CARGO_BIN_EXE_gateway"),
+        dir.path().display()
+    );
+    let mut command = Command::new("python3");
+    scrub(&mut command);
+    let mut terminal = command
+        .args(["-c", on_terminal, "sh", "-mc", &job])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = wait::until("it is ready", || {
+        let output = ctl_in(dir.path())
+            .args(["--json", "status"])
+            .output()
+            .unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        (status["stage"] == "ready").then(|| status["pid"].as_u64().unwrap() as u32)
+    });
+    let mut keys = terminal.stdin.take().unwrap();
+    keys.write_all(b"\x1a").unwrap();
+    wait::until("it is suspended", || {
+        Stat::read(pid).filter(|stat| stat.state == 'T')
+    });
+    let (code, told) = report(&clean(dir.path(), port, &[]));
+    assert_eq!(
+        (code, verdict(&told, pid).as_str()),
+        (0, "kept suspended"),
+        "{told:#}"
+    );
+    assert!(told.to_string().contains("`fg` continues it"), "{told:#}");
+    // Who means it says so.
+    let (_, told) = report(&clean(
+        dir.path(),
+        port,
+        &["--force", "--pid", &pid.to_string()],
+    ));
+    assert_eq!(verdict(&told, pid), "killed named", "{told:#}");
+    drop(keys);
+    let _ = terminal.kill();
+    terminal.wait().unwrap();
 }
 
 #[test]

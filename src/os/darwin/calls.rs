@@ -25,6 +25,9 @@ pub struct ProcessInfo {
     pub name: String,
     /// Whether it is a zombie: it has ended and waits to be reaped.
     pub zombie: bool,
+    pub stopped: bool,
+    /// Whether it has a controlling terminal.
+    pub terminal: bool,
     pub parent: u32,
     pub group: u32,
     pub uid: u32,
@@ -126,12 +129,17 @@ fn full(pid: u32) -> Option<ProcessInfo> {
     })
 }
 
+/// `P_CONTROLT` in the flags of a process (sys/proc_info.h).
+const PROC_FLAG_CONTROLT: u32 = 0x80;
+
 /// For the processes of other users too, which may be ancestors of ours.
 fn short(pid: u32) -> Option<ProcessInfo> {
     let info: libc::proc_bsdshortinfo = info(pid, libc::PROC_PIDT_SHORTBSDINFO)?;
     Some(ProcessInfo {
         name: name(&info.pbsi_comm),
         zombie: info.pbsi_status == libc::SZOMB,
+        stopped: info.pbsi_status == libc::SSTOP,
+        terminal: info.pbsi_flags & PROC_FLAG_CONTROLT != 0,
         parent: info.pbsi_ppid,
         group: info.pbsi_pgid,
         uid: info.pbsi_uid,

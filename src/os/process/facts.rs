@@ -28,6 +28,8 @@ pub struct Process {
     /// The control group below the root of systemd's hierarchy; empty where it may not be read, and
     /// where there are no control groups.
     pub group: String,
+    /// As [`Stat::is_suspended`].
+    pub suspended: bool,
 }
 
 impl Process {
@@ -37,6 +39,7 @@ impl Process {
         Some(Self {
             pid,
             start_time: stat.start_time,
+            suspended: stat.is_suspended(),
             uid: kernel::user(pid)?,
             program: kernel::program(pid),
             name: stat.name,
@@ -81,7 +84,8 @@ impl Process {
     /// For people: `nginx (pid 12, uid 33)`.
     pub fn called(&self) -> String {
         let name = crate::text::escape::escape(&self.name);
-        format!("{name} (pid {}, uid {})", self.pid, self.uid)
+        let suspended = if self.suspended { ", suspended" } else { "" };
+        format!("{name} (pid {}, uid {}{suspended})", self.pid, self.uid)
     }
 }
 

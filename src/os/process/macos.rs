@@ -11,13 +11,18 @@ pub fn all() -> impl Iterator<Item = u32> {
 
 pub fn stat(pid: u32) -> Option<Stat> {
     let info = calls::process_info(pid)?;
-    // The only state that is asked for is the end.
-    let state = if info.zombie { 'Z' } else { 'S' };
+    // The only states that are asked for.
+    let state = match (info.zombie, info.stopped) {
+        (true, _) => 'Z',
+        (false, true) => 'T',
+        (false, false) => 'S',
+    };
     Some(Stat {
         name: info.name,
         state,
         parent: info.parent,
         group: info.group,
+        terminal: info.terminal,
         start_time: info.start_time,
     })
 }

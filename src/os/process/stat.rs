@@ -5,13 +5,15 @@
 pub struct Stat {
     /// 15 bytes at most. A process chooses its name itself.
     pub name: String,
-    /// `Z` for a zombie, `X` for a process that is being removed; field 3 of /proc/PID/stat
+    /// `Z` for a zombie, `X` for a process that is being removed, `T` for a stopped one; field 3 of /proc/PID/stat
     /// (proc(5)).
     pub state: char,
     /// 0 where the parent is outside of this pid namespace. Field 4.
     pub parent: u32,
     /// The process group; field 5.
     pub group: u32,
+    /// Whether it has a controlling terminal; field 7.
+    pub terminal: bool,
     /// In clock ticks since boot (field 22), on macOS in microseconds since 1970. Pid and start
     /// time together identify a process.
     pub start_time: u64,
@@ -21,5 +23,10 @@ impl Stat {
     /// Whether the process has ended and waits to be reaped.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
+    }
+
+    /// Whether somebody suspended it at a terminal, as with Ctrl-Z: it goes on when he says so.
+    pub fn is_suspended(&self) -> bool {
+        self.state == 'T' && self.terminal
     }
 }

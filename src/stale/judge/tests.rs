@@ -18,6 +18,7 @@ const GROUPS: [&str; 6] = [
 
 fn process(pid: u32) -> Process {
     Process {
+        suspended: false,
         pid,
         start_time: 100 + u64::from(pid),
         uid: 1000,
@@ -147,6 +148,30 @@ fn a_healthy_gateway_is_kept_whatever_the_records_say() {
 }
 
 #[test]
+fn who_is_suspended_at_a_terminal_or_started_this_command_is_no_leftover() {
+    let mut suspended = silent(7);
+    suspended.process.suspended = true;
+    let judgment = circumstances().judge(&suspended);
+    assert_eq!(judgment, Judgment::Kept(KeepCode::Suspended));
+    assert_eq!(
+        naming(7).judge(&suspended),
+        Judgment::Stale(EndProof::Named)
+    );
+    for (start_time, kept) in [(107, true), (0, true), (106, false)] {
+        let lost_its_parent = Circumstances {
+            started_from: Some(identity(7, start_time)),
+            ..naming(7)
+        };
+        let judgment = lost_its_parent.judge(&silent(7));
+        assert_eq!(
+            judgment == Judgment::Kept(KeepCode::Ancestor),
+            kept,
+            "{start_time}"
+        );
+    }
+}
+
+#[test]
 fn a_foreign_program_goes_only_when_it_is_named() {
     let mut foreign = Suspect {
         gateway: None,
@@ -253,6 +278,7 @@ prop_compose! {
             protected,
             named,
             ancestors: vec![],
+            started_from: None,
         };
         Tree { parents, suspects, me: me as usize, reparented, circumstances }
     }

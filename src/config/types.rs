@@ -81,6 +81,15 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// A TCP address. An IPv4 address that is written as an IPv6 one (`[::ffff:127.0.0.1]`, as Java
+    /// binds it) is the IPv4 address: its clients come by IPv4.
+    pub fn tcp(address: SocketAddr) -> Self {
+        match address.ip().to_canonical() {
+            ip if ip == address.ip() => Self::Tcp(address),
+            ip => Self::Tcp(SocketAddr::new(ip, address.port())),
+        }
+    }
+
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(addr) => Some(addr.port()),
@@ -103,7 +112,7 @@ impl FromStr for Listen {
             };
         }
         if let Ok(addr) = text.parse() {
-            return Ok(Self::Tcp(addr));
+            return Ok(Self::tcp(addr));
         }
         if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
             let host = if text.starts_with(':') {
@@ -170,6 +179,7 @@ mod tests {
         for (text, shown) in [
             ("127.0.0.1:80", "127.0.0.1:80"),
             ("[::1]:80", "[::1]:80"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
             ("8080", "127.0.0.1:8080"),
             (":8080", "0.0.0.0:8080"),
             ("localhost:9", "127.0.0.1:9"),

@@ -70,6 +70,9 @@ fn taken(listen: &Listen) -> String {
         .map(ToString::to_string)
         .collect();
     match who.as_slice() {
+        [] if port::can_be_had(listen).is_ok_and(|free| !free) => format!(
+            "{listen} is in use by a socket that does not listen, or that cannot be seen from here: `ss -tanp` as root lists it; or choose another address with --listen"
+        ),
         // It was let go in this moment.
         [] => format!("{listen} was taken by another program a moment ago: try again"),
         who => format!(

@@ -99,7 +99,7 @@ impl ListenSocket {
     /// Where it listens; for port 0, with the port that the kernel chose.
     pub fn local(&self) -> Option<Listen> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
+            Self::Tcp(listener) => listener.local_addr().ok().map(Listen::tcp),
             Self::Unix(listener, _) => {
                 let addr = listener.local_addr().ok()?;
                 Some(Listen::Unix(addr.as_pathname()?.to_owned()))
@@ -110,9 +110,7 @@ impl ListenSocket {
     /// Whether this is the socket of a configured address, and clients still reach it there.
     pub fn serves(&self, listen: &Listen) -> bool {
         match (self, listen) {
-            (Self::Tcp(listener), Listen::Tcp(addr)) => {
-                listener.local_addr().is_ok_and(|local| local == *addr)
-            }
+            (Self::Tcp(_), Listen::Tcp(_)) => self.local().as_ref() == Some(listen),
             // As long as the socket is open, its inode belongs to no other file, even when the path
             // is gone.
             (Self::Unix(_, known), Listen::Unix(path)) => {

@@ -49,5 +49,5 @@ fn tcp_address(family: i32, port: [u8; 2], address: [u8; 16]) -> Option<Listen> 
         INET6 => Ipv6Addr::from(address).into(),
         _ => return None,
     };
-    Some(Listen::Tcp(SocketAddr::new(ip, u16::from_be_bytes(port))))
+    Some(Listen::tcp(SocketAddr::new(ip, u16::from_be_bytes(port))))
 }

@@ -112,7 +112,7 @@ pub fn inet(message: &[u8]) -> Option<Socket> {
         libc::AF_INET6 => Ipv6Addr::from(bytes(message, 8)?).into(),
         _ => return None,
     };
-    let listen = Listen::Tcp(SocketAddr::new(ip, port));
+    let listen = Listen::tcp(SocketAddr::new(ip, port));
     let (uid, inode) = (number(message, 64)?, number(message, 68)?);
     let mut socket = Socket::new(listen, inode.into(), Some(uid));
     for (kind, value) in attributes(message.get(72..)?) {

@@ -52,7 +52,7 @@ pub fn inet(line: &str) -> Option<Socket> {
     } else {
         Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()
     };
-    let listen = Listen::Tcp(SocketAddr::new(addr, port));
+    let listen = Listen::tcp(SocketAddr::new(addr, port));
     let (uid, inode) = (fields.get(7)?.parse().ok(), fields.get(9)?.parse().ok()?);
     Some(Socket::new(listen, inode, uid))
 }
@@ -101,9 +101,15 @@ mod tests {
 
     #[test]
     fn the_tables_say_what_the_kernel_says() {
-        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+        for address in [
+            "127.0.0.1:0",
+            "[::1]:0",
+            "0.0.0.0:0",
+            "[::]:0",
+            "[::ffff:127.0.0.1]:0",
+        ] {
             let listener = TcpListener::bind(address).unwrap();
-            let listen = Listen::Tcp(listener.local_addr().unwrap());
+            let listen = Listen::tcp(listener.local_addr().unwrap());
             let port = listen.port().unwrap();
             assert_eq!(told(tcp(port), &listen), told(diag::tcp(port), &listen));
             assert_eq!(told(tcp(port), &listen).len(), 1);

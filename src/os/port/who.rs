@@ -96,7 +96,9 @@ mod tests {
     #[test]
     fn what_is_in_the_way_is_what_a_bind_meets() {
         let addresses = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "[::1]", "[::]"];
-        for held in addresses {
+        // As Java listens at IPv4 addresses.
+        let mapped = ["[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]"];
+        for held in addresses.into_iter().chain(mapped) {
             let listener = TcpListener::bind(format!("{held}:0")).unwrap();
             let port = listener.local_addr().unwrap().port();
             for wanted in addresses {
@@ -106,7 +108,7 @@ mod tests {
                 // Another test may have the port on another address.
                 let ours = found
                     .iter()
-                    .any(|socket| socket.listen == Listen::Tcp(listener.local_addr().unwrap()));
+                    .any(|socket| socket.listen == Listen::tcp(listener.local_addr().unwrap()));
                 assert!(
                     !free || !ours,
                     "{held} is held, {wanted} can be had, but {found:?}"

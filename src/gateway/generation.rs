@@ -1,7 +1,6 @@
 //! A generation: one checked configuration with its sidecars and routes.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +12,12 @@ use super::lifecycle::Budget;
 use super::slot::Slot;
 use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
 use crate::control::protocol::GenerationInfo;
+use crate::os::port::ServerAddress;
 use crate::proxy::{Address, Backend, Door, Route, Routes, RoutingTable, Settings, Upstream};
 use crate::sidecar::SidecarState;
 
 /// Where the sidecars of a generation listen; none while one does not run.
-pub type SidecarAddresses = BTreeMap<String, Option<SocketAddr>>;
+pub type SidecarAddresses = BTreeMap<String, Option<ServerAddress>>;
 
 #[derive(Debug)]
 pub struct Generation {
@@ -137,7 +137,7 @@ impl Generation {
     /// Where its sidecars listen; none while one is away.
     pub fn addresses(&self) -> SidecarAddresses {
         let address = |slot: &Arc<Slot>| match slot.sidecar().state() {
-            SidecarState::Ready { address, .. } => Some(address),
+            SidecarState::Ready { server, .. } => Some(server.at),
             _ => None,
         };
         self.slots

@@ -245,8 +245,8 @@ async fn keep_door(
 ) {
     loop {
         let door = match &*state.borrow_and_update() {
-            SidecarState::Ready { address, .. } => Door::Open(Upstream::new(
-                Address::Socket(*address),
+            SidecarState::Ready { server, .. } => Door::Open(Upstream::new(
+                Address::Sidecar(Arc::clone(server)),
                 workers,
                 backend.cut_token(),
             )),

@@ -128,11 +128,12 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::os::port::Server;
     use crate::proxy::Address;
     use crate::proxy::ticket::Counts;
 
     fn upstream() -> Arc<Upstream> {
-        let address = Address::Socket(([127, 0, 0, 1], 1).into());
+        let address = Address::Sidecar(Arc::new(Server::new(([127, 0, 0, 1], 1).into(), 1)));
         Upstream::new(address, 1, CancellationToken::new())
     }
 

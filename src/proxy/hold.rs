@@ -164,6 +164,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::os::port::Server;
     use crate::proxy::{Address, Refusal, Route, Routes, RoutingTable, Settings};
 
     fn refusal(why: &str) -> Refusal {
@@ -188,7 +189,7 @@ mod tests {
     }
 
     fn open() -> Door {
-        let address = Address::Socket(([127, 0, 0, 1], 9).into());
+        let address = Address::Sidecar(Arc::new(Server::new(([127, 0, 0, 1], 9).into(), 1)));
         Door::Open(Upstream::new(address, 1, Default::default()))
     }
 

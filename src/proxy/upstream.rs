@@ -1,17 +1,18 @@
 //! One run of a server behind the front door, and how a request gets a connection to it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
 use super::upstream_connection::UpstreamConnection;
 use crate::os::descriptors;
+use crate::os::port::{Server, Stranger};
 
 /// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit
 /// is minutes.
@@ -21,10 +22,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Where an upstream listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Address {
     /// A sidecar on loopback.
-    Socket(SocketAddr),
+    Sidecar(Arc<Server>),
     /// A name to be resolved at each connection.
     Name(String, u16),
 }
@@ -32,7 +33,7 @@ pub enum Address {
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Socket(addr) => addr.fmt(f),
+            Self::Sidecar(server) => server.at.address.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
         }
     }
@@ -58,7 +59,7 @@ impl Upstream {
 
     /// Whether this is a sidecar: the gateway starts it again when it is gone.
     pub fn is_sidecar(&self) -> bool {
-        matches!(self.address, Address::Socket(_))
+        matches!(self.address, Address::Sidecar(_))
     }
 
     /// A connection for one request. `idempotent` when the request may be repeated without harm;
@@ -88,18 +89,28 @@ impl Upstream {
     async fn connect(&self) -> io::Result<UpstreamConnection> {
         let connecting = async {
             match &self.address {
-                Address::Socket(addr) => TcpStream::connect(addr).await,
+                Address::Sidecar(server) => server.connect().await,
                 Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
             }
         };
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .inspect_err(|error| self.report_stranger(error))?;
         if descriptors::is_reserved(&stream) {
             let why = "the gateway has no descriptor left for it (ulimit -n, LimitNOFILE=)";
             return Err(io::Error::other(why));
         }
         UpstreamConnection::new(stream, self.cut.clone()).await
+    }
+
+    fn report_stranger(&self, error: &io::Error) {
+        if let Some(stranger) = Stranger::of(error).filter(|stranger| stranger.new) {
+            warn!(
+                "[gateway] {} is the address of a sidecar, but {} listens there: no request is sent to it",
+                self.address, stranger.holder
+            );
+        }
     }
 }
 

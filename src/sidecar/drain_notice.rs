@@ -1,14 +1,13 @@
 //! The drain notice: tells a sidecar that asked for it to finish its work, by a signal or by a
 //! request to a path of its own.
 
-use std::net::SocketAddr;
-
 use nix::sys::signal::Signal;
 
 use super::handle::Sidecar;
 use super::readiness::{ANSWER, status_of};
 use super::state::SidecarState;
 use crate::config::{DrainNotice, NoticeSignal};
+use crate::os::port::Server;
 use crate::os::process::PidFd;
 
 /// Why a sidecar did not get a notice.
@@ -33,7 +32,7 @@ pub enum NoticeError {
 /// # Errors
 /// [`NoticeError`]; the drain goes on without.
 pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeError> {
-    let SidecarState::Ready { pid, address } = sidecar.state() else {
+    let SidecarState::Ready { pid, server } = sidecar.state() else {
         return Ok(());
     };
     match notice {
@@ -49,7 +48,7 @@ pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeE
                 _ => Ok(()),
             }
         }
-        DrainNotice::Path(path) => match tokio::time::timeout(ANSWER, post(address, path)).await {
+        DrainNotice::Path(path) => match tokio::time::timeout(ANSWER, post(&server, path)).await {
             Ok(Ok(200..400)) => Ok(()),
             Ok(Ok(status)) => Err(NoticeError::Status(path.clone(), status)),
             Ok(Err(error)) => Err(NoticeError::Unreached(path.clone(), error)),
@@ -67,9 +66,9 @@ fn number(name: NoticeSignal) -> Signal {
     }
 }
 
-async fn post(address: SocketAddr, path: &str) -> std::io::Result<u16> {
+async fn post(server: &Server, path: &str) -> std::io::Result<u16> {
     let request = format!("POST {path} HTTP/1.1\r\nuser-agent: gateway\r\ncontent-length: 0");
-    status_of(address, &request).await
+    status_of(server, &request).await
 }
 
 #[cfg(test)]
@@ -80,9 +79,9 @@ mod tests {
     use super::*;
 
     /// Answers one request, and gives its first line back.
-    async fn server(answer: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+    async fn server(answer: &'static [u8]) -> (Server, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let server = Server::new(listener.local_addr().unwrap(), std::process::id());
         let task = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
@@ -93,17 +92,17 @@ mod tests {
             let request = String::from_utf8(request).unwrap();
             request.lines().next().unwrap().to_owned()
         });
-        (address, task)
+        (server, task)
     }
 
     #[tokio::test]
     async fn a_path_is_posted_to_and_its_status_read() {
-        let (address, asked) = server(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(post(address, "/drain").await.unwrap(), 202);
+        let (ready, asked) = server(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(post(&ready, "/drain").await.unwrap(), 202);
         assert_eq!(asked.await.unwrap(), "POST /drain HTTP/1.1");
-        let (address, _asked) = server(b"SSH-2.0-OpenSSH_9\r\n").await;
+        let (ready, _asked) = server(b"SSH-2.0-OpenSSH_9\r\n").await;
         assert_eq!(
-            post(address, "/drain").await.unwrap_err().kind(),
+            post(&ready, "/drain").await.unwrap_err().kind(),
             std::io::ErrorKind::InvalidData
         );
     }

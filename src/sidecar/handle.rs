@@ -98,7 +98,7 @@ impl Sidecar {
             .wait_for(|state| !matches!(state, SidecarState::Starting { .. }))
             .await;
         match settled.as_deref() {
-            Ok(SidecarState::Ready { address, .. }) => Ok(*address),
+            Ok(SidecarState::Ready { server, .. }) => Ok(server.at.address),
             Ok(
                 SidecarState::Backoff { failure }
                 | SidecarState::Stopped {

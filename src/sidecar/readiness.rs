@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::notify_socket::NotifySocket;
 use crate::config::Ready;
-use crate::os::port;
+use crate::os::port::{self, Server, Stranger};
 use crate::os::process;
 
 /// Between two looks at a port. The kernel has no event for a program that begins to listen.
@@ -45,6 +45,8 @@ pub struct ReadinessProbe<'a> {
     pub ready: &'a Ready,
     /// The port assigned to it.
     pub port: u16,
+    /// Whether that can be another one at the next start.
+    pub private: bool,
     pub pid: u32,
     /// Its notify socket, for [`Ready::Notify`].
     pub notify: Option<&'a NotifySocket>,
@@ -52,27 +54,32 @@ pub struct ReadinessProbe<'a> {
 
 impl ReadinessProbe<'_> {
     /// Waits until the sidecar is ready; tells `hint` once what is odd about a slow one.
-    pub async fn ready(&self, hint: impl FnMut(Hint)) -> SocketAddr {
+    pub async fn ready(&self, hint: impl FnMut(Hint)) -> Arc<Server> {
         let Some(notify) = self.notify else {
             return self.listens(hint).await;
         };
         notify.ready().await;
         tokio::select! {
-            address = self.listens(hint) => address,
+            server = self.listens(hint) => server,
             never = notify.read_on() => match never {},
         }
     }
 
-    async fn listens(&self, mut hint: impl FnMut(Hint)) -> SocketAddr {
+    async fn listens(&self, mut hint: impl FnMut(Hint)) -> Arc<Server> {
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let places = loopback.map(|host| {
+            let address = SocketAddr::new(host, self.port);
+            Arc::new(Server::new(address, self.pid))
+        });
         let begun = Instant::now();
         let mut look_elsewhere = begun + ELSEWHERE;
         let mut hinted = false;
         loop {
             let mut odd = None;
-            if let Some(address) = self.listener().await {
-                match self.answers(address).await {
-                    Ok(()) => return address,
-                    Err(hint) => odd = hint,
+            for server in &places {
+                match self.answers(server).await {
+                    Ok(()) => return Arc::clone(server),
+                    Err(hint) => odd = odd.or(hint),
                 }
             }
             let now = Instant::now();
@@ -88,34 +95,12 @@ impl ReadinessProbe<'_> {
         }
     }
 
-    /// The address of the sidecar's own listener on its port.
-    async fn listener(&self) -> Option<SocketAddr> {
-        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        for address in loopback.map(|host| SocketAddr::new(host, self.port)) {
-            if TcpStream::connect(address).await.is_ok() && self.owned() {
-                return Some(address);
-            }
-        }
-        None
-    }
-
-    /// Whether the listener belongs to the sidecar: a stranger on its port would be taken for it
-    /// otherwise.
-    fn owned(&self) -> bool {
-        let found = port::listening_of(&process::descendants(self.pid));
-        found.incomplete || self.is_among(&found.addresses)
-    }
-
-    fn is_among(&self, addresses: &[SocketAddr]) -> bool {
-        addresses.iter().any(|address| address.port() == self.port)
-    }
-
     fn elsewhere(&self) -> Option<Hint> {
         let found = port::listening_of(&process::descendants(self.pid));
-        if self.is_among(&found.addresses) {
+        if found.iter().any(|address| address.port() == self.port) {
             return None;
         }
-        let other = found.addresses.first()?.port();
+        let other = found.first()?.port();
         let assigned = self.port;
         let text = format!(
             "is listening on {other} instead of the assigned port {assigned}: use {{port}} in its command or $PORT in the program, or `--port {other}`"
@@ -126,26 +111,43 @@ impl ReadinessProbe<'_> {
         })
     }
 
-    /// Whether it answers its path with success, where it has one; if not, what is odd.
-    async fn answers(&self, address: SocketAddr) -> Result<(), Option<Hint>> {
-        let Ready::Http(path) = self.ready else {
-            return Ok(());
+    /// Whether it listens there, and answers its path with success, where it has one; if not, what
+    /// is odd.
+    async fn answers(&self, server: &Server) -> Result<(), Option<Hint>> {
+        let answered = async {
+            let Ready::Http(path) = self.ready else {
+                return server.connect().await.map(|_| None);
+            };
+            let request = format!("GET {path} HTTP/1.1\r\nuser-agent: gateway-probe");
+            let status = status_of(server, &request).await?;
+            Ok(Some((path, status)))
         };
-        let request = format!("GET {path} HTTP/1.1\r\nuser-agent: gateway-probe");
-        match tokio::time::timeout(ANSWER, status_of(address, &request)).await {
-            Ok(Ok(200..400)) => Ok(()),
-            Ok(Ok(status)) => Err(Some(Hint {
+        match tokio::time::timeout(ANSWER, answered).await {
+            Ok(Ok(None | Some((_, 200..400)))) => Ok(()),
+            Ok(Ok(Some((path, status)))) => Err(Some(Hint {
                 text: format!("answers {path} with {status}"),
                 hopeless: false,
             })),
-            Ok(Err(_)) | Err(_) => Err(None),
+            Ok(Err(error)) => {
+                Err(Stranger::of(&error).map(|stranger| self.taken(server, stranger)))
+            }
+            Err(_) => Err(None),
+        }
+    }
+
+    fn taken(&self, server: &Server, stranger: &Stranger) -> Hint {
+        let (address, holder) = (server.at.address, &stranger.holder);
+        Hint {
+            text: format!("is not what listens on {address}: that is {holder}"),
+            hopeless: self.private,
         }
     }
 }
 
 /// The status that a sidecar answers. `request` is the head of the request without its end.
-pub async fn status_of(address: SocketAddr, request: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(address).await?;
+pub async fn status_of(server: &Server, request: &str) -> io::Result<u16> {
+    let mut stream = server.connect().await?;
+    let address = server.at.address;
     let request = format!("{request}\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     // "HTTP/1.1 200"

@@ -238,6 +238,7 @@ impl Runner {
         let probe = ReadinessProbe {
             ready: &spec.ready,
             port,
+            private: spec.port.is_none(),
             pid,
             notify,
         };
@@ -249,17 +250,17 @@ impl Runner {
             });
         };
         let begun = Instant::now();
-        let address = tokio::select! {
+        let server = tokio::select! {
             biased;
             () = self.control.stop.cancelled() => return self.end(process).await,
             () = process.ended() => {
                 let end = process.reap().await;
-                let port_taken = spec.port.is_none() && std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
+                let port_taken = self.has_lost(port);
                 let death = how_it_ended(end, memory.as_ref());
                 let cause = format!("{} before it was ready", death.cause);
                 return Err(Death { cause, port_taken, ..death });
             }
-            address = probe.ready(hinted) => address,
+            server = probe.ready(hinted) => server,
             () = too_slow(begun, spec.start_timeout.0, output, self.state.subscribe()) => {
                 return Err(self.give_up(process, begun, port).await);
             }
@@ -267,11 +268,11 @@ impl Runner {
         let took = begun.elapsed();
         info!(
             SIDECAR = name,
-            "[gateway] sidecar {name} ready: pid {pid}, {address}, after {} ms",
+            "[gateway] sidecar {name} ready: pid {pid}, {}, after {} ms",
+            server.at.address,
             took.as_millis()
         );
-        self.state
-            .send_replace(SidecarState::Ready { pid, address });
+        self.state.send_replace(SidecarState::Ready { pid, server });
         self.watch_ready(process, notify, memory.as_ref()).await
     }
 
@@ -315,7 +316,17 @@ impl Runner {
         };
         process.stop(self.start.spec.stop_timeout.0).await;
         let waited = begun.elapsed().as_secs();
-        format!("was not ready after {waited} s on port {port}{why}").into()
+        let cause = format!("was not ready after {waited} s on port {port}{why}");
+        let port_taken = self.has_lost(port);
+        Death {
+            port_taken,
+            ..cause.into()
+        }
+    }
+
+    /// Whether another program has taken a port that was chosen for this run, which is over.
+    fn has_lost(&self, port: u16) -> bool {
+        self.start.spec.port.is_none() && !port::is_private(port)
     }
 
     /// Ends a process as asked.

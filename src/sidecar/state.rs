@@ -1,6 +1,5 @@
 //! What a sidecar is started with, the state that others see, and what its handle and its runner share.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -12,6 +11,7 @@ use super::backoff::Backoff;
 use super::environment::Inherited;
 use super::readiness::Hint;
 use crate::config::SidecarSpec;
+use crate::os::port::Server;
 use crate::state::terms::SidecarStanding;
 use crate::text::redact::Redactor;
 
@@ -70,7 +70,7 @@ pub enum SidecarState {
         hint: Option<Hint>,
     },
     /// It can be used.
-    Ready { pid: u32, address: SocketAddr },
+    Ready { pid: u32, server: Arc<Server> },
     /// It died and will be started again.
     Backoff { failure: Arc<SidecarFailure> },
     /// It was asked to end.

@@ -29,6 +29,7 @@ mod races;
 mod recovery;
 mod stale_trees;
 mod stalled;
+mod strangers;
 mod stuck_children;
 mod supervisors;
 #[path = "../support/mod.rs"]

@@ -375,8 +375,8 @@ impl SuccessorSide {
     pub fn redirect(&self, sidecars: &SidecarAddresses, workers: usize) {
         for (name, door) in self.handed.iter().flat_map(|handed| &handed.doors) {
             door.set(match sidecars.get(name) {
-                Some(Some(address)) => {
-                    let address = Address::Socket(*address);
+                Some(Some(server)) => {
+                    let address = Address::Sidecar(Arc::new((*server).into()));
                     Door::Open(Upstream::new(address, workers, door.cut_token()))
                 }
                 _ => Door::Held(format!("{name} is restarting").into()),

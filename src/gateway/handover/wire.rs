@@ -2,12 +2,12 @@
 //! which carries descriptors.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::os::port::ServerAddress;
 use crate::state::trace::Carried;
 use crate::supervisor::SupervisorVerdict;
 
@@ -142,13 +142,13 @@ pub enum ToPredecessor {
     Ready {
         info: GenerationInfo,
         /// Where its sidecars listen, for requests of clients that stay with the predecessor.
-        sidecars: BTreeMap<String, Option<SocketAddr>>,
+        sidecars: BTreeMap<String, Option<ServerAddress>>,
     },
     /// It accepts clients, and is the owner on record.
     Serving,
     Sidecars {
         /// Where they listen; none while one is away.
-        sidecars: BTreeMap<String, Option<SocketAddr>>,
+        sidecars: BTreeMap<String, Option<ServerAddress>>,
     },
     Failed {
         why: String,

@@ -12,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
@@ -28,6 +29,15 @@ const BY_FAMILY: u16 = 20;
 
 /// TCP_LISTEN of net/tcp_states.h, as a bit of a set of states; unix sockets use the same.
 const LISTEN: u32 = 1 << 10;
+
+/// TCP_LISTEN as the state of one socket.
+const LISTENING: u8 = 10;
+
+/// LOOPBACK_IFINDEX of the kernel's net/loopback.h: the index of the loopback interface.
+const LOOPBACK: u32 = 1;
+
+/// The cookie of a socket in `struct inet_diag_msg`.
+const COOKIE: usize = 44;
 
 /// INET_DIAG_SKV6ONLY and INET_DIAG_CGROUP_ID of linux/inet_diag.h.
 const SKV6ONLY: u16 = 11;
@@ -115,6 +125,7 @@ pub fn inet(message: &[u8]) -> Option<Socket> {
     let listen = Listen::tcp(SocketAddr::new(ip, port));
     let (uid, inode) = (number(message, 64)?, number(message, 68)?);
     let mut socket = Socket::new(listen, inode.into(), Some(uid));
+    socket.cookie = bytes(message, COOKIE).map(u64::from_ne_bytes)?;
     for (kind, value) in attributes(message.get(72..)?) {
         match kind {
             SKV6ONLY => socket.v6only = value.first() == Some(&1),
@@ -125,8 +136,63 @@ pub fn inet(message: &[u8]) -> Option<Socket> {
     Some(socket)
 }
 
+/// The socket that takes a connection to a loopback address: the kernel looks it up as for a
+/// connection.
+///
+/// # Errors
+/// As [`tcp`].
+pub fn listener_at(address: SocketAddr) -> io::Result<Option<Socket>> {
+    /// Whether the kernel has ever found one.
+    static KNOWS: AtomicBool = AtomicBool::new(false);
+    let mut request = [0_u8; 56];
+    request[1] = libc::IPPROTO_TCP as u8;
+    request[4..8].copy_from_slice(&LISTEN.to_ne_bytes());
+    // Its own address, of a port that has no client.
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            request[0] = libc::AF_INET as u8;
+            request[12..16].copy_from_slice(&ip.octets());
+            request[28..32].copy_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            request[0] = libc::AF_INET6 as u8;
+            request[12..28].copy_from_slice(&ip.octets());
+            request[28..44].copy_from_slice(&ip.octets());
+        }
+    }
+    request[8..10].copy_from_slice(&address.port().to_be_bytes());
+    request[44..48].copy_from_slice(&LOOPBACK.to_ne_bytes());
+    // Of any cookie.
+    request[48..56].fill(0xff);
+    let mut found = None;
+    let asked = ask(&request, 0, |message| {
+        // In another state it is no listener.
+        if message.get(1) == Some(&LISTENING) {
+            found = inet(message);
+        }
+    });
+    match asked {
+        Ok(()) => {
+            KNOWS.store(true, Ordering::Relaxed);
+            Ok(found)
+        }
+        // There is no such socket, or the kernel's module for such questions is missing.
+        Err(error)
+            if error.raw_os_error() == Some(libc::ENOENT) && KNOWS.load(Ordering::Relaxed) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Requests a dump; `each` gets the payload of each message.
-fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+fn dump(request: &[u8], each: impl FnMut(&[u8])) -> io::Result<()> {
+    ask(request, libc::NLM_F_DUMP as u16, each)
+}
+
+/// Asks the kernel; `each` gets the payload of each message.
+fn ask(request: &[u8], flags: u16, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -135,7 +201,7 @@ fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
     )?;
     let patience = TimeVal::seconds(ANSWER_SECONDS);
     setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let flags = flags | libc::NLM_F_REQUEST as u16;
     let message = [
         &((HEADER + request.len()) as u32).to_ne_bytes()[..],
         &BY_FAMILY.to_ne_bytes(),
@@ -150,17 +216,19 @@ fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
         &kernel,
         MsgFlags::empty(),
     )?;
-    read(&socket, &mut each)
+    read(&socket, flags, &mut each)
 }
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
-fn read(socket: &OwnedFd, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+/// Reads the answer: one message, or a dump up to its end.
+fn read(socket: &OwnedFd, flags: u16, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let dump = flags & libc::NLM_F_DUMP as u16 != 0;
     let mut buffer = vec![0_u8; BUFFER];
     loop {
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if messages(buffer.get(..length).unwrap_or_default(), each)? {
+        if messages(buffer.get(..length).unwrap_or_default(), each)? || !dump {
             return Ok(());
         }
     }
@@ -246,6 +314,52 @@ mod tests {
         assert!(tcp(0).unwrap().len() >= 2);
         drop((v4, v6, client));
         assert_eq!(tcp(port).unwrap(), []);
+    }
+
+    #[test]
+    fn the_listener_at_an_address_is_the_one_that_a_connection_reaches() {
+        let wanted: [SocketAddr; 2] = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().unwrap());
+        let held = [
+            "127.0.0.1",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:0.0.0.0]",
+        ];
+        for listener in held.map(|host| TcpListener::bind(format!("{host}:0")).unwrap()) {
+            let port = listener.local_addr().unwrap().port();
+            for mut address in wanted {
+                address.set_port(port);
+                let reached = std::net::TcpStream::connect(address).is_ok();
+                let expected = reached.then(|| inode(&listener));
+                let found = listener_at(address).unwrap().map(|socket| socket.inode);
+                assert_eq!(found, expected, "{listener:?} {address}");
+                let listed = Socket::taking(tcp(port).unwrap(), address);
+                assert_eq!(
+                    listed.map(|socket| socket.inode),
+                    expected,
+                    "{listener:?} {address}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_exact_address_goes_before_every_address() {
+        let every = TcpListener::bind("[::]:0").unwrap();
+        let port = every.local_addr().unwrap().port();
+        let exact = TcpListener::bind(("::1", port));
+        // Linux refuses it, so that nobody can take the clients of a server that listens on all.
+        assert!(exact.is_err());
+        let v6 = TcpListener::bind("[::1]:0").unwrap();
+        let address = v6.local_addr().unwrap();
+        let sockets = [("[::]", 1), ("[::1]", 2)].map(|(host, inode)| {
+            let listen = format!("{host}:{}", address.port()).parse().unwrap();
+            Socket::new(listen, inode, None)
+        });
+        let taking = Socket::taking(sockets.into(), address);
+        assert_eq!(taking.map(|socket| socket.inode), Some(2));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn private() -> io::Result<u16> {
         let start = (crate::os::random() % u64::from(span)) as u16;
         for step in 0..TRIES.min(span) {
             let port = LOWEST + (start + step) % span;
-            if free(port) {
+            if is_private(port) {
                 return Ok(port);
             }
         }
@@ -114,7 +114,8 @@ pub fn knock(path: &Path) -> nix::Result<()> {
     socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
-fn free(port: u16) -> bool {
+/// Whether no program but a later sidecar's has a private port, at any address.
+pub fn is_private(port: u16) -> bool {
     let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, port));
     let v6_free = v6.is_ok() || v6.is_err_and(|error| error.kind() != io::ErrorKind::AddrInUse);
     v6_free && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()

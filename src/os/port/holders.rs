@@ -61,38 +61,21 @@ pub fn holders(sockets: &[Socket], likely: &[u32], depth: Depth) -> Holders {
     found
 }
 
-/// The listeners of some processes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listening {
-    pub addresses: Vec<SocketAddr>,
-    /// Whether some of the processes could not be looked into: then an address may be missing.
-    pub incomplete: bool,
-}
-
-/// The TCP listeners that `pids` hold.
-pub fn listening_of(pids: &HashSet<u32>) -> Listening {
-    let mut result = Listening::default();
-    let Ok(listeners) = kernel::tcp(0) else {
-        result.incomplete = !pids.is_empty();
-        return result;
-    };
-    for pid in pids {
-        let Some(held) = kernel::sockets_of(*pid) else {
-            // A process that is gone holds nothing; a hidden one may.
-            result.incomplete |= kernel::is_there(*pid);
-            continue;
-        };
-        for listener in &listeners {
-            if let Listen::Tcp(address) = listener.listen
-                && held.contains(&listener.inode)
-            {
-                result.addresses.push(address);
-            }
-        }
-    }
-    result.addresses.sort();
-    result.addresses.dedup();
-    result
+/// Where `pids` listen by TCP, as far as that can be seen.
+pub fn listening_of(pids: &HashSet<u32>) -> Vec<SocketAddr> {
+    let sockets = pids.iter().filter_map(|pid| kernel::sockets_of(*pid));
+    let held: HashSet<u64> = sockets.flatten().collect();
+    let mut addresses: Vec<SocketAddr> = kernel::tcp(0)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|listener| held.contains(&listener.inode))
+        .filter_map(|listener| match listener.listen {
+            Listen::Tcp(address) => Some(address),
+            Listen::Unix(_) => None,
+        })
+        .collect();
+    addresses.sort();
+    addresses
 }
 
 #[cfg(test)]
@@ -132,13 +115,9 @@ mod tests {
         let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
         let v6 = TcpListener::bind("[::1]:0").unwrap();
         let found = listening_of(&HashSet::from([std::process::id()]));
-        assert!(!found.incomplete);
         for listener in [v4, v6] {
-            assert!(
-                found.addresses.contains(&listener.local_addr().unwrap()),
-                "{found:?}"
-            );
+            assert!(found.contains(&listener.local_addr().unwrap()), "{found:?}");
         }
-        assert_eq!(listening_of(&HashSet::new()), Listening::default());
+        assert_eq!(listening_of(&HashSet::new()), []);
     }
 }

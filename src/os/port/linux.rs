@@ -1,6 +1,7 @@
 //! Sockets on Linux: sock_diag, and /proc.
 
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::{fs, io};
 
 use super::{Socket, diag, table};
@@ -11,6 +12,17 @@ const EPHEMERAL: u16 = 32_768;
 /// The TCP sockets that listen on a port, on any address of either family; on every port for 0.
 pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     diag::tcp(port).or_else(|_| table::tcp(port))
+}
+
+/// The socket that takes a connection to a loopback address.
+///
+/// # Errors
+/// When the kernel lists its sockets neither here nor there.
+pub fn listener_at(address: SocketAddr) -> io::Result<Option<Socket>> {
+    match diag::listener_at(address) {
+        Ok(found) => Ok(found),
+        Err(_) => tcp(address.port()).map(|sockets| Socket::taking(sockets, address)),
+    }
 }
 
 /// The unix sockets that listen somewhere in the file system.
@@ -27,11 +39,6 @@ pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
     };
     let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     Some(links.filter_map(inode).collect())
-}
-
-/// Whether there is such a process, even if it may not be looked into.
-pub fn is_there(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// The first port that the kernel uses for outgoing connections.

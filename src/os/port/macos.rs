@@ -3,6 +3,7 @@
 //! "inode" of a socket is the kernel's handle of it, which is the same in both.
 
 use std::io;
+use std::net::SocketAddr;
 
 use super::Socket;
 use crate::config::Listen;
@@ -23,6 +24,10 @@ pub fn tcp(port: u16) -> io::Result<Vec<Socket>> {
     };
     found.retain(|socket| matches!(socket.listen, Listen::Tcp(address) if port == 0 || address.port() == port));
     Ok(found)
+}
+
+pub fn listener_at(address: SocketAddr) -> io::Result<Option<Socket>> {
+    tcp(address.port()).map(|sockets| Socket::taking(sockets, address))
 }
 
 /// Only of processes that may be looked into.
@@ -60,10 +65,6 @@ pub fn sockets_of(pid: u32) -> Option<Vec<u64>> {
             .filter_map(|info| fdinfo::handle(info))
             .collect(),
     )
-}
-
-pub fn is_there(pid: u32) -> bool {
-    process::Stat::read(pid).is_some()
 }
 
 pub fn ephemeral_start() -> u16 {

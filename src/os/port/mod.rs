@@ -10,13 +10,15 @@ mod kernel;
 #[cfg(target_os = "macos")]
 #[path = "macos.rs"]
 mod kernel;
+mod server;
 mod socket;
 #[cfg(target_os = "linux")]
 pub mod table;
 mod who;
 
-pub use free::{bound, can_be_had, is_here, knock, private};
+pub use free::{bound, can_be_had, is_here, is_private, knock, private};
 pub use holders::{Depth, holders, listening_of};
 pub use kernel::{sockets_of, unix};
+pub use server::{Server, ServerAddress, Stranger};
 pub use socket::Socket;
 pub use who::{Holder, UNSEEN, in_the_way_of, who};

@@ -1,6 +1,6 @@
 //! A listening socket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Listen;
 
@@ -10,6 +10,9 @@ pub struct Socket {
     pub listen: Listen,
     /// As in the link `socket:[…]` of /proc/PID/fd; on macOS, the kernel's handle of the socket.
     pub inode: u64,
+    /// The kernel's number of the socket, which no other socket gets until the machine starts again;
+    /// 0 where it is not told.
+    pub cookie: u64,
     /// The user that created it, where that is known.
     pub uid: Option<u32>,
     /// The inode of its control group's directory in the unified hierarchy, from Linux 5.8 on. A
@@ -25,6 +28,7 @@ impl Socket {
         Self {
             listen,
             inode,
+            cookie: 0,
             uid,
             cgroup: None,
             v6only: false,
@@ -40,6 +44,23 @@ impl Socket {
             (Listen::Unix(ours), Listen::Unix(theirs)) => ours == theirs,
             _ => false,
         }
+    }
+
+    /// Of `sockets` the one that takes a connection to `address`: an exact address goes before any
+    /// address of the same family, and that before any address of both.
+    pub fn taking(sockets: Vec<Self>, address: SocketAddr) -> Option<Self> {
+        let wanted = Listen::Tcp(address);
+        let rank = |socket: &Self| match &socket.listen {
+            _ if !socket.is_in_the_way_of(&wanted) => None,
+            Listen::Tcp(ours) if *ours == address => Some(0),
+            Listen::Tcp(ours) if ours.is_ipv4() == address.is_ipv4() => Some(1),
+            _ => Some(2),
+        };
+        let ranked = sockets.into_iter();
+        let ranked = ranked.filter_map(|socket| Some((rank(&socket)?, socket)));
+        ranked
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, socket)| socket)
     }
 
     fn overlaps(&self, ours: IpAddr, wanted: IpAddr) -> bool {

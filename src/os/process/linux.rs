@@ -42,6 +42,17 @@ pub fn user(pid: u32) -> Option<u32> {
     Some(meta.uid())
 }
 
+/// The users that a process is or may become again; those of a process that hides its descriptors
+/// can be seen, too.
+pub fn users(pid: u32) -> Vec<u32> {
+    let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    // A name is escaped there, so that it cannot pass for a line.
+    let text = String::from_utf8_lossy(&status);
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let users = line.unwrap_or_default().split_whitespace();
+    users.filter_map(|user| user.parse().ok()).collect()
+}
+
 /// The link /proc/PID/exe: a program whose file was replaced has " (deleted)" after it.
 pub fn executable(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/exe")).ok()

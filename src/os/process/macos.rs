@@ -31,6 +31,10 @@ pub fn user(pid: u32) -> Option<u32> {
     calls::process_info(pid).map(|info| info.uid)
 }
 
+pub fn users(pid: u32) -> Vec<u32> {
+    user(pid).into_iter().collect()
+}
+
 pub fn executable(pid: u32) -> Option<PathBuf> {
     program(pid)
 }

@@ -20,7 +20,7 @@ mod tree;
 
 pub use ended::Ended;
 pub use facts::{Process, is_within};
-pub use kernel::{all, arguments, executable, group_of, program, user};
+pub use kernel::{all, arguments, executable, group_of, program, user, users};
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};
 pub use pidfd::PidFd;

@@ -32,6 +32,8 @@ fn message(socket: &Socket) -> Vec<u8> {
                 IpAddr::V4(ip) => out.extend(ip.octets()),
                 IpAddr::V6(ip) => out.extend(ip.octets()),
             }
+            out.resize(44, 0);
+            out.extend(socket.cookie.to_ne_bytes());
             out.resize(64, 0);
             out.extend(socket.uid.unwrap().to_ne_bytes());
             out.extend(inode);

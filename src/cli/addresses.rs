@@ -1,5 +1,7 @@
 //! The addresses of the selected gateway, and what is known about them.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -37,8 +39,9 @@ async fn without_service(ctx: &Context, env: &Env<'_>) -> Result<AddressClaim, C
     match Target::find(&ctx.global, env) {
         Ok(target) => {
             // One that hangs is named by its record.
-            if let Ok(Ok(status)) = timeout(ASK, target.status()).await {
+            if let Ok(Ok((client, status))) = timeout(ASK, target.connect_and_ask()).await {
                 return Ok(AddressClaim {
+                    users: BTreeSet::from([client.peer().uid]),
                     instance: Some(status.instance),
                     listen: parsed(&status.listeners),
                     state: vec![status.state_dir.into()],
@@ -63,9 +66,13 @@ fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<AddressClaim, Cl
         .map(|owner| parsed(&owner.listeners))
         .filter(|listen| !listen.is_empty())
         .unwrap_or(gateway.listen);
+    // The caller named or configured the directory; the gateway that has it runs as its owner.
+    let owner = std::fs::metadata(&paths.state).map(|facts| facts.uid());
+    let users = owner.into_iter().collect();
     Ok(AddressClaim {
         instance: Some(loaded.instance),
         listen,
+        users,
         state: vec![paths.state],
         ..AddressClaim::default()
     })

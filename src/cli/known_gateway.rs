@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 
-use super::error::WITH_SUDO;
+use super::error::more_rights;
 use super::services;
 use super::target::{self, Target, is_named_by_path};
 use super::{CliError, Context, Exit};
@@ -92,8 +92,7 @@ impl KnownGateway {
             .iter()
             .map(|status| PathBuf::from(&status.state_dir));
         let mut places: Vec<PathBuf> = status.collect();
-        let named = ctx.global.state_dir.clone();
-        if let Some(dir) = named.or_else(|| env.path("GATEWAY_STATE_DIR")) {
+        if let Some(dir) = target::named_state_dir(&ctx.global, env) {
             places.push(dir);
         } else if let Some(unit) = &self.unit {
             let configured = service::configuration(env, unit).ok().flatten();
@@ -116,7 +115,7 @@ impl KnownGateway {
     /// The error when nothing is known about it.
     pub fn unknown(self) -> CliError {
         if let Some(why) = self.denied {
-            return Exit::Permission.error(why).with_help(WITH_SUDO);
+            return Exit::Permission.error(why).with_help(more_rights());
         }
         self.silent
             .unwrap_or_else(|| Exit::NotRunning.error(format!("{} is not running", self.instance)))

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod addresses;
+mod answering_gateway;
 mod answers;
 pub mod args;
 pub mod commands;

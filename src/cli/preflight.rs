@@ -3,25 +3,49 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use super::answering_gateway::AnsweringGateway;
 use super::args::{GatewayCli, RestartArgs, Wait};
 use super::program_run;
 use super::{CliError, Exit};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
+use crate::control::client::SocketPeer;
 use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process;
 use crate::service::{self, Installed};
 use crate::state::terms::StrategyName;
 
-/// The configuration as a running gateway would read it now: with its own flags and environment.
-/// None where those cannot be known here; the gateway checks by itself before it changes anything.
+/// The configuration as a running gateway would read it now: that of its service, or, for a gateway
+/// that this user started by hand, with its own flags and environment. None where it cannot be known
+/// here, as for another user's gateway, which could name any file; the gateway checks by itself
+/// before it changes anything.
 ///
 /// # Errors
 /// Exit code 78 with place and next command when it is not valid.
-pub fn check(status: &Status) -> Result<Option<Config>, CliError> {
-    let Some((flags, environment)) = as_started(status) else {
+pub fn check(
+    answering: &AnsweringGateway,
+    peer: SocketPeer,
+    status: &Status,
+) -> Result<Option<Config>, CliError> {
+    let serves_on = format!("generation {} serves on", status.generation);
+    match answering {
+        AnsweringGateway::Service(unit, _) => {
+            let read = service::configuration(&Env::real(), unit);
+            let read = read.map_err(|error| refused(error, &serves_on))?;
+            Ok(read.map(|(_, config)| config))
+        }
+        AnsweringGateway::OfThisUser => of_process(peer, status, &serves_on),
+        AnsweringGateway::OfAnotherUser | AnsweringGateway::BesideService(..) => Ok(None),
+    }
+}
+
+fn of_process(
+    peer: SocketPeer,
+    status: &Status,
+    serves_on: &str,
+) -> Result<Option<Config>, CliError> {
+    let Some((flags, environment)) = as_started(peer, status) else {
         return Ok(None);
     };
     let env = |name: &str| environment.get(OsStr::new(name)).cloned();
@@ -30,12 +54,17 @@ pub fn check(status: &Status) -> Result<Option<Config>, CliError> {
         Ok(loaded) => Ok(Some(loaded.config)),
         // The gateway may see other files than this command: a service has a /tmp of its own.
         Err(ConfigError::Unreadable { .. }) => Ok(None),
-        Err(error) => Err(refusal(
-            error,
-            file,
-            &format!("generation {} serves on", status.generation),
-        )),
+        Err(error) => Err(refusal(error, file, serves_on)),
     }
+}
+
+/// The refusal with the file that the error names.
+fn refused(error: ConfigError, unchanged: &str) -> CliError {
+    let file = match &error {
+        ConfigError::Invalid { path, .. } => path.clone(),
+        ConfigError::Unreadable { path, .. } => Some(path.clone()),
+    };
+    refusal(error, file, unchanged)
 }
 
 /// The refusal of a restart whose configuration is not valid.
@@ -55,11 +84,7 @@ pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
     let Err(error) = service::configuration(env, unit) else {
         return Ok(());
     };
-    let file = match &error {
-        ConfigError::Invalid { path, .. } => path.clone(),
-        ConfigError::Unreadable { path, .. } => Some(path.clone()),
-    };
-    Err(refusal(error, file, &format!("{} is as it was", unit.unit)))
+    Err(refused(error, &format!("{} is as it was", unit.unit)))
 }
 
 /// Refuses to restart a service whose program is not there, or does not run: it would be down
@@ -90,14 +115,12 @@ pub(super) struct ProcessStart {
     pub(super) line: Vec<OsString>,
     pub(super) environment: HashMap<OsString, OsString>,
     pub(super) cwd: PathBuf,
-    pub(super) uid: u32,
 }
 
-/// How the gateway of this status was started; none where that cannot be known here.
-pub(super) fn started(status: &Status) -> Option<ProcessStart> {
-    let process = PathBuf::from(format!("/proc/{}", status.pid));
-    // Another pid namespace has other processes of this number.
-    if !process::program(status.pid)?
+/// How this gateway process was started; none where that cannot be known here.
+pub(super) fn started(pid: u32) -> Option<ProcessStart> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    if !process::program(pid)?
         .file_name()?
         .as_bytes()
         .starts_with(b"gateway")
@@ -116,20 +139,19 @@ pub(super) fn started(status: &Status) -> Option<ProcessStart> {
         line: line.map(string).collect(),
         environment: environment.collect(),
         cwd: std::fs::read_link(process.join("cwd")).ok()?,
-        uid: std::fs::metadata(&process).ok()?.uid(),
     })
 }
 
 /// Flags and environment of a gateway's process.
-fn as_started(status: &Status) -> Option<(Overrides, HashMap<OsString, OsString>)> {
-    let start = started(status)?;
+fn as_started(
+    peer: SocketPeer,
+    status: &Status,
+) -> Option<(Overrides, HashMap<OsString, OsString>)> {
+    let start = started(peer.pid?)?;
     let mut flags = GatewayCli::read(start.line).ok()?.overrides();
     flags.instance = Some(status.instance.clone());
-    match &status.config {
-        Some(file) => flags.config = Some(start.cwd.join(file)),
-        // Without a file, where one would be depends on the user.
-        None if start.uid != nix::unistd::geteuid().as_raw() => return None,
-        None => {}
+    if let Some(file) = &status.config {
+        flags.config = Some(start.cwd.join(file));
     }
     Some((flags, start.environment))
 }
@@ -219,10 +241,13 @@ mod tests {
 
     #[test]
     fn the_configuration_of_a_process_that_is_no_gateway_is_not_known() {
-        let status = Status {
-            pid: 1,
-            ..crate::control::fake_gateway::status()
+        let status = crate::control::fake_gateway::status();
+        let peer = SocketPeer {
+            uid: 0,
+            pid: Some(1),
         };
-        assert!(check(&status).unwrap().is_none());
+        let checked = |answering| check(&answering, peer, &status).unwrap();
+        assert!(checked(AnsweringGateway::OfThisUser).is_none());
+        assert!(checked(AnsweringGateway::OfAnotherUser).is_none());
     }
 }

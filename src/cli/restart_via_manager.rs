@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::args::{RestartArgs, Wait};
 use super::downtime_probe::{Downtime, DowntimeProbe};
-use super::error::WITH_SUDO;
+use super::error::more_rights;
 use super::preflight::{refuse_invalid, refuse_unrunnable};
 use super::restart_over_control::interrupted;
 use super::restart_report::downtime;
@@ -128,7 +128,7 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, 
             "{} runs (pid {}), but does not let this user ask it",
             unit.unit, before.main_pid
         );
-        return Err(Exit::Permission.error(message).with_help(WITH_SUDO));
+        return Err(Exit::Permission.error(message).with_help(more_rights()));
     }
     refuse_unrunnable(&env, &unit).await?;
     let (status, silent) = match answer {

@@ -1,8 +1,10 @@
 //! gatewayctl's end of the control socket.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::BufReader;
@@ -25,9 +27,45 @@ pub enum CallError {
     Protocol(String),
 }
 
+/// Who serves a control socket: the process that began to listen, as the kernel recorded it. It is
+/// the only thing about a gateway that is known for certain; everything else is its own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketPeer {
+    pub uid: u32,
+    /// None where its pid has no meaning here: it is in another pid namespace.
+    pub pid: Option<u32>,
+}
+
+impl SocketPeer {
+    fn of(stream: &UnixStream) -> io::Result<Self> {
+        let credentials = stream.peer_cred()?;
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
+        Ok(Self {
+            uid: credentials.uid(),
+            pid: pid.filter(|pid| *pid != 0),
+        })
+    }
+
+    /// Whether it runs as the user who asks: then its word can give it nothing that it lacks.
+    pub fn is_this_user(self) -> bool {
+        self.uid == geteuid().as_raw()
+    }
+
+    /// Whether it may serve this socket: root and the caller may, and for root the owner of the
+    /// socket's directory. Nobody else can be meant.
+    fn may_serve(self, path: &Path) -> bool {
+        let owns_directory = || {
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            std::fs::metadata(directory).is_ok_and(|facts| facts.uid() == self.uid)
+        };
+        self.uid == 0 || self.is_this_user() || (geteuid().is_root() && owns_directory())
+    }
+}
+
 /// A connection to a gateway.
 #[derive(Debug)]
 pub struct Client {
+    peer: SocketPeer,
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     calls: u64,
@@ -36,14 +74,30 @@ pub struct Client {
 impl Client {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] mean that no gateway
-    /// runs there.
+    /// runs there; [`io::ErrorKind::InvalidData`], that a user serves it who cannot be meant.
     pub async fn connect(path: &Path) -> io::Result<Self> {
-        let (reader, writer) = UnixStream::connect(path).await?.into_split();
+        let stream = UnixStream::connect(path).await?;
+        let peer = SocketPeer::of(&stream)?;
+        if !peer.may_serve(path) {
+            let message = format!(
+                "{} is served by uid {}, which is neither its owner nor root",
+                path.display(),
+                peer.uid
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let (reader, writer) = stream.into_split();
         Ok(Self {
+            peer,
             reader: BufReader::new(reader),
             writer,
             calls: 0,
         })
+    }
+
+    /// Who serves the socket.
+    pub fn peer(&self) -> SocketPeer {
+        self.peer
     }
 
     /// Asks and waits for the answer; `progress` gets every step before it.

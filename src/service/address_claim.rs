@@ -1,8 +1,13 @@
 //! The addresses that an installed gateway claims, with its state directories and its unit.
 
-use super::error::ServiceError;
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use super::error::{ServiceError, more_rights};
 use super::layout::{Installed, Layout};
-use super::manager::Manager;
+use super::manager::{Manager, UnitState};
+use super::service_process::user_of;
 use super::start_stop::configuration;
 use crate::config::{Config, Env};
 use crate::stale::{AddressClaim, ServiceUnit};
@@ -15,7 +20,8 @@ use crate::stale::{AddressClaim, ServiceUnit};
 /// read.
 pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressClaim, ServiceError> {
     let manager = Manager::connect(unit.scope, env).await?;
-    let state = manager.state(&unit.unit).await?;
+    let said = manager.properties(&unit.unit).await?;
+    let state = UnitState::of(&said);
     let socket_up = manager.socket_state(unit).await?.is_active();
     let layout = Layout::of(unit.scope, env)?;
     let file = layout.config_file(&unit.instance);
@@ -27,7 +33,7 @@ pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressCla
                 "{} is not for this user to read",
                 file.display()
             ))
-            .next("the same command with sudo"));
+            .next(more_rights()));
         }
         Ok(None) => Config::default(),
         Err(error) => {
@@ -37,12 +43,19 @@ pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressCla
             )));
         }
     };
+    let made = layout.leftovers(&unit.instance);
+    let users = match user_of(unit, &said) {
+        Some(user) => BTreeSet::from([user.uid.as_raw()]),
+        // A temporary user that systemd forgot when the service ended: what it made is still there.
+        None => owners(&made),
+    };
     let mut dirs: Vec<_> = config.gateway.state_dir.into_iter().collect();
-    dirs.extend(layout.leftovers(&unit.instance));
+    dirs.extend(made);
     Ok(AddressClaim {
         instance: Some(unit.instance.clone()),
         listen: config.gateway.listen,
         state: dirs,
+        users,
         unit: Some(ServiceUnit {
             name: unit.unit.clone(),
             main: (state.main_pid != 0).then_some(state.main_pid),
@@ -51,4 +64,11 @@ pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressCla
         }),
         ..AddressClaim::default()
     })
+}
+
+fn owners(directories: &[PathBuf]) -> BTreeSet<u32> {
+    let facts = directories
+        .iter()
+        .filter_map(|directory| std::fs::metadata(directory).ok());
+    facts.map(|facts| facts.uid()).collect()
 }

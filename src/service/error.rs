@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use nix::unistd::geteuid;
+
 use crate::config::Env;
 use crate::state::paths::Scope;
 use crate::systemd::bus::{Unreachable, runtime_dir, user_name};
@@ -62,9 +64,7 @@ impl ServiceError {
     pub(crate) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
         let text = format!("cannot {doing} {}: {error}", path.display());
         match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                Self::permission(text).next("the same command with sudo")
-            }
+            io::ErrorKind::PermissionDenied => Self::permission(text).next(more_rights()),
             _ => Self::failed(text),
         }
     }
@@ -83,6 +83,15 @@ impl ServiceError {
     }
 }
 
+/// The advice where a permission is missing. Root has them all: what refuses root is something else.
+pub fn more_rights() -> &'static str {
+    if geteuid().is_root() {
+        "this is root already: look for a read-only file system, a file that is immutable (lsattr), or a capability that was dropped (capsh --print)"
+    } else {
+        "the same command with sudo"
+    }
+}
+
 /// What to do where no manager answers.
 pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> ServiceError {
     if let Unreachable::NotBooted { .. } = why {
@@ -91,17 +100,18 @@ pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> Ser
     }
     match scope {
         Scope::System => ServiceError::failed(format!("cannot reach the service manager ({why})"))
-            .next("the same command with sudo   (root needs no bus)"),
+            .next(if geteuid().is_root() {
+                "systemctl is-system-running"
+            } else {
+                "the same command with sudo   (root needs no bus)"
+            }),
         Scope::User => {
             let user = user_name();
             let error = ServiceError::failed(format!(
                 "cannot reach the service manager of user {user} ({why})"
             ));
             if runtime_dir(env).is_dir() {
-                error.next(format!(
-                    "systemctl status user@{}.service",
-                    nix::unistd::geteuid()
-                ))
+                error.next(format!("systemctl status user@{}.service", geteuid()))
             } else {
                 error.next(format!("sudo loginctl enable-linger {user}   (starts one)\nthe same command with sudo and --system"))
             }
@@ -125,8 +135,9 @@ pub(super) fn or_explain<T>(result: zbus::Result<T>, doing: &str) -> Result<T, S
             _ => false,
         };
         match error {
-            _ if denied => ServiceError::permission(format!("not permitted to {doing}"))
-                .next("the same command with sudo"),
+            _ if denied => {
+                ServiceError::permission(format!("not permitted to {doing}")).next(more_rights())
+            }
             zbus::Error::MethodError(_, Some(text), _) => {
                 ServiceError::failed(format!("cannot {doing}: {text}"))
             }

@@ -66,7 +66,7 @@ pub struct UnitState {
 }
 
 impl UnitState {
-    fn of(said: &Properties) -> Self {
+    pub(super) fn of(said: &Properties) -> Self {
         Self {
             load: said.text("LoadState").into(),
             active: said.text("ActiveState").into(),

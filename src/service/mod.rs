@@ -17,6 +17,7 @@ pub mod manager;
 pub mod provenance;
 mod report;
 pub mod sandbox;
+mod service_process;
 mod start_stop;
 mod uninstall;
 mod unit_quoting;
@@ -24,11 +25,12 @@ pub mod unit_text;
 mod wait_ready;
 
 pub use address_claim::address_claim;
-pub use error::{ServiceError, ServiceErrorKind};
+pub use error::{ServiceError, ServiceErrorKind, more_rights};
 pub use install::{InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, Layout, find, installed, state_dirs, user_homes};
 pub use manager::{UnitState, last_words};
 pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
+pub use service_process::ServiceProcess;
 pub use start_stop::{
     configuration, is_inside, program, restart, run_outside, select, start, state, stop,
 };

@@ -14,6 +14,9 @@ pub struct AddressClaim {
     pub listen: Vec<Listen>,
     /// The state directories that may hold the instance's owner record.
     pub state: Vec<PathBuf>,
+    /// The users that the gateway may run as: root may end their processes. Never what a gateway
+    /// says of itself.
+    pub users: BTreeSet<u32>,
     /// None for a gateway without a service.
     pub unit: Option<ServiceUnit>,
     /// Processes that the user protects.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -131,14 +130,7 @@ fn users(claim: &AddressClaim) -> BTreeSet<u32> {
     let euid = nix::unistd::geteuid();
     let mut users = BTreeSet::from([euid.as_raw()]);
     if euid.is_root() {
-        // The instance's user owns its state directory.
-        users.extend(
-            claim
-                .state
-                .iter()
-                .filter_map(|dir| std::fs::metadata(dir).ok())
-                .map(|meta| meta.uid()),
-        );
+        users.extend(&claim.users);
     }
     users
 }

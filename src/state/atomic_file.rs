@@ -30,7 +30,7 @@ pub fn write_for(
     owner: Option<(u32, u32)>,
 ) -> io::Result<()> {
     // By descriptor: the owner of a directory above may put another one in its place meanwhile.
-    let directory = open_directory(path)?;
+    let directory = open_parent(path)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let (temporary, mut file) = temporary_in(&directory)?;
     let written = (|| {
@@ -51,11 +51,15 @@ pub fn write_for(
 }
 
 /// The directory that a file lies in.
-pub fn open_directory(file: &Path) -> io::Result<File> {
+pub fn open_parent(file: &Path) -> io::Result<File> {
     let directory = file
         .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+        .filter(|directory| !directory.as_os_str().is_empty());
+    open_directory(directory.unwrap_or(Path::new(".")))
+}
+
+/// A directory, wherever symbolic links lead.
+pub fn open_directory(directory: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY)

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::geteuid;
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use super::atomic_file::open_directory;
+use super::atomic_file::{open_directory, open_parent};
 use crate::os::platform;
 
 /// More names are not read: a state directory has a dozen, and 20 bundles.
@@ -52,7 +52,7 @@ fn invalid(why: &str) -> io::Error {
 /// `InvalidData` when it is a symbolic link or no regular file, or when it belongs to somebody other
 /// than the owner of the directory and this user.
 pub fn open(path: &Path, flags: OFlag) -> io::Result<File> {
-    let directory = open_directory(path)?;
+    let directory = open_parent(path)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -98,6 +98,29 @@ pub fn read_linked(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 pub fn names(directory: &Path) -> io::Result<Vec<OsString>> {
     let entries = std::fs::read_dir(directory)?.take(NAMES_MAX);
     Ok(entries.flatten().map(|entry| entry.file_name()).collect())
+}
+
+/// Removes files by the descriptor of their directory, if that belongs to `owner` and nobody else may
+/// write there. A file that is not there counts as removed.
+///
+/// # Errors
+/// When the directory is another one than expected, or a file cannot be removed.
+pub fn remove(directory: &Path, owner: u32, names: &[OsString]) -> io::Result<()> {
+    let directory = open_directory(directory)?;
+    let facts = directory.metadata()?;
+    if facts.uid() != owner || facts.mode() & 0o022 != 0 {
+        let (uid, mode) = (facts.uid(), facts.mode() & 0o777);
+        return Err(invalid(&format!(
+            "the directory belongs to uid {uid} with mode {mode:03o}, not to uid {owner} alone"
+        )));
+    }
+    for name in names {
+        match unlinkat(&directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn bounded(file: &File, limit: u64) -> io::Result<Vec<u8>> {
@@ -191,6 +214,26 @@ mod tests {
         assert!(read(&path, 10).unwrap_err().to_string().contains("12345"));
         std::os::unix::fs::chown(dir.path(), Some(12_345), None).unwrap();
         assert_eq!(read(&path, 10).unwrap(), b"7");
+    }
+
+    #[test]
+    fn files_are_removed_only_from_the_expected_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "").unwrap();
+        let (uid, names) = (geteuid().as_raw(), ["a".into(), "gone".into()]);
+        let mode = |mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(dir.path(), mode).unwrap();
+        };
+        mode(0o700);
+        remove(dir.path(), uid + 1, &names).unwrap_err();
+        mode(0o777);
+        remove(dir.path(), uid, &names).unwrap_err();
+        assert!(path.exists());
+        mode(0o700);
+        remove(dir.path(), uid, &names).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

@@ -65,8 +65,14 @@ impl Properties {
 
     /// The program of ExecStart=.
     pub fn program(&self) -> Option<String> {
+        self.command().map(|(program, _)| program)
+    }
+
+    /// The program of ExecStart= and its arguments, the name first.
+    pub fn command(&self) -> Option<(String, Vec<String>)> {
         let commands: Vec<ExecCommand> = self.get("ExecStart")?;
-        commands.into_iter().next().map(|command| command.0)
+        let command = commands.into_iter().next()?;
+        Some((command.0, command.1))
     }
 
     /// The socket units that start it.

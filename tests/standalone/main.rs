@@ -17,6 +17,7 @@ mod handover_faults;
 mod hang_up;
 mod harness;
 mod hostile_state;
+mod impostor;
 mod intents;
 mod internal_errors;
 mod launchd;

@@ -9,6 +9,7 @@ mod doctor;
 mod fd_store;
 mod field_cases;
 mod handover;
+mod impostor;
 mod install;
 mod own_unit;
 mod restart;

@@ -123,6 +123,9 @@ pub enum CtlCommand {
     /// from the running gateway, and accepts its configuration. It then replaces the running
     /// program, of which a copy is kept as NAME.previous, and is watched. If it does not take over,
     /// or exits or fails soon after, the previous program is restored.
+    ///
+    /// For a service, the unit says which program is replaced, and the new one is tried as the
+    /// service's user. A gateway that another user started by hand is refused.
     Update(UpdateArgs),
     /// Show what a gateway is doing
     ///

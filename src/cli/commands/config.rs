@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::{ConfigCommand, InitArgs};
-use crate::cli::error::WITH_SUDO;
+use crate::cli::error::more_rights;
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
@@ -136,7 +136,7 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
             ErrorKind::AlreadyExists => Exit::Refused
                 .error(format!("{shown} is there already"))
                 .with_help("gatewayctl config init --stdout   (to compare)"),
-            ErrorKind::PermissionDenied => Exit::Permission.error(message).with_help(WITH_SUDO),
+            ErrorKind::PermissionDenied => Exit::Permission.error(message).with_help(more_rights()),
             _ => Exit::Failed.error(message),
         }
     })?;

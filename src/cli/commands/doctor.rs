@@ -6,6 +6,7 @@ use crate::cli::services;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::{self, DoctorFacts, DoctorTarget, Finding, FixState, Remedy};
 use crate::service::{self, Installed};
@@ -75,7 +76,8 @@ async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
             None
         }
     };
-    let (target, status) = running.unzip();
+    let (running, status) = running.unzip();
+    let (target, peer) = running.unzip();
     let instance = unit
         .as_ref()
         .map(|unit| unit.instance.clone())
@@ -92,7 +94,9 @@ async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
         flags,
         unit,
         status,
-        control: target.map(|target| target.control),
+        peer,
+        control: target.map(|target: Target| target.control),
+        state_dir: target::named_state_dir(&ctx.global, &env),
         config: target::config_path(&ctx.global, &env),
         unseen,
     })
@@ -119,13 +123,13 @@ async fn running(
     ctx: &Context,
     env: &Env<'_>,
     unit: Option<&Installed>,
-) -> Result<(Target, Status), CliError> {
+) -> Result<((Target, SocketPeer), Status), CliError> {
     let mut global = ctx.global.clone();
     if let Some(unit) = unit {
         global.instance = Some(unit.instance.clone());
         (global.system, global.user) = (unit.scope == Scope::System, unit.scope == Scope::User);
     }
     let target = Target::find(&global, env)?;
-    let status = target.status().await?;
-    Ok((target, status))
+    let (client, status) = target.connect_and_ask().await?;
+    Ok(((target, client.peer()), status))
 }

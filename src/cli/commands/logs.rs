@@ -38,7 +38,11 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     let found = Target::find(&ctx.global, &env);
     let wanted = target::wanted_name(&ctx.global, &env);
     let (name, running) = match &found {
-        Ok(target) => (target.instance.clone(), target.status().await.ok()),
+        Ok(target) => {
+            let answer = target.connect_and_ask().await.ok();
+            let running = answer.map(|(client, status)| (client.peer(), status));
+            (target.instance.clone(), running)
+        }
         Err(error) if error.exit == Exit::Usage => return Err(error.clone()),
         Err(_) => (wanted.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), None),
     };
@@ -48,20 +52,23 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         .find(|scope| is_installed(&env, *scope, &unit));
     let by_systemd = running
         .as_ref()
-        .is_none_or(|status| status.supervisor.is_systemd());
+        .is_none_or(|(_, status)| status.supervisor.is_systemd());
     if let (Some(scope), true) = (installed, by_systemd) {
         return Err(turn_into(
             "journalctl",
             &journalctl(scope, &unit, args, ctx.ui.is_json()),
         ));
     }
-    let Some(status) = running else {
+    let Some((peer, status)) = running else {
         return Err(found
             .err()
             .unwrap_or_else(|| Exit::NotRunning.error(format!("{name} is not running"))));
     };
-    let output = std::fs::read_link(format!("/proc/{}/fd/2", status.pid)).ok();
-    if let Some(file) = output.as_deref().filter(|path| path.is_file())
+    let pid = peer.pid.unwrap_or(status.pid);
+    let output = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok();
+    // Another user can put any file in its place: it is named, but not opened.
+    if peer.is_this_user()
+        && let Some(file) = output.as_deref().filter(|path| path.is_file())
         && args.sidecar.is_none()
         && !ctx.ui.is_json()
     {

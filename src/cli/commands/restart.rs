@@ -1,5 +1,6 @@
 //! `gatewayctl restart` and `reload`.
 
+use crate::cli::answering_gateway::AnsweringGateway;
 use crate::cli::args::{RestartArgs, Wait};
 use crate::cli::restart_over_control::carry_out;
 use crate::cli::restart_report::report;
@@ -17,7 +18,9 @@ pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Exit, CliError
     }
     let target = ctx.target()?;
     let (client, status) = target.connect_and_ask().await?;
-    let config = preflight::check(&status)?;
+    let peer = client.peer();
+    let answering = AnsweringGateway::identify(ctx, &target.instance, peer).await;
+    let config = preflight::check(&answering, peer, &status)?;
     ctx.ui.progress(&config.map_or_else(
         || format!("plan: {}", status.strategy),
         |config| preflight::plan(&config, args, &status.strategy),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::addresses;
 use crate::cli::args::WaitArgs;
-use crate::cli::error::WITH_SUDO;
+use crate::cli::error::more_rights;
 use crate::cli::stale_gateways::cannot_see_holders;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
@@ -183,7 +183,7 @@ fn is_free(listen: &Listen) -> Result<bool, CliError> {
     port::can_be_had(listen).map_err(|error| {
         let message = format!("{listen} cannot be tried: {error}");
         match error.kind() {
-            ErrorKind::PermissionDenied => Exit::Permission.error(message).with_help(WITH_SUDO),
+            ErrorKind::PermissionDenied => Exit::Permission.error(message).with_help(more_rights()),
             _ => Exit::Failed.error(message),
         }
     })

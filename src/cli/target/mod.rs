@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub use self::selection::{config_path, is_named_by_path, overrides, scope, wanted_name};
+pub use self::selection::{
+    config_path, is_named_by_path, named_state_dir, overrides, scope, wanted_name,
+};
 use crate::cli::args::Global;
-use crate::cli::error::{CliError, Exit, WITH_SUDO};
+use crate::cli::error::{CliError, Exit, more_rights};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, Method, Status};
@@ -186,6 +188,10 @@ impl Target {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                     not_running(Some(&self.instance), &Global::default(), &Env::real())
                 }
+                ErrorKind::InvalidData => {
+                    let message = format!("{error}: it is not {}", self.instance);
+                    Exit::Refused.error(message)
+                }
                 _ => Exit::Failed.error(format!(
                     "cannot reach {} at {}: {error}",
                     self.instance,
@@ -250,7 +256,7 @@ impl Target {
             self.instance,
             self.control.display()
         );
-        Exit::Permission.error(message).with_help(WITH_SUDO)
+        Exit::Permission.error(message).with_help(more_rights())
     }
 }
 

@@ -50,6 +50,12 @@ pub fn config_path(global: &Global, env: &Env<'_>) -> PathBuf {
     }
 }
 
+/// The state directory that flags or environment name.
+pub fn named_state_dir(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
+    let named = global.state_dir.clone();
+    named.or_else(|| env.path("GATEWAY_STATE_DIR"))
+}
+
 /// Whether a state directory or a configuration is named: then no installed service is meant.
 pub fn is_named_by_path(global: &Global) -> bool {
     global.state_dir.is_some()

@@ -128,6 +128,8 @@ impl FileAccess {
 pub struct StateDir {
     pub dir: PathBuf,
     pub uid: u32,
+    /// The user of the gateway that it is for: files are removed only while it belongs to this one.
+    pub keeper: u32,
     /// Permission bits.
     pub mode: u32,
     /// The type of its file system, where that loses files or locks.

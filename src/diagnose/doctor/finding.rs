@@ -1,5 +1,6 @@
 //! What a check is, and what it finds.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -147,8 +148,8 @@ pub enum Fix {
     Linger,
     /// A file gets these permission bits.
     Mode(PathBuf, u32),
-    /// Files of ours that are no longer needed are removed.
-    Remove(Vec<PathBuf>),
+    /// Files of the state directory that are no longer needed are removed.
+    RemoveState(Vec<OsString>),
     /// The gateway reads its configuration again.
     Reload,
 }

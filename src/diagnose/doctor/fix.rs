@@ -2,7 +2,6 @@
 //! wrote.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
 use super::facts::DoctorFacts;
@@ -15,6 +14,7 @@ use crate::service::Layout;
 use crate::service::linger;
 use crate::service::manager::Manager;
 use crate::state::paths::Scope;
+use crate::state::untrusted_file;
 
 /// Performs one fix; `progress` gets the steps of a reload.
 ///
@@ -52,14 +52,14 @@ pub async fn apply(
         }
         Fix::Mode(path, mode) => fs::set_permissions(path, fs::Permissions::from_mode(*mode))
             .map_err(|error| format!("{}: {error}", path.display())),
-        Fix::Remove(paths) => paths
-            .iter()
-            .try_for_each(|path| match fs::remove_file(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(format!("{}: {error}", path.display()))
-                }
-                _ => Ok(()),
-            }),
+        Fix::RemoveState(names) => {
+            let state = facts
+                .state_dir
+                .as_ref()
+                .ok_or("there is no state directory")?;
+            let removed = untrusted_file::remove(&state.dir, state.keeper, names);
+            removed.map_err(|error| format!("{}: {error}", state.dir.display()))
+        }
         Fix::Reload => reload(facts, progress).await,
     }
 }

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
 use nix::sys::statfs::statfs;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid};
 use tokio::net::unix::pipe;
 
 /// A TCP socket, close-on-exec and non-blocking.
@@ -46,6 +46,18 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         ));
     }
     File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
+}
+
+/// The groups of an account, `first` among them; none where the list cannot be read.
+pub fn groups_of(account: &str, first: Gid) -> Vec<Gid> {
+    let name = std::ffi::CString::new(account);
+    let groups = name.map(|name| nix::unistd::getgrouplist(&name, first));
+    groups.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Sets the supplementary groups of this process.
+pub fn set_groups(groups: &[Gid]) -> nix::Result<()> {
+    nix::unistd::setgroups(groups)
 }
 
 /// Flags for sending, so that a closed other side causes an error instead of a signal.

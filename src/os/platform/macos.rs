@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::statfs;
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -54,6 +54,15 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     } else {
         Err(no_file())
     }
+}
+
+/// No service of systemd runs here, and so no program as its user.
+pub fn groups_of(_: &str, first: Gid) -> Vec<Gid> {
+    vec![first]
+}
+
+pub fn set_groups(_: &[Gid]) -> nix::Result<()> {
+    Err(nix::errno::Errno::ENOTSUP)
 }
 
 /// On macOS, an option of the socket.

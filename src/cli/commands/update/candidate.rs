@@ -1,15 +1,13 @@
 //! Checks of a new gateway program before it is put in place: that it runs here, is a gateway, can
 //! take over from the running one, and accepts its configuration.
 
-use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::cli::preflight::{self, ProcessStart};
-use crate::cli::program_run::{PROOF, explain, run, run_version};
+use super::running::RunningProgram;
+use crate::cli::program_run::{PROOF, explain, run};
 use crate::cli::{CliError, Exit};
-use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION, Status};
+use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 use crate::os::process;
 use crate::text::escape::escape;
 
@@ -31,24 +29,29 @@ struct Versions {
     control: u32,
 }
 
-/// Checks a program; nothing of the running gateway is touched.
+/// Checks a program that is to take over from a gateway with this hand-over version; nothing of the
+/// running gateway is touched.
 ///
 /// # Errors
 /// [`Exit::Refused`] and why, [`Exit::Usage`] when there is no such file, [`Exit::Config`] when it
 /// refuses the configuration.
-pub async fn prove(file: &Path, program: &Path, running: &Status) -> Result<Candidate, CliError> {
+pub async fn prove(
+    file: &Path,
+    running: &RunningProgram,
+    handover: u32,
+) -> Result<Candidate, CliError> {
     let refuse = |why: String| {
         let message = format!("{} {why}\nnothing was changed", file.display());
         Exit::Refused.error(message)
     };
     let found = executable(file, &refuse)?;
-    let exe = PathBuf::from(format!("/proc/{}/exe", running.pid));
-    let in_use = if exe.exists() { &exe } else { program };
-    if process::same_file(in_use, &found) {
+    let exe = running.pid.map(|pid| format!("/proc/{pid}/exe").into());
+    let exe: Option<PathBuf> = exe.filter(|exe: &PathBuf| exe.exists());
+    if process::same_file(exe.as_ref().unwrap_or(&running.program), &found) {
         let why = format!("is the program that {} runs already", running.instance);
         return Err(refuse(why));
     }
-    let version = version(&found, running, &refuse).await?;
+    let version = version(&found, running, handover, &refuse).await?;
     check(&found, running, &refuse).await?;
     Ok(Candidate {
         file: found,
@@ -75,12 +78,16 @@ fn executable(file: &Path, refuse: &dyn Fn(String) -> CliError) -> Result<PathBu
 /// The version of the program, if it can take over from the running gateway.
 async fn version(
     found: &Path,
-    running: &Status,
+    running: &RunningProgram,
+    handover: u32,
     refuse: &dyn Fn(String) -> CliError,
 ) -> Result<String, CliError> {
-    let answer = run_version(found)
-        .await
-        .map_err(|error| refuse(explain(&error)))?;
+    let answer = async {
+        let mut command = running.trial.command(found)?;
+        command.arg("--version");
+        run(command, PROOF).await
+    };
+    let answer = answer.await.map_err(|error| refuse(explain(&error)))?;
     let Some(text) = answer.good() else {
         let ended = answer.ended();
         return Err(refuse(format!(
@@ -94,10 +101,10 @@ async fn version(
              `gateway VERSION (handover {HANDOVER_VERSION}, control {PROTOCOL_VERSION})`"
         )));
     };
-    if versions.handover != running.handover {
+    if versions.handover != handover {
         let why = format!(
-            "speaks hand-over version {}, the running gateway {}: they cannot hand over",
-            versions.handover, running.handover
+            "speaks hand-over version {}, the running gateway {handover}: they cannot hand over",
+            versions.handover
         );
         return Err(refuse(why).with_help("put it in place by hand and restart through the service manager: queued connections wait there"));
     }
@@ -111,34 +118,18 @@ async fn version(
     Ok(versions.program)
 }
 
-/// `FILE check` with the flags and variables of the running gateway.
+/// `FILE check` with the flags, the variables and the user of the running gateway.
 async fn check(
     file: &Path,
-    running: &Status,
+    running: &RunningProgram,
     refuse: &dyn Fn(String) -> CliError,
 ) -> Result<(), CliError> {
-    let mut command = Command::new(file);
-    match preflight::started(running) {
-        Some(ProcessStart {
-            line,
-            environment,
-            cwd,
-            ..
-        }) => {
-            command.args(check_line(&line)).current_dir(cwd);
-            command
-                .env_clear()
-                .envs(environment.into_iter().filter(|(name, _)| is_read(name)));
-        }
-        None => {
-            command.arg("check").args(
-                running
-                    .config
-                    .iter()
-                    .flat_map(|config| ["--config", config.as_str()]),
-            );
-        }
-    }
+    let trial = &running.trial;
+    let command = trial.command(file).map(|mut command| {
+        command.args(&trial.arguments);
+        command
+    });
+    let command = command.map_err(|error| refuse(explain(&error)))?;
     let answer = run(command, PROOF)
         .await
         .map_err(|error| refuse(explain(&error)))?;
@@ -161,31 +152,6 @@ async fn check(
     Err(refuse(format!(
         "does not get through `check`: it {ended}{shown}"
     )))
-}
-
-/// The arguments of `gateway check` for what was started with this command line.
-fn check_line(line: &[OsString]) -> Vec<OsString> {
-    let given = line.get(1..).unwrap_or_default();
-    let flags = match given {
-        [word, flags @ ..] if word == "run" => flags,
-        flags => flags,
-    };
-    let check = std::iter::once(OsString::from("check"));
-    check.chain(flags.iter().cloned()).collect()
-}
-
-/// Whether the configuration depends on this variable. No others are passed on: the gateway may be
-/// another user's, and this user must not run what its LD_PRELOAD names.
-fn is_read(name: &OsStr) -> bool {
-    let Some(name) = name.to_str() else {
-        return false;
-    };
-    let ours = name.starts_with("GATEWAY_") && name != "GATEWAY_HANDOVER";
-    ours || name.starts_with("XDG_")
-        || matches!(
-            name,
-            "HOME" | "STATE_DIRECTORY" | "RUNTIME_DIRECTORY" | "CONFIGURATION_DIRECTORY"
-        )
 }
 
 /// Reads `gateway 0.1.0 (handover 1, control 1)`; later versions may say more in the parentheses.

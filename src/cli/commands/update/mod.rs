@@ -3,15 +3,17 @@
 
 mod candidate;
 mod place;
+mod running;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::candidate::Candidate;
 use self::place::Placed;
+use self::running::RunningProgram;
 use crate::cli::args::UpdateArgs;
 use crate::cli::downtime_probe::Downtime;
 use crate::cli::restart_over_control::{ChangeError, CompletedChange, carry_out, interrupted};
@@ -20,7 +22,6 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Outcome, RestartParams, Status};
-use crate::os::process;
 use crate::text::words::words;
 
 words! {
@@ -81,10 +82,14 @@ pub struct Updated<'a> {
 pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> {
     let target = ctx.target()?;
     let (client, before) = target.connect_and_ask().await?;
-    let program = program_of(&before)?;
-    let candidate = candidate::prove(&args.file, &program, &before).await?;
-    place::may_replace(&program)?;
-    let (from, to, shown) = (&before.version, &candidate.version, program.display());
+    let running = RunningProgram::find(ctx, &target, client.peer(), &before).await?;
+    let candidate = candidate::prove(&args.file, &running, before.handover).await?;
+    place::may_replace(&running.program)?;
+    let (from, to, shown) = (
+        &before.version,
+        &candidate.version,
+        running.program.display(),
+    );
     let plan = format!("gateway {from} -> {to} in {shown}");
     if args.check {
         let file = candidate.file.display();
@@ -92,14 +97,15 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
         ctx.ui.object(&CheckedUpdate {
             ok: true,
             outcome: UpdateOutcome::Proven,
-            program: &program,
+            program: &running.program,
             from,
             to,
         });
         return Ok(Exit::Done);
     }
     ctx.ui.progress(&format!("plan: {plan}; a fresh process takes the listeners over, and what goes wrong puts the previous one back"));
-    let placed = place::put(&candidate.file, &program, before.pid)?;
+    let kept = running.pid.filter(|_| running.is_own);
+    let placed = place::put(&candidate.file, &running.program, kept)?;
     let previous = placed.previous.display();
     ctx.ui.progress(&format!(
         "in place: {shown}; the previous one is {previous}"
@@ -145,33 +151,6 @@ async fn take_over(
         }
     };
     Ok((done, after))
-}
-
-/// The file that the running gateway was started from.
-fn program_of(status: &Status) -> Result<PathBuf, CliError> {
-    let unknown = |why: &str| {
-        Exit::Refused
-            .error(format!(
-                "cannot tell which program {} runs: {why}",
-                status.instance
-            ))
-            .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
-    };
-    let named = status.program.as_ref();
-    let named = named.ok_or_else(|| unknown("it is of a version that does not say"))?;
-    let path = process::before_replaced(Path::new(named));
-    // A symbolic link stays: the file behind it is replaced.
-    let path = std::fs::canonicalize(&path)
-        .map_err(|error| unknown(&format!("{}: {error}", path.display())))?;
-    // The file that the gateway names is overwritten, perhaps by root: the kernel must agree where it
-    // can be asked.
-    if let Some(running) = process::program(status.pid)
-        && std::fs::canonicalize(&running).is_ok_and(|running| running != path)
-    {
-        let (path, running) = (path.display(), running.display());
-        return Err(unknown(&format!("it says {path}, the kernel {running}")));
-    }
-    Ok(path)
 }
 
 fn report(

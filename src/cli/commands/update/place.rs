@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Uid, User, access};
 
-use crate::cli::error::WITH_SUDO;
+use crate::cli::error::more_rights;
 use crate::cli::{CliError, Exit};
 use crate::os::process;
 
@@ -31,7 +31,35 @@ pub struct Placed {
 /// [`Exit::Permission`] with the directory and who may write there.
 pub fn may_replace(program: &Path) -> Result<(), CliError> {
     let dir = directory(program);
-    access(dir, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| refusal(dir, error))
+    access(dir, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| refusal(dir, error))?;
+    let Some((place, uid)) = Uid::effective().is_root().then(|| strangers(dir)).flatten() else {
+        return Ok(());
+    };
+    // Whoever can change it could put another directory in its place while root writes there.
+    let shown = place.display();
+    let (why, help) = match uid {
+        0 => (
+            format!("everybody can write to {shown}"),
+            format!("chmod o-w {shown}"),
+        ),
+        uid => (
+            format!("{shown} belongs to uid {uid}"),
+            format!("sudo -u '#{uid}' gatewayctl update FILE"),
+        ),
+    };
+    let dir = dir.display();
+    let message = format!("root does not write in {dir}: {why}\nnothing was changed");
+    Err(Exit::Refused.error(message).with_help(help))
+}
+
+/// The first directory on the way to `dir` that somebody other than root can change, and its owner.
+fn strangers(dir: &Path) -> Option<(PathBuf, u32)> {
+    dir.ancestors().find_map(|place| {
+        let facts = std::fs::symlink_metadata(place).ok()?;
+        // In a sticky directory nobody can move what belongs to root.
+        let is_open = facts.mode() & 0o1002 == 0o002;
+        (facts.uid() != 0 || is_open).then(|| (place.to_owned(), facts.uid()))
+    })
 }
 
 fn refusal(dir: &Path, error: Errno) -> CliError {
@@ -47,7 +75,7 @@ fn refusal(dir: &Path, error: Errno) -> CliError {
     let help = if error == Errno::EROFS {
         "install the new version the way that the running one was installed"
     } else {
-        WITH_SUDO
+        more_rights()
     };
     Exit::Permission.error(message).with_help(help)
 }
@@ -65,12 +93,12 @@ fn owner(dir: &Path) -> String {
 }
 
 /// Puts `candidate` in place of `program`, with its owner and mode. The program that `pid` runs is
-/// kept as NAME.previous, even if its file was replaced before.
+/// kept as NAME.previous, even if its file was replaced before; without `pid` it is the file.
 ///
 /// # Errors
 /// [`Exit::Permission`], [`Exit::Refused`] during another update, [`Exit::Failed`]; the program is
 /// as before then.
-pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliError> {
+pub fn put(candidate: &Path, program: &Path, pid: Option<u32>) -> Result<Placed, CliError> {
     let dir = directory(program);
     let failed = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
         Some(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => refusal(dir, errno),
@@ -89,9 +117,10 @@ pub fn put(candidate: &Path, program: &Path, pid: u32) -> Result<Placed, CliErro
     let mut previous = OsString::from(program);
     previous.push(".previous");
     let previous = PathBuf::from(previous);
-    let running = PathBuf::from(format!("/proc/{pid}/exe"));
+    let running = pid.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
     // Where this user may not read the running program, its file has to do.
-    let kept = if running.exists() { &running } else { program };
+    let running = running.filter(|running| running.exists());
+    let kept = running.as_deref().unwrap_or(program);
     copy(kept, &previous, program).map_err(failed)?;
     if std::fs::canonicalize(candidate).map_err(failed)? != program {
         copy(candidate, program, program).map_err(failed)?;
@@ -171,7 +200,7 @@ mod tests {
     #[test]
     fn the_new_program_is_in_place_with_the_mode_of_the_old_and_can_be_taken_back() {
         let (dir, program, candidate) = files();
-        let placed = put(&candidate, &program, u32::MAX).unwrap();
+        let placed = put(&candidate, &program, None).unwrap();
         assert_eq!(text(&program), "new");
         assert_eq!(text(&placed.previous), "old");
         assert_eq!(
@@ -179,7 +208,7 @@ mod tests {
             0o755
         );
         assert_eq!(
-            put(&candidate, &program, u32::MAX).unwrap_err().exit,
+            put(&candidate, &program, None).unwrap_err().exit,
             Exit::Refused,
             "one update at a time"
         );
@@ -196,7 +225,7 @@ mod tests {
     #[test]
     fn the_running_program_is_kept_even_if_its_file_was_replaced_before() {
         let (_dir, program, _) = files();
-        let placed = put(&program, &program, std::process::id()).unwrap();
+        let placed = put(&program, &program, Some(std::process::id())).unwrap();
         assert_eq!(text(&program), "old");
         assert_eq!(
             std::fs::read(&placed.previous).unwrap(),

@@ -80,7 +80,7 @@ pub(super) const CHECKS: &[Check] = &[
             state.set_aside.first()?;
             let files = names(&state.set_aside);
             let message = format!("{} could not be read", count(files.len() as u64, "file"));
-            let cure = remove(state.set_aside.clone());
+            let cure = remove(&state.set_aside);
             Problem::with(files, state.dir.display(), message, cure)
         },
         ..Check::WARNING
@@ -100,7 +100,7 @@ pub(super) const CHECKS: &[Check] = &[
             let file = state.dir.join("owner.json");
             let message =
                 format!("it names pid {recorded}, which has ended; the gateway is pid {pid}");
-            Problem::at(file.display(), message, remove(vec![file.clone()]))
+            Problem::at(file.display(), message, remove(std::slice::from_ref(&file)))
         },
         ..Check::WARNING
     },
@@ -128,7 +128,7 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let (path, age) = facts.state_dir.as_ref()?.intent.as_ref()?;
             let message = format!("it was written {} ago", span(millis(*age)));
-            Problem::at(path.display(), message, remove(vec![path.clone()]))
+            Problem::at(path.display(), message, remove(std::slice::from_ref(path)))
         },
         ..Check::NOTE
     },
@@ -166,10 +166,14 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// Removes files with `--fix`.
-fn remove(paths: Vec<PathBuf>) -> Remedy {
-    let text = format!("rm {}", names(&paths).join(" "));
-    Remedy::Fix(Fix::Remove(paths), text)
+/// Removes files of the state directory with `--fix`.
+fn remove(paths: &[PathBuf]) -> Remedy {
+    let text = format!("rm {}", names(paths).join(" "));
+    let files = paths.iter().filter_map(|path| path.file_name());
+    Remedy::Fix(
+        Fix::RemoveState(files.map(ToOwned::to_owned).collect()),
+        text,
+    )
 }
 
 fn names(paths: &[PathBuf]) -> Vec<String> {

@@ -14,8 +14,8 @@ use crate::text::redact::{MASK, Redactor};
 /// Where a program without a directory is searched when no PATH is configured (systemd's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
-/// Looks at the file of a service, else at the one that the running gateway names, else at
-/// `default`.
+/// Looks at the file of a service, else at the one that the running gateway of this user names, else
+/// at `default`.
 pub(super) fn look(
     env: &Env<'_>,
     unit: Option<&Installed>,

@@ -9,7 +9,8 @@ mod unit;
 use std::path::PathBuf;
 
 use super::facts::{DoctorFacts, OtherGateway};
-use crate::config::Env;
+use crate::config::{Config, Env};
+use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::service::{self, Installed};
 use crate::state::paths::Scope;
@@ -25,8 +26,12 @@ pub struct DoctorTarget {
     pub unit: Option<Installed>,
     /// What it reports, where it answers.
     pub status: Option<Status>,
+    /// Who serves its control socket.
+    pub peer: Option<SocketPeer>,
     /// The control socket at which it answers.
     pub control: Option<PathBuf>,
+    /// The state directory that the command line names.
+    pub state_dir: Option<PathBuf>,
     /// The configuration file, where neither the service nor the status names one.
     pub config: PathBuf,
     /// What could not be looked at, and why.
@@ -52,11 +57,24 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
         facts.unit = Some(unit::look(&env, installed).await);
     }
     let (status, main) = (facts.status.as_ref(), facts.main_pid());
+    let of_unit = facts.unit.as_ref().and_then(|unit| unit.uid);
     let unseen = &mut facts.unseen;
-    let pid = status.map(|status| status.pid).or(main);
+    let peer = target.peer;
+    let pid = peer.and_then(|peer| peer.pid).or(main);
     facts.process = pid.and_then(|pid| process::look(pid, unseen));
-    facts.config = config_file::look(&env, installed, status, &target.config, unseen);
-    facts.state_dir = state_dir::look(&env, installed, status, &facts.config, unseen);
+    // Only a gateway of this very user is believed where its files are: another one could name any.
+    let believed = status.filter(|_| peer.is_some_and(SocketPeer::is_this_user));
+    if installed.is_none() && status.is_some() && believed.is_none() {
+        unseen.push("its configuration: it is no service, and runs as another user".to_owned());
+        facts.config.valid = Some(Config::default());
+    } else {
+        facts.config = config_file::look(&env, installed, believed, &target.config, unseen);
+    }
+    let told = believed.filter(|_| installed.is_none());
+    let told = told.map(|status| PathBuf::from(&status.state_dir));
+    let named = target.state_dir.or(told);
+    let keeper = peer.map(|peer| peer.uid).or(of_unit);
+    facts.state_dir = state_dir::look(&env, installed, named, keeper, &facts.config, unseen);
     if let (Some(state), Some(_)) = (&facts.state_dir, status) {
         facts.config.unapplied = config_file::unapplied(&facts.config, &state.dir);
     }

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use nix::sys::statfs;
 
 use crate::config::Env;
-use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{ConfigFile, StateDir};
 use crate::os::platform;
 use crate::os::process::{self, Stat};
@@ -26,18 +25,17 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How long after its drain time an old gateway process may take to end.
 const OVERDUE: Duration = Duration::from_secs(30);
 
-/// Looks at the directory that the gateway reports or the configuration names, else at the usual
-/// one; none where there is none yet.
+/// Looks at the directory that the command line, a gateway of this user or the configuration names,
+/// else at the usual one; none where there is none yet.
 pub(super) fn look(
     env: &Env<'_>,
     unit: Option<&Installed>,
-    status: Option<&Status>,
+    named: Option<PathBuf>,
+    keeper: Option<u32>,
     config: &ConfigFile,
     unseen: &mut Vec<String>,
 ) -> Option<StateDir> {
-    let named = status
-        .map(|status| PathBuf::from(&status.state_dir))
-        .or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
+    let named = named.or_else(|| config.valid.as_ref()?.gateway.state_dir.clone());
     let usual = || match unit {
         Some(unit) => service::state_dirs(env, unit)
             .into_iter()
@@ -54,6 +52,7 @@ pub(super) fn look(
     let owner = Owner::read(&dir);
     Some(StateDir {
         uid: meta.uid(),
+        keeper: keeper.unwrap_or(meta.uid()),
         mode: meta.permissions().mode() & 0o777,
         poor_file_system: platform::poor_file_system(&dir),
         free: free(&dir),

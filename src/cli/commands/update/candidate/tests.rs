@@ -1,7 +1,9 @@
+use std::process::Command;
 use std::time::Duration;
 
 use super::*;
-use crate::control::fake_gateway;
+use crate::cli::commands::update::running::Trial;
+use crate::os::credentials::Credentials;
 
 const GOOD: &str = "case $1 in --version) echo 'gateway 0.2.0 (handover 1, control 1)';; esac";
 
@@ -13,17 +15,25 @@ fn script(dir: &Path, text: &str) -> PathBuf {
 }
 
 /// A gateway whose process cannot be looked at.
-fn unseen() -> Status {
-    Status {
-        pid: u32::MAX,
-        ..fake_gateway::status()
+fn unseen() -> RunningProgram {
+    RunningProgram {
+        instance: "gateway".into(),
+        program: "/bin/sh".into(),
+        pid: None,
+        is_own: true,
+        trial: Trial {
+            user: Credentials::of_this_process(),
+            arguments: vec!["check".into()],
+            environment: None,
+            directory: None,
+        },
     }
 }
 
 async fn prove_file(file: &Path) -> Result<Candidate, CliError> {
     // Another thread that is between fork and exec may hold the file open for writing for a moment.
     loop {
-        match prove(file, Path::new("/bin/sh"), &unseen()).await {
+        match prove(file, &unseen(), HANDOVER_VERSION).await {
             Err(error) if error.message.contains("still being written") => {
                 tokio::task::yield_now().await
             }
@@ -145,11 +155,11 @@ async fn files_that_cannot_be_executed_are_named_with_the_reason() {
     let same = prove_file(Path::new("/bin/sh")).await.unwrap_err();
     assert!(same.message.contains("runs already"), "{same:?}");
     let own = std::env::current_exe().unwrap();
-    let status = Status {
-        pid: std::process::id(),
+    let running = RunningProgram {
+        pid: Some(std::process::id()),
         ..unseen()
     };
-    let running = prove(&own, Path::new("/bin/sh"), &status).await;
+    let running = prove(&own, &running, HANDOVER_VERSION).await;
     let running = running.unwrap_err();
     assert!(running.message.contains("runs already"), "{running:?}");
 }
@@ -163,27 +173,4 @@ async fn one_that_hangs_is_ended() {
         answer.status.is_none() && answer.ended().starts_with("did not end"),
         "{answer:?}"
     );
-}
-
-#[test]
-fn the_check_has_the_flags_of_the_running_gateway() {
-    let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-    for line in [
-        "gateway run --listen 8080 -- run",
-        "gateway --listen 8080 -- run",
-    ] {
-        assert_eq!(
-            check_line(&words(line)),
-            words("check --listen 8080 -- run")
-        );
-    }
-    assert_eq!(check_line(&words("gateway")), words("check"));
-    for (name, read) in [
-        ("GATEWAY_RESTART_DRAIN", true),
-        ("GATEWAY_HANDOVER", false),
-        ("LD_PRELOAD", false),
-        ("XDG_CONFIG_HOME", true),
-    ] {
-        assert_eq!(is_read(OsStr::new(name)), read, "{name}");
-    }
 }

@@ -1,0 +1,77 @@
+//! The user and groups of a process, and programs that are run with those of another one.
+#![allow(unsafe_code, reason = "pre_exec runs between fork and exec")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::unistd::{Gid, Uid, User, getegid, geteuid, setgid, setsid, setuid};
+
+use super::platform;
+
+/// The user and groups of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    pub uid: Uid,
+    pub gid: Gid,
+    /// Supplementary groups.
+    pub groups: Vec<Gid>,
+}
+
+impl Credentials {
+    /// Those of a user, with the groups of its account, if it has one, and `more`.
+    pub fn new(
+        uid: Uid,
+        gid: Gid,
+        account: Option<&User>,
+        more: impl IntoIterator<Item = Gid>,
+    ) -> Self {
+        let mut groups =
+            account.map_or_else(Vec::new, |account| platform::groups_of(&account.name, gid));
+        groups.push(gid);
+        groups.extend(more);
+        groups.sort_unstable_by_key(|group| group.as_raw());
+        groups.dedup();
+        Self { uid, gid, groups }
+    }
+
+    pub fn of_this_process() -> Self {
+        Self {
+            uid: geteuid(),
+            gid: getegid(),
+            groups: Vec::new(),
+        }
+    }
+
+    /// A command that runs `program` with these credentials and in a session of its own, so that it
+    /// has no terminal of this process. The program is opened here: the other user need not be able
+    /// to reach it.
+    ///
+    /// # Errors
+    /// When the program cannot be opened.
+    pub fn command(&self, program: &Path) -> io::Result<Command> {
+        if self.uid == geteuid() {
+            return Ok(Command::new(program));
+        }
+        let file = File::open(program)?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let Self { uid, gid, groups } = self.clone();
+        command.arg0(program);
+        let become_user = move || {
+            // An interpreter opens its script by the name of this descriptor.
+            fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            setsid()?;
+            platform::set_groups(&groups)?;
+            setgid(gid)?;
+            setuid(uid)?;
+            Ok(())
+        };
+        // SAFETY: system calls only, on what was prepared before the fork.
+        unsafe { command.pre_exec(become_user) };
+        Ok(command)
+    }
+}

@@ -8,11 +8,11 @@ use super::context::GatewayContext;
 use super::drain::old_generation::{Drain, DrainHolds};
 use super::generation::{Generation, drain_time_of};
 use super::lifecycle::Budget;
-use super::loop_event::TaskEnd;
 use super::outbox::Outbox;
 use super::progress::Reporter;
 use super::slot::Slot;
 use crate::control::protocol::{DrainStatus, GenerationInfo};
+use crate::os::task::TaskEnd;
 use crate::sidecar::{Sidecar, SidecarState};
 use crate::state::terms::ProgressStage;
 

@@ -5,11 +5,9 @@ use super::handover::{News, StartedSuccessor, ToSuccessor};
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
+use crate::os::task::TaskEnd;
 use crate::sidecar::SidecarNews;
 use crate::state::restart_intent::Intent;
-
-/// How a task ended: the error says why it panicked.
-pub type TaskEnd = Result<(), String>;
 
 /// A report of a task.
 #[derive(Debug)]

@@ -45,7 +45,7 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, stop: Canc
         let Some(caller) = admit(&stream) else {
             continue;
         };
-        let Some(place) = places.take(caller) else {
+        let Some(place) = places.take(caller.uid) else {
             tracing::warn!(
                 "[gateway] control socket: every connection is busy, pid {} was turned away",
                 caller.pid

@@ -7,7 +7,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::reply::Caller;
 use crate::os::mutex::lock;
 
 /// Connections of our own user at once. Each waiting gatewayctl holds one; more are the fault of a
@@ -47,9 +46,9 @@ impl Seat {
 }
 
 impl Places {
-    /// A place for a connection of `caller`; none when all are taken and none of them is idle.
-    pub fn take(&self, caller: Caller) -> Option<Place> {
-        let own = caller.uid == nix::unistd::geteuid().as_raw();
+    /// A place for a connection of this user; none when all are taken and none of them is idle.
+    pub fn take(&self, uid: u32) -> Option<Place> {
+        let own = uid == nix::unistd::geteuid().as_raw();
         let most = if own { OWN_MAX } else { ROOT_MAX };
         let mut seats = lock(&self.0);
         if seats.iter().filter(|seat| seat.own == own).count() >= most {

@@ -11,9 +11,8 @@ use super::budget::{DrainTime, cut, within};
 use super::clients::ClientExit;
 use crate::gateway::handover::migrate;
 use crate::gateway::lease::Claim;
-use crate::gateway::loop_event::TaskEnd;
 use crate::gateway::outbox::Outbox;
-use crate::os::task::caught;
+use crate::os::task::{TaskEnd, caught};
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Workers, close_tunnels};
 
 /// The drain of the clients of a process that has handed over.

@@ -12,11 +12,10 @@ use crate::control::protocol::{DrainCause, DrainStatus};
 use crate::gateway::handover::borrowed_upstreams::Lent;
 use crate::gateway::handover::failpoint;
 use crate::gateway::lease::Claim;
-use crate::gateway::loop_event::TaskEnd;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
 use crate::gateway::slot::Slot;
-use crate::os::task::caught;
+use crate::os::task::{TaskEnd, caught};
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};
 use crate::state::terms::ProgressStage;
 

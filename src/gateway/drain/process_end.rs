@@ -15,10 +15,9 @@ use crate::control::protocol::DrainCause;
 use crate::gateway::fdstore_clients::ClientStore;
 use crate::gateway::handover::{Predecessor, Stopping, ToPredecessor};
 use crate::gateway::lease::Claim;
-use crate::gateway::loop_event::TaskEnd;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::slot::Slot;
-use crate::os::task::caught;
+use crate::os::task::{TaskEnd, caught};
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Workers, close_tunnels};
 
 /// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by

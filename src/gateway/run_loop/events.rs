@@ -11,10 +11,11 @@ use crate::gateway::building::BuildError;
 use crate::gateway::generation::Generation;
 use crate::gateway::handover::{ToPredecessor, ToSuccessor};
 use crate::gateway::lifecycle::{Event, Phase};
-use crate::gateway::loop_event::{LoopEvent, TaskEnd};
+use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::Rung;
 use crate::gateway::watchdog::Watchdog;
+use crate::os::task::TaskEnd;
 use crate::sidecar::SidecarNews;
 use crate::state::terms::SidecarStanding;
 

@@ -14,10 +14,11 @@ use crate::gateway::building::{BuildPlan, BuildSource, StartedSlots};
 use crate::gateway::config_source::Material;
 use crate::gateway::drain::old_generation::DrainHolds;
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
-use crate::gateway::loop_event::{LoopEvent, TaskEnd};
+use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::RecoveryAction;
+use crate::os::task::TaskEnd;
 
 impl Gateway {
     pub(super) fn step(&mut self, event: Event) {

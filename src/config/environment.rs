@@ -69,6 +69,7 @@ fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), Conf
         mode,
         drain,
         tunnel_drain,
+        stop_delay,
         stop_drain,
         external_signal,
         launchd_exit_delay: delay,
@@ -82,6 +83,7 @@ fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), Conf
     )?;
     set(env, "GATEWAY_RESTART_MODE", mode, restart_mode)?;
     set(env, "GATEWAY_RESTART_DRAIN", drain, Dur::from_str)?;
+    set(env, "GATEWAY_RESTART_STOP_DELAY", stop_delay, Dur::from_str)?;
     set(env, "GATEWAY_RESTART_STOP_DRAIN", stop_drain, Dur::from_str)?;
     set(
         env,

@@ -111,6 +111,9 @@ pub struct RestartSection {
     /// cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnel_drain: Option<Dur>,
+    /// How long a stop goes on serving as before, with /readyz already 503, so that load balancers
+    /// notice.
+    pub stop_delay: Dur,
     /// How long work may go on after a stop.
     pub stop_drain: Dur,
     /// How many requests wait, and how long, while no generation can take them.
@@ -127,6 +130,7 @@ impl Default for RestartSection {
             mode: RestartMode::Auto,
             drain: Dur::secs(300),
             tunnel_drain: None,
+            stop_delay: Dur::secs(0),
             stop_drain: Dur::secs(20),
             hold: Hold::default(),
             external_signal: true,

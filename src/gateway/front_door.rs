@@ -103,16 +103,8 @@ impl FrontDoor {
 
     /// Accepts nobody any more: the service is the successor's.
     pub fn give_up(&self) {
-        self.workers.stop_accepting(true);
+        self.workers.stop_accepting();
         self.taking_clients.cancel();
-    }
-
-    /// Accepts nobody any more: this process stops. `leave_queue` when others serve the clients that
-    /// wait in the sockets.
-    pub fn close(&self, leave_queue: bool) {
-        self.front.set_closing();
-        self.front.set_health(vec!["stopping".to_owned()]);
-        self.workers.stop_accepting(leave_queue);
     }
 
     /// Accepts again after a hand-over, with new threads; tells whether the sockets can be shared.

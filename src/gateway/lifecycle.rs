@@ -31,7 +31,10 @@ pub const TRIAL_EVERY: Duration = Duration::from_secs(600);
 /// gateway logs the reason before SIGKILL comes.
 pub const FORCE_EXIT: Duration = Duration::from_secs(25);
 
-/// The exit code of a stop that had to be forced, and of a start that failed.
+/// The exit code of a stop that cut nothing.
+const DONE: u8 = 0;
+
+/// The exit code of a stop that had to cut work or to be forced, and of a start that failed.
 const FAILED: u8 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -122,12 +125,8 @@ impl Lifecycle {
             Event::Go => self.go(),
             Event::Orphaned => self.orphaned(),
             Event::Recover => self.recover(None),
-            Event::Quiet => match self.phase {
-                Phase::Stopping { .. } | Phase::Yielded { .. } | Phase::Leaving { .. } => {
-                    self.exit(0)
-                }
-                _ => Vec::new(),
-            },
+            Event::Quiet => self.done(DONE),
+            Event::Cut => self.done(FAILED),
             Event::Tick => self.tick(now),
         }
     }
@@ -297,6 +296,16 @@ impl Lifecycle {
             leader,
             joined,
             then: None,
+        }
+    }
+
+    /// A stop or an end has nothing left to do.
+    fn done(&mut self, code: u8) -> Vec<Action> {
+        match self.phase {
+            Phase::Stopping { .. } | Phase::Yielded { .. } | Phase::Leaving { .. } => {
+                self.exit(code)
+            }
+            _ => Vec::new(),
         }
     }
 

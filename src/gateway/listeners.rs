@@ -175,6 +175,11 @@ impl Listeners {
         self.held.iter().filter(|held| held.name.is_some()).count()
     }
 
+    /// Whether one of them belongs to somebody who passed it to this process, or to one before.
+    pub fn are_passed_on(&self) -> bool {
+        self.held.iter().any(|held| held.name.is_none())
+    }
+
     /// Removes the paths of unix listeners, for an end after which nobody holds the sockets.
     pub fn remove_paths(&self) {
         for held in &self.held {

@@ -1,6 +1,7 @@
 //! What happens to the run loop besides signals, calls and clocks: the reports of its tasks.
 
 use super::building::BuildResult;
+use super::drain::budget::Cut;
 use super::handover::{News, StartedSuccessor, ToSuccessor};
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
@@ -24,8 +25,8 @@ pub enum LoopEvent {
     Drained(u64, TaskEnd),
     /// A step on the way to an end is done.
     Step(&'static str),
-    /// The drain before an end, or a stop, is done.
-    Quiet(TaskEnd),
+    /// The drain before an end, or a stop, is done; it had to cut this.
+    Quiet(TaskEnd<Cut>),
     /// The front door was asked whether it works.
     Checked(CheckResult),
     /// The successor that is to build this generation was started, or not.
@@ -49,8 +50,8 @@ pub enum LoopEvent {
         /// The whole machine, or the user's manager, goes down.
         machine_stopping: bool,
     },
-    /// After a hand-over, the last client is gone.
-    ClientsGone(TaskEnd),
+    /// After a hand-over, the last client is gone; this had to be cut.
+    ClientsGone(TaskEnd<Cut>),
     /// In safe mode: the configuration file has changed.
     ConfigurationChanged,
 }

@@ -27,6 +27,7 @@ use super::building::Construction;
 use super::config_source::Material;
 use super::context::GatewayContext;
 use super::control_end::ControlEnd;
+use super::drain::budget::Cut;
 use super::front_door::FrontDoor;
 use super::generation::Generation;
 use super::generations::Generations;
@@ -85,6 +86,20 @@ pub struct ClientDrain {
     hurry: CancellationToken,
     /// It needs more time than the service manager gives, which is asked for more.
     extends: bool,
+    /// Somebody wanted no wait for work: what is cut then is no failure.
+    forced: bool,
+    /// What it, or a stop, cut.
+    cut: Cut,
+}
+
+impl ClientDrain {
+    fn end(&self) -> Event {
+        if self.cut.is_empty() || self.forced {
+            Event::Quiet
+        } else {
+            Event::Cut
+        }
+    }
 }
 
 /// What comes from outside.

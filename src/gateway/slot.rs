@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::context::GatewayContext;
-use super::drain::budget::{DrainTime, give_up_leases, within};
+use super::drain::budget::{DrainTime, cut, within};
 use super::lease::Claim;
 use super::progress::Reporter;
 use crate::config::SidecarSpec;
@@ -151,8 +151,8 @@ impl Slot {
             () = self.fade_then_hold(begun, time, leases, report) => {}
             () = tunnels => {}
         }
-        give_up_leases(&format!("{}: drain time", self.name), leases);
-        self.backend.cut();
+        let what = format!("{}: drain time", self.name);
+        cut(&what, std::iter::once(&self.backend), Some(leases));
     }
 
     async fn fade_then_hold(

@@ -5,7 +5,7 @@ use std::any::Any;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How a task ended: the error says why it panicked.
-pub type TaskEnd = Result<(), String>;
+pub type TaskEnd<T = ()> = Result<T, String>;
 
 /// Runs `work` in a task of its own, which ends with the future that this returns.
 ///

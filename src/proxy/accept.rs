@@ -2,7 +2,9 @@
 //! limit.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::TcpListener as StdTcp;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener as StdUnix;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -50,7 +52,7 @@ pub fn start(
 }
 
 /// Accepts until [`WorkerState::accepting`](super::drain::WorkerState) forbids it, or until other
-/// sockets are listened on. The clients that wait in the queue by then are accepted first, unless
+/// sockets are listened on. The clients that wait in the queue by then are accepted, too, unless
 /// the queue is left to another process.
 async fn accept_loop(
     context: Arc<WorkerContext>,
@@ -59,6 +61,8 @@ async fn accept_loop(
 ) {
     let mut state = context.state.subscribe();
     let mut warned = false;
+    // Only those that wait in the queue are still accepted.
+    let mut last = false;
     loop {
         // Waits for a slot without taking it: every loop waits here, and a loop
         // without a client needs none.
@@ -67,14 +71,15 @@ async fn accept_loop(
             () = restricted_to(&mut state, Accepting::Stopped) => return,
             () = context.limit.available() => {}
         }
-        let accepted = tokio::select! {
+        let arrived = tokio::select! {
             biased;
-            accepted = acceptor.accept() => accepted,
-            // Polled only when the queue is empty: a client that waits in it is served.
-            () = restricted_to(&mut state, Accepting::QueueOnly) => return,
-            Ok(()) = sockets.changed() => return,
+            accepted = acceptor.accept(), if !last => Some(accepted),
+            () = restricted_to(&mut state, Accepting::QueueOnly), if !last => None,
+            Ok(()) = sockets.changed(), if !last => None,
+            else => None,
         };
-        match accepted {
+        last |= arrived.is_none();
+        match arrived.unwrap_or_else(|| acceptor.accept_waiting()) {
             Ok((stream, peer)) => {
                 let full = descriptors::is_reserved(&stream);
                 let permit = tokio::select! {
@@ -100,6 +105,8 @@ async fn accept_loop(
                 warned = full;
             }
             Err(error) if client_is_gone(&error) => {}
+            // The queue is empty, and nobody is to be waited for.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 warn_once(&mut warned, &error);
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -133,6 +140,29 @@ impl Acceptor {
             ListenSocket::Unix(listener, _) => {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Self::Unix)
+            }
+        }
+    }
+
+    /// Accepts a client that waits in the queue. Asks the kernel: the runtime may not have heard of
+    /// the client yet.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nobody waits, and what accept(2) says.
+    fn accept_waiting(&self) -> io::Result<(TcpStream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let listener = StdTcp::from(listener.as_fd().try_clone_to_owned()?);
+                let (stream, addr) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, Peer::Tcp(addr.ip())))
+            }
+            Self::Unix(listener) => {
+                let listener = StdUnix::from(listener.as_fd().try_clone_to_owned()?);
+                let stream = OwnedFd::from(listener.accept()?.0);
+                let stream = std::net::TcpStream::from(stream);
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, Peer::Unix))
             }
         }
     }

@@ -10,7 +10,7 @@
 //! | hand-over to a successor | `Stopped`, `Migration::To`; `Closing` when the time is over |
 //! | restart by the service manager, with its fd store | `Stopped`, `Migration::To`, `Migration::Over` |
 //! | restart by the service manager, without an fd store | `Draining`, `Stopped`, `Closing` |
-//! | stop | `QueueOnly` or `Stopped`, `Closing` |
+//! | stop | `Draining` with `stop_delay`, `Closing`, at the end `QueueOnly`; `Stopped` where others hold the queue |
 //! | end of the process, after each of these | `Aborted` |
 
 use std::os::fd::OwnedFd;

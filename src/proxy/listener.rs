@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, Backlog, sockopt};
 
 use crate::config::Listen;
+use crate::os::platform;
 use crate::os::port::{self, knock};
 
 /// Clients that may wait to be accepted; the kernel limits it to net.core.somaxconn (4096 by default
@@ -133,6 +134,31 @@ impl ListenSocket {
             socket::setsockopt(listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE)?;
         }
         Ok(())
+    }
+
+    /// Lets no new client into the listen queue; those that are in it stay. For the end of a
+    /// listener that no other process holds. A client that comes now is refused as soon as the
+    /// socket is closed, instead of reset.
+    pub fn refuse(&self) {
+        match self {
+            Self::Tcp(listener) => {
+                // Not every kernel lets a process without privilege do so. A queue for one client
+                // is the shortest that there is: at most one is reset.
+                if platform::drop_new_connections(listener).is_err()
+                    && let Ok(shortest) = Backlog::new(0)
+                {
+                    let _ = socket::listen(listener, shortest);
+                }
+            }
+            Self::Unix(_, known) => {
+                if let Some(Listen::Unix(path)) = self.local()
+                    && known.is_some()
+                    && *known == place(&path)
+                {
+                    let _ = fs::remove_file(path);
+                }
+            }
+        }
     }
 
     /// A second handle on the same socket.

@@ -15,10 +15,11 @@ pub struct WorkerTasks {
     clients: Mutex<ClientTasks>,
 }
 
-/// Client connections. A drain waits only for those that were there when it began.
+/// Client connections. Who waits for those of one moment does not wait for later ones.
 #[derive(Debug, Default)]
 struct ClientTasks {
-    before_drain: TaskTracker,
+    /// Those of earlier moments, as far as they are still open.
+    earlier: Vec<TaskTracker>,
     current: TaskTracker,
 }
 
@@ -29,18 +30,19 @@ impl WorkerTasks {
     }
 
     /// The client connections of this moment. Those that come later are counted apart.
-    pub fn begin_drain(&self) -> TaskTracker {
+    pub fn open_now(&self) -> Vec<TaskTracker> {
         let mut clients = lock(&self.clients);
-        clients.before_drain = std::mem::take(&mut clients.current);
-        clients.before_drain.clone()
+        let current = std::mem::take(&mut clients.current);
+        clients.earlier.push(current);
+        clients.earlier.retain(|tasks| !tasks.is_empty());
+        clients.earlier.clone()
     }
+}
 
-    /// Waits until every client connection has ended.
-    pub async fn clients_ended(&self) {
-        let before_drain = lock(&self.clients).before_drain.clone();
-        ended(&before_drain).await;
-        let current = lock(&self.clients).current.clone();
-        ended(&current).await;
+/// Waits until all tasks of these trackers have ended.
+pub async fn all_ended(all: &[TaskTracker]) {
+    for tasks in all {
+        ended(tasks).await;
     }
 }
 
@@ -57,19 +59,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_drain_waits_for_the_connections_of_before_and_a_close_for_all() {
+    async fn who_waits_for_the_connections_of_one_moment_does_not_wait_for_later_ones() {
         let tasks = WorkerTasks::default();
         let old = tasks.client(std::future::ready(()));
-        let drained = tasks.begin_drain();
+        let drained = tasks.open_now();
         let new = tasks.client(std::future::ready(()));
-        let all = tasks.clients_ended();
-        let drained = ended(&drained);
-        tokio::pin!(all, drained);
+        let both = tasks.open_now();
+        let later = tasks.client(std::future::ready(()));
+        let (drained, both) = (all_ended(&drained), all_ended(&both));
+        tokio::pin!(drained, both);
         assert!(drained.as_mut().now_or_never().is_none());
         old.await;
         drained.await;
-        assert!(all.as_mut().now_or_never().is_none());
+        assert!(both.as_mut().now_or_never().is_none());
         new.await;
-        all.await;
+        both.await;
+        drop(later);
+        assert!(tasks.open_now().is_empty(), "what has ended is forgotten");
     }
 }

@@ -179,8 +179,18 @@ impl Tickets {
 
     /// What is under way, the oldest first: at most [`BLOCKERS_SHOWN`], then "+N more".
     pub fn blockers(&self) -> Vec<String> {
+        self.named(|_| true)
+    }
+
+    /// The same for requests only: tunnels are told that they end, and have a time of their own.
+    pub fn requests(&self) -> Vec<String> {
+        self.named(|kind| kind == TicketKind::Request)
+    }
+
+    fn named(&self, wanted: impl Fn(TicketKind) -> bool) -> Vec<String> {
         let ledger = self.ledger();
-        let mut open: Vec<&OpenTicket> = ledger.open.iter().map(|(_, ticket)| ticket).collect();
+        let open = ledger.open.iter().map(|(_, ticket)| ticket);
+        let mut open: Vec<&OpenTicket> = open.filter(|ticket| wanted(ticket.kind)).collect();
         open.sort_by_key(|ticket| ticket.since);
         first_few(open.iter().map(|ticket| {
             let tunnel = match ticket.kind {

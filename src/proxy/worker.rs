@@ -125,24 +125,30 @@ impl Workers {
         let _ = self.queues[next].send(QueuedSocket::Client(client)).await;
     }
 
-    /// Accepts the clients that wait already, then no more. With `leave_queue` those that wait are
-    /// left to another process that holds the same listeners.
-    pub fn stop_accepting(&self, leave_queue: bool) {
-        self.transition(|state| {
-            state.restrict(if leave_queue {
-                Accepting::Stopped
-            } else {
-                Accepting::QueueOnly
-            })
-        });
+    /// Accepts nobody any more. The clients that wait are left to another process that holds the
+    /// same listeners.
+    pub fn stop_accepting(&self) {
+        self.transition(|state| state.restrict(Accepting::Stopped));
     }
 
-    /// Asks clients to connect anew, and closes connections that stay silent for long. Returns when
-    /// none of those that are open now is left; clients that come later are served meanwhile.
-    pub async fn drain(&self) {
-        let connections = self.context.tasks.begin_drain();
+    /// Accepts the clients that wait already, then no more: nobody holds the listeners after this.
+    pub fn empty_queues(&self) {
+        let sockets = Arc::clone(&self.sockets.borrow());
+        sockets.iter().for_each(ListenSocket::refuse);
+        self.transition(|state| state.restrict(Accepting::QueueOnly));
+    }
+
+    /// Asks clients to connect anew, and closes connections that stay silent for long.
+    pub fn announce_close(&self) {
         self.transition(|state| state.drain(Instant::now()));
-        tasks::ended(&connections).await;
+    }
+
+    /// The same. Returns when none of the connections that are open now is left; clients that come
+    /// later are served meanwhile.
+    pub async fn drain(&self) {
+        let connections = self.context.tasks.open_now();
+        self.announce_close();
+        tasks::all_ended(&connections).await;
     }
 
     /// Moves every client connection to `destination` as soon as it is between two requests; the
@@ -157,8 +163,8 @@ impl Workers {
         self.transition(WorkerState::end_migration);
     }
 
-    /// Closes idle client connections and the others after their response; returns when none is
-    /// left.
+    /// Closes idle client connections and the others after their response. Returns when none is
+    /// left; while clients are still accepted, when none of those that are open now is left.
     pub async fn close_connections(&self) {
         self.transition(WorkerState::close_connections);
         self.all_ended().await;
@@ -183,7 +189,7 @@ impl Workers {
             // Then none of them accepts another client.
             tasks::ended(&self.context.tasks.accept_loops).await;
         }
-        self.context.tasks.clients_ended().await;
+        tasks::all_ended(&self.context.tasks.open_now()).await;
     }
 }
 

@@ -31,7 +31,7 @@ const HISTORY_LINES: usize = 50;
 
 #[derive(Clone, Debug, Default)]
 pub struct Bundle<'a> {
-    /// What happened, in a word: `forced-exit`, `start-failed`, `respawn-failed`, `safe-mode`.
+    /// What happened, in a word: `forced-exit`, `cut`, `start-failed`, `respawn-failed`, `safe-mode`.
     pub reason: &'a str,
     pub error: Option<&'a str>,
     /// How long the process has run, in milliseconds.

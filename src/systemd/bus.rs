@@ -70,6 +70,21 @@ pub(crate) trait SystemdManager {
     fn system_state(&self) -> zbus::Result<String>;
 }
 
+/// What a job of the manager does: start, stop, restart, and others.
+pub(crate) async fn job_type(
+    connection: &Connection,
+    job: zbus::OwnedObjectPath,
+) -> zbus::Result<String> {
+    let proxy = zbus::fdo::PropertiesProxy::builder(connection)
+        .destination("org.freedesktop.systemd1")
+        .path(job)
+        .build()
+        .await?;
+    let interface = zbus::names::InterfaceName::try_from("org.freedesktop.systemd1.Job")?;
+    let kind = proxy.get(interface, "JobType").await?;
+    String::try_from(kind)
+}
+
 /// Logins, of which we need only lingering.
 #[zbus::proxy(
     interface = "org.freedesktop.login1.Manager",

@@ -63,6 +63,12 @@ impl Properties {
         self.get(name).unwrap_or(false)
     }
 
+    /// What the manager does with it now, if anything.
+    pub(crate) fn job(&self) -> Option<zbus::OwnedObjectPath> {
+        let (number, path): (u32, zbus::OwnedObjectPath) = self.get("Job")?;
+        (number != 0).then_some(path)
+    }
+
     /// The program of ExecStart=.
     pub fn program(&self) -> Option<String> {
         self.command().map(|(program, _)| program)

@@ -31,6 +31,10 @@ pub struct UnitFacts {
     pub n_fd_store: u32,
     /// How many it may hold: FileDescriptorStoreMax=
     pub fd_store_max: u32,
+    /// Whether the manager stops it now, and starts nothing afterwards.
+    pub stops: bool,
+    /// Whether its fd store outlives a stop (FileDescriptorStorePreserve=yes).
+    pub preserves_store: bool,
     /// Its socket units: they hold listeners while it does not run.
     pub sockets: Vec<String>,
 }
@@ -47,6 +51,11 @@ impl UnitFacts {
     /// Whether its main process may name another one (`MAINPID=`).
     pub fn hears_main(&self) -> bool {
         matches!(self.notify_access, Word::Known(_))
+    }
+
+    /// Whether listeners survive the end that its main process comes to now.
+    pub fn holds_after_end(&self) -> bool {
+        !self.sockets.is_empty() || self.n_fd_store > 0 && (!self.stops || self.preserves_store)
     }
 
     /// Whether listeners survive the end of its main process.
@@ -82,6 +91,10 @@ async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<O
     let manager = bus::SystemdManagerProxy::new(connection).await?;
     let said = Properties::read(connection, manager.get_unit_by_pid(pid).await?).await?;
     let unit = said.text("Id");
+    let stops = match said.job() {
+        Some(job) => bus::job_type(connection, job).await? == "stop",
+        None => false,
+    };
     Ok(unit.ends_with(".service").then(|| UnitFacts {
         unit,
         user: scope == Scope::User,
@@ -92,6 +105,8 @@ async fn read(connection: &Connection, scope: Scope, pid: u32) -> zbus::Result<O
         watchdog: finite(said.number("WatchdogUSec")).filter(|time| !time.is_zero()),
         n_fd_store: said.number("NFileDescriptorStore"),
         fd_store_max: said.number("FileDescriptorStoreMax"),
+        stops,
+        preserves_store: said.text("FileDescriptorStorePreserve") == "yes",
         sockets: said.sockets(),
     }))
 }

@@ -30,6 +30,7 @@ mod races;
 mod recovery;
 mod stale_trees;
 mod stalled;
+mod stop;
 mod strangers;
 mod stuck_children;
 mod supervisors;

@@ -15,6 +15,7 @@ mod own_unit;
 mod restart;
 mod service;
 mod stalled;
+mod stop;
 #[path = "../support/mod.rs"]
 mod support;
 mod units;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{DrainTime, cut, within};
+use super::budget::{Cut, DrainTime, cut, within};
 use super::clients::ClientExit;
 use crate::gateway::handover::migrate;
 use crate::gateway::lease::Claim;
@@ -29,8 +29,9 @@ pub struct DrainAfterHandover {
 }
 
 impl DrainAfterHandover {
-    /// Runs it in a task; `gone` hears when the last client is gone, unless `hurry` comes before.
-    pub fn start(self, hurry: CancellationToken, gone: Outbox<TaskEnd>) {
+    /// Runs it in a task; `gone` hears what was cut when the last client is gone,
+    /// unless `hurry` comes before.
+    pub fn start(self, hurry: CancellationToken, gone: Outbox<TaskEnd<Cut>>) {
         let clients = ClientExit::new(|clients| migrate::send(self.takeover.clone(), clients));
         tokio::spawn(async move {
             let end = hurry
@@ -40,7 +41,7 @@ impl DrainAfterHandover {
         });
     }
 
-    async fn run(self, clients: ClientExit) {
+    async fn run(self, clients: ClientExit) -> Cut {
         let begun = Instant::now();
         let workers = [self.workers];
         let tunnels_end = begun + self.time.tunnels;
@@ -52,10 +53,12 @@ impl DrainAfterHandover {
             // The last of the clients may have become a tunnel when the others had ended already.
             tunnels().await;
         };
+        let mut left = Cut::new();
         if !within(begun, self.time.requests, work).await {
-            cut(self.backends.iter());
+            left = cut("time to finish", self.backends.iter(), Some(&self.leases));
             let _ = tokio::time::timeout(CLOSE_HANDSHAKE, workers[0].close_connections()).await;
         }
         clients.close(&workers).await;
+        left
     }
 }

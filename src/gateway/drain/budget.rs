@@ -38,19 +38,32 @@ pub async fn within(begun: Instant, time: Option<Duration>, work: impl Future) -
     }
 }
 
-/// The end of a drain's budget for the leases: `who` waits no longer for them, and each holder is
-/// told.
-pub fn give_up_leases(who: &str, leases: &Claim) {
-    if leases.count() > 0 {
-        warn!(
-            "[gateway] {who} is over; no longer waiting for {}",
-            leases.blockers().join(", ")
-        );
+/// What a drain's end cut though it was not finished, in words: requests with their age, and leases.
+/// Tunnels do not count: they were told before.
+pub type Cut = Vec<String>;
+
+/// The end of a drain's budget, which `what` names: what is left is cut, logged and returned, and
+/// each holder of a lease is told.
+pub fn cut<'a>(
+    what: &str,
+    backends: impl Iterator<Item = &'a Arc<Backend>> + Clone,
+    leases: Option<&Claim>,
+) -> Cut {
+    let leased: Vec<String> = leases.map(|leases| leases.blockers()).unwrap_or_default();
+    let all = backends.clone();
+    let left: Vec<String> = all
+        .flat_map(|backend| backend.tickets.blockers())
+        .chain(leased.iter().cloned())
+        .collect();
+    let requests = backends.clone();
+    let requests = requests.flat_map(|backend| backend.tickets.requests());
+    let unfinished = requests.chain(leased).collect();
+    if !left.is_empty() {
+        warn!("[gateway] {what} is over; cutting {}", left.join(", "));
+    }
+    if let Some(leases) = leases {
         leases.tell_deadline();
     }
-}
-
-/// The end of a drain's budget for requests and tunnels: what is left of them is cut.
-pub fn cut<'a>(backends: impl Iterator<Item = &'a Arc<Backend>>) {
     backends.for_each(|backend| backend.cut());
+    unfinished
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::budget::DrainTime;
+use super::budget::{DrainTime, cut};
 use crate::control::protocol::{DrainCause, DrainStatus};
 use crate::gateway::handover::borrowed_upstreams::Lent;
 use crate::gateway::handover::failpoint;
@@ -93,18 +93,9 @@ impl Drain {
             slot.backend().set(crate::proxy::Door::Gone);
             let finished = finish(slot, &self.holds, *time, self.begun);
             if !tokio::join!(finished, slot.tell_drain(time.requests)).0 {
-                let left = [
-                    slot.backend().tickets.blockers(),
-                    self.holds.leases.blockers(),
-                ]
-                .concat();
-                warn!(
-                    "[gateway] generation {}: drain time is over; cutting {}",
-                    self.generation,
-                    left.join(", ")
-                );
-                self.holds.leases.tell_deadline();
-                slot.backend().cut();
+                let what = format!("generation {}: drain time", self.generation);
+                let leases = Some(&self.holds.leases);
+                cut(&what, std::iter::once(slot.backend()), leases);
             }
             slot.stop(Duration::MAX).await;
         });

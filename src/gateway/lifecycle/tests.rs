@@ -125,7 +125,9 @@ fn a_stop_overrides_a_queued_restart() {
         machine.step(ask("c", RequestKind::Restart), NOW),
         [reject("c".into(), STOPPING)]
     );
+    let mut cutting = machine.clone();
     assert_eq!(machine.step(Event::Quiet, NOW), [Action::Exit(0)]);
+    assert_eq!(cutting.step(Event::Cut, NOW), [Action::Exit(1)]);
 }
 
 #[test]

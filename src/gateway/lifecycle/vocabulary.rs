@@ -171,8 +171,10 @@ pub enum Event {
     /// The generation under construction can serve.
     Built(u64),
     Broken(u64, String),
-    /// A stop finished all there was.
+    /// A stop or an end finished all there was.
     Quiet,
+    /// The same, but work had to be cut.
+    Cut,
     Tick,
 }
 

@@ -97,7 +97,11 @@ impl Gateway {
         match method {
             Method::Status => reply.done(&self.status()),
             Method::Stop => {
-                info!("[gateway] stop asked by {by}");
+                if let Phase::Stopping { until } = *self.machine.phase() {
+                    self.still_stopping(&format!("stop asked again by {by}"), until);
+                } else {
+                    info!("[gateway] stop asked by {by}");
+                }
                 self.recovery
                     .set_exit_reason(EndReason::Other(format!("gatewayctl stop, by {by}")));
                 reply.done(&serde_json::json!({"stopping": true}));

@@ -2,6 +2,7 @@
 //!
 //! These are methods of [`Gateway`] because an end concerns every component.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -12,8 +13,10 @@ use super::calls::{Asker, announced};
 use super::{ClientDrain, Gateway};
 use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::gateway::control_end::ControlEnd;
-use crate::gateway::drain::budget::DrainTime;
-use crate::gateway::drain::process_end::{DrainBeforeExit, EndingProcess, Shutdown};
+use crate::gateway::drain::before_exit::DrainBeforeExit;
+use crate::gateway::drain::budget::{Cut, DrainTime};
+use crate::gateway::drain::process_end::EndingProcess;
+use crate::gateway::drain::shutdown::{Heir, Shutdown};
 use crate::gateway::fdstore_clients::ClientStore;
 use crate::gateway::handover::{Stopping, ToPredecessor, Waiter};
 use crate::gateway::lifecycle::{Budget, Event, Phase, RequestKind};
@@ -52,7 +55,11 @@ impl Gateway {
 
     /// A SIGTERM: a stop, or the first half of a restart that was announced before.
     pub(super) fn terminate(&mut self) {
-        let Some(intent) = self.take_intent() else {
+        let intent = self.take_intent();
+        if let Phase::Stopping { until } = *self.machine.phase() {
+            return self.still_stopping("received SIGTERM again", until);
+        }
+        let Some(intent) = intent else {
             info!("[gateway] received SIGTERM: stopping");
             self.recovery
                 .set_exit_reason(EndReason::Signal(Signal::SIGTERM));
@@ -91,6 +98,20 @@ impl Gateway {
         self.step(Event::End { budget, limit });
     }
 
+    /// A stop that is asked for again changes nothing: says what it waits for, and how long.
+    pub(super) fn still_stopping(&self, why: &str, until: Duration) {
+        let slots = self.generations.slots();
+        let left = slots
+            .iter()
+            .flat_map(|slot| slot.backend().tickets.blockers())
+            .chain(self.leases.claim().blockers())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let left = if left.is_empty() { "nothing" } else { &left };
+        let seconds = until.saturating_sub(self.now()).as_secs();
+        info!("[gateway] {why}: already stopping, for {seconds} s at most; under way: {left}");
+    }
+
     pub(super) fn stop(&mut self, at_once: bool) {
         let limit = self.stop_limit();
         // A stop that comes during a drain has less time.
@@ -99,8 +120,9 @@ impl Gateway {
     }
 
     fn stop_limit(&self) -> Duration {
-        let drain = self.material.loaded.config.restart.stop_drain.0;
-        self.supervision.stop_limit(drain)
+        let restart = &self.material.loaded.config.restart;
+        let time = restart.stop_delay.0.saturating_add(restart.stop_drain.0);
+        self.supervision.stop_limit(time)
     }
 }
 
@@ -144,7 +166,9 @@ impl Gateway {
             steps: self.events.outbox(LoopEvent::Step),
         };
         let quiet = self.events.outbox(LoopEvent::Quiet);
-        drain.start(self.begin_client_drain(end.extend), quiet);
+        let hurry = self.begin_client_drain(end.extend);
+        self.client_drain.forced = budget == Budget::Force;
+        drain.start(hurry, quiet);
     }
 
     /// Begins a drain of the clients; what comes back ends it.
@@ -153,32 +177,47 @@ impl Gateway {
         self.client_drain = ClientDrain {
             hurry: hurry.clone(),
             extends,
+            ..ClientDrain::default()
         };
         hurry
     }
 
-    /// Accepts no new client and finishes what is there.
+    /// Finishes what is there; see [`Shutdown`].
     pub(super) fn shut_down(&mut self, at_once: bool) {
         if self.machine.owns() {
             self.supervision
                 .notifier()
                 .stopping("stopping: finishing what is under way");
         }
-        // What the service manager or a successor holds, too, is served there.
-        let leave_queue = self.supervision.holds_listeners() || self.successor.has_handed_over();
-        self.front_door.close(leave_queue);
+        self.refresh();
+        let heir = self.heir();
         // Before it is ready nobody can have made it the main process.
         let main = self.machine.owned() || self.generations.current().is_some();
         let predecessors = self.predecessor.stop(main);
         let shutdown = Shutdown {
             process: self.ending_process(predecessors),
+            front: Arc::clone(&self.context.front),
             restart: self.material.loaded.config.restart.clone(),
             at_once,
             limit: self.stop_limit(),
+            heir,
             leases: self.leases.claim(),
             predecessor: self.predecessor.predecessor(),
         };
+        self.client_drain.forced = at_once;
         shutdown.start(self.events.outbox(LoopEvent::Quiet));
+    }
+
+    /// Who holds the listeners after a stop of this process.
+    fn heir(&self) -> Heir {
+        let others = self.successor.has_handed_over() || !self.machine.owned();
+        if others || self.front_door.listeners.are_passed_on() {
+            Heir::Another
+        } else if self.supervision.holds_listeners() {
+            Heir::ServiceManager
+        } else {
+            Heir::Nobody
+        }
     }
 
     fn ending_process(&mut self, predecessors: Stopping) -> EndingProcess {
@@ -198,7 +237,7 @@ impl Gateway {
 impl Gateway {
     /// The end, but for what has to be waited for.
     pub(super) fn end(mut self, code: u8) -> (ControlEnd, Option<Waiter>) {
-        let cut = self.cut_by_force(code);
+        let cut = self.cut(code);
         self.predecessor.tell(ToPredecessor::Bye);
         self.front_door.end();
         // What is the successor's by now stays, and so does what a candidate never had.
@@ -226,13 +265,22 @@ impl Gateway {
         (self.control, waiter)
     }
 
-    /// What an end by force cuts, which is logged and kept; nothing in an orderly end.
-    fn cut_by_force(&self, code: u8) -> Vec<String> {
+    /// What this end cuts: nothing where all work was finished. What an end by force cuts is logged
+    /// here. A bundle keeps what is known, unless nobody was to wait.
+    fn cut(&self, code: u8) -> Cut {
+        let drained = &self.client_drain.cut;
+        if !drained.is_empty() {
+            // It was logged when it was cut.
+            if code != DONE {
+                self.keep_bundle("cut", &format!("cut: {}", drained.join(", ")));
+            }
+            return drained.clone();
+        }
         let slots = self.generations.slots();
         if code == DONE || slots.is_empty() {
             return Vec::new();
         }
-        let cut: Vec<String> = slots
+        let cut: Cut = slots
             .iter()
             .flat_map(|slot| slot.backend().tickets.blockers())
             .chain(self.leases.claim().blockers())

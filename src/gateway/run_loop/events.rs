@@ -48,6 +48,7 @@ impl Gateway {
                 machine_stopping,
             } => self.end_for_restart(&intent, machine_stopping),
             LoopEvent::ClientsGone(end) => {
+                let end = end.map(|cut| self.client_drain.cut = cut);
                 self.note_end("the drain of the clients", end);
                 self.successor.clients_gone();
                 self.end_when_quiet();
@@ -68,8 +69,9 @@ impl Gateway {
             LoopEvent::PredecessorEnded(pid) => self.predecessor_ended(pid),
             LoopEvent::Step(name) => self.traces.step(name),
             LoopEvent::Quiet(end) => {
+                let end = end.map(|cut| self.client_drain.cut = cut);
                 self.note_end("the drain before the end", end);
-                self.step(Event::Quiet);
+                self.step(self.client_drain.end());
             }
             LoopEvent::Checked(result) => Watchdog::feed(result, self.supervision.notifier()),
         }
@@ -200,7 +202,7 @@ impl Gateway {
             && matches!(self.machine.phase(), Phase::Yielded { .. })
         {
             self.requests.drained(None);
-            self.step(Event::Quiet);
+            self.step(self.client_drain.end());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Linux.
 #![allow(
     unsafe_code,
-    reason = "close_range has no safe wrapper in nix, and descriptors come as bare numbers in a control message"
+    reason = "close_range and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
 )]
 
 use std::fs::File;
@@ -22,6 +22,42 @@ use tokio::net::unix::pipe;
 pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socket(family, SockType::Stream, flags, None)
+}
+
+/// Drops the first packet (SYN) of every connection to a listener from now on; handshakes that have
+/// begun end. A client sends it again after a second, and is refused once the listener is closed.
+///
+/// # Errors
+/// Where the kernel or a sandbox asks for a privilege.
+pub fn drop_new_connections(listener: &impl AsRawFd) -> io::Result<()> {
+    // The flags of a TCP header are its byte 13, SYN is the bit of value 2 (RFC 9293, 3.1).
+    let filter = |code: u32, jt, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let mut program = [
+        filter(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+        filter(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, 2),
+        filter(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        filter(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies the program, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    Ok(nix::errno::Errno::result(result).map(drop)?)
 }
 
 /// The reading and the writing end of a pipe, close-on-exec.

@@ -133,16 +133,17 @@ pub(super) const CHECKS: &[Check] = &[
         code: "unit-stop-timeout",
         title: "TimeoutStopSec= is shorter than a stop takes",
         why: "systemd kills the gateway while it finishes requests: connections break, and the \
-               sidecars are killed, too. A stop takes up to stop_drain of the configuration plus 10 \
-               s.",
+               sidecars are killed, too. A stop takes up to stop_delay and stop_drain of the \
+               configuration plus 10 s.",
         cure: "Raise TimeoutStopSec=, or lower [restart] stop_drain.",
         judge: |facts| {
             let (unit, properties) = facts.loaded_unit()?;
-            let drain = facts.config.get().restart.stop_drain;
+            let restart = &facts.config.get().restart;
+            let drain = Dur(restart.stop_delay.0 + restart.stop_drain.0);
             let needed = drain.0 + STOP_MARGIN + BEFORE_KILL;
             let limit = properties.timeout_stop.filter(|limit| *limit < needed)?;
             let message = format!(
-                "TimeoutStopSec={}, but a stop may take {} (stop_drain {drain} plus 10 s)",
+                "TimeoutStopSec={}, but a stop may take {} (stop_delay and stop_drain: {drain}, plus 10 s)",
                 Dur(limit),
                 Dur(needed)
             );

@@ -1,0 +1,111 @@
+//! The drain before an exit that the service manager answers with the next process.
+
+use futures_util::future::join_all;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{Cut, DrainTime, cut, within};
+use super::clients::ClientExit;
+use super::process_end::EndingProcess;
+use crate::gateway::fdstore_clients::ClientStore;
+use crate::gateway::outbox::Outbox;
+use crate::os::task::{TaskEnd, caught};
+use crate::proxy::{CLOSE_HANDSHAKE, close_tunnels};
+
+/// The drain before an exit that the service manager answers with the next process: new requests
+/// are served until the work of the beginning is done, then nobody is accepted any more. Clients
+/// that connect after that wait in the queue of a socket that the manager holds.
+#[derive(Debug)]
+pub struct DrainBeforeExit {
+    pub process: EndingProcess,
+    pub time: DrainTime,
+    /// How long it serves on in any case.
+    pub at_least: Duration,
+    /// Where silent clients can wait for the next process.
+    pub store: Option<ClientStore>,
+    /// Hears of each step that is done.
+    pub steps: Outbox<&'static str>,
+}
+
+impl DrainBeforeExit {
+    /// Runs it in a task; `quiet` hears what was cut when it is done, unless `hurry` comes before.
+    pub fn start(self, hurry: CancellationToken, quiet: Outbox<TaskEnd<Cut>>) {
+        tokio::spawn(async move {
+            // A stop that comes meanwhile has less time.
+            let end = hurry.run_until_cancelled_owned(caught(self.run())).await;
+            end.is_some_and(|end| quiet.send(end))
+        });
+    }
+
+    async fn run(self) -> Cut {
+        let begun = Instant::now();
+        let longest = self.time.requests.map(|time| time.max(self.at_least));
+        let cut = if within(begun, longest, self.work(begun)).await {
+            Cut::new()
+        } else {
+            self.process.stop_accepting();
+            cut("time to finish", self.process.backends(), None)
+        };
+        // The requests of the predecessors' clients go to the sidecars that end now.
+        self.steps.send("restart.close.clients");
+        self.process.predecessors.kill();
+        self.process.predecessors.ended().await;
+        self.process.stop_sidecars(Duration::MAX).await;
+        self.steps.send("restart.close.sidecars");
+        cut
+    }
+
+    async fn work(&self, begun: Instant) {
+        tokio::join!(self.fade(begun), tokio::time::sleep(self.at_least));
+        self.steps.send("restart.drain");
+        let process = &self.process;
+        process.stop_accepting();
+        process.predecessors.hurry();
+        let quiet = async {
+            match self.store {
+                Some(store) => {
+                    let clients = ClientExit::new(|clients| store.keep(clients));
+                    clients.send_all(&process.workers).await;
+                    clients.close(&process.workers).await;
+                }
+                None => process.close_connections().await,
+            }
+        };
+        tokio::join!(quiet, process.predecessors.ended());
+        // The last of the clients may have become a tunnel when the others had ended already.
+        self.tunnels(begun).await;
+    }
+
+    /// Serves everybody until the work of the beginning is done, or half the time is used.
+    async fn fade(&self, begun: Instant) {
+        let process = &self.process;
+        process
+            .backends()
+            .for_each(|backend| backend.tickets.begin_epoch());
+        let clients = async {
+            // Those who can wait for the next process keep their connection.
+            if self.store.is_none() {
+                join_all(process.workers.iter().map(|workers| workers.drain())).await;
+            }
+        };
+        let before = async {
+            tokio::join!(
+                join_all(
+                    process
+                        .backends()
+                        .map(|backend| backend.tickets.wait_before())
+                ),
+                self.tunnels(begun),
+                process.predecessors.ended(),
+                clients
+            )
+        };
+        within(begun, self.time.requests.map(|time| time / 2), before).await;
+    }
+
+    async fn tunnels(&self, begun: Instant) {
+        let at = begun + self.time.tunnels;
+        close_tunnels(self.process.backends(), at, CLOSE_HANDSHAKE).await;
+    }
+}

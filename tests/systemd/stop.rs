@@ -1,0 +1,60 @@
+//! `systemctl stop` lets go of the fd store, so the gateway answers to its last moment; `systemctl
+//! restart` keeps it, so clients wait for the next process.
+
+use std::time::Duration;
+
+use crate::support::client::{Target, block_on, get};
+use crate::support::report::Part;
+use crate::support::site::{FRONT, Site, load_on_front, node, prepared};
+use crate::support::{knock, wait};
+
+/// Longer than the clients need to see a stop, shorter than its drain.
+const SLOW: &str = "/slow?ms=1500";
+
+#[test]
+fn a_stopped_service_answers_to_its_last_moment_and_a_restarted_one_lets_clients_wait() {
+    let Some(systemd) = prepared("stop") else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    let app = systemd.add_plain_user("app");
+    let install = ["gatewayctl", "install", "--now", "--run-as", &app.name];
+    site.must(&[&install, &node()[..]].concat());
+    site.settled();
+
+    let slow = || systemd.in_netns(|| block_on(get(&Target::Tcp(FRONT), SLOW)));
+    let under_way = || {
+        wait::until("the request is under way", || {
+            (site.status()["requests"] == 1).then_some(())
+        });
+    };
+    std::thread::scope(|scope| {
+        let work = scope.spawn(slow);
+        under_way();
+        let load = load_on_front(&systemd, 50.0);
+        site.must_systemctl(&["restart", "gateway"]);
+        load.flows(Part::New, 20);
+        let report = load.stop();
+        assert_eq!(report.failures(), 0, "{report}\n{}", site.journal());
+        assert_eq!(work.join().unwrap().unwrap().status(), 200);
+    });
+
+    site.settled();
+    std::thread::scope(|scope| {
+        let work = scope.spawn(slow);
+        under_way();
+        let clients = scope.spawn(|| systemd.in_netns(|| knock::until_refused(FRONT, true)));
+        site.must_systemctl(&["--no-block", "stop", "gateway"]);
+        let statuses = clients.join();
+        let statuses = statuses.unwrap_or_else(|_| panic!("{}", site.journal()));
+        let served = statuses.iter().filter(|status| **status == 200).count();
+        let turned = statuses.iter().filter(|status| **status == 503).count();
+        assert!(served > 0, "{statuses:?}\n{}", site.journal());
+        assert_eq!(served + turned, statuses.len(), "{statuses:?}");
+        assert_eq!(work.join().unwrap().unwrap().status(), 200);
+    });
+    let stopped = wait::within(Duration::from_secs(10), || {
+        (site.property("gateway.service", "ActiveState") == "inactive").then_some(())
+    });
+    assert!(stopped.is_some(), "{}", site.journal());
+}

@@ -13,6 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::frames::{self, ReadFrame};
 use super::protocol::{EventName, FRAME_MAX, Failure, Frame, Method, Progress};
+use crate::os::unix_socket;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +77,7 @@ impl Client {
     /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] mean that no gateway
     /// runs there; [`io::ErrorKind::InvalidData`], that a user serves it who cannot be meant.
     pub async fn connect(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path).await?;
+        let stream = UnixStream::from_std(unix_socket::connect(path)?)?;
         let peer = SocketPeer::of(&stream)?;
         if !peer.may_serve(path) {
             let message = format!(

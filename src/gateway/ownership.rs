@@ -2,16 +2,17 @@
 //! holds it.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Env, Loaded};
 use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
+use crate::state::paths::Paths;
+use crate::state::private_dir::{self, NotPrivate};
 
 /// How long a second gateway waits for the owner's record: the owner takes the lock a moment before
 /// it opens its sockets and writes the record.
@@ -36,28 +37,8 @@ pub enum Ownership {
 /// # Errors
 /// When the directory cannot be created or locked; the text says where, and what to do.
 pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
-    let denied = |error: io::Error| {
-        format!(
-            "cannot use the state directory {}: {error} (choose another with --state-dir, or make it writable)",
-            state.display()
-        )
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state)
-        .map_err(denied)?;
-    let owner = std::fs::metadata(state).map_err(denied)?.uid();
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        // The owner of the directory could put a token of their own there, or remove the lock.
-        return Err(format!(
-            "the state directory {} belongs to another user (uid {owner}): choose another with --state-dir",
-            state.display()
-        ));
-    }
-    // It may have existed with other permissions. Where it belongs to root, the lock below shows
-    // whether it can be used.
-    let _ = std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700));
+    let refused = |why: NotPrivate| refusal(&why, &loaded.instance, state);
+    private_dir::make(state).map_err(refused)?;
     let until = Instant::now() + RECORD_WAIT;
     loop {
         match Lock::take(state) {
@@ -83,9 +64,31 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
                 );
                 return Ok(Ownership::Ours(None));
             }
-            Err(LockError::Io(error)) => return Err(denied(error)),
+            Err(LockError::Io(error)) => {
+                let at = state.to_owned();
+                return Err(refused(NotPrivate::Io { at, error }));
+            }
         }
     }
+}
+
+/// Why the state directory is not used, and a command that works.
+fn refusal(why: &NotPrivate, instance: &str, state: &Path) -> String {
+    let mut ways: Vec<String> = Vec::new();
+    if let Some(at) = why.to_narrow() {
+        ways.push(format!("run chmod go-w {}", at.display()));
+    }
+    let usual = Paths::usual_states(&Env::real(), instance);
+    let mut usual = usual.into_iter().filter(|dir| dir != state);
+    ways.push(match usual.find(|dir| private_dir::can_be_made(dir)) {
+        Some(dir) => format!("use --state-dir {}", dir.display()),
+        None => "use --state-dir with a directory that only you can write to".to_owned(),
+    });
+    format!(
+        "cannot use the state directory {}: {why}; {}",
+        state.display(),
+        ways.join(", or ")
+    )
 }
 
 fn full(error: &io::Error) -> bool {
@@ -186,7 +189,8 @@ pub fn token(config: &Config, state: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Env, Overrides};
+    use crate::config::Overrides;
+    use std::os::unix::fs::MetadataExt;
 
     #[tokio::test]
     async fn a_state_directory_of_another_user_is_not_used() {

@@ -26,6 +26,8 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
     let inherited = Arc::new(Inherited::take());
     let redactor = Redactor::new(&loaded.config.gateway.redact);
     inherited.teach(&redactor);
+    // Nobody else may write where the sidecars' sockets are.
+    let run_dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let proofs = loaded.config.sidecar.iter().map(async |(name, spec)| {
             learn_secrets(&redactor, spec);
@@ -34,7 +36,7 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
                 spec: spec.clone(),
                 inherited: Arc::clone(&inherited),
                 redactor: redactor.clone(),
-                run_dir: std::env::temp_dir(),
+                run_dir: run_dir.path().to_owned(),
                 persist: false,
                 // Nobody needs to know: one start is all there is.
                 news: mpsc::unbounded_channel().0,

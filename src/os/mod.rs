@@ -12,6 +12,7 @@ pub mod process;
 mod record;
 pub mod task;
 pub mod terminal;
+pub mod unix_socket;
 
 /// A number that no other process is likely to draw. Not for secrets.
 pub fn random() -> u64 {

@@ -59,14 +59,27 @@ impl SelfReport {
 
 /// Asks gateway `pid` [`PROBES`] questions at once, at its control socket and at `doors`, the
 /// addresses that lead to no other process; there, any HTTP answer counts. None when nothing answers
-/// within `limit`.
-pub async fn ask(pid: u32, doors: &[Listen], limit: Duration) -> Option<SelfReport> {
-    let questions: FuturesUnordered<_> = (0..PROBES).map(|_| ask_once(pid, doors, limit)).collect();
+/// within `limit`. `known` are control sockets where it may answer, too.
+pub async fn ask(
+    pid: u32,
+    doors: &[Listen],
+    known: &[PathBuf],
+    limit: Duration,
+) -> Option<SelfReport> {
+    let questions: FuturesUnordered<_> = (0..PROBES)
+        .map(|_| ask_once(pid, doors, known, limit))
+        .collect();
     questions.filter_map(std::future::ready).next().await
 }
 
-async fn ask_once(pid: u32, doors: &[Listen], limit: Duration) -> Option<SelfReport> {
-    let controls = controls_of(pid);
+async fn ask_once(
+    pid: u32,
+    doors: &[Listen],
+    known: &[PathBuf],
+    limit: Duration,
+) -> Option<SelfReport> {
+    let mut controls = controls_of(pid);
+    controls.extend_from_slice(known);
     // Both at once: a report tells more than an open door.
     let (report, opened) = tokio::join!(
         timeout(limit, first_report(pid, &controls)),
@@ -93,7 +106,8 @@ pub async fn until_silent(pid: u32, control: &Path) {
     }
 }
 
-/// The control sockets that a process listens at, each by every name that it may have now.
+/// The control sockets that a process listens at, each by every name that it may have now. One with
+/// a long path is not found: the kernel lists it by a descriptor of that process.
 fn controls_of(pid: u32) -> Vec<PathBuf> {
     let dir = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
     let held = port::sockets_of(pid).unwrap_or_default();
@@ -179,7 +193,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = [Listen::Tcp(listener.local_addr().unwrap())];
         let me = std::process::id();
-        let (answered, ()) = tokio::join!(ask(me, &door, SURVEY), async {
+        let (answered, ()) = tokio::join!(ask(me, &door, &[], SURVEY), async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream
                 .write_all(b"HTTP/1.1 404 Not Found\r\n\r\n")
@@ -189,7 +203,7 @@ mod tests {
         assert!(answered.is_some());
         let begun = Instant::now();
         // Connections wait in the queue; nobody takes them.
-        assert!(ask(me, &door, AGAIN).await.is_none());
+        assert!(ask(me, &door, &[], AGAIN).await.is_none());
         assert!(begun.elapsed() >= AGAIN);
     }
 }

@@ -17,6 +17,7 @@ use crate::os::port::{self, Depth, Socket};
 use crate::os::process::{self, Process};
 use crate::sidecar;
 use crate::state::owner::Owner;
+use crate::state::paths::Paths;
 use crate::systemd::unit::facts_of;
 
 /// The holders of the sockets that are in the way of a claim.
@@ -185,7 +186,10 @@ async fn suspect(
             gateway: None,
         });
     }
-    let (unit, answer) = tokio::join!(facts_of(pid), liveness::ask(pid, alone_at, limit));
+    let known: Vec<_> = (claim.state.iter())
+        .map(|state| Paths::in_state_dir(state).control)
+        .collect();
+    let (unit, answer) = tokio::join!(facts_of(pid), liveness::ask(pid, alone_at, &known, limit));
     let main_of = match (unit, process.service()) {
         (Some(unit), _) => (unit.main_pid == pid).then_some(unit.unit),
         // The service manager does not answer, or it is another user's: the service may well look

@@ -9,6 +9,7 @@ pub mod last_good_config;
 pub mod lock;
 pub mod owner;
 pub mod paths;
+pub mod private_dir;
 pub mod restart_intent;
 pub mod startup_throttle;
 pub mod terms;

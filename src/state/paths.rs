@@ -1,16 +1,14 @@
 //! Where the state directory and the control socket of an instance are.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use crate::config::Env;
 use crate::text::words::words;
 
-/// A unix socket path may have 108 bytes on Linux and 104 on macOS, its end included; we stay below
-/// both.
-const SOCKET_PATH_MAX: usize = 100;
+/// The directory of the machine's state directories.
+const MACHINE_STATES: &str = "/var/lib/gateway";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -34,6 +32,7 @@ impl Paths {
             .unwrap_or_else(|| user_states(env).join(instance));
         let runtime = first_of_list(env.path("RUNTIME_DIRECTORY")).or_else(|| {
             env.path("XDG_RUNTIME_DIR")
+                .filter(|dir| !is_foreign(dir))
                 .map(|dir| dir.join("gateway").join(instance))
         });
         let control = socket_in(&runtime.unwrap_or_else(|| state.join("run")));
@@ -46,6 +45,14 @@ impl Paths {
             state: state.to_owned(),
             control: socket_in(&state.join("run")),
         }
+    }
+
+    /// Where the state of an instance usually is: the user's place, then the machine's.
+    pub fn usual_states(env: &Env<'_>, instance: &str) -> Vec<PathBuf> {
+        vec![
+            user_states(env).join(instance),
+            Path::new(MACHINE_STATES).join(instance),
+        ]
     }
 
     /// Every place where a control socket of `instance` may be, the likeliest first; without a
@@ -123,7 +130,13 @@ fn user_states(env: &Env<'_>) -> PathBuf {
         env.path("XDG_STATE_HOME")
             .or_else(|| home.map(|home| home.join(".local/state")))
     };
-    base.unwrap_or_else(|| "/var/lib".into()).join("gateway")
+    base.map_or_else(|| MACHINE_STATES.into(), |base| base.join("gateway"))
+}
+
+/// Whether a directory belongs to another user, as the runtime directory that is left in the
+/// environment by `sudo -E`.
+fn is_foreign(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_ok_and(|meta| meta.uid() != nix::unistd::geteuid().as_raw())
 }
 
 /// systemd separates several directories with colons; the first is the one our unit names.
@@ -135,14 +148,7 @@ fn first_of_list(list: Option<PathBuf>) -> Option<PathBuf> {
 }
 
 fn socket_in(dir: &Path) -> PathBuf {
-    let path = dir.join("control.sock");
-    if path.as_os_str().len() <= SOCKET_PATH_MAX {
-        return path;
-    }
-    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
-    let name: String = digits.collect();
-    std::env::temp_dir().join(format!("gateway-{}-{name}.sock", nix::unistd::geteuid()))
+    dir.join("control.sock")
 }
 
 #[cfg(test)]
@@ -179,13 +185,5 @@ mod tests {
             Path::new("/home/u/.local/state/gateway/a/run/control.sock")
         );
         assert!(Paths::candidates(&Env(&env), "a", None).contains(&paths.control));
-    }
-
-    #[test]
-    fn a_long_state_directory_still_gets_a_socket_that_fits() {
-        let long = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
-        let path = Paths::in_state_dir(&long).control;
-        assert!(path.as_os_str().len() <= SOCKET_PATH_MAX, "{path:?}");
-        assert_eq!(path, Paths::in_state_dir(&long).control);
     }
 }

@@ -24,6 +24,7 @@ mod launchd;
 mod leases;
 mod life;
 mod notices;
+mod other_users;
 mod owner;
 mod privileges;
 mod races;

@@ -5,7 +5,6 @@ mod selection;
 mod tests;
 
 use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::cli::error::{CliError, Exit, more_rights};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, Method, Status};
+use crate::os::unix_socket;
 use crate::service;
 use crate::state::owner::Owner;
 use crate::state::paths::{Paths, Scope};
@@ -192,6 +192,7 @@ impl Target {
                     let message = format!("{error}: it is not {}", self.instance);
                     Exit::Refused.error(message)
                 }
+                ErrorKind::WouldBlock => self.stuck(),
                 _ => Exit::Failed.error(format!(
                     "cannot reach {} at {}: {error}",
                     self.instance,
@@ -219,14 +220,7 @@ impl Target {
     pub async fn status_over(&self, client: &mut Client) -> Result<Status, CliError> {
         match timeout(STATUS_TIME, client.call(&Method::Status, |_| ())).await {
             Ok(answer) => answer.map_err(|error| self.call_failed(error)),
-            Err(_) => {
-                let message = format!(
-                    "{} accepts connections at {} but does not answer: it is stopped or stuck",
-                    self.instance,
-                    self.control.display()
-                );
-                Err(Exit::Failed.error(message).with_help(self.next("logs")))
-            }
+            Err(_) => Err(self.stuck()),
         }
     }
 
@@ -248,6 +242,15 @@ impl Target {
             }
             _ => failed,
         }
+    }
+
+    fn stuck(&self) -> CliError {
+        let message = format!(
+            "{} has its control socket at {} but does not answer: it is stopped or stuck",
+            self.instance,
+            self.control.display()
+        );
+        Exit::Failed.error(message).with_help(self.next("logs"))
     }
 
     fn denied(&self) -> CliError {
@@ -296,8 +299,10 @@ pub fn alive(global: &Global, env: &Env<'_>) -> Vec<Target> {
 }
 
 fn socket_state(control: &Path) -> SocketState {
-    match UnixStream::connect(control) {
+    match unix_socket::connect(control) {
         Ok(_) => SocketState::Alive,
+        // It is not accepting: its process is there all the same.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => SocketState::Alive,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => SocketState::Denied,
         Err(_) => SocketState::Dead,
     }

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::channel;
 use crate::control::server;
 use crate::os::descriptors;
+use crate::os::unix_socket;
 use crate::proxy::Workers;
 
 /// The time between two attempts to reach the owner: no event tells when the owner has changed.
@@ -122,10 +123,19 @@ pub async fn send(place: PathBuf, mut clients: mpsc::UnboundedReceiver<OwnedFd>)
     }
 }
 
+fn connect(place: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::from_std(unix_socket::connect(place)?)?;
+    if ours(&stream) {
+        Ok(stream)
+    } else {
+        Err(io::Error::other("another user's process listens there"))
+    }
+}
+
 async fn send_one(place: &Path, way: &mut Option<UnixStream>, client: &OwnedFd) -> io::Result<()> {
     let stream = match way.take() {
         Some(stream) => stream,
-        None => UnixStream::connect(place).await?,
+        None => connect(place)?,
     };
     let stream = way.insert(stream);
     stream

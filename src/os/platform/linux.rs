@@ -4,15 +4,18 @@
     reason = "close_range and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
 )]
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::statfs;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Pid};
@@ -60,9 +63,21 @@ pub fn drop_new_connections(listener: &impl AsRawFd) -> io::Result<()> {
     Ok(nix::errno::Errno::result(result).map(drop)?)
 }
 
+/// Calls `with` with a short path that leads to the entry `name` of a directory, for as long as the
+/// call takes.
+pub fn with_entry_of<T>(
+    dir: &Path,
+    name: &OsStr,
+    with: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let dir = nix::fcntl::open(dir, flags, Mode::empty())?;
+    with(&Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+}
+
 /// The reading and the writing end of a pipe, close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
 /// Opens a regular file for reading, wherever symbolic links lead. What is none is not opened: to

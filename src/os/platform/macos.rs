@@ -8,6 +8,7 @@
     reason = "getdtablesize has no safe wrapper in nix, and descriptors come as bare numbers"
 )]
 
+use std::ffi::{OsStr, c_int};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -34,6 +35,29 @@ pub fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
 /// Nothing here drops a packet: who comes between the last look at the queue and the end is reset.
 pub fn drop_new_connections(_: &impl AsRawFd) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+unsafe extern "C" {
+    /// Since macOS 10.12: the working directory of this thread alone; -1 for that of the process.
+    fn pthread_fchdir_np(dir: c_int) -> c_int;
+}
+
+/// On macOS, no path leads through a descriptor: the thread goes into the directory for that long.
+pub fn with_entry_of<T>(
+    dir: &Path,
+    name: &OsStr,
+    with: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let dir = open(dir, flags, Mode::empty())?;
+    // SAFETY: takes a number; the descriptor is open.
+    if unsafe { pthread_fchdir_np(dir.as_raw_fd()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let done = with(Path::new(name));
+    // SAFETY: takes a number.
+    unsafe { pthread_fchdir_np(-1) };
+    done
 }
 
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

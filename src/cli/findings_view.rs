@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Context;
-use super::ui::Tone;
+use super::styled_line::StyledLine;
+use super::ui::{Tone, Ui};
 use crate::diagnose::doctor::{self, DoctorFacts, Finding, FixState, Level, Remedy, checks};
 use crate::text::human::count;
-use crate::text::log::escape;
 use crate::text::redact::Redactor;
 use crate::text::words::{Words, words};
 
@@ -111,13 +111,13 @@ pub fn show(ctx: &Context, facts: &DoctorFacts, findings: &[Finding], fixed: boo
     }
     let label = ui.paint("not looked at:", Tone::Dim);
     for what in &facts.unseen {
-        ui.say(&format!("{label} {}", escape(what)));
+        ui.say(label.clone().and(format!(" {what}")));
     }
     if !facts.unseen.is_empty() {
-        let label = ui.paint(&format!("{:<LABEL$}", "next:"), Tone::Strong);
-        ui.say(&format!("  {label} sudo gatewayctl doctor{}", facts.flags));
+        let next = format!("sudo gatewayctl doctor{}", facts.flags);
+        ui.say(marked(ui, "next:", Tone::Strong, next));
     }
-    ui.say(&summary(findings, checks));
+    ui.say(summary(findings, checks));
 }
 
 fn reported<'a>(finding: &'a Finding, redactor: &Redactor) -> ReportedFinding<'a> {
@@ -153,17 +153,15 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
         Level::Note => Tone::Dim,
     };
     let ui = &ctx.ui;
-    let shown = |text: &str| escape(&redactor.text(text)).into_owned();
-    let line = |label: &str, text: &str| {
-        let label = ui.paint(&format!("{label:<LABEL$}"), Tone::Dim);
-        ui.say(&format!("  {label} {text}"));
-    };
+    let shown = |text: &str| redactor.text(text);
+    let line = |label: &str, text: &str| ui.say(marked(ui, label, Tone::Dim, text));
     let (check, problem) = (finding.check, &finding.problem);
     let (level, code) = (
         ui.paint(check.level.word(), tone),
         ui.paint(check.code, Tone::Strong),
     );
-    ui.say(&format!("{level} {code}: {}", check.title));
+    let title = format!(": {}", check.title);
+    ui.say(level.and(" ").and(code).and(title));
     let place = shown(&problem.place);
     line("at", &format!("{place}: {}", shown(&problem.message)));
     for text in problem.detail.iter().take(DETAIL_MOST) {
@@ -174,9 +172,10 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
     }
     line("why", check.why);
     let remedy = shown(problem.remedy.text());
+    let done = |text: &str| ui.say(marked(ui, "done", Tone::Dim, ui.paint(text, Tone::Good)));
     match (&problem.remedy, &finding.fix) {
-        (Remedy::Fix(..), FixState::Fixed) => line("done", &ui.paint(&remedy, Tone::Good)),
-        (_, FixState::Fixed) => line("done", &ui.paint("fixed", Tone::Good)),
+        (Remedy::Fix(..), FixState::Fixed) => done(&remedy),
+        (_, FixState::Fixed) => done("fixed"),
         (Remedy::Fix(..), _) if !fixed => {
             line("fix", &format!("gatewayctl doctor --fix   ({remedy})"))
         }
@@ -185,6 +184,12 @@ fn lines(ctx: &Context, finding: &Finding, redactor: &Redactor, fixed: bool) {
     if let FixState::Failed(why) = &finding.fix {
         line("", &format!("not fixed: {}", shown(why)));
     }
+}
+
+/// An indented line with a label in front.
+fn marked(ui: &Ui, label: &str, tone: Tone, text: impl Into<StyledLine>) -> StyledLine {
+    let label = ui.paint(&format!("{label:<LABEL$}"), tone);
+    StyledLine::from("  ").and(label).and(" ").and(text)
 }
 
 fn summary(findings: &[Finding], checks: usize) -> String {

@@ -9,6 +9,7 @@ mod downtime_probe;
 mod error;
 mod findings_view;
 mod known_gateway;
+
 mod pages;
 mod preflight;
 mod program_run;
@@ -18,6 +19,7 @@ mod restart_via_manager;
 mod schema;
 mod services;
 mod stale_gateways;
+mod styled_line;
 pub mod target;
 pub mod ui;
 

@@ -9,10 +9,10 @@ use super::downtime_probe::Downtime;
 use super::restart_over_control::CompletedChange;
 use super::ui::Tone;
 use super::{Context, Ui};
+use crate::cli::styled_line::StyledLine;
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
 use crate::state::terms::RequestOutcome;
 use crate::text::human::{count, span};
-use crate::text::log::escape;
 
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
@@ -39,7 +39,7 @@ pub fn report(ctx: &Context, method: &Method, before: &Status, change: &Complete
     });
     let drainers = now.as_ref().map_or(&[][..], |now| &now.drainers);
     for line in verdict(ctx, method, before.pid, outcome, seen.as_ref(), drainers) {
-        ctx.ui.say(&line);
+        ctx.ui.say(line);
     }
 }
 
@@ -51,7 +51,7 @@ pub fn verdict(
     outcome: &Outcome,
     seen: Option<&Downtime>,
     drainers: &[DrainStatus],
-) -> Vec<String> {
+) -> Vec<StyledLine> {
     let mut lines = vec![ctx.ui.paint(&headline(method, pid, outcome), Tone::Good)];
     if matches!(
         outcome.outcome,
@@ -59,7 +59,11 @@ pub fn verdict(
     ) {
         return lines;
     }
-    lines.extend(sidecar_lines(&outcome.before, &outcome.after));
+    lines.extend(
+        sidecar_lines(&outcome.before, &outcome.after)
+            .into_iter()
+            .map(StyledLine::from),
+    );
     lines.push(downtime(
         &ctx.ui,
         seen,
@@ -68,9 +72,9 @@ pub fn verdict(
     let busy = drainers
         .iter()
         .filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0);
-    lines.extend(busy.map(|drainer| format!("  still finishing: {}", draining(drainer))));
+    lines.extend(busy.map(|drainer| format!("  still finishing: {}", draining(drainer)).into()));
     let notes = outcome.notes.iter();
-    lines.extend(notes.map(|note| format!("  note: {}", escape(note))));
+    lines.extend(notes.map(|note| format!("  note: {note}").into()));
     lines
 }
 
@@ -111,16 +115,16 @@ fn headline(method: &Method, pid: u32, outcome: &Outcome) -> String {
 }
 
 /// What clients saw, or why that is not known.
-pub fn downtime(ui: &Ui, seen: Option<&Downtime>, unknown: &str) -> String {
+pub fn downtime(ui: &Ui, seen: Option<&Downtime>, unknown: &str) -> StyledLine {
     let Some(seen) = seen.filter(|seen| seen.sent > 0) else {
-        return format!("  downtime unknown: {unknown}");
+        return format!("  downtime unknown: {unknown}").into();
     };
     let tone = if seen.failed == 0 {
         Tone::Good
     } else {
         Tone::Bad
     };
-    format!("  {}", ui.paint(&seen.sentence(), tone))
+    StyledLine::from("  ").and(ui.paint(&seen.sentence(), tone))
 }
 
 /// What an older generation still does.

@@ -244,8 +244,8 @@ impl ManagerRestart<'_> {
             driven.outcome,
             span(answer.took_ms)
         );
-        ui.say(&ui.paint(&line, Tone::Good));
-        ui.say(&downtime(ui, answer.probe, "it did not answer before"));
+        ui.say(ui.paint(&line, Tone::Good));
+        ui.say(downtime(ui, answer.probe, "it did not answer before"));
     }
 
     /// The gateway that answers now must be the one that the manager started.
@@ -302,8 +302,8 @@ impl ManagerRestart<'_> {
             journal: &journal,
         });
         let line = format!("scheduled: {by} restarts {unit} from outside of it");
-        ui.say(&ui.paint(&line, Tone::Good));
-        ui.say(&format!("  {journal}"));
+        ui.say(ui.paint(&line, Tone::Good));
+        ui.say(format!("  {journal}"));
         Ok(Some(Exit::Done))
     }
 

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use super::answers::ErrorAnswer;
 use super::args::{Color, Global};
 use super::error::CliError;
+use super::styled_line::StyledLine;
 use super::target::Target;
 use crate::config::Env;
-use crate::text::log::escape;
+use crate::text::escape::{escape, escape_json};
 use crate::text::redact::Redactor;
 
 /// The width of the labels in front of lines.
@@ -143,21 +144,27 @@ impl Ui {
     }
 
     /// A line of the answer for people; not with `--json` or `--quiet`.
-    pub fn say(&self, line: &str) {
+    pub fn say(&self, line: impl Into<StyledLine>) {
         if !self.json && !self.quiet {
-            self.raw(&format!("{line}\n"));
+            self.write(&format!("{}\n", line.into().as_str()));
         }
     }
 
     /// A line for each item, all with the same text in front.
     pub fn say_all(&self, before: &str, items: impl IntoIterator<Item = impl Display>) {
         for item in items {
-            self.say(&format!("{before}{item}"));
+            self.say(format!("{before}{item}"));
         }
     }
 
     /// Text that was asked for itself, as a script or a page; printed even with `--quiet`.
-    pub fn raw(&self, text: &str) {
+    pub fn page(&self, text: &str) {
+        let lines = text.split('\n').map(escape);
+        self.write(&lines.collect::<Vec<_>>().join("\n"));
+    }
+
+    /// Writes what is escaped already.
+    pub fn write(&self, text: &str) {
         let mut out = std::io::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         if written.is_err() {
@@ -170,15 +177,15 @@ impl Ui {
         if self.json {
             self.object(text)
         } else {
-            self.raw(&text.text)
+            self.page(&text.text)
         }
     }
 
     /// A line of progress, on standard error; not with `--quiet`.
     pub fn progress(&self, line: &str) {
         if !self.quiet {
-            let line = paint(&escape(line), Tone::Dim, self.err_color);
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            let line = paint(line, Tone::Dim, self.err_color);
+            let _ = writeln!(std::io::stderr().lock(), "{}", line.as_str());
         }
     }
 
@@ -192,7 +199,7 @@ impl Ui {
         if self.json {
             let text = serde_json::to_string_pretty(answer)
                 .unwrap_or_else(|error| format!("{{\"ok\": false, \"error\": \"{error}\"}}"));
-            self.raw(&format!("{text}\n"));
+            self.write(&format!("{}\n", escape_json(&text)));
         }
     }
 
@@ -201,7 +208,7 @@ impl Ui {
         if self.json
             && let Ok(text) = serde_json::to_string(answer)
         {
-            self.raw(&format!("{text}\n"));
+            self.write(&format!("{}\n", escape_json(&text)));
         }
     }
 
@@ -213,13 +220,13 @@ impl Ui {
             let mark = if index == 0 {
                 paint("error:", Tone::Bad, self.err_color)
             } else {
-                "      ".to_owned()
+                StyledLine::from("      ")
             };
-            let _ = writeln!(err, "{mark} {}", escape(line));
+            let _ = writeln!(err, "{} {}", mark.as_str(), escape(line));
         }
         let next = paint("next:", Tone::Strong, self.err_color);
         for line in error.help.iter().flat_map(|help| help.lines()) {
-            let _ = writeln!(err, "  {next} {}", escape(line));
+            let _ = writeln!(err, "  {} {}", next.as_str(), escape(line));
         }
         if self.json {
             self.object(&ErrorAnswer::new(error, &message));
@@ -227,36 +234,29 @@ impl Ui {
     }
 
     /// An indented line with a label in front.
-    pub fn labelled(&self, label: &str, text: &str) -> String {
+    pub fn labelled(&self, label: &str, text: &str) -> StyledLine {
         let label = self.paint(&format!("{label:<LABEL$}"), Tone::Dim);
-        format!("  {label} {}", escape(text))
+        StyledLine::from("  ").and(label).and(" ").and(text)
     }
 
     /// Indented lines, with a label in front of the first.
-    pub fn labelled_list(&self, label: &str, lines: &[String]) -> Vec<String> {
+    pub fn labelled_list(&self, label: &str, lines: &[String]) -> Vec<StyledLine> {
         let labels = std::iter::once(label).chain(std::iter::repeat(""));
         let line = |(label, line): (&str, &String)| self.labelled(label, line);
         labels.zip(lines).map(line).collect()
     }
 
     /// Text in a colour, where standard output shows colours.
-    pub fn paint(&self, text: &str, tone: Tone) -> String {
+    pub fn paint(&self, text: &str, tone: Tone) -> StyledLine {
         paint(text, tone, self.out_color)
     }
 }
 
-fn paint(text: &str, tone: Tone, color: bool) -> String {
-    let code = match tone {
-        Tone::Good => "32",
-        Tone::Busy => "33",
-        Tone::Bad => "31",
-        Tone::Dim => "2",
-        Tone::Strong => "1",
-    };
+fn paint(text: &str, tone: Tone, color: bool) -> StyledLine {
     if color {
-        format!("\x1b[{code}m{text}\x1b[0m")
+        StyledLine::painted(text, tone)
     } else {
-        text.to_owned()
+        text.into()
     }
 }
 
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn colours_only_where_they_are_shown() {
-        assert_eq!(paint("x", Tone::Bad, false), "x");
-        assert_eq!(paint("x", Tone::Bad, true), "\x1b[31mx\x1b[0m");
+        assert_eq!(paint("x", Tone::Bad, false).as_str(), "x");
+        assert_eq!(paint("x", Tone::Bad, true).as_str(), "\x1b[31mx\x1b[0m");
     }
 }

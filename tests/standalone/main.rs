@@ -16,6 +16,7 @@ mod handover_exclusive;
 mod handover_faults;
 mod hang_up;
 mod harness;
+mod hostile_answers;
 mod hostile_state;
 mod impostor;
 mod intents;

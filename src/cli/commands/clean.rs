@@ -48,7 +48,7 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
         report.addresses = vec![format!("port {port}")];
     }
     for line in report.lines() {
-        ctx.ui.say(&line);
+        ctx.ui.say(line);
     }
     let tone = match report.state {
         AddressState::Held(_) | AddressState::Busy(_) if !args.dry_run => {
@@ -57,7 +57,7 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
         AddressState::Held(_) | AddressState::Busy(_) => Tone::Busy,
         _ => Tone::Good,
     };
-    ctx.ui.say(&ctx.ui.paint(&report.stands(), tone));
+    ctx.ui.say(ctx.ui.paint(&report.stands(), tone));
     ctx.ui.object(&CleanAnswer {
         ok: true,
         report: &report,

@@ -46,7 +46,7 @@ pub fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> 
         ConfigCommand::Show => show(ctx),
         ConfigCommand::Init(args) => init(ctx, args),
         ConfigCommand::Schema => {
-            ctx.ui.raw(&format!("{:#}\n", config::schema()));
+            ctx.ui.page(&format!("{:#}\n", config::schema()));
             Ok(Exit::Done)
         }
     }
@@ -76,7 +76,7 @@ fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
 
 fn check(ctx: &Context) -> Result<Exit, CliError> {
     let (loaded, text) = load(ctx)?;
-    ctx.ui.say(&text);
+    ctx.ui.say(text);
     ctx.ui.object(&CheckedConfig {
         ok: true,
         instance: &loaded.instance,
@@ -99,7 +99,7 @@ fn show(ctx: &Context) -> Result<Exit, CliError> {
         None => "defaults and environment".to_owned(),
     };
     ctx.ui
-        .raw(&format!("# {origin}; secrets are shown as ***\n{text}"));
+        .page(&format!("# {origin}; secrets are shown as ***\n{text}"));
     Ok(Exit::Done)
 }
 
@@ -144,7 +144,7 @@ fn init(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         Some(_) => format!(" --config {shown}"),
         None => String::new(),
     };
-    ctx.ui.say(&format!(
+    ctx.ui.say(format!(
         "wrote {shown}: edit it, then gatewayctl config check{named}"
     ));
     ctx.ui.object(&WrittenConfig {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::args::HistoryArgs;
 use crate::cli::known_gateway::KnownGateway;
+use crate::cli::styled_line::StyledLine;
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::history_row::HistoryRow;
@@ -52,7 +53,7 @@ pub async fn history(ctx: &Context, args: &HistoryArgs) -> Result<Exit, CliError
     let mut entries = with_gaps(history::read(&dir).collect());
     entries.drain(..entries.len().saturating_sub(args.lines as usize));
     for line in table(ctx, &entries) {
-        ctx.ui.say(&line);
+        ctx.ui.say(line);
     }
     ctx.ui.object(&HistoryAnswer {
         ok: true,
@@ -100,7 +101,7 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
 }
 
 /// The record for people, the newest last.
-fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<String> {
+fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<StyledLine> {
     let zone = TimeZone::system();
     let cells = |line: &HistoryLine| {
         let row = HistoryRow::of(&line.recorded.entry);
@@ -115,8 +116,9 @@ fn table(ctx: &Context, entries: &[HistoryLine]) -> Vec<String> {
     };
     let rows: Vec<[String; 5]> = entries.iter().map(cells).collect();
     let line = |cells: &[String; 5]| {
-        let (time, rest) = (ctx.ui.paint(&cells[0], Tone::Dim), cells[1..].join("  "));
-        format!("{time}  {}", rest.trim_end())
+        let rest = cells[1..].join("  ");
+        let time = ctx.ui.paint(&cells[0], Tone::Dim);
+        time.and(format!("  {}", rest.trim_end()))
     };
     columns(&rows).iter().map(line).collect()
 }

@@ -75,9 +75,9 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
     let ui = &ctx.ui;
     for file in &report.files {
         if request.diff {
-            ui.say(file.text.trim_end());
+            ui.say_all("", file.text.trim_end().lines());
         } else {
-            ui.say(&format!("{}:", file.path.display()));
+            ui.say(format!("{}:", file.path.display()));
             ui.say_all("    ", file.text.lines());
         }
     }
@@ -91,7 +91,7 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
         return;
     }
     let (unit, listen) = (&report.service.unit, report.listen.join(", "));
-    ui.say(&match (report.outcome, report.ready) {
+    ui.say(match (report.outcome, report.ready) {
         (InstallOutcome::AlreadyInstalled, true) => {
             format!("{unit} is already installed, and runs on {listen}")
         }
@@ -102,7 +102,7 @@ fn show(ctx: &Context, request: &InstallRequest, report: &InstallReport) {
     ui.say_all("note: ", &report.notes);
     if !report.ready {
         let instance = &report.service.instance;
-        ui.say(&format!("start:  gatewayctl start --instance {instance}"));
+        ui.say(format!("start:  gatewayctl start --instance {instance}"));
     }
-    ui.say(&format!("log:    {}", report.journal));
+    ui.say(format!("log:    {}", report.journal));
 }

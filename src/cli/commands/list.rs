@@ -77,7 +77,7 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
         join(&mut instances, &service);
     }
     for line in table(&instances) {
-        ctx.ui.say(&line);
+        ctx.ui.say(line);
     }
     ctx.ui.object(&GatewayList { instances });
     Ok(Exit::Done)

@@ -75,7 +75,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         return Err(turn_into("tail", &tail(file, args)));
     }
     let text = where_it_goes(output.as_deref(), args);
-    ctx.ui.say(&format!("{name} (pid {}) {text}", status.pid));
+    ctx.ui.say(format!("{name} (pid {}) {text}", status.pid));
     ctx.ui.object(&LogsAnswer {
         ok: true,
         instance: &name,

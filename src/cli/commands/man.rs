@@ -29,7 +29,7 @@ pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
         ))
     })?;
     ctx.ui
-        .say(&format!("wrote {} pages to {}", pages.len(), dir.display()));
+        .say(format!("wrote {} pages to {}", pages.len(), dir.display()));
     ctx.ui.object(&PagesAnswer {
         ok: true,
         pages: pages.iter().map(|(name, _)| name.as_str()).collect(),

@@ -21,7 +21,7 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
         && !matches!(status.stage, Stage::Throttled | Stage::SafeMode)
         && !status.sidecars.iter().any(dead)
     {
-        ctx.ui.say(&format!(
+        ctx.ui.say(format!(
             "nothing to recover from: {} is {}",
             status.instance,
             status.stage.in_words()
@@ -32,7 +32,7 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
             .call::<Value>(&Method::Recover, |step| ctx.ui.progress(&step.text))
             .await;
         asked.map_err(|error| target.call_failed(error))?;
-        ctx.ui.say(&format!(
+        ctx.ui.say(format!(
             "{} tries again now; gatewayctl wait{} says when it is ready",
             status.instance, target.flags
         ));

@@ -31,6 +31,6 @@ pub fn report(ctx: &Context, done: &Driven) {
         format!(" (pid {})", done.pid)
     };
     ctx.ui
-        .say(&format!("{}: {}{pid}", done.service.unit, done.outcome));
+        .say(format!("{}: {}{pid}", done.service.unit, done.outcome));
     ctx.ui.object(done);
 }

@@ -54,7 +54,7 @@ async fn without_service(ctx: &Context) -> Result<Exit, CliError> {
     let target = match ctx.target() {
         Ok(target) => target,
         Err(error) if error.exit == Exit::NotRunning => {
-            ctx.ui.say(&format!("nothing to stop: {}", error.message));
+            ctx.ui.say(format!("nothing to stop: {}", error.message));
             ctx.ui
                 .object(&OutcomeAnswer::new(None, CommandOutcome::NotRunning));
             return Ok(Exit::Done);
@@ -81,7 +81,7 @@ pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliErr
     ctx.ui
         .progress(&format!("{instance} finishes what it had begun"));
     client.closed().await;
-    ctx.ui.say(&format!("stopped: {instance}"));
+    ctx.ui.say(format!("stopped: {instance}"));
     ctx.ui
         .object(&OutcomeAnswer::new(Some(instance), CommandOutcome::Stopped));
     Ok(Exit::Done)

@@ -17,7 +17,7 @@ pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliE
     let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
         Ok(unit) => unit,
         Err(error) if error.kind == ServiceErrorKind::NotInstalled => {
-            ctx.ui.say(&format!("{}: nothing to do", error.message));
+            ctx.ui.say(format!("{}: nothing to do", error.message));
             ctx.ui
                 .object(&OutcomeAnswer::new(None, CommandOutcome::NotInstalled));
             return Ok(Exit::Done);
@@ -30,7 +30,7 @@ pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliE
         ctx.ui.say("would:");
         ctx.ui.say_all("  ", &report.actions);
     } else {
-        ctx.ui.say(&format!("{} is removed", report.service.unit));
+        ctx.ui.say(format!("{} is removed", report.service.unit));
     }
     ctx.ui.say_all("note: ", &report.notes);
     ctx.ui.object(&report);

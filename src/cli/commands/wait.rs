@@ -84,7 +84,7 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     };
     result?;
     let took_ms = begun.elapsed().as_millis() as u64;
-    ctx.ui.say(&format!("{what} after {}", span(took_ms)));
+    ctx.ui.say(format!("{what} after {}", span(took_ms)));
     ctx.ui.object(&WaitAnswer {
         ok: true,
         state: what,

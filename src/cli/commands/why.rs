@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::known_gateway::KnownGateway;
+use crate::cli::styled_line::StyledLine;
 use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::why::{self, EndCause, EndEvidence, EvidenceLine};
-use crate::text::log::escape;
 use crate::text::redact::Redactor;
 
 /// The answer with `--json`.
@@ -91,12 +91,12 @@ pub async fn why(ctx: &Context) -> Result<Exit, CliError> {
 }
 
 fn show(ctx: &Context, sentence: &str, lines: &[EvidenceLine], now: Timestamp) {
-    ctx.ui.say(&ctx.ui.paint(&escape(sentence), Tone::Strong));
+    ctx.ui.say(ctx.ui.paint(sentence, Tone::Strong));
     for line in lines {
         let at = line.at.as_ref().and_then(|at| at.parse().ok());
         let at = at.map_or(String::new(), |at| why::clock(at, now));
         let source = ctx.ui.paint(&format!("{:<8}", line.source), Tone::Dim);
-        ctx.ui
-            .say(&format!("  {source} {at:<8}  {}", escape(&line.text)));
+        let rest = format!(" {at:<8}  {}", line.text);
+        ctx.ui.say(StyledLine::from("  ").and(source).and(rest));
     }
 }

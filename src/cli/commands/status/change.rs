@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::answer::StatusAnswer;
 use crate::cli::services::StageWord;
-use crate::text::log::escape;
 
 /// A line of `--watch` with `--json`: what changed, and the whole status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -88,7 +87,7 @@ impl StatusChange {
             text.push_str(&format!(", {} {} (pid {})", one.name, one.state, one.pid));
         }
         if !status.detail.is_empty() {
-            text.push_str(&format!(": {}", escape(&status.detail)));
+            text.push_str(&format!(": {}", status.detail));
         }
         text
     }

@@ -12,7 +12,6 @@ use crate::config::Env;
 use crate::service::{self, Installed, UnitState};
 use crate::state::paths::Scope;
 use crate::systemd::words::{ServiceResult, SubState, Word};
-use crate::text::log::escape;
 
 /// siginfo's si_code of a process that ended by itself.
 const CLD_EXITED: i32 = 1;
@@ -144,19 +143,19 @@ fn show(ctx: &Context, answer: &DownAnswer<'_>, exit: Exit) {
     } else {
         Tone::Bad
     };
-    ui.say(&format!(
-        "{}: {}, {} ({} scope)",
-        ui.paint(&escape(answer.instance), Tone::Strong),
-        ui.paint(&answer.stage.to_string(), tone),
-        answer.unit,
-        answer.scope
-    ));
+    let headline = (ui.paint(answer.instance, Tone::Strong))
+        .and(": ")
+        .and(ui.paint(&answer.stage.to_string(), tone))
+        .and(format!(", {} ({} scope)", answer.unit, answer.scope));
+    ui.say(headline);
     for (label, lines) in [
         ("cause", std::slice::from_ref(&answer.cause)),
         ("log", answer.last_words),
         ("next", answer.next),
     ] {
-        ui.say_all("", ui.labelled_list(label, lines));
+        for line in ui.labelled_list(label, lines) {
+            ui.say(line);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub async fn status(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> 
     let shown = shown(target.status().await?, args.deep).await;
     ctx.ui.object(&shown);
     for line in lines(&ctx.ui, &shown, Timestamp::now()) {
-        ctx.ui.say(&line);
+        ctx.ui.say(line);
     }
     Ok(exit(shown.status.stage))
 }

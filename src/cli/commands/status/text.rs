@@ -5,25 +5,25 @@ use jiff::Timestamp;
 use super::answer::{StatusAnswer, exit};
 use super::deep::{Deep, Drift, DriftKind};
 use crate::cli::restart_report::draining;
+use crate::cli::styled_line::StyledLine;
 use crate::cli::ui::Tone;
 use crate::cli::{Exit, Ui};
 use crate::control::protocol::{RecoveryRung, Stage, Status};
 use crate::state::terms::{RequestEnd, RequestOutcome};
 use crate::text::human::{count, span};
-use crate::text::log::escape;
 use crate::text::words::Words;
 
 /// The status for people: a headline, then a line for each thing.
-pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {
+pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<StyledLine> {
     let status = &shown.status;
     let stage = ui.paint(&status.stage.in_words(), tone(status.stage));
-    let name = ui.paint(&escape(&status.instance), Tone::Strong);
-    let headline = format!(
-        "{name}: {stage}, generation {}, pid {}, up {}",
+    let name = ui.paint(&status.instance, Tone::Strong);
+    let headline = name.and(": ").and(stage).and(format!(
+        ", generation {}, pid {}, up {}",
         status.generation,
         status.pid,
         span(status.uptime_ms)
-    );
+    ));
     let mut text = StatusText {
         ui,
         lines: vec![headline],
@@ -46,7 +46,7 @@ pub fn lines(ui: &Ui, shown: &StatusAnswer, now: Timestamp) -> Vec<String> {
 
 struct StatusText<'a> {
     ui: &'a Ui,
-    lines: Vec<String>,
+    lines: Vec<StyledLine>,
 }
 
 impl StatusText<'_> {
@@ -270,7 +270,7 @@ mod tests {
         };
         let now = "2026-01-02T03:04:17Z".parse().unwrap();
         assert_eq!(
-            lines(&Context::plain().ui, &shown, now).join("\n"),
+            lines(&Context::plain().ui, &shown, now),
             "gateway: draining, generation 4, pid 1234, up 3 h 12 min\n\
              \x20 detail      ready\n\
              \x20 listening   127.0.0.1:18789\n\
@@ -288,6 +288,8 @@ mod tests {
              \x20 supervisor  none (foreground)\n\
              \x20 config      none: defaults and flags\n\
              \x20 state       /tmp/state"
+                .lines()
+                .collect::<Vec<_>>()
         );
     }
 

@@ -10,6 +10,7 @@ use super::answer::{StatusAnswer, shown};
 use super::change::StatusChange;
 use super::text::lines;
 use crate::cli::args::StatusArgs;
+use crate::cli::styled_line::StyledLine;
 use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::control::client::Client;
@@ -36,7 +37,7 @@ pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
     let mut connection: Option<(Target, Client)> = None;
     let mut last: Option<Value> = None;
     if in_place {
-        ctx.ui.raw(CLEAR_ALL);
+        ctx.ui.write(CLEAR_ALL);
     }
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -49,7 +50,7 @@ pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
             return Err(error.clone());
         }
         if in_place {
-            ctx.ui.raw(&frame(ctx, &answer));
+            ctx.ui.write(&frame(ctx, &answer));
             continue;
         }
         let change = StatusChange::of(
@@ -60,7 +61,7 @@ pub async fn watch(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
         if last.as_ref() != Some(&key) {
             last = Some(key);
             ctx.ui.line(&change);
-            ctx.ui.say(&change.sentence());
+            ctx.ui.say(change.sentence());
         }
     }
     Ok(Exit::Done)
@@ -97,13 +98,13 @@ fn frame(ctx: &Context, answer: &Result<StatusAnswer, CliError>) -> String {
     let now = Timestamp::now();
     let text = match answer {
         Ok(shown) => lines(&ctx.ui, shown, now),
-        Err(error) => vec![error.message.clone()],
+        Err(error) => error.message.lines().map(StyledLine::from).collect(),
     };
     let (columns, rows) =
         terminal_size::terminal_size().map_or((80, 24), |(width, height)| (width.0, height.0));
     let mut frame = HOME.to_owned();
     for line in text.iter().take(usize::from(rows).saturating_sub(1)) {
-        frame.push_str(&clip(line, usize::from(columns)));
+        frame.push_str(&clip(line.as_str(), usize::from(columns)));
         frame.push_str(CLEAR_LINE);
         frame.push_str("\r\n");
     }

@@ -93,7 +93,7 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
     let plan = format!("gateway {from} -> {to} in {shown}");
     if args.check {
         let file = candidate.file.display();
-        ctx.ui.say(&format!("{file} can be put in place: {plan}"));
+        ctx.ui.say(format!("{file} can be put in place: {plan}"));
         ctx.ui.object(&CheckedUpdate {
             ok: true,
             outcome: UpdateOutcome::Proven,
@@ -161,19 +161,19 @@ fn report(
     placed: &Placed,
     done: &CompletedChange,
 ) {
-    ctx.ui.say(&format!(
+    ctx.ui.say(format!(
         "updated: gateway {} -> {}, pid {} -> {}",
         before.version, candidate.version, before.pid, after.pid
     ));
     let method = Method::Restart(RestartParams::default());
     let (outcome, seen) = (&done.outcome, done.seen.as_ref());
     let lines = verdict(ctx, &method, before.pid, outcome, seen, &after.drainers);
-    for line in lines.iter().skip(1) {
+    for line in lines.into_iter().skip(1) {
         ctx.ui.say(line);
     }
     let previous = placed.previous.display();
     ctx.ui
-        .say(&format!("  the previous program is kept as {previous}"));
+        .say(format!("  the previous program is kept as {previous}"));
     ctx.ui.object(&Updated {
         ok: true,
         outcome: UpdateOutcome::Updated,

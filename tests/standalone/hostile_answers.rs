@@ -1,0 +1,149 @@
+//! A gateway, or whoever answers in its place, that sends escape sequences to gatewayctl's terminal.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use gateway::internals::{Status, bind_control_socket};
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Setup, ctl_in, said};
+use crate::support::servers;
+
+/// Sets the title of the window, clears the screen, goes up a line, turns the text around, and ends
+/// in what may make a new line.
+const HOSTILE: &str =
+    "x\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}1A\u{8}\u{7f}\u{202e}\r\n\u{2028}\u{2066}y";
+
+/// The payload of a status, as the control socket gives it.
+fn status_of(state: &Path) -> Value {
+    let mut stream = UnixStream::connect(state.join("run/control.sock")).unwrap();
+    writeln!(stream, r#"{{"type":"req","id":"1","method":"status"}}"#).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str::<Value>(&line).unwrap()["payload"].take()
+}
+
+/// Every text in a status that may be any text is hostile; how many there are.
+fn poison(whole: &mut Value) -> usize {
+    fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            Value::String(_) => found.push(at.to_owned()),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found)),
+            Value::Object(fields) => fields
+                .iter()
+                .for_each(|(key, item)| pointers(item, &format!("{at}/{key}"), found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    pointers(whole, "", &mut found);
+    let mut count = 0;
+    for at in found {
+        let before = whole.pointer(&at).unwrap().clone();
+        *whole.pointer_mut(&at).unwrap() = HOSTILE.into();
+        // Words that the protocol lists stay as they are.
+        if serde_json::from_value::<Status>(whole.clone()).is_ok() {
+            count += 1;
+        } else {
+            *whole.pointer_mut(&at).unwrap() = before;
+        }
+    }
+    count
+}
+
+/// Answers every request with the same payload, for as long as the test runs.
+fn serve(state: &Path, payload: Value) {
+    let listener = bind_control_socket(&state.join("run/control.sock")).unwrap();
+    listener.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let payload = payload.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                    let request: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                    let answer =
+                        json!({"type": "res", "id": request["id"], "ok": true, "payload": payload});
+                    if writeln!(stream, "{answer}").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// What would drive a terminal, the colours aside that gatewayctl itself uses.
+fn driving(text: &str) -> Vec<char> {
+    let mut text = text.to_owned();
+    for code in ["0", "1", "2", "31", "32", "33"] {
+        text = text.replace(&format!("\u{1b}[{code}m"), "");
+    }
+    let drives = |c: &char| {
+        *c != '\n'
+            && (c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}'))
+    };
+    text.chars().filter(drives).collect()
+}
+
+#[test]
+fn escape_sequences_in_a_status_do_not_reach_the_terminal() {
+    if !servers::have("python3") {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    let real = Setup::behind(servers::python(top.path())).start();
+    let mut status = status_of(real.state_dir());
+    real.stop();
+    let more = json!({
+        "program": "/x",
+        "config": "/x",
+        "drainers": [{"generation": 1, "pid": 7, "requests": 1, "tunnels": 0, "blockers": ["x"]}],
+        "leases": [{"lease": 1, "why": "x", "pid": 7, "heldMs": 1}],
+        "recovery": {"rung": "safe_mode", "reason": "x"},
+        "lastRestart": {
+            "request": "x", "kind": "restart", "reason": "x", "outcome": "failed: x", "at": "x", "tookMs": 1
+        },
+        "stage": "degraded",
+    });
+    for (key, value) in more.as_object().unwrap() {
+        status[key] = value.clone();
+    }
+    status["sidecars"][0]["cause"] = "x".into();
+    serde_json::from_value::<Status>(status.clone()).unwrap();
+    let count = poison(&mut status);
+    assert!(count >= 14, "{count} in {status:#}");
+
+    let state = top.path().join("state");
+    serve(&state, status);
+    for command in [
+        &["status"][..],
+        &["status", "--deep"],
+        &["list"],
+        &["why"],
+        &["history"],
+        &["restart"],
+        &["reload"],
+        &["doctor"],
+        &["clean", "--dry-run"],
+        &["inhibit", "--why", "x", "--", "true"],
+    ] {
+        for flags in [&["--color=always"][..], &["--color=never", "--json"]] {
+            let output = ctl_in(&state).args(command).args(flags).output().unwrap();
+            let text = said(&output);
+            assert!(driving(&text).is_empty(), "{command:?} {flags:?}: {text:?}");
+            if command == ["status"] {
+                let shown = if flags.contains(&"--json") {
+                    r"\u001b]0;owned"
+                } else {
+                    r"\x1b]0;owned"
+                };
+                assert!(text.contains(shown), "{text:?}");
+            }
+        }
+    }
+}

@@ -60,6 +60,7 @@ fn group(text: &str) {
         arguments: Vec::new(),
         group: group.clone(),
         suspended: false,
+        is_user_manager: false,
     };
     if let Some(service) = process.service() {
         assert!(group.starts_with(service) && service.ends_with(".service"));

@@ -37,6 +37,13 @@ pub fn held(report: &CleanReport) -> CliError {
         Some(KeptProcess { reason: KeepCode::Answers | KeepCode::Owns, pid, .. }) => error.with_help(format!(
             "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {pid} to stop, and starts the service)",
         )),
+        Some(KeptProcess { reason: KeepCode::OtherUser, pid, .. })
+            if nix::unistd::geteuid().is_root() =>
+        {
+            error.with_help(format!(
+                "kill {pid}   (it belongs to neither root nor the user of this gateway)\nor give the gateway another address (`listen`)"
+            ))
+        }
         Some(KeptProcess { reason: KeepCode::OtherUser, .. }) => {
             error.with_help("the same command as that user, or with sudo")
         }

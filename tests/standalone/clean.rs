@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::support::gateway::{Gateway, Setup, ctl_in, said, scrub};
 use crate::support::handover::{alive, fresh, respawning, signal, wait_end};
 use crate::support::load::Load;
 use crate::support::report::Part;
-use crate::support::{namespace, port, servers, skip, wait};
+use crate::support::{namespace, nobody, port, servers, skip, wait};
 use gateway::internals::Stat;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -348,6 +349,49 @@ fn a_foreign_program_is_named_and_left_alone_and_goes_only_when_it_is_named() {
         "{told:#}"
     );
     assert!(!alive(pid));
+}
+
+#[test]
+fn a_program_called_systemd_user_is_not_the_service_manager() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let program = dir.path().join("systemd");
+    fs::copy("/bin/sh", &program).unwrap();
+    let mut command = Command::new(&program);
+    // Nobody writes there: it waits without a child that would hold the listener, too.
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let wait = format!("read line < {}", pipe.display());
+    command.args(["-c", &wait, "--user"]);
+    let stranger = Stranger::of(&mut command);
+    let pid = stranger.pid();
+    let named = ["--force", "--pid", &pid.to_string()];
+    let (code, told) = report(&clean(state.path(), stranger.port, &named));
+    assert_eq!(
+        (code, verdict(&told, pid).as_str()),
+        (0, "killed named"),
+        "{told:#}"
+    );
+    assert!(!alive(pid));
+}
+
+#[test]
+fn root_is_not_told_to_use_sudo() {
+    if !nobody::can_be() {
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let stranger = Stranger::of(&mut nobody::command(Path::new("sleep"), &["1000"]));
+    let pid = stranger.pid();
+    wait::until("it is nobody's", || {
+        let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+        (uid == nobody::UID).then_some(())
+    });
+    let named = ["--force", "--pid", &pid.to_string()];
+    let output = clean(state.path(), stranger.port, &named);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{text}");
+    assert!(!text.contains("sudo"), "{text}");
+    assert!(text.contains(&format!("kill {pid}")), "{text}");
 }
 
 #[test]

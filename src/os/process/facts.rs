@@ -30,21 +30,28 @@ pub struct Process {
     pub group: String,
     /// As [`Stat::is_suspended`].
     pub suspended: bool,
+    /// Whether it is proven to be its user's service manager.
+    pub is_user_manager: bool,
 }
 
 impl Process {
     /// Reads a process; none when it is gone, a zombie, or hidden.
     pub fn read(pid: u32) -> Option<Self> {
         let stat = Stat::read(pid).filter(|stat| !stat.is_dead())?;
+        let (uid, group) = (kernel::user(pid)?, kernel::group_of(pid));
+        let program = kernel::program(pid);
         Some(Self {
             pid,
             start_time: stat.start_time,
             suspended: stat.is_suspended(),
-            uid: kernel::user(pid)?,
-            program: kernel::program(pid),
+            uid,
+            is_user_manager: is_named(program.as_deref(), "systemd")
+                && stat.parent == 1
+                && is_managers_group(&group, uid),
+            program,
             name: stat.name,
             arguments: kernel::arguments(pid),
-            group: kernel::group_of(pid),
+            group,
         })
     }
 
@@ -55,24 +62,20 @@ impl Process {
         let words = self.arguments.iter().skip(1);
         let mut own = words.take_while(|word| *word != "--");
         let command = own.find(|word| !word.starts_with('-'));
-        !self.has_program("gatewayctl")
+        !is_named(self.program.as_deref(), "gatewayctl")
             && command.is_none_or(|word| word != "check")
             && is_gateway_program(self.pid)
     }
 
-    fn has_program(&self, name: &str) -> bool {
-        let program = self.program.as_deref().and_then(Path::file_name);
-        program.is_some_and(|program| program == name)
-    }
-
     /// Whether it is systemd: the machine's service manager, or a user's.
     pub fn is_systemd(&self) -> bool {
-        let program = self.has_program("systemd");
         // The name of process 1 can be read without the right to read its program.
-        match self.pid {
-            1 => program || self.program.is_none() && self.name == "systemd",
-            _ => program && self.arguments.iter().any(|word| word == "--user"),
-        }
+        let is_first = self.pid == 1
+            && match &self.program {
+                Some(program) => is_named(Some(program), "systemd"),
+                None => self.name == "systemd",
+            };
+        is_first || self.is_user_manager
     }
 
     /// The control group of the innermost service that it belongs to; none in a login session,
@@ -87,6 +90,24 @@ impl Process {
         let suspended = if self.suspended { ", suspended" } else { "" };
         format!("{name} (pid {}, uid {}{suspended})", self.pid, self.uid)
     }
+}
+
+fn is_named(program: Option<&Path>, name: &str) -> bool {
+    program
+        .and_then(Path::file_name)
+        .is_some_and(|program| program == name)
+}
+
+/// Whether a control group is that of a user's service manager. The machine's manager makes it and
+/// starts the first process in it, as its own child. The user may add further ones, but none whose
+/// parent is process 1: that of an orphan below the user's manager is this manager.
+fn is_managers_group(group: &str, uid: u32) -> bool {
+    let own = format!("/user.slice/user-{uid}.slice/user@{uid}.service/init.scope");
+    // In a container, the path may begin further up. Below a user's manager, every name is the
+    // user's choice.
+    group
+        .strip_suffix(&own)
+        .is_some_and(|above| !above.contains("/user@"))
 }
 
 /// Whether the program of a process is a gateway.
@@ -184,6 +205,23 @@ mod tests {
         assert!(!process.is_gateway(), "{process:?}");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_group_of_a_users_service_manager_belongs_to_that_user() {
+        let own = "/user.slice/user-1000.slice/user@1000.service/init.scope";
+        let nested = "/user.slice/user-1000.slice/user@1000.service/app.slice";
+        for (group, uid, expected) in [
+            (own, 1000, true),
+            (&format!("/docker/1{own}"), 1000, true),
+            (own, 1001, false),
+            (&format!("{nested}{own}"), 1000, false),
+            (nested, 1000, false),
+            ("/init.scope", 1000, false),
+            ("", 1000, false),
+        ] {
+            assert_eq!(is_managers_group(group, uid), expected, "{group}");
+        }
     }
 
     #[test]

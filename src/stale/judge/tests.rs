@@ -26,6 +26,7 @@ fn process(pid: u32) -> Process {
         name: "gateway".into(),
         arguments: vec!["gateway".into(), "run".into()],
         group: String::new(),
+        is_user_manager: false,
     }
 }
 
@@ -191,24 +192,26 @@ fn a_foreign_program_goes_only_when_it_is_named() {
 
 #[test]
 fn the_service_manager_is_never_signalled() {
-    let systemd = |pid, arguments: &[&str]| Suspect {
+    let systemd = |pid, is_user_manager| Suspect {
         process: Process {
             program: Some("/usr/lib/systemd/systemd".into()),
-            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+            arguments: vec!["systemd".into(), "--user".into()],
+            is_user_manager,
             ..process(pid)
         },
         gateway: None,
     };
-    for (pid, arguments, judgment) in [
-        (1, &["/sbin/init"][..], Judgment::Kept(KeepCode::Manager)),
-        (7, &["systemd", "--user"], Judgment::Kept(KeepCode::Manager)),
-        (7, &["systemd"], Judgment::Stale(EndProof::Named)),
+    for (pid, is_user_manager, judgment) in [
+        (1, false, Judgment::Kept(KeepCode::Manager)),
+        (7, true, Judgment::Kept(KeepCode::Manager)),
+        (7, false, Judgment::Stale(EndProof::Named)),
     ] {
         let named = Circumstances {
             ancestors: vec![],
             ..naming(pid)
         };
-        assert_eq!(named.judge(&systemd(pid, arguments)), judgment, "{pid}");
+        let judged = named.judge(&systemd(pid, is_user_manager));
+        assert_eq!(judged, judgment, "{pid}");
     }
 }
 
@@ -234,10 +237,7 @@ prop_compose! {
         systemd in prop::bool::weighted(0.05),
     ) -> Suspect {
         let mut process = Process { uid, group: group.to_owned(), ..process(pid) };
-        if systemd {
-            process.program = Some("/usr/lib/systemd/systemd".into());
-            process.arguments.push("--user".to_owned());
-        }
+        process.is_user_manager = systemd;
         Suspect { process, gateway: gateway.map(|(answers, main_of, shares_listener)| SuspectGateway { answers, main_of, shares_listener, of_this: false }) }
     }
 }

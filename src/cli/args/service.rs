@@ -25,8 +25,8 @@ pub struct InstallArgs {
     /// Read environment variables from this file at each start
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
-    /// Set an environment variable for the server; may be repeated. A secret, by its name or value,
-    /// goes to a file that only the service manager may read; remove it with `--set KEY=`
+    /// Set an environment variable for the server; may be repeated. It goes to a file that only the
+    /// service manager may read; remove it with `--set KEY=`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Sandboxing level

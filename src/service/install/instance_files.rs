@@ -13,6 +13,7 @@ use crate::service::environment_file::{Secrets, is_name};
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::provenance::Written;
+use crate::supervisor::HINTS;
 use crate::text::redact::Redactor;
 
 /// Configuration and variables of an instance, as they are and as they will be.
@@ -48,7 +49,7 @@ impl InstanceFiles {
             Written::Foreign(_) => Secrets::default(),
             written => Secrets::parse(written.text().unwrap_or_default()),
         };
-        let (hidden, open) = divide(&request.set, &former, &secrets)?;
+        let (hidden, open) = divide(&request.set, &former)?;
         let mut table = config_text::compose(&base, request, &open, place)?;
         for (key, value) in &hidden {
             secrets.set(key, value);
@@ -194,16 +195,34 @@ fn read_before(
 
 type Variables = Vec<(String, String)>;
 
-/// Divides the variables of `--set` into secrets and those that anybody may read.
+/// Names of variables that change how any program runs, the gateway included: in its own environment
+/// they would act on it, too. They say where things are, and are no secrets.
+const OF_THE_RUN: [&str; 8] = [
+    "PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_*", "LD_*", "DYLD_*",
+];
+
+/// Whether a variable goes into the configuration, which others may be able to read. Which values
+/// are secrets is not guessed: nothing but what only the configuration can do.
+fn is_open(redactor: &Redactor, key: &str, value: &str) -> bool {
+    let of_the_run = OF_THE_RUN.iter().any(|name| match name.strip_suffix('*') {
+        Some(prefix) => key.starts_with(prefix),
+        None => key == *name,
+    });
+    let for_gateways = key.starts_with("GATEWAY_") || HINTS.contains(&key);
+    value.is_empty()
+        || !redactor.is_secret(key, value)
+            && (of_the_run || for_gateways || value.contains("{port}"))
+}
+
+/// Divides the variables of `--set` into those that nobody else may read and those of the
+/// configuration.
 fn divide(
     set: &[(String, String)],
     former: &Config,
-    secrets: &Secrets,
 ) -> Result<(Variables, Variables), ServiceError> {
     let redactor = Redactor::new(&former.gateway.redact);
-    let (hidden, open): (Variables, Variables) = set.iter().cloned().partition(|(key, value)| {
-        redactor.is_secret(key, value) || (secrets.has(key) && !value.is_empty())
-    });
+    let (open, hidden): (Variables, Variables) =
+        (set.iter().cloned()).partition(|(key, value)| is_open(&redactor, key, value));
     match hidden.iter().find(|(_, value)| value.contains("{port}")) {
         None => Ok((hidden, open)),
         Some((key, _)) => Err(ServiceError::usage(format!(

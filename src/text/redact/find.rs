@@ -68,8 +68,9 @@ fn value_after(text: &str, name: &str, end: usize) -> Option<Range<usize>> {
         return (name.starts_with('-') && blank && !separated.starts_with('-'))
             .then(|| word_after(text, end));
     };
-    if separator == ':' && !quoted && parts(name) == ["key"] {
-        return None; // prose: "unknown key: x"
+    let is_word = || matches!(parts(name).as_slice(), [word] if word == "key" || word == "pass");
+    if separator == ':' && !quoted && is_word() {
+        return None; // prose: "unknown key: x", "pass: 3"
     }
     let from = text.len() - separated.len() + 1;
     if name.to_ascii_lowercase().ends_with("authorization") {

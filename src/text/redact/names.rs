@@ -2,7 +2,7 @@
 
 /// Words that mark a value as secret wherever they stand in its name. "key" has rules of its own:
 /// see [`means_key`].
-const WORDS: [&str; 7] = [
+const WORDS: [&str; 10] = [
     "token",
     "secret",
     "password",
@@ -10,6 +10,25 @@ const WORDS: [&str; 7] = [
     "passphrase",
     "credential",
     "authorization",
+    "jwt",
+    "webhook",
+    "mnemonic",
+];
+
+/// What a part of a name ends in that marks a value as secret: `DB_PASS`, `mysqlpwd`, `SENTRY_DSN`.
+const ENDINGS: [&str; 4] = ["pass", "pwd", "dsn", "creds"];
+
+/// Parts that mark a value as secret as a whole: `SESSION_COOKIE`, `GITHUB_PAT`.
+const PARTS: [&str; 4] = ["pw", "pat", "otp", "cookie"];
+
+/// Parts that end in one of [`ENDINGS`] and say something else.
+const HARMLESS: [&str; 6] = [
+    "bypass",
+    "compass",
+    "encompass",
+    "trespass",
+    "surpass",
+    "oldpwd",
 ];
 
 /// What is written before "key" without a break: `apikey`, but not `monkey`.
@@ -57,10 +76,20 @@ impl SecretNames {
         let is_place = parts
             .last()
             .is_some_and(|last| PLACES.contains(&last.as_str()));
+        // The working directory.
+        let is_pwd = parts == ["pwd"];
         !is_place
+            && !is_pwd
             && (WORDS.iter().any(|word| lower.contains(word))
-                || parts.iter().any(|part| means_key(part)))
+                || parts
+                    .iter()
+                    .any(|part| means_key(part) || means_secret(part)))
     }
+}
+
+fn means_secret(part: &str) -> bool {
+    let ends = ENDINGS.iter().any(|end| part.ends_with(end));
+    (ends && !HARMLESS.contains(&part)) || PARTS.contains(&part)
 }
 
 /// Whether a part of a name means a key: "key" itself, or a known word that ends in it.

@@ -93,6 +93,52 @@ fn what_was_learned_is_hidden_everywhere_and_by_every_clone() {
     assert_eq!(clone.env("URL", "http://u:pw@h/"), "URL=http://u:***@h/");
 }
 
+#[test]
+fn names_that_people_give_to_secrets() {
+    let redactor = Redactor::default();
+    for name in [
+        "DB_PASS",
+        "DBPASS",
+        "PASS",
+        "SMTP_PWD",
+        "mysqlpwd",
+        "JWT",
+        "AUTH_JWT",
+        "SENTRY_DSN",
+        "dsn",
+        "AWS_CREDS",
+        "GITHUB_PAT",
+        "DB_PW",
+        "SESSION_COOKIE",
+        "SLACK_WEBHOOK_URL",
+        "TOTP_OTP",
+        "API_TOKEN",
+        "STRIPE_KEY",
+        "WALLET_MNEMONIC",
+    ] {
+        assert_eq!(redactor.value(name, "x"), MASK, "{name}");
+    }
+    for name in [
+        "PWD",
+        "OLDPWD",
+        "PATH",
+        "COMPASS",
+        "BYPASS",
+        "PASSENGER_APP_ENV",
+        "NODE_ENV",
+        "PORT",
+        "COLOR",
+        "COOKIES",
+        "PATCH",
+        "TOKEN_FILE",
+        "PGPASS_FILE",
+        "KEYBOARD",
+    ] {
+        assert_eq!(redactor.value(name, "x"), "x", "{name}");
+    }
+    assert_eq!(redactor.text("# pass: 12, fail: 0"), "# pass: 12, fail: 0");
+}
+
 proptest! {
     #[test]
     fn a_canary_never_appears(canary in "CANARY[a-zA-Z0-9+/_.-]{6,24}", word in "(token|SECRET|db_password|Passwd|api-key|X-Api-Key|authorization|SIGNING_KEY)",

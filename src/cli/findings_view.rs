@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Context;
-use super::styled_line::StyledLine;
-use super::ui::{Tone, Ui};
+use super::styled_line::{StyledLine, Tone};
+use super::ui::Ui;
 use crate::diagnose::doctor::{self, DoctorFacts, Finding, FixState, Level, Remedy, checks};
 use crate::text::human::count;
 use crate::text::redact::Redactor;

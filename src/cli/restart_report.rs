@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::downtime_probe::Downtime;
 use super::restart_over_control::CompletedChange;
-use super::ui::Tone;
+use super::styled_line::Tone;
 use super::{Context, Ui};
 use crate::cli::styled_line::StyledLine;
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};

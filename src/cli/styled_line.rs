@@ -3,8 +3,21 @@
 //! Names, reasons and commands come from sidecars, other users and files. Whatever becomes a
 //! [`StyledLine`] is escaped here, so that the colours are the only escape sequences in it.
 
-use super::ui::Tone;
 use crate::text::escape::escape;
+
+/// A colour with a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// On its way, or worth a look.
+    Busy,
+    Bad,
+    /// Less important.
+    Dim,
+    /// More important.
+    Strong,
+}
 
 /// What a terminal may get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::answers::ErrorAnswer;
 use super::args::{Color, Global};
 use super::error::CliError;
-use super::styled_line::StyledLine;
+use super::styled_line::{StyledLine, Tone};
 use super::target::Target;
 use crate::config::Env;
 use crate::text::escape::{escape, escape_json};
@@ -95,20 +95,6 @@ impl Text {
             text: text.into(),
         }
     }
-}
-
-/// A colour with a meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
-    /// As it should be.
-    Good,
-    /// On its way, or worth a look.
-    Busy,
-    Bad,
-    /// Less important.
-    Dim,
-    /// More important.
-    Strong,
 }
 
 impl Ui {

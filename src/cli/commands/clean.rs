@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::addresses::address_claim;
 use crate::cli::args::CleanArgs;
 use crate::cli::stale_gateways::{end_stale, held};
-use crate::cli::ui::Tone;
+use crate::cli::styled_line::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Listen;
 use crate::stale::{AddressState, CleanMode, CleanReport};

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::args::HistoryArgs;
 use crate::cli::known_gateway::KnownGateway;
-use crate::cli::styled_line::StyledLine;
-use crate::cli::ui::Tone;
+use crate::cli::styled_line::{StyledLine, Tone};
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::history_row::HistoryRow;
 use crate::state::history::{self, HistoryEntry, PreviousEnd, Recorded};

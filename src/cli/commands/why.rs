@@ -5,8 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::known_gateway::KnownGateway;
-use crate::cli::styled_line::StyledLine;
-use crate::cli::ui::Tone;
+use crate::cli::styled_line::{StyledLine, Tone};
 use crate::cli::{CliError, Context, Exit};
 use crate::diagnose::why::{self, EndCause, EndEvidence, EvidenceLine};
 use crate::text::redact::Redactor;

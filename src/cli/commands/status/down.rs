@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::services::{self, StageWord, stage};
+use crate::cli::styled_line::Tone;
 use crate::cli::target::{self, is_named_by_path};
-use crate::cli::ui::Tone;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Installed, UnitState};

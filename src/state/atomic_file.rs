@@ -21,6 +21,12 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_for(path, bytes, mode, None)
 }
 
+/// As [`write()`] but without fsync, which waits for a busy disk: for a record that names its boot
+/// and counts for nothing after a loss of power.
+pub fn write_for_this_boot(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, bytes, mode, None, |_| Ok(()))
+}
+
 /// As [`write()`], and gives the file to `owner` (user and group) before it has its name. Only root
 /// can give files away.
 pub fn write_for(
@@ -28,6 +34,16 @@ pub fn write_for(
     bytes: &[u8],
     mode: u32,
     owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    replace(path, bytes, mode, owner, File::sync_all)
+}
+
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    sync: fn(&File) -> io::Result<()>,
 ) -> io::Result<()> {
     // By descriptor: the owner of a directory above may put another one in its place meanwhile.
     let directory = open_parent(path)?;
@@ -39,9 +55,9 @@ pub fn write_for(
         if let Some((uid, gid)) = owner {
             std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
         }
-        file.sync_all()?;
+        sync(&file)?;
         renameat(&directory, temporary.as_str(), &directory, name)?;
-        directory.sync_all()
+        sync(&directory)
     })();
     if written.is_err() {
         // It has no name any more when only the last step failed.

@@ -73,7 +73,7 @@ impl Owner {
     pub fn write(&self, state_dir: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        atomic_file::write(&state_dir.join("owner.json"), &text, 0o600)
+        atomic_file::write_for_this_boot(&state_dir.join("owner.json"), &text, 0o600)
     }
 }
 

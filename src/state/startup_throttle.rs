@@ -267,7 +267,7 @@ fn save(dir: &Path, record: &ThrottleRecord) {
         .map_err(std::io::Error::from)
         .and_then(|mut text| {
             text.push(b'\n');
-            atomic_file::write(&path, &text, 0o600)
+            atomic_file::write_for_this_boot(&path, &text, 0o600)
         });
     if let Err(error) = written {
         warn!(

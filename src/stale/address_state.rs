@@ -133,8 +133,9 @@ fn is_ours(
                 .filter_map(|pid| Process::read(*pid))
                 .any(|other| is_of_service(&other));
     }
-    // A gateway of this name that runs beside the service is in its way, whatever the record says.
-    let beside = claim.unit.as_ref().is_some_and(|unit| unit.main.is_some());
+    // A gateway of this name that runs beside the service is in its way, though it is on record.
+    let beside = circumstances.main.is_some()
+        && circumstances.main != circumstances.owner.map(|owner| owner.pid);
     let recorded = !beside
         && circumstances
             .owner

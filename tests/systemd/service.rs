@@ -86,13 +86,11 @@ fn life(site: &Site<'_>, more: &[&str]) {
         "{said}"
     );
 
-    let other = [
-        &install[..install.len() - 4],
-        &["--set", "COLOR=blue"],
-        &install[install.len() - 4..],
-    ]
-    .concat();
-    for command in [&other, &install] {
+    let with = |flags: [&'static str; 2]| {
+        let (head, server) = install.split_at(install.len() - 4);
+        [head, &flags, server].concat()
+    };
+    for command in [&with(["--ready", "/"]), &install] {
         let reports = under_load(site, &front, || {
             let said = site.must(command);
             assert!(said.contains("updated and ready"), "{said}");
@@ -104,6 +102,12 @@ fn life(site: &Site<'_>, more: &[&str]) {
             "a change of the configuration is a reload"
         );
     }
+    // A variable is in the service's environment, which only another process gets.
+    let reports = under_load(site, &front, || {
+        let said = site.must(&with(["--set", "COLOR=blue"]));
+        assert!(said.contains("updated and ready"), "{said}");
+    });
+    none_lost(site, "install of a variable", &reports);
 
     // A watchdog that a test can wait for; a drop-in is how an operator would do it.
     site.systemd

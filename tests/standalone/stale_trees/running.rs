@@ -77,7 +77,8 @@ impl<'a> Running<'a> {
         let dir = home.path().join("members");
         for (path, mode) in [
             (home.path(), 0o755),
-            (&dir, 0o777),
+            // As /tmp: a control socket may lie in a directory below it.
+            (&dir, 0o1777),
             (&home.path().join("state"), 0o755),
         ] {
             fs::create_dir_all(path).unwrap();

@@ -32,8 +32,9 @@ use super::tasks::WorkerTasks;
 use super::{Front, endpoints, forward};
 use crate::os::descriptors;
 
-/// How long a client that was accepted just before a stop may take to send its request.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// How long a client that was accepted just before a stop may take to send its request: TCP sends a
+/// lost packet again after 1 s, and after 2 s more (RFC 6298).
+const FIRST_REQUEST: Duration = Duration::from_secs(3);
 
 /// How long a kept connection may be silent before a drain closes it: longer than most clients'
 /// pause between two requests.

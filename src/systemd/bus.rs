@@ -70,18 +70,28 @@ pub(crate) trait SystemdManager {
     fn system_state(&self) -> zbus::Result<String>;
 }
 
+/// The properties of a unit or of a job.
+pub(crate) async fn properties(
+    connection: &Connection,
+    path: zbus::OwnedObjectPath,
+) -> zbus::Result<zbus::fdo::PropertiesProxy<'_>> {
+    zbus::fdo::PropertiesProxy::builder(connection)
+        .destination("org.freedesktop.systemd1")
+        .path(path)
+        .build()
+        .await
+}
+
 /// What a job of the manager does: start, stop, restart, and others.
 pub(crate) async fn job_type(
     connection: &Connection,
     job: zbus::OwnedObjectPath,
 ) -> zbus::Result<String> {
-    let proxy = zbus::fdo::PropertiesProxy::builder(connection)
-        .destination("org.freedesktop.systemd1")
-        .path(job)
-        .build()
-        .await?;
     let interface = zbus::names::InterfaceName::try_from("org.freedesktop.systemd1.Job")?;
-    let kind = proxy.get(interface, "JobType").await?;
+    let kind = properties(connection, job)
+        .await?
+        .get(interface, "JobType")
+        .await?;
     String::try_from(kind)
 }
 

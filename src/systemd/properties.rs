@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use zbus::names::InterfaceName;
 use zbus::{Connection, OwnedVariant};
 
+use super::bus;
+
 /// A command of a unit, as D-Bus has it: program, arguments, whether a failure is ignored, and when
 /// it last began and ended and how.
 type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
@@ -19,11 +21,7 @@ impl Properties {
         connection: &Connection,
         path: zbus::OwnedObjectPath,
     ) -> zbus::Result<Self> {
-        let proxy = zbus::fdo::PropertiesProxy::builder(connection)
-            .destination("org.freedesktop.systemd1")
-            .path(path)
-            .build()
-            .await?;
+        let proxy = bus::properties(connection, path).await?;
         let of = |kind: &str| InterfaceName::try_from(format!("org.freedesktop.systemd1.{kind}"));
         let mut all = Self(proxy.get_all(of("Unit")?).await?);
         let kind = if all.is_socket() { "Socket" } else { "Service" };

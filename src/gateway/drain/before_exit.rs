@@ -1,7 +1,8 @@
 //! The drain before an exit that the service manager answers with the next process.
 
-use futures_util::future::join_all;
 use std::time::Duration;
+
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -198,29 +198,64 @@ fn answers(port: u16) -> bool {
     block_on(get(&target, "/")).is_ok_and(|answer| answer.status() == 200)
 }
 
+/// A gateway that is process 1 of a pid namespace of its own.
+struct ProcessOne {
+    dir: tempfile::TempDir,
+    port: u16,
+    /// The unshare around it.
+    outside: std::process::Child,
+    /// Its number out here.
+    pid: u32,
+}
+
+impl ProcessOne {
+    /// Starts it, with `front` before the command of its server; none where that cannot be done.
+    fn start(front: &[&str]) -> Option<Self> {
+        if !servers::have("node") {
+            return None;
+        }
+        let mut command = namespace::unshare()?;
+        let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+        let mut words = by_hand(dir.path(), port);
+        let server = words.iter().position(|word| word == "--").unwrap() + 1;
+        words.splice(server..server, front.iter().map(|word| (*word).to_owned()));
+        scrub(command.args(words));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join("log")).unwrap());
+        let outside = command.current_dir(dir.path()).spawn().unwrap();
+        wait::until("it serves", || answers(port).then_some(()));
+        let (pid, _) = crate::support::gateway::descendants(outside.id())[0];
+        Some(Self {
+            dir,
+            port,
+            outside,
+            pid,
+        })
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Ends it by a SIGTERM, and with it the namespace.
+    fn stop(mut self) {
+        signal(self.pid, Signal::SIGTERM);
+        let status = wait::until("all ends", || self.outside.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        assert!(!answers(self.port));
+    }
+}
+
 #[test]
 fn as_process_1_it_stays_through_fresh_restarts_and_reaps_what_nobody_else_does() {
-    if !servers::have("node") {
-        return;
-    }
-    let Some(mut command) = namespace::unshare() else {
+    let Some(gateway) = ProcessOne::start(&[]) else {
         return;
     };
-    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
-    scrub(command.args(by_hand(dir.path(), port)));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(dir.path().join("log")).unwrap());
-    let mut outside = command.current_dir(dir.path()).spawn().unwrap();
-    let log = || fs::read_to_string(dir.path().join("log")).unwrap();
-    wait::until("it serves", || answers(port).then_some(()));
+    let (dir, port, first) = (&gateway.dir, gateway.port, gateway.pid);
+    let log = || gateway.log();
     assert_eq!(owner(dir.path()), Some(1), "{}", log());
-    let first = wait::until("unshare has its child", || {
-        crate::support::gateway::descendants(outside.id())
-            .first()
-            .map(|(pid, _)| *pid)
-    });
     let mut before = 1;
     for _ in 0..2 {
         let output = ctl(dir.path(), &["restart", "--fresh"]);
@@ -260,37 +295,18 @@ fn as_process_1_it_stays_through_fresh_restarts_and_reaps_what_nobody_else_does(
             log()
         )
     });
-    signal(first, Signal::SIGTERM);
-    let status = wait::until("all ends", || outside.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0), "{}", log());
-    assert!(!answers(port));
+    gateway.stop();
 }
 
 #[test]
 fn as_process_1_it_reaps_what_its_servers_leave_behind_and_knows_how_they_ended() {
-    if !servers::have("node") {
-        return;
-    }
-    let Some(mut command) = namespace::unshare() else {
-        return;
-    };
-    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
-    let mut words = by_hand(dir.path(), port);
-    let server = words.iter().position(|word| word == "--").unwrap() + 1;
     // Thirty processes whose parent is gone when they end.
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.1 & sleep 0.2 & sleep 0.3 &); done; exec \"$@\"";
-    let shell = ["sh", "-c", script, "sh"].map(str::to_owned);
-    words.splice(server..server, shell);
-    scrub(command.args(words));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(dir.path().join("log")).unwrap());
-    let mut outside = command.current_dir(dir.path()).spawn().unwrap();
-    let log = || fs::read_to_string(dir.path().join("log")).unwrap();
-    wait::until("it serves", || answers(port).then_some(()));
-    let family = crate::support::gateway::descendants(outside.id());
-    let (first, _) = family[0];
+    let Some(gateway) = ProcessOne::start(&["sh", "-c", script, "sh"]) else {
+        return;
+    };
+    let (port, first) = (gateway.port, gateway.pid);
+    let log = || gateway.log();
     let children = || -> Vec<u32> {
         let threads = fs::read_dir(format!("/proc/{first}/task")).unwrap();
         let lists =
@@ -316,9 +332,7 @@ fn as_process_1_it_reaps_what_its_servers_leave_behind_and_knows_how_they_ended(
         "{}",
         log()
     );
-    signal(first, Signal::SIGTERM);
-    let status = wait::until("all ends", || outside.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0), "{}", log());
+    gateway.stop();
 }
 
 #[test]

@@ -143,18 +143,20 @@ impl PredecessorSide {
     }
 
     /// It does not hand over. `main` when the service manager may know this process as the main one
-    /// already.
-    pub fn aborted(&mut self, main: bool) {
+    /// already. Why this process ends.
+    pub fn aborted(&mut self, main: bool) -> String {
         let after = if main { " after it" } else { "" };
         info!("[gateway] the predecessor does not hand over: ending{after}");
-        if let Some(taking) = &self.taking {
-            taking.together.aborted(main);
-        }
         if !main {
             // It keeps the service, or ends with it and waits for this process: either way none is
             // to be stopped from here.
             self.predecessors = Predecessors::default();
         }
+        let Some(taking) = &self.taking else {
+            return "the predecessor does not hand over".to_owned();
+        };
+        taking.together.aborted(main);
+        format!("pid {} does not hand over", taking.pid)
     }
 
     /// What it still has to do, and what of that is at the sidecars of this process.

@@ -252,7 +252,8 @@ impl Gateway {
                 self.step(Event::Go);
             }
             Some(ToSuccessor::Abort { main }) => {
-                self.predecessor.aborted(main);
+                let why = self.predecessor.aborted(main);
+                self.recovery.set_exit_reason(EndReason::Other(why));
                 self.stop(false);
             }
             Some(ToSuccessor::Draining {

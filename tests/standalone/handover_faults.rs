@@ -6,38 +6,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use crate::support::gateway::{Gateway, Setup, said};
-use crate::support::handover::{self, Failpoint, failed, fresh, one_serves, respawning};
+use crate::support::handover::{
+    self, Failpoint, NEW, OLD, TASK, failed, fresh, one_serves, respawning,
+};
 use crate::support::load::{Load, Running};
 use crate::support::report::Part;
 use crate::support::{servers, wait};
 
-/// Each step of the process that hands over.
-const OLD: [&str; 8] = [
-    "old.before-spawn",
-    "old.spawned",
-    "old.release",
-    "old.before-mainpid",
-    "old.after-mainpid",
-    "old.after-go",
-    "old.served",
-    "old.yielded",
-];
-
-/// Each step of the process that takes over.
-const NEW: [&str; 6] = [
-    "new.started",
-    "new.alive",
-    "new.ready",
-    "new.go",
-    "new.accepting",
-    "new.before-serving",
-];
-
 /// Only behind a waiter; waiter.rs.
 const WAITER: [&str; 1] = ["waiter.alone"];
-
-/// Tasks of one process; internal_errors.rs.
-const TASK: [&str; 2] = ["task.build", "task.drain"];
 
 /// New clients in a second, each with one request: enough to be hurt by a moment without a listener.
 const NEW_PER_SECOND: f64 = 50.0;

@@ -13,6 +13,31 @@ use super::client::{block_on, get};
 use super::gateway::{Gateway, Setup, family_of, pids, said, scrub};
 use super::{servers, wait};
 
+/// Each step of the process that hands over.
+pub const OLD: [&str; 8] = [
+    "old.before-spawn",
+    "old.spawned",
+    "old.release",
+    "old.before-mainpid",
+    "old.after-mainpid",
+    "old.after-go",
+    "old.served",
+    "old.yielded",
+];
+
+/// Each step of the process that takes over.
+pub const NEW: [&str; 6] = [
+    "new.started",
+    "new.alive",
+    "new.ready",
+    "new.go",
+    "new.accepting",
+    "new.before-serving",
+];
+
+/// Tasks of one process.
+pub const TASK: [&str; 2] = ["task.build", "task.drain"];
+
 /// A place where one of the processes is made to fail; see src/gateway/handover/failpoint.rs.
 pub struct Failpoint(TempDir);
 

@@ -137,10 +137,12 @@ impl Listeners {
                 }
                 // Nobody may connect to a socket that nobody accepts from. A path that is still
                 // wanted leads to another one.
-                if let Some(local @ Listen::Unix(path)) = &held.socket.local()
-                    && !wanted.contains(local)
+                if held
+                    .socket
+                    .local()
+                    .is_none_or(|local| !wanted.contains(&local))
                 {
-                    let _ = std::fs::remove_file(path);
+                    held.socket.remove_path();
                 }
                 info!("[gateway] no longer listening on {}", shown(&held.socket));
             }
@@ -183,8 +185,8 @@ impl Listeners {
     /// Removes the paths of unix listeners, for an end after which nobody holds the sockets.
     pub fn remove_paths(&self) {
         for held in &self.held {
-            if let (Some(Listen::Unix(path)), true) = (held.socket.local(), held.name.is_some()) {
-                let _ = std::fs::remove_file(path);
+            if held.name.is_some() {
+                held.socket.remove_path();
             }
         }
     }

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcp};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnix};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener as StdUnix;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -15,6 +15,7 @@ use nix::sys::socket::{self, Backlog, sockopt};
 use crate::config::Listen;
 use crate::os::platform;
 use crate::os::port::{self, knock};
+use crate::os::unix_socket;
 
 /// Clients that may wait to be accepted; the kernel limits it to net.core.somaxconn (4096 by default
 /// since 5.4).
@@ -150,15 +151,22 @@ impl ListenSocket {
                     let _ = socket::listen(listener, shortest);
                 }
             }
-            Self::Unix(_, known) => {
-                if let Some(Listen::Unix(path)) = self.local()
-                    && known.is_some()
-                    && *known == place(&path)
-                {
-                    let _ = fs::remove_file(path);
-                }
-            }
+            Self::Unix(..) => self.remove_path(),
         }
+    }
+
+    /// Removes the path of a unix listener, if it still leads to this very socket.
+    pub fn remove_path(&self) {
+        let (Self::Unix(_, Some(known)), Some(Listen::Unix(path))) = (self, self.local()) else {
+            return;
+        };
+        // A path that is not removed is replaced by the next process.
+        let _ = unix_socket::in_directory_of(&path, |entry| {
+            if place(entry) == Some(*known) {
+                fs::remove_file(entry)?;
+            }
+            Ok(())
+        });
     }
 
     /// A second handle on the same socket.
@@ -192,26 +200,32 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<StdTcp> {
 
 /// Binds a unix listener. A socket file without a listener is replaced, one with a listener is not.
 fn bind_unix(path: &Path) -> io::Result<StdUnix> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => match knock(path) {
-            // A full queue has a listener, too; waiting for room in it might never end.
-            Ok(()) | Err(Errno::EAGAIN) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(Errno::ECONNREFUSED) => fs::remove_file(path)?,
-            Err(error) => return Err(error.into()),
-        },
-        Ok(_) => {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "there is a file of that name that is not a socket",
-            ));
-        }
-        Err(_) => {}
+    match unix_socket::in_directory_of(path, make_room) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        tried => tried?,
     }
-    let listener = StdUnix::bind_addr(&UnixAddr::from_pathname(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    // Whoever may enter the directory may connect.
+    let listener = unix_socket::bind_address(path, 0o666)?;
     socket::listen(&listener, Backlog::new(BACKLOG)?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Removes a socket without a listener.
+fn make_room(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => match knock(path) {
+            // A full queue has a listener, too; waiting for room in it might never end.
+            Ok(()) | Err(Errno::EAGAIN) => Err(io::ErrorKind::AddrInUse.into()),
+            Err(Errno::ECONNREFUSED) => fs::remove_file(path),
+            Err(error) => Err(error.into()),
+        },
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file of that name that is not a socket",
+        )),
+        Err(error) => Err(error),
+    }
 }
 
 /// Device and inode of a socket's path.
@@ -291,6 +305,40 @@ mod tests {
         fs::write(&path, "x").unwrap();
         assert!(ListenSocket::bind(&listen).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"x", "a file is never removed");
+    }
+
+    /// The owner of the directory could put another file in the socket's place in between.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nothing_is_done_to_a_unix_listener_by_its_path_after_the_bind() {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        let watched = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ATTRIB;
+        inotify.add_watch(dir.path(), watched).unwrap();
+        let _socket = ListenSocket::bind(&Listen::Unix(path.clone())).unwrap();
+        let facts = fs::symlink_metadata(&path).unwrap();
+        assert_eq!(facts.permissions().mode() & 0o777, 0o666);
+        let seen: Vec<_> = (inotify.read_events().unwrap().iter())
+            .map(|event| event.mask)
+            .collect();
+        assert_eq!(seen, [AddWatchFlags::IN_CREATE]);
+    }
+
+    #[test]
+    fn a_listener_removes_its_own_socket_and_nothing_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listen = Listen::Unix(path.clone());
+        let first = ListenSocket::bind(&listen).unwrap();
+        fs::rename(&path, dir.path().join("aside")).unwrap();
+        let second = ListenSocket::bind(&listen).unwrap();
+        first.remove_path();
+        assert!(second.serves(&listen));
+        second.remove_path();
+        assert!(!path.exists());
     }
 
     #[test]

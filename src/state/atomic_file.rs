@@ -50,11 +50,12 @@ fn replace(
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let (temporary, mut file) = temporary_in(&directory)?;
     let written = (|| {
-        file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
+        // Before the bits: until then, only its owner may read what may be secret.
         if let Some((uid, gid)) = owner {
             std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
         }
+        file.set_permissions(Permissions::from_mode(mode))?;
         sync(&file)?;
         renameat(&directory, temporary.as_str(), &directory, name)?;
         sync(&directory)

@@ -183,6 +183,39 @@ fn ask(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
+/// A gateway of root chmodded and removed whatever lay at the path of its unix listener.
+#[test]
+fn a_unix_listener_in_another_users_directory_leads_to_no_other_file() {
+    if !nobody::can_be() {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    fs::set_permissions(top.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let theirs = directory(top.path().join("theirs"), 0o755);
+    let sockets = directory(theirs.join("sockets"), 0o755);
+    nobody::own(&theirs);
+    nobody::own(&sockets);
+    let of_root = directory(top.path().join("root"), 0o755);
+    let file = of_root.join("front.sock");
+    fs::write(&file, "precious").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let socket = sockets.join("front.sock");
+    let listen = format!("unix:{}", socket.display());
+    let gateway = Setup::new().flag("--listen").flag(&listen).start();
+    assert_eq!(mode(&socket), 0o666);
+    let as_nobody = |program: &str, args: &[&str]| {
+        let output = nobody::command(Path::new(program), args).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    as_nobody("mv", &[&path(&sockets), &path(&theirs.join("aside"))]);
+    as_nobody("ln", &["-s", &path(&of_root), &path(&sockets)]);
+    gateway.stop();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    assert_eq!(mode(&file), 0o600);
+}
+
 #[test]
 fn the_sockets_of_a_long_state_directory_are_out_of_reach_for_others() {
     if !nobody::can_be() || !servers::have("python3") {

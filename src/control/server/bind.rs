@@ -1,8 +1,7 @@
 //! The control socket in the file system.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
@@ -33,8 +32,7 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
     // The rename is atomic: a client that connects meanwhile reaches the old socket or this one.
     let own = path.with_extension(std::process::id().to_string());
     let _ = std::fs::remove_file(&own);
-    let listener = unix_socket::bind(&own)?;
-    std::fs::set_permissions(&own, Permissions::from_mode(0o600))?;
+    let listener = unix_socket::bind(&own, 0o600)?;
     std::fs::rename(&own, path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)

@@ -1,8 +1,12 @@
 //! What `--fix` does. Nothing here ends a process, breaks a connection, or overwrites what a user
 //! wrote.
 
-use std::fs;
+use std::fs::Permissions;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
 
 use super::facts::DoctorFacts;
 use super::finding::Fix;
@@ -50,8 +54,9 @@ pub async fn apply(
                 Err(error) => Err(error.message),
             }
         }
-        Fix::Mode(path, mode) => fs::set_permissions(path, fs::Permissions::from_mode(*mode))
-            .map_err(|error| format!("{}: {error}", path.display())),
+        Fix::Mode(path, mode) => {
+            narrow(path, *mode).map_err(|error| format!("{}: {error}", path.display()))
+        }
         Fix::RemoveState(names) => {
             let state = facts
                 .state_dir
@@ -62,6 +67,14 @@ pub async fn apply(
         }
         Fix::Reload => reload(facts, progress).await,
     }
+}
+
+/// Takes the permission bits from a file that `mode` does not have. By descriptor, and not where a
+/// link leads: what was looked at may have been replaced.
+fn narrow(path: &Path, mode: u32) -> io::Result<()> {
+    let file = untrusted_file::open(path, OFlag::O_RDONLY)?;
+    let now = file.metadata()?.permissions().mode();
+    file.set_permissions(Permissions::from_mode(now & mode))
 }
 
 async fn manager(facts: &DoctorFacts) -> Result<(&InstalledUnit, Manager), String> {

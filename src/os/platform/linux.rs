@@ -1,14 +1,14 @@
 //! Linux.
 #![allow(
     unsafe_code,
-    reason = "close_range and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
+    reason = "close_range, unshare and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
 )]
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -73,6 +73,42 @@ pub fn with_entry_of<T>(
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let dir = nix::fcntl::open(dir, flags, Mode::empty())?;
     with(&Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+}
+
+/// Calls `with` in a thread that has a umask of its own; none, without a call, where a thread cannot
+/// have one.
+pub fn with_umask<T: Send>(mask: u32, with: impl FnOnce() -> T + Send) -> Option<T> {
+    let alone = || {
+        // SAFETY: takes a number. This thread ends, and no other sees that it left the others.
+        if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+            return None;
+        }
+        nix::sys::stat::umask(Mode::from_bits_truncate(mask));
+        Some(with())
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("umask".to_owned());
+        thread.spawn_scoped(scope, alone).ok()?.join().ok()?
+    })
+}
+
+/// Sets the permission bits of a socket of this user, by its descriptor.
+///
+/// # Errors
+/// When something else is there.
+pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let place = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(path)?;
+    let found = place.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::other(
+            "another file took the place of the socket",
+        ));
+    }
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 /// The reading and the writing end of a pipe, close-on-exec.

@@ -12,14 +12,14 @@ use std::ffi::{OsStr, c_int};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socket};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statfs::statfs;
 use nix::unistd::{Gid, Pid};
 use tokio::io::Interest;
@@ -58,6 +58,24 @@ pub fn with_entry_of<T>(
     // SAFETY: takes a number.
     unsafe { pthread_fchdir_np(-1) };
     done
+}
+
+/// No thread has a umask of its own.
+pub fn with_umask<T: Send>(_: u32, _: impl FnOnce() -> T + Send) -> Option<T> {
+    None
+}
+
+/// No descriptor leads to a socket in the file system: another socket may take its place meanwhile,
+/// but no link is followed.
+pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::other(
+            "another file took the place of the socket",
+        ));
+    }
+    let mode = Mode::from_bits_truncate(mode as libc::mode_t);
+    let flags = FchmodatFlags::NoFollowSymlink;
+    Ok(fchmodat(AT_FDCWD, path, mode, flags)?)
 }
 
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

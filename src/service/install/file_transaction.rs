@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::service::backup::{self, Original};
@@ -189,13 +189,9 @@ impl FileTransaction {
                 .map_err(|error| ServiceError::file("remove", path, &error));
         };
         self.make_parent(path).map_err(failed)?;
-        // Narrow first: a configuration may hold secrets, and gets its reader before its bits are
-        // widened.
-        atomic_file::write(path, sign(body).as_bytes(), wanted.mode & 0o700).map_err(failed)?;
-        if wanted.group.is_some() {
-            chown(path, None, wanted.group).map_err(failed)?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(wanted.mode)).map_err(failed)
+        let this_user = nix::unistd::geteuid().as_raw();
+        let owner = wanted.group.map(|group| (this_user, group));
+        atomic_file::write_for(path, sign(body).as_bytes(), wanted.mode, owner).map_err(failed)
     }
 
     fn make_parent(&mut self, path: &Path) -> io::Result<()> {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -160,7 +160,7 @@ fn copy(from: &Path, to: &Path, like: &Path) -> io::Result<()> {
     io::copy(&mut File::open(from)?, &mut file)?;
     let metadata = file.metadata()?;
     if (metadata.uid(), metadata.gid()) != (model.uid(), model.gid()) {
-        chown(temporary.path(), Some(model.uid()), Some(model.gid()))?;
+        fchown(file, Some(model.uid()), Some(model.gid()))?;
     }
     // After the owner: a change of owner may clear mode bits.
     file.set_permissions(model.permissions())?;

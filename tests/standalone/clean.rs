@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -625,4 +625,28 @@ fn process_1_of_a_container_is_never_signalled() {
     wait::until("it goes on", || answers().then_some(()));
     signal(first, Signal::SIGTERM);
     wait::until("all ends", || outside.try_wait().unwrap());
+}
+
+/// Its user cannot read its program: then /proc/PID belongs to root.
+#[test]
+fn a_process_that_hides_from_its_own_user_is_not_taken_for_one_of_root() {
+    if !nobody::can_be() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("hidden");
+    fs::copy("/bin/sleep", &program).unwrap();
+    for path in [dir.path(), &program] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let stranger = Stranger::of(&mut nobody::command(&program, &["1000"]));
+    let pid = stranger.pid();
+    wait::until("it runs its own program", || {
+        let link = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        (link == program.canonicalize().unwrap()).then_some(())
+    });
+    let state = tempfile::tempdir().unwrap();
+    let (_, told) = report(&clean(state.path(), stranger.port, &["--dry-run"]));
+    assert_eq!(told["kept"][0]["pid"], pid, "{told:#}");
+    assert_eq!(told["kept"][0]["uid"], nobody::UID, "{told:#}");
 }

@@ -207,6 +207,30 @@ mod tests {
         child.wait().unwrap();
     }
 
+    /// For a program that its user cannot read, /proc/PID belongs to root.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_may_not_be_dumped_belongs_to_its_user() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+        const USER: u32 = 54_321;
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("hidden");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        for (path, mode) in [(dir.path(), 0o711), (&program, 0o711)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let mut command = std::process::Command::new(&program);
+        let mut child = command.arg("60").uid(USER).spawn().unwrap();
+        let process = Process::read(child.id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(process.uid, USER);
+    }
+
     #[test]
     fn the_group_of_a_users_service_manager_belongs_to_that_user() {
         let own = "/user.slice/user-1000.slice/user@1000.service/init.scope";

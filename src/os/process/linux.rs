@@ -1,10 +1,12 @@
 //! Processes on Linux: /proc (proc(5)).
 
 use std::borrow::Cow;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::{Stat, before_replaced};
+
+/// The place of the effective user in the list of [`users`].
+const EFFECTIVE: usize = 1;
 
 /// Every process that can be seen.
 pub fn all() -> impl Iterator<Item = u32> {
@@ -36,14 +38,14 @@ pub fn stat_in(line: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The user of a process; none when it is gone, or hidden.
+/// The effective user of a process; none when it is gone, or hidden. The owner of /proc/PID is root
+/// for every process that may not be dumped.
 pub fn user(pid: u32) -> Option<u32> {
-    let meta = std::fs::metadata(format!("/proc/{pid}")).ok()?;
-    Some(meta.uid())
+    users(pid).get(EFFECTIVE).copied()
 }
 
-/// The users that a process is or may become again; those of a process that hides its descriptors
-/// can be seen, too.
+/// The users that a process is or may become again: real, effective, saved, and that of file access.
+/// Those of a process that hides its descriptors can be seen, too.
 pub fn users(pid: u32) -> Vec<u32> {
     let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
     // A name is escaped there, so that it cannot pass for a line.

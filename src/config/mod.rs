@@ -11,6 +11,7 @@ mod load;
 mod model;
 mod position;
 mod render;
+mod secrets;
 mod types;
 mod validate;
 

@@ -30,7 +30,7 @@ pub struct GatewayContext {
 impl GatewayContext {
     /// What a sidecar's start needs.
     pub fn start(&self, name: &str, spec: &SidecarSpec, persist: bool) -> SidecarStart {
-        learn_secrets(&self.redactor, spec);
+        spec.teach(&self.redactor);
         SidecarStart {
             name: name.to_owned(),
             spec: spec.clone(),
@@ -40,14 +40,5 @@ impl GatewayContext {
             persist,
             news: self.news.clone(),
         }
-    }
-}
-
-/// Hides the secrets of this sidecar's commands and environment from now on.
-pub fn learn_secrets(redactor: &Redactor, spec: &SidecarSpec) {
-    redactor.learn_command(&spec.command);
-    redactor.learn_command(&spec.prepare);
-    for (key, value) in &spec.env {
-        redactor.learn_env(key, value);
     }
 }

@@ -8,10 +8,8 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::building::BuildError;
-use super::context::learn_secrets;
 use crate::config::Loaded;
 use crate::sidecar::{Inherited, Sidecar, SidecarStart};
-use crate::text::redact::Redactor;
 
 /// Starts every sidecar on a private port, waits until it is ready, and stops it again. Returns a
 /// line for each.
@@ -24,13 +22,12 @@ pub fn prove(loaded: &Loaded) -> Result<Vec<String>, String> {
         .build()
         .map_err(|error| error.to_string())?;
     let inherited = Arc::new(Inherited::take());
-    let redactor = Redactor::new(&loaded.config.gateway.redact);
+    let redactor = loaded.config.redactor();
     inherited.teach(&redactor);
     // Nobody else may write where the sidecars' sockets are.
     let run_dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let proofs = loaded.config.sidecar.iter().map(async |(name, spec)| {
-            learn_secrets(&redactor, spec);
             let sidecar = Sidecar::start(SidecarStart {
                 name: name.clone(),
                 spec: spec.clone(),

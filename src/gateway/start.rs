@@ -172,7 +172,7 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
         NoRight::Failed => FAILED,
     })?;
     given.traces.phase("lock");
-    given.redactor = Redactor::new(&given.material.loaded.config.gateway.redact);
+    given.redactor = given.material.loaded.config.redactor();
     given.inherited.teach(&given.redactor);
     let life = begin_life(&mut given, &claim);
     let candidate = given.incoming.is_some();

@@ -51,14 +51,7 @@ impl DoctorFacts {
 
     /// A redactor that knows every secret of the configuration and of the unit.
     pub fn redactor(&self) -> Redactor {
-        let config = self.config.get();
-        let redactor = Redactor::new(&config.gateway.redact);
-        for spec in config.sidecar.values() {
-            redactor.learn_command(&spec.command);
-            for (key, value) in &spec.env {
-                redactor.learn_env(key, value);
-            }
-        }
+        let redactor = self.config.get().redactor();
         for pair in self
             .unit
             .iter()

@@ -99,18 +99,8 @@ impl InstanceFiles {
             .set
             .iter()
             .for_each(|(key, value)| redactor.learn_env(key, value));
-        for spec in self
-            .config
-            .sidecar
-            .values()
-            .chain(self.former.sidecar.values())
-        {
-            redactor.learn_command(&spec.command);
-            redactor.learn_command(&spec.prepare);
-            spec.env
-                .iter()
-                .for_each(|(key, value)| redactor.learn_env(key, value));
-        }
+        self.config.teach(&redactor);
+        self.former.teach(&redactor);
         self.secrets.teach(&redactor);
         redactor
     }

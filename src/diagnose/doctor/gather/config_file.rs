@@ -9,7 +9,6 @@ use crate::diagnose::doctor::facts::{ConfigFile, FileAccess};
 use crate::service::{Installed, Layout};
 use crate::state::last_good_config::TEXT_MAX;
 use crate::state::untrusted_file;
-use crate::text::redact::{MASK, Redactor};
 
 /// Where a program without a directory is searched when no PATH is configured (systemd's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
@@ -52,7 +51,7 @@ pub(super) fn look(
     };
     match config::load(&flags, &Env(&|_| None)) {
         Ok(loaded) => {
-            found.secrets = secrets(&loaded.config);
+            found.secrets = loaded.config.secret_keys();
             if unit.is_some() || status.is_some() {
                 missing_files(&loaded.config, &mut found);
             }
@@ -62,23 +61,6 @@ pub(super) fn look(
             unseen.push(format!("{}: {source}", path.display()))
         }
         Err(error) => found.invalid = Some(error.to_string()),
-    }
-    found
-}
-
-/// The keys that hold secrets.
-fn secrets(config: &Config) -> Vec<String> {
-    let redactor = Redactor::new(&config.gateway.redact);
-    let mut found = Vec::new();
-    for (name, spec) in &config.sidecar {
-        if redactor.arguments(&spec.command) != spec.command {
-            found.push(format!("[sidecar.{name}] command"));
-        }
-        for (key, value) in &spec.env {
-            if redactor.value(key, value).contains(MASK) && !value.contains(MASK) {
-                found.push(format!("[sidecar.{name}] env.{key}"));
-            }
-        }
     }
     found
 }

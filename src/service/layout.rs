@@ -8,10 +8,6 @@ use crate::state::paths::Scope;
 use crate::state::untrusted_file;
 use crate::systemd::bus::runtime_dir;
 
-/// Below are the accounts of the system itself, whose homes hold no user's services (login.defs,
-/// UID_MIN).
-const FIRST_USER: u32 = 1000;
-
 /// A longer file is not read as a unit.
 const UNIT_MAX: u64 = 1024 * 1024;
 
@@ -180,23 +176,6 @@ pub fn installed(env: &Env<'_>, scope: Option<Scope>) -> Vec<Installed> {
         found.extend(here);
     }
     found
-}
-
-/// The homes of users who have units; empty unless the caller is root, who alone may look.
-pub fn user_homes() -> Vec<PathBuf> {
-    let table = if nix::unistd::geteuid().is_root() {
-        std::fs::read_to_string("/etc/passwd").unwrap_or_default()
-    } else {
-        String::new()
-    };
-    let home = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let uid: u32 = fields.get(2)?.parse().ok()?;
-        let home = Path::new(fields.get(5)?);
-        let has_units = home.join(".config/systemd/user").is_dir();
-        (uid >= FIRST_USER && has_units).then(|| home.to_owned())
-    };
-    table.lines().filter_map(home).collect()
 }
 
 /// Where the state of an installed gateway may lie, the likeliest first.

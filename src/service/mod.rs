@@ -14,6 +14,7 @@ pub mod launchd_plist;
 mod layout;
 pub mod linger;
 pub mod manager;
+mod neighbours;
 pub mod provenance;
 mod report;
 pub mod sandbox;
@@ -27,12 +28,14 @@ mod wait_ready;
 pub use address_claim::address_claim;
 pub use error::{ServiceError, ServiceErrorKind, more_rights};
 pub use install::{InstallRequest, ServiceManagerKind, install};
-pub use layout::{Installed, Layout, find, installed, state_dirs, user_homes};
+pub use layout::{Installed, Layout, find, installed, state_dirs};
 pub use manager::{UnitState, last_words};
+pub use neighbours::neighbours;
 pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
 pub use service_process::ServiceProcess;
 pub use start_stop::{
-    configuration, is_inside, program, restart, run_outside, select, start, state, stop,
+    configuration, is_inside, program, read_configuration, restart, run_outside, select, start,
+    state, stop,
 };
 pub use uninstall::uninstall;
 pub use wait_ready::ways_on;

@@ -1,15 +1,18 @@
 //! Start, stop and restart of an installed gateway, each awaited to its end.
 
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
 use super::layout::{Installed, Layout, find, installed};
 use super::manager::{JOB_LIMIT, Job, Manager, UnitState, journalctl, last_words, systemctl};
 use super::report::{Driven, DrivenOutcome};
 use super::wait_ready;
-use crate::config::{self, Config, ConfigError, Env, Overrides};
+use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
 use crate::os::process::{group_of, is_within};
+use crate::state::last_good_config::TEXT_MAX;
 use crate::state::paths::Scope;
+use crate::state::untrusted_file;
 use crate::systemd::words::{JobResult, ServiceResult, Word};
 
 /// Takes a line of progress.
@@ -263,13 +266,27 @@ pub fn configuration(
         return Ok(None);
     };
     let file = layout.config_file(&unit.instance);
-    let flags = Overrides {
-        config: Some(file.clone()),
-        ..Overrides::default()
-    };
-    match config::load(&flags, &Env(&|_| None)) {
+    match read_configuration(&file) {
         Ok(loaded) => Ok(Some((file, loaded.config))),
         Err(ConfigError::Unreadable { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What a configuration file says by itself. It may be another user's: it is a regular file of
+/// bounded length, or it is not read.
+///
+/// # Errors
+/// When it cannot be read, or is not valid.
+pub fn read_configuration(file: &Path) -> Result<Loaded, ConfigError> {
+    let text = untrusted_file::read_linked(file, TEXT_MAX).and_then(|text| {
+        String::from_utf8(text).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    });
+    match text {
+        Ok(text) => config::load_text(&Overrides::default(), &Env(&|_| None), file, Some(text)),
+        Err(source) => Err(ConfigError::Unreadable {
+            path: file.to_owned(),
+            source,
+        }),
     }
 }

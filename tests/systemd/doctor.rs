@@ -654,6 +654,22 @@ fn a_user_s_service_has_findings_of_its_own() {
     found("scope-duplicate");
     let of_root = Site::of_machine(&systemd);
     assert!(finding(&doctor(&of_root, &["--system"]).0, "scope-duplicate").is_some());
+
+    // And what hers listen to: root's own home knows nothing of it.
+    let home = format!("/home/{}/.config", alice.name);
+    let second = format!("{home}/systemd/user/gateway@second.service");
+    systemd.must(&["cp", UNIT, &second]);
+    systemd.write(
+        &format!("{home}/gateway/second.toml"),
+        "[gateway]\nlisten = [\"127.0.0.1:18789\"]\n",
+    );
+    let answer = doctor(&of_root, &["--system"]).0;
+    let shared = finding(&answer, "port-shared").unwrap_or_else(|| panic!("{answer:#}"));
+    assert!(
+        shared["message"].as_str().unwrap().contains(&second),
+        "{shared:#}"
+    );
+    systemd.must(&["rm", &second]);
     systemd.must(&["rm", UNIT]);
 
     // Its manager lives by a session's grace meanwhile: lingering is looked up in its record.

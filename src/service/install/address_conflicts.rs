@@ -1,15 +1,12 @@
 //! Whether an address is taken: by another installed gateway, or by a process that listens there now.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use crate::config::{Config, Env, Listen};
+use crate::config::{Env, Listen};
 use crate::os::port::{self, Depth, Holder};
 use crate::service::error::ServiceError;
-use crate::service::layout::{Installed, Layout, installed, user_homes};
-use crate::service::start_stop::configuration;
-use crate::state::paths::Scope;
+use crate::service::layout::Installed;
+use crate::service::neighbours::{Neighbour, neighbours};
 
 /// Compares with every other installed gateway that can be seen; what the operator should know,
 /// where nothing stands against it.
@@ -22,34 +19,28 @@ pub(super) fn check_installed(
     listen: &[Listen],
 ) -> Result<Vec<String>, ServiceError> {
     let mut notes = Vec::new();
-    for (home, other) in others(env, subject) {
-        let here = |name: &str| match (&home, name) {
-            (Some(home), "HOME") => Some(home.clone().into_os_string()),
-            (Some(_), _) => None,
-            (None, name) => (env.0)(name),
+    for other in neighbours(env) {
+        let Neighbour { unit, home } = &other;
+        let is_subject = unit.instance == subject.instance && unit.scope == subject.scope;
+        if home.is_none() && (is_subject || !other.is_wanted(env)) {
+            continue;
+        }
+        let whose = match home {
+            Some(home) => format!("{} of the user whose home is {}", unit.unit, home.display()),
+            None => format!("{} ({} scope)", unit.unit, unit.scope),
         };
-        let theirs = listeners(&Env(&here), &other);
-        let whose = match &home {
-            Some(home) => format!(
-                "{} of the user whose home is {}",
-                other.unit,
-                home.display()
-            ),
-            None => format!("{} ({} scope)", other.unit, other.scope),
-        };
-        if let Some(shared) = listen
-            .iter()
-            .find(|ours| theirs.iter().any(|theirs| overlap(ours, theirs)))
-        {
-            let config = Layout::of(other.scope, &Env(&here))?.config_file(&other.instance);
-            let away = match &home {
-                Some(_) => format!(
-                    "gatewayctl uninstall --user --instance {}   (as that user)",
-                    other.instance
-                ),
+        let theirs = other.listeners(env);
+        let is_shared = |ours: &&Listen| theirs.iter().any(|theirs| overlap(ours, theirs));
+        if let Some(shared) = listen.iter().find(is_shared) {
+            let config = other.config_file(env).unwrap_or_default();
+            let instance = &unit.instance;
+            let away = match home {
+                Some(_) => {
+                    format!("gatewayctl uninstall --user --instance {instance}   (as that user)")
+                }
                 None => format!(
-                    "gatewayctl uninstall --{} --instance {}",
-                    other.scope, other.instance
+                    "gatewayctl uninstall --{} --instance {instance}",
+                    unit.scope
                 ),
             };
             return Err(ServiceError::refused(format!(
@@ -58,72 +49,13 @@ pub(super) fn check_installed(
             ))
             .next(format!("gatewayctl install --listen ADDRESS …   (another address for {})\n{away}", subject.instance)));
         }
-        if home.is_none() && other.instance == subject.instance {
+        if home.is_none() && unit.instance == subject.instance {
             notes.push(format!(
                 "{whose} has the same name: say --user or --system to mean one of them"
             ));
         }
     }
     Ok(notes)
-}
-
-/// The other installed gateways, each with the home of its user where that is neither the caller
-/// nor the machine.
-fn others(env: &Env<'_>, subject: &Installed) -> Vec<(Option<PathBuf>, Installed)> {
-    let mut found: Vec<(Option<PathBuf>, Installed)> = installed(env, None)
-        .into_iter()
-        .filter(|one| one.instance != subject.instance || one.scope != subject.scope)
-        .map(|one| (None, one))
-        .collect();
-    if subject.scope == Scope::System {
-        for home in user_homes() {
-            let of_user = |name: &str| (name == "HOME").then(|| home.clone().into_os_string());
-            for one in installed(&Env(&of_user), Some(Scope::User)) {
-                let known = found.iter().any(|(_, known)| known.path == one.path);
-                if one.path.starts_with(&home) && !known {
-                    found.push((Some(home.clone()), one));
-                }
-            }
-        }
-    }
-    // What a distribution ships and nobody enabled will not run.
-    found.retain(|(home, one)| home.is_some() || is_wanted(env, one));
-    found
-}
-
-/// Whether a unit was put there by an operator, or is enabled.
-fn is_wanted(env: &Env<'_>, one: &Installed) -> bool {
-    let Ok(layout) = Layout::of(one.scope, env) else {
-        return false;
-    };
-    let linked = |target: &str| {
-        layout
-            .units
-            .join(format!("{target}.target.wants"))
-            .join(&one.unit)
-            .symlink_metadata()
-            .is_ok()
-    };
-    one.path.starts_with(&layout.units) || linked("multi-user") || linked("default")
-}
-
-/// Where an installed gateway listens; nothing where its configuration cannot be read or
-/// understood.
-fn listeners(env: &Env<'_>, one: &Installed) -> Vec<Listen> {
-    let missing = Layout::of(one.scope, env).is_ok_and(|layout| {
-        layout
-            .config_file(&one.instance)
-            .symlink_metadata()
-            .is_err_and(|error| error.kind() == ErrorKind::NotFound)
-    });
-    if missing {
-        return Config::default().gateway.listen;
-    }
-    configuration(env, one)
-        .ok()
-        .flatten()
-        .map(|(_, config)| config.gateway.listen)
-        .unwrap_or_default()
 }
 
 /// Whether both cannot be bound at once.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{ConfigFile, FileAccess};
-use crate::service::{Installed, Layout};
+use crate::service::{self, Installed, Layout};
 use crate::state::last_good_config::TEXT_MAX;
 use crate::state::untrusted_file;
 
@@ -49,7 +49,12 @@ pub(super) fn look(
         config: Some(path.clone()),
         ..Overrides::default()
     };
-    match config::load(&flags, &Env(&|_| None)) {
+    let read = match unit {
+        Some(_) => service::read_configuration(&path),
+        // This user's own, who may have named a device on purpose.
+        None => config::load(&flags, &Env(&|_| None)),
+    };
+    match read {
         Ok(loaded) => {
             found.secrets = loaded.config.secret_keys();
             if unit.is_some() || status.is_some() {

@@ -13,7 +13,6 @@ use crate::config::{Config, Env};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::service::{self, Installed};
-use crate::state::paths::Scope;
 use crate::systemd::bus;
 
 /// The gateway to look at, as the command line selects it.
@@ -84,32 +83,17 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
 
 /// Other gateways that are installed here; for root also those of ordinary users.
 fn other_gateways(env: &Env<'_>, instance: &str, own: Option<&Installed>) -> Vec<OtherGateway> {
-    let mut all = service::installed(env, None);
-    for home in service::user_homes() {
-        let of_user = |name: &str| match name {
-            "HOME" => Some(home.clone().into_os_string()),
-            _ => None,
-        };
-        all.extend(service::installed(&Env(&of_user), Some(Scope::User)));
-    }
-    let mut found: Vec<OtherGateway> = Vec::new();
-    for one in all {
-        let is_own = own.is_some_and(|own| own.path == one.path);
-        let known = found.iter().any(|other| other.path == one.path);
-        if is_own || known || (own.is_none() && one.instance == instance) {
-            continue;
-        }
-        let listen = service::configuration(env, &one)
-            .ok()
-            .flatten()
-            .map(|(_, config)| config.gateway.listen)
-            .unwrap_or_default();
-        found.push(OtherGateway {
-            instance: one.instance,
-            path: one.path,
-            scope: one.scope,
-            listen,
-        });
-    }
-    found
+    let is_other = |one: &Installed| match own {
+        Some(own) => own.path != one.path,
+        None => one.instance != instance,
+    };
+    let all = service::neighbours(env).into_iter();
+    all.filter(|one| is_other(&one.unit))
+        .map(|one| OtherGateway {
+            listen: one.listeners(env),
+            instance: one.unit.instance,
+            path: one.unit.path,
+            scope: one.unit.scope,
+        })
+        .collect()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::services;
-use super::target::{self, Target, is_named_by_path};
+use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::{self, Env, Listen, Overrides};
 use crate::service;
@@ -25,9 +25,7 @@ const ASK: Duration = Duration::from_secs(1);
 pub async fn address_claim(ctx: &Context) -> Result<AddressClaim, CliError> {
     let env = Env::real();
     let name = target::wanted_name(&ctx.global, &env);
-    if !is_named_by_path(&ctx.global)
-        && let Some(unit) = services::select(ctx, &env, name.as_deref())?
-    {
+    if let Some(unit) = services::select(ctx, &env, name.as_deref())? {
         return Ok(service::address_claim(&env, &unit).await?);
     }
     without_service(ctx, &env).await

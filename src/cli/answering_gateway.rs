@@ -2,7 +2,7 @@
 //! know, and not by what it says.
 
 use super::Context;
-use super::target::{self, is_named_by_path};
+use super::target::{self, named_by_path};
 use crate::config::Env;
 use crate::control::client::SocketPeer;
 use crate::service::{self, Installed, ServiceProcess};
@@ -26,7 +26,8 @@ impl AnsweringGateway {
     pub async fn identify(ctx: &Context, instance: &str, peer: SocketPeer) -> Self {
         let env = Env::real();
         let mut units = service::installed(&env, target::scope(&ctx.global));
-        units.retain(|unit| unit.instance == instance && !is_named_by_path(&ctx.global));
+        let by_path = named_by_path(&ctx.global, &env).is_some();
+        units.retain(|unit| unit.instance == instance && !by_path);
         let mut beside = None;
         for unit in units {
             let Ok(Some(process)) = ServiceProcess::of(&env, &unit).await else {

@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 
 use super::error::more_rights;
 use super::services;
-use super::target::{self, Target, is_named_by_path};
+use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
@@ -58,7 +58,7 @@ impl KnownGateway {
             Err(error) => known.silent = Some(error),
         }
         let by_hand = matches!(&known.status, Some(status) if !status.supervisor.is_systemd());
-        if !by_hand && !is_named_by_path(&ctx.global) {
+        if !by_hand {
             known.unit = services::select(ctx, &env, name.as_deref())?;
         }
         if let Some(name) = known

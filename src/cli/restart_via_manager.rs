@@ -19,9 +19,10 @@ use super::error::more_rights;
 use super::preflight::{refuse_invalid, refuse_unrunnable};
 use super::restart_over_control::interrupted;
 use super::restart_report::downtime;
+use super::services;
 use super::stale_gateways;
 use super::styled_line::Tone;
-use super::target::{self, is_named_by_path};
+use super::target;
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::Status;
@@ -100,13 +101,10 @@ struct ManagerRestart<'a> {
 /// [`Exit::Refused`] when a healthy process has the port, [`Exit::StillBusy`] when the service is
 /// not ready in time, and what the service manager refuses.
 pub async fn restart(ctx: &Context, args: &RestartArgs) -> Result<Option<Exit>, CliError> {
-    if is_named_by_path(&ctx.global) {
-        return Ok(None);
-    }
     let env = Env::real();
     let name = target::wanted_name(&ctx.global, &env);
     // None or several: the search for a running gateway reports that.
-    let Ok(unit) = service::select(&env, name.as_deref(), target::scope(&ctx.global)) else {
+    let Ok(Some(unit)) = services::select(ctx, &env, name.as_deref()) else {
         return Ok(None);
     };
     let answer = answer(ctx).await;

@@ -1,6 +1,6 @@
 //! Installed gateways and what they are doing, in words for people.
 
-use super::target::{self, is_named_by_path};
+use super::target::{self, named_by_path};
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::Stage;
@@ -23,7 +23,8 @@ impl InstalledService {
     }
 }
 
-/// The installed gateway of this name, or the only one; none when none is installed.
+/// The installed gateway of this name, or the only one; none when none is installed, and when the
+/// selected gateway is named by path.
 ///
 /// # Errors
 /// [`Exit::Usage`] when several match.
@@ -32,6 +33,9 @@ pub fn select(
     env: &Env<'_>,
     name: Option<&str>,
 ) -> Result<Option<Installed>, CliError> {
+    if named_by_path(&ctx.global, env).is_some() {
+        return Ok(None);
+    }
     match service::select(env, name, target::scope(&ctx.global)) {
         Ok(unit) => Ok(Some(unit)),
         Err(error) if error.kind == ServiceErrorKind::NotInstalled => Ok(None),
@@ -39,12 +43,45 @@ pub fn select(
     }
 }
 
+/// The installed gateway that is selected, for a command that is about nothing else.
+///
+/// # Errors
+/// [`Exit::NotRunning`] when it is not installed, [`Exit::Usage`] when several match, and when it is
+/// named by path.
+pub fn require(ctx: &Context, env: &Env<'_>) -> Result<Installed, CliError> {
+    refuse_path(ctx, env)?;
+    let name = target::wanted_name(&ctx.global, env);
+    let scope = target::scope(&ctx.global);
+    Ok(service::select(env, name.as_deref(), scope)?)
+}
+
+/// Refuses a gateway that is named by path, for a command about installed ones.
+///
+/// # Errors
+/// [`Exit::Usage`], with what names it.
+pub fn refuse_path(ctx: &Context, env: &Env<'_>) -> Result<(), CliError> {
+    let Some(named) = named_by_path(&ctx.global, env) else {
+        return Ok(());
+    };
+    let message = format!(
+        "an installed gateway has its files where the service manager expects them, and {named} names others"
+    );
+    let help = match named.strip_prefix('$') {
+        Some(variable) => format!("unset {variable}"),
+        None => format!("leave {named} out"),
+    };
+    let help = format!(
+        "{help}; --instance NAME selects an installed gateway, whose configuration is in /etc/gateway or ~/.config/gateway"
+    );
+    Err(Exit::Usage.error(message).with_help(help))
+}
+
 /// All installed gateways that the flags may mean.
 pub async fn all(ctx: &Context) -> Vec<InstalledService> {
-    if is_named_by_path(&ctx.global) {
+    let env = Env::real();
+    if named_by_path(&ctx.global, &env).is_some() {
         return Vec::new();
     }
-    let env = Env::real();
     let name = target::wanted_name(&ctx.global, &env);
     let mut services = Vec::new();
     for unit in service::installed(&env, target::scope(&ctx.global)) {

@@ -746,6 +746,35 @@ fn what_must_not_be_done_is_refused_with_the_next_command() {
     nothing_there();
 }
 
+/// stop ended the installed service, and logs showed its journal, while status spoke of the other
+/// gateway.
+#[test]
+fn a_variable_that_names_another_gateway_keeps_every_command_from_the_service() {
+    let Some(systemd) = prepared("named") else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    site.must(&[&["gatewayctl", "install", "--now"][..], &node()].concat());
+    let pid = site.main_pid();
+    systemd.write("/srv/other.toml", "[gateway]\ninstance = \"other\"\n");
+    for variable in [
+        "GATEWAY_STATE_DIR=/srv/other",
+        "GATEWAY_CONFIG=/srv/other.toml",
+    ] {
+        let ctl = |args: &[&str]| site.run(&[&["env", variable, "gatewayctl"], args].concat());
+        expect(&ctl(&["stop"]), 0, &["nothing to stop"]);
+        for command in ["status", "logs", "restart", "reload", "history"] {
+            let output = ctl(&[command]);
+            assert_eq!(output.status.code(), Some(3), "{}", all_of(&output));
+        }
+        let (name, _) = variable.split_once('=').unwrap();
+        for command in ["start", "uninstall", "install"] {
+            expect(&ctl(&[command]), 2, &[&format!("unset {name}")]);
+        }
+    }
+    assert_eq!(site.main_pid(), pid);
+}
+
 #[test]
 fn a_socket_unit_holds_the_front_door_while_the_service_is_down() {
     let Some(systemd) = prepared("socket").filter(|_| servers::have("node")) else {

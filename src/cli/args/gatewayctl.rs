@@ -29,6 +29,9 @@ Examples:
 /// gatewayctl speaks to a running gateway over its control socket, and to the service manager about
 /// an installed one. Without --instance it acts on the only gateway; with several it lists them and
 /// exits 2.
+///
+/// --state-dir and --config, like $GATEWAY_STATE_DIR and $GATEWAY_CONFIG, name a gateway by its files:
+/// then no command means an installed one, and install, uninstall and start exit 2.
 #[derive(Debug, Parser)]
 #[command(name = "gatewayctl", version, after_help = EXIT_CODES_AND_EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct CtlCli {

@@ -104,7 +104,7 @@ async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
 
 /// The installed gateway that the command line selects, if there is one.
 fn installed_unit(ctx: &Context, env: &Env<'_>) -> Result<Option<Installed>, CliError> {
-    if target::is_named_by_path(&ctx.global) {
+    if target::named_by_path(&ctx.global, env).is_some() {
         return Ok(None);
     }
     let name = target::wanted_name(&ctx.global, env);

@@ -3,8 +3,8 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use crate::cli::args::InstallArgs;
-use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
+use crate::cli::{services, target};
 use crate::config::Env;
 use crate::service::{self, InstallOutcome, InstallReport, InstallRequest};
 
@@ -40,11 +40,7 @@ fn ask(what: &str) -> Option<bool> {
 
 fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRequest, CliError> {
     let global = &ctx.global;
-    if global.config.is_some() || global.state_dir.is_some() {
-        let error = Exit::Usage
-            .error("an installed gateway has its files where the service manager expects them");
-        return Err(error.with_help("put the configuration into /etc/gateway or ~/.config/gateway, and leave --config and --state-dir out"));
-    }
+    services::refuse_path(ctx, env)?;
     let set = args.set.iter().map(|pair| match pair.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(Exit::Usage.error("--set takes a name and a value, as in --set COLOR=blue")),

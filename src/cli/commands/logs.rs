@@ -50,9 +50,10 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     let installed = scopes(ctx)
         .into_iter()
         .find(|scope| is_installed(&env, *scope, &unit));
-    let by_systemd = running
-        .as_ref()
-        .is_none_or(|(_, status)| status.supervisor.is_systemd());
+    let by_systemd = match &running {
+        Some((_, status)) => status.supervisor.is_systemd(),
+        None => target::named_by_path(&ctx.global, &env).is_none(),
+    };
     if let (Some(scope), true) = (installed, by_systemd) {
         return Err(turn_into(
             "journalctl",

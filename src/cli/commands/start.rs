@@ -1,7 +1,7 @@
 //! `gatewayctl start`.
 
 use crate::cli::preflight::refuse_invalid;
-use crate::cli::target;
+use crate::cli::services;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Driven};
@@ -9,12 +9,11 @@ use crate::service::{self, Driven};
 /// Starts an installed gateway and waits until it is ready. One that runs is fine.
 ///
 /// # Errors
-/// [`Exit::NotRunning`] when none is installed, [`Exit::Config`] when its configuration is not
+/// Those of [`services::require`], [`Exit::Config`] when its configuration is not
 /// valid, [`Exit::StillBusy`] when it is not ready in time.
 pub async fn start(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
-    let name = target::wanted_name(&ctx.global, &env);
-    let unit = service::select(&env, name.as_deref(), target::scope(&ctx.global))?;
+    let unit = services::require(ctx, &env)?;
     if service::state(&env, &unit).await?.is_down() {
         refuse_invalid(&env, &unit)?;
     }

@@ -20,9 +20,6 @@ use crate::service::{self, DrivenOutcome};
 pub async fn stop(ctx: &Context) -> Result<Exit, CliError> {
     let env = Env::real();
     let name = target::wanted_name(&ctx.global, &env);
-    if ctx.global.state_dir.is_some() || ctx.global.config.is_some() {
-        return without_service(ctx).await;
-    }
     let Some(unit) = services::select(ctx, &env, name.as_deref())? else {
         return without_service(ctx).await;
     };

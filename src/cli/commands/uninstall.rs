@@ -2,10 +2,10 @@
 
 use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
 use crate::cli::args::UninstallArgs;
-use crate::cli::target;
+use crate::cli::services;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, ServiceErrorKind};
+use crate::service;
 
 /// Stops an installed gateway and removes what install wrote. One that is not installed is fine.
 ///
@@ -13,16 +13,15 @@ use crate::service::{self, ServiceErrorKind};
 /// What [`service::uninstall`] refuses or fails to do.
 pub async fn uninstall(ctx: &Context, args: &UninstallArgs) -> Result<Exit, CliError> {
     let env = Env::real();
-    let name = target::wanted_name(&ctx.global, &env);
-    let unit = match service::select(&env, name.as_deref(), target::scope(&ctx.global)) {
+    let unit = match services::require(ctx, &env) {
         Ok(unit) => unit,
-        Err(error) if error.kind == ServiceErrorKind::NotInstalled => {
+        Err(error) if error.exit == Exit::NotRunning => {
             ctx.ui.say(format!("{}: nothing to do", error.message));
             ctx.ui
                 .object(&OutcomeAnswer::new(None, CommandOutcome::NotInstalled));
             return Ok(Exit::Done);
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let report =
         service::uninstall(&env, &unit, args.dry_run, &|line| ctx.ui.progress(line)).await?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub use self::selection::{
-    config_path, is_named_by_path, named_state_dir, overrides, scope, wanted_name,
+    config_path, named_by_path, named_state_dir, overrides, scope, wanted_name,
 };
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Exit, more_rights};
@@ -46,25 +46,15 @@ struct Hints {
 
 impl Hints {
     fn read(global: &Global, env: &Env<'_>) -> Self {
-        let named = global.state_dir.clone();
-        let mut hints = Self {
-            name: wanted_name(global, env),
-            state_dir: named.or_else(|| env.path("GATEWAY_STATE_DIR")),
-            by_path: true,
+        let configured = || {
+            let loaded = config::load(&overrides(global, env), env).ok()?;
+            loaded.config.gateway.state_dir
         };
-        if hints.state_dir.is_some() {
-            return hints;
+        Self {
+            name: wanted_name(global, env),
+            state_dir: named_state_dir(global, env).or_else(configured),
+            by_path: named_by_path(global, env).is_some(),
         }
-        hints.by_path = global.config.is_some();
-        // A file that is not valid now may have been valid when the gateway started: then it is
-        // looked for in the usual places.
-        if let Ok(loaded) = config::load(&overrides(global, env), env) {
-            hints.state_dir = loaded.config.gateway.state_dir;
-            if hints.by_path {
-                hints.name.get_or_insert(loaded.instance);
-            }
-        }
-        hints
     }
 
     fn name_or_default(&self) -> &str {

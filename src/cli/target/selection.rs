@@ -56,17 +56,31 @@ pub fn named_state_dir(global: &Global, env: &Env<'_>) -> Option<PathBuf> {
     named.or_else(|| env.path("GATEWAY_STATE_DIR"))
 }
 
-/// Whether a state directory or a configuration is named: then no installed service is meant.
-pub fn is_named_by_path(global: &Global) -> bool {
-    global.state_dir.is_some()
-        || global.config.is_some()
-        || Env::real().path("GATEWAY_STATE_DIR").is_some()
+/// The flag or variable that names a state directory or a configuration, if there is one: then no
+/// installed service is meant, by no command. A variable counts as its flag.
+pub fn named_by_path(global: &Global, env: &Env<'_>) -> Option<&'static str> {
+    [
+        ("--state-dir", global.state_dir.is_some()),
+        ("--config", global.config.is_some()),
+        (
+            "$GATEWAY_STATE_DIR",
+            env.path("GATEWAY_STATE_DIR").is_some(),
+        ),
+        ("$GATEWAY_CONFIG", env.path("GATEWAY_CONFIG").is_some()),
+    ]
+    .into_iter()
+    .find_map(|(name, is_given)| is_given.then_some(name))
 }
 
-/// The name that flags and environment give.
+/// The name that flags and environment give, or else the configuration that they name. In a state
+/// directory that is named, the record knows the name.
 pub fn wanted_name(global: &Global, env: &Env<'_>) -> Option<String> {
-    global
-        .instance
-        .clone()
-        .or_else(|| env.text("GATEWAY_INSTANCE"))
+    let named = global.instance.clone();
+    named.or_else(|| env.text("GATEWAY_INSTANCE")).or_else(|| {
+        named_config(global, env).filter(|_| named_state_dir(global, env).is_none())?;
+        // A file that is not valid now may have been valid when the gateway started: then it is
+        // looked for in the usual places.
+        let loaded = config::load(&overrides(global, env), env).ok()?;
+        Some(loaded.instance)
+    })
 }

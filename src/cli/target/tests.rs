@@ -94,6 +94,42 @@ fn a_state_directory_names_it_by_path_from_flag_or_configuration() {
 }
 
 #[test]
+fn a_variable_names_a_gateway_as_its_flag_does() {
+    let (dir, _two) = machine(&["a", "b"]);
+    let file = dir.path().join("g.toml");
+    std::fs::write(&file, "[gateway]\ninstance = \"b\"\n").unwrap();
+    let state = dir.path().join("state");
+    let global = Global {
+        user: true,
+        ..Global::default()
+    };
+    let given = |variable: &'static str, path: &Path| {
+        let (home, path) = (dir.path().to_owned(), path.to_owned());
+        move |name: &str| -> Option<OsString> {
+            match name {
+                "XDG_RUNTIME_DIR" | "HOME" => Some(home.clone().into()),
+                _ => (name == variable).then(|| path.clone().into()),
+            }
+        }
+    };
+    let env = given("GATEWAY_CONFIG", &file);
+    let env = Env(&env);
+    assert_eq!(named_by_path(&global, &env), Some("$GATEWAY_CONFIG"));
+    assert_eq!(Target::find(&global, &env).unwrap().instance, "b");
+    assert_eq!(wanted_name(&global, &env).as_deref(), Some("b"));
+
+    let env = given("GATEWAY_STATE_DIR", &state);
+    let env = Env(&env);
+    assert_eq!(named_by_path(&global, &env), Some("$GATEWAY_STATE_DIR"));
+    let error = Target::find(&global, &env).unwrap_err();
+    assert_eq!(error.exit, Exit::NotRunning);
+    assert!(error.message.contains(state.to_str().unwrap()), "{error:?}");
+
+    let env = given("NOTHING", &state);
+    assert_eq!(named_by_path(&global, &Env(&env)), None);
+}
+
+#[test]
 fn a_configuration_that_is_named_says_which_instance_it_is() {
     let (dir, _two) = machine(&["a", "gateway-8099"]);
     let file = dir.path().join("g.toml");

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::services::{self, StageWord, stage};
 use crate::cli::styled_line::Tone;
-use crate::cli::target::{self, is_named_by_path};
+use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::service::{self, Installed, UnitState};
@@ -50,9 +50,6 @@ pub struct DownAnswer<'a> {
 /// `error`, or [`Exit::Usage`] when several match.
 pub async fn status(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
     let env = Env::real();
-    if is_named_by_path(&ctx.global) {
-        return Err(error);
-    }
     let name = target::wanted_name(&ctx.global, &env);
     let Some(unit) = services::select(ctx, &env, name.as_deref())? else {
         return Err(error);

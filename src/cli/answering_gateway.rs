@@ -34,7 +34,7 @@ impl AnsweringGateway {
                 continue;
             };
             let main = process.main_pid;
-            if main != 0 && Some(main) == peer.pid {
+            if peer.is(main) {
                 return Self::Service(unit, Box::new(process));
             }
             let user = process.user.map(|user| user.uid.as_raw());

@@ -12,7 +12,7 @@ use super::{CliError, Exit};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::{PlannedStrategy, Status};
-use crate::os::process;
+use crate::os::process::{self, ProcessKey};
 use crate::service::{self, Installed};
 use crate::state::terms::StrategyName;
 
@@ -118,9 +118,9 @@ pub(super) struct ProcessStart {
 }
 
 /// How this gateway process was started; none where that cannot be known here.
-pub(super) fn started(pid: u32) -> Option<ProcessStart> {
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    if !process::program(pid)?
+pub(super) fn started(gateway: ProcessKey) -> Option<ProcessStart> {
+    let process = PathBuf::from(format!("/proc/{}", gateway.pid));
+    if !process::program(gateway.pid)?
         .file_name()?
         .as_bytes()
         .starts_with(b"gateway")
@@ -135,11 +135,13 @@ pub(super) fn started(pid: u32) -> Option<ProcessStart> {
         let at = entry.iter().position(|byte| *byte == b'=')?;
         Some((string(&entry[..at]), string(&entry[at + 1..])))
     });
-    Some(ProcessStart {
+    let start = ProcessStart {
         line: line.map(string).collect(),
         environment: environment.collect(),
         cwd: std::fs::read_link(process.join("cwd")).ok()?,
-    })
+    };
+    // Else this may be of another process, which has its pid now.
+    gateway.lives().then_some(start)
 }
 
 /// Flags and environment of a gateway's process.
@@ -147,7 +149,7 @@ fn as_started(
     peer: SocketPeer,
     status: &Status,
 ) -> Option<(Overrides, HashMap<OsString, OsString>)> {
-    let start = started(peer.pid?)?;
+    let start = started(peer.process?)?;
     let mut flags = GatewayCli::read(start.line).ok()?.overrides();
     flags.instance = Some(status.instance.clone());
     if let Some(file) = &status.config {
@@ -244,7 +246,7 @@ mod tests {
         let status = crate::control::fake_gateway::status();
         let peer = SocketPeer {
             uid: 0,
-            pid: Some(1),
+            process: ProcessKey::read(1),
         };
         let checked = |answering| check(&answering, peer, &status).unwrap();
         assert!(checked(AnsweringGateway::OfThisUser).is_none());

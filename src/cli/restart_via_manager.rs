@@ -22,7 +22,7 @@ use super::restart_report::downtime;
 use super::services;
 use super::stale_gateways;
 use super::styled_line::Tone;
-use super::target;
+use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::Status;
@@ -192,7 +192,7 @@ impl ManagerRestart<'_> {
             Some(probe) => Some(probe.finish().await),
             None => None,
         };
-        self.verify(&driven).await?;
+        self.verify().await?;
         self.report(&ManagerRestartAnswer {
             driven: &driven,
             pid_before: self.before.main_pid,
@@ -246,19 +246,28 @@ impl ManagerRestart<'_> {
         ui.say(downtime(ui, answer.probe, "it did not answer before"));
     }
 
-    /// The gateway that answers now must be the one that the manager started.
-    async fn verify(&self, driven: &Driven) -> Result<(), CliError> {
-        let Ok(status) = answer(self.ctx).await else {
+    /// What answers in the place of the service must be its main process.
+    async fn verify(&self) -> Result<(), CliError> {
+        // A gateway of this name that was started by hand may answer elsewhere.
+        let global = target::of_service(&self.ctx.global, &self.unit);
+        let Ok(target) = Target::find(&global, &self.env) else {
             return Ok(());
         };
-        if status.pid == driven.pid || driven.pid == 0 {
+        let Ok(client) = target.connect().await else {
+            return Ok(());
+        };
+        let main = service::state(&self.env, &self.unit).await?.main_pid;
+        let peer = client.peer();
+        if main == 0 || peer.is(main) {
             return Ok(());
         }
-        let message = format!(
-            "{} has pid {}, but pid {} answers as {}",
-            driven.service.unit, driven.pid, status.pid, status.instance
-        );
-        Err(Exit::Failed.error(message).with_help("gatewayctl status"))
+        let who = match peer.pid() {
+            Some(pid) => format!("pid {pid}"),
+            None => format!("another process of uid {}", peer.uid),
+        };
+        let (unit, control) = (&self.unit.unit, target.control.display());
+        let message = format!("{unit} has pid {main}, but {who} answers at {control}");
+        Err(Exit::Failed.error(message).with_help(target.next("status")))
     }
 
     /// Lets a unit of its own restart the service: this command would end with the service.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,6 +14,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::frames::{self, ReadFrame};
 use super::protocol::{EventName, FRAME_MAX, Failure, Frame, Method, Progress};
+use crate::os::process::{PidFd, ProcessKey};
 use crate::os::unix_socket;
 
 /// Why there is no answer.
@@ -33,18 +35,32 @@ pub enum CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketPeer {
     pub uid: u32,
-    /// None where its pid has no meaning here: it is in another pid namespace.
-    pub pid: Option<u32>,
+    /// None where that cannot be known: the process is in another pid namespace, hidden, or has ended
+    /// and left its socket to another one.
+    pub process: Option<ProcessKey>,
 }
 
 impl SocketPeer {
     fn of(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
+        let pid = pid.filter(|pid| *pid != 0);
         Ok(Self {
             uid: credentials.uid(),
-            pid: pid.filter(|pid| *pid != 0),
+            process: pid.and_then(|pid| process_of(stream, pid)),
         })
+    }
+
+    /// Its pid when the connection was made.
+    pub fn pid(self) -> Option<u32> {
+        self.process.map(|process| process.pid)
+    }
+
+    /// Whether it is this process, which somebody has named by its pid since the connection was made:
+    /// the pid can belong to no other process, as long as this one lives.
+    pub fn is(self, pid: u32) -> bool {
+        self.process
+            .is_some_and(|process| process.pid == pid && process.lives())
     }
 
     /// Whether it runs as the user who asks: then its word can give it nothing that it lacks.
@@ -60,6 +76,19 @@ impl SocketPeer {
             std::fs::metadata(directory).is_ok_and(|facts| facts.uid() == self.uid)
         };
         self.uid == 0 || self.is_this_user() || (geteuid().is_root() && owns_directory())
+    }
+}
+
+/// The process at the other side, which had this pid when it began to listen. The kernel may have
+/// given the pid again since then.
+fn process_of(stream: &UnixStream, pid: u32) -> Option<ProcessKey> {
+    let peer = PidFd::of_peer(stream);
+    let process = ProcessKey::read(pid);
+    match peer {
+        // It lived when its start time was read, so its pid was its own.
+        Ok(peer) => process.filter(|_| !peer.has_ended()),
+        Err(Errno::ENOPROTOOPT) => process,
+        Err(_) => None,
     }
 }
 
@@ -173,5 +202,50 @@ impl Client {
     pub async fn closed(&mut self) {
         let reader = &mut self.reader;
         while !matches!(frames::read(reader).await, Ok(ReadFrame::End) | Err(_)) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Listens, leaves the listener to a child, and ends.
+    const LEAVES_IT: &str = "
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    os.setsid()
+    while True:
+        listener.accept()
+";
+
+    #[tokio::test]
+    async fn a_socket_whose_first_process_has_ended_is_served_by_an_unknown_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("own");
+        let _listener = std::os::unix::net::UnixListener::bind(&own).unwrap();
+        let peer = Client::connect(&own).await.unwrap().peer();
+        assert!(peer.is(std::process::id()) && !peer.is(1));
+
+        let left = dir.path().join("left");
+        let mut command = Command::new("python3");
+        command.args(["-c", LEAVES_IT]).arg(&left);
+        let Ok(mut first) = command.stdout(Stdio::piped()).spawn() else {
+            return;
+        };
+        let mut heir = String::new();
+        let mut said = BufReader::new(first.stdout.take().unwrap());
+        said.read_line(&mut heir).unwrap();
+        first.wait().unwrap();
+        let peer = Client::connect(&left).await.unwrap().peer();
+        assert_eq!((peer.pid(), peer.is(first.id())), (None, false));
+        let heir = nix::unistd::Pid::from_raw(heir.trim().parse().unwrap());
+        nix::sys::signal::kill(heir, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 }

@@ -645,3 +645,33 @@ fn a_port_that_a_gateway_by_hand_holds_is_said_to_be_so_with_the_command_that_he
     assert!(other.ended());
     serves(site);
 }
+
+/// Its main process was compared with the word of any gateway of that name.
+#[test]
+fn a_gateway_by_hand_of_the_same_name_is_not_mistaken_for_the_service() {
+    let Some(systemd) = prepared("namesake") else {
+        return;
+    };
+    let site = &Site::of_machine(&systemd);
+    installed(site);
+    // Its control socket is where nobody looks for it.
+    site.drop("RuntimeDirectory=\nRuntimeDirectory=elsewhere");
+    site.must_systemctl(&["restart", "gateway"]);
+    let run = [
+        "gateway",
+        "run",
+        "--instance",
+        "gateway",
+        "--listen",
+        "18999",
+    ];
+    let other = Other::start(site, &run);
+    wait::until("it answers for the name", || {
+        let status = site.run(&["gatewayctl", "status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).ok()?;
+        (status["pid"] == other.pid).then_some(())
+    });
+    let before = site.main_pid();
+    site.must(&["gatewayctl", "restart", "--force"]);
+    assert!(other.lives() && site.main_pid() != before);
+}

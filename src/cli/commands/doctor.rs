@@ -10,7 +10,6 @@ use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::{self, DoctorFacts, DoctorTarget, Finding, FixState, Remedy};
 use crate::service::{self, Installed};
-use crate::state::paths::Scope;
 
 /// How often to fix and look again: one fix can reveal the next finding, as when systemd reads a
 /// unit again.
@@ -124,12 +123,10 @@ async fn running(
     env: &Env<'_>,
     unit: Option<&Installed>,
 ) -> Result<((Target, SocketPeer), Status), CliError> {
-    let mut global = ctx.global.clone();
-    if let Some(unit) = unit {
-        global.instance = Some(unit.instance.clone());
-        (global.system, global.user) = (unit.scope == Scope::System, unit.scope == Scope::User);
-    }
-    let target = Target::find(&global, env)?;
+    let target = match unit {
+        Some(unit) => Target::find(&target::of_service(&ctx.global, unit), env)?,
+        None => Target::find(&ctx.global, env)?,
+    };
     let (client, status) = target.connect_and_ask().await?;
     Ok(((target, client.peer()), status))
 }

@@ -65,7 +65,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
             .err()
             .unwrap_or_else(|| Exit::NotRunning.error(format!("{name} is not running"))));
     };
-    let pid = peer.pid.unwrap_or(status.pid);
+    let pid = peer.pid().unwrap_or(status.pid);
     let output = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok();
     // Another user can put any file in its place: it is named, but not opened.
     if peer.is_this_user()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub use self::selection::{
-    config_path, named_by_path, named_state_dir, overrides, scope, wanted_name,
+    config_path, named_by_path, named_state_dir, of_service, overrides, scope, wanted_name,
 };
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Exit, more_rights};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::Global;
 use crate::config::{self, DEFAULT_INSTANCE, Env, Overrides};
+use crate::service::Installed;
 use crate::state::paths::Scope;
 
 /// The scope that the flags name.
@@ -12,6 +13,16 @@ pub fn scope(global: &Global) -> Option<Scope> {
         (true, _) => Some(Scope::System),
         (_, true) => Some(Scope::User),
         _ => None,
+    }
+}
+
+/// Flags that select this service and nothing else.
+pub fn of_service(global: &Global, unit: &Installed) -> Global {
+    Global {
+        instance: Some(unit.instance.clone()),
+        system: unit.scope == Scope::System,
+        user: unit.scope == Scope::User,
+        ..global.clone()
     }
 }
 

@@ -61,7 +61,7 @@ impl Ended {
 }
 
 /// Whether there is something to read now, or the other side is closed.
-fn is_readable(read: &impl AsFd) -> bool {
+pub(super) fn is_readable(read: &impl AsFd) -> bool {
     let mut asked = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
     poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

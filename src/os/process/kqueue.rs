@@ -13,8 +13,8 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::Stat;
 use super::ended::Ended;
+use super::key::ProcessKey;
 
 /// The length of pid and start time in the record, in bytes.
 const LENGTH: usize = 12;
@@ -27,22 +27,7 @@ pub struct PidFd {
     record: OwnedFd,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ProcessKey {
-    pid: u32,
-    start_time: u64,
-}
-
 impl ProcessKey {
-    /// None when the process is gone, even if another process has its pid. A zombie is not gone.
-    fn now(self) -> Option<Stat> {
-        Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time)
-    }
-
-    fn lives(self) -> bool {
-        self.now().is_some_and(|stat| stat.state != 'Z')
-    }
-
     /// A kqueue that becomes readable when the process ends.
     fn exit_queue(self) -> io::Result<OwnedFd> {
         let queue = Kqueue::new()?;
@@ -76,16 +61,24 @@ impl PidFd {
     /// # Errors
     /// ESRCH when there is no such process; any error of making a file.
     pub fn open(pid: u32) -> io::Result<Self> {
-        let start_time = Stat::read(pid).ok_or_else(gone)?.start_time;
+        let process = ProcessKey::read(pid).ok_or_else(gone)?;
+        let start_time = process.start_time.to_ne_bytes();
         let record = tempfile::tempfile()?;
-        record.write_all_at(
-            &[pid.to_ne_bytes().as_slice(), &start_time.to_ne_bytes()].concat(),
-            0,
-        )?;
+        record.write_all_at(&[pid.to_ne_bytes().as_slice(), &start_time].concat(), 0)?;
         Ok(Self {
-            process: Some(ProcessKey { pid, start_time }),
+            process: Some(process),
             record: record.into(),
         })
+    }
+
+    /// Here the kernel tells the pid only.
+    pub fn of_peer(_: &impl AsFd) -> nix::Result<Self> {
+        Err(nix::errno::Errno::ENOPROTOOPT)
+    }
+
+    /// As the twin.
+    pub fn has_ended(&self) -> bool {
+        !self.process.is_some_and(ProcessKey::lives)
     }
 
     /// # Errors

@@ -8,6 +8,7 @@ mod kernel;
 #[cfg(target_os = "macos")]
 #[path = "macos.rs"]
 mod kernel;
+mod key;
 pub mod orphans;
 #[cfg(target_os = "linux")]
 mod pidfd;
@@ -23,6 +24,7 @@ pub use facts::{Process, is_within};
 pub use kernel::{all, arguments, executable, group_of, program, user, users};
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};
+pub use key::ProcessKey;
 pub use pidfd::PidFd;
 pub use program::{before_replaced, same_file};
 pub use stat::Stat;

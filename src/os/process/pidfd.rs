@@ -9,8 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerPidfd;
 
-use super::ended::Ended;
+use super::ended::{Ended, is_readable};
 
 /// A flag that sends the signal to the target's process group: linux/pidfd.h, Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
@@ -35,6 +37,20 @@ impl PidFd {
         // SAFETY: the descriptor is new, and nothing else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
         Ok(Self::from(fd))
+    }
+
+    /// Opens the process at the other side of a unix socket: the one that connected or, where this
+    /// side connected, the one that began to listen.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT before Linux 6.5; another one when that process is gone.
+    pub fn of_peer(stream: &impl AsFd) -> nix::Result<Self> {
+        getsockopt(stream, PeerPidfd).map(Self::from)
+    }
+
+    /// Whether the process has ended; as a zombie, it has.
+    pub fn has_ended(&self) -> bool {
+        is_readable(&self.0)
     }
 
     /// # Errors

@@ -100,7 +100,7 @@ impl RunningProgram {
                 return Err(refused(message).with_help(format!("sudo -u {user} {command}")));
             }
             AnsweringGateway::BesideService(unit, main) => {
-                let pid = peer.pid.unwrap_or(status.pid);
+                let pid = peer.pid().unwrap_or(status.pid);
                 let message = format!(
                     "pid {pid} answers at {}, but {} runs pid {main}",
                     target.control.display(),
@@ -112,8 +112,8 @@ impl RunningProgram {
         };
         Ok(Self {
             instance: instance.clone(),
-            program: confirmed(instance, &program, peer.pid)?,
-            pid: peer.pid,
+            program: confirmed(instance, &program, peer.pid())?,
+            pid: peer.pid(),
             is_own: peer.is_this_user(),
             trial,
         })
@@ -160,7 +160,7 @@ fn name(uid: u32) -> String {
 /// With the flags and variables of the running gateway.
 fn by_hand(peer: SocketPeer, status: &Status) -> Trial {
     let user = Credentials::of_this_process();
-    match peer.pid.and_then(preflight::started) {
+    match peer.process.and_then(preflight::started) {
         Some(ProcessStart {
             line,
             environment,

@@ -59,7 +59,7 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     let of_unit = facts.unit.as_ref().and_then(|unit| unit.uid);
     let unseen = &mut facts.unseen;
     let peer = target.peer;
-    let pid = peer.and_then(|peer| peer.pid).or(main);
+    let pid = peer.and_then(SocketPeer::pid).or(main);
     facts.process = pid.and_then(|pid| process::look(pid, unseen));
     // Only a gateway of this very user is believed where its files are: another one could name any.
     let believed = status.filter(|_| peer.is_some_and(SocketPeer::is_this_user));

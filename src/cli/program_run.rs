@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::config::Dur;
 use crate::os::process::PidFd;
 
 /// How long `--version` and `check` may take: both only read; a program that is slower hangs.
@@ -18,25 +19,38 @@ const OUTPUT_MAX: u64 = 64 * 1024;
 /// How a program ended, and what it printed.
 #[derive(Debug)]
 pub(super) struct ProgramOutput {
-    /// None when it did not end in time.
-    pub(super) status: Option<ExitStatus>,
+    pub(super) end: ProgramEnd,
     /// Both outputs together.
     pub(super) output: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ProgramEnd {
+    Exited(ExitStatus),
+    /// It was killed after this time.
+    TooSlow(Duration),
 }
 
 impl ProgramOutput {
     /// What it printed, when all went well.
     pub(super) fn good(&self) -> Option<&str> {
-        self.status
-            .filter(|status| status.success())
-            .map(|_| self.output.as_str())
+        let is_good = matches!(self.end, ProgramEnd::Exited(status) if status.success());
+        is_good.then_some(self.output.as_str())
+    }
+
+    /// Its exit code, if it has one.
+    pub(super) fn code(&self) -> Option<i32> {
+        match self.end {
+            ProgramEnd::Exited(status) => status.code(),
+            ProgramEnd::TooSlow(_) => None,
+        }
     }
 
     /// How it ended, in words.
     pub(super) fn ended(&self) -> String {
-        match self.status {
-            None => format!("did not end within {} s", PROOF.as_secs()),
-            Some(status) => match (status.code(), status.signal()) {
+        match self.end {
+            ProgramEnd::TooSlow(limit) => format!("did not end within {}", Dur(limit)),
+            ProgramEnd::Exited(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => format!("ended with code {code}"),
                 (None, Some(signal)) => format!("was ended by signal {signal}"),
                 (None, None) => "ended in an unknown way".to_owned(),
@@ -76,12 +90,12 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> io::Result<Pro
         let _ = child.kill();
     }
     let status = child.wait()?;
-    let status = match watched {
-        Ok(watched) => watched.map(|()| Some(status))?,
-        Err(_) => None,
+    let end = match watched {
+        Ok(watched) => watched.map(|()| ProgramEnd::Exited(status))?,
+        Err(_) => ProgramEnd::TooSlow(limit),
     };
     Ok(ProgramOutput {
-        status,
+        end,
         output: read(&mut output)?,
     })
 }

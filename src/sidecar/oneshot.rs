@@ -7,6 +7,7 @@ use super::Inherited;
 use super::output::SidecarOutput;
 use super::process::{ChildProcess, not_loaded};
 use super::runner::LAST_OUTPUT;
+use crate::config::Dur;
 use crate::text::log::SidecarLog;
 
 /// How long it may take to end after SIGTERM, before SIGKILL.
@@ -37,10 +38,7 @@ pub async fn oneshot(
     };
     let _ = tokio::time::timeout(LAST_OUTPUT, readers).await;
     match end.success() {
-        _ if !in_time => Err(format!(
-            "did not end in {} s and was stopped",
-            limit.as_secs()
-        )),
+        _ if !in_time => Err(format!("did not end in {} and was stopped", Dur(limit))),
         true => Ok(()),
         false => Err(end.to_string()),
     }
@@ -73,6 +71,6 @@ mod tests {
         let why = run("exec sleep 60", Duration::from_millis(50))
             .await
             .unwrap_err();
-        assert!(why.contains("was stopped"), "{why}");
+        assert_eq!(why, "did not end in 50ms and was stopped");
     }
 }

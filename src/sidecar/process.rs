@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 
 use super::environment::Inherited;
 use super::keeper::{Kept, Pipes};
+use crate::config::Dur;
 use crate::os::platform;
 use crate::os::process::{Ended, PidFd, living_in_group};
 
@@ -237,9 +238,9 @@ fn own_oom_score() -> i32 {
 /// Why a spawn was given up after `limit`.
 pub fn not_loaded(argv: &[String], limit: Duration) -> String {
     let program = argv.first().map_or("", String::as_str);
-    let seconds = limit.as_secs();
+    let limit = Dur(limit);
     format!(
-        "cannot start {program}: the system has not loaded it in {seconds} s (does its disk answer?)"
+        "cannot start {program}: the system has not loaded it in {limit} (does its disk answer?)"
     )
 }
 

@@ -20,6 +20,7 @@ use crate::os::mutex::lock;
 use crate::os::oom;
 use crate::os::port;
 use crate::state::terms::SidecarStanding;
+use crate::text::human::span;
 use crate::text::log::SidecarLog;
 
 /// A start that goes on printing may take this many start timeouts, no more.
@@ -315,8 +316,8 @@ impl Runner {
             _ => String::new(),
         };
         process.stop(self.start.spec.stop_timeout.0).await;
-        let waited = begun.elapsed().as_secs();
-        let cause = format!("was not ready after {waited} s on port {port}{why}");
+        let waited = span(begun.elapsed().as_millis() as u64);
+        let cause = format!("was not ready after {waited} on port {port}{why}");
         let port_taken = self.has_lost(port);
         Death {
             port_taken,

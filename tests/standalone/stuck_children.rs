@@ -150,7 +150,7 @@ fn a_program_that_is_never_loaded_fails_in_its_start_timeout_and_is_named() {
     assert_eq!(gateway.exit_code(SOON), 1);
     let text = gateway.stderr();
     assert!(
-        text.contains("has not loaded it in 1 s") && text.contains(path.to_str().unwrap()),
+        text.contains("has not loaded it in 1s") && text.contains(path.to_str().unwrap()),
         "{text}"
     );
     held.release();

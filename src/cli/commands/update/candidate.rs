@@ -142,7 +142,7 @@ async fn check(
         .iter()
         .map(|line| format!("\n  | {}", escape(line)))
         .collect();
-    if answer.status.and_then(|status| status.code()) == Some(i32::from(Exit::Config.code())) {
+    if answer.code() == Some(i32::from(Exit::Config.code())) {
         let instance = &running.instance;
         let mut error = refuse(format!("refuses the configuration of {instance}{shown}"));
         error.exit = Exit::Config;

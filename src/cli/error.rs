@@ -5,13 +5,8 @@ use std::process::ExitCode;
 
 use super::downtime_probe::Downtime;
 use crate::config::ConfigError;
-use crate::service::{self, ServiceError, ServiceErrorKind};
+use crate::service::{ServiceError, ServiceErrorKind};
 use crate::stale::CleanReport;
-
-/// The advice where a permission is missing. Root has them all: what refuses root is something else.
-pub fn more_rights() -> &'static str {
-    service::more_rights()
-}
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use super::Context;
 use super::styled_line::{StyledLine, Tone};
 use super::ui::Ui;
 use crate::diagnose::doctor::{self, DoctorFacts, Finding, FixState, Level, Remedy, checks};
+use crate::service::Rights;
 use crate::text::human::count;
 use crate::text::redact::Redactor;
 use crate::text::words::{Words, words};
@@ -114,8 +115,11 @@ pub fn show(ctx: &Context, facts: &DoctorFacts, findings: &[Finding], fixed: boo
         ui.say(label.clone().and(format!(" {what}")));
     }
     if !facts.unseen.is_empty() {
-        let next = format!("sudo gatewayctl doctor{}", facts.flags);
-        ui.say(marked(ui, "next:", Tone::Strong, next));
+        // Root has seen all that can be seen.
+        if facts.rights == Rights::User {
+            let next = (facts.rights).as_root(&format!("gatewayctl doctor{}", facts.flags));
+            ui.say(marked(ui, "next:", Tone::Strong, next));
+        }
     }
     ui.say(summary(findings, checks));
 }

@@ -5,13 +5,12 @@ use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 
-use super::error::more_rights;
 use super::services;
 use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
-use crate::service::{self, Installed};
+use crate::service::{self, Installed, more_rights};
 use crate::state::paths::Paths;
 use crate::state::untrusted_file;
 

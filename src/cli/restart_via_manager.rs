@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 use super::args::{RestartArgs, Wait};
 use super::downtime_probe::{Downtime, DowntimeProbe};
-use super::error::more_rights;
 use super::preflight::{refuse_invalid, refuse_unrunnable};
 use super::restart_over_control::interrupted;
 use super::restart_report::downtime;
@@ -26,7 +25,7 @@ use super::target::{self, Target};
 use super::{CliError, Context, Exit};
 use crate::config::Env;
 use crate::control::protocol::Status;
-use crate::service::{self, Driven, Installed, UnitState};
+use crate::service::{self, Driven, Installed, UnitState, more_rights};
 use crate::stale::{AddressClaim, AddressState, CleanMode, CleanReport};
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{CliError, Exit};
+use crate::service::Rights;
 use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptProcess};
 
 /// Ends the gateways that are proven stale at the addresses of a claim.
@@ -37,16 +38,12 @@ pub fn held(report: &CleanReport) -> CliError {
         Some(KeptProcess { reason: KeepCode::Answers | KeepCode::Owns, pid, .. }) => error.with_help(format!(
             "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {pid} to stop, and starts the service)",
         )),
-        Some(KeptProcess { reason: KeepCode::OtherUser, pid, .. })
-            if nix::unistd::geteuid().is_root() =>
-        {
-            error.with_help(format!(
+        Some(KeptProcess { reason: KeepCode::OtherUser, pid, .. }) => match Rights::now() {
+            Rights::Root => error.with_help(format!(
                 "kill {pid}   (it belongs to neither root nor the user of this gateway)\nor give the gateway another address (`listen`)"
-            ))
-        }
-        Some(KeptProcess { reason: KeepCode::OtherUser, .. }) => {
-            error.with_help("the same command as that user, or with sudo")
-        }
+            )),
+            Rights::User => error.with_help("the same command as that user, or with sudo"),
+        },
         _ => error.with_help("stop it, or give the gateway another address (`listen`)"),
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::error::{ServiceError, more_rights};
+use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::manager::{Manager, UnitState};
+use super::rights::more_rights;
 use super::service_process::user_of;
 use super::start_stop::configuration;
 use crate::config::{Config, Env};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
+use super::rights::{Rights, more_rights};
 use crate::config::Env;
 use crate::state::paths::Scope;
 use crate::systemd::bus::{Unreachable, runtime_dir, user_name};
@@ -83,15 +84,6 @@ impl ServiceError {
     }
 }
 
-/// The advice where a permission is missing. Root has them all: what refuses root is something else.
-pub fn more_rights() -> &'static str {
-    if geteuid().is_root() {
-        "this is root already: look for a read-only file system, a file that is immutable (lsattr), or a capability that was dropped (capsh --print)"
-    } else {
-        "the same command with sudo"
-    }
-}
-
 /// What to do where no manager answers.
 pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> ServiceError {
     if let Unreachable::NotBooted { .. } = why {
@@ -100,10 +92,9 @@ pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> Ser
     }
     match scope {
         Scope::System => ServiceError::failed(format!("cannot reach the service manager ({why})"))
-            .next(if geteuid().is_root() {
-                "systemctl is-system-running"
-            } else {
-                "the same command with sudo   (root needs no bus)"
+            .next(match Rights::now() {
+                Rights::Root => "systemctl is-system-running",
+                Rights::User => "the same command with sudo   (root needs no bus)",
             }),
         Scope::User => {
             let user = user_name();
@@ -113,7 +104,10 @@ pub(super) fn unreachable(scope: Scope, env: &Env<'_>, why: &Unreachable) -> Ser
             if runtime_dir(env).is_dir() {
                 error.next(format!("systemctl status user@{}.service", geteuid()))
             } else {
-                error.next(format!("sudo loginctl enable-linger {user}   (starts one)\nthe same command with sudo and --system"))
+                let caller = Rights::now();
+                let linger = caller.as_root(&format!("loginctl enable-linger {user}"));
+                let again = caller.again_as_root("--system");
+                error.next(format!("{linger}   (starts one)\n{again}"))
             }
         }
     }

@@ -6,6 +6,7 @@ use nix::unistd::geteuid;
 
 use super::error::ServiceError;
 use super::layout::Layout;
+use super::rights::Rights;
 use crate::systemd::bus::{self, LoginProxy, user_name};
 
 /// Where logind keeps who lingers.
@@ -36,8 +37,8 @@ pub async fn turn_on(layout: &Layout) -> Result<Option<String>, ServiceError> {
     }
     if let Err(error) = set(true).await {
         return Ok(Some(format!(
-            "without lingering it ends with your last session and does not start at boot, and turning it on failed ({error}): sudo loginctl enable-linger {}",
-            user_name()
+            "without lingering it ends with your last session and does not start at boot, and turning it on failed ({error}): {}",
+            loginctl("enable-linger")
         )));
     }
     let noted = mark
@@ -60,8 +61,13 @@ pub(super) async fn turn_off(layout: &Layout) -> Option<String> {
     let _ = std::fs::remove_file(mark);
     failed.map(|error| {
         format!(
-            "lingering stays on ({error}): sudo loginctl disable-linger {}",
-            user_name()
+            "lingering stays on ({error}): {}",
+            loginctl("disable-linger")
         )
     })
+}
+
+/// The command that root types.
+fn loginctl(verb: &str) -> String {
+    Rights::now().as_root(&format!("loginctl {verb} {}", user_name()))
 }

@@ -17,6 +17,7 @@ pub mod manager;
 mod neighbours;
 pub mod provenance;
 mod report;
+mod rights;
 pub mod sandbox;
 mod service_process;
 mod start_stop;
@@ -26,12 +27,13 @@ pub mod unit_text;
 mod wait_ready;
 
 pub use address_claim::address_claim;
-pub use error::{ServiceError, ServiceErrorKind, more_rights};
+pub use error::{ServiceError, ServiceErrorKind};
 pub use install::{InstallRequest, ServiceManagerKind, install};
 pub use layout::{Installed, Layout, find, installed, state_dirs};
 pub use manager::{UnitState, last_words};
 pub use neighbours::neighbours;
 pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstalled};
+pub use rights::{Rights, as_user, more_rights};
 pub use service_process::ServiceProcess;
 pub use start_stop::{
     configuration, is_inside, program, read_configuration, restart, run_outside, select, start,

@@ -10,6 +10,7 @@ use super::linger;
 use super::manager::{Manager, systemctl};
 use super::provenance::Written;
 use super::report::Uninstalled;
+use super::rights::Rights;
 use super::start_stop::{Say, refuse_inside, take_down};
 use crate::config::Env;
 use crate::state::paths::Scope;
@@ -33,7 +34,7 @@ pub async fn uninstall(
             "only root may remove {}",
             unit.path.display()
         ))
-        .next("sudo gatewayctl uninstall"));
+        .next(Rights::now().again_as_root("")));
     }
     let manager = Manager::connect(unit.scope, env).await?;
     let state = manager.state(&unit.unit).await?;

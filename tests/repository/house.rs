@@ -70,6 +70,33 @@ fn a_type_has_a_name_of_its_own_or_a_line_in_the_glossary() {
     assert!(names.is_empty(), "{names:#?}");
 }
 
+/// `service/rights.rs` knows whether the reader is root, who needs no sudo.
+#[test]
+fn no_message_tells_everybody_to_use_sudo() {
+    const BY_ROOT: [&str; 9] = [
+        "-u",
+        "chgrp",
+        "chmod",
+        "chown",
+        "gatewayctl",
+        "loginctl",
+        "sysctl",
+        "systemctl",
+        "useradd",
+    ];
+    let mut texts = of_this_crate();
+    texts.remove("service/rights.rs");
+    let tells = |text: &String| {
+        BY_ROOT
+            .iter()
+            .any(|word| text.contains(&format!("sudo {word} ")))
+    };
+    let told: Vec<_> = (texts.iter().filter(|(_, text)| tells(text)))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(told.is_empty(), "{told:#?}");
+}
+
 #[test]
 fn the_rules_are_seen_to_be_broken() {
     let long = format!("//! A long one.\n{}", "\n".repeat(MOST_LINES));

@@ -125,7 +125,7 @@ fn what_another_users_gateway_names_is_neither_run_nor_replaced_nor_removed() {
     let (code, text) = run(&["update", next.to_str().unwrap()]);
     assert_eq!(code, Some(REFUSED), "{text}");
     assert!(
-        text.contains("runs as nobody") && text.contains("sudo -u nobody gatewayctl update"),
+        text.contains("runs as nobody") && text.contains("runuser -u nobody -- gatewayctl update"),
         "{text}"
     );
     for args in [&["doctor", "--fix"][..], &["restart"]] {

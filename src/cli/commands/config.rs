@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::{ConfigCommand, InitArgs};
-use crate::cli::error::more_rights;
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
+use crate::service::more_rights;
 
 /// The answer of `config check` with `--json`.
 #[derive(Serialize, JsonSchema)]

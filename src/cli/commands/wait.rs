@@ -11,13 +11,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::addresses;
 use crate::cli::args::WaitArgs;
-use crate::cli::error::more_rights;
 use crate::cli::stale_gateways::cannot_see_holders;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{Env, Listen};
 use crate::os::platform::Watcher;
 use crate::os::port;
+use crate::service::more_rights;
 use crate::stale::{self, AddressState};
 use crate::text::human::span;
 use crate::text::words::{Words, words};

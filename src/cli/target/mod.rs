@@ -14,12 +14,12 @@ pub use self::selection::{
     config_path, named_by_path, named_state_dir, of_service, overrides, scope, wanted_name,
 };
 use crate::cli::args::Global;
-use crate::cli::error::{CliError, Exit, more_rights};
+use crate::cli::error::{CliError, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, Method, Status};
 use crate::os::unix_socket;
-use crate::service;
+use crate::service::{self, Rights, more_rights};
 use crate::state::owner::Owner;
 use crate::state::paths::{Paths, Scope};
 
@@ -314,9 +314,10 @@ fn not_running(name: Option<&str>, global: &Global, env: &Env<'_>) -> CliError {
         ),
     };
     if hides_gateways(global) {
-        help.push_str(
-            "\nsudo gatewayctl list   (some directories in /run/gateway are open to root only)",
-        );
+        let list = Rights::now().as_root("gatewayctl list");
+        help.push_str(&format!(
+            "\n{list}   (some directories in /run/gateway are open to root only)"
+        ));
     }
     Exit::NotRunning.error(message).with_help(help)
 }

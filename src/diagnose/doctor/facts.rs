@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::unit_facts::{InstalledUnit, UnitProperties};
 use crate::config::{Config, Listen};
 use crate::control::protocol::Status;
+use crate::service::Rights;
 use crate::state::owner::Owner;
 use crate::state::paths::Scope;
 use crate::systemd::words::LoadState;
@@ -19,6 +20,8 @@ pub struct DoctorFacts {
     pub flags: String,
     /// The name of the caller.
     pub user: String,
+    /// Those of the caller.
+    pub rights: Rights,
     /// The service, where it is installed.
     pub unit: Option<InstalledUnit>,
     pub config: ConfigFile,

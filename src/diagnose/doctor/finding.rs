@@ -116,6 +116,11 @@ pub fn command(text: impl Into<String>) -> Remedy {
     Remedy::Command(text.into())
 }
 
+/// The remedy by a command that only root may run.
+pub fn root_command(facts: &DoctorFacts, text: &str) -> Remedy {
+    command(facts.rights.as_root(text))
+}
+
 pub fn advice(text: impl Into<String>) -> Remedy {
     Remedy::Advice(text.into())
 }

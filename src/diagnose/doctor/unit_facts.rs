@@ -3,9 +3,10 @@
 use std::path::{self, PathBuf};
 use std::time::Duration;
 
-use crate::service::Installed;
 use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
+use crate::service::{Installed, Rights};
+use crate::state::paths::Scope;
 use crate::systemd::WaitsFor;
 use crate::systemd::words::{
     ActiveState, KillMode, LoadState, NotifyAccess, OomPolicy, RestartPolicy, ServiceResult,
@@ -16,8 +17,7 @@ use crate::systemd::words::{
 #[derive(Clone, Debug)]
 pub struct InstalledUnit {
     pub installed: Installed,
-    /// Whether the caller needs sudo to change it.
-    pub needs_sudo: bool,
+    pub rights: Rights,
     /// What its manager reports; the defaults where the manager does not answer.
     pub properties: UnitProperties,
     /// Why the manager does not answer.
@@ -50,8 +50,11 @@ pub struct InstalledUnit {
 impl InstalledUnit {
     /// The systemctl command for its scope.
     pub fn systemctl(&self, rest: &str) -> String {
-        let sudo = if self.needs_sudo { "sudo " } else { "" };
-        format!("{sudo}{}", systemctl(self.installed.scope, rest))
+        let command = systemctl(self.installed.scope, rest);
+        match self.installed.scope {
+            Scope::System => self.rights.as_root(&command),
+            Scope::User => command,
+        }
     }
 
     /// The last line that makes a setting, with its file.

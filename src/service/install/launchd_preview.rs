@@ -11,6 +11,7 @@ use crate::service::error::ServiceError;
 use crate::service::launchd_plist::JobPlan;
 use crate::service::layout::{Installed, Layout, usual_scope};
 use crate::service::report::InstallReport;
+use crate::service::rights::Rights;
 use crate::service::sandbox::Sandbox;
 use crate::state::paths::Scope;
 use crate::text::redact::{MASK, Redactor};
@@ -139,7 +140,7 @@ fn job(
             return Err(ServiceError::usage(
                 "--run-as is for the machine's services: a user's services run as that user",
             )
-            .next("the same command with sudo and --system"));
+            .next(Rights::now().again_as_root("--system")));
         }
         Scope::User => JobPlan::agent(
             instance,

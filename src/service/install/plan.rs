@@ -14,6 +14,7 @@ use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed, usual_scope};
 use crate::service::manager::systemctl;
 use crate::service::provenance::Written;
+use crate::service::rights::{Rights, more_rights};
 use crate::service::sandbox::Sandbox;
 use crate::service::start_stop::several;
 use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, UnitPlan, UnitSubject, UnitTextError};
@@ -198,7 +199,10 @@ impl InstallPlan {
             "only root may write {}",
             self.installed.path.display()
         ))
-        .next("the same command with sudo\nthe same command with --user   (a service of your own)"))
+        .next(format!(
+            "{}\nthe same command with --user   (a service of your own)",
+            more_rights()
+        )))
     }
 }
 
@@ -324,7 +328,7 @@ fn run_as(request: &InstallRequest, facts: &InstallFacts) -> Result<RunAs, Servi
             Some(_) => Err(ServiceError::usage(
                 "--run-as is for the machine's services: a user's services run as that user",
             )
-            .next("the same command with sudo and --system")),
+            .next(Rights::now().again_as_root("--system"))),
             None => Ok(RunAs::Dynamic),
         };
     }
@@ -352,7 +356,11 @@ fn needs_low_port(
         (Some(port), Scope::User) => Err(ServiceError::permission(format!(
             "port {port} needs root"
         ))
-        .next(format!("sudo gatewayctl install …   (a system service)\n--listen 127.0.0.1:PORT   (a port above {})", facts.low_ports - 1))),
+        .next(format!(
+            "{}   (a system service)\n--listen 127.0.0.1:PORT   (a port above {})",
+            Rights::now().again_as_root("--system"),
+            facts.low_ports - 1
+        ))),
     }
 }
 
@@ -399,7 +407,7 @@ fn account(name: &str) -> Result<User, ServiceError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user),
         Ok(None) => Err(ServiceError::usage(format!("there is no user `{name}`"))
-            .next(format!("sudo useradd --system {name}"))),
+            .next(Rights::now().as_root(&format!("useradd --system {name}")))),
         Err(error) => Err(ServiceError::failed(format!(
             "cannot look up user `{name}`: {error}"
         ))),

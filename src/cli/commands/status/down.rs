@@ -9,7 +9,7 @@ use crate::cli::styled_line::Tone;
 use crate::cli::target;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::service::{self, Installed, UnitState};
+use crate::service::{self, Installed, Rights, UnitState};
 use crate::state::paths::Scope;
 use crate::systemd::words::{ServiceResult, SubState, Word};
 
@@ -120,7 +120,7 @@ impl Down {
         let waits = state.waits_for().map(|waits| service::ways_on(unit, waits));
         let next = waits.unwrap_or_else(|| match exit {
             Exit::NotRunning => vec![next("start")],
-            Exit::Permission => vec![format!("sudo {}", next("status"))],
+            Exit::Permission => vec![Rights::now().as_root(&next("status"))],
             Exit::StillBusy => vec![next("wait --ready")],
             _ => vec![next("start") + "   (when the cause is fixed)", next("logs")],
         });

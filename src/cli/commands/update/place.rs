@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Uid, User, access};
 
-use crate::cli::error::more_rights;
 use crate::cli::{CliError, Exit};
 use crate::os::process;
+use crate::service::{as_user, more_rights};
 
 /// A new program in place of the previous one.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub fn may_replace(program: &Path) -> Result<(), CliError> {
         ),
         uid => (
             format!("{shown} belongs to uid {uid}"),
-            format!("sudo -u '#{uid}' gatewayctl update FILE"),
+            as_user(uid, "gatewayctl update FILE"),
         ),
     };
     let dir = dir.display();

@@ -20,6 +20,7 @@ use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
 use crate::os::credentials::Credentials;
 use crate::os::process;
+use crate::service::as_user;
 
 /// The gateway that is updated.
 #[derive(Clone, Debug)]
@@ -97,7 +98,7 @@ impl RunningProgram {
                     "{instance} runs as {user}, and is no service: what it says about its program is not believed"
                 );
                 let command = target.next("update FILE");
-                return Err(refused(message).with_help(format!("sudo -u {user} {command}")));
+                return Err(refused(message).with_help(as_user(peer.uid, &command)));
             }
             AnsweringGateway::BesideService(unit, main) => {
                 let pid = peer.pid().unwrap_or(status.pid);
@@ -149,11 +150,11 @@ fn unknown(instance: &str, why: &str) -> CliError {
         .with_help("put the new program in place by hand, then: gatewayctl restart --fresh")
 }
 
-/// The user's name, or `#UID`, as sudo takes them.
+/// The user's name, or `uid UID`.
 fn name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => user.name,
-        _ => format!("#{uid}"),
+        _ => format!("uid {uid}"),
     }
 }
 

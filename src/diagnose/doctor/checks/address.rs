@@ -2,7 +2,7 @@
 
 use crate::config::Listen;
 use crate::diagnose::doctor::facts::{AddressHolder, DoctorFacts, FrontAddress};
-use crate::diagnose::doctor::finding::{Check, Problem, advice, command};
+use crate::diagnose::doctor::finding::{Check, Problem, advice, command, root_command};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -15,14 +15,17 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let (address, holder) = held(facts, false)?;
             let next = match (&holder.unit, holder.pid) {
-                (Some(unit), _) => format!("sudo systemctl stop {unit}   (if it is not needed)"),
-                (None, 0) => format!("sudo gatewayctl doctor{}", facts.flags),
-                (None, pid) => {
-                    format!("ps -fp {pid}   (then end it, or install with another --listen)")
-                }
+                (Some(unit), _) => root_command(
+                    facts,
+                    &format!("systemctl stop {unit}   (if it is not needed)"),
+                ),
+                (None, 0) => root_command(facts, &format!("gatewayctl doctor{}", facts.flags)),
+                (None, pid) => command(format!(
+                    "ps -fp {pid}   (then end it, or install with another --listen)"
+                )),
             };
             let message = format!("{} is listening there", name(holder));
-            Problem::at(&address.listen, message, command(next))
+            Problem::at(&address.listen, message, next)
         },
         ..Check::ERROR
     },
@@ -80,9 +83,12 @@ pub(super) const CHECKS: &[Check] = &[
                 return None;
             }
             let message = format!("the kernel uses ports {low} to {high} for outgoing connections");
-            let next = command(format!(
-                "sudo sysctl -w net.ipv4.ip_local_reserved_ports={port}   (and in /etc/sysctl.d; or choose another port with --listen)"
-            ));
+            let next = root_command(
+                facts,
+                &format!(
+                    "sysctl -w net.ipv4.ip_local_reserved_ports={port}   (and in /etc/sysctl.d; or choose another port with --listen)"
+                ),
+            );
             Problem::at(listen, message, next)
         },
         ..Check::WARNING

@@ -106,8 +106,11 @@ fn secret(facts: &DoctorFacts) -> Option<Problem> {
 /// Makes the file readable for its owner and a group only.
 fn give_to_group(facts: &DoctorFacts, group: u32) -> Remedy {
     let path = facts.config.path.display();
+    let by_root = |command: String| facts.rights.as_root(&command);
     command(format!(
-        "sudo chgrp {group} {path} && sudo chmod 640 {path}"
+        "{} && {}",
+        by_root(format!("chgrp {group} {path}")),
+        by_root(format!("chmod 640 {path}"))
     ))
 }
 

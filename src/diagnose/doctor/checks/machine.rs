@@ -1,6 +1,6 @@
 //! The journal and the limits of the kernel.
 
-use crate::diagnose::doctor::finding::{Check, Problem, command};
+use crate::diagnose::doctor::finding::{Check, Problem, command, root_command};
 use crate::proxy::BACKLOG;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -14,7 +14,12 @@ pub(super) const CHECKS: &[Check] = &[
                 .unit
                 .as_ref()
                 .filter(|_| facts.machine.journal_kept == Some(false))?;
-            let next = "sudo mkdir -p /var/log/journal && sudo systemctl restart systemd-journald";
+            let by_root = |command| facts.rights.as_root(command);
+            let next = format!(
+                "{} && {}",
+                by_root("mkdir -p /var/log/journal"),
+                by_root("systemctl restart systemd-journald")
+            );
             let message = "the journal is kept in memory only";
             Problem::at("/run/log/journal", message, command(next))
         },
@@ -32,9 +37,10 @@ pub(super) const CHECKS: &[Check] = &[
             Problem::at(
                 "/proc/sys/net/core/somaxconn",
                 format!("net.core.somaxconn is {limit}, but the gateway asks for {BACKLOG}"),
-                command(format!(
-                    "sudo sysctl -w net.core.somaxconn={BACKLOG}   (and in /etc/sysctl.d)"
-                )),
+                root_command(
+                    facts,
+                    &format!("sysctl -w net.core.somaxconn={BACKLOG}   (and in /etc/sysctl.d)"),
+                ),
             )
         },
         ..Check::NOTE
@@ -50,8 +56,9 @@ pub(super) const CHECKS: &[Check] = &[
             Problem::at(
                 "/proc/sys/fs/inotify/max_user_instances",
                 why,
-                command(
-                    "sudo sysctl -w fs.inotify.max_user_instances=1024   (and in /etc/sysctl.d)",
+                root_command(
+                    facts,
+                    "sysctl -w fs.inotify.max_user_instances=1024   (and in /etc/sysctl.d)",
                 ),
             )
         },

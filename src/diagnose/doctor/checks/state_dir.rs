@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command};
+use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command, root_command};
 use crate::text::human::{count, span};
 
 /// In percent: below it, writes fail soon.
@@ -23,13 +23,21 @@ pub(super) const CHECKS: &[Check] = &[
             if let Some(uid) = wanted.filter(|uid| *uid != owner && owner != 0) {
                 let message =
                     format!("it belongs to uid {owner}, but the gateway runs as uid {uid}");
-                return Problem::at(&dir, message, command(format!("sudo chown -R {uid} {dir}")));
+                return Problem::at(
+                    &dir,
+                    message,
+                    root_command(facts, &format!("chown -R {uid} {dir}")),
+                );
             }
             if mode & 0o022 == 0 {
                 return None;
             }
             let message = format!("other users can write to it (mode {mode:03o})");
-            Problem::at(&dir, message, command(format!("sudo chmod 700 {dir}")))
+            Problem::at(
+                &dir,
+                message,
+                root_command(facts, &format!("chmod 700 {dir}")),
+            )
         },
         ..Check::ERROR
     },

@@ -2,7 +2,7 @@
 
 use crate::config::DEFAULT_INSTANCE;
 use crate::diagnose::doctor::facts::DoctorFacts;
-use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command, lines};
+use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command, lines, root_command};
 use crate::diagnose::doctor::unit_facts::{UnitLine, UnitProperties};
 use crate::service::provenance::Written;
 use crate::systemd::words::{LoadState, Word};
@@ -37,8 +37,10 @@ pub(super) const CHECKS: &[Check] = &[
             let unit = facts.unit.as_ref()?;
             let why = unit.unreachable.as_ref()?;
             let next = match unit.lingers {
-                Some(false) => command(format!("sudo loginctl enable-linger {}", facts.user)),
-                Some(true) => command("sudo systemctl start user@$(id -u).service"),
+                Some(false) => {
+                    root_command(facts, &format!("loginctl enable-linger {}", facts.user))
+                }
+                Some(true) => root_command(facts, "systemctl start user@$(id -u).service"),
                 None => command("systemctl is-system-running"),
             };
             let message = "its service manager does not answer";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::diagnose::doctor::facts::DoctorFacts;
-use crate::diagnose::doctor::finding::{Check, Problem, advice, command};
+use crate::diagnose::doctor::finding::{Check, Problem, advice, command, root_command};
 use crate::os::descriptors::RESERVE;
 use crate::state::paths::Scope;
 use crate::systemd::words::Word;
@@ -113,7 +113,7 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let (unit, properties) = facts.loaded_unit().filter(|(unit, _)| !unit.has_account)?;
             let user = &properties.user;
-            let cure = command(format!("sudo useradd --system {user}"));
+            let cure = root_command(facts, &format!("useradd --system {user}"));
             let message = format!("user `{user}` does not exist");
             Problem::at(unit.place("User"), message, cure)
         },

@@ -12,7 +12,7 @@ use super::facts::{DoctorFacts, OtherGateway};
 use crate::config::{Config, Env};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
-use crate::service::{self, Installed};
+use crate::service::{self, Installed, Rights};
 use crate::systemd::bus;
 
 /// The gateway to look at, as the command line selects it.
@@ -43,6 +43,7 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     let installed = target.unit.as_ref();
     let mut facts = DoctorFacts {
         user: bus::user_name(),
+        rights: Rights::now(),
         other_gateways: other_gateways(&env, &target.instance, installed),
         machine: machine::look(),
         instance: target.instance,

@@ -13,7 +13,7 @@ use crate::service::drift;
 use crate::service::linger;
 use crate::service::manager::Manager;
 use crate::service::provenance::Written;
-use crate::service::{Installed, Layout, ServiceError};
+use crate::service::{Installed, Layout, Rights, ServiceError};
 use crate::state::paths::Scope;
 use crate::state::untrusted_file;
 use crate::systemd::{Properties, WaitsFor};
@@ -43,7 +43,7 @@ pub(super) async fn look(env: &Env<'_>, installed: &Installed) -> InstalledUnit 
     let dynamic = raw.flag("DynamicUser");
     let own = installed.scope == Scope::User;
     InstalledUnit {
-        needs_sudo: !own && !nix::unistd::geteuid().is_root(),
+        rights: Rights::now(),
         in_our_place: Layout::of(installed.scope, env)
             .is_ok_and(|layout| installed.path.parent() == Some(&layout.units)),
         shadowed: drift::copies(env, installed).into_iter().skip(1).collect(),

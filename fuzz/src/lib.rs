@@ -29,7 +29,7 @@ pub use websocket::websocket;
 /// A fuzz target: it panics when a property does not hold.
 pub type Target = fn(&[u8]);
 
-/// The targets by name: that of the program in `fuzz_targets/` and of the folders with inputs.
+/// The targets by name: that of the program in `fuzz_targets/` and of the directories with inputs.
 pub const TARGETS: &[(&str, Target)] = &[
     ("control_frames", control_frames),
     ("http_progress", http_progress),

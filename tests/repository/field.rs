@@ -86,7 +86,7 @@ fn rows() -> Vec<Row> {
     rows.map(row).collect()
 }
 
-/// The names of all tests of a folder.
+/// The names of all tests of a directory.
 fn tests_in(dir: &Path, found: &mut BTreeSet<String>) {
     for path in fs::read_dir(dir)
         .unwrap()

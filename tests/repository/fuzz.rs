@@ -43,7 +43,7 @@ fn fuzz_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// The inputs in a folder, with their paths, by name.
+/// The inputs in a directory, with their paths, by name.
 fn inputs(kind: &str, target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let dir = fuzz_dir().join(kind).join(target);
     let mut files: Vec<PathBuf> = fs::read_dir(&dir)

@@ -16,8 +16,8 @@ const PAGES: [(&str, &str); 4] = [
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
 ];
 
-/// Folders of this repository that the pages speak of.
-const FOLDERS: [&str; 7] = [
+/// Directorys of this repository that the pages speak of.
+const DIRECTORIES: [&str; 7] = [
     "benches",
     "launchd",
     "man",
@@ -140,8 +140,8 @@ fn every_file_that_a_page_names_exists() {
             .filter(|link| !link.contains("://"))
             .map(str::to_owned);
         let paths = inline(page).into_iter().filter(|text| {
-            let folder = text.split('/').next().unwrap_or_default();
-            FOLDERS.contains(&folder) && !text.contains(' ')
+            let dir = text.split('/').next().unwrap_or_default();
+            DIRECTORIES.contains(&dir) && !text.contains(' ')
         });
         for path in links.chain(paths) {
             let path = path.trim_end_matches("/**");

@@ -1,4 +1,4 @@
-//! The sources of the crate as the tests of this folder read them: code without comments, string
+//! The sources of the crate as the tests of this directory read them: code without comments, string
 //! contents and test code, as a tree of modules, and what each module imports.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,19 +42,19 @@ pub struct Import {
 /// All modules of a crate.
 pub struct Tree(pub BTreeMap<ModulePath, Module>);
 
-/// The text of every file below a folder, by its path there.
-pub fn read(folder: &Path) -> BTreeMap<String, String> {
+/// The text of every file below a directory, by its path there.
+pub fn read(dir: &Path) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::new();
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
+    let mut dirs: Vec<PathBuf> = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
         for path in fs::read_dir(next)
             .unwrap()
             .map(|entry| entry.unwrap().path())
         {
             if path.is_dir() {
-                folders.push(path);
+                dirs.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
-                let name = path.strip_prefix(folder).unwrap();
+                let name = path.strip_prefix(dir).unwrap();
                 let name = name.to_str().unwrap().replace('\\', "/");
                 texts.insert(name, fs::read_to_string(&path).unwrap());
             }
@@ -87,9 +87,9 @@ impl Tree {
         for (name, own_path) in declared(&tokens) {
             self.0.get_mut(&path).unwrap().children.insert(name.clone());
             let child = [&path[..], std::slice::from_ref(&name)].concat();
-            let (folder, last) = file.rsplit_once('/').unwrap_or(("", file));
+            let (dir, last) = file.rsplit_once('/').unwrap_or(("", file));
             let below = match last {
-                "lib.rs" | "mod.rs" => folder.to_owned(),
+                "lib.rs" | "mod.rs" => dir.to_owned(),
                 _ => file.trim_end_matches(".rs").to_owned(),
             };
             let at = |name: &str| {
@@ -101,8 +101,8 @@ impl Tree {
             };
             let candidates = match own_path {
                 // Beside this file, whatever its name is.
-                Some(own) if folder.is_empty() => vec![own],
-                Some(own) => vec![format!("{folder}/{own}")],
+                Some(own) if dir.is_empty() => vec![own],
+                Some(own) => vec![format!("{dir}/{own}")],
                 None => vec![at(&format!("{name}.rs")), at(&format!("{name}/mod.rs"))],
             };
             let found = candidates.iter().find(|file| texts.contains_key(*file));

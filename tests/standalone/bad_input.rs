@@ -78,7 +78,7 @@ fn a_wrong_configuration_is_refused_with_its_place_and_a_proposal() {
 fn a_configuration_that_cannot_be_read_is_named() {
     for (what, path) in [
         ("missing", "/nonexistent/there.toml"),
-        ("a folder", "/tmp"),
+        ("a directory", "/tmp"),
         ("not text", "/proc/self/auxv"),
     ] {
         let state = tempfile::tempdir().unwrap();

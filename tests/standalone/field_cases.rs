@@ -563,7 +563,7 @@ fn one_backend_that_dies_again_and_again_or_hangs_restarts_nobody_else() {
 
 // --- Logs
 
-/// Everything below a folder, in bytes.
+/// Everything below a directory, in bytes.
 fn size(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).unwrap().flatten();
     let of = |entry: fs::DirEntry| match entry.metadata() {

@@ -161,11 +161,11 @@ fn every_failpoint_is_one_of_these() {
     let mut known: Vec<&str> = all.collect();
     known.sort_unstable();
     let mut found: Vec<String> = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+    let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
             if entry.path().is_dir() {
-                folders.push(entry.path());
+                dirs.push(entry.path());
                 continue;
             }
             let text = fs::read_to_string(entry.path()).unwrap();

@@ -70,11 +70,11 @@ fn a_port_that_needs_privileges_is_refused_and_named() {
 #[test]
 fn another_users_gateway_is_not_ones_own_to_restart() {
     let Some(dir) = public_copies() else { return };
-    // The folders are passable, so that the socket itself has to refuse.
+    // The directories are passable, so that the socket itself has to refuse.
     let state = dir.path().join("state");
     let gateway = Setup::new().state_dir(&state).start();
-    for folder in [&state, &state.join("run")] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    for dir in [&state, &state.join("run")] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let ctl = |args: &[&str]| {
         let args = [&["--state-dir", state.to_str().unwrap()], args].concat();

@@ -86,15 +86,15 @@ fn can_be() -> bool {
     nobody::can_be() && Path::new("/usr/bin/python3").exists()
 }
 
-/// A folder that everybody can enter, in which the server finds whether it shall listen.
-fn folder() -> tempfile::TempDir {
+/// A directory that everybody can enter, in which the server finds whether it shall listen.
+fn directory() -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("gw-").tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
-fn listen(folder: &Path, yes: bool) {
-    let file = folder.join("listen");
+fn listen(dir: &Path, yes: bool) {
+    let file = dir.join("listen");
     if yes {
         std::fs::write(file, "").unwrap();
     } else {
@@ -102,9 +102,9 @@ fn listen(folder: &Path, yes: bool) {
     }
 }
 
-fn late(host: &str, folder: &Path, options: &[&str]) -> Vec<String> {
-    let folder = folder.to_str().unwrap();
-    let command = ["/usr/bin/python3", LATE, host, "{port}", folder];
+fn late(host: &str, dir: &Path, options: &[&str]) -> Vec<String> {
+    let dir = dir.to_str().unwrap();
+    let command = ["/usr/bin/python3", LATE, host, "{port}", dir];
     let all = command.iter().chain(options);
     all.map(|&word| word.to_owned()).collect()
 }
@@ -131,11 +131,11 @@ fn a_listener_at_the_other_loopback_address_of_a_port_gets_no_request() {
     if !can_be() {
         return;
     }
-    let folder = folder();
-    let gateway = Setup::behind(late("::1", folder.path(), &[])).spawn();
+    let dir = directory();
+    let gateway = Setup::behind(late("::1", dir.path(), &[])).spawn();
     let port = port_in(&gateway.wait_line(STARTING));
     let trap = Trap::set("127.0.0.1", port);
-    listen(folder.path(), true);
+    listen(dir.path(), true);
     gateway.wait_line(READY);
     answered_by_its_own(&gateway);
     assert_eq!(trap.caught(), "");
@@ -147,18 +147,18 @@ fn a_server_that_hides_its_descriptors_is_not_mistaken_for_another_users() {
     if !can_be() {
         return;
     }
-    let folder = folder();
-    nobody::copy_programs(folder.path());
-    let state = folder.path().join("state");
+    let dir = directory();
+    nobody::copy_programs(dir.path());
+    let state = dir.path().join("state");
     std::fs::create_dir(&state).unwrap();
     nobody::own(&state);
-    let server = folder.path().join("late.py");
+    let server = dir.path().join("late.py");
     std::fs::copy(LATE, &server).unwrap();
     let front = port::private();
     let listener = format!("127.0.0.1:{front}");
-    let mut command = nobody::gateway(folder.path(), &state, &listener);
+    let mut command = nobody::gateway(dir.path(), &state, &listener);
     command.args(["--", "/usr/bin/python3", server.to_str().unwrap(), "::1"]);
-    command.args(["{port}", folder.path().to_str().unwrap(), "hidden"]);
+    command.args(["{port}", dir.path().to_str().unwrap(), "hidden"]);
     let mut gateway = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(gateway.stderr.take().unwrap()).lines();
     let mut wait_line = |needle: &str| {
@@ -167,7 +167,7 @@ fn a_server_that_hides_its_descriptors_is_not_mistaken_for_another_users() {
     };
     let port = port_in(&wait_line(STARTING));
     let trap = Trap::set("127.0.0.1", port);
-    listen(folder.path(), true);
+    listen(dir.path(), true);
     wait_line(READY);
     let response = with_cookie(&Target::Tcp(([127, 0, 0, 1], front).into()));
     gateway.kill().unwrap();
@@ -181,14 +181,14 @@ fn a_listener_in_place_of_one_that_the_server_closed_gets_no_request() {
     if !can_be() {
         return;
     }
-    let folder = folder();
-    listen(folder.path(), true);
-    let gateway = Setup::behind(late("127.0.0.1", folder.path(), &[]))
+    let dir = directory();
+    listen(dir.path(), true);
+    let gateway = Setup::behind(late("127.0.0.1", dir.path(), &[]))
         .config("[restart]\nhold = { time = \"1s\" }")
         .start();
     let port = port_in(&gateway.wait_line(STARTING));
     answered_by_its_own(&gateway);
-    listen(folder.path(), false);
+    listen(dir.path(), false);
     gateway.wait_line("[main] closed");
     let trap = Trap::set("127.0.0.1", port);
     let response = with_cookie(&gateway.target());
@@ -201,7 +201,7 @@ fn a_listener_in_place_of_one_that_the_server_closed_gets_no_request() {
     let line = gateway.wait_line("no request is sent to it");
     assert!(line.contains(&format!("uid {MALLORY}")), "{line}");
     assert_eq!(trap.caught(), "");
-    listen(folder.path(), true);
+    listen(dir.path(), true);
     gateway.wait_line("[main] listens");
     answered_by_its_own(&gateway);
 }
@@ -213,8 +213,8 @@ fn a_private_port_that_was_taken_before_the_server_bound_it_is_replaced_by_anoth
         return;
     }
     for options in [&[][..], &["retry"]] {
-        let folder = folder();
-        let command = late("::1", folder.path(), options);
+        let dir = directory();
+        let command = late("::1", dir.path(), options);
         let gateway = Setup::new()
             .config(format!(
                 "[sidecar.main]\ncommand = {command:?}\nstart_timeout = \"6s\""
@@ -222,7 +222,7 @@ fn a_private_port_that_was_taken_before_the_server_bound_it_is_replaced_by_anoth
             .spawn();
         let port = port_in(&gateway.wait_line(STARTING));
         let trap = Trap::set("::1", port);
-        listen(folder.path(), true);
+        listen(dir.path(), true);
         if options == ["retry"] {
             let line = gateway.wait_line("is not what listens on");
             let who = format!(
@@ -247,9 +247,9 @@ fn a_server_that_listens_at_an_ipv4_mapped_address_is_ready() {
     if !servers::have("python3") {
         return;
     }
-    let folder = folder();
-    listen(folder.path(), true);
-    let gateway = Setup::behind(late("::ffff:127.0.0.1", folder.path(), &[])).start();
+    let dir = directory();
+    listen(dir.path(), true);
+    let gateway = Setup::behind(late("::ffff:127.0.0.1", dir.path(), &[])).start();
     answered_by_its_own(&gateway);
 }
 

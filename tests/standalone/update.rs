@@ -29,7 +29,7 @@ impl Copy {
         Self::start_with(|_| Vec::new())
     }
 
-    /// With the command that is made of the folder.
+    /// With the command that is made of the directory.
     fn start_with(command_in: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let dir = tempfile::Builder::new().prefix("gw-").tempdir().unwrap();
         let (program, state) = (dir.path().join("bin/gateway"), dir.path().join("state"));
@@ -181,11 +181,11 @@ fn a_check_proves_and_replaces_nothing() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_is_named_with_who_may() {
+fn a_directory_that_may_not_be_written_is_named_with_who_may() {
     if !nobody::can_be() {
         return;
     }
-    // Another user's gateway in a folder of root's, asked by that user.
+    // Another user's gateway in a directory of root's, asked by that user.
     let dir = tempfile::Builder::new().prefix("gw-").tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (bin, state) = (dir.path().join("bin"), dir.path().join("state"));

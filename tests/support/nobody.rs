@@ -18,21 +18,21 @@ pub fn can_be() -> bool {
     skip::unless_there("setpriv")
 }
 
-/// Copies both programs to a folder where every user can run them.
-pub fn copy_programs(folder: &Path) {
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+/// Copies both programs to a directory where every user can run them.
+pub fn copy_programs(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     for program in [
         env!("CARGO_BIN_EXE_gateway"),
         env!("CARGO_BIN_EXE_gatewayctl"),
     ] {
         let name = Path::new(program).file_name().unwrap();
-        fs::copy(program, folder.join(name)).unwrap();
+        fs::copy(program, dir.join(name)).unwrap();
     }
 }
 
-/// Gives a folder to nobody.
-pub fn own(folder: &Path) {
-    std::os::unix::fs::chown(folder, Some(UID), Some(UID)).unwrap();
+/// Gives a directory to nobody.
+pub fn own(dir: &Path) {
+    std::os::unix::fs::chown(dir, Some(UID), Some(UID)).unwrap();
 }
 
 /// A command of nobody, without any privilege.

@@ -141,11 +141,11 @@ static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 fn make_readable(dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mut at: Option<&Path> = Some(dir);
-    while let Some(folder) = at.filter(|folder| {
-        folder.starts_with(std::env::temp_dir()) && *folder != std::env::temp_dir()
-    }) {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
-        at = folder.parent();
+    while let Some(dir) =
+        at.filter(|dir| dir.starts_with(std::env::temp_dir()) && *dir != std::env::temp_dir())
+    {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        at = dir.parent();
     }
 }
 

@@ -17,7 +17,7 @@ use super::{servers, wait};
 pub const FRONT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 18789);
 
-/// The Node server's place in the box: the tests' own may lie in a folder that a service cannot
+/// The Node server's place in the box: the tests' own may lie in a directory that a service cannot
 /// see.
 pub const NODE_APP: &str = "/srv/node-app.mjs";
 
@@ -144,7 +144,7 @@ impl Site<'_> {
         )
     }
 
-    /// The folder of sockets.
+    /// The directory of sockets.
     pub fn runtime(&self) -> String {
         self.user.as_ref().map_or_else(
             || "/run".to_owned(),

@@ -13,7 +13,7 @@ fn a_helper_of_a_service_does_not_kill_the_service_though_it_hangs() {
     };
     let site = Site::of_machine(&systemd);
     let app = systemd.add_plain_user("app");
-    // A folder of its own: in one that all may write to, nobody but its owner may open its pipe
+    // A directory of its own: in one that all may write to, nobody but its owner may open its pipe
     // (fs.protected_fifos).
     systemd.sh(&format!("mkdir /srv/app; chown {}: /srv/app", app.name));
     systemd.write(

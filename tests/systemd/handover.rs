@@ -512,7 +512,7 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
     }
 
     let long = download(&site, Duration::from_secs(6));
-    let folder = systemd.path("/var/lib/gateway/gateway");
+    let dir = systemd.path("/var/lib/gateway/gateway");
     let created_at_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
@@ -524,7 +524,7 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
         force: false,
         wait_ms: None,
     };
-    write_intent(&folder, &intent).unwrap();
+    write_intent(&dir, &intent).unwrap();
     let running = start(&site, alone);
     site.must_systemctl(&["restart", "gateway"]);
     running.flows(Part::New, 20);
@@ -538,7 +538,7 @@ fn an_exit_lets_the_next_life_answer_who_waits() {
         "{journal}"
     );
     assert!(!journal.contains("timed out"), "{journal}");
-    assert!(!folder.join("restart-intent.json").exists());
+    assert!(!dir.join("restart-intent.json").exists());
     site.settled();
     no_complaints(&site);
 }

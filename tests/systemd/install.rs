@@ -83,14 +83,14 @@ fn generated() -> Vec<String> {
 }
 
 fn arrives(site: &Site<'_>, port: u16) {
-    let folder = "/opt/a b \"c\" 'd' %n $HOME ;back\\slash größe 中 #x";
-    site.systemd.must(&["mkdir", "-p", folder]);
+    let dir = "/opt/a b \"c\" 'd' %n $HOME ;back\\slash größe 中 #x";
+    site.systemd.must(&["mkdir", "-p", dir]);
     let mut install: Vec<String> = [
         "sh",
         "-c",
         "cd \"$1\" && shift && exec \"$@\"",
         "sh",
-        folder,
+        dir,
         "gatewayctl",
         "install",
         "--now",
@@ -133,7 +133,7 @@ fn arrives(site: &Site<'_>, port: u16) {
     assert!(said.contains("is installed and ready"), "{said}");
 
     let seen = mirror(site.systemd, port);
-    assert_eq!(seen["cwd"], folder);
+    assert_eq!(seen["cwd"], dir);
     let argv: Vec<&str> = seen["argv"]
         .as_array()
         .unwrap()

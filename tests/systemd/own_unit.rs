@@ -20,12 +20,12 @@ fn inside_alone() -> [String; 4] {
 
 const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Not a test: the service whose report the tests read. Its folder is the state directory that
+/// Not a test: the service whose report the tests read. Its directory is the state directory that
 /// systemd gives it.
 #[test]
 #[ignore = "runs inside of a box, as a service"]
 fn inside() {
-    let folder = PathBuf::from(std::env::var_os("STATE_DIRECTORY").unwrap());
+    let dir = PathBuf::from(std::env::var_os("STATE_DIRECTORY").unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -50,14 +50,14 @@ fn inside() {
         let stopping = machine_stopping().await;
         let quick = took < DBUS_ANSWER;
         report(
-            &folder,
+            &dir,
             "facts",
             &format!("{plain}\n{asked}\n{facts}\nquick={quick} heard={heard} stopping={stopping}"),
         );
         loop {
             term.recv().await;
             report(
-                &folder,
+                &dir,
                 "end",
                 &format!("stopping={}", machine_stopping().await),
             );
@@ -66,9 +66,9 @@ fn inside() {
 }
 
 /// Whole or absent, so that a reader never sees half of it.
-fn report(folder: &Path, name: &str, text: &str) {
-    std::fs::write(folder.join("part"), text).unwrap();
-    std::fs::rename(folder.join("part"), folder.join(name)).unwrap();
+fn report(dir: &Path, name: &str, text: &str) {
+    std::fs::write(dir.join("part"), text).unwrap();
+    std::fs::rename(dir.join("part"), dir.join(name)).unwrap();
 }
 
 /// The shipped unit with the probe in place of the gateway.
@@ -110,8 +110,8 @@ fn a_sandboxed_service_knows_its_unit_and_when_the_machine_goes_down() {
     let user = systemd.add_plain_user("probe");
     install_probe(&systemd, &format!("User={}", user.name));
     start(&systemd);
-    let folder = "/var/lib/gateway/gateway";
-    let read = |name: &str| wait::until(name, || systemd.read(&format!("{folder}/{name}")).ok());
+    let dir = "/var/lib/gateway/gateway";
+    let read = |name: &str| wait::until(name, || systemd.read(&format!("{dir}/{name}")).ok());
     let said = read("facts");
     for part in [
         "systemd probe.service (SYSTEMD_EXEC_PID is this process)\n",
@@ -137,7 +137,7 @@ fn a_sandboxed_service_knows_its_unit_and_when_the_machine_goes_down() {
         "probe.service",
     ]);
     systemd.must(&["kill", "-KILL", pid.trim()]);
-    systemd.must(&["rm", &format!("{folder}/end")]);
+    systemd.must(&["rm", &format!("{dir}/end")]);
     start(&systemd);
     systemd.must(&["systemctl", "--no-block", "poweroff"]);
     assert_eq!(read("end"), "stopping=true");
@@ -192,13 +192,12 @@ fn a_user_s_service_knows_its_unit_and_when_its_manager_ends() {
         ]
         .concat(),
     );
-    let folders = [".config/probe", ".local/state/probe"]
-        .map(|folder| format!("/home/{}/{folder}", user.name));
+    let dirs =
+        [".config/probe", ".local/state/probe"].map(|dir| format!("/home/{}/{dir}", user.name));
     let read = |name: &str| {
         wait::until(name, || {
-            folders
-                .iter()
-                .find_map(|folder| systemd.read(&format!("{folder}/{name}")).ok())
+            dirs.iter()
+                .find_map(|dir| systemd.read(&format!("{dir}/{name}")).ok())
         })
     };
     let said = read("facts");

@@ -123,22 +123,22 @@ fn every_unit_is_clean_and_shut_in_as_promised() {
 }
 
 #[test]
-fn hostile_folders_users_and_ports_are_installed_too() {
+fn hostile_directories_users_and_ports_are_installed_too() {
     let Some(systemd) = prepared("hostile").filter(|_| servers::have("python3")) else {
         return;
     };
     let app = systemd.add_plain_user("app");
-    let folder = "/opt/my $HOME 100%i größer";
-    systemd.must(&["mkdir", "-p", folder]);
+    let dir = "/opt/my $HOME 100%i größer";
+    systemd.must(&["mkdir", "-p", dir]);
     systemd.must(&[
         "cp",
         "/usr/local/bin/gateway",
         "/usr/local/bin/gatewayctl",
-        folder,
+        dir,
     ]);
     systemd.must(&["rm", "/usr/local/bin/gateway", "/usr/local/bin/gatewayctl"]);
-    let ctl = format!("{folder}/gatewayctl");
-    let environment = format!("{folder}/vari ables");
+    let ctl = format!("{dir}/gatewayctl");
+    let environment = format!("{dir}/vari ables");
     systemd.write(&environment, "GATEWAY_RESTART_DRAIN=7s\n");
 
     // The caller of sudo is the service's user, and a port below 1024 needs no root.
@@ -146,9 +146,9 @@ fn hostile_folders_users_and_ports_are_installed_too() {
         class Handler(http.server.BaseHTTPRequestHandler):\n    def do_GET(self):\n        self.send_response(200); self.end_headers()\n        \
         self.wfile.write(f'{os.getuid()} {os.getcwd()} {sys.argv[2]} {os.environ[\"COLOR\"]}'.encode())\n\
         http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n";
-    systemd.write(&format!("{folder}/server.py"), server);
+    systemd.write(&format!("{dir}/server.py"), server);
     let argument = "a b\"c\\d$HOME%i'e";
-    let install = format!("cd '{folder}' && exec env SUDO_USER={} \"$@\"", app.name);
+    let install = format!("cd '{dir}' && exec env SUDO_USER={} \"$@\"", app.name);
     let said = systemd.must(&[
         "sh",
         "-c",
@@ -174,7 +174,7 @@ fn hostile_folders_users_and_ports_are_installed_too() {
         "{said}"
     );
     let body = systemd.must(&["curl", "-sSf", "http://127.0.0.1/"]);
-    assert_eq!(body, format!("{} {folder} {argument} blue $x %i", app.uid));
+    assert_eq!(body, format!("{} {dir} {argument} blue $x %i", app.uid));
     systemd.must(&["systemctl", "reload", "gateway"]);
     assert_eq!(
         systemd

@@ -10,6 +10,9 @@ use super::load::Download;
 /// The Node server of the tests; what it can do stands at its head.
 pub const NODE_APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/node-app.mjs");
 
+/// The beginning of a Python program that answers in the place of a gateway.
+pub const IMPOSTOR: &str = include_str!("../servers/impostor.py");
+
 /// `node node-app.mjs {port}`
 pub fn node() -> Vec<String> {
     vec![

@@ -64,6 +64,11 @@ impl<'a> Site<'a> {
 }
 
 impl Site<'_> {
+    /// Installs a gateway before the Node server, with further flags, and starts it.
+    pub fn install(&self, more: &[&str]) {
+        self.must(&[&["gatewayctl", "install", "--now"], more, &node()].concat());
+    }
+
     /// Runs a command to its end, as whose manager it is.
     pub fn run(&self, argv: &[&str]) -> Output {
         match &self.user {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::site::{FRONT, Site, node, prepared};
+use crate::support::site::{FRONT, Site, prepared};
 use crate::support::wait;
 
 /// One descriptor is the listener's.
@@ -36,8 +36,7 @@ fn silent_clients_and_listeners_beyond_the_fd_store_are_counted_and_the_rest_liv
     };
     let site = Site::of_machine(&systemd);
     let app = systemd.add_plain_user("app");
-    let install = ["gatewayctl", "install", "--now", "--run-as", &app.name];
-    site.must(&[&install, &node()[..]].concat());
+    site.install(&["--run-as", &app.name]);
     let config = site.systemd.read(&site.config()).unwrap();
     let exit = format!("{config}\n[restart]\nmode = \"exit\"\n");
     systemd.write(&site.config(), &exit);

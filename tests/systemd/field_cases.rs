@@ -5,10 +5,6 @@ use crate::support::report::Part;
 use crate::support::site::{FRONT, Site, all_of, load_on_front, node, prepared};
 use crate::support::{servers, wait};
 
-fn installed(site: &Site<'_>, more: &[&str]) {
-    site.must(&[&["gatewayctl", "install", "--now"], more, &node()].concat());
-}
-
 fn code_of(site: &Site<'_>, path: &str) -> String {
     let url = format!("http://{FRONT}{path}");
     site.systemd
@@ -24,7 +20,7 @@ fn a_start_after_the_start_limit_starts() {
         return;
     };
     let site = Site::of_machine(&systemd);
-    installed(&site, &[]);
+    site.install(&[]);
     // Our own unit has no limit that would end in silence.
     assert_eq!(
         site.property("gateway.service", "StartLimitIntervalUSec"),
@@ -65,7 +61,7 @@ fn active_means_that_it_serves() {
         return;
     };
     let site = Site::of_machine(&systemd);
-    installed(&site, &["--set", "START_DELAY_MS=6000"]);
+    site.install(&["--set", "START_DELAY_MS=6000"]);
     for _ in 0..2 {
         site.must_systemctl(&["--no-block", "restart", "gateway"]);
         let output = wait::until("it says that it is starting", || {
@@ -93,7 +89,7 @@ fn a_service_of_the_machine_and_one_of_a_user_do_not_fight_for_one_address() {
         return;
     };
     let machine = Site::of_machine(&systemd);
-    installed(&machine, &[]);
+    machine.install(&[]);
     let mine = Site::of_user(&systemd, systemd.add_user("app"));
     mine.must(
         &[

@@ -10,7 +10,7 @@ use crate::support::client::{Fault, block_on};
 use crate::support::load::{Load, Running, slow_download_telling};
 use crate::support::report::Part;
 use crate::support::servers;
-use crate::support::site::{FRONT, Site, all_of, back, node, prepared};
+use crate::support::site::{FRONT, Site, all_of, back, prepared};
 use crate::support::wait;
 use crate::support::ws::{Frame, WebSocket};
 use gateway::internals::{Intent, write_intent};
@@ -49,7 +49,7 @@ fn start(site: &Site<'_>, load: Load) -> Running {
 }
 
 fn install(site: &Site<'_>, more: &[&str]) {
-    site.must(&[&["gatewayctl", "install", "--now"], more, &node()].concat());
+    site.install(more);
     site.settled();
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::support::site::{Site, all_of, node, prepared};
+use crate::support::site::{Site, all_of, prepared};
 use crate::support::{servers, wait};
 
 const REFUSED: i32 = 5;
@@ -11,7 +11,7 @@ const REFUSED: i32 = 5;
 /// Takes the control socket and answers as the gateway did, but names a process of its own, whose
 /// arguments ask for a start of the commands in a configuration of its own.
 const IMPOSTOR: &str = r#"
-import json, os, shutil, socket, subprocess, sys
+import shutil, subprocess
 home = os.getcwd()
 path = "/run/gateway/gateway/control.sock"
 real = socket.socket(socket.AF_UNIX)
@@ -28,15 +28,7 @@ with open("evil.toml", "w") as config:
 named = subprocess.Popen([program, "run", "--start", "--config", home + "/evil.toml"])
 status.update(pid=named.pid, program=program, config=home + "/evil.toml", stateDir=home)
 os.rename(path, path + ".old")
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(path)
-listener.listen()
-open("/tmp/taken", "w").close()
-while True:
-    client, _ = listener.accept()
-    for line in client.makefile():
-        answer = {"type": "res", "id": json.loads(line)["id"], "ok": True, "payload": status}
-        client.sendall(json.dumps(answer).encode() + b"\n")
+answer(path, status, listening=lambda: open("/tmp/taken", "w").close())
 "#;
 
 /// A program that notes who has its configuration checked.
@@ -50,8 +42,7 @@ fn a_sidecar_in_the_place_of_its_gateway_gets_nothing_from_roots_update() {
     };
     let site = Site::of_machine(&systemd);
     let app = systemd.add_plain_user("app");
-    let install = ["gatewayctl", "install", "--now", "--run-as", &app.name];
-    site.must(&[&install[..], &node()].concat());
+    site.install(&["--run-as", &app.name]);
     let before = fs::read(systemd.path("/usr/local/bin/gateway")).unwrap();
 
     // A new program, where only root can reach it, is tried as the user of the service.
@@ -63,7 +54,7 @@ fn a_sidecar_in_the_place_of_its_gateway_gets_nothing_from_roots_update() {
     assert!(who.starts_with(&format!("uid={}(", app.uid)), "{who}");
     assert!(!who.contains("(root)"), "{who}");
 
-    systemd.write("/srv/impostor.py", IMPOSTOR);
+    systemd.write("/srv/impostor.py", &[servers::IMPOSTOR, IMPOSTOR].concat());
     let script = "cd $(mktemp -d) && exec python3 /srv/impostor.py";
     let as_app = [
         "setpriv",

@@ -3,7 +3,7 @@
 use std::process::{Child, Output};
 
 use crate::support::report::Part;
-use crate::support::site::{FRONT, NODE_APP, Site, all_of, back, expect, node, prepared};
+use crate::support::site::{FRONT, NODE_APP, Site, all_of, back, expect, prepared};
 use crate::support::systemd_box::SystemdBox;
 use crate::support::wait;
 use serde_json::Value;
@@ -129,10 +129,6 @@ impl<'a> Other<'a> {
     }
 }
 
-fn installed(site: &Site<'_>) {
-    site.must(&[&["gatewayctl", "install", "--now"][..], &node()].concat());
-}
-
 /// The answer of a command with `--json`.
 fn answer(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
@@ -170,7 +166,7 @@ fn a_restart_by_force_comes_out_right_whatever_is_in_the_way() {
         return;
     };
     let site = Site::of_machine(&systemd);
-    installed(&site);
+    site.install(&[]);
     healthy(&site);
     dead_and_waiting_for_its_next_start(&site);
     given_up_by_systemd(&site);
@@ -376,7 +372,7 @@ fn a_supervised_start_whose_port_is_held_cleans_or_waits_and_never_loops() {
     };
     let user = systemd.add_user("held");
     let (uid, site) = (user.uid, &Site::of_user(&systemd, user));
-    installed(site);
+    site.install(&[]);
 
     // What is stale is ended, and the service is up.
     site.must(&["gatewayctl", "stop"]);
@@ -623,7 +619,7 @@ fn a_port_that_a_gateway_by_hand_holds_is_said_to_be_so_with_the_command_that_he
     };
     let site = &Site::of_machine(&systemd);
     // Its default user may not look into the processes of others.
-    installed(site);
+    site.install(&[]);
     site.must(&["gatewayctl", "stop"]);
     let address = FRONT.to_string();
     let run = [
@@ -653,7 +649,7 @@ fn a_gateway_by_hand_of_the_same_name_is_not_mistaken_for_the_service() {
         return;
     };
     let site = &Site::of_machine(&systemd);
-    installed(site);
+    site.install(&[]);
     // Its control socket is where nobody looks for it.
     site.drop("RuntimeDirectory=\nRuntimeDirectory=elsewhere");
     site.must_systemctl(&["restart", "gateway"]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::client::{Target, block_on, get};
 use crate::support::report::Part;
-use crate::support::site::{FRONT, Site, load_on_front, node, prepared};
+use crate::support::site::{FRONT, Site, load_on_front, prepared};
 use crate::support::{knock, wait};
 
 /// Longer than the clients need to see a stop, shorter than its drain.
@@ -18,8 +18,7 @@ fn a_stopped_service_answers_to_its_last_moment_and_a_restarted_one_lets_clients
     };
     let site = Site::of_machine(&systemd);
     let app = systemd.add_plain_user("app");
-    let install = ["gatewayctl", "install", "--now", "--run-as", &app.name];
-    site.must(&[&install, &node()[..]].concat());
+    site.install(&["--run-as", &app.name]);
     site.settled();
 
     let slow = || systemd.in_netns(|| block_on(get(&Target::Tcp(FRONT), SLOW)));

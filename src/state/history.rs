@@ -222,9 +222,17 @@ impl History {
         file.write_all(text.as_bytes())
     }
 
+    /// What is no file that can be written to is set aside.
     fn file(&self) -> io::Result<File> {
         let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT;
-        untrusted_file::open(&self.path, flags)
+        let open = || untrusted_file::open(&self.path, flags);
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                untrusted_file::quarantine(&self.path, &error.to_string());
+                open()
+            }
+            opened => opened,
+        }
     }
 }
 

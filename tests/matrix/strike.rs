@@ -3,9 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::TcpStream;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -111,7 +110,7 @@ pub fn strike<'a>(fault: Fault, scene: &Scene<'a>) -> Aftermath<'a> {
             while file.write(&[0; 4096]).is_ok() {}
             after.late = Some(Box::new(move || fs::remove_file(filler).unwrap()));
         }
-        Fault::StateReplaced => after.late = Some(replace_state(gateway)),
+        Fault::StateReplaced => replace_state(gateway),
         Fault::ControlCrowded => {
             let path = gateway.state_dir().join("run/control.sock");
             let connect = |_| UnixStream::connect(&path).ok();
@@ -195,21 +194,11 @@ fn fill_stderr(pid: u32) {
     while pipe.write(b"filled by the test\n").is_ok() {}
 }
 
-/// Puts a pipe in the place of each state file. Those that nobody has replaced are removed in the
-/// end.
-fn replace_state(gateway: &Gateway) -> Undo<'_> {
-    let paths = STATE_FILES.map(|name| gateway.state_dir().join(name));
-    for path in &paths {
-        let _ = fs::remove_file(path);
-        mkfifo(path, Mode::S_IRWXU).unwrap();
+/// Puts a pipe in the place of each state file.
+fn replace_state(gateway: &Gateway) {
+    for name in STATE_FILES {
+        let path = gateway.state_dir().join(name);
+        let _ = fs::remove_file(&path);
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
     }
-    Box::new(move || {
-        let pipe = |path: &PathBuf| {
-            let kind = fs::symlink_metadata(path).map(|known| known.file_type());
-            kind.is_ok_and(|kind| kind.is_fifo())
-        };
-        for path in paths.iter().filter(|path| pipe(path)) {
-            let _ = fs::remove_file(path);
-        }
-    })
 }

@@ -224,6 +224,9 @@ fn whole(wrong: Option<String>, fault: Fault) {
 
 /// How much was lost of what may be.
 fn judge(report: Report, fault: Fault, outcome: Outcome) -> u64 {
+    if outcome == Outcome::Died {
+        return report.failures();
+    }
     let of_the_killed = [
         "reset",
         "eof",
@@ -231,16 +234,20 @@ fn judge(report: Report, fault: Fault, outcome: Outcome) -> u64 {
         "closed while idle",
         "status 502",
     ];
-    let may_fail: &[&str] = match (outcome, loss(fault)) {
-        // Whoever comes after the end, or has nothing to ask.
-        (Outcome::Stopped, _) => &["refused", "status 503", "closed while idle"],
-        (Outcome::Died, _) => return report.failures(),
-        (_, Loss::OfTheKilled) => &of_the_killed,
-        (_, Loss::SilentConnections) => &["closed while idle"],
-        (_, Loss::TurnedAway) => &["status 503"],
-        (_, Loss::Nothing) => &[],
+    let may_fail = |part, kind| match (outcome, loss(fault)) {
+        // Whoever comes after the end.
+        (Outcome::Stopped, _) if matches!(kind, "refused" | "status 503") => true,
+        (Outcome::Stopped, _) | (_, Loss::SilentConnections) => {
+            // It may ask at the moment at which its silent connection is closed.
+            part == Part::Busy && matches!(kind, "closed while idle" | "eof" | "reset")
+        }
+        (_, Loss::OfTheKilled) => of_the_killed.contains(&kind),
+        (_, Loss::TurnedAway) => kind == "status 503",
+        (_, Loss::Nothing) => false,
     };
-    let failures: u64 = may_fail.iter().map(|kind| report.failures_of(kind)).sum();
+    let failures = report.failed.iter();
+    let failures = failures.filter(|((part, kind), _)| may_fail(*part, kind));
+    let failures: u64 = failures.map(|(_, count)| count).sum();
     assert_eq!(report.failures(), failures, "{report}");
     match loss(fault) {
         Loss::OfTheKilled => {

@@ -669,6 +669,9 @@ fn a_user_s_service_has_findings_of_its_own() {
         shared["message"].as_str().unwrap().contains(&second),
         "{shared:#}"
     );
+    let remedy = shared["remedy"]["text"].as_str().unwrap();
+    let whose = format!("(as the user whose home is /home/{})", alice.name);
+    assert!(remedy.ends_with(&whose), "{remedy}");
     systemd.must(&["rm", &second]);
     systemd.must(&["rm", UNIT]);
 

@@ -143,9 +143,9 @@ pub(super) const CHECKS: &[Check] = &[
                 vec![format!("other unit: {}", other.path.display())],
                 unit.file(),
                 format!("{instance} is installed in system scope and in user scope"),
-                command(format!(
-                    "gatewayctl uninstall {flag} --instance {instance}   (or the other one)"
-                )),
+                command(other.command(&format!(
+                    "gatewayctl uninstall {flag} --instance {instance}"
+                ))),
             )
         },
         ..Check::ERROR

@@ -93,6 +93,7 @@ fn other_gateways(env: &Env<'_>, instance: &str, own: Option<&Installed>) -> Vec
         .map(|one| OtherGateway {
             listen: one.listeners(env),
             instance: one.unit.instance,
+            home: one.home,
             path: one.unit.path,
             scope: one.unit.scope,
         })

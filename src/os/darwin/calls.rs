@@ -111,6 +111,9 @@ fn list(mut ask: impl FnMut(*mut c_void, c_int) -> c_int) -> Vec<u8> {
     Vec::new()
 }
 
+/// `P_CONTROLT` in the flags of a process (sys/proc_info.h).
+const PROC_FLAG_CONTROLT: u32 = 0x80;
+
 /// None when there is no such process. A zombie is one.
 pub fn process_info(pid: u32) -> Option<ProcessInfo> {
     full(pid).or_else(|| short(pid))
@@ -122,15 +125,14 @@ fn full(pid: u32) -> Option<ProcessInfo> {
     Some(ProcessInfo {
         name: name(&info.pbi_comm),
         zombie: info.pbi_status == libc::SZOMB,
+        stopped: info.pbi_status == libc::SSTOP,
+        terminal: info.pbi_flags & PROC_FLAG_CONTROLT != 0,
         parent: info.pbi_ppid,
         group: info.pbi_pgid,
         uid: info.pbi_uid,
         start_time: micros(info.pbi_start_tvsec, info.pbi_start_tvusec),
     })
 }
-
-/// `P_CONTROLT` in the flags of a process (sys/proc_info.h).
-const PROC_FLAG_CONTROLT: u32 = 0x80;
 
 /// For the processes of other users too, which may be ancestors of ours.
 fn short(pid: u32) -> Option<ProcessInfo> {

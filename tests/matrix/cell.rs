@@ -63,7 +63,7 @@ pub fn run(site: &mut Site, fault: Fault, moment: Moment, expected: Outcome) -> 
         said(&done.told)
     );
     agrees(&done.told, outcome, fault);
-    assert_ne!(status["lastRestart"], before.last, "the restart has an end");
+    has_an_end(&site.gateway, &status, &before, fault);
     load.flows(Part::New, 3);
     let lost = judge(load.stop(), fault, expected);
     whole(done.wrong, fault);
@@ -137,6 +137,11 @@ fn history(gateway: &Gateway) -> Vec<Value> {
         .collect()
 }
 
+fn restart_on_record(lines: &[Value]) {
+    let restart = |line: &Value| line["event"] == "request" && line["kind"] == "restart";
+    assert!(lines.iter().any(restart), "it is on record: {lines:?}");
+}
+
 /// Waits until each signal has its end in the log.
 fn all_answered(gateway: &Gateway, before: &Before) {
     wait::until("what the signal asked for has an end", || {
@@ -190,6 +195,19 @@ fn agrees(told: &Output, outcome: Outcome, fault: Fault) {
     assert_eq!(told.status.success(), success, "{}", said(told));
 }
 
+/// The restart has an end, in the status and on record.
+fn has_an_end(gateway: &Gateway, status: &Value, before: &Before, fault: Fault) {
+    assert_ne!(status["lastRestart"], before.last, "the restart has an end");
+    // A process that was killed has recorded nothing; nor can one whose disk is full.
+    if !matches!(
+        fault,
+        Fault::KillOld | Fault::DiskFull | Fault::StateReplaced
+    ) {
+        let lines = history(gateway).split_off(before.history);
+        restart_on_record(&lines);
+    }
+}
+
 /// Nothing is left of it, and its end is on record.
 fn gone(gateway: &mut Gateway, before: &Before, fault: Fault) -> Outcome {
     gateway.wait_gone(wait::DEADLINE);
@@ -206,10 +224,7 @@ fn gone(gateway: &mut Gateway, before: &Before, fault: Fault) -> Outcome {
     for end in ends {
         assert!(end["planned"] == true && end["code"] == 0, "{end}");
     }
-    assert!(
-        lines.iter().any(|line| line["event"] == "request"),
-        "the restart has an end: {lines:?}"
-    );
+    restart_on_record(&lines);
     Outcome::Stopped
 }
 

@@ -172,13 +172,13 @@ impl Supervision {
         self.successor_is_main = false;
     }
 
-    /// Makes the successor the main process: from here on only that one is listened to.
-    pub fn make_main(&mut self, successor: u32) {
+    /// Makes the successor the main process: from here on only that one is listened to. What it says
+    /// counts only after the end of what comes back.
+    pub fn make_main(&mut self, successor: u32) -> impl Future<Output = ()> + Send + use<> {
         let status = format!("pid {successor} takes over");
         self.notifier().main_pid(successor, &status);
-        // What the successor says counts only after it.
-        Notifier::flush();
         self.successor_is_main = true;
+        Notifier::flushed()
     }
 
     /// The successor did not take over.

@@ -6,12 +6,13 @@
 use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::net::unix::pipe;
 use tracing::warn;
+
+use crate::os::jobs::Jobs;
 
 /// How STATUS= begins while a service runs, but waits for an address that somebody else has.
 pub const WAITING: &str = "waiting for ";
@@ -51,52 +52,24 @@ impl WaitsFor {
 /// some dozens at once.
 const QUEUE_MAX: usize = 1024;
 
-/// How long [`Notifier::flush`] waits; systemd reads within milliseconds.
+/// How long [`Notifier::flush`] and [`Notifier::flushed`] wait; systemd reads within milliseconds.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// To the thread that sends; none where the system gives no thread.
-static SENDER: OnceLock<Option<SyncSender<Notification>>> = OnceLock::new();
+/// The thread that sends.
+static SENDER: OnceLock<Jobs> = OnceLock::new();
 
-/// What the thread does.
-enum Notification {
-    /// Sends lines with descriptors.
-    Send(String, Vec<OwnedFd>),
-    /// Tells that everything before it is sent.
-    Flush(SyncSender<()>),
+/// Leaves lines, with descriptors, to the thread that sends.
+fn queue(lines: String, fds: Vec<OwnedFd>) {
+    let sender = SENDER.get_or_init(|| Jobs::start("notify", QUEUE_MAX));
+    if !sender.push(move || send_now(&lines, &fds)) {
+        warn!("[gateway] cannot speak to the service manager: it reads nothing");
+    }
 }
 
-impl Notification {
-    fn send_all(messages: &Receiver<Self>) {
-        for message in messages {
-            match message {
-                Self::Send(lines, fds) => {
-                    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-                    let sent = sd_notify::notify_with_fds(&[NotifyState::Custom(&lines)], &fds);
-                    if let Err(error) = sent {
-                        warn!(
-                            "[gateway] cannot speak to the service manager at $NOTIFY_SOCKET: {error}"
-                        );
-                    }
-                }
-                Self::Flush(done) => drop(done.try_send(())),
-            }
-        }
-    }
-
-    /// Leaves it to the thread, without waiting.
-    fn queue(self) {
-        let sender = SENDER.get_or_init(|| {
-            let (sender, messages) = sync_channel(QUEUE_MAX);
-            let thread = std::thread::Builder::new().name("notify".to_owned());
-            let started = thread.spawn(move || Self::send_all(&messages));
-            started.ok().map(|_| sender)
-        });
-        if sender
-            .as_ref()
-            .is_none_or(|sender| sender.try_send(self).is_err())
-        {
-            warn!("[gateway] cannot speak to the service manager: it reads nothing");
-        }
+fn send_now(lines: &str, fds: &[OwnedFd]) {
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    if let Err(error) = sd_notify::notify_with_fds(&[NotifyState::Custom(lines)], &fds) {
+        warn!("[gateway] cannot speak to the service manager at $NOTIFY_SOCKET: {error}");
     }
 }
 
@@ -123,13 +96,21 @@ impl Notifier {
         }
     }
 
-    /// Waits until everything is sent, at most for a second: before the process ends, and before
-    /// another process speaks to the service manager.
+    /// Blocks until everything is sent, at most for a second: before the process ends.
     pub fn flush() {
-        if SENDER.get().is_some() {
-            let (done, sent) = sync_channel(1);
-            Notification::Flush(done).queue();
-            let _ = sent.recv_timeout(FLUSH);
+        if let Some(sender) = SENDER.get() {
+            sender.flush(FLUSH);
+        }
+    }
+
+    /// Ends when everything is sent, or after a second: before another process speaks to the service
+    /// manager.
+    pub fn flushed() -> impl Future<Output = ()> + Send + use<> {
+        let sent = SENDER.get().map(Jobs::done);
+        async move {
+            if let Some(sent) = sent {
+                let _ = tokio::time::timeout(FLUSH, sent).await;
+            }
         }
     }
 
@@ -194,7 +175,7 @@ impl Notifier {
         // The manager closes its copy of the one end when it comes to the message, and the other
         // end tells (sd_notify_barrier(3)).
         let asked = std::io::pipe().and_then(|(reader, writer): (PipeReader, _)| {
-            Notification::Send("BARRIER=1".to_owned(), vec![writer.into()]).queue();
+            queue("BARRIER=1".to_owned(), vec![writer.into()]);
             pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
         });
         match asked {
@@ -247,11 +228,10 @@ impl Notifier {
             return;
         }
         match fd.try_clone_to_owned() {
-            Ok(fd) => Notification::Send(
+            Ok(fd) => queue(
                 lines(&[NotifyState::FdStore, NotifyState::FdName(name)]),
                 vec![fd],
-            )
-            .queue(),
+            ),
             Err(error) => {
                 warn!("[gateway] the service manager cannot keep {name}: {error}");
             }
@@ -265,7 +245,7 @@ impl Notifier {
 
     fn send(self, states: &[NotifyState<'_>]) {
         if self.active {
-            Notification::Send(lines(states), Vec::new()).queue();
+            queue(lines(states), Vec::new());
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Cursor};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
+use std::pin::Pin;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, recvmsg, sendmsg};
@@ -27,9 +28,10 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Sender<T>(mpsc::UnboundedSender<Item<T>>);
 
-#[derive(Debug)]
 enum Item<T> {
     Message(T),
+    /// What follows is written after this.
+    After(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// Everything before this is written.
     Mark(oneshot::Sender<()>),
 }
@@ -38,6 +40,11 @@ impl<T> Sender<T> {
     pub fn send(&self, message: T) {
         // When the other end is gone, the reading end notices it.
         let _ = self.0.send(Item::Message(message));
+    }
+
+    /// Holds back what is sent from here on until `event`.
+    pub fn hold(&self, event: impl Future<Output = ()> + Send + 'static) {
+        let _ = self.0.send(Item::After(Box::pin(event)));
     }
 
     /// Waits until everything sent so far is written, for a process that is about to end.
@@ -80,6 +87,7 @@ pub fn open<T: Serialize + Send + 'static>(
         while let Some(item) = items.recv().await {
             match item {
                 Item::Mark(mark) => drop(mark.send(())),
+                Item::After(event) => event.await,
                 Item::Message(message) => {
                     let Ok(line) = line(&message) else { continue };
                     if write.write_all(&line).await.is_err() {

@@ -83,6 +83,11 @@ impl Successor {
         self.to.send(message);
     }
 
+    /// Holds back what is said from here on until `event`.
+    pub fn hold(&self, event: impl Future<Output = ()> + Send + 'static) {
+        self.to.hold(event);
+    }
+
     /// Takes note of its sidecars: when it is killed, the kernel ends them too, and that takes a
     /// while.
     pub fn know_children(&mut self) {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join_all};
 use nix::sys::signal::Signal;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -281,18 +281,23 @@ impl SuccessorSide {
 
     /// The successor is ready: `make_main` makes it the main process, unless a waiter stays that;
     /// then it gets the service.
-    pub fn commit(&mut self, make_main: impl FnOnce(u32)) {
+    pub fn commit<F>(&mut self, make_main: impl FnOnce(u32) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         failpoint::pass("old.before-mainpid");
         let Some(hand_over) = &mut self.hand_over else {
             return;
         };
         hand_over.begun = true;
-        if !hand_over.behind {
-            make_main(hand_over.successor.pid);
-        }
-        failpoint::pass("old.after-mainpid");
-        hand_over.successor.say(ToSuccessor::Go);
-        failpoint::pass("old.after-go");
+        let successor = &hand_over.successor;
+        let made_main = (!hand_over.behind).then(|| make_main(successor.pid));
+        successor.hold(async {
+            OptionFuture::from(made_main).await;
+            failpoint::pass("old.after-mainpid");
+        });
+        successor.say(ToSuccessor::Go);
+        successor.hold(async { failpoint::pass("old.after-go") });
     }
 
     /// Whether the loss of the successor of this generation is news. `handing_over` when one is

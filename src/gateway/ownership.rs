@@ -116,36 +116,29 @@ fn describe(loaded: &Loaded, owner: &Owner) -> Ownership {
     }
 }
 
-/// Records the owner of the directory, the generation that serves, and the predecessors that still
-/// drain. A full disk does not stop a start.
-pub fn record(
+/// The record of this process as the owner of the directory, with the generation that serves and the
+/// predecessors that still drain.
+pub fn of_this_process(
     loaded: &Loaded,
-    state: &Path,
-    listeners: &[String],
+    listeners: Vec<String>,
     generation: u64,
-    drainers: &[Drainer],
-) {
+    drainers: Vec<Drainer>,
+) -> Owner {
     let pid = std::process::id();
     let port = listeners
         .iter()
         .find_map(|address| address.parse::<std::net::SocketAddr>().ok())
         .map(|address| address.port());
-    let owner = Owner {
+    Owner {
         pid,
         start_time: owner::start_time(pid).unwrap_or_default(),
         boot_id: owner::boot_id(),
         port,
         instance: loaded.instance.clone(),
         generation,
-        drainers: drainers.to_vec(),
-        listeners: listeners.to_vec(),
+        drainers,
+        listeners,
         command: fingerprint(&loaded.config),
-    };
-    if let Err(error) = owner.write(state) {
-        warn!(
-            "[gateway] cannot write owner.json in {}: {error}",
-            state.display()
-        );
     }
 }
 

@@ -148,14 +148,16 @@ impl PendingRequests {
         self.last = Some(end);
         let Some(reply) = request.reply else { return };
         let into = match verdict {
-            RequestVerdict::Rejected(why) => return fail(reply, FailureCode::Rejected, why),
+            RequestVerdict::Rejected(why) => {
+                return self.refuse(reply, FailureCode::Rejected, why);
+            }
             RequestVerdict::Failed(why) => {
                 let code = scene.code.unwrap_or(FailureCode::Failed);
-                return fail(reply, code, why);
+                return self.refuse(reply, code, why);
             }
             RequestVerdict::Moved => {
                 let why = "another process has just taken over: ask again".to_owned();
-                return fail(reply, FailureCode::Moved, why);
+                return self.refuse(reply, FailureCode::Moved, why);
             }
             RequestVerdict::Coalesced { into, .. } => Some(into),
             RequestVerdict::Done(_) | RequestVerdict::Scheduled => None,
@@ -175,8 +177,13 @@ impl PendingRequests {
             Some(generation) if request.drained => {
                 self.for_drain.push((generation, reply, outcome))
             }
-            _ => reply.done(&outcome),
+            _ => self.record.when_written(move || reply.done(&outcome)),
         }
+    }
+
+    /// Answers a request that has failed and is on record.
+    fn refuse(&self, reply: Reply, code: FailureCode, why: String) {
+        self.record.when_written(move || fail(reply, code, why));
     }
 
     /// What the operator should know when old and new run side by side: said once.

@@ -1,16 +1,20 @@
 //! What one life of a gateway leaves behind: the throttle's record, the history, bundles, the last
 //! good configuration.
 //!
-//! Nothing here fails: a full disk costs the record, not the service.
+//! Nothing here fails, and nobody waits for the disk: a thread writes, in the order of the calls. A
+//! disk that is full or stands still costs the record, not the service.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use tracing::{info, warn};
 
+use super::handover::failpoint;
 use super::recovery::{RecoveryAction, ShownRecovery};
 use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
+use crate::os::jobs::Jobs;
 use crate::os::oom;
 use crate::os::process::executable;
 use crate::sidecar::SidecarNews;
@@ -19,11 +23,19 @@ use crate::state::diagnostic_bundle::{self, Bundle};
 use crate::state::history::{
     self, History, HistoryEntry, PhaseTime, PreviousEnd, Recorded, Requester,
 };
+use crate::state::last_good_config;
+use crate::state::owner::{self, Owner};
 use crate::state::startup_throttle::{self, LifeStart, StartDecision};
 use crate::state::terms::{EndReason, RequestEnd, RequestKindName, StrategyName};
 use crate::state::trace::Carried;
-use crate::state::{last_good_config, owner};
 use crate::text::redact::Redactor;
+
+/// How much may wait for the disk: a restart writes about ten times.
+const WRITES_MAX: usize = 1024;
+
+/// How long an answer that tells of what is recorded waits for the disk, and so does the end of the
+/// process. A disk that is only busy is faster.
+const WRITTEN: Duration = Duration::from_secs(1);
 
 /// Writes down what happens in one life.
 #[derive(Clone, Debug)]
@@ -34,6 +46,7 @@ pub struct LifeRecord {
     pid: u32,
     history: History,
     redactor: Redactor,
+    writes: Jobs,
 }
 
 /// What the history tells of a request besides its end.
@@ -88,27 +101,79 @@ impl LifeRecord {
             pid: std::process::id(),
             history: History::open(dir),
             redactor: redactor.clone(),
+            writes: Jobs::start("record", WRITES_MAX),
         }
     }
 
-    fn life(&self) -> LifeStart<'_> {
+    /// Leaves a write to the thread.
+    fn write(&self, write: impl FnOnce(&Self) + Send + 'static) {
+        let this = self.clone();
+        let write = move || {
+            failpoint::pass("record.write");
+            write(&this);
+        };
+        if !self.writes.push(write) {
+            warn!(
+                "[gateway] cannot write to {}: its disk does not answer",
+                self.dir.display()
+            );
+        }
+    }
+
+    /// Writes the throttle's record.
+    fn throttle(&self, write: fn(&Path, &LifeStart<'_>)) {
+        let now = BootTime::now();
+        self.write(move |this| write(&this.dir, &this.life(now)));
+    }
+
+    /// Writes a line of the history.
+    fn append(&self, entry: HistoryEntry) {
+        let line = self.history.line(entry);
+        self.write(move |this| this.history.append(&line));
+    }
+
+    /// Ends when what was recorded until now can be read, or the disk does not answer.
+    pub fn written(&self) -> impl Future<Output = ()> + Send + use<> {
+        let written = self.writes.done();
+        async move {
+            let _ = tokio::time::timeout(WRITTEN, written).await;
+        }
+    }
+
+    /// Calls `answer` after [`written`](Self::written).
+    pub fn when_written(&self, answer: impl FnOnce() + Send + 'static) {
+        let written = self.written();
+        tokio::spawn(async move {
+            written.await;
+            answer();
+        });
+    }
+
+    /// Blocks until what was recorded until now can be read, or the disk does not answer.
+    pub fn flush(&self) {
+        self.writes.flush(WRITTEN);
+    }
+
+    fn life(&self, now: BootTime) -> LifeStart<'_> {
         LifeStart {
             pid: self.pid,
             boot_id: &self.boot_id,
-            now: BootTime::now(),
+            now,
         }
     }
 
     /// A life begins by itself. With the lock held, once. `unit_result` is the service manager's
     /// word for the end before, where it still has one.
+    /// Blocks: without the record of earlier lives it is not known what this one has to do.
     pub fn begin(&self, throttle: &Throttle, unit_result: Option<&str>) -> Begun {
+        self.flush();
         let lines: Vec<Recorded> = history::read(&self.dir).collect();
         let kills = oom::count().map(|count| count.kills);
         let (before, trace) = how_it_ended(&lines, &self.boot_id, |kills_before| {
             oom::end_of_life(unit_result, kills_before, kills)
         });
         Begun {
-            start: startup_throttle::begin(&self.dir, throttle, &self.life()),
+            start: startup_throttle::begin(&self.dir, throttle, &self.life(BootTime::now())),
             before,
             trace,
         }
@@ -116,12 +181,24 @@ impl LifeRecord {
 
     /// A life begins by taking over from one that lives: when that one has let go.
     pub fn take_over(&self) {
-        startup_throttle::take_over(&self.dir, &self.life());
+        self.throttle(startup_throttle::take_over);
+    }
+
+    /// Who owns the state directory.
+    pub fn owner(&self, owner: Owner) {
+        self.write(move |this| {
+            if let Err(error) = owner.write(&this.dir) {
+                warn!(
+                    "[gateway] cannot write owner.json in {}: {error}",
+                    this.dir.display()
+                );
+            }
+        });
     }
 
     /// The life is under way.
     pub fn started(&self, supervisor: &str, standing: &ShownRecovery, before: PreviousEnd) {
-        self.history.append(&HistoryEntry::Started {
+        self.append(HistoryEntry::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             supervisor: supervisor.to_owned(),
             rung: standing.rung,
@@ -133,7 +210,7 @@ impl LifeRecord {
 
     /// Another rung of the ladder is reached.
     pub fn rung(&self, standing: &ShownRecovery) {
-        self.history.append(&HistoryEntry::Rung {
+        self.append(HistoryEntry::Rung {
             rung: standing.rung,
             reason: self.reason(standing),
         });
@@ -141,7 +218,7 @@ impl LifeRecord {
 
     /// Something noteworthy about a sidecar.
     pub fn sidecar(&self, news: &SidecarNews) {
-        self.history.append(&HistoryEntry::Sidecar {
+        self.append(HistoryEntry::Sidecar {
             name: news.name.clone(),
             standing: news.standing,
             reason: self.redactor.text(&news.reason),
@@ -163,7 +240,7 @@ impl LifeRecord {
         outcome: RequestEnd,
         took_ms: u64,
     ) {
-        self.history.append(&HistoryEntry::Request {
+        self.append(HistoryEntry::Request {
             id: id.to_owned(),
             kind,
             who: asked.who,
@@ -183,26 +260,31 @@ impl LifeRecord {
     /// Does what the ladder asks of the record; other actions are not its business.
     pub fn perform(&self, action: &RecoveryAction) {
         match action {
-            RecoveryAction::MarkTrial => startup_throttle::trial(&self.dir, &self.life()),
-            RecoveryAction::MarkSafe => startup_throttle::safe(&self.dir, &self.life()),
-            RecoveryAction::MarkStable => startup_throttle::stable(&self.dir, self.pid),
+            RecoveryAction::MarkTrial => self.throttle(startup_throttle::trial),
+            RecoveryAction::MarkSafe => self.throttle(startup_throttle::safe),
+            RecoveryAction::MarkStable => {
+                self.write(|this| startup_throttle::stable(&this.dir, this.pid));
+            }
             RecoveryAction::Alert(_) => {}
         }
     }
 
     /// An operator asks to forget earlier starts.
     pub fn forgive(&self) {
-        startup_throttle::clear(&self.dir);
+        self.write(|this| startup_throttle::clear(&this.dir));
     }
 
     /// A generation of this configuration is ready: it will do when a later one will not.
     pub fn good(&self, loaded: &Loaded) {
-        if let Err(error) = last_good_config::save(&self.dir, loaded) {
-            warn!(
-                "[gateway] cannot keep the configuration as the last good one in {}: {error}",
-                self.dir.display()
-            );
-        }
+        let loaded = loaded.clone();
+        self.write(move |this| {
+            if let Err(error) = last_good_config::save(&this.dir, &loaded) {
+                warn!(
+                    "[gateway] cannot keep the configuration as the last good one in {}: {error}",
+                    this.dir.display()
+                );
+            }
+        });
     }
 
     /// The life ends. `planned` says that it was a stop, a restart or a hand-over: then the next
@@ -217,10 +299,10 @@ impl LifeRecord {
         trace: Option<Carried>,
     ) {
         if planned {
-            startup_throttle::ended_planned(&self.dir, self.pid);
+            self.write(|this| startup_throttle::ended_planned(&this.dir, this.pid));
         }
         let Ok(reason) = self.redactor.text(&reason.to_string()).parse();
-        self.history.append(&HistoryEntry::Ended {
+        self.append(HistoryEntry::Ended {
             planned,
             code,
             reason,
@@ -232,24 +314,28 @@ impl LifeRecord {
 
     /// Keeps what is known in a bundle, and tells where.
     pub fn bundle(&self, reason: &str, error: Option<&str>, uptime_ms: u64, status: Value) {
-        let bundle = Bundle {
-            reason,
-            error,
-            uptime_ms,
-            instance: &self.instance,
-            status,
-            evidence: oom::evidence(),
-        };
-        match diagnostic_bundle::write(&self.dir, &bundle, &self.redactor) {
-            Ok(path) => info!(
-                "[gateway] what is known about it is kept in {}",
-                path.display()
-            ),
-            Err(error) => warn!(
-                "[gateway] cannot keep a bundle in {}: {error}",
-                self.dir.display()
-            ),
-        }
+        let (reason, error) = (reason.to_owned(), error.map(str::to_owned));
+        let evidence = oom::evidence();
+        self.write(move |this| {
+            let bundle = Bundle {
+                reason: &reason,
+                error: error.as_deref(),
+                uptime_ms,
+                instance: &this.instance,
+                status,
+                evidence,
+            };
+            match diagnostic_bundle::write(&this.dir, &bundle, &this.redactor) {
+                Ok(path) => info!(
+                    "[gateway] what is known about it is kept in {}",
+                    path.display()
+                ),
+                Err(error) => warn!(
+                    "[gateway] cannot keep a bundle in {}: {error}",
+                    this.dir.display()
+                ),
+            }
+        });
     }
 }
 

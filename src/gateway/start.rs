@@ -180,6 +180,7 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     let ended = |planned, code, why: &str| {
         let reason = EndReason::Other(why.to_owned());
         record.ended(planned, code, &reason, 0, Vec::new(), None);
+        record.flush();
     };
     match assemble(given, claim, life, signals).await {
         Ok(Some(started)) => Ok(started),

@@ -174,10 +174,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let redactor = Redactor::default();
         redactor.learn_command(&["app".into(), "--token".into(), "CANARY-1".into()]);
-        History::open(dir.path()).append(&HistoryEntry::Rung {
+        let history = History::open(dir.path());
+        history.append(&history.line(HistoryEntry::Rung {
             rung: RungName::SafeMode,
             reason: Some("it printed CANARY-1".into()),
-        });
+        }));
         let bundle = Bundle {
             reason: "safe-mode",
             error: Some("app said CANARY-1"),

@@ -186,15 +186,19 @@ impl History {
         }
     }
 
-    /// Writes a line, long texts clipped. An error is logged.
-    pub fn append(&self, entry: &HistoryEntry) {
-        let line = Recorded {
+    /// The line that records an entry now.
+    pub fn line(&self, entry: HistoryEntry) -> Recorded {
+        Recorded {
             at: Timestamp::now(),
             pid: std::process::id(),
             boot_id: self.boot_id.clone(),
-            entry: entry.clone(),
-        };
-        if let Err(error) = self.write(&line) {
+            entry,
+        }
+    }
+
+    /// Writes a line, long texts clipped. An error is logged.
+    pub fn append(&self, line: &Recorded) {
+        if let Err(error) = self.write(line) {
             warn!("[gateway] cannot write {}: {error}", self.path.display());
         }
     }

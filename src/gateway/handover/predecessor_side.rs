@@ -108,6 +108,13 @@ impl PredecessorSide {
         }
     }
 
+    /// Holds back what the predecessor is told from here on until `event`.
+    pub fn hold(&self, event: impl Future<Output = ()> + Send + 'static) {
+        if let Some(taking) = &self.taking {
+            taking.predecessor.hold(event);
+        }
+    }
+
     /// Says that the loop turns, until the service is ours.
     pub fn alive(&self) {
         failpoint::pass("new.alive");

@@ -121,7 +121,8 @@ fn lives_of_one_directory_know_of_each_other() {
     let dir = tempfile::tempdir().unwrap();
     // The history takes the process's own number, so every life here has it.
     let pid = std::process::id();
-    let life = || record(dir.path(), pid);
+    let record = record(dir.path(), pid);
+    let life = || record.clone();
     let throttle = Throttle::default();
     assert_eq!(
         life().begin(&throttle, None),
@@ -156,6 +157,7 @@ fn lives_of_one_directory_know_of_each_other() {
     assert_eq!(life().begin(&throttle, None).start, StartDecision::Go);
     life().take_over();
     life().forgive();
+    record.flush();
     assert!(!dir.path().join("startup-throttle.json").exists());
 }
 
@@ -178,6 +180,7 @@ fn no_secret_is_left_behind() {
         1,
         serde_json::json!({"detail": "CANARY-1"}),
     );
+    record.flush();
     assert_eq!(diagnostic_bundle::list(dir.path()).len(), 1);
     for path in [
         dir.path().join("history.jsonl"),
@@ -200,4 +203,5 @@ fn a_directory_that_is_gone_stops_nobody() {
     record.good(&load(&Overrides::default(), &Env(&env)).unwrap());
     record.bundle("x", None, 1, Value::Null);
     record.ended(true, 0, &"".parse().unwrap(), 1, vec![], None);
+    record.flush();
 }

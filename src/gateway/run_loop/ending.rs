@@ -257,6 +257,7 @@ impl Gateway {
                     && !self.supervision.is_service(),
             });
         }
+        self.recovery.record.flush();
         let waiter = self.successor.into_waiter();
         // A process that stays in front of others has not ended.
         if self.generations.current().is_some() && waiter.is_none() {

@@ -307,6 +307,8 @@ impl Gateway {
         self.open_up();
         self.successor.tell_waiter();
         failpoint::pass("new.before-serving");
+        // The predecessor ends its record when it hears that.
+        self.predecessor.hold(self.recovery.record.written());
         self.predecessor.tell(ToPredecessor::Serving);
         self.supervision.notifier().watchdog();
     }
@@ -334,12 +336,11 @@ impl Gateway {
 
     /// Writes that the service is this process's, and who still drains.
     pub(super) fn record_owner(&self) {
-        ownership::record(
+        self.recovery.record.owner(ownership::of_this_process(
             &self.material.loaded,
-            &self.paths.state,
-            &self.front_door.listeners.addresses(),
+            self.front_door.listeners.addresses(),
             self.machine.current(),
-            &self.predecessor.predecessors.on_record(),
-        );
+            self.predecessor.predecessors.on_record(),
+        ));
     }
 }

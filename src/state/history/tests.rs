@@ -69,7 +69,9 @@ fn what_is_written_is_read_again() {
             }),
         },
     ];
-    entries.iter().for_each(|entry| history.append(entry));
+    entries
+        .iter()
+        .for_each(|entry| history.append(&history.line(entry.clone())));
     let lines: Vec<Recorded> = read(dir.path()).collect();
     assert!(
         lines.iter().map(|line| &line.entry).eq(&entries),
@@ -101,7 +103,7 @@ fn what_is_written_is_read_again() {
 fn torn_and_foreign_lines_cost_only_themselves() {
     let dir = tempfile::tempdir().unwrap();
     let history = History::open(dir.path());
-    history.append(&request("r1"));
+    history.append(&history.line(request("r1")));
     let torn = "{\"at\":\"2026-11-22T02:0";
     let mut file = OpenOptions::new()
         .append(true)
@@ -109,10 +111,10 @@ fn torn_and_foreign_lines_cost_only_themselves() {
         .unwrap();
     file.write_all(torn.as_bytes()).unwrap();
     assert_eq!(ids(dir.path()), ["r1"]);
-    history.append(&request("r2"));
+    history.append(&history.line(request("r2")));
     file.write_all(b"{\"event\":\"of-a-later-version\"}\n\xff\xfe\n\n")
         .unwrap();
-    history.append(&request("r3"));
+    history.append(&history.line(request("r3")));
     assert_eq!(ids(dir.path()), ["r1", "r2", "r3"]);
 }
 
@@ -127,7 +129,7 @@ fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
             unreachable!()
         };
         reason.clone_from(&long);
-        history.append(&entry);
+        history.append(&history.line(entry.clone()));
     }
     for path in [path(dir.path()), older(&path(dir.path()))] {
         let length = std::fs::metadata(&path).unwrap().len();
@@ -147,7 +149,8 @@ fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
 #[test]
 fn what_cannot_be_written_stops_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    History::open(&dir.path().join("gone")).append(&request("r1"));
+    let gone = History::open(&dir.path().join("gone"));
+    gone.append(&gone.line(request("r1")));
 }
 
 #[test]
@@ -157,12 +160,12 @@ fn what_is_no_file_of_ours_is_set_aside_and_the_record_goes_on() {
     let elsewhere = dir.path().join("elsewhere");
     std::fs::write(&elsewhere, "mine").unwrap();
     std::os::unix::fs::symlink(&elsewhere, path(dir.path())).unwrap();
-    history.append(&request("r1"));
+    history.append(&history.line(request("r1")));
     assert_eq!(ids(dir.path()), ["r1"]);
     let text = std::fs::read_to_string(&elsewhere).unwrap();
     assert_eq!(text, "mine", "links are not followed");
     std::fs::remove_file(path(dir.path())).unwrap();
     nix::unistd::mkfifo(&path(dir.path()), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    history.append(&request("r2"));
+    history.append(&history.line(request("r2")));
     assert_eq!(ids(dir.path()), ["r2"]);
 }

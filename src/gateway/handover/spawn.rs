@@ -3,16 +3,22 @@
 //! An orphan is forked twice. The process in between stays its parent until this process holds a
 //! pidfd, so that its pid cannot be given to another process meanwhile. Then it ends, and the
 //! successor becomes a child of the service manager, or of init.
+//!
+//! The exec waits for the disk of the program, and nobody waits for the exec but [`Executing`].
 #![allow(unsafe_code, reason = "fork, and what is safe between fork and exec")]
 
 use std::ffi::CString;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
 
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::program::Program;
 use crate::gateway::signals;
@@ -34,16 +40,25 @@ pub struct Spawned {
     pub pidfd: PidFd,
 }
 
-/// Starts the program with these descriptors. Each keeps its number, which the environment variable
-/// beside it has.
+/// A process that becomes the program now. It is killed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Executing {
+    /// None once it is somebody else's.
+    spawned: Option<Spawned>,
+    /// Brings the error of execve; it is closed when execve succeeds.
+    executed: UnixStream,
+}
+
+/// Begins to start the program with these descriptors. Each keeps its number, which the environment
+/// variable beside it has.
 ///
 /// # Errors
-/// When the program cannot be started: its file is gone, or built for another machine.
+/// When there can be no process.
 pub(super) fn spawn(
     program: &Program,
     inherited: &[(&str, BorrowedFd<'_>)],
     parentage: Parentage,
-) -> io::Result<Spawned> {
+) -> io::Result<Executing> {
     let numbers = inherited.iter().map(|(name, fd)| (*name, fd.as_raw_fd()));
     let (image, argv, envp) = program.for_exec(numbers.clone())?;
     let plan = ExecPlan {
@@ -53,10 +68,11 @@ pub(super) fn spawn(
         keep: numbers.map(|(_, fd)| fd).collect(),
         mask: signals::set(),
     };
-    // The first pipe carries the pid. The second carries the error of execve; it is closed when
-    // execve succeeds.
-    let (mut kept, between) = UnixStream::pair()?;
-    let (mut executed, report) = UnixStream::pair()?;
+    // The first pair carries the pid, the second the error of execve.
+    let (mut kept, between) = StdStream::pair()?;
+    let (executed, report) = StdStream::pair()?;
+    executed.set_nonblocking(true)?;
+    let executed = UnixStream::from_std(executed)?;
     // SAFETY: the child makes only async-signal-safe calls and allocates nothing; everything was
     // prepared before.
     let first = match unsafe { fork() }? {
@@ -72,16 +88,56 @@ pub(super) fn spawn(
         let pidfd = PidFd::open(pid)?;
         Ok(Spawned { pid, pidfd })
     });
-    let errno = read_number(&mut executed).ok().map(i32::from_ne_bytes);
-    drop(kept);
-    if parentage == Parentage::Orphan || errno.is_some() {
-        // It has ended, or is about to.
+    if parentage == Parentage::Orphan {
+        // A byte, not the end of the stream: until the exec is done, the new process has a copy of
+        // this end. One that has ended needs no byte.
+        let _ = kept.write_all(&[0]);
         let _ = waitpid(first, None);
     }
-    errno.map_or(spawned, |errno| Err(io::Error::from_raw_os_error(errno)))
+    Ok(Executing {
+        spawned: Some(spawned?),
+        executed,
+    })
 }
 
-fn read_number(stream: &mut UnixStream) -> io::Result<[u8; 4]> {
+impl Executing {
+    /// The process, which may not be the program yet; none when that is over.
+    pub fn spawned(&self) -> Option<&Spawned> {
+        self.spawned.as_ref()
+    }
+
+    /// Waits until it is the program, at most for `limit`.
+    ///
+    /// # Errors
+    /// When the program cannot be executed: its file is gone, or built for another machine, or its
+    /// disk does not answer.
+    pub async fn done(mut self, limit: Duration) -> io::Result<Spawned> {
+        let mut errno = [0; 4];
+        match timeout(limit, self.executed.read_exact(&mut errno)).await {
+            Ok(Ok(_)) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+            // The other end is closed.
+            Ok(Err(_)) => self.spawned.take().ok_or(io::ErrorKind::NotFound.into()),
+            Err(_) => Err(not_loaded(limit)),
+        }
+    }
+}
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        if let Some(spawned) = &self.spawned {
+            // An error means that it is gone.
+            let _ = spawned.pidfd.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+pub(super) fn not_loaded(limit: Duration) -> io::Error {
+    let limit = limit.as_secs();
+    let why = format!("it was not loaded within {limit} s: does its disk answer?");
+    io::Error::new(io::ErrorKind::TimedOut, why)
+}
+
+fn read_number(stream: &mut StdStream) -> io::Result<[u8; 4]> {
     let mut bytes = [0; 4];
     stream.read_exact(&mut bytes)?;
     Ok(bytes)
@@ -134,7 +190,7 @@ impl ExecPlan {
     }
 }
 
-/// Sends the pid of the child, and waits until the other side holds a pidfd.
+/// Sends the pid of the child, and waits until the other side says that it holds a pidfd, or is gone.
 fn stay_between(child: Pid, to: RawFd, report: RawFd) -> ! {
     let bytes = child.as_raw().to_ne_bytes();
     let mut byte = 0u8;

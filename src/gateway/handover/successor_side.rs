@@ -13,10 +13,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::failpoint;
-use super::offer::{Offered, Offering};
+use super::offer::Offering;
 use super::outgoing::{News, Successor};
 use super::program::Program;
-use super::spawn::{Parentage, Spawned, spawn};
+use super::spawn::{Parentage, spawn};
+use super::starting::{StartedSuccessor, Starting};
 use super::waiter::{Link, Waiter, WaiterEvent};
 use super::wire::{OFFER, ToSuccessor};
 use crate::control::protocol::{DrainStatus, GenerationInfo};
@@ -65,6 +66,8 @@ struct Asked {
     budget: Budget,
     /// Reports the progress to the client that requested the restart.
     report: Reporter,
+    /// None when it could not even be begun.
+    starting: Option<Starting>,
 }
 
 /// A successor to talk to.
@@ -81,10 +84,6 @@ pub struct HandOver {
     /// Whether it is behind a waiter, so that our pid stays the main one.
     behind: bool,
 }
-
-/// A successor that was started, with our end of the stream to it and whether it is behind a waiter.
-#[derive(Debug)]
-pub struct StartedSuccessor(io::Result<(Offered, Spawned, bool)>);
 
 /// After the hand-over.
 #[derive(Debug)]
@@ -157,21 +156,27 @@ impl SuccessorSide {
         report: Reporter,
         started: Outbox<StartedSuccessor>,
     ) {
+        let generation = offering.offer.generation;
+        let starting = match self.start_process(offering, &started) {
+            Ok(starting) => Some(starting),
+            Err(error) => {
+                started.send(StartedSuccessor(Err(error)));
+                None
+            }
+        };
         self.asked = Some(Asked {
-            generation: offering.offer.generation,
+            generation,
             budget,
             report,
+            starting,
         });
-        if let Err(error) = self.start_process(offering, &started) {
-            started.send(StartedSuccessor(Err(error)));
-        }
     }
 
     fn start_process(
         &mut self,
         offering: Offering<'_>,
         started: &Outbox<StartedSuccessor>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Starting> {
         failpoint::pass("old.before-spawn");
         let link = self.link.clone().filter(|link| link.alive());
         let becomes_waiter = self.stays && link.is_none();
@@ -183,18 +188,11 @@ impl SuccessorSide {
             work = Some(theirs);
         }
         let (offered, theirs) = offering.prepare(self.lock.as_ref(), work.as_ref())?;
+        let started = started.clone();
         if let Some(link) = link {
-            let started = started.clone();
-            // In a thread: a waiter that was stopped does not answer.
-            self.ending.spawn_blocking(move || {
-                let spawned = link.spawn(&theirs);
-                started.send(StartedSuccessor(
-                    spawned.map(|spawned| (offered, spawned, true)),
-                ));
-            });
-            return Ok(());
+            return Ok(Starting::by_waiter(link, offered, theirs, started));
         }
-        let spawned = if becomes_waiter {
+        let executing = if becomes_waiter {
             self.waiter
                 .get_or_insert_with(|| Waiter::new(self.program.clone()))
                 .spawn(&theirs)?
@@ -202,9 +200,7 @@ impl SuccessorSide {
             let inherited = [(OFFER, theirs.as_fd())];
             spawn(&self.program, &inherited, Parentage::Orphan)?
         };
-        failpoint::pass("old.spawned");
-        started.send(StartedSuccessor(Ok((offered, spawned, becomes_waiter))));
-        Ok(())
+        Ok(Starting::here(executing, offered, becomes_waiter, started))
     }
 
     /// The successor of this generation was started, or not. What it says goes to `news`. One that
@@ -220,8 +216,9 @@ impl SuccessorSide {
     ) -> Result<(), String> {
         let asked = self.asked.take_if(|asked| asked.generation == generation);
         let Some(asked) = asked else { return Ok(()) };
-        let listened = started.0.and_then(|(offered, spawned, behind)| {
-            let stream = offered.claim()?;
+        let starting = asked.starting;
+        let listened = started.0.and_then(|(spawned, behind)| {
+            let stream = starting.ok_or(io::ErrorKind::NotConnected)?.claim()?;
             let successor = Successor::listen(stream, spawned, generation, news)?;
             Ok((successor, behind))
         });
@@ -464,6 +461,9 @@ impl SuccessorSide {
     pub fn resume(&mut self) {
         self.hand_over = None;
         self.handed = None;
+        if let Some(waiter) = &mut self.waiter {
+            waiter.resume();
+        }
     }
 }
 
@@ -495,6 +495,6 @@ impl SuccessorSide {
 
     /// The waiter that stays when this process has no work left; none when no process is behind it.
     pub fn into_waiter(self) -> Option<Waiter> {
-        self.waiter.filter(|waiter| !waiter.alone())
+        self.waiter.filter(Waiter::is_in_front)
     }
 }

@@ -19,7 +19,7 @@ use tracing::{error, info};
 
 use super::incoming::inherited;
 use super::program::Program;
-use super::spawn::{Parentage, Spawned, spawn};
+use super::spawn::{Executing, Parentage, Spawned, not_loaded, spawn};
 use super::wire::{LINK, OFFER};
 use super::{channel, failpoint};
 use crate::gateway::signals::{SignalRequest, Signals};
@@ -35,11 +35,14 @@ const CURRENT: u8 = b'c';
 /// How long a waiter may take to start a process: it only forks and executes, unless it was stopped.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long the program may take to be loaded for another process, which waits for the answer.
+const LOADED: Duration = Duration::from_secs(4);
+
 /// An event behind the waiter.
 #[derive(Debug)]
 pub enum WaiterEvent {
-    /// A process has ended.
-    Ended(u32),
+    /// A process has ended, with this status.
+    Ended(u32, u8),
     /// Another process serves now.
     Current(u32),
     /// The process at the other end requests a successor that inherits this descriptor.
@@ -69,27 +72,31 @@ impl Waiter {
         }
     }
 
-    /// Starts a process behind it that inherits `end`.
+    /// Begins to start a process behind it that inherits `end`.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn spawn(&mut self, end: &impl AsFd) -> io::Result<Spawned> {
+    pub(super) fn spawn(&mut self, end: &impl AsFd) -> io::Result<Executing> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
-        let inherited = [(OFFER, end.as_fd()), (LINK, theirs.as_fd())];
-        let spawned = spawn(&self.program, &inherited, Parentage::Child)?;
-        orphans::spare(spawned.pid);
         let stream = UnixStream::from_std(ours)?;
-        let pidfd = PidFd::from(spawned.pidfd.as_fd().try_clone_to_owned()?);
+        let inherited = [(OFFER, end.as_fd()), (LINK, theirs.as_fd())];
+        let executing = spawn(&self.program, &inherited, Parentage::Child)?;
+        let Some(Spawned { pid, pidfd }) = executing.spawned() else {
+            return Ok(executing);
+        };
+        orphans::spare(*pid);
+        let pidfd = PidFd::from(pidfd.as_fd().try_clone_to_owned()?);
         let ended = pidfd.ended();
-        let (pid, sender) = (spawned.pid, self.sender.clone());
+        let (pid, sender) = (*pid, self.sender.clone());
         tokio::spawn(listen(pid, stream, sender.clone()));
         tokio::spawn(async move {
             ended.wait().await;
-            let _ = sender.send(WaiterEvent::Ended(pid));
+            let status = exit_code(orphans::status_of_ours(pid).await);
+            let _ = sender.send(WaiterEvent::Ended(pid, status));
         });
         self.children.insert(pid, pidfd);
-        Ok(spawned)
+        Ok(executing)
     }
 
     pub async fn next(&mut self) -> Option<WaiterEvent> {
@@ -100,15 +107,21 @@ impl Waiter {
         match event {
             WaiterEvent::Current(pid) => self.current = pid,
             WaiterEvent::Spawn(from, end) => {
-                let spawned = self.spawn(&end);
-                if let Err(error) = &spawned {
-                    error!("[gateway] cannot start a successor: {error}");
-                }
-                // A process that is gone needs no answer, and its offer is void.
-                let _ = answer(&from, spawned);
+                let executing = self.spawn(&end);
+                tokio::spawn(async move {
+                    let spawned = match executing {
+                        Ok(executing) => executing.done(LOADED).await,
+                        Err(error) => Err(error),
+                    };
+                    if let Err(error) = &spawned {
+                        error!("[gateway] cannot start a successor: {error}");
+                    }
+                    // A process that is gone needs no answer, and its offer is void.
+                    let _ = answer(&from, spawned);
+                });
             }
-            WaiterEvent::Ended(pid) => {
-                let status = reap(pid);
+            WaiterEvent::Ended(pid, status) => {
+                orphans::forget(pid);
                 self.children.remove(&pid);
                 if pid == self.current || self.current == 0 {
                     self.status = status;
@@ -118,8 +131,20 @@ impl Waiter {
     }
 
     /// Whether no process is left behind it.
-    pub fn alone(&self) -> bool {
+    fn alone(&self) -> bool {
         self.children.is_empty()
+    }
+
+    /// Whether a process behind it has got the service and still runs. One that was given up before
+    /// does not count.
+    pub fn is_in_front(&self) -> bool {
+        self.current != 0 && !self.alone()
+    }
+
+    /// This process serves again.
+    pub fn resume(&mut self) {
+        self.current = 0;
+        self.status = 0;
     }
 
     /// Passes a signal on to the process that serves.
@@ -158,10 +183,10 @@ impl Waiter {
 }
 
 /// The exit code as a shell tells it: 128 plus the number of the signal that killed the process.
-fn reap(pid: u32) -> u8 {
-    match orphans::reap_ours(pid) {
-        Ok(WaitStatus::Exited(_, code)) => code as u8,
-        Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as u8,
+fn exit_code(status: Option<WaitStatus>) -> u8 {
+    match status {
+        Some(WaitStatus::Exited(_, code)) => code as u8,
+        Some(WaitStatus::Signaled(_, signal, _)) => 128 + signal as u8,
         _ => 1,
     }
 }
@@ -188,7 +213,10 @@ fn answer(stream: &UnixStream, spawned: io::Result<Spawned>) -> io::Result<usize
             channel::send_with(stream, &pid.to_ne_bytes(), &[pidfd.as_fd()])
         }
         Err(error) => {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            let errno = match error.kind() {
+                io::ErrorKind::TimedOut => libc::ETIMEDOUT,
+                _ => error.raw_os_error().unwrap_or(libc::EIO),
+            };
             channel::send_with(stream, &errno.to_ne_bytes(), &[])
         }
     }
@@ -263,7 +291,10 @@ impl Link {
                 pid: u32::from_ne_bytes(number),
                 pidfd: PidFd::from(pidfd),
             }),
-            (4, None) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number))),
+            (4, None) => Err(match i32::from_ne_bytes(number) {
+                libc::ETIMEDOUT => not_loaded(LOADED),
+                errno => io::Error::from_raw_os_error(errno),
+            }),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         })
     }

@@ -224,16 +224,32 @@ impl BuildPlan {
     }
 }
 
-/// The build of one generation, from its plan to its end.
+/// How a generation is wanted, before its configuration is read.
+#[derive(Debug)]
+pub struct BuildOrder {
+    pub number: u64,
+    pub kind: RequestKind,
+    pub budget: Budget,
+    /// Who asked for it.
+    pub request: Option<String>,
+    /// As [`BuildPlan::persist`].
+    pub persist: bool,
+}
+
+/// The build of one generation, from its order to its end.
 #[derive(Debug, Default)]
 pub struct Construction(Option<UnderWay>);
 
 #[derive(Debug)]
-struct UnderWay {
-    number: u64,
-    task: JoinHandle<()>,
-    started: StartedSlots,
-    source: BuildSource,
+enum UnderWay {
+    /// The configuration is being read.
+    Ordered(BuildOrder),
+    Begun {
+        number: u64,
+        task: JoinHandle<()>,
+        started: StartedSlots,
+        source: Box<BuildSource>,
+    },
 }
 
 /// Where a generation comes from.
@@ -266,25 +282,51 @@ impl Construction {
             // When the loop has ended, dropping the result stops its sidecars.
             built.send(Box::new(result));
         });
-        self.0 = Some(UnderWay {
+        self.0 = Some(UnderWay::Begun {
             number,
             task,
             started,
-            source,
+            source: Box::new(source),
         });
+    }
+
+    /// A build is wanted whose configuration is being read.
+    pub fn order(&mut self, order: BuildOrder) {
+        self.0 = Some(UnderWay::Ordered(order));
+    }
+
+    /// The configuration for this generation was read; none when it was abandoned.
+    pub fn ordered(&mut self, number: u64) -> Option<BuildOrder> {
+        match self.take(number)? {
+            UnderWay::Ordered(order) => Some(order),
+            UnderWay::Begun { .. } => None,
+        }
     }
 
     /// The build of this generation has ended; none when it was abandoned.
     pub fn finish(&mut self, number: u64) -> Option<BuildSource> {
-        let build = self.0.take_if(|build| build.number == number)?;
-        Some(build.source)
+        match self.take(number)? {
+            UnderWay::Begun { source, .. } => Some(*source),
+            UnderWay::Ordered(_) => None,
+        }
     }
 
     /// Gives the build of this generation up. The sidecars that it had started come back; somebody
     /// else must see them to their end. None when there was no such build.
     pub fn abandon(&mut self, number: u64) -> Option<Vec<Arc<Slot>>> {
-        let build = self.0.take_if(|build| build.number == number)?;
-        build.task.abort();
-        Some(lock(&build.started.0).clone())
+        match self.take(number)? {
+            UnderWay::Ordered(_) => Some(Vec::new()),
+            UnderWay::Begun { task, started, .. } => {
+                task.abort();
+                Some(lock(&started.0).clone())
+            }
+        }
+    }
+
+    fn take(&mut self, wanted: u64) -> Option<UnderWay> {
+        self.0.take_if(|under_way| match under_way {
+            UnderWay::Ordered(order) => order.number == wanted,
+            UnderWay::Begun { number, .. } => *number == wanted,
+        })
     }
 }

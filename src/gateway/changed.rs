@@ -4,6 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::task::{JoinError, spawn_blocking};
+
 /// The time between two looks. No event covers every case: the file may be replaced behind a
 /// symbolic link or on a network file system, or appear in a directory that does not exist yet. A user
 /// who saves the file waits no longer than this.
@@ -12,19 +14,24 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Device, inode, modification time and size, which differ after a change; none without a file.
 type FileVersion = Option<(u64, u64, (i64, i64), u64)>;
 
-fn version(path: &Path) -> FileVersion {
-    let file = std::fs::metadata(path).ok()?;
-    let time = (file.mtime(), file.mtime_nsec());
-    Some((file.dev(), file.ino(), time, file.size()))
+/// In a thread: the disk may not answer. An error means that there is none.
+async fn version(path: &Path) -> Result<FileVersion, JoinError> {
+    let path = path.to_owned();
+    let look = move || {
+        let file = std::fs::metadata(path).ok()?;
+        let time = (file.mtime(), file.mtime_nsec());
+        Some((file.dev(), file.ino(), time, file.size()))
+    };
+    spawn_blocking(look).await
 }
 
 /// Waits until the file at `path` changes, appears or disappears after the call.
 pub async fn changed(path: &Path) {
-    let before = version(path);
+    let before = version(path).await.unwrap_or_default();
     let mut look = tokio::time::interval(LOOK_AGAIN);
     loop {
         look.tick().await;
-        if version(path) != before {
+        if version(path).await.is_ok_and(|now| now != before) {
             return;
         }
     }

@@ -1,8 +1,10 @@
 //! What happens to the run loop besides signals, calls and clocks: the reports of its tasks.
 
 use super::building::BuildResult;
+use super::config_source::Material;
 use super::drain::budget::Cut;
 use super::handover::{News, StartedSuccessor, ToSuccessor};
+use super::signals::SignalRequest;
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
 use crate::control::protocol::Progress;
@@ -44,6 +46,10 @@ pub enum LoopEvent {
     PredecessorEnded(u32),
     /// What systemd says about our unit.
     Supervised(UnitReport),
+    /// A signal came, which belongs to this announced restart, if there is one.
+    Signalled(SignalRequest, Option<Intent>),
+    /// The configuration was read again, for this generation.
+    Read(u64, Box<Result<Material, String>>),
     /// A SIGTERM is the first half of a restart.
     EndAsked {
         intent: Intent,

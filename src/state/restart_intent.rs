@@ -94,7 +94,9 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
 pub fn consume(dir: &Path, pid: u32, now: u64) -> Option<Intent> {
     let path = path(dir);
     let read = read(&path, pid, now);
-    remove(dir);
+    if !matches!(read, Ok(None)) {
+        remove(dir);
+    }
     read.unwrap_or_else(|why| {
         warn!("[gateway] {} does not count: {why}", path.display());
         None

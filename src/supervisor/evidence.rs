@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::verdict::SupervisorVerdict;
 use crate::config::Env;
 use crate::os::process::{self, Stat};
+use crate::os::terminal;
 use crate::systemd::UnitFacts;
 
 /// Variables that a supervisor sets for the process it started. A process that only inherits them
@@ -122,8 +123,8 @@ impl Evidence {
             parent: parent(),
             cgroup: std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
             macos: cfg!(target_os = "macos"),
-            // It opens for a process with a controlling terminal, wherever the standard streams go.
-            terminal: std::fs::File::open("/dev/tty").is_ok(),
+            // Wherever the standard streams go.
+            terminal: terminal::is_there(),
             container_file: CONTAINER_FILES
                 .iter()
                 .find(|path| std::path::Path::new(path).exists())

@@ -16,6 +16,9 @@ use crate::support::{servers, wait};
 /// Only behind a waiter; waiter.rs.
 const WAITER: [&str; 1] = ["waiter.alone"];
 
+/// The thread that writes the record; stalled_disk.rs.
+const RECORD: [&str; 1] = ["record.write"];
+
 /// New clients in a second, each with one request: enough to be hurt by a moment without a listener.
 const NEW_PER_SECOND: f64 = 50.0;
 
@@ -157,7 +160,12 @@ fn old_dies_before_anything_is_begun_and_the_next_start_needs_no_help() {
 
 #[test]
 fn every_failpoint_is_one_of_these() {
-    let all = OLD.into_iter().chain(NEW).chain(WAITER).chain(TASK);
+    let all = OLD
+        .into_iter()
+        .chain(NEW)
+        .chain(WAITER)
+        .chain(TASK)
+        .chain(RECORD);
     let mut known: Vec<&str> = all.collect();
     known.sort_unstable();
     let mut found: Vec<String> = Vec::new();

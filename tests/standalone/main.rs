@@ -32,6 +32,7 @@ mod races;
 mod recovery;
 mod stale_trees;
 mod stalled;
+mod stalled_disk;
 mod stop;
 mod strangers;
 mod stuck_children;

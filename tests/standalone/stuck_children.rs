@@ -2,10 +2,8 @@
 //! for neither.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -13,61 +11,12 @@ use nix::unistd::Pid;
 
 use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, Setup, said};
+use crate::support::handover::{followed, fresh, no_sidecar, one_of, signal};
+use crate::support::hold::{debug, lease};
 use crate::support::servers;
 
 /// What stands still is held for longer than this: an answer within it did not wait.
 const SOON: Duration = Duration::from_secs(10);
-
-/// Holds something until its standard input is closed.
-struct Holder(Child);
-
-impl Holder {
-    /// Runs Python that prints a line once it holds what its argument names.
-    fn start(script: &str, argument: &str) -> Self {
-        let mut child = Command::new("python3")
-            .args(["-c", script, argument])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let output = child.stdout.as_mut().unwrap();
-        BufReader::new(output).read_line(&mut line).unwrap();
-        assert_eq!(line, "held\n");
-        Self(child)
-    }
-
-    fn release(mut self) {
-        drop(self.0.stdin.take());
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Who opens the file waits until its lease is given back: for 45 s at most.
-fn lease(file: &Path) -> Holder {
-    let script = "import fcntl, os, signal, sys\n\
-        signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
-        file = os.open(sys.argv[1], os.O_RDONLY)\n\
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
-        print('held', flush=True)\nsys.stdin.read()\n";
-    Holder::start(script, file.to_str().unwrap())
-}
-
-/// A debugger that follows a process and does not take its exit status.
-fn debug(pid: u32) -> Holder {
-    let script = "import ctypes, sys\n\
-        PTRACE_SEIZE = 0x4206\n\
-        assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, int(sys.argv[1]), 0, 0) == 0\n\
-        print('held', flush=True)\nsys.stdin.read()\n";
-    Holder::start(script, &pid.to_string())
-}
 
 /// A script that becomes the node server.
 fn program(dir: &Path) -> PathBuf {
@@ -169,4 +118,19 @@ fn a_dead_server_that_a_debugger_holds_is_replaced() {
     assert_ne!(gateway.sidecar_pid("main"), pid);
     gateway.wait_line("a debugger keeps its exit status");
     held.release();
+}
+
+#[test]
+fn a_first_process_ends_though_a_debugger_holds_the_last_one() {
+    let Some(setup) = followed().filter(|_| have_servers()) else {
+        return;
+    };
+    let mut gateway = setup.start();
+    let last = fresh(&gateway);
+    one_of(&gateway, 2);
+    let held = debug(last);
+    signal(last, Signal::SIGKILL);
+    assert_eq!(gateway.exit_code(SOON), 1, "{}", gateway.stderr());
+    held.release();
+    no_sidecar(&gateway);
 }

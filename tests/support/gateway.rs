@@ -41,6 +41,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// What a gateway is started with.
 #[derive(Clone, Default)]
 pub struct Setup {
+    program: Option<PathBuf>,
     flags: Vec<OsString>,
     command: Vec<OsString>,
     config: String,
@@ -74,6 +75,12 @@ impl Setup {
     /// One plain upstream for every path.
     pub fn upstream(addr: SocketAddr) -> Self {
         Self::new().config(format!("[[route]]\nto = \"http://{addr}\"\n"))
+    }
+
+    /// Another file of the program than the one that was built.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
     }
 
     /// Further flags, before `--`.
@@ -274,7 +281,9 @@ impl Gateway {
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         let config = home.path().join("gateway.toml");
         fs::write(&config, &setup.config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        let program = setup.program.as_deref();
+        let program = program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_gateway")));
+        let mut command = Command::new(program);
         command
             .arg("run")
             .arg("--config")
@@ -301,9 +310,9 @@ impl Gateway {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| {
-            panic!("cannot start {}: {error}", env!("CARGO_BIN_EXE_gateway"))
-        });
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
         let (stderr, reads_stderr) = Lines::follow(child.stderr.take().unwrap());
         let (stdout, reads_stdout) = Lines::follow(child.stdout.take().unwrap());
         Self {

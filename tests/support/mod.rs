@@ -7,6 +7,7 @@ pub mod clean;
 pub mod client;
 pub mod gateway;
 pub mod handover;
+pub mod hold;
 pub mod knock;
 pub mod load;
 pub mod namespace;

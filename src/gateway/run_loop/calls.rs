@@ -22,10 +22,14 @@ use crate::gateway::record::RequestRecord;
 use crate::gateway::recovery::Rung;
 use crate::gateway::signals::SignalRequest;
 use crate::gateway::strategy::{Strategy, StrategyRefusal};
+use crate::os::jobs::aside;
 use crate::state::restart_intent::{self, Intent};
 use crate::state::terms::{
     EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName,
 };
+
+/// How long to look for the announcement of a restart; a disk that is only busy is faster.
+const INTENT: Duration = Duration::from_secs(1);
 
 /// Who asks for a restart or reload.
 pub(super) enum Asker {
@@ -49,28 +53,44 @@ impl Gateway {
             return;
         }
         match asked {
-            SignalRequest::Stop => self.terminate(),
             SignalRequest::Interrupt => self.interrupt(),
             SignalRequest::HangUp => self.hang_up(),
             SignalRequest::Reload => {
                 let asker = Asker::Signal(Signal::SIGHUP);
                 self.reload("SIGHUP", asker);
             }
-            SignalRequest::Restart => self.ask_by_signal(Signal::SIGUSR1, false),
-            SignalRequest::Respawn => self.ask_by_signal(Signal::SIGUSR2, true),
+            SignalRequest::Stop | SignalRequest::Restart | SignalRequest::Respawn => {
+                self.take_intent(asked);
+            }
         }
     }
 
-    /// The restart that was announced for this process, which the signal that came begins. It is
-    /// used up: the next signal means what it says.
-    pub(super) fn take_intent(&self) -> Option<Intent> {
-        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        restart_intent::consume(&self.paths.state, std::process::id(), now)
+    /// Looks for the restart that was announced for this process, which the signal that came begins.
+    /// It is used up: the next signal means what it says. What is not found in time was not
+    /// announced.
+    fn take_intent(&self, asked: SignalRequest) {
+        let (state, events) = (self.paths.state.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let look = move || {
+                let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+                restart_intent::consume(&state, std::process::id(), now)
+            };
+            let intent = aside(INTENT, look).await.flatten();
+            events.send(LoopEvent::Signalled(asked, intent));
+        });
     }
 
-    fn ask_by_signal(&mut self, signal: Signal, fresh: bool) {
+    /// A signal that may belong to an announced restart.
+    pub(super) fn signalled(&mut self, asked: SignalRequest, intent: Option<Intent>) {
+        match asked {
+            SignalRequest::Restart => self.ask_by_signal(Signal::SIGUSR1, false, intent),
+            SignalRequest::Respawn => self.ask_by_signal(Signal::SIGUSR2, true, intent),
+            _ => self.terminate(intent),
+        }
+    }
+
+    fn ask_by_signal(&mut self, signal: Signal, fresh: bool, intent: Option<Intent>) {
         let name = signal.as_str();
-        let intent = self.take_intent();
         // Only root and the service's user can announce one: that is no stranger's signal.
         if intent.is_some() || self.material.loaded.config.restart.external_signal {
             let params = RestartParams {

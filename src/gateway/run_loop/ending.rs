@@ -54,8 +54,7 @@ impl Gateway {
     }
 
     /// A SIGTERM: a stop, or the first half of a restart that was announced before.
-    pub(super) fn terminate(&mut self) {
-        let intent = self.take_intent();
+    pub(super) fn terminate(&mut self, intent: Option<Intent>) {
         if let Phase::Stopping { until } = *self.machine.phase() {
             return self.still_stopping("received SIGTERM again", until);
         }

@@ -43,6 +43,8 @@ impl Gateway {
                 let listeners = self.front_door.listeners.stored();
                 self.supervision.learn(unit, listeners);
             }
+            LoopEvent::Signalled(asked, intent) => self.signalled(asked, intent),
+            LoopEvent::Read(number, material) => self.material_read(number, *material),
             LoopEvent::EndAsked {
                 intent,
                 machine_stopping,

@@ -4,13 +4,14 @@
 //! These are methods of [`Gateway`] because only that knows all components.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::{Gateway, StepScene};
 use crate::config::{Env, whereabouts};
 use crate::control::protocol::FailureCode;
-use crate::gateway::building::{BuildPlan, BuildSource, StartedSlots};
+use crate::gateway::building::{BuildOrder, BuildPlan, BuildSource, StartedSlots};
 use crate::gateway::config_source::Material;
 use crate::gateway::drain::old_generation::DrainHolds;
 use crate::gateway::lifecycle::{Action, Budget, Event, Phase, RequestKind, RequestVerdict};
@@ -18,7 +19,11 @@ use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::recovery::RecoveryAction;
+use crate::os::jobs::aside;
 use crate::os::task::TaskEnd;
+
+/// How long reading the configuration may take; a disk that is only busy is faster.
+const READ: Duration = Duration::from_secs(10);
 
 impl Gateway {
     pub(super) fn step(&mut self, event: Event) {
@@ -61,7 +66,13 @@ impl Gateway {
                     budget,
                     request,
                     persist,
-                } => self.build(generation, kind, budget, request, persist),
+                } => self.build(BuildOrder {
+                    number: generation,
+                    kind,
+                    budget,
+                    request,
+                    persist,
+                }),
                 Action::HandOver {
                     generation,
                     budget,
@@ -122,42 +133,66 @@ impl Gateway {
 /// A generation: built, served, drained.
 impl Gateway {
     /// Reads the configuration again, unless the process has just begun, and builds from it.
-    fn build(
-        &mut self,
-        number: u64,
-        kind: RequestKind,
-        budget: Budget,
-        request: Option<String>,
-        persist: bool,
-    ) {
-        let previous = self.generations.current().cloned();
-        if let Some(id) = &request {
+    fn build(&mut self, order: BuildOrder) {
+        if let Some(id) = &order.request {
             self.traces.perform(id);
         }
-        let reload = kind == RequestKind::Reload;
-        if reload {
+        if order.kind == RequestKind::Reload {
             self.supervision.begin_reload();
         }
-        let material = match self.read_material() {
-            Ok(material) => material,
-            Err(why) => return self.broken(number, FailureCode::ConfigInvalid, &why),
+        let nobody_serves = matches!(self.machine.phase(), Phase::Starting(..));
+        if nobody_serves && !self.recovery.has_waited() && self.generations.current().is_none() {
+            // It was read a moment ago.
+            return self.build_from(order, self.material.clone());
+        }
+        let number = order.number;
+        self.construction.order(order);
+        self.supervision.working(&self.stage().1);
+        let (before, flags) = (self.material.clone(), self.context.flags.clone());
+        let (state, events) = (self.paths.state.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let read = move || before.reread(&flags, &state, nobody_serves);
+            let material = aside(READ, read).await.unwrap_or_else(|| {
+                let limit = READ.as_secs();
+                Err(format!(
+                    "the configuration was not read within {limit} s: does its disk answer?"
+                ))
+            });
+            events.send(LoopEvent::Read(number, Box::new(material)));
+        });
+    }
+
+    /// The configuration for this generation was read.
+    pub(super) fn material_read(&mut self, number: u64, read: Result<Material, String>) {
+        let Some(order) = self.construction.ordered(number) else {
+            return;
         };
+        match read.and_then(|material| self.adopt(material)) {
+            Ok(material) => self.build_from(order, material),
+            Err(why) => self.broken(number, FailureCode::ConfigInvalid, &why),
+        }
+    }
+
+    fn build_from(&mut self, order: BuildOrder, material: Material) {
+        let previous = self.generations.current().cloned();
         let config = Arc::new(material.loaded.config.clone());
         let predecessor = self.predecessor.predecessor();
+        let reload = order.kind == RequestKind::Reload;
         let source = BuildSource {
-            report: self.reporter(request).passing_on(predecessor),
+            report: self.reporter(order.request).passing_on(predecessor),
             unchanged: reload && *config == self.material.loaded.config,
             material,
         };
         let first = previous.is_none() && !self.machine.owned();
         let gate = first.then(|| self.predecessor.gate()).flatten();
+        let number = order.number;
         let plan = BuildPlan {
             number,
             config,
             previous,
-            kind,
-            budget,
-            persist,
+            kind: order.kind,
+            budget: order.budget,
+            persist: order.persist,
             started: StartedSlots::default(),
             leases: self.leases.claim(),
             gate,
@@ -170,18 +205,8 @@ impl Gateway {
         self.supervision.working(&self.stage().1);
     }
 
-    /// What the next generation is made of. While nobody serves, something stands in for a
-    /// configuration that is not valid.
-    fn read_material(&mut self) -> Result<Material, String> {
-        let nobody_serves = matches!(self.machine.phase(), Phase::Starting(..));
-        if nobody_serves && !self.recovery.has_waited() && self.generations.current().is_none() {
-            // It was read a moment ago.
-            return Ok(self.material.clone());
-        }
-        let flags = &self.context.flags;
-        let mut material = self
-            .material
-            .reread(flags, &self.paths.state, nobody_serves)?;
+    /// Opens the addresses that the next generation is to have.
+    fn adopt(&mut self, mut material: Material) -> Result<Material, String> {
         let now = &self.material.loaded;
         let mut wanted = material.loaded.config.gateway.listen.clone();
         // Port 0 was chosen by the kernel once; the choice stands.
@@ -193,7 +218,7 @@ impl Gateway {
             .change(&wanted)
             .map_err(|error| error.to_string())?;
         material.loaded.path = material.loaded.path.or_else(|| now.path.clone());
-        if nobody_serves {
+        if matches!(self.machine.phase(), Phase::Starting(..)) {
             let actions = self.recovery.ladder.adopted(&material.configuration);
             self.climb(actions);
         }

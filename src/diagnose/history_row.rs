@@ -63,6 +63,9 @@ impl HistoryRow {
                 why: Some(reason.clone()).filter(|reason| !reason.is_empty()),
                 took: Some(duration(*took_ms, *downtime_ms)),
             },
+            HistoryEntry::Cut { sidecar, cut, .. } => {
+                Self::event(format!("cut at {sidecar}"), Some(cut.join(", ")))
+            }
             HistoryEntry::Sidecar {
                 name,
                 standing,

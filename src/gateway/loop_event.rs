@@ -4,6 +4,7 @@ use super::building::BuildResult;
 use super::config_source::Material;
 use super::drain::budget::Cut;
 use super::handover::{News, StartedSuccessor, ToSuccessor};
+use super::progress::CutWork;
 use super::signals::SignalRequest;
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
@@ -17,6 +18,8 @@ use crate::state::restart_intent::Intent;
 pub enum LoopEvent {
     /// A step of a request.
     Progress(Progress),
+    /// A drain of sidecars had to cut.
+    Cut(CutWork),
     /// This generation was built, or not.
     Built(u64, BuildResult),
     /// A sidecar of the current generation changed its state.

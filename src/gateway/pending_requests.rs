@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::building::one_line;
 use super::lifecycle::{RequestKind, RequestVerdict};
+use super::progress::CutWork;
 use super::record::{LifeRecord, RequestRecord};
 use crate::control::protocol::{
     Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress,
@@ -33,6 +34,8 @@ pub struct PendingRequest {
     pub at: String,
     pub before: GenerationInfo,
     pub asked: RequestRecord,
+    /// What it cut on its way.
+    pub cut: Vec<String>,
 }
 
 /// How things stand when requests end.
@@ -139,12 +142,13 @@ impl PendingRequests {
             outcome: ended(&verdict, scene.unchanged),
             at: request.at,
             took_ms,
+            cut: request.cut,
         };
         log_end(&end, request.before.number, scene.after.number);
         let (outcome, reason) = (end.outcome.clone(), &end.reason);
         self.record
             .request(request.asked, id, end.kind, reason, outcome, took_ms);
-        let outcome = end.outcome.outcome;
+        let (outcome, cut) = (end.outcome.outcome, end.cut.clone());
         self.last = Some(end);
         let Some(reply) = request.reply else { return };
         let into = match verdict {
@@ -171,7 +175,9 @@ impl PendingRequests {
             pid: scene.pid,
             took_ms,
             drained: scene.draining.is_none(),
-            notes: scene.notes.clone(),
+            notes: (scene.notes.iter().cloned())
+                .chain(note_of_cut(&cut))
+                .collect(),
         };
         match scene.draining {
             Some(generation) if request.drained => {
@@ -184,6 +190,22 @@ impl PendingRequests {
     /// Answers a request that has failed and is on record.
     fn refuse(&self, reply: Reply, code: FailureCode, why: String) {
         self.record.when_written(move || fail(reply, code, why));
+    }
+
+    /// A drain had to cut work: whom that concerns.
+    pub fn cut(&mut self, work: CutWork) {
+        let id = work.request.unwrap_or_default();
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.cut.extend(work.cut);
+            return;
+        }
+        let draining = self.for_drain.iter_mut();
+        for (_, _, outcome) in draining.filter(|(_, _, outcome)| outcome.request == id) {
+            outcome.notes.extend(note_of_cut(&work.cut));
+        }
+        if let Some(last) = self.last.as_mut().filter(|last| last.request == id) {
+            last.cut.extend(work.cut);
+        }
     }
 
     /// What the operator should know when old and new run side by side: said once.
@@ -214,6 +236,10 @@ impl PendingRequests {
             fail(reply, FailureCode::Failed, why);
         }
     }
+}
+
+fn note_of_cut(cut: &[String]) -> Option<String> {
+    (!cut.is_empty()).then(|| format!("time to finish was over; cut: {}", cut.join(", ")))
 }
 
 /// Answers a request that cannot be done now.

@@ -1,24 +1,54 @@
-//! Progress of a restart or reload, reported to the client that requested it.
+//! Progress of a restart or reload, reported to the client that requested it, and what it cuts.
+
+use std::time::Duration;
 
 use super::handover::{Predecessor, ToPredecessor};
 use super::outbox::Outbox;
 use crate::control::protocol::Progress;
 use crate::state::terms::ProgressStage;
 
+/// Work at one sidecar that a drain's end cut.
+#[derive(Clone, Debug)]
+pub struct CutWork {
+    /// The restart or reload that this is about.
+    pub request: Option<String>,
+    pub sidecar: String,
+    /// Requests with their age, and leases.
+    pub cut: Vec<String>,
+    /// Nobody wanted to wait for it.
+    pub forced: bool,
+}
+
 /// Reports the steps of one request; silent for the first start.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     request: Option<String>,
     to: Outbox<Progress>,
+    cuts: Outbox<CutWork>,
     predecessor: Option<Predecessor>,
 }
 
 impl Reporter {
-    pub fn new(request: Option<String>, to: Outbox<Progress>) -> Self {
+    pub fn new(request: Option<String>, to: Outbox<Progress>, cuts: Outbox<CutWork>) -> Self {
         Self {
             request,
             to,
+            cuts,
             predecessor: None,
+        }
+    }
+
+    /// The work at a sidecar that was cut after `time`, none for ever; nothing is to tell when all
+    /// of it was finished.
+    pub fn cut(&self, sidecar: &str, time: Option<Duration>, cut: Vec<String>) {
+        if !cut.is_empty() {
+            // When the loop has ended, the process has told what it cuts.
+            self.cuts.send(CutWork {
+                request: self.request.clone(),
+                sidecar: sidecar.to_owned(),
+                cut,
+                forced: time == Some(Duration::ZERO),
+            });
         }
     }
 

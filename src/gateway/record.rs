@@ -11,6 +11,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use super::handover::failpoint;
+use super::progress::CutWork;
 use super::recovery::{RecoveryAction, ShownRecovery};
 use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
@@ -222,6 +223,15 @@ impl LifeRecord {
             name: news.name.clone(),
             standing: news.standing,
             reason: self.redactor.text(&news.reason),
+        });
+    }
+
+    /// A drain had to cut.
+    pub fn cut(&self, work: &CutWork) {
+        self.append(HistoryEntry::Cut {
+            request: work.request.clone(),
+            sidecar: work.sidecar.clone(),
+            cut: work.cut.clone(),
         });
     }
 

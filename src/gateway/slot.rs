@@ -152,7 +152,8 @@ impl Slot {
             () = tunnels => {}
         }
         let what = format!("{}: drain time", self.name);
-        cut(&what, std::iter::once(&self.backend), Some(leases));
+        let cut = cut(&what, std::iter::once(&self.backend), Some(leases));
+        report.cut(&self.name, time.requests, cut);
     }
 
     async fn fade_then_hold(

@@ -136,6 +136,16 @@ pub enum HistoryEntry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         downtime_ms: Option<u64>,
     },
+    /// The time of a drain in this process was over before the work was.
+    Cut {
+        /// The restart or reload that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<String>,
+        /// The sidecar that the work was at.
+        sidecar: String,
+        /// What was cut.
+        cut: Vec<String>,
+    },
     /// Something noteworthy about a sidecar.
     Sidecar {
         /// Its name.

@@ -1,4 +1,4 @@
-//! A stop answers to its last moment, and says what it had to cut.
+//! A stop answers to its last moment; a stop and a restart say what they had to cut.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::client::{self, Conn, Fault, Response, block_on, within};
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::wait::{self, DEADLINE};
 use crate::support::ws::handshake;
 use crate::support::{knock, servers};
@@ -136,6 +136,62 @@ fn a_stop_that_had_to_cut_says_so_in_log_record_bundle_and_exit_code() {
     let cut = last["cut"][0].as_str().unwrap_or_default();
     assert!(cut.starts_with("GET /stream"), "{last}");
     assert_eq!((&last["code"], &last["planned"]), (&1.into(), &true.into()));
-    let bundles = std::fs::read_dir(gateway.state_dir().join("bundles")).unwrap();
-    assert_eq!(bundles.count(), 1);
+    assert_eq!(bundles(&gateway), 1);
+}
+
+fn bundles(gateway: &Gateway) -> usize {
+    let bundles = std::fs::read_dir(gateway.state_dir().join("bundles"));
+    bundles.map_or(0, Iterator::count)
+}
+
+/// Beside the old generation, and in its place.
+#[test]
+fn a_restart_that_had_to_cut_says_so_in_answer_log_record_bundle_and_status() {
+    for flag in [None, Some("--exclusive")] {
+        let Some(setup) = node() else { return };
+        let setup = flag.into_iter().fold(setup, Setup::flag);
+        let gateway = setup.start();
+        let stream = get_aside(&gateway, "/stream?ms=60000&chunks=600");
+        under_way(&gateway, 1);
+        let output = gateway.ctl(["restart", "--wait", "1s", "--drained"]);
+        let text = said(&output);
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("cut: GET /stream"), "{text}");
+        assert!(stream.join().unwrap().is_err());
+        gateway.wait_line("drain time is over; cutting GET /stream");
+        let status = gateway.status();
+        let request = &status["lastRestart"]["request"];
+        let cut = status["lastRestart"]["cut"][0].as_str().unwrap_or_default();
+        assert!(cut.starts_with("GET /stream"), "{status}");
+        let history = std::fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap();
+        let mut lines = history
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        let line = lines.rfind(|line: &Value| line["event"] == "cut");
+        let line = line.unwrap_or_else(|| panic!("{history}"));
+        assert_eq!(
+            (&line["request"], &line["sidecar"]),
+            (request, &"main".into())
+        );
+        assert_eq!(line["cut"][0], cut);
+        assert_eq!(bundles(&gateway), 1);
+        for command in ["status", "why", "history"] {
+            let text = said(&gateway.ctl([command]));
+            assert!(text.contains("GET /stream"), "{command}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_restart_that_was_to_cut_is_on_record_and_keeps_no_bundle() {
+    let Some(setup) = node() else { return };
+    let gateway = setup.start();
+    let stream = get_aside(&gateway, "/stream?ms=60000&chunks=600");
+    under_way(&gateway, 1);
+    let output = gateway.ctl(["restart", "--force", "--drained"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(stream.join().unwrap().is_err());
+    let text = said(&gateway.ctl(["history"]));
+    assert!(text.contains("cut at main"), "{text}");
+    assert_eq!(bundles(&gateway), 0);
 }

@@ -91,6 +91,7 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
                 });
             }
             HistoryEntry::Request { .. }
+            | HistoryEntry::Cut { .. }
             | HistoryEntry::Sidecar { .. }
             | HistoryEntry::Rung { .. } => {}
         }
@@ -208,6 +209,12 @@ mod tests {
             row(&request),
             "restart done (respawn) | gatewayctl uid 1000 | deploy | in 412 ms"
         );
+        let cut = HistoryEntry::Cut {
+            request: Some("r1".into()),
+            sidecar: "main".into(),
+            cut: vec!["GET / for 3 s".into(), "lease of pid 7".into()],
+        };
+        assert_eq!(row(&cut), "cut at main | GET / for 3 s, lease of pid 7");
         assert_eq!(
             row(&HistoryEntry::Rung {
                 rung: RungName::SafeMode,

@@ -138,4 +138,7 @@ pub struct LastRestart {
     pub at: String,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+    /// What the end of its drain cut in this process: requests with their age, and leases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
 }

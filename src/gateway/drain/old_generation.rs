@@ -95,7 +95,8 @@ impl Drain {
             if !tokio::join!(finished, slot.tell_drain(time.requests)).0 {
                 let what = format!("generation {}: drain time", self.generation);
                 let leases = Some(&self.holds.leases);
-                cut(&what, std::iter::once(slot.backend()), leases);
+                let cut = cut(&what, std::iter::once(slot.backend()), leases);
+                self.report.cut(slot.name(), time.requests, cut);
             }
             slot.stop(Duration::MAX).await;
         });

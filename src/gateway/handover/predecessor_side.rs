@@ -80,6 +80,7 @@ impl PredecessorSide {
                 outcome: RequestOutcome::Done.into(),
                 at: offer.asked_at,
                 took_ms: 0,
+                cut: Vec::new(),
             },
         };
         let drainers = &offer.enclosed.drainers;

@@ -192,6 +192,7 @@ impl Gateway {
             at: Timestamp::now().to_string(),
             before: self.generations.info(),
             asked,
+            cut: Vec::new(),
         };
         self.requests.wait(id.clone(), request);
         self.reporter(Some(id.clone()))
@@ -211,7 +212,8 @@ impl Gateway {
     }
 
     pub(super) fn reporter(&self, request: Option<String>) -> Reporter {
-        Reporter::new(request, self.events.outbox(LoopEvent::Progress))
+        let progress = self.events.outbox(LoopEvent::Progress);
+        Reporter::new(request, progress, self.events.outbox(LoopEvent::Cut))
     }
 
     /// Where the next generation is to live, as things stand now.

@@ -13,6 +13,7 @@ use crate::gateway::handover::{ToPredecessor, ToSuccessor};
 use crate::gateway::lifecycle::{Event, Phase};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::pending_requests::RequestScene;
+use crate::gateway::progress::CutWork;
 use crate::gateway::recovery::Rung;
 use crate::gateway::watchdog::Watchdog;
 use crate::os::task::TaskEnd;
@@ -26,6 +27,7 @@ impl Gateway {
                 self.traces.progress(&progress);
                 self.requests.progress(&progress);
             }
+            LoopEvent::Cut(work) => self.work_cut(work),
             LoopEvent::Built(number, result) => self.built(number, *result),
             LoopEvent::SidecarChanged => {
                 self.tell_addresses();
@@ -50,7 +52,7 @@ impl Gateway {
                 machine_stopping,
             } => self.end_for_restart(&intent, machine_stopping),
             LoopEvent::ClientsGone(end) => {
-                let end = end.map(|cut| self.client_drain.cut = cut);
+                let end = end.map(|cut| self.client_drain.cut.extend(cut));
                 self.note_end("the drain of the clients", end);
                 self.successor.clients_gone();
                 self.end_when_quiet();
@@ -71,7 +73,7 @@ impl Gateway {
             LoopEvent::PredecessorEnded(pid) => self.predecessor_ended(pid),
             LoopEvent::Step(name) => self.traces.step(name),
             LoopEvent::Quiet(end) => {
-                let end = end.map(|cut| self.client_drain.cut = cut);
+                let end = end.map(|cut| self.client_drain.cut.extend(cut));
                 self.note_end("the drain before the end", end);
                 self.step(self.client_drain.end());
             }
@@ -111,6 +113,20 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Records and shows what a drain had to cut. What it cut after a hand-over, the end of this
+    /// process tells.
+    fn work_cut(&mut self, work: CutWork) {
+        if self.successor.has_handed_over() {
+            return self.client_drain.cut.extend(work.cut);
+        }
+        self.recovery.record.cut(&work);
+        if !work.forced {
+            let error = format!("cut at {}: {}", work.sidecar, work.cut.join(", "));
+            self.keep_bundle("cut", &error);
+        }
+        self.requests.cut(work);
     }
 
     /// Records and shows what is noteworthy about a sidecar, and alerts people.

@@ -214,6 +214,7 @@ impl Gateway {
         };
         let gone = self.events.outbox(LoopEvent::ClientsGone);
         drain.start(self.begin_client_drain(false), gone);
+        self.client_drain.forced = budget == Budget::Force;
     }
 
     /// Tells the successor every second what this process still does.

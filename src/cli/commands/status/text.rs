@@ -160,6 +160,9 @@ impl StatusText<'_> {
         for text in cause.lines() {
             self.line("", text);
         }
+        if !last.cut.is_empty() {
+            self.line("", &format!("cut: {}", last.cut.join(", ")));
+        }
     }
 
     fn drift(&mut self, drift: &[Drift]) {
@@ -261,6 +264,7 @@ mod tests {
                 .unwrap(),
             at: "2026-01-02T03:04:05Z".into(),
             took_ms: 412,
+            cut: vec!["GET / for 3 s".into()],
         });
         let shown = StatusAnswer {
             status,
@@ -283,6 +287,7 @@ mod tests {
              \x20 last        restart 12.0 s ago, failed after 412 ms (deploy\\x1b[2J)\n\
              \x20             main exited with code 1\n\
              \x20               | no such module\n\
+             \x20             cut: GET / for 3 s\n\
              \x20 restarts    in-process: started from a terminal\n\
              \x20 supervisor  none (foreground)\n\
              \x20 config      none: defaults and flags\n\

@@ -2,26 +2,13 @@
 //! earlier request spoils.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
 
-use crate::support::gateway::{Gateway, READY, Setup, said};
+use crate::support::client::{self, block_on};
+use crate::support::gateway::{READY, Setup, said};
+use crate::support::handover::{announce, followed, fresh, no_sidecar, one_of};
 use crate::support::{servers, wait};
-
-/// What a benchmark writes that knows nothing but the pid and the time.
-fn announce(gateway: &Gateway, reason: &str) {
-    let now = jiff::Timestamp::now().as_millisecond();
-    let pid = gateway.pid();
-    let text = format!(
-        r#"{{"kind":"gateway-restart","pid":{pid},"createdAt":{now},"reason":"{reason}"}}"#
-    );
-    let file = gateway.state_dir().join("restart-intent.json");
-    let written = file.with_extension("new");
-    fs::write(&written, text).unwrap();
-    fs::set_permissions(&written, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::rename(&written, &file).unwrap();
-}
 
 #[test]
 fn a_restart_that_sigusr1_begins_uses_its_announcement_up_and_the_next_sigterm_stops() {
@@ -77,4 +64,42 @@ fn what_a_reload_found_is_not_the_verdict_of_the_next_restart() {
     .unwrap();
     let output = gateway.ctl(["restart"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+}
+
+/// The supervisor knows the pid of the first process only, which may still have work of its own.
+#[test]
+fn a_restart_that_is_announced_for_the_first_process_is_done_by_the_one_that_serves() {
+    for busy in [false, true] {
+        let Some(setup) = followed() else { return };
+        let mut gateway = setup.env("GATEWAY_SUPERVISOR", "s6").start();
+        let target = gateway.target();
+        let slow = busy.then(|| {
+            let slow = std::thread::spawn(move || block_on(client::get(&target, "/slow?ms=7000")));
+            gateway.wait_status("a request is under way", |status| status["requests"] == 1);
+            slow
+        });
+        let serves = fresh(&gateway);
+        if !busy {
+            one_of(&gateway, 2);
+        }
+        announce(&gateway, "new certificate");
+        gateway.signal(Signal::SIGTERM);
+        gateway.wait_line("received SIGTERM to restart: new certificate");
+        assert_eq!(gateway.exit_code(wait::DEADLINE), 0, "{}", gateway.stderr());
+        if let Some(slow) = slow {
+            let answer = slow.join().unwrap().unwrap();
+            assert_eq!(answer.status(), 200, "{}", gateway.stderr());
+        }
+        assert!(!gateway.stderr().contains("does not count"));
+        let history = fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap();
+        let ended = |line: &&str| {
+            line.contains(r#""event":"ended""#) && line.contains(&format!(r#""pid":{serves},"#))
+        };
+        let end = history
+            .lines()
+            .find(ended)
+            .unwrap_or_else(|| panic!("{history}"));
+        assert!(end.contains("new certificate"), "{end}");
+        no_sidecar(&gateway);
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::gateway::{Gateway, Setup, ctl_in, said};
+use crate::support::handover::announce;
 use crate::support::{servers, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -252,6 +253,48 @@ fn a_stop_waits_for_it_within_its_budget() {
     assert_eq!(frame(&mut held)["event"], "deadline");
     // Its work was not finished.
     assert_eq!(gateway.exit_code(Duration::from_secs(12)), 1);
+}
+
+/// A gateway whose supervisor asks for its end to restart it, with a lease and this drain.
+fn leaving(drain: &str) -> Option<(Gateway, BufReader<UnixStream>)> {
+    if !servers::have("python3") {
+        return None;
+    }
+    let gateway = Setup::behind(servers::python(Path::new(env!("CARGO_MANIFEST_DIR"))))
+        .env("GATEWAY_SUPERVISOR", "s6")
+        .env("GATEWAY_RESTART_DRAIN", drain)
+        .start();
+    let mut held = lease(&gateway, json!({"why": "backup"}));
+    announce(&gateway, "new certificate");
+    gateway.signal(Signal::SIGTERM);
+    let event = frame(&mut held);
+    assert_eq!(event["payload"]["cause"], "restart", "{event}");
+    Some((gateway, held))
+}
+
+#[test]
+fn a_restart_by_the_supervisor_waits_for_it() {
+    let Some((mut gateway, held)) = leaving("60s") else {
+        return;
+    };
+    // Long enough for everything else that it waits for.
+    wait::pause(Duration::from_secs(1));
+    assert!(gateway.exited().is_none(), "{}", gateway.stderr());
+    drop(held);
+    assert_eq!(gateway.exit_code(wait::DEADLINE), 0, "{}", gateway.stderr());
+}
+
+#[test]
+fn a_restart_by_the_supervisor_says_what_work_it_cut() {
+    let Some((mut gateway, mut held)) = leaving("1s") else {
+        return;
+    };
+    assert_eq!(frame(&mut held)["event"], "deadline");
+    assert_eq!(gateway.exit_code(wait::DEADLINE), 1, "{}", gateway.stderr());
+    let history = fs::read_to_string(gateway.state_dir().join("history.jsonl")).unwrap();
+    let end: Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    let cut = end["cut"][0].as_str().unwrap_or_default();
+    assert!(cut.ends_with("backup"), "{end}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the tests of hand-overs between processes share.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -232,4 +233,18 @@ fn second_is_refused(state: &Path, owner: u32) {
         text.contains(&owner.to_string()),
         "it says who has the instance: {text}"
     );
+}
+
+/// What a benchmark writes that knows nothing but the pid and the time.
+pub fn announce(gateway: &Gateway, reason: &str) {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let pid = gateway.pid();
+    let text = format!(
+        r#"{{"kind":"gateway-restart","pid":{pid},"createdAt":{now},"reason":"{reason}"}}"#
+    );
+    let file = gateway.state_dir().join("restart-intent.json");
+    let written = file.with_extension("new");
+    fs::write(&written, text).unwrap();
+    fs::set_permissions(&written, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(&written, &file).unwrap();
 }

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Cut, DrainTime, cut, within};
 use super::clients::ClientExit;
 use super::process_end::EndingProcess;
+use crate::control::protocol::DrainCause;
 use crate::gateway::fdstore_clients::ClientStore;
+use crate::gateway::lease::Claim;
 use crate::gateway::outbox::Outbox;
 use crate::os::task::{TaskEnd, caught};
 use crate::proxy::{CLOSE_HANDSHAKE, close_tunnels};
@@ -21,6 +23,8 @@ use crate::proxy::{CLOSE_HANDSHAKE, close_tunnels};
 pub struct DrainBeforeExit {
     pub process: EndingProcess,
     pub time: DrainTime,
+    /// Work besides requests that was there when it began.
+    pub leases: Claim,
     /// How long it serves on in any case.
     pub at_least: Duration,
     /// Where silent clients can wait for the next process.
@@ -41,12 +45,15 @@ impl DrainBeforeExit {
 
     async fn run(self) -> Cut {
         let begun = Instant::now();
+        self.leases
+            .tell_drain(DrainCause::Restart, self.time.requests);
         let longest = self.time.requests.map(|time| time.max(self.at_least));
         let cut = if within(begun, longest, self.work(begun)).await {
             Cut::new()
         } else {
             self.process.stop_accepting();
-            cut("time to finish", self.process.backends(), None)
+            let leases = Some(&self.leases);
+            cut("time to finish", self.process.backends(), leases)
         };
         // The requests of the predecessors' clients go to the sidecars that end now.
         self.steps.send("restart.close.clients");
@@ -73,7 +80,7 @@ impl DrainBeforeExit {
                 None => process.close_connections().await,
             }
         };
-        tokio::join!(quiet, process.predecessors.ended());
+        tokio::join!(quiet, process.predecessors.ended(), self.leases.released());
         // The last of the clients may have become a tunnel when the others had ended already.
         self.tunnels(begun).await;
     }
@@ -99,6 +106,7 @@ impl DrainBeforeExit {
                 ),
                 self.tunnels(begun),
                 process.predecessors.ended(),
+                self.leases.released(),
                 clients
             )
         };

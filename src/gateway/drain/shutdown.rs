@@ -228,6 +228,7 @@ mod tests {
         let exit = DrainBeforeExit {
             process: process(),
             time: DrainTime::new(None, Duration::ZERO),
+            leases: Claim::default(),
             at_least: Duration::ZERO,
             store: None,
             steps,

@@ -160,6 +160,7 @@ impl Gateway {
         let drain = DrainBeforeExit {
             process: self.ending_process(predecessors),
             time: DrainTime::new(end.drain, tunnels),
+            leases: self.leases.claim(),
             at_least,
             store: Some(store).filter(|store| store.notifier.active() && restarted),
             steps: self.events.outbox(LoopEvent::Step),

@@ -89,11 +89,11 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
     atomic_file::write_for(&path(dir), &text, 0o600, owner)
 }
 
-/// Takes the intent, if there is one for process `pid` that still counts at `now`, in milliseconds
-/// since the epoch. The file is removed in any case.
-pub fn consume(dir: &Path, pid: u32, now: u64) -> Option<Intent> {
+/// Takes the intent, if there is one for one of these processes that still counts at `now`, in
+/// milliseconds since the epoch. The file is removed in any case.
+pub fn consume(dir: &Path, pids: &[u32], now: u64) -> Option<Intent> {
     let path = path(dir);
-    let read = read(&path, pid, now);
+    let read = read(&path, pids, now);
     if !matches!(read, Ok(None)) {
         remove(dir);
     }
@@ -101,6 +101,12 @@ pub fn consume(dir: &Path, pid: u32, now: u64) -> Option<Intent> {
         warn!("[gateway] {} does not count: {why}", path.display());
         None
     })
+}
+
+/// The intent, if there is one for process `pid` that another process is to take.
+pub fn look(dir: &Path, pid: u32, now: u64) -> Option<Intent> {
+    // Who takes it says why it does not count.
+    read(&path(dir), &[pid], now).ok().flatten()
 }
 
 /// Whether there is one, counting or not; nothing is changed.
@@ -128,7 +134,7 @@ impl Intent {
 }
 
 /// None where there is no file; an error says why it does not count.
-fn read(path: &Path, pid: u32, now: u64) -> Result<Option<Intent>, String> {
+fn read(path: &Path, pids: &[u32], now: u64) -> Result<Option<Intent>, String> {
     let file = match untrusted_file::open(path, OFlag::O_RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -143,7 +149,7 @@ fn read(path: &Path, pid: u32, now: u64) -> Result<Option<Intent>, String> {
         return Err(format!("it is longer than {MAX_BYTES} bytes"));
     }
     let record: IntentRecord = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    counts(&record, pid, now)?;
+    counts(&record, pids, now)?;
     Ok(Some(record.intent.shortened()))
 }
 
@@ -165,12 +171,13 @@ fn trusted(file: &File) -> Result<(), String> {
     Ok(())
 }
 
-fn counts(record: &IntentRecord, pid: u32, now: u64) -> Result<(), String> {
+fn counts(record: &IntentRecord, pids: &[u32], now: u64) -> Result<(), String> {
     if record.kind != KIND {
         return Err(format!("its kind is not {KIND}"));
     }
-    if record.intent.pid != pid {
-        return Err(format!("it is for pid {}", record.intent.pid));
+    let pid = record.intent.pid;
+    if !pids.contains(&pid) {
+        return Err(format!("it is for pid {pid}"));
     }
     if !record.boot_id.is_empty()
         && record.boot_id != owner::boot_id()
@@ -209,18 +216,21 @@ mod tests {
     fn it_counts_once_soon_and_for_one_process() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        assert_eq!(consume(dir, PID, NOW), None);
+        assert_eq!(consume(dir, &[PID], NOW), None);
         write(dir, &intent()).unwrap();
         assert_eq!(mode(&path(dir)), 0o600);
-        assert_eq!(consume(dir, PID, NOW + TTL_MS), Some(intent()));
-        assert_eq!(consume(dir, PID, NOW), None, "it is gone");
+        assert_eq!(look(dir, PID, NOW), Some(intent()), "and it stays");
+        assert_eq!(consume(dir, &[PID], NOW + TTL_MS), Some(intent()));
+        assert_eq!(consume(dir, &[PID], NOW), None, "it is gone");
+        write(dir, &intent()).unwrap();
+        assert_eq!(consume(dir, &[PID - 1, PID], NOW), Some(intent()));
         for (what, pid, now) in [
             ("another process", PID + 1, NOW),
             ("too old", PID, NOW + TTL_MS + 1),
             ("from the future", PID, NOW - SKEW_MS - 1),
         ] {
             write(dir, &intent()).unwrap();
-            assert_eq!(consume(dir, pid, now), None, "{what}");
+            assert_eq!(consume(dir, &[pid], now), None, "{what}");
             assert!(!path(dir).exists(), "{what}: removed all the same");
         }
     }
@@ -238,7 +248,7 @@ mod tests {
             std::fs::set_permissions(path(dir), std::fs::Permissions::from_mode(mode)).unwrap();
         };
         let refused = |what: &str| {
-            assert_eq!(consume(dir, PID, NOW), None, "{what}");
+            assert_eq!(consume(dir, &[PID], NOW), None, "{what}");
             assert!(
                 std::fs::symlink_metadata(path(dir)).is_err(),
                 "{what}: removed"
@@ -264,10 +274,10 @@ mod tests {
             refused(what);
         }
         plant(&good, 0o600);
-        assert_eq!(consume(dir, PID, NOW), Some(intent()));
+        assert_eq!(consume(dir, &[PID], NOW), Some(intent()));
         let script = format!(r#"{{"kind":"{KIND}","pid":{PID},"createdAt":{NOW}}}"#);
         plant(script.as_bytes(), 0o600);
-        let short = consume(dir, PID, NOW).unwrap();
+        let short = consume(dir, &[PID], NOW).unwrap();
         assert_eq!((short.reason.as_str(), short.wait_ms), ("", None));
     }
 
@@ -284,7 +294,7 @@ mod tests {
                 ..intent()
             };
             write(dir.path(), &long).unwrap();
-            let read = consume(dir.path(), PID, NOW).unwrap();
+            let read = consume(dir.path(), &[PID], NOW).unwrap();
             assert!(reason.starts_with(&read.reason) && !read.reason.is_empty());
             let kept = read.reason.chars().count();
             assert!(length.is_none_or(|length| kept == length), "{kept}");

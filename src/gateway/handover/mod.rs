@@ -17,6 +17,7 @@
 pub mod borrowed_upstreams;
 mod channel;
 pub mod failpoint;
+mod in_front;
 mod incoming;
 pub mod migrate;
 pub mod offer;

@@ -18,16 +18,14 @@ use super::outgoing::{News, Successor};
 use super::program::Program;
 use super::spawn::{Parentage, spawn};
 use super::starting::{StartedSuccessor, Starting};
-use super::waiter::{Link, Waiter, WaiterEvent};
+use super::waiter::{Link, Waiter};
 use super::wire::{OFFER, ToSuccessor};
 use crate::control::protocol::{DrainStatus, GenerationInfo};
 use crate::gateway::generation::{Generation, SidecarAddresses, drain_time_of};
 use crate::gateway::lease::Claim;
 use crate::gateway::lifecycle::Budget;
-use crate::gateway::option_future::or_never;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
-use crate::gateway::signals::SignalRequest;
 use crate::os::platform;
 use crate::os::task::{TaskEnd, caught};
 use crate::proxy::{Address, Backend, Door, Upstream};
@@ -39,9 +37,9 @@ use crate::state::terms::ProgressStage;
 pub struct SuccessorSide {
     pub program: Program,
     /// The waiter that this process is behind.
-    link: Option<Arc<Link>>,
+    pub(super) link: Option<Arc<Link>>,
     /// The waiter that this process is.
-    waiter: Option<Waiter>,
+    pub(super) waiter: Option<Waiter>,
     /// The owner's lock on the state directory.
     lock: Option<Lock>,
     /// Whether this process stays after the next hand-over, because somebody follows its pid.
@@ -464,37 +462,5 @@ impl SuccessorSide {
         if let Some(waiter) = &mut self.waiter {
             waiter.resume();
         }
-    }
-}
-
-/// In front of others, or behind another.
-impl SuccessorSide {
-    /// Says to the waiter before us that this process serves now.
-    pub fn tell_waiter(&self) {
-        if let Some(link) = &self.link {
-            link.current();
-        }
-    }
-
-    /// What happens behind this process, if it is a waiter.
-    pub async fn next_behind(&mut self) -> Option<WaiterEvent> {
-        or_never(self.waiter.as_mut().map(Waiter::next)).await
-    }
-
-    pub fn happen_behind(&mut self, event: WaiterEvent) {
-        if let Some(waiter) = &mut self.waiter {
-            waiter.happen(event);
-        }
-    }
-
-    /// Passes a signal on to the process that serves behind this one; false when there is none.
-    pub fn forward(&self, asked: SignalRequest) -> bool {
-        let waiter = self.waiter.as_ref().filter(|_| self.has_handed_over());
-        waiter.inspect(|waiter| waiter.forward(asked)).is_some()
-    }
-
-    /// The waiter that stays when this process has no work left; none when no process is behind it.
-    pub fn into_waiter(self) -> Option<Waiter> {
-        self.waiter.filter(Waiter::is_in_front)
     }
 }

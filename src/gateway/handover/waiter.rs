@@ -247,6 +247,12 @@ impl Link {
         let _ = channel::send_with(&self.stream, &[CURRENT], &[]);
     }
 
+    /// The pid of the waiter, which started this process; none when it is gone.
+    pub fn waiter(&self) -> Option<u32> {
+        let parent = u32::try_from(nix::unistd::getppid().as_raw()).ok();
+        parent.filter(|_| self.alive())
+    }
+
     /// Whether the waiter is still alive.
     pub fn alive(&self) -> bool {
         let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;

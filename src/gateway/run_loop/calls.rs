@@ -48,44 +48,51 @@ pub(super) fn announced(intent: &Intent) -> RestartParams {
 
 impl Gateway {
     pub(super) fn signal(&mut self, asked: SignalRequest) {
-        let forwarded = self.successor.forward(asked);
-        if forwarded && !asked.ends() {
-            return;
-        }
         match asked {
-            SignalRequest::Interrupt => self.interrupt(),
-            SignalRequest::HangUp => self.hang_up(),
-            SignalRequest::Reload => {
-                let asker = Asker::Signal(Signal::SIGHUP);
-                self.reload("SIGHUP", asker);
-            }
             SignalRequest::Stop | SignalRequest::Restart | SignalRequest::Respawn => {
                 self.take_intent(asked);
             }
+            _ => self.signalled(asked, None),
         }
     }
 
     /// Looks for the restart that was announced for this process, which the signal that came begins.
-    /// It is used up: the next signal means what it says. What is not found in time was not
-    /// announced.
+    /// It is used up: the next signal means what it says. The process that serves behind this one
+    /// uses it up where there is one. What is not found in time was not announced.
     fn take_intent(&self, asked: SignalRequest) {
         let (state, events) = (self.paths.state.clone(), self.events.clone());
+        let (pids, behind) = (self.successor.known_pids(), self.successor.serves_behind());
         tokio::spawn(async move {
             let look = move || {
                 let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-                restart_intent::consume(&state, std::process::id(), now)
+                if behind {
+                    restart_intent::look(&state, std::process::id(), now)
+                } else {
+                    restart_intent::consume(&state, &pids, now)
+                }
             };
             let intent = aside(INTENT, look).await.flatten();
             events.send(LoopEvent::Signalled(asked, intent));
         });
     }
 
-    /// A signal that may belong to an announced restart.
+    /// A signal came, which belongs to this announced restart, if there is one.
     pub(super) fn signalled(&mut self, asked: SignalRequest, intent: Option<Intent>) {
+        let forwarded = self.successor.forward(asked);
+        if forwarded && (!asked.ends() || intent.is_some()) {
+            // The restart is the successor's, and this process goes on finishing its work.
+            return;
+        }
         match asked {
+            SignalRequest::Stop => self.terminate(intent),
+            SignalRequest::Interrupt => self.interrupt(),
+            SignalRequest::HangUp => self.hang_up(),
+            SignalRequest::Reload => {
+                let asker = Asker::Signal(Signal::SIGHUP);
+                self.reload("SIGHUP", asker);
+            }
             SignalRequest::Restart => self.ask_by_signal(Signal::SIGUSR1, false, intent),
             SignalRequest::Respawn => self.ask_by_signal(Signal::SIGUSR2, true, intent),
-            _ => self.terminate(intent),
         }
     }
 

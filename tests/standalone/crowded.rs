@@ -2,13 +2,16 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::support::client::{self, block_on};
-use crate::support::gateway::{Setup, ctl_in, memory_kib, said};
-use crate::support::{nobody, port, servers, skip, wait};
+use crate::support::gateway::{Gateway, Setup, ctl_in, memory_kib, said};
+use crate::support::{handover, nobody, port, servers, skip, wait};
 
 /// The system's, which every user may run.
 const PYTHON: &str = "/usr/bin/python3";
@@ -84,12 +87,10 @@ fn a_control_socket_that_its_own_user_floods_answers_root_and_takes_no_memory() 
     assert!(memory < 100 * 1024, "{memory} KiB");
 }
 
-#[test]
-fn clients_that_have_every_descriptor_lock_out_neither_gatewayctl_nor_a_restart() {
-    if !servers::have("node") || !skip::unless_there("prlimit") {
-        return;
-    }
-    let gateway = Setup::behind(servers::node()).start();
+/// A server whose gateway may have 256 descriptors, and clients that have all of them that clients
+/// may have.
+fn crowded(setup: &Setup) -> (Gateway, Vec<TcpStream>) {
+    let gateway = setup.start();
     let pid = gateway.pid().to_string();
     let limited = Command::new("prlimit")
         .args(["--pid", &pid, "--nofile=256:"])
@@ -103,6 +104,18 @@ fn clients_that_have_every_descriptor_lock_out_neither_gatewayctl_nor_a_restart(
     };
     let held: Vec<TcpStream> = (0..300).map(|_| hold()).collect();
     gateway.wait_line("they have every descriptor that clients may have");
+    (gateway, held)
+}
+
+fn behind_node() -> Option<Setup> {
+    let there = servers::have("node") && skip::unless_there("prlimit");
+    there.then(|| Setup::behind(servers::node()))
+}
+
+#[test]
+fn clients_that_have_every_descriptor_lock_out_neither_gatewayctl_nor_a_restart() {
+    let Some(setup) = behind_node() else { return };
+    let (gateway, held) = crowded(&setup);
     assert_eq!(gateway.status()["stage"], "ready");
     // Clients may have been turned away meanwhile, of which gatewayctl complains.
     let output = gateway.ctl(["restart"]);
@@ -112,4 +125,41 @@ fn clients_that_have_every_descriptor_lock_out_neither_gatewayctl_nor_a_restart(
         let got = block_on(client::get(&gateway.target(), "/"));
         got.ok().filter(|got| got.status() == 200).map(drop)
     });
+}
+
+#[test]
+fn clients_that_have_every_descriptor_starve_neither_the_watchdog_nor_a_server_that_dies() {
+    let Some(setup) = behind_node() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(wait::DEADLINE)).unwrap();
+    let setup = setup
+        .env("GATEWAY_SUPERVISOR", "none")
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "400000");
+    let (gateway, held) = crowded(&setup);
+    let watched = |times: usize| {
+        // What came before says nothing about now.
+        manager.set_nonblocking(true).unwrap();
+        while manager.recv(&mut [0; 4096]).is_ok() {}
+        manager.set_nonblocking(false).unwrap();
+        let mut buffer = [0; 4096];
+        let mut heard = 0;
+        while heard < times {
+            let length = manager
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("{error}\n{}", gateway.stderr()));
+            heard += usize::from(buffer[..length].starts_with(b"WATCHDOG=1"));
+        }
+    };
+    watched(5);
+    let pid = gateway.sidecar_pid("main");
+    handover::signal(pid, Signal::SIGKILL);
+    gateway.wait_status("the server runs again", |status| {
+        let sidecar = &status["sidecars"][0];
+        sidecar["pid"] != pid && sidecar["state"] == "ready"
+    });
+    watched(5);
+    drop(held);
 }

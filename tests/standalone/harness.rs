@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use crate::support::gateway::Setup;
 use crate::support::load::Load;
 use crate::support::report::Part;
 use crate::support::{port, servers, wait};
@@ -87,4 +88,23 @@ fn a_server_killed_and_started_again_is_seen_to_lose_of_every_kind() {
             .any(|kind| report.failed.contains_key(&(part, (*kind).to_owned())));
         assert!(seen, "{part:?} lost nothing of {kinds:?}: {report}");
     }
+}
+
+/// From a developer's terminal, a test that stops a gateway by a signal would be taken for Ctrl-Z.
+#[test]
+fn a_gateway_of_a_test_has_a_session_of_its_own_and_no_terminal() {
+    let gateway = Setup::new().start();
+    let pid = gateway.pid();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let fields: Vec<i64> = after_name
+        .split(' ')
+        .skip(1)
+        .take(4)
+        .map(|field| field.parse().unwrap())
+        .collect();
+    let [_parent, _group, session, terminal] = fields[..] else {
+        panic!("{stat}")
+    };
+    assert_eq!((session, terminal), (i64::from(pid), 0));
 }

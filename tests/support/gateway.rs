@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -690,8 +690,12 @@ pub fn ctl_in(state: &Path) -> Command {
     command
 }
 
-/// Takes away every variable by which the machine that runs the tests could speak to the gateway.
+/// Takes away every variable by which the machine that runs the tests could speak to the gateway,
+/// and the terminal that they may run from: a test that is about terminals makes one.
+#[allow(unsafe_code, reason = "what runs between fork and exec")]
 pub fn scrub(command: &mut Command) {
+    // SAFETY: one system call. It fails only in the leader of a process group.
+    unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
     for (key, _) in std::env::vars_os() {
         if key
             .to_str()

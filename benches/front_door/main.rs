@@ -9,7 +9,8 @@
 //! Parts: `start` (start to ready, idle memory), `restart` and `respawn` (restart time, longest gap
 //! and added p99 against an undisturbed run of the same length, in-process and in a fresh process),
 //! `systemd` (the same under a real systemd for respawn and exit, and from kill -9 to the first
-//! answer; needs root), `slope` (memory and descriptors over 300 restarts), `proxy` (requests per
+//! answer; needs root), `slope` (memory and descriptors over 300 restarts), `stalls` (p99 of status and
+//! of requests, and the time of a stop, beside what stands still), `proxy` (requests per
 //! second of the proxy's own CPU, beside nginx on the same upstream in the same run).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,6 +22,7 @@ mod parts;
 mod proxy;
 mod restart;
 mod slope;
+mod stalls;
 mod start;
 mod systemd;
 
@@ -57,12 +59,13 @@ const QUICK: Size = Size {
 };
 
 fn main() {
-    let parts: [parts::Part<Size>; 6] = [
+    let parts: [parts::Part<Size>; 7] = [
         ("start", start::measure),
         ("restart", restart::in_process),
         ("respawn", restart::respawn),
         ("systemd", systemd::measure),
         ("slope", slope::measure),
+        ("stalls", stalls::measure),
         ("proxy", proxy::measure),
     ];
     parts::run("front_door", FULL, QUICK, &parts);

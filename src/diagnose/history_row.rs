@@ -48,6 +48,18 @@ impl HistoryRow {
                     )
                 }
             }
+            HistoryEntry::Asked {
+                kind,
+                who,
+                reason,
+                strategy,
+                ..
+            } => Self {
+                what: format!("{kind} under way ({strategy})"),
+                who: requester(who),
+                why: reason_given(reason),
+                took: None,
+            },
             HistoryEntry::Request {
                 kind,
                 who,
@@ -60,7 +72,7 @@ impl HistoryRow {
             } => Self {
                 what: format!("{kind} {outcome} ({strategy})"),
                 who: requester(who),
-                why: Some(reason.clone()).filter(|reason| !reason.is_empty()),
+                why: reason_given(reason),
                 took: Some(duration(*took_ms, *downtime_ms)),
             },
             HistoryEntry::Cut { sidecar, cut, .. } => {
@@ -118,6 +130,10 @@ fn requester(who: &Requester) -> Option<String> {
         Some(program) => format!("{program} uid {uid}"),
         None => format!("uid {uid}"),
     })
+}
+
+fn reason_given(reason: &str) -> Option<String> {
+    (!reason.is_empty()).then(|| reason.to_owned())
 }
 
 fn duration(took_ms: u64, downtime_ms: Option<u64>) -> String {

@@ -92,6 +92,14 @@ impl PendingRequests {
         self.waiting.insert(id, request);
     }
 
+    /// A request is about to be carried out: whatever happens now, it has an end in the record.
+    pub fn accept(&self, id: &str) {
+        if let Some(request) = self.waiting.get(id) {
+            let (kind, reason) = (request.kind.name(), &request.reason);
+            self.record.asked(&request.asked, id, kind, reason);
+        }
+    }
+
     /// Why a request was asked, and when.
     pub fn about(&self, id: &str) -> (String, String) {
         self.waiting

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tracing::{info, warn};
 
@@ -17,7 +18,7 @@ use crate::config::{Loaded, Throttle};
 use crate::control::server::Caller;
 use crate::os::jobs::Jobs;
 use crate::os::oom;
-use crate::os::process::executable;
+use crate::os::process::{Stat, executable};
 use crate::sidecar::SidecarNews;
 use crate::state::boot_time::BootTime;
 use crate::state::diagnostic_bundle::{self, Bundle};
@@ -27,7 +28,7 @@ use crate::state::history::{
 use crate::state::last_good_config;
 use crate::state::owner::{self, Owner};
 use crate::state::startup_throttle::{self, LifeStart, StartDecision};
-use crate::state::terms::{EndReason, RequestEnd, RequestKindName, StrategyName};
+use crate::state::terms::{EndReason, RequestEnd, RequestKindName, RequestOutcome, StrategyName};
 use crate::state::trace::Carried;
 use crate::text::redact::Redactor;
 
@@ -168,11 +169,13 @@ impl LifeRecord {
     /// Blocks: without the record of earlier lives it is not known what this one has to do.
     pub fn begin(&self, throttle: &Throttle, unit_result: Option<&str>) -> Begun {
         self.flush();
-        let lines: Vec<Recorded> = history::read(&self.dir).collect();
+        let lines = lines(&self.dir);
         let kills = oom::count().map(|count| count.kills);
         let (before, trace) = how_it_ended(&lines, &self.boot_id, |kills_before| {
             oom::end_of_life(unit_result, kills_before, kills)
         });
+        let of_the_dead = lines.iter().filter(|line| self.is_of_the_dead(line));
+        of_the_dead.for_each(|line| self.end_unfinished(line, |_| died(line.pid)));
         Begun {
             start: startup_throttle::begin(&self.dir, throttle, &self.life(BootTime::now())),
             before,
@@ -195,6 +198,50 @@ impl LifeRecord {
                 );
             }
         });
+    }
+
+    /// A predecessor has ended. A restart that it did not end itself is done: this process serves.
+    pub fn predecessor_ended(&self, pid: u32) {
+        self.write(move |this| {
+            let its = |line: &Recorded| line.pid == pid && line.boot_id == this.boot_id;
+            for line in lines(&this.dir).into_iter().filter(its) {
+                this.end_unfinished(&line, |kind| match kind {
+                    RequestKindName::Restart => RequestOutcome::Done.into(),
+                    RequestKindName::Reload | RequestKindName::Recover => died(pid),
+                });
+            }
+        });
+    }
+
+    /// Writes the end of a request for the process that accepted it and did not live to end it.
+    fn end_unfinished(&self, line: &Recorded, end: impl FnOnce(RequestKindName) -> RequestEnd) {
+        // What has ended is not read.
+        let HistoryEntry::Asked {
+            id,
+            kind,
+            who,
+            reason,
+            strategy,
+        } = &line.entry
+        else {
+            return;
+        };
+        let took = Timestamp::now().duration_since(line.at).as_millis();
+        let asked = RequestRecord {
+            who: who.clone(),
+            strategy: *strategy,
+            phases: Vec::new(),
+        };
+        let took_ms = u64::try_from(took).unwrap_or(0);
+        self.request(asked, id, *kind, reason, end(*kind), took_ms);
+    }
+
+    /// Whether the process that wrote a line, before this one began, is gone. In a container each
+    /// life may have the same number.
+    fn is_of_the_dead(&self, line: &Recorded) -> bool {
+        line.boot_id != self.boot_id
+            || line.pid == self.pid
+            || Stat::read(line.pid).is_none_or(|stat| stat.is_dead())
     }
 
     /// The life is under way.
@@ -238,6 +285,17 @@ impl LifeRecord {
     fn reason(&self, standing: &ShownRecovery) -> Option<String> {
         let reason = standing.reason.as_deref();
         reason.map(|reason| self.redactor.text(reason))
+    }
+
+    /// A request is accepted.
+    pub fn asked(&self, asked: &RequestRecord, id: &str, kind: RequestKindName, reason: &str) {
+        self.append(HistoryEntry::Asked {
+            id: id.to_owned(),
+            kind,
+            who: asked.who.clone(),
+            reason: self.redactor.text(reason),
+            strategy: asked.strategy,
+        });
     }
 
     /// A request is at its end.
@@ -346,6 +404,17 @@ impl LifeRecord {
                 ),
             }
         });
+    }
+}
+
+fn lines(dir: &Path) -> Vec<Recorded> {
+    history::read(dir).collect()
+}
+
+fn died(pid: u32) -> RequestEnd {
+    RequestEnd {
+        outcome: RequestOutcome::Failed,
+        cause: Some(format!("pid {pid} ended before it was done")),
     }
 }
 

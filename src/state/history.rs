@@ -5,6 +5,7 @@
 //! harm the others. At its limit the file is renamed to `history.jsonl.1` and a new one begun.
 //! Nothing waits for the disk: a line survives the process, but not always a power failure.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -112,6 +113,20 @@ pub enum HistoryEntry {
         /// The restart trace that the next life goes on with.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<Carried>,
+    },
+    /// A restart or reload is accepted. Its end is a `Request` of the same id; where the process
+    /// dies before, the life after writes that.
+    Asked {
+        /// Its id.
+        id: String,
+        /// What was asked for.
+        kind: RequestKindName,
+        /// Who asked.
+        who: Requester,
+        /// Why.
+        reason: String,
+        /// Where the next generation is to live.
+        strategy: StrategyName,
     },
     /// A restart, reload or recovery that was asked for, at its end.
     Request {
@@ -273,7 +288,8 @@ fn clip(value: &mut Value) {
     }
 }
 
-/// What is recorded in `dir`, the oldest first. Torn lines, lines of a later version, and files that
+/// What is recorded in `dir`, the oldest first. A request that was accepted stands there only while
+/// it has no end. Torn lines, lines of a later version, and files that
 /// cannot be read are skipped.
 pub fn read(dir: &Path) -> impl DoubleEndedIterator<Item = Recorded> {
     let path = path(dir);
@@ -287,7 +303,23 @@ pub fn read(dir: &Path) -> impl DoubleEndedIterator<Item = Recorded> {
                 .filter_map(|line| serde_json::from_str(line).ok()),
         );
     }
-    lines.into_iter()
+    without_ended(lines).into_iter()
+}
+
+/// Leaves out that a request was accepted where its end follows.
+fn without_ended(lines: Vec<Recorded>) -> Vec<Recorded> {
+    let mut ended = HashSet::new();
+    let kept = lines.into_iter().rev().filter(|line| match &line.entry {
+        HistoryEntry::Asked { id, .. } => !ended.remove(id),
+        HistoryEntry::Request { id, .. } => {
+            ended.insert(id.clone());
+            true
+        }
+        _ => true,
+    });
+    let mut kept: Vec<Recorded> = kept.collect();
+    kept.reverse();
+    kept
 }
 
 fn path(dir: &Path) -> PathBuf {

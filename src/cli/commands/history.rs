@@ -90,7 +90,8 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
                     u64::try_from(recorded.at.duration_since(at).as_millis()).ok()
                 });
             }
-            HistoryEntry::Request { .. }
+            HistoryEntry::Asked { .. }
+            | HistoryEntry::Request { .. }
             | HistoryEntry::Cut { .. }
             | HistoryEntry::Sidecar { .. }
             | HistoryEntry::Rung { .. } => {}

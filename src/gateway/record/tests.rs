@@ -205,3 +205,54 @@ fn a_directory_that_is_gone_stops_nobody() {
     record.ended(true, 0, &"".parse().unwrap(), 1, vec![], None);
     record.flush();
 }
+
+#[test]
+fn a_restart_has_an_end_in_the_record_even_if_its_process_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    // The history takes the process's own number: this life and the one before share it.
+    let life = || record(dir.path(), std::process::id());
+    let asked = RequestRecord::by(None, StrategyName::InProcess);
+    let before = life();
+    before.asked(&asked, "r1-1", RequestKindName::Restart, "CANARY-1");
+    before.flush();
+    for next in [life(), life()] {
+        next.begin(&Throttle::default(), None);
+        next.flush();
+    }
+    let ends: Vec<String> = history::read(dir.path())
+        .map(|line| match line.entry {
+            HistoryEntry::Request {
+                id,
+                outcome,
+                reason,
+                ..
+            } => format!("{id} {outcome} {reason}"),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let died = format!("pid {} ended before it was done", std::process::id());
+    let [end] = &ends[..] else {
+        panic!("{ends:?}");
+    };
+    assert!(end.starts_with(&format!("r1-1 failed: {died}")), "{end}");
+    assert!(!end.contains("CANARY"));
+}
+
+#[test]
+fn a_restart_is_done_when_its_process_dies_after_the_successor_took_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let predecessor = std::process::id();
+    let asked = RequestRecord::by(None, StrategyName::Respawn);
+    let life = record(dir.path(), predecessor);
+    life.asked(&asked, "r1-1", RequestKindName::Restart, "");
+    life.predecessor_ended(predecessor + 1);
+    life.flush();
+    assert!(history::read(dir.path()).any(|line| matches!(line.entry, HistoryEntry::Asked { .. })));
+    life.predecessor_ended(predecessor);
+    life.flush();
+    let end = history::read(dir.path()).last().map(|line| line.entry);
+    assert!(
+        matches!(&end, Some(HistoryEntry::Request { outcome, .. }) if outcome.outcome == RequestOutcome::Done),
+        "{end:?}"
+    );
+}

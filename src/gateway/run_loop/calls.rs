@@ -205,12 +205,15 @@ impl Gateway {
         self.reporter(Some(id.clone()))
             .tell(ProgressStage::Accepted, format!("{what} {id} accepted"));
         match place {
-            Ok(place) => self.step(Event::Asked(GenerationRequest {
-                id,
-                kind,
-                budget,
-                place,
-            })),
+            Ok(place) => {
+                self.requests.accept(&id);
+                self.step(Event::Asked(GenerationRequest {
+                    id,
+                    kind,
+                    budget,
+                    place,
+                }));
+            }
             Err(refusal) => {
                 let verdict = RequestVerdict::Rejected(refusal.why);
                 self.answer(&id, verdict, &RequestScene::default());

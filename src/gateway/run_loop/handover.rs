@@ -277,6 +277,7 @@ impl Gateway {
             info!("[gateway] pid {pid} has finished its work");
         }
         self.predecessor.predecessors.ended(pid);
+        self.recovery.record.predecessor_ended(pid);
         if self.machine.owns() {
             self.record_owner();
             self.refresh();

@@ -169,3 +169,22 @@ fn what_is_no_file_of_ours_is_set_aside_and_the_record_goes_on() {
     history.append(&history.line(request("r2")));
     assert_eq!(ids(dir.path()), ["r2"]);
 }
+
+#[test]
+fn a_request_is_shown_as_asked_until_it_has_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = History::open(dir.path());
+    let asked = |id: &str| HistoryEntry::Asked {
+        id: id.to_owned(),
+        kind: RequestKindName::Restart,
+        who: Requester::default(),
+        reason: String::new(),
+        strategy: StrategyName::Respawn,
+    };
+    // In a container, the next life counts its requests anew.
+    for entry in [asked("r1-1"), request("r1-1"), asked("r1-2"), asked("r1-1")] {
+        history.append(&entry);
+    }
+    let shown: Vec<HistoryEntry> = read(dir.path()).map(|line| line.entry).collect();
+    assert_eq!(shown, [request("r1-1"), asked("r1-2"), asked("r1-1")]);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::client::{Target, block_on, get};
 use crate::support::report::Part;
-use crate::support::site::{FRONT, Site, load_on_front, prepared};
+use crate::support::site::{FRONT, Site, back, load_on_front, prepared};
 use crate::support::{knock, wait};
 
 /// Longer than the clients need to see a stop, shorter than its drain.
@@ -56,4 +56,47 @@ fn a_stopped_service_answers_to_its_last_moment_and_a_restarted_one_lets_clients
         (site.property("gateway.service", "ActiveState") == "inactive").then_some(())
     });
     assert!(stopped.is_some(), "{}", site.journal());
+}
+
+#[test]
+fn a_server_that_dies_while_its_gateway_is_restarted_costs_no_client_its_answer() {
+    let Some(systemd) = prepared("stop-death") else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    let app = systemd.add_plain_user("app");
+    site.install(&["--run-as", &app.name]);
+    site.settled();
+    let gateway = site.main_pid();
+    let load = load_on_front(&systemd, 50.0);
+
+    // It holds the stop open: longer than what follows, shorter than the drain of a stop.
+    let mut work = systemd
+        .command(&["gatewayctl", "inhibit", "--why", "test", "--", "sleep", "5"])
+        .spawn()
+        .unwrap();
+    wait::until("the work is known", || {
+        (site.status()["leases"].as_array()?.len() == 1).then_some(())
+    });
+    site.must_systemctl(&["--no-block", "restart", "gateway"]);
+    wait::until("it stops", || {
+        (site.status()["stage"] == "stopping").then_some(())
+    });
+    let mut dead = 0;
+    // The first run is followed by the next at once, the second after a wait.
+    for _ in 0..2 {
+        let sidecar = || site.status()["sidecars"][0]["pid"].as_u64();
+        let pid = wait::until("another run", || {
+            sidecar().filter(|pid| *pid != 0 && *pid != dead)
+        });
+        site.must(&["kill", "-9", &pid.to_string()]);
+        dead = pid;
+    }
+    load.flows(Part::New, 20);
+    assert_eq!(site.main_pid(), gateway, "it still stops");
+    work.wait().unwrap();
+    back(&site, gateway);
+    load.flows(Part::New, 20);
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report}\n{}", site.journal());
 }

@@ -15,8 +15,10 @@ use crate::control::protocol::DrainCause;
 use crate::gateway::handover::{Predecessor, ToPredecessor};
 use crate::gateway::lease::Claim;
 use crate::gateway::outbox::Outbox;
+use crate::gateway::slot::Slot;
 use crate::os::task::{TaskEnd, caught};
 use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Front, close_tunnels};
+use crate::sidecar::SidecarState;
 use crate::systemd::unit::facts_of;
 
 /// Kept back from the forced exit, so that a stop whose sidecars had to be killed still ends by
@@ -86,16 +88,14 @@ impl Shutdown {
             self.process.announce_close();
             tokio::time::sleep(delay).await;
         }
-        self.front.set_closing();
-        for backend in self.process.slots.iter().map(|slot| slot.backend()) {
-            let waits = matches!(&*backend.watch().borrow(), Door::Held(_));
-            if waits {
-                // No sidecar will come for the requests that wait here.
-                backend.set(Door::Gone);
-            }
-        }
-        // A task that only asks does not panic; if it did, the queue would be left alone.
-        let held = async { heir.await.unwrap_or(true) };
+        let (front, slots) = (Arc::clone(&self.front), self.process.slots.clone());
+        let held = tokio::spawn(async move {
+            // A task that only asks does not panic; if it did, the queue would be left alone.
+            let held = heir.await.unwrap_or(true);
+            turn_away(&front, &slots, held);
+            held
+        });
+        let held = async { held.await.unwrap_or(true) };
         let (cut, held) = self.drain(begun + delay, held).await;
         let limit = self.limit.saturating_sub(MARGIN);
         let left = limit.saturating_sub(begun.elapsed());
@@ -191,6 +191,30 @@ impl Shutdown {
             cut("time to stop", process.backends(), Some(&self.leases))
         };
         (cut, held)
+    }
+}
+
+/// Answers 503 to requests that wait for a server in vain. Where the next process serves the same
+/// clients, they should not see the stop, so those wait on whose server is being started again.
+fn turn_away(front: &Front, slots: &[Arc<Slot>], held: bool) {
+    if !held || front.table().generation == 0 {
+        front.set_closing();
+    }
+    for slot in slots.iter().filter(|slot| !comes(slot)) {
+        let waits = matches!(&*slot.backend().watch().borrow(), Door::Held(_));
+        if waits {
+            slot.backend().set(Door::Gone);
+        }
+    }
+}
+
+/// Whether the server behind a door is there or is about to be.
+fn comes(slot: &Slot) -> bool {
+    let sidecar = slot.sidecar();
+    match sidecar.state() {
+        SidecarState::Starting { .. } | SidecarState::Ready { .. } => true,
+        SidecarState::Backoff { .. } => sidecar.failing().is_none(),
+        SidecarState::Stopping { .. } | SidecarState::Stopped { .. } => false,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::{self, DEFAULT_INSTANCE, Env};
 use crate::control::protocol::Status;
 use crate::service::{self, Installed, more_rights};
 use crate::state::paths::Paths;
-use crate::state::untrusted_file;
+use crate::state::{history, untrusted_file};
 
 /// The selected gateway.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +69,7 @@ impl KnownGateway {
             known.instance = name;
         }
         for place in known.state_dirs(ctx, &env) {
-            match untrusted_file::open(&place.join("history.jsonl"), OFlag::O_RDONLY) {
+            match untrusted_file::open(&place.join(history::FILE), OFlag::O_RDONLY) {
                 Ok(_) => {
                     known.state = Some(place);
                     break;

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::config::{Config, Env, Loaded};
+use crate::state::atomic_file;
 use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
 use crate::state::paths::Paths;
@@ -57,7 +58,7 @@ pub async fn take(loaded: &Loaded, state: &Path) -> Result<Ownership, String> {
                 }
             }
             Err(error @ LockError::Foreign(_)) => return Err(error.to_string()),
-            Err(LockError::Io(error)) if full(&error) => {
+            Err(LockError::Io(error)) if atomic_file::is_full(&error) => {
                 warn!(
                     "[gateway] the state directory {} takes no lock: {error}; going on without one",
                     state.display()
@@ -88,15 +89,6 @@ fn refusal(why: &NotPrivate, instance: &str, state: &Path) -> String {
         "cannot use the state directory {}: {why}; {}",
         state.display(),
         ways.join(", or ")
-    )
-}
-
-fn full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::ReadOnlyFilesystem
     )
 }
 

@@ -4,6 +4,7 @@
 //! Nothing here fails, and nobody waits for the disk: a thread writes, in the order of the calls. A
 //! disk that is full or stands still costs the record, not the service.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ use crate::state::diagnostic_bundle::{self, Bundle};
 use crate::state::history::{
     self, History, HistoryEntry, PhaseTime, PreviousEnd, Recorded, Requester,
 };
-use crate::state::last_good_config;
 use crate::state::owner::{self, Owner};
 use crate::state::startup_throttle::{self, LifeStart, StartDecision};
 use crate::state::terms::{EndReason, RequestEnd, RequestKindName, RequestOutcome, StrategyName};
 use crate::state::trace::Carried;
+use crate::state::{atomic_file, last_good_config};
 use crate::text::redact::Redactor;
 
 /// How much may wait for the disk: a restart writes about ten times.
@@ -110,11 +111,37 @@ impl LifeRecord {
     /// Leaves a write to the thread.
     fn write(&self, write: impl FnOnce(&Self) + Send + 'static) {
         let this = self.clone();
-        let write = move || {
+        self.left(self.writes.push(move || {
             failpoint::pass("record.write");
             write(&this);
-        };
-        if !self.writes.push(write) {
+        }));
+    }
+
+    /// The same for a part of `file`, which has to be there at last: it is written again while the
+    /// disk is full.
+    fn write_at_last(
+        &self,
+        file: &'static str,
+        write: impl Fn(&Self) -> io::Result<()> + Send + 'static,
+    ) {
+        let this = self.clone();
+        let mut told = false;
+        self.left(self.writes.push_until_done(move || {
+            failpoint::pass("record.write");
+            let Err(error) = write(&this) else {
+                return true;
+            };
+            if !std::mem::replace(&mut told, true) {
+                let dir = this.dir.display();
+                warn!("[gateway] cannot write {file} in {dir}: {error}");
+            }
+            !atomic_file::is_full(&error)
+        }));
+    }
+
+    /// Says that a write was not left to the thread, if so.
+    fn left(&self, left: bool) {
+        if !left {
             warn!(
                 "[gateway] cannot write to {}: its disk does not answer",
                 self.dir.display()
@@ -131,7 +158,7 @@ impl LifeRecord {
     /// Writes a line of the history.
     fn append(&self, entry: HistoryEntry) {
         let line = self.history.line(entry);
-        self.write(move |this| this.history.append(&line));
+        self.write_at_last(history::FILE, move |this| this.history.append(&line));
     }
 
     /// Ends when what was recorded until now can be read, or the disk does not answer.
@@ -190,14 +217,7 @@ impl LifeRecord {
 
     /// Who owns the state directory.
     pub fn owner(&self, owner: Owner) {
-        self.write(move |this| {
-            if let Err(error) = owner.write(&this.dir) {
-                warn!(
-                    "[gateway] cannot write owner.json in {}: {error}",
-                    this.dir.display()
-                );
-            }
-        });
+        self.write_at_last(owner::FILE, move |this| owner.write(&this.dir));
     }
 
     /// A predecessor has ended. A restart that it did not end itself is done: this process serves.

@@ -38,6 +38,15 @@ pub fn write_for(
     replace(path, bytes, mode, owner, File::sync_all)
 }
 
+/// Whether a disk takes nothing now, which may change.
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(
+        error.kind(),
+        StorageFull | QuotaExceeded | ReadOnlyFilesystem
+    )
+}
+
 fn replace(
     path: &Path,
     bytes: &[u8],

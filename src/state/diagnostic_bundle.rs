@@ -175,10 +175,12 @@ mod tests {
         let redactor = Redactor::default();
         redactor.learn_command(&["app".into(), "--token".into(), "CANARY-1".into()]);
         let history = History::open(dir.path());
-        history.append(&history.line(HistoryEntry::Rung {
-            rung: RungName::SafeMode,
-            reason: Some("it printed CANARY-1".into()),
-        }));
+        history
+            .append(&history.line(HistoryEntry::Rung {
+                rung: RungName::SafeMode,
+                reason: Some("it printed CANARY-1".into()),
+            }))
+            .unwrap();
         let bundle = Bundle {
             reason: "safe-mode",
             error: Some("app said CANARY-1"),

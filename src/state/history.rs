@@ -15,13 +15,15 @@ use nix::fcntl::OFlag;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tracing::warn;
 
 use super::terms::{
     EndReason, ProgressStage, RequestEnd, RequestKindName, RungName, SidecarStanding, StrategyName,
 };
 use super::trace::Carried;
 use super::untrusted_file;
+
+/// Its name in the state directory.
+pub const FILE: &str = "history.jsonl";
 
 /// The longest file, in bytes: some thousand restarts.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -221,14 +223,11 @@ impl History {
         }
     }
 
-    /// Writes a line, long texts clipped. An error is logged.
-    pub fn append(&self, line: &Recorded) {
-        if let Err(error) = self.write(line) {
-            warn!("[gateway] cannot write {}: {error}", self.path.display());
-        }
-    }
-
-    fn write(&self, line: &Recorded) -> io::Result<()> {
+    /// Writes a line, long texts clipped.
+    ///
+    /// # Errors
+    /// Those of the disk; and when the line is too long.
+    pub fn append(&self, line: &Recorded) -> io::Result<()> {
         let mut value = serde_json::to_value(line)?;
         clip(&mut value);
         let mut text = value.to_string();
@@ -323,7 +322,7 @@ fn without_ended(lines: Vec<Recorded>) -> Vec<Recorded> {
 }
 
 fn path(dir: &Path) -> PathBuf {
-    dir.join("history.jsonl")
+    dir.join(FILE)
 }
 
 fn older(path: &Path) -> PathBuf {

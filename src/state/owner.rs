@@ -12,6 +12,9 @@ use super::{atomic_file, untrusted_file};
 use crate::os::platform;
 use crate::os::process::Stat;
 
+/// Its name in the state directory.
+pub const FILE: &str = "owner.json";
+
 /// A longer record is not read: a real one has some hundred bytes for each drainer and listener.
 const RECORD_MAX: u64 = 256 * 1024;
 
@@ -54,7 +57,7 @@ pub struct Drainer {
 impl Owner {
     /// Reads the record of a state directory; none when there is none or it cannot be understood.
     pub fn read(state_dir: &Path) -> Option<Self> {
-        let text = untrusted_file::read(&state_dir.join("owner.json"), RECORD_MAX).ok()?;
+        let text = untrusted_file::read(&state_dir.join(FILE), RECORD_MAX).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
@@ -73,7 +76,7 @@ impl Owner {
     pub fn write(&self, state_dir: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        atomic_file::write_for_this_boot(&state_dir.join("owner.json"), &text, 0o600)
+        atomic_file::write_for_this_boot(&state_dir.join(FILE), &text, 0o600)
     }
 }
 

@@ -71,7 +71,7 @@ fn what_is_written_is_read_again() {
     ];
     entries
         .iter()
-        .for_each(|entry| history.append(&history.line(entry.clone())));
+        .for_each(|entry| history.append(&history.line(entry.clone())).unwrap());
     let lines: Vec<Recorded> = read(dir.path()).collect();
     assert!(
         lines.iter().map(|line| &line.entry).eq(&entries),
@@ -103,7 +103,7 @@ fn what_is_written_is_read_again() {
 fn torn_and_foreign_lines_cost_only_themselves() {
     let dir = tempfile::tempdir().unwrap();
     let history = History::open(dir.path());
-    history.append(&history.line(request("r1")));
+    history.append(&history.line(request("r1"))).unwrap();
     let torn = "{\"at\":\"2026-11-22T02:0";
     let mut file = OpenOptions::new()
         .append(true)
@@ -111,10 +111,10 @@ fn torn_and_foreign_lines_cost_only_themselves() {
         .unwrap();
     file.write_all(torn.as_bytes()).unwrap();
     assert_eq!(ids(dir.path()), ["r1"]);
-    history.append(&history.line(request("r2")));
+    history.append(&history.line(request("r2"))).unwrap();
     file.write_all(b"{\"event\":\"of-a-later-version\"}\n\xff\xfe\n\n")
         .unwrap();
-    history.append(&history.line(request("r3")));
+    history.append(&history.line(request("r3"))).unwrap();
     assert_eq!(ids(dir.path()), ["r1", "r2", "r3"]);
 }
 
@@ -129,7 +129,7 @@ fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
             unreachable!()
         };
         reason.clone_from(&long);
-        history.append(&history.line(entry.clone()));
+        history.append(&history.line(entry.clone())).unwrap();
     }
     for path in [path(dir.path()), older(&path(dir.path()))] {
         let length = std::fs::metadata(&path).unwrap().len();
@@ -150,7 +150,7 @@ fn it_never_grows_beyond_twice_its_limit_and_keeps_the_latest() {
 fn what_cannot_be_written_stops_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let gone = History::open(&dir.path().join("gone"));
-    gone.append(&gone.line(request("r1")));
+    gone.append(&gone.line(request("r1"))).unwrap_err();
 }
 
 #[test]
@@ -160,13 +160,13 @@ fn what_is_no_file_of_ours_is_set_aside_and_the_record_goes_on() {
     let elsewhere = dir.path().join("elsewhere");
     std::fs::write(&elsewhere, "mine").unwrap();
     std::os::unix::fs::symlink(&elsewhere, path(dir.path())).unwrap();
-    history.append(&history.line(request("r1")));
+    history.append(&history.line(request("r1"))).unwrap();
     assert_eq!(ids(dir.path()), ["r1"]);
     let text = std::fs::read_to_string(&elsewhere).unwrap();
     assert_eq!(text, "mine", "links are not followed");
     std::fs::remove_file(path(dir.path())).unwrap();
     nix::unistd::mkfifo(&path(dir.path()), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    history.append(&history.line(request("r2")));
+    history.append(&history.line(request("r2"))).unwrap();
     assert_eq!(ids(dir.path()), ["r2"]);
 }
 
@@ -183,7 +183,7 @@ fn a_request_is_shown_as_asked_until_it_has_an_end() {
     };
     // In a container, the next life counts its requests anew.
     for entry in [asked("r1-1"), request("r1-1"), asked("r1-2"), asked("r1-1")] {
-        history.append(&entry);
+        history.append(&history.line(entry)).unwrap();
     }
     let shown: Vec<HistoryEntry> = read(dir.path()).map(|line| line.entry).collect();
     assert_eq!(shown, [request("r1-1"), asked("r1-2"), asked("r1-1")]);

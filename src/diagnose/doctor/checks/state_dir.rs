@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command, root_command};
+use crate::state::owner;
 use crate::text::human::{count, span};
 
 /// In percent: below it, writes fail soon.
@@ -105,7 +106,7 @@ pub(super) const CHECKS: &[Check] = &[
             if recorded == pid || state.owner_lives != Some(false) {
                 return None;
             }
-            let file = state.dir.join("owner.json");
+            let file = state.dir.join(owner::FILE);
             let message =
                 format!("it names pid {recorded}, which has ended; the gateway is pid {pid}");
             Problem::at(file.display(), message, remove(std::slice::from_ref(&file)))

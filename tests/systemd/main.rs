@@ -4,6 +4,7 @@
 
 mod addresses;
 mod answers;
+mod chaos;
 mod clean;
 mod doctor;
 mod fd_store;

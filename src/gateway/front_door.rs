@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -13,7 +15,11 @@ use super::handover::migrate;
 use super::listeners::Listeners;
 use crate::config::LimitsSection;
 use crate::os::descriptors;
-use crate::proxy::{Backend, Front, Workers};
+use crate::proxy::{Backend, Front, ListenSocket, Workers};
+
+/// How long the first clients may wait for the first generation before they are accepted: health
+/// checks want an answer of a process whose server starts slowly, too.
+const FIRST_CLIENTS: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct FrontDoor {
@@ -27,6 +33,8 @@ pub struct FrontDoor {
     pub takeover: PathBuf,
     /// Ends the taking over of clients of processes that drain.
     taking_clients: CancellationToken,
+    /// Until when the first clients are left in the listen queues; none when they are accepted.
+    first_clients: Option<Instant>,
 }
 
 impl FrontDoor {
@@ -39,7 +47,32 @@ impl FrontDoor {
             retired: Vec::new(),
             takeover: migrate::place(control),
             taking_clients: CancellationToken::new(),
+            first_clients: None,
         }
+    }
+
+    /// Leaves clients in the listen queues for now, where somebody else holds the sockets: they
+    /// outlive this process there, whatever becomes of it before its first generation serves.
+    pub fn delay_first_clients(&mut self) {
+        self.first_clients = Some(Instant::now() + FIRST_CLIENTS);
+    }
+
+    /// When the first clients are to be accepted at the latest.
+    pub fn first_clients(&self) -> Option<Instant> {
+        self.first_clients
+    }
+
+    /// Accepts the first clients, if that has not been done.
+    pub fn accept_first_clients(&mut self) {
+        if self.first_clients.take().is_some() {
+            self.accept();
+        }
+    }
+
+    /// The sockets whose clients are still left in the queues.
+    pub fn unaccepted(&self) -> Option<Vec<ListenSocket>> {
+        self.first_clients
+            .and_then(|_| self.listeners.handles().ok())
     }
 
     /// All threads that still have clients.
@@ -66,6 +99,7 @@ impl FrontDoor {
     /// Sends new requests to this generation, from its addresses and within its limits.
     pub fn serve(&mut self, generation: &Generation) {
         self.front.publish(generation.table());
+        self.accept_first_clients();
         let config = &generation.config;
         self.limit_connections(config.limits.connections);
         self.listeners.prune(&config.gateway.listen);

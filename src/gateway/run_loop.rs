@@ -153,12 +153,16 @@ impl Gateway {
             }
             let deadline = self.machine.deadline().map(at);
             let trusted = self.recovery.ladder.deadline().map(at);
+            let first_clients = self.front_door.first_clients();
             tokio::select! {
                 asked = inputs.signals.next() => self.signal(asked),
                 Some(event) = inputs.events.recv() => self.happen(event),
                 Some(call) = inputs.calls.recv() => self.call(call),
                 () = or_never(deadline.map(sleep_until)) => self.step(Event::Tick),
                 () = or_never(trusted.map(sleep_until)) => self.follow_recovery(),
+                () = or_never(first_clients.map(sleep_until)) => {
+                    self.front_door.accept_first_clients();
+                }
                 _ = extend.tick(), if self.extends() => self.supervision.extend(),
                 _ = alive.tick(), if self.is_candidate() || self.successor.has_handed_over() => {
                     if self.is_candidate() {

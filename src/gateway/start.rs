@@ -317,7 +317,12 @@ async fn front_door(
         return Ok(None);
     };
     given.traces.phase("listeners");
-    let front_door = open(&given.material, paths, listeners, !candidate)?;
+    let starts = matches!(life.mode, StartMode::First(_));
+    let leaves = starts && life.supervision.holds_listeners();
+    let mut front_door = open(&given.material, paths, listeners, !candidate && !leaves)?;
+    if leaves {
+        front_door.delay_first_clients();
+    }
     for client in kept {
         front_door.workers.adopt(client).await;
     }

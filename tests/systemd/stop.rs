@@ -1,6 +1,8 @@
 //! `systemctl stop` lets go of the fd store, so the gateway answers to its last moment; `systemctl
 //! restart` keeps it, so clients wait for the next process.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::client::{Target, block_on, get};
@@ -10,6 +12,13 @@ use crate::support::{knock, wait};
 
 /// Longer than the clients need to see a stop, shorter than its drain.
 const SLOW: &str = "/slow?ms=1500";
+
+/// A server that takes as long to listen as its clients here need to come, and no longer than they
+/// are left in the listen queue.
+const SLOW_START: &str = "START_DELAY_MS=1000";
+
+/// Clients of a gateway that starts.
+const CLIENTS: usize = 20;
 
 #[test]
 fn a_stopped_service_answers_to_its_last_moment_and_a_restarted_one_lets_clients_wait() {
@@ -99,4 +108,44 @@ fn a_server_that_dies_while_its_gateway_is_restarted_costs_no_client_its_answer(
     load.flows(Part::New, 20);
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report}\n{}", site.journal());
+}
+
+#[test]
+fn clients_who_come_while_a_gateway_starts_outlive_its_death() {
+    let Some(systemd) = prepared("start-death") else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    let app = systemd.add_plain_user("app");
+    site.install(&["--run-as", &app.name, "--set", SLOW_START]);
+    site.settled();
+    let gateway = site.main_pid();
+    site.must(&["kill", "-9", &gateway.to_string()]);
+    let second = wait::until("the next process starts its server", || {
+        let pid = site.main_pid();
+        let begun = site.journal().matches("sidecar main starting").count();
+        (pid != 0 && pid != gateway && begun == 2).then_some(pid)
+    });
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = systemd.in_netns(|| TcpStream::connect(FRONT).unwrap());
+            let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            client.write_all(request).unwrap();
+            client
+        })
+        .collect();
+    site.must(&["kill", "-9", &second.to_string()]);
+    back(&site, second);
+    for mut client in clients {
+        let mut answer = String::new();
+        client.set_read_timeout(Some(wait::DEADLINE)).unwrap();
+        let read = client.read_to_string(&mut answer);
+        let journal = || site.journal();
+        assert!(read.is_ok(), "{read:?}\n{}", journal());
+        assert!(
+            answer.starts_with("HTTP/1.1 200"),
+            "{answer}\n{}",
+            journal()
+        );
+    }
 }

@@ -17,7 +17,7 @@ use crate::gateway::lease::Claim;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::slot::Slot;
 use crate::os::task::{TaskEnd, caught};
-use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Front, close_tunnels};
+use crate::proxy::{Backend, CLOSE_HANDSHAKE, Door, Front, ListenSocket, close_tunnels};
 use crate::sidecar::SidecarState;
 use crate::systemd::unit::facts_of;
 
@@ -68,6 +68,8 @@ pub struct Shutdown {
     /// How long all of it may take.
     pub limit: Duration,
     pub heir: Heir,
+    /// Sockets whose clients this process has left in the listen queues so far.
+    pub unaccepted: Option<Vec<ListenSocket>>,
     /// Work besides requests that was there when it began.
     pub leases: Claim,
     /// Is told when only the ends of the predecessors are left to wait for.
@@ -80,7 +82,7 @@ impl Shutdown {
         tokio::spawn(async move { quiet.send(caught(self.run()).await) });
     }
 
-    async fn run(self) -> Cut {
+    async fn run(mut self) -> Cut {
         let begun = Instant::now();
         let heir = tokio::spawn(self.heir.holds());
         let delay = self.delay();
@@ -111,6 +113,11 @@ impl Shutdown {
             predecessors.ended().await;
         }
         if !held {
+            if let (Some(sockets), Some(workers)) =
+                (self.unaccepted.take(), self.process.workers.first())
+            {
+                workers.listen(sockets);
+            }
             self.process.empty_queues();
             let answered = self.process.close_connections();
             let left = self.limit.saturating_sub(begun.elapsed());
@@ -271,6 +278,7 @@ mod tests {
             at_once: false,
             limit: Duration::from_secs(25),
             heir: Heir::Another,
+            unaccepted: None,
             leases: Claim::default(),
             predecessor: None,
         };

@@ -201,6 +201,7 @@ impl Gateway {
             at_once,
             limit: self.stop_limit(),
             heir,
+            unaccepted: self.front_door.unaccepted(),
             leases: self.leases.claim(),
             predecessor: self.predecessor.predecessor(),
         };

@@ -306,6 +306,11 @@ impl Gateway {
     /// ladder's time has come.
     pub(super) fn follow_recovery(&mut self) {
         let phase = self.machine.phase();
+        // Where nothing is being started there is nothing to wait for; one that ends leaves them to
+        // the next process.
+        if matches!(phase, Phase::Waiting { .. }) {
+            self.front_door.accept_first_clients();
+        }
         let serves = matches!(
             phase,
             Phase::Serving | Phase::Building(_) | Phase::Handing { .. }

@@ -49,6 +49,7 @@ pub struct BoxUser {
 
 /// A booted box; powered off, unmounted and removed when dropped.
 pub struct SystemdBox {
+    machine: String,
     base: PathBuf,
     nspawn: Child,
     leader: u32,
@@ -126,8 +127,8 @@ impl SystemdBox {
             let _ = symlink("/dev/null", root.join("etc/systemd/system").join(unit));
         }
         let log = fs::File::create(base.join("boot.log")).unwrap();
-        let mut nspawn = Command::new("systemd-nspawn")
-            .arg("-D")
+        let mut nspawn = within_groups(&groups_of(&machine))
+            .args(["systemd-nspawn", "-D"])
             .arg(&root)
             .args([
                 "--register=no",
@@ -157,6 +158,7 @@ impl SystemdBox {
         };
         drop(mounts);
         let this = Self {
+            machine,
             base,
             nspawn,
             leader,
@@ -384,6 +386,52 @@ impl Drop for SystemdBox {
             let _ = self.nspawn.wait();
         }
         unmount(&self.base);
+        remove_groups(&groups_of(&self.machine));
+    }
+}
+
+/// The control groups of a box, one in each hierarchy that the box's systemd may use: nspawn makes
+/// the box's own group below the one that it runs in, and boxes that shared it would take each
+/// other's services for theirs.
+fn groups_of(machine: &str) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let mut groups = Vec::new();
+    for mount in mounts.lines() {
+        let words: Vec<&str> = mount.split(' ').collect();
+        let [_, at, kind, options, ..] = words[..] else {
+            continue;
+        };
+        let hierarchy = match kind {
+            "cgroup2" => "0::",
+            "cgroup" if options.split(',').any(|one| one == "name=systemd") => ":name=systemd:",
+            _ => continue,
+        };
+        let path = own
+            .lines()
+            .find_map(|line| Some(line.split_once(hierarchy)?.1));
+        let path = path.unwrap_or_default().trim_start_matches('/');
+        groups.push(Path::new(at).join(path).join(machine));
+    }
+    groups
+}
+
+/// A command that makes these groups and runs another command in them.
+fn within_groups(groups: &[PathBuf]) -> Command {
+    let script = "while [ \"$1\" != -- ]; do mkdir \"$1\" && echo $$ > \"$1/cgroup.procs\"; shift; done; shift; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).args(groups).arg("--");
+    command
+}
+
+/// Removes groups, which are empty by now, and those in them.
+fn remove_groups(groups: &[PathBuf]) {
+    for group in groups {
+        let _ = Command::new("find")
+            .arg(group)
+            .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
@@ -452,6 +500,7 @@ fn sweep() {
             });
         }
         unmount(&base);
+        remove_groups(&groups_of(&format!("gw-{machine}")));
     }
 }
 

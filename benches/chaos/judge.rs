@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::clients::{Loss, LossKind, Seen};
-use super::scene::{Cut, Scene};
+use super::scene::{Cut, CutAt, Scene};
 use crate::support::client::Fault;
 use crate::support::site::all_of;
 use crate::support::wait;
@@ -89,11 +89,14 @@ fn median(rounds: &[Settled], value: fn(&Settled) -> u64) -> u64 {
 /// Losses that nothing explains: a process that is killed takes with it what it had accepted, and
 /// nothing else may be lost.
 pub fn unexplained<'a>(seen: &'a Seen, cuts: &[Cut]) -> Vec<&'a Loss> {
-    let explained = |loss: &&Loss| match &loss.how {
-        LossKind::Transport(Fault::Eof | Fault::Reset | Fault::Truncated) => cuts
-            .iter()
-            .any(|cut| (cut.from..cut.until).contains(&loss.known)),
-        LossKind::Transport(_) | LossKind::Status(..) => false,
+    let explained = |loss: &&Loss| {
+        let at = match &loss.how {
+            LossKind::Transport(Fault::Eof | Fault::Reset | Fault::Truncated) => CutAt::Gateway,
+            LossKind::Status(502, _) => CutAt::Server,
+            LossKind::Transport(_) | LossKind::Status(..) => return false,
+        };
+        let mut cuts = cuts.iter().filter(|cut| cut.at == at);
+        cuts.any(|cut| (cut.from..cut.until).contains(&loss.known))
     };
     seen.lost.iter().filter(|loss| !explained(loss)).collect()
 }

@@ -51,14 +51,25 @@ const FORCE_TAKES: Duration = Duration::from_secs(10);
 /// Something that may cut what is in flight, and does so between two moments.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
+    pub at: CutAt,
     pub from: Instant,
     pub until: Instant,
 }
 
+/// Where something is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutAt {
+    /// The clients' connections.
+    Gateway,
+    /// Requests at the server: the gateway answers them 502, and gives them to no other server.
+    Server,
+}
+
 impl Cut {
-    fn within(length: Duration) -> Self {
+    fn within(length: Duration, at: CutAt) -> Self {
         let from = Instant::now();
         Self {
+            at,
             from,
             until: from + length,
         }
@@ -143,15 +154,18 @@ impl<'a> Scene<'a> {
         match sudden {
             Sudden::Kill(victim) => {
                 let pid = self.pid(victim);
-                if victim == Victim::Gateway {
-                    self.cuts.push(Cut::within(KILL_TAKES));
-                }
+                let cut = match victim {
+                    Victim::Gateway => Some(CutAt::Gateway),
+                    Victim::Sidecar => Some(CutAt::Server),
+                    Victim::Journald => None,
+                };
+                self.cuts.extend(cut.map(|at| Cut::within(KILL_TAKES, at)));
                 self.signal(pid, "KILL");
             }
             Sudden::Signal(name) => self.signal(self.pid(Victim::Gateway), name),
             Sudden::Command(words) => {
                 if words.contains(&"--force") {
-                    self.cuts.push(Cut::within(FORCE_TAKES));
+                    self.cuts.push(Cut::within(FORCE_TAKES, CutAt::Gateway));
                 }
                 self.command(words);
             }

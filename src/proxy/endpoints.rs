@@ -132,7 +132,7 @@ gateway_held {held}
 # HELP gateway_held_total Requests that had to wait for a sidecar.
 # TYPE gateway_held_total counter
 gateway_held_total {held_total}
-# HELP gateway_retries_total Tries repeated on another upstream connection.
+# HELP gateway_retries_total Requests sent once more, on another upstream connection.
 # TYPE gateway_retries_total counter
 gateway_retries_total {retries}
 # HELP gateway_answers_total Answers by class of status.

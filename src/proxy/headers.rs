@@ -116,12 +116,9 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(word))
 }
 
-/// Whether repeating a request does no harm (RFC 9110, 9.2.2).
-pub fn idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
+/// Whether a request only reads (RFC 9110, 9.2.1), so that it may be sent once more.
+pub fn safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// Whether an upstream keeps the connection open after this response.

@@ -55,7 +55,7 @@ impl IdlePool {
     }
 
     /// An idle connection for a request, if one is fit for it.
-    pub fn take(&self, idempotent: bool) -> Option<UpstreamConnection> {
+    pub fn take(&self, repeatable: bool) -> Option<UpstreamConnection> {
         let risk = self.risky_idle();
         let mut idle = lock(self.of_this_worker());
         let now = Instant::now();
@@ -67,17 +67,18 @@ impl IdlePool {
         // The youngest is the likeliest to be alive; a request that cannot be repeated takes only
         // one that is surely within the idle timeout.
         let youngest = idle.last()?;
-        if !idempotent && now.duration_since(youngest.since) >= risk {
+        if !repeatable && now.duration_since(youngest.since) >= risk {
             return None;
         }
         idle.pop().map(|one| one.connection)
     }
 
     /// Keeps a connection for the next request.
-    pub fn keep(&self, connection: UpstreamConnection) {
+    pub fn keep(&self, mut connection: UpstreamConnection) {
         if connection.sender.is_closed() {
             return;
         }
+        connection.kept = true;
         let mut idle = lock(self.of_this_worker());
         if idle.len() < IDLE_MAX {
             idle.push(IdleConnection {

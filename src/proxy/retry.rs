@@ -1,4 +1,14 @@
-//! The attempts at one request: which connection each uses, and when a failed one is repeated.
+//! The attempts at one request: which connection each uses, and when a request is sent once more.
+//!
+//! | what happened | what is done |
+//! |---|---|
+//! | the connection was gone before the request was written | it is routed anew: nothing was sent |
+//! | a drain's end cut a safe request | it is sent once more, to whichever server is next |
+//! | a safe request was not read: its server had closed the connection, or died before | the same |
+//! | a kept connection closed under a safe request that the server had read | it is sent once more to this very server: one that died may have died of it |
+//! | anything else | 502 |
+//!
+//! A request with a body is sent once, and so is one of which a byte of the answer came.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,8 +26,8 @@ use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Upstream, UpstreamLease};
 use super::upstream_connection::UpstreamConnection;
 
-/// How often one request is tried on connections that turn out dead; each further try is on a fresh
-/// connection.
+/// How often one request is tried: on connections that turn out dead before it is written, and once
+/// more after it was. Each further try is on a fresh connection.
 const TRIES: usize = 3;
 
 /// One request with everything its attempts have in common.
@@ -37,20 +47,48 @@ pub struct UpstreamResponse {
     pub lease: Option<UpstreamLease>,
 }
 
+/// A connection on which the request may be sent.
+struct Way {
+    ticket: Ticket,
+    upstream: Arc<Upstream>,
+    connection: UpstreamConnection,
+}
+
 /// Why one attempt did not bring a response.
 enum AttemptError {
     /// The connection was gone before the request was written; the head comes back.
     Unsent(Box<Request<()>>, String),
-    /// The request was sent, nothing came back, and the client's body is untouched.
-    NoResponse(String),
+    /// The request was written, and nothing came back.
+    Unanswered { read: bool, why: String },
     /// The server may have done a part of the work.
     Interrupted(String),
+}
+
+/// Where a request is sent once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// Wherever its route leads now.
+    Anywhere,
+    /// To the same run of the same server.
+    Here,
+    Nowhere,
+}
+
+impl Again {
+    /// For a safe request without a byte of an answer: whether a drain's end `cut` it, whether its
+    /// connection was `kept` from an earlier request, and whether the server had `read` it.
+    fn unanswered(cut: bool, kept: bool, read: bool) -> Self {
+        match (cut || !read, kept) {
+            (true, _) => Self::Anywhere,
+            (false, true) => Self::Here,
+            (false, false) => Self::Nowhere,
+        }
+    }
 }
 
 impl Exchange<'_> {
     pub async fn run(&self, mut head: Request<()>) -> Result<UpstreamResponse, NotForwarded> {
         let line = RequestLine::new(head.method(), head.uri());
-        let idempotent = headers::idempotent(head.method());
         let mut hold = RequestHold {
             front: self.front,
             host: self.host,
@@ -58,25 +96,20 @@ impl Exchange<'_> {
             line: &line,
             until: None,
         };
-        let mut tries = 0;
+        let repeatable = headers::safe(head.method()) && self.body.ended();
+        let fresh = self.kind == TicketKind::Tunnel;
+        let mut way = Self::way(&mut hold, repeatable, fresh).await?;
+        let (mut tries, mut sent) = (1, false);
         loop {
-            let (ticket, upstream) = hold.enter().await?;
-            let fresh = tries > 0 || self.kind == TicketKind::Tunnel;
-            let connection = match upstream.connection(idempotent, fresh).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    let why = format!("{} refuses connections: {error}", ticket.backend());
-                    drop(ticket);
-                    if !upstream.is_sidecar() {
-                        return Err(NotForwarded::BadGateway(why));
-                    }
-                    hold.connection_refused(&why).await?;
-                    continue;
-                }
-            };
             // A connection that dies after the head was sent does not give the head back.
-            let spare = (idempotent && !self.body.taken()).then(|| head.clone());
-            match self.attempt(&upstream, connection, head).await {
+            let spare = (repeatable && !sent).then(|| head.clone());
+            let Way {
+                ticket,
+                upstream,
+                connection,
+            } = way;
+            let kept = connection.kept;
+            let error = match self.attempt(&upstream, connection, head).await {
                 Ok((response, lease)) => {
                     return Ok(UpstreamResponse {
                         response,
@@ -84,36 +117,90 @@ impl Exchange<'_> {
                         lease,
                     });
                 }
+                Err(error) => error,
+            };
+            sent |= matches!(error, AttemptError::Unanswered { .. });
+            let (again, next, why) = self.after(error, spare, kept, upstream.is_cut());
+            debug!("try {tries} failed: {why}");
+            tries += 1;
+            head = match next {
+                Some(head) if tries <= TRIES => head,
+                _ => return Err(self.failed(why)),
+            };
+            way = if again == Again::Here {
+                let connection = upstream.connect().await;
+                let connection = connection.map_err(|_| NotForwarded::BadGateway(why))?;
+                Way {
+                    ticket,
+                    upstream,
+                    connection,
+                }
+            } else {
+                drop(ticket);
+                Self::way(&mut hold, repeatable, true).await?
+            };
+            if sent {
+                self.front.stats.retries.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A way to the server that the request's route leads to, waiting for one that is away.
+    async fn way(
+        hold: &mut RequestHold<'_>,
+        repeatable: bool,
+        fresh: bool,
+    ) -> Result<Way, NotForwarded> {
+        loop {
+            let (ticket, upstream) = hold.enter().await?;
+            match upstream.connection(repeatable, fresh).await {
+                Ok(connection) => {
+                    return Ok(Way {
+                        ticket,
+                        upstream,
+                        connection,
+                    });
+                }
                 Err(error) => {
-                    tries += 1;
-                    self.front.stats.retries.fetch_add(1, Ordering::Relaxed);
+                    let why = format!("{} refuses connections: {error}", ticket.backend());
                     drop(ticket);
-                    head = self.head_for_retry(error, spare, tries)?;
+                    if !upstream.is_sidecar() {
+                        return Err(NotForwarded::BadGateway(why));
+                    }
+                    hold.connection_refused(&why).await?;
                 }
             }
         }
     }
 
-    /// The head for another try, where one is allowed: nothing of the body was taken, and either
-    /// nothing was sent or the request is idempotent.
-    fn head_for_retry(
+    /// Where the request goes after an attempt without a response, its head if it may go there, and
+    /// why there was none.
+    fn after(
         &self,
         error: AttemptError,
         spare: Option<Request<()>>,
-        tries: usize,
-    ) -> Result<Request<()>, NotForwarded> {
-        if self.body.too_large() {
-            let limit = self.front.table().settings.limits.body;
-            return Err(NotForwarded::TooLarge(limit));
+        kept: bool,
+        cut: bool,
+    ) -> (Again, Option<Request<()>>, String) {
+        match error {
+            AttemptError::Unsent(head, why) if !self.body.taken() => {
+                (Again::Anywhere, Some(*head), why)
+            }
+            AttemptError::Unanswered { read, why } => {
+                let again = Again::unanswered(cut, kept, read);
+                (again, spare.filter(|_| again != Again::Nowhere), why)
+            }
+            AttemptError::Unsent(_, why) | AttemptError::Interrupted(why) => {
+                (Again::Nowhere, None, why)
+            }
         }
-        let (head, why) = match error {
-            AttemptError::Unsent(head, why) if !self.body.taken() => (Some(*head), why),
-            AttemptError::NoResponse(why) => (spare, why),
-            AttemptError::Unsent(_, why) | AttemptError::Interrupted(why) => (None, why),
-        };
-        debug!("try {tries} failed: {why}");
-        head.filter(|_| tries < TRIES)
-            .ok_or(NotForwarded::BadGateway(why))
+    }
+
+    fn failed(&self, why: String) -> NotForwarded {
+        match self.body.too_large() {
+            true => NotForwarded::TooLarge(self.front.table().settings.limits.body),
+            false => NotForwarded::BadGateway(why),
+        }
     }
 
     async fn attempt(
@@ -164,7 +251,8 @@ impl Exchange<'_> {
             match unsent {
                 Some(request) => AttemptError::Unsent(Box::new(request.map(drop)), why),
                 None if connection.received() == before && !self.body.taken() => {
-                    AttemptError::NoResponse(why)
+                    let read = !connection.unread();
+                    AttemptError::Unanswered { read, why }
                 }
                 None => AttemptError::Interrupted(why),
             }
@@ -175,4 +263,23 @@ impl Exchange<'_> {
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Again;
+
+    #[test]
+    fn a_server_that_died_with_a_request_does_not_hand_it_to_the_next() {
+        for (cut, kept, read, again) in [
+            (false, false, true, Again::Nowhere),
+            (false, true, true, Again::Here),
+            (false, true, false, Again::Anywhere),
+            (false, false, false, Again::Anywhere),
+            (true, false, true, Again::Anywhere),
+        ] {
+            let found = Again::unanswered(cut, kept, read);
+            assert_eq!(found, again, "cut {cut}, kept {kept}, read {read}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub struct Stats {
     pub held: AtomicU64,
     /// Requests that were held at all.
     pub held_total: AtomicU64,
-    /// Attempts repeated on another upstream connection.
+    /// Requests sent once more.
     pub retries: AtomicU64,
     /// Responses by class, 1xx to 5xx.
     pub answers: [AtomicU64; 5],

@@ -62,18 +62,23 @@ impl Upstream {
         matches!(self.address, Address::Sidecar(_))
     }
 
-    /// A connection for one request. `idempotent` when the request may be repeated without harm;
-    /// `fresh` when it must not use a kept connection.
+    /// Whether the end of a drain cut its connections.
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
+    /// A connection for one request. `repeatable` when the request may be sent once more; `fresh`
+    /// when it must not use a kept connection.
     ///
     /// # Errors
     /// When no new connection can be made.
     pub async fn connection(
         &self,
-        idempotent: bool,
+        repeatable: bool,
         fresh: bool,
     ) -> io::Result<UpstreamConnection> {
         if !fresh {
-            while let Some(mut connection) = self.pool.take(idempotent) {
+            while let Some(mut connection) = self.pool.take(repeatable) {
                 // Never ready: one whose upstream did not take the end of the request before.
                 if matches!(
                     tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await,
@@ -86,7 +91,11 @@ impl Upstream {
         self.connect().await
     }
 
-    async fn connect(&self) -> io::Result<UpstreamConnection> {
+    /// A new connection.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub async fn connect(&self) -> io::Result<UpstreamConnection> {
         let connecting = async {
             match &self.address {
                 Address::Sidecar(server) => server.connect().await,

@@ -13,11 +13,14 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::request_body::RequestBody;
+use crate::os::platform;
 
 /// A connection that takes one request at a time.
 #[derive(Debug)]
 pub struct UpstreamConnection {
     pub sender: SendRequest<RequestBody>,
+    /// Whether it served a request before.
+    pub kept: bool,
     traffic: Arc<Traffic>,
 }
 
@@ -26,6 +29,8 @@ pub struct UpstreamConnection {
 struct Traffic {
     received: AtomicU64,
     write_failed: AtomicBool,
+    /// It ended before the upstream had read all that was sent.
+    unread: AtomicBool,
 }
 
 impl UpstreamConnection {
@@ -46,7 +51,11 @@ impl UpstreamConnection {
             .map_err(io::Error::other)?;
         // The driver ends with its connection; its error reaches the request that it was for.
         tokio::spawn(cut.run_until_cancelled_owned(driver.with_upgrades()));
-        Ok(Self { sender, traffic })
+        Ok(Self {
+            sender,
+            kept: false,
+            traffic,
+        })
     }
 
     /// Bytes received on this connection so far.
@@ -57,6 +66,12 @@ impl UpstreamConnection {
     /// Whether the upstream stopped reading: nothing more can be sent here.
     pub fn broken(&self) -> bool {
         self.traffic.write_failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the upstream did not read all of a request without a body: it closed the connection
+    /// before the request came, or died without having read it.
+    pub fn unread(&self) -> bool {
+        self.broken() || self.traffic.unread.load(Ordering::Relaxed)
     }
 }
 
@@ -89,7 +104,13 @@ impl AsyncRead for UpstreamIo {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let count = buf.filled().len() - before;
-        if count > 0 {
+        if count == 0 && result.is_ready() {
+            // Who has read all acknowledges it with the end of the connection, at the latest, and a
+            // connection that is closed with something unread is reset.
+            let unread = matches!(&result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
+                || platform::unacknowledged(&self.stream);
+            self.traffic.unread.store(unread, Ordering::Relaxed);
+        } else if count > 0 {
             self.traffic
                 .received
                 .fetch_add(count as u64, Ordering::Relaxed);

@@ -503,20 +503,6 @@ fn a_post_without_an_answer_is_502_and_was_sent_once() {
 }
 
 #[test]
-fn a_get_without_an_answer_is_502_after_a_second_try_at_most() {
-    let recorder = speechless();
-    let gateway = Setup::upstream(recorder.addr()).start();
-    let answer = block_on(request(
-        &gateway.target(),
-        "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
-    ))
-    .unwrap();
-    assert_eq!(answer.status(), 502, "{}", answer.text());
-    let tries = recorder.seen().len();
-    assert!((1..=3).contains(&tries), "it was tried {tries} times");
-}
-
-#[test]
 fn an_upstream_that_breaks_off_in_the_middle_of_an_upload_is_502() {
     let upstream = Upstream::serve(|mut conn| async move {
         let _ = conn.head().await;

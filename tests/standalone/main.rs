@@ -30,6 +30,7 @@ mod owner;
 mod privileges;
 mod races;
 mod recovery;
+mod retries;
 mod stale_trees;
 mod stalled;
 mod stalled_disk;

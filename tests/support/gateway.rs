@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Target;
+use super::client::{self, Target};
 use super::{port, wait};
 
 /// The first log line of a gateway that accepts connections.
@@ -514,6 +514,21 @@ impl Gateway {
             .and_then(|sidecar| sidecar["pid"].as_u64())
             .and_then(|pid| u32::try_from(pid).ok())
             .unwrap_or(0)
+    }
+
+    /// A value on the metrics page; `name` with its labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let token = fs::read_to_string(self.state_dir().join("token")).unwrap();
+        let text = format!(
+            "GET /_gateway/metrics HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            token.trim()
+        );
+        let page = client::block_on(client::request(&self.target(), &text)).unwrap();
+        let page = page.text();
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} on the metrics page:\n{page}"))
     }
 
     /// `gatewayctl restart`, which must succeed.

@@ -128,6 +128,15 @@ impl Report {
         Duration::from_micros(self.latency.value_at_quantile(quantile))
     }
 
+    /// Takes out of the failures those requests, `most` at most, that a dead server had in its hands:
+    /// it may have died of one of them, so no other server gets them.
+    pub fn died_with_the_server(mut self, most: u64) -> Self {
+        let cut = self.failures_of("status 502");
+        assert!(cut <= most, "a server died with {cut} requests:\n{self}");
+        self.failed.retain(|(_, kind), _| kind != "status 502");
+        self
+    }
+
     /// Panics unless nothing failed and every part named saw at least so much good.
     pub fn assert_clean(&self, least: &[(Part, u64)]) {
         assert_eq!(self.failures(), 0, "the load lost something:\n{self}");

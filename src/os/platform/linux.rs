@@ -1,7 +1,7 @@
 //! Linux.
 #![allow(
     unsafe_code,
-    reason = "close_range, unshare and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
+    reason = "close_range, unshare, the send queue and socket filters have no safe wrapper in nix, and descriptors come as bare numbers in a control message"
 )]
 
 use std::ffi::OsStr;
@@ -61,6 +61,14 @@ pub fn drop_new_connections(listener: &impl AsRawFd) -> io::Result<()> {
         )
     };
     Ok(nix::errno::Errno::result(result).map(drop)?)
+}
+
+/// Whether the kernel of the other side has not acknowledged all that was sent on a TCP connection.
+pub fn unacknowledged(stream: &impl AsRawFd) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes an int, for which there is room. (SIOCOUTQ is this number, too.)
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    result == 0 && bytes > 0
 }
 
 /// Calls `with` with a short path that leads to the entry `name` of a directory, for as long as the

@@ -37,6 +37,11 @@ pub fn drop_new_connections(_: &impl AsRawFd) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Nothing here tells it of a connection that was reset.
+pub fn unacknowledged(_: &impl AsRawFd) -> bool {
+    false
+}
+
 unsafe extern "C" {
     /// Since macOS 10.12: the working directory of this thread alone; -1 for that of the process.
     fn pthread_fchdir_np(dir: c_int) -> c_int;

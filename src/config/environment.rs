@@ -61,7 +61,11 @@ fn apply_gateway(gateway: &mut GatewaySection, env: &Env<'_>) -> Result<(), Conf
     }
     let (health_paths, via) = (&mut gateway.health_paths, &mut gateway.via);
     set(env, "GATEWAY_HEALTH_PATHS", health_paths, flag)?;
-    set(env, "GATEWAY_VIA", via, flag)
+    set(env, "GATEWAY_VIA", via, flag)?;
+    set(env, "GATEWAY_FORWARDED", &mut gateway.forwarded, |text| {
+        text.parse()
+            .map_err(|_| format!("`{text}` is neither auto, always nor never"))
+    })
 }
 
 fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), ConfigError> {

@@ -23,8 +23,8 @@ pub use error::ConfigError;
 pub use load::parse;
 pub use load::{Loaded, Overrides, check_instance, default_path, load, load_text, whereabouts};
 pub use model::{
-    Config, DrainNotice, Hold, LimitsSection, NoticeSignal, OutputMode, Ready, RestartMode,
-    RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
+    Config, DrainNotice, ForwardedMode, Hold, LimitsSection, NoticeSignal, OutputMode, Ready,
+    RestartMode, RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
 pub use render::{schema, starter, to_toml};
 pub use types::{Dur, Listen};

@@ -57,6 +57,8 @@ pub struct GatewaySection {
     pub health_paths: bool,
     /// Whether a `Via` header is added to what passes through.
     pub via: bool,
+    /// Which peers are met with `X-Forwarded-*` headers.
+    pub forwarded: ForwardedMode,
     /// Peers whose `X-Forwarded-*` headers are trusted: addresses, networks, or "unix".
     pub trusted_proxies: Vec<String>,
     /// Further words that mark a value as secret, besides token, secret, password, key,
@@ -75,10 +77,25 @@ impl Default for GatewaySection {
             token_file: None,
             health_paths: true,
             via: false,
+            forwarded: ForwardedMode::Auto,
             trusted_proxies: Vec::new(),
             redact: Vec::new(),
             workers: 0,
         }
+    }
+}
+
+words! {
+    /// Where the headers that say who a request comes from are set.
+    #[derive(Default)]
+    pub enum ForwardedMode {
+        /// For peers of other machines.
+        #[default]
+        Auto = "auto",
+        /// For all peers.
+        Always = "always",
+        /// For none.
+        Never = "never",
     }
 }
 

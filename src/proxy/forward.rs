@@ -30,6 +30,10 @@ pub async fn forward(
 ) -> Response<ResponseBody> {
     let settings = &table.settings;
     let (mut parts, body) = body_of(request, settings.limits.body);
+    if settings.forwarded.drops_claims(peer) {
+        body.drop_claims();
+        front.proxies.look(&parts.headers, peer);
+    }
     let host = match check(&parts, settings.limits.body) {
         Ok(host) => host,
         Err(invalid) => return invalid.reply().map(|body| body.in_flight(in_flight)),
@@ -129,7 +133,7 @@ fn head_for_upstream(
         &mut parts.headers,
         upgrade,
         peer,
-        &settings.trusted,
+        &settings.forwarded,
         settings.via,
     );
     let path = parts

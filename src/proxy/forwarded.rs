@@ -1,14 +1,44 @@
-//! The X-Forwarded-* fields: who a request comes from, and which peers are trusted to say so.
+//! The headers that say who a request comes from: which peers may send them, and where they are set.
+//!
+//! A peer on this machine is met as if the front door were not there: a proxy that terminates TLS
+//! beside it says the truth, and a server that refuses proxies it does not know sees none.
 
 use std::net::IpAddr;
+use std::sync::Mutex;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, ForwardedMode};
+use crate::os::mutex::lock;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The headers besides X-Forwarded-* by which proxies and content networks name the client.
+const CLAIMS: [&str; 16] = [
+    "forwarded",
+    "x-forwarded",
+    "forwarded-for",
+    "x-original-forwarded-for",
+    "x-real-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-visitor",
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "fastly-client-ip",
+    "x-azure-clientip",
+    "x-envoy-external-address",
+    "front-end-https",
+];
+
+/// So many peers are warned about: who operates a proxy sees its address, and strangers do not fill
+/// the log.
+const WARNED_MAX: usize = 8;
 
 /// Who is on the other end of a client connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +50,44 @@ pub enum Peer {
     Watchdog,
 }
 
-/// Peers whose X-Forwarded-* fields are believed.
+impl Peer {
+    /// Whether it runs on this machine.
+    fn is_local(self) -> bool {
+        match self {
+            Self::Unix | Self::Watchdog => true,
+            Self::Tcp(addr) => addr.to_canonical().is_loopback(),
+        }
+    }
+}
+
+/// What is done with the headers of one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Treatment {
+    /// They pass, and none is added.
+    Pass,
+    /// They pass, and what they lack is added.
+    Extend,
+    /// They are dropped.
+    Drop,
+    /// They are dropped, and those of this connection take their place.
+    Replace,
+}
+
+/// How each peer is treated, from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustedProxies {
+pub struct ForwardedPolicy {
+    mode: ForwardedMode,
+    /// Peers whose headers are believed.
     nets: Vec<(IpAddr, u8)>,
     unix: bool,
 }
 
-impl TrustedProxies {
-    /// Reads `gateway.trusted_proxies` of a checked configuration.
+impl ForwardedPolicy {
+    /// Reads `gateway.forwarded` and `gateway.trusted_proxies` of a checked configuration.
     pub fn new(config: &Config) -> Self {
         let list = &config.gateway.trusted_proxies;
         Self {
+            mode: config.gateway.forwarded,
             nets: list
                 .iter()
                 .filter_map(|text| crate::config::parse_net(text))
@@ -47,6 +103,56 @@ impl TrustedProxies {
                 .nets
                 .iter()
                 .any(|&(net, prefix)| contains(net, prefix, addr)),
+        }
+    }
+
+    fn treatment(&self, peer: Peer) -> Treatment {
+        match self.mode {
+            ForwardedMode::Auto | ForwardedMode::Never if peer.is_local() => Treatment::Pass,
+            ForwardedMode::Never if self.believes(peer) => Treatment::Pass,
+            ForwardedMode::Never => Treatment::Drop,
+            ForwardedMode::Auto | ForwardedMode::Always if self.believes(peer) => Treatment::Extend,
+            ForwardedMode::Auto | ForwardedMode::Always => Treatment::Replace,
+        }
+    }
+
+    /// Whether the peer may not say who a request comes from.
+    pub fn drops_claims(&self, peer: Peer) -> bool {
+        matches!(self.treatment(peer), Treatment::Drop | Treatment::Replace)
+    }
+
+    /// Makes a request's headers fit for the upstream.
+    pub fn apply(&self, headers: &mut HeaderMap, peer: Peer) {
+        let treatment = self.treatment(peer);
+        if matches!(treatment, Treatment::Drop | Treatment::Replace) {
+            drop_claims(headers);
+        }
+        if matches!(treatment, Treatment::Extend | Treatment::Replace) {
+            add(headers, peer);
+        }
+    }
+}
+
+/// Warns of proxies that are not trusted, of each once.
+#[derive(Debug, Default)]
+pub struct ProxyWarnings(Mutex<Vec<IpAddr>>);
+
+impl ProxyWarnings {
+    /// Looks at the headers of a peer that is not believed. Who says which protocol its client uses is
+    /// a proxy, and the server behind it will answer as if it had said nothing: mostly with endless
+    /// redirects.
+    pub fn look(&self, headers: &HeaderMap, peer: Peer) {
+        let Peer::Tcp(addr) = peer else { return };
+        if !headers.contains_key(X_FORWARDED_PROTO) {
+            return;
+        }
+        let addr = addr.to_canonical();
+        let mut warned = lock(&self.0);
+        if warned.len() < WARNED_MAX && !warned.contains(&addr) {
+            warned.push(addr);
+            warn!(
+                "[gateway] X-Forwarded-Proto of {addr} is dropped, because that is no trusted proxy; if it is yours, set `trusted_proxies = [\"{addr}\"]` in [gateway]"
+            );
         }
     }
 }
@@ -65,16 +171,18 @@ fn contains(net: IpAddr, prefix: u8, addr: IpAddr) -> bool {
     }
 }
 
-/// Replaces the claims of an untrusted peer, and adds what this connection shows.
-pub fn set_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &TrustedProxies) {
-    if !trusted.believes(peer) {
-        let claims: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| is_claim(name.as_str()))
-            .cloned()
-            .collect();
-        claims.iter().for_each(|name| drop(headers.remove(name)));
-    }
+/// Drops what says who a request comes from.
+pub fn drop_claims(headers: &mut HeaderMap) {
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_claim(name.as_str()))
+        .cloned()
+        .collect();
+    claims.iter().for_each(|name| drop(headers.remove(name)));
+}
+
+/// Adds what this connection shows.
+fn add(headers: &mut HeaderMap, peer: Peer) {
     if let Peer::Tcp(addr) = peer {
         append(headers, X_FORWARDED_FOR, &addr.to_canonical().to_string());
     }
@@ -91,9 +199,15 @@ pub fn set_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: &TrustedProxi
 /// Whether a field claims who a request comes from. CGI and its successors read an underscore as a
 /// hyphen.
 fn is_claim(name: &str) -> bool {
-    const START: &[u8] = b"x-forwarded-";
-    let same = |(a, b): (u8, &u8)| a == *b || (a == b'_' && *b == b'-');
-    name == "forwarded" || (name.len() > START.len() && name.bytes().zip(START).all(same))
+    const START: &str = "x-forwarded-";
+    let begins = |with: &str| {
+        let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+        name.len() >= with.len() && name.bytes().zip(with.bytes()).all(same)
+    };
+    begins(START)
+        || CLAIMS
+            .iter()
+            .any(|claim| claim.len() == name.len() && begins(claim))
 }
 
 /// Appends a value to the list of a field.
@@ -114,39 +228,84 @@ mod tests {
     use super::*;
     use crate::proxy::headers::tests::{PEER, map};
 
+    const LOCAL: Peer = Peer::Tcp(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+    const SENT: [(&str, &str); 9] = [
+        ("host", "a"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-proto", "https"),
+        ("x_forwarded_for", "1.1.1.1"),
+        ("x-forwarded-port", "443"),
+        ("forwarded", "for=1.1.1.1"),
+        ("x-real_ip", "1.1.1.1"),
+        ("true-client-ip", "1.1.1.1"),
+        ("cf-connecting-ip", "1.1.1.1"),
+    ];
+
+    fn policy(mode: ForwardedMode) -> ForwardedPolicy {
+        ForwardedPolicy {
+            mode,
+            ..ForwardedPolicy::default()
+        }
+    }
+
     #[test]
-    fn forwarded_fields_are_believed_only_from_trusted_peers() {
-        let sent = [
-            ("host", "a"),
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-proto", "https"),
-            ("x_forwarded_for", "1.1.1.1"),
-            ("x-forwarded-port", "443"),
-            ("forwarded", "for=1.1.1.1"),
-        ];
-        let mut headers = map(&sent);
-        set_forwarded(&mut headers, PEER, &TrustedProxies::default());
+    fn the_claims_of_a_stranger_are_replaced() {
+        let mut headers = map(&SENT);
+        policy(ForwardedMode::Auto).apply(&mut headers, PEER);
         assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a");
         assert_eq!(headers.len(), 4, "every other claim is gone: {headers:?}");
-        let trusted = TrustedProxies {
+        for like in ["x-real-ipx", "x-forward", "client-ips", "x-forwardedx"] {
+            assert!(!is_claim(like), "{like}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed() {
+        let trusted = ForwardedPolicy {
             nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
-            unix: false,
+            ..ForwardedPolicy::default()
         };
-        let mut headers = map(&sent);
-        set_forwarded(&mut headers, PEER, &trusted);
+        let mut headers = map(&SENT);
+        trusted.apply(&mut headers, PEER);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.1.2.3");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["forwarded"], "for=1.1.1.1");
+        assert_eq!(headers["x-real_ip"], "1.1.1.1");
         assert!(!trusted.believes(Peer::Unix));
         assert!(!trusted.believes(Peer::Tcp(IpAddr::from([11, 0, 0, 1]))));
-        assert!(
-            TrustedProxies {
-                nets: vec![(IpAddr::from([0, 0, 0, 0]), 0)],
-                unix: false
+        let everybody = ForwardedPolicy {
+            nets: vec![(IpAddr::from([0, 0, 0, 0]), 0)],
+            ..ForwardedPolicy::default()
+        };
+        assert!(everybody.believes(PEER));
+    }
+
+    #[test]
+    fn a_peer_on_this_machine_passes_untouched_unless_headers_are_always_set() {
+        let mapped = Peer::Tcp("::ffff:127.0.0.9".parse().unwrap());
+        for peer in [LOCAL, mapped, Peer::Unix] {
+            for mode in [ForwardedMode::Auto, ForwardedMode::Never] {
+                for sent in [&SENT[..], &SENT[..1]] {
+                    let mut headers = map(sent);
+                    policy(mode).apply(&mut headers, peer);
+                    assert_eq!(headers, map(sent), "{peer:?} {mode}");
+                }
             }
-            .believes(PEER)
-        );
+        }
+        let mut headers = map(&SENT);
+        policy(ForwardedMode::Always).apply(&mut headers, LOCAL);
+        assert_eq!(headers["x-forwarded-for"], "127.0.0.1");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert!(!headers.contains_key("true-client-ip"));
+    }
+
+    #[test]
+    fn never_adds_nothing_and_still_believes_no_stranger() {
+        let mut headers = map(&SENT);
+        policy(ForwardedMode::Never).apply(&mut headers, PEER);
+        assert_eq!(headers, map(&SENT[..1]));
     }
 }

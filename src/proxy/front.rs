@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::forwarded::ProxyWarnings;
 use super::local_reply::{ErrorLog, Refusal};
 use super::routes::Routes;
 use super::stats::Stats;
@@ -22,6 +23,7 @@ pub struct Front {
     pub started: Instant,
     pub stats: Arc<Stats>,
     pub errors: ErrorLog,
+    pub proxies: ProxyWarnings,
     table: watch::Sender<Arc<RoutingTable>>,
     /// Why `/readyz` answers 503; empty when ready.
     health: watch::Sender<Arc<Vec<String>>>,
@@ -48,6 +50,7 @@ impl Front {
             started: Instant::now(),
             stats: Arc::default(),
             errors: ErrorLog::default(),
+            proxies: ProxyWarnings::default(),
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
             refusal: watch::Sender::new(None),

@@ -4,7 +4,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 
-use super::forwarded::{Peer, TrustedProxies, append, set_forwarded};
+use super::forwarded::{ForwardedPolicy, Peer, append};
 
 /// What this gateway adds to Via (RFC 9110, 7.6.3).
 const VIA: &str = "1.1 gateway";
@@ -37,7 +37,7 @@ pub fn to_upstream(
     headers: &mut HeaderMap,
     upgrade: Option<HeaderValue>,
     peer: Peer,
-    trusted: &TrustedProxies,
+    forwarded: &ForwardedPolicy,
     via: bool,
 ) {
     let trailers = has_token(headers, &header::TE, "trailers");
@@ -51,7 +51,7 @@ pub fn to_upstream(
     if let Some(protocol) = upgrade {
         set_upgrade(headers, protocol);
     }
-    set_forwarded(headers, peer, trusted);
+    forwarded.apply(headers, peer);
     if via {
         append(headers, header::VIA, VIA);
     }
@@ -158,7 +158,7 @@ pub mod tests {
             ("content-length", "5"),
             ("trailer", "x-sum"),
         ]);
-        to_upstream(&mut headers, None, PEER, &TrustedProxies::default(), false);
+        to_upstream(&mut headers, None, PEER, &ForwardedPolicy::default(), false);
         assert_eq!(headers["host"], "example.org");
         assert_eq!(headers["origin"], "http://example.org");
         assert_eq!(headers["trailer"], "x-sum");
@@ -177,7 +177,7 @@ pub mod tests {
     #[test]
     fn via_is_added_on_request_and_a_101_keeps_its_protocol() {
         let mut headers = map(&[("host", "a"), ("via", "1.0 other")]);
-        to_upstream(&mut headers, None, PEER, &TrustedProxies::default(), true);
+        to_upstream(&mut headers, None, PEER, &ForwardedPolicy::default(), true);
         assert_eq!(headers["via"], "1.0 other, 1.1 gateway");
         let mut response = Response::new(());
         *response.headers_mut() = map(&[("upgrade", "websocket")]);

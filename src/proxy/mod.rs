@@ -43,7 +43,7 @@ mod worker;
 use crate::config::{Config, Hold, LimitsSection};
 pub use backend::{Backend, Door, close_tunnels};
 pub use endpoints::IDENTITY;
-pub use forwarded::TrustedProxies;
+pub use forwarded::ForwardedPolicy;
 pub use front::Front;
 pub use listener::{BACKLOG, BindError, ListenSocket};
 pub use local_reply::Refusal;
@@ -69,8 +69,8 @@ pub struct Settings {
     pub health_paths: bool,
     /// `gateway.via`
     pub via: bool,
-    /// `gateway.trusted_proxies`
-    pub trusted: TrustedProxies,
+    /// `gateway.forwarded` and `gateway.trusted_proxies`
+    pub forwarded: ForwardedPolicy,
     /// `restart.hold`
     pub hold: Hold,
     pub limits: LimitsSection,
@@ -82,7 +82,7 @@ impl Settings {
         Self {
             health_paths: config.gateway.health_paths,
             via: config.gateway.via,
-            trusted: TrustedProxies::new(config),
+            forwarded: ForwardedPolicy::new(config),
             hold: config.restart.hold.clone(),
             limits: config.limits.clone(),
         }

@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::forwarded;
 use crate::os::mutex::lock;
 
 /// How long the rest of a body is read and thrown away after a response that did not want it, so
@@ -36,6 +37,8 @@ struct ClientBodyState {
     too_large: AtomicBool,
     /// Bytes that may still come; `u64::MAX` without limit.
     left: Mutex<u64>,
+    /// Whether its trailers may say who the request comes from.
+    claims: AtomicBool,
 }
 
 impl ClientBody {
@@ -51,10 +54,16 @@ impl ClientBody {
             ended: AtomicBool::new(ended),
             too_large: AtomicBool::new(false),
             left: Mutex::new(left),
+            claims: AtomicBool::new(true),
         };
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// From here on its trailers do not say who the request comes from.
+    pub fn drop_claims(&self) {
+        self.shared.claims.store(false, Ordering::Relaxed);
     }
 
     /// Whether a byte of it was taken: then it cannot be offered again.
@@ -78,7 +87,14 @@ impl ClientBody {
         let Some(body) = body.as_mut() else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if let Some(trailers) = frame
+            .as_mut()
+            .and_then(|frame| frame.as_mut().ok()?.trailers_mut())
+            && !shared.claims.load(Ordering::Relaxed)
+        {
+            forwarded::drop_claims(trailers);
+        }
         if frame.is_some() {
             shared.taken.store(true, Ordering::Release);
         }

@@ -10,6 +10,7 @@ mod delivery;
 mod exclusive;
 mod failure;
 mod field_cases;
+mod forwarded;
 mod forwarding;
 mod handover;
 mod handover_exclusive;

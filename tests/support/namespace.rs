@@ -1,6 +1,8 @@
-//! A PID namespace of its own, in which a program is process 1.
+//! Namespaces: of processes, in which a program is process 1, and of networks.
 
 use std::process::{Command, Stdio};
+
+use nix::sched::{CloneFlags, unshare as leave};
 
 use super::skip;
 
@@ -18,4 +20,27 @@ pub fn unshare() -> Option<Command> {
     }
     skip::because("no PID namespace may be made here");
     None
+}
+
+/// Runs `what` in a network of its own, in which this machine has `address`, too; skipped where none
+/// may be made.
+pub fn network(address: &str, what: impl FnOnce() + Send) {
+    let inside = || {
+        if leave(CloneFlags::CLONE_NEWNET).is_err() {
+            return skip::because("no network namespace may be made here");
+        }
+        let address = format!("{address}/32");
+        for args in [
+            &["link", "set", "lo", "up"][..],
+            &["address", "add", &address, "dev", "lo"],
+        ] {
+            assert!(Command::new("ip").args(args).status().unwrap().success());
+        }
+        what();
+    };
+    // Its children and threads are in that network, too; those of others are not.
+    let ended = std::thread::scope(|scope| scope.spawn(inside).join());
+    if let Err(panic) = ended {
+        std::panic::resume_unwind(panic);
+    }
 }

@@ -137,9 +137,10 @@ fn history(gateway: &Gateway) -> Vec<Value> {
         .collect()
 }
 
-fn restart_on_record(lines: &[Value]) {
+/// Whether these lines of the history tell the end of a restart.
+fn is_on_record(lines: &[Value]) -> bool {
     let restart = |line: &Value| line["event"] == "request" && line["kind"] == "restart";
-    assert!(lines.iter().any(restart), "it is on record: {lines:?}");
+    lines.iter().any(restart)
 }
 
 /// Waits until each signal has its end in the log.
@@ -198,14 +199,17 @@ fn agrees(told: &Output, outcome: Outcome, fault: Fault) {
 /// The restart has an end, in the status and on record.
 fn has_an_end(gateway: &Gateway, status: &Value, before: &Before, fault: Fault) {
     assert_ne!(status["lastRestart"], before.last, "the restart has an end");
-    // A process that was killed has recorded nothing; nor can one whose disk is full.
-    if !matches!(
-        fault,
-        Fault::KillOld | Fault::DiskFull | Fault::StateReplaced
-    ) {
-        let lines = history(gateway).split_off(before.history);
-        restart_on_record(&lines);
-    }
+    // What a dead process owed, or one whose disk was full, comes a moment later. What is no file is
+    // set aside, and a new record begins.
+    let known = if fault == Fault::StateReplaced {
+        0
+    } else {
+        before.history
+    };
+    wait::until("the restart is on record", || {
+        let lines = history(gateway).split_off(known);
+        is_on_record(&lines).then_some(())
+    });
 }
 
 /// Nothing is left of it, and its end is on record.
@@ -224,7 +228,7 @@ fn gone(gateway: &mut Gateway, before: &Before, fault: Fault) -> Outcome {
     for end in ends {
         assert!(end["planned"] == true && end["code"] == 0, "{end}");
     }
-    restart_on_record(&lines);
+    assert!(is_on_record(&lines), "{lines:?}");
     Outcome::Stopped
 }
 

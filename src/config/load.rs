@@ -60,6 +60,38 @@ pub fn default_path(env: &Env<'_>, instance: &str) -> PathBuf {
 /// cannot be read, or when what was written is wrong. A missing default file is an empty one.
 pub fn load(flags: &Overrides, env: &Env<'_>) -> Result<Loaded, ConfigError> {
     let (path, explicit) = locate(flags, env);
+    load_file(flags, env, path, explicit)
+}
+
+/// As [`load`], for the next generation of a gateway that runs: from the file that it was started
+/// with, `path`, whatever name the gateway has, and under that name. Where it had none, the file
+/// that a start would read.
+///
+/// # Errors
+/// Those of [`load`]; also when the file is gone.
+pub fn load_again(
+    flags: &Overrides,
+    env: &Env<'_>,
+    instance: &str,
+    path: Option<&Path>,
+) -> Result<Loaded, ConfigError> {
+    let (path, explicit) = match path {
+        Some(path) => (path.to_owned(), true),
+        None => locate(flags, env),
+    };
+    let flags = Overrides {
+        instance: Some(instance.to_owned()),
+        ..flags.clone()
+    };
+    load_file(&flags, env, path, explicit)
+}
+
+fn load_file(
+    flags: &Overrides,
+    env: &Env<'_>,
+    path: PathBuf,
+    explicit: bool,
+) -> Result<Loaded, ConfigError> {
     match std::fs::read_to_string(&path) {
         Ok(text) => load_text(flags, env, &path, Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => {

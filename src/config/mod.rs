@@ -21,7 +21,9 @@ pub use environment::Env;
 pub use error::ConfigError;
 #[cfg(test)]
 pub use load::parse;
-pub use load::{Loaded, Overrides, check_instance, default_path, load, load_text, whereabouts};
+pub use load::{
+    Loaded, Overrides, check_instance, default_path, load, load_again, load_text, whereabouts,
+};
 pub use model::{
     Config, DrainNotice, ForwardedMode, Hold, LimitsSection, NoticeSignal, OutputMode, Ready,
     RestartMode, RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,

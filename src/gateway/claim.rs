@@ -55,7 +55,7 @@ impl RightToServe {
     /// [`NoRight`] when this process cannot take it; the predecessor knows, and serves on.
     pub fn of_offer(incoming: &mut IncomingOffer, loaded: &Loaded) -> Result<Self, NoRight> {
         let paths = paths_of(loaded);
-        if let Some(why) = misfit(incoming, loaded, &paths) {
+        if let Some(why) = misfit(incoming, &paths) {
             incoming.refuse(&why);
             return Err(failed(&why));
         }
@@ -72,23 +72,17 @@ impl RightToServe {
     }
 }
 
-/// Why an offer cannot be taken: a configuration may change anything but who the instance is.
-fn misfit(incoming: &IncomingOffer, loaded: &Loaded, paths: &Paths) -> Option<String> {
+/// Why an offer cannot be taken: a configuration may change anything but where the
+/// state is. The instance keeps its name.
+fn misfit(incoming: &IncomingOffer, paths: &Paths) -> Option<String> {
     let offer = &incoming.offer;
-    if offer.instance != loaded.instance {
-        Some(format!(
-            "the instance cannot change its name in a restart (it is {}, the configuration says {})",
-            offer.instance, loaded.instance
-        ))
-    } else if offer.state_dir != paths.state {
-        Some(format!(
+    (offer.state_dir != paths.state).then(|| {
+        format!(
             "the state directory cannot change in a restart (it is {}, the configuration says {})",
             offer.state_dir.display(),
             paths.state.display()
-        ))
-    } else {
-        None
-    }
+        )
+    })
 }
 
 /// With the lock. A duplicate under a supervisor stands by until it has it, and then goes on with

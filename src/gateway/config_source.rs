@@ -82,17 +82,20 @@ impl Material {
         nobody_serves: bool,
     ) -> Result<Self, String> {
         let env = Env::real();
-        let flags = Overrides {
-            instance: Some(self.loaded.instance.clone()),
-            ..flags.clone()
-        };
-        let mut read = config::load(&flags, &env).map_err(|error| error.to_string());
+        let (instance, path) = (&self.loaded.instance, self.loaded.path.as_deref());
+        let read = config::load_again(flags, &env, instance, path);
+        let mut read = read.map_err(|error| error.to_string());
         if let Ok(read) = &mut read {
             // The name that this process insists on is no change of the user's.
             let before = &self.loaded.config.gateway.instance;
             read.config.gateway.instance.clone_from(before);
         }
         if nobody_serves {
+            let flags = Overrides {
+                config: self.loaded.path.clone().or(flags.config.clone()),
+                instance: Some(instance.clone()),
+                ..flags.clone()
+            };
             self.clone().again(read, &flags, &env, state)
         } else {
             Ok(Self::valid(read?))

@@ -140,7 +140,8 @@ fn read(
     let Some(incoming) = incoming else {
         return Material::at_start(flags, &env, || Listeners::addresses_of(passed));
     };
-    match config::load(flags, &env) {
+    let (instance, path) = (&incoming.offer.instance, incoming.offer.config.as_deref());
+    match config::load_again(flags, &env, instance, path) {
         Ok(loaded) => Ok(Material::valid(loaded)),
         Err(error) => {
             incoming.refuse(&error.to_string());

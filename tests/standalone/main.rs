@@ -42,6 +42,7 @@ mod supervisors;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
+mod unnamed;
 mod update;
 mod waiter;
 mod why;

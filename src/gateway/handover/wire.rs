@@ -30,6 +30,10 @@ pub struct Offer {
     pub pid: u32,
     /// The successor must be of the same instance.
     pub instance: String,
+    /// The file that it reads its configuration from; none where there is none, and
+    /// from a predecessor that did not tell yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
     /// The successor must use the same state directory.
     pub state_dir: PathBuf,
     /// The generation that the successor builds.

@@ -37,6 +37,7 @@ impl Gateway {
             version: HANDOVER_VERSION,
             pid: std::process::id(),
             instance: loaded.instance.clone(),
+            config: loaded.path.clone(),
             state_dir: self.paths.state.clone(),
             generation,
             request: request.to_owned(),

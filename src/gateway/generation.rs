@@ -193,6 +193,11 @@ impl Generation {
             "[gateway] ready ({})",
             details.join(", ")
         );
+        if self.config.sidecar.is_empty() && self.config.route.is_empty() {
+            info!(
+                "[gateway] nothing is behind this gateway yet: gateway run -- COMMAND --port {{port}}"
+            );
+        }
         true
     }
 

@@ -368,9 +368,7 @@ fn open(
     let front = Front::new(&material.loaded.instance, config);
     match ownership::token(config, &paths.state) {
         Ok(token) => drop(front.token.set(token)),
-        Err(error) => warn!(
-            "[gateway] no bearer token, so /_gateway/ answers on unix listeners only: {error}"
-        ),
+        Err(error) => warn!("[gateway] no bearer token, so /_gateway/ answers nobody: {error}"),
     }
     let count = if config.gateway.workers > 0 {
         config.gateway.workers

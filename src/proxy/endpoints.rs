@@ -1,5 +1,5 @@
-//! The gateway's own endpoints: `/healthz`, `/readyz`, `/_gateway/…`, and a page where no backend is
-//! configured.
+//! The gateway's own endpoints: `/healthz`, `/readyz`, `/_gateway/…`, and a word of welcome where no
+//! backend is configured.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::forwarded::Peer;
-use super::local_reply;
+use super::local_reply::{self, Form, Reason};
 use super::response_body::ResponseBody;
 use super::{Front, RoutingTable};
 
@@ -27,15 +27,19 @@ pub fn respond(
 ) -> Option<Response<ResponseBody>> {
     let path = request.uri().path();
     let ours = peer == Peer::Watchdog || table.settings.health_paths;
+    let form = || Form::of(request.headers());
+    let authorised = || authorised(front, request.headers());
     let response = match path {
         "/healthz" if ours => health(front, peer),
-        "/readyz" if ours => ready(front),
+        "/readyz" if ours => ready(front, authorised()),
+        "/_gateway/healthz" => health(front, peer),
+        "/_gateway/readyz" => ready(front, authorised()),
         _ if path == "/_gateway" || path.starts_with("/_gateway/") => {
-            // The permissions of its file guard a unix listener.
-            if matches!(peer, Peer::Tcp(_)) && !authorised(front, request.headers()) {
+            if !authorised() {
                 let mut response = local_reply::failure(
                     StatusCode::UNAUTHORIZED,
-                    "this page needs the bearer token of the state directory",
+                    "this page needs the gateway's bearer token",
+                    form(),
                 );
                 response
                     .headers_mut()
@@ -48,12 +52,14 @@ pub fn respond(
                 _ => local_reply::failure(
                     StatusCode::NOT_FOUND,
                     "no such page; there is /_gateway/ and /_gateway/metrics",
+                    form(),
                 ),
             }
         }
         _ if request.method() == Method::CONNECT => local_reply::failure(
             StatusCode::METHOD_NOT_ALLOWED,
             "CONNECT is for forward proxies",
+            form(),
         ),
         _ => return None,
     };
@@ -70,24 +76,41 @@ fn health(front: &Front, peer: Peer) -> Response<ResponseBody> {
     response
 }
 
-fn ready(front: &Front) -> Response<ResponseBody> {
+/// Everybody is told in a word how things stand, and who has the token, in full.
+fn ready(front: &Front, in_full: bool) -> Response<ResponseBody> {
+    let told = |reasons: &[Reason]| -> Vec<String> {
+        let mut told: Vec<String> = (reasons.iter())
+            .map(|reason| match in_full {
+                true => reason.why.clone(),
+                false => reason.word.to_owned(),
+            })
+            .collect();
+        told.dedup();
+        told
+    };
     let health = front.health();
     if health.is_empty() {
         let body = match front.remark() {
-            Some(remark) => json!({"ready": true, "degraded": [*remark]}),
+            Some(remark) => json!({"ready": true, "degraded": told(&[(*remark).clone()])}),
             None => json!({"ready": true}),
         };
         return local_reply::json(StatusCode::OK, &body);
     }
     let mut response = local_reply::json(
         StatusCode::SERVICE_UNAVAILABLE,
-        &json!({"ready": false, "reasons": *health}),
+        &json!({"ready": false, "reasons": told(&health)}),
     );
     local_reply::set_retry_after(&mut response, front.refusal().as_deref());
     response
 }
 
-pub fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
+/// What everybody sees where nothing is behind the gateway.
+pub fn welcome(form: Form) -> Response<ResponseBody> {
+    let text = "the front door is open, and nothing is behind it yet";
+    local_reply::message(StatusCode::OK, text, form)
+}
+
+fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
     let stats = &front.stats;
     local_reply::json(
         StatusCode::OK,
@@ -98,7 +121,6 @@ pub fn page(front: &Front, table: &RoutingTable) -> Response<ResponseBody> {
             "ready": front.health().is_empty(),
             "uptimeMs": front.started.elapsed().as_millis() as u64,
             "connections": stats.connections.load(Ordering::Relaxed),
-            "next": if table.routes.is_empty() { "nothing is behind this gateway yet: gateway run -- COMMAND --port {port}" } else { "" },
         }),
     )
 }
@@ -163,7 +185,9 @@ fn authorised(front: &Front, headers: &HeaderMap) -> bool {
     let given = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token);
     match (front.token.get(), given) {
         (Some(token), Some(given)) => same(token.as_bytes(), given.trim().as_bytes()),
         _ => false,

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::forwarded::Peer;
-use super::local_reply::NotForwarded;
+use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
 use super::request_body::ClientBody;
 use super::response_body::ResponseBody;
@@ -36,13 +36,17 @@ pub async fn forward(
     }
     let host = match check(&parts, settings.limits.body) {
         Ok(host) => host,
-        Err(invalid) => return invalid.reply().map(|body| body.in_flight(in_flight)),
+        Err(invalid) => {
+            let reply = invalid.reply(Form::of(&parts.headers));
+            return reply.map(|body| body.in_flight(in_flight));
+        }
     };
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
     let (kind, client) = match upgrade {
         Some(_) => (TicketKind::Tunnel, parts.extensions.remove::<OnUpgrade>()),
         None => (TicketKind::Request, None),
     };
+    let accept = parts.headers.get(header::ACCEPT).cloned();
     let head = head_for_upstream(parts, &host, upgrade, peer, settings);
     let at_root = head.uri().path() == "/";
     let exchange = Exchange {
@@ -53,16 +57,20 @@ pub async fn forward(
         body,
         via: settings.via,
     };
-    let reply = match exchange.run(head).await {
-        Ok(response) => return pass_back(front, response, client, in_flight),
-        Err(NotForwarded::NoRoute) if at_root && front.table().routes.is_empty() => {
-            endpoints::page(front, &front.table())
-        }
-        Err(error) => {
-            if let NotForwarded::BadGateway(why) = &error {
-                front.errors.bad_gateway(why);
-            }
-            error.reply()
+    let (error, in_flight) = match exchange.run(head).await {
+        Ok(response) => match pass_back(front, response, client, in_flight) {
+            Ok(response) => return response,
+            Err(error) => error,
+        },
+        Err(error) => (error, in_flight),
+    };
+    let form = Form::wanted(accept.as_ref());
+    let nothing = at_root && front.table().routes.is_empty();
+    let reply = match error {
+        NotForwarded::NoRoute if nothing => endpoints::welcome(form),
+        error => {
+            front.errors.note(&error);
+            error.reply(form)
         }
     };
     reply.map(|body| body.in_flight(in_flight))
@@ -154,7 +162,7 @@ fn pass_back(
     upstream: UpstreamResponse,
     client: Option<OnUpgrade>,
     in_flight: InFlight,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, (NotForwarded, InFlight)> {
     let UpstreamResponse {
         response,
         mut ticket,
@@ -162,16 +170,18 @@ fn pass_back(
     } = upstream;
     match (response.status(), client) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
-            begin_tunnel(front, response, client, ticket, in_flight)
+            Ok(begin_tunnel(front, response, client, ticket, in_flight))
         }
         (StatusCode::SWITCHING_PROTOCOLS, None) => {
-            let why = "the server switched protocols without being asked".to_owned();
-            let reply = NotForwarded::BadGateway(why).reply();
-            reply.map(|body| body.in_flight(in_flight))
+            let why = format!(
+                "{} switched protocols without being asked",
+                ticket.backend()
+            );
+            Err((NotForwarded::BadGateway(why), in_flight))
         }
         _ => {
             ticket.becomes_request();
-            response.map(|body| ResponseBody::proxied(body, lease, ticket, in_flight))
+            Ok(response.map(|body| ResponseBody::proxied(body, lease, ticket, in_flight)))
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::forwarded::ProxyWarnings;
-use super::local_reply::{ErrorLog, Refusal};
+use super::local_reply::{ErrorLog, Reason, Refusal};
 use super::routes::Routes;
 use super::stats::Stats;
 use super::{RoutingTable, Settings};
@@ -26,12 +26,12 @@ pub struct Front {
     pub proxies: ProxyWarnings,
     table: watch::Sender<Arc<RoutingTable>>,
     /// Why `/readyz` answers 503; empty when ready.
-    health: watch::Sender<Arc<Vec<String>>>,
+    health: watch::Sender<Arc<Vec<Reason>>>,
     /// Why requests without an open door are answered 503 at once.
     refusal: watch::Sender<Option<Arc<Refusal>>>,
     /// What `/readyz` reports as degraded, though it answers 200.
-    remark: watch::Sender<Option<Arc<str>>>,
-    /// The bearer token of `/_gateway/…`; until it is set, no client has access over TCP.
+    remark: watch::Sender<Option<Arc<Reason>>>,
+    /// The bearer token of `/_gateway/…`; until it is set, no client has access.
     pub token: OnceLock<String>,
     closing: AtomicBool,
 }
@@ -52,7 +52,7 @@ impl Front {
             errors: ErrorLog::default(),
             proxies: ProxyWarnings::default(),
             table: watch::Sender::new(Arc::new(table)),
-            health: watch::Sender::new(Arc::new(vec!["starting".to_owned()])),
+            health: watch::Sender::new(Arc::new(vec![Reason::new("starting")])),
             refusal: watch::Sender::new(None),
             remark: watch::Sender::new(None),
             token: OnceLock::new(),
@@ -74,15 +74,15 @@ impl Front {
     }
 
     /// Why the gateway is not ready; empty when it is.
-    pub fn health(&self) -> Arc<Vec<String>> {
+    pub fn health(&self) -> Arc<Vec<Reason>> {
         match &*self.refusal.borrow() {
-            Some(refusal) => Arc::new(vec![refusal.why.clone()]),
+            Some(refusal) => Arc::new(vec![refusal.reason.clone()]),
             None => Arc::clone(&self.health.borrow()),
         }
     }
 
     /// Sets why the gateway is not ready; empty when it is.
-    pub fn set_health(&self, reasons: Vec<String>) {
+    pub fn set_health(&self, reasons: Vec<Reason>) {
         self.health.send_if_modified(|current| {
             let change = **current != reasons;
             *current = Arc::new(reasons);
@@ -103,12 +103,12 @@ impl Front {
     }
 
     /// Sets what is degraded, though every request is served.
-    pub fn set_remark(&self, remark: Option<String>) {
-        self.remark.send_replace(remark.map(Arc::from));
+    pub fn set_remark(&self, remark: Option<Reason>) {
+        self.remark.send_replace(remark.map(Arc::new));
     }
 
     /// What is degraded, though every request is served.
-    pub fn remark(&self) -> Option<Arc<str>> {
+    pub fn remark(&self) -> Option<Arc<Reason>> {
         self.remark.borrow().clone()
     }
 

@@ -165,11 +165,11 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::os::port::Server;
-    use crate::proxy::{Address, Refusal, Route, Routes, RoutingTable, Settings};
+    use crate::proxy::{Address, Reason, Refusal, Route, Routes, RoutingTable, Settings};
 
-    fn refusal(why: &str) -> Refusal {
+    fn refusal(word: &'static str) -> Refusal {
         Refusal {
-            why: why.to_owned(),
+            reason: Reason::new(word),
             until: std::time::Instant::now() + Duration::from_secs(5),
         }
     }
@@ -209,12 +209,12 @@ mod tests {
     #[tokio::test]
     async fn while_requests_are_refused_only_an_open_door_lets_through() {
         let front = Front::new("a", &Config::default());
-        assert_eq!(*front.health(), ["starting"]);
+        assert_eq!(*front.health(), [Reason::new("starting")]);
         front.refuse(Some(refusal("safe mode")));
-        assert_eq!(*front.health(), ["safe mode"]);
+        assert_eq!(*front.health(), [Reason::new("safe mode")]);
         let line = line();
         let ask = async || hold(&front, &line).enter().await.map(drop);
-        let closed = |result: Result<(), NotForwarded>| matches!(&result, Err(NotForwarded::Refused(refusal)) if refusal.why == "safe mode");
+        let closed = |result: Result<(), NotForwarded>| matches!(&result, Err(NotForwarded::Refused(refusal)) if refusal.reason.word == "safe mode");
         assert!(closed(ask().await), "before there are routes");
         let backend = Backend::new("app", Door::Held("app is starting".into()));
         publish(&front, 1, &backend);
@@ -226,7 +226,7 @@ mod tests {
         backend.set(open());
         assert_eq!(ask().await, Ok(()));
         front.refuse(None);
-        assert_eq!(*front.health(), ["starting"]);
+        assert_eq!(*front.health(), [Reason::new("starting")]);
     }
 
     #[tokio::test]
@@ -244,7 +244,7 @@ mod tests {
         }
         front.refuse(Some(refusal("throttled")));
         assert!(
-            matches!(first.await.unwrap(), Err(NotForwarded::Refused(refusal)) if refusal.why == "throttled")
+            matches!(first.await.unwrap(), Err(NotForwarded::Refused(refusal)) if refusal.reason.word == "throttled")
         );
         front.refuse(None);
         let second = waiting(&front);

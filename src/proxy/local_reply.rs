@@ -1,9 +1,10 @@
-//! The gateway's own responses, each with its cause in plain words.
+//! The gateway's own responses. Whoever asks reads what happened in general: addresses, commands and
+//! causes are for who runs it, in the log, in `gatewayctl status` and `gatewayctl why`.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tracing::warn;
 
 use super::response_body::ResponseBody;
@@ -34,26 +35,97 @@ pub enum NotForwarded {
 }
 
 impl NotForwarded {
-    pub fn reply(&self) -> Response<ResponseBody> {
-        let unavailable = |why: &str, refusal| {
-            let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, why);
-            set_retry_after(&mut response, refusal);
-            response
-        };
+    /// The response, in the form that the client wants.
+    pub fn reply(&self, form: Form) -> Response<ResponseBody> {
         match self {
-            Self::Invalid(why) => failure(StatusCode::BAD_REQUEST, why),
+            Self::Invalid(why) => failure(StatusCode::BAD_REQUEST, why, form),
             Self::TransferCoding => failure(
                 StatusCode::NOT_IMPLEMENTED,
                 "no transfer coding but chunked is understood",
+                form,
             ),
             Self::TooLarge(limit) => failure(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 &format!("a request's body may have {limit} bytes here"),
+                form,
             ),
-            Self::NoRoute => failure(StatusCode::NOT_FOUND, "no route leads here"),
-            Self::Unavailable(why) => unavailable(why, None),
-            Self::Refused(refusal) => unavailable(&refusal.why, Some(refusal)),
-            Self::BadGateway(why) => failure(StatusCode::BAD_GATEWAY, why),
+            Self::NoRoute => failure(StatusCode::NOT_FOUND, "no route leads here", form),
+            Self::Unavailable(_) | Self::Refused(_) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let mut response = failure(
+                    status,
+                    "the service is not available now; try again soon",
+                    form,
+                );
+                set_retry_after(&mut response, self.refusal());
+                response
+            }
+            Self::BadGateway(_) => failure(
+                StatusCode::BAD_GATEWAY,
+                "the server behind gave no answer",
+                form,
+            ),
+        }
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+/// In what form a client reads a reply of the gateway's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A person with a browser.
+    Html,
+    Json,
+    Text,
+}
+
+impl Form {
+    /// The form that a client wants, by its Accept field: of those that it likes best, the first.
+    pub fn wanted(accept: Option<&HeaderValue>) -> Self {
+        let ranges = accept.and_then(|accept| accept.to_str().ok()).unwrap_or("");
+        let mut best = (Self::Text, 0.0);
+        for range in ranges.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let form = match parts.next().unwrap_or("") {
+                range if range.eq_ignore_ascii_case("text/html") => Self::Html,
+                range if range.eq_ignore_ascii_case("application/json") => Self::Json,
+                range if range.eq_ignore_ascii_case("text/plain") => Self::Text,
+                _ => continue,
+            };
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+            let quality = quality.unwrap_or(1.0);
+            if quality > best.1 {
+                best = (form, quality);
+            }
+        }
+        best.0
+    }
+
+    /// The form that the sender of these headers wants.
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self::wanted(headers.get(header::ACCEPT))
+    }
+}
+
+/// Why not all is well: in a word for everybody, and in full for who runs the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    pub word: &'static str,
+    pub why: String,
+}
+
+impl Reason {
+    /// A word that says all.
+    pub fn new(word: &'static str) -> Self {
+        Self {
+            word,
+            why: word.to_owned(),
         }
     }
 }
@@ -61,8 +133,7 @@ impl NotForwarded {
 /// Why the gateway cannot serve, for longer than a restart takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The reason, as a sentence.
-    pub why: String,
+    pub reason: Reason,
     /// When sidecars are started or tried again.
     pub until: Instant,
 }
@@ -84,12 +155,36 @@ pub fn set_retry_after(response: &mut Response<ResponseBody>, refusal: Option<&R
     response.headers_mut().insert(header::RETRY_AFTER, seconds);
 }
 
-pub fn failure(status: StatusCode, why: &str) -> Response<ResponseBody> {
-    typed(
-        status,
-        "text/plain; charset=utf-8",
-        format!("gateway: {why}\n"),
-    )
+/// A reply that says `why` something failed. No text of a client may be in it.
+pub fn failure(status: StatusCode, why: &str, form: Form) -> Response<ResponseBody> {
+    let mut response = message(status, why, form);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A reply that says `text`. No text of a client may be in it.
+pub fn message(status: StatusCode, text: &str, form: Form) -> Response<ResponseBody> {
+    match form {
+        Form::Text => typed(
+            status,
+            "text/plain; charset=utf-8",
+            format!("gateway: {text}\n"),
+        ),
+        Form::Json => json(
+            status,
+            &serde_json::json!({"status": status.as_u16(), "message": text}),
+        ),
+        Form::Html => {
+            let title = status.canonical_reason().unwrap_or_default();
+            let number = status.as_u16();
+            let page = format!(
+                "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{number} {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n"
+            );
+            typed(status, "text/html; charset=utf-8", page)
+        }
+    }
 }
 
 pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
@@ -109,9 +204,12 @@ pub fn typed(
     response
 }
 
-/// Logs upstream errors, at most one in [`LOG_PAUSE`].
+/// Logs why requests were not answered by a server, for each status at most once in [`LOG_PAUSE`].
 #[derive(Debug, Default)]
-pub struct ErrorLog(Mutex<LogThrottle>);
+pub struct ErrorLog {
+    bad_gateway: Mutex<LogThrottle>,
+    unavailable: Mutex<LogThrottle>,
+}
 
 #[derive(Debug, Default)]
 struct LogThrottle {
@@ -120,22 +218,30 @@ struct LogThrottle {
 }
 
 impl ErrorLog {
-    /// Logs why a request was answered 502, unless another was logged just now.
-    pub fn bad_gateway(&self, why: &str) {
-        let mut state = lock(&self.0);
-        if let Some(logged) = state.logged
-            && logged.elapsed() < LOG_PAUSE
-        {
-            state.suppressed += 1;
-            return;
+    /// Logs what the client is not told. A refusal was logged when it began.
+    pub fn note(&self, error: &NotForwarded) {
+        match error {
+            NotForwarded::BadGateway(why) => log(&self.bad_gateway, 502, why),
+            NotForwarded::Unavailable(why) => log(&self.unavailable, 503, why),
+            _ => {}
         }
-        let more = match std::mem::take(&mut state.suppressed) {
-            0 => String::new(),
-            suppressed => format!(" (and {suppressed} more since the last line like this)"),
-        };
-        state.logged = Some(Instant::now());
-        warn!("[gateway] answered 502: {why}{more}");
     }
+}
+
+fn log(throttle: &Mutex<LogThrottle>, status: u16, why: &str) {
+    let mut state = lock(throttle);
+    if let Some(logged) = state.logged
+        && logged.elapsed() < LOG_PAUSE
+    {
+        state.suppressed += 1;
+        return;
+    }
+    let more = match std::mem::take(&mut state.suppressed) {
+        0 => String::new(),
+        suppressed => format!(" (and {suppressed} more since the last line like this)"),
+    };
+    state.logged = Some(Instant::now());
+    warn!("[gateway] answered {status}: {why}{more}");
 }
 
 #[cfg(test)]
@@ -147,15 +253,59 @@ mod tests {
         let now = Instant::now();
         for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (120_000, 120)] {
             let refusal = Refusal {
-                why: String::new(),
+                reason: Reason::new("throttled"),
                 until: now + Duration::from_millis(millis),
             };
             assert_eq!(refusal.retry_after(now), seconds, "{millis}");
         }
         let past = Refusal {
-            why: String::new(),
+            reason: Reason::new("throttled"),
             until: now,
         };
         assert_eq!(past.retry_after(now + Duration::from_secs(9)), 1);
+    }
+
+    #[test]
+    fn a_browser_gets_a_page_and_a_program_what_it_asks_for() {
+        for (accept, form) in [
+            ("", Form::Text),
+            ("*/*", Form::Text),
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                Form::Html,
+            ),
+            ("application/json", Form::Json),
+            (
+                "Application/JSON; charset=utf-8, text/plain, */*",
+                Form::Json,
+            ),
+            ("text/html;q=0.5, application/json;q=0.9", Form::Json),
+            ("text/html;q=0", Form::Text),
+            ("text/html;q=many", Form::Html),
+        ] {
+            let value = HeaderValue::from_static(accept);
+            assert_eq!(Form::wanted(Some(&value)), form, "{accept}");
+        }
+        assert_eq!(Form::wanted(None), Form::Text);
+    }
+
+    #[test]
+    fn what_a_server_said_or_where_it_is_is_not_told_to_everybody() {
+        let secret = "10.0.0.9:31763 broke off".to_owned();
+        let reason = Reason {
+            word: "throttled",
+            why: secret.clone(),
+        };
+        let until = Instant::now();
+        for error in [
+            NotForwarded::BadGateway(secret.clone()),
+            NotForwarded::Unavailable(secret.clone()),
+            NotForwarded::Refused(Arc::new(Refusal { reason, until })),
+        ] {
+            for form in [Form::Html, Form::Json, Form::Text] {
+                let shown = format!("{:?}", error.reply(form));
+                assert!(!shown.contains("31763"), "{shown}");
+            }
+        }
     }
 }

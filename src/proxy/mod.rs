@@ -46,7 +46,7 @@ pub use endpoints::IDENTITY;
 pub use forwarded::ForwardedPolicy;
 pub use front::Front;
 pub use listener::{BACKLOG, BindError, ListenSocket};
-pub use local_reply::Refusal;
+pub use local_reply::{Reason, Refusal};
 pub use routes::{Route, Routes};
 pub use ticket::first_few;
 pub use tunnel::CLOSE_HANDSHAKE;

@@ -57,6 +57,10 @@ pub(super) async fn wait(
         refuse_waiting(unit, &state, config)?;
         let why = match timeout(ASK_LIMIT, ask(listen)).await {
             Ok(Ok(ReadyzAnswer::Ready | ReadyzAnswer::Unknown)) => return Ok(()),
+            // The service manager knows the cause, which everybody else may not.
+            Ok(Ok(ReadyzAnswer::NotYet(_))) if !state.status_text.is_empty() => {
+                state.status_text.clone()
+            }
             Ok(Ok(ReadyzAnswer::NotYet(why))) => why,
             Ok(Err(error)) => format!("{listen}: {error}"),
             Err(_) => format!("{listen} does not answer"),

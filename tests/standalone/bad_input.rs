@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::{self, Conn, Fault, block_on, within};
 use crate::support::gateway::{Gateway, Setup, ctl_in, memory_kib, said};
 use crate::support::upstream::Recorder;
-use crate::support::wait::{self, DEADLINE};
+use crate::support::wait::DEADLINE;
 use crate::support::{port, servers};
 
 /// A first start that cannot succeed ends long before this.
@@ -852,43 +852,4 @@ fn with_nothing_behind_it_the_gateway_answers_for_itself() {
         assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
         assert!(!answer.body.is_empty(), "{path}");
     }
-}
-
-#[test]
-fn the_pages_about_the_gateway_need_its_token_from_loopback_too() {
-    let gateway = Setup::new().start();
-    for path in ["/_gateway/metrics", "/_gateway/"] {
-        assert!(matches!(get(&gateway, path).status(), 401 | 403), "{path}");
-    }
-    let token = wait::until("a token", || {
-        let files = fs::read_dir(gateway.state_dir()).unwrap().flatten();
-        files.map(|file| file.path()).find(|path| {
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .contains("token")
-        })
-    });
-    assert_eq!(
-        fs::metadata(&token).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
-    let token = fs::read_to_string(token).unwrap();
-    let ask = |token: &str| {
-        let text = format!(
-            "GET /_gateway/metrics HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        );
-        block_on(client::request(&gateway.target(), &text)).unwrap()
-    };
-    assert!(matches!(ask("wrong").status(), 401 | 403));
-    let metrics = ask(token.trim());
-    assert_eq!(metrics.status(), 200);
-    assert!(
-        metrics
-            .text()
-            .lines()
-            .any(|line| line.starts_with("# TYPE gateway_")),
-        "{}",
-        metrics.text()
-    );
 }

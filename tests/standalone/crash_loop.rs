@@ -74,6 +74,8 @@ fn a_server_that_dies_for_the_fifth_time_is_failing_though_it_serves_and_somebod
     assert_eq!(get("/").status(), 200);
     let ready = get("/readyz");
     assert_eq!(ready.status(), 200, "it serves: {}", ready.text());
+    assert!(ready.text().contains("fails again"), "{}", ready.text());
+    let ready = gateway.get_with_token("/readyz");
     assert!(
         ready.text().contains("has died 5 times"),
         "{}",

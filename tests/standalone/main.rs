@@ -29,6 +29,7 @@ mod notices;
 mod other_users;
 mod owner;
 mod privileges;
+mod public_answers;
 mod races;
 mod recovery;
 mod retries;

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::{self, Target};
+use super::client::{self, Response, Target};
 use super::{port, wait};
 
 /// The first log line of a gateway that accepts connections.
@@ -516,15 +516,19 @@ impl Gateway {
             .unwrap_or(0)
     }
 
-    /// A value on the metrics page; `name` with its labels.
-    pub fn metric(&self, name: &str) -> u64 {
+    /// What who has the gateway's token is answered.
+    pub fn get_with_token(&self, path: &str) -> Response {
         let token = fs::read_to_string(self.state_dir().join("token")).unwrap();
         let text = format!(
-            "GET /_gateway/metrics HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            "GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
             token.trim()
         );
-        let page = client::block_on(client::request(&self.target(), &text)).unwrap();
-        let page = page.text();
+        client::block_on(client::request(&self.target(), &text)).unwrap()
+    }
+
+    /// A value on the metrics page; `name` with its labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.get_with_token("/_gateway/metrics").text();
         let value = page
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());

@@ -17,7 +17,7 @@ use crate::gateway::context::GatewayContext;
 use crate::gateway::lifecycle::{Fallback, StartMode};
 use crate::gateway::outbox::Outbox;
 use crate::gateway::record::LifeRecord;
-use crate::proxy::{Front, Refusal};
+use crate::proxy::{Front, Reason, Refusal};
 use crate::state::history::PreviousEnd;
 use crate::state::terms::{EndReason, RungName};
 use crate::state::trace::Carried;
@@ -144,8 +144,12 @@ impl RecoveryDriver {
     pub fn show(&mut self, front: &Front) -> bool {
         let why = self.ladder.sentence();
         let refusal = self.ladder.refused_until().zip(why.clone());
+        let word = match self.ladder.rung() {
+            Rung::Throttled { .. } => "throttled",
+            _ => "safe mode",
+        };
         front.refuse(refusal.map(|(until, why)| Refusal {
-            why,
+            reason: Reason { word, why },
             until: front.started + until,
         }));
         let shown = self.ladder.shown(front.started.elapsed());

@@ -14,6 +14,7 @@ use crate::gateway::context::GatewayContext;
 use crate::gateway::lifecycle::Phase;
 use crate::gateway::recovery::Rung;
 use crate::gateway::slot::Slot;
+use crate::proxy::Reason;
 use crate::sidecar::SidecarState;
 
 impl Gateway {
@@ -94,28 +95,38 @@ impl Gateway {
 
     /// Why `/readyz` says that this process is not ready, empty when it is; none where what it said
     /// last stays. `detail` tells what the process is doing.
-    pub(super) fn health(&self, detail: &str) -> Option<Vec<String>> {
+    pub(super) fn health(&self, detail: &str) -> Option<Vec<Reason>> {
         let reason = match self.machine.phase() {
             // In a planned restart, requests are served or wait: that is ready.
             Phase::Building(_) | Phase::Handing { .. } => return None,
-            Phase::Serving => return Some(self.generations.troubles()),
-            Phase::Waiting { .. } => detail,
+            Phase::Serving => {
+                let troubles = self.generations.troubles().into_iter();
+                let word = "a server is not ready";
+                return Some(troubles.map(|why| Reason { word, why }).collect());
+            }
+            Phase::Waiting { .. } => {
+                let (word, why) = ("waiting", detail.to_owned());
+                return Some(vec![Reason { word, why }]);
+            }
             Phase::Starting(..) | Phase::Prepared(_) => "starting",
             // Clients whose connection is still here learn that another process is better.
             Phase::Yielded { .. } | Phase::Leaving { .. } => "finishing its work",
             Phase::Stopping { .. } | Phase::Ended => "stopping",
         };
-        Some(vec![reason.to_owned()])
+        Some(vec![Reason::new(reason)])
     }
 
     /// What `/readyz` calls degraded, though every request is served.
-    pub(super) fn remark(&self) -> Option<String> {
+    pub(super) fn remark(&self) -> Option<Reason> {
         let mut remarks = self.generations.failing();
+        let mut word = "a server fails again and again";
         let ladder = &self.recovery.ladder;
         if matches!(ladder.rung(), Rung::LastGood { .. }) {
+            word = "the last good configuration serves";
             remarks.extend(ladder.sentence());
         }
-        (!remarks.is_empty()).then(|| remarks.join("; "))
+        let why = remarks.join("; ");
+        (!why.is_empty()).then_some(Reason { word, why })
     }
 
     pub(super) fn status(&self) -> Status {

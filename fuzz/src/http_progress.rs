@@ -96,6 +96,7 @@ fn serve(pieces: &[&[u8]], slow: bool, last: usize) -> bool {
         let (begun, answered) = (Rc::clone(&begun), Rc::clone(&answered));
         Box::pin(async move {
             let complete = request.into_body().collect().await.is_ok();
+            progress.body_ended();
             if complete && begun.get() == last {
                 at_last.set(Some(progress.read_whole()));
                 pending::<()>().await;

@@ -3,25 +3,34 @@
 //!
 //! A unix socket is driven as a [`TcpStream`], too: reading and writing are the same system calls.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::admission::ConnectionSlot;
+use super::lazy_timer::LazyTimer;
 use super::progress::ConnectionProgress;
 use crate::config::LimitsSection;
 
 /// The response to a client that takes too long over a request's head.
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// How long a connection is still read after its last response, when the client has not sent all of
+/// its body: what comes to a closed socket resets it, and the client loses the response. nginx's
+/// lingering_timeout is 5 s, too.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What is thrown away at once while it lingers.
+const DISCARDED: usize = 4096;
 
 /// The socket under a client connection, or under the tunnel that it became.
 #[derive(Debug)]
@@ -30,7 +39,9 @@ pub struct ClientIo {
     _slot: Option<ConnectionSlot>,
     progress: Arc<ConnectionProgress>,
     limits: LimitsSection,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
+    /// Until when it lingers, once our side is closed.
+    lingers: Option<Instant>,
 }
 
 impl ClientIo {
@@ -45,39 +56,43 @@ impl ClientIo {
             _slot: slot,
             progress,
             limits,
-            timer: None,
+            timer: LazyTimer::default(),
+            lingers: None,
         }
     }
 
-    /// Whether the client's time is over. The timer is set once for each wait, not for each
-    /// request.
+    /// Whether the client's time is over.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let Some(deadline) = self.progress.deadline(&self.limits) else {
-                return Poll::Pending;
-            };
-            let now = Instant::now();
-            if now >= deadline {
-                return Poll::Ready(());
-            }
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if timer.deadline() > deadline || timer.is_elapsed() {
-                timer.as_mut().reset(deadline);
-            }
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
+        let Some(deadline) = self.progress.deadline(&self.limits) else {
+            return Poll::Pending;
+        };
+        self.timer.poll_at(deadline, cx)
     }
 
+    /// A client that has begun a head is told that its time is over. One that said nothing since its
+    /// last response, or at all, waits for no answer.
     fn answer_timeout(&self) {
+        if !self.progress.head_begun() {
+            return;
+        }
         // Nothing may be written into the middle of an earlier response.
         if self.progress.may_interrupt() {
             // The connection closes in any case: if the response does not fit into the socket, it
             // is lost.
             let _ = self.stream.try_write(REQUEST_TIMEOUT);
+        }
+    }
+
+    /// Reads and throws away what the client still sends.
+    fn poll_linger(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let mut discarded = [0; DISCARDED];
+        loop {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            match poll_read(&self.stream, cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.timer.poll_at(until, cx),
+            }
         }
     }
 }
@@ -163,7 +178,17 @@ impl AsyncWrite for ClientIo {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(shutdown(self.stream.as_raw_fd(), Shutdown::Write).map_err(io::Error::from))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let until = match self.lingers {
+            Some(until) => until,
+            None => {
+                shutdown(self.stream.as_raw_fd(), Shutdown::Write)?;
+                if !self.progress.body_open() {
+                    return Poll::Ready(Ok(()));
+                }
+                *self.lingers.insert(Instant::now() + LINGER)
+            }
+        };
+        self.poll_linger(until, cx).map(Ok)
     }
 }

@@ -70,8 +70,18 @@ pub fn spawn(
     peer: Peer,
     permit: Option<OwnedSemaphorePermit>,
 ) {
+    spawn_at(context, stream, peer, permit, ConnectionProgress::new());
+}
+
+fn spawn_at(
+    context: &Arc<WorkerContext>,
+    stream: TcpStream,
+    peer: Peer,
+    permit: Option<OwnedSemaphorePermit>,
+    progress: Arc<ConnectionProgress>,
+) {
     let slot = ConnectionSlot::new(permit, &context.front.stats);
-    let serving = serve(Arc::clone(context), stream, peer, Some(slot));
+    let serving = serve(Arc::clone(context), stream, peer, Some(slot), progress);
     tokio::spawn(context.tasks.client(serving));
 }
 
@@ -79,7 +89,11 @@ pub fn spawn(
 /// beyond the limit, too.
 pub fn spawn_adopted(context: &Arc<WorkerContext>, fd: OwnedFd) {
     match identify(fd) {
-        Ok((stream, peer)) => spawn(context, stream, peer, context.limit.try_take()),
+        Ok((stream, peer)) => {
+            let permit = context.limit.try_take();
+            let progress = ConnectionProgress::adopted();
+            spawn_at(context, stream, peer, permit, progress);
+        }
         Err(error) => debug!("a client that was passed on is gone: {error}"),
     }
 }
@@ -87,7 +101,9 @@ pub fn spawn_adopted(context: &Arc<WorkerContext>, fd: OwnedFd) {
 /// Serves the watchdog, which takes up no slot and is not waited for.
 pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
     if let Ok(stream) = TcpStream::from_std(end.into()) {
-        tokio::spawn(serve(Arc::clone(context), stream, Peer::Watchdog, None));
+        let progress = ConnectionProgress::new();
+        let serving = serve(Arc::clone(context), stream, Peer::Watchdog, None, progress);
+        tokio::spawn(serving);
     }
 }
 
@@ -120,11 +136,12 @@ async fn serve(
     stream: TcpStream,
     peer: Peer,
     slot: Option<ConnectionSlot>,
+    progress: Arc<ConnectionProgress>,
 ) {
     let (front, workers) = (&context.front, &context.state);
     let limits = front.table().settings.limits.clone();
     let header_size = limits.header_size;
-    let progress = &ConnectionProgress::new();
+    let progress = &progress;
     let stream = Arc::new(stream);
     let socket = Arc::downgrade(&stream);
     let reset = reset(Arc::clone(&stream), peer);
@@ -271,7 +288,7 @@ async fn respond(
     let table = front.table();
     let response = match endpoints::respond(front, &table, peer, &request) {
         Some(response) => {
-            drop(forward::body_of(request, 0));
+            drop(forward::body_of(request, 0, &in_flight));
             response.map(|body| body.in_flight(in_flight))
         }
         None => forward::forward(front, &table, peer, request, in_flight).await,

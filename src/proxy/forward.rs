@@ -29,7 +29,7 @@ pub async fn forward(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let settings = &table.settings;
-    let (mut parts, body) = body_of(request, settings.limits.body);
+    let (mut parts, body) = body_of(request, settings.limits.body, &in_flight);
     if settings.forwarded.drops_claims(peer) {
         body.drop_claims();
         front.proxies.look(&parts.headers, peer);
@@ -121,10 +121,15 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// A request's head, and its body, which may have `limit` bytes; 0 means any.
-pub fn body_of(request: Request<Incoming>, limit: u64) -> (Parts, ClientBody) {
+pub fn body_of(
+    request: Request<Incoming>,
+    limit: u64,
+    in_flight: &InFlight,
+) -> (Parts, ClientBody) {
     let (parts, body) = request.into_parts();
     let expects_continue = parts.headers.contains_key(header::EXPECT);
-    (parts, ClientBody::new(body, limit, expects_continue))
+    let body = ClientBody::new(body, limit, expects_continue, in_flight);
+    (parts, body)
 }
 
 fn head_for_upstream(

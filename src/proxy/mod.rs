@@ -22,6 +22,7 @@ mod forwarded;
 mod front;
 mod headers;
 mod hold;
+mod lazy_timer;
 mod listener;
 mod local_reply;
 mod pool;

@@ -1,5 +1,5 @@
-//! How far a client connection is with its requests: idle, reading a head, or answering. Shared
-//! between the connection's socket and its requests.
+//! How far a client connection is with its requests: idle, reading a head, answering, or reading the
+//! rest of a body. Shared between the connection's socket and its requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,20 +13,53 @@ use super::stats::{GaugeGuard, Stats};
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
 
-/// Between two requests.
-const IDLE: u8 = 0;
-/// A request's head is awaited or under way.
-const HEAD: u8 = 1;
-/// From a complete head to the last byte of the response.
-const BUSY: u8 = 2;
+/// Where a connection is between its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum ConnectionStage {
+    /// Accepted here, and nothing was read.
+    New,
+    /// Taken over from another process between two requests, and nothing was read here.
+    Adopted,
+    /// Between two requests.
+    Idle,
+    /// A request's head is under way.
+    Head,
+    /// From a complete head to the last byte of the response.
+    Busy,
+    /// The response is complete, the request's body is not: its rest is read and thrown away.
+    Unread,
+    /// The connection became a tunnel.
+    Tunnel,
+}
+
+impl ConnectionStage {
+    const ALL: [Self; 7] = [
+        Self::New,
+        Self::Adopted,
+        Self::Idle,
+        Self::Head,
+        Self::Busy,
+        Self::Unread,
+        Self::Tunnel,
+    ];
+
+    /// Whether the client owes nothing, and nothing is owed to it.
+    fn between(self) -> bool {
+        matches!(self, Self::New | Self::Adopted | Self::Idle)
+    }
+}
 
 #[derive(Debug)]
 pub struct ConnectionProgress {
+    /// A [`ConnectionStage`].
     stage: AtomicU8,
     /// When this stage began.
     since: Mutex<Instant>,
     /// Notified when a head is complete.
     head: Notify,
+    /// Whether the body of the present request was not read to its end.
+    body_open: AtomicBool,
     /// Whether a part of a response is not written yet.
     unflushed: AtomicBool,
     /// Whether the client has closed its sending side.
@@ -35,12 +68,22 @@ pub struct ConnectionProgress {
 }
 
 impl ConnectionProgress {
-    /// A connection that has sent nothing yet. Its first bytes are awaited like the rest of a head.
+    /// A connection that was just accepted. Its first bytes are awaited like the rest of a head.
     pub fn new() -> Arc<Self> {
+        Self::at(ConnectionStage::New)
+    }
+
+    /// A connection that another process served before: it may be silent like any kept one.
+    pub fn adopted() -> Arc<Self> {
+        Self::at(ConnectionStage::Adopted)
+    }
+
+    fn at(stage: ConnectionStage) -> Arc<Self> {
         Arc::new(Self {
-            stage: AtomicU8::new(HEAD),
+            stage: AtomicU8::new(stage as u8),
             since: Mutex::new(Instant::now()),
             head: Notify::new(),
+            body_open: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
             read: Mutex::default(),
@@ -50,24 +93,51 @@ impl ConnectionProgress {
     /// A request's head is complete. Its body has this length, or is chunked.
     pub fn begin_request(&self, body: Option<u64>) {
         lock(&self.read).begin(body);
-        self.stage.store(BUSY, Ordering::Release);
+        self.body_open.store(body != Some(0), Ordering::Release);
+        self.set(ConnectionStage::Busy);
         self.head.notify_waiters();
     }
 
     /// The last byte of a response is handed over.
     pub fn end_request(&self) {
-        self.enter(IDLE);
+        if self.body_open.load(Ordering::Acquire) {
+            self.enter(ConnectionStage::Unread);
+        } else {
+            self.await_next();
+        }
+    }
+
+    /// The present request's body was read to its end.
+    pub fn body_ended(&self) {
+        self.body_open.store(false, Ordering::Release);
+        if self.stage() == ConnectionStage::Unread {
+            self.await_next();
+        }
+    }
+
+    /// Whether more of the present request's body may come.
+    pub fn body_open(&self) -> bool {
+        self.body_open.load(Ordering::Acquire)
+    }
+
+    /// The connection is no request's any more.
+    pub fn becomes_tunnel(&self) {
+        lock(&self.read).lose();
+        self.body_open.store(false, Ordering::Release);
+        self.enter(ConnectionStage::Tunnel);
     }
 
     /// Something was read; nothing when the client has closed its sending side.
     pub fn received(&self, bytes: &[u8]) {
-        let idle = self.stage.load(Ordering::Acquire) == IDLE;
+        let stage = self.stage();
         if bytes.is_empty() {
             self.half_closed.store(true, Ordering::Release);
-        } else if idle {
-            self.enter(HEAD);
+        } else if stage == ConnectionStage::New {
+            self.set(ConnectionStage::Head);
+        } else if stage.between() {
+            self.enter(ConnectionStage::Head);
         }
-        lock(&self.read).add(bytes, idle);
+        lock(&self.read).add(bytes, stage.between());
     }
 
     /// A part of a response is given to the socket.
@@ -80,25 +150,38 @@ impl ConnectionProgress {
         self.unflushed.store(false, Ordering::Release);
     }
 
-    /// Waits until no head is under way: the one that was begun is complete.
+    /// Waits until no head is awaited here for the first time, and none is under way.
     pub async fn head_complete(&self) {
         let complete = self.head.notified();
-        if self.stage.load(Ordering::Acquire) == HEAD {
+        if matches!(
+            self.stage(),
+            ConnectionStage::New | ConnectionStage::Adopted | ConnectionStage::Head
+        ) {
             complete.await;
         }
     }
 
     /// Whether exactly the present request was read: all of it, and nothing of the next.
     pub fn read_whole(&self) -> bool {
-        lock(&self.read).whole()
+        !self.body_open() && lock(&self.read).whole()
     }
 
     /// Whether the connection is between two requests, or before the first, with nothing read ahead
-    /// and nothing left to write.
+    /// and nothing left to read or to write.
     pub fn idle(&self) -> bool {
         let waits =
             self.unflushed.load(Ordering::Acquire) || self.half_closed.load(Ordering::Acquire);
-        self.stage.load(Ordering::Acquire) != BUSY && !waits && self.read_whole()
+        self.stage().between() && !waits && self.read_whole()
+    }
+
+    /// Whether a client waits for a response, or for its rest.
+    pub fn answering(&self) -> bool {
+        self.stage() == ConnectionStage::Busy
+    }
+
+    /// Whether the connection became a tunnel.
+    pub fn tunnel(&self) -> bool {
+        self.stage() == ConnectionStage::Tunnel
     }
 
     /// Waits until the client has asked nothing for `time`, counted from `since` at the earliest.
@@ -107,7 +190,10 @@ impl ConnectionProgress {
         loop {
             tokio::time::sleep_until(from + time).await;
             let stage_since = *lock(&self.since);
-            let idle = self.stage.load(Ordering::Acquire) == IDLE;
+            let idle = matches!(
+                self.stage(),
+                ConnectionStage::Idle | ConnectionStage::Adopted
+            );
             if idle && stage_since <= from {
                 return;
             }
@@ -117,23 +203,48 @@ impl ConnectionProgress {
 
     /// When the time limit of this stage is over, if it has one.
     pub fn deadline(&self, limits: &LimitsSection) -> Option<Instant> {
-        let since = *lock(&self.since);
-        match self.stage.load(Ordering::Acquire) {
-            HEAD => Some(since + limits.header_time.0),
-            IDLE if !limits.idle.0.is_zero() => Some(since + limits.idle.0),
-            _ => None,
-        }
+        let limit = match self.stage() {
+            ConnectionStage::New | ConnectionStage::Head => limits.header_time.0,
+            ConnectionStage::Idle | ConnectionStage::Adopted if !limits.idle.0.is_zero() => {
+                limits.idle.0
+            }
+            _ => return None,
+        };
+        Some(*lock(&self.since) + limit)
     }
 
-    /// Whether a response could be written now that no request asked for: a head is awaited, and
-    /// nothing is left of an earlier response.
+    /// Whether a part of a head was read, and its rest is awaited.
+    pub fn head_begun(&self) -> bool {
+        self.stage() == ConnectionStage::Head
+    }
+
+    /// Whether a response could be written now that no request asked for: nothing is left of an
+    /// earlier response.
     pub fn may_interrupt(&self) -> bool {
-        self.stage.load(Ordering::Acquire) == HEAD && !self.unflushed.load(Ordering::Acquire)
+        !self.unflushed.load(Ordering::Acquire)
     }
 
-    fn enter(&self, stage: u8) {
+    fn await_next(&self) {
+        let begun = lock(&self.read).begun_next();
+        self.enter(if begun {
+            ConnectionStage::Head
+        } else {
+            ConnectionStage::Idle
+        });
+    }
+
+    fn stage(&self) -> ConnectionStage {
+        let stage = self.stage.load(Ordering::Acquire);
+        ConnectionStage::ALL[usize::from(stage) % ConnectionStage::ALL.len()]
+    }
+
+    fn set(&self, stage: ConnectionStage) {
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    fn enter(&self, stage: ConnectionStage) {
         *lock(&self.since) = Instant::now();
-        self.stage.store(stage, Ordering::Release);
+        self.set(stage);
     }
 }
 
@@ -159,10 +270,15 @@ impl InFlight {
         }
     }
 
+    /// How far its connection is.
+    pub fn progress(&self) -> Option<&Arc<ConnectionProgress>> {
+        self.progress.as_ref()
+    }
+
     /// The connection became a tunnel: no limit on silence applies to it any more.
     pub fn upgraded(mut self) {
         if let Some(progress) = self.progress.take() {
-            lock(&progress.read).lose();
+            progress.becomes_tunnel();
         }
     }
 }
@@ -195,9 +311,49 @@ mod tests {
         assert!(progress.idle());
         progress.received(b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\naGET");
         progress.begin_request(Some(1));
+        progress.body_ended();
         assert!(!progress.read_whole(), "a part of the next request, too");
         progress.end_request();
-        assert!(!progress.idle());
+        assert!(!progress.idle() && progress.head_begun());
+    }
+
+    #[test]
+    fn a_connection_whose_body_was_not_read_to_its_end_is_not_idle() {
+        let limits = LimitsSection::default();
+        let progress = ConnectionProgress::new();
+        progress.received(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nGE");
+        progress.begin_request(Some(4));
+        progress.end_request();
+        assert!(!progress.idle() && !progress.head_begun());
+        progress.received(b"T ");
+        assert!(
+            !progress.idle(),
+            "it came, but nobody has taken it out of the connection"
+        );
+        assert_eq!(progress.deadline(&limits), None, "no head is awaited");
+        progress.body_ended();
+        assert!(progress.idle());
+        progress.received(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n");
+        progress.begin_request(None);
+        progress.end_request();
+        progress.received(b"0\r\n\r\nGET");
+        progress.body_ended();
+        assert!(!progress.idle() && progress.head_begun());
+    }
+
+    #[test]
+    fn an_adopted_connection_may_be_silent_like_a_kept_one() {
+        let limits = LimitsSection::default();
+        let time = |progress: &ConnectionProgress| {
+            let deadline = progress.deadline(&limits).unwrap();
+            deadline.duration_since(*lock(&progress.since))
+        };
+        let (new, adopted) = (ConnectionProgress::new(), ConnectionProgress::adopted());
+        assert!(new.idle() && adopted.idle());
+        assert_eq!(time(&new), limits.header_time.0);
+        assert_eq!(time(&adopted), limits.idle.0);
+        adopted.received(b"G");
+        assert_eq!(time(&adopted), limits.header_time.0);
     }
 
     #[tokio::test(start_paused = true)]

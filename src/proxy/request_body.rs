@@ -11,14 +11,19 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
 use super::forwarded;
+use super::progress::{ConnectionProgress, InFlight};
 use crate::os::mutex::lock;
 
 /// How long the rest of a body is read and thrown away after a response that did not want it, so
-/// that the client can read the response instead of a reset. nginx's lingering_time is 30 s,
-/// its lingering_timeout 5 s.
-const LINGER: Duration = Duration::from_secs(30);
+/// that the client can read the response instead of a reset, and use its connection again where the
+/// rest is short. nginx's lingering_time is 30 s.
+const DISCARD: Duration = Duration::from_secs(30);
+
+/// How long such a rest may bring nothing. nginx's lingering_timeout is 5 s.
+const DISCARD_SILENCE: Duration = Duration::from_secs(5);
 
 /// The body of a client's request, shared between attempts.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub struct ClientBody {
 struct ClientBodyState {
     /// None only while it is dropped.
     body: Mutex<Option<Incoming>>,
+    /// Told when the body was read to its end; none where there is nothing to read.
+    connection: Option<Arc<ConnectionProgress>>,
     /// The client sends it only after `100 Continue`, which it gets when the body is first polled.
     expects_continue: bool,
     taken: AtomicBool,
@@ -44,11 +51,13 @@ struct ClientBodyState {
 impl ClientBody {
     /// Wraps a body of at most `limit` bytes; 0 means any. `expects_continue` when the client sent
     /// `Expect: 100-continue`.
-    pub fn new(body: Incoming, limit: u64, expects_continue: bool) -> Self {
+    pub fn new(body: Incoming, limit: u64, expects_continue: bool, in_flight: &InFlight) -> Self {
         let ended = body.is_end_stream();
+        let connection = in_flight.progress().filter(|_| !ended).cloned();
         let left = if limit == 0 { u64::MAX } else { limit };
         let shared = ClientBodyState {
             body: Mutex::new(Some(body)),
+            connection,
             expects_continue,
             taken: AtomicBool::new(false),
             ended: AtomicBool::new(ended),
@@ -109,8 +118,12 @@ impl ClientBody {
                 *left -= length;
             }
         }
-        if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
+        let failed = matches!(frame, Some(Err(_)));
+        if failed || frame.is_none() || body.is_end_stream() {
             shared.ended.store(true, Ordering::Release);
+            if let Some(progress) = shared.connection.as_ref().filter(|_| !failed) {
+                progress.body_ended();
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
@@ -122,7 +135,7 @@ impl ClientBody {
 
 impl Drop for ClientBodyState {
     /// No attempt wants the body any more: reads and throws away what the client still sends, so that
-    /// the client can read the response.
+    /// the client can read the response. When this ends before the body, the connection closes.
     fn drop(&mut self) {
         let wanted = !*self.ended.get_mut() && (!self.expects_continue || *self.taken.get_mut());
         let body = self
@@ -131,11 +144,31 @@ impl Drop for ClientBodyState {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
             .filter(|_| wanted);
-        if let (Some(mut body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
-            let drain = async move { while let Some(Ok(_)) = body.frame().await {} };
-            runtime.spawn(tokio::time::timeout(LINGER, drain));
+        let connection = self.connection.take();
+        if let (Some(body), Some(progress), Ok(runtime)) =
+            (body, connection, tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(async move {
+                if discard(body).await {
+                    progress.body_ended();
+                }
+            });
         }
     }
+}
+
+/// Reads a body and throws it away. Returns whether it came to its end.
+async fn discard(mut body: Incoming) -> bool {
+    let last = Instant::now() + DISCARD;
+    while !body.is_end_stream() {
+        let until = last.min(Instant::now() + DISCARD_SILENCE);
+        match timeout_at(until, body.frame()).await {
+            Ok(Some(Ok(_))) => {}
+            Ok(None) => return true,
+            Ok(Some(Err(_))) | Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Why a client's body ended early.

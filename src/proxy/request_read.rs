@@ -119,6 +119,11 @@ impl RequestRead {
         matches!(self.part, Part::End | Part::Head(Line::None)) && self.ahead.is_empty()
     }
 
+    /// Whether the present request is complete and something of the next was read.
+    pub fn begun_next(&self) -> bool {
+        matches!(self.part, Part::End) && !self.ahead.is_empty()
+    }
+
     /// Takes some of `bytes`, at least one, that belong to one part. Returns how many.
     fn take(&mut self, bytes: &[u8]) -> usize {
         let (byte, mut taken) = (bytes.first().copied().unwrap_or_default(), 1);

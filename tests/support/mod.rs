@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod nobody;
 pub mod part;
 pub mod port;
+pub mod random;
 pub mod report;
 pub mod schema;
 pub mod servers;

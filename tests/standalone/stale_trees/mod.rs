@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::random::Random;
 use crate::support::skip;
 use tempfile::TempDir;
-use tree::{Random, Tree};
+use tree::Tree;
 
 /// The trees are the same each time, so that a failure can be looked at again; TREES_SEED gives
 /// others.

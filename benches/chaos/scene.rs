@@ -12,13 +12,12 @@ use super::schedule::{Act, Lasting, Sudden, Victim};
 use crate::support::site::{FRONT, NODE_APP, Site, all_of};
 use crate::support::systemd_box::SystemdBox;
 
-/// Added to the configuration: drains end within a round, starts after a kill are not slowed down,
-/// since kills are the rule here, and so are deaths of the server.
+/// Added to the configuration. Drains are short, but long enough for what a server has to do that
+/// stands still meanwhile. Starts after a kill are not slowed down: kills are the rule here.
 const CONFIGURATION: &str = "
 [restart]
-drain = \"4s\"
+drain = \"12s\"
 tunnel_drain = \"1s\"
-stop_drain = \"4s\"
 [recovery]
 throttle = { window = \"0s\" }
 ";

@@ -78,13 +78,9 @@ impl ServiceRun {
             && std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
                 .is_ok_and(|group| group == self.group)
             && program_name(pid).is_some_and(|program| program == self.program)
-            && std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-                let other = |variable: &[u8]| {
-                    variable
-                        .strip_prefix(b"INVOCATION_ID=")
-                        .is_some_and(|id| id != self.invocation.as_bytes())
-                };
-                environ.split(|byte| *byte == 0).any(other)
+            && process::environment(pid).is_some_and(|environment| {
+                let mut variables = environment.iter();
+                variables.any(|(name, id)| name == "INVOCATION_ID" && *id != *self.invocation)
             })
     }
 

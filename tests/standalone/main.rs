@@ -18,6 +18,7 @@ mod handover_faults;
 mod hang_up;
 mod harness;
 mod hostile_answers;
+mod hostile_processes;
 mod hostile_state;
 mod impostor;
 mod intents;

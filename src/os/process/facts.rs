@@ -9,6 +9,10 @@ use super::{Stat, kernel, same_file};
 /// Every gateway program contains these words, and no other program: many have the name "gateway".
 const MARK: &[u8] = b"gatewayctl knows this program by these words: a restart-safe front door";
 
+/// A longer program is no gateway, and is not read: a user can have one of any length that takes no
+/// room. Ours has some dozen megabytes with all that debuggers want to know.
+const PROGRAM_MAX: u64 = 256 * 1024 * 1024;
+
 /// How much of a program is searched at a time, in bytes.
 const CHUNK: usize = 1 << 20;
 
@@ -116,7 +120,16 @@ fn is_gateway_program(pid: u32) -> bool {
     let beside = std::env::current_exe().map(|path| path.with_file_name("gateway"));
     // The usual case needs no reading.
     beside.is_ok_and(|beside| same_file(&program, &beside))
-        || File::open(program).is_ok_and(|file| holds_mark(file).unwrap_or(false))
+        || File::open(program).is_ok_and(|file| is_searched(&file) && is_marked(file))
+}
+
+fn is_searched(file: &File) -> bool {
+    file.metadata()
+        .is_ok_and(|facts| facts.is_file() && facts.len() <= PROGRAM_MAX)
+}
+
+fn is_marked(file: File) -> bool {
+    holds_mark(file.take(PROGRAM_MAX)).unwrap_or(false)
 }
 
 fn holds_mark(mut file: impl Read) -> std::io::Result<bool> {

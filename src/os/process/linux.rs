@@ -1,12 +1,23 @@
 //! Processes on Linux: /proc (proc(5)).
 
 use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::{Stat, before_replaced};
 
 /// The place of the effective user in the list of [`users`].
 const EFFECTIVE: usize = 1;
+
+/// How long the arguments and the variables of a process may be, in bytes. A process says itself where
+/// in its memory they are (PR_SET_MM_MAP in prctl(2)), and Linux shows any length.
+const SHOWN_MAX: u64 = 256 * 1024;
+
+/// So many of them are read: each costs more than its bytes.
+const WORDS_MAX: usize = 4096;
 
 /// Every process that can be seen.
 pub fn all() -> impl Iterator<Item = u32> {
@@ -72,7 +83,40 @@ pub fn image(pid: u32) -> PathBuf {
 
 /// The arguments of a process, the program's name first; empty where they may not be read.
 pub fn arguments(pid: u32) -> Vec<String> {
-    arguments_in(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+    arguments_in(&shown(pid, "cmdline").unwrap_or_default())
+}
+
+/// The arguments of a process as the kernel has them; none where they may not be read.
+pub fn command_line(pid: u32) -> Option<Vec<OsString>> {
+    let line = shown(pid, "cmdline")?;
+    Some(words(line.strip_suffix(b"\0")?).map(string).collect())
+}
+
+/// The variables that a process was started with; none where they may not be read.
+pub fn environment(pid: u32) -> Option<Vec<(OsString, OsString)>> {
+    let text = shown(pid, "environ")?;
+    let pairs = words(&text).filter_map(|entry| {
+        let at = entry.iter().position(|byte| *byte == b'=')?;
+        Some((string(&entry[..at]), string(&entry[at + 1..])))
+    });
+    Some(pairs.collect())
+}
+
+/// What a process shows of its memory in /proc; none where that may not be read, or is longer than
+/// [`SHOWN_MAX`].
+fn shown(pid: u32, file: &str) -> Option<Vec<u8>> {
+    let file = File::open(format!("/proc/{pid}/{file}")).ok()?;
+    let mut text = Vec::new();
+    file.take(SHOWN_MAX + 1).read_to_end(&mut text).ok()?;
+    (text.len() as u64 <= SHOWN_MAX).then_some(text)
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == 0).take(WORDS_MAX)
+}
+
+fn string(bytes: &[u8]) -> OsString {
+    OsString::from_vec(bytes.to_vec())
 }
 
 /// The arguments in the text of /proc/PID/cmdline.
@@ -80,7 +124,7 @@ pub fn arguments_in(line: &[u8]) -> Vec<String> {
     let Some(line) = line.strip_suffix(b"\0") else {
         return Vec::new();
     };
-    let words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let words = words(line).map(String::from_utf8_lossy);
     words.map(Cow::into_owned).collect()
 }
 
@@ -124,6 +168,28 @@ mod tests {
         assert!(!stat.is_suspended() && stat_in(b"42 (a) S 7").is_none());
         let suspended = b"42 (a) T 7 42 42 34816 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0";
         assert!(stat_in(suspended).unwrap().is_suspended());
+    }
+
+    #[test]
+    fn of_many_arguments_only_the_first_are_read() {
+        let zeros = vec![0; 1 << 20];
+        assert_eq!(arguments_in(&zeros).len(), WORDS_MAX);
+        let mut child = std::process::Command::new("sleep")
+            .args(["60"])
+            .env("LONG", "x".repeat(100_000))
+            .env("MORE", "x".repeat(100_000))
+            .spawn()
+            .unwrap();
+        let long = |child: &std::process::Child| {
+            let found = environment(child.id()).unwrap_or_default();
+            found.iter().any(|(name, _)| name == "MORE")
+        };
+        while !long(&child) {
+            std::thread::yield_now();
+        }
+        assert_eq!(command_line(child.id()).unwrap(), ["sleep", "60"]);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

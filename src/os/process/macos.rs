@@ -1,5 +1,6 @@
 //! The twin of linux.rs, which describes the functions: libproc and sysctl.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::Stat;
@@ -51,6 +52,15 @@ pub fn image(pid: u32) -> PathBuf {
 
 pub fn arguments(pid: u32) -> Vec<String> {
     calls::arguments_of(pid).unwrap_or_default()
+}
+
+/// Not read: only the checks of a restart would use them.
+pub fn command_line(_: u32) -> Option<Vec<OsString>> {
+    None
+}
+
+pub fn environment(_: u32) -> Option<Vec<(OsString, OsString)>> {
+    None
 }
 
 /// There are no control groups.

@@ -21,12 +21,14 @@ mod tree;
 
 pub use ended::Ended;
 pub use facts::{Process, is_within};
-pub use kernel::{all, arguments, executable, group_of, program, user, users};
+pub use kernel::{
+    all, arguments, command_line, environment, executable, group_of, program, user, users,
+};
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};
 pub use key::ProcessKey;
 pub use pidfd::PidFd;
-pub use program::{before_replaced, same_file};
+pub use program::{before_replaced, can_replace, same_file};
 pub use stat::Stat;
 pub use tree::{ancestors, children, descendants, living_in_group};
 

@@ -15,6 +15,19 @@ pub fn before_replaced(path: &Path) -> PathBuf {
     OsStr::from_bytes(bytes.strip_suffix(DELETED.as_bytes()).unwrap_or(bytes)).into()
 }
 
+/// Whether a user can put another file in the place of a program: it is theirs, or a directory above
+/// it, or everybody may write there.
+pub fn can_replace(uid: u32, program: &Path) -> bool {
+    let writes = |place: &Path| {
+        std::fs::symlink_metadata(place).is_ok_and(|facts| {
+            let shared = facts.mode() & 0o002 != 0 && facts.mode() & 0o1000 == 0;
+            facts.uid() == uid || shared
+        })
+    };
+    let found = std::fs::canonicalize(program);
+    uid != 0 && found.is_ok_and(|found| found.ancestors().any(writes))
+}
+
 /// Whether two paths lead to one file.
 pub fn same_file(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| {
@@ -23,4 +36,26 @@ pub fn same_file(one: &Path, other: &Path) -> bool {
             .ok()
     };
     identity(one).is_some_and(|found| identity(other) == Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_directory_above_a_program_can_replace_it() {
+        const USER: u32 = 54_321;
+        let top = tempfile::tempdir().unwrap();
+        let home = top.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        let program = home.join("gateway");
+        std::fs::write(&program, "").unwrap();
+        let me = nix::unistd::geteuid();
+        assert_eq!(can_replace(me.as_raw(), &program), !me.is_root());
+        if me.is_root() {
+            assert!(!can_replace(USER, &program) && !can_replace(USER, Path::new("/bin/sh")));
+            std::os::unix::fs::chown(&home, Some(USER), None).unwrap();
+            assert!(can_replace(USER, &program));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The gateway's process, and other processes that hold its addresses.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::config::Listen;
@@ -20,21 +20,14 @@ pub(super) fn look(pid: u32, unseen: &mut Vec<String>) -> Option<RunningProcess>
         Err(_) => return None,
     };
     let program = process::before_replaced(&link);
-    let environment = std::fs::read(format!("{process}/environ")).unwrap_or_default();
-    let pair = |entry: &[u8]| {
-        let text = String::from_utf8_lossy(entry);
-        text.split_once('=')
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    };
-    let environment: BTreeMap<String, String> = environment
-        .split(|byte| *byte == 0)
-        .filter_map(pair)
-        .collect();
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let environment = process::environment(pid).unwrap_or_default().into_iter();
+    let environment = environment.map(|(key, value)| (text(key), text(value)));
     Some(RunningProcess {
         pid,
         replaced: link != program,
         program,
-        environment,
+        environment: environment.collect(),
         descriptors: descriptors(pid),
         age: age(pid).unwrap_or_default(),
     })

@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::answering_gateway::AnsweringGateway;
 use super::args::{GatewayCli, RestartArgs, Wait};
-use super::program_run;
+use super::program_run::{self, PROOF, ProgramOutput};
 use super::{CliError, Exit};
 use crate::config::{self, Config, ConfigError, Env, Overrides};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process::{self, ProcessKey};
-use crate::service::{self, Installed};
+use crate::service::{self, Installed, ServiceProcess};
 use crate::state::terms::StrategyName;
+use crate::text::escape;
 
 /// The configuration as a running gateway would read it now: that of its service, or, for a gateway
 /// that this user started by hand, with its own flags and environment. None where it cannot be known
@@ -93,19 +96,41 @@ pub fn refuse_invalid(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
 /// # Errors
 /// [`Exit::Refused`] with the program and why.
 pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result<(), CliError> {
-    let Some(program) = service::program(env, unit).await? else {
+    let Some(process) = ServiceProcess::of(env, unit).await? else {
         return Ok(());
     };
-    let why = match program_run::run_version(&program).await {
-        Ok(answer) if answer.good().is_some() => return Ok(()),
-        Ok(answer) => format!("does not tell its version: --version {}", answer.ended()),
+    let why = match version_of(&process).await {
+        Ok(None) => return Ok(()),
+        Ok(Some(answer)) if answer.good().is_some() => return Ok(()),
+        Ok(Some(answer)) => format!("does not tell its version: --version {}", answer.ended()),
         Err(error) => program_run::explain(&error),
     };
     let Installed { unit, instance, .. } = unit;
+    let program = escape::escape(&process.program.to_string_lossy()).into_owned();
     let message = format!("{program}, which {unit} runs, {why}\nnothing was changed");
     let help =
         format!("gatewayctl install --instance {instance}   (writes where the program is now)");
     Err(Exit::Refused.error(message).with_help(help))
+}
+
+/// What the program of a service says with `--version`. It may lie where the service's user can
+/// write, so it runs as that user, with the variables of its unit and without a terminal, as it would
+/// in the service. None where systemd has no user for it now: then it is only looked at.
+async fn version_of(process: &ServiceProcess) -> io::Result<Option<ProgramOutput>> {
+    let Some(user) = &process.user else {
+        let facts = std::fs::metadata(&process.program)?;
+        return match facts.is_file() && facts.mode() & 0o111 != 0 {
+            true => Ok(None),
+            false => Err(io::ErrorKind::PermissionDenied.into()),
+        };
+    };
+    let mut command = user.command(&process.program)?;
+    command
+        .arg("--version")
+        .env_clear()
+        .envs(process.environment.clone())
+        .current_dir("/");
+    program_run::run(command, PROOF).await.map(Some)
 }
 
 /// How a gateway's process was started.
@@ -127,17 +152,9 @@ pub(super) fn started(gateway: ProcessKey) -> Option<ProcessStart> {
     {
         return None;
     }
-    let string = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-    let line = std::fs::read(process.join("cmdline")).ok()?;
-    let line = line.strip_suffix(b"\0")?.split(|byte| *byte == 0);
-    let environment = std::fs::read(process.join("environ")).ok()?;
-    let environment = environment.split(|byte| *byte == 0).filter_map(|entry| {
-        let at = entry.iter().position(|byte| *byte == b'=')?;
-        Some((string(&entry[..at]), string(&entry[at + 1..])))
-    });
     let start = ProcessStart {
-        line: line.map(string).collect(),
-        environment: environment.collect(),
+        line: process::command_line(gateway.pid)?,
+        environment: process::environment(gateway.pid)?.into_iter().collect(),
         cwd: std::fs::read_link(process.join("cwd")).ok()?,
     };
     // Else this may be of another process, which has its pid now.

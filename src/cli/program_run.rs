@@ -1,6 +1,5 @@
 //! Runs a program that answers and ends, as with `--version`, and reads what it prints.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
@@ -57,13 +56,6 @@ impl ProgramOutput {
             },
         }
     }
-}
-
-/// Runs `PROGRAM --version`.
-pub(super) async fn run_version(program: impl AsRef<OsStr>) -> io::Result<ProgramOutput> {
-    let mut command = Command::new(program);
-    command.arg("--version");
-    run(command, PROOF).await
 }
 
 /// Runs a program to its end, or kills it when its time is over.

@@ -9,9 +9,13 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, setgid, setsid, setuid};
 
 use super::platform;
+
+/// How much such a program may write to a file: it may have one of this process as its output.
+const WRITTEN_MAX: u64 = 1024 * 1024;
 
 /// The user and groups of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +69,7 @@ impl Credentials {
             // An interpreter opens its script by the name of this descriptor.
             fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
             setsid()?;
+            setrlimit(Resource::RLIMIT_FSIZE, WRITTEN_MAX, WRITTEN_MAX)?;
             platform::set_groups(&groups)?;
             setgid(gid)?;
             setuid(uid)?;

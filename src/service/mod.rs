@@ -36,8 +36,7 @@ pub use report::{Driven, DrivenOutcome, InstallOutcome, InstallReport, Uninstall
 pub use rights::{Rights, as_user, more_rights};
 pub use service_process::ServiceProcess;
 pub use start_stop::{
-    configuration, is_inside, program, read_configuration, restart, run_outside, select, start,
-    state, stop,
+    configuration, is_inside, read_configuration, restart, run_outside, select, start, state, stop,
 };
 pub use uninstall::uninstall;
 pub use wait_ready::ways_on;

@@ -213,12 +213,6 @@ pub(super) fn refuse_inside(
     )))
 }
 
-/// The program that a service runs; none where it has none.
-pub async fn program(env: &Env<'_>, unit: &Installed) -> Result<Option<String>, ServiceError> {
-    let manager = Manager::connect(unit.scope, env).await?;
-    Ok(manager.properties(&unit.unit).await?.program())
-}
-
 /// Whether this process belongs to the service.
 pub fn is_inside(state: &UnitState) -> bool {
     is_within(&group_of(std::process::id()), &state.control_group)

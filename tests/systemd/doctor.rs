@@ -190,6 +190,13 @@ const CASES: &[Case] = &[
         "rm /tmp/gateway",
     ),
     undone(
+        "program-writable",
+        Script(
+            "mkdir /home/$APP/bin; cp /usr/local/bin/gateway /home/$APP/bin; chown -R $APP /home/$APP/bin; mkdir -p /etc/systemd/system/gateway.service.d; printf \"[Service]\\nExecStart=\\nExecStart=/home/$APP/bin/gateway run --instance gateway\\n\" > /etc/systemd/system/gateway.service.d/test.conf; systemctl daemon-reload",
+        ),
+        "rm -r /home/$APP/bin",
+    ),
+    undone(
         "program-replaced",
         Script(
             "cp /usr/local/bin/gateway /usr/local/bin/gateway.new; mv /usr/local/bin/gateway.new /usr/local/bin/gateway",

@@ -1,9 +1,9 @@
-//! The service's user answers at the control socket in the gateway's place, and root's gatewayctl runs
-//! and replaces nothing that it names.
+//! The service's user answers at the control socket in the gateway's place, or has another program in
+//! the place of the gateway's, and root's gatewayctl runs nothing of it as root.
 
 use std::fs;
 
-use crate::support::site::{Site, all_of, prepared};
+use crate::support::site::{Site, all_of, node, prepared};
 use crate::support::{servers, wait};
 
 const REFUSED: i32 = 5;
@@ -93,4 +93,65 @@ fn a_sidecar_in_the_place_of_its_gateway_gets_nothing_from_roots_update() {
     );
     let after = fs::read(systemd.path("/usr/local/bin/gateway")).unwrap();
     assert!(before == after, "the program is as it was");
+}
+
+/// Notes who runs it, what it was told, and whether it has a terminal.
+const REPLACED: &str = "#!/bin/sh
+id -u >> /tmp/ran-by
+env >> /tmp/ran-with
+exit 1
+";
+
+#[test]
+fn a_program_that_the_services_user_put_there_is_not_run_by_roots_restart() {
+    let Some(systemd) = prepared("replaced") else {
+        return;
+    };
+    let site = Site::of_machine(&systemd);
+    let app = systemd.add_plain_user("app");
+    let bin = format!("/home/{}/bin", app.name);
+    systemd.sh(&format!(
+        "chmod 755 /home/{0}; mkdir {bin}; cp /usr/local/bin/gateway /usr/local/bin/gatewayctl {bin}; chown -R {0}: {bin}",
+        app.name
+    ));
+    let ctl = format!("{bin}/gatewayctl");
+    let flags = [
+        "install",
+        "--now",
+        "--run-as",
+        &app.name,
+        "--sandbox",
+        "off",
+    ];
+    let output = site.run(&[&[ctl.as_str()], &flags[..], &node()].concat());
+    let said = all_of(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("its user can replace it"), "{said}");
+    let output = site.run(&["gatewayctl", "doctor"]);
+    assert!(
+        all_of(&output).contains("program-writable"),
+        "{}",
+        all_of(&output)
+    );
+
+    systemd.write(&format!("{bin}/next"), REPLACED);
+    systemd.sh(&format!(
+        "chmod 755 {bin}/next; chown {}: {bin}/next; mv {bin}/next {bin}/gateway",
+        app.name
+    ));
+    for (before, restart) in [
+        ("true", &["restart", "--force"][..]),
+        ("systemctl stop gateway", &["restart"]),
+    ] {
+        systemd.sh(before);
+        systemd.sh("rm -f /tmp/ran-by /tmp/ran-with; touch /tmp/ran-by /tmp/ran-with; chmod 666 /tmp/ran-*");
+        let args = [&["env", "ROOTS_SECRET=1", "gatewayctl"], restart].concat();
+        let output = site.run(&args);
+        let said = all_of(&output);
+        assert_eq!(output.status.code(), Some(REFUSED), "{said}");
+        let ran_by = systemd.read("/tmp/ran-by").unwrap();
+        assert_eq!(ran_by.trim(), app.uid.to_string(), "{said}");
+        let ran_with = systemd.read("/tmp/ran-with").unwrap();
+        assert!(!ran_with.contains("ROOTS_SECRET"), "{ran_with}");
+    }
 }

@@ -10,6 +10,7 @@ use super::file_transaction::PlannedFile;
 use super::instance_files::InstanceFiles;
 use super::request::InstallRequest;
 use crate::config::{Config, DEFAULT_INSTANCE, Env, Listen};
+use crate::os::process;
 use crate::service::error::ServiceError;
 use crate::service::layout::{Installed, Layout, installed, usual_scope};
 use crate::service::manager::systemctl;
@@ -295,12 +296,26 @@ fn notes(unit: &UnitPlan, contents: &InstanceFiles) -> Vec<String> {
             "it runs as a temporary user (DynamicUser); --run-as USER chooses another",
         ),
         (
+            is_of_its_user(unit),
+            "its program lies where its user can replace it, and so can its servers; gateway and gatewayctl in /usr/local/bin, and install from there, keep them from it",
+        ),
+        (
             dynamic && contents.tells_in_command(),
             "everybody on this machine can read the secret in the command; --set NAME=SECRET hides one, --run-as USER the whole",
         ),
     ];
     let holding = notes.into_iter().filter(|(holds, _)| *holds);
     holding.map(|(_, note)| note.to_owned()).collect()
+}
+
+/// Whether the user of a machine's service can replace the program of it.
+fn is_of_its_user(unit: &UnitPlan) -> bool {
+    match (unit.scope, &unit.run_as) {
+        (Scope::System, RunAs::User(name)) => account(name).is_ok_and(|user| {
+            process::can_replace(user.uid.as_raw(), &unit.bin_dir.join("gateway"))
+        }),
+        _ => false,
+    }
 }
 
 /// Another command on another address is most likely meant as a second gateway, not as the end of

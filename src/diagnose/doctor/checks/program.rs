@@ -4,6 +4,8 @@ use std::path::Path;
 
 use crate::diagnose::doctor::facts::{DoctorFacts, is_temporary};
 use crate::diagnose::doctor::finding::{Check, Problem, advice, command};
+use crate::os::process;
+use crate::state::paths::Scope;
 
 /// Directories of version managers: their files disappear with the version.
 const VERSION_MANAGERS: [(&str, &str); 11] = [
@@ -89,6 +91,27 @@ pub(super) const CHECKS: &[Check] = &[
                install again.",
         judge: temporary,
         ..Check::WARNING
+    },
+    Check {
+        code: "program-writable",
+        title: "the service's user can replace the gateway's program",
+        why: "The program, or a directory above it, belongs to the user that the service runs as: \
+               whoever gets hold of a sidecar can put another program in its place, which then \
+               runs with the next restart, and as root where root runs gatewayctl from there.",
+        cure: "Copy gateway and gatewayctl to a directory of root, such as /usr/local/bin, and \
+               install again with that gatewayctl.",
+        judge: |facts| {
+            let unit = facts.unit.as_ref()?;
+            if unit.installed.scope == Scope::User {
+                return None;
+            }
+            let program = unit.properties.program.as_ref()?;
+            let uid = unit.uid.filter(|uid| process::can_replace(*uid, program))?;
+            let message = format!("uid {uid} can replace {}", program.display());
+            let cure = "copy both programs to /usr/local/bin, and install again from there";
+            Problem::at(unit.place("ExecStart"), message, advice(cure))
+        },
+        ..Check::NOTE
     },
     Check {
         code: "command-missing",

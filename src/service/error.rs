@@ -8,7 +8,8 @@ use nix::unistd::geteuid;
 use super::rights::{Rights, more_rights};
 use crate::config::Env;
 use crate::state::paths::Scope;
-use crate::systemd::bus::{Unreachable, runtime_dir, user_name};
+use crate::state::paths::runtime_dir;
+use crate::systemd::bus::{Unreachable, user_name};
 
 /// What sort of ending it is; each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

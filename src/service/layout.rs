@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
 use crate::config::{DEFAULT_INSTANCE, Env};
-use crate::state::paths::Scope;
+use crate::state::paths::{Scope, runtime_dir};
 use crate::state::untrusted_file;
-use crate::systemd::bus::runtime_dir;
 
 /// A longer file is not read as a unit.
 const UNIT_MAX: u64 = 1024 * 1024;

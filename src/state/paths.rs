@@ -30,11 +30,8 @@ impl Paths {
         }
         let state = first_of_list(env.path("STATE_DIRECTORY"))
             .unwrap_or_else(|| user_states(env).join(instance));
-        let runtime = first_of_list(env.path("RUNTIME_DIRECTORY")).or_else(|| {
-            env.path("XDG_RUNTIME_DIR")
-                .filter(|dir| !is_foreign(dir))
-                .map(|dir| dir.join("gateway").join(instance))
-        });
+        let runtime = first_of_list(env.path("RUNTIME_DIRECTORY"))
+            .or_else(|| own_runtime_dir(env).map(|dir| dir.join("gateway").join(instance)));
         let control = socket_in(&runtime.unwrap_or_else(|| state.join("run")));
         Self { state, control }
     }
@@ -109,16 +106,25 @@ fn roots(env: &Env<'_>, scope: Option<Scope>) -> Vec<Root> {
     let root = |dir, in_state| Root { dir, in_state };
     let mut roots = Vec::new();
     if scope != Some(Scope::System) {
-        let runtime = env
-            .path("XDG_RUNTIME_DIR")
-            .unwrap_or_else(|| format!("/run/user/{}", nix::unistd::geteuid()).into());
-        roots.push(root(runtime.join("gateway"), false));
+        roots.push(root(runtime_dir(env).join("gateway"), false));
         roots.push(root(user_states(env), true));
     }
     if scope != Some(Scope::User) {
         roots.push(root("/run/gateway".into(), false));
     }
     roots
+}
+
+/// `$XDG_RUNTIME_DIR`, unless it belongs to another user, as `su` and `sudo -E` leave it in the
+/// environment: what answers there speaks for that user.
+fn own_runtime_dir(env: &Env<'_>) -> Option<PathBuf> {
+    env.path("XDG_RUNTIME_DIR").filter(|dir| !is_foreign(dir))
+}
+
+/// The same, or where it would be: `su -` and `cron` leave the variable out.
+pub fn runtime_dir(env: &Env<'_>) -> PathBuf {
+    own_runtime_dir(env)
+        .unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
 }
 
 /// The directory of a user's state directories.
@@ -133,9 +139,8 @@ fn user_states(env: &Env<'_>) -> PathBuf {
     base.map_or_else(|| MACHINE_STATES.into(), |base| base.join("gateway"))
 }
 
-/// Whether a directory belongs to another user, as the runtime directory that is left in the
-/// environment by `sudo -E`.
-fn is_foreign(dir: &Path) -> bool {
+/// Whether a directory, or what a socket's path leads to, belongs to another user.
+pub fn is_foreign(dir: &Path) -> bool {
     std::fs::metadata(dir).is_ok_and(|meta| meta.uid() != nix::unistd::geteuid().as_raw())
 }
 
@@ -174,6 +179,23 @@ mod tests {
         let paths = Paths::of_process(&Env(&env), "a", None);
         assert_eq!(paths.state, Path::new("/var/lib/gateway/a"));
         assert_eq!(paths.control, Path::new("/run/gateway/a/control.sock"));
+    }
+
+    #[test]
+    fn a_runtime_directory_of_another_user_is_not_searched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let env = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| path.clone().into_os_string());
+        let socket = path.join("gateway/a/control.sock");
+        assert!(Paths::candidates(&Env(&env), "a", None).contains(&socket));
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(54_321), None).unwrap();
+            std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+            std::fs::write(&socket, "").unwrap();
+            assert!(!Paths::candidates(&Env(&env), "a", None).contains(&socket));
+            let found = Paths::instances(&Env(&env), Some(Scope::User));
+            assert!(found.iter().all(|(_, control)| *control != socket));
+        }
     }
 
     #[test]

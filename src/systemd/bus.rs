@@ -9,7 +9,7 @@ use zbus::connection::Builder;
 
 use super::private::PrivateSocket;
 use crate::config::Env;
-use crate::state::paths::Scope;
+use crate::state::paths::{Scope, is_foreign, runtime_dir};
 
 /// No call takes long but a job, and those are awaited by their signal; libdbus waits 25 s, and so
 /// does systemctl.
@@ -190,9 +190,13 @@ fn bus_addresses(scope: Scope, env: &Env<'_>) -> Vec<String> {
         // The manager's own bus first: the variable may name one of a desktop or a remote session.
         Scope::User => {
             let own = format!("unix:path={}", runtime_dir(env).join("bus").display());
+            let is_foreign = |address: &String| {
+                let path = address.strip_prefix("unix:path=").unwrap_or_default();
+                is_foreign(Path::new(path.split(',').next().unwrap_or_default()))
+            };
             let session = env
                 .text("DBUS_SESSION_BUS_ADDRESS")
-                .filter(|address| *address != own);
+                .filter(|address| *address != own && !is_foreign(address));
             std::iter::once(own).chain(session).collect()
         }
     }
@@ -203,10 +207,4 @@ pub(crate) fn user_name() -> String {
     let uid = nix::unistd::geteuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)
-}
-
-/// `$XDG_RUNTIME_DIR`, or where it would be: `su` and `cron` leave it out.
-pub(crate) fn runtime_dir(env: &Env<'_>) -> PathBuf {
-    env.path("XDG_RUNTIME_DIR")
-        .unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())))
 }

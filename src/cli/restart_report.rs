@@ -12,7 +12,7 @@ use super::{Context, Ui};
 use crate::cli::styled_line::StyledLine;
 use crate::control::protocol::{DrainStatus, GenerationInfo, Method, Outcome, Status};
 use crate::state::terms::RequestOutcome;
-use crate::text::human::{count, span};
+use crate::text::human::{count, padded, span};
 
 /// The answer with `--json`.
 #[derive(Serialize, JsonSchema)]
@@ -69,9 +69,7 @@ pub fn verdict(
         seen,
         "the front door did not answer the probe before",
     ));
-    let busy = drainers
-        .iter()
-        .filter(|drainer| drainer.requests + drainer.tunnels + drainer.leases > 0);
+    let busy = drainers.iter().filter(|drainer| !is_idle(drainer));
     lines.extend(busy.map(|drainer| format!("  still finishing: {}", draining(drainer)).into()));
     let notes = outcome.notes.iter();
     lines.extend(notes.map(|note| format!("  note: {note}").into()));
@@ -134,7 +132,7 @@ pub fn draining(drainer: &DrainStatus) -> String {
         Some(left) => format!("the rest is cut in {}", span(left)),
         None => "without limit".to_owned(),
     };
-    if pid != 0 && drainer.requests + drainer.tunnels + leases == 0 {
+    if pid != 0 && is_idle(drainer) {
         // Another process reports its work only once, to its successor at the hand-over.
         return format!("generation {generation} (pid {pid}): finishes its work; {left}");
     }
@@ -151,6 +149,10 @@ pub fn draining(drainer: &DrainStatus) -> String {
     format!("{text}; {left}")
 }
 
+fn is_idle(drainer: &DrainStatus) -> bool {
+    [drainer.requests, drainer.tunnels, drainer.leases] == [0; 3]
+}
+
 /// A line for each sidecar of either generation, with its process before and after.
 fn sidecar_lines(before: &GenerationInfo, after: &GenerationInfo) -> Vec<String> {
     let mut sidecars: BTreeMap<&str, [Option<u32>; 2]> = BTreeMap::new();
@@ -162,7 +164,7 @@ fn sidecar_lines(before: &GenerationInfo, after: &GenerationInfo) -> Vec<String>
     let width = sidecars.keys().map(|name| name.len()).max().unwrap_or(0);
     sidecars
         .iter()
-        .map(|(name, pids)| format!("  {name:<width$}  {}", pid_change(*pids)))
+        .map(|(name, pids)| format!("  {}  {}", padded(name, width), pid_change(*pids)))
         .collect()
 }
 

@@ -21,6 +21,15 @@ pub fn count(number: u64, what: &str) -> String {
     }
 }
 
+/// No column is wider: what is longer stands out of it. A text from outside may have any length, and
+/// the formatter ends the program with a width over 65535.
+const WIDEST: usize = 100;
+
+/// Text with blanks after it, up to the width of its column.
+pub fn padded(text: &str, width: usize) -> String {
+    format!("{text:<width$}", width = width.min(WIDEST))
+}
+
 /// The cells of a table, padded so that each column is as wide as its widest cell.
 pub fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<[String; N]> {
     let width = |column: usize| {
@@ -28,15 +37,23 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<[String; N]> {
         cells.max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
-    let pad = |row: &[String; N]| {
-        std::array::from_fn(|column| format!("{:<width$}", row[column], width = widths[column]))
-    };
+    let pad =
+        |row: &[String; N]| std::array::from_fn(|column| padded(&row[column], widths[column]));
     rows.iter().map(pad).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_of_any_length_is_no_wider_than_its_column() {
+        let long = "x".repeat(70_000);
+        let rows = [[long.clone(), String::new()], ["a".into(), "b".into()]];
+        let shown = columns(&rows);
+        assert_eq!(shown[0][0], long);
+        assert_eq!(shown[1], [padded("a", WIDEST), "b".into()]);
+    }
 
     #[test]
     fn spans_and_counts() {

@@ -147,3 +147,52 @@ fn escape_sequences_in_a_status_do_not_reach_the_terminal() {
         }
     }
 }
+
+/// What a gateway without anything special says of itself.
+fn real_status(top: &Path) -> Value {
+    let real = Setup::behind(servers::python(top)).start();
+    let status = status_of(real.state_dir());
+    real.stop();
+    status
+}
+
+#[test]
+fn names_and_numbers_of_any_size_in_a_status_are_shown() {
+    if !servers::have("python3") {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    let mut status = real_status(top.path());
+    let name = "x".repeat(70_000);
+    status["sidecars"][0]["name"] = name.clone().into();
+    let most = u64::MAX;
+    status["drainers"] = json!([{
+        "generation": most, "pid": u32::MAX, "requests": most, "tunnels": most, "leases": most, "leftMs": most
+    }]);
+    for number in ["uptimeMs", "requests", "tunnels", "held", "generation"] {
+        if status[number].is_number() {
+            status[number] = most.into();
+        }
+    }
+    let generation = json!({"number": most, "sidecars": [[name.clone(), 7]]});
+    let outcome = json!({
+        "outcome": "done", "request": "x", "before": generation, "after": generation, "tookMs": most, "drained": true
+    });
+    for (key, value) in outcome.as_object().unwrap() {
+        status[key] = value.clone();
+    }
+    let state = top.path().join("state");
+    serve(&state, status);
+    for command in [&["status"][..], &["list"], &["restart"], &["reload"]] {
+        let output = ctl_in(&state).args(command).output().unwrap();
+        let text = said(&output);
+        assert!(!text.contains("panicked"), "{command:?}: {text}");
+        assert!(
+            output.status.code().is_some_and(|code| code != 101),
+            "{command:?}: {text}"
+        );
+        if command == ["status"] {
+            assert!(text.contains(&name), "{text}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use crate::cli::styled_line::{StyledLine, Tone};
 use crate::cli::{Exit, Ui};
 use crate::control::protocol::{RecoveryRung, Stage, Status};
 use crate::state::terms::{RequestEnd, RequestOutcome};
-use crate::text::human::{count, span};
+use crate::text::human::{count, padded, span};
 use crate::text::words::Words;
 
 /// The status for people: a headline, then a line for each thing.
@@ -89,8 +89,11 @@ impl StatusText<'_> {
                 number => format!(", {}", count(number, "unplanned restart")),
             };
             let text = format!(
-                "{:<width$}  {}, {pid}, port {}{restarts}: {}",
-                sidecar.name, sidecar.state, sidecar.port, sidecar.command
+                "{}  {}, {pid}, port {}{restarts}: {}",
+                padded(&sidecar.name, width),
+                sidecar.state,
+                sidecar.port,
+                sidecar.command
             );
             self.line("sidecar", &text);
             if let Some(cause) = &sidecar.cause {

@@ -276,3 +276,22 @@ fn the_sockets_of_a_long_state_directory_are_out_of_reach_for_others() {
     assert_eq!(came, "", "another user got a connection");
     assert_eq!(names_in(&temp).len(), taken.len());
 }
+
+#[test]
+fn pages_are_not_written_through_planted_links() {
+    let top = tempfile::tempdir().unwrap();
+    let victim = top.path().join("victim");
+    fs::write(&victim, "root's").unwrap();
+    let pages = directory(top.path().join("pages"), 0o777);
+    std::os::unix::fs::symlink(&victim, pages.join("gateway.8")).unwrap();
+    std::os::unix::fs::symlink(top.path().join("new"), pages.join("gatewayctl.8")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+    let output = command.arg("man").arg(&pages).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "root's");
+    assert!(!top.path().join("new").exists());
+    for page in ["gateway.8", "gatewayctl.8"] {
+        assert!(fs::symlink_metadata(pages.join(page)).unwrap().is_file());
+    }
+    assert_eq!(mode(&pages.join("gateway.8")), 0o644);
+}

@@ -8,6 +8,7 @@ use crate::cli::args::ManArgs;
 use crate::cli::pages::pages;
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit};
+use crate::state::atomic_file;
 
 /// Writes the man pages, or prints that of gatewayctl.
 ///
@@ -39,7 +40,9 @@ pub fn man(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
 
 fn write(dir: &Path, pages: &[(String, String)]) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    pages
-        .iter()
-        .try_for_each(|(name, text)| std::fs::write(dir.join(name), text))
+    // A new file in the place of the old one: in a directory of others that may be a link to
+    // anything.
+    pages.iter().try_for_each(|(name, text)| {
+        atomic_file::write_for_this_boot(&dir.join(name), text.as_bytes(), 0o644)
+    })
 }

@@ -52,16 +52,17 @@
 //!
 //! # Three walks
 //!
-//! **One request.** A worker thread (`proxy/worker.rs`) runs one accept loop (`proxy/accept.rs`) for
-//! each listener (`proxy/listener.rs`). The loop accepts a client within the limit of connections
-//! (`proxy/admission.rs`) and spawns its connection (`proxy/connection.rs`), which reads requests
-//! from the client's socket (`proxy/client_io.rs`, `proxy/progress.rs`). A request for the gateway
-//! itself is answered in `proxy/endpoints.rs`. `proxy/forward.rs` checks each of the others and makes
-//! its headers fit (`proxy/headers.rs`, `proxy/forwarded.rs`); `proxy/retry.rs` begins its attempts:
-//! it is routed (`proxy/hold.rs`, `proxy/routes.rs`), passes the door and gets a ticket
-//! (`proxy/backend.rs`, `proxy/ticket.rs`), takes a connection to the upstream (`proxy/upstream.rs`),
-//! an idle one (`proxy/pool.rs`) or a new one (`proxy/upstream_connection.rs`), and carries the
-//! client's body (`proxy/request_body.rs`). The response comes back through `proxy/forward.rs` to
+//! **One request.** A worker thread (`proxy/worker.rs`) runs one accept loop (`proxy/accept.rs`)
+//! for each listener (`proxy/listener.rs`). The loop accepts a client within the limit of
+//! connections (`proxy/admission.rs`) and spawns its connection (`proxy/connection.rs`), which
+//! reads requests from the client's socket (`proxy/client_io.rs`, `proxy/progress.rs`) and ends
+//! when the client leaves (`proxy/client_left.rs`). A request for the gateway itself is answered in
+//! `proxy/endpoints.rs`. `proxy/forward.rs` checks each of the others and makes its headers fit
+//! (`proxy/headers.rs`, `proxy/forwarded.rs`); `proxy/retry.rs` begins its attempts: it is routed
+//! (`proxy/hold.rs`, `proxy/routes.rs`), passes the door and gets a ticket (`proxy/backend.rs`,
+//! `proxy/ticket.rs`), takes a connection to the upstream (`proxy/upstream.rs`), an idle one
+//! (`proxy/pool.rs`) or a new one (`proxy/upstream_connection.rs`), and carries the client's body
+//! (`proxy/request_body.rs`). The response comes back through `proxy/forward.rs` to
 //! `proxy/response_body.rs`, which holds the ticket until the last byte, or, as a tunnel, to
 //! `proxy/tunnel.rs`. Where no upstream answered, the gateway replies itself
 //! (`proxy/local_reply.rs`).

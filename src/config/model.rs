@@ -229,6 +229,9 @@ pub struct LimitsSection {
     pub idle: Dur,
     /// Largest request body, in bytes; 0 means no limit.
     pub body: u64,
+    /// Whether a client that closes its sending side still gets its answer. Otherwise it has left:
+    /// its request is cancelled.
+    pub half_close: bool,
 }
 
 impl Default for LimitsSection {
@@ -239,6 +242,7 @@ impl Default for LimitsSection {
             header_time: Dur::secs(15),
             idle: Dur::secs(600),
             body: 0,
+            half_close: false,
         }
     }
 }

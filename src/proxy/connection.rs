@@ -7,6 +7,7 @@ use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::debug;
@@ -29,7 +29,7 @@ use super::forwarded::Peer;
 use super::progress::{ConnectionProgress, InFlight};
 use super::response_body::ResponseBody;
 use super::tasks::WorkerTasks;
-use super::{Front, endpoints, forward};
+use super::{Front, client_left, endpoints, forward};
 use crate::os::descriptors;
 
 /// How long a client that was accepted just before a stop may take to send its request: TCP sends a
@@ -140,11 +140,11 @@ async fn serve(
 ) {
     let (front, workers) = (&context.front, &context.state);
     let limits = front.table().settings.limits.clone();
-    let header_size = limits.header_size;
+    let (header_size, half_close) = (limits.header_size, limits.half_close);
     let progress = &progress;
     let stream = Arc::new(stream);
     let socket = Arc::downgrade(&stream);
-    let reset = reset(Arc::clone(&stream), peer);
+    let left = client_left::left(Arc::clone(&stream), progress, half_close);
     let io = ClientIo::new(stream, slot, Arc::clone(progress), limits);
     let service = service_fn(|request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
@@ -163,7 +163,7 @@ async fn serve(
         }
     });
     let mut builder = http1::Builder::new();
-    // A client may close its sending side and still read. ClientIo applies the time limits.
+    // `left` judges a client that closes its sending side. ClientIo applies the time limits.
     builder
         .half_close(true)
         .header_read_timeout(None)
@@ -173,34 +173,36 @@ async fn serve(
         .with_upgrades();
     tokio::pin!(connection);
     let mut state = workers.subscribe();
+    let serving = async {
+        tokio::select! {
+            biased;
+            ended = &mut connection => ended,
+            disposition = disposition(&mut state, progress, peer) => match disposition {
+                Disposition::Migrate => {
+                    migrate(&state, &socket);
+                    Ok(())
+                }
+                Disposition::CloseAfterResponse => {
+                    close_after_response(connection, progress).await
+                }
+                Disposition::CloseSilent => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            },
+        }
+    };
     let ended = tokio::select! {
         biased;
-        ended = &mut connection => ended,
-        // hyper does not look at the socket while it waits for a response, because half-closed
-        // clients must be answered.
-        () = reset => return,
-        disposition = disposition(&mut state, progress, peer) => match disposition {
-            Disposition::Migrate => return migrate(&state, &socket),
-            Disposition::CloseAfterResponse => close_after_response(connection, progress).await,
-            Disposition::CloseSilent => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        },
+        ended = serving => ended,
+        // hyper does not look at the socket while it waits for a response.
+        () = left => {
+            front.stats.left.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
     };
     if let Err(error) = ended {
         debug!("a client connection ended: {error}");
-    }
-}
-
-/// Waits until the connection is reset: by the client, or because the client does not answer the
-/// kernel's keep-alive probes. A client that closed only its sending side is still there.
-async fn reset(stream: Arc<TcpStream>, peer: Peer) {
-    match peer {
-        // An error means that the runtime ends.
-        Peer::Tcp(_) => drop(stream.ready(Interest::ERROR).await),
-        // A unix peer that is gone is noticed at the next write.
-        Peer::Unix | Peer::Watchdog => std::future::pending().await,
     }
 }
 

@@ -157,6 +157,9 @@ gateway_held_total {held_total}
 # HELP gateway_retries_total Requests sent once more, on another upstream connection.
 # TYPE gateway_retries_total counter
 gateway_retries_total {retries}
+# HELP gateway_clients_gone_total Clients that left before the end of their answer.
+# TYPE gateway_clients_gone_total counter
+gateway_clients_gone_total {left}
 # HELP gateway_answers_total Answers by class of status.
 # TYPE gateway_answers_total counter
 ",
@@ -169,6 +172,7 @@ gateway_retries_total {retries}
         held = now(&stats.held),
         held_total = now(&stats.held_total),
         retries = now(&stats.retries),
+        left = now(&stats.left),
     );
     for (class, answers) in (1..).zip(&stats.answers) {
         let answers = now(answers);

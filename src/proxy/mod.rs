@@ -14,6 +14,7 @@ mod accept;
 mod admission;
 mod backend;
 mod client_io;
+mod client_left;
 mod connection;
 mod drain;
 mod endpoints;

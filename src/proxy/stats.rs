@@ -21,6 +21,8 @@ pub struct Stats {
     pub retries: AtomicU64,
     /// Responses by class, 1xx to 5xx.
     pub answers: [AtomicU64; 5],
+    /// Clients that left before the end of their answer.
+    pub left: AtomicU64,
 }
 
 impl Stats {

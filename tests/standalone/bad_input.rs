@@ -481,7 +481,9 @@ fn a_connection_that_is_silent_beyond_its_limit_is_closed() {
 fn a_client_that_ends_its_side_after_the_request_gets_its_answer() {
     let recorder =
         Recorder::answering(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n".to_vec());
-    let gateway = Setup::upstream(recorder.addr()).start();
+    let gateway = Setup::upstream(recorder.addr())
+        .config("[limits]\nhalf_close = true\n")
+        .start();
     block_on(async {
         for _ in 0..50 {
             let mut conn = Conn::open(&gateway.target()).await.unwrap();

@@ -4,6 +4,7 @@
 mod answers;
 mod bad_input;
 mod clean;
+mod clients_leave;
 mod crash_loop;
 mod crowded;
 mod delivery;

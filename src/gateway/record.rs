@@ -112,7 +112,7 @@ impl LifeRecord {
     fn write(&self, write: impl FnOnce(&Self) + Send + 'static) {
         let this = self.clone();
         self.left(self.writes.push(move || {
-            failpoint::pass("record.write");
+            reach_disk();
             write(&this);
         }));
     }
@@ -127,7 +127,7 @@ impl LifeRecord {
         let this = self.clone();
         let mut told = false;
         self.left(self.writes.push_until_done(move || {
-            failpoint::pass("record.write");
+            reach_disk();
             let Err(error) = write(&this) else {
                 return true;
             };
@@ -425,6 +425,11 @@ impl LifeRecord {
             }
         });
     }
+}
+
+/// Here a test build may stand still, as a disk that does not answer.
+fn reach_disk() {
+    failpoint::pass("record.write");
 }
 
 fn lines(dir: &Path) -> Vec<Recorded> {

@@ -14,6 +14,7 @@ mod handover;
 mod perform;
 mod status;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ pub struct Gateway {
     pub client_drain: ClientDrain,
     /// A SIGINT came; a second one stops at once.
     pub interrupted: bool,
+    pub signals: PendingSignals,
     /// The exit code: the loop ends.
     pub exit: Option<u8>,
 }
@@ -119,6 +121,14 @@ struct StepScene {
     report: Option<Reporter>,
     /// What the answers to requests need.
     answers: RequestScene,
+}
+
+/// Signals whose meaning is being looked up, and what happened since: a signal counts from when it
+/// came, so the rest waits for it.
+#[derive(Debug, Default)]
+pub struct PendingSignals {
+    count: usize,
+    since: VecDeque<LoopEvent>,
 }
 
 impl Gateway {

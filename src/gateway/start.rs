@@ -27,7 +27,7 @@ use super::pending_requests::PendingRequests;
 use super::record::LifeRecord;
 use super::recovery::RecoveryAction;
 use super::recovery::driver::RecoveryDriver;
-use super::run_loop::{ClientDrain, Gateway, Inputs};
+use super::run_loop::{ClientDrain, Gateway, Inputs, PendingSignals};
 use super::signals::Signals;
 use super::supervision::Supervision;
 use super::traces::Traces;
@@ -284,6 +284,7 @@ async fn assemble(
         predecessor,
         client_drain: ClientDrain::default(),
         interrupted: false,
+        signals: PendingSignals::default(),
         exit: None,
     };
     gateway.begin(first, life.ladder);

@@ -59,7 +59,8 @@ impl Gateway {
     /// Looks for the restart that was announced for this process, which the signal that came begins.
     /// It is used up: the next signal means what it says. The process that serves behind this one
     /// uses it up where there is one. What is not found in time was not announced.
-    fn take_intent(&self, asked: SignalRequest) {
+    fn take_intent(&mut self, asked: SignalRequest) {
+        self.signals.count += 1;
         let (state, events) = (self.paths.state.clone(), self.events.clone());
         let (pids, behind) = (self.successor.known_pids(), self.successor.serves_behind());
         tokio::spawn(async move {

@@ -22,6 +22,20 @@ use crate::state::terms::SidecarStanding;
 
 impl Gateway {
     pub(super) fn happen(&mut self, event: LoopEvent) {
+        if matches!(event, LoopEvent::Signalled(..)) {
+            self.signals.count -= 1;
+        } else if self.signals.count > 0 {
+            return self.signals.since.push_back(event);
+        }
+        self.happen_in_turn(event);
+        while self.signals.count == 0
+            && let Some(next) = self.signals.since.pop_front()
+        {
+            self.happen_in_turn(next);
+        }
+    }
+
+    fn happen_in_turn(&mut self, event: LoopEvent) {
         match event {
             LoopEvent::Progress(progress) => {
                 self.traces.progress(&progress);

@@ -329,9 +329,28 @@ pub struct SidecarSpec {
     /// How it is told to finish its work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainNotice>,
+    /// How it shows that it lives.
+    #[serde(default)]
+    pub live: Live,
     /// What is done with its output.
     #[serde(default)]
     pub log: OutputMode,
+}
+
+/// `[sidecar.NAME] live`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Live {
+    /// How long a request may wait while the sidecar answers nothing at all.
+    pub stalled: Dur,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            stalled: Dur::secs(60),
+        }
+    }
 }
 
 fn start_timeout() -> Dur {
@@ -356,6 +375,7 @@ impl SidecarSpec {
             stop_timeout: stop_timeout(),
             overlap: None,
             drain: None,
+            live: Live::default(),
             log: OutputMode::Lines,
         }
     }

@@ -50,6 +50,7 @@ impl Slot {
     ) -> Arc<Self> {
         let door = Door::Held(format!("{name} is starting").into());
         let backend = Backend::new(name, door);
+        backend.tickets.set_patience(spec.live.stalled.0);
         let running = Running::start(context, name, spec, &backend, persist);
         Arc::new(Self {
             name: name.to_owned(),
@@ -129,6 +130,7 @@ impl Slot {
         spec: &SidecarSpec,
         persist: bool,
     ) -> Result<(), Arc<SidecarFailure>> {
+        self.backend.tickets.set_patience(spec.live.stalled.0);
         let next = Running::start(context, &self.name, spec, &self.backend, persist);
         let sidecar = Arc::clone(&next.sidecar);
         // At once, so that a stop that comes now sees it to its end.

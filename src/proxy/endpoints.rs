@@ -90,9 +90,13 @@ fn ready(front: &Front, in_full: bool) -> Response<ResponseBody> {
     };
     let health = front.health();
     if health.is_empty() {
-        let body = match front.remark() {
-            Some(remark) => json!({"ready": true, "degraded": told(&[(*remark).clone()])}),
-            None => json!({"ready": true}),
+        let word = "a server does not answer";
+        let stalled = front.stalled().into_iter();
+        let mut degraded: Vec<Reason> = stalled.map(|why| Reason { word, why }).collect();
+        degraded.extend(front.remark().map(|remark| (*remark).clone()));
+        let body = match degraded.is_empty() {
+            false => json!({"ready": true, "degraded": told(&degraded)}),
+            true => json!({"ready": true}),
         };
         return local_reply::json(StatusCode::OK, &body);
     }

@@ -112,6 +112,17 @@ impl Front {
         self.remark.borrow().clone()
     }
 
+    /// The servers that answer nothing though they are asked, in a sentence each.
+    pub fn stalled(&self) -> Vec<String> {
+        let table = self.table();
+        let mut stalled: Vec<String> = (table.routes.backends())
+            .filter_map(|backend| backend.tickets.stalled())
+            .collect();
+        stalled.sort();
+        stalled.dedup();
+        stalled
+    }
+
     pub fn watch_refusal(&self) -> watch::Receiver<Option<Arc<Refusal>>> {
         self.refusal.subscribe()
     }

@@ -111,6 +111,7 @@ impl Exchange<'_> {
             let kept = connection.kept;
             let error = match self.attempt(&upstream, connection, head).await {
                 Ok((response, lease)) => {
+                    ticket.answered();
                     return Ok(UpstreamResponse {
                         response,
                         ticket,

@@ -1,8 +1,9 @@
 //! Tickets: the requests and tunnels under way at one backend. A drain waits for them, and names
 //! those that it still waits for.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Method, Uri};
 use slab::Slab;
@@ -13,6 +14,10 @@ use crate::os::mutex::lock;
 
 /// How many blockers are named before "+N more".
 pub const BLOCKERS_SHOWN: usize = 8;
+
+/// How long a request may wait while its server answers nothing, where no configuration says it:
+/// longer than most answers take, and shorter than most people wait.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much of a path is shown.
 const PATH_SHOWN: usize = 200;
@@ -33,6 +38,11 @@ pub struct Tickets {
     ledger: Mutex<Ledger>,
     /// Notified whenever a ticket ends.
     ended: Notify,
+    made: Instant,
+    /// When the server last answered, in milliseconds since these were made.
+    answered: AtomicU64,
+    /// How long a request may wait while the server answers nothing, in milliseconds.
+    patience: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +122,43 @@ impl Tickets {
             backend,
             ledger: Mutex::default(),
             ended: Notify::new(),
+            made: Instant::now(),
+            answered: AtomicU64::new(0),
+            patience: AtomicU64::new(PATIENCE.as_millis() as u64),
+        })
+    }
+
+    /// Sets how long a request may wait while the server answers nothing; 0 for any time.
+    pub fn set_patience(&self, patience: Duration) {
+        self.patience
+            .store(patience.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// What waits for an answer for too long, when the server has answered nothing since it came: the
+    /// server is stopped in its tracks, or works long on all it was asked.
+    pub fn stalled(&self) -> Option<String> {
+        self.stalled_at(Instant::now())
+    }
+
+    fn stalled_at(&self, now: Instant) -> Option<String> {
+        let patience = match self.patience.load(Ordering::Relaxed) {
+            0 => return None,
+            millis => Duration::from_millis(millis),
+        };
+        let answered = self.made + Duration::from_millis(self.answered.load(Ordering::Relaxed));
+        let ledger = self.ledger();
+        let waiting = ledger.open.iter().map(|(_, ticket)| ticket);
+        let (since, line) = waiting
+            .filter(|ticket| ticket.kind == TicketKind::Request && ticket.since > answered)
+            .map(|ticket| (ticket.since, &ticket.line))
+            .min_by_key(|(since, _)| *since)?;
+        let waits = now.saturating_duration_since(since);
+        let seconds = waits.as_secs();
+        (waits > patience).then(|| {
+            format!(
+                "{} answers nothing: {line} waits for {seconds} s",
+                self.backend
+            )
         })
     }
 
@@ -233,6 +280,14 @@ impl Ticket {
         }
     }
 
+    /// The server began to answer.
+    pub fn answered(&self) {
+        let tickets = &self.tickets;
+        // Rounded up: what it answers came before.
+        let millis = tickets.made.elapsed().as_millis() as u64 + 1;
+        tickets.answered.store(millis, Ordering::Relaxed);
+    }
+
     /// The name of the backend.
     pub fn backend(&self) -> &str {
         &self.tickets.backend
@@ -269,5 +324,28 @@ mod tests {
         assert_eq!(tickets.blockers()[BLOCKERS_SHOWN], "+3 more");
         drop(open);
         assert!(tickets.blockers().is_empty());
+    }
+
+    #[test]
+    fn a_server_is_stalled_when_it_answers_nothing_while_a_request_waits() {
+        let tickets = Tickets::new("a".to_owned());
+        let open = |kind| {
+            let line = RequestLine::new(&Method::GET, &"/x?secret=1".parse().unwrap());
+            tickets.open(kind, line, None)
+        };
+        let _tunnel = open(TicketKind::Tunnel);
+        let later = || Instant::now() + Duration::from_secs(61);
+        assert_eq!(tickets.stalled_at(later()), None, "nobody waits");
+        let first = open(TicketKind::Request);
+        assert_eq!(tickets.stalled(), None, "it has time");
+        let text = tickets.stalled_at(later()).unwrap();
+        assert_eq!(text, "a answers nothing: GET /x waits for 61 s");
+        tickets.set_patience(Duration::ZERO);
+        assert_eq!(tickets.stalled_at(later()), None, "any time");
+        tickets.set_patience(Duration::from_secs(1));
+        assert!(tickets.stalled_at(later()).is_some());
+        open(TicketKind::Request).answered();
+        assert_eq!(tickets.stalled_at(later()), None, "it answers others");
+        drop(first);
     }
 }

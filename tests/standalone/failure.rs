@@ -249,3 +249,36 @@ fn a_sidecar_that_dies_again_and_again_gets_503_with_the_cause_and_comes_back_wh
         asked.elapsed()
     );
 }
+
+#[test]
+fn a_server_that_is_stopped_in_its_tracks_is_not_called_ready() {
+    if !servers::have("node") {
+        return;
+    }
+    let command = servers::node();
+    let config =
+        format!("[sidecar.main]\ncommand = {command:?}\nlive = {{ stalled = \"500ms\" }}\n");
+    let gateway = Setup::new().config(config).start();
+    let get = |path: &str| block_on(client::get(&gateway.target(), path)).unwrap();
+    assert_eq!(get("/").status(), 200);
+    let server = gateway.sidecar_pid("main");
+    crate::support::handover::signal(server, Signal::SIGSTOP);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| get("/"));
+        let status = gateway.wait_status("it is degraded", |status| status["stage"] == "degraded");
+        let detail = status["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("main answers nothing: GET / waits"),
+            "{detail}"
+        );
+        let ready = get("/readyz").text();
+        assert!(
+            ready.contains(r#""degraded":["a server does not answer"]"#),
+            "{ready}"
+        );
+        crate::support::handover::signal(server, Signal::SIGCONT);
+        assert_eq!(asked.join().unwrap().status(), 200);
+    });
+    assert_eq!(get("/readyz").text().trim(), r#"{"ready":true}"#);
+    gateway.wait_status("it is ready again", |status| status["stage"] == "ready");
+}

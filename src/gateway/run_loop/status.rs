@@ -62,11 +62,14 @@ impl Gateway {
         let serves = self.machine.current();
         let troubles = self.generations.troubles();
         let failing = self.generations.failing();
+        let stalled = self.context.front.stalled();
         let older = self.generations.draining_numbers();
         if !troubles.is_empty() {
             (Stage::Degraded, troubles.join("; "))
         } else if !failing.is_empty() {
             (Stage::Degraded, failing.join("; "))
+        } else if !stalled.is_empty() {
+            (Stage::Degraded, stalled.join("; "))
         } else if matches!(self.recovery.ladder.rung(), Rung::LastGood { .. }) {
             let why = self.recovery.ladder.sentence();
             (Stage::Degraded, why.unwrap_or_default())

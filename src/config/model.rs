@@ -229,6 +229,15 @@ pub struct LimitsSection {
     pub idle: Dur,
     /// Largest request body, in bytes; 0 means no limit.
     pub body: u64,
+    /// How long a request's body may bring nothing while the server waits for it, before it is
+    /// answered 408; "0s" means without limit.
+    pub body_idle: Dur,
+    /// How long the server may take to begin its answer, once it has the whole request, before it is
+    /// answered 504; "0s" means without limit.
+    pub answer: Dur,
+    /// How long a client may read nothing of its answer before it is disconnected; "0s" means
+    /// without limit.
+    pub send_idle: Dur,
     /// Whether a client that closes its sending side still gets its answer. Otherwise it has left:
     /// its request is cancelled.
     pub half_close: bool,
@@ -242,6 +251,9 @@ impl Default for LimitsSection {
             header_time: Dur::secs(15),
             idle: Dur::secs(600),
             body: 0,
+            body_idle: Dur::secs(60),
+            answer: Dur::secs(0),
+            send_idle: Dur::secs(60),
             half_close: false,
         }
     }

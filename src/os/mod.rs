@@ -11,6 +11,7 @@ pub mod platform;
 pub mod port;
 pub mod process;
 mod record;
+pub mod send_queue;
 pub mod task;
 pub mod terminal;
 pub mod unix_socket;

@@ -1,5 +1,5 @@
-//! The transport of a client connection: its socket, with the time limits for a request's head and
-//! for silence between requests.
+//! The transport of a client connection: its socket, with the time limits for a request's head, for
+//! silence between requests, and for a client that does not read.
 //!
 //! A unix socket is driven as a [`TcpStream`], too: reading and writing are the same system calls.
 
@@ -15,9 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::Front;
 use super::admission::ConnectionSlot;
 use super::lazy_timer::LazyTimer;
 use super::progress::ConnectionProgress;
+use super::send_wait::SendWait;
+use super::stats::Limit;
 use crate::config::LimitsSection;
 
 /// The response to a client that takes too long over a request's head.
@@ -38,8 +41,10 @@ pub struct ClientIo {
     stream: Arc<TcpStream>,
     _slot: Option<ConnectionSlot>,
     progress: Arc<ConnectionProgress>,
+    front: Arc<Front>,
     limits: LimitsSection,
     timer: LazyTimer,
+    send: SendWait,
     /// Until when it lingers, once our side is closed.
     lingers: Option<Instant>,
 }
@@ -49,14 +54,17 @@ impl ClientIo {
         stream: Arc<TcpStream>,
         slot: Option<ConnectionSlot>,
         progress: Arc<ConnectionProgress>,
+        front: Arc<Front>,
         limits: LimitsSection,
     ) -> Self {
         Self {
             stream,
             _slot: slot,
             progress,
+            front,
             limits,
             timer: LazyTimer::default(),
+            send: SendWait::default(),
             lingers: None,
         }
     }
@@ -75,12 +83,31 @@ impl ClientIo {
         if !self.progress.head_begun() {
             return;
         }
+        self.front.stats.expired(Limit::Head);
+        self.front.errors.cut(format_args!(
+            "a client did not send the head of its request within {} (limits.header_time)",
+            self.limits.header_time
+        ));
         // Nothing may be written into the middle of an earlier response.
         if self.progress.may_interrupt() {
             // The connection closes in any case: if the response does not fit into the socket, it
             // is lost.
             let _ = self.stream.try_write(REQUEST_TIMEOUT);
         }
+    }
+
+    /// Waits for a client that does not read, as long as it may.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let limit = self.limits.send_idle;
+        if limit.0.is_zero() || self.progress.tunnel() {
+            return Poll::Pending;
+        }
+        ready!(self.send.poll_over(&self.stream, limit.0, cx));
+        self.front.stats.expired(Limit::Send);
+        self.front.errors.cut(format_args!(
+            "a client is disconnected: it read nothing of its answer for {limit} (limits.send_idle)"
+        ));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Reads and throws away what the client still sends.
@@ -155,16 +182,22 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.progress.begin_write();
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
+            let Poll::Ready(writable) = self.stream.poll_write_ready(cx) else {
+                return self.poll_stalled(cx);
+            };
+            writable?;
             match self.stream.try_write_vectored(bufs) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    self.send.over();
+                    return Poll::Ready(written);
+                }
             }
         }
     }

@@ -145,7 +145,13 @@ async fn serve(
     let stream = Arc::new(stream);
     let socket = Arc::downgrade(&stream);
     let left = client_left::left(Arc::clone(&stream), progress, half_close);
-    let io = ClientIo::new(stream, slot, Arc::clone(progress), limits);
+    let io = ClientIo::new(
+        stream,
+        slot,
+        Arc::clone(progress),
+        Arc::clone(front),
+        limits,
+    );
     let service = service_fn(|request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
         let in_flight = InFlight::begin(progress, &front.stats, body);
@@ -290,7 +296,12 @@ async fn respond(
     let table = front.table();
     let response = match endpoints::respond(front, &table, peer, &request) {
         Some(response) => {
-            drop(forward::body_of(request, 0, &in_flight));
+            drop(forward::body_of(
+                front,
+                request,
+                &table.settings.limits,
+                &in_flight,
+            ));
             response.map(|body| body.in_flight(in_flight))
         }
         None => forward::forward(front, &table, peer, request, in_flight).await,

@@ -186,6 +186,16 @@ gateway_clients_gone_total {left}
             "gateway_answers_total{{class=\"{class}xx\"}} {answers}"
         );
     }
+    text.push_str(
+        "\
+# HELP gateway_timeouts_total Requests and answers that made no progress, by key of [limits].
+# TYPE gateway_timeouts_total counter
+",
+    );
+    for (limit, count) in stats.limits_reached() {
+        let key = limit.key();
+        let _ = writeln!(text, "gateway_timeouts_total{{limit=\"{key}\"}} {count}");
+    }
     local_reply::typed(StatusCode::OK, "text/plain; version=0.0.4", text)
 }
 

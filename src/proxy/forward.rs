@@ -16,9 +16,11 @@ use super::progress::InFlight;
 use super::request_body::ClientBody;
 use super::response_body::ResponseBody;
 use super::retry::{Exchange, UpstreamResponse};
+use super::stats::Limit;
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::Tunnel;
 use super::{Front, RoutingTable, Settings, endpoints, headers};
+use crate::config::LimitsSection;
 
 /// Forwards a request that is not for the gateway itself.
 pub async fn forward(
@@ -29,7 +31,7 @@ pub async fn forward(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let settings = &table.settings;
-    let (mut parts, body) = body_of(request, settings.limits.body, &in_flight);
+    let (mut parts, body) = body_of(front, request, &settings.limits, &in_flight);
     if settings.forwarded.drops_claims(peer) {
         body.drop_claims();
         front.proxies.look(&parts.headers, peer);
@@ -56,6 +58,7 @@ pub async fn forward(
         kind,
         body,
         via: settings.via,
+        answer: settings.limits.answer.0,
     };
     let (error, in_flight) = match exchange.run(head).await {
         Ok(response) => match pass_back(front, response, client, in_flight) {
@@ -69,6 +72,9 @@ pub async fn forward(
     let reply = match error {
         NotForwarded::NoRoute if nothing => endpoints::welcome(form),
         error => {
+            if matches!(error, NotForwarded::AnswerTimeout(_)) {
+                front.stats.expired(Limit::Answer);
+            }
             front.errors.note(&error);
             error.reply(form)
         }
@@ -76,7 +82,7 @@ pub async fn forward(
     reply.map(|body| body.in_flight(in_flight))
 }
 
-/// The host of a request that may be forwarded; `limit` as for [`body_of`].
+/// The host of a request that may be forwarded; its body may have `limit` bytes, 0 means any.
 fn check(parts: &Parts, limit: u64) -> Result<HeaderValue, NotForwarded> {
     let host = host_of(&parts.uri, &parts.headers, parts.version).map_err(NotForwarded::Invalid)?;
     let coding = parts.headers.get(header::TRANSFER_ENCODING);
@@ -120,15 +126,16 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()
 }
 
-/// A request's head, and its body, which may have `limit` bytes; 0 means any.
+/// A request's head, and its body within `limits`.
 pub fn body_of(
+    front: &Arc<Front>,
     request: Request<Incoming>,
-    limit: u64,
+    limits: &LimitsSection,
     in_flight: &InFlight,
 ) -> (Parts, ClientBody) {
     let (parts, body) = request.into_parts();
     let expects_continue = parts.headers.contains_key(header::EXPECT);
-    let body = ClientBody::new(body, limit, expects_continue, in_flight);
+    let body = ClientBody::new(body, limits, expects_continue, front, in_flight);
     (parts, body)
 }
 

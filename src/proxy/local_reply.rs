@@ -1,6 +1,7 @@
 //! The gateway's own responses. Whoever asks reads what happened in general: addresses, commands and
 //! causes are for who runs it, in the log, in `gatewayctl status` and `gatewayctl why`.
 
+use std::fmt::Arguments;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,10 @@ pub enum NotForwarded {
     Refused(Arc<Refusal>),
     /// The upstream failed, and trying again could do the work twice.
     BadGateway(String),
+    /// Nothing came of the client's body for `limits.body_idle`.
+    BodyStalled,
+    /// The upstream did not answer within `limits.answer`; the text says which.
+    AnswerTimeout(String),
 }
 
 impl NotForwarded {
@@ -63,6 +68,18 @@ impl NotForwarded {
             Self::BadGateway(_) => failure(
                 StatusCode::BAD_GATEWAY,
                 "the server behind gave no answer",
+                form,
+            ),
+            Self::BodyStalled => {
+                let why = "nothing came of the request's body for too long";
+                let mut response = failure(StatusCode::REQUEST_TIMEOUT, why, form);
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+                response
+            }
+            Self::AnswerTimeout(_) => failure(
+                StatusCode::GATEWAY_TIMEOUT,
+                "the server behind did not answer in time",
                 form,
             ),
         }
@@ -209,6 +226,7 @@ pub fn typed(
 pub struct ErrorLog {
     bad_gateway: Mutex<LogThrottle>,
     unavailable: Mutex<LogThrottle>,
+    cut: Mutex<LogThrottle>,
 }
 
 #[derive(Debug, Default)]
@@ -221,14 +239,24 @@ impl ErrorLog {
     /// Logs what the client is not told. A refusal was logged when it began.
     pub fn note(&self, error: &NotForwarded) {
         match error {
-            NotForwarded::BadGateway(why) => log(&self.bad_gateway, 502, why),
-            NotForwarded::Unavailable(why) => log(&self.unavailable, 503, why),
+            NotForwarded::BadGateway(why) => answered(&self.bad_gateway, 502, why),
+            NotForwarded::Unavailable(why) => answered(&self.unavailable, 503, why),
+            NotForwarded::AnswerTimeout(why) => answered(&self.cut, 504, why),
             _ => {}
         }
     }
+
+    /// Logs who made no progress within `[limits]`.
+    pub fn cut(&self, what: Arguments<'_>) {
+        log(&self.cut, what);
+    }
 }
 
-fn log(throttle: &Mutex<LogThrottle>, status: u16, why: &str) {
+fn answered(throttle: &Mutex<LogThrottle>, status: u16, why: &str) {
+    log(throttle, format_args!("answered {status}: {why}"));
+}
+
+fn log(throttle: &Mutex<LogThrottle>, what: Arguments<'_>) {
     let mut state = lock(throttle);
     if let Some(logged) = state.logged
         && logged.elapsed() < LOG_PAUSE
@@ -241,7 +269,7 @@ fn log(throttle: &Mutex<LogThrottle>, status: u16, why: &str) {
         suppressed => format!(" (and {suppressed} more since the last line like this)"),
     };
     state.logged = Some(Instant::now());
-    warn!("[gateway] answered {status}: {why}{more}");
+    warn!("[gateway] {what}{more}");
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod request_read;
 mod response_body;
 mod retry;
 mod routes;
+mod send_wait;
 mod stats;
 mod tasks;
 mod ticket;

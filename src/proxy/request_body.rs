@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +13,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use super::Front;
 use super::forwarded;
+use super::lazy_timer::LazyTimer;
 use super::progress::{ConnectionProgress, InFlight};
+use super::stats::Limit;
+use crate::config::LimitsSection;
 use crate::os::mutex::lock;
 
 /// How long the rest of a body is read and thrown away after a response that did not want it, so
@@ -33,36 +37,81 @@ pub struct ClientBody {
 
 #[derive(Debug)]
 struct ClientBodyState {
-    /// None only while it is dropped.
-    body: Mutex<Option<Incoming>>,
+    flow: Mutex<Flow>,
     /// Told when the body was read to its end; none where there is nothing to read.
-    connection: Option<Arc<ConnectionProgress>>,
+    connection: Option<(Arc<Front>, Arc<ConnectionProgress>)>,
+    limits: BodyLimits,
     /// The client sends it only after `100 Continue`, which it gets when the body is first polled.
     expects_continue: bool,
     taken: AtomicBool,
     ended: AtomicBool,
     too_large: AtomicBool,
-    /// Bytes that may still come; `u64::MAX` without limit.
-    left: Mutex<u64>,
+    stalled: AtomicBool,
     /// Whether its trailers may say who the request comes from.
     claims: AtomicBool,
 }
 
+/// What a body may be.
+#[derive(Clone, Copy, Debug)]
+struct BodyLimits {
+    /// `limits.body`; `u64::MAX` without limit.
+    size: u64,
+    /// `limits.body_idle`
+    idle: Duration,
+}
+
+/// The body, and what is known of its way so far.
+#[derive(Debug)]
+struct Flow {
+    /// None only while it is dropped.
+    body: Option<Incoming>,
+    /// Bytes that came.
+    size: u64,
+    /// Since when the next bytes are awaited, while they are.
+    waits: Option<Instant>,
+    timer: LazyTimer,
+    /// When the last of it came, where it was awaited at all.
+    ended: Option<Instant>,
+}
+
 impl ClientBody {
-    /// Wraps a body of at most `limit` bytes; 0 means any. `expects_continue` when the client sent
+    /// The body of a request, within `limits`. `expects_continue` when the client sent
     /// `Expect: 100-continue`.
-    pub fn new(body: Incoming, limit: u64, expects_continue: bool, in_flight: &InFlight) -> Self {
+    pub fn new(
+        body: Incoming,
+        limits: &LimitsSection,
+        expects_continue: bool,
+        front: &Arc<Front>,
+        in_flight: &InFlight,
+    ) -> Self {
         let ended = body.is_end_stream();
-        let connection = in_flight.progress().filter(|_| !ended).cloned();
-        let left = if limit == 0 { u64::MAX } else { limit };
+        let connection = (in_flight.progress())
+            .filter(|_| !ended)
+            .map(|progress| (Arc::clone(front), Arc::clone(progress)));
+        let limits = BodyLimits {
+            size: if limits.body == 0 {
+                u64::MAX
+            } else {
+                limits.body
+            },
+            idle: limits.body_idle.0,
+        };
+        let flow = Flow {
+            body: Some(body),
+            size: 0,
+            waits: None,
+            timer: LazyTimer::default(),
+            ended: None,
+        };
         let shared = ClientBodyState {
-            body: Mutex::new(Some(body)),
+            flow: Mutex::new(flow),
             connection,
+            limits,
             expects_continue,
             taken: AtomicBool::new(false),
             ended: AtomicBool::new(ended),
             too_large: AtomicBool::new(false),
-            left: Mutex::new(left),
+            stalled: AtomicBool::new(false),
             claims: AtomicBool::new(true),
         };
         Self {
@@ -85,18 +134,32 @@ impl ClientBody {
         self.shared.ended.load(Ordering::Acquire)
     }
 
+    /// When the last of it came, if that was awaited.
+    pub fn ended_at(&self) -> Option<Instant> {
+        self.flow().ended
+    }
+
     /// Whether it was longer than the limit.
     pub fn too_large(&self) -> bool {
         self.shared.too_large.load(Ordering::Acquire)
     }
 
+    /// Whether nothing came of it for too long.
+    pub fn stalled(&self) -> bool {
+        self.shared.stalled.load(Ordering::Acquire)
+    }
+
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let shared = &*self.shared;
-        let mut body = self.body();
-        let Some(body) = body.as_mut() else {
+        let mut flow = self.flow();
+        let Some(body) = flow.body.as_mut() else {
             return Poll::Ready(None);
         };
-        let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        let Poll::Ready(mut frame) = Pin::new(&mut *body).poll_frame(cx) else {
+            return shared.poll_stalled(&mut flow, cx).map(Some);
+        };
+        let ends = body.is_end_stream();
+        flow.waits = None;
         if let Some(trailers) = frame
             .as_mut()
             .and_then(|frame| frame.as_mut().ok()?.trailers_mut())
@@ -108,28 +171,53 @@ impl ClientBody {
             shared.taken.store(true, Ordering::Release);
         }
         if let Some(Ok(frame)) = &frame {
-            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-            let mut left = lock(&shared.left);
-            if length > *left {
+            flow.size += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if flow.size > shared.limits.size {
                 shared.too_large.store(true, Ordering::Release);
                 return Poll::Ready(Some(Err(BodyError::TooLarge)));
             }
-            if *left != u64::MAX {
-                *left -= length;
-            }
         }
         let failed = matches!(frame, Some(Err(_)));
-        if failed || frame.is_none() || body.is_end_stream() {
+        if failed || frame.is_none() || ends {
             shared.ended.store(true, Ordering::Release);
-            if let Some(progress) = shared.connection.as_ref().filter(|_| !failed) {
-                progress.body_ended();
-            }
+            flow.ended = Some(Instant::now());
+        }
+        if !failed && (frame.is_none() || ends) {
+            shared.read_to_its_end();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
 
-    fn body(&self) -> MutexGuard<'_, Option<Incoming>> {
-        lock(&self.shared.body)
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        lock(&self.shared.flow)
+    }
+}
+
+impl ClientBodyState {
+    /// Waits for a client that sends nothing, as long as it may.
+    fn poll_stalled<T>(&self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Result<T, BodyError>> {
+        let limit = self.limits.idle;
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        let since = *flow.waits.get_or_insert_with(Instant::now);
+        flow.timer.poll_at(since + limit, cx).map(|()| {
+            if !self.stalled.swap(true, Ordering::AcqRel)
+                && let Some((front, _)) = &self.connection
+            {
+                front.stats.expired(Limit::Body);
+                front.errors.cut(format_args!(
+                    "a client sent nothing of its request's body for {limit:?} (limits.body_idle)"
+                ));
+            }
+            Err(BodyError::Stalled)
+        })
+    }
+
+    fn read_to_its_end(&self) {
+        if let Some((_, progress)) = &self.connection {
+            progress.body_ended();
+        }
     }
 }
 
@@ -137,15 +225,18 @@ impl Drop for ClientBodyState {
     /// No attempt wants the body any more: reads and throws away what the client still sends, so that
     /// the client can read the response. When this ends before the body, the connection closes.
     fn drop(&mut self) {
-        let wanted = !*self.ended.get_mut() && (!self.expects_continue || *self.taken.get_mut());
+        let wanted = !*self.ended.get_mut()
+            && !*self.stalled.get_mut()
+            && (!self.expects_continue || *self.taken.get_mut());
         let body = self
-            .body
+            .flow
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
+            .body
             .take()
             .filter(|_| wanted);
         let connection = self.connection.take();
-        if let (Some(body), Some(progress), Ok(runtime)) =
+        if let (Some(body), Some((_, progress)), Ok(runtime)) =
             (body, connection, tokio::runtime::Handle::try_current())
         {
             runtime.spawn(async move {
@@ -180,6 +271,9 @@ pub enum BodyError {
     /// Longer than `limits.body`.
     #[error("the request's body is longer than limits.body allows")]
     TooLarge,
+    /// Nothing came for `limits.body_idle`.
+    #[error("nothing came of the request's body for limits.body_idle")]
+    Stalled,
 }
 
 /// What one attempt sends: the client's body, or nothing.
@@ -208,7 +302,7 @@ impl Body for RequestBody {
         let hint = self
             .0
             .as_ref()
-            .and_then(|body| body.body().as_ref().map(Body::size_hint));
+            .and_then(|body| body.flow().body.as_ref().map(Body::size_hint));
         hint.unwrap_or_else(|| SizeHint::with_exact(0))
     }
 }

@@ -12,9 +12,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Front;
@@ -37,6 +39,8 @@ pub struct Exchange<'a> {
     pub kind: TicketKind,
     pub body: ClientBody,
     pub via: bool,
+    /// `limits.answer`; zero means without limit.
+    pub answer: Duration,
 }
 
 /// A response with what must be held until its last byte.
@@ -62,6 +66,8 @@ enum AttemptError {
     Unanswered { read: bool, why: String },
     /// The server may have done a part of the work.
     Interrupted(String),
+    /// The server did not answer within `limits.answer`.
+    TooSlow(String),
 }
 
 /// Where a request is sent once more.
@@ -120,6 +126,9 @@ impl Exchange<'_> {
                 }
                 Err(error) => error,
             };
+            if let AttemptError::TooSlow(why) = error {
+                return Err(NotForwarded::AnswerTimeout(why));
+            }
             sent |= matches!(error, AttemptError::Unanswered { .. });
             let (again, next, why) = self.after(error, spare, kept, upstream.is_cut());
             debug!("try {tries} failed: {why}");
@@ -191,16 +200,19 @@ impl Exchange<'_> {
                 let again = Again::unanswered(cut, kept, read);
                 (again, spare.filter(|_| again != Again::Nowhere), why)
             }
-            AttemptError::Unsent(_, why) | AttemptError::Interrupted(why) => {
-                (Again::Nowhere, None, why)
-            }
+            AttemptError::Unsent(_, why)
+            | AttemptError::Interrupted(why)
+            | AttemptError::TooSlow(why) => (Again::Nowhere, None, why),
         }
     }
 
     fn failed(&self, why: String) -> NotForwarded {
-        match self.body.too_large() {
-            true => NotForwarded::TooLarge(self.front.table().settings.limits.body),
-            false => NotForwarded::BadGateway(why),
+        if self.body.too_large() {
+            NotForwarded::TooLarge(self.front.table().settings.limits.body)
+        } else if self.body.stalled() {
+            NotForwarded::BodyStalled
+        } else {
+            NotForwarded::BadGateway(why)
         }
     }
 
@@ -244,7 +256,19 @@ impl Exchange<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
-        let sent = connection.sender.try_send_request(request).await;
+        let sending = connection.sender.try_send_request(request);
+        let sent = if self.answer.is_zero() {
+            sending.await
+        } else {
+            let Some(sent) = self.within_limit(sending).await else {
+                let why = format!(
+                    "{} did not answer within {:?} (limits.answer)",
+                    upstream.address, self.answer
+                );
+                return Err(AttemptError::TooSlow(why));
+            };
+            sent
+        };
         sent.map_err(|mut error| {
             let unsent = error.take_message();
             let error = with_causes(&error.into_error());
@@ -258,6 +282,24 @@ impl Exchange<'_> {
                 None => AttemptError::Interrupted(why),
             }
         })
+    }
+
+    /// Waits for an answer no longer than `limits.answer`, which counts from the end of the client's
+    /// body.
+    async fn within_limit<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(answer);
+        let mut until = Instant::now() + self.answer;
+        loop {
+            if let Ok(answer) = timeout_at(until, &mut answer).await {
+                return Some(answer);
+            }
+            let now = Instant::now();
+            until = match self.body.ended_at() {
+                _ if !self.body.ended() => now + self.answer,
+                Some(ended) if ended + self.answer > now => ended + self.answer,
+                _ => return None,
+            };
+        }
     }
 }
 

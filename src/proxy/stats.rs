@@ -3,6 +3,33 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A limit on how long a client or a server may make no progress (`[limits]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `limits.header_time`
+    Head,
+    /// `limits.body_idle`
+    Body,
+    /// `limits.answer`
+    Answer,
+    /// `limits.send_idle`
+    Send,
+}
+
+impl Limit {
+    pub const ALL: [Self; 4] = [Self::Head, Self::Body, Self::Answer, Self::Send];
+
+    /// Its key in the configuration.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Head => "header_time",
+            Self::Body => "body_idle",
+            Self::Answer => "answer",
+            Self::Send => "send_idle",
+        }
+    }
+}
+
 /// Counters of one process. Those of what is open now go up and down, the others only up.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -23,12 +50,27 @@ pub struct Stats {
     pub answers: [AtomicU64; 5],
     /// Clients that left before the end of their answer.
     pub left: AtomicU64,
+    /// How often each [`Limit`] was reached.
+    expired: [AtomicU64; Limit::ALL.len()],
 }
 
 impl Stats {
     pub fn answered(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.answers[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A limit was reached.
+    pub fn expired(&self, limit: Limit) {
+        self.expired[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often each limit was reached so far.
+    pub fn limits_reached(&self) -> impl Iterator<Item = (Limit, u64)> {
+        let count = |limit| self.expired[limit as usize].load(Ordering::Relaxed);
+        Limit::ALL
+            .into_iter()
+            .map(move |limit| (limit, count(limit)))
     }
 
     /// All responses so far.

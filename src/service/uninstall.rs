@@ -14,6 +14,7 @@ use super::rights::Rights;
 use super::start_stop::{Say, refuse_inside, take_down};
 use crate::config::Env;
 use crate::state::paths::Scope;
+use crate::state::remove_tree::remove_tree;
 
 /// Stops, disables and removes.
 ///
@@ -187,7 +188,7 @@ fn ours(
 /// there is fine.
 fn remove(path: &Path) -> Result<(), ServiceError> {
     let removed = match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(meta) if meta.is_dir() => remove_tree(path),
         Ok(_) => std::fs::remove_file(path),
         Err(error) => Err(error),
     };

@@ -10,6 +10,7 @@ pub mod lock;
 pub mod owner;
 pub mod paths;
 pub mod private_dir;
+pub mod remove_tree;
 pub mod restart_intent;
 pub mod startup_throttle;
 pub mod terms;

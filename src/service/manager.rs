@@ -15,7 +15,7 @@ use crate::systemd::bus::{self, SystemdManagerProxy};
 use crate::systemd::words::{
     ActiveState, JobResult, LoadState, ServiceResult, SubState, UnitFileState, Word,
 };
-use crate::systemd::{Properties, WaitsFor};
+use crate::systemd::{Properties, WaitsFor, journal};
 use crate::text::words::words;
 
 /// A start may be extended by the gateway (EXTEND_TIMEOUT_USEC) as long as its sidecars make
@@ -24,7 +24,7 @@ use crate::text::words::words;
 pub const JOB_LIMIT: Duration = Duration::from_secs(600);
 
 /// How many of the service's last lines are shown when it does not do what was asked.
-const LAST_WORDS: u32 = 6;
+const LAST_WORDS: usize = 6;
 
 pub struct Manager {
     connection: Connection,
@@ -314,18 +314,23 @@ pub fn last_words(scope: Scope, unit: &str) -> Vec<String> {
         Scope::System => (&[], "_SYSTEMD_UNIT"),
         Scope::User => (&["--user"], "_SYSTEMD_USER_UNIT"),
     };
-    let asked = std::process::Command::new("journalctl")
-        .args(flags)
-        .args(["--quiet", "--no-pager", "--boot", "--output=cat"])
-        .arg(format!("--lines={LAST_WORDS}"))
-        .arg(format!("{field}={unit}"))
-        .stdin(std::process::Stdio::null())
-        .output();
-    asked.map_or_else(
-        |_| Vec::new(),
-        |output| {
-            let text = String::from_utf8_lossy(&output.stdout);
-            text.lines().map(str::to_owned).collect()
-        },
-    )
+    let arguments = [
+        "--boot".to_owned(),
+        "--output-fields=MESSAGE".to_owned(),
+        format!("--lines={LAST_WORDS}"),
+        format!("{field}={unit}"),
+    ];
+    let arguments = flags.iter().map(|flag| (*flag).to_owned()).chain(arguments);
+    let entries = journal::entries(arguments).unwrap_or_default();
+    let said = |entry| {
+        let text = journal::text(entry, "MESSAGE");
+        text.unwrap_or_else(|| "(a message that is too long to be shown)".to_owned())
+    };
+    let texts: Vec<String> = entries.iter().map(said).collect();
+    let mut lines: Vec<String> = texts
+        .iter()
+        .flat_map(|text| text.lines().map(str::to_owned))
+        .collect();
+    lines.drain(..lines.len().saturating_sub(LAST_WORDS));
+    lines
 }

@@ -13,6 +13,7 @@ use crate::state::paths::Scope;
 
 mod activation;
 pub(crate) mod bus;
+pub mod journal;
 mod notify;
 mod private;
 mod properties;

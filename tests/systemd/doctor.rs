@@ -772,3 +772,19 @@ fn a_service_that_ends_again_and_again_is_told_apart() {
     );
     assert_eq!(site.property("gateway.service", "ActiveState"), "inactive");
 }
+
+#[test]
+fn a_forged_entry_of_journald_is_no_finding() {
+    let Some(systemd) = ready("forged") else {
+        return;
+    };
+    let app = systemd.add_plain_user("app");
+    let site = Site::of_machine(&systemd);
+    install(&site, &["--run-as", &app.name]);
+    let forged = "Suppressed 5 messages from gateway.service";
+    systemd.sh(&format!(
+        "runuser -u {} -- logger -t systemd-journald '{forged}'; journalctl --sync; journalctl -q -t systemd-journald | grep -q '{forged}'",
+        app.name
+    ));
+    healthy(&site, "with a forged entry");
+}

@@ -1,14 +1,11 @@
 //! What the journal says about a unit: what its manager did to it, and the errors and warnings of the
 //! gateway itself.
-//!
-//! journalctl reads it, as for `gatewayctl logs`: every machine with a journal has that program.
-
-use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::state::paths::Scope;
+use crate::systemd::journal;
 use crate::systemd::words::{ServiceResult, Word};
 use crate::text::log::IDENTIFIER;
 use crate::text::words::{Words, words};
@@ -133,19 +130,8 @@ pub struct JournalLine {
 /// # Errors
 /// Why the journal cannot be read, in a sentence.
 pub fn of_unit(scope: Scope, unit: &str) -> Result<Vec<JournalLine>, String> {
-    let output = Command::new("journalctl")
-        .args(arguments(scope, unit, nix::unistd::geteuid().as_raw()))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("journalctl cannot be run: {error}"))?;
-    let lines = parse(&String::from_utf8_lossy(&output.stdout));
-    let said = String::from_utf8_lossy(&output.stderr);
-    match said.lines().next() {
-        Some(said) if lines.is_empty() && !output.status.success() => {
-            Err(format!("journalctl: {said}"))
-        }
-        _ => Ok(lines),
-    }
+    let arguments = arguments(scope, unit, nix::unistd::geteuid().as_raw());
+    Ok(in_order(&journal::entries(arguments)?))
 }
 
 fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
@@ -164,7 +150,6 @@ fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
         ),
     };
     let mut line: Vec<String> = flag.into_iter().map(str::to_owned).collect();
-    line.extend(["--quiet", "--no-pager", "--output=json"].map(str::to_owned));
     line.extend([
         format!("--output-fields={FIELDS}"),
         format!("--lines={LINES}"),
@@ -181,12 +166,9 @@ fn arguments(scope: Scope, unit: &str, uid: u32) -> Vec<String> {
     line
 }
 
-/// Reads what journalctl prints, one object a line; skips every line of another form.
-pub fn parse(text: &str) -> Vec<JournalLine> {
-    let mut lines: Vec<JournalLine> = text
-        .lines()
-        .filter_map(|line| read(&serde_json::from_str(line).ok()?))
-        .collect();
+/// What the entries report, the oldest first.
+fn in_order(entries: &[Value]) -> Vec<JournalLine> {
+    let mut lines: Vec<JournalLine> = entries.iter().filter_map(read).collect();
     lines.sort_by_key(|line| line.at);
     lines
 }
@@ -234,6 +216,14 @@ fn number_of(text: &str) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Reads what journalctl prints, one object a line; skips every line of another form.
+    fn parse(text: &str) -> Vec<JournalLine> {
+        let entries = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        in_order(&entries.collect::<Vec<_>>())
+    }
 
     #[test]
     fn lines_of_systemd_and_of_the_gateway_are_distinguished() {

@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::config::Env;
@@ -16,7 +15,7 @@ use crate::service::provenance::Written;
 use crate::service::{Installed, Layout, Rights, ServiceError};
 use crate::state::paths::Scope;
 use crate::state::untrusted_file;
-use crate::systemd::{Properties, WaitsFor};
+use crate::systemd::{Properties, WaitsFor, journal};
 use crate::text::redact::{MASK, Redactor};
 
 /// A longer environment file is not read.
@@ -192,28 +191,20 @@ fn secret_names(environment: &[String]) -> Vec<String> {
 /// What journald reports that it dropped of a service's log in this boot; empty where the journal
 /// cannot be read.
 fn suppressed(unit: &str) -> Vec<String> {
-    let asked = Command::new("journalctl")
-        .args([
-            "--quiet",
-            "--no-pager",
-            "--boot",
-            "--output=cat",
-            "--lines=2000",
-            "SYSLOG_IDENTIFIER=systemd-journald",
-        ])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    let text = asked
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default();
-    let ours = text
-        .lines()
-        .filter(|line| line.starts_with("Suppressed ") && line.ends_with(unit));
-    ours.rev()
-        .take(SUPPRESSED_SHOWN)
-        .map(str::to_owned)
-        .collect()
+    // Any program may write a field without an underscore: only journald itself is a driver.
+    let entries = journal::entries([
+        "--boot",
+        "--lines=2000",
+        "--output-fields=MESSAGE",
+        "_TRANSPORT=driver",
+        "SYSLOG_IDENTIFIER=systemd-journald",
+    ]);
+    let entries = entries.unwrap_or_default();
+    let lines = entries
+        .iter()
+        .filter_map(|entry| journal::text(entry, "MESSAGE"));
+    let ours = lines.filter(|line| line.starts_with("Suppressed ") && line.ends_with(unit));
+    ours.rev().take(SUPPRESSED_SHOWN).collect()
 }
 
 /// A time of systemd in microseconds; none for its infinity.

@@ -17,7 +17,7 @@ use crate::control::protocol::{PlannedStrategy, Status};
 use crate::os::process::{self, ProcessKey};
 use crate::service::{self, Installed, ServiceProcess};
 use crate::state::terms::StrategyName;
-use crate::text::escape;
+use crate::text::{escape, shell};
 
 /// The configuration as a running gateway would read it now: that of its service, or, for a gateway
 /// that this user started by hand, with its own flags and environment. None where it cannot be known
@@ -74,7 +74,7 @@ fn refused(error: ConfigError, unchanged: &str) -> CliError {
 pub fn refusal(error: ConfigError, file: Option<PathBuf>, unchanged: &str) -> CliError {
     let mut error = CliError::from(error);
     error.add_line(format!("nothing was changed: {unchanged}"));
-    error.help = file.map(|file| format!("gatewayctl config check --config {}", file.display()));
+    error.help = file.map(|file| format!("gatewayctl config check --config {}", shell::word(file)));
     error
 }
 

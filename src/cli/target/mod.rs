@@ -22,6 +22,7 @@ use crate::os::unix_socket;
 use crate::service::{self, Rights, more_rights};
 use crate::state::owner::Owner;
 use crate::state::paths::{Paths, Scope};
+use crate::text::shell;
 
 /// A status needs no work; a gateway that takes longer is stopped or stuck.
 const STATUS_TIME: Duration = Duration::from_secs(5);
@@ -97,12 +98,13 @@ impl Target {
 
     fn by_path(name: Option<String>, dir: &Path) -> Result<Self, CliError> {
         let name = name.or_else(|| Owner::read(dir).map(|owner| owner.instance));
+        let name = name.filter(|name| config::check_instance(name).is_ok());
         let target = Self::in_state_dir(name.as_deref().unwrap_or(DEFAULT_INSTANCE), dir);
         match socket_state(&target.control) {
             SocketState::Alive => Ok(target),
             SocketState::Denied => Err(target.denied()),
             SocketState::Dead => {
-                let dir = dir.display();
+                let dir = shell::word(dir);
                 let error = format!("no gateway runs with the state directory {dir}");
                 let help = format!("gateway run --state-dir {dir} -- COMMAND");
                 Err(Exit::NotRunning.error(error).with_help(help))
@@ -112,7 +114,7 @@ impl Target {
 
     fn named(instance: &str, control: PathBuf) -> Self {
         Self {
-            flags: format!(" --instance {instance}"),
+            flags: format!(" --instance {}", shell::word(instance)),
             instance: instance.to_owned(),
             control,
         }
@@ -120,7 +122,7 @@ impl Target {
 
     fn in_state_dir(instance: &str, dir: &Path) -> Self {
         Self {
-            flags: format!(" --state-dir {}", dir.display()),
+            flags: format!(" --state-dir {}", shell::word(dir)),
             instance: instance.to_owned(),
             control: Paths::in_state_dir(dir).control,
         }
@@ -234,7 +236,8 @@ impl Target {
         }
     }
 
-    fn stuck(&self) -> CliError {
+    /// The error for one that takes connections but does not answer.
+    pub fn stuck(&self) -> CliError {
         let message = format!(
             "{} has its control socket at {} but does not answer: it is stopped or stuck",
             self.instance,

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::config::{Env, Listen};
+use crate::config::{Env, Listen, check_instance};
 use crate::os::port::{self, Depth, Holder};
 use crate::service::error::ServiceError;
 use crate::service::layout::Installed;
 use crate::service::neighbours::{Neighbour, neighbours};
+use crate::text::escape::escape;
 
 /// Compares with every other installed gateway that can be seen; what the operator should know,
 /// where nothing stands against it.
@@ -99,7 +100,7 @@ fn taken(listen: &Listen) -> ServiceError {
             let place = process.service().and_then(|group| group.rsplit('/').next());
             let how = place.map_or_else(
                 || "a gateway that was started by hand".to_owned(),
-                |unit| format!("the gateway of {unit}"),
+                |unit| format!("the gateway of {}", escape(unit)),
             );
             let name = named(&process.arguments).unwrap_or("NAME");
             let stop = format!(
@@ -126,7 +127,9 @@ fn taken(listen: &Listen) -> ServiceError {
 /// The instance that a gateway's command line names.
 fn named(arguments: &[String]) -> Option<&str> {
     let at = arguments.iter().position(|word| word == "--instance")?;
-    arguments.get(at + 1).map(String::as_str)
+    let name = arguments.get(at + 1).map(String::as_str);
+    // Another user's process may have any arguments.
+    name.filter(|name| check_instance(name).is_ok())
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Outcome, RestartParams, Status};
+use crate::text::shell;
 use crate::text::words::words;
 
 words! {
@@ -197,7 +198,7 @@ async fn give_back(
     mut error: CliError,
 ) -> CliError {
     error.exit = Exit::Failed;
-    let (previous, program) = (placed.previous.display(), placed.program.display());
+    let (previous, program) = (shell::word(&placed.previous), shell::word(&placed.program));
     if let Err(why) = placed.back() {
         error.add_line(format!("the previous program could not be put back: {why}"));
         let restart = target.next("restart --fresh");

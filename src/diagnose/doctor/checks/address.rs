@@ -3,6 +3,7 @@
 use crate::config::Listen;
 use crate::diagnose::doctor::facts::{AddressHolder, DoctorFacts, FrontAddress};
 use crate::diagnose::doctor::finding::{Check, Problem, advice, command, root_command};
+use crate::text::shell;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -17,7 +18,10 @@ pub(super) const CHECKS: &[Check] = &[
             let next = match (&holder.unit, holder.pid) {
                 (Some(unit), _) => root_command(
                     facts,
-                    &format!("systemctl stop {unit}   (if it is not needed)"),
+                    &format!(
+                        "systemctl stop {}   (if it is not needed)",
+                        shell::word(unit)
+                    ),
                 ),
                 (None, 0) => root_command(facts, &format!("gatewayctl doctor{}", facts.flags)),
                 (None, pid) => command(format!(

@@ -3,6 +3,7 @@
 use crate::control::protocol::Stage;
 use crate::diagnose::doctor::facts::{DoctorFacts, FileAccess};
 use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, advice, command, lines};
+use crate::text::shell;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -13,7 +14,7 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Correct the line that is named; gatewayctl config check tests the file.",
         judge: |facts| {
             let why = facts.config.invalid.as_ref()?;
-            let path = facts.config.path.display();
+            let path = shell::word(&facts.config.path);
             let next = command(format!("gatewayctl config check --config {path}"));
             Problem::with(lines(why), path, "it is invalid", next)
         },
@@ -77,7 +78,7 @@ fn secret(facts: &DoctorFacts) -> Option<Problem> {
     if config.secrets.is_empty() {
         return None;
     }
-    let path = config.path.display();
+    let path = shell::word(&config.path);
     let restricted = FileAccess {
         mode: access.mode & 0o770,
         ..access
@@ -105,7 +106,7 @@ fn secret(facts: &DoctorFacts) -> Option<Problem> {
 
 /// Makes the file readable for its owner and a group only.
 fn give_to_group(facts: &DoctorFacts, group: u32) -> Remedy {
-    let path = facts.config.path.display();
+    let path = shell::word(&facts.config.path);
     let by_root = |command: String| facts.rights.as_root(&command);
     command(format!(
         "{} && {}",

@@ -6,6 +6,7 @@ use crate::diagnose::doctor::facts::{DoctorFacts, is_temporary};
 use crate::diagnose::doctor::finding::{Check, Problem, advice, command};
 use crate::os::process;
 use crate::state::paths::Scope;
+use crate::text::shell;
 
 /// Directories of version managers: their files disappear with the version.
 const VERSION_MANAGERS: [(&str, &str); 11] = [
@@ -35,7 +36,7 @@ pub(super) const CHECKS: &[Check] = &[
             if program.exists() {
                 return None;
             }
-            let program = program.display();
+            let program = shell::word(program);
             let next = command(format!("ls -l {program}"));
             let message = format!("{program} does not exist");
             Problem::at(unit.place("ExecStart"), message, next)
@@ -121,9 +122,9 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let (name, program) = facts.config.missing_programs.first()?;
             let next = if program.contains('/') {
-                format!("ls -l {program}")
+                format!("ls -l {}", shell::word(program))
             } else {
-                format!("command -v {program}")
+                format!("command -v {}", shell::word(program))
             };
             let message = format!("`{program}` does not exist or is not executable");
             Problem::at(sidecar_key(facts, name, "command"), message, command(next))
@@ -150,7 +151,10 @@ pub(super) const CHECKS: &[Check] = &[
             Problem::at(
                 sidecar_key(facts, name, "command"),
                 format!("{word} belongs to {by}"),
-                command(format!("type -a {interpreter}   (lists the alternatives)")),
+                command(format!(
+                    "type -a {}   (lists the alternatives)",
+                    shell::word(&*interpreter)
+                )),
             )
         },
         ..Check::WARNING
@@ -162,7 +166,7 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Create the directory, or change cwd in the configuration.",
         judge: |facts| {
             let (name, dir) = facts.config.missing_cwd.first()?;
-            let dir = dir.display();
+            let dir = shell::word(dir);
             let next = command(format!("mkdir -p {dir}"));
             let message = format!("{dir} does not exist");
             Problem::at(sidecar_key(facts, name, "cwd"), message, next)

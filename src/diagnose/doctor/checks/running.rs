@@ -4,6 +4,7 @@ use crate::control::protocol::{RecoveryRung, RecoveryStatus, SidecarStateName, S
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Problem, command, lines};
 use crate::systemd::WaitsFor;
+use crate::text::shell;
 
 /// In percent of the limit: above it, a burst of clients reaches the limit.
 const FDS_MOST: u64 = 80;
@@ -28,7 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
                file.",
         judge: |facts| {
             let (_, recovery) = recovering(facts, RecoveryRung::LastGood)?;
-            let path = facts.config.path.display();
+            let path = shell::word(&facts.config.path);
             let next = command(format!("gatewayctl config check --config {path}"));
             let message = recovery.reason.lines().next().unwrap_or_default();
             Problem::at(path, message, next)
@@ -114,7 +115,10 @@ fn sidecar_down(facts: &DoctorFacts) -> Option<Problem> {
     let (name, state, flags) = (&down.name, down.state, &facts.flags);
     let cause = down.cause.as_ref().or(down.last_death.as_ref());
     let cause = cause.cloned().unwrap_or_else(|| format!("{name}: {state}"));
-    let next = command(format!("gatewayctl logs --sidecar {name}{flags}"));
+    let next = command(format!(
+        "gatewayctl logs --sidecar {}{flags}",
+        shell::word(name)
+    ));
     let mut detail = lines(&cause).into_iter();
     let message = detail.next().unwrap_or_default();
     Problem::with(detail.collect(), format!("[sidecar.{name}]"), message, next)

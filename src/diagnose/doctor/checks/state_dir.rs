@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command, root_command};
 use crate::state::owner;
 use crate::text::human::{count, span};
+use crate::text::shell;
 
 /// In percent: below it, writes fail soon.
 const FREE_LEAST: u64 = 1;
@@ -19,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Give it to the service's user, with mode 0700.",
         judge: |facts| {
             let state = facts.state_dir.as_ref()?;
-            let (dir, owner, mode) = (state.dir.display(), state.uid, state.mode);
+            let (dir, owner, mode) = (shell::word(&state.dir), state.uid, state.mode);
             let wanted = facts.unit.as_ref().and_then(|unit| unit.uid);
             if let Some(uid) = wanted.filter(|uid| *uid != owner && owner != 0) {
                 let message =
@@ -51,7 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let state = facts.state_dir.as_ref()?;
             let kind = state.poor_file_system.as_ref()?;
-            let dir = state.dir.display();
+            let dir = shell::word(&state.dir);
             let next = command(format!("df -T {dir}   (then move [gateway] state_dir)"));
             Problem::at(&dir, format!("it is on {kind}"), next)
         },
@@ -70,7 +71,7 @@ pub(super) const CHECKS: &[Check] = &[
                 (_, inodes) if inodes < FREE_LEAST => "inodes",
                 _ => return None,
             };
-            let dir = state.dir.display();
+            let dir = shell::word(&state.dir);
             let message = format!("less than {FREE_LEAST} % of its {what} is free");
             Problem::at(&dir, message, command(format!("df -h {dir}; df -i {dir}")))
         },
@@ -177,7 +178,8 @@ pub(super) const CHECKS: &[Check] = &[
 
 /// Removes files of the state directory with `--fix`.
 fn remove(paths: &[PathBuf]) -> Remedy {
-    let text = format!("rm {}", names(paths).join(" "));
+    let words: Vec<String> = paths.iter().map(shell::word).collect();
+    let text = format!("rm {}", words.join(" "));
     let files = paths.iter().filter_map(|path| path.file_name());
     Remedy::Fix(
         Fix::RemoveState(files.map(ToOwned::to_owned).collect()),

@@ -6,6 +6,7 @@ use crate::diagnose::doctor::finding::{Check, Fix, Problem, Remedy, command, lin
 use crate::diagnose::doctor::unit_facts::{UnitLine, UnitProperties};
 use crate::service::provenance::Written;
 use crate::systemd::words::{LoadState, Word};
+use crate::text::shell;
 
 /// The settings that restarts, crashes and stops depend on.
 const RESTART_SETTINGS: [&str; 14] = [
@@ -208,7 +209,7 @@ pub(super) const CHECKS: &[Check] = &[
         judge: |facts| {
             let mut files = facts.unit.as_ref()?.env_files.iter();
             let file = files.find(|file| file.mode.is_none() && !file.optional)?;
-            let file = file.path.display();
+            let file = shell::word(&file.path);
             let message = "the unit needs it (EnvironmentFile=), but it does not exist";
             let next = command(format!("install -m 0600 /dev/null {file}   (then fill it)"));
             Problem::at(file, message, next)
@@ -240,7 +241,7 @@ fn env_file_mode(facts: &DoctorFacts) -> Option<Problem> {
     let (file, mode) = files
         .filter_map(|file| Some((file, file.mode.filter(|_| file.secret)?)))
         .find(|(_, mode)| mode & 0o007 != 0)?;
-    let path = file.path.display();
+    let path = shell::word(&file.path);
     let chmod = format!("chmod o-rwx {path}");
     // A link, or a file of another user, may have readers that only its owner knows.
     let cure = if file.ours {

@@ -11,6 +11,7 @@ mod findings_view;
 mod known_gateway;
 
 mod pages;
+mod patience;
 mod preflight;
 mod program_run;
 mod restart_over_control;

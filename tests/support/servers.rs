@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -175,4 +176,14 @@ pub fn python_notify() -> Vec<String> {
         script.into(),
         "{port}".into(),
     ]
+}
+
+/// The file of the interpreter that python3 leads to: the name may lead to a script of root's.
+pub fn interpreter() -> PathBuf {
+    let mut command = Command::new("python3");
+    let output = command
+        .args(["-c", "import os; print(os.path.realpath('/proc/self/exe'))"])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().into()
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
 use crate::cli::commands::start::report;
+use crate::cli::patience::Patience;
 use crate::cli::services;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
@@ -68,16 +69,22 @@ async fn without_service(ctx: &Context) -> Result<Exit, CliError> {
 /// When it cannot be reached or refuses.
 pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliError> {
     let mut client = target.connect().await?;
-    client
-        .call::<Value>(&Method::Stop, |step| {
-            ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text))
-        })
-        .await
-        .map_err(|error| target.call_failed(error))?;
+    let patience = Patience::with(client.peer());
     let instance = &target.instance;
-    ctx.ui
-        .progress(&format!("{instance} finishes what it had begun"));
-    client.closed().await;
+    let ended = async {
+        client
+            .call::<Value>(&Method::Stop, |step| {
+                ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text))
+            })
+            .await?;
+        ctx.ui
+            .progress(&format!("{instance} finishes what it had begun"));
+        client.closed().await
+    };
+    tokio::select! {
+        ended = ended => ended.map_err(|error| target.call_failed(error))?,
+        error = patience.is_over(target) => return Err(error),
+    }
     ctx.ui.say(format!("stopped: {instance}"));
     ctx.ui
         .object(&OutcomeAnswer::new(Some(instance), CommandOutcome::Stopped));

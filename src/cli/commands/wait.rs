@@ -150,7 +150,8 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
         // The gateway closes the connection when it ends; another gateway afterwards means a
         // restart.
         if let Ok(mut client) = target.connect().await {
-            client.closed().await;
+            let closed = client.closed().await;
+            closed.map_err(|error| target.call_failed(error))?;
         }
     }
 }

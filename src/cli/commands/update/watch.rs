@@ -85,7 +85,8 @@ pub async fn stays(
         match started.as_ref().and_then(|new| new.open.as_ref()) {
             Some(process) => process.ended().wait().await,
             // It closes its connections when it ends.
-            None => client.closed().await,
+            // What sends anything else is no gateway that goes on, either.
+            None => drop(client.closed().await),
         }
     };
     tokio::select! {

@@ -170,7 +170,8 @@ fn names_and_numbers_of_any_size_in_a_status_are_shown() {
     status["sidecars"][0]["name"] = name.clone().into();
     let most = u64::MAX;
     status["drainers"] = json!([{
-        "generation": most, "pid": u32::MAX, "requests": most, "tunnels": most, "leases": most, "leftMs": most
+        "generation": most, "pid": u32::MAX, "requests": most, "tunnels": most, "leases": most, "leftMs": most,
+        "blockers": []
     }]);
     for number in ["uptimeMs", "requests", "tunnels", "held", "generation"] {
         if status[number].is_number() {

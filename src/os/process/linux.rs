@@ -135,7 +135,8 @@ pub fn group_of(pid: u32) -> String {
 }
 
 /// The group in the text of /proc/PID/cgroup: of the hierarchy that is named systemd in a hybrid
-/// setup, else of the unified one.
+/// setup, else of the unified one. A manager in a container may use the unified one, while its host
+/// has the other, too: there its processes are at the root.
 pub fn group_in(text: &str) -> String {
     // The name of a group may end with a carriage return, which `lines` takes away.
     let of = |wanted: &str| {
@@ -145,7 +146,8 @@ pub fn group_in(text: &str) -> String {
             (controllers == wanted).then(|| path.to_owned())
         })
     };
-    of("name=systemd").or_else(|| of("")).unwrap_or_default()
+    let named = of("name=systemd").filter(|group| group != "/");
+    named.or_else(|| of("")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -199,6 +201,10 @@ mod tests {
             "/system.slice/a.service"
         );
         assert_eq!(group_in("0::/user.slice/x\n"), "/user.slice/x");
+        // A box of the tests on a machine with both hierarchies.
+        let manager = "/user.slice/user-1002.slice/user@1002.service/init.scope";
+        let both = format!("9:name=systemd:/\n4:memory:/x\n0::{manager}\n");
+        assert_eq!(group_in(&both), manager);
         assert_eq!(group_in(""), "");
     }
 }

@@ -24,8 +24,8 @@ pub struct Layout {
     pub runtime: PathBuf,
     /// Where distributions put units, after our own.
     vendor: Vec<PathBuf>,
-    /// What StateDirectory= is below: one place or, in user scope, one before systemd 254 and one
-    /// since.
+    /// What StateDirectory= is below, the likeliest first: one place or, in user scope, one before
+    /// systemd 254 and one since, which gateways by hand use, too.
     state: Vec<PathBuf>,
 }
 
@@ -67,7 +67,8 @@ impl Layout {
             config: config.join("gateway"),
             runtime,
             vendor: [vec!["/etc/systemd/user".into()], vendor("user").into()].concat(),
-            state: vec![state, config],
+            // Only a service has its state below the configuration: there it is the service's own.
+            state: vec![config, state],
         })
     }
 
@@ -111,7 +112,7 @@ impl Layout {
 
     /// What notes that it was us who turned lingering on.
     pub fn linger_mark(&self) -> Option<PathBuf> {
-        let state = self.state.first().filter(|_| self.scope == Scope::User)?;
+        let state = self.state.last().filter(|_| self.scope == Scope::User)?;
         Some(state.join("gateway/.linger-by-gatewayctl"))
     }
 
@@ -293,5 +294,9 @@ mod tests {
             "gateway@web.service"
         );
         assert!(find(&Env(&env), "other", Some(Scope::User)).is_none());
+        // Before systemd 254, beside what gateways by hand have left.
+        let dirs = state_dirs(&Env(&env), &found[0]);
+        let below = |dir: &str| home.path().join(dir).join("gateway/gateway");
+        assert_eq!(dirs[..2], [below(".config"), below(".local/state")]);
     }
 }

@@ -70,9 +70,9 @@ impl HistoryRow {
                 downtime_ms,
                 ..
             } => Self {
-                what: format!("{kind} {outcome} ({strategy})"),
+                what: format!("{kind} {} ({strategy})", outcome.outcome),
                 who: requester(who),
-                why: reason_given(reason),
+                why: reason_and_cause(reason, outcome.cause.as_deref()),
                 took: Some(duration(*took_ms, *downtime_ms)),
             },
             HistoryEntry::Cut { sidecar, cut, .. } => {
@@ -134,6 +134,14 @@ fn requester(who: &Requester) -> Option<String> {
 
 fn reason_given(reason: &str) -> Option<String> {
     (!reason.is_empty()).then(|| reason.to_owned())
+}
+
+/// The reason that was given, and the first line of why it was rejected or failed.
+fn reason_and_cause(reason: &str, cause: Option<&str>) -> Option<String> {
+    let first = cause.and_then(|cause| cause.split(" | ").next());
+    let all = [reason_given(reason), first.map(str::to_owned)];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(": "))
 }
 
 fn duration(took_ms: u64, downtime_ms: Option<u64>) -> String {

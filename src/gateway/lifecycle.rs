@@ -76,6 +76,14 @@ impl Lifecycle {
         &self.phase
     }
 
+    /// The request whose build is to fulfil request `id` as well, and had begun before it.
+    pub fn joined_by(&self, id: &str) -> Option<&str> {
+        match &self.phase {
+            Phase::Building(build) | Phase::Handing { build, .. } => build.joined_by(id),
+            _ => None,
+        }
+    }
+
     /// The generation that serves; 0 before the first.
     pub fn current(&self) -> u64 {
         self.current
@@ -220,9 +228,9 @@ impl Lifecycle {
     }
 
     fn failed(&mut self, build: Build, failed: impl Fn(String) -> Action) -> Vec<Action> {
-        let waiting = build.leader.into_iter().chain(build.joined);
+        let (waiting, then) = build.failed();
         let mut actions: Vec<Action> = waiting.map(failed).collect();
-        actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
+        actions.extend(then.map(|next| self.next(next)).unwrap_or_default());
         actions
     }
 
@@ -295,6 +303,7 @@ impl Lifecycle {
             place: Placement::Here,
             leader,
             joined,
+            late: Vec::new(),
             then: None,
         }
     }

@@ -108,6 +108,12 @@ impl PendingRequests {
             .unwrap_or_default()
     }
 
+    /// How long ago a request was asked, in milliseconds.
+    pub fn age_of(&self, id: &str) -> Option<u64> {
+        let waiting = self.waiting.get(id)?;
+        Some(waiting.begun.elapsed().as_millis() as u64)
+    }
+
     /// What a signal asked for: nobody waits for it who could ask again elsewhere.
     pub fn unattended(&self, id: &str) -> Option<RequestKind> {
         self.waiting

@@ -8,7 +8,7 @@ use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::load::Load;
 use crate::support::report::Part;
-use crate::support::servers;
+use crate::support::{servers, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -281,4 +281,38 @@ fn a_server_that_is_stopped_in_its_tracks_is_not_called_ready() {
     });
     assert_eq!(get("/readyz").text().trim(), r#"{"ready":true}"#);
     gateway.wait_status("it is ready again", |status| status["stage"] == "ready");
+}
+
+#[test]
+fn a_restart_that_joins_one_that_fails_says_so_and_is_tried_by_itself() {
+    if !servers::have("node") {
+        return;
+    }
+    let versions = Versions::new();
+    let gateway = versions.setup(LONG).start();
+    let begun = versions.dir.path().join("begun");
+    let go = versions.dir.path().join("go");
+    // It fails when it is told to.
+    versions.set(&format!(
+        "touch {begun:?}; until test -e {go:?}; do sleep 0.05; done; echo broken; exit 3"
+    ));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.ctl(["restart"]));
+        wait::until("the first began", || begun.exists().then_some(()));
+        versions.set("exec \"$@\"");
+        let second = scope.spawn(|| gateway.ctl(["restart", "--reason", "fixed"]));
+        let line = gateway.wait_line("joins restart");
+        assert!(line.contains(" ago; if that one fails"), "{line}");
+        fs::write(&go, "").unwrap();
+        let first = first.join().unwrap();
+        assert!(!first.status.success() && said(&first).contains("broken"));
+        let second = second.join().unwrap();
+        let text = said(&second);
+        assert!(second.status.success(), "{text}");
+        assert!(text.contains("joins restart"), "{text}");
+    });
+    let text = said(&gateway.ctl(["history"]));
+    let longest = text.lines().map(|line| line.chars().count()).max();
+    assert!(text.contains("restart failed"), "{text}");
+    assert!(longest < Some(300), "{text}");
 }

@@ -13,8 +13,10 @@ pub struct Build {
     pub(super) place: Placement,
     /// The request it is for; none for the first.
     pub(super) leader: Option<String>,
-    /// Requests that it fulfils as well.
+    /// Requests that it fulfils as well, asked before it began.
     pub(super) joined: Vec<String>,
+    /// The same, asked since.
+    pub(super) late: Vec<String>,
     /// What comes next: asked for after this one had read the configuration, or more than it does.
     pub(super) then: Option<NextBuild>,
 }
@@ -53,7 +55,7 @@ impl Build {
                 next.joined.push(weaker.id);
             }
             Some(next) => next.joined.push(request.id),
-            None if fulfils => self.joined.push(request.id),
+            None if fulfils => self.late.push(request.id),
             None => {
                 self.then = Some(NextBuild {
                     request,
@@ -84,13 +86,42 @@ impl Build {
         let leader = self.leader.iter();
         let leader = leader.map(|id| answer(id.clone(), RequestVerdict::Done(generation)));
         let coalesced = RequestVerdict::Coalesced { into, generation };
-        let joined = self.joined.iter();
+        let joined = self.joined.iter().chain(&self.late);
         let joined = joined.map(|id| answer(id.clone(), coalesced.clone()));
         leader.chain(joined).collect()
     }
 
     pub(super) fn everybody(&self) -> impl Iterator<Item = String> {
         let next = self.then.iter().flat_map(NextBuild::everybody);
-        self.leader.iter().chain(&self.joined).cloned().chain(next)
+        let all = self.leader.iter().chain(&self.joined).chain(&self.late);
+        all.cloned().chain(next)
+    }
+
+    /// The request that this build is for, where request `id` joined it since it began.
+    pub(super) fn joined_by(&self, id: &str) -> Option<&str> {
+        let late = self.late.iter().any(|late| late == id);
+        self.leader.as_deref().filter(|_| late)
+    }
+
+    /// It failed: those who failed with it, and what comes next. Who asked since it began was not
+    /// tried, and what it asked for may be the mended one.
+    pub(super) fn failed(self) -> (impl Iterator<Item = String>, Option<NextBuild>) {
+        let mut late = self.late.into_iter();
+        let then = match (self.then, late.next()) {
+            (None, Some(id)) => Some(NextBuild {
+                request: GenerationRequest {
+                    id,
+                    kind: self.kind,
+                    budget: self.budget,
+                    place: self.place,
+                },
+                joined: late.collect(),
+            }),
+            (then, first) => then.map(|mut next| {
+                next.joined.extend(first.into_iter().chain(late));
+                next
+            }),
+        };
+        (self.leader.into_iter().chain(self.joined), then)
     }
 }

@@ -98,6 +98,26 @@ fn a_second_restart_joins_the_first_and_a_reload_waits_its_turn() {
 }
 
 #[test]
+fn a_restart_that_joined_one_that_failed_is_tried_once_by_itself() {
+    let mut machine = serving();
+    machine.step(ask("a", RequestKind::Restart), NOW);
+    machine.step(ask("b", RequestKind::Restart), NOW);
+    machine.step(ask("c", RequestKind::Restart), NOW);
+    assert_eq!(machine.joined_by("b"), Some("a"));
+    let failed = |id: &str| answer(id.into(), RequestVerdict::Failed("why".into()));
+    let actions = machine.step(Event::Broken(2, "why".into()), NOW);
+    assert_eq!(actions[0], failed("a"), "{actions:?}");
+    assert!(
+        matches!(&actions[1], Action::Build { generation: 3, kind: RequestKind::Restart, request: Some(id), .. } if id == "b"),
+        "{actions:?}"
+    );
+    assert_eq!(actions.len(), 2, "{actions:?}");
+    // Both were asked before this one began: there is no third try.
+    let actions = machine.step(Event::Broken(3, "why".into()), NOW);
+    assert_eq!(actions, [failed("b"), failed("c")]);
+}
+
+#[test]
 fn a_restart_asked_during_a_reload_takes_the_waiting_reload_along() {
     let mut machine = serving();
     machine.step(ask("a", RequestKind::Reload), NOW);

@@ -27,6 +27,7 @@ use crate::state::restart_intent::{self, Intent};
 use crate::state::terms::{
     EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName,
 };
+use crate::text::human::span;
 
 /// How long to look for the announcement of a restart; a disk that is only busy is faster.
 const INTENT: Duration = Duration::from_secs(1);
@@ -209,17 +210,31 @@ impl Gateway {
             Ok(place) => {
                 self.requests.accept(&id);
                 self.step(Event::Asked(GenerationRequest {
-                    id,
+                    id: id.clone(),
                     kind,
                     budget,
                     place,
                 }));
+                self.tell_joined(id);
             }
             Err(refusal) => {
                 let verdict = RequestVerdict::Rejected(refusal.why);
                 self.answer(&id, verdict, &RequestScene::default());
             }
         }
+    }
+
+    /// Says so where a restart is part of another one that had begun before.
+    fn tell_joined(&self, id: String) {
+        let Some(into) = self.machine.joined_by(&id) else {
+            return;
+        };
+        let ago = self.requests.age_of(into).map(span).unwrap_or_default();
+        let text = format!(
+            "{id} joins restart {into}, which began {ago} ago; if that one fails, it is tried by itself"
+        );
+        info!(REQUEST = id, "[gateway] {text}");
+        self.reporter(Some(id)).tell(ProgressStage::Accepted, text);
     }
 
     pub(super) fn reporter(&self, request: Option<String>) -> Reporter {

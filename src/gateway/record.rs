@@ -4,6 +4,8 @@
 //! Nothing here fails, and nobody waits for the disk: a thread writes, in the order of the calls. A
 //! disk that is full or stands still costs the record, not the service.
 
+mod killed;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -224,7 +226,17 @@ impl LifeRecord {
     pub fn predecessor_ended(&self, pid: u32) {
         self.write(move |this| {
             let its = |line: &Recorded| line.pid == pid && line.boot_id == this.boot_id;
-            for line in lines(&this.dir).into_iter().filter(its) {
+            let lines: Vec<Recorded> = lines(&this.dir).into_iter().filter(its).collect();
+            let has = |what: fn(&HistoryEntry) -> bool| lines.iter().any(|line| what(&line.entry));
+            let begun = has(|entry| matches!(entry, HistoryEntry::Started { .. }));
+            let ended = has(|entry| matches!(entry, HistoryEntry::Ended { .. }));
+            match begun && !ended {
+                true => {
+                    warn!("[gateway] pid {pid} was killed or crashed before it finished its work")
+                }
+                false => info!("[gateway] pid {pid} has finished its work"),
+            }
+            for line in lines {
                 this.end_unfinished(&line, |kind| match kind {
                     RequestKindName::Restart => RequestOutcome::Done.into(),
                     RequestKindName::Reload | RequestKindName::Recover => died(pid),
@@ -473,6 +485,10 @@ fn how_it_ended(
         _ => None,
     });
     match end {
+        // It does not slow down the next start by hand, but nobody planned it.
+        Some((_, reason @ EndReason::CannotStart(_), _)) => {
+            (PreviousEnd::Unplanned(Some(reason.to_string())), None)
+        }
         Some((true, _, trace)) => (PreviousEnd::Planned, trace),
         Some((false, reason, _)) => (PreviousEnd::Unplanned(Some(reason.to_string())), None),
         None if life.boot_id != boot_id => (PreviousEnd::MachineDown, None),

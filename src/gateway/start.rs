@@ -178,8 +178,7 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
     let life = begin_life(&mut given, &claim);
     let candidate = given.incoming.is_some();
     let (record, by_hand) = (life.recovery.record.clone(), !life.supervision.is_service());
-    let ended = |planned, code, why: &str| {
-        let reason = EndReason::Other(why.to_owned());
+    let ended = |planned, code, reason: EndReason| {
         record.ended(planned, code, &reason, 0, Vec::new(), None);
         record.flush();
     };
@@ -187,12 +186,12 @@ async fn start(mut given: Given) -> Result<(Gateway, Inputs), u8> {
         Ok(Some(started)) => Ok(started),
         Ok(None) => {
             let why = "asked to stop while it waited for its address";
-            ended(true, DONE, why);
+            ended(true, DONE, EndReason::Other(why.to_owned()));
             Err(DONE)
         }
         Err(text) => {
             if !candidate {
-                ended(by_hand, FAILED, &text);
+                ended(by_hand, FAILED, EndReason::CannotStart(text.clone()));
             }
             Err(failed(&text))
         }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{block_on, get};
-use crate::support::gateway::{Gateway, ctl_in, scrub};
+use crate::support::gateway::{Gateway, ctl_in, said, scrub};
 use crate::support::handover::{
     Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, wait_end,
 };
@@ -87,6 +87,18 @@ fn the_first_process_ends_as_the_last_one_ended() {
     one_of(&gateway, 2);
     signal(last, Signal::SIGKILL);
     ends(&mut gateway, 128 + 9);
+    // Only its parent, which stayed in front, knows the signal.
+    gateway.wait_line(&format!("pid {last} was ended by SIGKILL"));
+    let told = said(&gateway.ctl(["why"]));
+    assert!(told.contains("was ended by SIGKILL at"), "{told}");
+    let told = said(&gateway.ctl(["history"]));
+    let line = told
+        .lines()
+        .rfind(|line| line.contains(&format!("pid {last} ")));
+    assert!(
+        line.unwrap().contains("ended unplanned, code 137"),
+        "{told}"
+    );
 }
 
 #[test]

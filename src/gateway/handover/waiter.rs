@@ -4,6 +4,7 @@
 //! a message is one byte, with descriptors where needed.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
@@ -15,7 +16,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::WaitStatus;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::incoming::inherited;
 use super::program::Program;
@@ -41,22 +42,34 @@ const LOADED: Duration = Duration::from_secs(4);
 /// An event behind the waiter.
 #[derive(Debug)]
 pub enum WaiterEvent {
-    /// A process has ended, with this status.
-    Ended(u32, u8),
+    /// A process has ended.
+    Ended(u32, Option<WaitStatus>),
     /// Another process serves now.
     Current(u32),
     /// The process at the other end requests a successor that inherits this descriptor.
     Spawn(Arc<UnixStream>, OwnedFd),
 }
 
-#[derive(Debug)]
+/// Hears that a signal ended a process behind the waiter: nobody else can know it.
+pub type Killed = Box<dyn Fn(u32, Signal) + Send>;
+
 pub struct Waiter {
     program: Program,
     children: HashMap<u32, PidFd>,
     current: u32,
     status: u8,
+    killed: Killed,
     sender: mpsc::UnboundedSender<WaiterEvent>,
     events: mpsc::UnboundedReceiver<WaiterEvent>,
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter")
+            .field("current", &self.current)
+            .field("children", &self.children)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Waiter {
@@ -67,6 +80,7 @@ impl Waiter {
             children: HashMap::new(),
             current: 0,
             status: 0,
+            killed: Box::new(|_, _| ()),
             sender,
             events,
         }
@@ -92,7 +106,7 @@ impl Waiter {
         tokio::spawn(listen(pid, stream, sender.clone()));
         tokio::spawn(async move {
             ended.wait().await;
-            let status = exit_code(orphans::status_of_ours(pid).await);
+            let status = orphans::status_of_ours(pid).await;
             let _ = sender.send(WaiterEvent::Ended(pid, status));
         });
         self.children.insert(pid, pidfd);
@@ -123,11 +137,22 @@ impl Waiter {
             WaiterEvent::Ended(pid, status) => {
                 orphans::forget(pid);
                 self.children.remove(&pid);
+                if let Some(WaitStatus::Signaled(_, signal, _)) = status {
+                    warn!("[gateway] pid {pid} was ended by {signal}");
+                    (self.killed)(pid, signal);
+                }
                 if pid == self.current || self.current == 0 {
-                    self.status = status;
+                    self.status = exit_code(status);
                 }
             }
         }
+    }
+
+    /// Sets who hears of a process that a signal ended.
+    #[must_use]
+    pub fn on_kill(mut self, killed: Killed) -> Self {
+        self.killed = killed;
+        self
     }
 
     /// Whether no process is left behind it.

@@ -259,7 +259,13 @@ impl Gateway {
             });
         }
         self.recovery.record.flush();
-        let waiter = self.successor.into_waiter();
+        let record = self.recovery.record.clone();
+        let waiter = self.successor.into_waiter().map(|waiter| {
+            waiter.on_kill(Box::new(move |pid, signal| {
+                record.killed(pid, signal);
+                record.flush();
+            }))
+        });
         // A process that stays in front of others has not ended.
         if self.generations.current().is_some() && waiter.is_none() {
             info!("[gateway] ended with code {code}");

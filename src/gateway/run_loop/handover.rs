@@ -274,9 +274,6 @@ impl Gateway {
     }
 
     pub(super) fn predecessor_ended(&mut self, pid: u32) {
-        if self.machine.owns() {
-            info!("[gateway] pid {pid} has finished its work");
-        }
         self.predecessor.predecessors.ended(pid);
         self.recovery.record.predecessor_ended(pid);
         if self.machine.owns() {

@@ -74,7 +74,8 @@ fn by_exit(timeline: &Timeline<'_>, unit: Option<&UnitSnapshot>) -> Option<EndCa
     }
 }
 
-fn by_signal(number: i32, dumped: bool) -> EndCause {
+/// A signal ended it.
+pub fn by_signal(number: i32, dumped: bool) -> EndCause {
     let known = Signal::try_from(number);
     let signal = known.map_or_else(
         |_| format!("signal {number}"),

@@ -27,6 +27,8 @@ pub fn cause(evidence: &EndEvidence, timeline: &Timeline<'_>) -> Option<Diagnosi
     };
     let cause = match reason {
         EndReason::CannotStart(why) if !planned => exited(why.clone()),
+        // Written by the process in front, which saw the end.
+        EndReason::Signal(signal) if !planned => manager::by_signal(*signal as i32, false),
         reason if !planned => exited(reason.to_string()),
         reason => {
             if let Some(request) = timeline.scheduled {

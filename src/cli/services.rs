@@ -137,6 +137,8 @@ words! {
         Silent = "silent",
         /// Its control socket does not answer.
         NoAnswer = "no answer",
+        /// Its process is suspended, as by Ctrl-Z, and answers nothing until it continues.
+        Suspended = "suspended",
         /// Nothing answers.
         NotRunning = "not running",
         /// The service manager cannot be asked.

@@ -46,6 +46,7 @@ mod stuck_children;
 mod supervisors;
 #[path = "../support/mod.rs"]
 mod support;
+mod suspended;
 mod traces;
 mod unnamed;
 mod update;

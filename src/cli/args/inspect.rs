@@ -25,7 +25,7 @@ pub struct CleanArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {
-    /// Until it serves and every sidecar is ready (the default)
+    /// Until it serves its configuration with every sidecar ready, and not the last good one (the default)
     #[arg(long, group = "what")]
     pub ready: bool,
     /// Until its addresses are free, or held by systemd for its service
@@ -41,7 +41,7 @@ pub struct WaitArgs {
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
-    /// Fix what is safe to fix; never ends a process, cuts a client or overwrites an edited file
+    /// Fix what is safe to fix; ends nothing but what a reload replaces, and overwrites no edited file
     #[arg(long)]
     pub fix: bool,
 }

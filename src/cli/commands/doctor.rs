@@ -8,7 +8,9 @@ use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
-use crate::diagnose::doctor::{self, DoctorFacts, DoctorTarget, Finding, FixState, Remedy};
+use crate::diagnose::doctor::{
+    self, DoctorFacts, DoctorTarget, Finding, FixState, Remedy, SilentGateway,
+};
 use crate::service::{self, Installed};
 
 /// How often to fix and look again: one fix can reveal the next finding, as when systemd reads a
@@ -75,8 +77,15 @@ async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
             None
         }
     };
-    let (running, status) = running.unzip();
-    let (target, peer) = running.unzip();
+    let (target, peer, answer) = match running {
+        Some((target, peer, answer)) => (Some(target), Some(peer), Some(answer)),
+        None => (None, None, None),
+    };
+    let (status, silent) = match answer {
+        Some(Ok(status)) => (Some(status), None),
+        Some(Err(silent)) => (None, Some(silent)),
+        None => (None, None),
+    };
     let instance = unit
         .as_ref()
         .map(|unit| unit.instance.clone())
@@ -94,6 +103,7 @@ async fn find(ctx: &Context) -> Result<DoctorTarget, CliError> {
         unit,
         status,
         peer,
+        silent,
         control: target.map(|target: Target| target.control),
         state_dir: target::named_state_dir(&ctx.global, &env),
         config: target::config_path(&ctx.global, &env),
@@ -118,15 +128,29 @@ fn installed_unit(ctx: &Context, env: &Env<'_>) -> Result<Option<Installed>, Cli
     services::select(ctx, env, name.as_deref())
 }
 
+/// What a gateway says to the question for its status.
+type Answer = Result<Status, SilentGateway>;
+
+/// The running gateway that the command line selects.
 async fn running(
     ctx: &Context,
     env: &Env<'_>,
     unit: Option<&Installed>,
-) -> Result<((Target, SocketPeer), Status), CliError> {
+) -> Result<(Target, SocketPeer, Answer), CliError> {
     let target = match unit {
         Some(unit) => Target::find(&target::of_service(&ctx.global, unit), env)?,
         None => Target::find(&ctx.global, env)?,
     };
-    let (client, status) = target.connect_and_ask().await?;
-    Ok(((target, client.peer()), status))
+    let mut client = target.connect().await?;
+    let peer = client.peer();
+    let answer = match (target.status_over(&mut client).await, peer.pid()) {
+        (Ok(status), _) => Ok(status),
+        (Err(error), Some(pid)) if error.exit == Exit::Failed => Err(SilentGateway {
+            pid,
+            message: error.message,
+            next: error.help.unwrap_or_default(),
+        }),
+        (Err(error), _) => return Err(error),
+    };
+    Ok((target, peer, answer))
 }

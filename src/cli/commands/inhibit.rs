@@ -4,12 +4,10 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
 
 use crate::cli::args::InhibitArgs;
 use crate::cli::target::Target;
@@ -18,9 +16,6 @@ use crate::control::client::Client;
 use crate::control::protocol::{DrainEvent, EventName, InhibitParams, Lease, Method};
 use crate::os::process::PidFd;
 use crate::text::human::span;
-
-/// A lease needs no work; a gateway that takes longer is stopped or stuck.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// A shell's exit code for a command that a signal ended is this plus the signal's number.
 const BY_SIGNAL: i32 = 128;
@@ -40,10 +35,7 @@ pub async fn inhibit(ctx: &Context, args: &InhibitArgs) -> Result<Exit, CliError
         why: args.why.clone(),
         ttl_ms: args.ttl.map(|ttl| ttl.0.as_millis() as u64),
     });
-    let lease = timeout(ANSWER_TIME, client.call::<Lease>(&method, |_| ())).await;
-    lease
-        .map_err(|_| target.stuck())?
-        .map_err(|error| target.call_failed(error))?;
+    target.ask::<Lease>(&mut client, &method, |_| ()).await?;
     let (mut child, process) = start(&args.command).map_err(|error| {
         let code = match error.kind() {
             ErrorKind::NotFound => NOT_FOUND,

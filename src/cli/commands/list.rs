@@ -7,6 +7,7 @@ use crate::cli::services::{self, InstalledService, StageWord};
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
+use crate::os::process::Stat;
 use crate::state::paths::Scope;
 use crate::text::human::columns;
 use crate::text::log::escape;
@@ -85,7 +86,18 @@ pub async fn list(ctx: &Context) -> Result<Exit, CliError> {
 
 async fn running(target: &Target) -> Option<ListedGateway> {
     let control = Some(target.control.display().to_string());
-    match target.status().await {
+    let mut client = match target.connect().await {
+        Ok(client) => client,
+        Err(error) if error.exit == Exit::NotRunning => return None,
+        Err(_) => {
+            return Some(ListedGateway {
+                control,
+                ..ListedGateway::new(target.instance.clone(), StageWord::NoAnswer)
+            });
+        }
+    };
+    let pid = client.peer().pid();
+    match target.status_over(&mut client).await {
         Ok(status) => Some(ListedGateway {
             pid: Some(status.pid),
             generation: Some(status.generation),
@@ -93,11 +105,20 @@ async fn running(target: &Target) -> Option<ListedGateway> {
             control,
             ..ListedGateway::new(status.instance, status.stage.into())
         }),
-        Err(error) if error.exit == Exit::NotRunning => None,
-        Err(_) => Some(ListedGateway {
-            control,
-            ..ListedGateway::new(target.instance.clone(), StageWord::NoAnswer)
-        }),
+        Err(_) => {
+            let suspended = pid
+                .and_then(Stat::read)
+                .is_some_and(|stat| stat.is_stopped());
+            let stage = match suspended {
+                true => StageWord::Suspended,
+                false => StageWord::NoAnswer,
+            };
+            Some(ListedGateway {
+                pid,
+                control,
+                ..ListedGateway::new(target.instance.clone(), stage)
+            })
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::cli::args::LogsArgs;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{DEFAULT_INSTANCE, Env};
+use crate::control::protocol::Status;
 use crate::state::paths::Scope;
 use crate::text::log::sidecar_identifier;
 
@@ -39,20 +40,25 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
     let wanted = target::wanted_name(&ctx.global, &env);
     let (name, running) = match &found {
         Ok(target) => {
-            let answer = target.connect_and_ask().await.ok();
-            let running = answer.map(|(client, status)| (client.peer(), status));
+            let running = match target.connect().await {
+                Ok(mut client) => Some((client.peer(), target.status_over(&mut client).await)),
+                Err(_) => None,
+            };
             (target.instance.clone(), running)
         }
         Err(error) if error.exit == Exit::Usage => return Err(error.clone()),
         Err(_) => (wanted.unwrap_or_else(|| DEFAULT_INSTANCE.to_owned()), None),
     };
+    if let Some((_, Ok(status))) = &running {
+        known_sidecar(status, args.sidecar.as_deref())?;
+    }
     let unit = unit_name(&name);
     let installed = scopes(ctx)
         .into_iter()
         .find(|scope| is_installed(&env, *scope, &unit));
     let by_systemd = match &running {
-        Some((_, status)) => status.supervisor.is_systemd(),
-        None => target::named_by_path(&ctx.global, &env).is_none(),
+        Some((_, Ok(status))) => status.supervisor.is_systemd(),
+        _ => target::named_by_path(&ctx.global, &env).is_none(),
     };
     if let (Some(scope), true) = (installed, by_systemd) {
         return Err(turn_into(
@@ -65,7 +71,17 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
             .err()
             .unwrap_or_else(|| Exit::NotRunning.error(format!("{name} is not running"))));
     };
-    let pid = peer.pid().unwrap_or(status.pid);
+    let pid = match &status {
+        Ok(status) => peer.pid().unwrap_or(status.pid),
+        // What it printed before it became silent can be read all the same.
+        Err(silent) => {
+            ctx.ui.progress(&silent.message);
+            match peer.pid() {
+                Some(pid) => pid,
+                None => return Err(silent.clone()),
+            }
+        }
+    };
     let output = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok();
     // Another user can put any file in its place: it is named, but not opened.
     if peer.is_this_user()
@@ -76,14 +92,34 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<Exit, CliError> {
         return Err(turn_into("tail", &tail(file, args)));
     }
     let text = where_it_goes(output.as_deref(), args);
-    ctx.ui.say(format!("{name} (pid {}) {text}", status.pid));
+    ctx.ui.say(format!("{name} (pid {pid}) {text}"));
     ctx.ui.object(&LogsAnswer {
         ok: true,
         instance: &name,
-        pid: status.pid,
+        pid,
         output: output.as_deref(),
     });
     Ok(Exit::Done)
+}
+
+/// Refuses the name of a sidecar that there is not.
+fn known_sidecar(status: &Status, wanted: Option<&str>) -> Result<(), CliError> {
+    let names: Vec<&str> = status
+        .sidecars
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    match wanted.filter(|wanted| !names.contains(wanted)) {
+        None => Ok(()),
+        Some(wanted) => {
+            let known = match &names[..] {
+                [] => "it has none".to_owned(),
+                names => format!("it has {}", names.join(", ")),
+            };
+            let error = format!("{} has no sidecar {wanted}: {known}", status.instance);
+            Err(Exit::Usage.error(error))
+        }
+    }
 }
 
 /// Where the output of a gateway that is no service goes.

@@ -70,7 +70,7 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<Exit, CliError> {
     };
     let reached = async {
         match what {
-            WaitedState::Stopped => stopped(ctx).await,
+            WaitedState::Stopped => stopped(ctx, &seen).await,
             WaitedState::OffItsPort => port_free(ctx, &seen).await,
             WaitedState::Ready => ready(ctx, &seen).await,
         }
@@ -120,7 +120,15 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
     let Ok(mut client) = target.connect().await else {
         return false;
     };
-    while let Ok(status) = target.status_over(&mut client).await {
+    loop {
+        let status = match target.status_over(&mut client).await {
+            Ok(status) => status,
+            Err(_) => {
+                let suspended = target.suspended(client.peer());
+                seen.set(suspended.map(|error| error.message));
+                return false;
+            }
+        };
         if status.stage.serves() {
             return true;
         }
@@ -136,11 +144,9 @@ async fn becomes_ready(target: &Target, seen: &Cell<Option<String>>) -> bool {
         )));
         sleep(ASK_EVERY).await;
     }
-    seen.set(None);
-    false
 }
 
-async fn stopped(ctx: &Context) -> Result<(), CliError> {
+async fn stopped(ctx: &Context, seen: &Cell<Option<String>>) -> Result<(), CliError> {
     loop {
         let target = match ctx.target() {
             Ok(target) => target,
@@ -150,8 +156,11 @@ async fn stopped(ctx: &Context) -> Result<(), CliError> {
         // The gateway closes the connection when it ends; another gateway afterwards means a
         // restart.
         if let Ok(mut client) = target.connect().await {
-            let closed = client.closed().await;
-            closed.map_err(|error| target.call_failed(error))?;
+            let note = |error: CliError| {
+                seen.set(Some(error.message));
+                Ok(())
+            };
+            target.until_gone(&mut client, note).await?;
         }
     }
 }

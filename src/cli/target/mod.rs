@@ -8,7 +8,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
 
 pub use self::selection::{
     config_path, named_by_path, named_state_dir, of_service, overrides, scope, wanted_name,
@@ -16,16 +17,21 @@ pub use self::selection::{
 use crate::cli::args::Global;
 use crate::cli::error::{CliError, Exit};
 use crate::config::{self, DEFAULT_INSTANCE, Env};
-use crate::control::client::{CallError, Client};
-use crate::control::protocol::{FailureCode, Method, Status};
+use crate::control::client::{CallError, Client, SocketPeer};
+use crate::control::protocol::{FailureCode, Method, Progress, Status};
+use crate::os::process::Stat;
 use crate::os::unix_socket;
 use crate::service::{self, Rights, more_rights};
 use crate::state::owner::Owner;
 use crate::state::paths::{Paths, Scope};
 use crate::text::shell;
 
-/// A status needs no work; a gateway that takes longer is stopped or stuck.
-const STATUS_TIME: Duration = Duration::from_secs(5);
+/// What is answered without any work, as a status, takes no longer: else the gateway is suspended or
+/// stuck.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// How often a gateway that is waited for is looked at: whether it was suspended meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A gateway that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,7 +190,7 @@ impl Target {
                     let message = format!("{error}: it is not {}", self.instance);
                     Exit::Refused.error(message)
                 }
-                ErrorKind::WouldBlock => self.stuck(),
+                ErrorKind::WouldBlock => self.silent(None),
                 _ => Exit::Failed.error(format!(
                     "cannot reach {} at {}: {error}",
                     self.instance,
@@ -208,11 +214,51 @@ impl Target {
         Ok(self.connect_and_ask().await?.1)
     }
 
-    /// Its status; a gateway that accepts the connection but does not answer is stopped or stuck.
+    /// Its status, over this connection.
     pub async fn status_over(&self, client: &mut Client) -> Result<Status, CliError> {
-        match timeout(STATUS_TIME, client.call(&Method::Status, |_| ())).await {
+        self.ask(client, &Method::Status, |_| ()).await
+    }
+
+    /// Calls a method that a gateway answers at once: one that accepts the connection but does not
+    /// answer is suspended or stuck.
+    ///
+    /// # Errors
+    /// [`Exit::Failed`] with the reason; what the gateway refuses.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        client: &mut Client,
+        method: &Method,
+        progress: impl FnMut(Progress),
+    ) -> Result<T, CliError> {
+        let peer = client.peer();
+        match timeout(ANSWER_TIME, client.call(method, progress)).await {
             Ok(answer) => answer.map_err(|error| self.call_failed(error)),
-            Err(_) => Err(self.stuck()),
+            Err(_) => Err(self.silent(Some(peer))),
+        }
+    }
+
+    /// Waits until its process ends; `suspended` hears it when that one is suspended, and goes on
+    /// waiting if it returns.
+    ///
+    /// # Errors
+    /// Those of `suspended`.
+    pub async fn until_gone(
+        &self,
+        client: &mut Client,
+        mut suspended: impl FnMut(CliError) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let peer = client.peer();
+        loop {
+            tokio::select! {
+                closed = client.closed() => {
+                    return closed.map_err(|error| self.call_failed(error));
+                }
+                () = sleep(LOOK_EVERY) => {
+                    if let Some(error) = self.suspended(peer) {
+                        suspended(error)?;
+                    }
+                }
+            }
         }
     }
 
@@ -236,14 +282,35 @@ impl Target {
         }
     }
 
-    /// The error for one that takes connections but does not answer.
-    pub fn stuck(&self) -> CliError {
+    /// Why a gateway gives no answer, as far as that can be seen.
+    fn silent(&self, peer: Option<SocketPeer>) -> CliError {
+        if let Some(suspended) = peer.and_then(|peer| self.suspended(peer)) {
+            return suspended;
+        }
+        let process = peer.and_then(SocketPeer::pid);
+        let process = process.map_or(String::new(), |pid| format!(", pid {pid},"));
         let message = format!(
-            "{} has its control socket at {} but does not answer: it is stopped or stuck",
+            "{}{process} has its control socket at {} but does not answer: it is stuck",
             self.instance,
             self.control.display()
         );
         Exit::Failed.error(message).with_help(self.next("logs"))
+    }
+
+    /// The error where the process that serves the socket is suspended.
+    pub fn suspended(&self, peer: SocketPeer) -> Option<CliError> {
+        let pid = peer.pid()?;
+        Stat::read(pid).filter(Stat::is_stopped)?;
+        let message = format!(
+            "{} does not answer: pid {pid} is suspended (by Ctrl-Z, or by SIGSTOP)",
+            self.instance
+        );
+        let mut resume = format!("kill -CONT {pid}");
+        if !peer.is_this_user() {
+            resume = Rights::now().as_root(&resume);
+        }
+        let help = format!("{resume}   (it goes on where it was)");
+        Some(Exit::Failed.error(message).with_help(help))
     }
 
     fn denied(&self) -> CliError {
@@ -316,6 +383,9 @@ fn not_running(name: Option<&str>, global: &Global, env: &Env<'_>) -> CliError {
             "gateway run{flag} -- COMMAND   (in this terminal)\ngatewayctl install --now{flag} -- COMMAND   (as a service)"
         ),
     };
+    if named_state_dir(global, env).is_none() {
+        help.push_str("\nadd --state-dir DIR   (for one that was started with it)");
+    }
     if hides_gateways(global) {
         let list = Rights::now().as_root("gatewayctl list");
         help.push_str(&format!(

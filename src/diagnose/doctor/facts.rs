@@ -28,6 +28,8 @@ pub struct DoctorFacts {
     pub state_dir: Option<StateDir>,
     /// What the gateway reports, where it answers.
     pub status: Option<Status>,
+    /// Set where it takes connections at its control socket, but does not answer there.
+    pub silent: Option<SilentGateway>,
     /// The control socket at which it answers.
     pub control: Option<PathBuf>,
     /// Its process, where the caller may look at it.
@@ -145,6 +147,16 @@ pub struct StateDir {
     pub bundles: Vec<PathBuf>,
     /// The process that holds the lock, where it is not a gateway: pid and name.
     pub lock_holder: Option<(u32, String)>,
+}
+
+/// A gateway that is suspended or stuck.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SilentGateway {
+    pub pid: u32,
+    /// Why it gives no answer.
+    pub message: String,
+    /// What makes it answer again.
+    pub next: String,
 }
 
 #[derive(Clone, Debug, Default)]

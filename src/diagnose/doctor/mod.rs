@@ -14,7 +14,7 @@ pub mod manual;
 mod tests;
 mod unit_facts;
 
-pub use self::facts::DoctorFacts;
+pub use self::facts::{DoctorFacts, SilentGateway};
 pub use self::finding::{Finding, FixState, Level, Remedy};
 pub use self::gather::{DoctorTarget, gather};
 

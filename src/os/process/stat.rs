@@ -25,8 +25,13 @@ impl Stat {
         matches!(self.state, 'Z' | 'X')
     }
 
+    /// Whether a signal stopped it, as SIGSTOP and Ctrl-Z do: it does nothing until SIGCONT.
+    pub fn is_stopped(&self) -> bool {
+        self.state == 'T'
+    }
+
     /// Whether somebody suspended it at a terminal, as with Ctrl-Z: it goes on when he says so.
     pub fn is_suspended(&self) -> bool {
-        self.state == 'T' && self.terminal
+        self.is_stopped() && self.terminal
     }
 }

@@ -155,8 +155,13 @@ pub(super) const CHECKS: &[Check] = &[
         title: "the gateway is running but does not answer",
         why: "The process exists, but nothing answers at its control socket: it hangs, is \
                suspended, or its socket was removed.",
-        cure: "Restart the service with its service manager.",
+        cure: "Continue one that is suspended with kill -CONT; else restart the service with its \
+               service manager.",
         judge: |facts| {
+            if let Some(silent) = &facts.silent {
+                let next = command(&silent.next);
+                return Problem::at(format!("pid {}", silent.pid), &silent.message, next);
+            }
             let (unit, properties) = facts.loaded_unit()?;
             let pid = Some(properties.main_pid).filter(|pid| *pid != 0)?;
             let answers_or_hidden = facts.status.is_some() || !facts.unseen.is_empty();

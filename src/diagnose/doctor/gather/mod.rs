@@ -8,7 +8,7 @@ mod unit;
 
 use std::path::PathBuf;
 
-use super::facts::{DoctorFacts, OtherGateway};
+use super::facts::{DoctorFacts, OtherGateway, SilentGateway};
 use crate::config::{Config, Env};
 use crate::control::client::SocketPeer;
 use crate::control::protocol::Status;
@@ -27,6 +27,8 @@ pub struct DoctorTarget {
     pub status: Option<Status>,
     /// Who serves its control socket.
     pub peer: Option<SocketPeer>,
+    /// Set where it takes connections at its control socket, but does not answer there.
+    pub silent: Option<SilentGateway>,
     /// The control socket at which it answers.
     pub control: Option<PathBuf>,
     /// The state directory that the command line names.
@@ -49,6 +51,7 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
         instance: target.instance,
         flags: target.flags,
         status: target.status,
+        silent: target.silent,
         control: target.control,
         unseen: target.unseen,
         ..DoctorFacts::default()
@@ -70,8 +73,7 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     } else {
         facts.config = config_file::look(&env, installed, believed, &target.config, unseen);
     }
-    let told = believed.filter(|_| installed.is_none());
-    let told = told.map(|status| PathBuf::from(&status.state_dir));
+    let told = believed.map(|status| PathBuf::from(&status.state_dir));
     let named = target.state_dir.or(told);
     let keeper = peer.map(|peer| peer.uid).or(of_unit);
     facts.state_dir = state_dir::look(&env, installed, named, keeper, &facts.config, unseen);

@@ -138,6 +138,28 @@ fn a_stop_that_had_to_cut_says_so_in_log_record_bundle_and_exit_code() {
     assert_eq!(bundles(&gateway), 1);
 }
 
+#[test]
+fn a_requested_stop_that_had_to_cut_says_so_and_why_names_it_first() {
+    let Some(setup) = node() else { return };
+    let mut gateway = setup.env("GATEWAY_RESTART_STOP_DRAIN", "1s").start();
+    let stream = get_aside(&gateway, "/stream?ms=60000&chunks=600");
+    under_way(&gateway, 1);
+    let output = gateway.ctl(["stop"]);
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("time to finish was over; cut: GET /stream"),
+        "{text}"
+    );
+    assert_eq!(gateway.exit_code(DEADLINE), 1, "{}", gateway.stderr());
+    assert!(stream.join().unwrap().is_err());
+    let log = gateway.stderr();
+    let cutting = log.lines().find(|line| line.contains("is over; cutting"));
+    assert_eq!(cutting.unwrap().matches("GET /stream").count(), 1, "{log}");
+    let text = said(&gateway.ctl(["why"]));
+    assert!(text.contains("and cut GET /stream"), "{text}");
+}
+
 fn bundles(gateway: &Gateway) -> usize {
     let bundles = std::fs::read_dir(gateway.state_dir().join("bundles"));
     bundles.map_or(0, Iterator::count)

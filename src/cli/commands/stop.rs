@@ -1,6 +1,8 @@
 //! `gatewayctl stop`: through the service manager where it runs the gateway, else over the control
 //! socket.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
@@ -10,8 +12,9 @@ use crate::cli::services;
 use crate::cli::target::{self, Target};
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Env;
-use crate::control::protocol::Method;
+use crate::control::protocol::{Method, Status};
 use crate::service::{self, DrivenOutcome};
+use crate::state::history::{self, HistoryEntry};
 
 /// Stops the selected gateway. One that does not run is fine.
 ///
@@ -68,27 +71,41 @@ async fn without_service(ctx: &Context) -> Result<Exit, CliError> {
 /// # Errors
 /// When it cannot be reached or refuses.
 pub async fn over_control(ctx: &Context, target: &Target) -> Result<Exit, CliError> {
-    let mut client = target.connect().await?;
+    let (mut client, before) = target.connect_and_ask().await?;
     let patience = Patience::with(client.peer());
+    target
+        .ask::<Value>(&mut client, &Method::Stop, |step| {
+            ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text))
+        })
+        .await?;
     let instance = &target.instance;
-    let ended = async {
-        client
-            .call::<Value>(&Method::Stop, |step| {
-                ctx.ui.progress(&format!("{:<9} {}", step.stage, step.text))
-            })
-            .await?;
-        ctx.ui
-            .progress(&format!("{instance} finishes what it had begun"));
-        client.closed().await
-    };
+    ctx.ui
+        .progress(&format!("{instance} finishes what it had begun"));
     tokio::select! {
-        ended = ended => ended.map_err(|error| target.call_failed(error))?,
+        gone = target.until_gone(&mut client, Err) => gone?,
         error = patience.is_over(target) => return Err(error),
     }
     ctx.ui.say(format!("stopped: {instance}"));
+    let cut = cut(&before);
+    if !cut.is_empty() {
+        let cut = cut.join(", ");
+        ctx.ui
+            .say(format!("its time to finish was over; cut: {cut}"));
+    }
     ctx.ui
         .object(&OutcomeAnswer::new(Some(instance), CommandOutcome::Stopped));
     Ok(Exit::Done)
+}
+
+/// What the end of a gateway cut, by its record.
+fn cut(before: &Status) -> Vec<String> {
+    let lines = history::read(Path::new(&before.state_dir));
+    let ends = lines.filter(|line| line.pid == before.pid);
+    let mut cut = ends.filter_map(|line| match line.entry {
+        HistoryEntry::Ended { cut, .. } => Some(cut),
+        _ => None,
+    });
+    cut.next_back().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::cause::{Diagnosis, EndCause};
 use super::evidence::EndEvidence;
 use super::journal::JournalEvent;
 use crate::control::protocol::Stage;
+use crate::state::history::HistoryEntry;
 use crate::state::terms::RequestKindName;
 use crate::systemd::words::SubState;
 use crate::text::human::span;
@@ -34,7 +35,18 @@ pub fn sentence(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -
     let at = diagnosis
         .at
         .map_or(String::new(), |at| format!(" at {}", clock(at, now)));
-    let cause = cause_text(evidence.subject(), &diagnosis.cause, &at);
+    let mut cause = cause_text(evidence.subject(), &diagnosis.cause, &at);
+    let cut = evidence
+        .record
+        .iter()
+        .rev()
+        .find_map(|line| match &line.entry {
+            HistoryEntry::Ended { cut, .. } if Some(line.at) == diagnosis.at => Some(cut),
+            _ => None,
+        });
+    if let Some(cut) = cut.filter(|cut| !cut.is_empty()) {
+        cause.push_str(&format!(", and cut {}", cut.join(", ")));
+    }
     match since(evidence, diagnosis, now) {
         Some(since) => format!("{cause}; {since}"),
         None => cause,
@@ -69,7 +81,12 @@ fn cause_text(name: &str, cause: &EndCause, at: &str) -> String {
             format!("{name} was ended by systemd{at} after a timeout{said}")
         }
         EndCause::Signalled { signal } => {
-            format!("{name} was ended by {signal}{at}: sent by an unknown user or program")
+            let sender = match signal.as_str() {
+                "SIGINT" => "Ctrl-C at its terminal, or sent by an unknown user or program",
+                "SIGHUP" => "its terminal was closed",
+                _ => "sent by an unknown user or program",
+            };
+            format!("{name} was ended by {signal}{at}: {sender}")
         }
         EndCause::Killed { signal } => format!(
             "{name} was ended by {signal}{at}: sent by a user or program; no out-of-memory kill recorded"

@@ -22,6 +22,7 @@ use crate::gateway::handover::{Stopping, ToPredecessor, Waiter};
 use crate::gateway::lifecycle::{Budget, Event, Phase, RequestKind};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::recovery::driver::LifeEnd;
+use crate::proxy::Backend;
 use crate::state::restart_intent::Intent;
 use crate::state::terms::EndReason;
 use crate::systemd::machine_stopping;
@@ -222,11 +223,19 @@ impl Gateway {
     }
 
     fn ending_process(&mut self, predecessors: Stopping) -> EndingProcess {
-        let mut upstreams = self.front_door.upstreams();
-        upstreams.extend(self.successor.doors().into_values());
+        let slots = self.generations.slots();
+        let doors = self.successor.doors().into_values();
+        // Routes lead to the sidecars, too: each backend drains, and is named, once.
+        let mut upstreams: Vec<Arc<Backend>> = Vec::new();
+        for backend in self.front_door.upstreams().into_iter().chain(doors) {
+            let mut known = slots.iter().map(|slot| slot.backend()).chain(&upstreams);
+            if !known.any(|known| Arc::ptr_eq(known, &backend)) {
+                upstreams.push(backend);
+            }
+        }
         EndingProcess {
             workers: self.front_door.all_workers(),
-            slots: self.generations.slots(),
+            slots,
             upstreams,
             predecessors,
             ending: self.successor.ending.clone(),

@@ -46,7 +46,10 @@ pub fn ended_sidecar(status: &Status, journal: &[&JournalLine]) -> Option<Diagno
             .cause
             .clone()
             .or(end.map(|(_, how)| how.clone()))
-            .unwrap_or_else(|| format!("ended unplanned {} times", one.restarts));
+            .unwrap_or_else(|| match one.restarts {
+                0 | 1 => "ended unplanned".to_owned(),
+                times => format!("ended unplanned {times} times"),
+            });
         Diagnosis::at(
             EndCause::Sidecar {
                 name: one.name.clone(),

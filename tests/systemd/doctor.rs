@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// What no box can produce: another version of the program, and a limit of the whole machine. The
 /// checks' own tests have them.
-const NOT_IN_A_BOX: [&str; 2] = ["inotify-limit", "program-version"];
+const NOT_IN_A_BOX: [&str; 3] = ["inotify-limit", "program-version", "sidecar-failing"];
 
 /// Produced by tests of their own below: they need a user's manager, or a service that is ill for
 /// longer.

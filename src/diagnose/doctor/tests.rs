@@ -2,6 +2,7 @@
 
 use super::finding::{Check, Fix, Problem, advice};
 use super::*;
+use crate::control::protocol::{SidecarStateName, SidecarStatus, Stage};
 
 #[test]
 fn every_check_has_a_unique_code_full_texts_and_a_section_of_the_manual() {
@@ -56,6 +57,27 @@ fn findings_that_no_box_can_produce() {
         ..DoctorFacts::default()
     };
     assert_eq!(found(&other_version), ["program-version"]);
+    let mut died = crate::control::fake_gateway::status();
+    died.stage = Stage::Degraded;
+    died.version = env!("CARGO_PKG_VERSION").into();
+    died.sidecars = vec![SidecarStatus {
+        name: "main".into(),
+        state: SidecarStateName::Ready,
+        cause: None,
+        pid: 805,
+        port: 1,
+        restarts: 6,
+        last_death: Some("it was ended by SIGKILL".into()),
+        failing: true,
+        command: String::new(),
+    }];
+    let died = DoctorFacts {
+        status: Some(died),
+        ..DoctorFacts::default()
+    };
+    assert_eq!(found(&died), ["sidecar-failing"], "it is up");
+    let said = judge(&died).remove(0).problem.message;
+    assert_eq!(said, "main was ended by SIGKILL");
     let mut no_watches = DoctorFacts::default();
     no_watches.machine.inotify = Some("nothing can be watched: EMFILE".into());
     assert_eq!(found(&no_watches), ["inotify-limit"]);

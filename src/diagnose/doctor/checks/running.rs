@@ -1,6 +1,8 @@
 //! The running gateway, as it reports itself.
 
-use crate::control::protocol::{RecoveryRung, RecoveryStatus, SidecarStateName, Stage, Status};
+use crate::control::protocol::{
+    RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus, Stage, Status,
+};
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Problem, command, lines};
 use crate::systemd::WaitsFor;
@@ -52,6 +54,16 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "gatewayctl logs --sidecar NAME shows its output.",
         judge: sidecar_down,
         ..Check::ERROR
+    },
+    Check {
+        code: "sidecar-failing",
+        title: "a sidecar is up, but died again and again",
+        why: "It died five times, each within half an hour of the time before; the next time, \
+               clients wait again.",
+        cure: "gatewayctl logs --sidecar NAME shows its output. It counts as well again after ten \
+               minutes, or after a restart.",
+        judge: sidecar_failing,
+        ..Check::WARNING
     },
     Check {
         code: "standing-by",
@@ -111,7 +123,21 @@ fn sidecar_down(facts: &DoctorFacts) -> Option<Problem> {
     let down = status
         .sidecars
         .iter()
-        .find(|sidecar| sidecar.failing || !up.contains(&sidecar.state))?;
+        .find(|sidecar| !up.contains(&sidecar.state))?;
+    of_sidecar(facts, down)
+}
+
+/// One that is up again, but died too often.
+fn sidecar_failing(facts: &DoctorFacts) -> Option<Problem> {
+    let status = facts.status.as_ref()?;
+    let up = [SidecarStateName::Ready, SidecarStateName::Stopping];
+    let mut sidecars = status.sidecars.iter();
+    let failing = sidecars.find(|one| one.failing && up.contains(&one.state))?;
+    of_sidecar(facts, failing)
+}
+
+/// What is known of the end of a sidecar's last process.
+fn of_sidecar(facts: &DoctorFacts, down: &SidecarStatus) -> Option<Problem> {
     let (name, state, flags) = (&down.name, down.state, &facts.flags);
     let cause = down.cause.as_ref().or(down.last_death.as_ref());
     let cause = cause.cloned().unwrap_or_else(|| format!("{name}: {state}"));
@@ -120,7 +146,12 @@ fn sidecar_down(facts: &DoctorFacts) -> Option<Problem> {
         shell::word(name)
     ));
     let mut detail = lines(&cause).into_iter();
-    let message = detail.next().unwrap_or_default();
+    let first = detail.next().unwrap_or_default();
+    let first = first.strip_prefix("it ").unwrap_or(&first);
+    let message = match first.strip_prefix(name.as_str()) {
+        Some(_) => first.to_owned(),
+        None => format!("{name} {first}"),
+    };
     Problem::with(detail.collect(), format!("[sidecar.{name}]"), message, next)
 }
 

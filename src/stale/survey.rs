@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -92,14 +93,13 @@ fn sockets_in_the_way(claim: &AddressClaim) -> io::Result<Vec<Socket>> {
 pub fn circumstances(claim: &AddressClaim) -> Circumstances {
     let me = std::process::id();
     let own_service = Process::read(me).and_then(|process| process.service().map(str::to_owned));
-    let records: Vec<Owner> = claim
-        .state
-        .iter()
-        .filter_map(|dir| Owner::read(dir))
+    let records: Vec<(u32, Owner)> = (claim.state.iter())
+        .filter_map(|dir| Some((std::fs::metadata(dir).ok()?.uid(), Owner::read(dir)?)))
         .collect();
-    let owner = records.iter().find(|owner| owner.lives() != Some(false));
+    let owner = (records.iter()).find(|(_, owner)| owner.lives() != Some(false));
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-    let drainers = records.iter().flat_map(|owner| &owner.drainers);
+    let drainers = (records.iter())
+        .flat_map(|(user, owner)| owner.drainers.iter().map(|drainer| (*user, drainer)));
     let unit = claim.unit.as_ref();
     Circumstances {
         me,
@@ -110,20 +110,21 @@ pub fn circumstances(claim: &AddressClaim) -> Circumstances {
         own_service,
         unit_group: unit.and_then(|unit| unit.group.clone()),
         main: unit.and_then(|unit| unit.main),
-        owner: owner.map(|owner| ProcessIdentity {
-            pid: owner.pid,
-            start_time: owner.start_time,
-        }),
+        owner: owner.and_then(|(user, owner)| recorded(*user, owner.pid, owner.start_time)),
         drainers: drainers
-            .filter(|drainer| drainer.until_ms.is_none_or(|until| until > now))
-            .map(|drainer| ProcessIdentity {
-                pid: drainer.pid,
-                start_time: drainer.start_time,
-            })
+            .filter(|(_, drainer)| drainer.until_ms.is_none_or(|until| until > now))
+            .filter_map(|(user, drainer)| recorded(user, drainer.pid, drainer.start_time))
             .collect(),
         protected: claim.protected.clone(),
         named: claim.named,
     }
+}
+
+/// A process that is on record in a state directory of `user`. He may write there what he likes: a
+/// record proves nothing about the processes of others, nor without a start time.
+fn recorded(user: u32, pid: u32, start_time: u64) -> Option<ProcessIdentity> {
+    let may_say = start_time != 0 && process::user(pid) == Some(user);
+    may_say.then_some(ProcessIdentity { pid, start_time })
 }
 
 /// The users whose processes may be ended.
@@ -199,7 +200,9 @@ async fn suspect(
     };
     let of_this = answer
         .as_ref()
-        .is_some_and(|answer| answer.instance.is_some() && answer.instance == claim.instance);
+        .is_some_and(|answer| answer.instance.is_some() && answer.instance == claim.instance)
+        // Each user may have a gateway of that name.
+        && (claim.users.is_empty() || claim.users.contains(&process.uid));
     Some(Suspect {
         process,
         gateway: Some(SuspectGateway {

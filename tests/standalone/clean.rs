@@ -457,6 +457,37 @@ fn a_healthy_gateway_of_another_instance_is_kept() {
     assert_eq!(gateway.stop().code(), Some(0));
 }
 
+/// A service's user had root's `restart --force` stop any gateway, by an owner.json of its own.
+#[test]
+fn a_record_of_another_user_says_nothing_about_a_gateway_of_root() {
+    if !nobody::can_be() {
+        return;
+    }
+    let (gateway, dir) = (Setup::new().start(), tempfile::tempdir().unwrap());
+    nobody::own(dir.path());
+    let start = Stat::read(gateway.pid()).unwrap().start_time;
+    let record = dir.path().join("owner.json");
+    for (start, field) in [(0, "owner"), (start, "owner"), (start, "drainers")] {
+        let (me, pid) = (std::process::id(), gateway.pid());
+        let drainer = serde_json::json!([{ "pid": pid, "startTime": start, "untilMs": null }]);
+        let text = serde_json::json!({
+            "pid": if field == "owner" { pid } else { me },
+            "startTime": if field == "owner" { start } else { 0 },
+            "bootId": "", "instance": "gateway", "listeners": [], "command": "",
+            "drainers": if field == "owner" { Value::Array(Vec::new()) } else { drainer },
+        });
+        let script = format!("echo '{text}' > {}", record.display());
+        let written = nobody::command(Path::new("sh"), &["-c", &script]).status();
+        assert!(written.unwrap().success());
+        let (code, told) = report(&clean(dir.path(), gateway.addr().port(), &[]));
+        assert_eq!(
+            (code, verdict(&told, gateway.pid()).as_str()),
+            (5, "kept answers"),
+            "{text}: {told:#}"
+        );
+    }
+}
+
 #[test]
 fn a_gateway_on_both_families_is_named_once() {
     let (port, elsewhere) = (port::private(), tempfile::tempdir().unwrap());

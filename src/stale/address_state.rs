@@ -76,7 +76,7 @@ pub fn now(
     holders: &AddressHolders,
 ) -> AddressState {
     let processes: Vec<Process> = holders
-        .alone_at
+        .doors
         .keys()
         .filter_map(|pid| Process::read(*pid))
         .collect();

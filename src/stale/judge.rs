@@ -23,6 +23,8 @@ pub struct SuspectGateway {
     /// Whether it answered at least one of several questions, at its control socket or its front
     /// door.
     pub answers: bool,
+    /// Whether it has a control socket that cannot be asked from here: its silence proves less.
+    pub out_of_reach: bool,
     /// The service whose main process it is: a service manager looks after it.
     pub main_of: Option<String>,
     /// Whether a healthy gateway holds the same listener: one of the two takes over from the other,
@@ -116,6 +118,7 @@ impl Circumstances {
             (true, false) => Judgment::Stale(EndProof::Silent),
             (false, true) => Judgment::Kept(KeepCode::Answers),
             (false, false) if gateway.shares_listener => Judgment::Kept(KeepCode::Beside),
+            (false, false) if gateway.out_of_reach => Judgment::Kept(KeepCode::OutOfReach),
             (false, false) => Judgment::Stale(EndProof::Unknown),
         }
     }

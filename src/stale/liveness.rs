@@ -9,11 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::control_sockets::ControlSockets;
 use crate::config::Listen;
 use crate::control::client::Client;
 use crate::control::protocol::Method;
-use crate::control::server;
-use crate::os::port;
 
 /// How long a question waits for its answer: a status and `/healthz` need no work.
 const PROBE: Duration = Duration::from_secs(1);
@@ -50,39 +49,47 @@ pub struct ReportedDrainer {
 }
 
 impl SelfReport {
-    /// Whether it shows that a process is alive: that process answered itself, or its successor
-    /// answered and knows that it still finishes its work.
-    fn speaks_for(&self, pid: u32) -> bool {
-        self.pid == pid || self.drainers.iter().any(|drainer| drainer.pid == pid)
+    /// Whether it shows that a process, which has these pids, is alive: that process answered
+    /// itself, or its successor answered and knows that it still finishes its work.
+    fn speaks_for(&self, pids: &[u32]) -> bool {
+        let drains = |drainer: &ReportedDrainer| pids.contains(&drainer.pid);
+        pids.contains(&self.pid) || self.drainers.iter().any(drains)
     }
 }
 
+/// What came of asking a gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// None when nothing answered.
+    pub report: Option<SelfReport>,
+    /// As [`ControlSockets::out_of_reach`].
+    pub out_of_reach: bool,
+}
+
 /// Asks gateway `pid` [`PROBES`] questions at once, at its control socket and at `doors`, the
-/// addresses that lead to no other process; there, any HTTP answer counts. None when nothing answers
-/// within `limit`. `known` are control sockets where it may answer, too.
-pub async fn ask(
-    pid: u32,
-    doors: &[Listen],
-    known: &[PathBuf],
-    limit: Duration,
-) -> Option<SelfReport> {
+/// addresses that lead to no other program; there, any HTTP answer counts. There is no report when
+/// nothing answers within `limit`. `known` are control sockets where it may answer, too.
+pub async fn ask(pid: u32, doors: &[Listen], known: &[PathBuf], limit: Duration) -> Answer {
+    let mut controls = ControlSockets::of(pid);
+    controls.paths.extend_from_slice(known);
     let questions: FuturesUnordered<_> = (0..PROBES)
-        .map(|_| ask_once(pid, doors, known, limit))
+        .map(|_| ask_once(pid, doors, &controls, limit))
         .collect();
-    questions.filter_map(std::future::ready).next().await
+    Answer {
+        report: questions.filter_map(std::future::ready).next().await,
+        out_of_reach: controls.out_of_reach,
+    }
 }
 
 async fn ask_once(
     pid: u32,
     doors: &[Listen],
-    known: &[PathBuf],
+    controls: &ControlSockets,
     limit: Duration,
 ) -> Option<SelfReport> {
-    let mut controls = controls_of(pid);
-    controls.extend_from_slice(known);
     // Both at once: a report tells more than an open door.
     let (report, opened) = tokio::join!(
-        timeout(limit, first_report(pid, &controls)),
+        timeout(limit, first_report(controls)),
         timeout(limit, any_answers(doors))
     );
     let by_door = opened.unwrap_or(false).then(|| SelfReport {
@@ -99,42 +106,20 @@ pub async fn until_silent(pid: u32, control: &Path) {
         let next = Instant::now() + PROBE;
         let report = timeout(PROBE, report_of(control)).await.unwrap_or_default();
         unanswered = match report {
-            Some(report) if report.speaks_for(pid) => 0,
+            Some(report) if report.speaks_for(&[pid]) => 0,
             _ => unanswered + 1,
         };
         sleep_until(next).await;
     }
 }
 
-/// The control sockets that a process listens at, each by every name that it may have now. One with
-/// a long path is not found: the kernel lists it by a descriptor of that process.
-fn controls_of(pid: u32) -> Vec<PathBuf> {
-    let dir = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-    let held = port::sockets_of(pid).unwrap_or_default();
-    let path = |listen: Listen| match listen {
-        Listen::Unix(path) => Some(path),
-        Listen::Tcp(_) => None,
-    };
-    let found = port::unix()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|socket| held.contains(&socket.inode));
-    found
-        .filter_map(|socket| path(socket.listen))
-        .flat_map(|bound| server::names(&dir.join(bound)))
-        .collect()
-}
-
 /// The first report that speaks for a process. Its socket may have its successor's name by now, and
 /// then the successor answers.
-async fn first_report(pid: u32, controls: &[PathBuf]) -> Option<SelfReport> {
-    for control in controls {
-        let report = report_of(control).await;
-        if let Some(report) = report.filter(|report| report.speaks_for(pid)) {
-            return Some(report);
-        }
-    }
-    None
+async fn first_report(controls: &ControlSockets) -> Option<SelfReport> {
+    let asked: FuturesUnordered<_> = controls.paths.iter().map(|path| report_of(path)).collect();
+    let reports = asked.filter_map(std::future::ready);
+    let speaking = reports.filter(|report| std::future::ready(report.speaks_for(&controls.pids)));
+    std::pin::pin!(speaking).next().await
 }
 
 async fn report_of(control: &Path) -> Option<SelfReport> {
@@ -146,23 +131,23 @@ async fn report_of(control: &Path) -> Option<SelfReport> {
         .ok()
 }
 
+/// Whether a door is answered. All are asked at once: one of a hung gateway takes the whole time.
 async fn any_answers(doors: &[Listen]) -> bool {
-    for door in doors {
-        let answered = match door {
-            Listen::Tcp(address) => match TcpStream::connect(address).await {
-                Ok(stream) => speaks_http(stream).await,
-                Err(_) => false,
-            },
-            Listen::Unix(path) => match UnixStream::connect(path).await {
-                Ok(stream) => speaks_http(stream).await,
-                Err(_) => false,
-            },
-        };
-        if answered {
-            return true;
-        }
+    let asked: FuturesUnordered<_> = doors.iter().map(is_answered).collect();
+    asked.any(std::future::ready).await
+}
+
+async fn is_answered(door: &Listen) -> bool {
+    match door {
+        Listen::Tcp(address) => match TcpStream::connect(address).await {
+            Ok(stream) => speaks_http(stream).await,
+            Err(_) => false,
+        },
+        Listen::Unix(path) => match UnixStream::connect(path).await {
+            Ok(stream) => speaks_http(stream).await,
+            Err(_) => false,
+        },
     }
-    false
 }
 
 /// Whether the other side speaks HTTP. With `health_paths = false` the application answers, and the
@@ -180,15 +165,6 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_control_socket_is_found_by_the_name_that_it_has_now() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run/control.sock");
-        let _listener = server::bind(&path).unwrap();
-        let found = controls_of(std::process::id());
-        assert!(found.contains(&path), "{found:?}");
-    }
-
-    #[tokio::test]
     async fn an_answer_counts_and_so_does_silence_for_the_whole_time() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = [Listen::Tcp(listener.local_addr().unwrap())];
@@ -200,10 +176,10 @@ mod tests {
                 .await
                 .unwrap();
         });
-        assert!(answered.is_some());
+        assert!(answered.report.is_some());
         let begun = Instant::now();
         // Connections wait in the queue; nobody takes them.
-        assert!(ask(me, &door, &[], AGAIN).await.is_none());
+        assert!(ask(me, &door, &[], AGAIN).await.report.is_none());
         assert!(begun.elapsed() >= AGAIN);
     }
 }

@@ -25,6 +25,7 @@
 mod address_state;
 mod claim;
 mod clean;
+mod control_sockets;
 mod judge;
 mod leftover;
 mod liveness;

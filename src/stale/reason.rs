@@ -55,7 +55,7 @@ words! {
         Drains = "drains",
         /// It is the main process of another service.
         MainOfOther = "main-of-other",
-        /// Somebody suspended it at a terminal.
+        /// Somebody suspended it: at a terminal, in a debugger, or by freezing its control group.
         Suspended = "suspended",
         /// It owns this instance and answers.
         Owns = "owns",
@@ -63,6 +63,8 @@ words! {
         Answers = "answers",
         /// It shares its listener with a gateway that answers.
         Beside = "beside",
+        /// It has a control socket that this command cannot ask whether it is alive.
+        OutOfReach = "out-of-reach",
         /// It is another process by now, or has released the port.
         Changed = "changed",
         /// The kernel does not let this command end it.
@@ -95,11 +97,12 @@ impl KeepCode {
             Self::Drains => "it finishes its work, and still has time",
             Self::MainOfOther => return format!("it is the main process of {main_of}"),
             Self::Suspended => {
-                "somebody suspended it at a terminal (Ctrl-Z), where `fg` continues it"
+                "somebody suspended it: at a terminal (Ctrl-Z), where `fg` continues it, in a debugger, or by freezing its control group"
             }
             Self::Owns => "it owns this instance, and answers",
             Self::Answers => "it answers, so it is no leftover",
             Self::Beside => "it shares its listener with one that answers",
+            Self::OutOfReach => "its control socket cannot be reached from here to ask it",
             Self::Changed => "it is another process by now, or has let go of the port",
             Self::NotPermitted => "the kernel does not let this command end it",
         };

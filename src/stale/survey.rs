@@ -24,8 +24,9 @@ use crate::systemd::unit::facts_of;
 /// The holders of the sockets that are in the way of a claim.
 #[derive(Clone, Debug, Default)]
 pub struct AddressHolders {
-    /// The processes that hold such a socket, each with the addresses that it holds alone.
-    pub alone_at: HashMap<u32, Vec<Listen>>,
+    /// The processes that hold such a socket, each with its doors: the addresses that lead to it,
+    /// or to a gateway that holds the same socket, and to no other program.
+    pub doors: HashMap<u32, Vec<Listen>>,
     /// For each process, the others that hold the same socket.
     pub sharers: HashMap<u32, BTreeSet<u32>>,
     /// The users of sockets whose holders are hidden from this process.
@@ -37,9 +38,9 @@ pub struct AddressHolders {
 pub async fn look_again(claim: &AddressClaim, before: &Suspect) -> Option<(Suspect, Judgment)> {
     let pid = before.process.pid;
     let holders = holders(claim).ok()?;
-    let alone_at = holders.alone_at.get(&pid)?;
+    let doors = holders.doors.get(&pid)?;
     let circumstances = circumstances(claim);
-    let now = suspect(claim, &circumstances, pid, alone_at, AGAIN)
+    let now = suspect(claim, &circumstances, pid, doors, AGAIN)
         .await
         .filter(|now| now.process == before.process)?;
     let judgment = circumstances.judge(&now);
@@ -62,15 +63,18 @@ pub fn holders(claim: &AddressClaim) -> io::Result<AddressHolders> {
             }
             continue;
         };
+        // During a hand-over two gateways hold it. An answer there speaks for both.
+        let is_gateway = |pid: &u32| Process::read(*pid).is_some_and(|held| held.is_gateway());
+        let only_gateways = pids.len() == 1 || pids.iter().all(is_gateway);
         for pid in pids {
-            let alone_at = found.alone_at.entry(*pid).or_default();
+            let doors = found.doors.entry(*pid).or_default();
             found
                 .sharers
                 .entry(*pid)
                 .or_default()
                 .extend(pids.iter().filter(|other| *other != pid));
-            if pids.len() == 1 {
-                alone_at.push(socket.listen.clone());
+            if only_gateways {
+                doors.push(socket.listen.clone());
             }
         }
     }
@@ -145,9 +149,9 @@ pub async fn suspects(
     holders: &AddressHolders,
 ) -> Vec<Suspect> {
     let asked = holders
-        .alone_at
+        .doors
         .iter()
-        .map(|(pid, alone_at)| suspect(claim, circumstances, *pid, alone_at, SURVEY));
+        .map(|(pid, doors)| suspect(claim, circumstances, *pid, doors, SURVEY));
     let mut suspects: Vec<Suspect> = join_all(asked).await.into_iter().flatten().collect();
     suspects.sort_by_key(|suspect| suspect.process.pid);
     let is_healthy = |suspect: &Suspect| match &suspect.gateway {
@@ -177,7 +181,7 @@ async fn suspect(
     claim: &AddressClaim,
     circumstances: &Circumstances,
     pid: u32,
-    alone_at: &[Listen],
+    doors: &[Listen],
     limit: Duration,
 ) -> Option<Suspect> {
     let process = Process::read(pid)?;
@@ -190,7 +194,7 @@ async fn suspect(
     let known: Vec<_> = (claim.state.iter())
         .map(|state| Paths::in_state_dir(state).control)
         .collect();
-    let (unit, answer) = tokio::join!(facts_of(pid), liveness::ask(pid, alone_at, &known, limit));
+    let (unit, answer) = tokio::join!(facts_of(pid), liveness::ask(pid, doors, &known, limit));
     let main_of = match (unit, process.service()) {
         (Some(unit), _) => (unit.main_pid == pid).then_some(unit.unit),
         // The service manager does not answer, or it is another user's: the service may well look
@@ -198,15 +202,15 @@ async fn suspect(
         (None, Some(service)) => service.rsplit('/').next().map(str::to_owned),
         (None, None) => None,
     };
-    let of_this = answer
-        .as_ref()
+    let of_this = (answer.report.as_ref())
         .is_some_and(|answer| answer.instance.is_some() && answer.instance == claim.instance)
         // Each user may have a gateway of that name.
         && (claim.users.is_empty() || claim.users.contains(&process.uid));
     Some(Suspect {
         process,
         gateway: Some(SuspectGateway {
-            answers: answer.is_some(),
+            answers: answer.report.is_some(),
+            out_of_reach: answer.out_of_reach,
             main_of,
             of_this,
             shares_listener: false,

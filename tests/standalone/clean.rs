@@ -488,6 +488,85 @@ fn a_record_of_another_user_says_nothing_about_a_gateway_of_root() {
     }
 }
 
+/// `clean --port` killed a healthy predecessor and its successor: they held one socket, so that no
+/// door led to one of them alone, and their control sockets have long paths.
+#[test]
+fn healthy_gateways_that_hold_one_socket_are_kept() {
+    let listener = TcpListener::bind(("127.0.0.1", port::private())).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let gateways: Vec<Stranger> = ["a", "b"]
+        .map(|name| {
+            let mut command = Command::new("sh");
+            let state = dir.path().join(name.repeat(120));
+            let script = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\" 3<&0 </dev/null";
+            command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_gateway"), "run"]);
+            command.args(["--config", "/dev/null", "--instance", name, "--state-dir"]);
+            command
+                .arg(&state)
+                .arg("--listen")
+                .arg(format!("127.0.0.1:{port}"));
+            scrub(&mut command);
+            let input = OwnedFd::from(listener.try_clone().unwrap());
+            let child = command.stdin(Stdio::from(input)).spawn().unwrap();
+            let gateway = Stranger { child, port };
+            wait::until("it is ready", || {
+                let output = ctl_in(&state).args(["--json", "status"]).output().unwrap();
+                let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+                (status["stage"] == "ready").then_some(())
+            });
+            gateway
+        })
+        .into();
+    drop(listener);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (code, told) = report(&clean(elsewhere.path(), port, &[]));
+    for gateway in &gateways {
+        assert_eq!(verdict(&told, gateway.pid()), "kept answers", "{told:#}");
+    }
+    assert_eq!(code, 5, "{told:#}");
+    // If they hang, nobody can ask them from here.
+    for gateway in &gateways {
+        stop(gateway.pid());
+    }
+    let (_, told) = report(&clean(elsewhere.path(), port, &[]));
+    for gateway in &gateways {
+        assert_eq!(
+            verdict(&told, gateway.pid()),
+            "kept out-of-reach",
+            "{told:#}"
+        );
+    }
+}
+
+/// A container that was paused was killed.
+#[test]
+fn a_gateway_that_is_frozen_with_its_control_group_is_kept() {
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let root = roots.iter().find(|root| root.join("cgroup.procs").exists());
+    let group = root.map(|root| root.join(format!("gateway-test-{}", std::process::id())));
+    let Some(group) = group.filter(|group| fs::create_dir(group).is_ok()) else {
+        return skip::because("no control group may be made here");
+    };
+    let gateway = Setup::new().start();
+    let write = |name: &str, text: &str| fs::write(group.join(name), text);
+    let joined = write("cgroup.procs", &gateway.pid().to_string());
+    if joined.and_then(|()| write("cgroup.freeze", "1")).is_ok() {
+        wait::until("it is frozen", || {
+            let events = fs::read_to_string(group.join("cgroup.events")).unwrap();
+            events.contains("frozen 1").then_some(())
+        });
+        let elsewhere = tempfile::tempdir().unwrap();
+        let (_, told) = report(&clean(elsewhere.path(), gateway.addr().port(), &[]));
+        write("cgroup.freeze", "0").unwrap();
+        assert_eq!(verdict(&told, gateway.pid()), "kept suspended", "{told:#}");
+    } else {
+        skip::because("no control group may be frozen here");
+    }
+    drop(gateway);
+    wait::until("the group is empty", || fs::remove_dir(&group).ok());
+}
+
 #[test]
 fn a_gateway_on_both_families_is_named_once() {
     let (port, elsewhere) = (port::private(), tempfile::tempdir().unwrap());

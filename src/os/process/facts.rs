@@ -32,7 +32,7 @@ pub struct Process {
     /// The control group below the root of systemd's hierarchy; empty where it may not be read, and
     /// where there are no control groups.
     pub group: String,
-    /// As [`Stat::is_suspended`].
+    /// As [`Stat::is_suspended`], or frozen with its control group.
     pub suspended: bool,
     /// Whether it is proven to be its user's service manager.
     pub is_user_manager: bool,
@@ -47,7 +47,7 @@ impl Process {
         Some(Self {
             pid,
             start_time: stat.start_time,
-            suspended: stat.is_suspended(),
+            suspended: stat.is_suspended() || kernel::is_frozen(pid),
             uid,
             is_user_manager: is_named(program.as_deref(), "systemd")
                 && stat.parent == 1

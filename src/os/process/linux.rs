@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Stat, before_replaced};
 
@@ -64,6 +64,51 @@ pub fn users(pid: u32) -> Vec<u32> {
     let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
     let users = line.unwrap_or_default().split_whitespace();
     users.filter_map(|user| user.parse().ok()).collect()
+}
+
+/// The pids of a process: the one that is given, and those that it has in containers.
+pub fn pids(pid: u32) -> Vec<u32> {
+    let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&status);
+    let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let words = line.unwrap_or_default().split_whitespace();
+    let mut pids: Vec<u32> = words.filter_map(|word| word.parse().ok()).collect();
+    if !pids.contains(&pid) {
+        pids.push(pid);
+    }
+    pids
+}
+
+/// Whether somebody froze the control group of a process, as `docker pause` does.
+pub fn is_frozen(pid: u32) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    frozen_in(Path::new("/sys/fs/cgroup"), &groups)
+}
+
+/// The same with the text of /proc/PID/cgroup, for each place where a hierarchy may be mounted.
+fn frozen_in(root: &Path, groups: &str) -> bool {
+    let holds = |file: PathBuf, line: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|found| found == line)
+    };
+    groups.split('\n').any(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            return false;
+        };
+        let path = path.trim_start_matches('/');
+        match controllers {
+            "" => ["", "unified"].iter().any(|mount| {
+                let group = root.join(mount).join(path);
+                holds(group.join("cgroup.events"), "frozen 1")
+            }),
+            "freezer" => {
+                let group = root.join("freezer").join(path);
+                holds(group.join("freezer.state"), "FROZEN")
+            }
+            _ => false,
+        }
+    })
 }
 
 /// The link /proc/PID/exe: a program whose file was replaced has " (deleted)" after it.
@@ -170,6 +215,35 @@ mod tests {
         assert!(!stat.is_suspended() && stat_in(b"42 (a) S 7").is_none());
         let suspended = b"42 (a) T 7 42 42 34816 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0";
         assert!(stat_in(suspended).unwrap().is_suspended());
+        let debugged = b"42 (a) t 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0";
+        assert!(stat_in(debugged).unwrap().is_suspended());
+    }
+
+    #[test]
+    fn a_frozen_group_is_seen_in_each_setup() {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text, groups) in [
+            ("a/cgroup.events", "populated 1\nfrozen 1\n", "0::/a\n"),
+            ("unified/b/cgroup.events", "frozen 1\n", "1:cpu:/\n0::/b\n"),
+            (
+                "freezer/c/freezer.state",
+                "FROZEN\n",
+                "3:freezer:/c\n0::/\n",
+            ),
+        ] {
+            assert!(!frozen_in(root.path(), groups), "{groups}");
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            assert!(frozen_in(root.path(), groups), "{groups}");
+            std::fs::write(
+                &path,
+                text.replace("frozen 1", "frozen 0")
+                    .replace("FROZEN", "THAWED"),
+            )
+            .unwrap();
+            assert!(!frozen_in(root.path(), groups), "{groups}");
+        }
     }
 
     #[test]

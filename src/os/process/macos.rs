@@ -36,6 +36,15 @@ pub fn users(pid: u32) -> Vec<u32> {
     user(pid).into_iter().collect()
 }
 
+pub fn pids(pid: u32) -> Vec<u32> {
+    vec![pid]
+}
+
+/// There are no control groups.
+pub fn is_frozen(_: u32) -> bool {
+    false
+}
+
 pub fn executable(pid: u32) -> Option<PathBuf> {
     program(pid)
 }

@@ -22,7 +22,7 @@ mod tree;
 pub use ended::Ended;
 pub use facts::{Process, is_within};
 pub use kernel::{
-    all, arguments, command_line, environment, executable, group_of, program, user, users,
+    all, arguments, command_line, environment, executable, group_of, pids, program, user, users,
 };
 #[cfg(target_os = "linux")]
 pub use kernel::{arguments_in, group_in, stat_in};

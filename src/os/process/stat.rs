@@ -5,7 +5,8 @@
 pub struct Stat {
     /// 15 bytes at most. A process chooses its name itself.
     pub name: String,
-    /// `Z` for a zombie, `X` for a process that is being removed, `T` for a stopped one; field 3 of /proc/PID/stat
+    /// `Z` for a zombie, `X` for a process that is being removed, `T` for a stopped one, `t` for one
+    /// that a debugger has stopped; field 3 of /proc/PID/stat
     /// (proc(5)).
     pub state: char,
     /// 0 where the parent is outside of this pid namespace. Field 4.
@@ -30,8 +31,9 @@ impl Stat {
         self.state == 'T'
     }
 
-    /// Whether somebody suspended it at a terminal, as with Ctrl-Z: it goes on when he says so.
+    /// Whether somebody suspended it at a terminal, as with Ctrl-Z, or holds it in a debugger: it
+    /// goes on when he says so.
     pub fn is_suspended(&self) -> bool {
-        self.is_stopped() && self.terminal
+        self.state == 't' || self.is_stopped() && self.terminal
     }
 }

@@ -128,6 +128,15 @@ fn a_healthy_gateway_is_kept_whatever_the_records_say() {
         circumstances().judge(&healthy(7)),
         Judgment::Kept(KeepCode::Answers)
     );
+    let mut far = silent(7);
+    far.gateway = Some(SuspectGateway {
+        out_of_reach: true,
+        ..SuspectGateway::default()
+    });
+    assert_eq!(
+        circumstances().judge(&far),
+        Judgment::Kept(KeepCode::OutOfReach)
+    );
     let mut managed = silent(7);
     managed.gateway = Some(SuspectGateway {
         main_of: Some("web.service".into()),
@@ -238,7 +247,7 @@ prop_compose! {
     ) -> Suspect {
         let mut process = Process { uid, group: group.to_owned(), ..process(pid) };
         process.is_user_manager = systemd;
-        Suspect { process, gateway: gateway.map(|(answers, main_of, shares_listener)| SuspectGateway { answers, main_of, shares_listener, of_this: false }) }
+        Suspect { process, gateway: gateway.map(|(answers, main_of, shares_listener)| SuspectGateway { answers, main_of, shares_listener, of_this: false, out_of_reach: false }) }
     }
 }
 

@@ -169,22 +169,23 @@ impl Tree {
         false
     }
 
-    /// A record of what may be another boot counts only where the start tells that it is the same
-    /// process.
+    /// A record counts only for processes of the user who may write it, and only where the start
+    /// tells that it is the same process.
+    fn tells(&self, number: usize, start: Start) -> bool {
+        let is_writers = self.members[number].nobody == self.nobodys_state;
+        self.has_record() && is_writers && start == Start::Right
+    }
+
     fn owns(&self, number: usize) -> bool {
-        let told =
-            |start: Start| start == Start::Right || start == Start::Unknown && self.this_boot;
-        self.has_record()
-            && self
-                .owner
-                .is_some_and(|(owner, start)| owner == number && told(start))
+        self.owner
+            .is_some_and(|(owner, start)| owner == number && self.tells(number, start))
     }
 
     fn drains(&self, number: usize) -> bool {
         let recorded = |&(drainer, start, until): &(usize, Start, Until)| {
-            drainer == number && start != Start::Wrong && until != Until::Passed
+            drainer == number && self.tells(number, start) && until != Until::Passed
         };
-        self.has_record() && self.owner.is_some() && self.drainers.iter().any(recorded)
+        self.owner.is_some() && self.drainers.iter().any(recorded)
     }
 
     /// Part of this instance, so that its hold is as it should be.
@@ -196,7 +197,7 @@ impl Tree {
     }
 
     /// Whether it answers at its control socket, or somebody does at an address that, as far as
-    /// gatewayctl sees, leads to it alone.
+    /// gatewayctl sees, leads to it alone or to gateways alone.
     fn answers(&self, number: usize) -> bool {
         if self.members[number].control && self.members[number].mood == Mood::Answers {
             return true;
@@ -210,7 +211,13 @@ impl Tree {
                         && self.members[*number].kind != Kind::Foreign
                 }
             };
-            seen == [&Who::Member(number)] && holders.iter().any(speaks)
+            let is_gateway = |who: &&Who| match who {
+                Who::Ctl => false,
+                Who::Member(number) => self.members[*number].kind == Kind::Gateway,
+            };
+            let me = &Who::Member(number);
+            let is_door = seen == [me] || seen.contains(&me) && seen.iter().all(is_gateway);
+            is_door && holders.iter().any(speaks)
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
 use crate::state::paths::Paths;
 use crate::state::private_dir::{self, NotPrivate};
+use crate::state::untrusted_file;
 
 /// How long a second gateway waits for the owner's record: the owner takes the lock a moment before
 /// it opens its sockets and writes the record.
@@ -145,30 +146,50 @@ fn fingerprint(config: &Config) -> String {
         .collect()
 }
 
+/// A longer token is not read.
+const TOKEN_MAX: u64 = 4096;
+
 /// The bearer token of `/_gateway/…`, from the configured file or from the state directory.
 ///
 /// # Errors
 /// When it can be neither read nor created.
 pub fn token(config: &Config, state: &Path) -> io::Result<String> {
-    let path = config
-        .gateway
-        .token_file
-        .clone()
-        .unwrap_or_else(|| state.join("token"));
-    match std::fs::read_to_string(&path) {
-        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
-        Err(error)
-            if error.kind() != io::ErrorKind::NotFound || config.gateway.token_file.is_some() =>
-        {
-            return Err(error);
+    let path = state.join("token");
+    let read = match &config.gateway.token_file {
+        // Secrets are often links.
+        Some(configured) => return text_of(untrusted_file::read_linked(configured, TOKEN_MAX)?),
+        None => untrusted_file::read(&path, TOKEN_MAX).and_then(text_of),
+    };
+    match read {
+        Ok(token) => return Ok(token),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            untrusted_file::quarantine(&path, &error.to_string());
         }
-        _ => {}
+        // Somebody has a lease on it.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            warn!(
+                "[gateway] cannot read {}: {error}; replacing it",
+                path.display()
+            );
+        }
+        Err(error) => return Err(error),
     }
     let mut bytes = [0; 24];
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    crate::state::atomic_file::write(&path, format!("{token}\n").as_bytes(), 0o600)?;
+    atomic_file::write(&path, format!("{token}\n").as_bytes(), 0o600)?;
     Ok(token)
+}
+
+/// The token in a file.
+fn text_of(file: Vec<u8>) -> io::Result<String> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    let text = String::from_utf8(file).map_err(|_| invalid("it is not text"))?;
+    match text.trim() {
+        "" => Err(invalid("it is empty")),
+        token => Ok(token.to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The user and groups of a process, and programs that are run with those of another one.
 #![allow(unsafe_code, reason = "pre_exec runs between fork and exec")]
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -61,7 +60,7 @@ impl Credentials {
         if self.uid == geteuid() {
             return Ok(Command::new(program));
         }
-        let file = File::open(program)?;
+        let file = platform::open_regular(program)?;
         let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let Self { uid, gid, groups } = self.clone();
         command.arg0(program);

@@ -3,11 +3,15 @@
 //! The file is empty and is never renamed, unlinked or unlocked, only closed: if a lock file is
 //! renamed or unlinked, a third process can take a lock in between.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use super::untrusted_file;
 
 const NAME: &str = "gateway.lock";
 
@@ -73,14 +77,17 @@ impl Lock {
     }
 }
 
+/// Anything but a regular file of ours may have been put there to keep every gateway from starting.
 fn open(state_dir: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(state_dir.join(NAME))
+    let path = state_dir.join(NAME);
+    // For reading too, which opens a pipe without waiting for its other side, so that it is named.
+    let opened = untrusted_file::open(&path, OFlag::O_RDWR | OFlag::O_CREAT);
+    opened.map_err(|error| match error.kind() {
+        kind @ (io::ErrorKind::InvalidData | io::ErrorKind::WouldBlock) => {
+            io::Error::new(kind, format!("its {NAME} cannot be opened: {error}"))
+        }
+        _ => error,
+    })
 }
 
 /// For handing the description to a successor.

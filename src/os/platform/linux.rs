@@ -128,7 +128,8 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// open a device can have effects.
 ///
 /// # Errors
-/// `InvalidData` when it is no regular file.
+/// `InvalidData` when it is no regular file; `WouldBlock` when somebody has a write lease on it, which
+/// would hold up the open for 45 s (fcntl(2), F_SETLEASE).
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let place = std::fs::OpenOptions::new()
         .read(true)
@@ -140,7 +141,10 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
             "it is not a regular file",
         ));
     }
-    File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
+    std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 /// The groups of an account, `first` among them; none where the list cannot be read.

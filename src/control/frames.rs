@@ -4,7 +4,12 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::protocol::{FRAME_MAX, Frame};
+use serde_json::Value;
+
+use super::protocol::{FRAME_MAX, Failure, FailureCode, Frame};
+
+/// How much of a request's id is repeated where the answer was too long, maybe for that very id.
+const ID_ECHOED: usize = 1000;
 
 #[derive(Debug)]
 pub enum ReadFrame {
@@ -39,9 +44,61 @@ pub async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<ReadFr
     }
 }
 
-/// Writes a frame and its newline.
+/// Writes a frame and its newline. In the place of an answer that no reader would take is a failure
+/// that says so; such an event is lost.
+///
+/// # Errors
+/// Also for such a request.
 pub async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
     let mut line = serde_json::to_vec(frame)?;
+    if line.len() >= FRAME_MAX {
+        let why = format!("{} bytes are more than a frame may have", line.len());
+        line = match frame {
+            Frame::Res { id, .. } => serde_json::to_vec(&too_long(id, &why))?,
+            Frame::Event { .. } => return Ok(()),
+            Frame::Req { .. } => return Err(io::Error::new(io::ErrorKind::InvalidInput, why)),
+        };
+    }
     line.push(b'\n');
     stream.write_all(&line).await
+}
+
+fn too_long(id: &str, why: &str) -> Frame {
+    let message = format!("the answer is too long: {why}");
+    Frame::Res {
+        id: id.chars().take(ID_ECHOED).collect(),
+        ok: false,
+        payload: Value::Null,
+        error: Some(Failure::new(FailureCode::Failed, message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_no_reader_would_take_says_so_instead() {
+        let payload = Value::from("x".repeat(FRAME_MAX));
+        let event = Frame::Event {
+            event: "progress".to_owned(),
+            payload: payload.clone(),
+        };
+        let answer = Frame::Res {
+            id: "7".to_owned(),
+            ok: true,
+            payload,
+            error: None,
+        };
+        let mut sent = Vec::new();
+        write(&mut sent, &event).await.unwrap();
+        write(&mut sent, &answer).await.unwrap();
+        let ReadFrame::Frame(Frame::Res { id, ok, error, .. }) =
+            read(&mut sent.as_slice()).await.unwrap()
+        else {
+            panic!("{} bytes", sent.len());
+        };
+        assert_eq!((id.as_str(), ok), ("7", false));
+        assert!(error.unwrap().message.contains("too long"));
+    }
 }

@@ -19,8 +19,9 @@ pub const BLOCKERS_SHOWN: usize = 8;
 /// longer than most answers take, and shorter than most people wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How much of a path is shown.
+/// How much of a path is shown, and of a method: both may fill a whole head.
 const PATH_SHOWN: usize = 200;
+const METHOD_SHOWN: usize = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TicketKind {
@@ -112,7 +113,8 @@ impl RequestLine {
 
 impl std::fmt::Display for RequestLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {:.*}", self.method, PATH_SHOWN, self.path())
+        let method = self.method.as_str();
+        write!(f, "{method:.METHOD_SHOWN$} {:.PATH_SHOWN$}", self.path())
     }
 }
 
@@ -347,5 +349,13 @@ mod tests {
         open(TicketKind::Request).answered();
         assert_eq!(tickets.stalled_at(later()), None, "it answers others");
         drop(first);
+    }
+
+    #[test]
+    fn of_a_request_line_that_fills_a_head_the_beginning_is_shown() {
+        let method = Method::from_bytes("A".repeat(60_000).as_bytes()).unwrap();
+        let target = format!("/{}", "b".repeat(60_000)).parse().unwrap();
+        let line = RequestLine::new(&method, &target).to_string();
+        assert_eq!(line.len(), METHOD_SHOWN + 1 + PATH_SHOWN);
     }
 }

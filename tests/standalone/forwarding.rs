@@ -708,3 +708,25 @@ fn a_switch_that_nobody_asked_for_is_an_error_of_the_upstream() {
     assert_eq!(answer.status(), 502, "{:?}", answer.head);
     assert_eq!(gateway.status()["tunnels"], 0);
 }
+
+/// gatewayctl refused a status of more than a megabyte, and restart, reload and update with it.
+#[test]
+fn methods_that_fill_a_head_take_no_status_away() {
+    let upstream = Upstream::serve(|mut conn| async move {
+        let _ = receive(&mut conn).await;
+        std::future::pending::<()>().await;
+    });
+    let gateway = Setup::upstream(upstream.addr()).start();
+    block_on(async {
+        let mut open = Vec::new();
+        for _ in 0..8 {
+            let mut conn = Conn::open(&gateway.target()).await.unwrap();
+            let text = format!("{} / HTTP/1.1\r\nHost: h\r\n\r\n", "A".repeat(60_000));
+            conn.send(text).await.unwrap();
+            open.push(conn);
+        }
+        let status =
+            gateway.wait_status("the requests are there", |status| status["requests"] == 8);
+        assert!(status.to_string().len() < 100_000);
+    });
+}

@@ -10,6 +10,9 @@ use crate::state::untrusted_file;
 /// A longer file is not read as a unit.
 const UNIT_MAX: u64 = 1024 * 1024;
 
+/// How many units of one directory are looked at: far more than anybody has of gateways.
+const UNITS_SEEN: usize = 200;
+
 /// The directories of one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -200,13 +203,13 @@ fn describe(layout: &Layout, dir: &Path, instance: String, path: PathBuf) -> Ins
 /// The gateway units of a directory, instances of a template that are enabled there included.
 fn units_in(dir: &Path) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
-    for (name, path) in entries(dir) {
+    for (name, path) in unit_entries(dir) {
         if let Some(instance) = instance_of(&name)
             && is_gateway(&path)
         {
             found.push((instance, path));
         } else if name.ends_with(".wants") {
-            let linked = entries(&path)
+            let linked = unit_entries(&path)
                 .into_iter()
                 .filter_map(|(name, path)| Some((instance_of(&name)?, path)));
             found.extend(
@@ -219,14 +222,15 @@ fn units_in(dir: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
-fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
-        .collect()
+/// The gateway units and the directories of links in a directory, by their names. In another user's
+/// home there may be any number: at most [`UNITS_SEEN`] of each are looked at.
+fn unit_entries(dir: &Path) -> Vec<(String, PathBuf)> {
+    let names = untrusted_file::names(dir).unwrap_or_default().into_iter();
+    let names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    let units = names.iter().filter(|name| instance_of(name).is_some());
+    let links = names.iter().filter(|name| name.ends_with(".wants"));
+    let seen = units.take(UNITS_SEEN).chain(links.take(UNITS_SEEN));
+    seen.map(|name| (name.clone(), dir.join(name))).collect()
 }
 
 fn instance_of(file: &str) -> Option<String> {
@@ -298,5 +302,19 @@ mod tests {
         let dirs = state_dirs(&Env(&env), &found[0]);
         let below = |dir: &str| home.path().join(dir).join("gateway/gateway");
         assert_eq!(dirs[..2], [below(".config"), below(".local/state")]);
+    }
+
+    #[test]
+    fn of_any_number_of_units_in_a_home_some_are_looked_at() {
+        let home = tempfile::tempdir().unwrap();
+        let units = home.path().join(".config/systemd/user");
+        std::fs::create_dir_all(&units).unwrap();
+        let first = units.join("gateway@0.service");
+        std::fs::write(&first, "[Service]\nExecStart=/usr/bin/gateway run\n").unwrap();
+        for number in 1..2 * UNITS_SEEN {
+            std::fs::hard_link(&first, units.join(format!("gateway@{number}.service"))).unwrap();
+        }
+        let env = |name: &str| -> Option<OsString> { (name == "HOME").then(|| home.path().into()) };
+        assert_eq!(installed(&Env(&env), Some(Scope::User)).len(), UNITS_SEEN);
     }
 }

@@ -1,5 +1,6 @@
 //! Whether an address is taken: by another installed gateway, or by a process that listens there now.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::config::{Env, Listen, check_instance};
@@ -13,13 +14,14 @@ use crate::text::escape::escape;
 /// where nothing stands against it.
 ///
 /// # Errors
-/// Kind Refused when another one has one of the addresses.
+/// Kind Refused when another one of this user or of the machine has one of the addresses.
 pub(super) fn check_installed(
     env: &Env<'_>,
     subject: &Installed,
     listen: &[Listen],
 ) -> Result<Vec<String>, ServiceError> {
     let mut notes = Vec::new();
+    let mut warned = BTreeSet::new();
     for other in neighbours(env) {
         let Neighbour { unit, home } = &other;
         let is_subject = unit.instance == subject.instance && unit.scope == subject.scope;
@@ -34,16 +36,21 @@ pub(super) fn check_installed(
         let is_shared = |ours: &&Listen| theirs.iter().any(|theirs| overlap(ours, theirs));
         if let Some(shared) = listen.iter().find(is_shared) {
             let config = other.config_file(env).unwrap_or_default();
-            let instance = &unit.instance;
-            let away = match home {
-                Some(_) => {
-                    format!("gatewayctl uninstall --user --instance {instance}   (as that user)")
+            // Whoever may write it can claim every address there is.
+            if let Some(home) = home {
+                if warned.insert(home.clone()) {
+                    notes.push(format!(
+                        "{shared} is claimed by {whose}, too, by {}: whichever starts first has it",
+                        config.display()
+                    ));
                 }
-                None => format!(
-                    "gatewayctl uninstall --{} --instance {instance}",
-                    unit.scope
-                ),
-            };
+                continue;
+            }
+            let instance = &unit.instance;
+            let away = format!(
+                "gatewayctl uninstall --{} --instance {instance}",
+                unit.scope
+            );
             return Err(ServiceError::refused(format!(
                 "{shared} belongs to {whose}, by {}: two gateways cannot have one address; nothing was changed",
                 config.display()

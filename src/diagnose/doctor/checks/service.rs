@@ -134,7 +134,10 @@ pub(super) const CHECKS: &[Check] = &[
             let (unit, instance) = (facts.unit.as_ref()?, &facts.instance);
             let scope = unit.installed.scope;
             let mut others = facts.other_gateways.iter();
-            let other = others.find(|other| other.instance == *instance && other.scope != scope)?;
+            // Another user may have any unit, and commands do not reach it.
+            let other = others.find(|other| {
+                other.instance == *instance && other.scope != scope && other.home.is_none()
+            })?;
             let flag = match scope {
                 Scope::System => "--user",
                 Scope::User => "--system",

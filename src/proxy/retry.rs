@@ -256,6 +256,7 @@ impl Exchange<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
+        connection.awaits_head(true);
         let sending = connection.sender.try_send_request(request);
         let sent = if self.answer.is_zero() {
             sending.await
@@ -269,6 +270,7 @@ impl Exchange<'_> {
             };
             sent
         };
+        connection.awaits_head(false);
         sent.map_err(|mut error| {
             let unsent = error.take_message();
             let error = with_causes(&error.into_error());

@@ -15,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::request_body::RequestBody;
 use crate::os::platform;
 
+/// How many bytes may come before the head of a response is complete, heads of status 1xx included: a
+/// server could send these without end. hyper reads at most a tenth of it ahead into a body.
+const HEAD_MAX: u64 = 4 * 1024 * 1024;
+
 /// A connection that takes one request at a time.
 #[derive(Debug)]
 pub struct UpstreamConnection {
@@ -28,6 +32,8 @@ pub struct UpstreamConnection {
 #[derive(Debug, Default)]
 struct Traffic {
     received: AtomicU64,
+    /// With this many bytes received, the connection breaks; 0 without such a limit.
+    limit: AtomicU64,
     write_failed: AtomicBool,
     /// It ended before the upstream had read all that was sent.
     unread: AtomicBool,
@@ -61,6 +67,16 @@ impl UpstreamConnection {
     /// Bytes received on this connection so far.
     pub fn received(&self) -> u64 {
         self.traffic.received.load(Ordering::Relaxed)
+    }
+
+    /// From here on, a head of a response is waited for, or not any more.
+    pub fn awaits_head(&self, awaits: bool) {
+        let limit = if awaits {
+            self.received() + HEAD_MAX
+        } else {
+            0
+        };
+        self.traffic.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Whether the upstream stopped reading: nothing more can be sent here.
@@ -111,9 +127,14 @@ impl AsyncRead for UpstreamIo {
                 || platform::unacknowledged(&self.stream);
             self.traffic.unread.store(unread, Ordering::Relaxed);
         } else if count > 0 {
-            self.traffic
-                .received
-                .fetch_add(count as u64, Ordering::Relaxed);
+            let traffic = &self.traffic;
+            let received =
+                count as u64 + traffic.received.fetch_add(count as u64, Ordering::Relaxed);
+            let limit = traffic.limit.load(Ordering::Relaxed);
+            if limit != 0 && received > limit {
+                let why = format!("{HEAD_MAX} bytes came before a response");
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
         }
         result
     }

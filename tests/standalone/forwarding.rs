@@ -709,6 +709,20 @@ fn a_switch_that_nobody_asked_for_is_an_error_of_the_upstream() {
     assert_eq!(gateway.status()["tunnels"], 0);
 }
 
+/// It stayed under way after its client had left, and cost half a processor.
+#[test]
+fn a_server_that_only_ever_promises_an_answer_is_given_up() {
+    let upstream = Upstream::serve(|mut conn| async move {
+        let _ = receive(&mut conn).await;
+        let promises = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
+        while conn.send(&promises).await.is_ok() {}
+    });
+    let gateway = Setup::upstream(upstream.addr()).start();
+    let text = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    assert_eq!(ask(&gateway, text).status(), 502);
+    assert_eq!(gateway.status()["requests"], 0);
+}
+
 /// gatewayctl refused a status of more than a megabyte, and restart, reload and update with it.
 #[test]
 fn methods_that_fill_a_head_take_no_status_away() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -109,12 +109,20 @@ fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<HeaderVal
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.to_str().is_ok() => Ok(host.clone()),
-        (Some(_), None) => Err("the Host field is not text"),
+        (Some(host), None) if is_host(host) => Ok(host.clone()),
+        (Some(_), None) => Err("the Host field is not a host with or without a port"),
         (None, _) if version == Version::HTTP_11 => Err("an HTTP/1.1 request needs a Host field"),
         (None, _) => Ok(HeaderValue::from_static("localhost")),
         (Some(_), Some(_)) => Err("a request has one Host field"),
     }
+}
+
+/// Whether a field is a host, which may be empty, and has neither user information nor a path: two
+/// servers could read two hosts there.
+fn is_host(field: &HeaderValue) -> bool {
+    let is_authority = |text: &str| text.parse::<Authority>().is_ok() && !text.contains('@');
+    let text = field.to_str();
+    text.is_ok_and(|text| text.is_empty() || is_authority(text))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

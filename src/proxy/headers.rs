@@ -10,13 +10,16 @@ use super::forwarded::{ForwardedPolicy, Peer, append};
 const VIA: &str = "1.1 gateway";
 
 /// Hop-by-hop fields: they concern one connection only (RFC 9110, 7.6.1), like those that
-/// `Connection` names.
-const HOP_BY_HOP: [HeaderName; 5] = [
+/// `Connection` names. CGI and its successors read an underscore as a hyphen: what a client spells so
+/// would be the length of a body for such a server alone.
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
     header::TRANSFER_ENCODING,
+    HeaderName::from_static("transfer_encoding"),
+    HeaderName::from_static("content_length"),
 ];
 
 /// The protocol that a request asks to upgrade to. HTTP/2 is not offered: the proxy would not see
@@ -156,6 +159,8 @@ pub mod tests {
             ("te", "trailers, deflate"),
             ("transfer-encoding", "chunked"),
             ("content-length", "5"),
+            ("content_length", "6"),
+            ("transfer_encoding", "chunked"),
             ("trailer", "x-sum"),
         ]);
         to_upstream(&mut headers, None, PEER, &ForwardedPolicy::default(), false);
@@ -168,6 +173,8 @@ pub mod tests {
             "keep-alive",
             "transfer-encoding",
             "content-length",
+            "content_length",
+            "transfer_encoding",
             "via",
         ] {
             assert!(!headers.contains_key(gone), "{gone}");

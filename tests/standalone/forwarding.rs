@@ -709,6 +709,50 @@ fn a_switch_that_nobody_asked_for_is_an_error_of_the_upstream() {
     assert_eq!(gateway.status()["tunnels"], 0);
 }
 
+/// A server that reads an underscore as a hyphen, as CGI does, took a body for the next request.
+#[test]
+fn what_servers_could_read_as_another_length_or_host_does_not_pass() {
+    let recorder = Recorder::ok();
+    let gateway = before(&recorder);
+    let answer = ask(
+        &gateway,
+        "POST / HTTP/1.1\r\nHost: h\r\nContent_Length: 0\r\nTransfer_Encoding: chunked\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
+    );
+    assert_eq!(answer.status(), 200);
+    for order in [
+        ["Content-Length: 3", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked", "Content-Length: 3"],
+    ] {
+        let [one, two] = order;
+        let answer = ask(
+            &gateway,
+            &format!(
+                "POST / HTTP/1.1\r\nHost: h\r\n{one}\r\n{two}\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+            ),
+        );
+        assert_eq!(answer.status(), 200);
+    }
+    let seen = recorder.seen();
+    let expected = [Some("2"), None, None];
+    for (received, length) in seen.iter().zip(expected) {
+        let head = &received.head;
+        assert_eq!(received.body.as_ref(), b"hi", "{received:?}");
+        assert_eq!(head.get("content-length"), length, "{received:?}");
+        assert!(
+            head.get("content_length").is_none() && head.get("transfer_encoding").is_none(),
+            "{received:?}"
+        );
+    }
+    for host in ["a@b", "a@b/c", "a/b", "a b", "a?b", "a#b", "a\\b", "a,b@c"] {
+        let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(ask(&gateway, &text).status(), 400, "{host}");
+    }
+    for host in ["a_b.example:80", "[::1]:80", "127.0.0.1", ""] {
+        let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(ask(&gateway, &text).status(), 200, "{host}");
+    }
+}
+
 /// It stayed under way after its client had left, and cost half a processor.
 #[test]
 fn a_server_that_only_ever_promises_an_answer_is_given_up() {

@@ -47,9 +47,11 @@ fn group(text: &str) {
         text.split('\n')
             .any(|line| line.ends_with(&format!(":{group}")))
     );
+    // A container of a host with both hierarchies is at the root of one, and its own group in the other.
+    let expected = if group == "/" { "/other" } else { &group };
     assert_eq!(
         group_in(&format!("1:name=systemd:{group}\n0::/other\n")),
-        group
+        expected
     );
     let process = Process {
         pid: 1,

@@ -84,7 +84,7 @@ impl ClientIo {
             return;
         }
         self.front.stats.expired(Limit::Head);
-        self.front.errors.cut(format_args!(
+        self.front.cuts.log(format_args!(
             "a client did not send the head of its request within {} (limits.header_time)",
             self.limits.header_time
         ));
@@ -104,7 +104,7 @@ impl ClientIo {
         }
         ready!(self.send.poll_over(&self.stream, limit.0, cx));
         self.front.stats.expired(Limit::Send);
-        self.front.errors.cut(format_args!(
+        self.front.cuts.log(format_args!(
             "a client is disconnected: it read nothing of its answer for {limit} (limits.send_idle)"
         ));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -143,7 +143,8 @@ pub fn body_of(
 ) -> (Parts, ClientBody) {
     let (parts, body) = request.into_parts();
     let expects_continue = parts.headers.contains_key(header::EXPECT);
-    let body = ClientBody::new(body, limits, expects_continue, front, in_flight);
+    let log = (&front.stats, &front.cuts);
+    let body = ClientBody::new(body, limits, expects_continue, log, in_flight);
     (parts, body)
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::forwarded::ProxyWarnings;
 use super::local_reply::{ErrorLog, Reason, Refusal};
+use super::log_throttle::LogThrottle;
 use super::routes::Routes;
 use super::stats::Stats;
 use super::{RoutingTable, Settings};
@@ -23,6 +24,8 @@ pub struct Front {
     pub started: Instant,
     pub stats: Arc<Stats>,
     pub errors: ErrorLog,
+    /// Logs who made no progress within `[limits]`.
+    pub cuts: Arc<LogThrottle>,
     pub proxies: ProxyWarnings,
     table: watch::Sender<Arc<RoutingTable>>,
     /// Why `/readyz` answers 503; empty when ready.
@@ -50,6 +53,7 @@ impl Front {
             started: Instant::now(),
             stats: Arc::default(),
             errors: ErrorLog::default(),
+            cuts: Arc::default(),
             proxies: ProxyWarnings::default(),
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec![Reason::new("starting")])),

@@ -1,22 +1,16 @@
 //! The gateway's own responses. Whoever asks reads what happened in general: addresses, commands and
 //! causes are for who runs it, in the log, in `gatewayctl status` and `gatewayctl why`.
 
-use std::fmt::Arguments;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use tracing::warn;
 
+use super::log_throttle::LogThrottle;
 use super::response_body::ResponseBody;
-use crate::os::mutex::lock;
 
 /// Seconds until a client should try again: about what a restart takes.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
-
-/// At most one line in this time: thousands of requests may fail in a second, all for the same
-/// reason.
-const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the gateway answers a request itself, though it is meant for an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,18 +215,12 @@ pub fn typed(
     response
 }
 
-/// Logs why requests were not answered by a server, for each status at most once in [`LOG_PAUSE`].
+/// Logs why requests were not answered by a server, throttled for each status.
 #[derive(Debug, Default)]
 pub struct ErrorLog {
-    bad_gateway: Mutex<LogThrottle>,
-    unavailable: Mutex<LogThrottle>,
-    cut: Mutex<LogThrottle>,
-}
-
-#[derive(Debug, Default)]
-struct LogThrottle {
-    logged: Option<Instant>,
-    suppressed: u64,
+    bad_gateway: LogThrottle,
+    unavailable: LogThrottle,
+    timed_out: LogThrottle,
 }
 
 impl ErrorLog {
@@ -241,39 +229,20 @@ impl ErrorLog {
         match error {
             NotForwarded::BadGateway(why) => answered(&self.bad_gateway, 502, why),
             NotForwarded::Unavailable(why) => answered(&self.unavailable, 503, why),
-            NotForwarded::AnswerTimeout(why) => answered(&self.cut, 504, why),
+            NotForwarded::AnswerTimeout(why) => answered(&self.timed_out, 504, why),
             _ => {}
         }
     }
-
-    /// Logs who made no progress within `[limits]`.
-    pub fn cut(&self, what: Arguments<'_>) {
-        log(&self.cut, what);
-    }
 }
 
-fn answered(throttle: &Mutex<LogThrottle>, status: u16, why: &str) {
-    log(throttle, format_args!("answered {status}: {why}"));
-}
-
-fn log(throttle: &Mutex<LogThrottle>, what: Arguments<'_>) {
-    let mut state = lock(throttle);
-    if let Some(logged) = state.logged
-        && logged.elapsed() < LOG_PAUSE
-    {
-        state.suppressed += 1;
-        return;
-    }
-    let more = match std::mem::take(&mut state.suppressed) {
-        0 => String::new(),
-        suppressed => format!(" (and {suppressed} more since the last line like this)"),
-    };
-    state.logged = Some(Instant::now());
-    warn!("[gateway] {what}{more}");
+fn answered(throttle: &LogThrottle, status: u16, why: &str) {
+    throttle.log(format_args!("answered {status}: {why}"));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -26,6 +26,7 @@ mod hold;
 mod lazy_timer;
 mod listener;
 mod local_reply;
+mod log_throttle;
 mod pool;
 pub mod progress;
 mod request_body;

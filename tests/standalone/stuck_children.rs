@@ -4,12 +4,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, Setup, said};
 use crate::support::handover::{followed, fresh, no_sidecar, one_of, signal};
 use crate::support::hold::{debug, lease};
@@ -32,14 +31,6 @@ fn behind(program: &Path) -> Gateway {
     Setup::behind([program.to_str().unwrap(), "{port}"]).start()
 }
 
-fn answers(gateway: &Gateway) {
-    let begun = Instant::now();
-    let got = block_on(client::get(&gateway.target(), "/")).unwrap();
-    assert_eq!(got.status(), 200, "{}", got.text());
-    gateway.status();
-    assert!(begun.elapsed() < SOON, "{}", gateway.stderr());
-}
-
 fn have_servers() -> bool {
     servers::have("node") && servers::have("python3")
 }
@@ -56,13 +47,13 @@ fn a_program_on_a_disk_that_does_not_answer_hangs_nothing_but_its_own_start() {
     let restart = gateway.ctl_aside(["restart"]);
     gateway.wait_status("it restarts", |status| status["stage"] == "restarting");
     for _ in 0..3 {
-        answers(&gateway);
+        gateway.answers_within(SOON);
     }
     assert!(!restart.is_finished(), "{}", gateway.stderr());
     held.release();
     let output = restart.join().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    answers(&gateway);
+    gateway.answers_within(SOON);
 }
 
 #[test]
@@ -114,7 +105,7 @@ fn a_dead_server_that_a_debugger_holds_is_replaced() {
     let pid = gateway.sidecar_pid("main");
     let held = debug(pid);
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
-    answers(&gateway);
+    gateway.answers_within(SOON);
     assert_ne!(gateway.sidecar_pid("main"), pid);
     gateway.wait_line("a debugger keeps its exit status");
     held.release();

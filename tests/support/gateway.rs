@@ -490,6 +490,15 @@ impl Gateway {
             .unwrap_or_else(|error| panic!("status --json: {error}: {}", said(&output)))
     }
 
+    /// A request and a status are answered, both together within `limit`.
+    pub fn answers_within(&self, limit: Duration) {
+        let begun = Instant::now();
+        let got = client::block_on(client::get(&self.target(), "/")).unwrap();
+        assert_eq!(got.status(), 200, "{}", got.text());
+        self.status();
+        assert!(begun.elapsed() < limit, "{}", self.stderr());
+    }
+
     /// Waits until `gatewayctl status --json` satisfies `good`.
     pub fn wait_status(&self, what: &str, mut good: impl FnMut(&Value) -> bool) -> Value {
         let mut last = Value::Null;

@@ -58,25 +58,26 @@ pub fn user(pid: u32) -> Option<u32> {
 /// The users that a process is or may become again: real, effective, saved, and that of file access.
 /// Those of a process that hides its descriptors can be seen, too.
 pub fn users(pid: u32) -> Vec<u32> {
-    let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
-    // A name is escaped there, so that it cannot pass for a line.
-    let text = String::from_utf8_lossy(&status);
-    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let users = line.unwrap_or_default().split_whitespace();
-    users.filter_map(|user| user.parse().ok()).collect()
+    numbers_of(pid, "Uid:")
 }
 
 /// The pids of a process: the one that is given, and those that it has in containers.
 pub fn pids(pid: u32) -> Vec<u32> {
-    let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&status);
-    let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    let words = line.unwrap_or_default().split_whitespace();
-    let mut pids: Vec<u32> = words.filter_map(|word| word.parse().ok()).collect();
+    let mut pids = numbers_of(pid, "NSpid:");
     if !pids.contains(&pid) {
         pids.push(pid);
     }
     pids
+}
+
+/// The numbers of a line of /proc/PID/status; none when the process is gone, or hidden.
+fn numbers_of(pid: u32, line: &str) -> Vec<u32> {
+    let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    // A name is escaped there, so that it cannot pass for a line.
+    let text = String::from_utf8_lossy(&status);
+    let numbers = text.lines().find_map(|found| found.strip_prefix(line));
+    let numbers = numbers.unwrap_or_default().split_whitespace();
+    numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
 /// Whether somebody froze the control group of a process, as `docker pause` does.

@@ -32,6 +32,11 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// So many checks in a row must fail: a single one may fail during a hand-over.
 const FAILED_CHECKS: u32 = 3;
 
+/// How long a command that the gateway ends with its servers waits for the answer to its request:
+/// the gateway writes the answer to disk before it sends it. Servers are killed later than that
+/// (`stop_timeout`, 10 s by default).
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
 /// How often a request follows the gateway from one process to the next: each hand-over takes
 /// longer than asking again.
 const MOVES: usize = 3;
@@ -75,10 +80,13 @@ pub(super) async fn carry_out(
         Method::Restart(params) => Patience::with(client.peer()).after(params.wait_ms),
         _ => Patience::with(client.peer()),
     };
+    let interrupted = interrupted_for_good(is_inside(before.pid));
     tokio::select! {
-        error = patience.is_over(target) => Err(ChangeError::Interrupted(error)),
+        // What the gateway has said already counts, whoever ends this command in the same moment.
+        biased;
         done = ask_and_follow(ctx, target, client, before, method) => done.map_err(ChangeError::Failed),
-        () = interrupted() => {
+        error = patience.is_over(target) => Err(ChangeError::Interrupted(error)),
+        () = interrupted => {
             let message = format!(
                 "interrupted: {} goes on with it, and generation {} serves until the next one is ready",
                 before.instance, before.generation
@@ -279,6 +287,16 @@ fn failed(
     };
     error.help.get_or_insert(next);
     error
+}
+
+/// Returns when this command is to end. If it runs `inside` of the gateway that it asks, the signal
+/// may come from that gateway, which ends its servers because of this request: then its answer is
+/// on its way and is waited for.
+async fn interrupted_for_good(inside: bool) {
+    interrupted().await;
+    if inside {
+        sleep(LAST_ANSWER).await;
+    }
 }
 
 /// Returns when the user no longer wants to wait.

@@ -6,7 +6,7 @@ use super::environment::{Env, apply_env};
 use super::error::ConfigError;
 use super::model::{Config, Ready, SidecarSpec};
 use super::position::{Position, nearest};
-use super::types::Listen;
+use super::types::{Dur, Listen};
 use super::validate::check;
 use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
 
@@ -20,6 +20,8 @@ pub struct Overrides {
     pub exclusive: bool,
     pub port: Option<u16>,
     pub ready: Option<String>,
+    /// `--start-timeout`
+    pub start_timeout: Option<Dur>,
     /// `-- COMMAND…`
     pub command: Vec<String>,
 }
@@ -279,11 +281,12 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
         let main = SidecarSpec::new(flags.command.clone());
         config.sidecar.insert(MAIN_SIDECAR.to_owned(), main);
     }
-    if flags.port.is_none() && flags.ready.is_none() && !flags.exclusive {
+    let of_main = flags.port.is_some() || flags.ready.is_some() || flags.start_timeout.is_some();
+    if !of_main && !flags.exclusive {
         return Ok(());
     }
     let Some(main) = config.sidecar.get_mut(MAIN_SIDECAR) else {
-        let message = "--exclusive, --port and --ready speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
+        let message = "--exclusive, --port, --ready and --start-timeout speak of the sidecar `main`, and there is none (add `-- COMMAND` or a [sidecar.main] section)";
         return Err(ConfigError::invalid(None, None, message));
     };
     if flags.exclusive {
@@ -294,6 +297,9 @@ fn apply_flags(config: &mut Config, flags: &Overrides) -> Result<(), ConfigError
     }
     if let Some(path) = &flags.ready {
         main.ready = Ready::Http(path.clone());
+    }
+    if let Some(time) = flags.start_timeout {
+        main.start_timeout = time;
     }
     Ok(())
 }

@@ -263,8 +263,11 @@ impl Default for LimitsSection {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {
-    /// It listens on its port.
+    /// It listens on its port and answers HEAD / with any status; or it shows that it does not
+    /// speak HTTP.
     #[default]
+    Answers,
+    /// It listens on its port.
     Tcp,
     /// It answers this path with a status below 400.
     Http(String),
@@ -382,7 +385,7 @@ impl SidecarSpec {
             env: BTreeMap::new(),
             cwd: None,
             port: None,
-            ready: Ready::Tcp,
+            ready: Ready::default(),
             start_timeout: start_timeout(),
             stop_timeout: stop_timeout(),
             overlap: None,

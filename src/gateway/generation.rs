@@ -187,6 +187,12 @@ impl Generation {
         let mut details = vec![format!("generation {number}")];
         let sidecars = self.info().sidecars.into_iter();
         details.extend(sidecars.map(|(name, pid)| format!("{name} pid {pid}")));
+        let not_http = |slot: &Arc<Slot>| {
+            let state = slot.sidecar().state();
+            let other = matches!(state, SidecarState::Ready { other: Some(_), .. });
+            other.then(|| format!("{} does not speak HTTP/1", slot.name()))
+        };
+        details.extend(self.slots.values().filter_map(not_http));
         details.push(format!("up {} ms", uptime.as_millis()));
         info!(
             GENERATION = number,

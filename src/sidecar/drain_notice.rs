@@ -32,7 +32,7 @@ pub enum NoticeError {
 /// # Errors
 /// [`NoticeError`]; the drain goes on without.
 pub async fn send(sidecar: &Sidecar, notice: &DrainNotice) -> Result<(), NoticeError> {
-    let SidecarState::Ready { pid, server } = sidecar.state() else {
+    let SidecarState::Ready { pid, server, .. } = sidecar.state() else {
         return Ok(());
     };
     match notice {

@@ -6,6 +6,7 @@
 mod backoff;
 pub mod drain_notice;
 mod environment;
+mod first_request;
 mod handle;
 mod keeper;
 mod notify_socket;
@@ -13,6 +14,7 @@ mod oneshot;
 mod output;
 mod process;
 mod readiness;
+mod repetition;
 mod runner;
 mod state;
 

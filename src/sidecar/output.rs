@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Handle};
 use tracing::warn;
 
 use super::keeper::Pipes;
+use super::repetition::Repetition;
 use crate::os::mutex::lock;
 use crate::text::log::{OutputStream, SidecarLog};
 
@@ -29,8 +30,10 @@ pub struct SidecarOutput {
     log: Option<SidecarLog>,
     last: Mutex<VecDeque<String>>,
     begun: Instant,
-    /// Milliseconds after `begun` at which it last printed.
-    printed: AtomicU64,
+    /// Milliseconds after `begun` at which it last printed something new.
+    progress: AtomicU64,
+    /// What its start has printed; none once it is ready.
+    repetition: Mutex<Option<Repetition>>,
 }
 
 impl SidecarOutput {
@@ -40,7 +43,8 @@ impl SidecarOutput {
             log,
             last: Mutex::default(),
             begun: Instant::now(),
-            printed: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            repetition: Mutex::new(Some(Repetition::default())),
         })
     }
 
@@ -49,12 +53,30 @@ impl SidecarOutput {
         lock(&self.last).iter().cloned().collect()
     }
 
-    /// When it last printed, or was started.
-    pub fn last_printed(&self) -> Instant {
-        self.begun + std::time::Duration::from_millis(self.printed.load(Ordering::Relaxed))
+    /// When its start last printed something new, or began.
+    pub fn last_progress(&self) -> Instant {
+        self.begun + Duration::from_millis(self.progress.load(Ordering::Relaxed))
+    }
+
+    /// Its start is over: nobody asks for its progress any more.
+    pub fn started(&self) {
+        *lock(&self.repetition) = None;
+    }
+
+    /// A line, or the beginning of one, was printed.
+    fn note_progress(&self, piece: &[u8], whole: bool) {
+        let mut repetition = lock(&self.repetition);
+        if repetition
+            .as_mut()
+            .is_some_and(|seen| seen.is_new(piece, whole))
+        {
+            let now = self.begun.elapsed().as_millis() as u64;
+            self.progress.store(now, Ordering::Relaxed);
+        }
     }
 
     fn line(&self, stream: OutputStream, bytes: &[u8]) {
+        self.note_progress(bytes, true);
         let text = String::from_utf8_lossy(bytes);
         let text = text.trim_end_matches(['\n', '\r']);
         if let Some(log) = &self.log {
@@ -101,8 +123,6 @@ impl SidecarOutput {
             if count == 0 {
                 break;
             }
-            self.printed
-                .store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
             filled += count;
             let mut start = 0;
             while let Some(end) = buffer[start..filled].iter().position(|byte| *byte == b'\n') {
@@ -114,6 +134,9 @@ impl SidecarOutput {
             if filled == LINE_MAX {
                 self.line(stream, &buffer);
                 filled = 0;
+            }
+            if filled > 0 {
+                self.note_progress(&buffer[..filled], false);
             }
         }
         if filled > 0 {

@@ -1,4 +1,5 @@
-//! Whether a sidecar is ready: it listens on its port, answers a path, or says so itself.
+//! Whether a sidecar is ready: it answers a request, listens on its port, answers a path, or says so
+//! itself.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
+use super::first_request::{FirstAnswer, OtherProtocol, first_answer};
 use super::notify_socket::NotifySocket;
 use crate::config::Ready;
 use crate::os::port::{self, Server, Stranger};
@@ -30,6 +33,21 @@ pub const ANSWER: Duration = Duration::from_secs(2);
 /// time it passes.
 const ELSEWHERE: Duration = Duration::from_millis(500);
 
+/// A server that accepts and answers nothing for so long is named: one that loads for longer is
+/// slow, and an operator wants to know what is waited for.
+const UNANSWERED: Duration = Duration::from_secs(3);
+
+/// A connection that is closed sooner than this, before any answer, was closed at once. One that is
+/// closed later may belong to a worker that ended while it loaded.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// So many connections closed at once, one after the other, are the way of a server that does not
+/// speak HTTP; a single one may have met a server that has just begun to listen.
+const CLOSED_TIMES: u32 = 3;
+
+/// Between two requests to a server that closed the connection of the first.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What is odd about a slow start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
@@ -48,13 +66,35 @@ pub struct ReadinessProbe<'a> {
     /// Whether that can be another one at the next start.
     pub private: bool,
     pub pid: u32,
+    /// How long it may take; see [`UNANSWERED`].
+    pub start_timeout: Duration,
     /// Its notify socket, for [`Ready::Notify`].
     pub notify: Option<&'a NotifySocket>,
 }
 
+/// A sidecar that is ready.
+#[derive(Debug)]
+pub struct ReadyServer {
+    pub server: Arc<Server>,
+    /// What it speaks, if that is not HTTP/1.
+    pub other: Option<OtherProtocol>,
+}
+
+/// Why a sidecar is not ready at an address.
+enum NotYet {
+    /// Nothing is odd, as far as that is known.
+    Nothing,
+    Odd(Hint),
+    /// It closed the connection without an answer.
+    Closed {
+        at_once: bool,
+    },
+}
+
 impl ReadinessProbe<'_> {
-    /// Waits until the sidecar is ready; tells `hint` once what is odd about a slow one.
-    pub async fn ready(&self, hint: impl FnMut(Hint)) -> Arc<Server> {
+    /// Waits until the sidecar is ready; tells `hint` what is odd about a slow one, each at most
+    /// once.
+    pub async fn ready(&self, hint: impl FnMut(Hint)) -> ReadyServer {
         let Some(notify) = self.notify else {
             return self.listens(hint).await;
         };
@@ -65,7 +105,7 @@ impl ReadinessProbe<'_> {
         }
     }
 
-    async fn listens(&self, mut hint: impl FnMut(Hint)) -> Arc<Server> {
+    async fn listens(&self, mut hint: impl FnMut(Hint)) -> ReadyServer {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let places = loopback.map(|host| {
             let address = SocketAddr::new(host, self.port);
@@ -73,13 +113,32 @@ impl ReadinessProbe<'_> {
         });
         let begun = Instant::now();
         let mut look_elsewhere = begun + ELSEWHERE;
-        let mut hinted = false;
+        let (mut hinted, mut unanswered) = (false, false);
+        let mut closed = 0;
         loop {
             let mut odd = None;
+            let mut was_closed = false;
             for server in &places {
-                match self.answers(server).await {
-                    Ok(()) => return Arc::clone(server),
-                    Err(hint) => odd = odd.or(hint),
+                let slow = |slow: Hint| {
+                    if !std::mem::replace(&mut unanswered, true) {
+                        hint(slow);
+                    }
+                };
+                match self.answers(server, slow).await {
+                    Ok(other) => {
+                        let server = Arc::clone(server);
+                        return ReadyServer { server, other };
+                    }
+                    Err(NotYet::Nothing) => {}
+                    Err(NotYet::Odd(what)) => odd = odd.or(Some(what)),
+                    Err(NotYet::Closed { at_once }) => {
+                        was_closed = true;
+                        closed = if at_once { closed + 1 } else { 0 };
+                        if closed >= CLOSED_TIMES {
+                            let (server, other) = (Arc::clone(server), Some(OtherProtocol::Closes));
+                            return ReadyServer { server, other };
+                        }
+                    }
                 }
             }
             let now = Instant::now();
@@ -91,7 +150,12 @@ impl ReadinessProbe<'_> {
                 }
             }
             let eager = now.duration_since(begun) < EAGER;
-            tokio::time::sleep(if eager { POLL } else { POLL_LATER }).await;
+            let pause = match (was_closed, eager) {
+                (true, _) => ASK_AGAIN,
+                (false, true) => POLL,
+                (false, false) => POLL_LATER,
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -111,27 +175,75 @@ impl ReadinessProbe<'_> {
         })
     }
 
-    /// Whether it listens there, and answers its path with success, where it has one; if not, what
-    /// is odd.
-    async fn answers(&self, server: &Server) -> Result<(), Option<Hint>> {
-        let answered = async {
-            let Ready::Http(path) = self.ready else {
-                return server.connect().await.map(|_| None);
-            };
-            let request = format!("GET {path} HTTP/1.1\r\nuser-agent: gateway-probe");
-            let status = status_of(server, &request).await?;
-            Ok(Some((path, status)))
+    /// Whether it is ready there, and what it speaks if that is not HTTP/1; if not, why. `slow` is
+    /// told of one that accepts and does not answer.
+    async fn answers(
+        &self,
+        server: &Server,
+        slow: impl FnOnce(Hint),
+    ) -> Result<Option<OtherProtocol>, NotYet> {
+        match self.ready {
+            Ready::Answers => self.answers_first(server, slow).await,
+            Ready::Http(path) => self.answers_path(server, path).await.map(|()| None),
+            Ready::Tcp | Ready::Notify => self.connect(server).await.map(|_| None),
+        }
+    }
+
+    /// A connection to the sidecar's own listener.
+    async fn connect(&self, server: &Server) -> Result<TcpStream, NotYet> {
+        match tokio::time::timeout(ANSWER, server.connect()).await {
+            Ok(connected) => connected.map_err(|error| self.refused(server, &error)),
+            Err(_) => Err(NotYet::Nothing),
+        }
+    }
+
+    /// It is asked once, and its answer waited for: a server that loads finds one request when it
+    /// is done, not one for each time that somebody grew impatient.
+    async fn answers_first(
+        &self,
+        server: &Server,
+        slow: impl FnOnce(Hint),
+    ) -> Result<Option<OtherProtocol>, NotYet> {
+        let stream = self.connect(server).await?;
+        let asked = Instant::now();
+        let address = server.at.address;
+        let answer = first_answer(stream, address);
+        tokio::pin!(answer);
+        // Before the start is given up.
+        let patience = UNANSWERED.min(self.start_timeout / 2);
+        let answer = match tokio::time::timeout(patience, &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                slow(unanswered(address));
+                answer.await
+            }
         };
-        match tokio::time::timeout(ANSWER, answered).await {
-            Ok(Ok(None | Some((_, 200..400)))) => Ok(()),
-            Ok(Ok(Some((path, status)))) => Err(Some(Hint {
+        match answer {
+            FirstAnswer::Http(_) => Ok(None),
+            FirstAnswer::Other(other) => Ok(Some(other)),
+            FirstAnswer::Closed => Err(NotYet::Closed {
+                at_once: asked.elapsed() < AT_ONCE,
+            }),
+        }
+    }
+
+    async fn answers_path(&self, server: &Server, path: &str) -> Result<(), NotYet> {
+        let request = format!("GET {path} HTTP/1.1\r\nuser-agent: gateway-probe");
+        match tokio::time::timeout(ANSWER, status_of(server, &request)).await {
+            Ok(Ok(200..400)) => Ok(()),
+            Ok(Ok(status)) => Err(NotYet::Odd(Hint {
                 text: format!("answers {path} with {status}"),
                 hopeless: false,
             })),
-            Ok(Err(error)) => {
-                Err(Stranger::of(&error).map(|stranger| self.taken(server, stranger)))
-            }
-            Err(_) => Err(None),
+            Ok(Err(error)) => Err(self.refused(server, &error)),
+            Err(_) => Err(NotYet::Nothing),
+        }
+    }
+
+    fn refused(&self, server: &Server, error: &io::Error) -> NotYet {
+        match Stranger::of(error) {
+            Some(stranger) => NotYet::Odd(self.taken(server, stranger)),
+            None => NotYet::Nothing,
         }
     }
 
@@ -141,6 +253,16 @@ impl ReadinessProbe<'_> {
             text: format!("is not what listens on {address}: that is {holder}"),
             hopeless: self.private,
         }
+    }
+}
+
+/// It accepts, and has not answered for a while.
+fn unanswered(address: SocketAddr) -> Hint {
+    Hint {
+        text: format!(
+            "listens on {address} and has not answered HEAD /: if it takes long to load, start_timeout (`--start-timeout`) gives it more time; if it never answers that, `--ready /PATH` names a path that it answers"
+        ),
+        hopeless: false,
     }
 }
 

@@ -13,7 +13,7 @@ use super::keeper::Pipes;
 use super::notify_socket::NotifySocket;
 use super::output::SidecarOutput;
 use super::process::{ChildEnd, ChildProcess, not_loaded};
-use super::readiness::{Hint, ReadinessProbe};
+use super::readiness::{Hint, ReadinessProbe, ReadyServer};
 use super::state::{SidecarControl, SidecarFailure, SidecarNews, SidecarStart, SidecarState};
 use crate::config::{OutputMode, Ready};
 use crate::os::mutex::lock;
@@ -28,6 +28,12 @@ const EXTENSIONS: u32 = 10;
 
 /// A sidecar that listens elsewhere, and prints nothing, has this long to listen on its assigned port.
 const HOPELESS: Duration = Duration::from_secs(10);
+
+/// How often a long start is told of, with what it printed last.
+const TELL_SLOW: Duration = Duration::from_secs(10);
+
+/// How much of that is told.
+const TOLD_MAX: usize = 200;
 
 /// How long to wait for the last output of a dead process: a grandchild may hold the pipe open.
 pub(super) const LAST_OUTPUT: Duration = Duration::from_millis(200);
@@ -241,6 +247,7 @@ impl Runner {
             port,
             private: spec.port.is_none(),
             pid,
+            start_timeout: spec.start_timeout.0,
             notify,
         };
         let hinted = |hint: Hint| {
@@ -251,7 +258,7 @@ impl Runner {
             });
         };
         let begun = Instant::now();
-        let server = tokio::select! {
+        let ReadyServer { server, other } = tokio::select! {
             biased;
             () = self.control.stop.cancelled() => return self.end(process).await,
             () = process.ended() => {
@@ -261,10 +268,11 @@ impl Runner {
                 let cause = format!("{} before it was ready", death.cause);
                 return Err(Death { cause, port_taken, ..death });
             }
-            server = probe.ready(hinted) => server,
+            ready = probe.ready(hinted) => ready,
             () = too_slow(begun, spec.start_timeout.0, output, self.state.subscribe()) => {
                 return Err(self.give_up(process, begun, port).await);
             }
+            never = self.tell_slow(begun, output) => match never {},
         };
         let took = begun.elapsed();
         info!(
@@ -273,7 +281,12 @@ impl Runner {
             server.at.address,
             took.as_millis()
         );
-        self.state.send_replace(SidecarState::Ready { pid, server });
+        if let Some(other) = &other {
+            warn!(SIDECAR = name, "[gateway] sidecar {name} {other}");
+        }
+        output.started();
+        self.state
+            .send_replace(SidecarState::Ready { pid, server, other });
         self.watch_ready(process, notify, memory.as_ref()).await
     }
 
@@ -304,6 +317,28 @@ impl Runner {
                 let cause = format!("(pid {}) {}", process.id(), death.cause);
                 Err(Death { cause, ready: Some(ready.elapsed()), ..death })
             }
+        }
+    }
+
+    /// Says again and again that a start takes long, with what it printed last.
+    async fn tell_slow(&self, begun: Instant, output: &SidecarOutput) -> Infallible {
+        let name = &self.start.name;
+        let first = tokio::time::Instant::from_std(begun + TELL_SLOW);
+        let mut due = tokio::time::interval_at(first, TELL_SLOW);
+        loop {
+            due.tick().await;
+            let waited = begun.elapsed().as_secs();
+            let printed = match self.last_words(output).pop() {
+                Some(line) => {
+                    let line: String = line.chars().take(TOLD_MAX).collect();
+                    format!("it printed last: {line}")
+                }
+                None => "it has printed nothing".to_owned(),
+            };
+            info!(
+                SIDECAR = name,
+                "[gateway] sidecar {name} is still starting after {waited} s; {printed}"
+            );
         }
     }
 
@@ -414,7 +449,7 @@ fn with_port(argv: &[String], port: u16) -> Vec<String> {
         .collect()
 }
 
-/// Done when nothing was printed for the length of a start timeout, or after [`EXTENSIONS`] of
+/// Done when nothing new was printed for the length of a start timeout, or after [`EXTENSIONS`] of
 /// them; sooner when there is no hope.
 async fn too_slow(
     begun: Instant,
@@ -429,7 +464,7 @@ async fn too_slow(
             } if hint.hopeless => timeout.min(HOPELESS),
             _ => timeout,
         };
-        let quiet = output.last_printed().max(begun) + timeout;
+        let quiet = output.last_progress().max(begun) + timeout;
         let deadline = quiet.min(begun + timeout * EXTENSIONS);
         if Instant::now() >= deadline {
             return;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::environment::Inherited;
+use super::first_request::OtherProtocol;
 use super::readiness::Hint;
 use crate::config::SidecarSpec;
 use crate::os::port::Server;
@@ -70,7 +71,12 @@ pub enum SidecarState {
         hint: Option<Hint>,
     },
     /// It can be used.
-    Ready { pid: u32, server: Arc<Server> },
+    Ready {
+        pid: u32,
+        server: Arc<Server>,
+        /// What it speaks, if that was found not to be HTTP/1.
+        other: Option<OtherProtocol>,
+    },
     /// It died and will be started again.
     Backoff { failure: Arc<SidecarFailure> },
     /// It was asked to end.

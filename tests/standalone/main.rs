@@ -35,6 +35,7 @@ mod privileges;
 mod progress_limits;
 mod public_answers;
 mod races;
+mod ready;
 mod recovery;
 mod retries;
 mod stale_trees;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::config::{Listen, Overrides};
+use crate::config::{Dur, Listen, Overrides};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 
 const EXAMPLES: &str = "\
@@ -71,9 +71,14 @@ pub struct ServerArgs {
     /// --exclusive)
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// The server is ready when this path answers, e.g. /health [default: when it listens]
+    /// The server is ready when this path answers with success, e.g. /health [default: when it
+    /// answers HEAD / with any status]
     #[arg(long, value_name = "PATH")]
     pub ready: Option<String>,
+    /// How long the server may take to become ready, e.g. 5m; extended while it prints something new
+    /// [default: 60s]
+    #[arg(long, value_name = "DUR")]
+    pub start_timeout: Option<Dur>,
     /// The server and its arguments; {port} becomes its private port
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<String>,
@@ -132,6 +137,7 @@ impl RunArgs {
             exclusive,
             port,
             ready,
+            start_timeout,
             command,
         } = self.server.clone();
         Overrides {
@@ -142,6 +148,7 @@ impl RunArgs {
             exclusive,
             port,
             ready,
+            start_timeout,
             command,
         }
     }

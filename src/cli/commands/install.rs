@@ -53,6 +53,7 @@ fn request(ctx: &Context, args: &InstallArgs, env: &Env<'_>) -> Result<InstallRe
         exclusive: args.server.exclusive,
         port: args.server.port,
         ready: args.server.ready.clone(),
+        start_timeout: args.server.start_timeout,
         socket: args.socket,
         run_as: args.run_as.clone(),
         env_file: args.env_file.clone(),

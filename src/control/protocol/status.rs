@@ -165,7 +165,7 @@ pub struct SidecarStatus {
     pub name: String,
     /// Whether it runs and is ready.
     pub state: SidecarStateName,
-    /// The cause, where it is not ready.
+    /// Why it is not ready, or what is odd about one that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// Its process id, 0 when none runs.

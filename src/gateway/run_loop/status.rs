@@ -193,7 +193,10 @@ fn sidecar_status(slot: &Arc<Slot>, context: &GatewayContext) -> SidecarStatus {
         SidecarState::Starting { pid, hint } => {
             (SidecarStateName::Starting, pid, hint.map(|hint| hint.text))
         }
-        SidecarState::Ready { pid, .. } => (SidecarStateName::Ready, pid, None),
+        SidecarState::Ready { pid, other, .. } => {
+            let other = other.map(|other| other.to_string());
+            (SidecarStateName::Ready, pid, other)
+        }
         SidecarState::Backoff { failure } => {
             (SidecarStateName::Backoff, 0, Some(failure.cause.clone()))
         }

@@ -42,12 +42,13 @@ pub(super) fn compose(
     if request.exclusive
         || request.port.is_some()
         || request.ready.is_some()
+        || request.start_timeout.is_some()
         || !request.set.is_empty()
     {
         let sidecars = section(&mut table, "sidecar")?;
         let Some(Value::Table(main)) = sidecars.get_mut(MAIN_SIDECAR) else {
             return Err(ServiceError::usage(
-                "--exclusive, --port, --ready and --set speak of a server, and none is given",
+                "--exclusive, --port, --ready, --start-timeout and --set speak of a server, and none is given",
             )
             .next("gatewayctl install … -- COMMAND"));
         };
@@ -60,6 +61,9 @@ pub(super) fn compose(
         if let Some(path) = &request.ready {
             let ready = Table::from_iter([("http".to_owned(), path.clone().into())]);
             main.insert("ready".into(), ready.into());
+        }
+        if let Some(time) = request.start_timeout {
+            main.insert("start_timeout".into(), time.to_string().into());
         }
         for (key, value) in open {
             section(main, "env")?.insert(key.clone(), value.clone().into());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::config::Listen;
+use crate::config::{Dur, Listen};
 use crate::service::sandbox::Sandbox;
 use crate::state::paths::Scope;
 
@@ -40,6 +40,7 @@ pub struct InstallRequest {
     pub exclusive: bool,
     pub port: Option<u16>,
     pub ready: Option<String>,
+    pub start_timeout: Option<Dur>,
     pub socket: bool,
     pub run_as: Option<String>,
     pub env_file: Option<PathBuf>,

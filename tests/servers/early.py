@@ -1,0 +1,27 @@
+# A server that listens before it can answer, as gunicorn and puma do.
+#
+#   python3 early.py PORT FOLDER
+#
+# As long as FOLDER has a file `deaf`, it answers nobody, and says "loading" once. Then it answers each request with its
+# process id, and writes the first line and the user agent of each to FOLDER/PID.
+import os
+import socket
+import sys
+import time
+
+port, folder = int(sys.argv[1]), sys.argv[2]
+listener = socket.create_server(("127.0.0.1", port))
+print("loading", flush=True)
+while os.path.exists(os.path.join(folder, "deaf")):
+    time.sleep(0.02)
+me = str(os.getpid())
+while True:
+    client, _ = listener.accept()
+    with client, client.makefile("rb") as lines, open(os.path.join(folder, me), "a") as log:
+        head = list(iter(lines.readline, b"\r\n"))
+        if not head or not all(head):
+            continue
+        agent = next((line for line in head if line.lower().startswith(b"user-agent:")), b"")
+        print(head[0].decode().strip(), agent.decode().strip(), file=log, flush=True)
+        body = b"" if head[0].startswith(b"HEAD") else me.encode()
+        client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(me), body))

@@ -61,7 +61,8 @@
 //! (`proxy/headers.rs`, `proxy/forwarded.rs`); `proxy/retry.rs` begins its attempts: it is routed
 //! (`proxy/hold.rs`, `proxy/routes.rs`), passes the door and gets a ticket (`proxy/backend.rs`,
 //! `proxy/ticket.rs`), takes a connection to the upstream (`proxy/upstream.rs`), an idle one
-//! (`proxy/pool.rs`) or a new one (`proxy/upstream_connection.rs`), and carries the client's body
+//! (`proxy/pool.rs`) or a new one (`proxy/upstream_connection.rs`; a name leads to it by
+//! `proxy/named_server.rs` and `proxy/happy_eyeballs.rs`), and carries the client's body
 //! (`proxy/request_body.rs`). The response comes back through `proxy/forward.rs` to
 //! `proxy/response_body.rs`, which holds the ticket until the last byte, or, as a tunnel, to
 //! `proxy/tunnel.rs`. Where no upstream answered, the gateway replies itself

@@ -30,7 +30,7 @@ pub use model::{
 };
 pub use render::{schema, starter, to_toml};
 pub use types::{Dur, Listen};
-pub(crate) use validate::{parse_net, parse_upstream};
+pub(crate) use validate::{UpstreamUrl, parse_net, parse_upstream};
 
 /// The port a gateway listens on when nothing else is said.
 pub const DEFAULT_PORT: u16 = 18789;

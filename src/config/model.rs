@@ -421,7 +421,7 @@ pub struct RouteSpec {
     /// Only for this host; `*.example.org` matches every host below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The name of a sidecar, or `http://HOST:PORT`.
+    /// The name of a sidecar, `http://HOST:PORT` or `unix:/PATH`.
     pub to: String,
 }
 

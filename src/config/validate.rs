@@ -1,13 +1,14 @@
 //! Contradictions that a parser cannot see.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
 use super::model::{
     Config, DrainNotice, GatewaySection, Ready, RecoverySection, RouteSpec, SidecarSpec,
 };
 use super::position::{locate, nearest};
+use super::types::Listen;
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
 /// place.
@@ -107,9 +108,15 @@ fn check_routes(config: &Config) -> Result<(), Refusal> {
             let message = format!("two routes have path `{path}` and the same host");
             return refuse(at("path"), message);
         }
-        if to.contains("://") {
-            if let Err(message) = parse_upstream(to) {
-                return refuse(at("to"), message);
+        if to.contains("://") || to.starts_with("unix:") {
+            let upstream = match parse_upstream(to) {
+                Ok(upstream) => upstream,
+                Err(message) => return refuse(at("to"), message),
+            };
+            if let UpstreamUrl::Unix(path) = upstream
+                && config.gateway.listen.contains(&Listen::Unix(path))
+            {
+                return refuse(at("to"), format!("`{to}` is the front door itself"));
             }
         } else if !config.sidecar.contains_key(to) {
             let meant = nearest(to, config.sidecar.keys().map(String::as_str))
@@ -161,12 +168,31 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The host and port of a plain upstream URL.
-pub(crate) fn parse_upstream(url: &str) -> Result<(String, u16), String> {
+/// Where a server listens that the gateway does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UpstreamUrl {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+/// The address of a plain upstream.
+pub(crate) fn parse_upstream(url: &str) -> Result<UpstreamUrl, String> {
     let shown = crate::text::redact::Redactor::default().text(url);
+    if let Some(path) = url.strip_prefix("unix:") {
+        let fits = path.starts_with('/') && !path.contains('\0') && !path.ends_with('/');
+        return match fits {
+            true => Ok(UpstreamUrl::Unix(path.into())),
+            false => Err(format!(
+                "`{}`: a unix upstream needs an absolute path, as in \"unix:/run/app.sock\"",
+                crate::text::escape::escape(&shown)
+            )),
+        };
+    }
     let uri: http::Uri = url.parse().map_err(|_| format!("`{shown}` is not a URL"))?;
     let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(format!("`{shown}`: only http:// upstreams are spoken to"));
+        return Err(format!(
+            "`{shown}`: only http:// and unix: upstreams are spoken to"
+        ));
     };
     if !matches!(uri.path(), "" | "/") {
         return Err(format!(
@@ -187,7 +213,8 @@ pub(crate) fn parse_upstream(url: &str) -> Result<(String, u16), String> {
             ));
         }
     };
-    Ok((host.trim_matches(['[', ']']).to_owned(), port))
+    let host = host.trim_matches(['[', ']']).to_owned();
+    Ok(UpstreamUrl::Tcp { host, port })
 }
 
 /// An address with a prefix length, as in `10.0.0.0/8`; a lone address is the network of itself.
@@ -217,10 +244,19 @@ mod tests {
             ("http://app:x", Err("no port")),
             ("http://app/x", Err("without a path")),
             ("https://app", Err("only http://")),
+            ("unix:/run/app.sock", Ok(("/run/app.sock", 0))),
+            ("unix:app.sock", Err("an absolute path")),
+            ("unix:/run/", Err("an absolute path")),
+            ("http://unix:/run/app.sock", Err("without a path")),
             ("http://me:canary@app:1", Err("no user name")),
         ] {
             match (parse_upstream(url), expected) {
-                (Ok((host, port)), Ok(expected)) => assert_eq!((host.as_str(), port), expected),
+                (Ok(UpstreamUrl::Tcp { host, port }), Ok(expected)) => {
+                    assert_eq!((host.as_str(), port), expected);
+                }
+                (Ok(UpstreamUrl::Unix(path)), Ok((expected, 0))) => {
+                    assert_eq!(path, Path::new(expected));
+                }
                 (Err(why), Err(expected)) => {
                     assert!(why.contains(expected) && !why.contains("canary"), "{why}")
                 }
@@ -303,6 +339,10 @@ mod tests {
             (
                 "[[route]]\nto = \"https://x\"\n",
                 "g.toml:2:1: `https://x`: only http://",
+            ),
+            (
+                "[gateway]\nlisten = [\"unix:/run/a\"]\n[[route]]\nto = \"unix:/run/a\"\n",
+                "g.toml:4:1: `unix:/run/a` is the front door itself",
             ),
             (
                 "[[route]]\npath = \"x\"\nto = \"http://x\"\n",

@@ -10,10 +10,12 @@ use tracing::{info, warn};
 use super::drain::budget::DrainTime;
 use super::lifecycle::Budget;
 use super::slot::Slot;
-use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, parse_upstream};
+use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, UpstreamUrl, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::port::ServerAddress;
-use crate::proxy::{Address, Backend, Door, Route, Routes, RoutingTable, Settings, Upstream};
+use crate::proxy::{
+    Address, Backend, Door, NamedServer, Route, Routes, RoutingTable, Settings, Upstream,
+};
 use crate::sidecar::SidecarState;
 
 /// Where the sidecars of a generation listen; none while one does not run.
@@ -58,8 +60,10 @@ fn routes(
     };
     let opened = |url: &str| {
         // The check refused everything else.
-        let (host, port) = parse_upstream(url).ok()?;
-        let address = Address::Name(host, port);
+        let address = match parse_upstream(url).ok()? {
+            UpstreamUrl::Tcp { host, port } => Address::Name(NamedServer::new(host, port)),
+            UpstreamUrl::Unix(path) => Address::Unix(path),
+        };
         let upstream = Upstream::new(address, workers, CancellationToken::new());
         Some(Backend::new(url, Door::Open(upstream)))
     };

@@ -1,6 +1,8 @@
 //! One run of a server behind the front door, and how a request gets a connection to it.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +10,23 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::named_server::NamedServer;
 use super::pool::IdlePool;
 use super::request_body::ClientBody;
 use super::upstream_connection::UpstreamConnection;
-use crate::os::descriptors;
 use crate::os::port::{Server, Stranger};
+use crate::os::{descriptors, unix_socket};
 
 /// How long a connection attempt to a loopback or nearby upstream may take; the kernel's own limit
 /// is minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time between two attempts at a unix socket whose queue is full: no event tells that there is
+/// room in it.
+const UNIX_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long connections to a name are used: a name may lead to another address by then.
+const NAMED_KEEP: Duration = Duration::from_secs(60);
 
 /// How long a kept connection may take to be ready for its next request: a turn of its task.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
@@ -26,15 +36,18 @@ const READY_TIMEOUT: Duration = Duration::from_millis(100);
 pub enum Address {
     /// A sidecar on loopback.
     Sidecar(Arc<Server>),
-    /// A name to be resolved at each connection.
-    Name(String, u16),
+    /// A server that the gateway does not start, by its name or its address.
+    Name(Arc<NamedServer>),
+    /// The same, at a unix socket.
+    Unix(PathBuf),
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sidecar(server) => server.at.address.fmt(f),
-            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Name(server) => server.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -97,10 +110,13 @@ impl Upstream {
     /// When none can be made.
     pub async fn connect(&self) -> io::Result<UpstreamConnection> {
         let connecting = async {
-            match &self.address {
-                Address::Sidecar(server) => server.connect().await,
-                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
-            }
+            let stream = match &self.address {
+                Address::Sidecar(server) => server.connect().await?,
+                Address::Name(server) => server.connect().await?,
+                Address::Unix(path) => return connect_unix(path).await,
+            };
+            stream.set_nodelay(true)?;
+            Ok(stream)
         };
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
@@ -123,6 +139,19 @@ impl Upstream {
     }
 }
 
+/// Connects to a unix socket, which is driven as a [`TcpStream`]: reading and writing are the same
+/// system calls. The caller limits the time.
+async fn connect_unix(path: &Path) -> io::Result<TcpStream> {
+    loop {
+        match unix_socket::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(UNIX_AGAIN).await;
+            }
+            connected => return TcpStream::from_std(OwnedFd::from(connected?).into()),
+        }
+    }
+}
+
 /// An upstream connection in use by one request, to be kept afterwards.
 #[derive(Debug)]
 pub struct UpstreamLease {
@@ -136,8 +165,45 @@ pub struct UpstreamLease {
 impl UpstreamLease {
     /// Gives the connection back, if it can take another request.
     pub fn give_back(self) {
-        if self.sent.ended() && !self.connection.broken() {
+        let old = matches!(self.upstream.address, Address::Name(_))
+            && self.connection.made.elapsed() > NAMED_KEEP;
+        if self.sent.ended() && !self.connection.broken() && !old {
             self.upstream.pool.keep(self.connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use futures_util::FutureExt;
+    use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[tokio::test]
+    async fn a_unix_server_whose_queue_is_full_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let (family, kind) = (AddressFamily::Unix, SockType::Stream);
+        let listener = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let listener = UnixListener::from(listener);
+        let mut full = Vec::new();
+        while let Ok(client) = unix_socket::connect(&path) {
+            full.push(client);
+        }
+        let mut connecting = Box::pin(connect_unix(&path));
+        assert!(connecting.as_mut().now_or_never().is_none());
+        let accepted: Vec<UnixStream> = (full.iter())
+            .map(|_| listener.accept().unwrap().0)
+            .collect();
+        connecting.await.unwrap();
+        listener.accept().unwrap();
+        drop((accepted, listener));
+        let gone = connect_unix(&path).await.unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -25,6 +26,8 @@ pub struct UpstreamConnection {
     pub sender: SendRequest<RequestBody>,
     /// Whether it served a request before.
     pub kept: bool,
+    /// When it was made.
+    pub made: Instant,
     traffic: Arc<Traffic>,
 }
 
@@ -45,7 +48,6 @@ impl UpstreamConnection {
     /// # Errors
     /// When the socket cannot be set up.
     pub async fn new(stream: TcpStream, cut: CancellationToken) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
         let traffic = Arc::new(Traffic::default());
         let io = TokioIo::new(UpstreamIo {
             stream,
@@ -60,6 +62,7 @@ impl UpstreamConnection {
         Ok(Self {
             sender,
             kept: false,
+            made: Instant::now(),
             traffic,
         })
     }

@@ -51,5 +51,6 @@ mod suspended;
 mod traces;
 mod unnamed;
 mod update;
+mod upstreams;
 mod waiter;
 mod why;

@@ -1,5 +1,6 @@
 //! Namespaces: of processes, in which a program is process 1, and of networks.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare as leave};
@@ -22,6 +23,28 @@ pub fn unshare() -> Option<Command> {
     None
 }
 
+/// Runs `what` where /etc/hosts is a file of its own with this text, whose path `what` gets; skipped
+/// where none may be put there.
+pub fn hosts(text: &str, what: impl FnOnce(&Path) + Send) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hosts");
+    std::fs::write(&file, text).unwrap();
+    let inside = || {
+        if leave(CloneFlags::CLONE_NEWNS).is_err() {
+            return skip::because("no mount namespace may be made here");
+        }
+        let file = file.display().to_string();
+        for args in [
+            &["--make-rprivate", "/"][..],
+            &["--bind", &file, "/etc/hosts"],
+        ] {
+            assert!(Command::new("mount").args(args).status().unwrap().success());
+        }
+        what(Path::new(&file));
+    };
+    in_thread(inside);
+}
+
 /// Runs `what` in a network of its own, in which this machine has `address`, too; skipped where none
 /// may be made.
 pub fn network(address: &str, what: impl FnOnce() + Send) {
@@ -38,7 +61,11 @@ pub fn network(address: &str, what: impl FnOnce() + Send) {
         }
         what();
     };
-    // Its children and threads are in that network, too; those of others are not.
+    in_thread(inside);
+}
+
+/// Its children and threads are in its namespaces, too; those of others are not.
+fn in_thread(inside: impl FnOnce() + Send) {
     let ended = std::thread::scope(|scope| scope.spawn(inside).join());
     if let Err(panic) = ended {
         std::panic::resume_unwind(panic);

@@ -54,7 +54,8 @@
 //!
 //! **One request.** A worker thread (`proxy/worker.rs`) runs one accept loop (`proxy/accept.rs`)
 //! for each listener (`proxy/listener.rs`). The loop accepts a client within the limit of
-//! connections (`proxy/admission.rs`) and spawns its connection (`proxy/connection.rs`), which
+//! connections (`proxy/admission.rs`; at the limit `proxy/room.rs` makes room or `proxy/crowd.rs` turns
+//! it away) and spawns its connection (`proxy/connection.rs`), which
 //! reads requests from the client's socket (`proxy/client_io.rs`, `proxy/progress.rs`) and ends
 //! when the client leaves (`proxy/client_left.rs`). A request for the gateway itself is answered in
 //! `proxy/endpoints.rs`. `proxy/forward.rs` checks each of the others and makes its headers fit

@@ -1,5 +1,4 @@
-//! The accept loops: each takes clients off the listen queue of one listener, up to the connection
-//! limit.
+//! The accept loops: each takes clients off the listen queue of one listener.
 
 use std::io;
 use std::net::TcpListener as StdTcp;
@@ -15,10 +14,11 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::connection::{self, WorkerContext};
+use super::crowd;
 use super::drain::{Accepting, restricted_to};
 use super::forwarded::Peer;
 use super::listener::ListenSocket;
-use crate::os::descriptors;
+use crate::os::descriptors::{self, Share};
 
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something
 /// must be closed first, and there is no event for that.
@@ -64,12 +64,9 @@ async fn accept_loop(
     // Only those that wait in the queue are still accepted.
     let mut last = false;
     loop {
-        // Waits for a slot without taking it: every loop waits here, and a loop
-        // without a client needs none.
-        tokio::select! {
-            biased;
-            () = restricted_to(&mut state, Accepting::Stopped) => return,
-            () = context.limit.available() => {}
+        let stopped = || context.state.borrow().accepting >= Accepting::Stopped;
+        if stopped() {
+            return;
         }
         let arrived = tokio::select! {
             biased;
@@ -79,30 +76,33 @@ async fn accept_loop(
             else => None,
         };
         last |= arrived.is_none();
+        if arrived.is_none() && stopped() {
+            return;
+        }
         match arrived.unwrap_or_else(|| acceptor.accept_waiting()) {
             Ok((stream, peer)) => {
-                let full = descriptors::is_reserved(&stream);
-                let permit = tokio::select! {
-                    biased;
-                    permit = context.limit.take() => permit,
-                    // Another loop took the last slot and the workers stop: this client is
-                    // accepted, so it is served.
-                    () = restricted_to(&mut state, Accepting::Stopped) => None,
+                let share = descriptors::share(&stream);
+                let permit = match share {
+                    Share::Clients => context.limit.try_take(),
+                    Share::Crowd | Share::Rest => None,
                 };
                 let stats = &context.front.stats;
                 stats.accepted.fetch_add(1, Ordering::Relaxed);
-                connection::spawn(&context, stream, peer, permit);
-                if full {
-                    warn_once(
-                        &mut warned,
-                        "they have every descriptor that clients may have",
-                    );
+                if let Some(permit) = permit {
+                    connection::spawn(&context, stream, peer, permit);
+                } else {
+                    crowd::spawn(&context, stream, peer);
+                    // Those who came before have their turn before another one takes their place.
+                    tokio::task::yield_now().await;
+                }
+                if share == Share::Rest {
+                    warn_once(&mut warned, "no descriptor is left for them");
                     tokio::select! {
                         () = descriptors::room() => {}
                         () = restricted_to(&mut state, Accepting::QueueOnly) => {}
                     }
                 }
-                warned = full;
+                warned = share == Share::Rest;
             }
             Err(error) if client_is_gone(&error) => {}
             // The queue is empty, and nobody is to be waited for.

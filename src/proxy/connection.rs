@@ -7,8 +7,8 @@ use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,19 +26,21 @@ use super::admission::{ConnectionLimit, ConnectionSlot};
 use super::client_io::ClientIo;
 use super::drain::{KeepAlive, Migration, WorkerState};
 use super::forwarded::Peer;
+use super::local_reply::{Form, closing};
 use super::progress::{ConnectionProgress, InFlight};
 use super::response_body::ResponseBody;
+use super::room::{FIRST_REQUEST, Room};
 use super::tasks::WorkerTasks;
-use super::{Front, client_left, endpoints, forward};
+use super::{Front, client_left, crowd, endpoints, forward};
+use crate::config::Dur;
 use crate::os::descriptors;
-
-/// How long a client that was accepted just before a stop may take to send its request: TCP sends a
-/// lost packet again after 1 s, and after 2 s more (RFC 6298).
-const FIRST_REQUEST: Duration = Duration::from_secs(3);
 
 /// How long a kept connection may be silent before a drain closes it: longer than most clients'
 /// pause between two requests.
 const SILENCE: Duration = Duration::from_secs(15);
+
+/// How long a client beyond the limit may take to send its request's head.
+const CROWDED_HEAD: Dur = Dur::secs(2);
 
 /// What the threads of one set of workers and their connections share.
 #[derive(Debug)]
@@ -46,6 +48,7 @@ pub struct WorkerContext {
     pub front: Arc<Front>,
     pub state: watch::Sender<WorkerState>,
     pub limit: ConnectionLimit,
+    pub room: Arc<Room>,
     pub tasks: WorkerTasks,
 }
 
@@ -58,6 +61,7 @@ impl WorkerContext {
             limit: ConnectionLimit::new(descriptors::clients(
                 front.table().settings.limits.connections,
             )),
+            room: Arc::default(),
             tasks: WorkerTasks::default(),
         }
     }
@@ -68,21 +72,54 @@ pub fn spawn(
     context: &Arc<WorkerContext>,
     stream: TcpStream,
     peer: Peer,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: OwnedSemaphorePermit,
 ) {
-    spawn_at(context, stream, peer, permit, ConnectionProgress::new());
+    let serving = serve_client(Arc::clone(context), stream, peer, permit);
+    tokio::spawn(context.tasks.client(serving));
 }
 
-fn spawn_at(
-    context: &Arc<WorkerContext>,
+/// Serves a new client within the limit.
+pub async fn serve_client(
+    context: Arc<WorkerContext>,
     stream: TcpStream,
     peer: Peer,
-    permit: Option<OwnedSemaphorePermit>,
-    progress: Arc<ConnectionProgress>,
+    permit: OwnedSemaphorePermit,
 ) {
-    let slot = ConnectionSlot::new(permit, &context.front.stats);
-    let serving = serve(Arc::clone(context), stream, peer, Some(slot), progress);
-    tokio::spawn(context.tasks.client(serving));
+    let slot = ConnectionSlot::new(Some(permit), &context.front.stats);
+    let progress = ConnectionProgress::new();
+    serve_open(&context, stream, peer, slot, &progress).await;
+}
+
+async fn serve_open(
+    context: &WorkerContext,
+    stream: TcpStream,
+    peer: Peer,
+    slot: ConnectionSlot,
+    progress: &Arc<ConnectionProgress>,
+) {
+    let _open = context.room.enter(progress);
+    let client = Client {
+        peer,
+        standing: Standing::Within,
+        progress,
+    };
+    serve(context, &Arc::new(stream), client, Some(slot)).await;
+}
+
+/// Answers one request of a client beyond the limit.
+pub async fn serve_crowded(
+    context: &WorkerContext,
+    stream: &Arc<TcpStream>,
+    peer: Peer,
+    progress: &Arc<ConnectionProgress>,
+) {
+    let slot = ConnectionSlot::new(None, &context.front.stats);
+    let client = Client {
+        peer,
+        standing: Standing::Beyond,
+        progress,
+    };
+    serve(context, stream, client, Some(slot)).await;
 }
 
 /// Serves a client that a predecessor hands over. The predecessor had admitted it, so it is served
@@ -90,9 +127,12 @@ fn spawn_at(
 pub fn spawn_adopted(context: &Arc<WorkerContext>, fd: OwnedFd) {
     match identify(fd) {
         Ok((stream, peer)) => {
-            let permit = context.limit.try_take();
-            let progress = ConnectionProgress::adopted();
-            spawn_at(context, stream, peer, permit, progress);
+            let slot = ConnectionSlot::new(context.limit.try_take(), &context.front.stats);
+            let (context, tasks) = (Arc::clone(context), &context.tasks);
+            tokio::spawn(tasks.client(async move {
+                let progress = ConnectionProgress::adopted();
+                serve_open(&context, stream, peer, slot, &progress).await;
+            }));
         }
         Err(error) => debug!("a client that was passed on is gone: {error}"),
     }
@@ -101,9 +141,15 @@ pub fn spawn_adopted(context: &Arc<WorkerContext>, fd: OwnedFd) {
 /// Serves the watchdog, which takes up no slot and is not waited for.
 pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
     if let Ok(stream) = TcpStream::from_std(end.into()) {
-        let progress = ConnectionProgress::new();
-        let serving = serve(Arc::clone(context), stream, Peer::Watchdog, None, progress);
-        tokio::spawn(serving);
+        let context = Arc::clone(context);
+        tokio::spawn(async move {
+            let client = Client {
+                peer: Peer::Watchdog,
+                standing: Standing::Within,
+                progress: &ConnectionProgress::new(),
+            };
+            serve(&context, &Arc::new(stream), client, None).await;
+        });
     }
 }
 
@@ -129,24 +175,42 @@ enum Disposition {
     CloseAfterResponse,
     /// It closes at once: it was silent for [`SILENCE`].
     CloseSilent,
+    /// It closes at once: it is idle, and a new client needs its place.
+    GiveWay,
+}
+
+/// Whether a client is one of those that the limit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Within,
+    /// It gets one answer of the gateway's own.
+    Beyond,
+}
+
+/// Who a connection is served for.
+#[derive(Clone, Copy, Debug)]
+struct Client<'a> {
+    peer: Peer,
+    standing: Standing,
+    progress: &'a Arc<ConnectionProgress>,
 }
 
 async fn serve(
-    context: Arc<WorkerContext>,
-    stream: TcpStream,
-    peer: Peer,
+    context: &WorkerContext,
+    stream: &Arc<TcpStream>,
+    client: Client<'_>,
     slot: Option<ConnectionSlot>,
-    progress: Arc<ConnectionProgress>,
 ) {
     let (front, workers) = (&context.front, &context.state);
-    let limits = front.table().settings.limits.clone();
+    let mut limits = front.table().settings.limits.clone();
+    if client.standing == Standing::Beyond {
+        limits.header_time = limits.header_time.min(CROWDED_HEAD);
+    }
     let (header_size, half_close) = (limits.header_size, limits.half_close);
-    let progress = &progress;
-    let stream = Arc::new(stream);
-    let socket = Arc::downgrade(&stream);
-    let left = client_left::left(Arc::clone(&stream), progress, half_close);
+    let progress = client.progress;
+    let left = client_left::left(Arc::clone(stream), progress, half_close);
     let io = ClientIo::new(
-        stream,
+        Arc::clone(stream),
         slot,
         Arc::clone(progress),
         Arc::clone(front),
@@ -156,7 +220,7 @@ async fn serve(
         let body = request.body().size_hint().exact();
         let in_flight = InFlight::begin(progress, &front.stats, body);
         async move {
-            let mut response = respond(front, peer, request, in_flight).await;
+            let mut response = respond(context, client, request, in_flight).await;
             // Not when a part of the next request was read already: it would be lost.
             if response.status() != StatusCode::SWITCHING_PROTOCOLS
                 && workers.borrow().announces_close()
@@ -183,10 +247,15 @@ async fn serve(
         tokio::select! {
             biased;
             ended = &mut connection => ended,
-            disposition = disposition(&mut state, progress, peer) => match disposition {
+            disposition = disposition(&mut state, client) => match disposition {
                 Disposition::Migrate => {
-                    migrate(&state, &socket);
+                    migrate(&state, stream);
                     Ok(())
+                }
+                Disposition::GiveWay => {
+                    front.stats.displaced.fetch_add(1, Ordering::Relaxed);
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
                 }
                 Disposition::CloseAfterResponse => {
                     close_after_response(connection, progress).await
@@ -214,15 +283,13 @@ async fn serve(
 
 /// Waits until the state of the workers ends this connection. Polled after the connection in the
 /// same task, so it sees a connection that has just done all it could.
-async fn disposition(
-    state: &mut watch::Receiver<WorkerState>,
-    progress: &ConnectionProgress,
-    peer: Peer,
-) -> Disposition {
+async fn disposition(state: &mut watch::Receiver<WorkerState>, client: Client<'_>) -> Disposition {
+    let progress = client.progress;
+    let moves = client.peer != Peer::Watchdog && client.standing == Standing::Within;
     loop {
         let (migrates, keep_alive) = {
             let state = state.borrow_and_update();
-            (state.migrates() && peer != Peer::Watchdog, state.keep_alive)
+            (state.migrates() && moves, state.keep_alive)
         };
         let idle = poll_fn(|_| match progress.idle() {
             true => Poll::Ready(()),
@@ -243,6 +310,7 @@ async fn disposition(
             () = idle, if migrates => return Disposition::Migrate,
             disposition = close => return disposition,
             // In ordinary service a connection waits for nothing else.
+            () = poll_fn(|cx| progress.poll_displaced(cx)) => return Disposition::GiveWay,
             _ = state.changed() => {}
         }
     }
@@ -250,9 +318,8 @@ async fn disposition(
 
 /// Sends the socket to the other process. This process closes its own descriptor with the
 /// connection, which leaves the other one open.
-fn migrate(state: &watch::Receiver<WorkerState>, socket: &Weak<TcpStream>) {
+fn migrate(state: &watch::Receiver<WorkerState>, socket: &TcpStream) {
     if let Migration::To(destination) = &state.borrow().migration
-        && let Some(socket) = socket.upgrade()
         && let Ok(fd) = socket.as_fd().try_clone_to_owned()
     {
         // Nobody receives only when the process ends.
@@ -288,13 +355,23 @@ where
 
 /// Answers one request: here, or by the upstream.
 async fn respond(
-    front: &Arc<Front>,
-    peer: Peer,
+    context: &WorkerContext,
+    client: Client<'_>,
     request: Request<Incoming>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
+    let (front, peer) = (&context.front, client.peer);
     let table = front.table();
-    let response = match endpoints::respond(front, &table, peer, &request) {
+    let own = endpoints::respond(front, &table, peer, &request);
+    let own = match client.standing {
+        Standing::Within => own,
+        Standing::Beyond => {
+            let form = Form::of(request.headers());
+            let turned_away = || crowd::turn_away(context).reply(form);
+            Some(closing(own.unwrap_or_else(turned_away)))
+        }
+    };
+    let response = match own {
         Some(response) => {
             drop(forward::body_of(
                 front,
@@ -331,11 +408,16 @@ mod tests {
     async fn within(
         time: Duration,
         state: &watch::Sender<WorkerState>,
-        progress: &ConnectionProgress,
+        progress: &Arc<ConnectionProgress>,
         peer: Peer,
     ) -> Option<Disposition> {
         let mut state = state.subscribe();
-        let disposition = disposition(&mut state, progress, peer);
+        let client = Client {
+            peer,
+            standing: Standing::Within,
+            progress,
+        };
+        let disposition = disposition(&mut state, client);
         tokio::time::timeout(time, disposition).await.ok()
     }
 

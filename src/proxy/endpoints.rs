@@ -164,6 +164,12 @@ gateway_retries_total {retries}
 # HELP gateway_clients_gone_total Clients that left before the end of their answer.
 # TYPE gateway_clients_gone_total counter
 gateway_clients_gone_total {left}
+# HELP gateway_clients_crowded_total Clients answered 503 because limits.connections were open.
+# TYPE gateway_clients_crowded_total counter
+gateway_clients_crowded_total {crowded}
+# HELP gateway_clients_displaced_total Silent clients disconnected to make room for others.
+# TYPE gateway_clients_displaced_total counter
+gateway_clients_displaced_total {displaced}
 # HELP gateway_answers_total Answers by class of status.
 # TYPE gateway_answers_total counter
 ",
@@ -177,6 +183,8 @@ gateway_clients_gone_total {left}
         held_total = now(&stats.held_total),
         retries = now(&stats.retries),
         left = now(&stats.left),
+        crowded = now(&stats.crowded),
+        displaced = now(&stats.displaced),
     );
     for (class, answers) in (1..).zip(&stats.answers) {
         let answers = now(answers);

@@ -25,6 +25,8 @@ pub enum NotForwarded {
     Unavailable(String),
     /// No request is let in for now.
     Refused(Arc<Refusal>),
+    /// All connections are taken; the text says by how many clients.
+    Crowded(String),
     /// The upstream failed, and trying again could do the work twice.
     BadGateway(String),
     /// Nothing came of the client's body for `limits.body_idle`.
@@ -59,6 +61,12 @@ impl NotForwarded {
                 set_retry_after(&mut response, self.refusal());
                 response
             }
+            Self::Crowded(_) => {
+                let why = "too many clients are connected now; try again soon";
+                let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, why, form);
+                set_retry_after(&mut response, None);
+                closing(response)
+            }
             Self::BadGateway(_) => failure(
                 StatusCode::BAD_GATEWAY,
                 "the server behind gave no answer",
@@ -66,10 +74,7 @@ impl NotForwarded {
             ),
             Self::BodyStalled => {
                 let why = "nothing came of the request's body for too long";
-                let mut response = failure(StatusCode::REQUEST_TIMEOUT, why, form);
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-                response
+                closing(failure(StatusCode::REQUEST_TIMEOUT, why, form))
             }
             Self::AnswerTimeout(_) => failure(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -158,6 +163,13 @@ impl Refusal {
     }
 }
 
+/// Says that the connection closes after this.
+pub fn closing(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
 /// Says when to try again: after the time of a refusal, else after about the time of a restart.
 pub fn set_retry_after(response: &mut Response<ResponseBody>, refusal: Option<&Refusal>) {
     let seconds = refusal.map_or(RETRY_AFTER, |refusal| {
@@ -221,6 +233,7 @@ pub struct ErrorLog {
     bad_gateway: LogThrottle,
     unavailable: LogThrottle,
     timed_out: LogThrottle,
+    crowded: LogThrottle,
 }
 
 impl ErrorLog {
@@ -230,6 +243,7 @@ impl ErrorLog {
             NotForwarded::BadGateway(why) => answered(&self.bad_gateway, 502, why),
             NotForwarded::Unavailable(why) => answered(&self.unavailable, 503, why),
             NotForwarded::AnswerTimeout(why) => answered(&self.timed_out, 504, why),
+            NotForwarded::Crowded(why) => answered(&self.crowded, 503, why),
             _ => {}
         }
     }

@@ -3,8 +3,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -64,6 +66,9 @@ pub struct ConnectionProgress {
     unflushed: AtomicBool,
     /// Whether the client has closed its sending side.
     half_closed: AtomicBool,
+    /// Whether it gives way to a new client as soon as it is idle, and who is woken then.
+    displaced: AtomicBool,
+    displacement: AtomicWaker,
     read: Mutex<RequestRead>,
 }
 
@@ -86,6 +91,8 @@ impl ConnectionProgress {
             body_open: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
+            displacement: AtomicWaker::new(),
             read: Mutex::default(),
         })
     }
@@ -174,6 +181,34 @@ impl ConnectionProgress {
         self.stage().between() && !waits && self.read_whole()
     }
 
+    /// Since when the connection is silent, if it can give way to a new client: it is kept between
+    /// two requests, or has sent nothing for `patience` after it connected.
+    pub fn gives_way(&self, now: Instant, patience: Duration) -> Option<Instant> {
+        let since = *lock(&self.since);
+        let silent = match self.stage() {
+            ConnectionStage::Idle | ConnectionStage::Adopted => true,
+            ConnectionStage::New => now >= since + patience,
+            _ => false,
+        };
+        let asked = self.displaced.load(Ordering::Acquire);
+        (silent && !asked && self.idle()).then_some(since)
+    }
+
+    /// The connection gives way to a new client as soon as it is idle.
+    pub fn displace(&self) {
+        self.displaced.store(true, Ordering::Release);
+        self.displacement.wake();
+    }
+
+    /// Ready when the connection gives way now.
+    pub fn poll_displaced(&self, cx: &Context<'_>) -> Poll<()> {
+        self.displacement.register(cx.waker());
+        match self.displaced.load(Ordering::Acquire) && self.idle() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
     /// Whether a client waits for a response, or for its rest.
     pub fn answering(&self) -> bool {
         self.stage() == ConnectionStage::Busy
@@ -211,6 +246,11 @@ impl ConnectionProgress {
             _ => return None,
         };
         Some(*lock(&self.since) + limit)
+    }
+
+    /// Whether no request was read yet.
+    pub fn awaits_first_request(&self) -> bool {
+        matches!(self.stage(), ConnectionStage::New | ConnectionStage::Head)
     }
 
     /// Whether a part of a head was read, and its rest is awaited.

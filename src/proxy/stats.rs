@@ -50,6 +50,10 @@ pub struct Stats {
     pub answers: [AtomicU64; 5],
     /// Clients that left before the end of their answer.
     pub left: AtomicU64,
+    /// Clients that were turned away at the limit of connections.
+    pub crowded: AtomicU64,
+    /// Silent clients that were disconnected at the limit of connections, for others.
+    pub displaced: AtomicU64,
     /// How often each [`Limit`] was reached.
     expired: [AtomicU64; Limit::ALL.len()],
 }

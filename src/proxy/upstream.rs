@@ -122,7 +122,7 @@ impl Upstream {
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .inspect_err(|error| self.report_stranger(error))?;
-        if descriptors::is_reserved(&stream) {
+        if descriptors::share(&stream) != descriptors::Share::Clients {
             let why = "the gateway has no descriptor left for it (ulimit -n, LimitNOFILE=)";
             return Err(io::Error::other(why));
         }

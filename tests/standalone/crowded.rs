@@ -1,6 +1,6 @@
 //! Too many clients, of the front door or of the control socket: whoever has to decide gets in.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::client::{self, block_on};
+use crate::support::client::{self, Conn, Fault, block_on};
 use crate::support::gateway::{Gateway, Setup, ctl_in, memory_kib, said};
+use crate::support::upstream::Upstream;
 use crate::support::{handover, nobody, port, servers, skip, wait};
 
 /// The system's, which every user may run.
@@ -104,6 +105,8 @@ fn crowded(setup: &Setup) -> (Gateway, Vec<TcpStream>) {
     };
     let held: Vec<TcpStream> = (0..300).map(|_| hold()).collect();
     gateway.wait_line("they have every descriptor that clients may have");
+    let health = block_on(client::get(&gateway.target(), "/healthz")).unwrap();
+    assert_eq!(health.status(), 200);
     (gateway, held)
 }
 
@@ -162,4 +165,107 @@ fn clients_that_have_every_descriptor_starve_neither_the_watchdog_nor_a_server_t
     });
     watched(5);
     drop(held);
+}
+
+/// A server that answers at once, except for `/wait`, in front of which `connections` clients fit.
+fn narrow(connections: usize) -> (Upstream, Gateway) {
+    let behind = Upstream::serve(|mut conn| async move {
+        while let Ok(head) = conn.head().await {
+            if head.first.contains("/wait") {
+                conn.drain().await;
+            }
+            let _ = conn
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
+        }
+    });
+    let gateway = Setup::upstream(behind.addr())
+        .config(format!("[limits]\nconnections = {connections}\n"))
+        .start();
+    (behind, gateway)
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+#[test]
+fn clients_that_wait_keep_new_ones_from_the_server_but_not_from_an_answer() {
+    let (_behind, gateway) = narrow(20);
+    let mut waiting: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut client = TcpStream::connect(gateway.addr()).unwrap();
+            let request = b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n";
+            client.write_all(request).unwrap();
+            client
+        })
+        .collect();
+    gateway.wait_status("all wait", |status| status["requests"] == 20);
+    for request in [
+        GET,
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello",
+    ] {
+        let answer = block_on(client::request(&gateway.target(), request)).unwrap();
+        assert_eq!(answer.status(), 503, "{}", answer.text());
+        assert_eq!(answer.head.get("retry-after"), Some("2"));
+        assert!(!answer.head.keeps());
+    }
+    gateway.wait_line("20 clients are connected (limits.connections), and none of them is idle");
+    for path in ["/healthz", "/readyz", "/_gateway/healthz"] {
+        let answer = block_on(client::get(&gateway.target(), path)).unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    assert_eq!(gateway.metric("gateway_clients_crowded_total"), 2);
+    assert_eq!(gateway.metric("gateway_clients_displaced_total"), 0);
+    drop(waiting.pop());
+    wait::until("there is a place again", || {
+        let answer = block_on(client::get(&gateway.target(), "/")).unwrap();
+        (answer.status() == 200).then_some(())
+    });
+}
+
+#[test]
+fn the_client_that_is_silent_for_longest_gives_way_to_a_new_one() {
+    let (_behind, gateway) = narrow(3);
+    block_on(async {
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let mut conn = Conn::open(&gateway.target()).await.unwrap();
+            assert_eq!(conn.exchange(GET).await.unwrap().status(), 200);
+            kept.push(conn);
+        }
+        // Now the second is silent for longest.
+        assert_eq!(kept[0].exchange(GET).await.unwrap().status(), 200);
+        let mut new = Conn::open(&gateway.target()).await.unwrap();
+        assert_eq!(new.exchange(GET).await.unwrap().status(), 200);
+        let (rest, end) = kept.remove(1).drain().await;
+        assert_eq!((rest.len(), end), (0, Fault::Eof));
+        for conn in kept.iter_mut().chain([&mut new]) {
+            assert_eq!(conn.exchange(GET).await.unwrap().status(), 200);
+        }
+    });
+    assert_eq!(gateway.metric("gateway_clients_crowded_total"), 0);
+}
+
+#[test]
+fn silent_clients_beyond_the_limit_lose_their_places_to_new_ones() {
+    let (_behind, gateway) = narrow(1);
+    let mut waiting = TcpStream::connect(gateway.addr()).unwrap();
+    waiting
+        .write_all(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    gateway.wait_status("it waits", |status| status["requests"] == 1);
+    let silent: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(gateway.addr()).unwrap())
+        .collect();
+    let answer = block_on(client::get(&gateway.target(), "/healthz")).unwrap();
+    assert_eq!(answer.status(), 200);
+    for mut client in silent {
+        client.set_read_timeout(Some(wait::DEADLINE)).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        // The last ones had their time.
+        let turned_away =
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 2\r\n");
+        assert!(turned_away || answer.is_empty(), "{answer}");
+    }
+    assert!(gateway.metric("gateway_clients_crowded_total") > 0);
 }

@@ -356,6 +356,13 @@ const CASES: &[Case] = &[
         ),
         RESTART,
     ),
+    undone(
+        "fd-clients",
+        Script(
+            "runuser -u $APP -- prlimit --pid $(systemctl show --value -p MainPID gateway) --nofile=4096:",
+        ),
+        RESTART,
+    ),
     // The machine.
     undone(
         "journal-volatile",

@@ -1,10 +1,12 @@
 //! The running gateway, as it reports itself.
 
+use crate::config::LimitsSection;
 use crate::control::protocol::{
     RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus, Stage, Status,
 };
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Problem, command, lines};
+use crate::os::descriptors;
 use crate::systemd::WaitsFor;
 use crate::text::shell;
 
@@ -77,23 +79,67 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         code: "fd-usage",
         title: "the gateway is close to its limit of open files",
-        why: "At the limit it accepts no clients and opens no connections to sidecars.",
+        why: "At the limit it turns clients away and opens no connections to sidecars.",
         cure: "Raise the hard limit of LimitNOFILE=, or lower [limits] connections.",
         judge: |facts| {
             let process = facts.process.as_ref()?;
             let (used, limit) = process
                 .descriptors
                 .filter(|(used, limit)| used * 100 >= limit * FDS_MOST)?;
-            let next = match &facts.unit {
-                Some(unit) => unit.set("LimitNOFILE=1024:524288"),
-                None => "ulimit -Hn   (in the shell that starts the gateway)".to_owned(),
-            };
             let message = format!("{used} of {limit} descriptors are in use");
-            Problem::at(format!("pid {}", process.pid), message, command(next))
+            Problem::at(
+                format!("pid {}", process.pid),
+                message,
+                command(raise(facts)),
+            )
         },
         ..Check::WARNING
     },
+    Check {
+        code: "fd-clients",
+        title: "the limit of open files allows fewer clients than configured",
+        why: "Each client takes two descriptors: its own and the sidecar's. Beyond what the limit \
+               allows, new clients are answered 503.",
+        cure: "Raise the hard limit of open files, or lower [limits] connections.",
+        judge: few_clients,
+        ..Check::WARNING
+    },
 ];
+
+/// What raises the limit of open files.
+fn raise(facts: &DoctorFacts) -> String {
+    match &facts.unit {
+        Some(unit) => unit.set("LimitNOFILE=1024:524288"),
+        None => "ulimit -Hn   (in the shell that starts the gateway)".to_owned(),
+    }
+}
+
+/// A gateway that may have fewer clients than its configuration says. Nobody chose the default, which
+/// is high on purpose: half of it is enough.
+fn few_clients(facts: &DoctorFacts) -> Option<Problem> {
+    let process = facts.process.as_ref()?;
+    let (_, limit) = process.descriptors?;
+    let clients = facts.config.get().limits.connections;
+    let needed = descriptors::needed(clients);
+    let unit = facts.loaded_unit().map(|(_, properties)| properties.nofile);
+    // Then unit-nofile says so.
+    if unit.is_some_and(|limit| limit < needed) {
+        return None;
+    }
+    let enough = match clients == LimitsSection::default().connections {
+        true => clients / 2,
+        false => clients,
+    };
+    let allowed = Some(descriptors::allowed(limit)).filter(|allowed| *allowed < enough)?;
+    let message = format!(
+        "{allowed} clients may connect at once, and not {clients} (limits.connections): these need {needed} descriptors, and {limit} is the limit"
+    );
+    Problem::at(
+        format!("pid {}", process.pid),
+        message,
+        command(raise(facts)),
+    )
+}
 
 /// The recovery that a gateway is in, if it is this one.
 fn recovering(facts: &DoctorFacts, rung: RecoveryRung) -> Option<(&Status, &RecoveryStatus)> {

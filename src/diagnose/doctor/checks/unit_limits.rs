@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Problem, advice, command, root_command};
-use crate::os::descriptors::RESERVE;
+use crate::os::descriptors;
 use crate::state::paths::Scope;
 use crate::systemd::words::Word;
 
@@ -58,12 +58,12 @@ pub(super) const CHECKS: &[Check] = &[
         code: "unit-nofile",
         title: "the limit of open files is too low",
         why: "Each client takes two descriptors: its own and the sidecar's. At the limit, the \
-               gateway accepts no new clients.",
+               gateway turns new clients away.",
         cure: "Raise the hard limit of LimitNOFILE=, or lower [limits] connections.",
         judge: |facts| {
             let (unit, properties) = facts.loaded_unit()?;
-            let clients = facts.config.get().limits.connections as u64;
-            let needed = clients * 2 + RESERVE;
+            let clients = facts.config.get().limits.connections;
+            let needed = descriptors::needed(clients);
             let limit = Some(properties.nofile).filter(|limit| *limit < needed)?;
             let message = format!("LimitNOFILE={limit}, but {clients} clients need {needed}");
             let next = command(unit.set("LimitNOFILE=1024:524288"));

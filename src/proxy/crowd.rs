@@ -1,0 +1,70 @@
+//! Clients beyond the limit of connections: an idle one gives way to the new one, or the new one is
+//! turned away. The gateway's own pages, such as /healthz, are answered in any case.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::connection::{self, WorkerContext};
+use super::forwarded::Peer;
+use super::local_reply::NotForwarded;
+use super::progress::ConnectionProgress;
+use super::room::CrowdPlace;
+
+/// How long a client that gives way may take for it: a turn of its thread, which may be busy.
+const GIVE_WAY: Duration = Duration::from_secs(1);
+
+/// What is sent to a client that has not sent its request before its place is another's.
+const TURNED_AWAY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 2\r\nconnection: close\r\n\r\n";
+
+/// Serves a client for which no connection is left, if another one gives way, or turns it away.
+pub fn spawn(context: &Arc<WorkerContext>, stream: TcpStream, peer: Peer) {
+    let place = context.room.join_crowd();
+    let serving = admit(Arc::clone(context), stream, peer, place);
+    tokio::spawn(context.tasks.client(serving));
+}
+
+async fn admit(context: Arc<WorkerContext>, stream: TcpStream, peer: Peer, mut place: CrowdPlace) {
+    if context.room.make() {
+        let permit = tokio::select! {
+            permit = tokio::time::timeout(GIVE_WAY, context.limit.take()) => permit.ok().flatten(),
+            () = place.lost() => None,
+        };
+        if let Some(permit) = permit {
+            drop(place);
+            return connection::serve_client(context, stream, peer, permit).await;
+        }
+    }
+    let stream = Arc::new(stream);
+    let progress = ConnectionProgress::new();
+    let serving = connection::serve_crowded(&context, &stream, peer, &progress);
+    tokio::select! {
+        biased;
+        () = serving => {}
+        () = place.lost() => {
+            if progress.awaits_first_request() {
+                turn_away(&context);
+                context.front.stats.answered(503);
+                // The connection closes in any case.
+                let _ = stream.try_write(TURNED_AWAY);
+            }
+        }
+    }
+}
+
+/// Counts and logs that a client is turned away. Returns why.
+pub fn turn_away(context: &WorkerContext) -> NotForwarded {
+    let most = context.front.table().settings.limits.connections;
+    let why = NotForwarded::Crowded(match context.room.clients() < most {
+        true => {
+            "no client is idle, and they have every descriptor that clients may have (ulimit -n, LimitNOFILE=)".to_owned()
+        }
+        false => format!("{most} clients are connected (limits.connections), and none of them is idle"),
+    });
+    context.front.errors.note(&why);
+    context.front.stats.crowded.fetch_add(1, Ordering::Relaxed);
+    why
+}

@@ -4,43 +4,34 @@
 //! Nothing here fails, and nobody waits for the disk: a thread writes, in the order of the calls. A
 //! disk that is full or stands still costs the record, not the service.
 
-mod killed;
+mod dead_lives;
+mod writes;
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::handover::failpoint;
 use super::progress::CutWork;
 use super::recovery::{RecoveryAction, ShownRecovery};
-use crate::config::{Loaded, Throttle};
+use crate::config::Loaded;
 use crate::control::server::Caller;
 use crate::os::jobs::Jobs;
 use crate::os::oom;
-use crate::os::process::{Stat, executable};
+use crate::os::process::executable;
 use crate::sidecar::SidecarNews;
 use crate::state::boot_time::BootTime;
 use crate::state::diagnostic_bundle::{self, Bundle};
-use crate::state::history::{
-    self, History, HistoryEntry, PhaseTime, PreviousEnd, Recorded, Requester,
-};
+use crate::state::history::{self, History, HistoryEntry, PhaseTime, PreviousEnd, Requester};
+use crate::state::last_good_config;
 use crate::state::owner::{self, Owner};
 use crate::state::startup_throttle::{self, LifeStart, StartDecision};
-use crate::state::terms::{EndReason, RequestEnd, RequestKindName, RequestOutcome, StrategyName};
+use crate::state::terms::{EndReason, RequestEnd, RequestKindName, StrategyName};
 use crate::state::trace::Carried;
-use crate::state::{atomic_file, last_good_config};
 use crate::text::redact::Redactor;
 
 /// How much may wait for the disk: a restart writes about ten times.
 const WRITES_MAX: usize = 1024;
-
-/// How long an answer that tells of what is recorded waits for the disk, and so does the end of the
-/// process. A disk that is only busy is faster.
-const WRITTEN: Duration = Duration::from_secs(1);
 
 /// Writes down what happens in one life.
 #[derive(Clone, Debug)]
@@ -110,47 +101,6 @@ impl LifeRecord {
         }
     }
 
-    /// Leaves a write to the thread.
-    fn write(&self, write: impl FnOnce(&Self) + Send + 'static) {
-        let this = self.clone();
-        self.left(self.writes.push(move || {
-            reach_disk();
-            write(&this);
-        }));
-    }
-
-    /// The same for a part of `file`, which has to be there at last: it is written again while the
-    /// disk is full.
-    fn write_at_last(
-        &self,
-        file: &'static str,
-        write: impl Fn(&Self) -> io::Result<()> + Send + 'static,
-    ) {
-        let this = self.clone();
-        let mut told = false;
-        self.left(self.writes.push_until_done(move || {
-            reach_disk();
-            let Err(error) = write(&this) else {
-                return true;
-            };
-            if !std::mem::replace(&mut told, true) {
-                let dir = this.dir.display();
-                warn!("[gateway] cannot write {file} in {dir}: {error}");
-            }
-            !atomic_file::is_full(&error)
-        }));
-    }
-
-    /// Says that a write was not left to the thread, if so.
-    fn left(&self, left: bool) {
-        if !left {
-            warn!(
-                "[gateway] cannot write to {}: its disk does not answer",
-                self.dir.display()
-            );
-        }
-    }
-
     /// Writes the throttle's record.
     fn throttle(&self, write: fn(&Path, &LifeStart<'_>)) {
         let now = BootTime::now();
@@ -163,52 +113,11 @@ impl LifeRecord {
         self.write_at_last(history::FILE, move |this| this.history.append(&line));
     }
 
-    /// Ends when what was recorded until now can be read, or the disk does not answer.
-    pub fn written(&self) -> impl Future<Output = ()> + Send + use<> {
-        let written = self.writes.done();
-        async move {
-            let _ = tokio::time::timeout(WRITTEN, written).await;
-        }
-    }
-
-    /// Calls `answer` after [`written`](Self::written).
-    pub fn when_written(&self, answer: impl FnOnce() + Send + 'static) {
-        let written = self.written();
-        tokio::spawn(async move {
-            written.await;
-            answer();
-        });
-    }
-
-    /// Blocks until what was recorded until now can be read, or the disk does not answer.
-    pub fn flush(&self) {
-        self.writes.flush(WRITTEN);
-    }
-
     fn life(&self, now: BootTime) -> LifeStart<'_> {
         LifeStart {
             pid: self.pid,
             boot_id: &self.boot_id,
             now,
-        }
-    }
-
-    /// A life begins by itself. With the lock held, once. `unit_result` is the service manager's
-    /// word for the end before, where it still has one.
-    /// Blocks: without the record of earlier lives it is not known what this one has to do.
-    pub fn begin(&self, throttle: &Throttle, unit_result: Option<&str>) -> Begun {
-        self.flush();
-        let lines = lines(&self.dir);
-        let kills = oom::count().map(|count| count.kills);
-        let (before, trace) = how_it_ended(&lines, &self.boot_id, |kills_before| {
-            oom::end_of_life(unit_result, kills_before, kills)
-        });
-        let of_the_dead = lines.iter().filter(|line| self.is_of_the_dead(line));
-        of_the_dead.for_each(|line| self.end_unfinished(line, |_| died(line.pid)));
-        Begun {
-            start: startup_throttle::begin(&self.dir, throttle, &self.life(BootTime::now())),
-            before,
-            trace,
         }
     }
 
@@ -220,60 +129,6 @@ impl LifeRecord {
     /// Who owns the state directory.
     pub fn owner(&self, owner: Owner) {
         self.write_at_last(owner::FILE, move |this| owner.write(&this.dir));
-    }
-
-    /// A predecessor has ended. A restart that it did not end itself is done: this process serves.
-    pub fn predecessor_ended(&self, pid: u32) {
-        self.write(move |this| {
-            let its = |line: &Recorded| line.pid == pid && line.boot_id == this.boot_id;
-            let lines: Vec<Recorded> = lines(&this.dir).into_iter().filter(its).collect();
-            let has = |what: fn(&HistoryEntry) -> bool| lines.iter().any(|line| what(&line.entry));
-            let begun = has(|entry| matches!(entry, HistoryEntry::Started { .. }));
-            let ended = has(|entry| matches!(entry, HistoryEntry::Ended { .. }));
-            match begun && !ended {
-                true => {
-                    warn!("[gateway] pid {pid} was killed or crashed before it finished its work")
-                }
-                false => info!("[gateway] pid {pid} has finished its work"),
-            }
-            for line in lines {
-                this.end_unfinished(&line, |kind| match kind {
-                    RequestKindName::Restart => RequestOutcome::Done.into(),
-                    RequestKindName::Reload | RequestKindName::Recover => died(pid),
-                });
-            }
-        });
-    }
-
-    /// Writes the end of a request for the process that accepted it and did not live to end it.
-    fn end_unfinished(&self, line: &Recorded, end: impl FnOnce(RequestKindName) -> RequestEnd) {
-        // What has ended is not read.
-        let HistoryEntry::Asked {
-            id,
-            kind,
-            who,
-            reason,
-            strategy,
-        } = &line.entry
-        else {
-            return;
-        };
-        let took = Timestamp::now().duration_since(line.at).as_millis();
-        let asked = RequestRecord {
-            who: who.clone(),
-            strategy: *strategy,
-            phases: Vec::new(),
-        };
-        let took_ms = u64::try_from(took).unwrap_or(0);
-        self.request(asked, id, *kind, reason, end(*kind), took_ms);
-    }
-
-    /// Whether the process that wrote a line, before this one began, is gone. In a container each
-    /// life may have the same number.
-    fn is_of_the_dead(&self, line: &Recorded) -> bool {
-        line.boot_id != self.boot_id
-            || line.pid == self.pid
-            || Stat::read(line.pid).is_none_or(|stat| stat.is_dead())
     }
 
     /// The life is under way.
@@ -436,63 +291,6 @@ impl LifeRecord {
                 ),
             }
         });
-    }
-}
-
-/// Here a test build may stand still, as a disk that does not answer.
-fn reach_disk() {
-    failpoint::pass("record.write");
-}
-
-fn lines(dir: &Path) -> Vec<Recorded> {
-    history::read(dir).collect()
-}
-
-fn died(pid: u32) -> RequestEnd {
-    RequestEnd {
-        outcome: RequestOutcome::Failed,
-        cause: Some(format!("pid {pid} ended before it was done")),
-    }
-}
-
-/// How the life before ended, by the history, and the trace it left. `memory` tells whether memory
-/// ran out, by the count at that life's beginning.
-fn how_it_ended(
-    lines: &[Recorded],
-    boot_id: &str,
-    memory: impl Fn(Option<u64>) -> Option<String>,
-) -> (PreviousEnd, Option<Carried>) {
-    // A predecessor that hands over ends after its successor began, so the end is looked for by
-    // process.
-    let begun = lines
-        .iter()
-        .enumerate()
-        .rev()
-        .find_map(|(index, line)| match &line.entry {
-            HistoryEntry::Started { oom_kills, .. } => Some((index, line, *oom_kills)),
-            _ => None,
-        });
-    let Some((index, life, kills)) = begun else {
-        return (PreviousEnd::Unknown, None);
-    };
-    let end = lines[index..].iter().find_map(|line| match &line.entry {
-        HistoryEntry::Ended {
-            planned,
-            reason,
-            trace,
-            ..
-        } if line.pid == life.pid => Some((*planned, reason, *trace)),
-        _ => None,
-    });
-    match end {
-        // It does not slow down the next start by hand, but nobody planned it.
-        Some((_, reason @ EndReason::CannotStart(_), _)) => {
-            (PreviousEnd::Unplanned(Some(reason.to_string())), None)
-        }
-        Some((true, _, trace)) => (PreviousEnd::Planned, trace),
-        Some((false, reason, _)) => (PreviousEnd::Unplanned(Some(reason.to_string())), None),
-        None if life.boot_id != boot_id => (PreviousEnd::MachineDown, None),
-        None => (PreviousEnd::Unplanned(memory(kills)), None),
     }
 }
 

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use super::dead_lives::how_it_ended;
 use super::*;
-use crate::config::{Env, Overrides, load};
+use crate::config::{Env, Overrides, Throttle, load};
 use crate::gateway::recovery::{ConfigOrigin, Recovery};
-use crate::state::terms::RungName;
+use crate::state::history::Recorded;
+use crate::state::terms::{RequestOutcome, RungName};
 
 fn record(dir: &Path, pid: u32) -> LifeRecord {
     let redactor = Redactor::default();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use tracing::{info, warn};
 
 use super::building::one_line;
@@ -12,18 +13,34 @@ use super::record::{LifeRecord, RequestRecord};
 use crate::control::protocol::{
     Failure, FailureCode, GenerationInfo, LastRestart, Outcome, Progress,
 };
-use crate::control::server::Reply;
+use crate::control::server::{Caller, Reply};
 use crate::state::history;
 use crate::state::terms::{RequestEnd, RequestOutcome};
 
 /// So many steps of one request are remembered.
 const PHASES_MAX: usize = 40;
 
+/// Who asks for a restart or reload.
+#[derive(Debug)]
+pub enum Asker {
+    Client(Caller, Reply),
+    Signal(Signal),
+}
+
+impl Asker {
+    /// Whom to answer; none for a signal.
+    fn reply(&self) -> Option<&Reply> {
+        match self {
+            Self::Client(_, reply) => Some(reply),
+            Self::Signal(_) => None,
+        }
+    }
+}
+
 /// One request on its way.
 #[derive(Debug)]
 pub struct PendingRequest {
-    /// Whom to answer; none for a signal.
-    pub reply: Option<Reply>,
+    pub asker: Asker,
     pub kind: RequestKind,
     pub reason: String,
     /// Answer only when the generation before is gone.
@@ -114,12 +131,12 @@ impl PendingRequests {
         Some(waiting.begun.elapsed().as_millis() as u64)
     }
 
-    /// What a signal asked for: nobody waits for it who could ask again elsewhere.
-    pub fn unattended(&self, id: &str) -> Option<RequestKind> {
-        self.waiting
-            .get(id)
-            .filter(|waiting| waiting.reply.is_none())
-            .map(|waiting| waiting.kind)
+    /// The signal that asked: nobody waits for it who could ask again elsewhere.
+    pub fn signal(&self, id: &str) -> Option<Signal> {
+        match self.waiting.get(id)?.asker {
+            Asker::Client(..) => None,
+            Asker::Signal(signal) => Some(signal),
+        }
     }
 
     /// Passes a step on.
@@ -137,7 +154,7 @@ impl PendingRequests {
         let draining = self.for_drain.iter();
         let draining = draining.filter(|(_, _, outcome)| outcome.request == *id);
         waiting
-            .and_then(|waiting| waiting.reply.as_ref())
+            .and_then(|waiting| waiting.asker.reply())
             .into_iter()
             .chain(draining.map(|(_, reply, _)| reply))
             .for_each(|reply| reply.progress(progress));
@@ -164,7 +181,9 @@ impl PendingRequests {
             .request(request.asked, id, end.kind, reason, outcome, took_ms);
         let (outcome, cut) = (end.outcome.outcome, end.cut.clone());
         self.last = Some(end);
-        let Some(reply) = request.reply else { return };
+        let Asker::Client(_, reply) = request.asker else {
+            return;
+        };
         let into = match verdict {
             RequestVerdict::Rejected(why) => {
                 return self.refuse(reply, FailureCode::Rejected, why);

@@ -420,6 +420,13 @@ fn what_is_asked_while_the_successor_takes_over_is_asked_there_again() {
     failpoint.go_on();
     let first = first.join().unwrap();
     assert!(first.status.success(), "{}", said(&first));
+    for signal in ["SIGHUP", "SIGUSR2"] {
+        wait::until(signal, || {
+            let twice = gateway.stderr().matches(&format!("asked: {signal}")).count() == 2;
+            twice.then_some(())
+        });
+    }
+    assert!(!gateway.stderr().contains("SIGUSR1"));
     let new = one_serves(&gateway);
     assert_ne!(new, gateway.pid());
     let reloaded = gateway.ctl(["reload"]);

@@ -16,7 +16,7 @@ use crate::gateway::lifecycle::{
     Budget, Event, GenerationRequest, Phase, Placement, RequestKind, RequestVerdict,
 };
 use crate::gateway::loop_event::LoopEvent;
-use crate::gateway::pending_requests::{PendingRequest, RequestScene, reject};
+use crate::gateway::pending_requests::{Asker, PendingRequest, RequestScene, reject};
 use crate::gateway::progress::Reporter;
 use crate::gateway::record::RequestRecord;
 use crate::gateway::recovery::Rung;
@@ -31,12 +31,6 @@ use crate::text::human::span;
 
 /// How long to look for the announcement of a restart; a disk that is only busy is faster.
 const INTENT: Duration = Duration::from_secs(1);
-
-/// Who asks for a restart or reload.
-pub(super) enum Asker {
-    Client(Caller, Reply),
-    Signal(Signal),
-}
 
 /// The restart that an intent announces.
 pub(super) fn announced(intent: &Intent) -> RestartParams {
@@ -175,9 +169,9 @@ impl Gateway {
             RequestKind::Reload => Ok(Placement::Here),
             RequestKind::Restart => self.place(&params, budget),
         };
-        let (caller, reply, by) = match asker {
-            Asker::Client(caller, reply) => (Some(caller), Some(reply), "control"),
-            Asker::Signal(signal) => (None, None, signal.as_str()),
+        let (caller, by) = match &asker {
+            Asker::Client(caller, _) => (Some(*caller), "control"),
+            Asker::Signal(signal) => (None, signal.as_str()),
         };
         let asked = RequestRecord::by(
             caller,
@@ -193,7 +187,7 @@ impl Gateway {
                 .asked(&id, by, reason, params.force, params.wait_ms);
         }
         let request = PendingRequest {
-            reply,
+            asker,
             kind,
             reason: reason.to_owned(),
             drained: params.drained,

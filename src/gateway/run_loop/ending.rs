@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::calls::{Asker, announced};
+use super::calls::announced;
 use super::{ClientDrain, Gateway};
 use crate::config::TUNNEL_DRAIN_ALONE;
 use crate::gateway::control_end::ControlEnd;
@@ -21,6 +21,7 @@ use crate::gateway::fdstore_clients::ClientStore;
 use crate::gateway::handover::{Stopping, ToPredecessor, Waiter};
 use crate::gateway::lifecycle::{Budget, Event, Phase, RequestKind};
 use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::pending_requests::Asker;
 use crate::gateway::recovery::driver::LifeEnd;
 use crate::proxy::Backend;
 use crate::state::restart_intent::Intent;

@@ -114,9 +114,10 @@ impl Gateway {
         self.traces.answered(id, scheduled);
         if verdict == RequestVerdict::Moved {
             // Nobody waits for what a signal asked for, to ask the successor again.
-            match self.requests.unattended(id) {
-                Some(RequestKind::Reload) => self.successor.signal(Signal::SIGHUP),
-                Some(RequestKind::Restart) => self.successor.signal(Signal::SIGUSR1),
+            match self.requests.signal(id) {
+                // An announced restart: there, without the announcement, it would be a stop.
+                Some(Signal::SIGTERM) => self.successor.signal(Signal::SIGUSR1),
+                Some(signal) => self.successor.signal(signal),
                 None => {}
             }
         }

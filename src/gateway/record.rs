@@ -26,7 +26,7 @@ use crate::state::history::{self, History, HistoryEntry, PhaseTime, PreviousEnd,
 use crate::state::last_good_config;
 use crate::state::owner::{self, Owner};
 use crate::state::startup_throttle::{self, LifeStart, StartDecision};
-use crate::state::terms::{EndReason, RequestEnd, RequestKindName, StrategyName};
+use crate::state::terms::{EndReason, RequestEnd, RequestKindName, StrategyName, cut_reason};
 use crate::state::trace::Carried;
 use crate::text::redact::Redactor;
 
@@ -180,7 +180,7 @@ impl LifeRecord {
             id: id.to_owned(),
             kind,
             who: asked.who.clone(),
-            reason: self.redactor.text(reason),
+            reason: cut_reason(&self.redactor.text(reason)),
             strategy: asked.strategy,
         });
     }
@@ -199,7 +199,7 @@ impl LifeRecord {
             id: id.to_owned(),
             kind,
             who: asked.who,
-            reason: self.redactor.text(reason),
+            reason: cut_reason(&self.redactor.text(reason)),
             strategy: asked.strategy,
             phases: asked.phases,
             outcome: RequestEnd {

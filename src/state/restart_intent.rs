@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::terms::cut_reason;
 use super::{atomic_file, owner, untrusted_file};
 
 const NAME: &str = "restart-intent.json";
@@ -22,9 +23,6 @@ const KIND: &str = "gateway-restart";
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: usize = 1024;
-
-/// The longest reason, in characters.
-const MAX_REASON: usize = 200;
 
 /// How long it counts, in milliseconds. Its SIGTERM follows within milliseconds, later if the
 /// manager is busy.
@@ -128,7 +126,7 @@ fn path(dir: &Path) -> PathBuf {
 
 impl Intent {
     fn shortened(mut self) -> Self {
-        self.reason = self.reason.chars().take(MAX_REASON).collect();
+        self.reason = cut_reason(&self.reason);
         self
     }
 }

@@ -9,6 +9,14 @@ use nix::sys::signal::Signal;
 
 use crate::text::words::{UnknownWord, Words, as_text, words};
 
+/// The longest reason of a request or lease, in characters.
+pub const REASON_MAX: usize = 200;
+
+/// A reason of at most [`REASON_MAX`] characters: its beginning, where it is longer.
+pub fn cut_reason(reason: &str) -> String {
+    reason.chars().take(REASON_MAX).collect()
+}
+
 words! {
     /// What was asked for.
     pub enum RequestKindName {

@@ -422,7 +422,11 @@ fn what_is_asked_while_the_successor_takes_over_is_asked_there_again() {
     assert!(first.status.success(), "{}", said(&first));
     for signal in ["SIGHUP", "SIGUSR2"] {
         wait::until(signal, || {
-            let twice = gateway.stderr().matches(&format!("asked: {signal}")).count() == 2;
+            let twice = gateway
+                .stderr()
+                .matches(&format!("asked: {signal}"))
+                .count()
+                == 2;
             twice.then_some(())
         });
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use crate::config::Dur;
-use crate::control::protocol::REASON_MAX;
+use crate::state::terms::REASON_MAX;
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct RestartArgs {

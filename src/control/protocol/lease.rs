@@ -4,10 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, FailureCode};
+use crate::state::terms::REASON_MAX;
 use crate::text::words::words;
-
-/// The longest reason that is kept, in characters.
-pub const REASON_MAX: usize = 200;
 
 /// `inhibit`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

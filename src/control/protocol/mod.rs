@@ -13,8 +13,7 @@ use serde_json::Value;
 
 pub use self::failure::{Failure, FailureCode};
 pub use self::lease::{
-    DrainCause, DrainEvent, InhibitParams, Lease, LeaseStatus, REASON_MAX, ReleaseCause,
-    ReleaseNotice,
+    DrainCause, DrainEvent, InhibitParams, Lease, LeaseStatus, ReleaseCause, ReleaseNotice,
 };
 pub use self::restart::{
     GenerationInfo, LastRestart, Outcome, PlannedStrategy, Progress, RestartParams,
@@ -94,7 +93,10 @@ impl Method {
         Ok(match name {
             "status" => Self::Status,
             "restart" if params.is_null() => Self::Restart(RestartParams::default()),
-            "restart" => Self::Restart(serde_json::from_value(params).map_err(bad)?),
+            "restart" => {
+                let params: RestartParams = serde_json::from_value(params).map_err(bad)?;
+                Self::Restart(params.checked()?)
+            }
             "reload" => Self::Reload,
             "stop" => Self::Stop,
             "inhibit" => {
@@ -167,6 +169,10 @@ mod tests {
             r#"{"type":"res","id":"1","ok":true}"#
         );
         assert!(Method::parse("restart", serde_json::json!({"froce": true})).is_err());
+        for (length, fits) in [(200, true), (201, false)] {
+            let params = serde_json::json!({"reason": "ü".repeat(length)});
+            assert_eq!(Method::parse("restart", params).is_ok(), fits, "{length}");
+        }
         assert_eq!(
             Method::parse("x", Value::Null).unwrap_err().code,
             FailureCode::UnknownMethod

@@ -7,8 +7,9 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::failure::{Failure, FailureCode};
 use crate::state::terms::{
-    ProgressStage, RequestEnd, RequestKindName, RequestOutcome, StrategyName,
+    ProgressStage, REASON_MAX, RequestEnd, RequestKindName, RequestOutcome, StrategyName,
 };
 use crate::text::words::{Words, as_text};
 
@@ -31,6 +32,18 @@ pub struct RestartParams {
     pub fresh: bool,
     /// The program on disk was replaced: a fresh process, and what is under way becomes part of it.
     pub update: bool,
+}
+
+impl RestartParams {
+    pub(super) fn checked(self) -> Result<Self, Failure> {
+        let length = (self.reason.as_deref()).map_or(0, |reason| reason.chars().count());
+        if length <= REASON_MAX {
+            return Ok(self);
+        }
+        let message =
+            format!("restart: `reason` has {length} characters; at most {REASON_MAX} are kept");
+        Err(Failure::new(FailureCode::BadRequest, message))
+    }
 }
 
 /// A step of a restart, reload or stop, as it happens.

@@ -25,7 +25,7 @@ use crate::gateway::strategy::{Strategy, StrategyRefusal};
 use crate::os::jobs::aside;
 use crate::state::restart_intent::{self, Intent};
 use crate::state::terms::{
-    EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName,
+    EndReason, ProgressStage, RequestKindName, RequestOutcome, StrategyName, cut_reason,
 };
 use crate::text::human::span;
 
@@ -134,7 +134,7 @@ impl Gateway {
                 if matches!(self.machine.phase(), Phase::Stopping { .. } | Phase::Ended) {
                     return reject(reply, "the gateway is stopping");
                 }
-                let why = self.context.redactor.text(params.why.trim());
+                let why = cut_reason(&self.context.redactor.text(params.why.trim()));
                 let ttl = params.ttl_ms.map(Duration::from_millis);
                 let ttl = ttl.map(|ttl| ttl.min(Dur::LONGEST));
                 let pid = u32::try_from(caller.pid).unwrap_or(0);
@@ -144,9 +144,9 @@ impl Gateway {
             Method::Reload => self.reload("gatewayctl reload", Asker::Client(caller, reply)),
             Method::Restart(params) => {
                 let reason = params.reason.as_deref().unwrap_or("gatewayctl restart");
-                let reason: String = reason.chars().take(200).collect();
-                let reason = self.context.redactor.text(&reason);
                 let asker = Asker::Client(caller, reply);
+                // A copy: the parameters are given away.
+                let reason = reason.to_owned();
                 self.ask(RequestKind::Restart, params, &reason, asker);
             }
         }
@@ -164,6 +164,8 @@ impl Gateway {
         reason: &str,
         asker: Asker,
     ) {
+        // A value that is hidden may be longer than what is shown for it, or shorter.
+        let reason = &cut_reason(&self.context.redactor.text(reason));
         let budget = Budget::of(params.force, params.wait_ms);
         let place = match kind {
             RequestKind::Reload => Ok(Placement::Here),
@@ -189,7 +191,7 @@ impl Gateway {
         let request = PendingRequest {
             asker,
             kind,
-            reason: reason.to_owned(),
+            reason: reason.clone(),
             drained: params.drained,
             begun: Instant::now(),
             at: Timestamp::now().to_string(),

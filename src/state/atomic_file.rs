@@ -1,5 +1,6 @@
 //! Files that are whole or absent, never half written.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -38,6 +39,17 @@ pub fn write_for(
     replace(path, bytes, mode, owner, File::sync_all)
 }
 
+/// As [`write_for`], to `name` in this directory, whatever its path leads to by now.
+pub fn write_in(
+    directory: &File,
+    name: &OsStr,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    replace_in(directory, name, bytes, mode, owner, File::sync_all)
+}
+
 /// Whether a disk takes nothing now, which may change.
 pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
@@ -57,7 +69,18 @@ fn replace(
     // By descriptor: the owner of a directory above may put another one in its place meanwhile.
     let directory = open_parent(path)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let (temporary, mut file) = temporary_in(&directory)?;
+    replace_in(&directory, name, bytes, mode, owner, sync)
+}
+
+fn replace_in(
+    directory: &File,
+    name: &OsStr,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    sync: fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let (temporary, mut file) = temporary_in(directory)?;
     let written = (|| {
         file.write_all(bytes)?;
         // Before the bits: until then, only its owner may read what may be secret.
@@ -66,12 +89,12 @@ fn replace(
         }
         file.set_permissions(Permissions::from_mode(mode))?;
         sync(&file)?;
-        renameat(&directory, temporary.as_str(), &directory, name)?;
-        sync(&directory)
+        renameat(directory, temporary.as_str(), directory, name)?;
+        sync(directory)
     })();
     if written.is_err() {
         // It has no name any more when only the last step failed.
-        let _ = unlinkat(&directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
     }
     written
 }

@@ -5,6 +5,7 @@
 //! first, so that the gateway ends with the budget, the reason and the record of a restart; a
 //! restart by SIGUSR1 gets them in the same way. It counts once, for a minute, and for one process.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +17,7 @@ use tracing::warn;
 
 use super::terms::cut_reason;
 use super::{atomic_file, owner, untrusted_file};
+use crate::os::process;
 
 const NAME: &str = "restart-intent.json";
 
@@ -67,6 +69,10 @@ struct IntentRecord {
 
 /// Writes the intent into a state directory. One that root writes belongs to the directory's owner,
 /// who must be able to read it.
+///
+/// # Errors
+/// Also when the directory belongs to a user who is neither this one nor that of the process: whoever
+/// may write above it can put another directory in its place.
 pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
     let mut record = IntentRecord {
         kind: KIND.to_owned(),
@@ -81,10 +87,23 @@ pub fn write(dir: &Path, intent: &Intent) -> io::Result<()> {
             break text;
         }
     };
-    let home = std::fs::metadata(dir)?;
+    // All by one descriptor: what is checked is what is written to.
+    let directory = atomic_file::open_directory(dir)?;
+    let home = directory.metadata()?;
     let ours = nix::unistd::geteuid();
+    if home.uid() != ours.as_raw() && Some(home.uid()) != process::user(intent.pid) {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "{} belongs to uid {}, and pid {} does not",
+                dir.display(),
+                home.uid(),
+                intent.pid
+            ),
+        ));
+    }
     let owner = (ours.is_root() && home.uid() != 0).then(|| (home.uid(), home.gid()));
-    atomic_file::write_for(&path(dir), &text, 0o600, owner)
+    atomic_file::write_in(&directory, OsStr::new(NAME), &text, 0o600, owner)
 }
 
 /// Takes the intent, if there is one for one of these processes that still counts at `now`, in
@@ -193,6 +212,7 @@ fn counts(record: &IntentRecord, pids: &[u32], now: u64) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
 
     use super::*;
     use crate::state::atomic_file::mode;
@@ -305,8 +325,19 @@ mod tests {
         if std::os::unix::fs::chown(dir.path(), Some(12_345), Some(12_345)).is_err() {
             return; // only root can give a directory away
         }
-        write(dir.path(), &intent()).unwrap();
+        let refused = write(dir.path(), &intent()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{refused}");
+        assert!(!path(dir.path()).exists());
+        let mut command = std::process::Command::new("sleep");
+        let mut child = command.arg("60").uid(12_345).spawn().unwrap();
+        let its = Intent {
+            pid: child.id(),
+            ..intent()
+        };
+        write(dir.path(), &its).unwrap();
         let facts = std::fs::metadata(path(dir.path())).unwrap();
         assert_eq!((facts.uid(), facts.gid()), (12_345, 12_345));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -38,11 +39,18 @@ async fn without_service(ctx: &Context, env: &Env<'_>) -> Result<AddressClaim, C
         Ok(target) => {
             // One that hangs is named by its record.
             if let Ok(Ok((client, status))) = timeout(ASK, target.connect_and_ask()).await {
+                let peer = client.peer();
+                // Where the state of another user's gateway is, follows from where its socket is.
+                let state = match peer.is_this_user() {
+                    true => Some(status.state_dir.into()),
+                    false => Paths::state_of(&target.control).filter(|dir| is_of(dir, peer.uid)),
+                };
                 return Ok(AddressClaim {
-                    users: BTreeSet::from([client.peer().uid]),
+                    users: BTreeSet::from([peer.uid]),
+                    told_by: told_by(peer.uid),
                     instance: Some(status.instance),
                     listen: parsed(&status.listeners),
-                    state: vec![status.state_dir.into()],
+                    state: state.into_iter().collect(),
                     ..AddressClaim::default()
                 });
             }
@@ -58,22 +66,32 @@ fn by_configuration(flags: &Overrides, env: &Env<'_>) -> Result<AddressClaim, Cl
     let loaded = config::load(flags, env)?;
     let gateway = loaded.config.gateway;
     let paths = Paths::of_process(env, &loaded.instance, gateway.state_dir.as_deref());
+    // The caller named or configured the directory; the gateway that has it runs as its owner.
+    let owner = std::fs::metadata(&paths.state)
+        .map(|facts| facts.uid())
+        .ok();
     // The record of a gateway that runs or hangs is right: its flags may differ from the file.
-    let listen = Owner::read(&paths.state)
+    let recorded = Owner::read(&paths.state)
         .filter(|owner| owner.lives() != Some(false))
         .map(|owner| parsed(&owner.listeners))
-        .filter(|listen| !listen.is_empty())
-        .unwrap_or(gateway.listen);
-    // The caller named or configured the directory; the gateway that has it runs as its owner.
-    let owner = std::fs::metadata(&paths.state).map(|facts| facts.uid());
-    let users = owner.into_iter().collect();
+        .filter(|listen| !listen.is_empty());
     Ok(AddressClaim {
         instance: Some(loaded.instance),
-        listen,
-        users,
+        told_by: owner.filter(|_| recorded.is_some()).and_then(told_by),
+        listen: recorded.unwrap_or(gateway.listen),
+        users: owner.into_iter().collect(),
         state: vec![paths.state],
         ..AddressClaim::default()
     })
+}
+
+/// As [`AddressClaim::told_by`]; root may say what it likes.
+fn told_by(user: u32) -> Option<u32> {
+    (user != 0 && user != nix::unistd::geteuid().as_raw()).then_some(user)
+}
+
+fn is_of(dir: &Path, user: u32) -> bool {
+    std::fs::metadata(dir).is_ok_and(|facts| facts.uid() == user)
 }
 
 fn parsed(addresses: &[String]) -> Vec<Listen> {

@@ -17,6 +17,9 @@ pub struct AddressClaim {
     /// The users that the gateway may run as: root may end their processes. Never what a gateway
     /// says of itself.
     pub users: BTreeSet<u32>,
+    /// The user whose word the addresses are, where it is another one than who asks: only the
+    /// processes of that user are ended then.
+    pub told_by: Option<u32>,
     /// None for a gateway without a service.
     pub unit: Option<ServiceUnit>,
     /// Processes that the user protects.

@@ -134,7 +134,10 @@ fn recorded(user: u32, pid: u32, start_time: u64) -> Option<ProcessIdentity> {
 /// The users whose processes may be ended.
 fn users(claim: &AddressClaim) -> BTreeSet<u32> {
     let euid = nix::unistd::geteuid();
-    let mut users = BTreeSet::from([euid.as_raw()]);
+    // Who names addresses of others must not have their holders ended for it. What the user named
+    // is that user's own decision.
+    let told_by = claim.told_by.filter(|_| claim.named.is_none());
+    let mut users = BTreeSet::from([told_by.unwrap_or(euid.as_raw())]);
     if euid.is_root() {
         users.extend(&claim.users);
     }

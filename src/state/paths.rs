@@ -44,6 +44,12 @@ impl Paths {
         }
     }
 
+    /// The state directory that a control socket is in; none for one elsewhere.
+    pub fn state_of(control: &Path) -> Option<PathBuf> {
+        let state = control.parent()?.parent()?;
+        (Self::in_state_dir(state).control == control).then(|| state.to_owned())
+    }
+
     /// Where the state of an instance usually is: the user's place, then the machine's.
     pub fn usual_states(env: &Env<'_>, instance: &str) -> Vec<PathBuf> {
         vec![

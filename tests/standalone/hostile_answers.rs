@@ -10,8 +10,10 @@ use std::process::Stdio;
 use gateway::internals::{Status, bind_control_socket};
 use serde_json::{Value, json};
 
+use crate::support::clean::verdict;
 use crate::support::gateway::{Setup, ctl_in, said};
-use crate::support::{nobody, servers, wait};
+use crate::support::hold::deafen;
+use crate::support::{nobody, servers, skip, wait};
 
 /// Sets the title of the window, clears the screen, goes up a line, turns the text around, and ends
 /// in what may make a new line.
@@ -313,4 +315,43 @@ fn an_answer_without_end_keeps_nobody_waiting() {
     }
     answering.kill().unwrap();
     answering.wait().unwrap();
+}
+
+/// Root's `clean` took the addresses and the state directory from the answer, and ended what hung
+/// there.
+#[test]
+fn another_users_gateway_does_not_say_whose_processes_root_ends() {
+    if !nobody::can_be() || !servers::have("python3") || !skip::unless_there("prlimit") {
+        return;
+    }
+    let hung = Setup::new().start();
+    let top = tempfile::tempdir().unwrap();
+    fs::set_permissions(top.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let status = top.path().join("status.json");
+    fs::write(&status, status_of(hung.state_dir()).to_string()).unwrap();
+    fs::set_permissions(&status, fs::Permissions::from_mode(0o644)).unwrap();
+    deafen(hung.pid());
+    let state = top.path().join("theirs");
+    fs::create_dir(&state).unwrap();
+    nobody::own(&state);
+    let control = state.join("run/control.sock");
+    let (control, status) = (control.to_str().unwrap(), status.to_str().unwrap());
+    let mut command = nobody::command(
+        &servers::interpreter(),
+        &["-c", NEVER_ENDS, control, status],
+    );
+    let mut answering = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(answering.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let mut ctl = ctl_in(&state);
+    let output = ctl.args(["--json", "clean"]).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    answering.kill().unwrap();
+    answering.wait().unwrap();
+    assert_eq!(
+        verdict(&answer["clean"], hung.pid()),
+        "kept other-user",
+        "{answer:#}"
+    );
 }

@@ -54,3 +54,22 @@ pub fn debug(pid: u32) -> Holder {
         print('held', flush=True)\nsys.stdin.read()\n";
     Holder::start(script, &pid.to_string())
 }
+
+/// Takes a process every further descriptor, so that it accepts nobody: it hangs for all who ask, and
+/// is not suspended.
+pub fn deafen(pid: u32) {
+    limit_descriptors(pid, 0);
+}
+
+/// Gives descriptors back to a process that was deafened.
+pub fn hear(pid: u32) {
+    limit_descriptors(pid, 1024);
+}
+
+fn limit_descriptors(pid: u32, soft: u32) {
+    let status = Command::new("prlimit")
+        .args([format!("--pid={pid}"), format!("--nofile={soft}:")])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}

@@ -35,6 +35,8 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
             Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()),
             Listen::Tcp((Ipv6Addr::UNSPECIFIED, port).into()),
         ];
+        // That is the caller's word.
+        claim.told_by = None;
     }
     claim.protected.extend(&args.protect);
     claim.named = args.pid.filter(|_| args.force);

@@ -18,7 +18,6 @@ fn stat(line: &[u8]) {
         state: 'S',
         parent: 7,
         group: 8,
-        terminal: true,
         start_time: u64::MAX,
     };
     assert_eq!(stat_in(stat_line(&stat).as_bytes()), Some(stat));
@@ -27,8 +26,8 @@ fn stat(line: &[u8]) {
 fn stat_line(stat: &Stat) -> String {
     let (name, state) = (&stat.name, stat.state);
     let (parent, group, start) = (stat.parent, stat.group, stat.start_time);
-    let (terminal, between) = (u8::from(stat.terminal), "0 ".repeat(14));
-    format!("42 ({name}) {state} {parent} {group} 0 {terminal} {between}{start} 0 0\n")
+    let between = "0 ".repeat(16);
+    format!("42 ({name}) {state} {parent} {group} {between}{start} 0 0\n")
 }
 
 fn arguments(line: &[u8]) {

@@ -38,6 +38,9 @@ pub fn held(report: &CleanReport) -> CliError {
         Some(KeptProcess { reason: KeepCode::Answers | KeepCode::Owns, pid, .. }) => error.with_help(format!(
             "gatewayctl stop, or, when it is of this name, gatewayctl restart --force   (asks pid {pid} to stop, and starts the service)",
         )),
+        Some(KeptProcess { reason: KeepCode::Suspended, pid, .. }) => error.with_help(format!(
+            "kill -CONT {pid}   (it goes on where it was, unless a debugger holds it)\ngatewayctl clean --force --pid {pid}   (ends it)",
+        )),
         Some(KeptProcess { reason: KeepCode::OtherUser, pid, .. }) => match Rights::now() {
             Rights::Root => error.with_help(format!(
                 "kill {pid}   (it belongs to neither root nor the user of this gateway)\nor give the gateway another address (`listen`)"

@@ -55,7 +55,8 @@ words! {
         Drains = "drains",
         /// It is the main process of another service.
         MainOfOther = "main-of-other",
-        /// Somebody suspended it: at a terminal, in a debugger, or by freezing its control group.
+        /// Somebody suspended it: by a signal, as Ctrl-Z does, in a debugger, or by freezing its control
+        /// group.
         Suspended = "suspended",
         /// It owns this instance and answers.
         Owns = "owns",
@@ -81,8 +82,8 @@ impl KeepCode {
         )
     }
 
-    /// The reason for people; `main_of` is the service of [`Self::MainOfOther`].
-    pub fn text(self, main_of: &str) -> String {
+    /// The reason for people, for process `pid`; `main_of` is the service of [`Self::MainOfOther`].
+    pub fn text(self, pid: u32, main_of: &str) -> String {
         let text = match self {
             Self::Myself => "it is this very process",
             Self::First => "it is process 1: everything here would end with it",
@@ -97,7 +98,9 @@ impl KeepCode {
             Self::Drains => "it finishes its work, and still has time",
             Self::MainOfOther => return format!("it is the main process of {main_of}"),
             Self::Suspended => {
-                "somebody suspended it: at a terminal (Ctrl-Z), where `fg` continues it, in a debugger, or by freezing its control group"
+                return format!(
+                    "somebody suspended it: by SIGSTOP or at a terminal (Ctrl-Z), where `kill -CONT {pid}` or `fg` continues it, in a debugger, or by freezing its control group"
+                );
             }
             Self::Owns => "it owns this instance, and answers",
             Self::Answers => "it answers, so it is no leftover",

@@ -95,7 +95,7 @@ impl KeptProcess {
             uid: suspect.process.uid,
             name: suspect.process.name.clone(),
             reason,
-            why: reason.text(main_of.unwrap_or("another service")),
+            why: reason.text(suspect.process.pid, main_of.unwrap_or("another service")),
             ours: reason.is_ours(),
         }
     }

@@ -26,8 +26,6 @@ pub struct ProcessInfo {
     /// Whether it is a zombie: it has ended and waits to be reaped.
     pub zombie: bool,
     pub stopped: bool,
-    /// Whether it has a controlling terminal.
-    pub terminal: bool,
     pub parent: u32,
     pub group: u32,
     pub uid: u32,
@@ -111,9 +109,6 @@ fn list(mut ask: impl FnMut(*mut c_void, c_int) -> c_int) -> Vec<u8> {
     Vec::new()
 }
 
-/// `P_CONTROLT` in the flags of a process (sys/proc_info.h).
-const PROC_FLAG_CONTROLT: u32 = 0x80;
-
 /// None when there is no such process. A zombie is one.
 pub fn process_info(pid: u32) -> Option<ProcessInfo> {
     full(pid).or_else(|| short(pid))
@@ -126,7 +121,6 @@ fn full(pid: u32) -> Option<ProcessInfo> {
         name: name(&info.pbi_comm),
         zombie: info.pbi_status == libc::SZOMB,
         stopped: info.pbi_status == libc::SSTOP,
-        terminal: info.pbi_flags & PROC_FLAG_CONTROLT != 0,
         parent: info.pbi_ppid,
         group: info.pbi_pgid,
         uid: info.pbi_uid,
@@ -141,7 +135,6 @@ fn short(pid: u32) -> Option<ProcessInfo> {
         name: name(&info.pbsi_comm),
         zombie: info.pbsi_status == libc::SZOMB,
         stopped: info.pbsi_status == libc::SSTOP,
-        terminal: info.pbsi_flags & PROC_FLAG_CONTROLT != 0,
         parent: info.pbsi_ppid,
         group: info.pbsi_pgid,
         uid: info.pbsi_uid,

@@ -44,8 +44,7 @@ pub fn stat_in(line: &[u8]) -> Option<Stat> {
         state,
         parent,
         group,
-        terminal: fields.nth(1)? != "0",
-        start_time: fields.nth(14)?.parse().ok()?,
+        start_time: fields.nth(16)?.parse().ok()?,
     })
 }
 
@@ -209,12 +208,11 @@ mod tests {
             state: 'S',
             parent: 7,
             group: 42,
-            terminal: false,
             start_time: 1234,
         };
         assert_eq!(stat, expected);
         assert!(!stat.is_suspended() && stat_in(b"42 (a) S 7").is_none());
-        let suspended = b"42 (a) T 7 42 42 34816 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0";
+        let suspended = b"42 (a) T 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0";
         assert!(stat_in(suspended).unwrap().is_suspended());
         let debugged = b"42 (a) t 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0";
         assert!(stat_in(debugged).unwrap().is_suspended());

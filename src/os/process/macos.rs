@@ -23,7 +23,6 @@ pub fn stat(pid: u32) -> Option<Stat> {
         state,
         parent: info.parent,
         group: info.group,
-        terminal: info.terminal,
         start_time: info.start_time,
     })
 }

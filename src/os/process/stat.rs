@@ -13,8 +13,6 @@ pub struct Stat {
     pub parent: u32,
     /// The process group; field 5.
     pub group: u32,
-    /// Whether it has a controlling terminal; field 7.
-    pub terminal: bool,
     /// In clock ticks since boot (field 22), on macOS in microseconds since 1970. Pid and start
     /// time together identify a process.
     pub start_time: u64,
@@ -31,9 +29,9 @@ impl Stat {
         self.state == 'T'
     }
 
-    /// Whether somebody suspended it at a terminal, as with Ctrl-Z, or holds it in a debugger: it
-    /// goes on when he says so.
+    /// Whether somebody suspended it, by a signal or in a debugger: nothing is wrong with it, and it
+    /// goes on where it was when they say so.
     pub fn is_suspended(&self) -> bool {
-        self.state == 't' || self.is_stopped() && self.terminal
+        self.state == 't' || self.is_stopped()
     }
 }

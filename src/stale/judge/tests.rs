@@ -158,7 +158,7 @@ fn a_healthy_gateway_is_kept_whatever_the_records_say() {
 }
 
 #[test]
-fn who_is_suspended_at_a_terminal_or_started_this_command_is_no_leftover() {
+fn who_is_suspended_or_started_this_command_is_no_leftover() {
     let mut suspended = silent(7);
     suspended.process.suspended = true;
     let judgment = circumstances().judge(&suspended);

@@ -88,6 +88,9 @@ impl Tree {
         if self.drains(number) {
             return Err("drains");
         }
+        if member.mood == Mood::Stopped {
+            return Err("suspended");
+        }
         match (self.owns(number), self.answers(number)) {
             (true, true) => Err("owns"),
             (true, false) => Ok("silent"),

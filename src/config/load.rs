@@ -8,7 +8,7 @@ use super::model::{Config, Ready, SidecarSpec};
 use super::position::{Position, nearest};
 use super::types::{Dur, Listen};
 use super::validate::check;
-use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR};
+use super::{DEFAULT_INSTANCE, DEFAULT_PORT, MAIN_SIDECAR, TEXT_MAX, regular_file};
 
 /// The flags; each overrules the file and the environment.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +94,7 @@ fn load_file(
     path: PathBuf,
     explicit: bool,
 ) -> Result<Loaded, ConfigError> {
-    match std::fs::read_to_string(&path) {
+    match regular_file::read_named_text(&path, TEXT_MAX) {
         Ok(text) => load_text(flags, env, &path, Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => {
             load_text(flags, env, &path, None)
@@ -159,7 +159,7 @@ pub struct Whereabouts {
 /// Ignores everything that is not valid.
 pub fn whereabouts(flags: &Overrides, env: &Env<'_>) -> Whereabouts {
     let (path, _) = locate(flags, env);
-    let file = std::fs::read_to_string(&path)
+    let file = regular_file::read_named_text(&path, TEXT_MAX)
         .ok()
         .and_then(|text| text.parse::<toml::Table>().ok())
         .unwrap_or_default();

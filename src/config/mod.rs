@@ -10,6 +10,7 @@ pub(crate) mod fixture;
 mod load;
 mod model;
 mod position;
+pub mod regular_file;
 mod render;
 mod secrets;
 mod types;
@@ -34,6 +35,9 @@ pub(crate) use validate::{UpstreamUrl, parse_net, parse_upstream};
 
 /// The port a gateway listens on when nothing else is said.
 pub const DEFAULT_PORT: u16 = 18789;
+
+/// A longer configuration, in bytes, is not read.
+pub const TEXT_MAX: u64 = 4 * 1024 * 1024;
 
 /// The instance name when nothing else is said.
 pub const DEFAULT_INSTANCE: &str = "gateway";

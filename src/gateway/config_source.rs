@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::handover::failpoint;
 use super::recovery::ConfigOrigin;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
 use crate::state::last_good_config;
@@ -81,6 +82,7 @@ impl Material {
         state: &Path,
         nobody_serves: bool,
     ) -> Result<Self, String> {
+        failpoint::pass("config.read");
         let env = Env::real();
         let (instance, path) = (&self.loaded.instance, self.loaded.path.as_deref());
         let read = config::load_again(flags, &env, instance, path);

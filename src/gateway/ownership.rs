@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::{Config, Env, Loaded};
+use crate::config::{Config, Env, Loaded, regular_file};
 use crate::state::atomic_file;
 use crate::state::lock::{Lock, LockError};
 use crate::state::owner::{self, Drainer, Owner};
@@ -157,7 +157,7 @@ pub fn token(config: &Config, state: &Path) -> io::Result<String> {
     let path = state.join("token");
     let read = match &config.gateway.token_file {
         // Secrets are often links.
-        Some(configured) => return text_of(untrusted_file::read_linked(configured, TOKEN_MAX)?),
+        Some(configured) => return text_of(regular_file::read(configured, TOKEN_MAX)?),
         None => untrusted_file::read(&path, TOKEN_MAX).and_then(text_of),
     };
     match read {

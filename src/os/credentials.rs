@@ -12,6 +12,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, setgid, setsid, setuid};
 
 use super::platform;
+use crate::config::regular_file;
 
 /// How much such a program may write to a file: it may have one of this process as its output.
 const WRITTEN_MAX: u64 = 1024 * 1024;
@@ -60,7 +61,7 @@ impl Credentials {
         if self.uid == geteuid() {
             return Ok(Command::new(program));
         }
-        let file = platform::open_regular(program)?;
+        let file = regular_file::open(program)?;
         let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let Self { uid, gid, groups } = self.clone();
         command.arg0(program);

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::config::regular_file;
 use crate::state::atomic_file;
 
 /// The ending of a file that somebody else had written. Neither systemd nor the gateway reads a
@@ -14,6 +15,9 @@ const FOREIGN: &str = ".before-gatewayctl";
 
 /// The ending of a file of ours with somebody's changes.
 const EDITED: &str = ".edited";
+
+/// A longer file, in bytes, is not kept, and so not written over: no unit or configuration is as long.
+const KEPT_MAX: u64 = 16 * 1024 * 1024;
 
 /// So many are looked for; who overwrites foreign files more often than this loses nothing, but is
 /// refused.
@@ -97,7 +101,7 @@ impl Original {
             OriginalContent::Link(fs::read_link(path)?)
         } else {
             OriginalContent::File(
-                fs::read(path)?,
+                regular_file::read(path, KEPT_MAX)?,
                 meta.permissions().mode() & 0o7777 & !WRITE_BY_OTHERS,
             )
         };
@@ -131,7 +135,7 @@ impl Original {
             lchown(link.path(), Some(uid), Some(gid))?;
         }
         link.persist(path).map_err(|error| error.error)?;
-        fs::File::open(dir)?.sync_all()
+        atomic_file::open_directory(dir)?.sync_all()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
-use crate::config::{DEFAULT_INSTANCE, Env, check_instance};
+use crate::config::{DEFAULT_INSTANCE, Env, check_instance, regular_file};
 use crate::state::paths::{Scope, runtime_dir};
 use crate::state::untrusted_file;
 
@@ -248,7 +248,7 @@ fn instance_of(file: &str) -> Option<String> {
 /// "gateway" is a name that others use for their services too.
 fn is_gateway(path: &Path) -> bool {
     // In another user's home it may be anything.
-    let Ok(text) = untrusted_file::read_linked(path, UNIT_MAX) else {
+    let Ok(text) = regular_file::read(path, UNIT_MAX) else {
         return false;
     };
     let text = String::from_utf8_lossy(&text);

@@ -6,10 +6,14 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::error::ServiceError;
+use crate::config::regular_file;
 
 /// How the line begins; unit files and TOML both take `#` for a comment.
 const MARK: &str =
     "# Written by gatewayctl install, which replaces this file only while it is unchanged. sha256:";
+
+/// A longer file, in bytes, is not read: ours have some kilobytes, and it may be another user's.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +35,16 @@ impl Written {
     /// else's, and so is a link, wherever it leads: we write none, and a masked unit is one.
     pub fn at(path: &Path) -> io::Result<Self> {
         let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
-        match std::fs::read(path) {
+        match regular_file::read(path, FILE_MAX) {
             Ok(bytes) if is_link => Ok(Self::Foreign(String::from_utf8_lossy(&bytes).into_owned())),
-            Err(error) if is_link && error.kind() == io::ErrorKind::NotFound => {
+            // Such as the link to /dev/null of a masked unit.
+            Err(error)
+                if is_link
+                    && matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+                    ) =>
+            {
                 Ok(Self::Foreign(String::new()))
             }
             Ok(bytes) => Ok(Self::of(&String::from_utf8_lossy(&bytes))),

@@ -9,10 +9,9 @@ use super::environment_file::Secrets;
 use super::error::ServiceError;
 use super::layout::{Installed, Layout};
 use super::manager::Manager;
-use crate::config::Env;
+use crate::config::{Env, regular_file};
 use crate::os::credentials::Credentials;
 use crate::state::paths::Scope;
-use crate::state::untrusted_file;
 use crate::systemd::Properties;
 
 /// A longer environment file is not read.
@@ -84,7 +83,7 @@ fn environment(
         .collect();
     all.extend(texts.iter().filter_map(|text| pair(text)));
     for (file, _) in said.environment_files() {
-        let text = untrusted_file::read_linked(file.as_ref(), ENV_FILE_MAX).unwrap_or_default();
+        let text = regular_file::read(file.as_ref(), ENV_FILE_MAX).unwrap_or_default();
         let read = Secrets::parse(&String::from_utf8_lossy(&text));
         all.extend(
             read.variables()

@@ -1,6 +1,5 @@
 //! Start, stop and restart of an installed gateway, each awaited to its end.
 
-use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
@@ -8,11 +7,9 @@ use super::layout::{Installed, Layout, find, installed};
 use super::manager::{JOB_LIMIT, Job, Manager, UnitState, journalctl, last_words, systemctl};
 use super::report::{Driven, DrivenOutcome};
 use super::wait_ready;
-use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides};
+use crate::config::{self, Config, ConfigError, Env, Loaded, Overrides, TEXT_MAX, regular_file};
 use crate::os::process::{group_of, is_within};
-use crate::state::last_good_config::TEXT_MAX;
 use crate::state::paths::Scope;
-use crate::state::untrusted_file;
 use crate::systemd::words::{JobResult, ServiceResult, Word};
 
 /// Takes a line of progress.
@@ -273,10 +270,7 @@ pub fn configuration(
 /// # Errors
 /// When it cannot be read, or is not valid.
 pub fn read_configuration(file: &Path) -> Result<Loaded, ConfigError> {
-    let text = untrusted_file::read_linked(file, TEXT_MAX).and_then(|text| {
-        String::from_utf8(text).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
-    });
-    match text {
+    match regular_file::read_text(file, TEXT_MAX) {
         Ok(text) => config::load_text(&Overrides::default(), &Env(&|_| None), file, Some(text)),
         Err(source) => Err(ConfigError::Unreadable {
             path: file.to_owned(),

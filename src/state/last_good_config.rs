@@ -8,10 +8,7 @@ use tracing::warn;
 
 use super::paths::Paths;
 use super::{atomic_file, untrusted_file};
-use crate::config::{Env, Loaded, Overrides, load_text, whereabouts};
-
-/// The longest configuration, in bytes: more than a person writes.
-pub const TEXT_MAX: u64 = 4 * 1024 * 1024;
+use crate::config::{Env, Loaded, Overrides, TEXT_MAX, load_text, whereabouts};
 
 /// Keeps the text of a configuration whose generation is ready; without a file, an empty text, which
 /// means the defaults. Nothing is written when the same text is there already.

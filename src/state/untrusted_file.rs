@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use super::atomic_file::{open_directory, open_parent};
-use crate::os::platform;
+use crate::config::regular_file;
 
 /// More names are not read: a state directory has a dozen, and 20 bundles.
 const NAMES_MAX: usize = 10_000;
@@ -78,17 +78,7 @@ pub fn open(path: &Path, flags: OFlag) -> io::Result<File> {
 /// # Errors
 /// `InvalidData` when it is longer, or as [`open`].
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    bounded(&open(path, OFlag::O_RDONLY)?, limit)
-}
-
-/// Reads a regular file of at most `limit` bytes, wherever symbolic links lead: for files that users
-/// link on purpose, such as units. What is no regular file is not opened: to open a device can have
-/// effects.
-///
-/// # Errors
-/// `InvalidData` when it is no regular file or longer.
-pub fn read_linked(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    bounded(&platform::open_regular(path)?, limit)
+    regular_file::bounded(&open(path, OFlag::O_RDONLY)?, limit)
 }
 
 /// The names in a directory, at most [`NAMES_MAX`].
@@ -121,16 +111,6 @@ pub fn remove(directory: &Path, owner: u32, names: &[OsString]) -> io::Result<()
         }
     }
     Ok(())
-}
-
-fn bounded(file: &File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    file.take(limit + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > limit {
-        Err(invalid("it is too long"))
-    } else {
-        Ok(text)
-    }
 }
 
 /// Renames a file to `NAME.corrupt` and logs why.
@@ -185,22 +165,6 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
         assert_eq!(read_json::<u32>(&path, 100), None, "links are not followed");
         assert!(elsewhere.exists() && !path.exists());
-    }
-
-    #[test]
-    fn a_link_that_may_be_followed_leads_to_a_regular_file_of_bounded_length() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, link) = (dir.path().join("a"), dir.path().join("link"));
-        std::fs::write(&file, "text").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!(read_linked(&link, 4).unwrap(), b"text");
-        assert!(read_linked(&link, 3).is_err());
-        std::fs::remove_file(&link).unwrap();
-        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
-        assert!(read_linked(&link, 3).is_err());
-        std::fs::remove_file(&file).unwrap();
-        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(read_linked(&file, 3).is_err());
     }
 
     #[test]

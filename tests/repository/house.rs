@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::sources::{Tree, of_this_crate};
+use crate::sources::{Tree, code_of, of_this_crate};
 
 /// A file that is longer says why in its head, after these words.
 const MOST_LINES: usize = 500;
@@ -97,8 +97,70 @@ fn no_message_tells_everybody_to_use_sudo() {
     assert!(told.is_empty(), "{told:#?}");
 }
 
+/// Files that open others by path as they are, with the reason. All others read by
+/// `config/regular_file.rs` or `state/untrusted_file.rs`: what opens a pipe waits for its other side, and
+/// for 45 s for who has a lease on a file.
+const OPENS: [(&str, &str); 24] = [
+    ("cli/commands/config.rs", "makes a file that is not there"),
+    ("cli/commands/inhibit.rs", "/proc"),
+    ("config/regular_file.rs", "the guarded open"),
+    ("diagnose/doctor/gather/machine.rs", "/proc"),
+    ("diagnose/doctor/gather/process.rs", "/proc"),
+    ("diagnose/doctor/gather/state_dir.rs", "/proc"),
+    ("gateway/handover/failpoint.rs", "test builds only"),
+    ("gateway/ownership.rs", "/dev/urandom"),
+    ("os/oom.rs", "/proc and /sys"),
+    ("os/platform/linux.rs", "O_PATH, and /proc"),
+    ("os/port/linux.rs", "/proc"),
+    ("os/port/table.rs", "/proc"),
+    ("os/process/linux.rs", "/proc and /sys"),
+    ("proxy/listener.rs", "/proc"),
+    ("service/install/plan.rs", "/proc"),
+    (
+        "service/install/test_start.rs",
+        "makes a file that is not there",
+    ),
+    ("service/neighbours.rs", "/etc/passwd"),
+    ("sidecar/process.rs", "/proc"),
+    ("stale/leftover.rs", "/proc"),
+    ("state/atomic_file.rs", "directories"),
+    ("state/remove_tree.rs", "directories"),
+    ("state/trace.rs", "/proc"),
+    ("supervisor/evidence.rs", "/proc"),
+    ("systemd/bus.rs", "/proc"),
+];
+
+/// The calls that open a file by path and may wait.
+const OPENING: [[&str; 4]; 5] = [
+    ["File", "::", "open", "("],
+    ["fs", "::", "read", "("],
+    ["fs", "::", "read_to_string", "("],
+    ["OpenOptions", "::", "new", "("],
+    ["fs", "::", "copy", "("],
+];
+
+fn opens(text: &str) -> bool {
+    let tokens = code_of(text);
+    let is_opening = |four: &[String]| OPENING.iter().any(|call| call == four);
+    tokens.windows(4).any(is_opening)
+}
+
+#[test]
+fn files_of_others_are_opened_without_waiting() {
+    let mut texts = of_this_crate();
+    texts.retain(|name, text| !name.contains("tests") && opens(text));
+    let known: BTreeSet<&str> = OPENS.iter().map(|(name, _)| *name).collect();
+    let found: BTreeSet<&str> = texts.keys().map(String::as_str).collect();
+    assert_eq!(found, known);
+}
+
 #[test]
 fn the_rules_are_seen_to_be_broken() {
+    assert!(opens("fn f() { std::fs::read(path); }"));
+    assert!(!opens(
+        "#[cfg(test)]\nmod tests { fn f() { std::fs::read(path); } }"
+    ));
+
     let long = format!("//! A long one.\n{}", "\n".repeat(MOST_LINES));
     let with_reason = long.replace("one.", "one. One file\n//! because it is a table.");
     let texts = |text: &str| BTreeMap::from([("lib.rs".to_owned(), text.to_owned())]);

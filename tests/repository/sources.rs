@@ -287,6 +287,11 @@ fn declared(tokens: &[String]) -> Vec<(String, Option<String>)> {
 /// What stands before an item that is there for tests alone.
 const TEST_MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
 
+/// The words and signs of a source, as [`tokens`], without those that are there for tests alone.
+pub fn code_of(text: &str) -> Vec<String> {
+    without_tests(&tokens(text))
+}
+
 /// Leaves out every item that is there for tests alone.
 fn without_tests(tokens: &[String]) -> Vec<String> {
     let mut kept = Vec::new();

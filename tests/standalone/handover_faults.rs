@@ -16,8 +16,8 @@ use crate::support::{servers, wait};
 /// Only behind a waiter; waiter.rs.
 const WAITER: [&str; 1] = ["waiter.alone"];
 
-/// The thread that writes the record; stalled_disk.rs.
-const RECORD: [&str; 1] = ["record.write"];
+/// Threads that read and write files; stalled_disk.rs.
+const FILES: [&str; 2] = ["config.read", "record.write"];
 
 /// New clients in a second, each with one request: enough to be hurt by a moment without a listener.
 const NEW_PER_SECOND: f64 = 50.0;
@@ -165,7 +165,7 @@ fn every_failpoint_is_one_of_these() {
         .chain(NEW)
         .chain(WAITER)
         .chain(TASK)
-        .chain(RECORD);
+        .chain(FILES);
     let mut known: Vec<&str> = all.collect();
     known.sort_unstable();
     let mut found: Vec<String> = Vec::new();

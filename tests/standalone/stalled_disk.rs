@@ -96,40 +96,60 @@ fn a_stop_does_not_wait_for_a_successor_whose_program_is_not_loaded() {
     }
 }
 
-fn stalled_configuration(gateway: &Gateway) -> Holder {
-    let held = lease(&gateway.config_file());
+/// A gateway that reads its configuration, which is not read before the failpoint goes on.
+fn stalled_configuration(failpoint: &Failpoint, setup: Setup) -> Gateway {
+    let gateway = failpoint.on(setup).start();
+    failpoint.arm("config.read", "pause");
     gateway.signal(Signal::SIGHUP);
-    gateway.wait_line("asked: SIGHUP");
+    failpoint.wait_reached();
     gateway.answers_within(SOON);
-    held
+    gateway
 }
 
 #[test]
 fn a_configuration_that_is_not_read_stops_nobody_and_the_reload_fails() {
-    let Some(setup) = respawning().filter(|_| servers::have("python3")) else {
-        return;
-    };
-    let gateway = setup.start();
-    let held = stalled_configuration(&gateway);
+    let Some(setup) = respawning() else { return };
+    let failpoint = Failpoint::new();
+    let gateway = stalled_configuration(&failpoint, setup);
     let failed = "the configuration was not read within";
     while !gateway.stderr().contains(failed) {
         gateway.answers_within(SOON);
     }
-    held.release();
+    failpoint.go_on();
     let reload = gateway.ctl(["reload"]);
     assert!(reload.status.success(), "{}", said(&reload));
 }
 
 #[test]
 fn a_stop_does_not_wait_for_a_configuration_that_is_not_read() {
-    let Some(setup) = respawning().filter(|_| servers::have("python3")) else {
-        return;
-    };
-    let mut gateway = setup.start();
-    let held = stalled_configuration(&gateway);
+    let Some(setup) = respawning() else { return };
+    let failpoint = Failpoint::new();
+    let mut gateway = stalled_configuration(&failpoint, setup);
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.exit_code(SOON), 0, "{}", gateway.stderr());
+}
+
+/// A reload waited for it, and a start took no SIGTERM, until the lease or the pipe was gone.
+#[test]
+fn a_pipe_or_a_lease_in_place_of_the_configuration_fails_at_once() {
+    if !servers::have("python3") {
+        return;
+    }
+    let gateway = Setup::new().start();
+    let file = gateway.config_file();
+    let held = lease(&file);
+    let reload = gateway.ctl(["reload"]);
+    let text = failed(&reload);
+    assert!(text.contains("another process has a lease on it"), "{text}");
     held.release();
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let text = failed(&gateway.ctl(["reload"]));
+    assert!(text.contains("it is not a regular file"), "{text}");
+    let mut start = Setup::new();
+    start = start.flag("--config").flag(file.to_str().unwrap());
+    let mut second = start.spawn();
+    assert_eq!(second.exit_code(wait::DEADLINE), 78, "{}", second.stderr());
 }
 
 fn has_record(state: &Path, what: &str) -> bool {

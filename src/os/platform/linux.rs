@@ -124,29 +124,6 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
-/// Opens a regular file for reading, wherever symbolic links lead. What is none is not opened: to
-/// open a device can have effects.
-///
-/// # Errors
-/// `InvalidData` when it is no regular file; `WouldBlock` when somebody has a write lease on it, which
-/// would hold up the open for 45 s (fcntl(2), F_SETLEASE).
-pub fn open_regular(path: &Path) -> io::Result<File> {
-    let place = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(path)?;
-    if !place.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is not a regular file",
-        ));
-    }
-    std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(format!("/proc/self/fd/{}", place.as_raw_fd()))
-}
-
 /// The groups of an account, `first` among them; none where the list cannot be read.
 pub fn groups_of(account: &str, first: Gid) -> Vec<Gid> {
     let name = std::ffi::CString::new(account);

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{Stat, kernel, same_file};
+use crate::config::regular_file;
 
 /// Every gateway program contains these words, and no other program: many have the name "gateway".
 const MARK: &[u8] = b"gatewayctl knows this program by these words: a restart-safe front door";
@@ -120,7 +121,7 @@ fn is_gateway_program(pid: u32) -> bool {
     let beside = std::env::current_exe().map(|path| path.with_file_name("gateway"));
     // The usual case needs no reading.
     beside.is_ok_and(|beside| same_file(&program, &beside))
-        || File::open(program).is_ok_and(|file| is_searched(&file) && is_marked(file))
+        || regular_file::open(&program).is_ok_and(|file| is_searched(&file) && is_marked(file))
 }
 
 fn is_searched(file: &File) -> bool {

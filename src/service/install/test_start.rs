@@ -1,10 +1,12 @@
 //! The test start: a temporary unit with the same user, variables and sandbox starts the command once.
 
 use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::regular_file;
 use crate::service::error::ServiceError;
 use crate::service::layout::Layout;
 use crate::service::manager::{Job, Manager, UnitState};
@@ -14,6 +16,9 @@ use crate::text::redact::Redactor;
 
 /// TimeoutStartSec=90 of the proof unit ends it first; this is for a manager that does not answer.
 const PROOF_LIMIT: Duration = Duration::from_secs(120);
+
+/// How much of the output is read, from its end, in bytes: the servers print what they like.
+const OUTPUT_MAX: u64 = 64 * 1024;
 
 /// How many of the last lines are shown when it fails.
 const LAST_LINES: usize = 12;
@@ -56,15 +61,23 @@ pub(super) async fn prove(
     manager.daemon_reload().await?;
     let ended = manager.job(Job::Start, &name, PROOF_LIMIT).await;
     let state = manager.state(&name).await;
-    let output = std::fs::read(&log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let output = end_of(&log).unwrap_or_default();
     manager.reset_failed(&name).await;
     drop(trace);
     match ended? {
         Word::Known(JobResult::Done) => Ok(()),
         Word::Other(result) => Err(failure(plan, &state?, &result, &redactor.text(&output))),
     }
+}
+
+/// The last words in a log.
+fn end_of(log: &Path) -> std::io::Result<String> {
+    let mut file = regular_file::open(log)?;
+    let end = file.metadata()?.len();
+    file.seek(SeekFrom::Start(end.saturating_sub(OUTPUT_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(OUTPUT_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// An empty file that only we may read: the servers may print secrets.

@@ -11,8 +11,10 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Uid, User, access};
 
 use crate::cli::{CliError, Exit};
+use crate::config::regular_file;
 use crate::os::process;
 use crate::service::{as_user, more_rights};
+use crate::state::atomic_file;
 
 /// A new program in place of the previous one.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ pub fn put(candidate: &Path, program: &Path, pid: Option<u32>) -> Result<Placed,
             program.display()
         )),
     };
-    let lock = File::open(dir).map_err(failed)?;
+    let lock = atomic_file::open_directory(dir).map_err(failed)?;
     lock.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => {
             Exit::Refused.error(format!("another update in {} is under way", dir.display()))
@@ -139,7 +141,7 @@ impl Placed {
     /// When the file cannot be renamed; the new one is then still in place.
     pub fn back(&self) -> io::Result<()> {
         std::fs::rename(&self.previous, &self.program)?;
-        File::open(directory(&self.program))?.sync_all()
+        atomic_file::open_directory(directory(&self.program))?.sync_all()
     }
 
     /// Whether a process runs the file that has the program's name now; false where that cannot be
@@ -157,7 +159,7 @@ fn copy(from: &Path, to: &Path, like: &Path) -> io::Result<()> {
         .prefix(".tmp-gateway-")
         .tempfile_in(dir)?;
     let mut file = temporary.as_file();
-    io::copy(&mut File::open(from)?, &mut file)?;
+    io::copy(&mut regular_file::open(from)?, &mut file)?;
     let metadata = file.metadata()?;
     if (metadata.uid(), metadata.gid()) != (model.uid(), model.gid()) {
         fchown(file, Some(model.uid()), Some(model.gid()))?;
@@ -167,7 +169,7 @@ fn copy(from: &Path, to: &Path, like: &Path) -> io::Result<()> {
     file.sync_all()?;
     // Closed before it gets its name: a program that is open for writing cannot be executed.
     temporary.into_temp_path().persist(to)?;
-    File::open(dir)?.sync_all()
+    atomic_file::open_directory(dir)?.sync_all()
 }
 
 fn directory(program: &Path) -> &Path {

@@ -3,11 +3,10 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Config, ConfigError, Env, Overrides};
+use crate::config::{self, Config, ConfigError, Env, Overrides, TEXT_MAX, regular_file};
 use crate::control::protocol::Status;
 use crate::diagnose::doctor::facts::{ConfigFile, FileAccess};
 use crate::service::{self, Installed, Layout};
-use crate::state::last_good_config::TEXT_MAX;
 use crate::state::untrusted_file;
 
 /// Where a program without a directory is searched when no PATH is configured (systemd's default).
@@ -111,7 +110,7 @@ fn is_program(path: &Path) -> bool {
 pub(super) fn unapplied(config: &ConfigFile, state: &Path) -> Option<bool> {
     config.access?;
     let (now, served) = (
-        untrusted_file::read_linked(&config.path, TEXT_MAX).ok()?,
+        regular_file::read(&config.path, TEXT_MAX).ok()?,
         untrusted_file::read(&state.join("good.toml"), TEXT_MAX).ok()?,
     );
     Some(now != served)

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::Env;
+use crate::config::{Env, regular_file};
 use crate::diagnose::doctor::unit_facts::{
     EnvFile, InstalledUnit, UnitFile, UnitLine, UnitProperties,
 };
@@ -14,9 +14,11 @@ use crate::service::manager::Manager;
 use crate::service::provenance::Written;
 use crate::service::{Installed, Layout, Rights, ServiceError};
 use crate::state::paths::Scope;
-use crate::state::untrusted_file;
 use crate::systemd::{Properties, WaitsFor, journal};
 use crate::text::redact::{MASK, Redactor};
+
+/// A longer unit or drop-in, in bytes, is not read.
+const UNIT_MAX: u64 = 1024 * 1024;
 
 /// A longer environment file is not read.
 const ENV_FILE_MAX: u64 = 1024 * 1024;
@@ -137,7 +139,8 @@ fn has_unread(installed: &Installed, known: &[String]) -> bool {
 
 /// The settings of a file, without comments and section headers.
 fn read(path: &Path) -> UnitFile {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    // A user's unit is that user's.
+    let text = regular_file::read_text(path, UNIT_MAX).unwrap_or_default();
     let setting = |(index, line): (usize, &str)| {
         let line = line.trim();
         let (key, value) = line
@@ -160,7 +163,7 @@ fn env_file(path: PathBuf, optional: bool) -> EnvFile {
         .ok()
         .map(|meta| meta.permissions().mode() & 0o7777);
     // It may belong to the service's user.
-    let text = untrusted_file::read_linked(&path, ENV_FILE_MAX).unwrap_or_default();
+    let text = regular_file::read(&path, ENV_FILE_MAX).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let secret = !secret_names(&text.lines().map(str::to_owned).collect::<Vec<_>>()).is_empty();
     let ours = |path: &Path| {

@@ -50,6 +50,7 @@ impl Exit {
         CliError {
             exit: self,
             message: message.into(),
+            lines: Vec::new(),
             help: None,
             clean: None,
             probe: None,
@@ -67,8 +68,10 @@ impl From<Exit> for ExitCode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CliError {
     pub exit: Exit,
-    /// Cause and place, in one sentence.
+    /// Cause and place, in one sentence. It is printed as one line, whatever names in it contain.
     pub message: String,
+    /// What else is to be known, each on a line of its own.
+    pub lines: Vec<String>,
     /// The next command, or what to change.
     pub help: Option<String>,
     /// What was found and done at the address; only `--json` shows it.
@@ -85,9 +88,32 @@ impl CliError {
         self
     }
 
-    /// Adds a line to the message.
+    /// Adds a line below the message.
     pub fn add_line(&mut self, line: impl std::fmt::Display) {
-        self.message.push_str(&format!("\n{line}"));
+        self.lines.push(line.to_string());
+    }
+
+    /// With a line below the message.
+    #[must_use]
+    pub fn and_line(mut self, line: impl std::fmt::Display) -> Self {
+        self.add_line(line);
+        self
+    }
+
+    /// With the lines of a text of somebody else below the message, each marked as such: none can pass
+    /// for one of ours.
+    #[must_use]
+    pub fn quoting<'a>(mut self, lines: impl IntoIterator<Item = &'a str>) -> Self {
+        let quoted = lines.into_iter().map(|line| format!("  | {line}"));
+        self.lines.extend(quoted);
+        self
+    }
+
+    /// The message and the lines below it.
+    pub fn all_lines(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.message)
+            .chain(&self.lines)
+            .map(String::as_str)
     }
 }
 
@@ -103,6 +129,7 @@ impl From<ServiceError> for CliError {
             ServiceErrorKind::Config => Exit::Config,
         };
         Self {
+            lines: error.lines,
             help: error.next,
             ..exit.error(error.message)
         }

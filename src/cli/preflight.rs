@@ -107,10 +107,11 @@ pub(super) async fn refuse_unrunnable(env: &Env<'_>, unit: &Installed) -> Result
     };
     let Installed { unit, instance, .. } = unit;
     let program = escape::escape(&process.program.to_string_lossy()).into_owned();
-    let message = format!("{program}, which {unit} runs, {why}\nnothing was changed");
+    let message = format!("{program}, which {unit} runs, {why}");
     let help =
         format!("gatewayctl install --instance {instance}   (writes where the program is now)");
-    Err(Exit::Refused.error(message).with_help(help))
+    let error = Exit::Refused.error(message).and_line("nothing was changed");
+    Err(error.with_help(help))
 }
 
 /// What the program of a service says with `--version`. It may lie where the service's user can

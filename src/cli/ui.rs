@@ -200,9 +200,11 @@ impl Ui {
 
     /// An error and the next command; with `--json` as the one object.
     pub fn error(&self, error: &CliError) {
-        let message = self.redactor.text(&error.message);
+        let lines: Vec<String> = (error.all_lines())
+            .map(|line| self.redactor.text(line))
+            .collect();
         let mut err = std::io::stderr().lock();
-        for (index, line) in message.lines().enumerate() {
+        for (index, line) in lines.iter().enumerate() {
             let mark = if index == 0 {
                 paint("error:", Tone::Bad, self.err_color)
             } else {
@@ -215,7 +217,7 @@ impl Ui {
             let _ = writeln!(err, "  {} {}", next.as_str(), escape(line));
         }
         if self.json {
-            self.object(&ErrorAnswer::new(error, &message));
+            self.object(&ErrorAnswer::new(error, &lines.join("\n")));
         }
     }
 

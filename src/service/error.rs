@@ -36,7 +36,10 @@ pub enum ServiceErrorKind {
 pub struct ServiceError {
     /// What sort of ending it is.
     pub kind: ServiceErrorKind,
+    /// Cause and place, in one sentence. It is printed as one line, whatever names in it contain.
     pub message: String,
+    /// What else is to be known, each on a line of its own.
+    pub lines: Vec<String>,
     /// The next command, one a line.
     pub next: Option<String>,
 }
@@ -44,7 +47,7 @@ pub struct ServiceError {
 macro_rules! kinds {
     ($($name:ident => $kind:ident),*) => {$(
         pub(crate) fn $name(message: impl Into<String>) -> Self {
-            Self { kind: ServiceErrorKind::$kind, message: message.into(), next: None }
+            Self { kind: ServiceErrorKind::$kind, message: message.into(), lines: Vec::new(), next: None }
         }
     )*};
 }
@@ -53,6 +56,13 @@ impl ServiceError {
     kinds! {
         failed => Failed, usage => Usage, not_installed => NotInstalled, still_starting => StillStarting,
         refused => Refused, permission => Permission, config => Config
+    }
+
+    /// Adds lines below the message.
+    #[must_use]
+    pub(crate) fn lines(mut self, lines: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.lines.extend(lines.into_iter().map(Into::into));
+        self
     }
 
     /// Adds the next command.
@@ -73,15 +83,8 @@ impl ServiceError {
 
     /// The refusal for a file that is not ours to change.
     pub(crate) fn not_ours(path: &Path, why: &str, diff: &str) -> Self {
-        let diff = if diff.is_empty() {
-            String::new()
-        } else {
-            format!("\n{}", diff.trim_end())
-        };
-        Self::refused(format!(
-            "{} {why}; nothing was changed{diff}",
-            path.display()
-        ))
+        let message = format!("{} {why}; nothing was changed", path.display());
+        Self::refused(message).lines(diff.trim_end().lines())
     }
 }
 

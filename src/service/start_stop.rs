@@ -49,15 +49,11 @@ pub fn select(
 
 /// The question which one is meant.
 pub(super) fn several(all: &[Installed]) -> ServiceError {
-    let lines: Vec<String> = all
+    let lines = all
         .iter()
-        .map(|one| format!("{}  ({}, {} scope)", one.instance, one.unit, one.scope))
-        .collect();
-    ServiceError::usage(format!(
-        "several gateways are installed:\n{}",
-        lines.join("\n")
-    ))
-    .next("say which one: --instance NAME, and --user or --system where both have it")
+        .map(|one| format!("{}  ({}, {} scope)", one.instance, one.unit, one.scope));
+    let error = ServiceError::usage("several gateways are installed:").lines(lines);
+    error.next("say which one: --instance NAME, and --user or --system where both have it")
 }
 
 /// Starts the service, and its sockets first. Idempotent; a failed unit is reset.
@@ -176,7 +172,7 @@ pub(super) async fn run_unit(
         Word::Other(result) => {
             let state = manager.state(name).await.unwrap_or_default();
             let words = last_words(unit.scope, name);
-            let said: String = words.iter().map(|line| format!("\n  {line}")).collect();
+            let said = words.iter().map(|line| format!("  | {line}"));
             let why = match state.result {
                 Word::Known(ServiceResult::Success | ServiceResult::NoService) => result,
                 of_service => format!("{result}: {of_service}"),
@@ -186,7 +182,8 @@ pub(super) async fn run_unit(
                 journalctl(unit.scope, &format!("{name} -n 30")),
                 systemctl(unit.scope, &format!("status {name}"))
             );
-            Err(ServiceError::failed(format!("{name} did not {job} ({why}){said}")).next(next))
+            let error = ServiceError::failed(format!("{name} did not {job} ({why})"));
+            Err(error.lines(said).next(next))
         }
     }
 }

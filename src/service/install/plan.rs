@@ -183,10 +183,10 @@ impl InstallPlan {
         match self.contents.other_command() {
             None => Ok(()),
             Some(diff) => Err(ServiceError::refused(format!(
-                "{} is installed with another command; nothing was changed\n{}",
-                unit.instance,
-                self.redactor.text(diff.trim_end())
+                "{} is installed with another command; nothing was changed",
+                unit.instance
             ))
+            .lines(self.redactor.text(diff.trim_end()).lines())
             .next("gatewayctl install … --overwrite   (in its place)\ngatewayctl install --instance NAME --listen ADDRESS …   (a second gateway)")),
         }
     }

@@ -98,7 +98,7 @@ fn frame(ctx: &Context, answer: &Result<StatusAnswer, CliError>) -> String {
     let now = Timestamp::now();
     let text = match answer {
         Ok(shown) => lines(&ctx.ui, shown, now),
-        Err(error) => error.message.lines().map(StyledLine::from).collect(),
+        Err(error) => error.all_lines().map(StyledLine::from).collect(),
     };
     let (columns, rows) =
         terminal_size::terminal_size().map_or((80, 24), |(width, height)| (width.0, height.0));

@@ -10,6 +10,7 @@ use crate::cli::{CliError, Exit};
 use crate::control::protocol::{HANDOVER_VERSION, PROTOCOL_VERSION};
 use crate::os::process;
 use crate::text::escape::escape;
+use crate::text::shell;
 
 /// How many lines of a failed check are shown.
 const LINES_SHOWN: usize = 8;
@@ -41,18 +42,21 @@ pub async fn prove(
     handover: u32,
 ) -> Result<Candidate, CliError> {
     let refuse = |why: String| {
-        let message = format!("{} {why}\nnothing was changed", file.display());
+        let message = format!("{} {why}", file.display());
         Exit::Refused.error(message)
     };
-    let found = executable(file, &refuse)?;
+    let unchanged = |error: CliError| error.and_line("nothing was changed");
+    let found = executable(file, &refuse).map_err(unchanged)?;
     let exe = running.pid.map(|pid| format!("/proc/{pid}/exe").into());
     let exe: Option<PathBuf> = exe.filter(|exe: &PathBuf| exe.exists());
     if process::same_file(exe.as_ref().unwrap_or(&running.program), &found) {
         let why = format!("is the program that {} runs already", running.instance);
-        return Err(refuse(why));
+        return Err(unchanged(refuse(why)));
     }
-    let version = version(&found, running, handover, &refuse).await?;
-    check(&found, running, &refuse).await?;
+    let version = version(&found, running, handover, &refuse)
+        .await
+        .map_err(unchanged)?;
+    check(&found, running, &refuse).await.map_err(unchanged)?;
     Ok(Candidate {
         file: found,
         version,
@@ -69,7 +73,7 @@ fn executable(file: &Path, refuse: &dyn Fn(String) -> CliError) -> Result<PathBu
         return Err(refuse("is not a file".into()));
     }
     if metadata.permissions().mode() & 0o111 == 0 {
-        let help = format!("chmod +x {}", file.display());
+        let help = format!("chmod +x {}", shell::word(file));
         return Err(refuse("is not executable".into()).with_help(help));
     }
     Ok(found)
@@ -138,20 +142,15 @@ async fn check(
     }
     let lines: Vec<&str> = answer.output.lines().collect();
     let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
-    let shown: String = last
-        .iter()
-        .map(|line| format!("\n  | {}", escape(line)))
-        .collect();
     if answer.code() == Some(i32::from(Exit::Config.code())) {
         let instance = &running.instance;
-        let mut error = refuse(format!("refuses the configuration of {instance}{shown}"));
+        let mut error = refuse(format!("refuses the configuration of {instance}"));
         error.exit = Exit::Config;
-        return Err(error);
+        return Err(error.quoting(last.iter().copied()));
     }
     let ended = answer.ended();
-    Err(refuse(format!(
-        "does not get through `check`: it {ended}{shown}"
-    )))
+    let error = refuse(format!("does not get through `check`: it {ended}"));
+    Err(error.quoting(last.iter().copied()))
 }
 
 /// Reads `gateway 0.1.0 (handover 1, control 1)`; later versions may say more in the parentheses.

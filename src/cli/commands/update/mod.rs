@@ -22,6 +22,7 @@ use crate::cli::target::Target;
 use crate::cli::{CliError, Context, Exit};
 use crate::control::client::Client;
 use crate::control::protocol::{Method, Outcome, RestartParams, Status};
+use crate::state::terms::cut_reason;
 use crate::text::shell;
 use crate::text::words::words;
 
@@ -113,7 +114,7 @@ pub async fn update(ctx: &Context, args: &UpdateArgs) -> Result<Exit, CliError> 
     ));
     let method = Method::Restart(RestartParams {
         update: true,
-        reason: Some(format!("update to {to}")),
+        reason: Some(cut_reason(&format!("update to {to}"))),
         ..RestartParams::default()
     });
     match take_over(ctx, &target, client, &before, &method).await {

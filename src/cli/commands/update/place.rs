@@ -15,6 +15,10 @@ use crate::config::regular_file;
 use crate::os::process;
 use crate::service::{as_user, more_rights};
 use crate::state::atomic_file;
+use crate::text::shell;
+
+/// Below an error: how things stand.
+const UNCHANGED: &str = "nothing was changed";
 
 /// A new program in place of the previous one.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub fn may_replace(program: &Path) -> Result<(), CliError> {
     let (why, help) = match uid {
         0 => (
             format!("everybody can write to {shown}"),
-            format!("chmod o-w {shown}"),
+            format!("chmod o-w {}", shell::word(&place)),
         ),
         uid => (
             format!("{shown} belongs to uid {uid}"),
@@ -50,8 +54,9 @@ pub fn may_replace(program: &Path) -> Result<(), CliError> {
         ),
     };
     let dir = dir.display();
-    let message = format!("root does not write in {dir}: {why}\nnothing was changed");
-    Err(Exit::Refused.error(message).with_help(help))
+    let message = format!("root does not write in {dir}: {why}");
+    let error = Exit::Refused.error(message).and_line(UNCHANGED);
+    Err(error.with_help(help))
 }
 
 /// The first directory on the way to `dir` that somebody other than root can change, and its owner.
@@ -70,16 +75,14 @@ fn refusal(dir: &Path, error: Errno) -> CliError {
         Errno::EACCES | Errno::EPERM => format!("{} may", owner(dir)),
         error => error.desc().to_owned(),
     };
-    let message = format!(
-        "no permission to write in {}: {why}\nnothing was changed",
-        dir.display()
-    );
+    let message = format!("no permission to write in {}: {why}", dir.display());
     let help = if error == Errno::EROFS {
         "install the new version the way that the running one was installed"
     } else {
         more_rights()
     };
-    Exit::Permission.error(message).with_help(help)
+    let error = Exit::Permission.error(message).and_line(UNCHANGED);
+    error.with_help(help)
 }
 
 /// The owner of a directory, by name where there is one.
@@ -104,10 +107,10 @@ pub fn put(candidate: &Path, program: &Path, pid: Option<u32>) -> Result<Placed,
     let dir = directory(program);
     let failed = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
         Some(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => refusal(dir, errno),
-        _ => Exit::Failed.error(format!(
-            "cannot put {} in place: {error}\nnothing was changed",
-            program.display()
-        )),
+        _ => {
+            let message = format!("cannot put {} in place: {error}", program.display());
+            Exit::Failed.error(message).and_line(UNCHANGED)
+        }
     };
     let lock = atomic_file::open_directory(dir).map_err(failed)?;
     lock.try_lock().map_err(|error| match error {

@@ -77,7 +77,7 @@ impl RunningProgram {
         status: &Status,
     ) -> Result<Self, CliError> {
         let instance = &target.instance;
-        let refused = |why: String| Exit::Refused.error(format!("{why}\nnothing was changed"));
+        let refused = |why: String| Exit::Refused.error(why).and_line("nothing was changed");
         let (program, trial) = match AnsweringGateway::identify(ctx, instance, peer).await {
             AnsweringGateway::Service(unit, process) => {
                 let user = process.user.clone().ok_or_else(|| {

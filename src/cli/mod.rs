@@ -30,9 +30,14 @@ pub use ui::{Context, Ui};
 use answers::ErrorAnswer;
 use args::{CtlCli, CtlCommand, Global};
 
+use crate::config;
+
 /// Runs a gatewayctl command to its end, errors printed.
 pub fn gatewayctl(cli: &CtlCli) -> Exit {
     let ctx = Context::new(cli.global.clone());
+    for ignored in config::ignored_environment() {
+        ctx.ui.progress(&ignored);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

@@ -1,8 +1,11 @@
 //! The environment: how variables are read, and which keys of the configuration they set.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use nix::unistd::{User, geteuid};
 
 use super::error::ConfigError;
 use super::model::{Config, GatewaySection, RestartMode, RestartSection, Throttle};
@@ -12,10 +15,69 @@ use crate::text::words::Words;
 /// The environment; a function, so that tests need not change the real one.
 pub struct Env<'a>(pub &'a (dyn Fn(&str) -> Option<OsString> + Sync));
 
+/// The variables that name directories of a user. `su -m` and `sudo -E` leave those of the user before.
+const OWN_DIRECTORIES: [&str; 4] = [
+    "HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "XDG_RUNTIME_DIR",
+];
+
+/// The same for a user other than root: where that user writes, which a directory of somebody else
+/// refuses anyway. A service may well have its home and its configuration from another user.
+const WRITTEN_DIRECTORIES: [&str; 2] = ["XDG_STATE_HOME", "XDG_RUNTIME_DIR"];
+
+/// A variable of this process; for one that names a directory of another user, what it would be for
+/// this one.
+fn own_variable(name: &str) -> Option<OsString> {
+    let value = std::env::var_os(name)?;
+    match foreign_owner(name, Path::new(&value)) {
+        None => Some(value),
+        Some(_) if name == "HOME" => {
+            let user = User::from_uid(geteuid()).ok().flatten()?;
+            Some(user.dir.into())
+        }
+        Some(_) => None,
+    }
+}
+
+/// The user whom the directory of a variable belongs to, where that is neither this one nor root. One
+/// that is not there belongs to who may make it.
+fn foreign_owner(name: &str, path: &Path) -> Option<u32> {
+    let me = geteuid();
+    let own: &[&str] = match me.is_root() {
+        true => &OWN_DIRECTORIES,
+        false => &WRITTEN_DIRECTORIES,
+    };
+    if !own.contains(&name) {
+        return None;
+    }
+    let owner = |path: &Path| std::fs::metadata(path).ok().map(|facts| facts.uid());
+    // In a user namespace, root's directories may belong to somebody who is not known there.
+    let trusted = [Some(0), Some(me.as_raw()), owner(Path::new("/"))];
+    let owner = path.ancestors().find_map(owner)?;
+    (!trusted.contains(&Some(owner))).then_some(owner)
+}
+
+/// What is ignored of the environment, and why, a sentence each.
+pub fn ignored() -> Vec<String> {
+    let ignored = OWN_DIRECTORIES.iter().filter_map(|name| {
+        let value = std::env::var_os(name)?;
+        let path = Path::new(&value);
+        let owner = foreign_owner(name, path)?;
+        let path = path.display();
+        Some(format!(
+            "${name} is ignored: {path} belongs to uid {owner}, as after `su -m` or `sudo -E`"
+        ))
+    });
+    ignored.collect()
+}
+
 impl Env<'_> {
-    /// The environment of this process.
+    /// The environment of this process. What names a directory of another user is left out: whoever
+    /// follows it believes what that user wrote and what answers there.
     pub fn real() -> Env<'static> {
-        Env(&|name| std::env::var_os(name))
+        Env(&own_variable)
     }
 
     /// A variable that is set, not empty, and text.

@@ -18,7 +18,7 @@ mod validate;
 
 use std::time::Duration;
 
-pub use environment::Env;
+pub use environment::{Env, ignored as ignored_environment};
 pub use error::ConfigError;
 #[cfg(test)]
 pub use load::parse;

@@ -138,6 +138,9 @@ fn read(
 ) -> Result<Material, ConfigError> {
     let env = Env::real();
     let Some(incoming) = incoming else {
+        for ignored in config::ignored_environment() {
+            warn!("[gateway] {ignored}");
+        }
         return Material::at_start(flags, &env, || Listeners::addresses_of(passed));
     };
     let (instance, path) = (&incoming.offer.instance, incoming.offer.config.as_deref());

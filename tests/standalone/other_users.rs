@@ -295,3 +295,37 @@ fn pages_are_not_written_through_planted_links() {
     }
     assert_eq!(mode(&pages.join("gateway.8")), 0o644);
 }
+
+/// `su -m` and `sudo -E` leave the variables of the user before: root's commands took that user's
+/// gateway, and what it says, for root's own.
+#[test]
+fn what_names_a_directory_of_another_user_is_ignored_with_the_reason() {
+    if !nobody::can_be() {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    nobody::copy_programs(top.path());
+    let home = directory(top.path().join("home"), 0o755);
+    nobody::own(&home);
+    let states = home.join(".local/state");
+    let state = states.join("gateway/theirs");
+    let listen = format!("127.0.0.1:{}", port::private());
+    let mut command = nobody::gateway(top.path(), &state, &listen);
+    command.args(["--instance", "theirs"]).stderr(Stdio::null());
+    let _theirs = Ended(command.spawn().unwrap());
+    let control = state.join("run/control.sock");
+    wait::until("it can be asked", || control.exists().then_some(()));
+    for (name, value) in [("HOME", &home), ("XDG_STATE_HOME", &states)] {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_gatewayctl"));
+        scrub(&mut ctl);
+        ctl.env_remove("XDG_STATE_HOME")
+            .env_remove("XDG_RUNTIME_DIR");
+        ctl.env(name, value)
+            .args(["--instance", "theirs", "status"]);
+        let output = ctl.output().unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(3), "{name}: {text}");
+        let reason = format!("${name} is ignored: {} belongs to uid", value.display());
+        assert!(text.contains(&reason), "{text}");
+    }
+}

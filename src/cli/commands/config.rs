@@ -12,6 +12,7 @@ use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
 use crate::service::more_rights;
+use crate::text::escape::escape;
 
 /// The answer of `config check` with `--json`.
 #[derive(Serialize, JsonSchema)]
@@ -94,7 +95,7 @@ fn show(ctx: &Context) -> Result<Exit, CliError> {
     let text = config::to_toml(&shown)
         .map_err(|error| Exit::Failed.error(format!("it has no TOML form: {error}")))?;
     let origin = match &loaded.path {
-        Some(path) => path.display().to_string(),
+        Some(path) => escape(&path.to_string_lossy()).into_owned(),
         None => "defaults and environment".to_owned(),
     };
     ctx.ui

@@ -21,6 +21,7 @@ use crate::service::start_stop::several;
 use crate::service::unit_text::{OLDEST_SYSTEMD, RunAs, UnitPlan, UnitSubject, UnitTextError};
 use crate::state::paths::Scope;
 use crate::text::redact::Redactor;
+use crate::text::shell;
 
 /// Ports below are root's where the kernel does not say otherwise.
 const LOW_PORTS: u16 = 1024;
@@ -95,7 +96,7 @@ fn bin_dir(path: &str) -> Result<PathBuf, ServiceError> {
         "`gateway` is not beside gatewayctl in {}",
         dir.display()
     ))
-    .next(format!("ls -l {}", dir.display())))
+    .next(format!("ls -l {}", shell::word(&dir))))
 }
 
 /// The scope that is meant: as said, where it is installed, else the user's unless root asks.

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,10 @@ const CALLS: usize = 64;
 /// How long the last answers on the control socket may take to be written; they are short, and
 /// their readers wait for them.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How long the socket is waited for, so that it is there when the gateway says that it is ready. Only a
+/// disk that stands still takes longer; then it comes later.
+const BOUND: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub struct ControlEnd {
@@ -43,16 +46,23 @@ impl ControlEnd {
     /// Puts the socket in place of whatever was there before. Again, when a successor had taken the
     /// place.
     pub fn open(&mut self) {
-        match server::bind(&self.path).and_then(UnixListener::from_std) {
-            Ok(listener) => {
-                let serving = server::serve(listener, self.calls.clone(), self.stop.clone());
-                self.answering = Some(tokio::spawn(serving));
+        let (bound, wait) = server::bind_aside(&self.path);
+        let (calls, stop) = (self.calls.clone(), self.stop.clone());
+        let path = self.path.clone();
+        self.answering = Some(tokio::spawn(async move {
+            let bound = tokio::select! {
+                bound = bound => bound,
+                () = stop.cancelled() => return,
+            };
+            match bound {
+                Ok(listener) => server::serve(listener, calls, stop).await,
+                Err(error) => warn!(
+                    "[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway",
+                    path.display()
+                ),
             }
-            Err(error) => warn!(
-                "[gateway] no control socket at {}: {error}; gatewayctl cannot reach this gateway",
-                self.path.display()
-            ),
-        }
+        }));
+        wait(BOUND);
     }
 
     /// Takes no further request.

@@ -164,9 +164,7 @@ impl FrontDoor {
     pub fn take_clients(&mut self) {
         self.taking_clients = CancellationToken::new();
         let (workers, end) = (Arc::clone(&self.workers), self.taking_clients.clone());
-        if let Err(error) = migrate::take(&self.takeover, workers, end) {
-            warn!("[gateway] kept connections of predecessors cannot be taken over: {error}");
-        }
+        migrate::take(&self.takeover, workers, end);
     }
 
     /// Ends every thread.

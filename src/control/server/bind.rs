@@ -4,6 +4,11 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 
 use crate::os::unix_socket;
 use crate::state::private_dir;
@@ -38,8 +43,68 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
     Ok(listener)
 }
 
+/// How long a socket may take to be made before it is given up: its disk stands still by then, and
+/// whoever wants it there has other trouble.
+const GIVEN_UP: Duration = Duration::from_secs(600);
+
+/// As [`bind`], by another thread: the disk that the socket lies on may not answer, and who decides does
+/// not wait for it. The second value blocks for as long as it is asked to, until the socket is there or
+/// cannot be made.
+///
+/// # Errors
+/// Those of [`bind`]; also when the disk does not answer at all.
+pub fn bind_aside(
+    path: &Path,
+) -> (
+    impl Future<Output = io::Result<UnixListener>> + Send + use<>,
+    impl FnOnce(Duration) + use<>,
+) {
+    let path = path.to_owned();
+    let (done, is_done) = sync_channel::<()>(0);
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("bind".to_owned());
+    let started = thread.spawn(move || {
+        // Who gave up needs no socket.
+        let _ = tell.send(bind(&path));
+        drop(done);
+    });
+    let bound = async move {
+        started?;
+        let bound = tokio::time::timeout(GIVEN_UP, told).await;
+        let bound = bound.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        UnixListener::from_std(bound.map_err(|_| io::ErrorKind::BrokenPipe)??)
+    };
+    // Nothing is sent: the other end is dropped.
+    let wait = move |limit| {
+        let _ = is_done.recv_timeout(limit);
+    };
+    (bound, wait)
+}
+
 /// The names that a socket of [`bind`] may have: the kernel lists it with the one that it was bound
 /// with.
 pub fn names(bound: &Path) -> [PathBuf; 2] {
     [bound.with_extension("sock"), bound.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_made_aside_is_there_when_it_was_waited_for() {
+        const LONG: Duration = Duration::from_secs(60);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let (bound, wait) = bind_aside(&path);
+        wait(LONG);
+        assert!(path.exists());
+        bound.await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        let (bound, wait) = bind_aside(&path);
+        wait(LONG);
+        let error = bound.await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::bind::{bind, names};
+pub use self::bind::{bind, bind_aside, names};
 use self::connection::converse;
 pub use self::places::OWN_MAX;
 use self::places::Places;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -34,14 +34,24 @@ pub fn place(control: &Path) -> PathBuf {
     control.with_extension("move")
 }
 
-/// Takes clients at `place` and passes them to `workers`, until `end`.
-///
-/// # Errors
-/// When the socket cannot be created there.
-pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) -> io::Result<()> {
-    let listener = UnixListener::from_std(server::bind(place)?)?;
+/// Takes clients at `place` and passes them to `workers`, until `end`. Whoever sends some waits until the
+/// socket is there.
+pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) {
+    let (bound, _) = server::bind_aside(place);
     let senders = Arc::new(Semaphore::new(SENDERS_MAX));
     tokio::spawn(async move {
+        let bound = tokio::select! {
+            () = end.cancelled() => return,
+            bound = bound => bound,
+        };
+        let listener = match bound {
+            Ok(listener) => listener,
+            Err(error) => {
+                return warn!(
+                    "[gateway] kept connections of predecessors cannot be taken over: {error}"
+                );
+            }
+        };
         loop {
             // The semaphore is never closed.
             let Ok(sender) = Arc::clone(&senders).acquire_owned().await else {
@@ -65,7 +75,6 @@ pub fn take(place: &Path, workers: Arc<Workers>, end: CancellationToken) -> io::
             }
         }
     });
-    Ok(())
 }
 
 fn ours(stream: &UnixStream) -> bool {

@@ -6,6 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
 use crate::config::Dur;
 use crate::os::process::PidFd;
 
@@ -58,7 +61,8 @@ impl ProgramOutput {
     }
 }
 
-/// Runs a program to its end, or kills it when its time is over.
+/// Runs a program to its end, or kills it when its time is over. What it has started in its process
+/// group ends with it: nothing of a trial runs on.
 ///
 /// # Errors
 /// When it cannot be executed: see [`explain`].
@@ -71,12 +75,17 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> io::Result<Pro
         .stdout(output.try_clone()?)
         .stderr(output.try_clone()?)
         .spawn()?;
+    // Not reaped yet, so the pid is still its own, and the group of that number, too.
+    let pidfd = PidFd::open(child.id());
     let ended = async {
-        // Not reaped yet, so the pid is still its own.
-        PidFd::open(child.id())?.ended().wait().await;
-        io::Result::Ok(())
+        match &pidfd {
+            Ok(pidfd) => pidfd.ended().wait().await,
+            Err(error) => return Err(io::Error::from(error.kind())),
+        }
+        Ok(())
     };
     let watched = tokio::time::timeout(limit, ended).await;
+    end_group(child.id(), pidfd.as_ref().ok());
     if !matches!(watched, Ok(Ok(()))) {
         // An error means that it has just ended.
         let _ = child.kill();
@@ -90,6 +99,15 @@ pub(super) async fn run(mut command: Command, limit: Duration) -> io::Result<Pro
         end,
         output: read(&mut output)?,
     })
+}
+
+/// Kills the process group that a child leads, which was not reaped yet; without one, nothing.
+fn end_group(leader: u32, pidfd: Option<&PidFd>) {
+    let by_descriptor = pidfd.is_some_and(|pidfd| pidfd.signal_group(Signal::SIGKILL).is_ok());
+    // Before Linux 6.9.
+    if !by_descriptor && let Ok(group) = i32::try_from(leader) {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
 }
 
 fn read(output: &mut File) -> io::Result<String> {
@@ -113,4 +131,29 @@ pub(super) fn explain(error: &io::Error) -> String {
         _ => return format!("cannot be executed: {error}"),
     };
     why.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::credentials::Credentials;
+    use crate::os::process::Stat;
+
+    #[tokio::test]
+    async fn what_a_trial_has_started_ends_with_it() {
+        let shell = std::path::Path::new("/bin/sh");
+        for (script, limit, ends) in [
+            ("sleep 600 & echo $!", PROOF, true),
+            ("sleep 600 & echo $!; wait", Duration::from_secs(3), false),
+        ] {
+            let mut command = Credentials::of_this_process().command(shell).unwrap();
+            command.args(["-c", script]);
+            let ended = run(command, limit).await.unwrap();
+            assert_eq!(ended.code(), ends.then_some(0), "{script}");
+            let pid: u32 = ended.output.trim().parse().unwrap();
+            while Stat::read(pid).is_some_and(|stat| !stat.is_dead()) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, setgid, setsid, setuid};
 
 use super::platform;
@@ -51,15 +52,21 @@ impl Credentials {
         }
     }
 
-    /// A command that runs `program` with these credentials and in a session of its own, so that it
-    /// has no terminal of this process. The program is opened here: the other user need not be able
+    /// A command that runs `program` with these credentials, as the leader of a process group of its
+    /// own, which ends with this process. For another user it has a session of its own, too, so that
+    /// it has no terminal of this process, and the program is opened here: that user need not be able
     /// to reach it.
     ///
     /// # Errors
     /// When the program cannot be opened.
     pub fn command(&self, program: &Path) -> io::Result<Command> {
         if self.uid == geteuid() {
-            return Ok(Command::new(program));
+            let mut command = Command::new(program);
+            command.process_group(0);
+            let follow = || Ok(platform::die_with_parent(Signal::SIGKILL)?);
+            // SAFETY: one system call, on what was prepared before the fork.
+            unsafe { command.pre_exec(follow) };
+            return Ok(command);
         }
         let file = regular_file::open(program)?;
         let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -73,6 +80,8 @@ impl Credentials {
             platform::set_groups(&groups)?;
             setgid(gid)?;
             setuid(uid)?;
+            // A change of the user takes it back.
+            platform::die_with_parent(Signal::SIGKILL)?;
             Ok(())
         };
         // SAFETY: system calls only, on what was prepared before the fork.

@@ -47,6 +47,7 @@ pub async fn oneshot(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::process::Stat;
     use crate::text::redact::Redactor;
 
     async fn run(script: &str, limit: Duration) -> Result<(), String> {
@@ -72,5 +73,29 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(why, "did not end in 50ms and was stopped");
+    }
+
+    #[tokio::test]
+    async fn what_it_has_started_in_its_group_ends_with_it_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("pid");
+        let mut beside = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        let script = format!("sleep 600 & echo $! > {}", place.display());
+        assert_eq!(run(&script, Duration::from_secs(30)).await, Ok(()));
+        let pid: u32 = std::fs::read_to_string(place)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let lives = |pid| Stat::read(pid).is_some_and(|stat| !stat.is_dead());
+        while lives(pid) {
+            tokio::task::yield_now().await;
+        }
+        assert!(lives(beside.id()));
+        beside.kill().unwrap();
+        beside.wait().unwrap();
     }
 }

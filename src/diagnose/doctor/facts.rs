@@ -199,19 +199,7 @@ pub struct OtherGateway {
     /// Where its unit file is.
     pub path: PathBuf,
     pub scope: Scope,
-    /// The home of its user, where that is neither the caller nor the machine.
-    pub home: Option<PathBuf>,
     pub listen: Vec<Listen>,
-}
-
-impl OtherGateway {
-    /// A command about it, with the user who can run it.
-    pub fn command(&self, command: &str) -> String {
-        match &self.home {
-            Some(home) => format!("{command}   (as the user whose home is {})", home.display()),
-            None => command.to_owned(),
-        }
-    }
 }
 
 #[derive(Clone, Debug, Default)]

@@ -66,7 +66,7 @@ pub(super) const CHECKS: &[Check] = &[
             let (instance, path) = (&other.instance, other.path.display());
             let next = format!("gatewayctl install --instance {instance} --listen ADDRESS");
             let message = format!("{instance} ({path}) is installed for {listen}");
-            Problem::at(ours, message, command(other.command(&next)))
+            Problem::at(ours, message, command(next))
         },
         ..Check::ERROR
     },

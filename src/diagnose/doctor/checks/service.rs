@@ -134,10 +134,7 @@ pub(super) const CHECKS: &[Check] = &[
             let (unit, instance) = (facts.unit.as_ref()?, &facts.instance);
             let scope = unit.installed.scope;
             let mut others = facts.other_gateways.iter();
-            // Another user may have any unit, and commands do not reach it.
-            let other = others.find(|other| {
-                other.instance == *instance && other.scope != scope && other.home.is_none()
-            })?;
+            let other = others.find(|other| other.instance == *instance && other.scope != scope)?;
             let flag = match scope {
                 Scope::System => "--user",
                 Scope::User => "--system",
@@ -146,9 +143,7 @@ pub(super) const CHECKS: &[Check] = &[
                 vec![format!("other unit: {}", other.path.display())],
                 unit.file(),
                 format!("{instance} is installed in system scope and in user scope"),
-                command(other.command(&format!(
-                    "gatewayctl uninstall {flag} --instance {instance}"
-                ))),
+                command(format!("gatewayctl uninstall {flag} --instance {instance}")),
             )
         },
         ..Check::ERROR

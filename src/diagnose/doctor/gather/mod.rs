@@ -84,18 +84,18 @@ pub async fn gather(target: DoctorTarget) -> DoctorFacts {
     facts
 }
 
-/// Other gateways that are installed here; for root also those of ordinary users.
+/// Other gateways that root or the caller has installed. What another user has in its home claims
+/// anything and proves nothing: who really listens at an address is seen there.
 fn other_gateways(env: &Env<'_>, instance: &str, own: Option<&Installed>) -> Vec<OtherGateway> {
     let is_other = |one: &Installed| match own {
         Some(own) => own.path != one.path,
         None => one.instance != instance,
     };
     let all = service::neighbours(env).into_iter();
-    all.filter(|one| is_other(&one.unit))
+    all.filter(|one| one.home.is_none() && is_other(&one.unit))
         .map(|one| OtherGateway {
             listen: one.listeners(env),
             instance: one.unit.instance,
-            home: one.home,
             path: one.unit.path,
             scope: one.unit.scope,
         })

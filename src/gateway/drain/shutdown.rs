@@ -204,6 +204,9 @@ impl Shutdown {
 /// Answers 503 to requests that wait for a server in vain. Where the next process serves the same
 /// clients, they should not see the stop, so those wait on whose server is being started again.
 fn turn_away(front: &Front, slots: &[Arc<Slot>], held: bool) {
+    // Before the first generation serves, no server comes: its build has ended with this stop. A
+    // request that was read cannot go back to the queue, so 503 with Retry-After sends its client to
+    // whoever listens next at once; to hold it until this process ends would only cost it that time.
     if !held || front.table().generation == 0 {
         front.set_closing();
     }

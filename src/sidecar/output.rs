@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use anstream::adapter::strip_str;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
@@ -75,12 +76,14 @@ impl SidecarOutput {
         }
     }
 
+    /// Takes a line. Colours and other sequences for terminals are dropped: logs and messages are
+    /// read elsewhere, and escaped they would hide the words.
     fn line(&self, stream: OutputStream, bytes: &[u8]) {
         self.note_progress(bytes, true);
         let text = String::from_utf8_lossy(bytes);
-        let text = text.trim_end_matches(['\n', '\r']);
+        let text = strip_str(text.trim_end_matches(['\n', '\r'])).to_string();
         if let Some(log) = &self.log {
-            log.line(stream, text);
+            log.line(stream, &text);
         }
         let mut last = lock(&self.last);
         if last.len() == LAST_LINES {
@@ -181,6 +184,16 @@ mod tests {
         assert!(words.iter().all(|line| line.len() <= LAST_LINE_MAX));
         assert_eq!(words[5], "xxxxx");
         assert_eq!(words[6], "last");
+    }
+
+    #[tokio::test]
+    async fn colours_and_links_for_terminals_are_dropped() {
+        let output = SidecarOutput::new(None);
+        let text = "\u{1b}[90m12:00\u{1b}[39m \u{1b}[1;31mError\u{1b}[0m: \u{1b}]8;;http://x\u{1b}\\here\u{1b}]8;;\u{1b}\\\tü\n";
+        Arc::clone(&output)
+            .read(OutputStream::Err, text.as_bytes())
+            .await;
+        assert_eq!(output.last_words(), ["12:00 Error: here\tü"]);
     }
 
     #[tokio::test]

@@ -223,6 +223,8 @@ pub struct LimitsSection {
     pub connections: usize,
     /// Largest request head, in bytes.
     pub header_size: usize,
+    /// Most header lines of a request, and of a response.
+    pub headers: usize,
     /// How long a client may take to send one request's head.
     pub header_time: Dur,
     /// How long a keep-alive connection may be idle between requests; "0s" means without limit.
@@ -248,6 +250,7 @@ impl Default for LimitsSection {
         Self {
             connections: 10_000,
             header_size: 64 * 1024,
+            headers: 1000,
             header_time: Dur::secs(15),
             idle: Dur::secs(600),
             body: 0,

@@ -19,6 +19,7 @@ use super::Front;
 use super::admission::ConnectionSlot;
 use super::lazy_timer::LazyTimer;
 use super::progress::ConnectionProgress;
+use super::request_head::HeadLimits;
 use super::send_wait::SendWait;
 use super::stats::Limit;
 use crate::config::LimitsSection;
@@ -158,17 +159,32 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let limits = HeadLimits {
+            size: self.limits.header_size,
+            lines: self.limits.headers,
+        };
         let before = buf.filled().len();
-        let result = poll_read(&self.stream, cx, buf);
-        if result.is_ready() {
-            self.progress.received(&buf.filled()[before..]);
-            return result;
+        loop {
+            if let Some(kept) = self.progress.kept(buf.remaining(), limits) {
+                buf.put_slice(&kept);
+                return Poll::Ready(Ok(()));
+            }
+            match poll_read(&self.stream, cx, buf) {
+                Poll::Ready(Ok(())) => {
+                    let read = &buf.filled()[before..];
+                    let (ends, passed) = (read.is_empty(), self.progress.received(read, limits));
+                    buf.set_filled(before + passed);
+                    if ends || passed > 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Pending if self.poll_expired(cx).is_ready() => {
+                    self.answer_timeout();
+                    return Poll::Ready(Ok(()));
+                }
+                result => return result,
+            }
         }
-        if self.poll_expired(cx).is_ready() {
-            self.answer_timeout();
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Pending
     }
 }
 

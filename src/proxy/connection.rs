@@ -26,8 +26,9 @@ use super::admission::{ConnectionLimit, ConnectionSlot};
 use super::client_io::ClientIo;
 use super::drain::{KeepAlive, Migration, WorkerState};
 use super::forwarded::Peer;
-use super::local_reply::{Form, closing};
+use super::local_reply::{Form, NotForwarded, closing};
 use super::progress::{ConnectionProgress, InFlight};
+use super::request_head::HeadError;
 use super::response_body::ResponseBody;
 use super::room::{FIRST_REQUEST, Room};
 use super::tasks::WorkerTasks;
@@ -206,7 +207,8 @@ async fn serve(
     if client.standing == Standing::Beyond {
         limits.header_time = limits.header_time.min(CROWDED_HEAD);
     }
-    let (header_size, half_close) = (limits.header_size, limits.half_close);
+    let (header_size, headers) = (limits.header_size, limits.headers);
+    let half_close = limits.half_close;
     let progress = client.progress;
     let left = client_left::left(Arc::clone(stream), progress, half_close);
     let io = ClientIo::new(
@@ -219,8 +221,12 @@ async fn serve(
     let service = service_fn(|request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
         let in_flight = InFlight::begin(progress, &front.stats, body);
+        let refusal = progress.take_refusal();
         async move {
-            let mut response = respond(context, client, request, in_flight).await;
+            let mut response = match refusal {
+                Some(error) => refuse(front, error, &request, in_flight),
+                None => respond(context, client, request, in_flight).await,
+            };
             // Not when a part of the next request was read already: it would be lost.
             if response.status() != StatusCode::SWITCHING_PROTOCOLS
                 && workers.borrow().announces_close()
@@ -237,7 +243,8 @@ async fn serve(
     builder
         .half_close(true)
         .header_read_timeout(None)
-        .max_header_size(header_size);
+        .max_header_size(header_size)
+        .max_headers(headers);
     let connection = builder
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
@@ -278,6 +285,9 @@ async fn serve(
     };
     if let Err(error) = ended {
         debug!("a client connection ended: {error}");
+        if error.is_parse() {
+            front.refused_by_hyper(&error);
+        }
     }
 }
 
@@ -353,6 +363,19 @@ where
     }
 }
 
+/// Answers a request that was refused by its head; `request` stands in for it.
+fn refuse(
+    front: &Front,
+    error: HeadError,
+    request: &Request<Incoming>,
+    in_flight: InFlight,
+) -> Response<ResponseBody> {
+    let form = Form::of(request.headers());
+    let response = front.refuse_request(&NotForwarded::Head(error), form);
+    front.stats.answered(response.status().as_u16());
+    response.map(|body| body.in_flight(in_flight))
+}
+
 /// Answers one request: here, or by the upstream.
 async fn respond(
     context: &WorkerContext,
@@ -396,10 +419,19 @@ mod tests {
 
     use super::*;
     use crate::proxy::drain::Accepting;
+    use crate::proxy::request_head::HeadLimits;
+
+    fn receive(progress: &ConnectionProgress) {
+        let limits = HeadLimits {
+            size: 1024,
+            lines: 10,
+        };
+        progress.received(b"GET / HTTP/1.1\r\n\r\n", limits);
+    }
 
     fn answered() -> Arc<ConnectionProgress> {
         let progress = ConnectionProgress::new();
-        progress.received(b"GET / HTTP/1.1\r\n\r\n");
+        receive(&progress);
         progress.begin_request(Some(0));
         progress.end_request();
         progress
@@ -450,7 +482,7 @@ mod tests {
         state.send_if_modified(|state| state.migrate_to(destination));
         let day = Duration::from_secs(86_400);
         let (idle, busy) = (answered(), answered());
-        busy.received(b"GET / HTTP/1.1\r\n\r\n");
+        receive(&busy);
         let migrated = Some(Disposition::Migrate);
         assert_eq!(within(day, &state, &idle, Peer::Unix).await, migrated);
         busy.begin_request(Some(0));

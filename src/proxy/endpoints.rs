@@ -196,6 +196,16 @@ gateway_clients_displaced_total {displaced}
     }
     text.push_str(
         "\
+# HELP gateway_refused_total Requests refused for what they are, by status.
+# TYPE gateway_refused_total counter
+",
+    );
+    for (status, count) in stats.refusals() {
+        let status = status.as_u16();
+        let _ = writeln!(text, "gateway_refused_total{{status=\"{status}\"}} {count}");
+    }
+    text.push_str(
+        "\
 # HELP gateway_timeouts_total Requests and answers that made no progress, by key of [limits].
 # TYPE gateway_timeouts_total counter
 ",

@@ -39,7 +39,7 @@ pub async fn forward(
     let host = match check(&parts, settings.limits.body) {
         Ok(host) => host,
         Err(invalid) => {
-            let reply = invalid.reply(Form::of(&parts.headers));
+            let reply = front.refuse_request(&invalid, Form::of(&parts.headers));
             return reply.map(|body| body.in_flight(in_flight));
         }
     };
@@ -59,6 +59,7 @@ pub async fn forward(
         body,
         via: settings.via,
         answer: settings.limits.answer.0,
+        headers: settings.limits.headers,
     };
     let (error, in_flight) = match exchange.run(head).await {
         Ok(response) => match pass_back(front, response, client, in_flight) {
@@ -75,8 +76,15 @@ pub async fn forward(
             if matches!(error, NotForwarded::AnswerTimeout(_)) {
                 front.stats.expired(Limit::Answer);
             }
-            front.errors.note(&error);
-            error.reply(form)
+            match error {
+                NotForwarded::BodyInvalid | NotForwarded::TooLarge(_) => {
+                    front.refuse_request(&error, form)
+                }
+                _ => {
+                    front.errors.note(&error);
+                    error.reply(form)
+                }
+            }
         }
     };
     reply.map(|body| body.in_flight(in_flight))
@@ -85,11 +93,6 @@ pub async fn forward(
 /// The host of a request that may be forwarded; its body may have `limit` bytes, 0 means any.
 fn check(parts: &Parts, limit: u64) -> Result<HeaderValue, NotForwarded> {
     let host = host_of(&parts.uri, &parts.headers, parts.version).map_err(NotForwarded::Invalid)?;
-    let coding = parts.headers.get(header::TRANSFER_ENCODING);
-    // The chunks are taken off here; what is under them would arrive as if it had no coding.
-    if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err(NotForwarded::TransferCoding);
-    }
     if limit > 0 && content_length(&parts.headers).is_some_and(|length| length > limit) {
         return Err(NotForwarded::TooLarge(limit));
     }

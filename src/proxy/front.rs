@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use http::{Response, StatusCode};
 use tokio::sync::watch;
 
 use super::forwarded::ProxyWarnings;
-use super::local_reply::{ErrorLog, Reason, Refusal};
+use super::local_reply::{ErrorLog, Form, NotForwarded, Reason, Refusal};
 use super::log_throttle::LogThrottle;
+use super::response_body::ResponseBody;
 use super::routes::Routes;
 use super::stats::Stats;
 use super::{RoutingTable, Settings};
@@ -125,6 +127,26 @@ impl Front {
         stalled.sort();
         stalled.dedup();
         stalled
+    }
+
+    /// The response to a request that is refused, which is logged and counted.
+    pub fn refuse_request(&self, why: &NotForwarded, form: Form) -> Response<ResponseBody> {
+        self.errors.note(why);
+        let response = why.reply(form);
+        self.stats.refused(response.status());
+        response
+    }
+
+    /// hyper itself has refused a request, which passed here: with the empty response that it has for
+    /// all of them.
+    pub fn refused_by_hyper(&self, error: &hyper::Error) {
+        let status = match error.is_parse_too_large() {
+            true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            false => StatusCode::BAD_REQUEST,
+        };
+        self.errors.note_refused(status, &error.to_string());
+        self.stats.refused(status);
+        self.stats.answered(status.as_u16());
     }
 
     pub fn watch_refusal(&self) -> watch::Receiver<Option<Arc<Refusal>>> {

@@ -7,17 +7,22 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::log_throttle::LogThrottle;
+use super::request_head::HeadError;
 use super::response_body::ResponseBody;
 
 /// Seconds until a client should try again: about what a restart takes.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
+/// What a client reads whose body has bad chunks or trailers.
+const BODY_INVALID: &str = "the request's body is not what its coding says";
 
 /// Why the gateway answers a request itself, though it is meant for an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotForwarded {
     /// The request is not valid HTTP.
     Invalid(&'static str),
-    TransferCoding,
+    /// Its head is refused; the connection closes, because what follows cannot be understood.
+    Head(HeadError),
     /// The body is longer than this many bytes.
     TooLarge(u64),
     NoRoute,
@@ -31,6 +36,10 @@ pub enum NotForwarded {
     BadGateway(String),
     /// Nothing came of the client's body for `limits.body_idle`.
     BodyStalled,
+    /// The client's body is not what its coding says.
+    BodyInvalid,
+    /// The client left in the middle of its body: hardly anybody reads the answer.
+    BodyBrokenOff,
     /// The upstream did not answer within `limits.answer`; the text says which.
     AnswerTimeout(String),
 }
@@ -40,11 +49,7 @@ impl NotForwarded {
     pub fn reply(&self, form: Form) -> Response<ResponseBody> {
         match self {
             Self::Invalid(why) => failure(StatusCode::BAD_REQUEST, why, form),
-            Self::TransferCoding => failure(
-                StatusCode::NOT_IMPLEMENTED,
-                "no transfer coding but chunked is understood",
-                form,
-            ),
+            Self::Head(error) => failure(error.status, error.why, form),
             Self::TooLarge(limit) => failure(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 &format!("a request's body may have {limit} bytes here"),
@@ -75,6 +80,11 @@ impl NotForwarded {
             Self::BodyStalled => {
                 let why = "nothing came of the request's body for too long";
                 closing(failure(StatusCode::REQUEST_TIMEOUT, why, form))
+            }
+            Self::BodyInvalid => closing(failure(StatusCode::BAD_REQUEST, BODY_INVALID, form)),
+            Self::BodyBrokenOff => {
+                let why = "the request's body broke off";
+                closing(failure(StatusCode::BAD_REQUEST, why, form))
             }
             Self::AnswerTimeout(_) => failure(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -234,6 +244,7 @@ pub struct ErrorLog {
     unavailable: LogThrottle,
     timed_out: LogThrottle,
     crowded: LogThrottle,
+    refused: LogThrottle,
 }
 
 impl ErrorLog {
@@ -244,8 +255,21 @@ impl ErrorLog {
             NotForwarded::Unavailable(why) => answered(&self.unavailable, 503, why),
             NotForwarded::AnswerTimeout(why) => answered(&self.timed_out, 504, why),
             NotForwarded::Crowded(why) => answered(&self.crowded, 503, why),
+            NotForwarded::Invalid(why) => self.note_refused(StatusCode::BAD_REQUEST, why),
+            NotForwarded::BodyInvalid => self.note_refused(StatusCode::BAD_REQUEST, BODY_INVALID),
+            NotForwarded::Head(HeadError {
+                status,
+                why,
+                request,
+            }) => self.note_refused(*status, &format!("{why}: {request}")),
             _ => {}
         }
+    }
+
+    /// Logs why a request was refused.
+    pub fn note_refused(&self, status: StatusCode, why: &str) {
+        self.refused
+            .log(format_args!("refused with {}: {why}", status.as_u16()));
     }
 }
 

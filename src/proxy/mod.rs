@@ -33,6 +33,7 @@ mod named_server;
 mod pool;
 pub mod progress;
 mod request_body;
+pub mod request_head;
 mod request_read;
 mod response_body;
 mod retry;

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::request_head::{HeadError, HeadLimits};
 use super::request_read::RequestRead;
 use super::stats::{GaugeGuard, Stats};
 use crate::config::LimitsSection;
@@ -134,8 +136,9 @@ impl ConnectionProgress {
         self.enter(ConnectionStage::Tunnel);
     }
 
-    /// Something was read; nothing when the client has closed its sending side.
-    pub fn received(&self, bytes: &[u8]) {
+    /// Something was read; nothing when the client has closed its sending side. Returns how many of the
+    /// bytes may go on to hyper now; the rest is kept.
+    pub fn received(&self, bytes: &[u8], limits: HeadLimits) -> usize {
         let stage = self.stage();
         if bytes.is_empty() {
             self.half_closed.store(true, Ordering::Release);
@@ -144,7 +147,22 @@ impl ConnectionProgress {
         } else if stage.between() {
             self.enter(ConnectionStage::Head);
         }
-        lock(&self.read).add(bytes, stage.between());
+        lock(&self.read).add(bytes, limits)
+    }
+
+    /// What hyper may have of what was kept, at most `room` bytes: it wants to read.
+    pub fn kept(&self, room: usize, limits: HeadLimits) -> Option<Bytes> {
+        lock(&self.read).give(room, limits)
+    }
+
+    /// Why the request that begins is refused, if it is. The connection closes after it.
+    pub fn take_refusal(&self) -> Option<HeadError> {
+        let refusal = lock(&self.read).take_refusal();
+        if refusal.is_some() {
+            // What the client still sends is read and thrown away, so that it can read the answer.
+            self.body_open.store(true, Ordering::Release);
+        }
+        refusal
     }
 
     /// A part of a response is given to the socket.
@@ -335,13 +353,25 @@ impl Drop for InFlight {
 mod tests {
     use super::*;
 
+    const ANY: HeadLimits = HeadLimits {
+        size: 1024,
+        lines: 10,
+    };
+
+    /// What comes from the client goes to hyper, as far as it may.
+    fn receive(progress: &ConnectionProgress, bytes: &[u8]) {
+        if progress.received(bytes, ANY) == 0 {
+            progress.kept(usize::MAX, ANY);
+        }
+    }
+
     #[test]
     fn a_connection_is_idle_only_between_whole_requests() {
         let progress = ConnectionProgress::new();
         assert!(progress.idle(), "before the first request");
-        progress.received(b"GET / HTTP/1.1\r\n");
+        receive(&progress, b"GET / HTTP/1.1\r\n");
         assert!(!progress.idle(), "a part of a head was read");
-        progress.received(b"\r\n");
+        receive(&progress, b"\r\n");
         progress.begin_request(Some(0));
         assert!(progress.read_whole() && !progress.idle());
         progress.begin_write();
@@ -349,7 +379,10 @@ mod tests {
         assert!(!progress.idle(), "the response is not written");
         progress.flushed();
         assert!(progress.idle());
-        progress.received(b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\naGET");
+        receive(
+            &progress,
+            b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\naGET",
+        );
         progress.begin_request(Some(1));
         progress.body_ended();
         assert!(!progress.read_whole(), "a part of the next request, too");
@@ -361,11 +394,11 @@ mod tests {
     fn a_connection_whose_body_was_not_read_to_its_end_is_not_idle() {
         let limits = LimitsSection::default();
         let progress = ConnectionProgress::new();
-        progress.received(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nGE");
+        receive(&progress, b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nGE");
         progress.begin_request(Some(4));
         progress.end_request();
         assert!(!progress.idle() && !progress.head_begun());
-        progress.received(b"T ");
+        receive(&progress, b"T ");
         assert!(
             !progress.idle(),
             "it came, but nobody has taken it out of the connection"
@@ -373,10 +406,13 @@ mod tests {
         assert_eq!(progress.deadline(&limits), None, "no head is awaited");
         progress.body_ended();
         assert!(progress.idle());
-        progress.received(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n");
+        receive(
+            &progress,
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
         progress.begin_request(None);
         progress.end_request();
-        progress.received(b"0\r\n\r\nGET");
+        receive(&progress, b"0\r\n\r\nGET");
         progress.body_ended();
         assert!(!progress.idle() && progress.head_begun());
     }
@@ -392,7 +428,7 @@ mod tests {
         assert!(new.idle() && adopted.idle());
         assert_eq!(time(&new), limits.header_time.0);
         assert_eq!(time(&adopted), limits.idle.0);
-        adopted.received(b"G");
+        receive(&adopted, b"G");
         assert_eq!(time(&adopted), limits.header_time.0);
     }
 

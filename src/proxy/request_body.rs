@@ -1,6 +1,8 @@
 //! The body of a client's request on its way to the upstream. It can be offered to another attempt
 //! as long as no byte of it was taken.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +57,10 @@ struct ClientBodyState {
     ended: AtomicBool,
     too_large: AtomicBool,
     stalled: AtomicBool,
+    /// Whether it is not what its coding says.
+    invalid: AtomicBool,
+    /// Whether the client left in the middle of it.
+    broken_off: AtomicBool,
     /// Whether its trailers may say who the request comes from.
     claims: AtomicBool,
 }
@@ -124,6 +130,8 @@ impl ClientBody {
             ended: AtomicBool::new(ended),
             too_large: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            invalid: AtomicBool::new(false),
+            broken_off: AtomicBool::new(false),
             claims: AtomicBool::new(true),
         };
         Self {
@@ -161,6 +169,16 @@ impl ClientBody {
         self.shared.stalled.load(Ordering::Acquire)
     }
 
+    /// Whether its chunks or trailers are not valid.
+    pub fn invalid(&self) -> bool {
+        self.shared.invalid.load(Ordering::Acquire)
+    }
+
+    /// Whether the client left in the middle of it.
+    pub fn broken_off(&self) -> bool {
+        self.shared.broken_off.load(Ordering::Acquire)
+    }
+
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let shared = &*self.shared;
         let mut flow = self.flow();
@@ -190,6 +208,13 @@ impl ClientBody {
             }
         }
         let failed = matches!(frame, Some(Err(_)));
+        if let Some(Err(error)) = &frame {
+            let fault = match is_invalid(error) {
+                true => &shared.invalid,
+                false => &shared.broken_off,
+            };
+            fault.store(true, Ordering::Release);
+        }
         if failed || frame.is_none() || ends {
             shared.ended.store(true, Ordering::Release);
             flow.ended = Some(Instant::now());
@@ -272,6 +297,17 @@ async fn discard(mut body: Incoming) -> bool {
         }
     }
     true
+}
+
+/// Whether a body ended early because of what was sent, not because nothing more came.
+fn is_invalid(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause: &io::Error| {
+        matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        )
+    })
 }
 
 /// Why a client's body ended early.

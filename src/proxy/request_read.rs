@@ -1,15 +1,26 @@
-//! Follows what is read from a client to the end of the present request, to tell whether a part of
-//! the next one was read, too. It sees the bytes before hyper does, and a body's kind after it.
+//! Follows what is read from a client, request by request, before hyper gets it. A head goes on when it
+//! is complete and judged, and nothing beyond it before hyper has told what its body is: so hyper
+//! never has a byte of the next request, and each head is judged in its turn.
 
-/// How many bytes may be read ahead and still be followed: hyper itself buffers about 400 KiB.
-const AHEAD_MAX: usize = 512 * 1024;
+use bytes::{Bytes, BytesMut};
+
+use super::request_head::{self, HeadError, HeadLimits, Verdict};
 
 /// What was read of the present request, and beyond it.
 #[derive(Debug, Default)]
 pub struct RequestRead {
     part: Part,
-    /// What came after the present request, or after its head while its body is unknown.
-    ahead: Vec<u8>,
+    /// What was read and not given to hyper.
+    kept: BytesMut,
+    /// So much of it may be given.
+    ready: usize,
+    /// So much of a head that is not complete was looked through for its end.
+    seen: usize,
+    /// With so much of it read, its beginning is judged again: at twice the size each time, so that
+    /// a head in single bytes is no work.
+    judge_at: usize,
+    /// Why the request that hyper is given next is refused.
+    refused: Option<HeadError>,
 }
 
 /// What the next byte belongs to.
@@ -68,60 +79,142 @@ impl Line {
 }
 
 impl RequestRead {
-    /// Something was read. `between` says whether hyper is done with the request before.
-    pub fn add(&mut self, bytes: &[u8], between: bool) {
-        if between && matches!(self.part, Part::End) && self.ahead.is_empty() {
+    /// These bytes were read. Returns how many of them hyper may have at once: a beginning; the rest is
+    /// kept.
+    pub fn add(&mut self, bytes: &[u8], limits: HeadLimits) -> usize {
+        if !self.kept.is_empty() {
+            self.kept.extend_from_slice(bytes);
+            self.follow_body();
+            return 0;
+        }
+        let mut passed = 0;
+        if matches!(self.part, Part::End | Part::Head(Line::None)) {
+            passed = self.head(bytes, limits);
+            if self.ready > 0 {
+                return 0;
+            }
+        }
+        while let Some(rest) = bytes.get(passed..).filter(|rest| !rest.is_empty())
+            && self.part.goes_on()
+        {
+            passed += self.take(rest);
+        }
+        self.kept.extend_from_slice(&bytes[passed..]);
+        passed
+    }
+
+    /// What hyper may have of what was kept, at most `room` bytes. It asks because it wants more.
+    pub fn give(&mut self, room: usize, limits: HeadLimits) -> Option<Bytes> {
+        if self.ready == 0 && !self.kept.is_empty() {
+            match self.part {
+                Part::End | Part::Head(_) => {
+                    let kept = std::mem::take(&mut self.kept);
+                    let passed = self.head(&kept, limits);
+                    if passed > 0 || self.ready == 0 {
+                        (self.kept, self.ready) = (kept, passed);
+                    }
+                }
+                // hyper does not see the end of a head where it was seen here.
+                Part::Body => self.lose(),
+                _ => {}
+            }
+        }
+        let given = self.kept.split_to(self.ready.min(room));
+        self.ready -= given.len();
+        if self.kept.is_empty() {
+            // A body that came with its head is not held for the time of its connection.
+            self.kept = BytesMut::new();
+        }
+        (!given.is_empty()).then(|| given.freeze())
+    }
+
+    /// Takes a head from the beginning of `bytes`, which are all that was read and not given. Returns
+    /// its length when it is complete and may be given; what is given in its place is kept.
+    fn head(&mut self, bytes: &[u8], limits: HeadLimits) -> usize {
+        if matches!(self.part, Part::End) {
             self.part = Part::default();
         }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            if matches!(self.part, Part::Body | Part::End) {
-                if self.ahead.len() + rest.len() > AHEAD_MAX {
-                    self.lose();
-                } else {
-                    self.ahead.extend_from_slice(rest);
-                }
-                return;
-            }
-            let taken = self.take(rest);
-            rest = rest.get(taken..).unwrap_or_default();
+        while let Part::Head(line) = self.part
+            && let Some(rest) = bytes.get(self.seen..).filter(|rest| !rest.is_empty())
+        {
+            let (length, line) = line.next(rest);
+            self.seen += length;
+            self.part = line.map_or(Part::Body, Part::Head);
         }
+        if matches!(self.part, Part::Head(_)) {
+            if bytes.len() >= self.judge_at || bytes.len() > limits.size {
+                self.judge_at = 2 * bytes.len();
+                if let Some(error) = request_head::refuse_early(bytes, limits) {
+                    self.refuse(error, bytes);
+                }
+            }
+            return 0;
+        }
+        let length = std::mem::take(&mut self.seen);
+        self.judge_at = 0;
+        let (head, rest) = bytes.split_at(length);
+        match request_head::judge(head, limits) {
+            Verdict::Fits => return length,
+            Verdict::Mended(head) => {
+                self.ready = head.len();
+                self.kept = BytesMut::from(head.as_slice());
+                self.kept.extend_from_slice(rest);
+            }
+            Verdict::Refused(error) => self.refuse(error, head),
+        }
+        0
+    }
+
+    /// hyper gets another request in place of this one, and no further one.
+    fn refuse(&mut self, error: HeadError, head: &[u8]) {
+        let stand_in = HeadError::stand_in(head);
+        self.lose();
+        self.ready = stand_in.len();
+        self.kept = BytesMut::from(stand_in.as_slice());
+        self.refused = Some(error);
+    }
+
+    /// Why the request that hyper has just read is refused, if it is.
+    pub fn take_refusal(&mut self) -> Option<HeadError> {
+        self.refused.take()
     }
 
     /// hyper has read a head. Its body has this length, or is chunked.
     pub fn begin(&mut self, body: Option<u64>) {
-        let mut ahead = std::mem::take(&mut self.ahead);
-        if matches!(self.part, Part::End) {
-            // Its head was read ahead.
-            self.part = Part::default();
-            self.add(&ahead, false);
-            ahead = std::mem::take(&mut self.ahead);
-        }
         self.part = match (self.part, body) {
             (Part::Body, Some(0)) => Part::End,
             (Part::Body, Some(length)) => Part::Length(length),
             (Part::Body, None) => Part::CHUNK_SIZE,
             _ => Part::Lost,
         };
-        self.add(&ahead, false);
+        self.follow_body();
+    }
+
+    /// Finds how much of what is kept belongs to the body.
+    fn follow_body(&mut self) {
+        let kept = std::mem::take(&mut self.kept);
+        while let Some(rest) = kept.get(self.ready..).filter(|rest| !rest.is_empty())
+            && self.part.goes_on()
+        {
+            self.ready += self.take(rest);
+        }
+        self.kept = kept;
     }
 
     /// What comes is no request, or is not understood.
     pub fn lose(&mut self) {
-        *self = Self {
-            part: Part::Lost,
-            ahead: Vec::new(),
-        };
+        self.part = Part::Lost;
+        self.ready = self.kept.len();
     }
 
     /// Whether the bytes read end with this request.
     pub fn whole(&self) -> bool {
-        matches!(self.part, Part::End | Part::Head(Line::None)) && self.ahead.is_empty()
+        matches!(self.part, Part::End | Part::Head(Line::None)) && self.kept.len() == self.ready
     }
 
-    /// Whether the present request is complete and something of the next was read.
+    /// Whether something of the next request was read.
     pub fn begun_next(&self) -> bool {
-        matches!(self.part, Part::End) && !self.ahead.is_empty()
+        matches!(self.part, Part::Body) || self.kept.len() > self.ready
     }
 
     /// Takes some of `bytes`, at least one, that belong to one part. Returns how many.
@@ -133,11 +226,6 @@ impl RequestRead {
             left - more
         };
         self.part = match self.part {
-            Part::Head(line) => {
-                let (length, line) = line.next(bytes);
-                taken = length;
-                line.map_or(Part::Body, Part::Head)
-            }
             Part::Length(left) => match count(left) {
                 0 => Part::End,
                 left => Part::Length(left),
@@ -160,13 +248,22 @@ impl RequestRead {
                 taken = length;
                 line.map_or(Part::End, Part::Trailers)
             }
-            part => part,
+            Part::Lost => {
+                taken = bytes.len();
+                Part::Lost
+            }
+            part @ (Part::Head(_) | Part::Body | Part::End) => part,
         };
         taken
     }
 }
 
 impl Part {
+    /// Whether what comes goes on to hyper as it comes.
+    fn goes_on(self) -> bool {
+        !matches!(self, Self::Head(_) | Self::Body | Self::End)
+    }
+
     const CHUNK_SIZE: Self = Self::ChunkSize {
         size: 0,
         known: false,

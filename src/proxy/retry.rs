@@ -41,6 +41,8 @@ pub struct Exchange<'a> {
     pub via: bool,
     /// `limits.answer`; zero means without limit.
     pub answer: Duration,
+    /// `limits.headers`
+    pub headers: usize,
 }
 
 /// A response with what must be held until its last byte.
@@ -104,7 +106,7 @@ impl Exchange<'_> {
         };
         let repeatable = headers::safe(head.method()) && self.body.ended();
         let fresh = self.kind == TicketKind::Tunnel;
-        let mut way = Self::way(&mut hold, repeatable, fresh).await?;
+        let mut way = self.way(&mut hold, repeatable, fresh).await?;
         let (mut tries, mut sent) = (1, false);
         loop {
             // A connection that dies after the head was sent does not give the head back.
@@ -138,7 +140,7 @@ impl Exchange<'_> {
                 _ => return Err(self.failed(why)),
             };
             way = if again == Again::Here {
-                let connection = upstream.connect().await;
+                let connection = upstream.connect(self.headers).await;
                 let connection = connection.map_err(|_| NotForwarded::BadGateway(why))?;
                 Way {
                     ticket,
@@ -147,7 +149,7 @@ impl Exchange<'_> {
                 }
             } else {
                 drop(ticket);
-                Self::way(&mut hold, repeatable, true).await?
+                self.way(&mut hold, repeatable, true).await?
             };
             if sent {
                 self.front.stats.retries.fetch_add(1, Ordering::Relaxed);
@@ -157,13 +159,14 @@ impl Exchange<'_> {
 
     /// A way to the server that the request's route leads to, waiting for one that is away.
     async fn way(
+        &self,
         hold: &mut RequestHold<'_>,
         repeatable: bool,
         fresh: bool,
     ) -> Result<Way, NotForwarded> {
         loop {
             let (ticket, upstream) = hold.enter().await?;
-            match upstream.connection(repeatable, fresh).await {
+            match upstream.connection(repeatable, fresh, self.headers).await {
                 Ok(connection) => {
                     return Ok(Way {
                         ticket,
@@ -211,6 +214,10 @@ impl Exchange<'_> {
             NotForwarded::TooLarge(self.front.table().settings.limits.body)
         } else if self.body.stalled() {
             NotForwarded::BodyStalled
+        } else if self.body.invalid() {
+            NotForwarded::BodyInvalid
+        } else if self.body.broken_off() {
+            NotForwarded::BodyBrokenOff
         } else {
             NotForwarded::BadGateway(why)
         }

@@ -120,6 +120,7 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+    use crate::proxy::request_head::HeadLimits;
 
     #[tokio::test(start_paused = true)]
     async fn the_client_that_is_silent_for_longest_gives_way() {
@@ -130,7 +131,13 @@ mod tests {
         let [busy, second, first, new] = &clients;
         busy.begin_request(Some(0));
         for client in [first, second] {
-            client.received(b"GET / HTTP/1.1\r\n\r\n");
+            client.received(
+                b"GET / HTTP/1.1\r\n\r\n",
+                HeadLimits {
+                    size: 1024,
+                    lines: 10,
+                },
+            );
             client.begin_request(Some(0));
             client.end_request();
             tokio::time::advance(Duration::from_millis(1)).await;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::StatusCode;
+
 /// A limit on how long a client or a server may make no progress (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -30,6 +32,16 @@ impl Limit {
     }
 }
 
+/// The statuses with which a request is refused for what it is.
+const REFUSALS: [StatusCode; 6] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::URI_TOO_LONG,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    StatusCode::NOT_IMPLEMENTED,
+    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+];
+
 /// Counters of one process. Those of what is open now go up and down, the others only up.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -54,6 +66,8 @@ pub struct Stats {
     pub crowded: AtomicU64,
     /// Silent clients that were disconnected at the limit of connections, for others.
     pub displaced: AtomicU64,
+    /// Requests refused, by [`REFUSALS`].
+    refused: [AtomicU64; REFUSALS.len()],
     /// How often each [`Limit`] was reached.
     expired: [AtomicU64; Limit::ALL.len()],
 }
@@ -62,6 +76,19 @@ impl Stats {
     pub fn answered(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.answers[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was refused for what it is.
+    pub fn refused(&self, status: StatusCode) {
+        if let Some(at) = REFUSALS.iter().position(|known| *known == status) {
+            self.refused[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many requests were refused so far, by status.
+    pub fn refusals(&self) -> impl Iterator<Item = (StatusCode, u64)> {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        REFUSALS.into_iter().zip(self.refused.iter().map(count))
     }
 
     /// A limit was reached.

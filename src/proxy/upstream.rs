@@ -81,7 +81,7 @@ impl Upstream {
     }
 
     /// A connection for one request. `repeatable` when the request may be sent once more; `fresh`
-    /// when it must not use a kept connection.
+    /// when it must not use a kept connection. Its response may have so many `headers`.
     ///
     /// # Errors
     /// When no new connection can be made.
@@ -89,6 +89,7 @@ impl Upstream {
         &self,
         repeatable: bool,
         fresh: bool,
+        headers: usize,
     ) -> io::Result<UpstreamConnection> {
         if !fresh {
             while let Some(mut connection) = self.pool.take(repeatable) {
@@ -101,14 +102,14 @@ impl Upstream {
                 }
             }
         }
-        self.connect().await
+        self.connect(headers).await
     }
 
-    /// A new connection.
+    /// A new connection, for responses with so many `headers`.
     ///
     /// # Errors
     /// When none can be made.
-    pub async fn connect(&self) -> io::Result<UpstreamConnection> {
+    pub async fn connect(&self, headers: usize) -> io::Result<UpstreamConnection> {
         let connecting = async {
             let stream = match &self.address {
                 Address::Sidecar(server) => server.connect().await?,
@@ -126,7 +127,7 @@ impl Upstream {
             let why = "the gateway has no descriptor left for it (ulimit -n, LimitNOFILE=)";
             return Err(io::Error::other(why));
         }
-        UpstreamConnection::new(stream, self.cut.clone()).await
+        UpstreamConnection::new(stream, self.cut.clone(), headers).await
     }
 
     fn report_stranger(&self, error: &io::Error) {

@@ -43,17 +43,23 @@ struct Traffic {
 }
 
 impl UpstreamConnection {
-    /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection.
+    /// Connects to `stream`'s peer with HTTP/1.1; `cut` ends the connection. A response may have so
+    /// many `headers`.
     ///
     /// # Errors
     /// When the socket cannot be set up.
-    pub async fn new(stream: TcpStream, cut: CancellationToken) -> io::Result<Self> {
+    pub async fn new(
+        stream: TcpStream,
+        cut: CancellationToken,
+        headers: usize,
+    ) -> io::Result<Self> {
         let traffic = Arc::new(Traffic::default());
         let io = TokioIo::new(UpstreamIo {
             stream,
             traffic: Arc::clone(&traffic),
         });
         let (sender, driver) = http1::Builder::new()
+            .max_headers(headers)
             .handshake(io)
             .await
             .map_err(io::Error::other)?;

@@ -37,6 +37,7 @@ mod public_answers;
 mod races;
 mod ready;
 mod recovery;
+mod refusals;
 mod retries;
 mod stale_trees;
 mod stalled;

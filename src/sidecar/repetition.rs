@@ -8,20 +8,48 @@ use std::hash::{BuildHasher, RandomState};
 const KNOWN: usize = 2048;
 
 /// What the start of a sidecar has printed. A line counts as new when none like it was printed
-/// before. A line that differs from an earlier one only in its numbers may be a count that grows, or
-/// an old message with another process id or time; where most lines are the same word for word, it
-/// is the latter.
+/// before. A line that differs from an earlier one only in its numbers is a count that grows, or an
+/// old message with another process id or time. A count follows itself ("3 of 500", "4 of 500"), and
+/// most lines that are not new are such; where most come in turns, it is the latter.
 #[derive(Debug, Default)]
 pub struct Repetition {
     hasher: RandomState,
-    /// Lines word for word, and without their numbers.
-    known: HashSet<u64>,
-    /// The same, the oldest first.
+    /// Lines word for word.
+    exact: KnownLines,
+    /// Lines without their numbers.
+    alike: KnownLines,
+    /// Beginnings of lines without their numbers.
+    begun: KnownLines,
+    /// The line before, without its numbers.
+    before: Option<u64>,
+    /// Lines that were not new, and followed one that had only other numbers.
+    counts: u64,
+    /// The other lines that were not new.
+    repeats: u64,
+}
+
+/// The last [`KNOWN`] lines, by their hashes.
+#[derive(Debug, Default)]
+struct KnownLines {
+    set: HashSet<u64>,
+    /// The oldest first.
     order: VecDeque<u64>,
-    /// Lines that were printed before, word for word.
-    same: u64,
-    /// Lines that were printed before with other numbers.
-    renumbered: u64,
+}
+
+impl KnownLines {
+    /// Keeps a line in mind; false when it was known.
+    fn note(&mut self, hash: u64) -> bool {
+        if !self.set.insert(hash) {
+            return false;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > KNOWN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.set.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl Repetition {
@@ -35,34 +63,22 @@ impl Repetition {
             .filter(|byte| !byte.is_ascii_digit())
             .copied()
             .collect();
-        let exact = self.note(b'=', line);
-        let alike = self.note(b'~', &numberless);
-        match (exact, alike, whole) {
-            (true, true, _) => true,
-            (false, _, whole) => {
-                self.same += u64::from(whole);
-                false
-            }
-            (true, false, whole) => {
-                self.renumbered += u64::from(whole);
-                self.renumbered > self.same
-            }
+        let alike = self.hasher.hash_one(&numberless);
+        if !whole {
+            return self.begun.note(alike);
         }
-    }
-
-    /// Keeps a text in mind; false when it was known.
-    fn note(&mut self, kind: u8, text: &[u8]) -> bool {
-        let hash = self.hasher.hash_one((kind, text));
-        if !self.known.insert(hash) {
-            return false;
+        let new = self.exact.note(self.hasher.hash_one(line));
+        let new_words = self.alike.note(alike);
+        let before = self.before.replace(alike);
+        if new && new_words {
+            return true;
         }
-        self.order.push_back(hash);
-        if self.order.len() > KNOWN
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
+        if new && before == Some(alike) {
+            self.counts += 1;
+            return self.counts > self.repeats;
         }
-        true
+        self.repeats += 1;
+        false
     }
 }
 
@@ -92,6 +108,18 @@ mod tests {
         let lines = progress((1000..1100).flat_map(round));
         let rounds: Vec<&[bool]> = lines.chunks(7).collect();
         assert_eq!(rounds[0], [true, true, true, true, true, true, false]);
+        assert!(rounds[1..].iter().all(|round| !round.contains(&true)));
+        // puma: each line begins with the process id, and two workers fail at the same time.
+        let round = |pid: usize| {
+            [
+                format!("[{pid}] ! Unable to start worker"),
+                format!("[{pid}] config.ru:1:in `block in <main>'"),
+                format!("[{pid}] Early termination of worker"),
+                format!("[{}] Early termination of worker", pid + 1),
+            ]
+        };
+        let lines = progress((1000..1100).map(|n| n * 2).flat_map(round));
+        let rounds: Vec<&[bool]> = lines.chunks(4).collect();
         assert!(rounds[2..].iter().all(|round| !round.contains(&true)));
     }
 
@@ -99,13 +127,20 @@ mod tests {
     fn a_count_that_grows_is_progress() {
         let count = (1..5000).map(|done| format!("migrated {done} of 5000"));
         assert!(progress(count).iter().all(|new| *new));
+        // Python without a buffer writes the end of each line by itself.
+        let mut seen = Repetition::default();
+        for done in 1..500 {
+            let line = format!("migrated {done} of 5000");
+            let begun = seen.is_new(line.as_bytes(), false);
+            assert!(seen.is_new(line.as_bytes(), true) || begun, "{done}");
+        }
         let dots = (1..100).map(|count| ".".repeat(count));
         assert!(progress(dots).iter().all(|new| *new));
     }
 
     #[test]
     fn old_lines_are_forgotten() {
-        let mut lines: Vec<String> = (0..KNOWN as u64)
+        let mut lines: Vec<String> = (0..=KNOWN as u64)
             .map(|n| format!("{n:064b}").replace('0', "a").replace('1', "b"))
             .collect();
         lines.push(lines[0].clone());

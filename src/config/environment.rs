@@ -136,6 +136,7 @@ fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), Conf
         drain,
         tunnel_drain,
         stop_delay,
+        watch,
         stop_drain,
         external_signal,
         launchd_exit_delay: delay,
@@ -150,6 +151,7 @@ fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), Conf
     set(env, "GATEWAY_RESTART_MODE", mode, restart_mode)?;
     set(env, "GATEWAY_RESTART_DRAIN", drain, Dur::from_str)?;
     set(env, "GATEWAY_RESTART_STOP_DELAY", stop_delay, Dur::from_str)?;
+    set(env, "GATEWAY_RESTART_WATCH", watch, Dur::from_str)?;
     set(env, "GATEWAY_RESTART_STOP_DRAIN", stop_drain, Dur::from_str)?;
     set(
         env,

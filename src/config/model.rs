@@ -131,6 +131,9 @@ pub struct RestartSection {
     /// How long a stop goes on serving as before, with /readyz already 503, so that load balancers
     /// notice.
     pub stop_delay: Dur,
+    /// How long the old copy of a server is kept at least, though it has no work left: it serves
+    /// again if the new one dies meanwhile.
+    pub watch: Dur,
     /// How long work may go on after a stop.
     pub stop_drain: Dur,
     /// How many requests wait, and how long, while no generation can take them.
@@ -148,6 +151,7 @@ impl Default for RestartSection {
             drain: Dur::secs(300),
             tunnel_drain: None,
             stop_delay: Dur::secs(0),
+            watch: Dur::secs(10),
             stop_drain: Dur::secs(20),
             hold: Hold::default(),
             external_signal: true,

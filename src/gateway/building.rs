@@ -16,11 +16,12 @@ use super::lease::Claim;
 use super::lifecycle::{Budget, RequestKind};
 use super::outbox::Outbox;
 use super::progress::Reporter;
+use super::relapse::EXCLUSIVE;
 use super::slot::Slot;
 use crate::config::{Config, SidecarSpec};
 use crate::os::mutex::lock;
 use crate::os::task::caught;
-use crate::sidecar::SidecarFailure;
+use crate::sidecar::{SidecarFailure, SidecarState};
 use crate::state::terms::ProgressStage;
 
 /// How a generation is to be built.
@@ -76,6 +77,12 @@ pub struct StartedSlots(Arc<Mutex<Vec<Arc<Slot>>>>);
 pub enum BuildError {
     #[error("sidecar {name} {}{}", failure.cause, last_words(failure))]
     Sidecar {
+        name: String,
+        failure: Arc<SidecarFailure>,
+    },
+    /// It ended by itself while another copy ran.
+    #[error("sidecar {name} {}, while another copy of it runs; {EXCLUSIVE}{}", failure.cause, last_words(failure))]
+    Beside {
         name: String,
         failure: Arc<SidecarFailure>,
     },
@@ -180,8 +187,19 @@ impl BuildPlan {
                 Ok(())
             }
             Err(_) if self.persist => Ok(()),
+            Err(failure) if failure.exited && self.runs_beside(slot) => {
+                Err(BuildError::Beside { name, failure })
+            }
             Err(failure) => Err(BuildError::Sidecar { name, failure }),
         }
+    }
+
+    /// Whether the generation before has a copy of this sidecar that serves.
+    fn runs_beside(&self, slot: &Slot) -> bool {
+        let previous = self.previous_slot(slot.name());
+        previous.is_some_and(|previous| {
+            matches!(previous.sidecar().state(), SidecarState::Ready { .. })
+        })
     }
 
     async fn replace(&self, exclusive: &[(Arc<Slot>, &SidecarSpec)]) -> Result<(), BuildError> {

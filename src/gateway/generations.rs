@@ -1,6 +1,7 @@
 //! The generation that serves, and the sidecars of others that have not ended yet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -34,6 +35,37 @@ impl Generations {
     /// Makes `next` the current generation; the one before comes back.
     pub fn replace(&mut self, next: Generation) -> Option<Arc<Generation>> {
         self.current.replace(Arc::new(next))
+    }
+
+    /// Makes an older generation the current one, which comes back: its sidecars must have been
+    /// [recalled](Self::recall).
+    pub fn put_back(&mut self, before: Arc<Generation>) -> Option<Arc<Generation>> {
+        self.current.replace(before)
+    }
+
+    /// Takes the sidecars of a generation back that drains; false when they are being stopped.
+    pub fn recall(&mut self, generation: u64) -> bool {
+        let drain = self.drains.iter().find(|one| one.generation == generation);
+        let recalled = drain.is_some_and(|drain| drain.recall());
+        if recalled {
+            self.drained(generation);
+        }
+        recalled
+    }
+
+    /// A sidecar of the current generation that has died, where the one of `before` is ready.
+    pub fn died_beside(&self, before: &Generation) -> Option<Arc<Slot>> {
+        let died = |slot: &&Arc<Slot>| {
+            let sidecar = slot.sidecar();
+            let state = sidecar.state();
+            let older = before.slots.get(slot.name());
+            let older = older.filter(|older| !Arc::ptr_eq(older, slot));
+            let ready =
+                |older: &Arc<Slot>| matches!(older.sidecar().state(), SidecarState::Ready { .. });
+            (sidecar.restarts() > 0 || matches!(state, SidecarState::Backoff { .. }))
+                && older.is_some_and(ready)
+        };
+        self.current_slots().find(died).cloned()
     }
 
     /// The current generation's number and processes; empty before the first.
@@ -101,12 +133,14 @@ impl Generations {
     }
 
     /// Drains what the current generation does not keep of `previous`, or all of the current one
-    /// when its successor lives in another process (none). The number of the one that drains comes
-    /// back; none when everything is kept.
+    /// when its successor lives in another process (none). Its sidecars run for `keep` at least, those
+    /// of older generations no longer than their work. The number of the one that drains comes back;
+    /// none when everything is kept.
     pub fn drain(
         &mut self,
         previous: Option<&Generation>,
         budget: Budget,
+        keep: Duration,
         holds: DrainHolds,
         report: &Reporter,
         drained: Outbox<(u64, TaskEnd)>,
@@ -132,7 +166,8 @@ impl Generations {
             ProgressStage::Switched,
             format!("generation {next} has all new requests"),
         );
-        let drain = Drain::new(number, slots, holds, report.clone());
+        self.drains.iter().for_each(|older| older.let_go());
+        let drain = Drain::new(number, slots, holds, keep, report.clone());
         self.drains.push(Arc::clone(&drain));
         drain.start(drained);
         Some(number)
@@ -146,6 +181,12 @@ impl Generations {
     /// What each generation that drains still waits for.
     pub fn draining(&self) -> impl Iterator<Item = DrainStatus> {
         self.drains.iter().map(|drain| drain.status())
+    }
+
+    /// The numbers of the generations that have work left.
+    pub fn busy_numbers(&self) -> Vec<u64> {
+        let busy = self.drains.iter().filter(|drain| !drain.is_idle());
+        busy.map(|drain| drain.generation).collect()
     }
 
     /// The numbers of the generations that drain.

@@ -46,6 +46,8 @@ pub struct Lifecycle {
     last: u64,
     /// Whether another process has the service until it hands over.
     candidate: bool,
+    /// The generation before the one that serves, while its sidecars still run here.
+    fallback: Option<u64>,
 }
 
 impl Lifecycle {
@@ -56,6 +58,7 @@ impl Lifecycle {
             current: 0,
             last: 0,
             candidate: false,
+            fallback: None,
         };
         let actions = match entry {
             StartMode::First(then) => vec![machine.begin(Origin::Alone(then), None)],
@@ -87,6 +90,19 @@ impl Lifecycle {
     /// The generation that serves; 0 before the first.
     pub fn current(&self) -> u64 {
         self.current
+    }
+
+    /// The generation that serves again if a sidecar of the present one dies now; none where there is
+    /// none, or where another build or process has taken over what it would need.
+    pub fn fallback(&self) -> Option<u64> {
+        let can_go_back = match &self.phase {
+            Phase::Serving => true,
+            // A reload keeps sidecars of the one that serves.
+            Phase::Building(build) => build.kind == RequestKind::Restart,
+            Phase::Handing { committed, .. } => !committed,
+            _ => false,
+        };
+        self.fallback.filter(|_| can_go_back)
     }
 
     /// Whether this process has the service: it is no candidate, and has not handed over, nor told
@@ -130,6 +146,11 @@ impl Lifecycle {
                 self.successor_serves(generation, limit.map(|limit| now + limit))
             }
             Event::SuccessorLost(generation, why) => self.successor_lost(generation, &why),
+            Event::ServingDied(generation) => self.serving_died(generation),
+            Event::BeforeGone(generation) => {
+                self.fallback.take_if(|before| *before == generation);
+                Vec::new()
+            }
             Event::Go => self.go(),
             Event::Orphaned => self.orphaned(),
             Event::Recover => self.recover(None),
@@ -189,6 +210,7 @@ impl Lifecycle {
 
     fn serve(&mut self, build: Build) -> Vec<Action> {
         let generation = build.generation;
+        self.fallback = Some(self.current).filter(|before| *before != 0);
         self.current = generation;
         self.phase = Phase::Serving;
         let mut actions = vec![Action::Serve {
@@ -198,6 +220,20 @@ impl Lifecycle {
         actions.extend(build.done());
         actions.extend(build.then.map(|next| self.next(next)).unwrap_or_default());
         actions
+    }
+
+    /// Whoever asked for the generation that died has been told that it serves: that is corrected
+    /// outside, where the answers are known.
+    fn serving_died(&mut self, died: u64) -> Vec<Action> {
+        let Some(before) = self.fallback().filter(|_| died == self.current) else {
+            return Vec::new();
+        };
+        self.fallback = None;
+        self.current = before;
+        vec![Action::ServeAgain {
+            generation: before,
+            failed: died,
+        }]
     }
 
     fn broken(&mut self, generation: u64, why: &str, now: Duration) -> Vec<Action> {

@@ -5,6 +5,7 @@ use super::config_source::Material;
 use super::drain::budget::Cut;
 use super::handover::{News, StartedSuccessor, ToSuccessor};
 use super::progress::CutWork;
+use super::relapse::Obituary;
 use super::signals::SignalRequest;
 use super::supervision::UnitReport;
 use super::watchdog::CheckResult;
@@ -26,6 +27,8 @@ pub enum LoopEvent {
     SidecarChanged,
     /// A sidecar tells what somebody must know.
     SidecarNews(SidecarNews),
+    /// A generation that had taken over died, and the one before serves again.
+    Relapsed(Obituary),
     /// The drain of this older generation has ended.
     Drained(u64, TaskEnd),
     /// A step on the way to an end is done.

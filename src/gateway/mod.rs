@@ -10,8 +10,8 @@
 //! |---|---|
 //! | begin | [`start`] puts a process together: [`claim`] ([`ownership`], [`standby`]), [`config_source`], [`listeners`], [`address_wait`] |
 //! | decide | [`lifecycle`], [`strategy`], [`budget`], [`recovery`]: pure |
-//! | loop | [`run_loop`] with `calls`, `events`, `perform`, `handover`, `ending`, `status` |
-//! | components | [`pending_requests`], [`supervision`], [`front_door`], [`building`], [`generations`], [`recovery::driver`], [`handover::successor_side`], [`handover::predecessor_side`], [`lease`], [`control_end`], [`traces`], [`watchdog`] |
+//! | loop | [`run_loop`] with `calls`, `events`, `perform`, `relapse`, `handover`, `ending`, `status` |
+//! | components | [`pending_requests`], [`supervision`], [`front_door`], [`building`], [`generations`], [`relapse`], [`recovery::driver`], [`handover::successor_side`], [`handover::predecessor_side`], [`lease`], [`control_end`], [`traces`], [`watchdog`] |
 //! | a generation | [`generation`], [`slot`] (a sidecar and its door), [`context`] |
 //! | drains | [`drain`]: of an older generation, after a hand-over, before an exit, at a shutdown |
 //! | records | [`record`], [`alert`], [`progress`] |
@@ -63,6 +63,7 @@ mod progress;
 mod prove;
 pub mod record;
 pub mod recovery;
+mod relapse;
 mod run_loop;
 mod signals;
 mod slot;

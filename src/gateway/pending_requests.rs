@@ -77,6 +77,8 @@ pub struct RequestScene {
 pub struct PendingRequests {
     waiting: HashMap<String, PendingRequest>,
     for_drain: Vec<(u64, Reply, Outcome)>,
+    /// Those that the generation of this number fulfilled: it may die soon.
+    fulfilled: (u64, Vec<(RequestRecord, LastRestart)>),
     count: u64,
     /// Where requests are remembered.
     record: LifeRecord,
@@ -92,6 +94,7 @@ impl PendingRequests {
         Self {
             waiting: HashMap::new(),
             for_drain: Vec::new(),
+            fulfilled: (0, Vec::new()),
             count: 0,
             record,
             overlap_explained: successor,
@@ -176,6 +179,11 @@ impl PendingRequests {
             cut: request.cut,
         };
         log_end(&end, request.before.number, scene.after.number);
+        if let RequestVerdict::Done(generation) | RequestVerdict::Coalesced { generation, .. } =
+            &verdict
+        {
+            self.fulfil(*generation, &request.asked, &end);
+        }
         let (outcome, reason) = (end.outcome.clone(), &end.reason);
         self.record
             .request(request.asked, id, end.kind, reason, outcome, took_ms);
@@ -217,6 +225,40 @@ impl PendingRequests {
                 self.for_drain.push((generation, reply, outcome))
             }
             _ => self.record.when_written(move || reply.done(&outcome)),
+        }
+    }
+
+    fn fulfil(&mut self, generation: u64, asked: &RequestRecord, end: &LastRestart) {
+        if self.fulfilled.0 != generation {
+            self.fulfilled = (generation, Vec::new());
+        }
+        self.fulfilled.1.push((asked.clone(), end.clone()));
+    }
+
+    /// This generation died soon after its requests were said to be done: they failed, and `serves`
+    /// serves on.
+    pub fn correct(&mut self, generation: u64, why: &str, serves: u64) {
+        let verdict = RequestVerdict::Failed(why.to_owned());
+        let fulfilled = match self.fulfilled.0 == generation {
+            true => std::mem::take(&mut self.fulfilled.1),
+            false => Vec::new(),
+        };
+        for (asked, mut end) in fulfilled {
+            end.outcome = ended(&verdict, false);
+            log_end(&end, generation, serves);
+            let (id, outcome) = (&end.request, end.outcome.clone());
+            self.record
+                .request(asked, id, end.kind, &end.reason, outcome, end.took_ms);
+            if self.last.as_ref().is_some_and(|last| last.request == *id) {
+                self.last = Some(end);
+            }
+        }
+        let waited = self
+            .for_drain
+            .extract_if(.., |(_, _, outcome)| outcome.after.number == generation);
+        let waited: Vec<_> = waited.collect();
+        for (_, reply, _) in waited {
+            self.refuse(reply, FailureCode::Failed, why.to_owned());
         }
     }
 

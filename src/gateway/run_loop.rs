@@ -12,6 +12,7 @@ mod ending;
 mod events;
 mod handover;
 mod perform;
+mod relapse;
 mod status;
 
 use std::collections::VecDeque;
@@ -30,7 +31,6 @@ use super::context::GatewayContext;
 use super::control_end::ControlEnd;
 use super::drain::budget::Cut;
 use super::front_door::FrontDoor;
-use super::generation::Generation;
 use super::generations::Generations;
 use super::handover::predecessor_side::PredecessorSide;
 use super::handover::successor_side::SuccessorSide;
@@ -43,6 +43,7 @@ use super::pending_requests::{PendingRequests, RequestScene};
 use super::progress::Reporter;
 use super::recovery::RecoveryAction;
 use super::recovery::driver::RecoveryDriver;
+use super::relapse::{Before, RefusedCopies};
 use super::signals::Signals;
 use super::supervision::Supervision;
 use super::traces::Traces;
@@ -68,6 +69,10 @@ pub struct Gateway {
     pub requests: PendingRequests,
     pub construction: Construction,
     pub generations: Generations,
+    /// The generation before the one that serves, while it drains in this process.
+    pub before: Option<Before>,
+    /// Sidecars whose second copy ended while the first one ran.
+    pub refused_copies: RefusedCopies,
     pub front_door: FrontDoor,
     pub supervision: Supervision,
     pub recovery: RecoveryDriver,
@@ -116,7 +121,7 @@ pub struct Inputs {
 #[derive(Debug, Default)]
 struct StepScene {
     /// The generation that served until now.
-    previous: Option<Arc<Generation>>,
+    previous: Option<Before>,
     /// Reports to the client that requested the generation that was built.
     report: Option<Reporter>,
     /// What the answers to requests need.

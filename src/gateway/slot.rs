@@ -210,6 +210,13 @@ impl Slot {
         }
     }
 
+    /// Lets requests to its sidecar again, after a drain that was recalled.
+    pub fn reopen(&self, context: &GatewayContext) {
+        let state = self.sidecar().watch();
+        let door = || door_of(&state.borrow(), &self.backend, &self.name, context.workers);
+        self.backend.reopen(door);
+    }
+
     /// Ends the sidecar; at most its own stop timeout and `limit`.
     pub async fn stop(&self, limit: Duration) {
         self.sidecar().stop(limit).await;
@@ -247,23 +254,26 @@ async fn keep_door(
     workers: usize,
 ) {
     loop {
-        let door = match &*state.borrow_and_update() {
-            SidecarState::Ready { server, .. } => Door::Open(Upstream::new(
-                Address::Sidecar(Arc::clone(server)),
-                workers,
-                backend.cut_token(),
-            )),
-            SidecarState::Starting { .. } => Door::Held(format!("{name} is starting").into()),
-            SidecarState::Backoff { failure } => {
-                Door::Held(format!("{name} {}", failure.cause).into())
-            }
-            SidecarState::Stopping { .. } | SidecarState::Stopped { .. } => {
-                Door::Held(format!("{name} is stopped").into())
-            }
-        };
+        let door = door_of(&state.borrow_and_update(), &backend, &name, workers);
         backend.set(door);
         if state.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// The door to a sidecar in this state.
+fn door_of(state: &SidecarState, backend: &Backend, name: &str, workers: usize) -> Door {
+    match state {
+        SidecarState::Ready { server, .. } => Door::Open(Upstream::new(
+            Address::Sidecar(Arc::clone(server)),
+            workers,
+            backend.cut_token(),
+        )),
+        SidecarState::Starting { .. } => Door::Held(format!("{name} is starting").into()),
+        SidecarState::Backoff { failure } => Door::Held(format!("{name} {}", failure.cause).into()),
+        SidecarState::Stopping { .. } | SidecarState::Stopped { .. } => {
+            Door::Held(format!("{name} is stopped").into())
         }
     }
 }

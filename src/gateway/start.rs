@@ -27,6 +27,7 @@ use super::pending_requests::PendingRequests;
 use super::record::LifeRecord;
 use super::recovery::RecoveryAction;
 use super::recovery::driver::RecoveryDriver;
+use super::relapse::RefusedCopies;
 use super::run_loop::{ClientDrain, Gateway, Inputs, PendingSignals};
 use super::signals::Signals;
 use super::supervision::Supervision;
@@ -279,6 +280,8 @@ async fn assemble(
         requests: PendingRequests::new(life.recovery.record.clone(), candidate),
         construction: Construction::default(),
         generations: Generations::default(),
+        before: None,
+        refused_copies: RefusedCopies::default(),
         front_door,
         supervision: life.supervision,
         recovery: life.recovery,

@@ -46,7 +46,7 @@ impl Backend {
         })
     }
 
-    /// Changes the door; a door that is gone stays gone.
+    /// Changes the door; a door that is gone stays gone, unless it is [reopened](Self::reopen).
     pub fn set(&self, door: Door) {
         self.door.send_if_modified(|current| {
             let change = !matches!(current, Door::Gone);
@@ -55,6 +55,12 @@ impl Backend {
             }
             change
         });
+    }
+
+    /// Opens a door that was gone: its generation serves again. Nobody else changes the door between
+    /// the call of `door` and its change.
+    pub fn reopen(&self, door: impl FnOnce() -> Door) {
+        self.door.send_modify(|current| *current = door());
     }
 
     pub fn watch(&self) -> watch::Receiver<Door> {

@@ -39,7 +39,7 @@ impl Sidecar {
             if let Err(cause) = caught(runner.run()).await {
                 let failure = SidecarFailure {
                     cause,
-                    last_words: Vec::new(),
+                    ..SidecarFailure::default()
                 };
                 sender.send_replace(SidecarState::Stopped {
                     failure: Some(Arc::new(failure)),
@@ -77,6 +77,11 @@ impl Sidecar {
         lock(&self.control.backoff).last_cause().map(str::to_owned)
     }
 
+    /// The same with its last words, however long ago it was.
+    pub fn last_failure(&self) -> Option<Arc<SidecarFailure>> {
+        lock(&self.control.last_failure).clone()
+    }
+
     /// Why it is failing, as "it has …"; none when it is not.
     pub fn failing(&self) -> Option<String> {
         lock(&self.control.backoff).failing()
@@ -107,7 +112,7 @@ impl Sidecar {
             ) => Err(Arc::clone(failure)),
             _ => Err(Arc::new(SidecarFailure {
                 cause: "was stopped before it was ready".to_owned(),
-                last_words: Vec::new(),
+                ..SidecarFailure::default()
             })),
         }
     }

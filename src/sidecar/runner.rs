@@ -52,6 +52,8 @@ pub(super) struct Runner {
 #[derive(Default)]
 struct Death {
     cause: String,
+    /// Its process ended by itself.
+    exited: bool,
     last_words: Vec<String>,
     /// How long it had been ready, if it ever was.
     ready: Option<Duration>,
@@ -84,8 +86,10 @@ impl Runner {
             ever_ready |= death.ready.is_some();
             let failure = Arc::new(SidecarFailure {
                 cause: death.cause.clone(),
+                exited: death.exited,
                 last_words: death.last_words.clone(),
             });
+            *lock(&self.control.last_failure) = Some(Arc::clone(&failure));
             if !ever_ready && !self.start.persist {
                 self.state.send_replace(SidecarState::Stopped {
                     failure: Some(failure),
@@ -94,14 +98,16 @@ impl Runner {
             }
             let delay = self.count(&death);
             let name = &self.start.name;
-            let when = if delay.is_zero() {
-                "at once".to_owned()
+            let when = if self.control.stop.is_cancelled() {
+                "not starting it again".to_owned()
+            } else if delay.is_zero() {
+                "starting it again at once".to_owned()
             } else {
-                format!("in {} ms", delay.as_millis())
+                format!("starting it again in {} ms", delay.as_millis())
             };
             warn!(
                 SIDECAR = name,
-                "[gateway] sidecar {name} {}; starting it again {when}", failure.cause
+                "[gateway] sidecar {name} {}; {when}", failure.cause
             );
             self.state.send_replace(SidecarState::Backoff { failure });
             self.control.restarts.fetch_add(1, Ordering::Relaxed);
@@ -310,7 +316,7 @@ impl Runner {
             () = self.control.stop.cancelled() => self.end(process).await,
             () = process.ended() => {
                 // First of all: from here on requests must wait, because the port is dead.
-                let failure = SidecarFailure { cause: "died".to_owned(), last_words: Vec::new() };
+                let failure = SidecarFailure { cause: "died".to_owned(), ..SidecarFailure::default() };
                 self.state.send_replace(SidecarState::Backoff { failure: Arc::new(failure) });
                 let end = process.reap().await;
                 let death = how_it_ended(end, memory);
@@ -439,6 +445,7 @@ fn how_it_ended(end: ChildEnd, before: Option<&oom::Count>) -> Death {
     };
     Death {
         out_of_memory,
+        exited: end.signal().is_none(),
         ..cause.into()
     }
 }

@@ -56,6 +56,8 @@ pub struct SidecarControl {
     /// How long the process may take to end after SIGTERM, in milliseconds.
     pub patience: AtomicU64,
     pub backoff: Mutex<Backoff>,
+    /// How it ended when it last died, with its last words.
+    pub last_failure: Mutex<Option<Arc<SidecarFailure>>>,
     /// Ends the wait before the next start.
     pub retry: Notify,
 }
@@ -89,10 +91,12 @@ pub enum SidecarState {
 }
 
 /// Why a sidecar is not there.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 pub struct SidecarFailure {
     pub cause: String,
+    /// Its process ended by itself.
+    pub exited: bool,
     /// What it printed last.
     pub last_words: Vec<String>,
 }

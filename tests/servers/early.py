@@ -3,10 +3,12 @@
 #   python3 early.py PORT FOLDER
 #
 # As long as FOLDER has a file `deaf`, it answers nobody, and says "loading" once. Then it answers each request with its
-# process id, and writes the first line and the user agent of each to FOLDER/PID.
+# process id, and writes the first line and the user agent of each to FOLDER/PID. When FOLDER/refuse has its process id, it
+# ends as one that finds another copy of itself.
 import os
 import socket
 import sys
+import threading
 import time
 
 port, folder = int(sys.argv[1]), sys.argv[2]
@@ -15,6 +17,17 @@ print("loading", flush=True)
 while os.path.exists(os.path.join(folder, "deaf")):
     time.sleep(0.02)
 me = str(os.getpid())
+
+
+def look_for_another():
+    refuse = os.path.join(folder, "refuse")
+    while not (os.path.exists(refuse) and open(refuse).read() == me):
+        time.sleep(0.02)
+    print("another process owns the lock", flush=True)
+    os._exit(9)
+
+
+threading.Thread(target=look_for_another, daemon=True).start()
 while True:
     client, _ = listener.accept()
     with client, client.makefile("rb") as lines, open(os.path.join(folder, me), "a") as log:

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::client::{self, block_on};
 use crate::support::gateway::{Gateway, READY, Setup, said};
 use crate::support::{servers, wait};
@@ -60,7 +63,7 @@ fn a_server_that_never_answers_does_not_replace_one_that_does() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let gateway = early(dir.path()).flag("--start-timeout=2s").start();
+    let gateway = early(dir.path()).flag("--start-timeout=8s").start();
     let old = ask(&gateway);
     fs::write(dir.path().join("deaf"), "").unwrap();
     let restarted = gateway.ctl(["restart"]);
@@ -189,4 +192,131 @@ fn gunicorn_that_loads_slowly_or_not_at_all_does_not_stop_the_one_before() {
     assert_eq!(restarted.status.code(), Some(1), "{text}");
     assert!(text.contains("nothing_like_that"), "{text}");
     assert_eq!(ask(&gateway), new);
+}
+
+/// As [`early`], with an old copy that is kept for longer than the test takes.
+fn watched(dir: &Path) -> Gateway {
+    early(dir).env("GATEWAY_RESTART_WATCH", "200s").start()
+}
+
+fn end(pid: &str, signal: Signal) {
+    kill(Pid::from_raw(pid.parse().unwrap()), signal).unwrap();
+}
+
+/// It takes a lock or a port a second later, and exits: the old copy, idle and healthy, was ended at
+/// once, and every request failed.
+#[test]
+fn a_new_copy_that_dies_gives_the_service_back_and_its_restart_has_failed() {
+    if !servers::have("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = watched(dir.path());
+    let old = ask(&gateway);
+    gateway.restart();
+    let new = ask(&gateway);
+    assert_ne!(new, old);
+    let status = gateway.status();
+    assert_eq!(status["stage"], "ready", "{status:#}");
+    let kept = status["drainers"][0]["blockers"][0].as_str().unwrap();
+    assert!(
+        kept.contains("to serve again if the new copy fails"),
+        "{kept}"
+    );
+
+    fs::write(dir.path().join("refuse"), &new).unwrap();
+    gateway.wait_line("[main] another process owns the lock");
+    let corrected = gateway.wait_line("failed: sidecar main (pid ");
+    for part in [
+        &format!("(pid {new}) exited with code 9 "),
+        "while the copy before it still ran",
+        "use --exclusive",
+        "another process owns the lock",
+        "generation 1 serves on",
+    ] {
+        assert!(corrected.contains(part), "no {part}: {corrected}");
+    }
+    assert_eq!(ask(&gateway), old);
+    let status = gateway.wait_status("the restart has failed", |status| {
+        let outcome = status["lastRestart"]["outcome"].as_str();
+        outcome.is_some_and(|outcome| outcome.starts_with("failed: "))
+    });
+    assert_eq!(status["generation"], 1, "{status:#}");
+    assert_eq!(status["drainers"], serde_json::json!([]), "{status:#}");
+    let why = said(&gateway.ctl(["why"]));
+    assert!(why.contains("exited with code 9"), "{why}");
+    let history = said(&gateway.ctl(["history"]));
+    assert!(history.contains("exited with code 9"), "{history}");
+
+    // It is a generation like any other.
+    fs::remove_file(dir.path().join("refuse")).unwrap();
+    gateway.restart();
+    assert_ne!(ask(&gateway), old);
+    assert_eq!(gateway.status()["generation"], 3);
+}
+
+/// Whoever waits for the end of the old copy is told that there is none.
+#[test]
+fn who_waits_for_the_old_copy_to_be_gone_is_told_that_the_new_one_died() {
+    if !servers::have("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = watched(dir.path());
+    let old = ask(&gateway);
+    let restart = gateway.ctl_aside(["restart", "--drained"]);
+    gateway.wait_nth_line(READY, 1);
+    let new = ask(&gateway);
+    end(&new, Signal::SIGKILL);
+    let restarted = restart.join().unwrap();
+    let text = said(&restarted);
+    assert_eq!(restarted.status.code(), Some(1), "{text}");
+    assert!(text.contains("was ended by SIGKILL"), "{text}");
+    assert!(!text.contains("--exclusive"), "nobody refused: {text}");
+    assert_eq!(ask(&gateway), old);
+}
+
+/// A restart of the one that died begins anew, and an older copy than the one before is let go.
+#[test]
+fn two_copies_are_kept_not_one_for_each_restart() {
+    if !servers::have("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = watched(dir.path());
+    for _ in 0..3 {
+        gateway.restart();
+    }
+    gateway.wait_line("generation 2 is gone after ");
+    let status = gateway.wait_status("one is kept", |status| {
+        status["drainers"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
+    });
+    assert_eq!(status["drainers"][0]["generation"], 3, "{status:#}");
+}
+
+/// A server that holds a lock for life: each restart fails, and after the second `status` says why.
+#[test]
+fn a_server_whose_second_copy_was_refused_twice_is_named() {
+    if !servers::have("node") || !servers::have("flock") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lock = dir.path().join("lock");
+    let gateway = Setup::behind(servers::node_with_lock(&lock)).start();
+    for _ in 0..2 {
+        let restarted = gateway.ctl(["restart"]);
+        let text = said(&restarted);
+        assert_eq!(restarted.status.code(), Some(1), "{text}");
+        assert!(text.contains("while another copy of it runs"), "{text}");
+        assert!(text.contains("use --exclusive"), "{text}");
+    }
+    let detail = gateway.status()["detail"].to_string();
+    assert!(
+        detail.contains("because a second copy of main ended while the first one ran"),
+        "{detail}"
+    );
+    let doctor = said(&gateway.ctl(["doctor"]));
+    assert!(doctor.contains("second-copy-refused"), "{doctor}");
 }

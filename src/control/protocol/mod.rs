@@ -19,7 +19,8 @@ pub use self::restart::{
     GenerationInfo, LastRestart, Outcome, PlannedStrategy, Progress, RestartParams,
 };
 pub use self::status::{
-    DrainStatus, RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus, Stage, Status,
+    DrainStatus, REFUSED_COPIES, RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus,
+    Stage, Status,
 };
 use crate::text::words::words;
 

@@ -157,6 +157,9 @@ words! {
     }
 }
 
+/// So many second copies that ended by themselves while the first one ran are no accident.
+pub const REFUSED_COPIES: u32 = 2;
+
 /// One sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -180,6 +183,10 @@ pub struct SidecarStatus {
     /// Whether it ended unplanned again and again, and has not been ready for ten minutes since.
     #[serde(default)]
     pub failing: bool,
+    /// How many of the last restarts failed because its second copy ended by itself while the first one
+    /// ran.
+    #[serde(default)]
+    pub refused_copies: u32,
     /// Its command line, secrets hidden.
     pub command: String,
 }

@@ -69,6 +69,7 @@ fn findings_that_no_box_can_produce() {
         restarts: 6,
         last_death: Some("it was ended by SIGKILL".into()),
         failing: true,
+        refused_copies: 0,
         command: String::new(),
     }];
     let died = DoctorFacts {

@@ -1,10 +1,12 @@
-//! The end of an older generation: its work finishes within its budget, then its sidecars stop.
+//! The end of an older generation: its work finishes within its budget, then its sidecars stop. While
+//! none has been stopped, it can be recalled to serve again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::budget::{DrainTime, cut};
@@ -15,8 +17,10 @@ use crate::gateway::lease::Claim;
 use crate::gateway::outbox::Outbox;
 use crate::gateway::progress::Reporter;
 use crate::gateway::slot::Slot;
+use crate::os::mutex::lock;
 use crate::os::task::{TaskEnd, caught};
 use crate::proxy::{CLOSE_HANDSHAKE, first_few};
+use crate::sidecar::SidecarState;
 use crate::state::terms::ProgressStage;
 
 /// How often a client that waits for a drain is told how it goes.
@@ -41,34 +45,120 @@ pub struct Drain {
     slots: Vec<(Arc<Slot>, DrainTime)>,
     holds: DrainHolds,
     begun: Instant,
+    /// How long its sidecars run at least, idle or not.
+    keep: Duration,
+    /// Ends that time.
+    let_go: CancellationToken,
+    fate: Mutex<DrainFate>,
+    recalled: CancellationToken,
     report: Reporter,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DrainFate {
+    /// All its sidecars run.
+    Running,
+    /// They serve again.
+    Recalled,
+    /// The first is being stopped.
+    Ending,
+}
+
 impl Drain {
-    /// A drain of these slots, each within its time; `report` tells the client that asked for the restart.
+    /// A drain of these slots, each within its time, and none stopped before `keep` is over; `report`
+    /// tells the client that asked for the restart.
     pub fn new(
         generation: u64,
         slots: Vec<(Arc<Slot>, DrainTime)>,
         holds: DrainHolds,
+        keep: Duration,
         report: Reporter,
     ) -> Arc<Self> {
+        // What was told to finish its work cannot be asked to serve again.
+        let told = slots.iter().any(|(slot, _)| slot.spec().drain.is_some());
+        let longest = slots.iter().filter_map(|(_, time)| time.requests).max();
+        let keep = keep.min(longest.unwrap_or(Duration::MAX));
         Arc::new(Self {
             generation,
             slots,
             holds,
             begun: Instant::now(),
+            keep: if told { Duration::ZERO } else { keep },
+            let_go: CancellationToken::new(),
+            fate: Mutex::new(DrainFate::Running),
+            recalled: CancellationToken::new(),
             report,
         })
+    }
+
+    /// Takes its sidecars back, which all run; nobody hears of its end then. False when the first is
+    /// being stopped already.
+    pub fn recall(&self) -> bool {
+        let mut fate = lock(&self.fate);
+        let recalled = *fate == DrainFate::Running;
+        if recalled {
+            *fate = DrainFate::Recalled;
+            self.recalled.cancel();
+        }
+        recalled
+    }
+
+    /// Its sidecars need not run longer than their work takes: it will not serve again.
+    pub fn let_go(&self) {
+        self.let_go.cancel();
+    }
+
+    /// Whether it has no work left, and only waits whether it is to serve again.
+    pub fn is_idle(&self) -> bool {
+        let idle = |(slot, _): &(Arc<Slot>, DrainTime)| {
+            let counts = slot.backend().tickets.counts();
+            counts.requests == 0 && counts.tunnels == 0
+        };
+        self.kept_for().is_some() && self.holds.leases.count() == 0 && self.slots.iter().all(idle)
+    }
+
+    /// How much longer its sidecars run in any case.
+    fn kept_for(&self) -> Option<Duration> {
+        let left = self.keep.checked_sub(self.begun.elapsed())?;
+        (!self.let_go.is_cancelled()).then_some(left)
+    }
+
+    /// Waits until a sidecar need not run any more to serve again; one that died cannot.
+    async fn kept(&self, slot: &Slot) {
+        let mut state = slot.sidecar().watch();
+        tokio::select! {
+            () = tokio::time::sleep_until(self.begun + self.keep) => {}
+            () = self.let_go.cancelled() => {}
+            _ = state.wait_for(|state| !matches!(state, SidecarState::Ready { .. })) => {}
+        }
+    }
+
+    /// A sidecar is to be stopped: false when it serves again.
+    fn end(&self) -> bool {
+        let mut fate = lock(&self.fate);
+        if *fate == DrainFate::Recalled {
+            return false;
+        }
+        *fate = DrainFate::Ending;
+        true
     }
 
     /// Runs it in a task; `drained` hears how that ended.
     pub fn start(self: Arc<Self>, drained: Outbox<(u64, TaskEnd)>) {
         tokio::spawn(async move {
             let drain = Arc::clone(&self);
-            let end = caught(async move { drain.run().await }).await;
-            if end.is_err() {
-                self.give_up().await;
-            }
+            let end = caught(async move {
+                let recalled = drain.recalled.clone();
+                recalled.run_until_cancelled(drain.run()).await.is_none()
+            });
+            let end = match end.await {
+                Ok(true) => return,
+                Ok(false) => Ok(()),
+                Err(why) => {
+                    self.give_up().await;
+                    Err(why)
+                }
+            };
             drained.send((self.generation, end));
         });
     }
@@ -98,7 +188,10 @@ impl Drain {
                 let cut = cut(&what, std::iter::once(slot.backend()), leases);
                 self.report.cut(slot.name(), time.requests, cut);
             }
-            slot.stop(Duration::MAX).await;
+            self.kept(slot).await;
+            if self.end() {
+                slot.stop(Duration::MAX).await;
+            }
         });
         let all = join_all(slots);
         tokio::pin!(all);
@@ -179,6 +272,11 @@ impl Drain {
         status
             .blockers
             .extend(first_few(self.holds.leases.blockers().into_iter()));
+        if let Some(left) = self.kept_for().filter(|_| status.blockers.is_empty()) {
+            let seconds = left.as_secs() + 1;
+            let text = format!("kept for {seconds} s, to serve again if the new copy fails");
+            status.blockers.push(text);
+        }
         status
     }
 

@@ -76,9 +76,11 @@ enum PairChoice {
     Quiet(bool),
     KillOld,
     KillNew,
+    /// A sidecar of the generation that serves dies.
+    Died(bool),
 }
 
-const CHOICES: [PairChoice; 15] = [
+const CHOICES: [PairChoice; 17] = [
     PairChoice::Ask(Placement::Successor { update: false }),
     PairChoice::Ask(Placement::Here),
     PairChoice::Stop,
@@ -93,6 +95,8 @@ const CHOICES: [PairChoice; 15] = [
     PairChoice::Quiet(true),
     PairChoice::KillOld,
     PairChoice::KillNew,
+    PairChoice::Died(false),
+    PairChoice::Died(true),
     PairChoice::Ask(Placement::Successor { update: true }),
 ];
 
@@ -182,6 +186,12 @@ impl PairWorld {
                 })?;
                 world.step(new, Event::Quiet);
             }
+            PairChoice::Died(new) => {
+                let process = world.process(new).filter(|process| process.lives())?;
+                process.machine.fallback()?;
+                let serves = process.machine.current();
+                world.step(new, Event::ServingDied(serves));
+            }
             PairChoice::KillOld | PairChoice::KillNew => {
                 let new = matches!(choice, PairChoice::KillNew);
                 let process = world.process(new).filter(|process| process.lives())?;
@@ -269,6 +279,10 @@ impl PairWorld {
                 self.gone(new);
             }
             Action::Answer { id, .. } => *self.answers.entry(id).or_default() += 1,
+            // Only who has the service gives it back to an older generation.
+            Action::ServeAgain { generation, failed } => {
+                assert!(process.accepts && generation < failed, "{self:#?}");
+            }
             Action::Serve { .. } | Action::Hurry { .. } | Action::Leave { .. } => {}
         }
     }

@@ -185,6 +185,38 @@ fn a_first_start_that_fails_ends_the_process_and_answers_who_asked_meanwhile() {
     );
 }
 
+#[test]
+fn a_generation_that_dies_while_the_one_before_lives_gives_the_service_back() {
+    let mut machine = serving();
+    machine.step(ask("a", RequestKind::Restart), NOW);
+    assert_eq!(machine.fallback(), None, "nothing is before the first");
+    machine.step(Event::Built(2), NOW);
+    assert_eq!(machine.fallback(), Some(1));
+    let mut late = machine.clone();
+    let back = Action::ServeAgain {
+        generation: 1,
+        failed: 2,
+    };
+    assert_eq!(machine.step(Event::ServingDied(1), NOW), []);
+    assert_eq!(machine.step(Event::ServingDied(2), NOW), [back.clone()]);
+    assert_eq!((machine.current(), machine.fallback()), (1, None));
+    assert_eq!(machine.step(Event::ServingDied(1), NOW), []);
+    // What is built next is another one.
+    machine.step(ask("b", RequestKind::Restart), NOW);
+    machine.step(Event::Built(3), NOW);
+    assert_eq!((machine.current(), machine.fallback()), (3, Some(1)));
+    // A reload keeps what serves; a restart under way goes on.
+    late.step(ask("c", RequestKind::Restart), NOW);
+    assert_eq!(late.step(Event::ServingDied(2), NOW), [back]);
+    assert!(matches!(late.phase(), Phase::Building(build) if build.generation == 3));
+    late.step(Event::Built(3), NOW);
+    late.step(ask("d", RequestKind::Reload), NOW);
+    assert_eq!(late.step(Event::ServingDied(3), NOW), []);
+    late.step(Event::Built(4), NOW);
+    late.step(Event::BeforeGone(3), NOW);
+    assert_eq!(late.step(Event::ServingDied(4), NOW), [], "nothing is left");
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Restart,
@@ -193,6 +225,8 @@ enum Input {
     Built(u64),
     Broken(u64),
     Quiet,
+    Died,
+    Gone,
     Tick(u64),
 }
 
@@ -204,6 +238,8 @@ fn input() -> impl Strategy<Value = Input> {
         4 => (0u64..3).prop_map(Input::Built),
         2 => (0u64..3).prop_map(Input::Broken),
         1 => Just(Input::Quiet),
+        2 => Just(Input::Died),
+        1 => Just(Input::Gone),
         2 => (0u64..20).prop_map(Input::Tick),
     ]
 }
@@ -212,7 +248,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
     /// One generation is built at a time, every request is answered exactly once, the serving one
-    /// changes only to one that was built, and a gateway that stops ends.
+    /// changes only to one that was built, or back to the one before while that lives, and a gateway
+    /// that stops ends.
     #[test]
     fn whatever_happens_in_whatever_order(inputs in proptest::collection::vec(input(), 0..40)) {
         let (mut machine, first) = Lifecycle::start(StartMode::First(Fallback::End));
@@ -220,9 +257,13 @@ proptest! {
         let mut asked = BTreeSet::new();
         let mut answered = BTreeSet::new();
         let mut building: Option<u64> = None;
+        let (mut serves, mut before) = (0, None);
         let mut wound = false;
         let mut ended = false;
-        let check = |actions: Vec<Action>, machine: &Lifecycle, answered: &mut BTreeSet<String>, building: &mut Option<u64>, wound: &mut bool, ended: &mut bool| -> Result<(), TestCaseError> {
+        let mut check = |actions: Vec<Action>, machine: &Lifecycle, gone: bool, answered: &mut BTreeSet<String>, building: &mut Option<u64>, wound: &mut bool, ended: &mut bool| -> Result<(), TestCaseError> {
+            if gone {
+                before = None;
+            }
             for action in actions {
                 prop_assert!(!*ended || matches!(action, Action::Answer { .. }), "only refusals after the end: {action:?}");
                 match action {
@@ -234,6 +275,13 @@ proptest! {
                     Action::Serve { generation, .. } => {
                         prop_assert_eq!(building.take(), Some(generation));
                         prop_assert_eq!(machine.current(), generation);
+                        before = Some(std::mem::replace(&mut serves, generation)).filter(|one| *one != 0);
+                    }
+                    Action::ServeAgain { generation, failed } => {
+                        prop_assert!(!*wound);
+                        prop_assert_eq!(before.take(), Some(generation));
+                        prop_assert_eq!(std::mem::replace(&mut serves, generation), failed);
+                        prop_assert_eq!(machine.current(), generation);
                     }
                     Action::Answer { id, .. } => prop_assert!(answered.insert(id), "answered twice"),
                     Action::Wind { .. } => { prop_assert!(!*wound); *wound = true; }
@@ -243,7 +291,7 @@ proptest! {
             }
             Ok(())
         };
-        check(first, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+        check(first, &machine, false, &mut answered, &mut building, &mut wound, &mut ended)?;
         for (index, input) in inputs.into_iter().enumerate() {
             let event = match input {
                 Input::Restart | Input::Reload => {
@@ -259,15 +307,18 @@ proptest! {
                     Event::Broken(generation, "no".into())
                 }
                 Input::Quiet => Event::Quiet,
+                Input::Died => Event::ServingDied(machine.current()),
+                Input::Gone => Event::BeforeGone(machine.fallback.unwrap_or_default()),
                 Input::Tick(seconds) => { now += Duration::from_secs(seconds); Event::Tick }
             };
+            let gone = matches!(event, Event::BeforeGone(_));
             let actions = machine.step(event, now);
-            check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+            check(actions, &machine, gone, &mut answered, &mut building, &mut wound, &mut ended)?;
         }
         let actions = machine.step(stop(false), now);
-        check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+        check(actions, &machine, false, &mut answered, &mut building, &mut wound, &mut ended)?;
         let actions = machine.step(Event::Quiet, now);
-        check(actions, &machine, &mut answered, &mut building, &mut wound, &mut ended)?;
+        check(actions, &machine, false, &mut answered, &mut building, &mut wound, &mut ended)?;
         prop_assert!(ended);
         prop_assert_eq!(asked, answered, "no request without an answer");
     }

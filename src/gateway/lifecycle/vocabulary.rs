@@ -162,6 +162,10 @@ pub enum Event {
     },
     /// The successor is gone, hangs, or says that it cannot.
     SuccessorLost(u64, String),
+    /// A sidecar of this generation died while the one of the generation before could serve.
+    ServingDied(u64),
+    /// This older generation has ended: it cannot serve again.
+    BeforeGone(u64),
     /// The predecessor hands the service over.
     Go,
     /// The predecessor is gone before it handed over.
@@ -216,6 +220,8 @@ pub enum Action {
     Abandon(u64),
     /// New requests go to it; the one before finishes its work.
     Serve { generation: u64, budget: Budget },
+    /// The generation before serves again; the one that served failed.
+    ServeAgain { generation: u64, failed: u64 },
     /// A request has ended.
     Answer { id: String, verdict: RequestVerdict },
     /// Accept nobody new, finish what is there, then say [`Event::Quiet`].

@@ -15,6 +15,7 @@ use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::pending_requests::RequestScene;
 use crate::gateway::progress::CutWork;
 use crate::gateway::recovery::Rung;
+use crate::gateway::relapse::Before;
 use crate::gateway::watchdog::Watchdog;
 use crate::os::task::TaskEnd;
 use crate::sidecar::SidecarNews;
@@ -44,6 +45,7 @@ impl Gateway {
             LoopEvent::Cut(work) => self.work_cut(work),
             LoopEvent::Built(number, result) => self.built(number, *result),
             LoopEvent::SidecarChanged => {
+                self.look_for_relapse();
                 self.tell_addresses();
                 self.refresh();
                 self.follow_recovery();
@@ -54,6 +56,7 @@ impl Gateway {
                     self.step(Event::Recover);
                 }
             }
+            LoopEvent::Relapsed(obituary) => self.relapsed(&obituary),
             LoopEvent::Drained(generation, end) => self.drained(generation, end),
             LoopEvent::Supervised(unit) => {
                 let listeners = self.front_door.listeners.stored();
@@ -103,12 +106,15 @@ impl Gateway {
         match result {
             Ok(generation) => {
                 let actions = self.recovery.ladder.adopted(&source.material.configuration);
-                self.material = source.material;
+                let before = std::mem::replace(&mut self.material, source.material);
                 self.recovery.start_succeeded();
                 self.climb(actions);
                 self.traces.phase("sidecars");
                 let scene = StepScene {
-                    previous: self.generations.replace(generation),
+                    previous: self
+                        .generations
+                        .replace(generation)
+                        .map(|generation| Before::new(generation, before)),
                     report: Some(source.report),
                     answers: RequestScene {
                         unchanged: source.unchanged,
@@ -119,6 +125,9 @@ impl Gateway {
             }
             Err(error) => {
                 let why = error.to_string();
+                if let BuildError::Beside { name, .. } = &error {
+                    self.refused_copies.count(name);
+                }
                 self.broken(number, FailureCode::Failed, &why);
                 if matches!(error, BuildError::Panicked(_)) {
                     self.panicked("the build of a generation", &why);
@@ -215,6 +224,7 @@ impl Gateway {
 
     fn drained(&mut self, generation: u64, end: TaskEnd) {
         self.generations.drained(generation);
+        self.before_is_gone(generation);
         if let Err(why) = &end {
             self.requests.drain_failed(generation, why);
         }

@@ -3,6 +3,7 @@
 //! These are methods of [`Gateway`] because a hand-over concerns every component.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
 
@@ -184,9 +185,9 @@ impl Gateway {
         self.drain_clients(budget);
         failpoint::pass("old.yielded");
         let (holds, drained) = (self.holds(), self.drained_outbox());
-        let draining = self
-            .generations
-            .drain(None, budget, holds, &report, drained);
+        let draining =
+            self.generations
+                .drain(None, budget, Duration::ZERO, holds, &report, drained);
         draining.or(Some(current.number))
     }
 

@@ -44,7 +44,7 @@ impl Gateway {
     pub(super) fn perform(&mut self, mut actions: Vec<Action>, mut scene: StepScene) {
         actions.sort_by_key(|action| match action {
             Action::Own => 0,
-            Action::Serve { .. } | Action::Yield { .. } => 1,
+            Action::Serve { .. } | Action::ServeAgain { .. } | Action::Yield { .. } => 1,
             Action::Answer { .. } => 2,
             _ => 3,
         });
@@ -55,6 +55,7 @@ impl Gateway {
                     let draining = self.serve(budget, &mut scene);
                     self.overlaps(draining, &mut scene);
                 }
+                Action::ServeAgain { .. } => self.serve_again(),
                 Action::Yield { generation, budget } => {
                     let draining = self.yield_to(generation, budget);
                     self.overlaps(draining, &mut scene);
@@ -240,8 +241,17 @@ impl Gateway {
         let draining = previous.and_then(|previous| {
             let report = scene.report.take().unwrap_or_else(|| self.reporter(None));
             let (holds, drained) = (self.holds(), self.drained_outbox());
-            self.generations
-                .drain(Some(&previous), budget, holds, &report, drained)
+            let keep = self.material.loaded.config.restart.watch.0;
+            let draining = self.generations.drain(
+                Some(&previous.generation),
+                budget,
+                keep,
+                holds,
+                &report,
+                drained,
+            );
+            self.before = draining.map(|_| previous);
+            draining
         });
         self.finish_reload();
         self.refresh();

@@ -63,7 +63,7 @@ impl Gateway {
         let troubles = self.generations.troubles();
         let failing = self.generations.failing();
         let stalled = self.context.front.stalled();
-        let older = self.generations.draining_numbers();
+        let older = self.generations.busy_numbers();
         if !troubles.is_empty() {
             (Stage::Degraded, troubles.join("; "))
         } else if !failing.is_empty() {
@@ -79,7 +79,11 @@ impl Gateway {
             let text = format!("generation {serves} serves; {older} finishes its work");
             (Stage::Draining, text)
         } else {
-            (Stage::Ready, format!("generation {serves} serves"))
+            let remarks = self.refused_copies.remarks().into_iter();
+            let all: Vec<String> = std::iter::once(format!("generation {serves} serves"))
+                .chain(remarks)
+                .collect();
+            (Stage::Ready, all.join("; "))
         }
     }
 
@@ -140,7 +144,10 @@ impl Gateway {
         let current = self.generations.current().into_iter();
         let sidecars = current
             .flat_map(|current| current.slots.values())
-            .map(|slot| sidecar_status(slot, &self.context));
+            .map(|slot| {
+                let refused = self.refused_copies.of(slot.name());
+                sidecar_status(slot, refused, &self.context)
+            });
         Status {
             protocol: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -187,7 +194,11 @@ impl Gateway {
     }
 }
 
-fn sidecar_status(slot: &Arc<Slot>, context: &GatewayContext) -> SidecarStatus {
+fn sidecar_status(
+    slot: &Arc<Slot>,
+    refused_copies: u32,
+    context: &GatewayContext,
+) -> SidecarStatus {
     let sidecar = slot.sidecar();
     let (state, pid, cause) = match sidecar.state() {
         SidecarState::Starting { pid, hint } => {
@@ -216,6 +227,7 @@ fn sidecar_status(slot: &Arc<Slot>, context: &GatewayContext) -> SidecarStatus {
         restarts: sidecar.restarts(),
         last_death: sidecar.last_death(),
         failing: sidecar.failing().is_some(),
+        refused_copies,
         command: context.redactor.command(&slot.spec().command),
     }
 }

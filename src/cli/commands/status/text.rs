@@ -235,6 +235,7 @@ mod tests {
             restarts: 0,
             last_death: None,
             failing: false,
+            refused_copies: 0,
             command: "node server.js --port 41233".into(),
         }];
         status.drainers = vec![DrainStatus {

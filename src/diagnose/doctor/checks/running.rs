@@ -2,7 +2,7 @@
 
 use crate::config::LimitsSection;
 use crate::control::protocol::{
-    RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus, Stage, Status,
+    REFUSED_COPIES, RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus, Stage, Status,
 };
 use crate::diagnose::doctor::facts::DoctorFacts;
 use crate::diagnose::doctor::finding::{Check, Problem, command, lines};
@@ -65,6 +65,17 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "gatewayctl logs --sidecar NAME shows its output. It counts as well again after ten \
                minutes, or after a restart.",
         judge: sidecar_failing,
+        ..Check::WARNING
+    },
+    Check {
+        code: "second-copy-refused",
+        title: "a server ends when a second copy of it is started",
+        why: "During a restart old and new run side by side, and the new copy ended by itself while \
+               the old one ran, twice in a row: it may hold a lock, a database or a port that only \
+               one can have. No restart succeeds until then.",
+        cure: "Set overlap = false for it ([sidecar.NAME]; --exclusive on the command line): requests \
+               then wait while it restarts. If the new copy ended for another reason, correct that.",
+        judge: second_copy_refused,
         ..Check::WARNING
     },
     Check {
@@ -180,6 +191,23 @@ fn sidecar_failing(facts: &DoctorFacts) -> Option<Problem> {
     let mut sidecars = status.sidecars.iter();
     let failing = sidecars.find(|one| one.failing && up.contains(&one.state))?;
     of_sidecar(facts, failing)
+}
+
+/// One whose second copy ended by itself, again and again.
+fn second_copy_refused(facts: &DoctorFacts) -> Option<Problem> {
+    let status = facts.status.as_ref()?;
+    let mut sidecars = status.sidecars.iter();
+    let refused = sidecars.find(|one| one.refused_copies >= REFUSED_COPIES)?;
+    let (name, times) = (&refused.name, refused.refused_copies);
+    let message = format!(
+        "the last {times} restarts failed because a second copy of {name} ended while the first one ran"
+    );
+    let next = command(format!(
+        "gatewayctl logs --sidecar {}{}",
+        shell::word(name),
+        facts.flags
+    ));
+    Problem::at(format!("[sidecar.{name}]"), message, next)
 }
 
 /// What is known of the end of a sidecar's last process.

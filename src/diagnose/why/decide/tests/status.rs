@@ -83,6 +83,7 @@ fn a_sidecar_that_ended() {
         restarts: 1,
         last_death: None,
         failing: false,
+        refused_copies: 0,
         command: "x".into(),
     }];
     check(

@@ -1,0 +1,118 @@
+//! Back to the generation before, when a sidecar of the one that serves dies while its predecessor
+//! still runs.
+//!
+//! These are methods of [`Gateway`] because that concerns every component that knows the generation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::Gateway;
+use crate::gateway::lifecycle::{Budget, Event};
+use crate::gateway::loop_event::LoopEvent;
+use crate::gateway::relapse::{Before, Obituary};
+
+impl Gateway {
+    /// A sidecar changed its state: if it died, and the copy before it still runs, that one serves
+    /// again.
+    pub(super) fn look_for_relapse(&mut self) {
+        let Some(before) = self.machine.fallback() else {
+            return;
+        };
+        let Some(Before {
+            generation, since, ..
+        }) = self
+            .before
+            .as_ref()
+            .filter(|one| one.generation.number == before)
+        else {
+            return;
+        };
+        let Some(died) = self.generations.died_beside(generation) else {
+            return;
+        };
+        let after_ms = since.elapsed().as_millis() as u64;
+        if !self.generations.recall(before) {
+            return;
+        }
+        let serves = self.machine.current();
+        self.step(Event::ServingDied(serves));
+        let obituaries = self.events.outbox(LoopEvent::Relapsed);
+        tokio::spawn(async move {
+            // Until it has ended, its last words are not complete.
+            died.stop(Duration::MAX).await;
+            obituaries.send(Obituary {
+                generation: serves,
+                sidecar: died.name().to_owned(),
+                after_ms,
+                failure: died.sidecar().last_failure(),
+            });
+        });
+    }
+
+    /// The generation before serves again, and the one that failed drains.
+    pub(super) fn serve_again(&mut self) {
+        let Some(Before {
+            generation,
+            material,
+            ..
+        }) = self.before.take()
+        else {
+            return;
+        };
+        self.material = material;
+        let wanted = &generation.config.gateway.listen;
+        if let Err(error) = self.front_door.listeners.change(wanted) {
+            warn!("[gateway] not all addresses of before are open again: {error}");
+        }
+        // Before requests are sent to it: one that finds its door gone would look again at once.
+        for slot in generation.slots.values() {
+            slot.reopen(&self.context);
+        }
+        let failed = self.generations.put_back(Arc::clone(&generation));
+        self.front_door.serve(&generation);
+        self.follow_sidecars();
+        self.tell_addresses();
+        if let Some(failed) = failed {
+            let (holds, drained) = (self.holds(), self.drained_outbox());
+            let (report, keep) = (self.reporter(None), Duration::ZERO);
+            self.generations.drain(
+                Some(&failed),
+                Budget::Configured,
+                keep,
+                holds,
+                &report,
+                drained,
+            );
+        }
+        self.refresh();
+        if self.machine.owns() {
+            self.record_owner();
+        }
+    }
+
+    /// It is known how the generation died that had taken over: its restart failed.
+    pub(super) fn relapsed(&mut self, obituary: &Obituary) {
+        let why = self.context.redactor.text(&obituary.why());
+        if obituary.is_refusal() {
+            self.refused_copies.count(&obituary.sidecar);
+        }
+        let serves = self.machine.current();
+        self.requests.correct(obituary.generation, &why, serves);
+        self.keep_bundle("relapsed", &why);
+        self.refresh();
+    }
+
+    /// The generation before, if `number` is its own, has ended: there is no way back any more.
+    pub(super) fn before_is_gone(&mut self, number: u64) {
+        self.step(Event::BeforeGone(number));
+        if self
+            .before
+            .take_if(|one| one.generation.number == number)
+            .is_some()
+        {
+            self.refused_copies.forget();
+        }
+    }
+}

@@ -46,6 +46,8 @@ pub struct ClientIo {
     limits: LimitsSection,
     timer: LazyTimer,
     send: SendWait,
+    /// Whether a part of an interim response is written.
+    interim_begun: bool,
     /// Until when it lingers, once our side is closed.
     lingers: Option<Instant>,
 }
@@ -66,6 +68,7 @@ impl ClientIo {
             limits,
             timer: LazyTimer::default(),
             send: SendWait::default(),
+            interim_begun: false,
             lingers: None,
         }
     }
@@ -109,6 +112,28 @@ impl ClientIo {
             "a client is disconnected: it read nothing of its answer for {limit} (limits.send_idle)"
         ));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Writes the interim responses that wait. Each is begun only when hyper has nothing left to write.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let progress = Arc::clone(&self.progress);
+        loop {
+            let Poll::Ready(writable) = self.stream.poll_write_ready(cx) else {
+                return self.poll_stalled(cx).map_ok(|_| ());
+            };
+            writable?;
+            let Some(mut waiting) = progress.interim.waiting() else {
+                return Poll::Ready(Ok(()));
+            };
+            match self.stream.try_write(&waiting) {
+                Ok(count) => {
+                    self.send.over();
+                    self.interim_begun = !progress.interim.written(&mut waiting, count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     /// Reads and throws away what the client still sends.
@@ -202,6 +227,9 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.interim_begun {
+            ready!(self.poll_interim(cx))?;
+        }
         self.progress.begin_write();
         loop {
             let Poll::Ready(writable) = self.stream.poll_write_ready(cx) else {
@@ -222,7 +250,11 @@ impl AsyncWrite for ClientIo {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper has written all it had.
+        if self.progress.interim.waiting().is_some() {
+            ready!(self.poll_interim(cx))?;
+        }
         self.progress.flushed();
         Poll::Ready(Ok(()))
     }

@@ -49,6 +49,7 @@ pub async fn forward(
         None => (TicketKind::Request, None),
     };
     let accept = parts.headers.get(header::ACCEPT).cloned();
+    let knows_interim = parts.version == Version::HTTP_11;
     let head = head_for_upstream(parts, &host, upgrade, peer, settings);
     let at_root = head.uri().path() == "/";
     let exchange = Exchange {
@@ -60,6 +61,7 @@ pub async fn forward(
         via: settings.via,
         answer: settings.limits.answer.0,
         headers: settings.limits.headers,
+        client: in_flight.progress().filter(|_| knows_interim).cloned(),
     };
     let (error, in_flight) = match exchange.run(head).await {
         Ok(response) => match pass_back(front, response, client, in_flight) {

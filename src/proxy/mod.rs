@@ -25,6 +25,7 @@ mod front;
 mod happy_eyeballs;
 mod headers;
 mod hold;
+mod interim;
 mod lazy_timer;
 mod listener;
 mod local_reply;

@@ -11,6 +11,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::interim::Interim;
 use super::request_head::{HeadError, HeadLimits};
 use super::request_read::RequestRead;
 use super::stats::{GaugeGuard, Stats};
@@ -72,6 +73,8 @@ pub struct ConnectionProgress {
     displaced: AtomicBool,
     displacement: AtomicWaker,
     read: Mutex<RequestRead>,
+    /// Interim responses on their way to the client.
+    pub interim: Interim,
 }
 
 impl ConnectionProgress {
@@ -96,6 +99,7 @@ impl ConnectionProgress {
             displaced: AtomicBool::new(false),
             displacement: AtomicWaker::new(),
             read: Mutex::default(),
+            interim: Interim::default(),
         })
     }
 

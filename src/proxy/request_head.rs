@@ -255,7 +255,8 @@ fn check_body(request: &Request<'_, '_>) -> Checked {
                 length = found;
             }
             17 if header.name.eq_ignore_ascii_case("transfer-encoding") => {
-                if coding.replace(header.value).is_some() {
+                let earlier = coding.replace(header.value);
+                if earlier.is_some() {
                     return Err(bad("the request has two Transfer-Encoding lines"));
                 }
             }

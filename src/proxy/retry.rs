@@ -22,7 +22,9 @@ use tracing::debug;
 use super::Front;
 use super::headers;
 use super::hold::RequestHold;
+use super::interim;
 use super::local_reply::NotForwarded;
+use super::progress::ConnectionProgress;
 use super::request_body::{ClientBody, RequestBody};
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Upstream, UpstreamLease};
@@ -43,6 +45,8 @@ pub struct Exchange<'a> {
     pub answer: Duration,
     /// `limits.headers`
     pub headers: usize,
+    /// Where interim responses go; none for a client that speaks HTTP/1.0, which knows none.
+    pub client: Option<Arc<ConnectionProgress>>,
 }
 
 /// A response with what must be held until its last byte.
@@ -264,7 +268,16 @@ impl Exchange<'_> {
     ) -> Result<Response<Incoming>, AttemptError> {
         let before = connection.received();
         connection.awaits_head(true);
-        let sending = connection.sender.try_send_request(request);
+        let sender = &mut connection.sender;
+        let sending = async {
+            match &self.client {
+                Some(client) => {
+                    interim::passed_on(client, request, |request| sender.try_send_request(request))
+                        .await
+                }
+                None => sender.try_send_request(request).await,
+            }
+        };
         let sent = if self.answer.is_zero() {
             sending.await
         } else {

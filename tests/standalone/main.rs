@@ -23,6 +23,7 @@ mod hostile_processes;
 mod hostile_state;
 mod impostor;
 mod intents;
+mod interim;
 mod internal_errors;
 mod launchd;
 mod leases;

@@ -9,6 +9,7 @@ mod error;
 pub(crate) mod fixture;
 mod load;
 mod model;
+pub(crate) mod normal_form;
 mod position;
 pub mod regular_file;
 mod render;

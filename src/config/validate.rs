@@ -7,6 +7,7 @@ use super::error::ConfigError;
 use super::model::{
     Config, DrainNotice, GatewaySection, Ready, RecoverySection, RouteSpec, SidecarSpec,
 };
+use super::normal_form;
 use super::position::{locate, nearest};
 use super::types::Listen;
 
@@ -103,8 +104,14 @@ fn check_routes(config: &Config) -> Result<(), Refusal> {
         if !path.starts_with('/') {
             return refuse(at("path"), format!("path `{path}` must begin with `/`"));
         }
-        let host = host.as_deref().unwrap_or("").to_ascii_lowercase();
-        if !taken.insert((host, path.trim_end_matches('/'))) {
+        if let Some(host) = host
+            && let Err(message) = check_route_host(host)
+        {
+            return refuse(at("host"), message);
+        }
+        let host = normal_form::host(host.as_deref().unwrap_or("")).into_owned();
+        let normal = normal_form::path(path).trim_end_matches('/').to_owned();
+        if !taken.insert((host, normal)) {
             let message = format!("two routes have path `{path}` and the same host");
             return refuse(at("path"), message);
         }
@@ -124,6 +131,27 @@ fn check_routes(config: &Config) -> Result<(), Refusal> {
                 .unwrap_or_default();
             return refuse(at("to"), format!("there is no sidecar `{to}`{meant}"));
         }
+    }
+    Ok(())
+}
+
+fn check_route_host(host: &str) -> Result<(), String> {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    if !name.is_ascii() {
+        return Err(format!(
+            "host `{host}`: requests name it in ASCII, as in xn--mller-kva.example"
+        ));
+    }
+    if name.contains('*') || !normal_form::is_host(name) {
+        let host = crate::text::escape::escape(host);
+        return Err(format!(
+            "`{host}` is not a host: write \"example.org\" or \"*.example.org\""
+        ));
+    }
+    if http::uri::Authority::try_from(name).is_ok_and(|name| name.port().is_some()) {
+        return Err(format!(
+            "host `{host}` has a port: every port of the front door has the same routes"
+        ));
     }
     Ok(())
 }
@@ -347,6 +375,26 @@ mod tests {
             (
                 "[[route]]\npath = \"x\"\nto = \"http://x\"\n",
                 "g.toml:2:1: path `x` must begin",
+            ),
+            (
+                "[[route]]\nto = \"http://x\"\nhost = \"a..b\"\n",
+                "g.toml:3:1: `a..b` is not a host",
+            ),
+            (
+                "[[route]]\nto = \"http://x\"\nhost = \"a.*\"\n",
+                "g.toml:3:1: `a.*` is not a host",
+            ),
+            (
+                "[[route]]\nto = \"http://x\"\nhost = \"a:80\"\n",
+                "g.toml:3:1: host `a:80` has a port",
+            ),
+            (
+                "[[route]]\nto = \"http://x\"\nhost = \"*.bär.org\"\n",
+                "g.toml:3:1: host `*.bär.org`: requests name it in ASCII",
+            ),
+            (
+                "[[route]]\nto = \"http://x\"\npath = \"/%6aobs\"\n[[route]]\nto = \"http://x\"\npath = \"//jobs/\"\n",
+                "g.toml:6:1: two routes have path `//jobs/`",
             ),
         ] {
             let refusal = refusal(text);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -20,7 +20,7 @@ use super::stats::Limit;
 use super::ticket::{Ticket, TicketKind};
 use super::tunnel::Tunnel;
 use super::{Front, RoutingTable, Settings, endpoints, headers};
-use crate::config::LimitsSection;
+use crate::config::{LimitsSection, normal_form};
 
 /// Forwards a request that is not for the gateway itself.
 pub async fn forward(
@@ -102,32 +102,33 @@ fn check(parts: &Parts, limit: u64) -> Result<HeaderValue, NotForwarded> {
 }
 
 /// The host a request is for, as text: the authority of an absolute URI, else the one Host field
-/// (RFC 9112, 3.2). A client that speaks an older HTTP than 1.1 may name none.
+/// (RFC 9112, 3.2), which must be one in any case. A client that speaks an older HTTP than 1.1 may
+/// name none.
 fn host_of(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<HeaderValue, &'static str> {
+    let is_host = |field: &str| normal_form::is_host(field);
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let field = match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host.to_str().is_ok_and(is_host) => Some(host),
+        (Some(_), None) => return Err("the Host field is not a host with or without a port"),
+        (Some(_), Some(_)) => return Err("a request has one Host field"),
+        (None, _) => None,
+    };
     if let Some(authority) = uri.authority() {
         // Without the user information, which a Host field cannot have.
         let host = authority
             .as_str()
             .rsplit_once('@')
             .map_or(authority.as_str(), |(_, host)| host);
-        return HeaderValue::from_str(host).map_err(|_| "the URI's host is not text");
+        let text = Some(host).filter(|host| is_host(host));
+        return text
+            .and_then(|host| HeaderValue::from_str(host).ok())
+            .ok_or("the URI has no host");
     }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_host(host) => Ok(host.clone()),
-        (Some(_), None) => Err("the Host field is not a host with or without a port"),
-        (None, _) if version == Version::HTTP_11 => Err("an HTTP/1.1 request needs a Host field"),
-        (None, _) => Ok(HeaderValue::from_static("localhost")),
-        (Some(_), Some(_)) => Err("a request has one Host field"),
+    match field {
+        Some(host) => Ok(host.clone()),
+        None if version == Version::HTTP_11 => Err("an HTTP/1.1 request needs a Host field"),
+        None => Ok(HeaderValue::from_static("localhost")),
     }
-}
-
-/// Whether a field is a host, which may be empty, and has neither user information nor a path: two
-/// servers could read two hosts there.
-fn is_host(field: &HeaderValue) -> bool {
-    let is_authority = |text: &str| text.parse::<Authority>().is_ok() && !text.contains('@');
-    let text = field.to_str();
-    text.is_ok_and(|text| text.is_empty() || is_authority(text))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -1,8 +1,10 @@
-//! Routes: which backend a request goes to, by host, then by longest path.
+//! Routes: which backend a request goes to, by host, then by longest path. Both are compared in their
+//! normal form.
 
 use std::sync::Arc;
 
 use super::backend::Backend;
+use crate::config::normal_form;
 
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -20,9 +22,9 @@ pub struct Routes(Vec<Route>);
 impl Routes {
     pub fn new(mut routes: Vec<Route>) -> Self {
         for route in &mut routes {
-            route.host = route.host.take().map(|host| host.to_ascii_lowercase());
-            let trimmed = route.path.trim_end_matches('/').len();
-            route.path.truncate(trimmed);
+            route.host = route.host.take().map(|host| normal_rule(&host));
+            let path = normal_form::path(&route.path);
+            route.path = path.trim_end_matches('/').to_owned();
         }
         routes.sort_by_key(|route| {
             std::cmp::Reverse((host_rank(route.host.as_deref()), route.path.len()))
@@ -36,9 +38,10 @@ impl Routes {
 
     /// The backend for a host (as in the Host field) and a path.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Backend>> {
-        let host = without_port(host);
-        let fits =
-            |route: &&Route| host_fits(route.host.as_deref(), host) && path_fits(&route.path, path);
+        let (host, path) = (normal_form::host(host), normal_form::path(path));
+        let fits = |route: &&Route| {
+            host_fits(route.host.as_deref(), &host) && path_fits(&route.path, &path)
+        };
         self.0.iter().find(fits).map(|route| &route.backend)
     }
 
@@ -57,16 +60,19 @@ fn host_rank(host: Option<&str>) -> (u8, usize) {
     }
 }
 
+fn normal_rule(host: &str) -> String {
+    match host.strip_prefix("*.") {
+        Some(suffix) => format!("*.{}", normal_form::host(suffix)),
+        None => normal_form::host(host).into_owned(),
+    }
+}
+
 fn host_fits(rule: Option<&str>, host: &str) -> bool {
     match rule {
         None => true,
         Some(rule) => match rule.strip_prefix('*') {
-            Some(suffix) => {
-                host.len() > suffix.len()
-                    && host.is_char_boundary(host.len() - suffix.len())
-                    && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
-            }
-            None => host.eq_ignore_ascii_case(rule),
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => host == rule,
         },
     }
 }
@@ -74,13 +80,6 @@ fn host_fits(rule: Option<&str>, host: &str) -> bool {
 fn path_fits(rule: &str, path: &str) -> bool {
     path.strip_prefix(rule)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rfind(':') {
-        Some(colon) if !host.ends_with(']') => host.get(..colon).unwrap_or(host),
-        _ => host,
-    }
 }
 
 #[cfg(test)]
@@ -117,6 +116,11 @@ mod tests {
             ("a.example.org", "/y", Some("wild")),
             ("example.org", "/y", Some("root")),
             ("[::1]:80", "/", Some("root")),
+            ("A.example.org.:80", "//x/y", Some("exact")),
+            ("a.example.org", "/%78", Some("exact")),
+            ("b.example.org.", "/", Some("wild")),
+            ("localhost", "/y/..//api/./v2", Some("v2")),
+            ("localhost", "/api/../x", Some("root")),
         ] {
             assert_eq!(
                 routes

@@ -40,6 +40,7 @@ mod ready;
 mod recovery;
 mod refusals;
 mod retries;
+mod routing;
 mod stale_trees;
 mod stalled;
 mod stalled_disk;

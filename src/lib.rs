@@ -59,7 +59,7 @@
 //! reads requests from the client's socket (`proxy/client_io.rs`, `proxy/progress.rs`) and ends
 //! when the client leaves (`proxy/client_left.rs`). A request for the gateway itself is answered in
 //! `proxy/endpoints.rs`. `proxy/forward.rs` checks each of the others and makes its headers fit
-//! (`proxy/headers.rs`, `proxy/forwarded.rs`); `proxy/retry.rs` begins its attempts: it is routed
+//! (`proxy/headers.rs`, `proxy/forwarded.rs`, `proxy/hops.rs`); `proxy/retry.rs` begins its attempts: it is routed
 //! (`proxy/hold.rs`, `proxy/routes.rs`), passes the door and gets a ticket (`proxy/backend.rs`,
 //! `proxy/ticket.rs`), takes a connection to the upstream (`proxy/upstream.rs`), an idle one
 //! (`proxy/pool.rs`) or a new one (`proxy/upstream_connection.rs`; a name leads to it by

@@ -10,6 +10,7 @@ pub(crate) mod fixture;
 mod load;
 mod model;
 pub(crate) mod normal_form;
+mod own_address;
 mod position;
 pub mod regular_file;
 mod render;
@@ -30,9 +31,10 @@ pub use model::{
     Config, DrainNotice, ForwardedMode, Hold, LimitsSection, NoticeSignal, OutputMode, Ready,
     RestartMode, RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
 };
+pub(crate) use own_address::UpstreamUrl;
 pub use render::{schema, starter, to_toml};
 pub use types::{Dur, Listen};
-pub(crate) use validate::{UpstreamUrl, parse_net, parse_upstream};
+pub(crate) use validate::{parse_net, parse_upstream};
 
 /// The port a gateway listens on when nothing else is said.
 pub const DEFAULT_PORT: u16 = 18789;

@@ -1,15 +1,15 @@
 //! Contradictions that a parser cannot see.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::ConfigError;
 use super::model::{
     Config, DrainNotice, GatewaySection, Ready, RecoverySection, RouteSpec, SidecarSpec,
 };
 use super::normal_form;
+use super::own_address::{UpstreamUrl, listener_at};
 use super::position::{locate, nearest};
-use super::types::Listen;
 
 /// Refuses a configuration that contradicts itself. `from` is the file and its text, to name the
 /// place.
@@ -120,10 +120,11 @@ fn check_routes(config: &Config) -> Result<(), Refusal> {
                 Ok(upstream) => upstream,
                 Err(message) => return refuse(at("to"), message),
             };
-            if let UpstreamUrl::Unix(path) = upstream
-                && config.gateway.listen.contains(&Listen::Unix(path))
-            {
-                return refuse(at("to"), format!("`{to}` is the front door itself"));
+            if let Some(own) = listener_at(&config.gateway.listen, &upstream) {
+                let message = format!(
+                    "`{to}` leads to this gateway itself, which listens on {own}: name the address of the server behind"
+                );
+                return refuse(at("to"), message);
             }
         } else if !config.sidecar.contains_key(to) {
             let meant = nearest(to, config.sidecar.keys().map(String::as_str))
@@ -194,13 +195,6 @@ fn check_sidecar(name: &str, spec: &SidecarSpec) -> Result<(), Refusal> {
         return refuse(at("start_timeout"), message);
     }
     Ok(())
-}
-
-/// Where a server listens that the gateway does not start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum UpstreamUrl {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
 }
 
 /// The address of a plain upstream.
@@ -370,11 +364,15 @@ mod tests {
             ),
             (
                 "[gateway]\nlisten = [\"unix:/run/a\"]\n[[route]]\nto = \"unix:/run/a\"\n",
-                "g.toml:4:1: `unix:/run/a` is the front door itself",
+                "g.toml:4:1: `unix:/run/a` leads to this gateway itself",
             ),
             (
                 "[[route]]\npath = \"x\"\nto = \"http://x\"\n",
                 "g.toml:2:1: path `x` must begin",
+            ),
+            (
+                "[[route]]\nto = \"http://localhost:18789\"\n",
+                "g.toml:2:1: `http://localhost:18789` leads to this gateway itself",
             ),
             (
                 "[[route]]\nto = \"http://x\"\nhost = \"a..b\"\n",

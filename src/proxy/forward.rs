@@ -36,7 +36,13 @@ pub async fn forward(
         body.drop_claims();
         front.proxies.look(&parts.headers, peer);
     }
-    let host = match check(&parts, settings.limits.body) {
+    let checked = check(&parts, settings.limits.body).and_then(|host| {
+        match front.hop.is_on(&parts.headers) {
+            true => Err(came_back(table, &host, parts.uri.path())),
+            false => Ok(host),
+        }
+    });
+    let host = match checked {
         Ok(host) => host,
         Err(invalid) => {
             let reply = front.refuse_request(&invalid, Form::of(&parts.headers));
@@ -90,6 +96,16 @@ pub async fn forward(
         }
     };
     reply.map(|body| body.in_flight(in_flight))
+}
+
+/// A request that was here before, and the route that it came back by.
+fn came_back(table: &RoutingTable, host: &HeaderValue, path: &str) -> NotForwarded {
+    let host = host.to_str().unwrap_or_default();
+    let route = table.routes.find(host, path);
+    let to = route.map_or("no server", |backend| backend.tickets.backend.as_str());
+    NotForwarded::Loop(format!(
+        "a request came back to this gateway: its route, to {to}, leads here again"
+    ))
 }
 
 /// The host of a request that may be forwarded; its body may have `limit` bytes, 0 means any.

@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use tokio::sync::watch;
 
 use super::forwarded::ProxyWarnings;
+use super::hops::HopMark;
 use super::local_reply::{ErrorLog, Form, NotForwarded, Reason, Refusal};
 use super::log_throttle::LogThrottle;
 use super::response_body::ResponseBody;
@@ -29,6 +30,8 @@ pub struct Front {
     /// Logs who made no progress within `[limits]`.
     pub cuts: Arc<LogThrottle>,
     pub proxies: ProxyWarnings,
+    /// Marks what may come back.
+    pub hop: HopMark,
     table: watch::Sender<Arc<RoutingTable>>,
     /// Why `/readyz` answers 503; empty when ready.
     health: watch::Sender<Arc<Vec<Reason>>>,
@@ -57,6 +60,7 @@ impl Front {
             errors: ErrorLog::default(),
             cuts: Arc::default(),
             proxies: ProxyWarnings::default(),
+            hop: HopMark::new(),
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec![Reason::new("starting")])),
             refusal: watch::Sender::new(None),

@@ -26,6 +26,8 @@ pub enum NotForwarded {
     /// The body is longer than this many bytes.
     TooLarge(u64),
     NoRoute,
+    /// It was forwarded here already; the text says by which route.
+    Loop(String),
     /// It waited for `hold.time`, or too many requests wait already; the text is the reason.
     Unavailable(String),
     /// No request is let in for now.
@@ -56,6 +58,11 @@ impl NotForwarded {
                 form,
             ),
             Self::NoRoute => failure(StatusCode::NOT_FOUND, "no route leads here", form),
+            Self::Loop(_) => failure(
+                StatusCode::LOOP_DETECTED,
+                "the request came back to where it had been",
+                form,
+            ),
             Self::Unavailable(_) | Self::Refused(_) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let mut response = failure(
@@ -245,6 +252,7 @@ pub struct ErrorLog {
     timed_out: LogThrottle,
     crowded: LogThrottle,
     refused: LogThrottle,
+    looped: LogThrottle,
 }
 
 impl ErrorLog {
@@ -262,6 +270,7 @@ impl ErrorLog {
                 why,
                 request,
             }) => self.note_refused(*status, &format!("{why}: {request}")),
+            NotForwarded::Loop(why) => answered(&self.looped, 508, why),
             _ => {}
         }
     }
@@ -335,6 +344,7 @@ mod tests {
         for error in [
             NotForwarded::BadGateway(secret.clone()),
             NotForwarded::Unavailable(secret.clone()),
+            NotForwarded::Loop(secret.clone()),
             NotForwarded::Refused(Arc::new(Refusal { reason, until })),
         ] {
             for form in [Form::Html, Form::Json, Form::Text] {

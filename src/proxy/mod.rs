@@ -25,6 +25,7 @@ mod front;
 mod happy_eyeballs;
 mod headers;
 mod hold;
+mod hops;
 mod interim;
 mod lazy_timer;
 mod listener;

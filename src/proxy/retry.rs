@@ -22,6 +22,7 @@ use tracing::debug;
 use super::Front;
 use super::headers;
 use super::hold::RequestHold;
+use super::hops;
 use super::interim;
 use super::local_reply::NotForwarded;
 use super::progress::ConnectionProgress;
@@ -120,6 +121,9 @@ impl Exchange<'_> {
                 upstream,
                 connection,
             } = way;
+            if !upstream.is_sidecar() && ticket.crowd() > hops::UNMARKED {
+                self.front.hop.put(head.headers_mut());
+            }
             let kept = connection.kept;
             let error = match self.attempt(&upstream, connection, head).await {
                 Ok((response, lease)) => {

@@ -33,13 +33,14 @@ impl Limit {
 }
 
 /// The statuses with which a request is refused for what it is.
-const REFUSALS: [StatusCode; 6] = [
+const REFUSALS: [StatusCode; 7] = [
     StatusCode::BAD_REQUEST,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::URI_TOO_LONG,
     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     StatusCode::NOT_IMPLEMENTED,
     StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+    StatusCode::LOOP_DETECTED,
 ];
 
 /// Counters of one process. Those of what is open now go up and down, the others only up.

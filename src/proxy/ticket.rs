@@ -290,6 +290,12 @@ impl Ticket {
         tickets.answered.store(millis, Ordering::Relaxed);
     }
 
+    /// How much is under way at the backend, this included.
+    pub fn crowd(&self) -> usize {
+        let Counts { requests, tunnels } = self.tickets.counts();
+        requests + tunnels
+    }
+
     /// The name of the backend.
     pub fn backend(&self) -> &str {
         &self.tickets.backend

@@ -1,8 +1,15 @@
-//! Which server gets a request, however its host and its path are spelled.
+//! Which server gets a request, however its host and its path are spelled, and what becomes of one that
+//! comes back.
 
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::support::client::{Conn, get};
 use crate::support::client::{Target, block_on, request};
 use crate::support::gateway::Setup;
+use crate::support::port;
 use crate::support::upstream::Recorder;
+use crate::support::upstream::{Upstream, receive};
 
 /// The status and the body of a request with this target and these fields.
 fn ask(target: &Target, path: &str, fields: &str) -> (u16, String) {
@@ -110,4 +117,109 @@ fn a_host_that_is_none_is_refused_and_reaches_no_server() {
     let (status, _) = ask(&gateway.target(), absolute, "Host: b\r\n");
     assert_eq!(status, 200);
     assert_eq!(recorder.only().head.get("host"), Some("a.example.org"));
+}
+
+const HOP: &str = "x-gateway-hop";
+
+#[test]
+fn a_route_to_the_front_door_itself_is_refused_by_the_check() {
+    let port = port::private();
+    for to in ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("g.toml");
+        let text = format!("[[route]]\nto = \"http://{to}:{port}\"\n");
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_gateway"))
+            .args([
+                "check",
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--config",
+            ])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(78), "{to}");
+        let said = crate::support::gateway::said(&output);
+        assert!(
+            said.contains("g.toml:2:1: ") && said.contains("leads to this gateway itself"),
+            "{said}"
+        );
+    }
+}
+
+/// A proxy that sends every request to another address and adds nothing.
+fn mirror(to: impl Fn() -> Target + Send + Sync + 'static) -> Upstream {
+    let to = std::sync::Arc::new(to);
+    Upstream::serve(move |mut from: Conn| {
+        let to = std::sync::Arc::clone(&to);
+        async move {
+            while let Ok(got) = receive(&mut from).await {
+                let fields: String = (got.head.headers.iter())
+                    .filter(|(name, _)| !name.eq_ignore_ascii_case("connection"))
+                    .map(|(name, value)| format!("{name}: {value}\r\n"))
+                    .collect();
+                let text = format!("{}\r\n{fields}Connection: close\r\n\r\n", got.head.first);
+                let mut next = Conn::open(&to()).await.unwrap();
+                let answer = next.exchange(&text).await.unwrap();
+                let text = format!(
+                    "{}\r\nContent-Length: {}\r\n\r\n{}",
+                    answer.head.first,
+                    answer.body.len(),
+                    answer.text()
+                );
+                if from.send(text).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn a_request_that_comes_back_is_answered_508_before_it_takes_the_descriptors() {
+    // An inet_aton(3) spelling, which only the resolver knows, and another proxy in between.
+    let port = port::private();
+    let back: std::sync::Arc<Mutex<Option<Target>>> = std::sync::Arc::default();
+    let there = std::sync::Arc::clone(&back);
+    let mirror = mirror(move || there.lock().unwrap().clone().unwrap());
+    let gateway = Setup::new()
+        .port(port)
+        .config(format!(
+            "[[route]]\npath = \"/direct\"\nto = \"http://127.1:{port}\"\n\
+             [[route]]\npath = \"/around\"\nto = \"http://{}\"\n",
+            mirror.addr()
+        ))
+        .start();
+    *back.lock().unwrap() = Some(gateway.target());
+    for path in ["/direct", "/around"] {
+        let answer = block_on(get(&gateway.target(), path)).unwrap();
+        assert_eq!(answer.status(), 508, "{path}");
+        let told = answer.text();
+        assert!(
+            !told.contains("127.") && !told.contains(&port.to_string()),
+            "{told}"
+        );
+    }
+    gateway.wait_line(&format!("answered 508: a request came back to this gateway: its route, to http://127.1:{port}, leads here again"));
+    assert!(gateway.fds() < 300, "{}", gateway.fds());
+    assert_eq!(
+        block_on(get(&gateway.target(), "/healthz"))
+            .unwrap()
+            .status(),
+        200
+    );
+}
+
+#[test]
+fn a_mark_that_a_client_makes_up_is_passed_on() {
+    let recorder = Recorder::ok();
+    let gateway = Setup::upstream(recorder.addr()).start();
+    let (status, _) = ask(&gateway.target(), "/", "Host: h\r\nX-Gateway-Hop: 1, 2\r\n");
+    assert_eq!(status, 200);
+    assert_eq!(ask(&gateway.target(), "/", "Host: h\r\n").0, 200);
+    let marks: Vec<_> = (recorder.seen().iter())
+        .map(|got| got.head.get(HOP).map(str::to_owned))
+        .collect();
+    assert_eq!(marks, [Some("1, 2".to_owned()), None]);
 }

@@ -39,6 +39,9 @@ fn prove(flags: &Overrides, start: bool) -> ExitCode {
         }
     };
     tracing::info!("{verdict}");
+    for warning in loaded.config.warnings() {
+        tracing::warn!("[gateway] {warning}");
+    }
     if !start {
         return Exit::Done.into();
     }

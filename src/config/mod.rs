@@ -12,6 +12,7 @@ mod model;
 pub(crate) mod normal_form;
 mod own_address;
 mod position;
+mod reach;
 pub mod regular_file;
 mod render;
 mod secrets;

@@ -32,7 +32,8 @@ pub struct Config {
     /// The programs behind the front door, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sidecar: BTreeMap<String, SidecarSpec>,
-    /// Which request goes where. One sidecar without routes gets `/`.
+    /// Which request goes where. The only sidecar, or `main`, gets what no route takes, unless a route
+    /// names it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<RouteSpec>,
 }

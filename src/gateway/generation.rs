@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::drain::budget::DrainTime;
 use super::lifecycle::Budget;
 use super::slot::Slot;
-use crate::config::{Config, MAIN_SIDECAR, SidecarSpec, UpstreamUrl, parse_upstream};
+use crate::config::{Config, SidecarSpec, UpstreamUrl, parse_upstream};
 use crate::control::protocol::GenerationInfo;
 use crate::os::port::ServerAddress;
 use crate::proxy::{
@@ -79,12 +79,7 @@ fn routes(
         })
     });
     let mut routes: Vec<Route> = configured.collect();
-    let lone = if doors.len() == 1 {
-        doors.values().next()
-    } else {
-        doors.get(MAIN_SIDECAR)
-    };
-    if let Some(door) = lone.filter(|_| config.route.is_empty()) {
+    if let Some(door) = config.remainder().and_then(|name| doors.get(name)) {
         routes.push(Route {
             host: None,
             path: "/".to_owned(),
@@ -179,6 +174,9 @@ impl Generation {
     /// Logs that it serves, `uptime` after the start of the process; tells whether all of it is ready.
     pub fn log_ready(&self, uptime: Duration) -> bool {
         let number = self.number;
+        for warning in self.config.warnings() {
+            warn!(GENERATION = number, "[gateway] {warning}");
+        }
         let troubles = self.troubles();
         if !troubles.is_empty() {
             warn!(

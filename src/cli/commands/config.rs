@@ -24,6 +24,8 @@ pub struct CheckedConfig<'a> {
     instance: &'a str,
     /// The file; null where defaults and flags are all there is.
     file: Option<&'a Path>,
+    /// What is valid and most likely not meant, each in a sentence.
+    warnings: &'a [String],
 }
 
 /// The answer of `config init` with `--json`.
@@ -77,10 +79,15 @@ fn load(ctx: &Context) -> Result<(Loaded, String), CliError> {
 fn check(ctx: &Context) -> Result<Exit, CliError> {
     let (loaded, text) = load(ctx)?;
     ctx.ui.say(text);
+    let warnings = loaded.config.warnings();
+    for warning in &warnings {
+        ctx.ui.say(format!("warning: {warning}"));
+    }
     ctx.ui.object(&CheckedConfig {
         ok: true,
         instance: &loaded.instance,
         file: loaded.path.as_deref(),
+        warnings: &warnings,
     });
     Ok(Exit::Done)
 }

@@ -41,6 +41,22 @@ pub(super) const CHECKS: &[Check] = &[
         ..Check::WARNING
     },
     Check {
+        code: "sidecar-unreached",
+        title: "no route leads to a sidecar",
+        why: "The gateway starts it, and no client reaches it.",
+        cure: "Add a [[route]] for it, or remove it. Without a route, requests go to the only sidecar, \
+               or to the one called main.",
+        judge: |facts| {
+            let config = facts.config.valid.as_ref()?;
+            let unreached = config.unreached();
+            let name = unreached.first()?;
+            let next = advice(format!("add [[route]] with to = \"{name}\""));
+            let message = format!("no route leads to {}", unreached.join(", "));
+            Problem::at(facts.config.path.display(), message, next)
+        },
+        ..Check::WARNING
+    },
+    Check {
         code: "config-secret",
         title: "every user can read a configuration with secrets",
         why: "Every user of the machine can read the secrets in the file.",

@@ -72,6 +72,16 @@ impl Sidecar {
         self.control.port.load(Ordering::Relaxed)
     }
 
+    /// Where its present run listens beyond loopback: past the front door.
+    pub fn exposed(&self) -> Vec<SocketAddr> {
+        let port = self.port();
+        let exposed = lock(&self.control.exposed);
+        exposed
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, port))
+            .collect()
+    }
+
     /// How it ended when it last died, while that was not long ago.
     pub fn last_death(&self) -> Option<String> {
         lock(&self.control.backoff).last_cause().map(str::to_owned)

@@ -9,6 +9,7 @@ mod environment;
 mod first_request;
 mod handle;
 mod keeper;
+pub mod loopback;
 mod notify_socket;
 mod oneshot;
 mod output;

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::backoff::{BecameFailing, GOOD};
 use super::keeper::Pipes;
+use super::loopback;
 use super::notify_socket::NotifySocket;
 use super::output::SidecarOutput;
 use super::process::{ChildEnd, ChildProcess, not_loaded};
@@ -291,9 +292,13 @@ impl Runner {
             warn!(SIDECAR = name, "[gateway] sidecar {name} {other}");
         }
         output.started();
+        let at = server.at;
         self.state
             .send_replace(SidecarState::Ready { pid, server, other });
-        self.watch_ready(process, notify, memory.as_ref()).await
+        tokio::select! {
+            end = self.watch_ready(process, notify, memory.as_ref()) => end,
+            never = loopback::look_beyond(&self.start, &self.control, at) => match never {},
+        }
     }
 
     /// From ready to the end of the process. `memory` as it was at the start.

@@ -1,5 +1,6 @@
 //! What a sidecar is started with, the state that others see, and what its handle and its runner share.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -53,6 +54,8 @@ pub struct SidecarControl {
     pub restarts: AtomicU64,
     /// The port of the present run.
     pub port: AtomicU16,
+    /// The addresses beyond loopback at which the present run listens on that port.
+    pub exposed: Mutex<Vec<IpAddr>>,
     /// How long the process may take to end after SIGTERM, in milliseconds.
     pub patience: AtomicU64,
     pub backoff: Mutex<Backoff>,

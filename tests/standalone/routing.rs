@@ -6,10 +6,10 @@ use std::sync::Mutex;
 
 use crate::support::client::{Conn, get};
 use crate::support::client::{Target, block_on, request};
-use crate::support::gateway::Setup;
-use crate::support::port;
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::upstream::Recorder;
 use crate::support::upstream::{Upstream, receive};
+use crate::support::{port, servers};
 
 /// The status and the body of a request with this target and these fields.
 fn ask(target: &Target, path: &str, fields: &str) -> (u16, String) {
@@ -222,4 +222,120 @@ fn a_mark_that_a_client_makes_up_is_passed_on() {
         .map(|got| got.head.get(HOP).map(str::to_owned))
         .collect();
     assert_eq!(marks, [Some("1, 2".to_owned()), None]);
+}
+
+#[test]
+fn the_only_sidecar_keeps_what_no_route_takes_and_one_that_gets_nothing_is_a_warning() {
+    if !servers::have("python3") {
+        return;
+    }
+    let recorder = Recorder::ok();
+    let port = port::private();
+    let route = |path: &str| {
+        format!(
+            "[[route]]\npath = \"{path}\"\nto = \"http://{}\"\n",
+            recorder.addr()
+        )
+    };
+    let gateway = Setup::behind(HTTP_SERVER)
+        .flag("--port")
+        .flag(port.to_string())
+        .config(route("/api"))
+        .start();
+    let paths = ["/", "/api/x", "/README"];
+    let told = paths.map(|path| ask(&gateway.target(), path, "Host: h\r\n").0);
+    assert_eq!(
+        told,
+        [200, 200, 404],
+        "the directory, the other server, and no such file"
+    );
+    assert_eq!(recorder.only().target(), "/api/x");
+    // Now a route takes everything from it.
+    std::fs::write(
+        gateway.config_file(),
+        format!("{}{}", read(&gateway), route("/")),
+    )
+    .unwrap();
+    let output = gateway.ctl(["config", "check"]);
+    let warning = "no route leads to sidecar main";
+    let said = crate::support::gateway::said(&output);
+    // The sidecar is that of the command line here, which the check does not know.
+    assert!(output.status.success() && !said.contains(warning), "{said}");
+    let output = gateway.ctl(["reload"]);
+    assert!(output.status.success());
+    gateway.wait_line(warning);
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("g.toml");
+    let text = format!("[sidecar.app]\ncommand = [\"true\"]\n{}", route("/"));
+    std::fs::write(&file, text).unwrap();
+    for (program, words) in [
+        (env!("CARGO_BIN_EXE_gateway"), &["check"][..]),
+        (env!("CARGO_BIN_EXE_gatewayctl"), &["config", "check"]),
+    ] {
+        let output = Command::new(program)
+            .args(words)
+            .arg("--config")
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = crate::support::gateway::said(&output);
+        assert!(
+            output.status.success() && said.contains("is valid"),
+            "{said}"
+        );
+        assert!(said.contains("no route leads to sidecar app"), "{said}");
+    }
+}
+
+/// It listens at every address, unless it is told not to.
+const HTTP_SERVER: [&str; 4] = ["python3", "-m", "http.server", "{port}"];
+
+fn read(gateway: &Gateway) -> String {
+    std::fs::read_to_string(gateway.config_file()).unwrap()
+}
+
+#[test]
+fn a_server_that_is_reached_past_the_front_door_is_named_once_a_generation() {
+    if !servers::have("python3") {
+        return;
+    }
+    let gateway = Setup::behind(HTTP_SERVER).start();
+    let line = gateway.wait_line("past the front door");
+    let status = gateway.wait_status("what is exposed", |status| {
+        status["sidecars"][0]["exposed"].as_array().is_some()
+    });
+    let place = status["sidecars"][0]["exposed"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(place.starts_with("0.0.0.0:"), "{place}");
+    assert!(
+        line.contains(&format!("sidecar main listens on {place}")),
+        "{line}"
+    );
+    assert!(line.ends_with("--bind 127.0.0.1"), "{line}");
+    let shown = crate::support::gateway::said(&gateway.ctl(["status"]));
+    assert!(
+        shown.contains(&format!("listens on {place}: it is reached past")),
+        "{shown}"
+    );
+    let shown = crate::support::gateway::said(&gateway.ctl(["doctor"]));
+    assert!(
+        shown.contains("sidecar-exposed") && shown.contains("--bind 127.0.0.1"),
+        "{shown}"
+    );
+    // Its next process is the same server.
+    let first = gateway.sidecar_pid("main");
+    crate::support::handover::signal(first, nix::sys::signal::Signal::SIGKILL);
+    gateway.wait_status("another process", |status| {
+        let sidecar = &status["sidecars"][0];
+        sidecar["state"] == "ready" && sidecar["pid"] != first && sidecar["exposed"][0] != *place
+    });
+    assert_eq!(gateway.stderr().matches("past the front door").count(), 1);
+    assert!(gateway.restart().status.success());
+    gateway.wait_nth_line("past the front door", 1);
+    let quiet = Setup::behind(HTTP_SERVER.into_iter().chain(["--bind", "127.0.0.1"])).start();
+    quiet.wait_status("ready", |status| status["stage"] == "ready");
+    assert!(!quiet.stderr().contains("past the front door"));
 }

@@ -12,7 +12,12 @@ use serde_json::Value;
 
 /// What no box can produce: another version of the program, and a limit of the whole machine. The
 /// checks' own tests have them.
-const NOT_IN_A_BOX: [&str; 3] = ["inotify-limit", "program-version", "sidecar-failing"];
+const NOT_IN_A_BOX: [&str; 4] = [
+    "inotify-limit",
+    "program-version",
+    "sidecar-exposed",
+    "sidecar-failing",
+];
 
 /// Produced by tests of their own below: they need a user's manager, or a service that is ill for
 /// longer.
@@ -241,6 +246,11 @@ const CASES: &[Case] = &[
         "config-unreadable",
         Script("chgrp root /etc/gateway/gateway.toml"),
         "chgrp $APP /etc/gateway/gateway.toml",
+    ),
+    undone(
+        "sidecar-unreached",
+        Config("$a [[route]]\\nto = \"http://127.0.0.1:1\""),
+        "gatewayctl reload",
     ),
     // Addresses.
     undone(

@@ -175,6 +175,9 @@ pub struct SidecarStatus {
     pub pid: u32,
     /// Its port on loopback.
     pub port: u16,
+    /// Where it listens on that port beyond loopback: there it is reached past the front door.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<String>,
     /// Unplanned restarts in this generation.
     pub restarts: u64,
     /// How it ended when it last ended unplanned, as "it …".

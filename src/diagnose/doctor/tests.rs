@@ -66,6 +66,7 @@ fn findings_that_no_box_can_produce() {
         cause: None,
         pid: 805,
         port: 1,
+        exposed: Vec::new(),
         restarts: 6,
         last_death: Some("it was ended by SIGKILL".into()),
         failing: true,

@@ -224,6 +224,9 @@ fn sidecar_status(
         cause,
         pid,
         port: sidecar.port(),
+        exposed: (sidecar.exposed().iter())
+            .map(ToString::to_string)
+            .collect(),
         restarts: sidecar.restarts(),
         last_death: sidecar.last_death(),
         failing: sidecar.failing().is_some(),

@@ -7,7 +7,7 @@
 //! still that socket.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -197,6 +197,29 @@ impl ServerAddress {
         socket.uid.is_some_and(of_hidden)
     }
 
+    /// The addresses beyond loopback at which the server listens on its port, as far as that can be
+    /// seen: who reaches this machine reaches it there.
+    pub fn exposed(&self) -> Vec<IpAddr> {
+        let sockets = kernel::tcp(self.address.port()).unwrap_or_default();
+        let descendants = process::descendants(self.pid).into_iter();
+        let held: HashSet<u64> = descendants
+            .filter_map(kernel::sockets_of)
+            .flatten()
+            .collect();
+        // That one is the server's own in any case: it was connected to.
+        let taking = Socket::taking(sockets.clone(), self.address);
+        let own =
+            |socket: &&Socket| held.contains(&socket.inode) || taking.as_ref() == Some(*socket);
+        let address = |socket: &Socket| match &socket.listen {
+            Listen::Tcp(address) if !address.ip().is_loopback() => Some(address.ip()),
+            _ => None,
+        };
+        let mut exposed: Vec<IpAddr> = sockets.iter().filter(own).filter_map(address).collect();
+        exposed.sort();
+        exposed.dedup();
+        exposed
+    }
+
     /// Who listens at the address, in words.
     fn holder(&self) -> String {
         let holders = who(&Listen::tcp(self.address), &[], Depth::First);
@@ -273,6 +296,32 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let _again = TcpListener::bind(address).unwrap();
         server.connect().await.unwrap();
+    }
+
+    #[test]
+    fn what_listens_at_more_than_loopback_is_exposed() {
+        for (address, exposed) in [
+            ("127.0.0.1:0", None),
+            ("127.0.0.2:0", None),
+            ("[::1]:0", None),
+            ("0.0.0.0:0", Some("0.0.0.0")),
+            ("[::]:0", Some("::")),
+        ] {
+            let listener = TcpListener::bind(address).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let at = |pid| ServerAddress { address, pid };
+            let expected: Vec<IpAddr> = exposed.iter().map(|ip| ip.parse().unwrap()).collect();
+            assert_eq!(at(std::process::id()).exposed(), expected);
+        }
+        // What somebody else has at the port is no exposure of the server.
+        let own = TcpListener::bind("[::1]:0").unwrap();
+        let address = own.local_addr().unwrap();
+        let other = holding(&TcpListener::bind("127.0.0.1:0").unwrap());
+        let _theirs = TcpListener::bind(("0.0.0.0", address.port())).unwrap();
+        let pid = other.id();
+        assert!(ServerAddress { address, pid }.exposed().is_empty());
+        end(other);
     }
 
     #[tokio::test]

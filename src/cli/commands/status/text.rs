@@ -101,6 +101,11 @@ impl StatusText<'_> {
             } else if let Some(death) = &sidecar.last_death {
                 self.line("", &format!("before, it {death}"));
             }
+            if !sidecar.exposed.is_empty() {
+                let places = sidecar.exposed.join(" and ");
+                let text = format!("listens on {places}: it is reached past the front door");
+                self.line("", &text);
+            }
         }
     }
 
@@ -232,6 +237,7 @@ mod tests {
             cause: None,
             pid: 200,
             port: 41233,
+            exposed: vec!["0.0.0.0:41233".into()],
             restarts: 0,
             last_death: None,
             failing: false,
@@ -283,6 +289,7 @@ mod tests {
              \x20 listening   127.0.0.1:18789\n\
              \x20 serving     3 connections, 1 request, 0 tunnels\n\
              \x20 sidecar     main  ready, pid 200, port 41233: node server.js --port 41233\n\
+             \x20             listens on 0.0.0.0:41233: it is reached past the front door\n\
              \x20 draining    generation 3 (pid 99): 1 request, 2 tunnels, 1 lease; the rest is cut in 4 min 50 s\n\
              \x20             GET /big\n\
              \x20 lease       pid 7, held for 3.0 s, without limit: backup\n\

@@ -5,8 +5,9 @@ use crate::control::protocol::{
     REFUSED_COPIES, RecoveryRung, RecoveryStatus, SidecarStateName, SidecarStatus, Stage, Status,
 };
 use crate::diagnose::doctor::facts::DoctorFacts;
-use crate::diagnose::doctor::finding::{Check, Problem, command, lines};
+use crate::diagnose::doctor::finding::{Check, Problem, advice, command, lines};
 use crate::os::descriptors;
+use crate::sidecar::loopback;
 use crate::systemd::WaitsFor;
 use crate::text::shell;
 
@@ -76,6 +77,32 @@ pub(super) const CHECKS: &[Check] = &[
         cure: "Set overlap = false for it ([sidecar.NAME]; --exclusive on the command line): requests \
                then wait while it restarts. If the new copy ended for another reason, correct that.",
         judge: second_copy_refused,
+        ..Check::WARNING
+    },
+    Check {
+        code: "sidecar-exposed",
+        title: "a sidecar is reached past the front door",
+        why: "It listens on its private port at more than loopback: who reaches this machine gets its \
+               answers without routes, limits and health checks, as a client that it may trust.",
+        cure: "Let it listen on 127.0.0.1 alone. Express: app.listen(port, \"127.0.0.1\"); Next: -H \
+               127.0.0.1; Vite, uvicorn, Flask: --host 127.0.0.1; gunicorn: -b 127.0.0.1:PORT; Django: \
+               runserver 127.0.0.1:PORT; Rails: -b 127.0.0.1; puma: -b tcp://127.0.0.1:PORT; php: -S \
+               127.0.0.1:PORT; python -m http.server: --bind 127.0.0.1; .NET: --urls \
+               http://127.0.0.1:PORT; Spring: --server.address=127.0.0.1.",
+        judge: |facts| {
+            let status = facts.status.as_ref()?;
+            let mut sidecars = status.sidecars.iter();
+            let exposed = sidecars.find(|sidecar| !sidecar.exposed.is_empty())?;
+            let SidecarStatus { name, command, .. } = exposed;
+            let message = format!("{name} listens on {}", exposed.exposed.join(" and "));
+            let next = advice(loopback::switch(command));
+            Problem::with(
+                vec![command.clone()],
+                format!("[sidecar.{name}]"),
+                message,
+                next,
+            )
+        },
         ..Check::WARNING
     },
     Check {

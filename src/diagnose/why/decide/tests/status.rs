@@ -80,6 +80,7 @@ fn a_sidecar_that_ended() {
         cause: None,
         pid: 6,
         port: 1,
+        exposed: Vec::new(),
         restarts: 1,
         last_death: None,
         failing: false,

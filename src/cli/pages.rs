@@ -133,6 +133,69 @@ mod tests {
     }
 
     #[test]
+    fn every_limit_is_in_the_manual_with_its_default_and_metrics_that_are_there() {
+        let page = manual("gateway.toml.5").replace("\\-", "-");
+        let defaults = crate::config::to_toml(&crate::config::Config::default()).unwrap();
+        let defaults: toml::Table = defaults.parse().unwrap();
+        let default = |keys: &str| {
+            let mut keys = keys.split('.');
+            let first = defaults.get(keys.next()?);
+            let found = keys.try_fold(first?, |table, key| table.get(key));
+            found.map(ToString::to_string)
+        };
+        let metrics = include_str!("../proxy/endpoints.rs");
+        let section = |name: &str| {
+            let (_, section) = page.split_once(&format!(".SH {name}\n")).unwrap();
+            section
+                .split("\n.SH ")
+                .next()
+                .unwrap()
+                .split(".TP\n")
+                .skip(1)
+        };
+        let mut told = Vec::new();
+        for entry in section("LIMITS") {
+            let first = entry.lines().next().unwrap_or_default();
+            let (key, value) = first
+                .strip_prefix("\\fB")
+                .unwrap()
+                .split_once("\\fR = ")
+                .unwrap();
+            assert_eq!(default(key).as_deref(), Some(value), "{key}");
+            for fact in ["The client", "The log: ", "The metric: "] {
+                assert!(
+                    entry.lines().any(|line| line.starts_with(fact)),
+                    "{key}: {fact}"
+                );
+            }
+            let word = |c: char| !c.is_ascii_lowercase() && c != '_';
+            for metric in entry
+                .split(word)
+                .filter(|word| word.starts_with("gateway_"))
+            {
+                assert!(metrics.contains(&format!("TYPE {metric} ")), "{metric}");
+            }
+            told.push(key.to_owned());
+        }
+        let mut limits = 0;
+        for entry in section("[limits]") {
+            let key = entry
+                .strip_prefix("\\fB")
+                .unwrap()
+                .split("\\fR")
+                .next()
+                .unwrap();
+            let key = format!("limits.{key}");
+            let (_, value) = entry.rsplit_once("Default: ").unwrap();
+            let value = value.trim_end().trim_end_matches('.');
+            assert_eq!(default(&key).as_deref(), Some(value), "{key} in [limits]");
+            assert!(told.contains(&key), "{key} is not in LIMITS: {told:?}");
+            limits += 1;
+        }
+        assert_eq!(limits, defaults["limits"].as_table().unwrap().len());
+    }
+
+    #[test]
     fn completions_for_every_shell() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();

@@ -264,6 +264,10 @@ impl ErrorLog {
             NotForwarded::AnswerTimeout(why) => answered(&self.timed_out, 504, why),
             NotForwarded::Crowded(why) => answered(&self.crowded, 503, why),
             NotForwarded::Invalid(why) => self.note_refused(StatusCode::BAD_REQUEST, why),
+            NotForwarded::TooLarge(limit) => {
+                let why = format!("a body is longer than {limit} bytes (limits.body)");
+                self.note_refused(StatusCode::PAYLOAD_TOO_LARGE, &why);
+            }
             NotForwarded::BodyInvalid => self.note_refused(StatusCode::BAD_REQUEST, BODY_INVALID),
             NotForwarded::Head(HeadError {
                 status,

@@ -217,7 +217,7 @@ impl ManagerRestart<'_> {
         } else {
             CleanMode::Stale
         };
-        let cleaned = stale_gateways::end_stale(claim, mode).await?;
+        let cleaned = stale_gateways::end_stale(claim, mode, "gatewayctl restart").await?;
         cleaned.lines().iter().for_each(|line| step(line));
         match &cleaned.state {
             AddressState::Held(_) => return Err(stale_gateways::held(&cleaned)),

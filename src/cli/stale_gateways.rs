@@ -8,10 +8,20 @@ use crate::stale::{self, AddressClaim, CleanMode, CleanReport, KeepCode, KeptPro
 
 /// Ends the gateways that are proven stale at the addresses of a claim.
 ///
+/// `by` is the command, for the record of what it ends.
+///
 /// # Errors
 /// When the kernel does not list its sockets.
-pub async fn end_stale(claim: &AddressClaim, mode: CleanMode) -> Result<CleanReport, CliError> {
-    stale::end_stale(claim, mode)
+pub async fn end_stale(
+    claim: &AddressClaim,
+    mode: CleanMode,
+    by: &str,
+) -> Result<CleanReport, CliError> {
+    let claim = AddressClaim {
+        by: by.to_owned(),
+        ..claim.clone()
+    };
+    stale::end_stale(&claim, mode)
         .await
         .map_err(cannot_see_holders)
 }

@@ -154,6 +154,10 @@ impl AddressWait {
         let claim = AddressClaim {
             listen: wanted.to_vec(),
             state: vec![state.to_owned()],
+            by: format!(
+                "the gateway that needs its address (pid {})",
+                std::process::id()
+            ),
             ..AddressClaim::default()
         };
         Self {

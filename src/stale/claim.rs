@@ -26,6 +26,8 @@ pub struct AddressClaim {
     pub protected: BTreeSet<u32>,
     /// The one process that the user wants ended, whatever it is.
     pub named: Option<u32>,
+    /// Who ends what is stale, as in "gatewayctl clean", for the record of what is ended.
+    pub by: String,
 }
 
 /// The service of a gateway, as its service manager sees it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
+use tracing::warn;
 
 use super::claim::AddressClaim;
 use super::judge::{Judgment, Suspect};
@@ -13,6 +14,8 @@ use super::report::{EndSignal, EndedProcess, KeptProcess};
 use super::survey::look_again;
 use super::terminate::{is_gone, signal_and_wait};
 use crate::os::process::PidFd;
+use crate::state::history::{ForeignEnd, record_foreign_end};
+use crate::state::terms::EndReason;
 
 /// How long a stale gateway has after SIGTERM, and how long the kernel has after SIGKILL
 /// (OpenClaw's restart-stale-pids.ts).
@@ -97,10 +100,13 @@ async fn end(
         Judgment::Kept(_) => ASKED_WAIT,
     };
     if send(Signal::SIGTERM, limit).await? {
+        record(claim, suspect, proof, Signal::SIGTERM);
         return Ok(ended(Some(EndSignal::Term)));
     }
     match judgment {
         Judgment::Stale(_) => {
+            // First, so that who starts it again finds it.
+            record(claim, suspect, proof, Signal::SIGKILL);
             // A process that sleeps in the kernel may take longer. Then the port stays busy, and
             // the report says so.
             send(Signal::SIGKILL, KILL_WAIT).await?;
@@ -108,6 +114,31 @@ async fn end(
         }
         // A healthy gateway is never killed.
         Judgment::Kept(reason) => Err(kept(reason)),
+    }
+}
+
+/// Writes into the history of a gateway that is ended who did that and why: a process that is killed
+/// cannot, and its end would count as a crash. One that ended in order has written it itself.
+fn record(claim: &AddressClaim, suspect: &Suspect, proof: EndProof, signal: Signal) {
+    let process = &suspect.process;
+    let (by, uid) = (&claim.by, nix::unistd::geteuid());
+    for dir in &claim.state {
+        let end = ForeignEnd {
+            pid: process.pid,
+            signal,
+            planned: true,
+            reason: EndReason::Other(format!(
+                "{by}, by uid {uid}, with {signal}: {}",
+                proof.text()
+            )),
+        };
+        if let Err(error) = record_foreign_end(dir, process.start_time, end) {
+            let dir = dir.display();
+            warn!(
+                "[gateway] cannot record the end of pid {} in {dir}: {error}",
+                process.pid
+            );
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 //! harm the others. At its limit the file is renamed to `history.jsonl.1` and a new one begun.
 //! Nothing waits for the disk: a line survives the process, but not always a power failure.
 
+mod foreign_end;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,6 +23,8 @@ use super::terms::{
 };
 use super::trace::Carried;
 use super::untrusted_file;
+
+pub use foreign_end::{ForeignEnd, record_foreign_end};
 
 /// Its name in the state directory.
 pub const FILE: &str = "history.jsonl";
@@ -101,7 +105,8 @@ pub enum HistoryEntry {
     },
     /// A life ends.
     Ended {
-        /// Whether the end was planned: a stop, a restart or a hand-over.
+        /// Whether the end was planned: a stop, a restart, a hand-over, or that `gatewayctl` ended it
+        /// because it did not answer.
         planned: bool,
         /// Its exit code.
         code: u8,
@@ -228,14 +233,7 @@ impl History {
     /// # Errors
     /// Those of the disk; and when the line is too long.
     pub fn append(&self, line: &Recorded) -> io::Result<()> {
-        let mut value = serde_json::to_value(line)?;
-        clip(&mut value);
-        let mut text = value.to_string();
-        if text.len() > LINE_MAX {
-            let message = format!("a line of {} bytes is too long", text.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        text.push('\n');
+        let text = encoded(line)?;
         let mut file = self.file()?;
         // Two processes write during a hand-over. Without the lock a line is appended too, by one
         // write, but the file is not renamed.
@@ -244,10 +242,8 @@ impl History {
         if alone && length + text.len() as u64 > FILE_MAX {
             std::fs::rename(&self.path, older(&self.path))?;
             file = self.file()?;
-        } else if length > 0 && !ends_whole(&mut file)? {
-            text.insert(0, '\n');
         }
-        file.write_all(text.as_bytes())
+        write_line(file, text)
     }
 
     /// What is no file that can be written to is set aside.
@@ -262,6 +258,26 @@ impl History {
             opened => opened,
         }
     }
+}
+
+/// A line as it is written, with its end.
+fn encoded(line: &Recorded) -> io::Result<String> {
+    let mut value = serde_json::to_value(line)?;
+    clip(&mut value);
+    let mut text = value.to_string();
+    if text.len() > LINE_MAX {
+        let message = format!("a line of {} bytes is too long", text.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn write_line(mut file: File, mut text: String) -> io::Result<()> {
+    if file.metadata()?.len() > 0 && !ends_whole(&mut file)? {
+        text.insert(0, '\n');
+    }
+    file.write_all(text.as_bytes())
 }
 
 /// Whether the last line was written to its end.

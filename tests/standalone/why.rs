@@ -1,7 +1,7 @@
 //! `gatewayctl why` without a service manager: the cause is in the record.
 
 use crate::support::gateway::{Gateway, Setup, said};
-use crate::support::{servers, wait};
+use crate::support::{port, servers, wait};
 
 /// The first line of `why`, of a gateway without a service manager.
 fn sentence(gateway: &Gateway) -> String {
@@ -59,4 +59,38 @@ fn a_gateway_that_was_killed_leaves_no_word_and_why_says_so() {
             && told.contains("is not running"),
         "{told}"
     );
+}
+
+#[test]
+fn a_gateway_that_clean_ended_did_not_crash() {
+    let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
+    let setup = Setup::new().state_dir(dir.path()).port(port);
+    let uid = nix::unistd::geteuid();
+    // One more than the starts in quick succession that are not slowed down.
+    for round in 0..4 {
+        let mut hung = setup.start();
+        assert!(!hung.stderr().contains("throttled"), "{round}");
+        let pid = hung.pid();
+        crate::support::handover::signal(pid, nix::sys::signal::Signal::SIGSTOP);
+        let output = hung.ctl(["clean"]);
+        assert!(output.status.success(), "{}", said(&output));
+        hung.wait_exit(wait::DEADLINE);
+        let told = sentence(&hung);
+        assert!(
+            told.contains(&format!(
+                "by gatewayctl clean, by uid {uid}, with SIGKILL: "
+            )) && told.contains("answers no probe; it is not running"),
+            "{told}"
+        );
+        let told = said(&hung.ctl(["history"]));
+        assert!(told.contains("ended, code 137"), "{told}");
+    }
+    let next = setup.start();
+    assert!(!next.stderr().contains("throttled"), "{}", next.stderr());
+    let told = sentence(&next);
+    assert!(
+        told.contains("by gatewayctl clean") && told.contains("it was started again"),
+        "{told}"
+    );
+    assert_eq!(next.status()["stage"], "ready");
 }

@@ -45,7 +45,7 @@ pub async fn clean(ctx: &Context, args: &CleanArgs) -> Result<Exit, CliError> {
     } else {
         CleanMode::Stale
     };
-    let mut report = end_stale(&claim, mode).await?;
+    let mut report = end_stale(&claim, mode, "gatewayctl clean").await?;
     if let Some(port) = args.port {
         report.addresses = vec![format!("port {port}")];
     }

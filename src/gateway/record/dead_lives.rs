@@ -12,7 +12,7 @@ use crate::config::Throttle;
 use crate::os::oom;
 use crate::os::process::Stat;
 use crate::state::boot_time::BootTime;
-use crate::state::history::{self, HistoryEntry, PreviousEnd, Recorded};
+use crate::state::history::{self, ForeignEnd, HistoryEntry, PreviousEnd, Recorded};
 use crate::state::startup_throttle;
 use crate::state::terms::{EndReason, RequestEnd, RequestKindName, RequestOutcome};
 use crate::state::trace::Carried;
@@ -28,6 +28,9 @@ impl LifeRecord {
         let (before, trace) = how_it_ended(&lines, &self.boot_id, |kills_before| {
             oom::end_of_life(unit_result, kills_before, kills)
         });
+        if before == PreviousEnd::Planned {
+            self.count_as_planned(&lines);
+        }
         let of_the_dead = lines.iter().filter(|line| self.is_of_the_dead(line));
         of_the_dead.for_each(|line| self.end_unfinished(line, |_| died(line.pid)));
         Begun {
@@ -91,33 +94,26 @@ impl LifeRecord {
             || Stat::read(line.pid).is_none_or(|stat| stat.is_dead())
     }
 
+    /// The last life did not die of a fault. It says so itself, unless another process ended it and
+    /// wrote that down.
+    fn count_as_planned(&self, lines: &[Recorded]) {
+        let begun = |line: &&Recorded| matches!(line.entry, HistoryEntry::Started { .. });
+        if let Some(life) = lines.iter().rfind(begun) {
+            startup_throttle::ended_planned(&self.dir, life.pid);
+        }
+    }
+
     /// A signal ended process `pid`, whose life is the last on record: it could not write its end.
     pub fn killed(&self, pid: u32, signal: Signal) {
+        let end = ForeignEnd {
+            pid,
+            signal,
+            planned: false,
+            reason: EndReason::Signal(signal),
+        };
         self.write(move |this| {
-            let lines = lines(&this.dir);
-            let begun = |line: &Recorded| matches!(line.entry, HistoryEntry::Started { .. });
-            let Some(index) = lines.iter().rposition(begun) else {
+            let Some(line) = this.history.foreign_end(&this.dir, end) else {
                 return;
-            };
-            let (life, now) = (&lines[index], Timestamp::now());
-            let ended = lines[index..]
-                .iter()
-                .any(|line| line.pid == pid && matches!(line.entry, HistoryEntry::Ended { .. }));
-            if life.pid != pid || life.boot_id != this.boot_id || ended {
-                return;
-            }
-            let uptime = now.duration_since(life.at).as_millis();
-            let entry = HistoryEntry::Ended {
-                planned: false,
-                code: 128_u8.saturating_add(signal as u8),
-                reason: EndReason::Signal(signal),
-                uptime_ms: u64::try_from(uptime).unwrap_or(0),
-                cut: Vec::new(),
-                trace: None,
-            };
-            let line = Recorded {
-                pid,
-                ..this.history.line(entry)
             };
             if let Err(error) = this.history.append(&line) {
                 warn!("[gateway] cannot record that {signal} ended pid {pid}: {error}");

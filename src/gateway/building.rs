@@ -91,7 +91,7 @@ pub enum BuildError {
     Panicked(String),
 }
 
-/// What a sidecar printed last, each line on a line of its own.
+/// What a sidecar printed about its end, each line on a line of its own.
 fn last_words(failure: &SidecarFailure) -> String {
     let lines = failure.last_words.iter();
     lines.map(|line| format!("\n  | {line}")).collect()

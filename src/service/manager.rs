@@ -26,6 +26,12 @@ pub const JOB_LIMIT: Duration = Duration::from_secs(600);
 /// How many of the service's last lines are shown when it does not do what was asked.
 const LAST_WORDS: usize = 6;
 
+/// Among how many of its last messages an error is looked for: what is quoted follows it.
+const LOOKED_AT: usize = 12;
+
+/// The priority of an error (syslog(3)).
+const ERROR: u8 = 3;
+
 pub struct Manager {
     connection: Connection,
     proxy: SystemdManagerProxy<'static>,
@@ -308,7 +314,8 @@ pub fn journalctl(scope: Scope, unit: &str) -> String {
     format!("journalctl{} -u {unit}", user_flag(scope))
 }
 
-/// The last lines that a service itself wrote to the journal; none where it cannot be read.
+/// What a service itself wrote to the journal last; none where it cannot be read. From its last error
+/// on: a gateway that cannot start quotes there what its sidecar printed about it.
 pub fn last_words(scope: Scope, unit: &str) -> Vec<String> {
     let (flags, field): (&[&str], _) = match scope {
         Scope::System => (&[], "_SYSTEMD_UNIT"),
@@ -316,21 +323,28 @@ pub fn last_words(scope: Scope, unit: &str) -> Vec<String> {
     };
     let arguments = [
         "--boot".to_owned(),
-        "--output-fields=MESSAGE".to_owned(),
-        format!("--lines={LAST_WORDS}"),
+        "--output-fields=MESSAGE,PRIORITY".to_owned(),
+        format!("--lines={LOOKED_AT}"),
         format!("{field}={unit}"),
     ];
     let arguments = flags.iter().map(|flag| (*flag).to_owned()).chain(arguments);
     let entries = journal::entries(arguments).unwrap_or_default();
+    let is_error = |entry: &serde_json::Value| {
+        let priority = journal::text(entry, "PRIORITY").and_then(|text| text.parse().ok());
+        priority.is_some_and(|priority: u8| priority <= ERROR)
+    };
+    let error = entries.iter().rposition(is_error);
     let said = |entry| {
         let text = journal::text(entry, "MESSAGE");
         text.unwrap_or_else(|| "(a message that is too long to be shown)".to_owned())
     };
-    let texts: Vec<String> = entries.iter().map(said).collect();
+    let texts = entries[error.unwrap_or(0)..].iter().map(said);
     let mut lines: Vec<String> = texts
-        .iter()
-        .flat_map(|text| text.lines().map(str::to_owned))
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
         .collect();
-    lines.drain(..lines.len().saturating_sub(LAST_WORDS));
+    if error.is_none() {
+        lines.drain(..lines.len().saturating_sub(LAST_WORDS));
+    }
+    lines.truncate(LAST_WORDS);
     lines
 }

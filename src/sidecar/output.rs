@@ -15,14 +15,15 @@ use tracing::warn;
 use super::keeper::Pipes;
 use super::repetition::Repetition;
 use crate::os::mutex::lock;
+use crate::text::last_words::telling;
 use crate::text::log::{OutputStream, SidecarLog};
 
 /// A line longer than this is cut in pieces, so that a program that never ends its line cannot eat
 /// the memory. journald's own LineMax is 48 KiB.
 const LINE_MAX: usize = 16 * 1024;
 
-/// Lines kept for error messages, and how much of each.
-const LAST_LINES: usize = 20;
+/// Lines kept for error messages, and how much of each: the error may stand above a long stack.
+const LAST_LINES: usize = 100;
 const LAST_LINE_MAX: usize = 500;
 
 /// The last output of a sidecar, shared between the readers and the report of its death.
@@ -49,9 +50,9 @@ impl SidecarOutput {
         })
     }
 
-    /// The last lines, the oldest first.
+    /// The lines among the last ones that tell why it ended, the oldest first.
     pub fn last_words(&self) -> Vec<String> {
-        lock(&self.last).iter().cloned().collect()
+        telling(lock(&self.last).make_contiguous())
     }
 
     /// When its start last printed something new, or began.
@@ -178,7 +179,7 @@ mod tests {
         text.extend(std::iter::repeat_n(b'x', LINE_MAX * 3 + 5));
         text.extend(b"\nlast");
         Arc::clone(&output).read(OutputStream::Out, &text[..]).await;
-        let words = output.last_words();
+        let words: Vec<String> = lock(&output.last).iter().cloned().collect();
         assert_eq!(words[..2], ["one", "two"]);
         assert_eq!(words.len(), 7);
         assert!(words.iter().all(|line| line.len() <= LAST_LINE_MAX));
@@ -199,11 +200,11 @@ mod tests {
     #[tokio::test]
     async fn only_the_last_lines_are_kept() {
         let output = SidecarOutput::new(None);
-        let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
+        let text: String = (0..200).map(|n| format!("line {n}\n")).collect();
         Arc::clone(&output)
             .read(OutputStream::Err, text.as_bytes())
             .await;
-        assert_eq!(output.last_words().first().unwrap(), "line 80");
-        assert_eq!(output.last_words().len(), LAST_LINES);
+        assert_eq!(lock(&output.last).front().unwrap(), "line 100");
+        assert_eq!(output.last_words().last().unwrap(), "line 199");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod escape;
 pub mod human;
+pub mod last_words;
 pub mod log;
 mod log_queue;
 pub mod redact;

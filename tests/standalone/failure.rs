@@ -121,6 +121,50 @@ impl Versions {
     }
 }
 
+/// What a real Node or Python server prints when it crashes as it starts, and of that the cause.
+const CRASHES: [(&str, &str, &str); 4] = [
+    (
+        "node",
+        "function a() { throw new Error('cannot read app.json') }\na()",
+        "Error: cannot read app.json",
+    ),
+    (
+        "node",
+        "require('http').createServer(() => {}).listen(1, '203.0.113.7')",
+        "Error: listen EADDRNOTAVAIL: address not available 203.0.113.7:1",
+    ),
+    (
+        "python3",
+        "def a(): raise ValueError('the database is empty')\na()",
+        "ValueError: the database is empty",
+    ),
+    (
+        "python3",
+        "try: int('x')\nexcept ValueError as e: raise RuntimeError('bad setting') from e",
+        "RuntimeError: bad setting",
+    ),
+];
+
+#[test]
+fn of_a_server_that_crashes_the_cause_is_quoted_and_not_its_stack() {
+    for (program, script, cause) in CRASHES {
+        if !servers::have(program) {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server");
+        fs::write(&file, script).unwrap();
+        let mut gateway = Setup::behind([program, file.to_str().unwrap()]).spawn();
+        assert_eq!(gateway.exit_code(wait::DEADLINE), 1);
+        let told = gateway.stderr();
+        let quoted: Vec<&str> = told
+            .lines()
+            .filter_map(|line| line.strip_prefix("[gateway]   | "))
+            .collect();
+        assert_eq!(quoted, [cause], "{told}");
+    }
+}
+
 /// What any start on a busy machine takes less than.
 const LONG: &str = "30s";
 

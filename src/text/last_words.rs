@@ -1,0 +1,153 @@
+//! Which lines of a program's last output tell why it ended.
+//!
+//! Python prints the error below its stack, Node above it, with more lines and its version below.
+//! So the error line of the last stack counts, and what was printed after that stack.
+
+/// So many lines are shown where none is known to be the error.
+const SHOWN: usize = 5;
+
+/// More lines after an error mean that the program went on, and ended for another reason.
+const AFTER_MAX: usize = 3;
+
+/// First words of lines that begin an error, where no name of an error stands before the colon.
+const BEGINNINGS: [&str; 6] = [
+    "error:",
+    "fatal:",
+    "panic:",
+    "fatal error:",
+    "Caused by:",
+    "Exception in thread ",
+];
+
+/// The lines that tell why the program ended, the oldest first: at most [`SHOWN`].
+pub fn telling(lines: &[String]) -> Vec<String> {
+    let error = lines.iter().rposition(|line| begins_error(line));
+    if let Some(index) = error {
+        let message = 1 + usize::from(is_rust_panic(&lines[index]));
+        let (error, rest) = lines[index..].split_at(message.min(lines.len() - index));
+        let after = after_stack(rest);
+        if after.len() <= AFTER_MAX {
+            return error.iter().chain(after).cloned().collect();
+        }
+    }
+    let mut last: Vec<String> = lines
+        .iter()
+        .rev()
+        .filter(|line| !line.trim().is_empty())
+        .take(SHOWN)
+        .cloned()
+        .collect();
+    last.reverse();
+    last
+}
+
+/// Whether a line is the first of an error: `TypeError [ERR_X]: …`, `json.JSONDecodeError: …`,
+/// `Caused by: java.io.IOException: …`, `thread 'main' panicked at …`.
+fn begins_error(line: &str) -> bool {
+    if is_rust_panic(line) {
+        return true;
+    }
+    let begins = |beginning: &&str| {
+        let start = line.get(..beginning.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+    };
+    if BEGINNINGS.iter().any(begins) {
+        return true;
+    }
+    let head = line.split_once(": ").map_or(line, |(head, _)| head);
+    let head = head.strip_prefix("Uncaught ").unwrap_or(head);
+    let name = head.split_once(" [").map_or(head, |(name, _)| name);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._$".contains(c);
+    name.chars().all(is_name) && (name.ends_with("Error") || name.ends_with("Exception"))
+}
+
+fn is_rust_panic(line: &str) -> bool {
+    line.starts_with("thread '") && line.contains("panicked at ")
+}
+
+/// What was printed after the stack below an error.
+fn after_stack(lines: &[String]) -> Vec<&String> {
+    let in_stack = |line: &String| line.starts_with([' ', '\t']) || line == "}";
+    let end = lines.iter().rposition(in_stack).map_or(0, |last| last + 1);
+    let lines = lines[end..].iter();
+    lines.filter(|line| !is_trailer(line)).collect()
+}
+
+/// What Node, Rust and Go print below every error.
+fn is_trailer(line: &str) -> bool {
+    line.trim().is_empty()
+        || ["Node.js v", "note: run with ", "goroutine ", "exit status "]
+            .iter()
+            .any(|beginning| line.starts_with(beginning))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Vec<String> {
+        telling(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_error_of_the_last_stack_and_what_follows_it() {
+        for (name, text, expected) in [
+            (
+                "Node",
+                "up\n/a.js:2\n  throw err;\n  ^\n\nTypeError [ERR_X]: no\nRequire stack:\n- /a.js\n    at b (/a.js:2:21)\n    at c {\n  code: 'X'\n}\n\nNode.js v20.20.2",
+                vec!["TypeError [ERR_X]: no"],
+            ),
+            (
+                "Node with an event's error",
+                "node:events:502\n      throw er;\n\nError: listen EADDRINUSE\n    at x\nEmitted 'error' event on Server instance at:\n    at y {\n  port: 1\n}\n\nNode.js v20",
+                vec!["Error: listen EADDRINUSE"],
+            ),
+            (
+                "Python, an error while one was handled",
+                "Traceback (most recent call last):\n  File \"a\"\nValueError: 'x'\n\nDuring handling:\n\nTraceback (most recent call last):\n  File \"b\"\nRuntimeError: broken",
+                vec!["RuntimeError: broken"],
+            ),
+            (
+                "Python, with a last word of its caller",
+                "Traceback (most recent call last):\n  File \"a\"\njson.decoder.JSONDecodeError: empty\ngiving up",
+                vec!["json.decoder.JSONDecodeError: empty", "giving up"],
+            ),
+            (
+                "Java",
+                "Exception in thread \"main\" java.lang.Exception: a\n\tat A.main(A.java:1)\nCaused by: java.io.IOException: b\n\t... 1 more",
+                vec!["Caused by: java.io.IOException: b"],
+            ),
+            (
+                "Rust",
+                "thread 'main' panicked at src/main.rs:2:5:\nno configuration\nnote: run with `RUST_BACKTRACE=1`",
+                vec![
+                    "thread 'main' panicked at src/main.rs:2:5:",
+                    "no configuration",
+                ],
+            ),
+            (
+                "Go",
+                "panic: no configuration\n\ngoroutine 1 [running]:\nmain.main()\n\t/a.go:4 +0x1d\nexit status 2",
+                vec!["panic: no configuration"],
+            ),
+            (
+                "an error alone",
+                "Error: the disk is on fire",
+                vec!["Error: the disk is on fire"],
+            ),
+            (
+                "no error",
+                "1\n2\n\n3\n4\n5\n6",
+                vec!["2", "3", "4", "5", "6"],
+            ),
+            (
+                "an error long ago",
+                "Error: a client left\n1\n2\n3\n4\n5\n6",
+                vec!["2", "3", "4", "5", "6"],
+            ),
+            ("nothing", "", vec![]),
+        ] {
+            assert_eq!(of(text), expected, "{name}");
+        }
+    }
+}

@@ -62,6 +62,8 @@ pub struct RequestScene {
     pub after: GenerationInfo,
     /// What failing requests answer; none for [`FailureCode::Failed`].
     pub code: Option<FailureCode>,
+    /// The generation that did not become ready: its number is not given again.
+    pub given_up: Option<u64>,
     /// What the operator should know.
     pub notes: Vec<String>,
     /// The generation that still finishes its work.
@@ -169,6 +171,12 @@ impl PendingRequests {
             return;
         };
         let took_ms = request.begun.elapsed().as_millis() as u64;
+        let verdict = match (verdict, scene.given_up) {
+            (RequestVerdict::Failed(why), Some(number)) => {
+                RequestVerdict::Failed(format!("generation {number} was given up: {why}"))
+            }
+            (verdict, _) => verdict,
+        };
         let end = LastRestart {
             request: id.to_owned(),
             kind: request.kind.name(),

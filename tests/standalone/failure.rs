@@ -200,9 +200,22 @@ fn fails(script: &str, last_words: &str, start_timeout: &str) {
         .unwrap_or_default()
         .to_owned();
     assert!(outcome.starts_with("failed"), "{status:#}");
+    // Its number is not given again, and who sees the next one knows why.
+    assert!(
+        said(&output).contains("error: generation 2 was given up: sidecar main ")
+            && said(&output).contains("generation 1 serves on")
+            && outcome.starts_with("failed: generation 2 was given up"),
+        "{outcome}: {}",
+        said(&output)
+    );
     // The operator mends it and asks again.
     versions.set("exec \"$@\"");
-    gateway.restart();
+    let output = gateway.restart();
+    assert!(
+        said(&output).contains("generation 1 -> 3"),
+        "{}",
+        said(&output)
+    );
     assert_ne!(gateway.sidecar_pid("main"), before);
     load.stop().assert_clean(&[(Part::New, 40)]);
     let left = crate::support::gateway::descendants(gateway.pid());

@@ -204,6 +204,7 @@ impl Gateway {
         self.finish_reload();
         let mut scene = StepScene::default();
         scene.answers.code = Some(code);
+        scene.answers.given_up = Some(number);
         self.step_with(Event::Broken(number, why.to_owned()), scene);
         // What was replaced and put back runs in a new sidecar.
         self.follow_sidecars();

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
-use super::Gateway;
+use super::{Gateway, StepScene};
 use crate::config::TUNNEL_DRAIN;
 use crate::control::protocol::HANDOVER_VERSION;
 use crate::gateway::budget::RESTART_MARGIN;
@@ -133,7 +133,9 @@ impl Gateway {
                 return;
             }
         }
-        self.step(Event::SuccessorLost(generation, why));
+        let mut scene = StepScene::default();
+        scene.answers.given_up = Some(generation);
+        self.step_with(Event::SuccessorLost(generation, why), scene);
     }
 
     /// Ends what must not run beside the sidecars of a successor.

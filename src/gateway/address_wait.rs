@@ -15,7 +15,7 @@ use super::listeners::Listeners;
 use super::option_future::or_never;
 use super::signals::Signals;
 use crate::config::Listen;
-use crate::os::port::{self, Depth};
+use crate::os::port::{self, Depth, Holder};
 use crate::os::process::group_of;
 use crate::proxy::BindError;
 use crate::stale::{self, AddressClaim, AddressState, CleanMode, ServiceUnit};
@@ -65,10 +65,19 @@ fn explain(error: BindError) -> String {
 
 /// Who has an address, and what can be done.
 fn taken(listen: &Listen) -> String {
-    let who: Vec<String> = port::who(listen, &[], Depth::First)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let holders = port::who(listen, &[], Depth::First);
+    let who: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    let service = holders.iter().find_map(|holder| match holder {
+        Holder::Seen(process) if process.is_gateway() => process.unit(),
+        _ => None,
+    });
+    if let Some((_, of_user)) = service {
+        let scope = if of_user { "user" } else { "system" };
+        return format!(
+            "{listen} is held by {}, which runs as a service: `gatewayctl list --{scope}` names it, `gatewayctl restart --{scope}` restarts it; for another one choose another address with --listen",
+            who.join(", ")
+        );
+    }
     match who.as_slice() {
         [] if port::can_be_had(listen).is_ok_and(|free| !free) => format!(
             "{listen} is in use by a socket that does not listen, or that cannot be seen from here: `ss -tanp` as root lists it; or choose another address with --listen"

@@ -567,6 +567,46 @@ fn one_address_has_one_owner() {
         &["is updated"],
     );
 
+    // A service of a user that runs is named with its scope, whoever meets it and how.
+    expect(
+        &systemd.run_as_user(&app, &["gatewayctl", "start", "--user"]),
+        0,
+        &["started"],
+    );
+    let runs = format!("uid {}) of gateway.service (user scope)", app.uid);
+    expect(
+        &system(&["--instance", "fourth", "--now", "--listen", "18789"]),
+        5,
+        &[
+            "127.0.0.1:18789 is taken by gateway (pid ",
+            &runs,
+            &format!(
+                "gatewayctl --user stop --instance gateway   (as uid {}; ",
+                app.uid
+            ),
+        ],
+    );
+    let second = [
+        "gateway",
+        "run",
+        "--instance",
+        "fifth",
+        "--",
+        "python3",
+        MIRROR,
+        "{port}",
+    ];
+    expect(
+        &systemd.run(&second),
+        1,
+        &[
+            &runs,
+            "`gatewayctl list --user` names it",
+            "another address with --listen",
+        ],
+    );
+    systemd.run_as_user(&app, &["gatewayctl", "stop", "--user"]);
+
     // A gateway that somebody started by hand, and a stranger.
     let by_hand = [
         "systemd-run",

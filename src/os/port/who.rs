@@ -6,6 +6,7 @@ use super::kernel::{tcp, unix};
 use super::{Depth, Socket, holders};
 use crate::config::Listen;
 use crate::os::process::Process;
+use crate::text::escape::escape;
 
 /// What a holder is called that nothing else is known of.
 pub const UNSEEN: &str = "a process that cannot be seen from here";
@@ -21,7 +22,16 @@ pub enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Seen(process) => f.write_str(&process.called()),
+            Self::Seen(process) => {
+                f.write_str(&process.called())?;
+                match process.unit().filter(|_| process.is_gateway()) {
+                    Some((unit, of_user)) => {
+                        let scope = if of_user { "user" } else { "system" };
+                        write!(f, " of {} ({scope} scope)", escape(unit))
+                    }
+                    None => Ok(()),
+                }
+            }
             Self::Hidden(Some(uid)) => {
                 write!(f, "{UNSEEN} (uid {uid})")
             }

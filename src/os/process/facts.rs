@@ -89,6 +89,12 @@ impl Process {
         service_of(&self.group)
     }
 
+    /// The unit of that service, and whether it is one of a user's manager.
+    pub fn unit(&self) -> Option<(&str, bool)> {
+        let (above, unit) = self.service()?.rsplit_once('/')?;
+        Some((unit, above.contains("/user@")))
+    }
+
     /// For people: `nginx (pid 12, uid 33)`.
     pub fn called(&self) -> String {
         let name = crate::text::escape::escape(&self.name);

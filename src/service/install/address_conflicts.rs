@@ -8,7 +8,6 @@ use crate::os::port::{self, Depth, Holder};
 use crate::service::error::ServiceError;
 use crate::service::layout::Installed;
 use crate::service::neighbours::{Neighbour, neighbours};
-use crate::text::escape::escape;
 
 /// Compares with every other installed gateway that can be seen; what the operator should know,
 /// where nothing stands against it.
@@ -104,17 +103,22 @@ fn taken(listen: &Listen) -> ServiceError {
         .map_or_else(|| "another program".to_owned(), Holder::to_string);
     let (who, next) = match holder {
         Some(Holder::Seen(process)) if process.is_gateway() => {
-            let place = process.service().and_then(|group| group.rsplit('/').next());
-            let how = place.map_or_else(
-                || "a gateway that was started by hand".to_owned(),
-                |unit| format!("the gateway of {}", escape(unit)),
-            );
+            let (who, scope) = match process.unit() {
+                None => (format!("a gateway that was started by hand, {who}"), ""),
+                Some((_, true)) => (who, " --user"),
+                Some((_, false)) => (who, " --system"),
+            };
             let name = named(&process.arguments).unwrap_or("NAME");
+            let own = process.uid == nix::unistd::geteuid().as_raw();
+            let by = match scope {
+                " --user" if !own => format!("as uid {}; ", process.uid),
+                _ => String::new(),
+            };
             let stop = format!(
-                "gatewayctl stop --instance {name}   (ends it, and what it has begun is finished)"
+                "gatewayctl{scope} stop --instance {name}   ({by}ends it, and what it has begun is finished)"
             );
             (
-                format!("{how}, {who}"),
+                who,
                 format!(
                     "{stop}\ngatewayctl clean --dry-run --port {port}   (whether it is a stale one)"
                 ),

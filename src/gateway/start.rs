@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::address_wait;
 use super::budget::EXTEND_BY;
@@ -33,13 +33,15 @@ use super::signals::Signals;
 use super::supervision::Supervision;
 use super::traces::Traces;
 use super::{fdstore_clients, ownership, standby};
-use crate::config::{self, ConfigError, Env, Overrides};
+use crate::config::{self, ConfigError, Env, Loaded, Overrides};
 use crate::os::task::log_panics;
+use crate::os::terminal;
 use crate::proxy::{Front, Workers};
 use crate::sidecar::{Inherited, SidecarNews};
 use crate::state::paths::Paths;
 use crate::state::terms::EndReason;
 use crate::systemd::{Notifier, PassedFd, take_passed};
+use crate::text::log;
 use crate::text::redact::Redactor;
 
 /// Serving threads when `workers` is 0: one for each CPU, but no more than this; the programs
@@ -49,6 +51,7 @@ const WORKERS_MAX: usize = 4;
 /// Exit codes (gateway(8)).
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
+const USAGE: u8 = 2;
 const REFUSED: u8 = 5;
 const INVALID: u8 = 78;
 
@@ -118,6 +121,9 @@ fn gather(flags: Overrides) -> Result<Given, u8> {
         error!("[gateway] {error}");
         INVALID
     })?;
+    if incoming.is_none() {
+        nothing_to_serve(&flags, &material.loaded)?;
+    }
     traces.phase("config");
     Ok(Given {
         flags,
@@ -128,6 +134,31 @@ fn gather(flags: Overrides) -> Result<Given, u8> {
         inherited: Arc::new(Inherited::take()),
         traces,
     })
+}
+
+/// Says what to do where there is neither a command nor a configuration. A person at a terminal
+/// gets nothing else: an empty front door would only keep the address from the next try. Elsewhere
+/// it is started, because a service whose file is lost for a while must not close its port.
+fn nothing_to_serve(flags: &Overrides, loaded: &Loaded) -> Result<(), u8> {
+    let config = &loaded.config;
+    if loaded.path.is_some() || !config.sidecar.is_empty() || !config.route.is_empty() {
+        return Ok(());
+    }
+    let file = config::default_path(&Env::real(), &loaded.instance);
+    let hint = format!(
+        "nothing to serve: no command after --, and no configuration in {}\n  \
+         gateway run -- COMMAND…                 (a server behind a front door; {{port}} becomes its private port)\n  \
+         gatewayctl install --now -- COMMAND…    (the same as a service)",
+        file.display()
+    );
+    if terminal::is_there() && flags.listen.is_empty() {
+        log::error_lines(&hint);
+        return Err(USAGE);
+    }
+    let mut lines = hint.lines();
+    warn!("[gateway] {}", lines.next().unwrap_or_default());
+    lines.for_each(|line| info!("[gateway] {line}"));
+    Ok(())
 }
 
 /// The configuration. A successor whose own is not valid leaves the service to its predecessor;

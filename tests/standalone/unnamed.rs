@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::client::{Target, block_on, get};
 use crate::support::gateway::{ctl_in, said, scrub};
-use crate::support::{port, servers, wait};
+use crate::support::{port, servers, skip, wait};
 
 /// A gateway that finds its configuration by itself.
 struct Unnamed {
@@ -117,4 +117,66 @@ fn a_gateway_called_after_its_port_keeps_port_and_server_at_reload_and_restart()
         );
     }
     gateway.serves(second);
+}
+
+/// `gateway` without a word, as a newcomer types it, where there is no configuration.
+fn bare(dir: &Path) -> Command {
+    let mut command = Command::new("script");
+    scrub(&mut command);
+    command
+        .args([
+            "--quiet",
+            "--return",
+            "--command",
+            env!("CARGO_BIN_EXE_gateway"),
+        ])
+        .arg(dir.join("typescript"))
+        .env("CONFIGURATION_DIRECTORY", dir)
+        .env("GATEWAY_STATE_DIR", dir.join("state"))
+        .current_dir(dir)
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn with_nothing_to_serve_who_types_gateway_is_told_what_to_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().display().to_string();
+    let says_what = |text: &str| {
+        text.contains(&format!(
+            "nothing to serve: no command after --, and no configuration in {place}/gateway"
+        )) && text.contains("gateway run -- COMMAND…")
+            && text.contains("gatewayctl install --now -- COMMAND…")
+    };
+    if skip::unless_there("script") {
+        let output = bare(dir.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(says_what(&said(&output)), "{}", said(&output));
+        assert!(!dir.path().join("state").exists(), "it began nothing");
+    }
+
+    // Without a terminal the door is opened all the same: a service whose file is lost for a while
+    // keeps its port. What is missing comes first.
+    let port = port::private();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+    scrub(&mut command);
+    let log = dir.path().join("log");
+    let mut child = command
+        .args(["--listen", &port.to_string(), "--state-dir"])
+        .arg(dir.path().join("state"))
+        .env("CONFIGURATION_DIRECTORY", dir.path())
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let text = wait::until("the door is open", || {
+        let text = fs::read_to_string(&log).unwrap();
+        text.contains("http server listening").then_some(text)
+    });
+    assert!(
+        says_what(&text) && text.starts_with("[gateway] warning: nothing to serve"),
+        "{text}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

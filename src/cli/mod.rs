@@ -21,6 +21,7 @@ mod schema;
 mod services;
 mod stale_gateways;
 mod styled_line;
+mod synopsis;
 pub mod target;
 pub mod ui;
 

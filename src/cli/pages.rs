@@ -5,6 +5,7 @@ use clap_mangen::Man;
 
 use super::args::{CtlCli, GatewayCli};
 use super::schema;
+use super::synopsis::synopsis;
 use crate::diagnose::doctor;
 
 /// The manual's section for programs that administer a machine.
@@ -46,7 +47,7 @@ fn collect(command: &Command, name: &str, pages: &mut Vec<(String, String)>) {
     if page.render(&mut text).is_ok() {
         pages.push((
             format!("{name}.{SECTION}"),
-            finish(&String::from_utf8_lossy(&text), name),
+            finish(&String::from_utf8_lossy(&text), name, &synopsis(command)),
         ));
     }
     for inner in command
@@ -57,10 +58,15 @@ fn collect(command: &Command, name: &str, pages: &mut Vec<(String, String)>) {
     }
 }
 
+/// The heading of the line that [`synopsis`] makes.
+const SYNOPSIS: &str = ".SH SYNOPSIS\n";
+
 /// What a page says besides its flags: sections that `--help` has no room for, and headings for
 /// what follows the flags there.
-fn finish(text: &str, name: &str) -> String {
-    let text = text
+fn finish(text: &str, name: &str, synopsis: &str) -> String {
+    let (head, rest) = text.split_once(SYNOPSIS).unwrap_or((text, ""));
+    let (_, rest) = rest.split_once('\n').unwrap_or_default();
+    let text = format!("{head}{SYNOPSIS}{synopsis}\n{rest}")
         .replace(".SH EXTRA\nExamples:", ".SH EXAMPLES")
         .replace(".SH EXTRA\nExit codes:", ".SH EXIT STATUS\n")
         .replace("\nExamples:\n", "\n.SH EXAMPLES\n");

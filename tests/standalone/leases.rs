@@ -328,3 +328,29 @@ fn the_command_is_run_only_with_a_lease_and_signals_reach_it() {
     assert_eq!(nobody.status.code(), Some(3), "{}", said(&nobody));
     assert!(!untouched.exists());
 }
+
+#[test]
+fn the_examples_of_the_manual_work_as_they_are_typed() {
+    let Some(gateway) = gateway() else { return };
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/gatewayctl-inhibit.8");
+    let page = fs::read_to_string(page).unwrap().replace("\\-", "-");
+    let examples: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("gatewayctl inhibit "))
+        .collect();
+    assert_eq!(examples.len(), 2);
+    let ctl = format!(
+        "gatewayctl() {{ {} --state-dir '{}' \"$@\"; }}",
+        env!("CARGO_BIN_EXE_gatewayctl"),
+        gateway.state_dir().display()
+    );
+    for example in examples {
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("{ctl}\n{example}")])
+            .current_dir(gateway.dir())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{example}: {}", said(&output));
+    }
+    assert!(gateway.dir().join("backup.tar.gz").exists());
+}

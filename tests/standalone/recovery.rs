@@ -411,7 +411,13 @@ fn safe_mode_is_left_by_recover() {
     });
     assert!(text.contains("GATEWAY_ALERT_RUNG=safe-mode"), "{text}");
     let output = gateway.ctl(["recover"]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        output.status.success()
+            && said(&output).contains("tries its sidecars now, and leaves safe mode when")
+            && said(&output).contains("gatewayctl wait --state-dir "),
+        "{}",
+        said(&output)
+    );
     gateway.wait_line(READY);
     assert_eq!(get(&gateway, "/").status(), 200);
     assert!(gateway.status()["recovery"].is_null());

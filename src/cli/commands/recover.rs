@@ -4,7 +4,10 @@ use serde_json::Value;
 
 use crate::cli::answers::{CommandOutcome, OutcomeAnswer};
 use crate::cli::{CliError, Context, Exit};
-use crate::control::protocol::{Method, SidecarStateName, SidecarStatus, Stage};
+use crate::control::protocol::{
+    Method, RecoveryRung, SidecarStateName, SidecarStatus, Stage, Status,
+};
+use crate::text::human::span;
 use crate::text::words::Words;
 
 /// Asks a gateway to try its sidecars again now. One that serves as configured has nothing to
@@ -32,10 +35,10 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
             .call::<Value>(&Method::Recover, |step| ctx.ui.progress(&step.text))
             .await;
         asked.map_err(|error| target.call_failed(error))?;
-        ctx.ui.say(format!(
-            "{} tries again now; gatewayctl wait{} says when it is ready",
-            status.instance, target.flags
-        ));
+        let dead: Vec<&str> = (status.sidecars.iter().filter(|one| dead(one)))
+            .map(|sidecar| sidecar.name.as_str())
+            .collect();
+        ctx.ui.say(done(&status, &dead, &target.flags.to_string()));
         CommandOutcome::Trying
     };
     ctx.ui
@@ -43,9 +46,37 @@ pub async fn recover(ctx: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// What a gateway that was in this state does now; `dead` are its sidecars that did not run.
+fn done(status: &Status, dead: &[&str], flags: &str) -> String {
+    let name = &status.instance;
+    let recovery = status.recovery.as_ref();
+    let what = match recovery.map(|recovery| recovery.rung) {
+        Some(RecoveryRung::LastGood) => {
+            return format!("{name} has read its configuration again and serves it");
+        }
+        Some(RecoveryRung::Throttled) => {
+            let left = recovery.and_then(|recovery| recovery.retry_ms);
+            let left = left.map_or(String::new(), |left| {
+                format!(" instead of in {}", span(left))
+            });
+            format!(
+                "{name} starts its sidecars now{left}, and its earlier unplanned ends no longer count"
+            )
+        }
+        Some(RecoveryRung::SafeMode) => {
+            format!("{name} tries its sidecars now, and leaves safe mode when they are ready")
+        }
+        None if dead.is_empty() => format!("{name} starts its sidecars now"),
+        None => format!("{name} starts {} again now", dead.join(", ")),
+    };
+    format!("{what}\ngatewayctl wait{flags}   (returns when it is ready)")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::control::protocol::RecoveryStatus;
 
     use crate::control::fake_gateway::{self, FakeGateway};
 
@@ -55,5 +86,31 @@ mod tests {
         let ctx = Context::quiet(&double.state);
         assert_eq!(recover(&ctx).await, Ok(Exit::Done));
         assert_eq!(*double.asked.lock().unwrap(), [Method::Status]);
+    }
+
+    #[test]
+    fn what_is_done_is_said() {
+        let mut status = fake_gateway::status();
+        status.instance = "web".into();
+        assert_eq!(
+            done(&status, &["api", "main"], " --instance web"),
+            "web starts api, main again now\ngatewayctl wait --instance web   (returns when it is ready)"
+        );
+        let mut with = |rung, retry_ms| {
+            status.recovery = Some(RecoveryStatus {
+                rung,
+                reason: "why".into(),
+                retry_ms,
+            });
+            done(&status, &[], "").lines().next().unwrap().to_owned()
+        };
+        assert_eq!(
+            with(RecoveryRung::Throttled, Some(12_000)),
+            "web starts its sidecars now instead of in 12.0 s, and its earlier unplanned ends no longer count"
+        );
+        assert_eq!(
+            with(RecoveryRung::LastGood, None),
+            "web has read its configuration again and serves it"
+        );
     }
 }

@@ -47,17 +47,10 @@ fn a_handshake_without_an_answer_keeps_no_drain_open() {
         gateway.wait_status("the handshake is under way", |status| {
             status["requests"] == 1
         });
-        let begun = Instant::now();
         let output = gateway.ctl(["restart"]);
         assert!(output.status.success(), "{}", said(&output));
-        gateway.wait_status("the old generation is gone", |status| {
-            status["drainers"] == serde_json::json!([])
-        });
-        assert!(
-            begun.elapsed() < Duration::from_secs(8),
-            "{:?}",
-            begun.elapsed()
-        );
+        // The handshake is never answered: only the end of the budget can end the drain.
+        gateway.gone_after(1);
     });
 }
 

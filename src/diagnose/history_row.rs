@@ -35,16 +35,22 @@ impl HistoryRow {
                 ..
             } => {
                 let how = if *planned { "ended" } else { "ended unplanned" };
-                let cut = if cut.is_empty() {
-                    String::new()
-                } else {
-                    format!("; cut: {}", cut.join(", "))
-                };
+                let cut = cut_text(cut);
                 Self {
                     took: Some(format!("up {}", span(*uptime_ms))),
                     ..Self::event(
                         format!("{how}, code {code}"),
                         Some(format!("{reason}{cut}")),
+                    )
+                }
+            }
+            HistoryEntry::HandedOver { to, uptime_ms, cut } => {
+                let cut = cut_text(cut);
+                Self {
+                    took: Some(format!("up {}", span(*uptime_ms))),
+                    ..Self::event(
+                        format!("handed over to pid {to}"),
+                        Some(format!("stays in front of it{cut}")),
                     )
                 }
             }
@@ -98,6 +104,13 @@ impl HistoryRow {
             why,
             took: None,
         }
+    }
+}
+
+fn cut_text(cut: &[String]) -> String {
+    match cut {
+        [] => String::new(),
+        cut => format!("; cut: {}", cut.join(", ")),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::building::BuildResult;
 use super::config_source::Material;
 use super::drain::budget::Cut;
-use super::handover::{News, StartedSuccessor, ToSuccessor};
+use super::handover::{News, PredecessorEnd, StartedSuccessor, ToSuccessor};
 use super::progress::CutWork;
 use super::relapse::Obituary;
 use super::signals::SignalRequest;
@@ -48,8 +48,11 @@ pub enum LoopEvent {
     SuccessorEnded,
     /// The predecessor says something, or is gone.
     Predecessor(Option<ToSuccessor>),
-    /// This predecessor has ended.
-    PredecessorEnded(u32),
+    /// A predecessor has ended.
+    PredecessorEnded(PredecessorEnd),
+    /// The waiter in front of this process has ended, though this process lives; none where it was
+    /// gone before this process could look.
+    FrontEnded(Option<PredecessorEnd>),
     /// What systemd says about our unit.
     Supervised(UnitReport),
     /// A signal came, which belongs to this announced restart, if there is one.

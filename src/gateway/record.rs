@@ -267,6 +267,11 @@ impl LifeRecord {
         });
     }
 
+    /// This process has handed over, and stays in front of `to`.
+    pub fn stays_in_front(&self, to: u32, uptime_ms: u64, cut: Vec<String>) {
+        self.append(HistoryEntry::HandedOver { to, uptime_ms, cut });
+    }
+
     /// Keeps what is known in a bundle, and tells where.
     pub fn bundle(&self, reason: &str, error: Option<&str>, uptime_ms: u64, status: Value) {
         let (reason, error) = (reason.to_owned(), error.map(str::to_owned));

@@ -50,6 +50,7 @@ use super::traces::Traces;
 use super::watchdog::Watchdog;
 use crate::control::server::Call;
 use crate::state::paths::Paths;
+use crate::state::terms::EndReason;
 
 /// How often predecessor and successor tell each other how it goes.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -197,15 +198,22 @@ impl Gateway {
         self.control.close();
         drop(inputs.calls);
         let predecessor = self.predecessor.predecessor();
+        let record = self.recovery.record.clone();
         let (control, waiter) = self.end(code);
         if let Some(predecessor) = predecessor {
             predecessor.flushed().await;
         }
         control.finish().await;
-        match waiter {
-            Some(waiter) => waiter.wait(&mut inputs.signals).await,
-            None => code,
-        }
+        let Some(waiter) = waiter else {
+            return code;
+        };
+        let end = waiter.wait(&mut inputs.signals).await;
+        let why = format!("as pid {} did, which it stayed in front of", end.last);
+        let uptime_ms = started.elapsed().as_millis() as u64;
+        let why = EndReason::Other(why);
+        record.ended(!end.killed, end.code, &why, uptime_ms, Vec::new(), None);
+        record.flush();
+        end.code
     }
 
     /// Whether the service manager is asked for more time again and again.

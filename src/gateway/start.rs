@@ -323,6 +323,8 @@ async fn assemble(
         signals: PendingSignals::default(),
         exit: None,
     };
+    let front_ended = gateway.events.outbox(LoopEvent::FrontEnded);
+    gateway.successor.watch_front(front_ended);
     gateway.begin(first, life.ladder);
     let inputs = Inputs {
         signals,

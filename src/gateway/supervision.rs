@@ -33,6 +33,8 @@ pub struct Supervision {
     unit: Option<UnitFacts>,
     /// What a predecessor knew.
     handed: Option<SupervisorVerdict>,
+    /// Whether the process in front of this one, whose pid the outside knew, is gone.
+    front_lost: bool,
     no_respawn: bool,
     /// For when the service manager listens to this process.
     notifier: Notifier,
@@ -62,6 +64,7 @@ impl Supervision {
             verdict,
             unit: None,
             handed,
+            front_lost: false,
             no_respawn,
             notifier,
             successor_is_main: false,
@@ -100,6 +103,23 @@ impl Supervision {
             handed: self.handed.clone(),
             ..Evidence::gather(&Env::real(), &self.instance)
         });
+        if self.front_lost {
+            self.lose_front();
+        }
+    }
+
+    /// The process in front of this one has ended: who followed it does not know this one. systemd
+    /// and launchd end what is left of it.
+    pub fn lose_front(&mut self) {
+        self.front_lost = true;
+        let followed = &self.verdict.supervisor;
+        if !followed.tracks_pid() || matches!(followed, Supervisor::Launchd { .. }) {
+            return;
+        }
+        self.verdict = SupervisorVerdict {
+            reason: format!("{followed} followed the process in front, which has ended"),
+            supervisor: Supervisor::Init,
+        };
     }
 
     pub fn verdict(&self) -> &SupervisorVerdict {

@@ -18,7 +18,7 @@ use super::environment::Inherited;
 use super::keeper::{Kept, Pipes};
 use crate::config::Dur;
 use crate::os::platform;
-use crate::os::process::{Ended, PidFd, living_in_group};
+use crate::os::process::{Ended, PidFd, in_words, living_in_group};
 
 /// How much likelier than the gateway the kernel ends a sidecar when memory runs out (proc(5),
 /// oom_score_adj; -1000 to 1000).
@@ -75,14 +75,7 @@ impl fmt::Display for ChildEnd {
                 return f.write_str("was killed and has not ended: it waits in the kernel, as for a disk that does not answer");
             }
         };
-        match (status.code(), status.signal()) {
-            (Some(code), _) => write!(f, "exited with code {code}"),
-            (None, Some(number)) => match Signal::try_from(number) {
-                Ok(signal) => write!(f, "was ended by {signal}"),
-                Err(_) => write!(f, "was ended by signal {number}"),
-            },
-            (None, None) => f.write_str("ended"),
-        }
+        f.write_str(&in_words(*status))
     }
 }
 

@@ -123,14 +123,11 @@ fn record(claim: &AddressClaim, suspect: &Suspect, proof: EndProof, signal: Sign
     let process = &suspect.process;
     let (by, uid) = (&claim.by, nix::unistd::geteuid());
     for dir in &claim.state {
+        let why = format!("{by}, by uid {uid}, with {signal}: {}", proof.text());
         let end = ForeignEnd {
-            pid: process.pid,
-            signal,
             planned: true,
-            reason: EndReason::Other(format!(
-                "{by}, by uid {uid}, with {signal}: {}",
-                proof.text()
-            )),
+            reason: EndReason::Other(why),
+            ..ForeignEnd::killed(process.pid, signal)
         };
         if let Err(error) = record_foreign_end(dir, process.start_time, end) {
             let dir = dir.display();

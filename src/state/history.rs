@@ -121,6 +121,17 @@ pub enum HistoryEntry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<Carried>,
     },
+    /// A process has handed over, its work is done, and it stays in front of the one that serves,
+    /// because somebody follows its pid.
+    HandedOver {
+        /// The process that serves.
+        to: u32,
+        /// How long it was there until then.
+        uptime_ms: u64,
+        /// What was cut, when its time was over.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cut: Vec<String>,
+    },
     /// A restart or reload is accepted. Its end is a `Request` of the same id; where the process
     /// dies before, the life after writes that.
     Asked {

@@ -52,8 +52,12 @@ pub fn detect(evidence: &Evidence) -> SupervisorVerdict {
 
 type Recognized = Option<(Supervisor, String)>;
 
-/// `$GATEWAY_SUPERVISOR` overrules everything.
+/// `$GATEWAY_SUPERVISOR` overrules everything but a predecessor that nobody followed any more.
 fn declared(evidence: &Evidence) -> Recognized {
+    let handed = evidence.handed.as_ref();
+    if handed.is_some_and(|handed| handed.supervisor == Supervisor::Init) {
+        return None;
+    }
     let name = evidence.variable("GATEWAY_SUPERVISOR")?.trim();
     let supervisor = match name.to_ascii_lowercase().as_str() {
         "systemd" => of_unit(evidence),

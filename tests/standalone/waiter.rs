@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::support::client::{block_on, get};
 use crate::support::gateway::{Gateway, ctl_in, said, scrub};
 use crate::support::handover::{
-    Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, wait_end,
+    Failpoint, alive, failed, followed, fresh, no_sidecar, one_of, signal, successor_ended,
+    wait_end,
 };
 use crate::support::load::Load;
 use crate::support::report::Part;
@@ -118,7 +119,7 @@ fn a_successor_that_dies_behind_the_first_process_changes_nothing() {
     for before in [gateway.pid(), 0] {
         failpoint.arm("new.ready", "kill");
         let text = failed(&gateway.ctl(["restart", "--fresh"]));
-        assert!(text.contains("the successor ended"), "{text}");
+        successor_ended(&text, "was ended by SIGKILL");
         let (count, serves) = if before == 0 {
             (2, gateway.main_pid())
         } else {
@@ -143,9 +144,16 @@ fn a_first_process_that_dies_in_front_leaves_the_service_where_it_is() {
     wait_end(gateway.pid());
     gateway.exited();
     assert_eq!(one_of(&gateway, 1), new);
-    // Who supervised the first one is still believed to be there: the second stays in front now.
-    let next = fresh(&gateway);
-    assert_eq!(one_of(&gateway, 2), next);
+    // Who followed the first one has seen it end, and does not know this one.
+    gateway.wait_status("nobody follows it", |status| {
+        let strategy = status["strategy"].as_str().unwrap();
+        strategy
+            .starts_with("respawn: nobody follows this pid: terminal followed the process in front")
+    });
+    for _ in 0..2 {
+        let next = fresh(&gateway);
+        assert_eq!(one_of(&gateway, 1), next);
+    }
     gateway.terminate();
 }
 
@@ -171,6 +179,58 @@ fn a_first_process_that_is_stopped_holds_up_nothing_and_its_late_answer_is_taken
     assert_eq!(one_of(&gateway, 2), next);
     gateway.signal(Signal::SIGTERM);
     ends(&mut gateway, 0);
+}
+
+/// The lines of `gatewayctl history` about a process.
+fn history_of(gateway: &Gateway, pid: u32) -> Vec<String> {
+    let told = said(&gateway.ctl(["history"]));
+    let pid = format!("pid {pid} ");
+    let lines = told.lines().filter(|line| line.contains(&pid));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_first_process_has_ended_on_record_when_it_has_ended() {
+    let Some(setup) = followed() else { return };
+    // Killed in front, the second one writes down how.
+    let mut gateway = setup.start();
+    let (first, second) = (gateway.pid(), fresh(&gateway));
+    one_of(&gateway, 2);
+    let stays = format!("handed over to pid {second}");
+    wait::until("it is on record", || {
+        let told = history_of(&gateway, first);
+        let stays = |line: &String| line.contains(&stays) && line.contains("stays in front");
+        told.iter().any(stays).then_some(())
+    });
+    let told = history_of(&gateway, first);
+    assert!(!told.iter().any(|line| line.contains("ended")), "{told:#?}");
+    signal(first, Signal::SIGKILL);
+    gateway.wait_line(&format!(
+        "pid {first}, which stayed in front of this process,"
+    ));
+    if !gateway.stderr().contains("this process, ended") {
+        wait::until("its end is on record", || {
+            let told = history_of(&gateway, first);
+            let ended = |line: &String| line.contains("ended unplanned, code 137");
+            told.iter().any(ended).then_some(())
+        });
+    }
+    gateway.exited();
+    gateway.terminate();
+
+    // In order, it does so itself.
+    let mut gateway = setup.start();
+    let (first, second) = (gateway.pid(), fresh(&gateway));
+    one_of(&gateway, 2);
+    gateway.signal(Signal::SIGTERM);
+    ends(&mut gateway, 0);
+    let told = history_of(&gateway, first);
+    let last = told.last().unwrap();
+    assert!(
+        last.contains("ended, code 0") && last.contains(&format!("as pid {second} did")),
+        "{told:#?}"
+    );
+    assert_eq!(told.iter().filter(|line| line.contains("ended")).count(), 1);
 }
 
 /// The gateway's arguments in a directory of its own, with the Node server behind it.

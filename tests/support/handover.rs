@@ -135,6 +135,16 @@ pub fn failed(output: &Output) -> String {
     text
 }
 
+/// A restart failed because its successor ended, and `how` is told where the kernel tells.
+pub fn successor_ended(text: &str, how: &str) {
+    assert!(
+        text.contains(&format!("the successor {how} before "))
+            || text.contains("the successor ended before ")
+                && text.contains("this system does not tell"),
+        "{how}: {text}"
+    );
+}
+
 /// Sends a signal to a process that may be gone.
 pub fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);

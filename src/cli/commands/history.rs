@@ -91,6 +91,7 @@ fn with_gaps(lines: Vec<Recorded>) -> Vec<HistoryLine> {
                 });
             }
             HistoryEntry::Asked { .. }
+            | HistoryEntry::HandedOver { .. }
             | HistoryEntry::Request { .. }
             | HistoryEntry::Cut { .. }
             | HistoryEntry::Sidecar { .. }

@@ -41,7 +41,11 @@ pub fn sentence(evidence: &EndEvidence, diagnosis: &Diagnosis, now: Timestamp) -
         .iter()
         .rev()
         .find_map(|line| match &line.entry {
-            HistoryEntry::Ended { cut, .. } if Some(line.at) == diagnosis.at => Some(cut),
+            HistoryEntry::Ended { cut, .. } | HistoryEntry::HandedOver { cut, .. }
+                if Some(line.at) == diagnosis.at =>
+            {
+                Some(cut)
+            }
             _ => None,
         });
     if let Some(cut) = cut.filter(|cut| !cut.is_empty()) {

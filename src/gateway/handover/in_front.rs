@@ -1,11 +1,36 @@
 //! A process in front of others, or behind another: what it passes on, and by which pid it is known.
 
+use super::predecessors::PredecessorEnd;
 use super::successor_side::SuccessorSide;
 use super::waiter::{Waiter, WaiterEvent};
 use crate::gateway::option_future::or_never;
+use crate::gateway::outbox::Outbox;
 use crate::gateway::signals::SignalRequest;
+use crate::os::process::PidFd;
 
 impl SuccessorSide {
+    /// `ended` hears when the waiter in front of this process has ended. It ends last where nobody
+    /// kills it.
+    pub fn watch_front(&self, ended: Outbox<Option<PredecessorEnd>>) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        let waiter = link.waiter().and_then(|pid| {
+            let process = PidFd::open(pid).ok()?;
+            // The number still was the waiter's when the descriptor was there.
+            (link.waiter() == Some(pid)).then_some((pid, process))
+        });
+        let Some((pid, process)) = waiter else {
+            ended.send(None);
+            return;
+        };
+        tokio::spawn(async move {
+            process.ended().wait().await;
+            let status = process.exit_status().await;
+            ended.send(Some(PredecessorEnd { pid, status }));
+        });
+    }
+
     /// Says to the waiter before us that this process serves now.
     pub fn tell_waiter(&self) {
         if let Some(link) = &self.link {

@@ -33,7 +33,7 @@ mod wire;
 
 pub use incoming::{IncomingOffer, Predecessor};
 pub use outgoing::News;
-pub use predecessors::Stopping;
+pub use predecessors::{PredecessorEnd, Stopping};
 pub use program::Program;
 pub use starting::StartedSuccessor;
 pub use waiter::Waiter;

@@ -1,7 +1,9 @@
 //! The old process's view of its successor.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,7 +16,7 @@ use super::channel::{self, Receiver, Sender};
 use super::spawn::Spawned;
 use super::wire::{ToPredecessor, ToSuccessor};
 use crate::gateway::outbox::Outbox;
-use crate::os::process::{self, PidFd};
+use crate::os::process::{self, PidFd, in_words};
 
 /// How long a successor may take to send its first message: it has only read its configuration by
 /// then.
@@ -67,7 +69,8 @@ impl Successor {
         let (to, from) = channel::open(stream, Vec::new())?;
         let Spawned { pid, pidfd } = spawned;
         let finished = CancellationToken::new();
-        let listening = tokio::spawn(listen(from, news, finished.clone()));
+        let watched = PidFd::from(pidfd.as_fd().try_clone_to_owned()?);
+        let listening = tokio::spawn(listen(from, watched, news, finished.clone()));
         Ok(Self {
             pid,
             generation,
@@ -158,7 +161,12 @@ pub async fn follow_to_its_end(child: &PidFd) {
     }
 }
 
-async fn listen(mut from: Receiver, news: Outbox<News>, finished: CancellationToken) {
+async fn listen(
+    mut from: Receiver,
+    process: PidFd,
+    news: Outbox<News>,
+    finished: CancellationToken,
+) {
     let mut stage = SuccessorStage::Unheard;
     let why = loop {
         match timeout(stage.patience(), from.next()).await {
@@ -175,7 +183,7 @@ async fn listen(mut from: Receiver, news: Outbox<News>, finished: CancellationTo
                     return finished.cancel();
                 }
             }
-            Ok(Ok(None)) => break format!("the successor ended {}", stage.words()),
+            Ok(Ok(None)) => break ended(process.exit_status().await, stage),
             Ok(Err(error)) => break format!("the successor sent an invalid message: {error}"),
             Err(_) => {
                 break format!(
@@ -187,6 +195,17 @@ async fn listen(mut from: Receiver, news: Outbox<News>, finished: CancellationTo
         }
     };
     news.send(News::Lost(why));
+}
+
+/// What became of a successor that ended without a word.
+fn ended(status: Option<ExitStatus>, stage: SuccessorStage) -> String {
+    let stage = stage.words();
+    match status {
+        Some(status) => format!("the successor {} {stage}", in_words(status)),
+        None => format!(
+            "the successor ended {stage}; this system does not tell by which signal or exit code"
+        ),
+    }
 }
 
 #[derive(Clone, Copy)]

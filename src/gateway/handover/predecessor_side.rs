@@ -12,7 +12,7 @@ use super::borrowed_upstreams::Lending;
 use super::failpoint;
 use super::incoming::{IncomingOffer, Predecessor};
 use super::outgoing::follow_to_its_end;
-use super::predecessors::{Predecessors, Stopping, Together};
+use super::predecessors::{PredecessorEnd, Predecessors, Stopping, Together};
 use super::wire::{ToPredecessor, ToSuccessor};
 use crate::control::protocol::{DrainStatus, LastRestart};
 use crate::gateway::building::Gate;
@@ -52,15 +52,15 @@ struct Taking {
 }
 
 impl PredecessorSide {
-    /// Begins to talk to the predecessor. What it says goes to `said`, none when it is gone; the pid
-    /// of each process that still drains goes to `ended` when it ends.
+    /// Begins to talk to the predecessor. What it says goes to `said`, none when it is gone; each
+    /// process that still drains goes to `ended` when it ends.
     ///
     /// # Errors
     /// When the stream to it cannot be watched.
     pub fn begin(
         incoming: IncomingOffer,
         said: Outbox<Option<ToSuccessor>>,
-        ended: &Outbox<u32>,
+        ended: &Outbox<PredecessorEnd>,
     ) -> io::Result<Self> {
         let predecessor = incoming.converse(said)?;
         let offer = incoming.offer;

@@ -1,6 +1,7 @@
 //! Processes that came before and still finish their work.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,14 @@ impl One {
     }
 }
 
+/// The end of a predecessor.
+#[derive(Clone, Copy, Debug)]
+pub struct PredecessorEnd {
+    pub pid: u32,
+    /// None where it is not known.
+    pub status: Option<ExitStatus>,
+}
+
 #[derive(Debug)]
 struct DrainingProcess {
     pidfd: PidFd,
@@ -48,6 +57,14 @@ impl DrainingProcess {
             .collect()
     }
 
+    /// How it ended; none where its work may have ended alone, or where the kernel does not tell.
+    async fn exit_status(&self) -> Option<ExitStatus> {
+        match &self.work {
+            Some(_) => None,
+            None => self.pidfd.exit_status().await,
+        }
+    }
+
     /// The end of its work.
     fn ended(&self) -> Ended {
         match &self.work {
@@ -58,8 +75,12 @@ impl DrainingProcess {
 }
 
 impl Predecessors {
-    /// Those that an offer names; the pid of each goes to `gone` when it ends.
-    pub fn new(drainers: &[HandedDrainer], descriptors: Vec<OwnedFd>, gone: &Outbox<u32>) -> Self {
+    /// Those that an offer names; the pid of each goes to `gone` when it ends, and how it ended.
+    pub fn new(
+        drainers: &[HandedDrainer],
+        descriptors: Vec<OwnedFd>,
+        gone: &Outbox<PredecessorEnd>,
+    ) -> Self {
         let now = Instant::now();
         let mut descriptors = descriptors.into_iter();
         let all = drainers.iter().map_while(|drainer| {
@@ -70,10 +91,13 @@ impl Predecessors {
                 None
             };
             let process = Arc::new(DrainingProcess { pidfd, work });
-            let (ended, pid, gone) = (process.ended(), drainer.pid, gone.clone());
+            let (watched, pid, gone) = (Arc::clone(&process), drainer.pid, gone.clone());
             tokio::spawn(async move {
-                ended.wait().await;
-                gone.send(pid);
+                watched.ended().wait().await;
+                gone.send(PredecessorEnd {
+                    pid,
+                    status: watched.exit_status().await,
+                });
             });
             Some(One {
                 pid: drainer.pid,

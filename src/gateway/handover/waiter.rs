@@ -57,7 +57,8 @@ pub struct Waiter {
     program: Program,
     children: HashMap<u32, PidFd>,
     current: u32,
-    status: u8,
+    /// How the process that served, or the last one, ended.
+    status: Option<WaitStatus>,
     killed: Killed,
     sender: mpsc::UnboundedSender<WaiterEvent>,
     events: mpsc::UnboundedReceiver<WaiterEvent>,
@@ -79,7 +80,7 @@ impl Waiter {
             program,
             children: HashMap::new(),
             current: 0,
-            status: 0,
+            status: None,
             killed: Box::new(|_, _| ()),
             sender,
             events,
@@ -142,7 +143,7 @@ impl Waiter {
                     (self.killed)(pid, signal);
                 }
                 if pid == self.current || self.current == 0 {
-                    self.status = exit_code(status);
+                    self.status = status;
                 }
             }
         }
@@ -169,7 +170,7 @@ impl Waiter {
     /// This process serves again.
     pub fn resume(&mut self) {
         self.current = 0;
-        self.status = 0;
+        self.status = None;
     }
 
     /// Passes a signal on to the process that serves.
@@ -188,9 +189,9 @@ impl Waiter {
         let _ = child.signal(signal);
     }
 
-    /// Waits until the last process behind it has ended, and returns the status of that one.
-    /// Nothing else is left to do in this process.
-    pub async fn wait(mut self, signals: &mut Signals) -> u8 {
+    /// Waits until the last process behind it has ended, and returns how that one did. Nothing else
+    /// is left to do in this process.
+    pub async fn wait(mut self, signals: &mut Signals) -> WaiterEnd {
         failpoint::pass("waiter.alone");
         info!(
             "[gateway] pid {} stays in front of pid {}, which serves",
@@ -203,8 +204,22 @@ impl Waiter {
                 Some(event) = self.next() => self.happen(event),
             }
         }
-        self.status
+        WaiterEnd {
+            last: self.current,
+            code: exit_code(self.status),
+            killed: matches!(self.status, Some(WaitStatus::Signaled(..))),
+        }
     }
+}
+
+/// How the last process behind a waiter ended.
+#[derive(Clone, Copy, Debug)]
+pub struct WaiterEnd {
+    pub last: u32,
+    /// Its exit code as a shell tells it.
+    pub code: u8,
+    /// Whether a signal ended it.
+    pub killed: bool,
 }
 
 /// The exit code as a shell tells it: 128 plus the number of the signal that killed the process.

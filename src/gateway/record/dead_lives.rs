@@ -1,7 +1,9 @@
 //! What processes that are dead could not record themselves: how they ended, and the end of what was
 //! asked of them.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -9,8 +11,9 @@ use tracing::{info, warn};
 
 use super::{Begun, LifeRecord, RequestRecord};
 use crate::config::Throttle;
+use crate::gateway::handover::PredecessorEnd;
 use crate::os::oom;
-use crate::os::process::Stat;
+use crate::os::process::{Stat, in_words};
 use crate::state::boot_time::BootTime;
 use crate::state::history::{self, ForeignEnd, HistoryEntry, PreviousEnd, Recorded};
 use crate::state::startup_throttle;
@@ -41,16 +44,26 @@ impl LifeRecord {
     }
 
     /// A predecessor has ended. A restart that it did not end itself is done: this process serves.
-    pub fn predecessor_ended(&self, pid: u32) {
+    pub fn predecessor_ended(&self, end: PredecessorEnd) {
+        let PredecessorEnd { pid, status } = end;
         self.write(move |this| {
             let its = |line: &Recorded| line.pid == pid && line.boot_id == this.boot_id;
             let lines: Vec<Recorded> = lines(&this.dir).into_iter().filter(its).collect();
             let has = |what: fn(&HistoryEntry) -> bool| lines.iter().any(|line| what(&line.entry));
             let begun = has(|entry| matches!(entry, HistoryEntry::Started { .. }));
-            let ended = has(|entry| matches!(entry, HistoryEntry::Ended { .. }));
+            let ended = has(|entry| {
+                matches!(
+                    entry,
+                    HistoryEntry::Ended { .. } | HistoryEntry::HandedOver { .. }
+                )
+            });
             match begun && !ended {
                 true => {
-                    warn!("[gateway] pid {pid} was killed or crashed before it finished its work")
+                    let how = status.map_or("was killed or crashed".to_owned(), in_words);
+                    warn!("[gateway] pid {pid} {how} before it finished its work");
+                    if let Some(signal) = status.and_then(signal_of) {
+                        this.append_killed(pid, signal);
+                    }
                 }
                 false => info!("[gateway] pid {pid} has finished its work"),
             }
@@ -103,23 +116,32 @@ impl LifeRecord {
         }
     }
 
-    /// A signal ended process `pid`, whose life is the last on record: it could not write its end.
+    /// A signal ended process `pid`, which this process had started.
     pub fn killed(&self, pid: u32, signal: Signal) {
-        let end = ForeignEnd {
-            pid,
-            signal,
-            planned: false,
-            reason: EndReason::Signal(signal),
-        };
-        self.write(move |this| {
-            let Some(line) = this.history.foreign_end(&this.dir, end) else {
-                return;
-            };
-            if let Err(error) = this.history.append(&line) {
-                warn!("[gateway] cannot record that {signal} ended pid {pid}: {error}");
-            }
-        });
+        self.write(move |this| this.append_killed(pid, signal));
     }
+
+    /// A process that came before this one ended; how counts where a signal did it, and the process
+    /// did not write that it ended.
+    pub fn ended_unplanned(&self, end: PredecessorEnd) {
+        if let Some(signal) = end.status.and_then(signal_of) {
+            self.killed(end.pid, signal);
+        }
+    }
+
+    fn append_killed(&self, pid: u32, signal: Signal) {
+        let end = ForeignEnd::killed(pid, signal);
+        let Some(line) = self.history.foreign_end(&self.dir, end) else {
+            return;
+        };
+        if let Err(error) = self.history.append(&line) {
+            warn!("[gateway] cannot record that {signal} ended pid {pid}: {error}");
+        }
+    }
+}
+
+fn signal_of(status: ExitStatus) -> Option<Signal> {
+    Signal::try_from(status.signal()?).ok()
 }
 
 fn lines(dir: &Path) -> Vec<Recorded> {

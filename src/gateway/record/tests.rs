@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::dead_lives::how_it_ended;
 use super::*;
 use crate::config::{Env, Overrides, Throttle, load};
+use crate::gateway::handover::PredecessorEnd;
 use crate::gateway::recovery::{ConfigOrigin, Recovery};
 use crate::state::history::Recorded;
 use crate::state::terms::{RequestOutcome, RungName};
@@ -14,6 +15,10 @@ fn record(dir: &Path, pid: u32) -> LifeRecord {
         pid,
         ..LifeRecord::new(dir, "a", &redactor)
     }
+}
+
+fn end_of(pid: u32) -> PredecessorEnd {
+    PredecessorEnd { pid, status: None }
 }
 
 fn normal() -> ShownRecovery {
@@ -247,10 +252,10 @@ fn a_restart_is_done_when_its_process_dies_after_the_successor_took_over() {
     let asked = RequestRecord::by(None, StrategyName::Respawn);
     let life = record(dir.path(), predecessor);
     life.asked(&asked, "r1-1", RequestKindName::Restart, "");
-    life.predecessor_ended(predecessor + 1);
+    life.predecessor_ended(end_of(predecessor + 1));
     life.flush();
     assert!(history::read(dir.path()).any(|line| matches!(line.entry, HistoryEntry::Asked { .. })));
-    life.predecessor_ended(predecessor);
+    life.predecessor_ended(end_of(predecessor));
     // It reads, then leaves what it has to write to the thread.
     life.flush();
     life.flush();

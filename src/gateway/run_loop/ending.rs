@@ -256,21 +256,26 @@ impl Gateway {
             let held = self.supervision.holds_listeners();
             self.front_door.remove_paths(&self.paths.control, held);
         }
-        // The life of a candidate never began.
-        if self.machine.owned() {
+        let behind = self.successor.serves().map(|(pid, _)| pid);
+        let record = self.recovery.record.clone();
+        let waiter = self.successor.into_waiter();
+        // The life of a candidate never began, and that of a waiter goes on.
+        if let (Some(_), Some(pid)) = (&waiter, behind) {
+            let uptime_ms = self.context.front.started.elapsed().as_millis() as u64;
+            record.stays_in_front(pid, uptime_ms, cut);
+        } else if self.machine.owned() {
             let supervisor = self.supervision.verdict().supervisor.to_string();
             self.recovery.end(LifeEnd {
                 code,
-                uptime: self.now(),
+                uptime: self.context.front.started.elapsed(),
                 cut,
                 trace: self.traces.hand_over("supervised", "exit", &supervisor),
                 failed_by_hand: self.generations.current().is_none()
                     && !self.supervision.is_service(),
             });
         }
-        self.recovery.record.flush();
-        let record = self.recovery.record.clone();
-        let waiter = self.successor.into_waiter().map(|waiter| {
+        record.flush();
+        let waiter = waiter.map(|waiter| {
             waiter.on_kill(Box::new(move |pid, signal| {
                 record.killed(pid, signal);
                 record.flush();

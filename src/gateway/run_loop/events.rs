@@ -87,7 +87,8 @@ impl Gateway {
             },
             LoopEvent::SuccessorEnded => self.start_stopped(),
             LoopEvent::Predecessor(message) => self.hear_predecessor(message),
-            LoopEvent::PredecessorEnded(pid) => self.predecessor_ended(pid),
+            LoopEvent::PredecessorEnded(end) => self.predecessor_ended(end),
+            LoopEvent::FrontEnded(end) => self.front_ended(end),
             LoopEvent::Step(name) => self.traces.step(name),
             LoopEvent::Quiet(end) => {
                 let end = end.map(|cut| self.client_drain.cut.extend(cut));

@@ -16,11 +16,12 @@ use crate::gateway::drain::budget::DrainTime;
 use crate::gateway::generation::SidecarAddresses;
 use crate::gateway::handover::offer::Offering;
 use crate::gateway::handover::{
-    Enclosed, News, Offer, StartedSuccessor, ToPredecessor, ToSuccessor, failpoint,
+    Enclosed, News, Offer, PredecessorEnd, StartedSuccessor, ToPredecessor, ToSuccessor, failpoint,
 };
 use crate::gateway::lifecycle::{Budget, Event, Phase};
 use crate::gateway::loop_event::LoopEvent;
 use crate::gateway::ownership;
+use crate::os::process::in_words;
 use crate::state::terms::{EndReason, ProgressStage};
 
 /// A successor: this process hands over.
@@ -276,9 +277,22 @@ impl Gateway {
         }
     }
 
-    pub(super) fn predecessor_ended(&mut self, pid: u32) {
-        self.predecessor.predecessors.ended(pid);
-        self.recovery.record.predecessor_ended(pid);
+    /// Nobody follows this process any more: who did has seen the end of the process in front.
+    pub(super) fn front_ended(&mut self, end: Option<PredecessorEnd>) {
+        self.supervision.lose_front();
+        if let Some(end) = end {
+            let (pid, how) = (end.pid, end.status.map_or("ended".to_owned(), in_words));
+            warn!("[gateway] pid {pid}, which stayed in front of this process, {how}");
+            if self.machine.owns() {
+                self.recovery.record.ended_unplanned(end);
+            }
+        }
+        self.refresh();
+    }
+
+    pub(super) fn predecessor_ended(&mut self, end: PredecessorEnd) {
+        self.predecessor.predecessors.ended(end.pid);
+        self.recovery.record.predecessor_ended(end);
         if self.machine.owns() {
             self.record_owner();
             self.refresh();

@@ -115,6 +115,11 @@ impl PidFd {
     }
 }
 
+/// Here the kernel tells only the parent.
+pub(super) fn exit_status(_: &PidFd) -> io::Result<Option<std::process::ExitStatus>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 fn gone() -> io::Error {
     io::Error::from_raw_os_error(libc::ESRCH)
 }

@@ -1,6 +1,7 @@
 //! Processes: facts, ancestors and descendants, and descriptors that identify one process for good.
 
 mod ended;
+mod exit_status;
 mod facts;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -20,6 +21,7 @@ pub mod stat;
 mod tree;
 
 pub use ended::Ended;
+pub use exit_status::in_words;
 pub use facts::{Process, is_within};
 pub use kernel::{
     all, arguments, command_line, environment, executable, group_of, pids, program, user, users,

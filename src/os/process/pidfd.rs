@@ -6,6 +6,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
@@ -16,6 +18,42 @@ use super::ended::{Ended, is_readable};
 
 /// A flag that sends the signal to the target's process group: linux/pidfd.h, Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+
+/// The question for facts about a process: PIDFD_GET_INFO of linux/pidfd.h, Linux 6.13, with the
+/// first size of its answer, 64 bytes.
+const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+
+/// The bit of its mask for the exit status: Linux 6.15.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// `struct pidfd_info` of linux/pidfd.h.
+#[repr(C)]
+#[derive(Default)]
+struct PidFdInfo {
+    mask: u64,
+    cgroupid: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// How a process ended; none while its parent has not taken its exit status.
+///
+/// # Errors
+/// ENOTTY on kernels that do not know the question, ESRCH on those that forget what is reaped.
+pub(super) fn exit_status(process: &PidFd) -> io::Result<Option<ExitStatus>> {
+    let mut info = PidFdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidFdInfo::default()
+    };
+    // SAFETY: the descriptor is open, and the kernel writes at most the 64 bytes that the number of
+    // the call names, which is the size of the structure.
+    let result = unsafe { libc::ioctl(process.0.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let known = info.mask & PIDFD_INFO_EXIT != 0;
+    Ok(known.then(|| ExitStatus::from_raw(info.exit_code)))
+}
 
 /// A process, by descriptor.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use nix::unistd::{User, geteuid};
 
 use super::error::ConfigError;
 use super::model::{Config, GatewaySection, RestartMode, RestartSection, Throttle};
-use super::types::Dur;
+use super::types::{AccessLogTarget, Dur};
 use crate::text::words::Words;
 
 /// The environment; a function, so that tests need not change the real one.
@@ -127,7 +127,15 @@ fn apply_gateway(gateway: &mut GatewaySection, env: &Env<'_>) -> Result<(), Conf
     set(env, "GATEWAY_FORWARDED", &mut gateway.forwarded, |text| {
         text.parse()
             .map_err(|_| format!("`{text}` is neither auto, always nor never"))
-    })
+    })?;
+    let target = &mut gateway.access_log;
+    set(env, "GATEWAY_ACCESS_LOG", target, AccessLogTarget::from_str)?;
+    let format = &mut gateway.access_log_format;
+    set(env, "GATEWAY_ACCESS_LOG_FORMAT", format, |text| {
+        text.parse()
+            .map_err(|_| format!("`{text}` is neither json nor combined"))
+    })?;
+    set(env, "GATEWAY_REQUEST_ID", &mut gateway.request_id, flag)
 }
 
 fn apply_restart(restart: &mut RestartSection, env: &Env<'_>) -> Result<(), ConfigError> {

@@ -37,6 +37,20 @@ pub struct Loaded {
     pub text: Option<String>,
 }
 
+impl Loaded {
+    /// The error at a key whose value is of no use on this machine; `keys` from the outside in.
+    pub fn refuse<const N: usize>(&self, keys: [&str; N], message: &str) -> ConfigError {
+        let keys = keys.map(str::to_owned);
+        let text = self.text.as_deref().unwrap_or_default();
+        let place = super::position::locate(text, &keys);
+        ConfigError::invalid(
+            self.path.as_deref().filter(|_| place.is_some()),
+            place,
+            message,
+        )
+    }
+}
+
 /// The configuration file of `instance` without `--config`: in `$CONFIGURATION_DIRECTORY` (set by
 /// systemd from ConfigurationDirectory=), else in /etc/gateway for root, in
 /// `$XDG_CONFIG_HOME/gateway` or `~/.config/gateway` for other users.

@@ -29,12 +29,13 @@ pub use load::{
     Loaded, Overrides, check_instance, default_path, load, load_again, load_text, whereabouts,
 };
 pub use model::{
-    Config, DrainNotice, ForwardedMode, Hold, LimitsSection, NoticeSignal, OutputMode, Ready,
-    RestartMode, RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE, Throttle,
+    AccessLogFormat, Config, DrainNotice, ForwardedMode, Hold, LimitsSection, NoticeSignal,
+    OutputMode, Ready, RestartMode, RestartSection, SidecarSpec, TUNNEL_DRAIN, TUNNEL_DRAIN_ALONE,
+    Throttle,
 };
 pub(crate) use own_address::UpstreamUrl;
 pub use render::{schema, starter, to_toml};
-pub use types::{Dur, Listen};
+pub use types::{AccessLogTarget, Dur, Listen};
 pub(crate) use validate::{parse_net, parse_upstream};
 
 /// The port a gateway listens on when nothing else is said.

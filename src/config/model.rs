@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_PORT;
-use super::types::{Dur, Listen};
+use super::types::{AccessLogTarget, Dur, Listen};
 use crate::text::words::words;
 
 /// The default of `tunnel_drain` where a successor serves already.
@@ -65,6 +65,12 @@ pub struct GatewaySection {
     /// Further words that mark a value as secret, besides token, secret, password, key,
     /// authorization.
     pub redact: Vec<String>,
+    /// Where one line for each request goes: "off", "journal", "stderr", or the path of a file.
+    pub access_log: AccessLogTarget,
+    /// What such a line looks like.
+    pub access_log_format: AccessLogFormat,
+    /// Whether each request has an `X-Request-Id`: the client's, or one that is made.
+    pub request_id: bool,
     /// Threads that serve clients; 0 means one per CPU, at most 4.
     pub workers: usize,
 }
@@ -81,6 +87,9 @@ impl Default for GatewaySection {
             forwarded: ForwardedMode::Auto,
             trusted_proxies: Vec::new(),
             redact: Vec::new(),
+            access_log: AccessLogTarget::Off,
+            access_log_format: AccessLogFormat::Json,
+            request_id: true,
             workers: 0,
         }
     }
@@ -97,6 +106,18 @@ words! {
         Always = "always",
         /// For none.
         Never = "never",
+    }
+}
+
+words! {
+    /// What a line of the access log looks like.
+    #[derive(Default)]
+    pub enum AccessLogFormat {
+        /// One JSON object.
+        #[default]
+        Json = "json",
+        /// The combined format of Apache and nginx.
+        Combined = "combined",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Values with a syntax of their own: durations and listen addresses.
+//! Values with a syntax of their own: durations, listen addresses, and where the access log goes.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -148,9 +148,66 @@ as_text!(Listen as "Listen", {
     "examples": ["127.0.0.1:18789", "unix:/run/app.sock"],
 });
 
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    #[default]
+    Off,
+    /// The journal of systemd.
+    Journal,
+    /// Standard error, beside the gateway's own log.
+    Stderr,
+    /// The file at this absolute path.
+    File(PathBuf),
+}
+
+impl FromStr for AccessLogTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "journal" => Ok(Self::Journal),
+            "stderr" => Ok(Self::Stderr),
+            path if path.starts_with('/') => Ok(Self::File(path.into())),
+            _ => Err(format!(
+                "`{text}` is no place for the access log: write \"off\", \"journal\", \"stderr\" or an absolute path"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for AccessLogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Journal => f.write_str("journal"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+as_text!(AccessLogTarget as "AccessLogTarget", {
+    "type": "string",
+    "description": "Where the access log goes: \"off\", \"journal\", \"stderr\", or an absolute path",
+    "examples": ["off", "journal", "/var/log/gateway/access.log"],
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_of_the_access_log_round_trip() {
+        for text in ["off", "journal", "stderr", "/var/log/a.log"] {
+            let target: AccessLogTarget = text.parse().unwrap();
+            assert_eq!(target.to_string(), text);
+        }
+        for text in ["", "on", "access.log", "Journal"] {
+            assert!(text.parse::<AccessLogTarget>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_round_trip() {

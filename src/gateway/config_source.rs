@@ -6,7 +6,19 @@ use std::path::Path;
 use super::handover::failpoint;
 use super::recovery::ConfigOrigin;
 use crate::config::{self, Config, ConfigError, Env, Listen, Loaded, Overrides};
+use crate::proxy::open_access_log;
 use crate::state::last_good_config;
+
+/// Refuses a configuration whose access log cannot be written.
+///
+/// # Errors
+/// Why not.
+pub fn usable(loaded: Loaded) -> Result<Loaded, ConfigError> {
+    match open_access_log(&loaded.config.gateway.access_log) {
+        Ok(_) => Ok(loaded),
+        Err(why) => Err(loaded.refuse(["gateway", "access_log"], &format!("access log: {why}"))),
+    }
+}
 
 /// A configuration, and what it is worth.
 #[derive(Clone, Debug)]
@@ -43,7 +55,7 @@ impl Material {
         env: &Env<'_>,
         passed: impl FnOnce() -> Vec<Listen>,
     ) -> Result<Self, ConfigError> {
-        let error = match config::load(flags, env) {
+        let error = match config::load(flags, env).and_then(usable) {
             Ok(loaded) => return Ok(Self::valid(loaded)),
             Err(error) => error,
         };
@@ -86,7 +98,7 @@ impl Material {
         let env = Env::real();
         let (instance, path) = (&self.loaded.instance, self.loaded.path.as_deref());
         let read = config::load_again(flags, &env, instance, path);
-        let mut read = read.map_err(|error| error.to_string());
+        let mut read = read.and_then(usable).map_err(|error| error.to_string());
         if let Ok(read) = &mut read {
             // The name that this process insists on is no change of the user's.
             let before = &self.loaded.config.gateway.instance;

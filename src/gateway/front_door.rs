@@ -101,6 +101,7 @@ impl FrontDoor {
         self.front.publish(generation.table());
         self.accept_first_clients();
         let config = &generation.config;
+        self.front.access_log.set(config);
         self.limit_connections(config.limits.connections);
         self.listeners.prune(&config.gateway.listen);
         if self.listeners.take_changed() {
@@ -167,11 +168,12 @@ impl FrontDoor {
         migrate::take(&self.takeover, workers, end);
     }
 
-    /// Ends every thread.
+    /// Ends every thread; what is left to log is logged.
     pub fn end(&self) {
         self.all_workers()
             .iter()
             .for_each(|workers| workers.abort());
+        self.front.access_log.flush();
     }
 
     /// Removes the paths by which clients and draining processes find this one. The unix listeners

@@ -10,7 +10,7 @@ use super::address_wait;
 use super::budget::EXTEND_BY;
 use super::building::Construction;
 use super::claim::{NoRight, RightToServe, claim};
-use super::config_source::Material;
+use super::config_source::{Material, usable};
 use super::context::GatewayContext;
 use super::control_end::ControlEnd;
 use super::front_door::FrontDoor;
@@ -176,7 +176,7 @@ fn read(
         return Material::at_start(flags, &env, || Listeners::addresses_of(passed));
     };
     let (instance, path) = (&incoming.offer.instance, incoming.offer.config.as_deref());
-    match config::load_again(flags, &env, instance, path) {
+    match config::load_again(flags, &env, instance, path).and_then(usable) {
         Ok(loaded) => Ok(Material::valid(loaded)),
         Err(error) => {
             incoming.refuse(&error.to_string());
@@ -359,7 +359,12 @@ async fn front_door(
     given.traces.phase("listeners");
     let starts = matches!(life.mode, StartMode::First(_));
     let leaves = starts && life.supervision.holds_listeners();
-    let mut front_door = open(&given.material, paths, listeners, !candidate && !leaves)?;
+    let mut front_door = open(
+        (&given.material, &given.redactor),
+        paths,
+        listeners,
+        !candidate && !leaves,
+    )?;
     if leaves {
         front_door.delay_first_clients();
     }
@@ -398,13 +403,15 @@ fn predecessor_side(
 
 /// The front door with its threads, which accept clients from the beginning or not.
 fn open(
-    material: &Material,
+    (material, redactor): (&Material, &Redactor),
     paths: &Paths,
     listeners: Listeners,
     accepts: bool,
 ) -> Result<FrontDoor, String> {
     let config = &material.loaded.config;
     let front = Front::new(&material.loaded.instance, config);
+    front.access_log.hide(redactor);
+    front.access_log.set(config);
     match ownership::token(config, &paths.state) {
         Ok(token) => drop(front.token.set(token)),
         Err(error) => warn!("[gateway] no bearer token, so /_gateway/ answers nobody: {error}"),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::StatusCode;
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -17,9 +18,11 @@ use tokio::time::Instant;
 
 use super::Front;
 use super::admission::ConnectionSlot;
+use super::forwarded::Peer;
 use super::lazy_timer::LazyTimer;
 use super::progress::ConnectionProgress;
 use super::request_head::HeadLimits;
+use super::request_record::{RequestEnd, RequestRecord};
 use super::send_wait::SendWait;
 use super::stats::Limit;
 use crate::config::LimitsSection;
@@ -43,6 +46,7 @@ pub struct ClientIo {
     _slot: Option<ConnectionSlot>,
     progress: Arc<ConnectionProgress>,
     front: Arc<Front>,
+    peer: Peer,
     limits: LimitsSection,
     timer: LazyTimer,
     send: SendWait,
@@ -57,7 +61,7 @@ impl ClientIo {
         stream: Arc<TcpStream>,
         slot: Option<ConnectionSlot>,
         progress: Arc<ConnectionProgress>,
-        front: Arc<Front>,
+        (front, peer): (Arc<Front>, Peer),
         limits: LimitsSection,
     ) -> Self {
         Self {
@@ -65,6 +69,7 @@ impl ClientIo {
             _slot: slot,
             progress,
             front,
+            peer,
             limits,
             timer: LazyTimer::default(),
             send: SendWait::default(),
@@ -92,6 +97,8 @@ impl ClientIo {
             "a client did not send the head of its request within {} (limits.header_time)",
             self.limits.header_time
         ));
+        let timeout = StatusCode::REQUEST_TIMEOUT;
+        RequestRecord::refused(&self.front, self.peer, timeout, RequestEnd::TimedOut);
         // Nothing may be written into the middle of an earlier response.
         if self.progress.may_interrupt() {
             // The connection closes in any case: if the response does not fit into the socket, it
@@ -107,6 +114,7 @@ impl ClientIo {
             return Poll::Pending;
         }
         ready!(self.send.poll_over(&self.stream, limit.0, cx));
+        self.progress.ends(RequestEnd::TimedOut);
         self.front.stats.expired(Limit::Send);
         self.front.cuts.log(format_args!(
             "a client is disconnected: it read nothing of its answer for {limit} (limits.send_idle)"

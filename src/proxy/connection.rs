@@ -29,10 +29,12 @@ use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded, closing};
 use super::progress::{ConnectionProgress, InFlight};
 use super::request_head::HeadError;
+use super::request_id::X_REQUEST_ID;
+use super::request_record::{RequestEnd, RequestRecord};
 use super::response_body::ResponseBody;
 use super::room::{FIRST_REQUEST, Room};
 use super::tasks::WorkerTasks;
-use super::{Front, client_left, crowd, endpoints, forward};
+use super::{Front, RoutingTable, client_left, crowd, endpoints, forward};
 use crate::config::Dur;
 use crate::os::descriptors;
 
@@ -215,18 +217,28 @@ async fn serve(
         Arc::clone(stream),
         slot,
         Arc::clone(progress),
-        Arc::clone(front),
+        (Arc::clone(front), client.peer),
         limits,
     );
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         let body = request.body().size_hint().exact();
-        let in_flight = InFlight::begin(progress, &front.stats, body);
+        let table = front.table();
         let refusal = progress.take_refusal();
+        let record = match refusal {
+            None => RequestRecord::begin(front, &table, client.peer, &mut request),
+            Some(_) => RequestRecord::unread(front, client.peer),
+        };
+        let id = record.id().cloned();
+        let in_flight = InFlight::begin(progress, &front.stats, body, record);
         async move {
             let mut response = match refusal {
                 Some(error) => refuse(front, error, &request, in_flight),
-                None => respond(context, client, request, in_flight).await,
+                None => respond(context, &table, client, request, in_flight).await,
             };
+            if let Some(id) = id {
+                // A server that answers with an id of its own is not contradicted.
+                response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+            }
             // Not when a part of the next request was read already: it would be lost.
             if response.status() != StatusCode::SWITCHING_PROTOCOLS
                 && workers.borrow().announces_close()
@@ -278,15 +290,15 @@ async fn serve(
         biased;
         ended = serving => ended,
         // hyper does not look at the socket while it waits for a response.
-        () = left => {
-            front.stats.left.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
+        () = left => return progress.ends(RequestEnd::ClientGone),
     };
     if let Err(error) = ended {
+        // The connection and the request under way are dropped after this.
+        progress.ends(RequestEnd::ClientGone);
         debug!("a client connection ended: {error}");
         if error.is_parse() {
-            front.refused_by_hyper(&error);
+            let status = front.refused_by_hyper(&error);
+            RequestRecord::refused(front, client.peer, status, RequestEnd::Refused);
         }
     }
 }
@@ -371,21 +383,21 @@ fn refuse(
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let form = Form::of(request.headers());
-    let response = front.refuse_request(&NotForwarded::Head(error), form);
+    let response = front.refuse_request(&NotForwarded::Head(error), form, None);
     front.stats.answered(response.status().as_u16());
-    response.map(|body| body.in_flight(in_flight))
+    ResponseBody::of_request(response, in_flight, RequestEnd::Refused)
 }
 
 /// Answers one request: here, or by the upstream.
 async fn respond(
     context: &WorkerContext,
+    table: &RoutingTable,
     client: Client<'_>,
     request: Request<Incoming>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let (front, peer) = (&context.front, client.peer);
-    let table = front.table();
-    let own = endpoints::respond(front, &table, peer, &request);
+    let own = endpoints::respond(front, table, peer, &request);
     let own = match client.standing {
         Standing::Within => own,
         Standing::Beyond => {
@@ -402,9 +414,16 @@ async fn respond(
                 &table.settings.limits,
                 &in_flight,
             ));
-            response.map(|body| body.in_flight(in_flight))
+            let end = match response.status() {
+                StatusCode::UNAUTHORIZED
+                | StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED => RequestEnd::Refused,
+                _ if client.standing == Standing::Beyond => RequestEnd::Refused,
+                _ => RequestEnd::Done,
+            };
+            ResponseBody::of_request(response, in_flight, end)
         }
-        None => forward::forward(front, &table, peer, request, in_flight).await,
+        None => forward::forward(front, table, peer, request, in_flight).await,
     };
     if peer != Peer::Watchdog {
         front.stats.answered(response.status().as_u16());

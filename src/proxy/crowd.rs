@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::net::TcpStream;
 
 use super::connection::{self, WorkerContext};
 use super::forwarded::Peer;
 use super::local_reply::NotForwarded;
 use super::progress::ConnectionProgress;
+use super::request_record::{RequestEnd, RequestRecord};
 use super::room::CrowdPlace;
 
 /// How long a client that gives way may take for it: a turn of its thread, which may be busy.
@@ -48,6 +50,8 @@ async fn admit(context: Arc<WorkerContext>, stream: TcpStream, peer: Peer, mut p
             if progress.awaits_first_request() {
                 turn_away(&context);
                 context.front.stats.answered(503);
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                RequestRecord::refused(&context.front, peer, status, RequestEnd::Refused);
                 // The connection closes in any case.
                 let _ = stream.try_write(TURNED_AWAY);
             }
@@ -64,7 +68,7 @@ pub fn turn_away(context: &WorkerContext) -> NotForwarded {
         }
         false => format!("{most} clients are connected (limits.connections), and none of them is idle"),
     });
-    context.front.errors.note(&why);
+    context.front.errors.note(&why, None);
     context.front.stats.crowded.fetch_add(1, Ordering::Relaxed);
     why
 }

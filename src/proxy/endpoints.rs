@@ -170,6 +170,9 @@ gateway_clients_crowded_total {crowded}
 # HELP gateway_clients_displaced_total Silent clients disconnected to make room for others.
 # TYPE gateway_clients_displaced_total counter
 gateway_clients_displaced_total {displaced}
+# HELP gateway_access_log_lost_total Lines of the access log that could not be written in time, or at all.
+# TYPE gateway_access_log_lost_total counter
+gateway_access_log_lost_total {lost}
 # HELP gateway_answers_total Answers by class of status.
 # TYPE gateway_answers_total counter
 ",
@@ -185,6 +188,7 @@ gateway_clients_displaced_total {displaced}
         left = now(&stats.left),
         crowded = now(&stats.crowded),
         displaced = now(&stats.displaced),
+        lost = front.access_log.lost(),
     );
     for (class, answers) in (1..).zip(&stats.answers) {
         let answers = now(answers);

@@ -14,6 +14,7 @@ use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
 use super::request_body::ClientBody;
+use super::request_record::RequestEnd;
 use super::response_body::ResponseBody;
 use super::retry::{Exchange, UpstreamResponse};
 use super::stats::Limit;
@@ -28,7 +29,7 @@ pub async fn forward(
     table: &RoutingTable,
     peer: Peer,
     request: Request<Incoming>,
-    in_flight: InFlight,
+    mut in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let settings = &table.settings;
     let (mut parts, body) = body_of(front, request, &settings.limits, &in_flight);
@@ -45,8 +46,9 @@ pub async fn forward(
     let host = match checked {
         Ok(host) => host,
         Err(invalid) => {
-            let reply = front.refuse_request(&invalid, Form::of(&parts.headers));
-            return reply.map(|body| body.in_flight(in_flight));
+            let id = in_flight.record.id();
+            let reply = front.refuse_request(&invalid, Form::of(&parts.headers), id);
+            return ResponseBody::of_request(reply, in_flight, invalid.end());
         }
     };
     let upgrade = headers::wants_upgrade(&parts.headers, parts.version);
@@ -69,7 +71,7 @@ pub async fn forward(
         headers: settings.limits.headers,
         client: in_flight.progress().filter(|_| knows_interim).cloned(),
     };
-    let (error, in_flight) = match exchange.run(head).await {
+    let (error, in_flight) = match exchange.run(head, &mut in_flight.record).await {
         Ok(response) => match pass_back(front, response, client, in_flight) {
             Ok(response) => return response,
             Err(error) => error,
@@ -78,24 +80,26 @@ pub async fn forward(
     };
     let form = Form::wanted(accept.as_ref());
     let nothing = at_root && front.table().routes.is_empty();
-    let reply = match error {
-        NotForwarded::NoRoute if nothing => endpoints::welcome(form),
+    let (reply, end) = match error {
+        NotForwarded::NoRoute if nothing => (endpoints::welcome(form), RequestEnd::Done),
         error => {
             if matches!(error, NotForwarded::AnswerTimeout(_)) {
                 front.stats.expired(Limit::Answer);
             }
-            match error {
+            let id = in_flight.record.id();
+            let reply = match error {
                 NotForwarded::BodyInvalid | NotForwarded::TooLarge(_) => {
-                    front.refuse_request(&error, form)
+                    front.refuse_request(&error, form, id)
                 }
                 _ => {
-                    front.errors.note(&error);
+                    front.errors.note(&error, id);
                     error.reply(form)
                 }
-            }
+            };
+            (reply, error.end())
         }
     };
-    reply.map(|body| body.in_flight(in_flight))
+    ResponseBody::of_request(reply, in_flight, end)
 }
 
 /// A request that was here before, and the route that it came back by.
@@ -204,7 +208,7 @@ fn pass_back(
     front: &Arc<Front>,
     upstream: UpstreamResponse,
     client: Option<OnUpgrade>,
-    in_flight: InFlight,
+    mut in_flight: InFlight,
 ) -> Result<Response<ResponseBody>, (NotForwarded, InFlight)> {
     let UpstreamResponse {
         response,
@@ -224,6 +228,7 @@ fn pass_back(
         }
         _ => {
             ticket.becomes_request();
+            in_flight.record.answered(response.status());
             Ok(response.map(|body| ResponseBody::proxied(body, lease, ticket, in_flight)))
         }
     }
@@ -241,14 +246,16 @@ fn begin_tunnel(
     let protocol = response.headers().get(header::UPGRADE);
     let websocket =
         protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let mut record = in_flight.upgraded();
+    record.answered(response.status());
     let tunnel = Tunnel {
         websocket,
         end: ticket.tunnel_end(),
         ticket,
         stats: Arc::clone(&front.stats),
+        record,
     };
     tokio::spawn(tunnel.run(client, upstream));
     let (parts, _) = response.into_parts();
-    in_flight.upgraded();
     Response::from_parts(parts, ResponseBody::local(""))
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use tokio::sync::watch;
 
+use super::access_log::AccessLog;
 use super::forwarded::ProxyWarnings;
 use super::hops::HopMark;
 use super::local_reply::{ErrorLog, Form, NotForwarded, Reason, Refusal};
@@ -32,6 +33,7 @@ pub struct Front {
     pub proxies: ProxyWarnings,
     /// Marks what may come back.
     pub hop: HopMark,
+    pub access_log: Arc<AccessLog>,
     table: watch::Sender<Arc<RoutingTable>>,
     /// Why `/readyz` answers 503; empty when ready.
     health: watch::Sender<Arc<Vec<Reason>>>,
@@ -61,6 +63,7 @@ impl Front {
             cuts: Arc::default(),
             proxies: ProxyWarnings::default(),
             hop: HopMark::new(),
+            access_log: Arc::default(),
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec![Reason::new("starting")])),
             refusal: watch::Sender::new(None),
@@ -134,23 +137,29 @@ impl Front {
     }
 
     /// The response to a request that is refused, which is logged and counted.
-    pub fn refuse_request(&self, why: &NotForwarded, form: Form) -> Response<ResponseBody> {
-        self.errors.note(why);
+    pub fn refuse_request(
+        &self,
+        why: &NotForwarded,
+        form: Form,
+        id: Option<&HeaderValue>,
+    ) -> Response<ResponseBody> {
+        self.errors.note(why, id);
         let response = why.reply(form);
         self.stats.refused(response.status());
         response
     }
 
     /// hyper itself has refused a request, which passed here: with the empty response that it has for
-    /// all of them.
-    pub fn refused_by_hyper(&self, error: &hyper::Error) {
+    /// all of them. Returns its status.
+    pub fn refused_by_hyper(&self, error: &hyper::Error) -> StatusCode {
         let status = match error.is_parse_too_large() {
             true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             false => StatusCode::BAD_REQUEST,
         };
-        self.errors.note_refused(status, &error.to_string());
+        self.errors.note_refused(status, &error.to_string(), None);
         self.stats.refused(status);
         self.stats.answered(status.as_u16());
+        status
     }
 
     pub fn watch_refusal(&self) -> watch::Receiver<Option<Arc<Refusal>>> {

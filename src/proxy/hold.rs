@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Front;
 use super::backend::{Backend, Door};
 use super::local_reply::NotForwarded;
+use super::request_record::RequestRecord;
 use super::stats::GaugeGuard;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::Upstream;
@@ -25,6 +26,7 @@ pub struct RequestHold<'a> {
     pub host: &'a str,
     pub kind: TicketKind,
     pub line: &'a RequestLine,
+    pub record: &'a mut RequestRecord,
     /// When `hold.time` is over, if it has begun.
     pub until: Option<Instant>,
 }
@@ -123,13 +125,14 @@ impl RequestHold<'_> {
         self.front.table().generation == 0
     }
 
-    fn backend(&self) -> Result<Arc<Backend>, NotForwarded> {
-        self.front
-            .table()
+    fn backend(&mut self) -> Result<Arc<Backend>, NotForwarded> {
+        let table = self.front.table();
+        let backend = table
             .routes
             .find(self.host, self.line.path())
-            .cloned()
-            .ok_or(NotForwarded::NoRoute)
+            .ok_or(NotForwarded::NoRoute)?;
+        self.record.routed(&backend.tickets, table.generation);
+        Ok(Arc::clone(backend))
     }
 
     fn hold(&self, why: &str) -> Result<GaugeGuard, NotForwarded> {
@@ -178,12 +181,17 @@ mod tests {
         RequestLine::new(&Method::GET, &Uri::from_static("/"))
     }
 
-    fn hold<'a>(front: &'a Arc<Front>, line: &'a RequestLine) -> RequestHold<'a> {
+    fn hold<'a>(
+        front: &'a Arc<Front>,
+        line: &'a RequestLine,
+        record: &'a mut RequestRecord,
+    ) -> RequestHold<'a> {
         RequestHold {
             front,
             host: "h",
             kind: TicketKind::Request,
             line,
+            record,
             until: None,
         }
     }
@@ -213,13 +221,17 @@ mod tests {
         front.refuse(Some(refusal("safe mode")));
         assert_eq!(*front.health(), [Reason::new("safe mode")]);
         let line = line();
-        let ask = async || hold(&front, &line).enter().await.map(drop);
+        let ask = async || {
+            let mut record = RequestRecord::default();
+            hold(&front, &line, &mut record).enter().await.map(drop)
+        };
         let closed = |result: Result<(), NotForwarded>| matches!(&result, Err(NotForwarded::Refused(refusal)) if refusal.reason.word == "safe mode");
         assert!(closed(ask().await), "before there are routes");
         let backend = Backend::new("app", Door::Held("app is starting".into()));
         publish(&front, 1, &backend);
         assert!(closed(ask().await), "and at a held door");
-        let mut hold = hold(&front, &line);
+        let mut record = RequestRecord::default();
+        let mut hold = hold(&front, &line, &mut record);
         assert!(closed(
             hold.connection_refused("app refuses connections").await
         ));
@@ -236,7 +248,10 @@ mod tests {
         publish(&front, 1, &backend);
         let waiting = |front: &Arc<Front>| {
             let front = Arc::clone(front);
-            tokio::spawn(async move { hold(&front, &line()).enter().await.map(drop) })
+            tokio::spawn(async move {
+                let mut record = RequestRecord::default();
+                hold(&front, &line(), &mut record).enter().await.map(drop)
+            })
         };
         let first = waiting(&front);
         while front.stats.held.load(Ordering::Relaxed) == 0 {

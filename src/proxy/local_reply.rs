@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::log_throttle::LogThrottle;
 use super::request_head::HeadError;
+use super::request_record::RequestEnd;
 use super::response_body::ResponseBody;
 
 /// Seconds until a client should try again: about what a restart takes.
@@ -98,6 +99,15 @@ impl NotForwarded {
                 "the server behind did not answer in time",
                 form,
             ),
+        }
+    }
+
+    /// How a request ends with this reply.
+    pub fn end(&self) -> RequestEnd {
+        match self {
+            Self::BadGateway(_) => RequestEnd::Failed,
+            Self::BodyStalled | Self::AnswerTimeout(_) => RequestEnd::TimedOut,
+            _ => RequestEnd::Refused,
         }
     }
 
@@ -257,37 +267,52 @@ pub struct ErrorLog {
 
 impl ErrorLog {
     /// Logs what the client is not told. A refusal was logged when it began.
-    pub fn note(&self, error: &NotForwarded) {
-        match error {
-            NotForwarded::BadGateway(why) => answered(&self.bad_gateway, 502, why),
-            NotForwarded::Unavailable(why) => answered(&self.unavailable, 503, why),
-            NotForwarded::AnswerTimeout(why) => answered(&self.timed_out, 504, why),
-            NotForwarded::Crowded(why) => answered(&self.crowded, 503, why),
-            NotForwarded::Invalid(why) => self.note_refused(StatusCode::BAD_REQUEST, why),
+    pub fn note(&self, error: &NotForwarded, id: Option<&HeaderValue>) {
+        let (throttle, status, why) = match error {
+            NotForwarded::BadGateway(why) => (&self.bad_gateway, 502, why),
+            NotForwarded::Unavailable(why) => (&self.unavailable, 503, why),
+            NotForwarded::AnswerTimeout(why) => (&self.timed_out, 504, why),
+            NotForwarded::Crowded(why) => (&self.crowded, 503, why),
+            NotForwarded::Invalid(why) => {
+                return self.note_refused(StatusCode::BAD_REQUEST, why, id);
+            }
             NotForwarded::TooLarge(limit) => {
                 let why = format!("a body is longer than {limit} bytes (limits.body)");
-                self.note_refused(StatusCode::PAYLOAD_TOO_LARGE, &why);
+                return self.note_refused(StatusCode::PAYLOAD_TOO_LARGE, &why, id);
             }
-            NotForwarded::BodyInvalid => self.note_refused(StatusCode::BAD_REQUEST, BODY_INVALID),
+            NotForwarded::BodyInvalid => {
+                return self.note_refused(StatusCode::BAD_REQUEST, BODY_INVALID, id);
+            }
             NotForwarded::Head(HeadError {
                 status,
                 why,
                 request,
-            }) => self.note_refused(*status, &format!("{why}: {request}")),
-            NotForwarded::Loop(why) => answered(&self.looped, 508, why),
-            _ => {}
-        }
+            }) => return self.note_refused(*status, &format!("{why}: {request}"), id),
+            NotForwarded::Loop(why) => (&self.looped, 508, why),
+            _ => return,
+        };
+        throttle.log(format_args!("answered {status}: {why}{}", OfRequest(id)));
     }
 
     /// Logs why a request was refused.
-    pub fn note_refused(&self, status: StatusCode, why: &str) {
+    pub fn note_refused(&self, status: StatusCode, why: &str, id: Option<&HeaderValue>) {
+        let (status, id) = (status.as_u16(), OfRequest(id));
         self.refused
-            .log(format_args!("refused with {}: {why}", status.as_u16()));
+            .log(format_args!("refused with {status}: {why}{id}"));
     }
 }
 
-fn answered(throttle: &LogThrottle, status: u16, why: &str) {
-    throttle.log(format_args!("answered {status}: {why}"));
+/// Which request a line is about, where it has an id.
+struct OfRequest<'a>(Option<&'a HeaderValue>);
+
+impl std::fmt::Display for OfRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // An id is text.
+        match self.0.and_then(|id| id.to_str().ok()) {
+            Some(id) => write!(f, " (request {id})"),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

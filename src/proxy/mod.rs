@@ -11,6 +11,7 @@
 //! 1012 (`tunnel.rs` with `websocket.rs`).
 
 mod accept;
+mod access_log;
 mod admission;
 mod backend;
 mod client_io;
@@ -36,7 +37,9 @@ mod pool;
 pub mod progress;
 mod request_body;
 pub mod request_head;
+mod request_id;
 mod request_read;
+mod request_record;
 mod response_body;
 mod retry;
 mod room;
@@ -52,6 +55,7 @@ pub mod websocket;
 mod worker;
 
 use crate::config::{Config, Hold, LimitsSection};
+pub use access_log::{check as check_access_log, open as open_access_log};
 pub use backend::{Backend, Door, close_tunnels};
 pub use endpoints::IDENTITY;
 pub use forwarded::ForwardedPolicy;
@@ -83,6 +87,8 @@ pub struct Settings {
     pub via: bool,
     /// `gateway.forwarded` and `gateway.trusted_proxies`
     pub forwarded: ForwardedPolicy,
+    /// `gateway.request_id`
+    pub request_id: bool,
     /// `restart.hold`
     pub hold: Hold,
     pub limits: LimitsSection,
@@ -95,6 +101,7 @@ impl Settings {
             health_paths: config.gateway.health_paths,
             via: config.gateway.via,
             forwarded: ForwardedPolicy::new(config),
+            request_id: config.gateway.request_id,
             hold: config.restart.hold.clone(),
             limits: config.limits.clone(),
         }

@@ -2,7 +2,7 @@
 //! rest of a body. Shared between the connection's socket and its requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::interim::Interim;
 use super::request_head::{HeadError, HeadLimits};
 use super::request_read::RequestRead;
+use super::request_record::{RequestEnd, RequestRecord};
 use super::stats::{GaugeGuard, Stats};
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
@@ -75,6 +76,8 @@ pub struct ConnectionProgress {
     read: Mutex<RequestRead>,
     /// Interim responses on their way to the client.
     pub interim: Interim,
+    /// How the connection ends, if that is known before it does.
+    end: OnceLock<RequestEnd>,
 }
 
 impl ConnectionProgress {
@@ -100,7 +103,13 @@ impl ConnectionProgress {
             displacement: AtomicWaker::new(),
             read: Mutex::default(),
             interim: Interim::default(),
+            end: OnceLock::new(),
         })
+    }
+
+    /// The connection ends so, whatever is under way; the first one told counts.
+    pub fn ends(&self, end: RequestEnd) {
+        let _ = self.end.set(end);
     }
 
     /// A request's head is complete. Its body has this length, or is chunked.
@@ -315,6 +324,7 @@ impl ConnectionProgress {
 #[derive(Debug)]
 pub struct InFlight {
     progress: Option<Arc<ConnectionProgress>>,
+    pub record: RequestRecord,
     _open: GaugeGuard,
 }
 
@@ -324,10 +334,12 @@ impl InFlight {
         progress: &Arc<ConnectionProgress>,
         stats: &Arc<Stats>,
         body: Option<u64>,
+        record: RequestRecord,
     ) -> Self {
         progress.begin_request(body);
         Self {
             progress: Some(Arc::clone(progress)),
+            record,
             _open: GaugeGuard::new(stats, |stats| &stats.requests),
         }
     }
@@ -337,17 +349,22 @@ impl InFlight {
         self.progress.as_ref()
     }
 
-    /// The connection became a tunnel: no limit on silence applies to it any more.
-    pub fn upgraded(mut self) {
+    /// The connection became a tunnel: no limit on silence applies to it any more. The record of the
+    /// request is the tunnel's.
+    pub fn upgraded(mut self) -> RequestRecord {
         if let Some(progress) = self.progress.take() {
             progress.becomes_tunnel();
         }
+        std::mem::take(&mut self.record)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(progress) = &self.progress {
+            if let Some(end) = progress.end.get() {
+                self.record.ends(*end);
+            }
             progress.end_request();
         }
     }

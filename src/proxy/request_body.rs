@@ -19,6 +19,7 @@ use super::forwarded;
 use super::lazy_timer::LazyTimer;
 use super::log_throttle::LogThrottle;
 use super::progress::{ConnectionProgress, InFlight};
+use super::request_record::RequestEnd;
 use super::stats::{Limit, Stats};
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
@@ -242,6 +243,7 @@ impl ClientBodyState {
             if !self.stalled.swap(true, Ordering::AcqRel)
                 && let Some(owner) = &self.connection
             {
+                owner.progress.ends(RequestEnd::TimedOut);
                 owner.stats.expired(Limit::Body);
                 owner.cuts.log(format_args!(
                     "a client sent nothing of its request's body for {limit:?} (limits.body_idle)"

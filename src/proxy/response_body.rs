@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::progress::InFlight;
+use super::request_record::RequestEnd;
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
 
@@ -17,10 +19,7 @@ use super::upstream::UpstreamLease;
 #[derive(Debug)]
 pub enum ResponseBody {
     /// A reply of the gateway's own.
-    Local(
-        Full<Bytes>,
-        #[allow(dead_code, reason = "held until the response is written")] Option<InFlight>,
-    ),
+    Local(Full<Bytes>, Option<InFlight>),
     Proxied(Box<Proxied>),
 }
 
@@ -31,7 +30,7 @@ pub struct Proxied {
     /// The upstream connection, to be kept when the response is complete.
     lease: Option<UpstreamLease>,
     _ticket: Ticket,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 impl ResponseBody {
@@ -51,7 +50,7 @@ impl ResponseBody {
             body,
             lease,
             _ticket: ticket,
-            _in_flight: in_flight,
+            in_flight,
         };
         if proxied.body.is_end_stream() {
             proxied.finish();
@@ -59,21 +58,33 @@ impl ResponseBody {
         Self::Proxied(Box::new(proxied))
     }
 
-    /// Keeps the request in flight until the last byte of a local reply.
-    pub fn in_flight(self, in_flight: InFlight) -> Self {
-        match self {
+    /// A reply of the gateway's own to a request, which ends so and is in flight until its last byte.
+    pub fn of_request(
+        reply: Response<Self>,
+        mut in_flight: InFlight,
+        end: RequestEnd,
+    ) -> Response<Self> {
+        in_flight.record.answered(reply.status());
+        in_flight.record.ends(end);
+        reply.map(|body| match body {
             Self::Local(text, _) => Self::Local(text, Some(in_flight)),
-            proxied => proxied,
-        }
+            proxied @ Self::Proxied(_) => proxied,
+        })
     }
 }
 
 impl Proxied {
     fn finish(&mut self) {
+        self.in_flight.record.ends(RequestEnd::Done);
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
     }
+}
+
+/// The bytes of a frame that are body.
+fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
 }
 
 impl Body for ResponseBody {
@@ -85,11 +96,21 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
-            Self::Local(text, _) => Pin::new(text)
-                .poll_frame(cx)
-                .map_err(|never| match never {}),
+            Self::Local(text, in_flight) => {
+                let frame = Pin::new(text).poll_frame(cx);
+                if let (Poll::Ready(Some(Ok(frame))), Some(in_flight)) = (&frame, in_flight) {
+                    in_flight.record.handed_over(length(frame));
+                }
+                frame.map_err(|never| match never {})
+            }
             Self::Proxied(proxied) => {
                 let frame = ready!(Pin::new(&mut proxied.body).poll_frame(cx));
+                let record = &mut proxied.in_flight.record;
+                match &frame {
+                    Some(Ok(frame)) => record.handed_over(length(frame)),
+                    Some(Err(_)) => record.ends(RequestEnd::Failed),
+                    None => {}
+                }
                 if frame.is_none() || proxied.body.is_end_stream() {
                     proxied.finish();
                 }

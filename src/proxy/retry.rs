@@ -27,6 +27,7 @@ use super::interim;
 use super::local_reply::NotForwarded;
 use super::progress::ConnectionProgress;
 use super::request_body::{ClientBody, RequestBody};
+use super::request_record::RequestRecord;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Upstream, UpstreamLease};
 use super::upstream_connection::UpstreamConnection;
@@ -100,13 +101,18 @@ impl Again {
 }
 
 impl Exchange<'_> {
-    pub async fn run(&self, mut head: Request<()>) -> Result<UpstreamResponse, NotForwarded> {
+    pub async fn run(
+        &self,
+        mut head: Request<()>,
+        record: &mut RequestRecord,
+    ) -> Result<UpstreamResponse, NotForwarded> {
         let line = RequestLine::new(head.method(), head.uri());
         let mut hold = RequestHold {
             front: self.front,
             host: self.host,
             kind: self.kind,
             line: &line,
+            record,
             until: None,
         };
         let repeatable = headers::safe(head.method()) && self.body.ended();
@@ -125,9 +131,11 @@ impl Exchange<'_> {
                 self.front.hop.put(head.headers_mut());
             }
             let kept = connection.kept;
+            hold.record.sent();
             let error = match self.attempt(&upstream, connection, head).await {
                 Ok((response, lease)) => {
                     ticket.answered();
+                    hold.record.upstream_answered();
                     return Ok(UpstreamResponse {
                         response,
                         ticket,
@@ -160,6 +168,7 @@ impl Exchange<'_> {
                 self.way(&mut hold, repeatable, true).await?
             };
             if sent {
+                hold.record.retried();
                 self.front.stats.retries.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -9,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
 
+use super::request_record::{RequestEnd, RequestRecord};
 use super::stats::{GaugeGuard, Stats};
 use super::ticket::Ticket;
 use super::websocket::{self, Frames};
@@ -31,24 +33,33 @@ pub struct Tunnel {
     pub ticket: Ticket,
     /// Counts it for this process.
     pub stats: Arc<Stats>,
+    pub record: RequestRecord,
 }
 
 impl Tunnel {
     /// Waits for both sides to be handed over, then carries bytes until the end.
-    pub async fn run(self, client: OnUpgrade, upstream: OnUpgrade) {
+    pub async fn run(mut self, client: OnUpgrade, upstream: OnUpgrade) {
         let open = GaugeGuard::new(&self.stats, |stats| &stats.tunnels);
+        let mut record = std::mem::take(&mut self.record);
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
-            return;
+            return record.ends(RequestEnd::Failed);
         };
-        self.carry(client, upstream).await;
+        let sent = AtomicU64::new(0);
+        self.carry(client, upstream, &sent).await;
+        record.handed_over(sent.into_inner());
+        record.ends(match self.end.is_cancelled() {
+            true => RequestEnd::Cut,
+            false => RequestEnd::Done,
+        });
         drop((self.ticket, open));
     }
 
-    async fn carry(&self, client: Upgraded, upstream: Upgraded) {
+    /// Counts the bytes that go to the client in `sent`.
+    async fn carry(&self, client: Upgraded, upstream: Upgraded, sent: &AtomicU64) {
         let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
         let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
-        let inward = self.direction(from_client, to_upstream, true);
-        let outward = self.direction(from_upstream, to_client, false);
+        let inward = self.direction(from_client, to_upstream, None);
+        let outward = self.direction(from_upstream, to_client, Some(sent));
         // An error on one side ends both: half a tunnel is of no use. After a clean end of one
         // direction the other goes on; with a WebSocket not for long, because a living peer sends
         // Close before its side ends.
@@ -82,12 +93,12 @@ impl Tunnel {
         }
     }
 
-    /// Carries bytes one way. `masked` when frames go to a server.
+    /// Carries bytes one way. `sent` counts those to a client; frames that go to a server are masked.
     async fn direction(
         &self,
         mut from: ReadHalf<TokioIo<Upgraded>>,
         mut to: WriteHalf<TokioIo<Upgraded>>,
-        masked: bool,
+        sent: Option<&AtomicU64>,
     ) -> io::Result<()> {
         let mut frames = Frames::default();
         let mut buffer = vec![0; CHUNK];
@@ -102,6 +113,9 @@ impl Tunnel {
             }
             let bytes = &buffer[..count];
             to.write_all(bytes).await?;
+            if let Some(sent) = sent {
+                sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
             if self.websocket {
                 frames.advance(bytes);
             }
@@ -109,7 +123,7 @@ impl Tunnel {
         if !self.websocket || (frames.closing() && frames.between()) {
             return to.shutdown().await;
         }
-        self.close_websocket(from, to, frames, masked).await
+        self.close_websocket(from, to, frames, sent.is_none()).await
     }
 
     /// Lets the frame under way finish, sends a Close frame with status 1012, and reads on until the

@@ -93,14 +93,35 @@ fn journal(identifier: &str) -> Option<tracing_journald::Layer> {
     if !to_journal() {
         return None;
     }
+    journal_layer(identifier).ok()
+}
+
+fn journal_layer(identifier: &str) -> io::Result<tracing_journald::Layer> {
     let priorities = PriorityMappings {
         // The priority of what a service prints itself; it keeps `journalctl -p notice` short.
         info: Priority::Informational,
         ..PriorityMappings::new()
     };
-    let layer = tracing_journald::layer().ok()?.with_field_prefix(None);
+    let layer = tracing_journald::layer()?.with_field_prefix(None);
     let layer = layer.with_syslog_identifier(identifier.to_owned());
-    Some(layer.with_priority_mappings(priorities))
+    Ok(layer.with_priority_mappings(priorities))
+}
+
+/// The identifier of the access log's lines in the journal.
+const ACCESS_IDENTIFIER: &str = "gateway-access";
+
+/// The journal for the access log, wherever standard error leads.
+///
+/// # Errors
+/// When no journal runs on this machine.
+pub fn access_journal() -> io::Result<Dispatch> {
+    let layer = journal_layer(ACCESS_IDENTIFIER)?;
+    Ok(Dispatch::new(tracing_subscriber::registry().with(layer)))
+}
+
+/// Writes one line of the access log; blocks while the journal does not read.
+pub fn to_access_journal(journal: &Dispatch, line: &str) {
+    tracing::dispatcher::with_default(journal, || tracing::info!("{}", line.trim_end()));
 }
 
 /// The socket of journald (systemd's "Native Journal Protocol").

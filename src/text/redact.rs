@@ -7,6 +7,7 @@
 
 mod find;
 mod names;
+mod target;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 //! Tests of the programs as plain processes: no service manager is needed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access_log;
 mod answers;
 mod bad_input;
 mod clean;

@@ -83,7 +83,10 @@ fn a_thousand_header_lines_pass_both_ways() {
             let _ = conn.send(answer).await;
         }
     });
-    let gateway = Setup::upstream(upstream.addr()).start();
+    // One more line would be the gateway's own.
+    let gateway = Setup::upstream(upstream.addr())
+        .config("[gateway]\nrequest_id = false")
+        .start();
     let ask = |count: usize| {
         let fields = lines(999);
         let request = format!("GET /{count} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");

@@ -11,6 +11,7 @@ use crate::cli::args::{ConfigCommand, InitArgs};
 use crate::cli::ui::Text;
 use crate::cli::{CliError, Context, Exit, target};
 use crate::config::{self, ConfigError, Env, Loaded, Overrides};
+use crate::proxy::check_access_log;
 use crate::service::more_rights;
 use crate::text::escape::escape;
 
@@ -60,6 +61,8 @@ pub fn config(ctx: &Context, command: &ConfigCommand) -> Result<Exit, CliError> 
 /// What is wrong with it.
 pub fn verdict(flags: &Overrides, env: &Env<'_>) -> Result<(Loaded, String), ConfigError> {
     let loaded = config::load(flags, env)?;
+    check_access_log(&loaded.config.gateway.access_log)
+        .map_err(|why| loaded.refuse(["gateway", "access_log"], &format!("access log: {why}")))?;
     let usual = config::default_path(env, &loaded.instance);
     let text = match &loaded.path {
         Some(path) => format!("configuration {} is valid", path.display()),
@@ -93,7 +96,8 @@ fn check(ctx: &Context) -> Result<Exit, CliError> {
 }
 
 fn show(ctx: &Context) -> Result<Exit, CliError> {
-    let (loaded, _) = load(ctx)?;
+    let env = Env::real();
+    let loaded = config::load(&target::overrides(&ctx.global, &env), &env)?;
     let shown = loaded.config.without_secrets();
     if ctx.ui.is_json() {
         ctx.ui.object(&shown);

@@ -38,7 +38,7 @@ pub fn in_text(names: &SecretNames, text: &str) -> Vec<Range<usize>> {
             // case.
             Some(word_after(text, end))
                 .filter(|range| text[range.clone()].contains(|c: char| !c.is_ascii_lowercase()))
-        } else if names.is_secret(name) {
+        } else if may_have_value(&text[end..]) && names.is_secret(name) {
             value_after(text, name, end)
         } else {
             None
@@ -54,6 +54,12 @@ pub fn in_text(names: &SecretNames, text: &str) -> Vec<Range<usize>> {
 
 fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
+}
+
+/// Whether [`value_after`] can find a value in what follows a name; most words of a text have none, and
+/// to look at a name costs more.
+fn may_have_value(rest: &str) -> bool {
+    rest.starts_with(['=', ':', ' ', '\t', '"', '\'', '\\', ']'])
 }
 
 /// The value that belongs to a secret name ending at `end`: after `=`, after `:`, or after a blank

@@ -1,0 +1,220 @@
+//! What is known of one request from its head to its last byte, for the access log and the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, StatusCode};
+
+use super::access_log::{AccessEntry, Asked};
+use super::forwarded::Peer;
+use super::ticket::Tickets;
+use super::{Front, RoutingTable, request_id};
+use crate::text::words::words;
+
+words! {
+    /// How a request ended.
+    pub enum RequestEnd {
+        /// All of the answer was handed over.
+        Done = "done",
+        /// The client left before.
+        ClientGone = "client-gone",
+        /// A limit of time was reached.
+        TimedOut = "timed-out",
+        /// The gateway did not pass it on.
+        Refused = "refused",
+        /// The server behind gave no answer, or broke it off.
+        Failed = "failed",
+        /// The gateway ended it: its time was over, in a drain or a stop.
+        Cut = "cut",
+    }
+}
+
+/// The record of one request; complete when dropped. There is none of the watchdog's requests.
+#[derive(Debug, Default)]
+pub struct RequestRecord(Option<Box<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    front: Arc<Front>,
+    peer: Peer,
+    began: Instant,
+    id: Option<HeaderValue>,
+    /// What the client asked, where there is an access log.
+    asked: Option<Asked>,
+    /// The backend that it was last routed to, and the generation of that route.
+    backend: Option<(Arc<Tickets>, u64)>,
+    /// How often it was sent once more.
+    retries: u32,
+    /// When it was last sent, and how long the head of the answer took from there.
+    upstream: Option<(Instant, Option<Duration>)>,
+    status: u16,
+    /// Bytes of the answer's body that were handed over.
+    bytes: u64,
+    end: Option<RequestEnd>,
+}
+
+impl RequestRecord {
+    /// The record of a request whose head just came in, which has an id from here on, unless
+    /// `gateway.request_id` is off.
+    pub fn begin<B>(
+        front: &Arc<Front>,
+        table: &RoutingTable,
+        peer: Peer,
+        request: &mut Request<B>,
+    ) -> Self {
+        if peer == Peer::Watchdog {
+            return Self::default();
+        }
+        let made = table.settings.request_id;
+        let id = made.then(|| request_id::settle(request.headers_mut()));
+        let logged = front.access_log.is_on();
+        let asked = logged.then(|| Asked::of(request));
+        Self(Some(Box::new(Known::new(front, peer, id, asked))))
+    }
+
+    /// The record of a request whose head is not known.
+    pub fn unread(front: &Arc<Front>, peer: Peer) -> Self {
+        let known = || Box::new(Known::new(front, peer, None, None));
+        Self((peer != Peer::Watchdog).then(known))
+    }
+
+    /// Records a request that is answered though its head is not known.
+    pub fn refused(front: &Arc<Front>, peer: Peer, status: StatusCode, end: RequestEnd) {
+        let mut record = Self::unread(front, peer);
+        record.answered(status);
+        record.ends(end);
+    }
+
+    /// The id of the request, if it has one.
+    pub fn id(&self) -> Option<&HeaderValue> {
+        self.0.as_ref()?.id.as_ref()
+    }
+
+    /// It was routed to this backend by this generation.
+    pub fn routed(&mut self, backend: &Arc<Tickets>, generation: u64) {
+        self.note(|known| known.backend = Some((Arc::clone(backend), generation)));
+    }
+
+    /// It is sent to a server.
+    pub fn sent(&mut self) {
+        self.note(|known| known.upstream = Some((Instant::now(), None)));
+    }
+
+    /// It is sent once more.
+    pub fn retried(&mut self) {
+        self.note(|known| known.retries += 1);
+    }
+
+    /// The server began to answer.
+    pub fn upstream_answered(&mut self) {
+        self.note(|known| {
+            if let Some((sent, time)) = &mut known.upstream {
+                *time = Some(sent.elapsed());
+            }
+        });
+    }
+
+    /// The client gets an answer with this status.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.note(|known| known.status = status.as_u16());
+    }
+
+    /// So much of the answer's body was handed over.
+    pub fn handed_over(&mut self, bytes: u64) {
+        self.note(|known| known.bytes += bytes);
+    }
+
+    /// How it ends; the first one told counts.
+    pub fn ends(&mut self, end: RequestEnd) {
+        self.note(|known| {
+            known.end.get_or_insert(end);
+        });
+    }
+
+    fn note(&mut self, note: impl FnOnce(&mut Known)) {
+        if let Some(known) = &mut self.0 {
+            note(known);
+        }
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if let Some(known) = self.0.take() {
+            known.complete();
+        }
+    }
+}
+
+impl Known {
+    fn new(front: &Arc<Front>, peer: Peer, id: Option<HeaderValue>, asked: Option<Asked>) -> Self {
+        Self {
+            front: Arc::clone(front),
+            peer,
+            began: Instant::now(),
+            id,
+            asked,
+            backend: None,
+            retries: 0,
+            upstream: None,
+            status: 0,
+            bytes: 0,
+            end: None,
+        }
+    }
+
+    fn complete(self) {
+        let end = self.end.unwrap_or(RequestEnd::Cut);
+        let front = &self.front;
+        if end == RequestEnd::ClientGone {
+            front.stats.left.fetch_add(1, Ordering::Relaxed);
+        }
+        if !front.access_log.is_on() {
+            return;
+        }
+        let upstream = self.upstream;
+        front.access_log.push(AccessEntry {
+            time: SystemTime::now(),
+            client: self.peer,
+            asked: self
+                .asked
+                .as_ref()
+                .map(|asked| asked.text(self.id.as_ref())),
+            status: match (self.status, end) {
+                // No answer went out: nginx's number for it, which evaluations of logs know.
+                (0, RequestEnd::ClientGone) => CLIENT_CLOSED,
+                (status, _) => status,
+            },
+            bytes: self.bytes,
+            duration: self.began.elapsed(),
+            upstream: upstream.map(|(sent, time)| time.unwrap_or_else(|| sent.elapsed())),
+            backend: self.backend.clone(),
+            retries: self.retries,
+            end,
+        });
+    }
+}
+
+/// nginx's status for a client that left before its answer began (NGX_HTTP_CLIENT_CLOSED_REQUEST).
+const CLIENT_CLOSED: u16 = 499;
+
+impl Asked {
+    fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let authority = || {
+            let authority = request.uri().authority()?.as_str();
+            HeaderValue::from_str(authority).ok()
+        };
+        let field = |name: header::HeaderName| HeaderMap::get(headers, name).cloned();
+        Self {
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            host: authority().or_else(|| field(header::HOST)),
+            referer: field(header::REFERER),
+            agent: field(header::USER_AGENT),
+        }
+    }
+}

@@ -198,7 +198,10 @@ fn a_generation_that_dies_while_the_one_before_lives_gives_the_service_back() {
         failed: 2,
     };
     assert_eq!(machine.step(Event::ServingDied(1), NOW), []);
-    assert_eq!(machine.step(Event::ServingDied(2), NOW), [back.clone()]);
+    assert_eq!(
+        machine.step(Event::ServingDied(2), NOW),
+        std::slice::from_ref(&back)
+    );
     assert_eq!((machine.current(), machine.fallback()), (1, None));
     assert_eq!(machine.step(Event::ServingDied(1), NOW), []);
     // What is built next is another one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::gateway::{Gateway, Setup, said};
+use crate::support::gateway::{Gateway, Setup, ctl_in, said};
 use crate::support::handover::{
     Failpoint, failed, followed, fresh, no_sidecar, one_of, one_serves, respawning,
 };
@@ -129,7 +129,7 @@ fn a_stop_does_not_wait_for_a_configuration_that_is_not_read() {
     assert_eq!(gateway.exit_code(SOON), 0, "{}", gateway.stderr());
 }
 
-/// A reload waited for it, and a start took no SIGTERM, until the lease or the pipe was gone.
+/// A reload and a command waited until the lease or the pipe was gone.
 #[test]
 fn a_pipe_or_a_lease_in_place_of_the_configuration_fails_at_once() {
     if !servers::have("python3") {
@@ -146,10 +146,10 @@ fn a_pipe_or_a_lease_in_place_of_the_configuration_fails_at_once() {
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let text = failed(&gateway.ctl(["reload"]));
     assert!(text.contains("it is not a regular file"), "{text}");
-    let mut start = Setup::new();
-    start = start.flag("--config").flag(file.to_str().unwrap());
-    let mut second = start.spawn();
-    assert_eq!(second.exit_code(wait::DEADLINE), 78, "{}", second.stderr());
+    let mut check = ctl_in(gateway.state_dir());
+    let check = check.args(["config", "check", "--config"]).arg(&file);
+    let output = check.output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
 }
 
 fn has_record(state: &Path, what: &str) -> bool {

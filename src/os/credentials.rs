@@ -53,19 +53,17 @@ impl Credentials {
     }
 
     /// A command that runs `program` with these credentials, as the leader of a process group of its
-    /// own, which ends with this process. For another user it has a session of its own, too, so that
-    /// it has no terminal of this process, and the program is opened here: that user need not be able
+    /// own. For another user it has a session of its own, too, so that it has no terminal of this
+    /// process, it ends with this process, and the program is opened here: that user need not be able
     /// to reach it.
     ///
     /// # Errors
     /// When the program cannot be opened.
     pub fn command(&self, program: &Path) -> io::Result<Command> {
         if self.uid == geteuid() {
+            // Nothing runs before the exec: then the C library tries a shell for what is no program.
             let mut command = Command::new(program);
             command.process_group(0);
-            let follow = || Ok(platform::die_with_parent(Signal::SIGKILL)?);
-            // SAFETY: one system call, on what was prepared before the fork.
-            unsafe { command.pre_exec(follow) };
             return Ok(command);
         }
         let file = regular_file::open(program)?;

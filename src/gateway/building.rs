@@ -42,6 +42,8 @@ pub struct BuildPlan {
     pub leases: Claim,
     /// Where another process has sidecars of which two copies must not run.
     pub gate: Option<Gate>,
+    /// Another process serves until this generation does.
+    pub candidate: bool,
     pub context: Arc<GatewayContext>,
     /// Reports to the client that requested the build.
     pub report: Reporter,
@@ -81,7 +83,7 @@ pub enum BuildError {
         failure: Arc<SidecarFailure>,
     },
     /// It ended by itself while another copy ran.
-    #[error("sidecar {name} {}, while another copy of it runs; {EXCLUSIVE}{}", failure.cause, last_words(failure))]
+    #[error("sidecar {name} {}; if that is because the copy before it still ran: {EXCLUSIVE}{}", failure.cause, last_words(failure))]
     Beside {
         name: String,
         failure: Arc<SidecarFailure>,
@@ -194,12 +196,14 @@ impl BuildPlan {
         }
     }
 
-    /// Whether the generation before has a copy of this sidecar that serves.
+    /// Whether the generation before has, or may have, a copy of this sidecar that serves.
     fn runs_beside(&self, slot: &Slot) -> bool {
         let previous = self.previous_slot(slot.name());
-        previous.is_some_and(|previous| {
-            matches!(previous.sidecar().state(), SidecarState::Ready { .. })
-        })
+        let serves =
+            |previous: Arc<Slot>| matches!(previous.sidecar().state(), SidecarState::Ready { .. });
+        // What the predecessor has is not known here; what must not run twice has ended there.
+        let there = self.candidate && slot.spec().overlaps();
+        there || previous.is_some_and(serves)
     }
 
     async fn replace(&self, exclusive: &[(Arc<Slot>, &SidecarSpec)]) -> Result<(), BuildError> {

@@ -12,7 +12,7 @@ use crate::sidecar::SidecarFailure;
 
 /// What to do about a server that must not run twice.
 pub const EXCLUSIVE: &str =
-    "if two copies of it must not run at once, use --exclusive (overlap = false)";
+    "where two copies must not run at once, use --exclusive (overlap = false)";
 
 /// The generation before the one that serves.
 #[derive(Debug)]

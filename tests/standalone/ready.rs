@@ -296,6 +296,26 @@ fn two_copies_are_kept_not_one_for_each_restart() {
     assert_eq!(status["drainers"][0]["generation"], 3, "{status:#}");
 }
 
+/// The same where the new copy is started by a fresh process.
+#[test]
+fn a_fresh_process_names_exclusive_when_its_copy_is_refused() {
+    if !servers::have("node") || !servers::have("flock") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lock = dir.path().join("lock");
+    let setup = Setup::behind(servers::node_with_lock(&lock));
+    let mut gateway = setup.env("GATEWAY_SUPERVISOR", "none").start();
+    let restarted = gateway.ctl(["restart", "--fresh"]);
+    let text = said(&restarted);
+    assert_eq!(restarted.status.code(), Some(1), "{text}");
+    assert!(text.contains("the copy before it still ran"), "{text}");
+    assert!(text.contains("use --exclusive"), "{text}");
+    let answer = block_on(client::get(&gateway.target(), "/")).unwrap();
+    assert_eq!(answer.status(), 200);
+    gateway.terminate();
+}
+
 /// A server that holds a lock for life: each restart fails, and after the second `status` says why.
 #[test]
 fn a_server_whose_second_copy_was_refused_twice_is_named() {
@@ -309,7 +329,7 @@ fn a_server_whose_second_copy_was_refused_twice_is_named() {
         let restarted = gateway.ctl(["restart"]);
         let text = said(&restarted);
         assert_eq!(restarted.status.code(), Some(1), "{text}");
-        assert!(text.contains("while another copy of it runs"), "{text}");
+        assert!(text.contains("the copy before it still ran"), "{text}");
         assert!(text.contains("use --exclusive"), "{text}");
     }
     let detail = gateway.status()["detail"].to_string();

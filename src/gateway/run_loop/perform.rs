@@ -198,6 +198,7 @@ impl Gateway {
             started: StartedSlots::default(),
             leases: self.leases.claim(),
             gate,
+            candidate: first,
             context: Arc::clone(&self.context),
             report: source.report.clone(),
         };

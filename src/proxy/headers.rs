@@ -64,6 +64,13 @@ pub fn to_upstream(
 pub fn to_client<B>(response: &mut Response<B>, via: bool) {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
+    // The same length in a list: hyper saw to that. Clients take one number (RFC 9110, 8.6).
+    if let Some(length) = headers.get(header::CONTENT_LENGTH)
+        && let Some(comma) = length.as_bytes().iter().position(|byte| *byte == b',')
+        && let Ok(first) = HeaderValue::from_bytes(length.as_bytes()[..comma].trim_ascii())
+    {
+        headers.insert(header::CONTENT_LENGTH, first);
+    }
     let protocol = headers.remove(header::UPGRADE).filter(|_| switched);
     remove_hop_by_hop(headers);
     if via {

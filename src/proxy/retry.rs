@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::header::{HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -244,10 +245,15 @@ impl Exchange<'_> {
         &self,
         upstream: &Arc<Upstream>,
         mut connection: UpstreamConnection,
-        head: Request<()>,
+        mut head: Request<()>,
     ) -> Result<(Response<Incoming>, Option<UpstreamLease>), AttemptError> {
         let bodiless = self.body.ended() && !self.body.taken();
         let body = RequestBody((!bodiless).then(|| self.body.clone()));
+        if body.size_hint().exact().is_none() {
+            // hyper would leave out the body of a GET whose length is not known.
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         let mut response = self
             .send(upstream, &mut connection, head.map(|()| body))
             .await?;

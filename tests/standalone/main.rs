@@ -37,6 +37,7 @@ mod privileges;
 mod progress_limits;
 mod public_answers;
 mod races;
+mod raw_exchanges;
 mod ready;
 mod recovery;
 mod refusals;

@@ -15,6 +15,7 @@ pub mod nobody;
 pub mod part;
 pub mod port;
 pub mod random;
+pub mod raw;
 pub mod report;
 pub mod schema;
 pub mod servers;

@@ -3,7 +3,7 @@
 use crate::support::client::{Conn, Response, block_on, within};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::upstream::{Recorder, Upstream, receive};
-use crate::support::wait::DEADLINE;
+use crate::support::wait::{self, DEADLINE};
 
 /// Sends these bytes, and reads one answer and whatever comes before the end of the connection.
 fn send(gateway: &Gateway, bytes: &[u8]) -> (Response, usize) {
@@ -101,6 +101,29 @@ fn a_thousand_header_lines_pass_both_ways() {
     );
     assert_eq!(ask(1001).status(), 502);
     gateway.wait_line("answered 502: ");
+}
+
+/// It was booked as a failure of the server.
+#[test]
+fn an_upload_that_breaks_off_is_no_failure_of_the_server() {
+    let upstream = Upstream::serve(|mut conn| async move { drop(receive(&mut conn).await) });
+    let gateway = Setup::upstream(upstream.addr()).start();
+    for head in [
+        "Content-Length: 5\r\n\r\nhi",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhi",
+    ] {
+        block_on(within(DEADLINE, async {
+            let mut conn = Conn::open(&gateway.target()).await?;
+            conn.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{head}"))
+                .await
+        }))
+        .unwrap();
+    }
+    wait::until("both are over", || {
+        let ended = gateway.metric("gateway_connections_total") >= 3;
+        (ended && gateway.metric("gateway_requests") == 1).then_some(())
+    });
+    assert_eq!(gateway.metric("gateway_answers_total{class=\"5xx\"}"), 0);
 }
 
 async fn request_once(gateway: &Gateway, request: &str) -> Response {

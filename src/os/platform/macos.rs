@@ -9,7 +9,6 @@
 )]
 
 use std::ffi::{OsStr, c_int};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;

@@ -173,6 +173,7 @@ pub mod internals {
     #[cfg(target_os = "linux")]
     pub use crate::os::process::{arguments_in, group_in, is_within, stat_in};
     pub use crate::proxy::progress::ConnectionProgress;
+    pub use crate::proxy::proxy_header;
     pub use crate::proxy::request_head::HeadLimits;
     pub use crate::proxy::websocket;
     pub use crate::service::environment_file::Secrets;

@@ -10,6 +10,7 @@ mod netlink;
 #[cfg(target_os = "linux")]
 mod proc_files;
 mod property_list;
+mod proxy_header;
 mod quoting;
 mod systemd;
 mod toml_config;
@@ -22,6 +23,7 @@ pub use netlink::netlink;
 #[cfg(target_os = "linux")]
 pub use proc_files::proc_files;
 pub use property_list::property_list;
+pub use proxy_header::proxy_header;
 pub use quoting::quoting;
 pub use toml_config::toml_config;
 pub use websocket::websocket;
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(target_os = "linux")]
     ("proc_files", proc_files),
     ("property_list", property_list),
+    ("proxy_header", proxy_header),
     ("quoting", quoting),
     ("toml_config", toml_config),
     ("websocket", websocket),

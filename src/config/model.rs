@@ -62,6 +62,9 @@ pub struct GatewaySection {
     pub forwarded: ForwardedMode,
     /// Peers whose `X-Forwarded-*` headers are trusted: addresses, networks, or "unix".
     pub trusted_proxies: Vec<String>,
+    /// Those of the addresses in `listen` whose connections begin with a header of the PROXY protocol.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol: Vec<Listen>,
     /// Further words that mark a value as secret, besides token, secret, password, key,
     /// authorization.
     pub redact: Vec<String>,
@@ -86,6 +89,7 @@ impl Default for GatewaySection {
             via: false,
             forwarded: ForwardedMode::Auto,
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             redact: Vec::new(),
             access_log: AccessLogTarget::Off,
             access_log_format: AccessLogFormat::Json,

@@ -44,6 +44,19 @@ fn check_gateway(gateway: &GatewaySection) -> Result<(), Refusal> {
             return refuse(["gateway", "listen", &index.to_string()], message);
         }
     }
+    for (index, listen) in gateway.proxy_protocol.iter().enumerate() {
+        let message = if !gateway.listen.contains(listen) {
+            format!("`{listen}` is none of the addresses in `listen`")
+        } else if gateway.listen.first() == Some(listen) {
+            format!(
+                "`{listen}` is the first address in `listen`, at which gatewayctl and health checks ask: put another one before it, such as \"127.0.0.1:{}\"",
+                crate::config::DEFAULT_PORT
+            )
+        } else {
+            continue;
+        };
+        return refuse(["gateway", "proxy_protocol", &index.to_string()], message);
+    }
     for text in &gateway.trusted_proxies {
         if text != "unix" && parse_net(text).is_none() {
             let message =
@@ -322,6 +335,14 @@ mod tests {
     fn contradictions_are_refused_with_their_place() {
         for (text, expected) in [
             ("[gateway]\nlisten = []\n", "g.toml:2:1: `listen` is empty"),
+            (
+                "[gateway]\nlisten = [\"1\", \"2\"]\nproxy_protocol = [\"2\", \"3\"]\n",
+                "g.toml:3:24: `127.0.0.1:3` is none of the addresses in `listen`",
+            ),
+            (
+                "[gateway]\nproxy_protocol = [\"18789\"]\n",
+                "g.toml:2:19: `127.0.0.1:18789` is the first address",
+            ),
             (
                 "[sidecar.a]\ncommand = []\n",
                 "g.toml:2:1: sidecar `a` has no command",

@@ -18,6 +18,8 @@ use super::crowd;
 use super::drain::{Accepting, restricted_to};
 use super::forwarded::Peer;
 use super::listener::ListenSocket;
+use super::proxy_protocol::{Arrival, announces};
+use crate::config::Listen;
 use crate::os::descriptors::{self, Share};
 
 /// Pause after an accept error that is not the client's: no descriptor or memory left. Something
@@ -39,6 +41,7 @@ pub fn start(
 ) {
     let current = Arc::clone(&sockets.borrow_and_update());
     for socket in current.iter() {
+        let local = socket.local();
         let acceptor = match socket.try_clone().and_then(Acceptor::new) {
             Ok(acceptor) => acceptor,
             Err(error) => {
@@ -46,7 +49,7 @@ pub fn start(
                 continue;
             }
         };
-        let accepting = accept_loop(Arc::clone(context), acceptor, sockets.clone());
+        let accepting = accept_loop(Arc::clone(context), (acceptor, local), sockets.clone());
         loops.spawn(context.tasks.accept_loops.track_future(accepting));
     }
 }
@@ -56,7 +59,7 @@ pub fn start(
 /// the queue is left to another process.
 async fn accept_loop(
     context: Arc<WorkerContext>,
-    acceptor: Acceptor,
+    (acceptor, local): (Acceptor, Option<Listen>),
     mut sockets: watch::Receiver<Arc<Vec<ListenSocket>>>,
 ) {
     let mut state = context.state.subscribe();
@@ -88,10 +91,15 @@ async fn accept_loop(
                 };
                 let stats = &context.front.stats;
                 stats.accepted.fetch_add(1, Ordering::Relaxed);
+                let arrival = Arrival {
+                    announced: announces(&context.front.table().settings, local.as_ref()),
+                    stream,
+                    peer,
+                };
                 if let Some(permit) = permit {
-                    connection::spawn(&context, stream, peer, permit);
+                    connection::spawn(&context, arrival, permit);
                 } else {
-                    crowd::spawn(&context, stream, peer);
+                    crowd::spawn(&context, arrival);
                     // Those who came before have their turn before another one takes their place.
                     tokio::task::yield_now().await;
                 }

@@ -27,7 +27,9 @@ use super::client_io::ClientIo;
 use super::drain::{KeepAlive, Migration, WorkerState};
 use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded, closing};
+use super::moved_client::{Announcement, MovedClient};
 use super::progress::{ConnectionProgress, InFlight};
+use super::proxy_protocol::Arrival;
 use super::request_head::HeadError;
 use super::request_id::X_REQUEST_ID;
 use super::request_record::{RequestEnd, RequestRecord};
@@ -71,26 +73,23 @@ impl WorkerContext {
 }
 
 /// Serves a client on this thread.
-pub fn spawn(
-    context: &Arc<WorkerContext>,
-    stream: TcpStream,
-    peer: Peer,
-    permit: OwnedSemaphorePermit,
-) {
-    let serving = serve_client(Arc::clone(context), stream, peer, permit);
+pub fn spawn(context: &Arc<WorkerContext>, arrival: Arrival, permit: OwnedSemaphorePermit) {
+    let serving = serve_client(Arc::clone(context), arrival, permit);
     tokio::spawn(context.tasks.client(serving));
 }
 
 /// Serves a new client within the limit.
 pub async fn serve_client(
     context: Arc<WorkerContext>,
-    stream: TcpStream,
-    peer: Peer,
+    arrival: Arrival,
     permit: OwnedSemaphorePermit,
 ) {
     let slot = ConnectionSlot::new(Some(permit), &context.front.stats);
+    let Some(peer) = arrival.client(&context.front, &context.state).await else {
+        return;
+    };
     let progress = ConnectionProgress::new();
-    serve_open(&context, stream, peer, slot, &progress).await;
+    serve_open(&context, arrival.stream, peer, slot, &progress).await;
 }
 
 async fn serve_open(
@@ -127,9 +126,13 @@ pub async fn serve_crowded(
 
 /// Serves a client that a predecessor hands over. The predecessor had admitted it, so it is served
 /// beyond the limit, too.
-pub fn spawn_adopted(context: &Arc<WorkerContext>, fd: OwnedFd) {
-    match identify(fd) {
+pub fn spawn_adopted(context: &Arc<WorkerContext>, client: MovedClient) {
+    match identify(client.socket) {
         Ok((stream, peer)) => {
+            let peer = match client.announced {
+                Announcement::None => peer,
+                Announcement::Client(address) => Peer::Announced(address),
+            };
             let slot = ConnectionSlot::new(context.limit.try_take(), &context.front.stats);
             let (context, tasks) = (Arc::clone(context), &context.tasks);
             tokio::spawn(tasks.client(async move {
@@ -268,7 +271,7 @@ async fn serve(
             ended = &mut connection => ended,
             disposition = disposition(&mut state, client) => match disposition {
                 Disposition::Migrate => {
-                    migrate(&state, stream);
+                    migrate(&state, stream, client.peer);
                     Ok(())
                 }
                 Disposition::GiveWay => {
@@ -340,12 +343,13 @@ async fn disposition(state: &mut watch::Receiver<WorkerState>, client: Client<'_
 
 /// Sends the socket to the other process. This process closes its own descriptor with the
 /// connection, which leaves the other one open.
-fn migrate(state: &watch::Receiver<WorkerState>, socket: &TcpStream) {
+fn migrate(state: &watch::Receiver<WorkerState>, socket: &TcpStream, peer: Peer) {
     if let Migration::To(destination) = &state.borrow().migration
-        && let Ok(fd) = socket.as_fd().try_clone_to_owned()
+        && let Ok(socket) = socket.as_fd().try_clone_to_owned()
     {
+        let announced = peer.announcement();
         // Nobody receives only when the process ends.
-        let _ = destination.send(fd);
+        let _ = destination.send(MovedClient { socket, announced });
     }
 }
 

@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::net::TcpStream;
 
 use super::connection::{self, WorkerContext};
-use super::forwarded::Peer;
 use super::local_reply::NotForwarded;
 use super::progress::ConnectionProgress;
+use super::proxy_protocol::Arrival;
 use super::request_record::{RequestEnd, RequestRecord};
 use super::room::CrowdPlace;
 
@@ -23,13 +22,13 @@ const TURNED_AWAY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 2\r\nconnection: close\r\n\r\n";
 
 /// Serves a client for which no connection is left, if another one gives way, or turns it away.
-pub fn spawn(context: &Arc<WorkerContext>, stream: TcpStream, peer: Peer) {
+pub fn spawn(context: &Arc<WorkerContext>, arrival: Arrival) {
     let place = context.room.join_crowd();
-    let serving = admit(Arc::clone(context), stream, peer, place);
+    let serving = admit(Arc::clone(context), arrival, place);
     tokio::spawn(context.tasks.client(serving));
 }
 
-async fn admit(context: Arc<WorkerContext>, stream: TcpStream, peer: Peer, mut place: CrowdPlace) {
+async fn admit(context: Arc<WorkerContext>, arrival: Arrival, mut place: CrowdPlace) {
     if context.room.make() {
         let permit = tokio::select! {
             permit = tokio::time::timeout(GIVE_WAY, context.limit.take()) => permit.ok().flatten(),
@@ -37,10 +36,16 @@ async fn admit(context: Arc<WorkerContext>, stream: TcpStream, peer: Peer, mut p
         };
         if let Some(permit) = permit {
             drop(place);
-            return connection::serve_client(context, stream, peer, permit).await;
+            return connection::serve_client(context, arrival, permit).await;
         }
     }
-    let stream = Arc::new(stream);
+    let client = tokio::select! {
+        biased;
+        client = arrival.client(&context.front, &context.state) => client,
+        () = place.lost() => Some(arrival.peer),
+    };
+    let Some(peer) = client else { return };
+    let stream = Arc::new(arrival.stream);
     let progress = ConnectionProgress::new();
     let serving = connection::serve_crowded(&context, &stream, peer, &progress);
     tokio::select! {

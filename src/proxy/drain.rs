@@ -13,10 +13,10 @@
 //! | stop | `Draining` with `stop_delay`, `Closing`, at the end `QueueOnly`; `Stopped` where others hold the queue |
 //! | end of the process, after each of these | `Aborted` |
 
-use std::os::fd::OwnedFd;
-
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+
+use super::moved_client::MovedClient;
 
 /// What a set of workers does with new clients, with kept connections, and with idle ones.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,7 @@ pub enum Migration {
     #[default]
     Off,
     /// Their sockets go here as soon as no request is under way. The clients do not notice.
-    To(mpsc::UnboundedSender<OwnedFd>),
+    To(mpsc::UnboundedSender<MovedClient>),
     /// The other process takes no more: a connection that becomes idle now is closed.
     Over,
 }
@@ -89,7 +89,7 @@ impl WorkerState {
     }
 
     /// Sends the sockets of idle connections to `destination`.
-    pub fn migrate_to(&mut self, destination: mpsc::UnboundedSender<OwnedFd>) -> bool {
+    pub fn migrate_to(&mut self, destination: mpsc::UnboundedSender<MovedClient>) -> bool {
         self.migration = Migration::To(destination);
         true
     }

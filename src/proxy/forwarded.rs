@@ -3,12 +3,14 @@
 //! A peer on this machine is met as if the front door were not there: a proxy that terminates TLS
 //! beside it says the truth, and a server that refuses proxies it does not know sees none.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tracing::warn;
 
+use super::moved_client::Announcement;
 use crate::config::{Config, ForwardedMode};
 use crate::os::mutex::lock;
 
@@ -46,6 +48,9 @@ pub enum Peer {
     Tcp(IpAddr),
     /// A client of a unix listener.
     Unix,
+    /// A client that a proxy passes on, at the address that it announced by the PROXY protocol, or at
+    /// one that it did not tell. Wherever the proxy is, this client is not taken for one of this machine.
+    Announced(Option<IpAddr>),
     /// This process, over a socket pair.
     Watchdog,
 }
@@ -56,6 +61,36 @@ impl Peer {
         match self {
             Self::Unix | Self::Watchdog => true,
             Self::Tcp(addr) => addr.to_canonical().is_loopback(),
+            Self::Announced(_) => false,
+        }
+    }
+
+    /// Its address, where it has one.
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(addr) => Some(addr.to_canonical()),
+            Self::Announced(addr) => addr,
+            Self::Unix | Self::Watchdog => None,
+        }
+    }
+
+    /// What a proxy said of it.
+    pub fn announcement(self) -> Announcement {
+        match self {
+            Self::Announced(addr) => Announcement::Client(addr),
+            Self::Tcp(_) | Self::Unix | Self::Watchdog => Announcement::None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address() {
+            Some(addr) => addr.fmt(f),
+            None => f.write_str(match self {
+                Self::Unix => "a unix socket",
+                _ => "an unknown address",
+            }),
         }
     }
 }
@@ -99,11 +134,17 @@ impl ForwardedPolicy {
     fn believes(&self, peer: Peer) -> bool {
         match peer {
             Peer::Unix | Peer::Watchdog => self.unix,
-            Peer::Tcp(addr) => self
+            Peer::Tcp(addr) | Peer::Announced(Some(addr)) => self
                 .nets
                 .iter()
                 .any(|&(net, prefix)| contains(net, prefix, addr)),
+            Peer::Announced(None) => false,
         }
+    }
+
+    /// Whether the peer may say by the PROXY protocol whose connection it passes on.
+    pub fn may_announce(&self, peer: Peer) -> bool {
+        peer.is_local() || self.believes(peer)
     }
 
     fn treatment(&self, peer: Peer) -> Treatment {
@@ -142,11 +183,10 @@ impl ProxyWarnings {
     /// a proxy, and the server behind it will answer as if it had said nothing: mostly with endless
     /// redirects.
     pub fn look(&self, headers: &HeaderMap, peer: Peer) {
-        let Peer::Tcp(addr) = peer else { return };
+        let Some(addr) = peer.address() else { return };
         if !headers.contains_key(X_FORWARDED_PROTO) {
             return;
         }
-        let addr = addr.to_canonical();
         let mut warned = lock(&self.0);
         if warned.len() < WARNED_MAX && !warned.contains(&addr) {
             warned.push(addr);
@@ -183,8 +223,11 @@ pub fn drop_claims(headers: &mut HeaderMap) {
 
 /// Adds what this connection shows.
 fn add(headers: &mut HeaderMap, peer: Peer) {
-    if let Peer::Tcp(addr) = peer {
-        append(headers, X_FORWARDED_FOR, &addr.to_canonical().to_string());
+    match (peer.address(), peer) {
+        (Some(addr), _) => append(headers, X_FORWARDED_FOR, &addr.to_string()),
+        // Who finds no field takes the client for one of this machine.
+        (None, Peer::Announced(_)) => append(headers, X_FORWARDED_FOR, "unknown"),
+        (None, _) => {}
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
@@ -300,6 +343,33 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "127.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert!(!headers.contains_key("true-client-ip"));
+    }
+
+    #[test]
+    fn an_announced_client_is_not_the_proxy_wherever_that_is() {
+        for (announced, told) in [
+            (Some("203.0.113.7"), "203.0.113.7"),
+            (Some("127.0.0.1"), "127.0.0.1"),
+            (None, "unknown"),
+        ] {
+            let peer = Peer::Announced(announced.map(|addr| addr.parse().unwrap()));
+            let mut headers = map(&SENT);
+            policy(ForwardedMode::Auto).apply(&mut headers, peer);
+            assert_eq!(headers["x-forwarded-for"], told);
+            assert_eq!(headers.len(), 4, "{headers:?}");
+            assert!(!policy(ForwardedMode::Auto).may_announce(peer));
+        }
+        let trusted = ForwardedPolicy {
+            nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
+            ..ForwardedPolicy::default()
+        };
+        assert!(trusted.may_announce(PEER) && trusted.may_announce(LOCAL));
+        assert!(trusted.may_announce(Peer::Unix));
+        assert!(!policy(ForwardedMode::Auto).may_announce(PEER));
+        // A proxy in front of the proxy.
+        let mut headers = map(&SENT);
+        trusted.apply(&mut headers, Peer::Announced(Some([10, 9, 9, 9].into())));
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.9.9.9");
     }
 
     #[test]

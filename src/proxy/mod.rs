@@ -32,9 +32,12 @@ mod lazy_timer;
 mod listener;
 mod local_reply;
 mod log_throttle;
+mod moved_client;
 mod named_server;
 mod pool;
 pub mod progress;
+pub mod proxy_header;
+mod proxy_protocol;
 mod request_body;
 pub mod request_head;
 mod request_id;
@@ -54,7 +57,7 @@ mod upstream_connection;
 pub mod websocket;
 mod worker;
 
-use crate::config::{Config, Hold, LimitsSection};
+use crate::config::{Config, Hold, LimitsSection, Listen};
 pub use access_log::{check as check_access_log, open as open_access_log};
 pub use backend::{Backend, Door, close_tunnels};
 pub use endpoints::IDENTITY;
@@ -62,6 +65,7 @@ pub use forwarded::ForwardedPolicy;
 pub use front::Front;
 pub use listener::{BACKLOG, BindError, ListenSocket};
 pub use local_reply::{Reason, Refusal};
+pub use moved_client::{Announcement, MovedClient};
 pub use named_server::NamedServer;
 pub use routes::{Route, Routes};
 pub use ticket::first_few;
@@ -89,6 +93,8 @@ pub struct Settings {
     pub forwarded: ForwardedPolicy,
     /// `gateway.request_id`
     pub request_id: bool,
+    /// `gateway.proxy_protocol`
+    pub proxy_protocol: Vec<Listen>,
     /// `restart.hold`
     pub hold: Hold,
     pub limits: LimitsSection,
@@ -102,6 +108,7 @@ impl Settings {
             via: config.gateway.via,
             forwarded: ForwardedPolicy::new(config),
             request_id: config.gateway.request_id,
+            proxy_protocol: config.gateway.proxy_protocol.clone(),
             hold: config.restart.hold.clone(),
             limits: config.limits.clone(),
         }

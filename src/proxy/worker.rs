@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::connection::{self, WorkerContext};
 use super::drain::{Accepting, WorkerState, restricted_to};
 use super::listener::ListenSocket;
+use super::moved_client::MovedClient;
 use super::{Front, accept, pool, tasks};
 use crate::os::mutex::lock;
 
@@ -39,7 +40,7 @@ enum QueuedSocket {
     /// The watchdog's.
     Probe(OwnedFd),
     /// A client's, between two requests, from a predecessor.
-    Client(OwnedFd),
+    Client(MovedClient),
 }
 
 impl Workers {
@@ -119,7 +120,7 @@ impl Workers {
     }
 
     /// Serves a client that a predecessor hands over. Waits while the queue of its thread is full.
-    pub async fn adopt(&self, client: OwnedFd) {
+    pub async fn adopt(&self, client: MovedClient) {
         let next = self.adopted.fetch_add(1, Ordering::Relaxed) % self.queues.len();
         // A thread is gone only when the process ends.
         let _ = self.queues[next].send(QueuedSocket::Client(client)).await;
@@ -153,7 +154,7 @@ impl Workers {
 
     /// Moves every client connection to `destination` as soon as it is between two requests; the
     /// client does not notice. Returns when none is left here.
-    pub async fn migrate_to(&self, destination: mpsc::UnboundedSender<OwnedFd>) {
+    pub async fn migrate_to(&self, destination: mpsc::UnboundedSender<MovedClient>) {
         self.transition(|state| state.migrate_to(destination));
         self.all_ended().await;
     }
@@ -207,7 +208,7 @@ async fn run(
             tokio::select! {
                 Some(socket) = queue.recv() => match socket {
                     QueuedSocket::Probe(end) => connection::spawn_probe(&context, end),
-                    QueuedSocket::Client(fd) => connection::spawn_adopted(&context, fd),
+                    QueuedSocket::Client(client) => connection::spawn_adopted(&context, client),
                 },
                 Ok(()) = sockets.changed() => accept::start(&context, &mut sockets, &mut loops),
                 Some(_) = loops.join_next() => {}

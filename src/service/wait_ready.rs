@@ -46,6 +46,7 @@ pub(super) async fn wait(
         .gateway
         .listen
         .iter()
+        .filter(|listen| !config.gateway.proxy_protocol.contains(listen))
         .find(|listen| can_be_asked(listen))
         .filter(|_| config.gateway.health_paths)
     else {

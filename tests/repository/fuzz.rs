@@ -153,6 +153,7 @@ short_runs!(
     netlink: 20_000,
     proc_files: 20_000,
     property_list: 10_000,
+    proxy_header: 20_000,
     quoting: 2000,
     toml_config: 10_000,
     websocket: 20_000,

@@ -35,6 +35,7 @@ mod owner;
 mod pipelines;
 mod privileges;
 mod progress_limits;
+mod proxy_protocol;
 mod public_answers;
 mod races;
 mod raw_exchanges;

@@ -1,25 +1,24 @@
 //! Clients between two requests leave a process that drains: each is sent to another process, or to
 //! the fd store.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::proxy::Workers;
+use crate::proxy::{MovedClient, Workers};
 
 #[derive(Debug)]
 pub struct ClientExit {
-    to: mpsc::UnboundedSender<OwnedFd>,
+    to: mpsc::UnboundedSender<MovedClient>,
     /// Ends when every client that was sent has arrived.
     carrying: JoinHandle<()>,
 }
 
 impl ClientExit {
     /// `carry` takes the clients that come out of the receiver to where they go.
-    pub fn new<F>(carry: impl FnOnce(mpsc::UnboundedReceiver<OwnedFd>) -> F) -> Self
+    pub fn new<F>(carry: impl FnOnce(mpsc::UnboundedReceiver<MovedClient>) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {

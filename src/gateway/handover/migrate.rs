@@ -2,7 +2,7 @@
 //! that is, through a socket beside the control socket. The clients do not notice.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::channel;
 use crate::control::server;
 use crate::os::descriptors;
 use crate::os::unix_socket;
-use crate::proxy::Workers;
+use crate::proxy::{Announcement, MovedClient, Workers};
 
 /// The time between two attempts to reach the owner: no event tells when the owner has changed.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -28,6 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Processes that send clients at once: those that drain, and a few that do not belong there.
 const SENDERS_MAX: usize = 32;
+
+/// What goes with a client's socket.
+const PLAIN: u8 = b'm';
+
+/// The same for a client that a proxy announced: a length follows, and so many bytes of text.
+const ANNOUNCED: u8 = b'a';
 
 /// The socket at which the owner takes clients.
 pub fn place(control: &Path) -> PathBuf {
@@ -96,8 +102,15 @@ async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: Cancellat
         let Ok(Some((byte, clients))) = received else {
             return;
         };
-        for client in clients {
-            workers.adopt(client).await;
+        let announced = match byte {
+            ANNOUNCED => match announcement(&mut stream).await {
+                Ok(announced) => announced,
+                Err(_) => return,
+            },
+            _ => Announcement::None,
+        };
+        for socket in clients {
+            workers.adopt(MovedClient { socket, announced }).await;
         }
         // From now on the sender may close its copy.
         if stream.write_all(&[byte]).await.is_err() {
@@ -106,9 +119,15 @@ async fn take_from(mut stream: UnixStream, workers: Arc<Workers>, end: Cancellat
     }
 }
 
+async fn announcement(stream: &mut UnixStream) -> io::Result<Announcement> {
+    let mut text = vec![0; usize::from(stream.read_u8().await?)];
+    stream.read_exact(&mut text).await?;
+    Ok(Announcement::from_text(&String::from_utf8_lossy(&text)))
+}
+
 /// Sends clients to the owner at `place`. Ends when the sender of `clients` is gone and all have
 /// been sent.
-pub async fn send(place: PathBuf, mut clients: mpsc::UnboundedReceiver<OwnedFd>) {
+pub async fn send(place: PathBuf, mut clients: mpsc::UnboundedReceiver<MovedClient>) {
     let mut way: Option<UnixStream> = None;
     while let Some(client) = clients.recv().await {
         let sent = tokio::time::timeout(PATIENCE, async {
@@ -141,17 +160,27 @@ fn connect(place: &Path) -> io::Result<UnixStream> {
     }
 }
 
-async fn send_one(place: &Path, way: &mut Option<UnixStream>, client: &OwnedFd) -> io::Result<()> {
+async fn send_one(
+    place: &Path,
+    way: &mut Option<UnixStream>,
+    client: &MovedClient,
+) -> io::Result<()> {
     let stream = match way.take() {
         Some(stream) => stream,
         None => connect(place)?,
     };
     let stream = way.insert(stream);
+    let text = client.announced.to_text();
+    let kind = if text.is_empty() { PLAIN } else { ANNOUNCED };
     stream
         .async_io(Interest::WRITABLE, || {
-            channel::send_with(stream, b"m", &[client.as_fd()])
+            channel::send_with(stream, &[kind], &[client.socket.as_fd()])
         })
         .await?;
+    if let (ANNOUNCED, Ok(length)) = (kind, u8::try_from(text.len())) {
+        stream.write_u8(length).await?;
+        stream.write_all(text.as_bytes()).await?;
+    }
     let mut byte = [0];
     stream.read_exact(&mut byte).await.map(drop)
 }

@@ -204,7 +204,9 @@ struct Client(Peer);
 impl std::fmt::Display for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Peer::Tcp(addr) => addr.to_canonical().fmt(f),
+            Peer::Tcp(addr) | Peer::Announced(Some(addr)) => addr.to_canonical().fmt(f),
+            // A proxy does not tell it.
+            Peer::Announced(None) => f.write_str("-"),
             Peer::Unix | Peer::Watchdog => f.write_str("unix:"),
         }
     }

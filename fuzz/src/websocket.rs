@@ -1,6 +1,6 @@
 //! Frames of RFC 6455, however the stream is cut.
 
-use gateway::internals::websocket::{Frames, close_frame};
+use gateway::internals::websocket::{Closing, Frames, close_frame};
 
 /// Where the frames of a stream end, and where the first Close frame ends its header: an
 /// independent reader that sees the whole stream at once.
@@ -63,7 +63,8 @@ pub fn websocket(input: &[u8]) {
         }
         assert_eq!(frames.between(), ends.contains(&at), "at the end");
         if frames.between() {
-            for close in [close_frame(false), close_frame(true)] {
+            for (masked, why) in [(false, Closing::Restart), (true, Closing::Idle)] {
+                let close = close_frame(masked, why);
                 let mut frames = Frames::default();
                 frames.advance(&close[..close.len() - 1]);
                 assert!(!frames.between());

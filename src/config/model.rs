@@ -270,6 +270,9 @@ pub struct LimitsSection {
     /// How long a client may read nothing of its answer before it is disconnected; "0s" means
     /// without limit.
     pub send_idle: Dur,
+    /// How long nothing may go through a WebSocket or another tunnel, in either direction, before it is
+    /// closed; "0s" means without limit.
+    pub tunnel_idle: Dur,
     /// Whether a client that closes its sending side still gets its answer. Otherwise it has left:
     /// its request is cancelled.
     pub half_close: bool,
@@ -287,6 +290,7 @@ impl Default for LimitsSection {
             body_idle: Dur::secs(60),
             answer: Dur::secs(0),
             send_idle: Dur::secs(60),
+            tunnel_idle: Dur::secs(0),
             half_close: false,
         }
     }

@@ -19,7 +19,7 @@ use super::response_body::ResponseBody;
 use super::retry::{Exchange, UpstreamResponse};
 use super::stats::Limit;
 use super::ticket::{Ticket, TicketKind};
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, TunnelIdle};
 use super::{Front, RoutingTable, Settings, endpoints, headers};
 use crate::config::{LimitsSection, normal_form};
 
@@ -252,6 +252,7 @@ fn begin_tunnel(
         websocket,
         end: ticket.tunnel_end(),
         ticket,
+        idle: TunnelIdle::new(front.table().settings.limits.tunnel_idle, &front.cuts),
         stats: Arc::clone(&front.stats),
         record,
     };

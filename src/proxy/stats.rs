@@ -16,10 +16,18 @@ pub enum Limit {
     Answer,
     /// `limits.send_idle`
     Send,
+    /// `limits.tunnel_idle`
+    Tunnel,
 }
 
 impl Limit {
-    pub const ALL: [Self; 4] = [Self::Head, Self::Body, Self::Answer, Self::Send];
+    pub const ALL: [Self; 5] = [
+        Self::Head,
+        Self::Body,
+        Self::Answer,
+        Self::Send,
+        Self::Tunnel,
+    ];
 
     /// Its key in the configuration.
     pub fn key(self) -> &'static str {
@@ -28,6 +36,7 @@ impl Limit {
             Self::Body => "body_idle",
             Self::Answer => "answer",
             Self::Send => "send_idle",
+            Self::Tunnel => "tunnel_idle",
         }
     }
 }

@@ -1,25 +1,29 @@
 //! Bytes both ways after a 101, until either side ends or the tunnel's time is up.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::log_throttle::LogThrottle;
 use super::request_record::{RequestEnd, RequestRecord};
-use super::stats::{GaugeGuard, Stats};
+use super::stats::{GaugeGuard, Limit, Stats};
 use super::ticket::Ticket;
-use super::websocket::{self, Frames};
+use super::websocket::{self, Closing, Frames};
+use crate::config::Dur;
+use crate::os::mutex::lock;
 
 /// Bytes carried in one go; hyper's own buffers start at 8 KiB.
 const CHUNK: usize = 16 * 1024;
 
-/// How long a WebSocket may take for its closing handshake, after a Close frame with status 1012 or
-/// after its other side is gone.
+/// How long a WebSocket may take for its closing handshake, after a Close frame of the gateway or after
+/// its other side is gone.
 pub const CLOSE_HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// A connection that became a tunnel.
@@ -31,9 +35,59 @@ pub struct Tunnel {
     pub end: CancellationToken,
     /// Counts it at its backend.
     pub ticket: Ticket,
+    pub idle: TunnelIdle,
     /// Counts it for this process.
     pub stats: Arc<Stats>,
     pub record: RequestRecord,
+}
+
+/// How long a tunnel may be silent (`limits.tunnel_idle`).
+#[derive(Debug)]
+pub struct TunnelIdle {
+    /// Zero means without limit.
+    limit: Dur,
+    /// When the last byte came, from either side.
+    last: Mutex<Instant>,
+    /// Cancelled when the limit is reached.
+    over: CancellationToken,
+    log: Arc<LogThrottle>,
+}
+
+impl TunnelIdle {
+    pub fn new(limit: Dur, log: &Arc<LogThrottle>) -> Self {
+        Self {
+            limit,
+            last: Mutex::new(Instant::now()),
+            over: CancellationToken::new(),
+            log: Arc::clone(log),
+        }
+    }
+
+    fn moved(&self) {
+        if !self.limit.0.is_zero() {
+            *lock(&self.last) = Instant::now();
+        }
+    }
+
+    /// Waits until the limit is reached, and says so.
+    async fn reached(&self, stats: &Stats) {
+        if self.limit.0.is_zero() {
+            return std::future::pending().await;
+        }
+        loop {
+            let at = *lock(&self.last) + self.limit.0;
+            if Instant::now() >= at {
+                break;
+            }
+            tokio::time::sleep_until(at).await;
+        }
+        stats.expired(Limit::Tunnel);
+        self.log.log(format_args!(
+            "a tunnel is closed: nothing went through it for {} (limits.tunnel_idle)",
+            self.limit
+        ));
+        self.over.cancel();
+    }
 }
 
 impl Tunnel {
@@ -47,9 +101,12 @@ impl Tunnel {
         let sent = AtomicU64::new(0);
         self.carry(client, upstream, &sent).await;
         record.handed_over(sent.into_inner());
-        record.ends(match self.end.is_cancelled() {
-            true => RequestEnd::Cut,
-            false => RequestEnd::Done,
+        record.ends(if self.end.is_cancelled() {
+            RequestEnd::Cut
+        } else if self.idle.over.is_cancelled() {
+            RequestEnd::TimedOut
+        } else {
+            RequestEnd::Done
         });
         drop((self.ticket, open));
     }
@@ -84,7 +141,10 @@ impl Tunnel {
             }
         };
         let cut = async {
-            self.end.cancelled().await;
+            tokio::select! {
+                () = self.end.cancelled() => {}
+                () = self.idle.reached(&self.stats) => {}
+            }
             tokio::time::sleep(CLOSE_HANDSHAKE).await;
         };
         tokio::select! {
@@ -106,12 +166,14 @@ impl Tunnel {
             let count = tokio::select! {
                 biased;
                 () = self.end.cancelled() => break,
+                () = self.idle.over.cancelled() => break,
                 read = from.read(&mut buffer) => read?,
             };
             if count == 0 {
                 return to.shutdown().await;
             }
             let bytes = &buffer[..count];
+            self.idle.moved();
             to.write_all(bytes).await?;
             if let Some(sent) = sent {
                 sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -126,8 +188,7 @@ impl Tunnel {
         self.close_websocket(from, to, frames, sent.is_none()).await
     }
 
-    /// Lets the frame under way finish, sends a Close frame with status 1012, and reads on until the
-    /// other side is done.
+    /// Lets the frame under way finish, sends a Close frame, and reads on until the other side is done.
     async fn close_websocket(
         &self,
         mut from: ReadHalf<TokioIo<Upgraded>>,
@@ -146,7 +207,11 @@ impl Tunnel {
             frames.advance(&buffer[..pass]);
         }
         if !frames.closing() {
-            to.write_all(&websocket::close_frame(masked)).await?;
+            let why = match self.end.is_cancelled() {
+                true => Closing::Restart,
+                false => Closing::Idle,
+            };
+            to.write_all(&websocket::close_frame(masked, why)).await?;
             to.flush().await?;
         }
         while from.read(&mut buffer).await? > 0 {}

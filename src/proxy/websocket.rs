@@ -1,11 +1,26 @@
-//! As much of RFC 6455 as closing a WebSocket takes: where frames begin and end, and the Close frame
-//! with status 1012.
+//! As much of RFC 6455 as closing a WebSocket takes: where frames begin and end, and the Close frame.
 
-/// "Service Restart" (registered with IANA for RFC 6455): the client should reconnect after a
-/// random 5 to 30 s.
-const SERVICE_RESTART: u16 = 1012;
+/// Why the gateway closes a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Its server is restarted or stopped.
+    Restart,
+    /// Nothing went through it for `limits.tunnel_idle`.
+    Idle,
+}
 
-const REASON: &[u8] = b"service restart";
+impl Closing {
+    /// The status and the reason of the Close frame.
+    fn told(self) -> (u16, &'static [u8]) {
+        match self {
+            // "Service Restart" (registered with IANA for RFC 6455): the client should reconnect after
+            // a random 5 to 30 s.
+            Self::Restart => (1012, b"service restart"),
+            // "Going away" (RFC 6455, section 7.4.1): no restart is announced, and nothing went wrong.
+            Self::Idle => (1001, b"idle"),
+        }
+    }
+}
 
 /// Follows a stream of frames and knows when it stands between two.
 #[derive(Clone, Debug, Default)]
@@ -94,14 +109,15 @@ fn payload_length(header: &[u8]) -> u64 {
 
 /// A Close frame. A client's is masked, as the protocol demands: with a mask of zeros, which changes
 /// nothing.
-pub fn close_frame(masked: bool) -> Vec<u8> {
-    let length = (2 + REASON.len()) as u8;
+pub fn close_frame(masked: bool, closing: Closing) -> Vec<u8> {
+    let (status, reason) = closing.told();
+    let length = (2 + reason.len()) as u8;
     let mut frame = match masked {
         true => vec![0x88, 0x80 | length, 0, 0, 0, 0],
         false => vec![0x88, length],
     };
-    frame.extend_from_slice(&SERVICE_RESTART.to_be_bytes());
-    frame.extend_from_slice(REASON);
+    frame.extend_from_slice(&status.to_be_bytes());
+    frame.extend_from_slice(reason);
     frame
 }
 
@@ -155,7 +171,7 @@ mod tests {
                 at += piece.len();
             }
             prop_assert!(!tracker.closing());
-            tracker.advance(&close_frame(false));
+            tracker.advance(&close_frame(false, Closing::Restart));
             prop_assert!(tracker.closing() && tracker.between());
         }
     }

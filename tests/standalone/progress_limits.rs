@@ -211,3 +211,52 @@ fn a_client_gets_no_408_that_it_did_not_ask_for() {
     });
     reached(&gateway, "header_time", 0);
 }
+
+/// Switches protocols and sends back whatever comes.
+fn mirror(protocol: &'static str) -> Upstream {
+    Upstream::serve(move |mut conn| async move {
+        conn.head().await.unwrap();
+        let switched = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+        );
+        let _ = conn.send(switched).await;
+        while let Ok(bytes) = conn.some().await {
+            if conn.send(bytes).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_tunnel_through_which_nothing_goes_is_closed_and_pings_go_through_it() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    for (protocol, last) in [("websocket", &b"\x88\x06\x03\xe9idle"[..]), ("other", b"")] {
+        let behind = mirror(protocol);
+        let gateway = Setup::upstream(behind.addr())
+            .config("[limits]\ntunnel_idle = \"1s\"\nidle = \"100ms\"\n")
+            .start();
+        block_on(async {
+            let mut conn = Conn::open(&gateway.target()).await.unwrap();
+            let open = format!(
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+            );
+            conn.send(open).await.unwrap();
+            assert_eq!(conn.head().await.unwrap().status(), 101);
+            let ping = b"\x89\x84mask\x01\x02\x03\x04";
+            let begun = Instant::now();
+            while begun.elapsed() < 2 * LIMIT {
+                conn.send(ping).await.unwrap();
+                assert_eq!(conn.take(ping.len()).await.unwrap(), &ping[..]);
+            }
+            let quiet = Instant::now();
+            let (rest, end) = within(DEADLINE, async { Ok(conn.drain().await) })
+                .await
+                .unwrap();
+            // The mirror gets a masked Close frame, too, and sends it back after ours: nothing follows it.
+            assert_eq!((&rest[..], end), (last, Fault::Eof), "{protocol}");
+            assert!(quiet.elapsed() >= LIMIT / 2);
+        });
+        reached(&gateway, "tunnel_idle", 1);
+    }
+}

@@ -251,6 +251,12 @@ impl Default for Hold {
 pub struct LimitsSection {
     /// Most client connections open at the same time.
     pub connections: usize,
+    /// Most connections of one client address at the same time, an IPv6 network of 64 bits counting as
+    /// one address; 0 means without limit. Clients of this machine and trusted proxies have none.
+    pub connections_per_address: usize,
+    /// Most requests and tunnels of one client address in flight at the same time; 0 means without
+    /// limit.
+    pub requests_per_address: usize,
     /// Largest request head, in bytes.
     pub header_size: usize,
     /// Most header lines of a request, and of a response.
@@ -282,6 +288,8 @@ impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: 0,
+            requests_per_address: 0,
             header_size: 64 * 1024,
             headers: 1000,
             header_time: Dur::secs(15),

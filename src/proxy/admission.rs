@@ -1,9 +1,13 @@
 //! Admission: how many client connections may be open at once (`limits.connections`).
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::Front;
+use super::address_limits::{AddressGuard, PerAddress};
+use super::forwarded::Peer;
 use super::stats::{GaugeGuard, Stats};
 use crate::os::mutex::lock;
 
@@ -22,6 +26,8 @@ pub struct ConnectionSlot {
     _permit: Option<OwnedSemaphorePermit>,
     /// Counts the connection in the statistics.
     _open: GaugeGuard,
+    /// Counts it for its client's address.
+    address: Option<AddressGuard>,
 }
 
 impl ConnectionSlot {
@@ -29,8 +35,40 @@ impl ConnectionSlot {
         Self {
             _permit: permit,
             _open: GaugeGuard::new(stats, |stats| &stats.connections),
+            address: None,
         }
     }
+
+    /// Counts a connection that another process had admitted for its client's address.
+    pub fn admitted(&mut self, front: &Front, peer: Peer) {
+        if let Some((client, _)) = limited(front, peer) {
+            let what = PerAddress::Connections;
+            self.address = front.addresses.enter(what, client, usize::MAX);
+        }
+    }
+
+    /// Counts the connection for its client's address; false where that has as many as it may.
+    pub fn enter(&mut self, front: &Front, peer: Peer) -> bool {
+        let Some((client, most)) = limited(front, peer) else {
+            return true;
+        };
+        self.address = front.addresses.enter(PerAddress::Connections, client, most);
+        if self.address.is_none() {
+            front.stats.limited(PerAddress::Connections);
+            front.limited.log(format_args!(
+                "{client} is turned away with 429: it has {most} connections (limits.connections_per_address)"
+            ));
+        }
+        self.address.is_some()
+    }
+}
+
+/// The address that a connection counts for, and how many that may have, if it is limited.
+fn limited(front: &Front, peer: Peer) -> Option<(IpAddr, usize)> {
+    let table = front.table();
+    let most = table.settings.limits.connections_per_address;
+    let client = table.settings.forwarded.limited(peer);
+    client.filter(|_| most > 0).map(|client| (client, most))
 }
 
 impl ConnectionLimit {

@@ -36,7 +36,7 @@ use super::request_record::{RequestEnd, RequestRecord};
 use super::response_body::ResponseBody;
 use super::room::{FIRST_REQUEST, Room};
 use super::tasks::WorkerTasks;
-use super::{Front, RoutingTable, client_left, crowd, endpoints, forward};
+use super::{Front, RoutingTable, address_limits, client_left, crowd, endpoints, forward};
 use crate::config::Dur;
 use crate::os::descriptors;
 
@@ -84,10 +84,13 @@ pub async fn serve_client(
     arrival: Arrival,
     permit: OwnedSemaphorePermit,
 ) {
-    let slot = ConnectionSlot::new(Some(permit), &context.front.stats);
+    let mut slot = ConnectionSlot::new(Some(permit), &context.front.stats);
     let Some(peer) = arrival.client(&context.front, &context.state).await else {
         return;
     };
+    if !slot.enter(&context.front, peer) {
+        return address_limits::turn_away(arrival.stream).await;
+    }
     let progress = ConnectionProgress::new();
     serve_open(&context, arrival.stream, peer, slot, &progress).await;
 }
@@ -133,7 +136,9 @@ pub fn spawn_adopted(context: &Arc<WorkerContext>, client: MovedClient) {
                 Announcement::None => peer,
                 Announcement::Client(address) => Peer::Announced(address),
             };
-            let slot = ConnectionSlot::new(context.limit.try_take(), &context.front.stats);
+            let permit = context.limit.try_take();
+            let mut slot = ConnectionSlot::new(permit, &context.front.stats);
+            slot.admitted(&context.front, peer);
             let (context, tasks) = (Arc::clone(context), &context.tasks);
             tokio::spawn(tasks.client(async move {
                 let progress = ConnectionProgress::adopted();

@@ -218,6 +218,16 @@ gateway_access_log_lost_total {lost}
         let key = limit.key();
         let _ = writeln!(text, "gateway_timeouts_total{{limit=\"{key}\"}} {count}");
     }
+    text.push_str(
+        "\
+# HELP gateway_limited_total Clients turned away because their address has too much open, by key of [limits].
+# TYPE gateway_limited_total counter
+",
+    );
+    for (what, count) in stats.limited_total() {
+        let key = what.key();
+        let _ = writeln!(text, "gateway_limited_total{{limit=\"{key}\"}} {count}");
+    }
     local_reply::typed(StatusCode::OK, "text/plain; version=0.0.4", text)
 }
 

@@ -10,6 +10,7 @@ use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::address_limits::{AddressGuard, PerAddress};
 use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
@@ -33,6 +34,13 @@ pub async fn forward(
 ) -> Response<ResponseBody> {
     let settings = &table.settings;
     let (mut parts, body) = body_of(front, request, &settings.limits, &in_flight);
+    match enter(front, settings, peer, &parts) {
+        Ok(guard) => in_flight.address = guard,
+        Err(too_many) => {
+            let reply = too_many.reply(Form::of(&parts.headers));
+            return ResponseBody::of_request(reply, in_flight, too_many.end());
+        }
+    }
     if settings.forwarded.drops_claims(peer) {
         body.drop_claims();
         front.proxies.look(&parts.headers, peer);
@@ -110,6 +118,30 @@ fn came_back(table: &RoutingTable, host: &HeaderValue, path: &str) -> NotForward
     NotForwarded::Loop(format!(
         "a request came back to this gateway: its route, to {to}, leads here again"
     ))
+}
+
+/// Counts a request for its client's address, if it has a limit.
+fn enter(
+    front: &Front,
+    settings: &Settings,
+    peer: Peer,
+    parts: &Parts,
+) -> Result<Option<AddressGuard>, NotForwarded> {
+    let most = settings.limits.requests_per_address;
+    let client = (most > 0)
+        .then(|| settings.forwarded.client(peer, &parts.headers))
+        .flatten();
+    let Some(client) = client else {
+        return Ok(None);
+    };
+    let guard = front.addresses.enter(PerAddress::Requests, client, most);
+    if guard.is_none() {
+        front.stats.limited(PerAddress::Requests);
+        front.limited.log(format_args!(
+            "answered 429: {client} has {most} requests in flight (limits.requests_per_address)"
+        ));
+    }
+    guard.map(Some).ok_or(NotForwarded::TooMany)
 }
 
 /// The host of a request that may be forwarded; its body may have `limit` bytes, 0 means any.
@@ -240,12 +272,13 @@ fn begin_tunnel(
     mut response: Response<Incoming>,
     client: OnUpgrade,
     ticket: Ticket,
-    in_flight: InFlight,
+    mut in_flight: InFlight,
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
     let protocol = response.headers().get(header::UPGRADE);
     let websocket =
         protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let address = in_flight.address.take();
     let mut record = in_flight.upgraded();
     record.answered(response.status());
     let tunnel = Tunnel {
@@ -255,6 +288,7 @@ fn begin_tunnel(
         idle: TunnelIdle::new(front.table().settings.limits.tunnel_idle, &front.cuts),
         stats: Arc::clone(&front.stats),
         record,
+        address,
     };
     tokio::spawn(tunnel.run(client, upstream));
     let (parts, _) = response.into_parts();

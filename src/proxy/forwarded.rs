@@ -4,7 +4,7 @@
 //! beside it says the truth, and a server that refuses proxies it does not know sees none.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -162,6 +162,34 @@ impl ForwardedPolicy {
         matches!(self.treatment(peer), Treatment::Drop | Treatment::Replace)
     }
 
+    /// The address that a connection counts for: none for a client of this machine or a trusted proxy, which
+    /// has the connections of many.
+    pub fn limited(&self, peer: Peer) -> Option<IpAddr> {
+        let counts = !peer.is_local() && !self.believes(peer);
+        counts.then(|| peer.address()).flatten()
+    }
+
+    /// The address that a request counts for: of those in X-Forwarded-For of a peer that is believed, the
+    /// last that is neither of this machine nor a trusted proxy. None where that is not known: all clients
+    /// of a proxy that does not tell theirs would be counted as one.
+    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        match self.treatment(peer) {
+            Treatment::Drop | Treatment::Replace => self.limited(peer),
+            Treatment::Pass | Treatment::Extend => {
+                let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
+                let hops = fields.flat_map(|field| field.to_str().unwrap_or("").rsplit(','));
+                for hop in hops {
+                    let address = hop_address(hop.trim())?;
+                    let peer = Peer::Tcp(address);
+                    if !peer.is_local() && !self.believes(peer) {
+                        return Some(address);
+                    }
+                }
+                None
+            }
+        }
+    }
+
     /// Makes a request's headers fit for the upstream.
     pub fn apply(&self, headers: &mut HeaderMap, peer: Peer) {
         let treatment = self.treatment(peer);
@@ -195,6 +223,14 @@ impl ProxyWarnings {
             );
         }
     }
+}
+
+/// An address as proxies write it, with or without a port.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let bare = hop.trim_matches(['[', ']']).parse().ok();
+    bare.or_else(with_port)
+        .map(|address: IpAddr| address.to_canonical())
 }
 
 fn contains(net: IpAddr, prefix: u8, addr: IpAddr) -> bool {
@@ -370,6 +406,63 @@ mod tests {
         let mut headers = map(&SENT);
         trusted.apply(&mut headers, Peer::Announced(Some([10, 9, 9, 9].into())));
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.9.9.9");
+    }
+
+    #[test]
+    fn a_request_counts_for_the_last_hop_that_is_not_trusted() {
+        let trusted = ForwardedPolicy {
+            nets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
+            ..ForwardedPolicy::default()
+        };
+        let remote = Peer::Tcp([203, 0, 113, 7].into());
+        for (peer, hops, expected) in [
+            (remote, &[][..], Some("203.0.113.7")),
+            (remote, &["1.1.1.1"], Some("203.0.113.7")),
+            (
+                Peer::Announced(Some([10, 1, 1, 1].into())),
+                &["1.1.1.1"],
+                Some("1.1.1.1"),
+            ),
+            (
+                Peer::Announced(Some([127, 0, 0, 1].into())),
+                &["1.1.1.1"],
+                Some("127.0.0.1"),
+            ),
+            (Peer::Announced(None), &["1.1.1.1"], None),
+            (PEER, &["9.9.9.9, 1.1.1.1, 10.3.3.3"], Some("1.1.1.1")),
+            (
+                PEER,
+                &["9.9.9.9", "1.1.1.1:5678", "127.0.0.1,10.3.3.3"],
+                Some("1.1.1.1"),
+            ),
+            (PEER, &["[2001:db8::1]:443"], Some("2001:db8::1")),
+            (PEER, &["2001:db8::1"], Some("2001:db8::1")),
+            (PEER, &["9.9.9.9, unknown"], None),
+            (PEER, &["10.2.2.2"], None),
+            (PEER, &[], None),
+            (LOCAL, &[], None),
+            (LOCAL, &["::ffff:1.1.1.1"], Some("1.1.1.1")),
+            (Peer::Unix, &["1.1.1.1"], Some("1.1.1.1")),
+            (Peer::Watchdog, &[], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for hop in hops {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(hop));
+            }
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(
+                trusted.client(peer, &headers),
+                expected,
+                "{peer:?} {hops:?}"
+            );
+        }
+        assert_eq!(trusted.limited(PEER), None);
+        assert_eq!(trusted.limited(remote), remote.address());
+        assert_eq!(trusted.limited(LOCAL), None);
+        // Headers that are not believed count for nothing.
+        let always = policy(ForwardedMode::Always);
+        let headers = map(&SENT);
+        assert_eq!(always.client(LOCAL, &headers), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::sync::watch;
 
 use super::access_log::AccessLog;
+use super::address_limits::AddressTable;
 use super::forwarded::ProxyWarnings;
 use super::hops::HopMark;
 use super::local_reply::{ErrorLog, Form, NotForwarded, Reason, Refusal};
@@ -34,6 +35,10 @@ pub struct Front {
     /// Marks what may come back.
     pub hop: HopMark,
     pub access_log: Arc<AccessLog>,
+    /// What each client address has open.
+    pub addresses: Arc<AddressTable>,
+    /// Logs which addresses have too much open.
+    pub limited: LogThrottle,
     table: watch::Sender<Arc<RoutingTable>>,
     /// Why `/readyz` answers 503; empty when ready.
     health: watch::Sender<Arc<Vec<Reason>>>,
@@ -64,6 +69,8 @@ impl Front {
             proxies: ProxyWarnings::default(),
             hop: HopMark::new(),
             access_log: Arc::default(),
+            addresses: Arc::default(),
+            limited: LogThrottle::default(),
             table: watch::Sender::new(Arc::new(table)),
             health: watch::Sender::new(Arc::new(vec![Reason::new("starting")])),
             refusal: watch::Sender::new(None),

@@ -29,6 +29,8 @@ pub enum NotForwarded {
     NoRoute,
     /// It was forwarded here already; the text says by which route.
     Loop(String),
+    /// The client's address has as many requests in flight as it may.
+    TooMany,
     /// It waited for `hold.time`, or too many requests wait already; the text is the reason.
     Unavailable(String),
     /// No request is let in for now.
@@ -64,6 +66,12 @@ impl NotForwarded {
                 "the request came back to where it had been",
                 form,
             ),
+            Self::TooMany => {
+                let why = "too many requests from this address; try again soon";
+                let mut response = failure(StatusCode::TOO_MANY_REQUESTS, why, form);
+                set_retry_after(&mut response, None);
+                response
+            }
             Self::Unavailable(_) | Self::Refused(_) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let mut response = failure(

@@ -12,6 +12,7 @@
 
 mod accept;
 mod access_log;
+mod address_limits;
 mod admission;
 mod backend;
 mod client_io;

@@ -11,6 +11,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::address_limits::AddressGuard;
 use super::interim::Interim;
 use super::request_head::{HeadError, HeadLimits};
 use super::request_read::RequestRead;
@@ -323,6 +324,8 @@ impl ConnectionProgress {
 /// is gone.
 #[derive(Debug)]
 pub struct InFlight {
+    /// Counts it for its client's address.
+    pub address: Option<AddressGuard>,
     progress: Option<Arc<ConnectionProgress>>,
     pub record: RequestRecord,
     _open: GaugeGuard,
@@ -338,6 +341,7 @@ impl InFlight {
     ) -> Self {
         progress.begin_request(body);
         Self {
+            address: None,
             progress: Some(Arc::clone(progress)),
             record,
             _open: GaugeGuard::new(stats, |stats| &stats.requests),

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
+use super::address_limits::PerAddress;
+
 /// A limit on how long a client or a server may make no progress (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -78,6 +80,8 @@ pub struct Stats {
     pub displaced: AtomicU64,
     /// Requests refused, by [`REFUSALS`].
     refused: [AtomicU64; REFUSALS.len()],
+    /// How often an address had too many connections, and too many requests.
+    limited: [AtomicU64; PerAddress::ALL.len()],
     /// How often each [`Limit`] was reached.
     expired: [AtomicU64; Limit::ALL.len()],
 }
@@ -104,6 +108,19 @@ impl Stats {
     /// A limit was reached.
     pub fn expired(&self, limit: Limit) {
         self.expired[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client address has too much open.
+    pub fn limited(&self, what: PerAddress) {
+        self.limited[what as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often addresses had too much open so far.
+    pub fn limited_total(&self) -> impl Iterator<Item = (PerAddress, u64)> {
+        let count = |what| self.limited[what as usize].load(Ordering::Relaxed);
+        PerAddress::ALL
+            .into_iter()
+            .map(move |what| (what, count(what)))
     }
 
     /// How often each limit was reached so far.

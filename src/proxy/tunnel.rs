@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::address_limits::AddressGuard;
 use super::log_throttle::LogThrottle;
 use super::request_record::{RequestEnd, RequestRecord};
 use super::stats::{GaugeGuard, Limit, Stats};
@@ -39,6 +40,8 @@ pub struct Tunnel {
     /// Counts it for this process.
     pub stats: Arc<Stats>,
     pub record: RequestRecord,
+    /// Counts it for its client's address.
+    pub address: Option<AddressGuard>,
 }
 
 /// How long a tunnel may be silent (`limits.tunnel_idle`).
@@ -108,7 +111,7 @@ impl Tunnel {
         } else {
             RequestEnd::Done
         });
-        drop((self.ticket, open));
+        drop((self.ticket, self.address, open));
     }
 
     /// Counts the bytes that go to the client in `sent`.

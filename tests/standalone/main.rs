@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access_log;
+mod address_limits;
 mod answers;
 mod bad_input;
 mod clean;

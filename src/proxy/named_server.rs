@@ -33,13 +33,13 @@ pub struct NamedServer {
     host: String,
     port: u16,
     /// What the resolver said last.
-    answer: watch::Sender<Answer>,
+    answer: watch::Sender<Resolved>,
     /// Whether it is being asked.
     asking: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Answer {
+struct Resolved {
     /// How often the resolver has answered.
     count: u64,
     /// The addresses it found, and when.
@@ -48,7 +48,7 @@ struct Answer {
     failed: Option<String>,
 }
 
-impl Answer {
+impl Resolved {
     /// The addresses, if they are younger than `age`.
     fn within(&self, age: Duration) -> Option<Vec<SocketAddr>> {
         let (addresses, at) = self.found.as_ref()?;

@@ -740,11 +740,13 @@ fn what_servers_could_read_as_another_length_or_host_does_not_pass() {
         head.get("content_length").is_none() && head.get("transfer_encoding").is_none(),
         "{received:?}"
     );
-    for host in ["a@b", "a@b/c", "a/b", "a b", "a?b", "a#b", "a\\b", "a,b@c"] {
+    for host in [
+        "a@b", "a@b/c", "a/b", "a b", "a?b", "a#b", "a\\b", "a,b@c", "",
+    ] {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         assert_eq!(ask(&gateway, &text).status(), 400, "{host}");
     }
-    for host in ["a_b.example:80", "[::1]:80", "127.0.0.1", ""] {
+    for host in ["a_b.example:80", "[::1]:80", "127.0.0.1"] {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         assert_eq!(ask(&gateway, &text).status(), 200, "{host}");
     }

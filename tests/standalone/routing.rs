@@ -114,6 +114,8 @@ fn a_host_that_is_none_is_refused_and_reaches_no_server() {
     let (status, _) = ask(&gateway.target(), absolute, "Host: a b\r\n");
     assert_eq!(status, 400);
     assert!(recorder.seen().is_empty());
+    gateway.wait_line("refused with 400: ");
+    assert_eq!(gateway.metric("gateway_refused_total{status=\"400\"}"), 12);
     let (status, _) = ask(&gateway.target(), absolute, "Host: b\r\n");
     assert_eq!(status, 200);
     assert_eq!(recorder.only().head.get("host"), Some("a.example.org"));
@@ -203,6 +205,7 @@ fn a_request_that_comes_back_is_answered_508_before_it_takes_the_descriptors() {
     }
     gateway.wait_line(&format!("answered 508: a request came back to this gateway: its route, to http://127.1:{port}, leads here again"));
     assert!(gateway.fds() < 300, "{}", gateway.fds());
+    assert_eq!(gateway.metric("gateway_refused_total{status=\"508\"}"), 2);
     assert_eq!(
         block_on(get(&gateway.target(), "/healthz"))
             .unwrap()

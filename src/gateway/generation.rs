@@ -86,7 +86,7 @@ fn routes(
             backend: Arc::clone(door),
         });
     }
-    Routes::new(routes)
+    Routes::new(routes, previous.map(|previous| &previous.routes))
 }
 
 impl Generation {

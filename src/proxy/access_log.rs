@@ -41,7 +41,8 @@ pub struct AccessLog {
     state: Mutex<State>,
     changed: Condvar,
     redactor: OnceLock<Redactor>,
-    lost: AtomicU64,
+    /// How many lines were lost so far: there was no room, or they could not be written.
+    pub lost: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -123,11 +124,6 @@ impl AccessLog {
         }
     }
 
-    /// How many lines were lost so far: there was no room, or they could not be written.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
     /// Waits until all lines are written, but not for long; to be called before the process ends.
     pub fn flush(&self) {
         let end = Instant::now() + LAST_LINES;
@@ -159,7 +155,7 @@ impl AccessLog {
                 destination = destination.change(&settings.target);
             }
             self.write(&mut destination, &mut lines, &entries, &troubles);
-            let lost = self.lost();
+            let lost = self.lost.load(Ordering::Relaxed);
             if lost > reported {
                 let more = lost - reported;
                 losses.log(format_args!(

@@ -127,11 +127,9 @@ impl RequestHold<'_> {
 
     fn backend(&mut self) -> Result<Arc<Backend>, NotForwarded> {
         let table = self.front.table();
-        let backend = table
-            .routes
-            .find(self.host, self.line.path())
-            .ok_or(NotForwarded::NoRoute)?;
-        self.record.routed(&backend.tickets, table.generation);
+        let found = table.routes.find_counted(self.host, self.line.path());
+        let (backend, route) = found.ok_or(NotForwarded::NoRoute)?;
+        self.record.routed(route, table.generation);
         Ok(Arc::clone(backend))
     }
 
@@ -202,11 +200,14 @@ mod tests {
     }
 
     fn publish(front: &Front, generation: u64, backend: &Arc<Backend>) {
-        let routes = Routes::new(vec![Route {
-            host: None,
-            path: "/".to_owned(),
-            backend: Arc::clone(backend),
-        }]);
+        let routes = Routes::new(
+            vec![Route {
+                host: None,
+                path: "/".to_owned(),
+                backend: Arc::clone(backend),
+            }],
+            None,
+        );
         front.publish(RoutingTable {
             generation,
             routes,

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 
 use super::access_log::{AccessEntry, Asked};
 use super::forwarded::Peer;
-use super::ticket::Tickets;
+use super::route_stats::{EndedRequest, RouteStats};
 use super::{Front, RoutingTable, request_id};
 use crate::text::words::words;
 
@@ -43,8 +43,8 @@ struct Known {
     id: Option<HeaderValue>,
     /// What the client asked, where there is an access log.
     asked: Option<Asked>,
-    /// The backend that it was last routed to, and the generation of that route.
-    backend: Option<(Arc<Tickets>, u64)>,
+    /// The route that it took last, and the generation of that.
+    route: Option<(Arc<RouteStats>, u64)>,
     /// How often it was sent once more.
     retries: u32,
     /// When it was last sent, and how long the head of the answer took from there.
@@ -92,9 +92,9 @@ impl RequestRecord {
         self.0.as_ref()?.id.as_ref()
     }
 
-    /// It was routed to this backend by this generation.
-    pub fn routed(&mut self, backend: &Arc<Tickets>, generation: u64) {
-        self.note(|known| known.backend = Some((Arc::clone(backend), generation)));
+    /// It takes this route of this generation.
+    pub fn routed(&mut self, route: &Arc<RouteStats>, generation: u64) {
+        self.note(|known| known.route = Some((Arc::clone(route), generation)));
     }
 
     /// It is sent to a server.
@@ -156,7 +156,7 @@ impl Known {
             began: Instant::now(),
             id,
             asked,
-            backend: None,
+            route: None,
             retries: 0,
             upstream: None,
             status: 0,
@@ -170,6 +170,15 @@ impl Known {
         let front = &self.front;
         if end == RequestEnd::ClientGone {
             front.stats.left.fetch_add(1, Ordering::Relaxed);
+        }
+        let duration = self.began.elapsed();
+        if let Some((route, _)) = &self.route {
+            route.count(EndedRequest {
+                status: self.status,
+                end,
+                retries: self.retries,
+                duration,
+            });
         }
         if !front.access_log.is_on() {
             return;
@@ -188,9 +197,9 @@ impl Known {
                 (status, _) => status,
             },
             bytes: self.bytes,
-            duration: self.began.elapsed(),
+            duration,
             upstream: upstream.map(|(sent, time)| time.unwrap_or_else(|| sent.elapsed())),
-            backend: self.backend.clone(),
+            route: self.route.clone(),
             retries: self.retries,
             end,
         });

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::backend::Backend;
+use super::route_stats::RouteStats;
 use crate::config::normal_form;
 
 #[derive(Clone, Debug)]
@@ -15,12 +16,13 @@ pub struct Route {
     pub backend: Arc<Backend>,
 }
 
-/// All routes, the most specific first.
+/// All routes, the most specific first, each with the counts of its requests.
 #[derive(Clone, Debug, Default)]
-pub struct Routes(Vec<Route>);
+pub struct Routes(Vec<(Route, Arc<RouteStats>)>);
 
 impl Routes {
-    pub fn new(mut routes: Vec<Route>) -> Self {
+    /// Routes that go on counting where those `before` them lead the same way.
+    pub fn new(mut routes: Vec<Route>, before: Option<&Self>) -> Self {
         for route in &mut routes {
             route.host = route.host.take().map(|host| normal_rule(&host));
             let path = normal_form::path(&route.path);
@@ -29,7 +31,20 @@ impl Routes {
         routes.sort_by_key(|route| {
             std::cmp::Reverse((host_rank(route.host.as_deref()), route.path.len()))
         });
-        Self(routes)
+        let counted = |route: Route| {
+            let sidecar = &route.backend.tickets.backend;
+            let path = if route.path.is_empty() {
+                "/"
+            } else {
+                &route.path
+            };
+            let fresh = RouteStats::new(sidecar, route.host.as_deref(), path);
+            let mut kept = before.into_iter().flat_map(|before| &before.0);
+            let kept = kept.find(|(_, stats)| stats.counts_the_same(&fresh));
+            let stats = kept.map_or_else(|| Arc::new(fresh), |(_, stats)| Arc::clone(stats));
+            (route, stats)
+        };
+        Self(routes.into_iter().map(counted).collect())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,16 +53,31 @@ impl Routes {
 
     /// The backend for a host (as in the Host field) and a path.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Backend>> {
+        self.find_counted(host, path).map(|(backend, _)| backend)
+    }
+
+    /// The same, with the counts of the route.
+    pub fn find_counted(
+        &self,
+        host: &str,
+        path: &str,
+    ) -> Option<(&Arc<Backend>, &Arc<RouteStats>)> {
         let (host, path) = (normal_form::host(host), normal_form::path(path));
-        let fits = |route: &&Route| {
+        let fits = |route: &Route| {
             host_fits(route.host.as_deref(), &host) && path_fits(&route.path, &path)
         };
-        self.0.iter().find(fits).map(|route| &route.backend)
+        let found = self.0.iter().find(|(route, _)| fits(route));
+        found.map(|(route, stats)| (&route.backend, stats))
     }
 
     /// Every backend, once for each rule.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.0.iter().map(|route| &route.backend)
+        self.0.iter().map(|(route, _)| &route.backend)
+    }
+
+    /// The counts of every route.
+    pub fn stats(&self) -> impl Iterator<Item = &RouteStats> {
+        self.0.iter().map(|(_, stats)| &**stats)
     }
 }
 
@@ -93,7 +123,7 @@ mod tests {
             path: path.to_owned(),
             backend: Backend::new(name, Door::Gone),
         };
-        Routes::new(rules.iter().map(route).collect())
+        Routes::new(rules.iter().map(route).collect(), None)
     }
 
     #[test]

@@ -54,6 +54,14 @@ const REFUSALS: [StatusCode; 7] = [
     StatusCode::LOOP_DETECTED,
 ];
 
+/// How many classes of status there are: 1xx to 5xx.
+pub const CLASSES: usize = 5;
+
+/// The place of a status among the [`CLASSES`].
+pub fn class(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, CLASSES) - 1
+}
+
 /// Counters of one process. Those of what is open now go up and down, the others only up.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -71,7 +79,7 @@ pub struct Stats {
     /// Requests sent once more.
     pub retries: AtomicU64,
     /// Responses by class, 1xx to 5xx.
-    pub answers: [AtomicU64; 5],
+    pub answers: [AtomicU64; CLASSES],
     /// Clients that left before the end of their answer.
     pub left: AtomicU64,
     /// Clients that were turned away at the limit of connections.
@@ -88,8 +96,7 @@ pub struct Stats {
 
 impl Stats {
     pub fn answered(&self, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.answers[class].fetch_add(1, Ordering::Relaxed);
+        self.answers[class(status)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request was refused for what it is.

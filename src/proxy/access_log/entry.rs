@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use crate::proxy::forwarded::Peer;
 use crate::proxy::request_record::RequestEnd;
-use crate::proxy::ticket::Tickets;
+use crate::proxy::route_stats::RouteStats;
 
 /// The most that is kept of a target: nginx takes no longer request line (large_client_header_buffers).
 const TARGET_MAX: usize = 8192;
@@ -28,8 +28,8 @@ pub struct AccessEntry {
     pub bytes: u64,
     pub duration: Duration,
     pub upstream: Option<Duration>,
-    /// The backend, and the generation that led to it.
-    pub backend: Option<(Arc<Tickets>, u64)>,
+    /// The route, and its generation.
+    pub route: Option<(Arc<RouteStats>, u64)>,
     pub retries: u32,
     pub end: RequestEnd,
 }

@@ -77,8 +77,8 @@ impl Lines {
         if let Some(upstream) = entry.upstream {
             let _ = write!(line, ",\"upstreamMs\":{}", Millis(upstream));
         }
-        if let Some((backend, generation)) = &entry.backend {
-            text_field(line, "sidecar", backend.backend.as_bytes());
+        if let Some((route, generation)) = &entry.route {
+            text_field(line, "sidecar", route.sidecar.as_bytes());
             let _ = write!(line, ",\"generation\":{generation}");
         }
         let _ = write!(
@@ -224,12 +224,14 @@ impl std::fmt::Display for Millis {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::{HeaderValue, Method};
 
     use super::super::entry::Asked;
     use super::*;
     use crate::proxy::request_record::RequestEnd;
-    use crate::proxy::ticket::Tickets;
+    use crate::proxy::route_stats::RouteStats;
 
     fn entry(target: &'static str, agent: &'static [u8]) -> AccessEntry {
         let agent = HeaderValue::from_bytes(agent).unwrap();
@@ -249,7 +251,7 @@ mod tests {
             bytes: 36,
             duration: Duration::from_micros(12_034),
             upstream: Some(Duration::from_micros(900)),
-            backend: Some((Tickets::new("main".to_owned()), 3)),
+            route: Some((Arc::new(RouteStats::new("main", None, "/")), 3)),
             retries: 1,
             end: RequestEnd::Done,
         }
@@ -302,7 +304,7 @@ mod tests {
     #[test]
     fn a_request_whose_head_was_not_read_has_a_line() {
         let mut refused = entry("/", b"x");
-        (refused.asked, refused.backend, refused.upstream) = (None, None, None);
+        (refused.asked, refused.route, refused.upstream) = (None, None, None);
         (refused.status, refused.end) = (400, RequestEnd::Refused);
         let json: serde_json::Value =
             serde_json::from_str(&line(AccessLogFormat::Json, &refused)).unwrap();

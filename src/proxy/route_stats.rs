@@ -1,0 +1,165 @@
+//! Counts and times of the requests that one route leads to one backend. There are as many as routes in
+//! the configuration, whatever clients ask.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::request_record::RequestEnd;
+use super::stats;
+use crate::text::words::Words;
+
+/// The upper ends of the buckets of a duration, in microseconds: those that Prometheus' own clients
+/// have, with a finer one below for loopback, and two above for models that think.
+const BOUNDS: [u64; 14] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 60_000_000,
+];
+
+/// The requests of one route.
+#[derive(Debug)]
+pub struct RouteStats {
+    /// The sidecar, or the URL of the upstream.
+    pub sidecar: String,
+    /// Host and path of the route.
+    pub route: String,
+    /// Requests by duration; those longer than the last of [`BOUNDS`] are in one more.
+    durations: [AtomicU64; BOUNDS.len() + 1],
+    /// All durations together, in microseconds.
+    micros: AtomicU64,
+    /// By class of status, 1xx to 5xx.
+    answers: [AtomicU64; stats::CLASSES],
+    /// By [`RequestEnd`].
+    ends: [AtomicU64; RequestEnd::ALL.len()],
+    retries: AtomicU64,
+}
+
+/// A request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedRequest {
+    /// 0 when no answer went out.
+    pub status: u16,
+    pub end: RequestEnd,
+    pub retries: u32,
+    pub duration: Duration,
+}
+
+/// The durations of a route's requests.
+#[derive(Debug, PartialEq)]
+pub struct Durations {
+    /// The upper end of each bucket in seconds, and how many requests took no longer.
+    pub buckets: Vec<(f64, u64)>,
+    /// All of them.
+    pub count: u64,
+    pub seconds: f64,
+}
+
+fn now(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+impl RouteStats {
+    /// Nothing is counted yet.
+    pub fn new(sidecar: &str, host: Option<&str>, path: &str) -> Self {
+        Self {
+            sidecar: sidecar.to_owned(),
+            route: format!("{}{path}", host.unwrap_or_default()),
+            durations: Default::default(),
+            micros: AtomicU64::new(0),
+            answers: Default::default(),
+            ends: Default::default(),
+            retries: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether both are for the same route to the same backend.
+    pub fn counts_the_same(&self, other: &Self) -> bool {
+        (&self.sidecar, &self.route) == (&other.sidecar, &other.route)
+    }
+
+    /// Counts a request.
+    pub fn count(&self, request: EndedRequest) {
+        let one_more = |counter: &AtomicU64| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        one_more(&self.ends[request.end as usize]);
+        if request.status != 0 {
+            one_more(&self.answers[stats::class(request.status)]);
+        }
+        if request.retries > 0 {
+            self.retries
+                .fetch_add(request.retries.into(), Ordering::Relaxed);
+        }
+        // How long a tunnel is open says nothing about the server.
+        if request.status != 101 {
+            let micros = request.duration.as_micros() as u64;
+            one_more(&self.durations[BOUNDS.partition_point(|bound| *bound < micros)]);
+            self.micros.fetch_add(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// How often the requests were sent once more.
+    pub fn retries(&self) -> u64 {
+        now(&self.retries)
+    }
+
+    /// How many answers there were of each class, from 1xx.
+    pub fn answers(&self) -> impl Iterator<Item = (usize, u64)> {
+        (1..).zip(self.answers.iter().map(now))
+    }
+
+    /// How many requests ended in each way.
+    pub fn ends(&self) -> impl Iterator<Item = (RequestEnd, u64)> {
+        let ends = RequestEnd::ALL.iter().copied();
+        ends.map(|end| (end, now(&self.ends[end as usize])))
+    }
+
+    pub fn durations(&self) -> Durations {
+        let mut count = 0;
+        let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6);
+        let buckets = bounds.zip(&self.durations).map(|(bound, bucket)| {
+            count += now(bucket);
+            (bound, count)
+        });
+        let buckets: Vec<_> = buckets.collect();
+        Durations {
+            count: count + now(&self.durations[BOUNDS.len()]),
+            buckets,
+            seconds: now(&self.micros) as f64 / 1e6,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_in_every_bucket_that_it_fits_in() {
+        let stats = RouteStats::new("main", Some("h"), "/x");
+        assert_eq!(stats.route, "h/x");
+        for micros in [0, 1_000, 1_001, 60_000_000, 60_000_001] {
+            stats.count(EndedRequest {
+                status: 200,
+                end: RequestEnd::Done,
+                retries: 1,
+                duration: Duration::from_micros(micros),
+            });
+        }
+        stats.count(EndedRequest {
+            status: 101,
+            end: RequestEnd::Cut,
+            retries: 0,
+            duration: Duration::from_secs(1),
+        });
+        let durations = stats.durations();
+        assert_eq!(durations.buckets[0], (0.001, 2));
+        assert_eq!(durations.buckets[1], (0.0025, 3));
+        assert_eq!(durations.buckets[13], (60.0, 4));
+        assert_eq!((durations.count, durations.seconds), (5, 120.002_002));
+        let answers: Vec<_> = stats.answers().map(|(_, count)| count).collect();
+        assert_eq!(answers, [1, 5, 0, 0, 0]);
+        assert_eq!(stats.retries(), 5);
+        let cut = stats.ends().find(|(end, _)| *end == RequestEnd::Cut);
+        assert_eq!(cut, Some((RequestEnd::Cut, 1)));
+    }
+}

@@ -3,9 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
-use std::net::TcpStream as StdTcpStream;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,10 +22,10 @@ use tracing::debug;
 
 use super::admission::{ConnectionLimit, ConnectionSlot};
 use super::client_io::ClientIo;
-use super::drain::{KeepAlive, Migration, WorkerState};
+use super::drain::{KeepAlive, WorkerState};
 use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded, closing};
-use super::moved_client::{Announcement, MovedClient};
+use super::moved_client::MovedClient;
 use super::progress::{ConnectionProgress, InFlight};
 use super::proxy_protocol::Arrival;
 use super::request_head::HeadError;
@@ -36,7 +34,9 @@ use super::request_record::{RequestEnd, RequestRecord};
 use super::response_body::ResponseBody;
 use super::room::{FIRST_REQUEST, Room};
 use super::tasks::WorkerTasks;
-use super::{Front, RoutingTable, address_limits, client_left, crowd, endpoints, forward};
+use super::{
+    Front, RoutingTable, address_limits, client_left, client_move, crowd, endpoints, forward,
+};
 use crate::config::Dur;
 use crate::os::descriptors;
 
@@ -130,12 +130,8 @@ pub async fn serve_crowded(
 /// Serves a client that a predecessor hands over. The predecessor had admitted it, so it is served
 /// beyond the limit, too.
 pub fn spawn_adopted(context: &Arc<WorkerContext>, client: MovedClient) {
-    match identify(client.socket) {
+    match client_move::identify(client) {
         Ok((stream, peer)) => {
-            let peer = match client.announced {
-                Announcement::None => peer,
-                Announcement::Client(address) => Peer::Announced(address),
-            };
             let permit = context.limit.try_take();
             let mut slot = ConnectionSlot::new(permit, &context.front.stats);
             slot.admitted(&context.front, peer);
@@ -162,19 +158,6 @@ pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
             serve(&context, &Arc::new(stream), client, None).await;
         });
     }
-}
-
-/// The kind of a socket, and its peer.
-fn identify(fd: OwnedFd) -> io::Result<(TcpStream, Peer)> {
-    let stream = StdTcpStream::from(fd);
-    stream.set_nonblocking(true)?;
-    let peer = match stream.peer_addr() {
-        Ok(addr) => Peer::Tcp(addr.ip()),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => return Err(error),
-        // The peer has no internet address: a unix socket.
-        Err(_) => Peer::Unix,
-    };
-    Ok((TcpStream::from_std(stream)?, peer))
 }
 
 /// What ends a connection that neither the client nor an error ends.
@@ -276,7 +259,7 @@ async fn serve(
             ended = &mut connection => ended,
             disposition = disposition(&mut state, client) => match disposition {
                 Disposition::Migrate => {
-                    migrate(&state, stream, client.peer);
+                    client_move::send(&state, stream, client.peer);
                     Ok(())
                 }
                 Disposition::GiveWay => {
@@ -343,18 +326,6 @@ async fn disposition(state: &mut watch::Receiver<WorkerState>, client: Client<'_
             () = poll_fn(|cx| progress.poll_displaced(cx)) => return Disposition::GiveWay,
             _ = state.changed() => {}
         }
-    }
-}
-
-/// Sends the socket to the other process. This process closes its own descriptor with the
-/// connection, which leaves the other one open.
-fn migrate(state: &watch::Receiver<WorkerState>, socket: &TcpStream, peer: Peer) {
-    if let Migration::To(destination) = &state.borrow().migration
-        && let Ok(socket) = socket.as_fd().try_clone_to_owned()
-    {
-        let announced = peer.announcement();
-        // Nobody receives only when the process ends.
-        let _ = destination.send(MovedClient { socket, announced });
     }
 }
 

@@ -17,6 +17,7 @@ mod admission;
 mod backend;
 mod client_io;
 mod client_left;
+mod client_move;
 mod connection;
 mod crowd;
 mod drain;

@@ -65,7 +65,14 @@ fn explain(error: BindError) -> String {
 
 /// Who has an address, and what can be done.
 fn taken(listen: &Listen) -> String {
-    let holders = port::who(listen, &[], Depth::First);
+    // systemd may hold the same socket for a gateway that it keeps in its fd store.
+    let mut holders = port::who(listen, &[], Depth::All);
+    let is_gateway =
+        |holder: &Holder| matches!(holder, Holder::Seen(process) if process.is_gateway());
+    if holders.iter().any(is_gateway) {
+        holders.retain(is_gateway);
+    }
+    holders.truncate(1);
     let who: Vec<String> = holders.iter().map(ToString::to_string).collect();
     let service = holders.iter().find_map(|holder| match holder {
         Holder::Seen(process) if process.is_gateway() => process.unit(),

@@ -1,7 +1,9 @@
 //! `gatewayctl why` without a service manager: the cause is in the record.
 
 use crate::support::gateway::{Gateway, Setup, said};
-use crate::support::{port, servers, wait};
+use crate::support::handover::Failpoint;
+use crate::support::hold::deafen;
+use crate::support::{port, servers, skip, wait};
 
 /// The first line of `why`, of a gateway without a service manager.
 fn sentence(gateway: &Gateway) -> String {
@@ -63,18 +65,28 @@ fn a_gateway_that_was_killed_leaves_no_word_and_why_says_so() {
 
 #[test]
 fn a_gateway_that_clean_ended_did_not_crash() {
+    if !skip::unless_there("prlimit") {
+        return;
+    }
     let (dir, port) = (tempfile::tempdir().unwrap(), port::private());
-    let setup = Setup::new().state_dir(dir.path()).port(port);
+    let failpoint = Failpoint::new();
+    let setup = Setup::new().env("GATEWAY_SUPERVISOR", "none");
+    let setup = failpoint.on(setup.state_dir(dir.path()).port(port));
     let uid = nix::unistd::geteuid();
     // One more than the starts in quick succession that are not slowed down.
     for round in 0..4 {
         let mut hung = setup.start();
         assert!(!hung.stderr().contains("throttled"), "{round}");
         let pid = hung.pid();
-        crate::support::handover::signal(pid, nix::sys::signal::Signal::SIGSTOP);
+        // It decides nothing any more, and answers nobody; suspended it would be left alone.
+        failpoint.arm("old.before-spawn", "hang");
+        let asked = hung.ctl_aside(["restart", "--fresh"]);
+        failpoint.wait_reached();
+        deafen(pid);
         let output = hung.ctl(["clean"]);
         assert!(output.status.success(), "{}", said(&output));
         hung.wait_exit(wait::DEADLINE);
+        asked.join().unwrap();
         let told = sentence(&hung);
         assert!(
             told.contains(&format!(

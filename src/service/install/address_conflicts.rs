@@ -97,7 +97,12 @@ pub(super) fn check_free<'a>(
 
 fn taken(listen: &Listen) -> ServiceError {
     let port = listen.port().unwrap_or_default();
-    let holder = port::who(listen, &[], Depth::First).into_iter().next();
+    // systemd may hold the same socket for a gateway that it keeps in its fd store.
+    let mut holders = port::who(listen, &[], Depth::All);
+    let is_gateway =
+        |holder: &Holder| matches!(holder, Holder::Seen(process) if process.is_gateway());
+    let first = holders.iter().position(is_gateway).unwrap_or(0);
+    let holder = (first < holders.len()).then(|| holders.swap_remove(first));
     let who = holder
         .as_ref()
         .map_or_else(|| "another program".to_owned(), Holder::to_string);

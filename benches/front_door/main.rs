@@ -10,18 +10,23 @@
 //! and added p99 against an undisturbed run of the same length, in-process and in a fresh process),
 //! `systemd` (the same under a real systemd for respawn and exit, and from kill -9 to the first
 //! answer; needs root), `slope` (memory and descriptors over 300 restarts), `stalls` (p99 of status and
-//! of requests, and the time of a stop, beside what stands still), `proxy` (requests per
+//! of requests, and the time of a stop, beside what stands still), `memory` (what clients that stand
+//! still cost, and until when), `slow` (p99 of others beside slow clients, also during restarts), both
+//! beside nginx with two workers, `proxy` (requests per
 //! second of the proxy's own CPU, beside nginx on the same upstream in the same run).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod memory;
+mod nginx;
 #[path = "../shared/parts.rs"]
 mod parts;
 mod proxy;
 mod restart;
 mod slope;
+mod slow;
 mod stalls;
 mod start;
 mod systemd;
@@ -41,6 +46,10 @@ pub struct Size {
     rounds: usize,
     /// Seconds of each round.
     seconds: u64,
+    /// Clients of each kind that stand still.
+    standing: usize,
+    /// Clients of each kind that are slow.
+    slow: usize,
 }
 
 const FULL: Size = Size {
@@ -49,6 +58,8 @@ const FULL: Size = Size {
     slope_restarts: 300,
     rounds: 3,
     seconds: 8,
+    standing: 500,
+    slow: 2000,
 };
 const QUICK: Size = Size {
     starts: 5,
@@ -56,16 +67,20 @@ const QUICK: Size = Size {
     slope_restarts: 30,
     rounds: 1,
     seconds: 3,
+    standing: 100,
+    slow: 200,
 };
 
 fn main() {
-    let parts: [parts::Part<Size>; 7] = [
+    let parts: [parts::Part<Size>; 9] = [
         ("start", start::measure),
         ("restart", restart::in_process),
         ("respawn", restart::respawn),
         ("systemd", systemd::measure),
         ("slope", slope::measure),
         ("stalls", stalls::measure),
+        ("memory", memory::measure),
+        ("slow", slow::measure),
         ("proxy", proxy::measure),
     ];
     parts::run("front_door", FULL, QUICK, &parts);

@@ -56,9 +56,10 @@
 //! for each listener (`proxy/listener.rs`). The loop accepts a client within the limit of
 //! connections (`proxy/admission.rs`; at the limit `proxy/room.rs` makes room or `proxy/crowd.rs` turns
 //! it away) and spawns its connection (`proxy/connection.rs`), which
-//! reads requests from the client's socket (`proxy/client_io.rs`, `proxy/progress.rs`); each head is
-//! judged first (`proxy/request_read.rs`, `proxy/request_head.rs`). The connection ends
-//! when the client leaves (`proxy/client_left.rs`). A request for the gateway itself is answered in
+//! waits for a request (`proxy/rest.rs`) and reads it from the client's socket
+//! (`proxy/client_io.rs`, `proxy/progress.rs`); each head is judged first (`proxy/request_read.rs`,
+//! `proxy/request_head.rs`). The connection ends when the client leaves (`proxy/client_left.rs`) or
+//! the workers do (`proxy/disposition.rs`). A request for the gateway itself is answered in
 //! `proxy/endpoints.rs`. `proxy/forward.rs` checks each of the others and makes its headers fit
 //! (`proxy/headers.rs`, `proxy/forwarded.rs`, `proxy/hops.rs`); `proxy/retry.rs` begins its attempts: it is routed
 //! (`proxy/hold.rs`, `proxy/routes.rs`), passes the door and gets a ticket (`proxy/backend.rs`,

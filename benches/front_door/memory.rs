@@ -208,7 +208,18 @@ fn head(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
 }
 
+/// What the first clients take for all: connections to the upstream, arenas of the allocator.
+fn warm(door: &Door) {
+    let mut clients: Vec<_> = (0..200).map(|_| asking(door, GET)).collect();
+    for client in &mut clients {
+        head(client).unwrap();
+    }
+    drop(clients);
+    wait::pause(SETTLE / 2);
+}
+
 fn per_client(door: &Door, count: usize, request: &str) -> Value {
+    warm(door);
     let before = door.memory();
     let mut clients: Vec<_> = (0..count).map(|_| asking(door, request)).collect();
     if request == GET || request == TUNNEL {

@@ -433,5 +433,6 @@ fn open(
     };
     let workers = Workers::start(&front, sockets, count)
         .map_err(|error| format!("cannot start serving threads: {error}"))?;
+    tokio::spawn(Arc::clone(&front.wave).give_back());
     Ok(FrontDoor::new(front, listeners, workers, &paths.control))
 }

@@ -4,6 +4,7 @@ pub mod credentials;
 #[cfg(any(test, target_os = "macos"))]
 pub mod darwin;
 pub mod descriptors;
+pub mod heap;
 pub mod jobs;
 pub mod mutex;
 pub mod oom;

@@ -12,18 +12,18 @@ use std::time::Duration;
 
 use http::StatusCode;
 use nix::sys::socket::{Shutdown, shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::Front;
-use super::admission::ConnectionSlot;
+use super::client_socket::ClientSocket;
 use super::forwarded::Peer;
 use super::lazy_timer::LazyTimer;
 use super::progress::ConnectionProgress;
 use super::request_head::HeadLimits;
 use super::request_record::{RequestEnd, RequestRecord};
 use super::send_wait::SendWait;
+use super::socket_read::poll_read;
 use super::stats::Limit;
 use crate::config::LimitsSection;
 
@@ -42,8 +42,7 @@ const DISCARDED: usize = 4096;
 /// The socket under a client connection, or under the tunnel that it became.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: Arc<TcpStream>,
-    _slot: Option<ConnectionSlot>,
+    socket: Arc<ClientSocket>,
     progress: Arc<ConnectionProgress>,
     front: Arc<Front>,
     peer: Peer,
@@ -58,15 +57,13 @@ pub struct ClientIo {
 
 impl ClientIo {
     pub fn new(
-        stream: Arc<TcpStream>,
-        slot: Option<ConnectionSlot>,
+        socket: Arc<ClientSocket>,
         progress: Arc<ConnectionProgress>,
         (front, peer): (Arc<Front>, Peer),
         limits: LimitsSection,
     ) -> Self {
         Self {
-            stream,
-            _slot: slot,
+            socket,
             progress,
             front,
             peer,
@@ -103,7 +100,7 @@ impl ClientIo {
         if self.progress.may_interrupt() {
             // The connection closes in any case: if the response does not fit into the socket, it
             // is lost.
-            let _ = self.stream.try_write(REQUEST_TIMEOUT);
+            let _ = self.socket.stream.try_write(REQUEST_TIMEOUT);
         }
     }
 
@@ -113,7 +110,7 @@ impl ClientIo {
         if limit.0.is_zero() || self.progress.tunnel() {
             return Poll::Pending;
         }
-        ready!(self.send.poll_over(&self.stream, limit.0, cx));
+        ready!(self.send.poll_over(&self.socket.stream, limit.0, cx));
         self.progress.ends(RequestEnd::TimedOut);
         self.front.stats.expired(Limit::Send);
         self.front.cuts.log(format_args!(
@@ -126,14 +123,14 @@ impl ClientIo {
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Arc::clone(&self.progress);
         loop {
-            let Poll::Ready(writable) = self.stream.poll_write_ready(cx) else {
+            let Poll::Ready(writable) = self.socket.stream.poll_write_ready(cx) else {
                 return self.poll_stalled(cx).map_ok(|_| ());
             };
             writable?;
             let Some(mut waiting) = progress.interim.waiting() else {
                 return Poll::Ready(Ok(()));
             };
-            match self.stream.try_write(&waiting) {
+            match self.socket.stream.try_write(&waiting) {
                 Ok(count) => {
                     self.send.over();
                     self.interim_begun = !progress.interim.written(&mut waiting, count);
@@ -149,39 +146,11 @@ impl ClientIo {
         let mut discarded = [0; DISCARDED];
         loop {
             let mut buffer = ReadBuf::new(&mut discarded);
-            match poll_read(&self.stream, cx, &mut buffer) {
+            match poll_read(&self.socket.stream, cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return self.timer.poll_at(until, cx),
             }
-        }
-    }
-}
-
-/// Reads once. When fewer bytes come than there is room for, the socket is empty: WouldBlock tells
-/// the runtime so and saves a further read. Bytes that arrive in the meantime still wake the task,
-/// because their readiness event is newer.
-fn poll_read(
-    stream: &TcpStream,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let room = buf.remaining();
-    loop {
-        ready!(stream.poll_read_ready(cx))?;
-        let mut came = false;
-        let result = stream.try_io(Interest::READABLE, || {
-            let count = stream.try_read_buf(buf)?;
-            came = true;
-            if count > 0 && count < room {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(())
-        });
-        match result {
-            _ if came => return Poll::Ready(Ok(())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Poll::Ready(result),
         }
     }
 }
@@ -202,7 +171,7 @@ impl AsyncRead for ClientIo {
                 buf.put_slice(&kept);
                 return Poll::Ready(Ok(()));
             }
-            match poll_read(&self.stream, cx, buf) {
+            match poll_read(&self.socket.stream, cx, buf) {
                 Poll::Ready(Ok(())) => {
                     let read = &buf.filled()[before..];
                     let (ends, passed) = (read.is_empty(), self.progress.received(read, limits));
@@ -240,11 +209,11 @@ impl AsyncWrite for ClientIo {
         }
         self.progress.begin_write();
         loop {
-            let Poll::Ready(writable) = self.stream.poll_write_ready(cx) else {
+            let Poll::Ready(writable) = self.socket.stream.poll_write_ready(cx) else {
                 return self.poll_stalled(cx);
             };
             writable?;
-            match self.stream.try_write_vectored(bufs) {
+            match self.socket.stream.try_write_vectored(bufs) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
                     self.send.over();
@@ -271,7 +240,7 @@ impl AsyncWrite for ClientIo {
         let until = match self.lingers {
             Some(until) => until,
             None => {
-                shutdown(self.stream.as_raw_fd(), Shutdown::Write)?;
+                shutdown(self.socket.stream.as_raw_fd(), Shutdown::Write)?;
                 if !self.progress.body_open() {
                     return Poll::Ready(Ok(()));
                 }

@@ -1,7 +1,6 @@
 //! Notices a client that leaves while it waits for its answer.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,10 +18,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// Polled after the connection in the same task. Between two requests hyper itself reads the end of
 /// the connection.
-pub async fn left(stream: Arc<TcpStream>, progress: &ConnectionProgress, half_close: bool) {
-    read_closed(&stream).await;
+pub async fn left(stream: &TcpStream, progress: &ConnectionProgress, half_close: bool) {
+    read_closed(stream).await;
     if half_close {
-        closed(&stream).await;
+        closed(stream).await;
     }
     poll_fn(|_| match progress.answering() {
         true => Poll::Ready(()),

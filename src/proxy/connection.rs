@@ -2,13 +2,10 @@
 //! client closes it or [`WorkerState`] ends it between two requests.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
-use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -22,7 +19,9 @@ use tracing::debug;
 
 use super::admission::{ConnectionLimit, ConnectionSlot};
 use super::client_io::ClientIo;
-use super::drain::{KeepAlive, WorkerState};
+use super::client_socket::ClientSocket;
+use super::disposition::{self, Client, Disposition, Standing};
+use super::drain::WorkerState;
 use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded, closing};
 use super::moved_client::MovedClient;
@@ -33,16 +32,14 @@ use super::request_id::X_REQUEST_ID;
 use super::request_record::{RequestEnd, RequestRecord};
 use super::response_body::ResponseBody;
 use super::room::{FIRST_REQUEST, Room};
+use super::socket_read::BUFFER_MAX;
 use super::tasks::WorkerTasks;
 use super::{
-    Front, RoutingTable, address_limits, client_left, client_move, crowd, endpoints, forward,
+    Front, RoutingTable, address_limits, client_left, client_move, crowd, endpoints, forward, rest,
+    wave,
 };
 use crate::config::Dur;
 use crate::os::descriptors;
-
-/// How long a kept connection may be silent before a drain closes it: longer than most clients'
-/// pause between two requests.
-const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long a client beyond the limit may take to send its request's head.
 const CROWDED_HEAD: Dur = Dur::secs(2);
@@ -103,28 +100,34 @@ async fn serve_open(
     progress: &Arc<ConnectionProgress>,
 ) {
     let _open = context.room.enter(progress);
+    let _held = context.front.wave.holds(wave::CLIENT);
+    let socket = Arc::new(ClientSocket::new(stream, Some(slot)));
     let client = Client {
         peer,
         standing: Standing::Within,
         progress,
     };
-    serve(context, &Arc::new(stream), client, Some(slot)).await;
+    while rest::rest(context, &socket, client).await {
+        // In a box: a connection at rest is small.
+        if Box::pin(serve(context, &socket, client)).await == Served::Ended {
+            return;
+        }
+    }
 }
 
 /// Answers one request of a client beyond the limit.
 pub async fn serve_crowded(
     context: &WorkerContext,
-    stream: &Arc<TcpStream>,
+    socket: &Arc<ClientSocket>,
     peer: Peer,
     progress: &Arc<ConnectionProgress>,
 ) {
-    let slot = ConnectionSlot::new(None, &context.front.stats);
     let client = Client {
         peer,
         standing: Standing::Beyond,
         progress,
     };
-    serve(context, stream, client, Some(slot)).await;
+    Box::pin(serve(context, socket, client)).await;
 }
 
 /// Serves a client that a predecessor hands over. The predecessor had admitted it, so it is served
@@ -155,46 +158,23 @@ pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
                 standing: Standing::Within,
                 progress: &ConnectionProgress::new(),
             };
-            serve(&context, &Arc::new(stream), client, None).await;
+            let socket = Arc::new(ClientSocket::new(stream, None));
+            serve(&context, &socket, client).await;
         });
     }
 }
 
-/// What ends a connection that neither the client nor an error ends.
+/// How serving a connection came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Disposition {
-    /// Its socket goes to another process.
-    Migrate,
-    /// It closes after the request under way, or after the first request of a new client.
-    CloseAfterResponse,
-    /// It closes at once: it was silent for [`SILENCE`].
-    CloseSilent,
-    /// It closes at once: it is idle, and a new client needs its place.
-    GiveWay,
+enum Served {
+    /// It is closed, or it is a tunnel.
+    Ended,
+    /// It is between two requests, and its client is silent.
+    Rests,
 }
 
-/// Whether a client is one of those that the limit allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Within,
-    /// It gets one answer of the gateway's own.
-    Beyond,
-}
-
-/// Who a connection is served for.
-#[derive(Clone, Copy, Debug)]
-struct Client<'a> {
-    peer: Peer,
-    standing: Standing,
-    progress: &'a Arc<ConnectionProgress>,
-}
-
-async fn serve(
-    context: &WorkerContext,
-    stream: &Arc<TcpStream>,
-    client: Client<'_>,
-    slot: Option<ConnectionSlot>,
-) {
+async fn serve(context: &WorkerContext, socket: &Arc<ClientSocket>, client: Client<'_>) -> Served {
+    let _held = context.front.wave.holds(wave::BUFFERS);
     let (front, workers) = (&context.front, &context.state);
     let mut limits = front.table().settings.limits.clone();
     if client.standing == Standing::Beyond {
@@ -203,10 +183,9 @@ async fn serve(
     let (header_size, headers) = (limits.header_size, limits.headers);
     let half_close = limits.half_close;
     let progress = client.progress;
-    let left = client_left::left(Arc::clone(stream), progress, half_close);
+    let left = client_left::left(&socket.stream, progress, half_close);
     let io = ClientIo::new(
-        Arc::clone(stream),
-        slot,
+        Arc::clone(socket),
         Arc::clone(progress),
         (Arc::clone(front), client.peer),
         limits,
@@ -247,7 +226,8 @@ async fn serve(
         .half_close(true)
         .header_read_timeout(None)
         .max_header_size(header_size)
-        .max_headers(headers);
+        .max_headers(headers)
+        .max_buf_size(header_size.max(BUFFER_MAX));
     let connection = builder
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
@@ -257,9 +237,9 @@ async fn serve(
         tokio::select! {
             biased;
             ended = &mut connection => ended,
-            disposition = disposition(&mut state, client) => match disposition {
+            disposition = disposition::of(&mut state, client) => match disposition {
                 Disposition::Migrate => {
-                    client_move::send(&state, stream, client.peer);
+                    client_move::send(&state, &socket.stream, client.peer);
                     Ok(())
                 }
                 Disposition::GiveWay => {
@@ -280,8 +260,12 @@ async fn serve(
     let ended = tokio::select! {
         biased;
         ended = serving => ended,
+        () = rest::due(progress), if client.standing == Standing::Within => return Served::Rests,
         // hyper does not look at the socket while it waits for a response.
-        () = left => return progress.ends(RequestEnd::ClientGone),
+        () = left => {
+            progress.ends(RequestEnd::ClientGone);
+            return Served::Ended;
+        }
     };
     if let Err(error) = ended {
         // The connection and the request under way are dropped after this.
@@ -292,41 +276,7 @@ async fn serve(
             RequestRecord::refused(front, client.peer, status, RequestEnd::Refused);
         }
     }
-}
-
-/// Waits until the state of the workers ends this connection. Polled after the connection in the
-/// same task, so it sees a connection that has just done all it could.
-async fn disposition(state: &mut watch::Receiver<WorkerState>, client: Client<'_>) -> Disposition {
-    let progress = client.progress;
-    let moves = client.peer != Peer::Watchdog && client.standing == Standing::Within;
-    loop {
-        let (migrates, keep_alive) = {
-            let state = state.borrow_and_update();
-            (state.migrates() && moves, state.keep_alive)
-        };
-        let idle = poll_fn(|_| match progress.idle() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        });
-        let close = async {
-            match keep_alive {
-                KeepAlive::Kept => std::future::pending().await,
-                KeepAlive::Draining { since } => {
-                    progress.silent(since, SILENCE).await;
-                    Disposition::CloseSilent
-                }
-                KeepAlive::Closing => Disposition::CloseAfterResponse,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = idle, if migrates => return Disposition::Migrate,
-            disposition = close => return disposition,
-            // In ordinary service a connection waits for nothing else.
-            () = poll_fn(|cx| progress.poll_displaced(cx)) => return Disposition::GiveWay,
-            _ = state.changed() => {}
-        }
-    }
+    Served::Ended
 }
 
 /// Serves the request that was begun, if there is one, and closes.
@@ -409,88 +359,4 @@ async fn respond(
         front.stats.answered(response.status().as_u16());
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::mpsc;
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::proxy::drain::Accepting;
-    use crate::proxy::request_head::HeadLimits;
-
-    fn receive(progress: &ConnectionProgress) {
-        let limits = HeadLimits {
-            size: 1024,
-            lines: 10,
-        };
-        progress.received(b"GET / HTTP/1.1\r\n\r\n", limits);
-    }
-
-    fn answered() -> Arc<ConnectionProgress> {
-        let progress = ConnectionProgress::new();
-        receive(&progress);
-        progress.begin_request(Some(0));
-        progress.end_request();
-        progress
-    }
-
-    async fn within(
-        time: Duration,
-        state: &watch::Sender<WorkerState>,
-        progress: &Arc<ConnectionProgress>,
-        peer: Peer,
-    ) -> Option<Disposition> {
-        let mut state = state.subscribe();
-        let client = Client {
-            peer,
-            standing: Standing::Within,
-            progress,
-        };
-        let disposition = disposition(&mut state, client);
-        tokio::time::timeout(time, disposition).await.ok()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_stays_until_the_state_of_the_workers_says_otherwise() {
-        let state = watch::Sender::default();
-        let progress = answered();
-        let day = Duration::from_secs(86_400);
-        assert_eq!(within(day, &state, &progress, Peer::Unix).await, None);
-        state.send_if_modified(|state| state.restrict(Accepting::QueueOnly));
-        assert_eq!(within(day, &state, &progress, Peer::Unix).await, None);
-        state.send_if_modified(|state| state.drain(Instant::now()));
-        assert_eq!(
-            within(SILENCE / 2, &state, &progress, Peer::Unix).await,
-            None
-        );
-        state.send_if_modified(|state| state.restrict(Accepting::Stopped));
-        let silent = Some(Disposition::CloseSilent);
-        let rest = SILENCE / 2 + Duration::from_millis(10);
-        assert_eq!(within(rest, &state, &progress, Peer::Unix).await, silent);
-        state.send_if_modified(WorkerState::close_connections);
-        let closed = Some(Disposition::CloseAfterResponse);
-        assert_eq!(within(day, &state, &progress, Peer::Unix).await, closed);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_client_migrates_a_busy_one_and_the_watchdog_do_not() {
-        let state = watch::Sender::new(WorkerState::default());
-        let (destination, _sockets) = mpsc::unbounded_channel();
-        state.send_if_modified(|state| state.migrate_to(destination));
-        let day = Duration::from_secs(86_400);
-        let (idle, busy) = (answered(), answered());
-        receive(&busy);
-        let migrated = Some(Disposition::Migrate);
-        assert_eq!(within(day, &state, &idle, Peer::Unix).await, migrated);
-        busy.begin_request(Some(0));
-        assert_eq!(within(day, &state, &busy, Peer::Unix).await, None);
-        assert_eq!(within(day, &state, &idle, Peer::Watchdog).await, None);
-        state.send_if_modified(WorkerState::close_connections);
-        let closed = Some(Disposition::CloseAfterResponse);
-        assert_eq!(within(day, &state, &idle, Peer::Unix).await, migrated);
-        assert_eq!(within(day, &state, &busy, Peer::Unix).await, closed);
-        assert_eq!(within(day, &state, &idle, Peer::Watchdog).await, closed);
-    }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::admission::ConnectionSlot;
+use super::client_socket::ClientSocket;
 use super::connection::{self, WorkerContext};
 use super::local_reply::NotForwarded;
 use super::progress::ConnectionProgress;
@@ -45,9 +47,10 @@ async fn admit(context: Arc<WorkerContext>, arrival: Arrival, mut place: CrowdPl
         () = place.lost() => Some(arrival.peer),
     };
     let Some(peer) = client else { return };
-    let stream = Arc::new(arrival.stream);
+    let slot = ConnectionSlot::new(None, &context.front.stats);
+    let socket = Arc::new(ClientSocket::new(arrival.stream, Some(slot)));
     let progress = ConnectionProgress::new();
-    let serving = connection::serve_crowded(&context, &stream, peer, &progress);
+    let serving = connection::serve_crowded(&context, &socket, peer, &progress);
     tokio::select! {
         biased;
         () = serving => {}
@@ -58,7 +61,7 @@ async fn admit(context: Arc<WorkerContext>, arrival: Arrival, mut place: CrowdPl
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 RequestRecord::refused(&context.front, peer, status, RequestEnd::Refused);
                 // The connection closes in any case.
-                let _ = stream.try_write(TURNED_AWAY);
+                let _ = socket.stream.try_write(TURNED_AWAY);
             }
         }
     }

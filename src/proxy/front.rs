@@ -17,6 +17,7 @@ use super::log_throttle::LogThrottle;
 use super::response_body::ResponseBody;
 use super::routes::Routes;
 use super::stats::Stats;
+use super::wave::Wave;
 use super::{RoutingTable, Settings};
 use crate::config::Config;
 
@@ -28,6 +29,7 @@ pub struct Front {
     pub identity: String,
     pub started: Instant,
     pub stats: Arc<Stats>,
+    pub wave: Arc<Wave>,
     pub errors: ErrorLog,
     /// Logs who made no progress within `[limits]`.
     pub cuts: Arc<LogThrottle>,
@@ -64,6 +66,7 @@ impl Front {
             identity: format!("{}-{:016x}", std::process::id(), crate::os::random()),
             started: Instant::now(),
             stats: Arc::default(),
+            wave: Arc::default(),
             errors: ErrorLog::default(),
             cuts: Arc::default(),
             proxies: ProxyWarnings::default(),

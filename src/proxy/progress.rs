@@ -192,10 +192,7 @@ impl ConnectionProgress {
     /// Waits until no head is awaited here for the first time, and none is under way.
     pub async fn head_complete(&self) {
         let complete = self.head.notified();
-        if matches!(
-            self.stage(),
-            ConnectionStage::New | ConnectionStage::Adopted | ConnectionStage::Head
-        ) {
+        if self.awaits_first_request() {
             complete.await;
         }
     }
@@ -280,9 +277,12 @@ impl ConnectionProgress {
         Some(*lock(&self.since) + limit)
     }
 
-    /// Whether no request was read yet.
+    /// Whether no head is complete here since the connection came, or a later one is under way.
     pub fn awaits_first_request(&self) -> bool {
-        matches!(self.stage(), ConnectionStage::New | ConnectionStage::Head)
+        matches!(
+            self.stage(),
+            ConnectionStage::New | ConnectionStage::Adopted | ConnectionStage::Head
+        )
     }
 
     /// Whether a part of a head was read, and its rest is awaited.

@@ -20,8 +20,11 @@ use super::websocket::{self, Closing, Frames};
 use crate::config::Dur;
 use crate::os::mutex::lock;
 
-/// Bytes carried in one go; hyper's own buffers start at 8 KiB.
+/// Bytes carried in one go.
 const CHUNK: usize = 16 * 1024;
+
+/// The same while little comes: most tunnels are quiet most of the time.
+const LITTLE: usize = 2 * 1024;
 
 /// How long a WebSocket may take for its closing handshake, after a Close frame of the gateway or after
 /// its other side is gone.
@@ -164,7 +167,7 @@ impl Tunnel {
         sent: Option<&AtomicU64>,
     ) -> io::Result<()> {
         let mut frames = Frames::default();
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; LITTLE];
         loop {
             let count = tokio::select! {
                 biased;
@@ -183,6 +186,10 @@ impl Tunnel {
             }
             if self.websocket {
                 frames.advance(bytes);
+            }
+            let next = if count < LITTLE { LITTLE } else { CHUNK };
+            if next != buffer.len() {
+                buffer = vec![0; next];
             }
         }
         if !self.websocket || (frames.closing() && frames.between()) {

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::request_body::RequestBody;
+use super::socket_read::{UPSTREAM_BUFFER_MAX, poll_read};
 use crate::os::platform;
 
 /// How many bytes may come before the head of a response is complete, heads of status 1xx included: a
@@ -60,6 +61,7 @@ impl UpstreamConnection {
         });
         let (sender, driver) = http1::Builder::new()
             .max_headers(headers)
+            .max_buf_size(UPSTREAM_BUFFER_MAX)
             .handshake(io)
             .await
             .map_err(io::Error::other)?;
@@ -122,12 +124,12 @@ impl UpstreamIo {
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let result = poll_read(&self.stream, cx, buf);
         let count = buf.filled().len() - before;
         if count == 0 && result.is_ready() {
             // Who has read all acknowledges it with the end of the connection, at the latest, and a

@@ -30,6 +30,7 @@ mod internal_errors;
 mod launchd;
 mod leases;
 mod life;
+mod memory;
 mod metrics;
 mod notices;
 mod other_users;

@@ -69,7 +69,7 @@
 //! (`proxy/request_body.rs`). The response comes back through `proxy/forward.rs` to
 //! `proxy/response_body.rs`, which holds the ticket until the last byte, or, as a tunnel, to
 //! `proxy/tunnel.rs`. Where no upstream answered, the gateway replies itself
-//! (`proxy/local_reply.rs`). What is known of the request (`proxy/request_record.rs`) goes to the access log
+//! (`proxy/local_reply.rs`). What is known of the request (`proxy/exchange_record.rs`) goes to the access log
 //! (`proxy/access_log.rs`) and to the metrics of its route (`proxy/route_stats.rs`) at its end.
 //!
 //! **One restart.** A call comes from the control socket (`control/server/`) to

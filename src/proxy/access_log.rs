@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::error;
 
 pub use destination::{check, open};
-pub use entry::{AccessEntry, Asked};
+pub use entry::{AccessEntry, LoggedHead};
 
 use super::log_throttle::LogThrottle;
 use crate::config::{AccessLogFormat, AccessLogTarget, Config};
@@ -38,7 +38,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct AccessLog {
     on: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<LogState>,
     changed: Condvar,
     redactor: OnceLock<Redactor>,
     /// How many lines were lost so far: there was no room, or they could not be written.
@@ -46,7 +46,7 @@ pub struct AccessLog {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LogState {
     /// Whether the thread runs.
     started: bool,
     waiting: Vec<AccessEntry>,
@@ -207,11 +207,15 @@ impl AccessLog {
         (std::mem::take(&mut state.waiting), state.set.take())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogState> {
         lock(&self.state)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, LogState>,
+        limit: Duration,
+    ) -> MutexGuard<'a, LogState> {
         self.changed
             .wait_timeout(state, limit)
             .unwrap_or_else(PoisonError::into_inner)

@@ -17,11 +17,12 @@ use tokio::time::Instant;
 
 use super::Front;
 use super::client_socket::ClientSocket;
+use super::exchange_end::ExchangeEnd;
+use super::exchange_record::ExchangeRecord;
 use super::forwarded::Peer;
 use super::lazy_timer::LazyTimer;
 use super::progress::ConnectionProgress;
 use super::request_head::HeadLimits;
-use super::request_record::{RequestEnd, RequestRecord};
 use super::send_wait::SendWait;
 use super::socket_read::poll_read;
 use super::stats::Limit;
@@ -95,7 +96,12 @@ impl ClientIo {
             self.limits.header_time
         ));
         let timeout = StatusCode::REQUEST_TIMEOUT;
-        RequestRecord::refused(&self.front, self.peer, timeout, RequestEnd::TimedOut);
+        ExchangeRecord::refused(
+            self.front.records(),
+            self.peer,
+            timeout,
+            ExchangeEnd::TimedOut,
+        );
         // Nothing may be written into the middle of an earlier response.
         if self.progress.may_interrupt() {
             // The connection closes in any case: if the response does not fit into the socket, it
@@ -111,7 +117,7 @@ impl ClientIo {
             return Poll::Pending;
         }
         ready!(self.send.poll_over(&self.socket.stream, limit.0, cx));
-        self.progress.ends(RequestEnd::TimedOut);
+        self.progress.ends(ExchangeEnd::TimedOut);
         self.front.stats.expired(Limit::Send);
         self.front.cuts.log(format_args!(
             "a client is disconnected: it read nothing of its answer for {limit} (limits.send_idle)"

@@ -20,8 +20,10 @@ use tracing::debug;
 use super::admission::{ConnectionLimit, ConnectionSlot};
 use super::client_io::ClientIo;
 use super::client_socket::ClientSocket;
-use super::disposition::{self, Client, Disposition, Standing};
+use super::disposition::{self, Disposition, ServedClient, Standing};
 use super::drain::WorkerState;
+use super::exchange_end::ExchangeEnd;
+use super::exchange_record::ExchangeRecord;
 use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded, closing};
 use super::moved_client::MovedClient;
@@ -29,14 +31,12 @@ use super::progress::{ConnectionProgress, InFlight};
 use super::proxy_protocol::Arrival;
 use super::request_head::HeadError;
 use super::request_id::X_REQUEST_ID;
-use super::request_record::{RequestEnd, RequestRecord};
 use super::response_body::ResponseBody;
 use super::room::{FIRST_REQUEST, Room};
 use super::socket_read::BUFFER_MAX;
 use super::tasks::WorkerTasks;
 use super::{
-    Front, RoutingTable, address_limits, client_left, client_move, crowd, endpoints, forward, rest,
-    wave,
+    Front, RoutingTable, address_limits, client_left, client_move, endpoints, forward, rest, wave,
 };
 use crate::config::Dur;
 use crate::os::descriptors;
@@ -102,7 +102,7 @@ async fn serve_open(
     let _open = context.room.enter(progress);
     let _held = context.front.wave.holds(wave::CLIENT);
     let socket = Arc::new(ClientSocket::new(stream, Some(slot)));
-    let client = Client {
+    let client = ServedClient {
         peer,
         standing: Standing::Within,
         progress,
@@ -122,7 +122,7 @@ pub async fn serve_crowded(
     peer: Peer,
     progress: &Arc<ConnectionProgress>,
 ) {
-    let client = Client {
+    let client = ServedClient {
         peer,
         standing: Standing::Beyond,
         progress,
@@ -153,7 +153,7 @@ pub fn spawn_probe(context: &Arc<WorkerContext>, end: OwnedFd) {
     if let Ok(stream) = TcpStream::from_std(end.into()) {
         let context = Arc::clone(context);
         tokio::spawn(async move {
-            let client = Client {
+            let client = ServedClient {
                 peer: Peer::Watchdog,
                 standing: Standing::Within,
                 progress: &ConnectionProgress::new(),
@@ -173,7 +173,11 @@ enum Served {
     Rests,
 }
 
-async fn serve(context: &WorkerContext, socket: &Arc<ClientSocket>, client: Client<'_>) -> Served {
+async fn serve(
+    context: &WorkerContext,
+    socket: &Arc<ClientSocket>,
+    client: ServedClient<'_>,
+) -> Served {
     let _held = context.front.wave.holds(wave::BUFFERS);
     let (front, workers) = (&context.front, &context.state);
     let mut limits = front.table().settings.limits.clone();
@@ -195,8 +199,13 @@ async fn serve(context: &WorkerContext, socket: &Arc<ClientSocket>, client: Clie
         let table = front.table();
         let refusal = progress.take_refusal();
         let record = match refusal {
-            None => RequestRecord::begin(front, &table, client.peer, &mut request),
-            Some(_) => RequestRecord::unread(front, client.peer),
+            None => ExchangeRecord::begin(
+                front.records(),
+                table.settings.request_id,
+                client.peer,
+                &mut request,
+            ),
+            Some(_) => ExchangeRecord::unread(front.records(), client.peer),
         };
         let id = record.id().cloned();
         let in_flight = InFlight::begin(progress, &front.stats, body, record);
@@ -263,17 +272,17 @@ async fn serve(context: &WorkerContext, socket: &Arc<ClientSocket>, client: Clie
         () = rest::due(progress), if client.standing == Standing::Within => return Served::Rests,
         // hyper does not look at the socket while it waits for a response.
         () = left => {
-            progress.ends(RequestEnd::ClientGone);
+            progress.ends(ExchangeEnd::ClientGone);
             return Served::Ended;
         }
     };
     if let Err(error) = ended {
         // The connection and the request under way are dropped after this.
-        progress.ends(RequestEnd::ClientGone);
+        progress.ends(ExchangeEnd::ClientGone);
         debug!("a client connection ended: {error}");
         if error.is_parse() {
             let status = front.refused_by_hyper(&error);
-            RequestRecord::refused(front, client.peer, status, RequestEnd::Refused);
+            ExchangeRecord::refused(front.records(), client.peer, status, ExchangeEnd::Refused);
         }
     }
     Served::Ended
@@ -315,14 +324,14 @@ fn refuse(
     let form = Form::of(request.headers());
     let response = front.refuse_request(&NotForwarded::Head(error), form, None);
     front.stats.answered(response.status().as_u16());
-    ResponseBody::of_request(response, in_flight, RequestEnd::Refused)
+    ResponseBody::of_request(response, in_flight, ExchangeEnd::Refused)
 }
 
 /// Answers one request: here, or by the upstream.
 async fn respond(
     context: &WorkerContext,
     table: &RoutingTable,
-    client: Client<'_>,
+    client: ServedClient<'_>,
     request: Request<Incoming>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
@@ -332,7 +341,7 @@ async fn respond(
         Standing::Within => own,
         Standing::Beyond => {
             let form = Form::of(request.headers());
-            let turned_away = || crowd::turn_away(context).reply(form);
+            let turned_away = || context.room.turn_away(front).reply(form);
             Some(closing(own.unwrap_or_else(turned_away)))
         }
     };
@@ -347,9 +356,9 @@ async fn respond(
             let end = match response.status() {
                 StatusCode::UNAUTHORIZED
                 | StatusCode::NOT_FOUND
-                | StatusCode::METHOD_NOT_ALLOWED => RequestEnd::Refused,
-                _ if client.standing == Standing::Beyond => RequestEnd::Refused,
-                _ => RequestEnd::Done,
+                | StatusCode::METHOD_NOT_ALLOWED => ExchangeEnd::Refused,
+                _ if client.standing == Standing::Beyond => ExchangeEnd::Refused,
+                _ => ExchangeEnd::Done,
             };
             ResponseBody::of_request(response, in_flight, end)
         }

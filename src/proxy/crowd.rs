@@ -2,7 +2,6 @@
 //! turned away. The gateway's own pages, such as /healthz, are answered in any case.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -10,10 +9,10 @@ use http::StatusCode;
 use super::admission::ConnectionSlot;
 use super::client_socket::ClientSocket;
 use super::connection::{self, WorkerContext};
-use super::local_reply::NotForwarded;
+use super::exchange_end::ExchangeEnd;
+use super::exchange_record::ExchangeRecord;
 use super::progress::ConnectionProgress;
 use super::proxy_protocol::Arrival;
-use super::request_record::{RequestEnd, RequestRecord};
 use super::room::CrowdPlace;
 
 /// How long a client that gives way may take for it: a turn of its thread, which may be busy.
@@ -56,27 +55,13 @@ async fn admit(context: Arc<WorkerContext>, arrival: Arrival, mut place: CrowdPl
         () = serving => {}
         () = place.lost() => {
             if progress.awaits_first_request() {
-                turn_away(&context);
+                context.room.turn_away(&context.front);
                 context.front.stats.answered(503);
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                RequestRecord::refused(&context.front, peer, status, RequestEnd::Refused);
+                ExchangeRecord::refused(context.front.records(), peer, status, ExchangeEnd::Refused);
                 // The connection closes in any case.
                 let _ = socket.stream.try_write(TURNED_AWAY);
             }
         }
     }
-}
-
-/// Counts and logs that a client is turned away. Returns why.
-pub fn turn_away(context: &WorkerContext) -> NotForwarded {
-    let most = context.front.table().settings.limits.connections;
-    let why = NotForwarded::Crowded(match context.room.clients() < most {
-        true => {
-            "no client is idle, and they have every descriptor that clients may have (ulimit -n, LimitNOFILE=)".to_owned()
-        }
-        false => format!("{most} clients are connected (limits.connections), and none of them is idle"),
-    });
-    context.front.errors.note(&why, None);
-    context.front.stats.crowded.fetch_add(1, Ordering::Relaxed);
-    why
 }

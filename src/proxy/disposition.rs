@@ -38,7 +38,7 @@ pub enum Standing {
 
 /// Who a connection is served for.
 #[derive(Clone, Copy, Debug)]
-pub struct Client<'a> {
+pub struct ServedClient<'a> {
     pub peer: Peer,
     pub standing: Standing,
     pub progress: &'a Arc<ConnectionProgress>,
@@ -46,7 +46,7 @@ pub struct Client<'a> {
 
 /// Waits until the state of the workers ends this connection. Polled after the connection in the
 /// same task, so it sees a connection that has just done all it could.
-pub async fn of(state: &mut watch::Receiver<WorkerState>, client: Client<'_>) -> Disposition {
+pub async fn of(state: &mut watch::Receiver<WorkerState>, client: ServedClient<'_>) -> Disposition {
     let progress = client.progress;
     let moves = client.peer != Peer::Watchdog && client.standing == Standing::Within;
     loop {
@@ -111,7 +111,7 @@ mod tests {
         peer: Peer,
     ) -> Option<Disposition> {
         let mut state = state.subscribe();
-        let client = Client {
+        let client = ServedClient {
             peer,
             standing: Standing::Within,
             progress,

@@ -11,11 +11,11 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::address_limits::{AddressGuard, PerAddress};
+use super::exchange_end::ExchangeEnd;
 use super::forwarded::Peer;
 use super::local_reply::{Form, NotForwarded};
 use super::progress::InFlight;
 use super::request_body::ClientBody;
-use super::request_record::RequestEnd;
 use super::response_body::ResponseBody;
 use super::retry::{Exchange, UpstreamResponse};
 use super::stats::Limit;
@@ -89,7 +89,7 @@ pub async fn forward(
     let form = Form::wanted(accept.as_ref());
     let nothing = at_root && front.table().routes.is_empty();
     let (reply, end) = match error {
-        NotForwarded::NoRoute if nothing => (endpoints::welcome(form), RequestEnd::Done),
+        NotForwarded::NoRoute if nothing => (endpoints::welcome(form), ExchangeEnd::Done),
         error => {
             if matches!(error, NotForwarded::AnswerTimeout(_)) {
                 front.stats.expired(Limit::Answer);

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::access_log::AccessLog;
 use super::address_limits::AddressTable;
+use super::exchange_record::Records;
 use super::forwarded::ProxyWarnings;
 use super::hops::HopMark;
 use super::local_reply::{ErrorLog, Form, NotForwarded, Reason, Refusal};
@@ -81,6 +82,14 @@ impl Front {
             token: OnceLock::new(),
             closing: AtomicBool::new(false),
         })
+    }
+
+    /// Where the record of a request goes.
+    pub fn records(&self) -> Records {
+        Records {
+            stats: Arc::clone(&self.stats),
+            access_log: Arc::clone(&self.access_log),
+        }
     }
 
     pub fn table(&self) -> Arc<RoutingTable> {

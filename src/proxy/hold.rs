@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::Front;
 use super::backend::{Backend, Door};
+use super::exchange_record::ExchangeRecord;
 use super::local_reply::NotForwarded;
-use super::request_record::RequestRecord;
 use super::stats::GaugeGuard;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::Upstream;
@@ -26,7 +26,7 @@ pub struct RequestHold<'a> {
     pub host: &'a str,
     pub kind: TicketKind,
     pub line: &'a RequestLine,
-    pub record: &'a mut RequestRecord,
+    pub record: &'a mut ExchangeRecord,
     /// When `hold.time` is over, if it has begun.
     pub until: Option<Instant>,
 }
@@ -182,7 +182,7 @@ mod tests {
     fn hold<'a>(
         front: &'a Arc<Front>,
         line: &'a RequestLine,
-        record: &'a mut RequestRecord,
+        record: &'a mut ExchangeRecord,
     ) -> RequestHold<'a> {
         RequestHold {
             front,
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(*front.health(), [Reason::new("safe mode")]);
         let line = line();
         let ask = async || {
-            let mut record = RequestRecord::default();
+            let mut record = ExchangeRecord::default();
             hold(&front, &line, &mut record).enter().await.map(drop)
         };
         let closed = |result: Result<(), NotForwarded>| matches!(&result, Err(NotForwarded::Refused(refusal)) if refusal.reason.word == "safe mode");
@@ -231,7 +231,7 @@ mod tests {
         let backend = Backend::new("app", Door::Held("app is starting".into()));
         publish(&front, 1, &backend);
         assert!(closed(ask().await), "and at a held door");
-        let mut record = RequestRecord::default();
+        let mut record = ExchangeRecord::default();
         let mut hold = hold(&front, &line, &mut record);
         assert!(closed(
             hold.connection_refused("app refuses connections").await
@@ -250,7 +250,7 @@ mod tests {
         let waiting = |front: &Arc<Front>| {
             let front = Arc::clone(front);
             tokio::spawn(async move {
-                let mut record = RequestRecord::default();
+                let mut record = ExchangeRecord::default();
                 hold(&front, &line(), &mut record).enter().await.map(drop)
             })
         };

@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use super::headers;
-use super::progress::ConnectionProgress;
 use crate::os::mutex::lock;
 
 /// How much may wait for a client that does not read. What comes beyond it is dropped: it only tells what is to
@@ -71,7 +70,7 @@ impl Interim {
 
 /// Sends a request whose interim responses go to the client of this connection.
 pub async fn passed_on<B, T, F: Future<Output = T>>(
-    client: &Arc<ConnectionProgress>,
+    client: &Arc<Interim>,
     mut request: http::Request<B>,
     send: impl FnOnce(http::Request<B>) -> F,
 ) -> T {
@@ -79,7 +78,7 @@ pub async fn passed_on<B, T, F: Future<Output = T>>(
     hyper::ext::on_informational(&mut request, move |response| {
         // The gateway itself has told the client to go on, where that was asked.
         if response.status() != StatusCode::CONTINUE {
-            owner.interim.add(response.status(), response.headers());
+            owner.add(response.status(), response.headers());
         }
     });
     let sending = send(request);
@@ -89,9 +88,9 @@ pub async fn passed_on<B, T, F: Future<Output = T>>(
             biased;
             sent = &mut sending => break sent,
             // This woke the task of the client's connection: it writes what came.
-            () = client.interim.changed.notified() => {}
+            () = client.changed.notified() => {}
         }
     };
-    client.interim.all_written().await;
+    client.all_written().await;
     sent
 }

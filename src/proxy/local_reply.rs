@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
+use super::exchange_end::ExchangeEnd;
 use super::log_throttle::LogThrottle;
 use super::request_head::HeadError;
-use super::request_record::RequestEnd;
 use super::response_body::ResponseBody;
 
 /// Seconds until a client should try again: about what a restart takes.
@@ -111,11 +111,11 @@ impl NotForwarded {
     }
 
     /// How a request ends with this reply.
-    pub fn end(&self) -> RequestEnd {
+    pub fn end(&self) -> ExchangeEnd {
         match self {
-            Self::BadGateway(_) => RequestEnd::Failed,
-            Self::BodyStalled | Self::AnswerTimeout(_) => RequestEnd::TimedOut,
-            _ => RequestEnd::Refused,
+            Self::BadGateway(_) => ExchangeEnd::Failed,
+            Self::BodyStalled | Self::AnswerTimeout(_) => ExchangeEnd::TimedOut,
+            _ => ExchangeEnd::Refused,
         }
     }
 

@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::address_limits::AddressGuard;
+use super::exchange_end::ExchangeEnd;
+use super::exchange_record::ExchangeRecord;
 use super::interim::Interim;
 use super::request_head::{HeadError, HeadLimits};
 use super::request_read::RequestRead;
-use super::request_record::{RequestEnd, RequestRecord};
 use super::stats::{GaugeGuard, Stats};
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
@@ -76,9 +77,9 @@ pub struct ConnectionProgress {
     displacement: AtomicWaker,
     read: Mutex<RequestRead>,
     /// Interim responses on their way to the client.
-    pub interim: Interim,
+    pub interim: Arc<Interim>,
     /// How the connection ends, if that is known before it does.
-    end: OnceLock<RequestEnd>,
+    end: OnceLock<ExchangeEnd>,
 }
 
 impl ConnectionProgress {
@@ -103,13 +104,13 @@ impl ConnectionProgress {
             displaced: AtomicBool::new(false),
             displacement: AtomicWaker::new(),
             read: Mutex::default(),
-            interim: Interim::default(),
+            interim: Arc::default(),
             end: OnceLock::new(),
         })
     }
 
     /// The connection ends so, whatever is under way; the first one told counts.
-    pub fn ends(&self, end: RequestEnd) {
+    pub fn ends(&self, end: ExchangeEnd) {
         let _ = self.end.set(end);
     }
 
@@ -327,7 +328,7 @@ pub struct InFlight {
     /// Counts it for its client's address.
     pub address: Option<AddressGuard>,
     progress: Option<Arc<ConnectionProgress>>,
-    pub record: RequestRecord,
+    pub record: ExchangeRecord,
     _open: GaugeGuard,
 }
 
@@ -337,7 +338,7 @@ impl InFlight {
         progress: &Arc<ConnectionProgress>,
         stats: &Arc<Stats>,
         body: Option<u64>,
-        record: RequestRecord,
+        record: ExchangeRecord,
     ) -> Self {
         progress.begin_request(body);
         Self {
@@ -355,7 +356,7 @@ impl InFlight {
 
     /// The connection became a tunnel: no limit on silence applies to it any more. The record of the
     /// request is the tunnel's.
-    pub fn upgraded(mut self) -> RequestRecord {
+    pub fn upgraded(mut self) -> ExchangeRecord {
         if let Some(progress) = self.progress.take() {
             progress.becomes_tunnel();
         }

@@ -15,11 +15,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use super::exchange_end::ExchangeEnd;
 use super::forwarded;
 use super::lazy_timer::LazyTimer;
 use super::log_throttle::LogThrottle;
 use super::progress::{ConnectionProgress, InFlight};
-use super::request_record::RequestEnd;
 use super::stats::{Limit, Stats};
 use crate::config::LimitsSection;
 use crate::os::mutex::lock;
@@ -243,7 +243,7 @@ impl ClientBodyState {
             if !self.stalled.swap(true, Ordering::AcqRel)
                 && let Some(owner) = &self.connection
             {
-                owner.progress.ends(RequestEnd::TimedOut);
+                owner.progress.ends(ExchangeEnd::TimedOut);
                 owner.stats.expired(Limit::Body);
                 owner.cuts.log(format_args!(
                     "a client sent nothing of its request's body for {limit:?} (limits.body_idle)"

@@ -10,8 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use super::exchange_end::ExchangeEnd;
 use super::progress::InFlight;
-use super::request_record::RequestEnd;
 use super::ticket::Ticket;
 use super::upstream::UpstreamLease;
 
@@ -62,7 +62,7 @@ impl ResponseBody {
     pub fn of_request(
         reply: Response<Self>,
         mut in_flight: InFlight,
-        end: RequestEnd,
+        end: ExchangeEnd,
     ) -> Response<Self> {
         in_flight.record.answered(reply.status());
         in_flight.record.ends(end);
@@ -75,7 +75,7 @@ impl ResponseBody {
 
 impl Proxied {
     fn finish(&mut self) {
-        self.in_flight.record.ends(RequestEnd::Done);
+        self.in_flight.record.ends(ExchangeEnd::Done);
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
@@ -108,7 +108,7 @@ impl Body for ResponseBody {
                 let record = &mut proxied.in_flight.record;
                 match &frame {
                     Some(Ok(frame)) => record.handed_over(length(frame)),
-                    Some(Err(_)) => record.ends(RequestEnd::Failed),
+                    Some(Err(_)) => record.ends(ExchangeEnd::Failed),
                     None => {}
                 }
                 if frame.is_none() || proxied.body.is_end_stream() {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::client_move;
 use super::client_socket::ClientSocket;
 use super::connection::WorkerContext;
-use super::disposition::{self, Client, Disposition};
+use super::disposition::{self, Disposition, ServedClient};
 use super::progress::ConnectionProgress;
 
 /// How long a client is silent before it loses its parser and its buffers: many send their next
@@ -29,7 +29,11 @@ pub async fn due(progress: &ConnectionProgress) {
 
 /// Waits for the next request of a client. Returns whether it is to be served: else its connection
 /// ends here.
-pub async fn rest(context: &WorkerContext, socket: &ClientSocket, client: Client<'_>) -> bool {
+pub async fn rest(
+    context: &WorkerContext,
+    socket: &ClientSocket,
+    client: ServedClient<'_>,
+) -> bool {
     let mut state = context.state.subscribe();
     let deadline = client
         .progress

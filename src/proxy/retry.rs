@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Front;
+use super::exchange_record::ExchangeRecord;
 use super::headers;
 use super::hold::RequestHold;
 use super::hops;
@@ -28,7 +29,6 @@ use super::interim;
 use super::local_reply::NotForwarded;
 use super::progress::ConnectionProgress;
 use super::request_body::{ClientBody, RequestBody};
-use super::request_record::RequestRecord;
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Upstream, UpstreamLease};
 use super::upstream_connection::UpstreamConnection;
@@ -105,7 +105,7 @@ impl Exchange<'_> {
     pub async fn run(
         &self,
         mut head: Request<()>,
-        record: &mut RequestRecord,
+        record: &mut ExchangeRecord,
     ) -> Result<UpstreamResponse, NotForwarded> {
         let line = RequestLine::new(head.method(), head.uri());
         let mut hold = RequestHold {
@@ -291,8 +291,10 @@ impl Exchange<'_> {
         let sending = async {
             match &self.client {
                 Some(client) => {
-                    interim::passed_on(client, request, |request| sender.try_send_request(request))
-                        .await
+                    interim::passed_on(&client.interim, request, |request| {
+                        sender.try_send_request(request)
+                    })
+                    .await
                 }
                 None => sender.try_send_request(request).await,
             }

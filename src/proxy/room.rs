@@ -2,6 +2,7 @@
 //! gives way; where none is silent, the new one gets a place among a few that are turned away.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use slab::Slab;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::Front;
+use super::local_reply::NotForwarded;
 use super::progress::ConnectionProgress;
 use crate::os::descriptors;
 use crate::os::mutex::lock;
@@ -48,6 +51,20 @@ pub struct CrowdPlace {
 }
 
 impl Room {
+    /// Counts and logs that a client is turned away. Returns why.
+    pub fn turn_away(&self, front: &Front) -> NotForwarded {
+        let most = front.table().settings.limits.connections;
+        let why = NotForwarded::Crowded(match self.clients() < most {
+            true => {
+                "no client is idle, and they have every descriptor that clients may have (ulimit -n, LimitNOFILE=)".to_owned()
+            }
+            false => format!("{most} clients are connected (limits.connections), and none of them is idle"),
+        });
+        front.errors.note(&why, None);
+        front.stats.crowded.fetch_add(1, Ordering::Relaxed);
+        why
+    }
+
     /// A client is served within the limit.
     pub fn enter(self: &Arc<Self>, progress: &Arc<ConnectionProgress>) -> OpenClient {
         OpenClient {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::request_record::RequestEnd;
+use super::exchange_end::ExchangeEnd;
 use super::stats;
 use crate::text::words::Words;
 
@@ -28,8 +28,8 @@ pub struct RouteStats {
     micros: AtomicU64,
     /// By class of status, 1xx to 5xx.
     answers: [AtomicU64; stats::CLASSES],
-    /// By [`RequestEnd`].
-    ends: [AtomicU64; RequestEnd::ALL.len()],
+    /// By [`ExchangeEnd`].
+    ends: [AtomicU64; ExchangeEnd::ALL.len()],
     retries: AtomicU64,
 }
 
@@ -38,7 +38,7 @@ pub struct RouteStats {
 pub struct EndedRequest {
     /// 0 when no answer went out.
     pub status: u16,
-    pub end: RequestEnd,
+    pub end: ExchangeEnd,
     pub retries: u32,
     pub duration: Duration,
 }
@@ -108,8 +108,8 @@ impl RouteStats {
     }
 
     /// How many requests ended in each way.
-    pub fn ends(&self) -> impl Iterator<Item = (RequestEnd, u64)> {
-        let ends = RequestEnd::ALL.iter().copied();
+    pub fn ends(&self) -> impl Iterator<Item = (ExchangeEnd, u64)> {
+        let ends = ExchangeEnd::ALL.iter().copied();
         ends.map(|end| (end, now(&self.ends[end as usize])))
     }
 
@@ -140,14 +140,14 @@ mod tests {
         for micros in [0, 1_000, 1_001, 60_000_000, 60_000_001] {
             stats.count(EndedRequest {
                 status: 200,
-                end: RequestEnd::Done,
+                end: ExchangeEnd::Done,
                 retries: 1,
                 duration: Duration::from_micros(micros),
             });
         }
         stats.count(EndedRequest {
             status: 101,
-            end: RequestEnd::Cut,
+            end: ExchangeEnd::Cut,
             retries: 0,
             duration: Duration::from_secs(1),
         });
@@ -159,7 +159,7 @@ mod tests {
         let answers: Vec<_> = stats.answers().map(|(_, count)| count).collect();
         assert_eq!(answers, [1, 5, 0, 0, 0]);
         assert_eq!(stats.retries(), 5);
-        let cut = stats.ends().find(|(end, _)| *end == RequestEnd::Cut);
-        assert_eq!(cut, Some((RequestEnd::Cut, 1)));
+        let cut = stats.ends().find(|(end, _)| *end == ExchangeEnd::Cut);
+        assert_eq!(cut, Some((ExchangeEnd::Cut, 1)));
     }
 }

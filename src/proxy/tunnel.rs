@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::address_limits::AddressGuard;
+use super::exchange_end::ExchangeEnd;
+use super::exchange_record::ExchangeRecord;
 use super::log_throttle::LogThrottle;
-use super::request_record::{RequestEnd, RequestRecord};
 use super::stats::{GaugeGuard, Limit, Stats};
 use super::ticket::Ticket;
 use super::websocket::{self, Closing, Frames};
@@ -42,7 +43,7 @@ pub struct Tunnel {
     pub idle: TunnelIdle,
     /// Counts it for this process.
     pub stats: Arc<Stats>,
-    pub record: RequestRecord,
+    pub record: ExchangeRecord,
     /// Counts it for its client's address.
     pub address: Option<AddressGuard>,
 }
@@ -102,17 +103,17 @@ impl Tunnel {
         let open = GaugeGuard::new(&self.stats, |stats| &stats.tunnels);
         let mut record = std::mem::take(&mut self.record);
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
-            return record.ends(RequestEnd::Failed);
+            return record.ends(ExchangeEnd::Failed);
         };
         let sent = AtomicU64::new(0);
         self.carry(client, upstream, &sent).await;
         record.handed_over(sent.into_inner());
         record.ends(if self.end.is_cancelled() {
-            RequestEnd::Cut
+            ExchangeEnd::Cut
         } else if self.idle.over.is_cancelled() {
-            RequestEnd::TimedOut
+            ExchangeEnd::TimedOut
         } else {
-            RequestEnd::Done
+            ExchangeEnd::Done
         });
         drop((self.ticket, self.address, open));
     }

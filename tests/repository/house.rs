@@ -114,7 +114,11 @@ const OPENS: [(&str, &str); 24] = [
     ("os/port/linux.rs", "/proc"),
     ("os/port/table.rs", "/proc"),
     ("os/process/linux.rs", "/proc and /sys"),
-    ("proxy/listener.rs", "/proc"),
+    (
+        "proxy/access_log/destination.rs",
+        "proxy/listener.rs",
+        "/proc",
+    ),
     ("service/install/plan.rs", "/proc"),
     (
         "service/install/test_start.rs",

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
 
+use crate::proxy::exchange_end::ExchangeEnd;
 use crate::proxy::forwarded::Peer;
-use crate::proxy::request_record::RequestEnd;
 use crate::proxy::route_stats::RouteStats;
 
 /// The most that is kept of a target: nginx takes no longer request line (large_client_header_buffers).
@@ -31,7 +31,7 @@ pub struct AccessEntry {
     /// The route, and its generation.
     pub route: Option<(Arc<RouteStats>, u64)>,
     pub retries: u32,
-    pub end: RequestEnd,
+    pub end: ExchangeEnd,
 }
 
 impl AccessEntry {
@@ -43,7 +43,7 @@ impl AccessEntry {
 
 /// What a client asked; the parts share the memory of the request's head.
 #[derive(Debug)]
-pub struct Asked {
+pub struct LoggedHead {
     pub method: Method,
     pub target: Uri,
     pub version: Version,
@@ -62,7 +62,7 @@ pub struct AskedText {
     ends: [usize; 5],
 }
 
-impl Asked {
+impl LoggedHead {
     /// The texts of the request with this id, each cut where it is too long.
     pub fn text(&self, id: Option<&HeaderValue>) -> AskedText {
         let target = self
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn texts_are_kept_as_far_as_they_are_shown() {
         let agent = "a".repeat(5000);
-        let asked = Asked {
+        let asked = LoggedHead {
             method: Method::GET,
             target: format!("/{}?x", "b".repeat(10_000)).parse().unwrap(),
             version: Version::HTTP_11,

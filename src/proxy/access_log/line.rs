@@ -59,7 +59,7 @@ impl Lines {
         let asked = entry.asked.as_ref();
         let id = asked.map_or(&[][..], AskedText::id);
         text_field(line, "id", id);
-        let _ = write!(line, ",\"client\":\"{}\"", Client(entry.client));
+        let _ = write!(line, ",\"client\":\"{}\"", ClientText(entry.client));
         if let Some(asked) = asked {
             text_field(line, "method", asked.method.as_str().as_bytes());
             text_field(line, "host", asked.host());
@@ -102,7 +102,7 @@ impl Lines {
     /// `$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent
     /// "$http_referer" "$http_user_agent"`, as nginx writes it; a user is never known here.
     fn combined(&mut self, line: &mut String, entry: &AccessEntry) {
-        let _ = write!(line, "{} - - [", Client(entry.client));
+        let _ = write!(line, "{} - - [", ClientText(entry.client));
         let second = self.second(entry.time);
         let _ = write!(line, "{second}] \"");
         if let Some(asked) = &entry.asked {
@@ -199,9 +199,9 @@ fn push_field(line: &mut String, text: &str) {
 }
 
 /// A client's address; nginx writes `unix:` for clients of a unix socket, too.
-struct Client(Peer);
+struct ClientText(Peer);
 
-impl std::fmt::Display for Client {
+impl std::fmt::Display for ClientText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Peer::Tcp(addr) | Peer::Announced(Some(addr)) => addr.to_canonical().fmt(f),
@@ -228,14 +228,14 @@ mod tests {
 
     use http::{HeaderValue, Method};
 
-    use super::super::entry::Asked;
+    use super::super::entry::LoggedHead;
     use super::*;
-    use crate::proxy::request_record::RequestEnd;
+    use crate::proxy::exchange_end::ExchangeEnd;
     use crate::proxy::route_stats::RouteStats;
 
     fn entry(target: &'static str, agent: &'static [u8]) -> AccessEntry {
         let agent = HeaderValue::from_bytes(agent).unwrap();
-        let asked = Asked {
+        let asked = LoggedHead {
             method: Method::GET,
             target: target.parse().unwrap(),
             version: Version::HTTP_11,
@@ -253,7 +253,7 @@ mod tests {
             upstream: Some(Duration::from_micros(900)),
             route: Some((Arc::new(RouteStats::new("main", None, "/")), 3)),
             retries: 1,
-            end: RequestEnd::Done,
+            end: ExchangeEnd::Done,
         }
     }
 
@@ -305,7 +305,7 @@ mod tests {
     fn a_request_whose_head_was_not_read_has_a_line() {
         let mut refused = entry("/", b"x");
         (refused.asked, refused.route, refused.upstream) = (None, None, None);
-        (refused.status, refused.end) = (400, RequestEnd::Refused);
+        (refused.status, refused.end) = (400, ExchangeEnd::Refused);
         let json: serde_json::Value =
             serde_json::from_str(&line(AccessLogFormat::Json, &refused)).unwrap();
         assert_eq!(

@@ -7,42 +7,32 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 
-use super::access_log::{AccessEntry, Asked};
+use super::access_log::{AccessEntry, AccessLog, LoggedHead};
+use super::exchange_end::ExchangeEnd;
 use super::forwarded::Peer;
+use super::request_id;
 use super::route_stats::{EndedRequest, RouteStats};
-use super::{Front, RoutingTable, request_id};
-use crate::text::words::words;
+use super::stats::Stats;
 
-words! {
-    /// How a request ended.
-    pub enum RequestEnd {
-        /// All of the answer was handed over.
-        Done = "done",
-        /// The client left before.
-        ClientGone = "client-gone",
-        /// A limit of time was reached.
-        TimedOut = "timed-out",
-        /// The gateway did not pass it on.
-        Refused = "refused",
-        /// The server behind gave no answer, or broke it off.
-        Failed = "failed",
-        /// The gateway ended it: its time was over, in a drain or a stop.
-        Cut = "cut",
-    }
+/// Where the record of a request goes when it is complete.
+#[derive(Clone, Debug)]
+pub struct Records {
+    pub stats: Arc<Stats>,
+    pub access_log: Arc<AccessLog>,
 }
 
 /// The record of one request; complete when dropped. There is none of the watchdog's requests.
 #[derive(Debug, Default)]
-pub struct RequestRecord(Option<Box<Known>>);
+pub struct ExchangeRecord(Option<Box<Known>>);
 
 #[derive(Debug)]
 struct Known {
-    front: Arc<Front>,
+    records: Records,
     peer: Peer,
     began: Instant,
     id: Option<HeaderValue>,
     /// What the client asked, where there is an access log.
-    asked: Option<Asked>,
+    asked: Option<LoggedHead>,
     /// The route that it took last, and the generation of that.
     route: Option<(Arc<RouteStats>, u64)>,
     /// How often it was sent once more.
@@ -52,37 +42,31 @@ struct Known {
     status: u16,
     /// Bytes of the answer's body that were handed over.
     bytes: u64,
-    end: Option<RequestEnd>,
+    end: Option<ExchangeEnd>,
 }
 
-impl RequestRecord {
-    /// The record of a request whose head just came in, which has an id from here on, unless
-    /// `gateway.request_id` is off.
-    pub fn begin<B>(
-        front: &Arc<Front>,
-        table: &RoutingTable,
-        peer: Peer,
-        request: &mut Request<B>,
-    ) -> Self {
+impl ExchangeRecord {
+    /// The record of a request whose head just came in, which has an id from here on if it is to
+    /// have one.
+    pub fn begin<B>(records: Records, with_id: bool, peer: Peer, request: &mut Request<B>) -> Self {
         if peer == Peer::Watchdog {
             return Self::default();
         }
-        let made = table.settings.request_id;
-        let id = made.then(|| request_id::settle(request.headers_mut()));
-        let logged = front.access_log.is_on();
-        let asked = logged.then(|| Asked::of(request));
-        Self(Some(Box::new(Known::new(front, peer, id, asked))))
+        let id = with_id.then(|| request_id::settle(request.headers_mut()));
+        let logged = records.access_log.is_on();
+        let asked = logged.then(|| LoggedHead::of(request));
+        Self(Some(Box::new(Known::new(records, peer, id, asked))))
     }
 
     /// The record of a request whose head is not known.
-    pub fn unread(front: &Arc<Front>, peer: Peer) -> Self {
-        let known = || Box::new(Known::new(front, peer, None, None));
+    pub fn unread(records: Records, peer: Peer) -> Self {
+        let known = || Box::new(Known::new(records, peer, None, None));
         Self((peer != Peer::Watchdog).then(known))
     }
 
     /// Records a request that is answered though its head is not known.
-    pub fn refused(front: &Arc<Front>, peer: Peer, status: StatusCode, end: RequestEnd) {
-        let mut record = Self::unread(front, peer);
+    pub fn refused(records: Records, peer: Peer, status: StatusCode, end: ExchangeEnd) {
+        let mut record = Self::unread(records, peer);
         record.answered(status);
         record.ends(end);
     }
@@ -127,7 +111,7 @@ impl RequestRecord {
     }
 
     /// How it ends; the first one told counts.
-    pub fn ends(&mut self, end: RequestEnd) {
+    pub fn ends(&mut self, end: ExchangeEnd) {
         self.note(|known| {
             known.end.get_or_insert(end);
         });
@@ -140,7 +124,7 @@ impl RequestRecord {
     }
 }
 
-impl Drop for RequestRecord {
+impl Drop for ExchangeRecord {
     fn drop(&mut self) {
         if let Some(known) = self.0.take() {
             known.complete();
@@ -149,9 +133,14 @@ impl Drop for RequestRecord {
 }
 
 impl Known {
-    fn new(front: &Arc<Front>, peer: Peer, id: Option<HeaderValue>, asked: Option<Asked>) -> Self {
+    fn new(
+        records: Records,
+        peer: Peer,
+        id: Option<HeaderValue>,
+        asked: Option<LoggedHead>,
+    ) -> Self {
         Self {
-            front: Arc::clone(front),
+            records,
             peer,
             began: Instant::now(),
             id,
@@ -166,10 +155,10 @@ impl Known {
     }
 
     fn complete(self) {
-        let end = self.end.unwrap_or(RequestEnd::Cut);
-        let front = &self.front;
-        if end == RequestEnd::ClientGone {
-            front.stats.left.fetch_add(1, Ordering::Relaxed);
+        let end = self.end.unwrap_or(ExchangeEnd::Cut);
+        let Records { stats, access_log } = &self.records;
+        if end == ExchangeEnd::ClientGone {
+            stats.left.fetch_add(1, Ordering::Relaxed);
         }
         let duration = self.began.elapsed();
         if let Some((route, _)) = &self.route {
@@ -180,11 +169,11 @@ impl Known {
                 duration,
             });
         }
-        if !front.access_log.is_on() {
+        if !access_log.is_on() {
             return;
         }
         let upstream = self.upstream;
-        front.access_log.push(AccessEntry {
+        access_log.push(AccessEntry {
             time: SystemTime::now(),
             client: self.peer,
             asked: self
@@ -193,7 +182,7 @@ impl Known {
                 .map(|asked| asked.text(self.id.as_ref())),
             status: match (self.status, end) {
                 // No answer went out: nginx's number for it, which evaluations of logs know.
-                (0, RequestEnd::ClientGone) => CLIENT_CLOSED,
+                (0, ExchangeEnd::ClientGone) => CLIENT_CLOSED,
                 (status, _) => status,
             },
             bytes: self.bytes,
@@ -209,7 +198,7 @@ impl Known {
 /// nginx's status for a client that left before its answer began (NGX_HTTP_CLIENT_CLOSED_REQUEST).
 const CLIENT_CLOSED: u16 = 499;
 
-impl Asked {
+impl LoggedHead {
     fn of<B>(request: &Request<B>) -> Self {
         let headers = request.headers();
         let authority = || {

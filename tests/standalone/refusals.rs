@@ -120,8 +120,9 @@ fn an_upload_that_breaks_off_is_no_failure_of_the_server() {
         .unwrap();
     }
     wait::until("both are over", || {
-        let ended = gateway.metric("gateway_connections_total") >= 3;
-        (ended && gateway.metric("gateway_requests") == 1).then_some(())
+        let refused = gateway.metric("gateway_answers_total{class=\"4xx\"}");
+        let left = gateway.metric("gateway_clients_gone_total");
+        (refused + left == 2).then_some(())
     });
     assert_eq!(gateway.metric("gateway_answers_total{class=\"5xx\"}"), 0);
 }

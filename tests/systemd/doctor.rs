@@ -14,9 +14,10 @@ use serde_json::Value;
 /// checks' own tests have them.
 const NOT_IN_A_BOX: [&str; 3] = ["inotify-limit", "program-version", "sidecar-failing"];
 
-/// Produced by tests of their own below: they need a user's manager, or a service that is ill for
+/// Produced by tests of their own, below or of the programs alone: they need a user's manager, or a service that is ill for
 /// longer.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
+    "second-copy-refused",
     "manager-unreachable",
     "unit-linger",
     "unit-network-online",

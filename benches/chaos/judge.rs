@@ -97,6 +97,7 @@ pub fn unexplained<'a>(seen: &'a Seen, cuts: &[Cut]) -> Vec<&'a Loss> {
         let at = match &loss.how {
             LossKind::Transport(Fault::Eof | Fault::Reset | Fault::Truncated) => CutAt::Gateway,
             LossKind::Status(502, _) => CutAt::Server,
+            LossKind::Status(503, body) if body.contains("too many clients") => CutAt::Crowd,
             LossKind::Transport(_) | LossKind::Status(..) => return false,
         };
         let mut cuts = cuts.iter().filter(|cut| cut.at == at);

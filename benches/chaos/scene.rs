@@ -31,6 +31,9 @@ const DESCRIPTORS: usize = 1600;
 /// More connections than the gateway may have.
 const CROWD: usize = DESCRIPTORS;
 
+/// A crowd is gone within this time: a round, and the end of what it keeps from being done.
+const CROWD_LASTS: Duration = Duration::from_secs(30);
+
 /// A connection that is not accepted into the queue within this time means that the queue is full.
 const CROWD_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -62,6 +65,8 @@ pub enum CutAt {
     Gateway,
     /// Requests at the server: the gateway answers them 502, and gives them to no other server.
     Server,
+    /// New clients, where a crowd has every descriptor that clients may have: they get 503.
+    Crowd,
 }
 
 impl Cut {
@@ -188,6 +193,7 @@ impl<'a> Scene<'a> {
                 self.site.systemd.sh(&fill);
             }
             Lasting::Crowd => {
+                self.cuts.push(Cut::within(CROWD_LASTS, CutAt::Crowd));
                 self.crowd = self.site.systemd.in_netns(|| {
                     let connect = |_| TcpStream::connect_timeout(&FRONT, CROWD_PATIENCE).ok();
                     (0..CROWD).map_while(connect).collect()

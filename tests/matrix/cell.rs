@@ -261,7 +261,9 @@ fn judge(report: Report, fault: Fault, outcome: Outcome) -> u64 {
             part == Part::Busy && matches!(kind, "closed while idle" | "eof" | "reset")
         }
         (_, Loss::OfTheKilled) => of_the_killed.contains(&kind),
-        (_, Loss::TurnedAway) => kind == "status 503",
+        (_, Loss::TurnedAway) => {
+            kind == "status 503" || part == Part::Busy && kind == "closed while idle"
+        }
         (_, Loss::Nothing) => false,
     };
     let failures = report.failed.iter();

@@ -47,7 +47,8 @@ pub enum Loss {
     OfTheKilled,
     /// A process that is told to stop closes connections on which nothing is asked.
     SilentConnections,
-    /// Who comes to the front door when its limit is reached is told to come again.
+    /// Who comes to the front door when its limit is reached is told to come again, or gets the place
+    /// of a client that asks nothing.
     TurnedAway,
 }
 

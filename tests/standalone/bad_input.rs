@@ -503,58 +503,6 @@ fn a_client_that_ends_its_side_after_the_request_gets_its_answer() {
 }
 
 #[test]
-fn more_clients_than_allowed_wait_or_are_told_and_none_is_forgotten() {
-    let recorder = Recorder::ok();
-    let gateway = Setup::upstream(recorder.addr())
-        .config("[limits]\nconnections = 20\n")
-        .start();
-    block_on(async {
-        let mut kept = Vec::new();
-        for _ in 0..20 {
-            let mut conn = Conn::open(&gateway.target()).await.unwrap();
-            assert_eq!(
-                within(DEADLINE, conn.exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n"))
-                    .await
-                    .unwrap()
-                    .status(),
-                200
-            );
-            kept.push(conn);
-        }
-        // One more either queues until there is room, or hears 503: never silence without end.
-        let mut late = Conn::open(&gateway.target()).await.unwrap();
-        late.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-            .await
-            .unwrap();
-        let at_once = tokio::time::timeout(Duration::from_millis(300), late.response(false)).await;
-        assert_ne!(
-            at_once
-                .as_ref()
-                .ok()
-                .and_then(|answer| answer.as_ref().ok())
-                .map(client::Response::status),
-            Some(200),
-            "the limit is no limit"
-        );
-        drop(kept);
-        match at_once {
-            Err(_) => assert_eq!(
-                within(DEADLINE, late.response(false))
-                    .await
-                    .unwrap()
-                    .status(),
-                200
-            ),
-            Ok(answer) => assert_eq!(answer.unwrap().status(), 503),
-        }
-        assert_eq!(
-            client::get(&gateway.target(), "/").await.unwrap().status(),
-            200
-        );
-    });
-}
-
-#[test]
 fn bytes_that_are_not_http_are_refused_and_others_are_served() {
     let recorder = Recorder::ok();
     let gateway = Setup::upstream(recorder.addr()).start();

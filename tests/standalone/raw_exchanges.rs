@@ -303,7 +303,7 @@ fn fault(row: &Row, got: &Got, seen: &[Seen]) -> Option<String> {
 fn every_exchange_of_the_table_is_as_it_says() {
     let (upstream, script) = server();
     let gateway = Setup::upstream(upstream)
-        .config("[limits]\nheader_size = 32768")
+        .config("[gateway]\nrequest_id = false\n[limits]\nheader_size = 32768")
         .start();
     let rows = rows();
     assert!(rows.len() >= 200, "{} rows", rows.len());

@@ -141,7 +141,9 @@ impl<'a> Scene<'a> {
 
     /// A round begins.
     pub fn begin_round(&mut self) {
-        self.cuts.clear();
+        // What was done at the end of a round may cut something in the next one.
+        let now = Instant::now();
+        self.cuts.retain(|cut| cut.until > now);
         self.disk_was_full = false;
     }
 

@@ -149,7 +149,7 @@ mod tests {
             let found = keys.try_fold(first?, |table, key| table.get(key));
             found.map(ToString::to_string)
         };
-        let metrics = include_str!("../proxy/endpoints.rs");
+        let metrics = include_str!("../proxy/metrics.rs");
         let section = |name: &str| {
             let (_, section) = page.split_once(&format!(".SH {name}\n")).unwrap();
             section
@@ -179,7 +179,9 @@ mod tests {
                 .split(word)
                 .filter(|word| word.starts_with("gateway_"))
             {
-                assert!(metrics.contains(&format!("TYPE {metric} ")), "{metric}");
+                let name = metric.trim_start_matches("gateway_");
+                let name = format!("\"{}\"", name.trim_end_matches("_total"));
+                assert!(metrics.contains(&name), "{metric}");
             }
             told.push(key.to_owned());
         }

@@ -13,12 +13,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::connection::{self, WorkerContext};
+use super::connection;
 use super::crowd;
 use super::drain::{Accepting, restricted_to};
 use super::forwarded::Peer;
 use super::listener::ListenSocket;
 use super::proxy_protocol::{Arrival, announces};
+use super::worker_context::WorkerContext;
 use crate::config::Listen;
 use crate::os::descriptors::{self, Share};
 

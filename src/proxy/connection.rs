@@ -14,14 +14,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
-use super::admission::{ConnectionLimit, ConnectionSlot};
+use super::admission::ConnectionSlot;
 use super::client_io::ClientIo;
 use super::client_socket::ClientSocket;
 use super::disposition::{self, Disposition, ServedClient, Standing};
-use super::drain::WorkerState;
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
 use super::forwarded::Peer;
@@ -32,42 +31,16 @@ use super::proxy_protocol::Arrival;
 use super::request_head::HeadError;
 use super::request_id::X_REQUEST_ID;
 use super::response_body::ResponseBody;
-use super::room::{FIRST_REQUEST, Room};
+use super::room::FIRST_REQUEST;
 use super::socket_read::BUFFER_MAX;
-use super::tasks::WorkerTasks;
+use super::worker_context::WorkerContext;
 use super::{
     Front, RoutingTable, address_limits, client_left, client_move, endpoints, forward, rest, wave,
 };
 use crate::config::Dur;
-use crate::os::descriptors;
 
 /// How long a client beyond the limit may take to send its request's head.
 const CROWDED_HEAD: Dur = Dur::secs(2);
-
-/// What the threads of one set of workers and their connections share.
-#[derive(Debug)]
-pub struct WorkerContext {
-    pub front: Arc<Front>,
-    pub state: watch::Sender<WorkerState>,
-    pub limit: ConnectionLimit,
-    pub room: Arc<Room>,
-    pub tasks: WorkerTasks,
-}
-
-impl WorkerContext {
-    /// For workers that begin to serve.
-    pub fn new(front: &Arc<Front>) -> Self {
-        Self {
-            front: Arc::clone(front),
-            state: watch::Sender::default(),
-            limit: ConnectionLimit::new(descriptors::clients(
-                front.table().settings.limits.connections,
-            )),
-            room: Arc::default(),
-            tasks: WorkerTasks::default(),
-        }
-    }
-}
 
 /// Serves a client on this thread.
 pub fn spawn(context: &Arc<WorkerContext>, arrival: Arrival, permit: OwnedSemaphorePermit) {

@@ -8,12 +8,13 @@ use http::StatusCode;
 
 use super::admission::ConnectionSlot;
 use super::client_socket::ClientSocket;
-use super::connection::{self, WorkerContext};
+use super::connection;
 use super::exchange_end::ExchangeEnd;
 use super::exchange_record::ExchangeRecord;
 use super::progress::ConnectionProgress;
 use super::proxy_protocol::Arrival;
 use super::room::CrowdPlace;
+use super::worker_context::WorkerContext;
 
 /// How long a client that gives way may take for it: a turn of its thread, which may be busy.
 const GIVE_WAY: Duration = Duration::from_secs(1);

@@ -66,6 +66,7 @@ mod upstream_connection;
 mod wave;
 pub mod websocket;
 mod worker;
+mod worker_context;
 
 use crate::config::{Config, Hold, LimitsSection, Listen};
 pub use access_log::{check as check_access_log, open as open_access_log};

@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client_move;
 use super::client_socket::ClientSocket;
-use super::connection::WorkerContext;
 use super::disposition::{self, Disposition, ServedClient};
 use super::progress::ConnectionProgress;
+use super::worker_context::WorkerContext;
 
 /// How long a client is silent before it loses its parser and its buffers: many send their next
 /// request sooner.

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::connection::{self, WorkerContext};
+use super::connection;
 use super::drain::{Accepting, WorkerState, restricted_to};
 use super::listener::ListenSocket;
 use super::moved_client::MovedClient;
+use super::worker_context::WorkerContext;
 use super::{Front, accept, pool, tasks};
 use crate::os::mutex::lock;
 

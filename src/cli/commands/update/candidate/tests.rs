@@ -49,8 +49,12 @@ async fn prove_script(text: &str) -> Result<Candidate, CliError> {
 
 async fn refusal(text: &str) -> (Exit, String) {
     let error = prove_script(text).await.unwrap_err();
-    assert!(error.message.ends_with("nothing was changed"), "{error:?}");
-    (error.exit, error.message)
+    let last = error.lines.last().map(String::as_str);
+    assert_eq!(last, Some("nothing was changed"), "{error:?}");
+    (
+        error.exit,
+        format!("{}\n{}", error.message, error.lines.join("\n")),
+    )
 }
 
 #[test]

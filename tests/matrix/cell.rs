@@ -262,7 +262,9 @@ fn judge(report: Report, fault: Fault, outcome: Outcome) -> u64 {
         }
         (_, Loss::OfTheKilled) => of_the_killed.contains(&kind),
         (_, Loss::TurnedAway) => {
-            kind == "status 503" || part == Part::Busy && kind == "closed while idle"
+            // It may ask at the moment at which its place is given to another.
+            kind == "status 503"
+                || part == Part::Busy && matches!(kind, "closed while idle" | "eof" | "reset")
         }
         (_, Loss::Nothing) => false,
     };

@@ -1,7 +1,7 @@
 //! The transport of a client connection: its socket, with the time limits for a request's head, for
 //! silence between requests, and for a client that does not read.
 //!
-//! A unix socket is driven as a [`TcpStream`], too: reading and writing are the same system calls.
+//! A unix socket is driven as a [`tokio::net::TcpStream`], too: reading and writing are the same system calls.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -1,5 +1,5 @@
 //! One client connection, from accept to close: serves its requests one after the other, until the
-//! client closes it or [`WorkerState`] ends it between two requests.
+//! client closes it or [`super::drain::WorkerState`] ends it between two requests.
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;

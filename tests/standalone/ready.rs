@@ -144,14 +144,13 @@ fn a_start_that_prints_the_same_again_and_again_is_not_extended() {
 }
 
 /// A gunicorn application; it is loaded by the workers, after the listener is there.
+/// It has one worker: a second one may load the next version, and ends the copy with it.
 fn gunicorn(dir: &Path) -> Setup {
     let app = "import os\ndef app(environ, start):\n  start('200 OK', [])\n  return [str(os.getppid()).encode()]\n";
     fs::write(dir.join("app.py"), app).unwrap();
     let dir = dir.to_str().unwrap();
     Setup::behind([
         "gunicorn",
-        "--workers",
-        "2",
         "--bind",
         "127.0.0.1:{port}",
         "--chdir",

@@ -35,12 +35,20 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
         Err(error) => return Err(error),
     }
     // The rename is atomic: a client that connects meanwhile reaches the old socket or this one.
-    let own = path.with_extension(std::process::id().to_string());
+    let own = own_name(path);
     let _ = std::fs::remove_file(&own);
     let listener = unix_socket::bind(&own, 0o600)?;
     std::fs::rename(&own, path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// The name that a socket is bound with before it takes its place: of this process, and of this socket,
+/// for another one beside it may be made at the same time.
+fn own_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!("-{}", std::process::id()));
+    name.into()
 }
 
 /// How long a socket may take to be made before it is given up: its disk stands still by then, and
@@ -90,6 +98,26 @@ pub fn names(bound: &Path) -> [PathBuf; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// They shared the name that they are bound with, so that one took the place of the other, and a
+    /// gateway that took the service back could not be reached any more.
+    #[tokio::test]
+    async fn two_sockets_beside_each_other_are_made_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let paths = ["sock", "move"].map(|end| dir.path().join(format!("{round}.{end}")));
+            let made = paths.each_ref().map(|path| bind_aside(path).0);
+            for (made, path) in made.into_iter().zip(&paths) {
+                let listener = made.await.unwrap();
+                let client = std::os::unix::net::UnixStream::connect(path).unwrap();
+                listener.accept().await.unwrap();
+                drop(client);
+                let bound = listener.local_addr().unwrap();
+                let names = names(bound.as_pathname().unwrap());
+                assert!(names.contains(&paths[0]), "{names:?}");
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_socket_made_aside_is_there_when_it_was_waited_for() {

@@ -183,6 +183,10 @@ async fn listen(
                     return finished.cancel();
                 }
             }
+            // Nobody serves: the service is taken back at once, however it ended.
+            Ok(Ok(None)) if matches!(stage, SuccessorStage::Serving) => {
+                break format!("the successor ended {}", stage.words());
+            }
             Ok(Ok(None)) => break ended(process.exit_status().await, stage),
             Ok(Err(error)) => break format!("the successor sent an invalid message: {error}"),
             Err(_) => {

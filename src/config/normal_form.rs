@@ -6,6 +6,8 @@ use std::net::Ipv6Addr;
 
 use http::uri::Authority;
 
+use crate::text::percent;
+
 /// A host without its port and the dot of the root, in small letters.
 pub fn host(field: &str) -> Cow<'_, str> {
     if field.starts_with('[') {
@@ -53,7 +55,7 @@ pub fn path(path: &str) -> Cow<'_, str> {
     if !path.starts_with('/') || is_plain(path.as_bytes()) {
         return Cow::Borrowed(path);
     }
-    let decoded = decode(path.as_bytes());
+    let decoded = percent::decode(path.as_bytes());
     let mut segments: Vec<&[u8]> = Vec::new();
     let mut open = false;
     for segment in decoded.split(|byte| *byte == b'/').skip(1) {
@@ -82,25 +84,6 @@ fn is_plain(path: &[u8]) -> bool {
         let before = std::mem::replace(&mut last, byte);
         byte.is_ascii_graphic() && byte != b'%' && !(before == b'/' && matches!(byte, b'/' | b'.'))
     })
-}
-
-fn decode(path: &[u8]) -> Vec<u8> {
-    let digit = |at: usize| path.get(at).and_then(|byte| (*byte as char).to_digit(16));
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut at = 0;
-    while let Some(&byte) = path.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
 }
 
 fn encode(byte: u8, to: &mut String) {

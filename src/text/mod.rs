@@ -5,6 +5,7 @@ pub mod human;
 pub mod last_words;
 pub mod log;
 mod log_queue;
+pub mod percent;
 pub mod redact;
 pub mod roff;
 pub mod shell;

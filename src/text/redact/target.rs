@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::find::in_text;
 use super::{MASK, Redactor};
+use crate::text::percent;
 
 /// Names that mark a value as secret in a query, besides those that do everywhere: signatures of
 /// links, and what a login passes from one page to the next.
@@ -101,24 +102,7 @@ fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let (bytes, mut plain, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
-    while let Some(&byte) = bytes.get(at) {
-        let hex = (byte == b'%').then(|| {
-            let (high, low) = (digit(bytes.get(at + 1))?, digit(bytes.get(at + 2))?);
-            u8::try_from(high * 16 + low).ok()
-        });
-        match hex.flatten() {
-            Some(byte) => {
-                plain.push(byte);
-                at += 3;
-            }
-            None => {
-                plain.push(byte);
-                at += 1;
-            }
-        }
-    }
+    let plain = percent::decode(text.as_bytes());
     Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 

@@ -15,8 +15,8 @@ use super::listeners::Listeners;
 use super::option_future::or_never;
 use super::signals::Signals;
 use crate::config::Listen;
-use crate::os::port::{self, Depth, Holder};
-use crate::os::process::group_of;
+use crate::os::port;
+use crate::os::process::{Process, group_of};
 use crate::proxy::BindError;
 use crate::stale::{self, AddressClaim, AddressState, CleanMode, ServiceUnit};
 use crate::systemd::unit::facts_of;
@@ -65,37 +65,24 @@ fn explain(error: BindError) -> String {
 
 /// Who has an address, and what can be done.
 fn taken(listen: &Listen) -> String {
-    // systemd may hold the same socket for a gateway that it keeps in its fd store.
-    let mut holders = port::who(listen, &[], Depth::All);
-    let is_gateway =
-        |holder: &Holder| matches!(holder, Holder::Seen(process) if process.is_gateway());
-    if holders.iter().any(is_gateway) {
-        holders.retain(is_gateway);
-    }
-    holders.truncate(1);
-    let who: Vec<String> = holders.iter().map(ToString::to_string).collect();
-    let service = holders.iter().find_map(|holder| match holder {
-        Holder::Seen(process) if process.is_gateway() => process.unit(),
-        _ => None,
-    });
-    if let Some((_, of_user)) = service {
+    let Some(holder) = port::holder(listen) else {
+        return match port::can_be_had(listen) {
+            Ok(false) => format!(
+                "{listen} is in use by a socket that does not listen, or that cannot be seen from here: `ss -tanp` as root lists it; or choose another address with --listen"
+            ),
+            // It was let go in this moment.
+            _ => format!("{listen} was taken by another program a moment ago: try again"),
+        };
+    };
+    if let Some((_, of_user)) = holder.gateway().and_then(Process::unit) {
         let scope = if of_user { "user" } else { "system" };
         return format!(
-            "{listen} is held by {}, which runs as a service: `gatewayctl list --{scope}` names it, `gatewayctl restart --{scope}` restarts it; for another one choose another address with --listen",
-            who.join(", ")
+            "{listen} is held by {holder}, which runs as a service: `gatewayctl list --{scope}` names it, `gatewayctl restart --{scope}` restarts it; for another one choose another address with --listen"
         );
     }
-    match who.as_slice() {
-        [] if port::can_be_had(listen).is_ok_and(|free| !free) => format!(
-            "{listen} is in use by a socket that does not listen, or that cannot be seen from here: `ss -tanp` as root lists it; or choose another address with --listen"
-        ),
-        // It was let go in this moment.
-        [] => format!("{listen} was taken by another program a moment ago: try again"),
-        who => format!(
-            "{listen} is held by {}: choose another address with --listen, or see `gatewayctl clean`",
-            who.join(", ")
-        ),
-    }
+    format!(
+        "{listen} is held by {holder}: choose another address with --listen, or see `gatewayctl clean`"
+    )
 }
 
 /// Binds what is missing among `wanted`, and waits for as long as something is in the way; false

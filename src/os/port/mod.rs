@@ -21,4 +21,4 @@ pub use holders::{Depth, holders, listening_of};
 pub use kernel::{sockets_of, unix};
 pub use server::{Server, ServerAddress, Stranger};
 pub use socket::Socket;
-pub use who::{Holder, UNSEEN, in_the_way_of, who};
+pub use who::{Holder, UNSEEN, holder, in_the_way_of, who};

@@ -19,6 +19,16 @@ pub enum Holder {
     Hidden(Option<u32>),
 }
 
+impl Holder {
+    /// The process, if it is a gateway.
+    pub fn gateway(&self) -> Option<&Process> {
+        match self {
+            Self::Seen(process) => Some(&**process).filter(|process| process.is_gateway()),
+            Self::Hidden(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,6 +63,14 @@ pub fn in_the_way_of(listen: &Listen) -> io::Result<Vec<Socket>> {
     // For port 0 the kernel chooses a free port.
     found.retain(|socket| listen.port() != Some(0) && socket.is_in_the_way_of(listen));
     Ok(found)
+}
+
+/// Who holds an address: a gateway before systemd, which may have the same socket in its fd store.
+pub fn holder(listen: &Listen) -> Option<Holder> {
+    let mut holders = who(listen, &[], Depth::All);
+    let gateway = holders.iter().position(|holder| holder.gateway().is_some());
+    let first = gateway.unwrap_or(0);
+    (first < holders.len()).then(|| holders.swap_remove(first))
 }
 
 /// The processes that listen at an address, or in a way that keeps others from it; empty also when

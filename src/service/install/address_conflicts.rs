@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::config::{Env, Listen, check_instance};
-use crate::os::port::{self, Depth, Holder};
+use crate::os::port::{self, Holder};
 use crate::service::error::ServiceError;
 use crate::service::layout::Installed;
 use crate::service::neighbours::{Neighbour, neighbours};
@@ -97,12 +97,7 @@ pub(super) fn check_free<'a>(
 
 fn taken(listen: &Listen) -> ServiceError {
     let port = listen.port().unwrap_or_default();
-    // systemd may hold the same socket for a gateway that it keeps in its fd store.
-    let mut holders = port::who(listen, &[], Depth::All);
-    let is_gateway =
-        |holder: &Holder| matches!(holder, Holder::Seen(process) if process.is_gateway());
-    let first = holders.iter().position(is_gateway).unwrap_or(0);
-    let holder = (first < holders.len()).then(|| holders.swap_remove(first));
+    let holder = port::holder(listen);
     let who = holder
         .as_ref()
         .map_or_else(|| "another program".to_owned(), Holder::to_string);

@@ -77,7 +77,8 @@ pub async fn forward(
         via: settings.via,
         answer: settings.limits.answer.0,
         headers: settings.limits.headers,
-        client: in_flight.progress().filter(|_| knows_interim).cloned(),
+        interim: (in_flight.progress().filter(|_| knows_interim))
+            .map(|client| Arc::clone(&client.interim)),
     };
     let (error, in_flight) = match exchange.run(head, &mut in_flight.record).await {
         Ok(response) => match pass_back(front, response, client, in_flight) {

@@ -25,9 +25,8 @@ use super::exchange_record::ExchangeRecord;
 use super::headers;
 use super::hold::RequestHold;
 use super::hops;
-use super::interim;
+use super::interim::{self, Interim};
 use super::local_reply::NotForwarded;
-use super::progress::ConnectionProgress;
 use super::request_body::{ClientBody, RequestBody};
 use super::ticket::{RequestLine, Ticket, TicketKind};
 use super::upstream::{Upstream, UpstreamLease};
@@ -49,7 +48,7 @@ pub struct Exchange<'a> {
     /// `limits.headers`
     pub headers: usize,
     /// Where interim responses go; none for a client that speaks HTTP/1.0, which knows none.
-    pub client: Option<Arc<ConnectionProgress>>,
+    pub interim: Option<Arc<Interim>>,
 }
 
 /// A response with what must be held until its last byte.
@@ -289,12 +288,10 @@ impl Exchange<'_> {
         connection.awaits_head(true);
         let sender = &mut connection.sender;
         let sending = async {
-            match &self.client {
-                Some(client) => {
-                    interim::passed_on(&client.interim, request, |request| {
-                        sender.try_send_request(request)
-                    })
-                    .await
+            match &self.interim {
+                Some(interim) => {
+                    interim::passed_on(interim, request, |request| sender.try_send_request(request))
+                        .await
                 }
                 None => sender.try_send_request(request).await,
             }

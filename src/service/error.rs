@@ -65,6 +65,12 @@ impl ServiceError {
         self
     }
 
+    /// Adds lines of a text of somebody else below the message, each marked as such.
+    #[must_use]
+    pub(crate) fn quoting(self, lines: impl IntoIterator<Item = impl std::fmt::Display>) -> Self {
+        self.lines(lines.into_iter().map(|line| format!("  | {line}")))
+    }
+
     /// Adds the next command.
     #[must_use]
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {

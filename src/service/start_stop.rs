@@ -172,7 +172,6 @@ pub(super) async fn run_unit(
         Word::Other(result) => {
             let state = manager.state(name).await.unwrap_or_default();
             let words = last_words(unit.scope, name);
-            let said = words.iter().map(|line| format!("  | {line}"));
             let why = match state.result {
                 Word::Known(ServiceResult::Success | ServiceResult::NoService) => result,
                 of_service => format!("{result}: {of_service}"),
@@ -183,7 +182,7 @@ pub(super) async fn run_unit(
                 systemctl(unit.scope, &format!("status {name}"))
             );
             let error = ServiceError::failed(format!("{name} did not {job} ({why})"));
-            Err(error.lines(said).next(next))
+            Err(error.quoting(words).next(next))
         }
     }
 }

@@ -98,10 +98,9 @@ fn failure(plan: &UnitPlan, state: &UnitState, result: &str, output: &str) -> Se
         .filter(|line| !line.is_empty())
         .collect();
     let last = lines.split_at(lines.len().saturating_sub(LAST_LINES)).1;
-    let said = last.iter().map(|line| format!("  | {line}"));
     let cause = cause(plan, state, result);
     ServiceError::failed(format!("the command does not start as a service ({cause}); nothing was changed"))
-        .lines(said)
+        .quoting(last)
         .next(format!("gateway check --start -- COMMAND   (tries it here, without the service's user and sandbox, now `{}`)", plan.sandbox))
 }
 
